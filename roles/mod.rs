@@ -1,0 +1,4 @@
+//! The two roles. They use `src`, never each other: they meet on the wire.
+
+pub mod gateway;
+pub mod worker;

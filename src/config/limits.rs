@@ -1,0 +1,1 @@
+//! Every limit: its name, its default, its ceiling, and how they relate.

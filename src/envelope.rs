@@ -1,0 +1,20 @@
+//! All that travels over NATS (DESIGN §4; docs/PROTOCOL.md for other languages).
+
+pub mod control;
+pub mod headers;
+pub mod reply;
+pub mod request;
+
+pub use control::Control;
+pub use reply::{Final, Reason, Reply};
+pub use request::Request;
+
+/// A message that does not keep to the protocol; says what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {header}: {expected}")]
+pub struct EnvelopeError {
+    /// The header.
+    pub header: &'static str,
+    /// What was expected.
+    pub expected: &'static str,
+}

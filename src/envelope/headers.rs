@@ -1,0 +1,43 @@
+//! The header names of the protocol. NATS compares them literally (ADR-4).
+
+/// The endpoint's id in the catalogue.
+pub const ENDPOINT: &str = "Fjord-Endpoint";
+/// The request's id, the same over all attempts.
+pub const REQUEST_ID: &str = "Fjord-Request-Id";
+/// Which attempt this is, from 1.
+pub const ATTEMPT: &str = "Fjord-Attempt";
+/// The budget left in milliseconds: relative, so that clocks need not agree.
+pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
+/// `at-least-once` or `at-most-once`.
+pub const EXECUTION: &str = "Fjord-Execution";
+/// Who calls.
+pub const PRINCIPAL: &str = "Fjord-Principal";
+/// The client's key for one effect.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// W3C Trace Context: always lower case.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C Trace Context.
+pub const TRACESTATE: &str = "tracestate";
+
+/// What a worker's reply is.
+pub const REPLY: &str = "Fjord-Reply";
+/// Why a worker refused.
+pub const REASON: &str = "Fjord-Reason";
+/// The number of a part, from 1; in the final, how many parts there were.
+pub const PART: &str = "Fjord-Part";
+/// The HTTP status of a final.
+pub const STATUS: &str = "Fjord-Status";
+/// How the call ended, as one word for metrics and logs.
+pub const OUTCOME: &str = "Fjord-Outcome";
+/// The media type of a final.
+pub const CONTENT_TYPE: &str = "Content-Type";
+
+/// What a gateway tells a worker: `grant`, `deny`, `cancel`, `decline`.
+pub const CONTROL: &str = "Fjord-Control";
+
+/// An error of the NATS service API (ADR-32).
+pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// Its text.
+pub const SERVICE_ERROR: &str = "Nats-Service-Error";
+/// Every header of ours starts with this.
+pub const PREFIX: &str = "Fjord-";

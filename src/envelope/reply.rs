@@ -1,0 +1,252 @@
+//! What a worker says about a request: any number of interim replies, then one final.
+
+use bytes::Bytes;
+
+use crate::messaging::{HeaderError, Headers, Message, Subject};
+
+use super::{EnvelopeError, headers};
+
+/// A worker's reply, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// I have it, it runs. `control` is where a cancel goes.
+    Progress {
+        /// The job's control subject, when the worker can be cancelled.
+        control: Option<Subject>,
+    },
+    /// May I execute it? The answer goes to `control`.
+    Claim {
+        /// The job's control subject.
+        control: Subject,
+    },
+    /// I did not execute it, and never will.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// The job's control subject, when it had claimed before.
+        control: Option<Subject>,
+    },
+    /// A slot is free: send the request to `direct`, or decline there.
+    Offer {
+        /// The worker's own subject for this offer.
+        direct: Subject,
+    },
+    /// A piece of a large answer.
+    Part {
+        /// Its number, from 1.
+        number: u32,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// The answer, or its last piece.
+    Final(Final),
+    /// Nobody serves the queue.
+    NoResponders,
+}
+
+/// Why a worker did not execute a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// All its slots are taken.
+    Busy,
+    /// It is about to stop.
+    Draining,
+    /// The budget was spent when the message was read.
+    Expired,
+    /// Its database is not there, or its claim was not answered in time.
+    Unavailable,
+}
+
+impl Reason {
+    /// The word on the wire and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+            Self::Expired => "expired",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The answer of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Final {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type; empty when there is no body.
+    pub content_type: String,
+    /// The body, or its last piece. The gateway does not parse it.
+    pub body: Bytes,
+    /// How many parts came before.
+    pub parts: u32,
+    /// How the call ended, as one word for metrics and logs.
+    pub outcome: String,
+}
+
+impl Final {
+    /// A whole answer in one message.
+    #[must_use]
+    pub fn whole(status: u16, content_type: &str, body: Bytes, outcome: &str) -> Self {
+        Self {
+            status,
+            content_type: content_type.to_owned(),
+            body,
+            parts: 0,
+            outcome: outcome.to_owned(),
+        }
+    }
+}
+
+/// Longest outcome word in bytes: it becomes a metric label.
+const OUTCOME_BYTES_MAX: usize = 32;
+
+impl Reply {
+    /// Reads a reply.
+    ///
+    /// # Errors
+    /// `EnvelopeError` when it does not keep to the protocol: such an answer cannot be passed on.
+    pub fn parse(message: Message) -> Result<Self, EnvelopeError> {
+        let error = |header, expected| EnvelopeError { header, expected };
+        if message.no_responders {
+            return Ok(Self::NoResponders);
+        }
+        let from = &message.headers;
+        match from.get(headers::REPLY) {
+            Some("progress") => Ok(Self::Progress { control: message.reply }),
+            Some("claim") => message
+                .reply
+                .map(|control| Self::Claim { control })
+                .ok_or(error(headers::REPLY, "a claim needs a reply subject")),
+            Some("offer") => message
+                .reply
+                .map(|direct| Self::Offer { direct })
+                .ok_or(error(headers::REPLY, "an offer needs a reply subject")),
+            Some("refused") => {
+                let reason = match from.get(headers::REASON) {
+                    Some("busy") => Reason::Busy,
+                    Some("draining") => Reason::Draining,
+                    Some("expired") => Reason::Expired,
+                    Some("unavailable") => Reason::Unavailable,
+                    _ => {
+                        return Err(error(
+                            headers::REASON,
+                            "expected busy, draining, expired or unavailable",
+                        ));
+                    }
+                };
+                Ok(Self::Refused { reason, control: message.reply })
+            }
+            Some("part") => from
+                .get(headers::PART)
+                .and_then(|text| text.parse().ok())
+                .filter(|number| *number > 0)
+                .map(|number| Self::Part { number, bytes: message.payload })
+                .ok_or(error(headers::PART, "expected a number from 1")),
+            Some("final") => Self::parse_final(from, message.payload),
+            Some(_) => Err(error(headers::REPLY, "expected a kind of reply that is known")),
+            None => Self::parse_plain(from, message.payload),
+        }
+    }
+
+    fn parse_final(from: &Headers, body: Bytes) -> Result<Self, EnvelopeError> {
+        let status = from
+            .get(headers::STATUS)
+            .and_then(|text| text.parse().ok())
+            .filter(|status| (200..600).contains(status))
+            .ok_or(EnvelopeError {
+                header: headers::STATUS,
+                expected: "expected a final HTTP status, 200 to 599",
+            })?;
+        let parts = match from.get(headers::PART) {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| EnvelopeError {
+                header: headers::PART,
+                expected: "expected how many parts there were",
+            })?,
+        };
+        let outcome = from
+            .get(headers::OUTCOME)
+            .filter(|word| {
+                word.len() <= OUTCOME_BYTES_MAX
+                    && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            })
+            .unwrap_or("ok");
+        Ok(Self::Final(Final {
+            status,
+            content_type: from.get(headers::CONTENT_TYPE).unwrap_or_default().to_owned(),
+            body,
+            parts,
+            outcome: outcome.to_owned(),
+        }))
+    }
+
+    /// The answer of a plain NATS responder, or of the NATS service API (ADR-32), whose body may be empty.
+    fn parse_plain(from: &Headers, body: Bytes) -> Result<Self, EnvelopeError> {
+        if from.iter().any(|(name, _)| name.starts_with(headers::PREFIX)) {
+            return Err(EnvelopeError {
+                header: headers::REPLY,
+                expected: "expected the kind of reply",
+            });
+        }
+        let Some(code) = from.get(headers::SERVICE_ERROR_CODE) else {
+            return Ok(Self::Final(Final::whole(200, "application/json", body, "ok")));
+        };
+        let status = code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500);
+        let content_type = from.get(headers::CONTENT_TYPE).unwrap_or("application/json").to_owned();
+        Ok(Self::Final(Final {
+            status,
+            content_type: if body.is_empty() { String::new() } else { content_type },
+            body,
+            parts: 0,
+            outcome: "service_error".to_owned(),
+        }))
+    }
+
+    /// The message that says it, to the request's reply subject.
+    ///
+    /// # Errors
+    /// `HeaderError` when a final's media type or outcome has a control character.
+    pub fn into_message(self, to: Subject) -> Result<Message, HeaderError> {
+        let mut message = Message::to(to);
+        match self {
+            Self::Progress { control } => {
+                message.headers.push(headers::REPLY, "progress")?;
+                message.reply = control;
+            }
+            Self::Claim { control } => {
+                message.headers.push(headers::REPLY, "claim")?;
+                message.reply = Some(control);
+            }
+            Self::Refused { reason, control } => {
+                message.headers.push(headers::REPLY, "refused")?;
+                message.headers.push(headers::REASON, reason.as_str())?;
+                message.reply = control;
+            }
+            Self::Offer { direct } => {
+                message.headers.push(headers::REPLY, "offer")?;
+                message.reply = Some(direct);
+            }
+            Self::Part { number, bytes } => {
+                message.headers.push(headers::REPLY, "part")?;
+                message.headers.push(headers::PART, number.to_string())?;
+                message.payload = bytes;
+            }
+            Self::Final(answer) => {
+                message.headers.push(headers::REPLY, "final")?;
+                message.headers.push(headers::STATUS, answer.status.to_string())?;
+                message.headers.push(headers::OUTCOME, answer.outcome)?;
+                if !answer.content_type.is_empty() {
+                    message.headers.push(headers::CONTENT_TYPE, answer.content_type)?;
+                }
+                if answer.parts > 0 {
+                    message.headers.push(headers::PART, answer.parts.to_string())?;
+                }
+                message.payload = answer.body;
+            }
+            Self::NoResponders => message.no_responders = true,
+        }
+        Ok(message)
+    }
+}

@@ -1,0 +1,18 @@
+//! fjord: an HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
+//!
+//! One executable, two roles. This library is the executable's inside; `ARCHITECTURE.md` is its map.
+
+pub mod catalogue;
+pub mod cli;
+pub mod config;
+pub mod envelope;
+pub mod future;
+pub mod lifecycle;
+pub mod messaging;
+pub mod problem;
+pub mod procedures;
+pub mod telemetry;
+
+/// The two roles. They sit beside `src` because the checkout's top level is what an operator sees first.
+#[path = "../roles/mod.rs"]
+pub mod roles;

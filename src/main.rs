@@ -1,0 +1,2 @@
+//! fjord.
+fn main() {}

@@ -1,0 +1,210 @@
+//! The `Transport` seam: carries messages between processes.
+
+use std::borrow::Cow;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::watch;
+
+use crate::future::BoxFuture;
+
+pub mod nats;
+
+/// Carries messages between processes.
+pub trait Transport: Debug + Send + Sync {
+    /// Publishes one message; returns once the client has taken it.
+    ///
+    /// Refuses while the link is down: what a client library queues then would be executed after the
+    /// reconnect, when nobody waits for it any more.
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
+    /// Subscribes to a subject of this process alone: a reply inbox, a control subject.
+    fn subscribe<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
+    /// Joins a queue group: each message goes to one member.
+    fn queue_subscribe<'a>(
+        &'a self,
+        subject: &'a Subject,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
+    /// Waits, bounded, until the server has what was published.
+    fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
+    /// Whether messages can be sent now, and every change of that.
+    fn link(&self) -> watch::Receiver<Link>;
+    /// The largest message in bytes, headers included, that the server takes; known once connected.
+    fn payload_bytes_max(&self) -> usize;
+    /// A subject under which only this process listens, for the reply inbox.
+    fn inbox(&self) -> Subject;
+}
+
+/// One subscription, read as a stream. Ends when it was left or the transport closed.
+pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
+    /// Leaves the group without losing what is on its way: the server stops after `more` further messages,
+    /// and until then, or until it stays silent, the stream goes on.
+    fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
+}
+
+/// Whether messages can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Connected.
+    Up,
+    /// Not connected: the transport tries again by itself.
+    Down,
+    /// Connected to a server that is about to stop (lame duck); it moves by itself.
+    Leaving,
+}
+
+/// A subject made of checked tokens. No text of a client ever becomes part of one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// Longest subject in bytes.
+    pub const BYTES_MAX: usize = 512;
+
+    /// Checks a subject without wildcards.
+    ///
+    /// # Errors
+    /// `SubjectError` when a token is empty or has a character that NATS gives a meaning.
+    pub fn new(text: &str) -> Result<Self, SubjectError> {
+        let good = text.len() <= Self::BYTES_MAX
+            && text.split('.').all(|token| {
+                !token.is_empty()
+                    && token.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'*' | b'>'))
+            });
+        if good { Ok(Self(text.into())) } else { Err(SubjectError) }
+    }
+
+    /// This subject with further tokens.
+    ///
+    /// # Errors
+    /// `SubjectError` when the tail is not made of good tokens.
+    pub fn join(&self, tail: &str) -> Result<Self, SubjectError> {
+        Self::new(&format!("{}.{tail}", self.0))
+    }
+
+    /// Every subject below this one: for subscriptions only.
+    #[must_use]
+    pub fn below(&self) -> Self {
+        Self(format!("{}.>", self.0).into())
+    }
+
+    /// The subject's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Debug::fmt(&self.0, f)
+    }
+}
+
+/// A text that is no subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a subject: empty token, wildcard, blank or control character")]
+pub struct SubjectError;
+
+/// What goes over the wire.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it goes, or where it arrived.
+    pub subject: Subject,
+    /// Where an answer goes.
+    pub reply: Option<Subject>,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Nobody listens on the subject that a request was published to (NATS status 503).
+    pub no_responders: bool,
+}
+
+impl Message {
+    /// A message without reply subject, headers and payload.
+    #[must_use]
+    pub fn to(subject: Subject) -> Self {
+        Self {
+            subject,
+            reply: None,
+            headers: Headers::default(),
+            payload: Bytes::new(),
+            no_responders: false,
+        }
+    }
+}
+
+/// A message's headers in order. NATS compares names literally (ADR-4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
+
+impl Headers {
+    /// Adds a header. A name or value that could break the wire format is refused.
+    ///
+    /// # Errors
+    /// `HeaderError` when the name is not a token or the value has a control character.
+    pub fn push(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+    ) -> Result<(), HeaderError> {
+        let (name, value) = (name.into(), value.into());
+        let good_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if !good_name || value.bytes().any(|b| b.is_ascii_control()) {
+            return Err(HeaderError);
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    /// The first value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A header that would break the wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a header: bad name, or a control character in its value")]
+pub struct HeaderError;
+
+/// Why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Not connected.
+    #[error("the message bus is not connected")]
+    Disconnected,
+    /// The transport did not take it in time.
+    #[error("the message bus did not take the message in time")]
+    TimedOut,
+    /// It is larger than the server allows.
+    #[error("the message is larger than the message bus allows")]
+    TooLarge,
+    /// Closed, or refused for another reason.
+    #[error("the message bus refused")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

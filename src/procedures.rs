@@ -1,0 +1,284 @@
+//! Where procedures run: the `Backend` seam and what goes through it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use crate::future::BoxFuture;
+use crate::lifecycle::Cancel;
+
+/// Where procedures run. After an error the connection is clean or gone.
+pub trait Backend: Debug + Send + Sync {
+    /// Calls one procedure. Its rows go into `rows` as they come; what ends the call is returned.
+    ///
+    /// Returns by `call.deadline` plus the bounded time that a cancel takes, whatever the database does.
+    /// Not safe to drop: give the `cancel` sign instead and wait for the return.
+    fn call<'a>(
+        &'a self,
+        call: Call<'a>,
+        rows: &'a mut dyn RowSink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Outcome, BackendError>>;
+
+    /// Checks that a procedure exists and takes these arguments: when a queue starts, and in `fjord check --online`.
+    fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Whether the backend can be reached now; bounded by its own connect deadline.
+    fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Closes what is open. Calls still running are cancelled.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What an endpoint needs of its procedure.
+#[derive(Clone, Debug)]
+pub struct Need {
+    /// The queue that will call it.
+    pub queue: QueueName,
+    /// The procedure.
+    pub procedure: ProcedureName,
+    /// Names of arguments with their types; both sides are named when they do not fit.
+    pub arguments: Vec<(Arc<str>, ParameterType)>,
+    /// OUTPUT parameters that the answer needs.
+    pub outputs: Vec<String>,
+}
+
+/// One call of a procedure.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The queue it came from: the DBA sees it as part of the application name.
+    pub queue: &'a QueueName,
+    /// The procedure.
+    pub procedure: &'a ProcedureName,
+    /// The arguments. One that is not there takes the procedure's own default.
+    pub arguments: &'a [Argument],
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// One argument of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Argument {
+    /// The procedure's parameter, without `@`.
+    pub name: Arc<str>,
+    /// The type that the catalogue declares.
+    pub kind: ParameterType,
+    /// The value.
+    pub value: Value,
+    /// For a `table`: its column names and types, in the order of the values.
+    pub columns: Arc<[(Arc<str>, ParameterType)]>,
+    /// For a `table`: the database's table type, when the catalogue names one.
+    pub table_type: Option<Arc<str>>,
+}
+
+/// Takes result sets as they come from the database, so that no answer is held twice.
+pub trait RowSink: Send {
+    /// A result set starts. Column names may be empty or the same.
+    ///
+    /// # Errors
+    /// `SinkError` when the answer cannot take it.
+    fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError>;
+    /// The next row of the set: a cell for each column.
+    ///
+    /// # Errors
+    /// `SinkError` when the answer grows past its limit.
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
+    /// Forgets everything: the call is tried again. `false` when that is too late.
+    fn restart(&mut self) -> bool;
+    /// Whether enough has gathered that `drain` should be awaited before the next row.
+    fn is_full(&self) -> bool {
+        false
+    }
+    /// Passes on what has gathered, so that a large answer is never held whole.
+    ///
+    /// # Errors
+    /// `SinkError` when nobody takes it any more.
+    fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The answer cannot take more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// It would be larger than the limit.
+    #[error("the answer is larger than the limit")]
+    TooLarge,
+    /// A result of this shape cannot be expressed.
+    #[error("the result does not have the shape that the endpoint declares")]
+    Shape,
+}
+
+/// One value of a row, borrowed from the driver.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// SQL NULL.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer, every digit.
+    Int(i64),
+    /// A finite double.
+    Float(f64),
+    /// An exact number as JSON number text: decimals, money.
+    Number(&'a str),
+    /// Text: also dates (RFC 3339) and uuids (lower case).
+    Text(&'a str),
+    /// Bytes: base64 in JSON.
+    Binary(&'a [u8]),
+}
+
+/// A value that outlives its row: OUTPUT parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedCell {
+    /// SQL NULL.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A finite double.
+    Float(f64),
+    /// An exact number as JSON number text.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+impl OwnedCell {
+    /// The same value, borrowed.
+    #[must_use]
+    pub fn as_cell(&self) -> Cell<'_> {
+        match self {
+            Self::Null => Cell::Null,
+            Self::Bool(value) => Cell::Bool(*value),
+            Self::Int(value) => Cell::Int(*value),
+            Self::Float(value) => Cell::Float(*value),
+            Self::Number(text) => Cell::Number(text),
+            Self::Text(text) => Cell::Text(text),
+            Self::Binary(bytes) => Cell::Binary(bytes),
+        }
+    }
+}
+
+/// How a call ended, beside its rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// OUTPUT parameters by name, without `@`.
+    pub outputs: Vec<(String, OwnedCell)>,
+    /// The RETURN status.
+    pub return_status: i32,
+}
+
+/// Why a call has no outcome.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct BackendError {
+    /// Which failure it is.
+    pub kind: BackendErrorKind,
+    /// The database's own number and message, for the log and for user errors.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The failures of a backend that the worker tells apart.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendErrorKind {
+    /// The procedure raised an error of its own (THROW, RAISERROR): its number, and its message for the caller.
+    #[error("the procedure raised error {number}")]
+    User {
+        /// The error number.
+        number: u32,
+        /// The message, meant for the caller.
+        message: String,
+    },
+    /// An error of the database with a number that the catalogue may map; its message is for the log only.
+    #[error("the database answered error {number}")]
+    Server {
+        /// The error number.
+        number: u32,
+        /// The status that it means when the catalogue does not say.
+        class: ServerErrorClass,
+    },
+    /// An argument cannot become the declared SQL type.
+    #[error("argument {argument} does not fit its SQL type: {expected}")]
+    Argument {
+        /// The procedure's parameter.
+        argument: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// The catalogue and the database disagree about the procedure.
+    #[error("catalogue and database disagree about {procedure}: {difference}")]
+    Mismatch {
+        /// The procedure.
+        procedure: String,
+        /// Both sides, named.
+        difference: String,
+    },
+    /// A value of the result cannot be decoded or expressed.
+    #[error("the result cannot be read: {0}")]
+    Undecodable(String),
+    /// The answer's limit was reached.
+    #[error(transparent)]
+    Sink(SinkError),
+    /// The deadline passed while the call ran.
+    #[error("the call ran past its deadline")]
+    TimedOut,
+    /// The call was cancelled.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// No connection was free in time: nothing ran.
+    #[error("no connection was free in time")]
+    PoolTimedOut,
+    /// The database cannot be reached: nothing ran.
+    #[error("the database is not available")]
+    Unavailable,
+    /// The connection broke while the call ran: it may have been executed.
+    #[error("the connection was lost during the call")]
+    Lost,
+}
+
+/// What a numbered database error means by itself (DESIGN §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerErrorClass {
+    /// A unique or foreign key: 409.
+    Conflict,
+    /// A value that does not convert or fit: 400.
+    BadValue,
+    /// Catalogue and database disagree: 500.
+    Mismatch,
+    /// A permission is missing: 500, a misconfiguration.
+    Permission,
+    /// Chosen as deadlock victim, also after the retries: rolled back.
+    Deadlock,
+    /// Everything else: 500.
+    Other,
+}
+
+impl BackendError {
+    /// An error without a cause of its own.
+    #[must_use]
+    pub fn new(kind: BackendErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// An error with the driver's error as its cause.
+    #[must_use]
+    pub fn caused_by(
+        kind: BackendErrorKind,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, source: Some(source.into()) }
+    }
+}
+
+impl From<SinkError> for BackendError {
+    fn from(error: SinkError) -> Self {
+        Self::new(BackendErrorKind::Sink(error))
+    }
+}

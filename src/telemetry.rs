@@ -1,0 +1,36 @@
+//! Metrics, logs and traces.
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
+
+pub mod names;
+
+use names::Metric;
+
+const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
+
+/// A label's value: one of a closed set, never a path or an id.
+pub type LabelValue = (&'static str, String);
+
+fn key(metric: &Metric, labels: &[LabelValue]) -> Key {
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
+    Key::from_parts(metric.name, labels)
+}
+
+/// The counter of a metric with these labels. Keep the handle where the path is hot.
+#[must_use]
+pub fn counter(metric: &Metric, labels: &[LabelValue]) -> Counter {
+    with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA))
+}
+
+/// The gauge of a metric with these labels.
+#[must_use]
+pub fn gauge(metric: &Metric, labels: &[LabelValue]) -> Gauge {
+    with_recorder(|recorder| recorder.register_gauge(&key(metric, labels), &METADATA))
+}
+
+/// The histogram of a metric with these labels.
+#[must_use]
+pub fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
+    with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
+}

@@ -1,0 +1,105 @@
+//! Every metric and label of fjord. Nothing is recorded under a name that is not here.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
+}
+
+/// A metric: its name as scraped, its kind, what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name as scraped.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal, $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric =
+                Metric { name: $name, kind: Kind::$kind, help: $help };
+        )+
+        /// Every metric there is.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+metrics! {
+    BUILD_INFO: Gauge "fjord_build_info", "Version and role of this process; always 1.";
+
+    GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, status and outcome.";
+    GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its answer's headers, by endpoint.";
+    GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
+    GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
+    GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, by queue.";
+    GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests that wait for a free slot, by queue.";
+    GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused at once because too many wait, by reason.";
+    GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that nobody waited for any more.";
+    GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be read.";
+    GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Client connections open now.";
+    GATEWAY_CONNECTIONS_REFUSED: Counter "fjord_gateway_connections_refused_total", "Client connections refused or ended by a limit, by reason.";
+
+    WORKER_CALLS: Counter "fjord_worker_calls_total", "Calls that ended, by queue and outcome.";
+    WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time that a call held its slot, by queue.";
+    WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Calls that a queue runs at once, at most.";
+    WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that a queue runs now.";
+    WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that a queue spent at its limit.";
+    WORKER_REFUSALS: Counter "fjord_worker_refusals_total", "Messages refused, by queue and reason.";
+    WORKER_OFFERS: Counter "fjord_worker_offers_total", "Freed slots offered, by queue and what became of the offer.";
+    WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be read.";
+    WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
+
+    BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database and state.";
+    BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time that a call waited for a connection, by database.";
+    BACKEND_DISCARDED: Counter "fjord_backend_connections_discarded_total", "Connections closed instead of kept, by database and reason.";
+    BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
+    BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
+
+    NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while connected to NATS.";
+    NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections made after the first.";
+    NATS_EVENTS: Counter "fjord_nats_events_total", "What the NATS client reported, by event.";
+
+    TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate ends, by file name.";
+    TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
+    CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
+    AUTH_FAILURES: Counter "fjord_auth_failures_total", "Callers refused, by endpoint and reason.";
+    RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests over their caller's rate, by endpoint.";
+    PANICS: Counter "fjord_panics_total", "Panics caught, by place.";
+}
+
+/// The endpoint's id; `none` when no route matched.
+pub const ENDPOINT: &str = "endpoint";
+/// The queue.
+pub const QUEUE: &str = "queue";
+/// The HTTP status.
+pub const STATUS: &str = "status";
+/// How it ended, one word.
+pub const OUTCOME: &str = "outcome";
+/// Why.
+pub const REASON: &str = "reason";
+/// The database's name in the configuration.
+pub const DATABASE: &str = "database";
+/// A connection's state.
+pub const STATE: &str = "state";
+/// What the NATS client reported.
+pub const EVENT: &str = "event";
+/// What a reload came to.
+pub const RESULT: &str = "result";
+/// A file's name, without its directory.
+pub const FILE: &str = "file";
+/// Where in the code.
+pub const PLACE: &str = "place";
+/// The version.
+pub const VERSION: &str = "version";
+/// The role.
+pub const ROLE: &str = "role";
