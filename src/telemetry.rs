@@ -18,19 +18,16 @@ fn key(metric: &Metric, labels: &[LabelValue]) -> Key {
 }
 
 /// The counter of a metric with these labels. Keep the handle where the path is hot.
-#[must_use]
 pub fn counter(metric: &Metric, labels: &[LabelValue]) -> Counter {
     with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA))
 }
 
 /// The gauge of a metric with these labels.
-#[must_use]
 pub fn gauge(metric: &Metric, labels: &[LabelValue]) -> Gauge {
     with_recorder(|recorder| recorder.register_gauge(&key(metric, labels), &METADATA))
 }
 
 /// The histogram of a metric with these labels.
-#[must_use]
 pub fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
     with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
 }
