@@ -93,6 +93,12 @@ impl Subject {
         Self(format!("{}.>", self.0).into())
     }
 
+    /// A subject that arrived with a message: the server has checked it.
+    #[must_use]
+    pub(crate) fn received(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The subject's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -180,10 +186,22 @@ impl Headers {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
     }
 
+    /// All names and values, with static names still told from others.
+    pub(crate) fn entries(&self) -> &[(Cow<'static, str>, String)] {
+        &self.0
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Headers as they arrived: the server has parsed them already.
+impl FromIterator<(String, String)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect())
     }
 }
 

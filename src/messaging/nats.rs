@@ -1,1 +1,206 @@
-//! NATS as the transport.
+//! NATS as the transport: the only home of `async_nats`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Link, Message, Subject, Subscription, Transport, TransportError};
+use crate::config::messaging::NatsConfig;
+use crate::future::BoxFuture;
+
+mod connect;
+mod convert;
+
+/// A connection to a NATS cluster.
+pub struct Nats {
+    client: async_nats::Client,
+    link: watch::Receiver<Link>,
+    inbox: Subject,
+    operation_timeout: Duration,
+    flushes: AtomicU64,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("inbox", &self.inbox).finish_non_exhaustive()
+    }
+}
+
+/// Starts connecting and returns at once: the link comes up when a server answers, however late that is.
+///
+/// # Errors
+/// `TransportError` when a file that the configuration names cannot be read, or a server's address is malformed.
+pub async fn connect(
+    config: &NatsConfig,
+    name: &str,
+) -> Result<Arc<dyn Transport>, TransportError> {
+    let (report, link) = watch::channel(Link::Down);
+    let client = connect::client(config, name, report).await?;
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let inbox = config.inbox_prefix.join(&unique).map_err(|e| TransportError::Refused(e.into()))?;
+    Ok(Arc::new(Nats {
+        client,
+        link,
+        inbox,
+        operation_timeout: config.operation_timeout,
+        flushes: AtomicU64::new(0),
+    }))
+}
+
+impl Nats {
+    /// Runs an operation of the client library under a deadline: none of them ends by itself while the
+    /// link is down and the library's command channel is full.
+    async fn bounded<T, E>(
+        &self,
+        operation: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TransportError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        match timeout(self.operation_timeout, operation).await {
+            Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
+            Err(_) => Err(TransportError::TimedOut),
+        }
+    }
+}
+
+impl Transport for Nats {
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
+        Box::pin(async move {
+            // The state and not the last event: events go through a small channel and can be lost.
+            if self.client.connection_state() != State::Connected {
+                return Err(TransportError::Disconnected);
+            }
+            let headers = convert::headers(&message.headers)?;
+            if headers.wire_len() + message.payload.len() > self.client.max_payload() {
+                return Err(TransportError::TooLarge);
+            }
+            let subject = convert::subject(&message.subject);
+            match message.reply.as_ref().map(convert::subject) {
+                Some(reply) => {
+                    self.bounded(self.client.publish_with_reply_and_headers(
+                        subject,
+                        reply,
+                        headers.into(),
+                        message.payload,
+                    ))
+                    .await
+                }
+                None => {
+                    self.bounded(self.client.publish_with_headers(
+                        subject,
+                        headers.into(),
+                        message.payload,
+                    ))
+                    .await
+                }
+            }
+        })
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
+        Box::pin(async move {
+            let inner = self.bounded(self.client.subscribe(convert::subject(subject))).await?;
+            Ok(Box::new(NatsSubscription { inner, seen: 0 }) as Box<dyn Subscription>)
+        })
+    }
+
+    fn queue_subscribe<'a>(
+        &'a self,
+        subject: &'a Subject,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
+        Box::pin(async move {
+            let subject = convert::subject(subject);
+            let inner =
+                self.bounded(self.client.queue_subscribe(subject, group.to_owned())).await?;
+            Ok(Box::new(NatsSubscription { inner, seen: 0 }) as Box<dyn Subscription>)
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
+        // The library's own flush empties the socket's buffer and no more. A message to ourselves comes
+        // back when the server has read everything before it.
+        Box::pin(async move {
+            if self.client.connection_state() != State::Connected {
+                return Err(TransportError::Disconnected);
+            }
+            let number = self.flushes.fetch_add(1, Ordering::Relaxed);
+            let echo = self
+                .inbox
+                .join(&format!("flush.{number}"))
+                .map_err(|e| TransportError::Refused(e.into()))?;
+            let subject = convert::subject(&echo);
+            let mut back = self.bounded(self.client.subscribe(subject.clone())).await?;
+            self.bounded(self.client.publish(subject, Bytes::new())).await?;
+            match timeout(self.operation_timeout, back.next()).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(TransportError::TimedOut),
+            }
+        })
+    }
+
+    fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    fn inbox(&self) -> Subject {
+        self.inbox.clone()
+    }
+}
+
+/// A subscription that counts what it has seen: leaving without loss needs the number.
+struct NatsSubscription {
+    inner: async_nats::Subscriber,
+    seen: u64,
+}
+
+impl fmt::Debug for NatsSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsSubscription").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+impl Stream for NatsSubscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let this = &mut *self;
+        this.inner.poll_next_unpin(cx).map(|message| {
+            message.map(|message| {
+                this.seen += 1;
+                convert::received(message)
+            })
+        })
+    }
+}
+
+impl Subscription for NatsSubscription {
+    fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
+        // `drain` and `unsubscribe` of the library lose messages that are on their way; a maximum beyond
+        // what was seen is agreed upon by both sides and loses none.
+        let last = self.seen.saturating_add(more);
+        Box::pin(async move {
+            match timeout(Duration::from_secs(2), self.inner.unsubscribe_after(last)).await {
+                Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
+                Err(_) => Err(TransportError::TimedOut),
+            }
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! How the connection is made, kept, and reported on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event};
+use rand::RngExt;
+use tokio::sync::watch;
+
+use crate::config::messaging::{NatsConfig, NatsCredentials};
+use crate::messaging::{Link, TransportError};
+use crate::telemetry::{counter, gauge, names};
+
+/// The first pause before connecting again; it doubles up to the configured maximum.
+const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(50);
+
+/// A client that connects by itself, for as long as it takes.
+pub(super) async fn client(
+    config: &NatsConfig,
+    name: &str,
+    report: watch::Sender<Link>,
+) -> Result<async_nats::Client, TransportError> {
+    let refused = |e: Box<dyn std::error::Error + Send + Sync>| TransportError::Refused(e);
+    let servers = config
+        .servers
+        .iter()
+        .map(|server| server.parse::<async_nats::ServerAddr>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| refused(e.into()))?;
+    let options = with_credentials(base(config, name), &config.credentials).await?;
+    let options = with_tls(options, config);
+    let options = with_reports(options, report);
+    options.connect(servers).await.map_err(|e| refused(e.into()))
+}
+
+fn base(config: &NatsConfig, name: &str) -> ConnectOptions {
+    let delay_max = config.reconnect_delay_max;
+    let options = ConnectOptions::new()
+        .name(name)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .connection_timeout(config.connect_timeout)
+        .ping_interval(config.ping_interval)
+        .subscription_capacity(config.subscription_messages_max)
+        .client_capacity(config.commands_max)
+        .custom_inbox_prefix(config.inbox_prefix.as_str())
+        // Every subject went through `Subject::new`.
+        .skip_subject_validation(true)
+        .reconnect_delay_callback(move |attempts| reconnect_delay(attempts, delay_max))
+        .reconnect_to_server_callback(|servers, _info| async move {
+            // The only place where the cause of a failed connection can be read while it is down.
+            for server in servers {
+                if let Some(cause) = server.last_error {
+                    tracing::warn!(
+                        server = %host_of(&server.addr),
+                        attempts = server.failed_attempts,
+                        cause,
+                        "cannot connect to NATS"
+                    );
+                }
+            }
+            None
+        });
+    if config.discover { options } else { options.ignore_discovered_servers() }
+}
+
+/// A server without the user and password that its URL may carry.
+fn host_of(server: &async_nats::ServerAddr) -> String {
+    format!("{}:{}", server.host(), server.port())
+}
+
+/// Exponential with full jitter, so that a restarted cluster is not met by everybody at once.
+fn reconnect_delay(attempts: usize, max: Duration) -> Duration {
+    let doublings = u32::try_from(attempts.min(16)).unwrap_or(16);
+    let ceiling = RECONNECT_DELAY_FIRST.saturating_mul(1 << doublings).min(max);
+    rand::rng().random_range(Duration::ZERO..=ceiling)
+}
+
+async fn with_credentials(
+    options: ConnectOptions,
+    credentials: &NatsCredentials,
+) -> Result<ConnectOptions, TransportError> {
+    Ok(match credentials {
+        NatsCredentials::None => options,
+        NatsCredentials::User { user, password } => {
+            options.user_and_password(user.clone(), password.expose().to_owned())
+        }
+        NatsCredentials::Token(token) => options.token(token.expose().to_owned()),
+        NatsCredentials::Nkey(seed) => options.nkey(seed.expose().to_owned()),
+        NatsCredentials::CredentialsFile(path) => {
+            options.credentials_file(path).await.map_err(|e| TransportError::Refused(e.into()))?
+        }
+    })
+}
+
+/// The library reads the files again at every connection, so that replacing them is all a rotation needs.
+fn with_tls(options: ConnectOptions, config: &NatsConfig) -> ConnectOptions {
+    let Some(tls) = &config.tls else { return options };
+    // Without this a server that speaks plain text would be sent the password in clear.
+    let mut options = options.require_tls(true);
+    if config.tls_first {
+        options = options.tls_first();
+    }
+    if let Some(ca) = &tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let Some(identity) = &tls.identity {
+        options =
+            options.add_client_certificate(identity.certificate.clone(), identity.key.clone());
+    }
+    options
+}
+
+fn with_reports(options: ConnectOptions, report: watch::Sender<Link>) -> ConnectOptions {
+    let connected_before = Arc::new(AtomicBool::new(false));
+    let report = Arc::new(report);
+    gauge(&names::NATS_CONNECTED, &[]).set(0.0);
+    options.event_callback(move |event| {
+        let connected_before = Arc::clone(&connected_before);
+        let report = Arc::clone(&report);
+        async move { on_event(&event, &connected_before, &report) }
+    })
+}
+
+/// Counts and logs what the client reports. Must not block: the library awaits it.
+fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender<Link>) {
+    let word = match event {
+        Event::Connected => {
+            gauge(&names::NATS_CONNECTED, &[]).set(1.0);
+            if connected_before.swap(true, Ordering::Relaxed) {
+                counter(&names::NATS_RECONNECTS, &[]).increment(1);
+            }
+            tracing::info!("connected to NATS");
+            report.send_replace(Link::Up);
+            "connected"
+        }
+        Event::Disconnected => {
+            gauge(&names::NATS_CONNECTED, &[]).set(0.0);
+            tracing::warn!("connection to NATS lost, connecting again");
+            report.send_replace(Link::Down);
+            "disconnected"
+        }
+        Event::LameDuckMode => {
+            tracing::warn!("the NATS server is about to stop, moving to another");
+            report.send_replace(Link::Leaving);
+            "lame_duck"
+        }
+        Event::SlowConsumer(subscription) => {
+            tracing::error!(subscription, "messages were dropped: read too slowly");
+            "slow_consumer"
+        }
+        Event::ServerError(error) => {
+            tracing::error!(%error, "NATS refused; check the account's permissions");
+            "server_error"
+        }
+        Event::ClientError(error) => {
+            tracing::warn!(%error, "NATS client error");
+            "client_error"
+        }
+        Event::Draining => "draining",
+        Event::Closed => {
+            report.send_replace(Link::Down);
+            "closed"
+        }
+    };
+    counter(&names::NATS_EVENTS, &[(names::EVENT, word.to_owned())]).increment(1);
+}

@@ -1,0 +1,70 @@
+//! Between our messages and the client library's.
+
+use std::borrow::Cow;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::messaging::{HeaderError, Headers, Message, Subject, TransportError};
+
+/// Bytes of the header block's first line and of its end (`NATS/1.0` CRLF … CRLF).
+const HEADER_FRAME_BYTES: usize = 12;
+/// Bytes between a header's name and value, and after it (`: ` … CRLF).
+const HEADER_LINE_BYTES: usize = 4;
+
+/// The library's headers with the size that they have on the wire.
+pub(super) struct WireHeaders {
+    map: HeaderMap,
+    bytes: usize,
+}
+
+impl WireHeaders {
+    /// How many bytes they take.
+    pub(super) fn wire_len(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl From<WireHeaders> for HeaderMap {
+    fn from(headers: WireHeaders) -> Self {
+        headers.map
+    }
+}
+
+/// Our headers as the library's.
+pub(super) fn headers(from: &Headers) -> Result<WireHeaders, TransportError> {
+    let refused = || TransportError::Refused(Box::new(HeaderError));
+    let mut map = HeaderMap::new();
+    let mut bytes = if from.is_empty() { 0 } else { HEADER_FRAME_BYTES };
+    for (name, value) in from.entries() {
+        bytes += name.len() + value.len() + HEADER_LINE_BYTES;
+        let name = match name {
+            Cow::Borrowed(name) => HeaderName::from_static(name),
+            Cow::Owned(name) => HeaderName::try_from(name.as_str()).map_err(|_| refused())?,
+        };
+        let value: HeaderValue = value.parse().map_err(|_| refused())?;
+        map.append(name, value);
+    }
+    Ok(WireHeaders { map, bytes })
+}
+
+/// Our subject as the library's.
+pub(super) fn subject(from: &Subject) -> async_nats::Subject {
+    async_nats::Subject::from(from.as_str())
+}
+
+/// A message that arrived.
+pub(super) fn received(message: async_nats::Message) -> Message {
+    let headers = message.headers.as_ref().map_or_else(Headers::default, |map| {
+        map.iter()
+            .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+            .map(|(name, value)| (name.to_string(), value.as_str().to_owned()))
+            .collect()
+    });
+    Message {
+        subject: Subject::received(&message.subject),
+        reply: message.reply.as_deref().map(Subject::received),
+        headers,
+        payload: message.payload,
+        no_responders: message.status == Some(StatusCode::NO_RESPONDERS),
+    }
+}
