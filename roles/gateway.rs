@@ -2,7 +2,14 @@
 //!
 //! listener → connection → router → auth → rate → params → session → respond
 
+pub mod budget;
 pub mod caller;
+pub mod hold;
+pub mod mail;
+pub mod place;
+pub mod queues;
+pub mod replies;
 pub mod respond;
+pub mod session;
 
 pub use caller::{Caller, Peer};

@@ -26,6 +26,19 @@ impl Tasks {
         self.0.spawn(task)
     }
 
+    /// Spawns a task that no drain waits for: it serves the others and ends with the process.
+    pub fn spawn_background<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where a task may go untracked"
+        )]
+        tokio::spawn(task)
+    }
+
     /// How many tasks run.
     #[must_use]
     pub fn count(&self) -> usize {

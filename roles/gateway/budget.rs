@@ -1,0 +1,86 @@
+//! The retry budget: resubmissions are a share of traffic, so that a brown-out is not amplified.
+
+use std::sync::Mutex;
+
+use tokio::time::Instant;
+
+/// Tokens are kept for this long a burst of the floor.
+const FLOOR_BURST_SECONDS: f64 = 10.0;
+
+/// A bucket that every request fills a little and every resubmission empties by one.
+#[derive(Debug)]
+pub struct RetryBudget {
+    percent: f64,
+    floor_per_second: f64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    tokens: f64,
+    at: Instant,
+}
+
+impl RetryBudget {
+    /// A full bucket: `percent` of the traffic plus `floor` resubmissions a second.
+    #[must_use]
+    pub fn new(percent: u32, floor: u32, now: Instant) -> Self {
+        let floor = f64::from(floor);
+        Self {
+            percent: f64::from(percent) / 100.0,
+            floor_per_second: floor,
+            state: Mutex::new(State { tokens: floor * FLOOR_BURST_SECONDS, at: now }),
+        }
+    }
+
+    /// A request came.
+    pub fn deposit(&self, now: Instant) {
+        self.with(now, |tokens, percent| *tokens += percent);
+    }
+
+    /// Whether a resubmission is within the budget; takes it when it is.
+    pub fn withdraw(&self, now: Instant) -> bool {
+        self.with(now, |tokens, _| {
+            let may = *tokens >= 1.0;
+            if may {
+                *tokens -= 1.0;
+            }
+            may
+        })
+    }
+
+    fn with<T>(&self, now: Instant, change: impl FnOnce(&mut f64, f64) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.at = state.at.max(now);
+        state.tokens += passed * self.floor_per_second;
+        let result = change(&mut state.tokens, self.percent);
+        // The bound: what the floor gives in ten seconds, or a hundred requests' share.
+        let full = (self.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * self.percent);
+        state.tokens = state.tokens.min(full);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn resubmissions_stop_when_the_share_is_spent() {
+        let start = Instant::now();
+        let budget = RetryBudget::new(20, 1, start);
+        let burst = (0..1000).filter(|_| budget.withdraw(start)).count();
+        assert_eq!(burst, 10, "ten seconds of the floor");
+        for _ in 0..50 {
+            budget.deposit(start);
+        }
+        let share = (0..1000).filter(|_| budget.withdraw(start)).count();
+        assert!((9..=10).contains(&share), "20 % of 50 requests, got {share}");
+        let later = start + Duration::from_secs(3);
+        let floor = (0..1000).filter(|_| budget.withdraw(later)).count();
+        assert_eq!(floor, 3, "one a second");
+    }
+}

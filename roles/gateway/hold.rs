@@ -1,0 +1,234 @@
+//! Requests of one queue that wait for a slot, oldest first.
+//!
+//! A refused request leaves its reply subject with the worker that refused it. When that worker has a
+//! slot it offers it there, and the offer goes to whoever has waited longest here, not to the one that
+//! was refused: so a gateway is first come, first served, whatever the order of refusals.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::Gauge;
+use rand::RngExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::messaging::Subject;
+
+use super::mail::{Mail, Turn};
+use super::session::Why;
+
+/// Takes that the drain rate is measured over.
+const RATE_TAKES: usize = 32;
+/// Takes that are needed before the rate says anything.
+const RATE_TAKES_MIN: usize = 8;
+/// How many waiters are woken for each sign that the queue has members again: doubling, like slow start.
+const WAKE: usize = 2;
+/// Bounds of `Retry-After`.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
+/// A place in the order; kept while a session asks in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// Whether a new request may be placed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Ask the group at once.
+    Free,
+    /// Wait for a turn: the queue has no members, and the head is asking.
+    Wait,
+    /// It would wait longer than it can, or too many wait.
+    Shed,
+}
+
+/// The waiting requests of one queue.
+#[derive(Debug)]
+pub struct Hold {
+    waiting_max: usize,
+    waiting: Gauge,
+    /// Whether `asleep` has anybody: read for every reply, so without the lock.
+    sleeping: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    waiters: BTreeMap<Ticket, mpsc::Sender<Mail>>,
+    /// Those who left no reply subject with any worker: nobody will offer them anything by themselves.
+    asleep: BTreeSet<Ticket>,
+    /// Who was told that it is the head.
+    told: Option<Ticket>,
+    /// When the last waiters were taken, while there have been waiters all the time.
+    takes: VecDeque<Instant>,
+}
+
+impl Hold {
+    /// An empty hold.
+    #[must_use]
+    pub fn new(waiting_max: usize, waiting: Gauge) -> Self {
+        Self { waiting_max, waiting, sleeping: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// Whether a request with this much time may be placed.
+    #[must_use]
+    pub fn admit(&self, budget: Duration, now: Instant) -> Admission {
+        let state = self.lock();
+        let waiters = state.waiters.len();
+        if waiters == 0 {
+            return Admission::Free;
+        }
+        let too_late = state.wait_of(waiters, now).is_some_and(|wait| wait > budget);
+        if waiters >= self.waiting_max || too_late {
+            Admission::Shed
+        } else if state.asleep.is_empty() {
+            Admission::Free
+        } else {
+            Admission::Wait
+        }
+    }
+
+    /// Waits for a turn. `again` is the ticket from before, so that asking costs nobody its place.
+    pub fn enter(&self, again: Option<Ticket>, why: Why, turns: mpsc::Sender<Mail>) -> Ticket {
+        let mut state = self.lock();
+        let ticket = again.unwrap_or_else(|| {
+            state.next += 1;
+            Ticket(state.next)
+        });
+        if why == Why::NoWorkers || why == Why::BusDown {
+            state.asleep.insert(ticket);
+            self.sleeping.store(true, Ordering::Relaxed);
+        }
+        if state.told == Some(ticket) {
+            state.told = None;
+        }
+        state.waiters.insert(ticket, turns);
+        self.waiting.set(count(state.waiters.len()));
+        state.tell_head();
+        ticket
+    }
+
+    /// Waits no longer.
+    pub fn leave(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        state.remove(ticket);
+        self.waiting.set(count(state.waiters.len()));
+        state.tell_head();
+    }
+
+    /// Gives an offered slot to the oldest. Gives it back when nobody waits: then it is declined at once.
+    ///
+    /// # Errors
+    /// The offer itself, when nobody can use it.
+    pub fn offer(&self, direct: Subject, now: Instant) -> Result<(), Subject> {
+        let mut state = self.lock();
+        let mut offer = Mail::Turn(Turn::Offered(direct));
+        while let Some((ticket, turns)) = state.waiters.pop_first() {
+            state.asleep.remove(&ticket);
+            match turns.try_send(offer) {
+                Ok(()) => {
+                    state.taken(now);
+                    self.waiting.set(count(state.waiters.len()));
+                    state.tell_head();
+                    return Ok(());
+                }
+                // Its session is ending: the next one gets it.
+                Err(error) => offer = error.into_inner(),
+            }
+        }
+        self.waiting.set(0.0);
+        match offer {
+            Mail::Turn(Turn::Offered(direct)) => Err(direct),
+            Mail::Turn(Turn::Head | Turn::Ask) | Mail::Reply { .. } => Ok(()),
+        }
+    }
+
+    /// The queue has members: those who wait without having asked may ask now, a few for each sign.
+    pub fn has_members(&self) {
+        if !self.sleeping.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.lock();
+        for _ in 0..WAKE {
+            let Some(ticket) = state.asleep.pop_first() else { break };
+            if let Some(turns) = state.waiters.get(&ticket) {
+                // A full channel means that it has news to read already.
+                drop(turns.try_send(Mail::Turn(Turn::Ask)));
+            }
+        }
+        self.sleeping.store(!state.asleep.is_empty(), Ordering::Relaxed);
+    }
+
+    /// A waiter that asked was taken.
+    pub fn was_taken(&self, now: Instant) {
+        self.lock().taken(now);
+    }
+
+    /// Whether this is the oldest.
+    #[must_use]
+    pub fn is_head(&self, ticket: Ticket) -> bool {
+        self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == ticket)
+    }
+
+    /// When a refused client should come again: the time that those who wait now will take, jittered.
+    #[must_use]
+    pub fn retry_after(&self, now: Instant) -> Duration {
+        let state = self.lock();
+        let wait = state.wait_of(state.waiters.len(), now).unwrap_or(RETRY_AFTER_MIN);
+        drop(state);
+        let bounded = wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+        bounded.mul_f64(rand::rng().random_range(0.8..=1.2))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, ticket: Ticket) {
+        self.waiters.remove(&ticket);
+        self.asleep.remove(&ticket);
+        if self.waiters.is_empty() {
+            self.takes.clear();
+        }
+    }
+
+    /// A slot went to one of ours.
+    fn taken(&mut self, now: Instant) {
+        if self.waiters.is_empty() {
+            // From here on the pauses are idleness, not the queue's pace.
+            self.takes.clear();
+            return;
+        }
+        self.takes.push_back(now);
+        if self.takes.len() > RATE_TAKES {
+            self.takes.pop_front();
+        }
+    }
+
+    /// How long so many waiters take at the pace measured; `None` while that is unknown.
+    fn wait_of(&self, waiters: usize, now: Instant) -> Option<Duration> {
+        if self.takes.len() < RATE_TAKES_MIN {
+            return None;
+        }
+        let first = self.takes.front()?;
+        let takes = u32::try_from(self.takes.len()).ok()?;
+        let pause = now.saturating_duration_since(*first) / takes;
+        Some(pause.saturating_mul(u32::try_from(waiters).unwrap_or(u32::MAX)))
+    }
+
+    fn tell_head(&mut self) {
+        let Some((ticket, turns)) = self.waiters.first_key_value() else { return };
+        let told = self.told == Some(*ticket) || turns.try_send(Mail::Turn(Turn::Head)).is_ok();
+        self.told = told.then_some(*ticket);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by waiting_max")]
+fn count(waiters: usize) -> f64 {
+    waiters as f64
+}

@@ -1,0 +1,32 @@
+//! What reaches a waiting request from outside: replies to it, and its turns in the hold.
+
+use crate::envelope::{EnvelopeError, Reply};
+use crate::messaging::Subject;
+
+/// Messages that wait to be read by one request. An answer in more parts than this is not read in time.
+pub const MAIL_MAX: usize = 1024;
+
+/// One piece of news for a request.
+#[derive(Debug)]
+pub enum Mail {
+    /// A reply to one of its attempts.
+    Reply {
+        /// The attempt.
+        attempt: u32,
+        /// The reply, or why it cannot be read.
+        reply: Result<Reply, EnvelopeError>,
+    },
+    /// What the hold says.
+    Turn(Turn),
+}
+
+/// What the hold tells a waiting request.
+#[derive(Debug)]
+pub enum Turn {
+    /// It is the oldest now: it may ask the group again when its pause is over.
+    Head,
+    /// The queue has members again: ask now.
+    Ask,
+    /// A slot is free for it.
+    Offered(Subject),
+}

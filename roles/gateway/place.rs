@@ -1,0 +1,394 @@
+//! Carries a session's actions out: publishes, waits, holds, and gives back one ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::catalogue::Endpoint;
+use crate::config::gateway::SessionConfig;
+use crate::envelope::{Control, Reply, Request};
+use crate::lifecycle::Tasks;
+use crate::messaging::{Link, Message, Subject, Transport, TransportError};
+use crate::problem::ProblemKind;
+use crate::telemetry::{counter, names};
+
+use super::budget::RetryBudget;
+use super::hold::{Admission, Ticket};
+use super::mail::{MAIL_MAX, Mail, Turn};
+use super::queues::{Queue, Queues};
+use super::replies::{Registration, Replies};
+use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
+
+/// Intervals of progress that a running call may miss.
+const PROGRESS_MISSED_MAX: u32 = 3;
+
+/// Places requests with workers.
+#[derive(Debug)]
+pub struct Placer {
+    /// The message bus.
+    pub transport: Arc<dyn Transport>,
+    /// The reply subscription.
+    pub replies: Arc<Replies>,
+    /// Subjects and holds.
+    pub queues: Arc<Queues>,
+    /// What resubmissions may cost.
+    pub budget: RetryBudget,
+    /// How requests are placed.
+    pub config: SessionConfig,
+    /// The process's tasks: a session outlives its client's leaving.
+    pub tasks: Tasks,
+}
+
+/// How a placement ended, and what it took.
+#[derive(Debug)]
+pub struct Placed {
+    /// The one answer.
+    pub ending: Ending,
+    /// When to come again, for what was not executed.
+    pub retry_after: Option<Duration>,
+    /// How long it waited until a worker had it.
+    pub waited: Duration,
+    /// Attempts made.
+    pub attempts: u32,
+}
+
+impl Placer {
+    /// Places one request and waits for its one answer.
+    ///
+    /// Dropping the future means that the client left: the session goes on by itself for as long as its
+    /// terms say, and then ends.
+    pub async fn place(self: &Arc<Self>, endpoint: &Endpoint, request: Request) -> Placed {
+        let now = Instant::now();
+        self.budget.deposit(now);
+        let Ok(queue) = self.queues.named(&endpoint.queue) else {
+            debug_assert!(false, "a checked queue name makes a subject");
+            return Placed::problem(ProblemKind::Internal);
+        };
+        let admission = queue.hold.admit(endpoint.timeout, now);
+        if admission == Admission::Shed {
+            let reason = [(names::REASON, "queue".to_owned())];
+            counter(&names::GATEWAY_SHED, &reason).increment(1);
+            let retry_after = Some(queue.hold.retry_after(now));
+            return Placed { retry_after, ..Placed::problem(ProblemKind::Overloaded) };
+        }
+        let (sender, mail) = mpsc::channel(MAIL_MAX);
+        let ride = Ride {
+            registration: self.replies.register(queue.number, sender.clone()),
+            session: Session::new(self.terms(endpoint), now),
+            link: self.transport.link(),
+            placer: Arc::clone(self),
+            ask_at: None,
+            asked: 0,
+            by_asking: false,
+            ticket: None,
+            began: now,
+            actions: Vec::with_capacity(2),
+            queue,
+            request,
+            sender,
+            mail,
+        };
+        let mut guard = Guard(Some(ride));
+        let ending = match guard.0.as_mut() {
+            Some(ride) => {
+                let linked = *ride.link.borrow() != Link::Down;
+                ride.run(Event::Start { linked, free: admission == Admission::Free }).await
+            }
+            None => Ending::ClientGone,
+        };
+        match guard.0.take() {
+            Some(ride) => ride.finish(ending),
+            None => Placed::problem(ProblemKind::Internal),
+        }
+    }
+
+    fn terms(&self, endpoint: &Endpoint) -> Terms {
+        Terms {
+            execution: endpoint.execution,
+            on_disconnect: endpoint.on_disconnect,
+            timeout: endpoint.timeout,
+            session: endpoint.session,
+            attempts: endpoint.attempts,
+            accept_timeout: self.config.accept_timeout,
+            silence: self.config.progress_interval * PROGRESS_MISSED_MAX,
+            answer_bytes_max: self.config.answer_bytes_max,
+        }
+    }
+}
+
+impl Placed {
+    fn problem(kind: ProblemKind) -> Self {
+        let ending = Ending::Problem(kind);
+        Self { ending, retry_after: None, waited: Duration::ZERO, attempts: 0 }
+    }
+}
+
+/// A session with everything it needs to go on, also without its client.
+struct Ride {
+    placer: Arc<Placer>,
+    queue: Arc<Queue>,
+    registration: Registration,
+    request: Request,
+    session: Session,
+    mail: mpsc::Receiver<Mail>,
+    sender: mpsc::Sender<Mail>,
+    link: watch::Receiver<Link>,
+    ticket: Option<Ticket>,
+    /// When the head asks the group again.
+    ask_at: Option<Instant>,
+    asked: u32,
+    /// Whether its last message was its own asking, and not the answer to an offer.
+    by_asking: bool,
+    began: Instant,
+    actions: Vec<Action>,
+}
+
+/// Notices that the client left: then the HTTP server drops the future that holds this.
+struct Guard(Option<Ride>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut ride) = self.0.take() {
+            let tasks = ride.placer.tasks.clone();
+            let _detached = tasks.spawn(async move {
+                let ending = ride.run(Event::ClientGone).await;
+                drop(ride.finish(ending));
+            });
+        }
+    }
+}
+
+impl Ride {
+    /// Runs the session until it ends. Safe to drop and to call again with another event.
+    async fn run(&mut self, first: Event) -> Ending {
+        let mut event = first;
+        loop {
+            self.step(event);
+            if let Some(ending) = self.act().await {
+                return ending;
+            }
+            event = self.next_event().await;
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = Instant::now();
+        let budget = &self.placer.budget;
+        self.session.step(
+            event,
+            &mut Step {
+                now,
+                may_resubmit: &mut || budget.withdraw(now),
+                actions: &mut self.actions,
+            },
+        );
+    }
+
+    /// Carries out what the session wants, in order.
+    async fn act(&mut self) -> Option<Ending> {
+        let mut next = 0;
+        // Carrying an action out may add further ones.
+        while let Some(action) = self.actions.get_mut(next) {
+            let action = std::mem::replace(action, Action::Unhold);
+            next += 1;
+            match action {
+                Action::Publish { attempt, to, budget } => self.publish(attempt, to, budget).await,
+                Action::Tell { to, control } => self.tell(control.message(to)).await,
+                Action::CancelEverywhere { attempt } => {
+                    let mut message = Control::Cancel.message(self.queue.cancel.clone());
+                    message.reply = self.registration.reply_subject(attempt).ok();
+                    self.tell(message).await;
+                }
+                Action::Hold(why) => self.hold(why),
+                Action::Unhold => self.unhold(),
+                Action::Resubmitted(reason) => {
+                    let label = [(names::REASON, reason.to_owned())];
+                    counter(&names::GATEWAY_RESUBMISSIONS, &label).increment(1);
+                }
+                Action::End(ending) => {
+                    self.actions.clear();
+                    return Some(ending);
+                }
+            }
+        }
+        self.actions.clear();
+        None
+    }
+
+    async fn next_event(&mut self) -> Event {
+        loop {
+            let wake_at = self.session.wake_at();
+            let ask_at = self.ask_at.unwrap_or(wake_at);
+            let awaits_link = self.session.awaits_link() && self.ask_at.is_some();
+            tokio::select! {
+                biased;
+                mail = self.mail.recv() => match mail {
+                    Some(mail) => if let Some(event) = self.read(mail) { return event },
+                    None => return Event::Tick,
+                },
+                () = sleep_until(wake_at.min(ask_at)) => {
+                    if ask_at < wake_at {
+                        if let Some(event) = self.ask() { return event }
+                    } else {
+                        return Event::Tick;
+                    }
+                }
+                // A transport that is gone never comes back: then the deadline ends the wait.
+                Ok(()) = self.link.changed(), if awaits_link => {
+                    if *self.link.borrow() != Link::Down { self.ask_at = Some(Instant::now()); }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, mail: Mail) -> Option<Event> {
+        match mail {
+            Mail::Reply { attempt, reply } => {
+                if !matches!(reply, Ok(Reply::NoResponders)) {
+                    self.queue.hold.has_members();
+                }
+                if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. })) {
+                    self.taken();
+                }
+                Some(Event::Heard { attempt, reply })
+            }
+            Mail::Turn(Turn::Offered(direct)) => {
+                self.by_asking = false;
+                Some(Event::Offered(direct))
+            }
+            Mail::Turn(Turn::Ask) => self.is_linked().then_some(Event::Ask),
+            Mail::Turn(Turn::Head) => {
+                self.ask_at = Some(Instant::now() + self.pause());
+                None
+            }
+        }
+    }
+
+    /// A worker has it: the queue moved on by one.
+    fn taken(&mut self) {
+        if self.ticket.take().is_some() && self.by_asking {
+            self.queue.hold.was_taken(Instant::now());
+        }
+    }
+
+    /// The pause of the head is over: it asks the group, if it still is the head.
+    fn ask(&mut self) -> Option<Event> {
+        self.ask_at = None;
+        let head = self.ticket.is_some_and(|ticket| self.queue.hold.is_head(ticket));
+        if !head {
+            return None;
+        }
+        if self.is_linked() {
+            self.asked += 1;
+            self.by_asking = true;
+            return Some(Event::Ask);
+        }
+        self.ask_at = Some(Instant::now() + self.placer.config.probe_delay_max);
+        None
+    }
+
+    /// Exponential with jitter, so that many gateways do not ask in step.
+    fn pause(&self) -> Duration {
+        let config = &self.placer.config;
+        let ceiling = config.probe_delay_min.saturating_mul(1 << self.asked.min(16));
+        ceiling.min(config.probe_delay_max).mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    fn is_linked(&self) -> bool {
+        *self.link.borrow() != Link::Down
+    }
+
+    async fn publish(&mut self, attempt: u32, to: Destination, budget: Duration) {
+        let sent = match self.message(attempt, to, budget) {
+            Ok(message) => self.placer.transport.publish(message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, request_id = self.request.request_id, "not sent");
+            let too_large = matches!(error, TransportError::TooLarge);
+            self.step(Event::NotSent { attempt, too_large });
+        }
+    }
+
+    fn message(
+        &mut self,
+        attempt: u32,
+        to: Destination,
+        budget: Duration,
+    ) -> Result<Message, TransportError> {
+        self.request.attempt = attempt;
+        self.request.timeout = budget;
+        let subject: Subject = match to {
+            Destination::Group => self.queue.subject.clone(),
+            Destination::Direct(subject) => subject,
+        };
+        let refused =
+            |error: Box<dyn std::error::Error + Send + Sync>| TransportError::Refused(error);
+        Ok(Message {
+            reply: Some(self.registration.reply_subject(attempt).map_err(|e| refused(e.into()))?),
+            headers: self.request.headers().map_err(|e| refused(e.into()))?,
+            payload: self.request.payload.clone(),
+            ..Message::to(subject)
+        })
+    }
+
+    async fn tell(&self, message: Message) {
+        if let Err(error) = self.placer.transport.publish(message).await {
+            tracing::debug!(%error, "could not tell a worker");
+        }
+    }
+
+    fn hold(&mut self, why: Why) {
+        self.ask_at = None;
+        self.ticket = Some(self.queue.hold.enter(self.ticket, why, self.sender.clone()));
+    }
+
+    fn unhold(&mut self) {
+        self.ask_at = None;
+        if let Some(ticket) = self.ticket {
+            self.queue.hold.leave(ticket);
+        }
+    }
+
+    /// Ends the ride: what still came for it is passed on or answered.
+    fn finish(mut self, ending: Ending) -> Placed {
+        self.unhold();
+        self.mail.close();
+        let now = Instant::now();
+        let mut tell = Vec::new();
+        while let Ok(mail) = self.mail.try_recv() {
+            match mail {
+                Mail::Turn(Turn::Offered(direct)) => {
+                    if let Err(direct) = self.queue.hold.offer(direct, now) {
+                        tell.push(Control::Decline.message(direct));
+                    }
+                }
+                Mail::Reply { reply: Ok(Reply::Claim { control }), .. } => {
+                    tell.push(Control::Deny.message(control));
+                }
+                _ => {}
+            }
+        }
+        if !tell.is_empty() {
+            let transport = Arc::clone(&self.placer.transport);
+            let _detached = self.placer.tasks.spawn(async move {
+                for message in tell {
+                    if let Err(error) = transport.publish(message).await {
+                        tracing::debug!(%error, "could not tell a worker");
+                    }
+                }
+            });
+        }
+        let retry_after = matches!(ending, Ending::Problem(kind) if kind.status() == 503)
+            .then(|| self.queue.hold.retry_after(now));
+        Placed {
+            retry_after,
+            waited: self.session.sent_at().saturating_duration_since(self.began),
+            attempts: self.session.attempts_made(),
+            ending,
+        }
+    }
+}

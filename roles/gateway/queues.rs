@@ -1,0 +1,81 @@
+//! The queues that endpoints go to: subject and hold of each, for as long as the process lives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use crate::catalogue::QueueName;
+use crate::messaging::{Subject, SubjectError};
+use crate::telemetry::{gauge, names};
+
+use super::hold::Hold;
+
+/// One queue as the gateway sees it.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its number within this process: part of the reply subjects.
+    pub number: u32,
+    /// Its name.
+    pub name: QueueName,
+    /// Where requests go.
+    pub subject: Subject,
+    /// Where a cancel goes when nobody knows which worker has the call.
+    pub cancel: Subject,
+    /// Requests that wait.
+    pub hold: Hold,
+}
+
+/// Every queue that was ever used. It only grows, at a reload, by what the catalogue names.
+#[derive(Debug)]
+pub struct Queues {
+    prefix: Subject,
+    waiting_max: usize,
+    all: RwLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_name: HashMap<QueueName, Arc<Queue>>,
+    by_number: Vec<Arc<Queue>>,
+}
+
+impl Queues {
+    /// No queues yet.
+    #[must_use]
+    pub fn new(prefix: Subject, waiting_max: usize) -> Self {
+        Self { prefix, waiting_max, all: RwLock::default() }
+    }
+
+    /// The queue of this name; made when it is new.
+    ///
+    /// # Errors
+    /// `SubjectError` when prefix and name make no subject: impossible for checked names.
+    pub fn named(&self, name: &QueueName) -> Result<Arc<Queue>, SubjectError> {
+        let known = self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(queue) = known.by_name.get(name) {
+            return Ok(Arc::clone(queue));
+        }
+        drop(known);
+        let mut all = self.all.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(queue) = all.by_name.get(name) {
+            return Ok(Arc::clone(queue));
+        }
+        let label = [(names::QUEUE, name.to_string())];
+        let queue = Arc::new(Queue {
+            number: u32::try_from(all.by_number.len()).unwrap_or(u32::MAX),
+            name: name.clone(),
+            subject: self.prefix.join(&format!("q.{name}"))?,
+            cancel: self.prefix.join(&format!("cancel.{name}"))?,
+            hold: Hold::new(self.waiting_max, gauge(&names::GATEWAY_WAITING, &label)),
+        });
+        all.by_number.push(Arc::clone(&queue));
+        all.by_name.insert(name.clone(), Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    /// The queue of this number.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Option<Arc<Queue>> {
+        let all = self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.by_number.get(usize::try_from(number).ok()?).cloned()
+    }
+}

@@ -1,0 +1,471 @@
+//! One request's way through workers as a plain state machine: events and `now` in, actions out.
+//!
+//! No I/O and no clock in here, so that the simulation runs the same code as the gateway. The table of
+//! DESIGN §5 is this file; `place.rs` carries its actions out.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::catalogue::{Execution, OnDisconnect};
+use crate::envelope::{Control, EnvelopeError, Final, Reason, Reply};
+use crate::messaging::Subject;
+use crate::problem::ProblemKind;
+
+mod attempts;
+mod ending;
+mod hear;
+
+use attempts::Attempts;
+pub use ending::Ending;
+
+/// Certain refusals (`draining`, `unavailable`) that are answered by asking again at once. More of them
+/// in a row mean that the whole group is leaving, and asking waits like after `busy`.
+const AT_ONCE_MAX: u32 = 8;
+
+/// How much longer than the worker's own deadline we wait for what it says about it.
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
+
+/// What holds for one request.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Whether it may run twice.
+    pub execution: Execution,
+    /// What a leaving client means for a granted call.
+    pub on_disconnect: OnDisconnect,
+    /// How long it may wait for a worker to take it.
+    pub timeout: Duration,
+    /// The longest it is waited for at all.
+    pub session: Duration,
+    /// Attempts at most, the first included.
+    pub attempts: u32,
+    /// How long an attempt may be unheard of.
+    pub accept_timeout: Duration,
+    /// How long a running call may be silent.
+    pub silence: Duration,
+    /// Largest answer put together from parts.
+    pub answer_bytes_max: usize,
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Event {
+    /// The request was read: place it. `false` when it has to wait its turn first.
+    Start {
+        /// Whether the link is up.
+        linked: bool,
+        /// Whether it may go to the group at once; otherwise the hold gives it its turn.
+        free: bool,
+    },
+    /// The hold says: ask the group now.
+    Ask,
+    /// The hold has a free slot for this session.
+    Offered(Subject),
+    /// A reply to one of its attempts.
+    Heard {
+        /// The attempt.
+        attempt: u32,
+        /// The reply, or why it cannot be read.
+        reply: Result<Reply, EnvelopeError>,
+    },
+    /// What was to be published was certainly not sent.
+    NotSent {
+        /// The attempt.
+        attempt: u32,
+        /// Whether it is larger than the bus allows, so that trying again is no use.
+        too_large: bool,
+    },
+    /// The client left.
+    ClientGone,
+    /// Time has passed.
+    Tick,
+}
+
+/// What a session wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the request.
+    Publish {
+        /// The attempt's number: its replies are told apart by it.
+        attempt: u32,
+        /// Where to.
+        to: Destination,
+        /// The budget left.
+        budget: Duration,
+    },
+    /// Tell one worker about its claim, job or offer.
+    Tell {
+        /// The worker's subject.
+        to: Subject,
+        /// What.
+        control: Control,
+    },
+    /// Tell every worker of the queue to stop this attempt: nobody knows which one has it.
+    CancelEverywhere {
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Wait in the queue's hold for a turn.
+    Hold(Why),
+    /// Wait in the hold no longer.
+    Unhold,
+    /// The session counts a resubmission.
+    Resubmitted(&'static str),
+    /// The one answer. Nothing comes after it.
+    End(Ending),
+}
+
+/// Where a request is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To the queue group: one member gets it.
+    Group,
+    /// To the worker that offered a slot.
+    Direct(Subject),
+}
+
+/// Why a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The workers asked so far were busy.
+    Busy,
+    /// The queue has no members.
+    NoWorkers,
+    /// The bus is not connected.
+    BusDown,
+    /// Nothing was heard of what was sent, and nothing was granted.
+    Unheard,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waits for a turn, or for the link.
+    Held,
+    /// Published; nothing heard of this attempt yet.
+    Sent { attempt: u32, until: Instant },
+    /// A worker has it.
+    Running { attempt: u32, lost_at: Instant },
+    /// Answered.
+    Done,
+}
+
+/// One request's session.
+#[derive(Debug)]
+pub struct Session {
+    terms: Terms,
+    phase: Phase,
+    /// Until when it may wait to be taken.
+    place_end: Instant,
+    /// Until when it is waited for at all.
+    end: Instant,
+    why: Why,
+    attempts: Attempts,
+    /// The attempt whose worker may execute: given once in an at-most-once request's life, unless that
+    /// very worker says that it never started.
+    granted: Option<Granted>,
+    resubmissions: u32,
+    at_once: u32,
+    sent_at: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Granted {
+    attempt: u32,
+    control: Option<Subject>,
+}
+
+/// What a step may use: the time, and whether a resubmission is within the retry budget.
+pub struct Step<'a> {
+    /// Now.
+    pub now: Instant,
+    /// Takes from the retry budget.
+    pub may_resubmit: &'a mut dyn FnMut() -> bool,
+    /// Where actions go.
+    pub actions: &'a mut Vec<Action>,
+}
+
+impl std::fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Step").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session for a request that was read at `now`.
+    #[must_use]
+    pub fn new(terms: Terms, now: Instant) -> Self {
+        Self {
+            phase: Phase::Held,
+            place_end: now + terms.timeout,
+            end: now + terms.session.max(terms.timeout),
+            why: Why::Unheard,
+            attempts: Attempts::new(terms.answer_bytes_max),
+            granted: None,
+            resubmissions: 0,
+            at_once: 0,
+            sent_at: now,
+            terms,
+        }
+    }
+
+    /// Whether the answer was given.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// Whether it waits for a turn or for the link.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Held)
+    }
+
+    /// Whether it waits for the link and nothing else.
+    #[must_use]
+    pub fn awaits_link(&self) -> bool {
+        self.is_held() && self.why == Why::BusDown
+    }
+
+    /// When the request was last sent: what came before was waiting.
+    #[must_use]
+    pub fn sent_at(&self) -> Instant {
+        self.sent_at
+    }
+
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts_made(&self) -> u32 {
+        self.attempts.made()
+    }
+
+    /// When `Tick` is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Instant {
+        match self.phase {
+            Phase::Held | Phase::Done => self.place_end,
+            Phase::Sent { until, .. } => until.min(self.place_end),
+            Phase::Running { lost_at, .. } => lost_at.min(self.end + ANSWER_GRACE),
+        }
+    }
+
+    /// Takes one event. Does nothing once the answer was given.
+    pub fn step(&mut self, event: Event, step: &mut Step<'_>) {
+        if self.is_done() {
+            return self.step_after_end(event, step);
+        }
+        match event {
+            Event::Start { linked: false, .. } => self.hold(Why::BusDown, step),
+            Event::Start { free: false, .. } => self.hold(Why::NoWorkers, step),
+            Event::Start { .. } => self.send(Destination::Group, step),
+            Event::Ask if self.is_held() => self.release(Destination::Group, step),
+            Event::Ask => {}
+            Event::Offered(direct) if self.is_held() => {
+                self.release(Destination::Direct(direct), step);
+            }
+            Event::Offered(direct) => {
+                step.actions.push(Action::Tell { to: direct, control: Control::Decline });
+            }
+            Event::Heard { attempt, reply: Ok(reply) } => self.hear(attempt, reply, step),
+            Event::Heard { attempt, reply: Err(_) } => self.hear_garbage(attempt, step),
+            Event::NotSent { attempt, too_large } => self.not_sent(attempt, too_large, step),
+            Event::ClientGone => self.client_gone(step),
+            Event::Tick => self.tick(step),
+        }
+    }
+
+    /// What still arrives after the answer: a slot that is offered must not stay reserved, and a claim
+    /// must not stay unanswered.
+    fn step_after_end(&self, event: Event, step: &mut Step<'_>) {
+        match event {
+            Event::Offered(to) | Event::Heard { reply: Ok(Reply::Offer { direct: to }), .. } => {
+                step.actions.push(Action::Tell { to, control: Control::Decline });
+            }
+            Event::Heard { reply: Ok(Reply::Claim { control: to }), .. } => {
+                let mine = self.granted.as_ref().and_then(|g| g.control.as_ref()) == Some(&to);
+                if !mine {
+                    step.actions.push(Action::Tell { to, control: Control::Deny });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self, why: Why, step: &mut Step<'_>) {
+        self.phase = Phase::Held;
+        self.why = why;
+        step.actions.push(Action::Hold(why));
+    }
+
+    fn release(&mut self, to: Destination, step: &mut Step<'_>) {
+        step.actions.push(Action::Unhold);
+        self.send(to, step);
+    }
+
+    fn send(&mut self, to: Destination, step: &mut Step<'_>) {
+        let attempt = self.attempts.open();
+        let until = step.now + self.terms.accept_timeout;
+        self.phase = Phase::Sent { attempt, until };
+        self.sent_at = step.now;
+        let budget = self.end.saturating_duration_since(step.now);
+        step.actions.push(Action::Publish { attempt, to, budget });
+    }
+
+    fn not_sent(&mut self, attempt: u32, too_large: bool, step: &mut Step<'_>) {
+        self.attempts.close(attempt);
+        if !self.is_sent(attempt) {
+            return;
+        }
+        if too_large {
+            self.end(Ending::Problem(ProblemKind::BodyTooLarge), step);
+        } else {
+            self.hold(Why::BusDown, step);
+        }
+    }
+
+    fn is_sent(&self, attempt: u32) -> bool {
+        matches!(self.phase, Phase::Sent { attempt: current, .. } if current == attempt)
+    }
+
+    fn is_running(&self, attempt: u32) -> bool {
+        matches!(self.phase, Phase::Running { attempt: current, .. } if current == attempt)
+    }
+
+    /// A certain refusal by the worker that had this attempt: it did not run there and never will.
+    fn refused(&mut self, attempt: u32, reason: Reason, step: &mut Step<'_>) {
+        let mine = self.is_sent(attempt) || self.is_running(attempt);
+        self.attempts.close(attempt);
+        if !mine {
+            return;
+        }
+        match reason {
+            Reason::Busy => self.hold(Why::Busy, step),
+            Reason::Expired if self.attempts.none_open() => {
+                self.end(Ending::Problem(ProblemKind::Expired), step);
+            }
+            Reason::Draining | Reason::Unavailable if self.at_once < AT_ONCE_MAX => {
+                self.at_once += 1;
+                step.actions.push(Action::Resubmitted(reason.as_str()));
+                self.send(Destination::Group, step);
+            }
+            Reason::Draining | Reason::Unavailable | Reason::Expired => {
+                self.hold(Why::Busy, step);
+            }
+        }
+    }
+
+    fn tick(&mut self, step: &mut Step<'_>) {
+        let now = step.now;
+        match self.phase {
+            Phase::Held | Phase::Sent { .. } if now >= self.place_end => self.out_of_time(step),
+            Phase::Running { .. } if now >= self.end + ANSWER_GRACE => {
+                self.out_of_time(step);
+            }
+            Phase::Sent { attempt, until } if now >= until => self.unheard(attempt, step),
+            Phase::Running { lost_at, .. } if now >= lost_at => self.lost(step),
+            Phase::Held | Phase::Sent { .. } | Phase::Running { .. } | Phase::Done => {}
+        }
+    }
+
+    /// Nothing was heard of an attempt: nothing was granted, so sending it again is safe for
+    /// at-most-once requests, and harmless by declaration for the others.
+    fn unheard(&mut self, attempt: u32, step: &mut Step<'_>) {
+        self.why = Why::Unheard;
+        if self.may_resubmit(step) {
+            step.actions.push(Action::Resubmitted("unheard"));
+            self.send(Destination::Group, step);
+        } else {
+            self.phase = Phase::Sent { attempt, until: self.place_end };
+        }
+    }
+
+    /// The worker that had it went silent.
+    fn lost(&mut self, step: &mut Step<'_>) {
+        if self.granted.is_some() {
+            return self.end(Ending::Problem(ProblemKind::OutcomeUnknown), step);
+        }
+        if !self.may_resubmit(step) {
+            return self.end(Ending::Problem(ProblemKind::AttemptTimedOut), step);
+        }
+        self.place_end = (step.now + self.terms.timeout).min(self.end);
+        step.actions.push(Action::Resubmitted("lost"));
+        self.send(Destination::Group, step);
+    }
+
+    fn may_resubmit(&mut self, step: &mut Step<'_>) -> bool {
+        let may = self.resubmissions + 1 < self.terms.attempts && (step.may_resubmit)();
+        if may {
+            self.resubmissions += 1;
+        }
+        may
+    }
+
+    fn client_gone(&mut self, step: &mut Step<'_>) {
+        match (&self.granted, self.terms.execution, self.terms.on_disconnect) {
+            (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => {}
+            (None, Execution::AtMostOnce, _) => self.end(Ending::ClientGone, step),
+            _ => {
+                self.cancel_all(step);
+                self.end(Ending::ClientGone, step);
+            }
+        }
+    }
+
+    /// The time to be taken, or the whole session, is over.
+    fn out_of_time(&mut self, step: &mut Step<'_>) {
+        let may_run = match self.terms.execution {
+            Execution::AtMostOnce => self.granted.is_some(),
+            Execution::AtLeastOnce => !self.attempts.none_open(),
+        };
+        let kind = if !may_run {
+            self.why.problem()
+        } else if self.granted.is_some() {
+            ProblemKind::OutcomeUnknown
+        } else if self.terms.session > self.terms.timeout && step.now >= self.end {
+            ProblemKind::SessionTimedOut
+        } else {
+            ProblemKind::AttemptTimedOut
+        };
+        if may_run {
+            self.cancel_all(step);
+        }
+        self.end(Ending::Problem(kind), step);
+    }
+
+    /// Stops every attempt that may run.
+    fn cancel_all(&mut self, step: &mut Step<'_>) {
+        for (attempt, control) in self.attempts.drain_open() {
+            step.actions.push(match control {
+                Some(to) => Action::Tell { to, control: Control::Cancel },
+                None => Action::CancelEverywhere { attempt },
+            });
+        }
+    }
+
+    fn end(&mut self, ending: Ending, step: &mut Step<'_>) {
+        if self.is_held() {
+            step.actions.push(Action::Unhold);
+        }
+        self.phase = Phase::Done;
+        step.actions.push(Action::End(ending));
+    }
+
+    fn answer(&mut self, answer: Final, step: &mut Step<'_>) {
+        // Copies of an at-least-once request that still run serve nobody any more.
+        if self.terms.execution == Execution::AtLeastOnce {
+            self.cancel_all(step);
+        }
+        self.end(Ending::Final(answer), step);
+    }
+}
+
+impl Why {
+    /// The problem of a request that waited for this reason until its budget was spent.
+    fn problem(self) -> ProblemKind {
+        match self {
+            Self::Busy => ProblemKind::Busy,
+            Self::NoWorkers => ProblemKind::NoWorkers,
+            Self::BusDown => ProblemKind::BusDown,
+            Self::Unheard => ProblemKind::NotExecuted,
+        }
+    }
+}

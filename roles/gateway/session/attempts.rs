@@ -1,0 +1,110 @@
+//! The attempts of a session that may still be answered, and the parts that came of each.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::envelope::Final;
+use crate::messaging::Subject;
+
+/// Every attempt that was sent and not refused.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    made: u32,
+    answer_bytes_max: usize,
+    open: Vec<Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    number: u32,
+    control: Option<Subject>,
+    parts: Vec<Bytes>,
+    part_bytes: usize,
+}
+
+/// A part or a final that does not fit what came before it.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl Attempts {
+    pub(super) fn new(answer_bytes_max: usize) -> Self {
+        Self { made: 0, answer_bytes_max, open: Vec::with_capacity(1) }
+    }
+
+    pub(super) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// The next attempt.
+    pub(super) fn open(&mut self) -> u32 {
+        self.made += 1;
+        let number = self.made;
+        self.open.push(Attempt { number, control: None, parts: Vec::new(), part_bytes: 0 });
+        number
+    }
+
+    /// It certainly does not run.
+    pub(super) fn close(&mut self, number: u32) {
+        self.open.retain(|attempt| attempt.number != number);
+    }
+
+    pub(super) fn none_open(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn is_open(&self, number: u32) -> bool {
+        self.open.iter().any(|attempt| attempt.number == number)
+    }
+
+    /// Remembers where a cancel goes.
+    pub(super) fn control(&mut self, number: u32, control: Option<Subject>) {
+        if let (Some(attempt), Some(control)) = (self.find(number), control) {
+            attempt.control = Some(control);
+        }
+    }
+
+    /// Takes all that may run.
+    pub(super) fn drain_open(&mut self) -> impl Iterator<Item = (u32, Option<Subject>)> + '_ {
+        self.open.drain(..).map(|attempt| (attempt.number, attempt.control))
+    }
+
+    /// Keeps a part. Parts come in order: NATS keeps the order of one publisher on one subject.
+    pub(super) fn part(&mut self, number: u32, part: u32, bytes: Bytes) -> Result<(), Broken> {
+        let bytes_max = self.answer_bytes_max;
+        let attempt = self.find(number).ok_or(Broken)?;
+        let expected = attempt.parts.len() + 1;
+        attempt.part_bytes += bytes.len();
+        if usize::try_from(part) != Ok(expected) || attempt.part_bytes > bytes_max {
+            return Err(Broken);
+        }
+        attempt.parts.push(bytes);
+        Ok(())
+    }
+
+    /// Puts the answer together.
+    pub(super) fn whole(&mut self, number: u32, mut answer: Final) -> Result<Final, Broken> {
+        let bytes_max = self.answer_bytes_max;
+        let attempt = self.find(number).ok_or(Broken)?;
+        if usize::try_from(answer.parts) != Ok(attempt.parts.len()) {
+            return Err(Broken);
+        }
+        if !attempt.parts.is_empty() {
+            let bytes = attempt.part_bytes + answer.body.len();
+            if bytes > bytes_max {
+                return Err(Broken);
+            }
+            let mut body = BytesMut::with_capacity(bytes);
+            for part in attempt.parts.drain(..) {
+                body.extend_from_slice(&part);
+            }
+            body.extend_from_slice(&answer.body);
+            answer.body = body.freeze();
+            answer.parts = 0;
+        }
+        self.close(number);
+        Ok(answer)
+    }
+
+    fn find(&mut self, number: u32) -> Option<&mut Attempt> {
+        self.open.iter_mut().find(|attempt| attempt.number == number)
+    }
+}

@@ -1,0 +1,15 @@
+//! How a session ends.
+
+use crate::envelope::Final;
+use crate::problem::ProblemKind;
+
+/// The one answer of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A worker's answer, whole.
+    Final(Final),
+    /// Our own.
+    Problem(ProblemKind),
+    /// Nobody is there to take it.
+    ClientGone,
+}
