@@ -1,5 +1,12 @@
 //! The side that runs procedures.
+//!
+//! intake → slots (+ offers) → dispatch → handler → outcome
 
+pub mod control;
+pub mod dispatch;
 pub mod handler;
+pub mod jobs;
+pub mod queue;
+pub mod slots;
 
-pub use handler::{Job, QueueHandler};
+pub use handler::{Ending, Job, QueueHandler};

@@ -21,7 +21,18 @@ pub trait QueueHandler: Debug + Send + Sync {
         job: Job,
         deadline: Instant,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Final, Problem>>;
+    ) -> BoxFuture<'a, Ending>;
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An answer.
+    Final(Final),
+    /// A failure that the caller is told, with its word for metrics and logs.
+    Problem(Problem, &'static str),
+    /// It certainly did not run: it is refused, and may be sent elsewhere.
+    NotExecuted,
 }
 
 /// A request that holds a slot.

@@ -1,0 +1,240 @@
+//! Runs one job: claim, handler, progress, answer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::time::{Instant, interval_at, timeout, timeout_at};
+
+use crate::catalogue::Execution;
+use crate::config::WorkerConfig;
+use crate::envelope::{Final, Reason, Reply};
+use crate::lifecycle::Tasks;
+use crate::messaging::{Link, Message, Subject, SubjectError, Transport, TransportError};
+use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::telemetry::{counter, names};
+
+use super::handler::{Ending, Job, QueueHandler};
+use super::jobs::{Consent, Entry, Jobs};
+use super::queue::Queue;
+use super::slots::OfferId;
+
+/// Room that is left in a message for the headers of a part or final.
+const HEADER_ROOM: usize = 1024;
+/// Longest wait for the link, when an answer is ready and the bus is away.
+const DELIVER_MAX: Duration = Duration::from_secs(30);
+
+/// What every job of this worker needs.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// The message bus.
+    pub transport: Arc<dyn Transport>,
+    /// The jobs that run.
+    pub jobs: Arc<Jobs>,
+    /// The process's tasks.
+    pub tasks: Tasks,
+    /// This worker's own subject.
+    pub own: Subject,
+    /// The worker's configuration.
+    pub config: WorkerConfig,
+}
+
+/// One job with all it needs on its way.
+struct Run {
+    dispatch: Arc<Dispatch>,
+    queue: Arc<Queue>,
+    entry: Entry,
+    control: Subject,
+    reply: Option<Subject>,
+    deadline: Instant,
+}
+
+impl Dispatch {
+    /// Starts a job that has a slot. The slot is given back when it ends, however it ends.
+    pub fn start(
+        this: &Arc<Self>,
+        queue: &Arc<Queue>,
+        handler: Arc<dyn QueueHandler>,
+        job: Job,
+        reply: Option<Subject>,
+    ) {
+        let began = Instant::now();
+        let entry = this.jobs.enter(reply.clone());
+        let run = Run {
+            control: this.job_subject(&entry),
+            dispatch: Arc::clone(this),
+            queue: Arc::clone(queue),
+            deadline: began + job.request.timeout,
+            entry,
+            reply,
+        };
+        let queue = Arc::clone(queue);
+        let _detached = this.tasks.spawn(async move {
+            let outcome = run.go(handler, job).await;
+            queue.finished(&outcome, began.elapsed()).await;
+        });
+    }
+
+    /// Says something to a caller. What cannot be said is logged: the caller's own timers do the rest.
+    pub async fn say(&self, reply: Reply, to: Subject) {
+        if let Err(error) = self.send(reply, to).await {
+            tracing::debug!(%error, "could not answer a gateway");
+        }
+    }
+
+    /// The subject of one offer of a queue.
+    ///
+    /// # Errors
+    /// `SubjectError`: impossible for numbers.
+    pub fn offer_subject(&self, queue: usize, id: OfferId) -> Result<Subject, SubjectError> {
+        self.own.join(&format!("o.{queue}.{}", id.0))
+    }
+
+    fn job_subject(&self, entry: &Entry) -> Subject {
+        // Numbers always make good tokens.
+        self.own.join(&format!("j.{}", entry.id.0)).unwrap_or_else(|_| self.own.clone())
+    }
+
+    async fn send(&self, reply: Reply, to: Subject) -> Result<(), TransportError> {
+        let message =
+            reply.into_message(to).map_err(|error| TransportError::Refused(Box::new(error)))?;
+        self.transport.publish(message).await
+    }
+}
+
+impl Run {
+    async fn go(self, handler: Arc<dyn QueueHandler>, job: Job) -> String {
+        if job.request.execution == Execution::AtMostOnce
+            && let Some(outcome) = self.claim().await
+        {
+            return outcome.to_owned();
+        }
+        let request_id = job.request.request_id.clone();
+        match self.work(handler, job).await {
+            Ending::Final(answer) => {
+                let outcome = answer.outcome.clone();
+                self.answer(answer).await;
+                outcome
+            }
+            Ending::Problem(problem, outcome) => {
+                let status = problem.kind.status().as_u16();
+                let body = problem.to_json(&request_id).into();
+                self.answer(Final::whole(status, PROBLEM_JSON, body, outcome)).await;
+                outcome.to_owned()
+            }
+            Ending::NotExecuted => {
+                self.refuse(Reason::Unavailable).await;
+                "not_executed".to_owned()
+            }
+        }
+    }
+
+    /// Asks whether it may execute. An outcome word when it may not.
+    async fn claim(&self) -> Option<&'static str> {
+        // Without a reply subject nobody can grant it.
+        let Some(reply) = self.reply.clone() else { return Some("not_granted") };
+        let consent = self.entry.await_consent();
+        let until = self.deadline.min(Instant::now() + self.dispatch.config.claim_timeout);
+        let claim = Reply::Claim { control: self.control.clone() };
+        let sent = self.dispatch.send(claim, reply).await.is_ok();
+        let answer = if sent { timeout_at(until, consent).await } else { Ok(Ok(Consent::Denied)) };
+        match answer {
+            Ok(Ok(Consent::Granted)) => None,
+            // A job that was cancelled or denied has nobody to answer.
+            Ok(Ok(Consent::Denied) | Err(_)) => Some("not_granted"),
+            Err(_) => {
+                // The grant may be on its way. It finds no claim any more, and this refusal tells the
+                // gateway so: the request may go elsewhere.
+                self.refuse(Reason::Unavailable).await;
+                Some("claim_timed_out")
+            }
+        }
+    }
+
+    /// Runs the handler and reports progress meanwhile. A panic is caught: it costs one request.
+    async fn work(&self, handler: Arc<dyn QueueHandler>, job: Job) -> Ending {
+        let config = &self.dispatch.config;
+        let endpoint = Arc::clone(&job.endpoint);
+        let call = AssertUnwindSafe(handler.handle(job, self.deadline, &self.entry.cancel));
+        let mut call = std::pin::pin!(call.catch_unwind());
+        let first = Instant::now() + config.progress_first;
+        let mut progress = interval_at(first, config.progress_interval);
+        loop {
+            tokio::select! {
+                biased;
+                ending = &mut call => return ending.unwrap_or_else(|_| {
+                    counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
+                    tracing::error!(endpoint = %endpoint.id, "a handler panicked");
+                    Ending::Problem(Problem::new(ProblemKind::Internal), "panic")
+                }),
+                _ = progress.tick() => {
+                    if let Some(reply) = self.reply.clone() {
+                        let control = Some(self.control.clone());
+                        self.dispatch.say(Reply::Progress { control }, reply).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn refuse(&self, reason: Reason) {
+        if let Some(reply) = self.reply.clone() {
+            let control = Some(self.control.clone());
+            self.dispatch.say(Reply::Refused { reason, control }, reply).await;
+        }
+    }
+
+    /// Sends the answer, in parts when it is larger than a message. While the bus is away it waits for
+    /// it: the gateway's subscription comes back with its own connection.
+    async fn answer(&self, mut answer: Final) {
+        let Some(reply) = self.reply.clone() else { return };
+        let room = self.dispatch.transport.payload_bytes_max().saturating_sub(HEADER_ROOM).max(1);
+        let mut parts = 0;
+        while answer.body.len() > room {
+            parts += 1;
+            let bytes: Bytes = answer.body.split_to(room);
+            if !self.deliver(Reply::Part { number: parts, bytes }, &reply).await {
+                return;
+            }
+        }
+        answer.parts = parts;
+        self.deliver(Reply::Final(answer), &reply).await;
+    }
+
+    async fn deliver(&self, reply: Reply, to: &Subject) -> bool {
+        let message: Message = match reply.into_message(to.clone()) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be sent");
+                return false;
+            }
+        };
+        let mut link = self.dispatch.transport.link();
+        let delivery = async {
+            loop {
+                match self.dispatch.transport.publish(message.clone()).await {
+                    Ok(()) => return true,
+                    Err(TransportError::Disconnected) => {
+                        let back = link.wait_for(|link| *link != Link::Down).await.is_ok();
+                        if !back {
+                            return false;
+                        }
+                        // The event comes a moment before the state that `publish` looks at.
+                        tokio::task::yield_now().await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
+                        return false;
+                    }
+                }
+            }
+        };
+        let delivered = timeout(DELIVER_MAX, delivery).await;
+        if delivered.is_err() {
+            tracing::error!(queue = %self.queue.name, "an answer was dropped: the bus is away");
+        }
+        delivered.unwrap_or(false)
+    }
+}

@@ -1,0 +1,163 @@
+//! The jobs that run now: where a grant, a denial or a cancel finds them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::lifecycle::Cancel;
+use crate::messaging::Subject;
+
+/// A job's number within this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobId(pub u64);
+
+/// What the gateway says to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// Execute.
+    Granted,
+    /// Do not.
+    Denied,
+}
+
+/// Every job that holds a slot.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    running: HashMap<JobId, Running>,
+    by_reply: HashMap<Subject, JobId>,
+}
+
+#[derive(Debug)]
+struct Running {
+    cancel: Cancel,
+    consent: Option<oneshot::Sender<Consent>>,
+    reply: Option<Subject>,
+}
+
+/// A job's entry; removed with it.
+#[derive(Debug)]
+pub struct Entry {
+    jobs: Arc<Jobs>,
+    /// Its number.
+    pub id: JobId,
+    /// Given when nobody waits for it any more.
+    pub cancel: Cancel,
+}
+
+impl Jobs {
+    /// Enters a job.
+    pub fn enter(self: &Arc<Self>, reply: Option<Subject>) -> Entry {
+        let mut state = self.lock();
+        state.next += 1;
+        let id = JobId(state.next);
+        let cancel = Cancel::new();
+        if let Some(reply) = &reply {
+            state.by_reply.insert(reply.clone(), id);
+        }
+        state.running.insert(id, Running { cancel: cancel.clone(), consent: None, reply });
+        Entry { jobs: Arc::clone(self), id, cancel }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().running.len()
+    }
+
+    /// The gateway's answer to a claim. One that comes when nobody waits for it changes nothing.
+    pub fn consent(&self, id: JobId, consent: Consent) {
+        let waiting = self.lock().running.get_mut(&id).and_then(|job| job.consent.take());
+        // The claim may have timed out in this very moment: then it was refused already.
+        if waiting.is_some_and(|waiting| waiting.send(consent).is_err()) {
+            tracing::debug!(?id, "a consent came too late");
+        }
+    }
+
+    /// Nobody waits for this job any more.
+    pub fn cancel(&self, id: JobId) {
+        if let Some(job) = self.lock().running.get(&id) {
+            job.cancel.cancel();
+        }
+    }
+
+    /// Nobody waits for the job of this request any more.
+    pub fn cancel_by_reply(&self, reply: &Subject) {
+        let state = self.lock();
+        if let Some(job) = state.by_reply.get(reply).and_then(|id| state.running.get(id)) {
+            job.cancel.cancel();
+        }
+    }
+
+    /// Cancels whatever runs: the drain is out of time.
+    pub fn cancel_all(&self) {
+        for job in self.lock().running.values() {
+            job.cancel.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Where the gateway's answer to a claim will arrive. Listen before the claim is sent.
+    #[must_use]
+    pub fn await_consent(&self) -> oneshot::Receiver<Consent> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(job) = self.jobs.lock().running.get_mut(&self.id) {
+            job.consent = Some(sender);
+        }
+        receiver
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut state = self.jobs.lock();
+        if let Some(job) = state.running.remove(&self.id)
+            && let Some(reply) = job.reply
+        {
+            state.by_reply.remove(&reply);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_finds_its_job_by_number_and_by_reply_subject() {
+        let jobs = Arc::new(Jobs::default());
+        let reply = Subject::new("inbox.1").unwrap();
+        let first = jobs.enter(Some(reply.clone()));
+        let second = jobs.enter(None);
+        jobs.cancel_by_reply(&reply);
+        assert!(first.cancel.is_cancelled());
+        assert!(!second.cancel.is_cancelled());
+        jobs.cancel(second.id);
+        assert!(second.cancel.is_cancelled());
+        drop((first, second));
+        assert_eq!(jobs.count(), 0);
+        jobs.cancel_by_reply(&reply);
+    }
+
+    #[test]
+    fn a_consent_reaches_only_a_claim_that_waits() {
+        let jobs = Arc::new(Jobs::default());
+        let job = jobs.enter(None);
+        jobs.consent(job.id, Consent::Granted);
+        let mut claim = job.await_consent();
+        assert!(claim.try_recv().is_err(), "the early one was for nobody");
+        jobs.consent(job.id, Consent::Denied);
+        assert_eq!(claim.try_recv(), Ok(Consent::Denied));
+    }
+}

@@ -1,0 +1,294 @@
+//! One queue that this worker serves: judges each message at once, and gives freed slots away.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use tokio::time::Instant;
+
+use crate::catalogue::{Endpoint, EndpointId, QueueName};
+use crate::envelope::{Final, Reason, Reply, Request};
+use crate::messaging::{Message, Subject};
+use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::telemetry::{counter, gauge, histogram, names};
+
+use super::dispatch::Dispatch;
+use super::handler::{Job, QueueHandler};
+use super::slots::{Offer, OfferId, Slots, Verdict};
+
+/// Microseconds in a second.
+const MICROS: u64 = 1_000_000;
+
+/// Requests of callers that state no budget get this much.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// A queue with its slots and what runs in them.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its name: also the queue group's.
+    pub name: QueueName,
+    /// The subject that the group listens to.
+    pub subject: Subject,
+    /// Where cancels arrive whose sender does not know which worker has the call.
+    pub cancel: Subject,
+    /// Its number within this worker: part of the subjects of its offers.
+    pub number: usize,
+    endpoints: HashMap<EndpointId, Service>,
+    slots: Mutex<Slots>,
+    full_since: Mutex<Option<Instant>>,
+    dispatch: Arc<Dispatch>,
+    figures: Figures,
+}
+
+/// An endpoint and what does its work.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// What does its work.
+    pub handler: Arc<dyn QueueHandler>,
+}
+
+/// The queue's metrics, looked up once.
+struct Figures {
+    limit: Gauge,
+    running: Gauge,
+    duration: Histogram,
+    saturated: Counter,
+    /// What of the saturated time is not yet a whole second.
+    saturated_micros: AtomicU64,
+    queue: String,
+}
+
+impl std::fmt::Debug for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Figures").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+/// What names a queue on the bus.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its name.
+    pub name: QueueName,
+    /// Its number within this worker.
+    pub number: usize,
+    /// The first tokens of every subject.
+    pub prefix: Subject,
+}
+
+impl Queue {
+    /// A queue with free slots.
+    ///
+    /// # Errors
+    /// `SubjectError` when prefix and name make no subject: impossible for checked names.
+    pub fn new(
+        place: Place,
+        services: Vec<Service>,
+        slots: Slots,
+        dispatch: Arc<Dispatch>,
+    ) -> Result<Self, crate::messaging::SubjectError> {
+        let Place { name, number, prefix } = place;
+        let figures = Figures::of(&name);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
+        figures.limit.set(slots.limit() as f64);
+        Ok(Self {
+            subject: prefix.join(&format!("q.{name}"))?,
+            cancel: prefix.join(&format!("cancel.{name}"))?,
+            number,
+            endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
+            slots: Mutex::new(slots),
+            full_since: Mutex::new(None),
+            dispatch,
+            figures,
+            name,
+        })
+    }
+
+    /// The endpoints that it serves.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.endpoints.values()
+    }
+
+    /// A message of the group: taken or refused before anything is awaited but the refusal itself.
+    pub async fn arrived(self: &Arc<Self>, message: Message) {
+        let verdict = self.slots().arrive(message.reply.as_ref());
+        self.judged(verdict, message).await;
+    }
+
+    /// A message to a slot that this queue offered.
+    pub async fn accepted(self: &Arc<Self>, id: OfferId, message: Message) {
+        let verdict = self.slots().accept(id, message.reply.as_ref());
+        let word = if verdict == Verdict::Take { "accepted" } else { "late" };
+        self.count_offer(word);
+        self.judged(verdict, message).await;
+    }
+
+    /// An offered slot is not needed: the next one gets it.
+    pub async fn declined(self: &Arc<Self>, id: OfferId) {
+        self.count_offer("declined");
+        let offer = self.slots().decline(id, Instant::now());
+        self.offer(offer).await;
+    }
+
+    /// Gives lapsed offers to the next, and says when to look again.
+    pub async fn lapse(self: &Arc<Self>) -> Option<Instant> {
+        let (lapsed, offers) = self.slots().lapse(Instant::now());
+        for _ in 0..lapsed {
+            self.count_offer("lapsed");
+        }
+        for offer in offers {
+            self.offer(Some(offer)).await;
+        }
+        self.slots().next_lapse()
+    }
+
+    /// A job has ended: its slot goes to whoever was refused first.
+    pub async fn finished(self: &Arc<Self>, outcome: &str, took: Duration) {
+        self.figures.duration.record(took.as_secs_f64());
+        let labels =
+            [(names::QUEUE, self.figures.queue.clone()), (names::OUTCOME, outcome.to_owned())];
+        counter(&names::WORKER_CALLS, &labels).increment(1);
+        let offer = self.slots().finish(Instant::now());
+        self.offer(offer).await;
+        self.note_load();
+    }
+
+    /// Refuses everything from now on: this worker is about to stop.
+    pub fn drain(&self) {
+        self.slots().drain();
+    }
+
+    /// Whether the backend of its procedures is there.
+    pub fn set_available(&self, available: bool) {
+        self.slots().set_available(available);
+    }
+
+    /// The slots, for a look or a change that takes no time.
+    pub fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn judged(self: &Arc<Self>, verdict: Verdict, message: Message) {
+        self.note_load();
+        let reply = message.reply.clone();
+        match verdict {
+            Verdict::Refuse(reason) => self.refuse(reason, reply).await,
+            Verdict::Take => match self.read(message) {
+                Ok((job, service)) if job.request.timeout.is_zero() => {
+                    drop((job, service));
+                    self.give_back().await;
+                    self.refuse(Reason::Expired, reply).await;
+                }
+                Ok((job, service)) => {
+                    Dispatch::start(&self.dispatch, self, service.handler, job, reply);
+                }
+                Err(problem) => {
+                    counter(&names::WORKER_MALFORMED, &[]).increment(1);
+                    self.give_back().await;
+                    self.answer_problem(&problem, reply).await;
+                }
+            },
+        }
+    }
+
+    /// Reads a request. Trusts nothing: the message may come from anywhere.
+    fn read(&self, message: Message) -> Result<(Job, Service), Problem> {
+        let request =
+            Request::parse(&message.headers, message.payload, TIMEOUT_DEFAULT).map_err(|error| {
+                tracing::warn!(queue = %self.name, %error, "a message does not keep to the protocol");
+                Problem::with_detail(ProblemKind::InvalidRequest, error.to_string())
+            })?;
+        let Some(service) = self.endpoints.get(&request.endpoint) else {
+            tracing::error!(
+                queue = %self.name, endpoint = %request.endpoint,
+                "a gateway sends an endpoint that this worker's catalogue does not have on this queue"
+            );
+            return Err(Problem::with_detail(
+                ProblemKind::Internal,
+                "gateway and worker have different catalogues",
+            ));
+        };
+        let job = Job { endpoint: Arc::clone(&service.endpoint), request };
+        Ok((job, service.clone()))
+    }
+
+    async fn give_back(self: &Arc<Self>) {
+        let offer = self.slots().finish(Instant::now());
+        self.offer(offer).await;
+    }
+
+    async fn refuse(&self, reason: Reason, reply: Option<Subject>) {
+        let labels = [
+            (names::QUEUE, self.figures.queue.clone()),
+            (names::REASON, reason.as_str().to_owned()),
+        ];
+        counter(&names::WORKER_REFUSALS, &labels).increment(1);
+        if let Some(reply) = reply {
+            self.dispatch.say(Reply::Refused { reason, control: None }, reply).await;
+        }
+    }
+
+    async fn answer_problem(&self, problem: &Problem, reply: Option<Subject>) {
+        let Some(reply) = reply else { return };
+        let status = problem.kind.status().as_u16();
+        let body = problem.to_json("").into();
+        let answer = Final::whole(status, PROBLEM_JSON, body, "malformed");
+        self.dispatch.say(Reply::Final(answer), reply).await;
+    }
+
+    async fn offer(&self, offer: Option<Offer>) {
+        let Some(Offer { id, to }) = offer else { return };
+        self.count_offer("made");
+        match self.dispatch.offer_subject(self.number, id) {
+            Ok(direct) => self.dispatch.say(Reply::Offer { direct }, to).await,
+            Err(error) => tracing::error!(%error, "an offer has no subject"),
+        }
+    }
+
+    fn count_offer(&self, word: &str) {
+        let labels = [(names::QUEUE, self.figures.queue.clone()), (names::RESULT, word.to_owned())];
+        counter(&names::WORKER_OFFERS, &labels).increment(1);
+    }
+
+    /// Keeps the load's figures: what runs, and how long the queue has been full.
+    pub fn note_load(&self) {
+        let (running, full) = {
+            let slots = self.slots();
+            (slots.running(), slots.is_full())
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
+        self.figures.running.set(running as f64);
+        let now = Instant::now();
+        let mut since = self.full_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(start) = since.take() {
+            let passed = now.saturating_duration_since(start);
+            self.figures.note_saturated(passed);
+        }
+        *since = full.then_some(now);
+    }
+}
+
+impl Figures {
+    fn of(name: &QueueName) -> Self {
+        let label = [(names::QUEUE, name.to_string())];
+        Self {
+            limit: gauge(&names::WORKER_LIMIT, &label),
+            running: gauge(&names::WORKER_RUNNING, &label),
+            duration: histogram(&names::WORKER_CALL_DURATION, &label),
+            saturated: counter(&names::WORKER_SATURATED, &label),
+            saturated_micros: AtomicU64::new(0),
+            queue: name.to_string(),
+        }
+    }
+
+    /// A counter holds whole numbers, and its unit is the second: the rest is carried over.
+    fn note_saturated(&self, passed: Duration) {
+        let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        let before = self.saturated_micros.fetch_add(passed, Ordering::Relaxed);
+        let seconds = before.wrapping_add(passed) / MICROS - before / MICROS;
+        self.saturated.increment(seconds);
+    }
+}
