@@ -1,0 +1,74 @@
+//! Promise: every request gets exactly one true answer, and an at-most-once request never runs twice.
+//!
+//! Seeded random schedules over the very state machines that the gateway and the worker run: messages are
+//! lost, duplicated, delayed and reordered, workers crash and come back, clients leave. A failure prints
+//! its seed; `FJORD_SIM_SEED` runs that one again and `FJORD_SIM_RUNS` sets how many are tried.
+
+mod world;
+
+use world::{Faults, Guards, Report, World};
+
+const RUNS: u64 = 3_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok())
+}
+
+fn runs() -> std::ops::Range<u64> {
+    match number("FJORD_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FJORD_SIM_RUNS").unwrap_or(RUNS),
+    }
+}
+
+fn check(faults: Faults) -> Report {
+    let mut total = Report::default();
+    for seed in runs() {
+        let report = World::new(seed, faults, Guards::default()).run();
+        assert_eq!(report.broken, None, "seed {seed}: FJORD_SIM_SEED={seed} runs it again");
+        total.add(&report);
+    }
+    total
+}
+
+#[test]
+fn a_quiet_network_answers_everything() {
+    let total = check(Faults::NONE);
+    assert_eq!(total.answered_200, total.requests, "{total:?}");
+    assert_eq!(total.executions, total.requests, "and runs each once: {total:?}");
+}
+
+#[test]
+fn more_callers_than_slots_are_served_in_turn() {
+    let total = check(Faults { crowd: 12, ..Faults::NONE });
+    assert_eq!(total.executions, total.answered_200, "{total:?}");
+    assert_eq!(total.answered_200, total.requests, "{total:?}");
+}
+
+#[test]
+fn whatever_is_lost_doubled_delayed_or_crashes() {
+    let total = check(Faults::ALL);
+    assert!(total.answered_200 * 2 > total.requests, "most are answered all the same: {total:?}");
+    assert!(total.outcome_unknown > 0, "the schedules are harsh enough to matter: {total:?}");
+}
+
+#[test]
+fn lost_messages_and_crashes_alone() {
+    let total = check(Faults { duplicate: 0.0, ..Faults::ALL });
+    assert!(total.answered_200 * 2 > total.requests, "{total:?}");
+}
+
+/// The checker itself: with a guard taken away it has to find a double.
+#[test]
+fn without_a_guard_the_checker_finds_a_double() {
+    let careless = [
+        Guards { worker_awaits_grant: false, ..Guards::default() },
+        Guards { gateway_grants_once: false, ..Guards::default() },
+        Guards { claim_times_out_for_good: false, ..Guards::default() },
+    ];
+    for guards in careless {
+        let found =
+            (0..RUNS).any(|seed| World::new(seed, Faults::ALL, guards).run().broken.is_some());
+        assert!(found, "no double found without {guards:?}");
+    }
+}
