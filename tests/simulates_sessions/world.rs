@@ -567,13 +567,18 @@ impl World {
         if faulty && self.rng.random_bool(self.faults.lose) {
             return;
         }
-        let copies = 1 + usize::from(faulty && self.rng.random_bool(self.faults.duplicate));
-        for _ in 0..copies {
-            let late = faulty && self.rng.random_bool(self.faults.late);
-            let max = if late { Duration::from_secs(3) } else { Duration::from_millis(2) };
-            let delay = self.random(Duration::from_micros(100), max);
-            self.after(delay, Due::Deliver(packet.clone()));
+        if faulty && self.rng.random_bool(self.faults.duplicate) {
+            self.carry(packet.clone());
         }
+        self.carry(packet);
+    }
+
+    fn carry(&mut self, packet: Packet) {
+        let faulty = self.now < self.start + FAULTS_END;
+        let late = faulty && self.rng.random_bool(self.faults.late);
+        let max = if late { Duration::from_secs(3) } else { Duration::from_millis(2) };
+        let delay = self.random(Duration::from_micros(100), max);
+        self.after(delay, Due::Deliver(packet));
     }
 
     fn random(&mut self, from: Duration, to: Duration) -> Duration {
