@@ -3,6 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::Value;
+
+/// Longest principal in bytes: it travels in a header of every message.
+pub const PRINCIPAL_BYTES_MAX: usize = 256;
+
 /// What a connection knows of its peer.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -20,5 +25,83 @@ pub struct Caller {
     /// What it may do.
     pub scopes: Vec<String>,
     /// What its token says, for parameters with `in: claim`.
-    pub claims: serde_json::Map<String, serde_json::Value>,
+    pub claims: serde_json::Map<String, Value>,
+}
+
+impl Caller {
+    /// A claim by its name, or by a path into nested objects whose steps are joined by dots.
+    ///
+    /// A claim of exactly this name comes first: names such as `https://example.com/herd` have dots of their own.
+    #[must_use]
+    pub fn claim(&self, path: &str) -> Option<&Value> {
+        claim(&self.claims, path)
+    }
+}
+
+/// A claim by its name or dotted path; a claim that is `null` counts as absent.
+pub(super) fn claim<'a>(
+    claims: &'a serde_json::Map<String, Value>,
+    path: &str,
+) -> Option<&'a Value> {
+    let found = claims.get(path).or_else(|| {
+        let mut steps = path.split('.');
+        let first = claims.get(steps.next()?)?;
+        steps.try_fold(first, |value, step| value.as_object()?.get(step))
+    })?;
+    (!found.is_null()).then_some(found)
+}
+
+/// Whether a text can be a principal: it is logged, and sent to workers in a header.
+///
+/// Blanks at the ends are refused because header parsers drop them, which would make one caller into another.
+#[must_use]
+pub fn is_principal(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= PRINCIPAL_BYTES_MAX
+        && text.trim() == text
+        && !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller {
+        let claims = serde_json::json!({
+            "sub": "anna",
+            "org": {"id": 7, "unit": {"name": "north"}},
+            "https://example.com/herd": "h1",
+            "a.b": "flat",
+            "a": {"b": "nested"},
+            "none": null
+        });
+        Caller { claims: claims.as_object().cloned().unwrap(), ..Caller::default() }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_and_by_its_path() {
+        let check = |path: &str, expected: Option<Value>| {
+            assert_eq!(caller().claim(path).cloned(), expected, "{path}");
+        };
+        check("sub", Some("anna".into()));
+        check("org.id", Some(7.into()));
+        check("org.unit.name", Some("north".into()));
+        check("https://example.com/herd", Some("h1".into()));
+        check("a.b", Some("flat".into()));
+        for absent in ["", ".", "none", "sub.x", "org.", ".org", "org.unit.name.x", "nobody"] {
+            check(absent, None);
+        }
+    }
+
+    #[test]
+    fn a_principal_is_a_short_text_without_control_characters() {
+        for good in ["anna", "urn:stable:7", "Łukasz Żak", "a b", &"x".repeat(256)] {
+            assert!(is_principal(good), "{good}");
+        }
+        let bad =
+            ["", " anna", "anna ", "a\r\nNats-X: 1", "a\0", "a\u{7f}", "a\u{85}b", "a\u{2028}b"];
+        for bad in bad.into_iter().chain([&*"x".repeat(257)]) {
+            assert!(!is_principal(bad), "{bad:?}");
+        }
+    }
 }
