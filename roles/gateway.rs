@@ -9,6 +9,8 @@ pub mod mail;
 pub mod place;
 pub mod queues;
 pub mod replies;
+mod generations;
+pub mod rate;
 pub mod respond;
 pub mod session;
 
