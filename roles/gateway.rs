@@ -3,6 +3,7 @@
 //! listener → connection → router → auth → rate → params → session → respond
 
 pub mod budget;
+pub mod auth;
 pub mod caller;
 pub mod hold;
 pub mod mail;

@@ -1,0 +1,135 @@
+//! Says who a caller is, and whether it may call an endpoint.
+
+use http::HeaderMap;
+
+use super::caller::{Caller, Peer};
+use crate::catalogue::Endpoint;
+use crate::catalogue::endpoint::{Auth, AuthMethod};
+use crate::config::AuthConfig;
+
+mod api_key;
+mod certificate;
+mod credentials;
+mod jwt;
+mod keys;
+mod refusal;
+mod strict;
+
+use api_key::ApiKeys;
+use certificate::Certificates;
+use credentials::Credential;
+use jwt::JwtVerifier;
+pub use refusal::{AuthFailure, AuthRefusal};
+
+/// Every way for a caller to prove who it is, loaded. A reload makes a new one.
+#[derive(Debug)]
+pub struct Authenticator {
+    jwt: Option<JwtVerifier>,
+    api_keys: ApiKeys,
+    certificates: Certificates,
+}
+
+impl Authenticator {
+    /// Reads the keys that the configuration names and checks everything else in it.
+    ///
+    /// # Errors
+    /// Every mistake, each with its key and, where one was read, its file.
+    pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let jwt = config.jwt.as_ref().and_then(|jwt| keep(JwtVerifier::load(jwt), &mut mistakes));
+        let api_keys = keep(ApiKeys::load(&config.api_keys), &mut mistakes);
+        let certificates = keep(Certificates::load(&config.certificates), &mut mistakes);
+        match (api_keys, certificates) {
+            (Some(api_keys), Some(certificates)) if mistakes.is_empty() => {
+                Ok(Self { jwt, api_keys, certificates })
+            }
+            _ => Err(mistakes),
+        }
+    }
+
+    /// What an endpoint asks for and nobody could ever prove, because `[auth]` says nothing about it.
+    #[must_use]
+    pub fn mistakes(&self, endpoint: &Endpoint) -> Vec<String> {
+        let Auth::Required { methods, .. } = &endpoint.auth else { return Vec::new() };
+        let mut mistakes = Vec::new();
+        if methods.is_empty() {
+            mistakes.push(format!("endpoint {}: auth names no method", endpoint.id));
+        }
+        for method in methods {
+            let (configured, name, table) = match method {
+                AuthMethod::Jwt => (self.jwt.is_some(), "jwt", "auth.jwt"),
+                AuthMethod::ApiKey => (!self.api_keys.is_empty(), "api-key", "auth.api_keys"),
+                AuthMethod::ClientCertificate => {
+                    (!self.certificates.is_empty(), "client-certificate", "auth.certificates")
+                }
+            };
+            if !configured {
+                let id = &endpoint.id;
+                mistakes
+                    .push(format!("endpoint {id}: auth accepts {name}, but [{table}] is empty"));
+            }
+        }
+        mistakes
+    }
+
+    /// Finds out who calls, and whether it may.
+    ///
+    /// Only credentials of the methods that the endpoint accepts are looked at; a public endpoint looks at
+    /// none. One credential in the headers, if any, decides alone: when it is bad, a good certificate does
+    /// not help, so that no caller is ever taken for another than the one it named.
+    ///
+    /// # Errors
+    /// `AuthRefusal`: 401 when the caller did not prove who it is, 403 when it lacks a scope.
+    pub fn authenticate(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Caller, AuthRefusal> {
+        let Auth::Required { methods, scopes } = &endpoint.auth else {
+            return Ok(Caller::default());
+        };
+        let (method, caller) = self
+            .identify(methods, headers, peer)
+            .map_err(|failure| AuthRefusal::unauthenticated(failure, methods))?;
+        if scopes.iter().all(|scope| caller.scopes.contains(scope)) {
+            Ok(caller)
+        } else {
+            Err(AuthRefusal::forbidden(method))
+        }
+    }
+
+    fn identify(
+        &self,
+        methods: &[AuthMethod],
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<(AuthMethod, Caller), AuthFailure> {
+        match credentials::presented(methods, headers)? {
+            Some(Credential::Bearer(token)) => {
+                let jwt = self.jwt.as_ref().ok_or(AuthFailure::NotConfigured)?;
+                Ok((AuthMethod::Jwt, jwt.verify(token)?))
+            }
+            Some(Credential::ApiKey(key)) => {
+                Ok((AuthMethod::ApiKey, self.api_keys.find(key, unix_seconds())?))
+            }
+            None if methods.contains(&AuthMethod::ClientCertificate)
+                && !peer.certificate_names.is_empty() =>
+            {
+                let caller = self.certificates.find(&peer.certificate_names)?;
+                Ok((AuthMethod::ClientCertificate, caller))
+            }
+            None => Err(AuthFailure::NoCredentials),
+        }
+    }
+}
+
+/// Keeps what was loaded, or the mistakes.
+fn keep<T>(loaded: Result<T, Vec<String>>, mistakes: &mut Vec<String>) -> Option<T> {
+    loaded.map_err(|found| mistakes.extend(found)).ok()
+}
+
+/// The wall clock in seconds since 1970; tokens and keys end by it.
+fn unix_seconds() -> i64 {
+    chrono::Utc::now().timestamp()
+}

@@ -1,0 +1,197 @@
+//! Reads the public keys that tokens are signed with: a JWKS file (RFC 7517), or one key in PEM.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use serde_json::{Map, Value};
+
+use super::strict::UniqueObject;
+
+/// Largest key file in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Keys of one file at most.
+const KEYS_MAX: usize = 100;
+/// Shortest RSA modulus in bytes: 2048 bits.
+const RSA_BYTES_MIN: usize = 256;
+
+/// A key that tokens are checked with. Its algorithm is its own, whatever a token says.
+#[derive(Debug)]
+pub(super) struct PublicKey {
+    /// Its id, by which tokens name it.
+    pub(super) id: Option<String>,
+    /// The only algorithm it is used with.
+    pub(super) algorithm: Algorithm,
+    /// The key.
+    pub(super) key: DecodingKey,
+}
+
+/// Reads a file of keys.
+pub(super) fn load(path: &Path) -> Result<Vec<PublicKey>, String> {
+    let text = read(path).map_err(|e| format!("cannot be read: {e}"))?;
+    if text.trim_start().starts_with('{') {
+        from_jwks(&text)
+    } else if text.contains("-----BEGIN ") {
+        from_pem(&text).map(|key| vec![key])
+    } else {
+        Err("expected a JWKS (JSON) or a public key in PEM".to_owned())
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn from_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
+    let UniqueObject(set) =
+        serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", place(&e)))?;
+    let Some(Value::Array(entries)) = set.get("keys") else {
+        return Err("not a JWKS: expected an array \"keys\"".to_owned());
+    };
+    if entries.len() > KEYS_MAX {
+        return Err(format!("expected at most {KEYS_MAX} keys"));
+    }
+    let mut keys: Vec<PublicKey> = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let told = |mistake: &str| format!("keys[{number}]: {mistake}");
+        let entry = entry.as_object().ok_or_else(|| told("expected an object"))?;
+        if let Some(key) = from_jwk(entry).map_err(|mistake| told(&mistake))? {
+            if key.id.is_some() && keys.iter().any(|other| other.id == key.id) {
+                return Err(told("another key has the same \"kid\""));
+            }
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Err("no key for RS256, ES256 or EdDSA".to_owned());
+    }
+    if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
+        return Err("expected a \"kid\" in every key, because there are several".to_owned());
+    }
+    Ok(keys)
+}
+
+/// Where the JSON is broken; never what stands there, which may be a key.
+fn place(error: &serde_json::Error) -> String {
+    format!("broken or ambiguous JSON at line {}, column {}", error.line(), error.column())
+}
+
+/// One key; `None` when it is for something else, which RFC 7517 §5 asks us to pass over.
+fn from_jwk(jwk: &Map<String, Value>) -> Result<Option<PublicKey>, String> {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
+    if text("kty") == Some("oct") || jwk.contains_key("d") || jwk.contains_key("k") {
+        return Err("a secret key; only public keys belong here".to_owned());
+    }
+    if !is_for_signatures(jwk) {
+        return Ok(None);
+    }
+    let (algorithm, key) = match (text("kty"), text("crv")) {
+        (Some("RSA"), _) => (Algorithm::RS256, rsa(needed("n")?, needed("e")?)?),
+        (Some("EC"), Some("P-256")) => (Algorithm::ES256, ec(needed("x")?, needed("y")?)?),
+        (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDSA, ed(needed("x")?)?),
+        _ => return Ok(None),
+    };
+    if jwk.contains_key("alg") && text("alg") != Some(name(algorithm)) {
+        return Ok(None);
+    }
+    let id = match jwk.get("kid") {
+        None => None,
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(_) => return Err("expected a text \"kid\"".to_owned()),
+    };
+    Ok(Some(PublicKey { id, algorithm, key }))
+}
+
+fn is_for_signatures(jwk: &Map<String, Value>) -> bool {
+    let used = jwk.get("use").is_none_or(|used| used == "sig");
+    let verifies = jwk.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|all| all.iter().any(|operation| operation == "verify"))
+    });
+    used && verifies
+}
+
+/// The name of an algorithm in a token's header.
+pub(super) fn name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::RS256 => "RS256",
+        Algorithm::ES256 => "ES256",
+        Algorithm::EdDSA => "EdDSA",
+        // No key is ever given one of the others, and no token may name them.
+        _ => "",
+    }
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, String> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| "expected base64url without padding".to_owned())
+}
+
+fn rsa(modulus: &str, exponent: &str) -> Result<DecodingKey, String> {
+    let (modulus, exponent) = (bytes(modulus)?, bytes(exponent)?);
+    let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
+    if significant < RSA_BYTES_MIN || exponent.last().is_none_or(|byte| byte % 2 == 0) {
+        return Err("expected an RSA key of 2048 bits or more".to_owned());
+    }
+    Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
+}
+
+fn ec(x: &str, y: &str) -> Result<DecodingKey, String> {
+    // The point in the uncompressed form of SEC 1 §2.3.3.
+    let point = [&[4], bytes(x)?.as_slice(), bytes(y)?.as_slice()].concat();
+    checked(DecodingKey::from_ec_der(&point))
+}
+
+fn ed(x: &str) -> Result<DecodingKey, String> {
+    checked(DecodingKey::from_ed_der(&bytes(x)?))
+}
+
+/// Refuses at start what would refuse every token later: a point that is not on the curve, a short key.
+fn checked(key: DecodingKey) -> Result<DecodingKey, String> {
+    let bytes = key.try_get_as_bytes().map_err(|e| e.to_string())?;
+    let parsed = match key.family() {
+        AlgorithmFamily::Rsa => ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, bytes),
+        AlgorithmFamily::Ec => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
+        AlgorithmFamily::Ed => ParsedPublicKey::new(&ED25519, bytes),
+        AlgorithmFamily::Hmac => {
+            return Err("a secret key; only public keys belong here".to_owned());
+        }
+    };
+    match parsed {
+        Ok(_) => Ok(key),
+        Err(_) => {
+            Err("not a key for RS256 (2048 bits or more), ES256 (P-256) or EdDSA (Ed25519)"
+                .to_owned())
+        }
+    }
+}
+
+fn from_pem(text: &str) -> Result<PublicKey, String> {
+    if text.matches("-----BEGIN ").count() != 1 {
+        return Err("expected one key in PEM; several belong into a JWKS".to_owned());
+    }
+    if !text.contains("PUBLIC KEY-----") {
+        // The library would take the public half of a private key, and the first bits of a certificate.
+        return Err("expected \"BEGIN PUBLIC KEY\"".to_owned());
+    }
+    let pem = text.as_bytes();
+    let (algorithm, key) = DecodingKey::from_ed_pem(pem)
+        .map(|key| (Algorithm::EdDSA, key))
+        .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
+        .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
+        .map_err(|e| format!("not a public key in PEM: {e}"))?;
+    Ok(PublicKey { id: None, algorithm, key: checked(key)? })
+}
+
+#[cfg(test)]
+mod tests;

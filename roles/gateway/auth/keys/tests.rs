@@ -1,0 +1,137 @@
+use std::io::Write;
+
+use serde_json::json;
+
+use super::*;
+
+fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> rcgen::KeyPair {
+    rcgen::KeyPair::generate_for(algorithm).unwrap()
+}
+
+fn p256() -> Map<String, Value> {
+    let pair = pem(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let (x, y) = pair.public_key_raw()[1..].split_at(32);
+    let jwk = json!({
+        "kty": "EC", "crv": "P-256", "kid": "a",
+        "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+    });
+    jwk.as_object().cloned().unwrap()
+}
+
+fn with(changes: &Value) -> Value {
+    let mut jwk = p256();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            jwk.remove(name);
+        } else {
+            jwk.insert(name.clone(), value.clone());
+        }
+    }
+    jwk.into()
+}
+
+fn jwks(keys: &[Value]) -> Result<Vec<PublicKey>, String> {
+    from_jwks(&json!({ "keys": keys }).to_string())
+}
+
+#[test]
+fn a_public_key_in_pem_is_used_with_its_own_algorithm() {
+    for (kind, expected) in [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256),
+        (&rcgen::PKCS_ED25519, Algorithm::EdDSA),
+        (&rcgen::PKCS_RSA_SHA256, Algorithm::RS256),
+    ] {
+        let key = from_pem(&pem(kind).public_key_pem()).unwrap();
+        assert_eq!((key.algorithm, key.id), (expected, None));
+    }
+}
+
+#[test]
+fn a_pem_that_is_not_one_public_key_is_refused() {
+    let pair = pem(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let public = pair.public_key_pem();
+    let other_curve = pem(&rcgen::PKCS_ECDSA_P384_SHA384).public_key_pem();
+    let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap().pem();
+    let renamed = public.replace("PUBLIC KEY", "EC PUBLIC KEY");
+    let cut: String = public.chars().take(90).collect();
+    for bad in [
+        &pair.serialize_pem(),
+        &certificate,
+        &other_curve,
+        &renamed,
+        &cut,
+        &format!("{public}{public}"),
+        "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----",
+    ] {
+        from_pem(bad).unwrap_err();
+    }
+}
+
+#[test]
+fn keys_for_something_else_are_passed_over() {
+    for other in [
+        json!({"use": "enc"}),
+        json!({"key_ops": ["encrypt"]}),
+        json!({"key_ops": "verify"}),
+        json!({"alg": "ES384"}),
+        json!({"alg": 1}),
+        json!({"crv": "P-384"}),
+        json!({"kty": "FUTURE"}),
+        json!({"kty": null}),
+    ] {
+        let keys = jwks(&[with(&other), with(&json!({"kid": "b"}))]).unwrap();
+        assert_eq!(keys.len(), 1, "{other}");
+        assert_eq!(keys[0].id.as_deref(), Some("b"));
+        assert!(jwks(&[with(&other)]).unwrap_err().starts_with("no key for"), "{other}");
+    }
+    for own in [json!({"use": "sig"}), json!({"key_ops": ["verify"]}), json!({"alg": "ES256"})] {
+        assert_eq!(jwks(&[with(&own)]).unwrap().len(), 1, "{own}");
+    }
+}
+
+#[test]
+fn a_bad_key_is_refused_with_its_number_and_without_its_text() {
+    let check = |changes: Value, expected: &str| {
+        let mistake = jwks(&[p256().into(), with(&changes)]).unwrap_err();
+        assert!(mistake.contains(expected), "{changes}: {mistake}");
+    };
+    check(json!({"kid": "b", "d": "c2VjcmV0"}), "keys[1]: a secret key");
+    check(json!({"kid": "b", "kty": "oct", "k": "c2VjcmV0"}), "keys[1]: a secret key");
+    check(json!({"kid": "b", "x": "AAAA"}), "keys[1]: not a key for");
+    check(json!({"kid": "b", "x": "="}), "keys[1]: expected base64url");
+    check(json!({"kid": "b", "y": null}), "keys[1]: expected a text \"y\"");
+    check(json!({"kid": 7}), "keys[1]: expected a text \"kid\"");
+    check(json!({"kid": "a"}), "keys[1]: another key");
+    check(json!({"kid": null}), "expected a \"kid\" in every key");
+    let rsa = |n: &[u8], e: &str| {
+        let jwk = json!({"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(n), "e": e});
+        jwks(&[jwk]).map(|keys| keys.len())
+    };
+    assert_eq!(rsa(&[0xff; 256], "AQAB"), Ok(1));
+    for (n, e) in [(&[0xff; 255][..], "AQAB"), (&[0xff; 256], ""), (&[0xff; 256], "Ag")] {
+        assert!(rsa(n, e).unwrap_err().contains("2048 bits"), "{e}");
+    }
+    let padded = [vec![0; 128], vec![0xff; 128]].concat();
+    assert!(rsa(&padded, "AQAB").unwrap_err().contains("2048 bits"));
+}
+
+#[test]
+fn what_is_no_key_file_is_refused() {
+    let check = |text: &[u8], expected: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        let mistake = load(file.path()).unwrap_err();
+        assert!(mistake.contains(expected), "{mistake}");
+        assert!(!mistake.contains("s3cret"), "{mistake}");
+    };
+    check(b"", "expected a JWKS");
+    check(b"s3cret", "expected a JWKS");
+    check(b"{\"s3cret\"", "not a JWKS: broken or ambiguous JSON at line 1");
+    check(b"{\"keys\":[],\"keys\":[]}", "not a JWKS: broken or ambiguous");
+    check(b"{\"keys\":{}}", "expected an array");
+    check(b"{\"keys\":[1]}", "keys[0]: expected an object");
+    check(b"{\"keys\":[]}", "no key for");
+    check(b"\xff\xfe", "cannot be read");
+    check(&vec![b' '; 1 << 20 | 1], "larger than");
+    assert!(load(Path::new("/nonexistent/keys.json")).unwrap_err().contains("cannot be read"));
+}

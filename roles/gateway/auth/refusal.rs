@@ -1,0 +1,117 @@
+//! What a caller is told who was not let in, and what we count.
+
+use http::HeaderValue;
+
+use crate::catalogue::endpoint::AuthMethod;
+use crate::problem::{Problem, ProblemKind};
+
+/// Why a caller was not let in: a label of `fjord_auth_failures_total`. The caller learns none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthFailure {
+    /// No credentials of a method that the endpoint accepts.
+    NoCredentials,
+    /// Credentials that cannot be read.
+    Malformed,
+    /// More than one credential, or a certificate that stands for several callers.
+    Ambiguous,
+    /// The method is accepted by the endpoint and missing in the configuration.
+    NotConfigured,
+    /// A token that names no key of ours.
+    UnknownKey,
+    /// A token with another algorithm than its key's.
+    WrongAlgorithm,
+    /// A token that its key did not sign.
+    BadSignature,
+    /// A token or an API key past its end.
+    Expired,
+    /// A token before its begin.
+    NotYetValid,
+    /// A token of another issuer.
+    WrongIssuer,
+    /// A token for somebody else.
+    WrongAudience,
+    /// A token without a claim that we need, or with one that makes no sense.
+    BadClaims,
+    /// An API key that is not ours.
+    UnknownApiKey,
+    /// A certificate that stands for nobody.
+    UnknownCertificate,
+    /// A known caller that lacks a scope.
+    MissingScope,
+}
+
+impl AuthFailure {
+    /// The word for the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no-credentials",
+            Self::Malformed => "malformed",
+            Self::Ambiguous => "ambiguous",
+            Self::NotConfigured => "not-configured",
+            Self::UnknownKey => "unknown-key",
+            Self::WrongAlgorithm => "wrong-algorithm",
+            Self::BadSignature => "bad-signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::WrongIssuer => "wrong-issuer",
+            Self::WrongAudience => "wrong-audience",
+            Self::BadClaims => "bad-claims",
+            Self::UnknownApiKey => "unknown-api-key",
+            Self::UnknownCertificate => "unknown-certificate",
+            Self::MissingScope => "missing-scope",
+        }
+    }
+}
+
+/// A caller that is not let in.
+#[derive(Clone, Debug)]
+pub struct AuthRefusal {
+    /// What the caller is told: its kind alone.
+    pub problem: Problem,
+    /// The answer's `WWW-Authenticate`: always on a 401 (RFC 9110 §11.6.1), on a 403 for bearer tokens.
+    pub challenge: Option<HeaderValue>,
+    /// Why, for the metric and the log.
+    pub failure: AuthFailure,
+}
+
+impl AuthRefusal {
+    pub(super) fn unauthenticated(failure: AuthFailure, methods: &[AuthMethod]) -> Self {
+        // Who sent no credentials is told no error (RFC 6750 §3.1). All others get the same word, so that
+        // nobody can feel the way to a good token.
+        let bearer = match failure {
+            AuthFailure::NoCredentials => r#"Bearer realm="fjord""#,
+            _ => r#"Bearer realm="fjord", error="invalid_token""#,
+        };
+        let challenges: Vec<&str> = methods
+            .iter()
+            .map(|method| match method {
+                AuthMethod::Jwt => bearer,
+                AuthMethod::ApiKey => r#"ApiKey realm="fjord""#,
+                // No scheme is registered for TLS client certificates; a 401 needs one all the same.
+                AuthMethod::ClientCertificate => r#"ClientCertificate realm="fjord""#,
+            })
+            .collect();
+        let challenge = HeaderValue::try_from(challenges.join(", "))
+            .ok()
+            .filter(|value| !value.is_empty())
+            .unwrap_or(HeaderValue::from_static(r#"Bearer realm="fjord""#));
+        Self {
+            problem: Problem::new(ProblemKind::Unauthenticated),
+            challenge: Some(challenge),
+            failure,
+        }
+    }
+
+    pub(super) fn forbidden(method: AuthMethod) -> Self {
+        // RFC 6750 §3.1 would let us name the scope. Which scopes there are is nobody's business.
+        let challenge = (method == AuthMethod::Jwt).then_some(HeaderValue::from_static(
+            r#"Bearer realm="fjord", error="insufficient_scope""#,
+        ));
+        Self {
+            problem: Problem::new(ProblemKind::Forbidden),
+            challenge,
+            failure: AuthFailure::MissingScope,
+        }
+    }
+}
