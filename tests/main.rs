@@ -2,3 +2,9 @@
 
 #[cfg(test)]
 mod simulates_sessions;
+//! tests
+
+#[cfg(test)]
+mod lets_nobody_in_without_proof;
+#[cfg(test)]
+mod support;
