@@ -7,4 +7,9 @@ mod simulates_sessions;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
+mod keeps_its_house;
+#[cfg(test)]
+mod starts_real_servers;
+#[cfg(test)]
+#[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
 mod support;

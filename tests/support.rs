@@ -1,3 +1,22 @@
 //! What the tests and the demo share.
 
 pub(crate) mod tokens;
+//! What the tests and the demo stand on: real servers, real processes, throw-away certificates.
+
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod guard;
+pub(crate) mod nats;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod raw;
+
+use std::path::PathBuf;
+
+/// The `target` directory that this executable was built in.
+pub(crate) fn target_directory() -> PathBuf {
+    // target/debug/deps/fjord-… and target/debug/examples/demo are equally deep.
+    let executable = std::env::current_exe().expect("this executable has a path");
+    executable.ancestors().nth(3).expect("built by cargo").to_owned()
+}

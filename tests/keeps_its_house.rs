@@ -1,0 +1,1 @@
+//! Promise: the code keeps to the rules of its house.

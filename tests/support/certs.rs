@@ -1,0 +1,124 @@
+//! A throw-away authority, and the good and bad certificates that tests need.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use chrono::Datelike;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+
+/// An authority that signs certificates into PEM files of one directory.
+#[derive(Debug)]
+pub(crate) struct Certs {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    /// The authority's own certificate.
+    pub(crate) ca: PathBuf,
+    /// For servers of this machine: 127.0.0.1, `::1` and localhost.
+    pub(crate) server: Files,
+    /// For a client, `fjord-test`.
+    pub(crate) client: Files,
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// The certificate.
+    pub(crate) certificate: PathBuf,
+    /// The private key (PKCS #8).
+    pub(crate) key: PathBuf,
+}
+
+/// What a certificate says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf<'a> {
+    /// DNS names.
+    pub(crate) dns: &'a [&'a str],
+    /// Addresses.
+    pub(crate) addresses: &'a [&'a str],
+    /// URIs, as in a workload's identity.
+    pub(crate) uris: &'a [&'a str],
+    /// Whether its time is over.
+    pub(crate) is_expired: bool,
+}
+
+impl Leaf<'static> {
+    /// This machine.
+    pub(crate) const LOCAL: Self = Self {
+        dns: &["localhost"],
+        addresses: &["127.0.0.1", "::1"],
+        uris: &[],
+        is_expired: false,
+    };
+    /// This machine, until some years ago.
+    pub(crate) const EXPIRED: Self = Self { is_expired: true, ..Self::LOCAL };
+    /// Another machine.
+    pub(crate) const ELSEWHERE: Self =
+        Self { dns: &["elsewhere.example"], addresses: &["192.0.2.1"], ..Self::LOCAL };
+}
+
+impl Certs {
+    /// A new authority whose files go to `directory`, which is made.
+    pub(crate) fn new(directory: &Path) -> Self {
+        fs::create_dir_all(directory).expect("a directory for certificates");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "fjord throw-away authority");
+        set_validity(&mut params, false);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate of an authority");
+        let ca = directory.join("ca.pem");
+        fs::write(&ca, certificate.pem()).expect("a file");
+        let issuer = Issuer::new(params, key);
+        let server = sign(&issuer, directory, "server", Leaf::LOCAL);
+        let client = Leaf { dns: &["fjord-test"], addresses: &[], ..Leaf::LOCAL };
+        let client = sign(&issuer, directory, "client", client);
+        Self { directory: directory.to_owned(), issuer, ca, server, client }
+    }
+
+    /// Signs a certificate into `<name>.pem` and `<name>.key`, over what is there.
+    pub(crate) fn issue(&self, name: &str, leaf: Leaf<'_>) -> Files {
+        sign(&self.issuer, &self.directory, name, leaf)
+    }
+}
+
+fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'_>) -> Files {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    for dns in leaf.dns {
+        params.subject_alt_names.push(SanType::DnsName((*dns).try_into().expect("ASCII")));
+    }
+    for address in leaf.addresses {
+        params.subject_alt_names.push(SanType::IpAddress(address.parse().expect("an address")));
+    }
+    for uri in leaf.uris {
+        params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ASCII")));
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Both: the servers of a NATS cluster are each other's clients.
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, leaf.is_expired);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    let files = Files {
+        certificate: directory.join(format!("{name}.pem")),
+        key: directory.join(format!("{name}.key")),
+    };
+    fs::write(&files.certificate, certificate.pem()).expect("a file");
+    fs::write(&files.key, key.serialize_pem()).expect("a file");
+    fs::set_permissions(&files.key, Permissions::from_mode(0o600)).expect("our own file");
+    files
+}
+
+fn set_validity(params: &mut CertificateParams, is_expired: bool) {
+    let year = chrono::Utc::now().year();
+    let (from, to) = if is_expired { (year - 3, year - 1) } else { (year - 1, year + 2) };
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(to, 1, 1);
+}
