@@ -9,6 +9,8 @@ use crate::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
+pub mod sqlite;
+
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {
     /// Calls one procedure. Its rows go into `rows` as they come; what ends the call is returned.
@@ -274,6 +276,18 @@ impl BackendError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { kind, source: Some(source.into()) }
+    }
+}
+
+impl From<BackendErrorKind> for BackendError {
+    fn from(kind: BackendErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<SinkError> for BackendErrorKind {
+    fn from(error: SinkError) -> Self {
+        Self::Sink(error)
     }
 }
 

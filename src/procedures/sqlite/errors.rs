@@ -1,0 +1,64 @@
+//! What `SQLite`'s result codes mean. The only file with their numbers.
+
+use rusqlite::ffi::{self, ErrorCode};
+
+use crate::procedures::{BackendError, BackendErrorKind, ServerErrorClass};
+
+/// An error of a statement that ran.
+pub(super) fn of_running(error: rusqlite::Error) -> BackendError {
+    let kind = match error.sqlite_error() {
+        Some(code) => of_code(*code),
+        None => BackendErrorKind::Server { number: 0, class: ServerErrorClass::Other },
+    };
+    BackendError::caused_by(kind, error)
+}
+
+fn of_code(error: ffi::Error) -> BackendErrorKind {
+    let class = match error.code {
+        ErrorCode::ConstraintViolation => match error.extended_code {
+            // The catalogue's types cannot know these two: the value is wrong, not what is stored.
+            ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
+                ServerErrorClass::BadValue
+            }
+            // RAISE(ABORT, …) in a trigger has no number of its own.
+            ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
+            // Unique, primary key, foreign key; CHECK as in SQL Server's 547.
+            _ => ServerErrorClass::Conflict,
+        },
+        ErrorCode::TypeMismatch | ErrorCode::TooBig => ServerErrorClass::BadValue,
+        ErrorCode::ReadOnly
+        | ErrorCode::PermissionDenied
+        | ErrorCode::AuthorizationForStatementDenied => ServerErrorClass::Permission,
+        // Another process wrote in between: our transaction is rolled back, as a deadlock's victim is.
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => ServerErrorClass::Deadlock,
+        ErrorCode::CannotOpen | ErrorCode::NotADatabase => return BackendErrorKind::Unavailable,
+        ErrorCode::SystemIoFailure => return BackendErrorKind::Lost,
+        ErrorCode::OperationInterrupted => return BackendErrorKind::Cancelled,
+        _ => ServerErrorClass::Other,
+    };
+    BackendErrorKind::Server { number: error.extended_code.unsigned_abs(), class }
+}
+
+/// An error before anything ran: opening a connection, waiting for the write lock.
+pub(super) fn of_starting(error: rusqlite::Error) -> BackendError {
+    BackendError::caused_by(BackendErrorKind::Unavailable, error)
+}
+
+/// A statement that `SQLite` does not understand: without its text, which the error would repeat.
+pub(super) fn of_preparing(procedure: &str, error: rusqlite::Error) -> BackendError {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => mismatch(procedure, msg),
+        rusqlite::Error::SqliteFailure(code, message) if code.code == ErrorCode::Unknown => {
+            mismatch(procedure, message.unwrap_or_default())
+        }
+        error => of_running(error),
+    }
+}
+
+/// Both sides do not fit.
+pub(super) fn mismatch(procedure: &str, difference: impl Into<String>) -> BackendError {
+    BackendError::new(BackendErrorKind::Mismatch {
+        procedure: procedure.to_owned(),
+        difference: difference.into(),
+    })
+}

@@ -1,0 +1,378 @@
+//! Real files, real SQL.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::catalogue::{ParameterType, QueueName, Value};
+use crate::procedures::{Argument, Cell, OwnedCell, ServerErrorClass, SinkError};
+
+mod stops;
+
+const SCHEMA: &str = "
+    CREATE TABLE horse (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+        alive BOOLEAN, price DECIMAL TEXT (9, 2), dam INTEGER REFERENCES horse (id));
+    INSERT INTO horse VALUES (1, 'Aisha', 1, '1234567890.10', NULL), (2, 'Balou', 0, NULL, 1);";
+
+struct Stable {
+    directory: TempDir,
+    backend: Arc<dyn Backend>,
+}
+
+fn config(directory: &Path, connections_max: usize) -> SqliteConfig {
+    SqliteConfig {
+        file: directory.join("new/stable.db"),
+        schema: Some(directory.join("schema.sql")),
+        procedures: directory.to_owned(),
+        connections_max,
+    }
+}
+
+impl Stable {
+    fn with_connections(procedures: &[(&str, &str)], connections_max: usize) -> Self {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(directory.path().join("schema.sql"), SCHEMA).unwrap();
+        for (name, text) in procedures {
+            std::fs::write(directory.path().join(format!("t.{name}.sql")), text).unwrap();
+        }
+        let backend = connect(&config(directory.path(), connections_max), "test").unwrap();
+        Self { directory, backend }
+    }
+
+    fn new(procedures: &[(&str, &str)]) -> Self {
+        Self::with_connections(procedures, 4)
+    }
+
+    async fn call(
+        &self,
+        name: &str,
+        arguments: &[Argument],
+    ) -> (Result<Outcome, BackendError>, Seen) {
+        let mut seen = Seen::default();
+        let cancel = Cancel::new();
+        let result =
+            call(&*self.backend, name, arguments, (Duration::from_secs(20), &cancel, &mut seen));
+        (result.await, seen)
+    }
+
+    /// The rows of a procedure that has to succeed.
+    async fn rows(&self, name: &str, arguments: &[Argument]) -> Vec<Vec<OwnedCell>> {
+        let (result, seen) = self.call(name, arguments).await;
+        result.unwrap();
+        seen.sets.into_iter().flat_map(|(_, rows)| rows).collect()
+    }
+}
+
+async fn call(
+    backend: &dyn Backend,
+    name: &str,
+    arguments: &[Argument],
+    (budget, cancel, seen): (Duration, &Cancel, &mut Seen),
+) -> Result<Outcome, BackendError> {
+    let queue = QueueName::new("test").unwrap();
+    let procedure = ProcedureName::new(&format!("t.{name}")).unwrap();
+    let deadline = Instant::now() + budget;
+    backend
+        .call(Call { queue: &queue, procedure: &procedure, arguments, deadline }, seen, cancel)
+        .await
+}
+
+/// Keeps what comes.
+#[derive(Default)]
+struct Seen {
+    sets: Vec<(Vec<String>, Vec<Vec<OwnedCell>>)>,
+    rows_max: Option<usize>,
+    rows: usize,
+    drains: usize,
+    gathered: usize,
+}
+
+impl RowSink for Seen {
+    fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        self.sets.push((columns.to_vec(), Vec::new()));
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        self.rows += 1;
+        self.gathered += 1;
+        if self.rows_max.is_some_and(|limit| self.rows > limit) {
+            return Err(SinkError::TooLarge);
+        }
+        let row = cells.iter().map(|cell| match *cell {
+            Cell::Null => OwnedCell::Null,
+            Cell::Bool(value) => OwnedCell::Bool(value),
+            Cell::Int(value) => OwnedCell::Int(value),
+            Cell::Float(value) => OwnedCell::Float(value),
+            Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+            Cell::Text(text) => OwnedCell::Text(text.to_owned()),
+            Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_vec()),
+        });
+        self.sets.last_mut().unwrap().1.push(row.collect());
+        Ok(())
+    }
+
+    fn restart(&mut self) -> bool {
+        false
+    }
+
+    fn is_full(&self) -> bool {
+        self.gathered >= 1000
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            self.gathered = 0;
+            self.drains += 1;
+            Ok(())
+        })
+    }
+}
+
+fn argument(name: &str, kind: ParameterType, value: Value) -> Argument {
+    Argument { name: name.into(), kind, value, columns: Arc::new([]), table_type: None }
+}
+
+fn int(name: &str, value: i64) -> Argument {
+    argument(name, ParameterType::Int64, Value::Integer(value))
+}
+
+fn text(value: &str) -> OwnedCell {
+    OwnedCell::Text(value.to_owned())
+}
+
+#[tokio::test]
+async fn a_result_set_has_the_types_of_its_columns() {
+    let stable = Stable::new(&[(
+        "all",
+        "SELECT id, name, alive, price, dam FROM horse ORDER BY id;
+         SELECT 1.5 AS real, x'00ff' AS bytes, '7.10' AS \"sum:decimal\", 1 AS \"yes:boolean\" WHERE 1;
+         SELECT 1 AS none WHERE 0",
+    )]);
+    let (result, seen) = stable.call("all", &[]).await;
+    assert_eq!(result.unwrap(), Outcome::default());
+    let horses = vec![
+        vec![
+            OwnedCell::Int(1),
+            text("Aisha"),
+            OwnedCell::Bool(true),
+            OwnedCell::Number("1234567890.10".into()),
+            OwnedCell::Null,
+        ],
+        vec![
+            OwnedCell::Int(2),
+            text("Balou"),
+            OwnedCell::Bool(false),
+            OwnedCell::Null,
+            OwnedCell::Int(1),
+        ],
+    ];
+    let others = vec![vec![
+        OwnedCell::Float(1.5),
+        OwnedCell::Binary(vec![0, 255]),
+        OwnedCell::Number("7.10".into()),
+        OwnedCell::Bool(true),
+    ]];
+    let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        seen.sets,
+        vec![
+            (names(&["id", "name", "alive", "price", "dam"]), horses),
+            (names(&["real", "bytes", "sum", "yes"]), others),
+            (names(&["none"]), vec![]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_type_goes_in_and_an_absent_argument_is_null() {
+    let stable = Stable::new(&[("in", "SELECT @v AS v, typeof(@v) AS t, :absent AS a")]);
+    let big = i64::MAX;
+    let cases = [
+        (ParameterType::String, Value::Text("O'Hara; DROP".into()), text("O'Hara; DROP"), "text"),
+        (ParameterType::Int32, Value::Integer(-7), OwnedCell::Int(-7), "integer"),
+        (ParameterType::Int64, Value::Integer(big), OwnedCell::Int(big), "integer"),
+        (ParameterType::Number, Value::Number(0.1), OwnedCell::Float(0.1), "real"),
+        (ParameterType::Decimal, Value::Decimal("0.10".into()), text("0.10"), "text"),
+        (ParameterType::Boolean, Value::Boolean(true), OwnedCell::Int(1), "integer"),
+        (ParameterType::Uuid, Value::Text("0b".into()), text("0b"), "text"),
+        (ParameterType::Date, Value::Text("2026-01-02".into()), text("2026-01-02"), "text"),
+        (
+            ParameterType::Binary,
+            Value::Binary(Bytes::from_static(b"\0a")),
+            OwnedCell::Binary(b"\0a".to_vec()),
+            "blob",
+        ),
+        (ParameterType::Json, Value::Json("{\"a\":1}".into()), text("{\"a\":1}"), "text"),
+        (ParameterType::String, Value::Null, OwnedCell::Null, "null"),
+    ];
+    for (kind, value, expected, stored) in cases {
+        let rows = stable.rows("in", &[argument("v", kind, value)]).await;
+        assert_eq!(rows, vec![vec![expected, text(stored), OwnedCell::Null]], "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_is_read_with_json_each() {
+    let stable = Stable::new(&[(
+        "table",
+        "SELECT r.value ->> 'n' AS n, r.value ->> 'd' AS d, r.value ->> 'b' AS b, r.value -> 'j' AS j
+         FROM json_each(@rows) AS r",
+    )]);
+    let columns = [
+        ("n", ParameterType::Int64),
+        ("d", ParameterType::Decimal),
+        ("b", ParameterType::Binary),
+        ("j", ParameterType::Json),
+    ];
+    let rows = vec![
+        vec![
+            Value::Integer(i64::MIN),
+            Value::Decimal("0.10".into()),
+            Value::Binary(Bytes::from_static(b"hi")),
+            Value::Json("[1,2]".into()),
+        ],
+        vec![Value::Null, Value::Null, Value::Null, Value::Null],
+    ];
+    let table = Argument {
+        columns: columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect(),
+        ..argument("rows", ParameterType::Table, Value::Table(rows.into()))
+    };
+    let null = OwnedCell::Null;
+    assert_eq!(
+        stable.rows("table", &[table]).await,
+        vec![
+            vec![OwnedCell::Int(i64::MIN), text("0.10"), text("aGk="), text("[1,2]")],
+            vec![null.clone(), null.clone(), null, text("null")],
+        ]
+    );
+}
+
+#[tokio::test]
+async fn variables_become_outputs_and_a_return_ends_the_procedure() {
+    let stable = Stable::new(&[(
+        "flow",
+        "SELECT coalesce(@limit, 5) AS \"@limit\", '1.50' AS \"@sum:decimal\";
+         SELECT 3 AS \"@return\" WHERE @limit > 10;
+         INSERT INTO horse (name) VALUES ('n' || @limit);
+         SELECT last_insert_rowid() AS \"@id\"",
+    )]);
+    let (result, seen) = stable.call("flow", &[]).await;
+    let output = |name: &str, cell| (name.to_owned(), cell);
+    let sum = output("sum", OwnedCell::Number("1.50".into()));
+    assert_eq!(
+        result.unwrap(),
+        Outcome {
+            outputs: vec![
+                output("limit", OwnedCell::Int(5)),
+                sum.clone(),
+                output("id", OwnedCell::Int(3))
+            ],
+            return_status: 0
+        }
+    );
+    assert!(seen.sets.is_empty());
+    let (result, _) = stable.call("flow", &[int("limit", 11)]).await;
+    let outputs = vec![output("limit", OwnedCell::Int(11)), sum];
+    assert_eq!(result.unwrap(), Outcome { outputs, return_status: 3 });
+}
+
+#[tokio::test]
+async fn an_error_says_its_kind_and_leaves_nothing_behind() {
+    let insert = "INSERT INTO horse (id, name) VALUES (100, 'Gone');";
+    let server = |number, class| BackendErrorKind::Server { number, class };
+    let cases = [
+        (
+            "user",
+            "SELECT throw(50409, 'already ' || 'sold') AS \"@check\"",
+            BackendErrorKind::User { number: 50409, message: "already sold".into() },
+        ),
+        (
+            "unique",
+            "INSERT INTO horse (name) VALUES ('Aisha')",
+            server(2067, ServerErrorClass::Conflict),
+        ),
+        (
+            "key",
+            "INSERT INTO horse (id, name) VALUES (1, 'X')",
+            server(1555, ServerErrorClass::Conflict),
+        ),
+        (
+            "foreign",
+            "INSERT INTO horse (name, dam) VALUES ('X', 77)",
+            server(787, ServerErrorClass::Conflict),
+        ),
+        (
+            "null",
+            "INSERT INTO horse (name) VALUES (NULL)",
+            server(1299, ServerErrorClass::BadValue),
+        ),
+        (
+            "type",
+            "INSERT INTO horse (id, name) VALUES ('abc', 'X')",
+            server(20, ServerErrorClass::BadValue),
+        ),
+        ("json", "SELECT json('{')", server(1, ServerErrorClass::Other)),
+        ("small", "SELECT throw(49999, 'x')", server(1, ServerErrorClass::Other)),
+        (
+            "bool",
+            "SELECT 2 AS \"a:boolean\"",
+            BackendErrorKind::Undecodable("column a: a boolean is neither 0 nor 1".into()),
+        ),
+        (
+            "infinite",
+            "SELECT 9e999 AS a",
+            BackendErrorKind::Undecodable("column a: a number is not finite".into()),
+        ),
+    ];
+    for (name, sql, expected) in cases {
+        let count = ("count", "SELECT count(*) FROM horse");
+        let stable = Stable::with_connections(&[(name, &format!("{insert}{sql}")), count], 1);
+        let (result, _) = stable.call(name, &[]).await;
+        assert_eq!(result.unwrap_err().kind, expected, "{name}");
+        assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_procedure_that_does_not_fit_names_both_sides() {
+    let stable = Stable::new(&[
+        ("good", "SELECT @a AS a, @b AS b; SELECT 1 AS \"@out\""),
+        ("typo", "SELECT nam FROM horse"),
+        ("mixed", "SELECT 1 AS a, 2 AS \"@b\""),
+        ("positional", "SELECT ?"),
+        ("commits", "COMMIT"),
+    ]);
+    let need = |procedure: &str, arguments: &[&str], outputs: &[&str]| Need {
+        queue: QueueName::new("q").unwrap(),
+        procedure: ProcedureName::new(&format!("t.{procedure}")).unwrap(),
+        arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::Int32)).collect(),
+        outputs: outputs.iter().map(ToString::to_string).collect(),
+    };
+    stable.backend.verify(&need("good", &["a", "b"], &["out"])).await.unwrap();
+    let cases = [
+        (
+            need("good", &["a", "c"], &[]),
+            "the catalogue gives @c, the procedure takes @a, @b; the procedure needs @b, the catalogue gives @a, @c",
+        ),
+        (
+            need("good", &["a", "b"], &["id"]),
+            "the catalogue needs output @id, the procedure sets @out",
+        ),
+        (need("typo", &[], &[]), "no such column: nam"),
+        (need("mixed", &[], &[]), "a statement has both columns and @variables"),
+        (need("positional", &[], &[]), "a parameter has no name"),
+        (need("commits", &[], &[]), "a statement begins with 'COMMIT'"),
+        (need("missing", &[], &[]), "its file t.missing.sql cannot be read"),
+    ];
+    for (need, expected) in cases {
+        let error = stable.backend.verify(&need).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let (result, _) = stable.call("good", &[int("c", 1)]).await;
+    assert!(matches!(result.unwrap_err().kind, BackendErrorKind::Mismatch { .. }));
+}

@@ -1,0 +1,139 @@
+//! Calls that are cut off, that wait, and that start together.
+
+use super::*;
+
+const ENDLESS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+                       SELECT count(*) AS \"@count\" FROM n";
+const FLOOD: &str =
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+
+#[tokio::test]
+async fn a_cancel_stops_a_call_within_100_ms() {
+    for sql in [ENDLESS, FLOOD, "SELECT sleep_ms(60000) AS \"@slept\""] {
+        let sql = format!("INSERT INTO horse (name) VALUES ('Gone'); {sql}");
+        let count = ("count", "SELECT count(*) FROM horse");
+        let stable = Stable::with_connections(&[("slow", &sql), count], 1);
+        let cancel = Cancel::new();
+        let mut seen = Seen::default();
+        let until = (Duration::from_secs(20), &cancel, &mut seen);
+        let running = call(&*stable.backend, "slow", &[], until);
+        let client = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            cancel.cancel();
+            Instant::now()
+        };
+        let (result, given) = tokio::join!(running, client);
+        assert!(given.elapsed() < Duration::from_millis(100), "{:?} {sql}", given.elapsed());
+        assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled, "{sql}");
+        assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_ends_by_its_deadline() {
+    for sql in [ENDLESS, FLOOD, "SELECT sleep_ms(60000) AS slept"] {
+        let stable = Stable::with_connections(&[("slow", sql)], 1);
+        let (cancel, mut seen) = (Cancel::new(), Seen::default());
+        let started = Instant::now();
+        let until = (Duration::from_millis(150), &cancel, &mut seen);
+        let error = call(&*stable.backend, "slow", &[], until).await.unwrap_err();
+        assert_eq!(error.kind, BackendErrorKind::TimedOut, "{sql}");
+        assert!(started.elapsed() < Duration::from_millis(300), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_connection_or_the_write_lock_in_time_ran_nothing() {
+    let slow = ("slow", "INSERT INTO horse (name) VALUES ('S'); SELECT sleep_ms(60000) AS s");
+    let write = ("write", "INSERT INTO horse (name) VALUES ('W')");
+    let count = ("count", "SELECT count(*) FROM horse");
+    for connections in [1, 2] {
+        let stable = Stable::with_connections(&[slow, write, count], connections);
+        // Another process, as it were: with a pool and a turn of its own.
+        let other = connect(&config(stable.directory.path(), 1), "other").unwrap();
+        let (cancel, mut first, mut second, mut third) =
+            (Cancel::new(), Seen::default(), Seen::default(), Seen::default());
+        let until = (Duration::from_secs(20), &cancel, &mut first);
+        let holder = call(&*stable.backend, "slow", &[], until);
+        let waiters = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let never = Cancel::new();
+            let until = (Duration::from_millis(100), &never, &mut second);
+            let error = call(&*stable.backend, "write", &[], until).await.unwrap_err();
+            assert_eq!(error.kind, BackendErrorKind::PoolTimedOut, "{connections}");
+            let until = (Duration::from_millis(200), &never, &mut third);
+            let error = call(&*other, "write", &[], until).await.unwrap_err();
+            assert_eq!(error.kind, BackendErrorKind::PoolTimedOut, "{connections}");
+            cancel.cancel();
+        };
+        let (held, ()) = tokio::join!(holder, waiters);
+        assert_eq!(held.unwrap_err().kind, BackendErrorKind::Cancelled);
+        assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_no_more_ends_the_call_and_undoes_it() {
+    let flood = format!("INSERT INTO horse (name) VALUES ('Gone'); {FLOOD}");
+    let count = ("count", "SELECT count(*) FROM horse");
+    let stable = Stable::with_connections(&[("flood", &flood), count], 1);
+    let (cancel, mut seen) = (Cancel::new(), Seen { rows_max: Some(5000), ..Seen::default() });
+    let until = (Duration::from_secs(20), &cancel, &mut seen);
+    let error = call(&*stable.backend, "flood", &[], until).await.unwrap_err();
+    assert_eq!(error.kind, BackendErrorKind::Sink(SinkError::TooLarge));
+    assert!(seen.drains >= 3, "{}", seen.drains);
+    assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_take_turns_and_none_is_lost() {
+    let write = ("write", "INSERT INTO horse (name) VALUES ('h' || @n)");
+    let stable = Stable::new(&[write, ("count", "SELECT count(*) FROM horse")]);
+    let other = connect(&config(stable.directory.path(), 2), "other").unwrap();
+    let calls = (0..200).map(|n| {
+        let backend: &dyn Backend = if n % 2 == 0 { &*stable.backend } else { &*other };
+        async move {
+            let (cancel, mut seen) = (Cancel::new(), Seen::default());
+            call(backend, "write", &[int("n", n)], (Duration::from_secs(20), &cancel, &mut seen))
+                .await
+        }
+    });
+    for result in futures_util::future::join_all(calls).await {
+        result.unwrap();
+    }
+    assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(202)]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_database_is_filled_once_however_many_start() {
+    let stable = Stable::new(&[("count", "SELECT count(*) FROM horse")]);
+    let others: Vec<_> =
+        (0..4).map(|_| connect(&config(stable.directory.path(), 2), "o").unwrap()).collect();
+    for result in futures_util::future::join_all(others.iter().map(|other| other.ping())).await {
+        result.unwrap();
+    }
+    assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
+}
+
+#[tokio::test]
+async fn a_broken_schema_leaves_a_new_database_new() {
+    let stable = Stable::new(&[("count", "SELECT count(*) FROM horse")]);
+    let schema = stable.directory.path().join("schema.sql");
+    std::fs::write(&schema, format!("{SCHEMA} INSERT INTO nowhere VALUES (1);")).unwrap();
+    assert_eq!(stable.backend.ping().await.unwrap_err().kind, BackendErrorKind::Unavailable);
+    std::fs::write(&schema, SCHEMA).unwrap();
+    assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
+}
+
+#[tokio::test]
+async fn a_close_cancels_what_runs_and_refuses_what_comes() {
+    let stable = Stable::new(&[("slow", ENDLESS)]);
+    let closer = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stable.backend.close().await;
+    };
+    let ((result, _), ()) = tokio::join!(stable.call("slow", &[]), closer);
+    assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled);
+    let (result, _) = stable.call("slow", &[]).await;
+    assert_eq!(result.unwrap_err().kind, BackendErrorKind::Unavailable);
+}

@@ -1,0 +1,195 @@
+//! Values in and out: what `SQLite` stores against what the catalogue and JSON know.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::types::{Value as SqlValue, ValueRef};
+
+use crate::catalogue::Value;
+use crate::procedures::{Argument, OwnedCell};
+
+/// What a column holds, beyond the four types that `SQLite` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// As it is stored.
+    Stored,
+    /// An exact number.
+    Decimal,
+    /// True or false.
+    Boolean,
+}
+
+/// A column's name without its hint, and the hint: `price:decimal` by name, `DECIMAL…` by declaration.
+pub(super) fn column(name: &str, declared: Option<&str>) -> (String, Hint) {
+    if let Some((plain, hint)) = name.rsplit_once(':') {
+        match hint {
+            "decimal" => return (plain.to_owned(), Hint::Decimal),
+            "boolean" => return (plain.to_owned(), Hint::Boolean),
+            _ => {}
+        }
+    }
+    let word: String = declared
+        .unwrap_or_default()
+        .chars()
+        .take_while(char::is_ascii_alphabetic)
+        .map(|letter| letter.to_ascii_uppercase())
+        .collect();
+    let hint = match word.as_str() {
+        "DECIMAL" | "NUMERIC" | "MONEY" => Hint::Decimal,
+        "BOOLEAN" | "BOOL" | "BIT" => Hint::Boolean,
+        _ => Hint::Stored,
+    };
+    (name.to_owned(), hint)
+}
+
+/// A value as it leaves, or a sentence about what is wrong with it.
+pub(super) fn cell(value: ValueRef<'_>, hint: Hint) -> Result<OwnedCell, String> {
+    let text = |bytes: &[u8]| {
+        str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| "text is not UTF-8".to_owned())
+    };
+    match (hint, value) {
+        (_, ValueRef::Null) => Ok(OwnedCell::Null),
+        (Hint::Boolean, ValueRef::Integer(number @ (0 | 1))) => Ok(OwnedCell::Bool(number == 1)),
+        (Hint::Boolean, _) => Err("a boolean is neither 0 nor 1".to_owned()),
+        (_, ValueRef::Integer(number)) => Ok(OwnedCell::Int(number)),
+        (_, ValueRef::Real(number)) if !number.is_finite() => {
+            Err("a number is not finite".to_owned())
+        }
+        (_, ValueRef::Real(number)) => Ok(OwnedCell::Float(number)),
+        (Hint::Decimal, ValueRef::Text(bytes)) => json_number(&text(bytes)?)
+            .map(OwnedCell::Number)
+            .ok_or_else(|| "a decimal is not a number".to_owned()),
+        (Hint::Decimal, ValueRef::Blob(_)) => Err("a decimal is not a number".to_owned()),
+        (Hint::Stored, ValueRef::Text(bytes)) => Ok(OwnedCell::Text(text(bytes)?)),
+        (Hint::Stored, ValueRef::Blob(bytes)) => Ok(OwnedCell::Binary(bytes.to_vec())),
+    }
+}
+
+/// A value for a variable that later statements use, as the database has it.
+pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
+    match value {
+        ValueRef::Null => SqlValue::Null,
+        ValueRef::Integer(number) => SqlValue::Integer(number),
+        ValueRef::Real(number) => SqlValue::Real(number),
+        ValueRef::Text(bytes) => SqlValue::Text(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Blob(bytes) => SqlValue::Blob(bytes.to_vec()),
+    }
+}
+
+/// Decimal text as JSON writes it: every digit kept, no plus sign, no zeros in front.
+fn json_number(text: &str) -> Option<String> {
+    let (sign, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (whole, fraction) = match unsigned.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (unsigned, None),
+    };
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let empty = whole.is_empty() && fraction.is_none_or(str::is_empty);
+    if empty || !digits(whole) || !fraction.is_none_or(digits) {
+        return None;
+    }
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
+    };
+    Some(match fraction {
+        Some(fraction) if !fraction.is_empty() => format!("{sign}{whole}.{fraction}"),
+        _ => format!("{sign}{whole}"),
+    })
+}
+
+/// An argument as it is bound.
+pub(super) fn bound(argument: &Argument) -> SqlValue {
+    match &argument.value {
+        Value::Null => SqlValue::Null,
+        Value::Boolean(value) => SqlValue::Integer((*value).into()),
+        Value::Integer(value) => SqlValue::Integer(*value),
+        Value::Number(value) => SqlValue::Real(*value),
+        Value::Decimal(text) | Value::Text(text) | Value::Json(text) => {
+            SqlValue::Text(text.clone())
+        }
+        Value::Binary(bytes) => SqlValue::Blob(bytes.to_vec()),
+        Value::Table(rows) => {
+            let names: Vec<&Arc<str>> = argument.columns.iter().map(|(name, _)| name).collect();
+            SqlValue::Text(table(&names, rows))
+        }
+    }
+}
+
+/// A table as JSON text, an array of objects: `json_each(@rows)` reads it.
+fn table(names: &[&Arc<str>], rows: &[Vec<Value>]) -> String {
+    let objects: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let members: Vec<String> = names
+                .iter()
+                .zip(row)
+                .map(|(name, value)| format!("{}:{}", quoted(name), json(value)))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        })
+        .collect();
+    format!("[{}]", objects.join(","))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn json(value: &Value) -> String {
+    match value {
+        // A table has no tables in it.
+        Value::Null | Value::Table(_) => "null".to_owned(),
+        Value::Boolean(value) => value.to_string(),
+        Value::Integer(value) => value.to_string(),
+        Value::Number(value) => serde_json::Value::from(*value).to_string(),
+        // As text: SQLite reads a JSON number with a fraction as a double.
+        Value::Decimal(text) | Value::Text(text) => quoted(text),
+        Value::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
+        Value::Json(text) => text.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_keeps_every_digit() {
+        let cases = [
+            ("12.50", Some("12.50")),
+            ("-0012345678901234567890.10", Some("-12345678901234567890.10")),
+            ("+.5", Some("0.5")),
+            ("7.", Some("7")),
+            ("000", Some("0")),
+            ("1e5", None),
+            ("", None),
+            (".", None),
+            ("-", None),
+            ("1,5", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(json_number(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_column_says_its_type_by_name_or_by_declaration() {
+        let cases = [
+            ("price:decimal", None, "price", Hint::Decimal),
+            ("alive:boolean", Some("TEXT"), "alive", Hint::Boolean),
+            ("a:b", None, "a:b", Hint::Stored),
+            ("price", Some("DECIMAL TEXT (9, 2)"), "price", Hint::Decimal),
+            ("alive", Some("boolean"), "alive", Hint::Boolean),
+            ("alive", Some("BOOLEAN_TEXT"), "alive", Hint::Boolean),
+            ("name", Some("TEXT"), "name", Hint::Stored),
+        ];
+        for (name, declared, plain, hint) in cases {
+            assert_eq!(column(name, declared), (plain.to_owned(), hint), "{name}");
+        }
+    }
+}
