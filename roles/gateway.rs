@@ -2,16 +2,16 @@
 //!
 //! listener → connection → router → auth → rate → params → session → respond
 
-pub mod budget;
 pub mod auth;
+pub mod budget;
 pub mod caller;
+mod generations;
 pub mod hold;
 pub mod mail;
 pub mod place;
 pub mod queues;
-pub mod replies;
-mod generations;
 pub mod rate;
+pub mod replies;
 pub mod respond;
 pub mod session;
 

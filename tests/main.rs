@@ -1,13 +1,11 @@
 //! The promises of fjord, a file for each, on real servers and real processes.
 
 #[cfg(test)]
-mod simulates_sessions;
-//! tests
-
+mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
-mod keeps_its_house;
+mod simulates_sessions;
 #[cfg(test)]
 mod starts_real_servers;
 #[cfg(test)]

@@ -1,6 +1,3 @@
-//! What the tests and the demo share.
-
-pub(crate) mod tokens;
 //! What the tests and the demo stand on: real servers, real processes, throw-away certificates.
 
 pub(crate) mod certs;
@@ -11,6 +8,7 @@ pub(crate) mod nats;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod tokens;
 
 use std::path::PathBuf;
 
