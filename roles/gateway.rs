@@ -7,6 +7,7 @@ pub mod budget;
 pub mod caller;
 mod generations;
 pub mod hold;
+pub mod idempotency;
 pub mod mail;
 pub mod place;
 pub mod queues;

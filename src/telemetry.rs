@@ -3,6 +3,7 @@
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
 pub mod names;
+pub mod trace;
 
 use names::Metric;
 

@@ -1,0 +1,68 @@
+//! Whether a client takes what an endpoint answers (RFC 9110 §12.5.1).
+
+use http::{HeaderMap, header};
+
+/// Whether any `Accept` header allows `application/json`. None at all allows everything.
+#[must_use]
+pub fn allows_json(headers: &HeaderMap) -> bool {
+    let mut best: Option<(u8, bool)> = None;
+    for value in headers.get_all(header::ACCEPT) {
+        // A header that is not text says nothing that we could hold against the client.
+        let Ok(text) = value.to_str() else { return true };
+        for range in text.split(',').filter(|range| !range.trim().is_empty()) {
+            let mut parts = range.split(';').map(str::trim);
+            let Some(rank) = parts.next().and_then(rank) else {
+                best.get_or_insert((0, false));
+                continue;
+            };
+            let refused = parts.filter_map(|part| part.split_once('=')).any(|(name, weight)| {
+                name.trim().eq_ignore_ascii_case("q")
+                    && weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0)
+            });
+            // The most specific range decides.
+            if best.is_none_or(|(before, _)| rank > before) {
+                best = Some((rank, !refused));
+            }
+        }
+    }
+    best.is_none_or(|(_, allowed)| allowed)
+}
+
+/// How specific a range is that covers JSON.
+fn rank(range: &str) -> Option<u8> {
+    match range.to_ascii_lowercase().as_str() {
+        "application/json" => Some(3),
+        "application/*" => Some(2),
+        "*/*" => Some(1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_range_decides() {
+        let check = |accept: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(header::ACCEPT, value.parse().unwrap());
+            }
+            assert_eq!(allows_json(&headers), expected, "{accept:?}");
+        };
+        check(&[], true);
+        check(&[""], true);
+        check(&["application/json"], true);
+        check(&["Application/JSON; q=0.1"], true);
+        check(&["*/*"], true);
+        check(&["application/*;q=0.5"], true);
+        check(&["text/html"], false);
+        check(&["text/html, */*;q=0.1"], true);
+        check(&["text/html", "application/json"], true);
+        check(&["application/json;q=0"], false);
+        check(&["*/*, application/json;q=0"], false);
+        check(&["*/*;q=0, application/json"], true);
+        check(&["application/problem+json"], false);
+    }
+}

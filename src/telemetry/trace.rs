@@ -1,0 +1,134 @@
+//! W3C Trace Context: accepted from the client or made, carried through NATS, never trusted further than that.
+
+use rand::RngExt;
+
+/// Longest `tracestate` that is passed on; a longer one is dropped (W3C Trace Context §3.3.1.5).
+const TRACESTATE_BYTES_MAX: usize = 512;
+
+/// The trace that a request belongs to, and our own span in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: String,
+    span_id: String,
+    flags: u8,
+    state: Option<String>,
+}
+
+impl TraceContext {
+    /// Our span in the client's trace; a trace of its own when the client sent none that is valid.
+    #[must_use]
+    pub fn continued(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
+        match traceparent.and_then(parse) {
+            Some((trace_id, flags)) => Self {
+                trace_id: trace_id.to_owned(),
+                span_id: random_hex::<8>(),
+                flags,
+                state: tracestate.filter(|state| is_state(state)).map(ToOwned::to_owned),
+            },
+            None => Self {
+                trace_id: random_hex::<16>(),
+                span_id: random_hex::<8>(),
+                flags: 0,
+                state: None,
+            },
+        }
+    }
+
+    /// The `traceparent` that the next hop gets.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+
+    /// The `tracestate` that the next hop gets, as it came.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    /// The trace's id: on every log line of the request.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        &self.trace_id
+    }
+}
+
+/// Trace id and flags of a `traceparent` (§3.2). Of an unknown version the first 55 characters count.
+fn parse(text: &str) -> Option<(&str, u8)> {
+    let mut fields = text.get(..55)?.split('-');
+    let version = fields.next().filter(|f| is_hex(f, 2) && *f != "ff")?;
+    let trace_id = fields.next().filter(|f| is_hex(f, 32) && f.bytes().any(|b| b != b'0'))?;
+    let parent = fields.next().filter(|f| is_hex(f, 16) && f.bytes().any(|b| b != b'0'));
+    let flags = fields.next().filter(|f| is_hex(f, 2))?;
+    let whole = if version == "00" {
+        text.len() == 55
+    } else {
+        matches!(text.as_bytes().get(55), None | Some(b'-'))
+    };
+    (parent.is_some() && whole).then_some(())?;
+    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1))
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_state(text: &str) -> bool {
+    text.len() <= TRACESTATE_BYTES_MAX
+        && text.split(',').count() <= 32
+        && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+}
+
+fn random_hex<const BYTES: usize>() -> String {
+    use std::fmt::Write as _;
+    let mut bytes: [u8; BYTES] = rand::rng().random();
+    // All zeroes is not a valid id.
+    if let Some(last) = bytes.last_mut() {
+        *last |= 1;
+    }
+    bytes.iter().fold(String::with_capacity(BYTES * 2), |mut text, byte| {
+        // Writing into a String cannot fail.
+        let written = write!(text, "{byte:02x}");
+        debug_assert!(written.is_ok());
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_valid_trace_goes_on_with_a_span_of_our_own() {
+        let ours = TraceContext::continued(Some(GOOD), Some("a=1,b=2"));
+        assert_eq!(ours.trace_id(), "0af7651916cd43dd8448eb211c80319c");
+        assert!(ours.traceparent().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
+        assert!(ours.traceparent().ends_with("-01"));
+        assert!(!ours.traceparent().contains("b7ad6b7169203331"), "the span is new");
+        assert_eq!(ours.tracestate(), Some("a=1,b=2"));
+    }
+
+    #[test]
+    fn what_is_not_valid_starts_a_new_trace() {
+        let later = format!("{}-more", GOOD.replacen("00-", "01-", 1));
+        assert!(parse(&later).is_some(), "a later version may have more fields");
+        for bad in [
+            "",
+            "00",
+            &GOOD.to_uppercase(),
+            &GOOD.replacen("00-", "ff-", 1),
+            &format!("{GOOD}-more"),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-zz",
+            "00-0af7651916cd43dd8448eb211c80319cé-b7ad6b7169203331-01",
+        ] {
+            let ours = TraceContext::continued(Some(bad), Some("a=1"));
+            assert_eq!(ours.tracestate(), None, "{bad}");
+            assert_eq!(ours.traceparent().len(), 55);
+            assert!(parse(&ours.traceparent()).is_some(), "what we make is valid");
+        }
+    }
+}
