@@ -7,6 +7,7 @@ use crate::cli::Role;
 pub mod admin;
 pub mod auth;
 pub mod catalogue;
+pub mod duration;
 pub mod gateway;
 pub mod lifecycle;
 pub mod limits;
