@@ -10,6 +10,7 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
 pub mod sqlite;
+pub mod arguments;
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {

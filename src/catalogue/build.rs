@@ -1,0 +1,305 @@
+//! From what was written to a checked endpoint. Every mistake is gathered, none ends the check.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+
+use super::endpoint::{
+    Auth, AuthMethod, Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap,
+};
+use super::mistake::Mistakes;
+use super::names::{EndpointId, ProcedureName, QueueName, is_identifier};
+use super::route;
+use super::written::{
+    Members, WrittenAuth, WrittenEndpoint, WrittenExecution, WrittenMethod, WrittenOnDisconnect,
+    WrittenRate, WrittenResult, WrittenSize, WrittenStatus,
+};
+use crate::config::CatalogueConfig;
+use crate::config::duration::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
+
+mod parameters;
+
+/// Most attempts of a request.
+const ATTEMPTS_CEILING: u32 = 10;
+/// Longest timeout or session.
+const SESSION_CEILING: Duration = Duration::from_hours(24);
+/// Largest body that an endpoint can allow, in bytes.
+const BODY_BYTES_CEILING: usize = 64 << 20;
+/// Longest window of a rate.
+const WINDOW_CEILING: Duration = Duration::from_hours(24);
+/// Statuses by which the gateway itself tells what became of a request (DESIGN §5).
+const OWN_STATUSES: [u16; 3] = [502, 503, 504];
+
+/// Checks one endpoint; `None` when it has a mistake.
+pub(super) fn endpoint(
+    id: &str,
+    written: WrittenEndpoint,
+    config: &CatalogueConfig,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Endpoint> {
+    let before = mistakes.list.len();
+    let id = EndpointId::new(id).map_err(|error| mistakes.add("", format!("id: {error}"))).ok();
+    let route = route_of(written.route.as_deref(), mistakes);
+    let parameters = parameters::parameters(written.parameters, route.as_ref(), mistakes);
+    let result = result_of(written.result);
+    let (timeout, session) =
+        times(written.timeout.as_deref(), written.session.as_deref(), config, mistakes);
+    let (handler, procedure) =
+        handler(written.handler.as_deref(), written.procedure.as_deref(), mistakes);
+    let attempts = written.attempts.unwrap_or(config.attempts_default);
+    if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
+        mistakes.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
+    }
+    let queue = written.queue.as_deref().map(QueueName::new).transpose();
+    let queue = queue.map_err(|error| mistakes.add("queue", error.to_string())).ok().flatten();
+    let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
+    let outputs = outputs(written.outputs, result, mistakes);
+    let status = status(written.status.0, mistakes);
+    let auth = auth(written.auth, config, mistakes);
+    let body_bytes_max = body_bytes_max(written.max_body, config, mistakes);
+    let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, mistakes));
+    let cache_control = cache_control(written.cache_control, route.as_ref(), mistakes);
+    if mistakes.list.len() > before {
+        return None;
+    }
+    let (method, path) = route?;
+    Some(Endpoint {
+        id: id?,
+        execution: execution(written.execution, &method),
+        method,
+        path,
+        summary: written.summary,
+        description: written.description,
+        tags: written.tags,
+        deprecated: written.deprecated,
+        queue: queue?,
+        handler,
+        procedure,
+        parameters: parameters.into(),
+        result,
+        outputs,
+        status,
+        timeout,
+        session,
+        attempts,
+        on_disconnect: match written.on_disconnect {
+            Some(WrittenOnDisconnect::Cancel) => OnDisconnect::Cancel,
+            Some(WrittenOnDisconnect::Finish) | None => OnDisconnect::Finish,
+        },
+        auth: auth?,
+        body_bytes_max,
+        rate_limit,
+        cache_control,
+    })
+}
+
+fn route_of(written: Option<&str>, mistakes: &mut Mistakes<'_>) -> Option<(Method, Arc<str>)> {
+    let Some(text) = written else {
+        mistakes.add_missing("route", route::EXPECTED);
+        return None;
+    };
+    let Some(parsed) = route::parse(text) else {
+        mistakes.add("route", route::EXPECTED);
+        return None;
+    };
+    if route::RESERVED.contains(&&*parsed.1) {
+        mistakes.add("route", "expected a path that the gateway does not answer itself");
+    }
+    Some(parsed)
+}
+
+fn result_of(written: Option<WrittenResult>) -> ResultKind {
+    match written {
+        Some(WrittenResult::Rows) | None => ResultKind::Rows,
+        Some(WrittenResult::Row) => ResultKind::Row,
+        Some(WrittenResult::Value) => ResultKind::Value,
+        Some(WrittenResult::Sets) => ResultKind::Sets,
+        Some(WrittenResult::Json) => ResultKind::Json,
+        Some(WrittenResult::None) => ResultKind::None,
+        Some(WrittenResult::Full) => ResultKind::Full,
+    }
+}
+
+fn execution(written: Option<WrittenExecution>, method: &Method) -> Execution {
+    match written {
+        Some(WrittenExecution::AtMostOnce) => Execution::AtMostOnce,
+        // RFC 9110 §9.2.2: all other methods are idempotent.
+        None if *method == Method::POST || *method == Method::PATCH => Execution::AtMostOnce,
+        Some(WrittenExecution::AtLeastOnce) | None => Execution::AtLeastOnce,
+    }
+}
+
+fn times(
+    timeout: Option<&str>,
+    session: Option<&str>,
+    config: &CatalogueConfig,
+    mistakes: &mut Mistakes<'_>,
+) -> (Duration, Duration) {
+    let mut read = |key: &str, text: Option<&str>| {
+        let duration = parse_duration(text?);
+        let duration = duration.filter(|d| !d.is_zero() && *d <= SESSION_CEILING);
+        if duration.is_none() {
+            mistakes.add(key, format!("expected {DURATION_EXPECTED}, more than 0 and at most 24h"));
+        }
+        duration
+    };
+    let timeout = read("timeout", timeout).unwrap_or(config.timeout_default);
+    let written = read("session", session);
+    if written.is_some_and(|session| session < timeout) {
+        mistakes.add("session", "expected at least the endpoint's timeout");
+    }
+    (timeout, written.unwrap_or(timeout))
+}
+
+fn handler(
+    handler: Option<&str>,
+    procedure: Option<&str>,
+    mistakes: &mut Mistakes<'_>,
+) -> (Arc<str>, Option<ProcedureName>) {
+    let handler = handler.unwrap_or("procedure");
+    if QueueName::new(handler).is_err() {
+        mistakes.add("handler", "expected the name of a handler, e.g. \"procedure\"");
+    }
+    let name = procedure.map(ProcedureName::new).transpose();
+    let name = name.map_err(|error| mistakes.add("procedure", error.to_string())).ok().flatten();
+    if handler == "procedure" && procedure.is_none() {
+        mistakes
+            .add("procedure", "missing: the handler `procedure` needs it, e.g. \"dbo.horse_get\"");
+    }
+    (handler.into(), name)
+}
+
+fn outputs(written: Vec<String>, result: ResultKind, mistakes: &mut Mistakes<'_>) -> Vec<String> {
+    if !written.is_empty()
+        && !matches!(result, ResultKind::Row | ResultKind::Value | ResultKind::Full)
+    {
+        mistakes.add("outputs", "expected only with the results `row`, `value` and `full`");
+    }
+    let mut outputs: Vec<String> = Vec::with_capacity(written.len());
+    for name in written {
+        let name = name.strip_prefix('@').unwrap_or(&name);
+        if !is_identifier(name) {
+            mistakes.add("outputs", format!("{name:?}: expected the name of an OUTPUT parameter"));
+        } else if outputs.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            mistakes.add("outputs", format!("{name:?} is given more than once"));
+        } else {
+            outputs.push(name.to_owned());
+        }
+    }
+    outputs
+}
+
+fn status(written: WrittenStatus, mistakes: &mut Mistakes<'_>) -> StatusMap {
+    StatusMap {
+        returns: outcomes(("status.return", 200), written.returns, mistakes),
+        errors: outcomes(("status.error", 400), written.errors, mistakes),
+    }
+}
+
+fn outcomes<K: FromStr + Ord + Copy>(
+    (key, lowest): (&str, u16),
+    written: Members<u16>,
+    mistakes: &mut Mistakes<'_>,
+) -> std::collections::BTreeMap<K, u16> {
+    let mut read = std::collections::BTreeMap::new();
+    for (outcome, status) in written.0 {
+        let key = format!("{key}.{outcome}");
+        if !(lowest..=599).contains(&status) || OWN_STATUSES.contains(&status) {
+            let own = "other than 502, 503 and 504, by which the gateway tells of itself";
+            mistakes.add(&key, format!("expected a status from {lowest} to 599, {own}"));
+        }
+        match outcome.parse() {
+            Ok(number) if read.insert(number, status).is_none() => {}
+            _ => mistakes.add(&key, "expected a whole number as the key, each once"),
+        }
+    }
+    read
+}
+
+fn auth(
+    written: Option<WrittenAuth>,
+    config: &CatalogueConfig,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Auth> {
+    let required = match written {
+        Some(WrittenAuth::Public(_)) => return Some(Auth::Public),
+        Some(WrittenAuth::Required(required)) => required,
+        None => {
+            if config.auth_default.is_none() {
+                let words = "\"public\", or an object with `methods` and `scopes`";
+                let why = "because the configuration names no default";
+                mistakes.add_missing("auth", &format!("expected {words}, {why}"));
+            }
+            return config.auth_default.clone();
+        }
+    };
+    let methods = required.methods.map_or_else(
+        || vec![AuthMethod::Jwt, AuthMethod::ApiKey, AuthMethod::ClientCertificate],
+        |methods| {
+            let method = |method| match method {
+                WrittenMethod::Jwt => AuthMethod::Jwt,
+                WrittenMethod::ApiKey => AuthMethod::ApiKey,
+                WrittenMethod::Certificate => AuthMethod::ClientCertificate,
+            };
+            methods.into_iter().map(method).collect()
+        },
+    );
+    if methods.is_empty() {
+        mistakes.add("auth.methods", "expected at least one of jwt, api-key and certificate");
+    }
+    // RFC 6749 §3.3: the characters of a scope.
+    let well_formed = |scope: &String| {
+        !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    };
+    if !required.scopes.iter().all(well_formed) {
+        mistakes.add("auth.scopes", "expected scopes without blanks, quotes or backslashes");
+    }
+    Some(Auth::Required { methods, scopes: required.scopes })
+}
+
+fn body_bytes_max(
+    written: Option<WrittenSize>,
+    config: &CatalogueConfig,
+    mistakes: &mut Mistakes<'_>,
+) -> usize {
+    let read = match written {
+        None => return config.body_bytes_max_default,
+        Some(WrittenSize::Bytes(bytes)) => Some(bytes),
+        Some(WrittenSize::Text(text)) => parse_bytes(&text),
+    };
+    if let Some(bytes) = read.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes)) {
+        return bytes;
+    }
+    mistakes.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB"));
+    config.body_bytes_max_default
+}
+
+fn rate_limit(written: &WrittenRate, mistakes: &mut Mistakes<'_>) -> Option<RateLimit> {
+    if written.requests == 0 {
+        mistakes.add("rate_limit.requests", "expected at least 1");
+    }
+    let window = parse_duration(&written.window)
+        .filter(|window| (Duration::from_secs(1)..=WINDOW_CEILING).contains(window));
+    if window.is_none() {
+        let range = "from 1s to 24h";
+        mistakes.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, {range}"));
+    }
+    Some(RateLimit { requests: written.requests, window: window? })
+}
+
+fn cache_control(
+    written: Option<String>,
+    route: Option<&(Method, Arc<str>)>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<String> {
+    let text = written?;
+    if route.is_some_and(|(method, _)| !method.is_safe()) {
+        mistakes.add("cache_control", "expected only with GET and HEAD");
+    }
+    if text.is_empty() || HeaderValue::from_str(&text).is_err() {
+        mistakes.add("cache_control", "expected a header's value, e.g. \"max-age=60\"");
+    }
+    Some(text)
+}

@@ -1,0 +1,238 @@
+//! Numbers as text: read, compared and written without ever losing a digit.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// Most digits of a `decimal`: SQL Server's precision.
+pub const DECIMAL_DIGITS_MAX: usize = 38;
+
+/// A number in JSON's grammar, taken apart.
+#[derive(Clone, Copy, Debug)]
+struct Parts<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    exponent: i64,
+}
+
+fn split(text: &str) -> Option<Parts<'_>> {
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+        None => (rest, 0),
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        None => (mantissa, ""),
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+    };
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let leading_zero = whole.len() > 1 && whole.starts_with('0');
+    if whole.is_empty() || leading_zero || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    Some(Parts { negative, whole, fraction, exponent })
+}
+
+fn parse_exponent(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, text.get(1..)?),
+        b'+' => (false, text.get(1..)?),
+        _ => (false, text),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // Past 18 digits only "very large" and "very small" are left to tell apart.
+    let size = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+    Some(if negative { -size } else { size })
+}
+
+impl Parts<'_> {
+    fn digits(&self) -> impl Iterator<Item = u8> {
+        self.whole.bytes().chain(self.fraction.bytes())
+    }
+
+    fn is_zero(&self) -> bool {
+        self.digits().all(|b| b == b'0')
+    }
+
+    /// The power of ten of the first digit that is not zero, plus one.
+    fn magnitude(&self) -> i64 {
+        let zeros = self.digits().take_while(|b| *b == b'0').count();
+        let whole = i64::try_from(self.whole.len()).unwrap_or(i64::MAX / 4);
+        whole - i64::try_from(zeros).unwrap_or(i64::MAX / 4) + self.exponent
+    }
+
+    fn compare_size(&self, other: &Self) -> Ordering {
+        let significant = |parts: &Self| parts.digits().skip_while(|b| *b == b'0').count();
+        let longest = significant(self).max(significant(other));
+        let padded = |parts: Self| {
+            let leading = parts.digits().take_while(|b| *b == b'0').count();
+            (leading..leading + longest).map(move |at| {
+                let digit = match at.checked_sub(parts.whole.len()) {
+                    None => parts.whole.as_bytes().get(at),
+                    Some(at) => parts.fraction.as_bytes().get(at),
+                };
+                digit.copied().unwrap_or(b'0')
+            })
+        };
+        self.magnitude().cmp(&other.magnitude()).then_with(|| padded(*self).cmp(padded(*other)))
+    }
+}
+
+/// Whether a text is a number in JSON's grammar.
+#[must_use]
+pub fn is_number(text: &str) -> bool {
+    split(text).is_some()
+}
+
+/// Compares two numbers exactly, whatever their length; `None` when one is no number.
+#[must_use]
+pub fn compare(left: &str, right: &str) -> Option<Ordering> {
+    let (left, right) = (split(left)?, split(right)?);
+    Some(match (left.is_zero(), right.is_zero()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => {
+            if right.negative {
+                Ordering::Greater
+            } else {
+                Ordering::Less
+            }
+        }
+        (false, true) => {
+            if left.negative {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+        (false, false) => match (left.negative, right.negative) {
+            (false, false) => left.compare_size(&right),
+            (true, true) => right.compare_size(&left),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+        },
+    })
+}
+
+/// A decimal in plain notation with all its digits; `None` when it is no number or has more than 38 digits.
+#[must_use]
+pub fn plain(text: &str) -> Option<Cow<'_, str>> {
+    let parts = split(text)?;
+    if parts.exponent == 0 && !text.contains(['e', 'E']) {
+        let digits = parts.whole.len() + parts.fraction.len();
+        return (digits <= DECIMAL_DIGITS_MAX).then_some(Cow::Borrowed(text));
+    }
+    let limit = i64::try_from(DECIMAL_DIGITS_MAX).ok()?;
+    if parts.exponent.abs() > limit || parts.whole.len() + parts.fraction.len() > DECIMAL_DIGITS_MAX
+    {
+        return None;
+    }
+    let point = i64::try_from(parts.whole.len()).ok()? + parts.exponent;
+    let mut whole = String::new();
+    let mut fraction = String::new();
+    for _ in point..0 {
+        fraction.push('0');
+    }
+    for (at, digit) in (0..).zip(parts.digits()) {
+        if at < point { whole.push(char::from(digit)) } else { fraction.push(char::from(digit)) }
+    }
+    while i64::try_from(whole.len()).ok()? < point {
+        whole.push('0');
+    }
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    if whole.len() + fraction.len() > DECIMAL_DIGITS_MAX {
+        return None;
+    }
+    let sign = if parts.negative { "-" } else { "" };
+    let dot = if fraction.is_empty() { "" } else { "." };
+    Some(Cow::Owned(format!("{sign}{whole}{dot}{fraction}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_keep_to_the_grammar_of_json() {
+        for good in ["0", "-0", "1", "10", "0.5", "1.50", "-3.25e+7", "1E5", "1e-400"] {
+            assert!(is_number(good), "{good:?}");
+        }
+        for bad in [
+            "", "-", "+1", "01", ".5", "1.", "1.e5", "1e", "1e+", "0x1", "NaN", "Infinity", "1 ",
+            "1,5", "--1", "1e5e5", "1.2.3", "١",
+        ] {
+            assert!(!is_number(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn comparing_loses_no_digit() {
+        let check = |left, right, order| {
+            assert_eq!(compare(left, right), Some(order), "{left} {right}");
+            assert_eq!(compare(right, left), Some(order.reverse()), "{right} {left}");
+        };
+        check("9007199254740993", "9007199254740992", Ordering::Greater);
+        check("0.1", "0.10000000000000000000000000000000001", Ordering::Less);
+        check("1.50", "1.5", Ordering::Equal);
+        check("-0", "0.000", Ordering::Equal);
+        check("0e999999999999999999999", "0", Ordering::Equal);
+        check("1e2", "100", Ordering::Equal);
+        check("0.01e4", "100", Ordering::Equal);
+        check("-5", "-4.999", Ordering::Less);
+        check("-1", "1", Ordering::Less);
+        check("1e99999999999999999999", "9", Ordering::Greater);
+        check("1e-99999999999999999999", "0", Ordering::Greater);
+        check("0.0001", "0.01", Ordering::Less);
+    }
+
+    #[test]
+    fn a_decimal_becomes_plain_with_all_its_digits() {
+        let check = |text, expected: Option<&str>| {
+            assert_eq!(plain(text).as_deref(), expected, "{text}");
+        };
+        check("12.50", Some("12.50"));
+        check("-0.01", Some("-0.01"));
+        check("1e3", Some("1000"));
+        check("1.25e1", Some("12.5"));
+        check("1.25e2", Some("125"));
+        check("1.25e-3", Some("0.00125"));
+        check("-5E-1", Some("-0.5"));
+        check("0e5", Some("0"));
+        check(
+            "99999999999999999999999999999999999999",
+            Some("99999999999999999999999999999999999999"),
+        );
+        check("999999999999999999999999999999999999999", None);
+        check("1e38", None);
+        check("1e-9999999", None);
+        check("abc", None);
+    }
+
+    proptest! {
+        #[test]
+        fn integers_compare_as_integers(left: i64, right: i64) {
+            prop_assert_eq!(compare(&left.to_string(), &right.to_string()), Some(left.cmp(&right)));
+        }
+
+        #[test]
+        fn a_plain_decimal_is_the_same_number(whole in -99_999i64..99_999, digits in 0usize..6, exponent in -12i32..12) {
+            let text = format!("{whole}.{:0>1$}e{exponent}", 7, digits + 1);
+            let plain = plain(&text).unwrap();
+            prop_assert_eq!(compare(&plain, &text), Some(Ordering::Equal));
+            prop_assert!(!plain.contains('e'));
+        }
+
+        #[test]
+        fn any_text_is_judged_without_a_panic(left in ".{0,30}", right in "[-+0-9.eE]{0,30}") {
+            let seen = (compare(&left, &right), plain(&left), plain(&right));
+            prop_assert!(seen.0.is_none() || is_number(&left));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::*;
+use crate::catalogue::endpoint::{Auth, Execution};
+use crate::catalogue::value::Value;
+
+fn config() -> CatalogueConfig {
+    CatalogueConfig {
+        directory: PathBuf::new(),
+        auth_default: None,
+        timeout_default: Duration::from_secs(5),
+        attempts_default: 3,
+        body_bytes_max_default: 65_536,
+    }
+}
+
+/// The mistakes of a catalogue of one file, a line each.
+fn mistakes(text: &str) -> Vec<String> {
+    match parse(&[("a.json", text)], &config()) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Checks that an endpoint has exactly one mistake, which has these words.
+fn check(endpoint: &str, words: &str) {
+    let found = mistakes(&format!("{{\"e\": {endpoint}}}"));
+    assert_eq!(found.len(), 1, "{endpoint}\n{found:#?}");
+    assert!(found[0].contains(words), "{endpoint}\n{}", found[0]);
+    assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
+}
+
+/// An endpoint that is right, with further keys.
+fn with(keys: &str) -> String {
+    format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
+}
+
+/// The same, with one parameter `p` in the body.
+fn with_parameter(keys: &str) -> String {
+    with(&format!(r#""parameters":{{"p":{{"in":"body",{keys}}}}}"#))
+}
+
+#[test]
+fn the_example_of_the_design_loads() {
+    let text = r#"{ "horse-get": {
+        "route": "GET /v1/horses/{ueln}",
+        "summary": "One horse by its Universal Equine Life Number",
+        "procedure": "registry.horse_get",
+        "parameters": {
+          "ueln":   { "in": "path",  "type": "string", "pattern": "^[A-Z0-9]{15}$" },
+          "detail": { "in": "query", "type": "string", "enum": ["summary", "full"], "default": "summary" } },
+        "result": "row", "auth": {"scopes": ["horses:read"]},
+        "timeout": "2s" } }"#;
+    let catalogue = parse(&[("a.json", text)], &config()).unwrap();
+    let horse = catalogue.get(&EndpointId::new("horse-get").unwrap()).unwrap();
+    assert_eq!(horse.queue.as_str(), "horse-get");
+    assert_eq!(&*horse.handler, "procedure");
+    assert_eq!(horse.timeout, Duration::from_secs(2));
+    assert_eq!(horse.session, Duration::from_secs(2));
+    assert_eq!(horse.attempts, 3);
+    assert_eq!(horse.execution, Execution::AtLeastOnce);
+    assert!(horse.parameters[0].required);
+    assert_eq!(horse.parameters[1].default, Some(Value::Text("summary".into())));
+    let Auth::Required { methods, scopes } = &horse.auth else { panic!("not public") };
+    assert_eq!((methods.len(), scopes.len()), (3, 1));
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let text = r#"{
+        "one": {"route": "FETCH /x", "procedure": 7, "unknown": 1, "result": "rowz", "auth": "public",
+                "parameters": {"a": {"in": "qury", "type": "string"}, "b": {"in": "query", "type": "strin", "x": 1},
+                               "t": {"in": "body", "type": "table", "columns": {"c": {"type": "foo"}}}}},
+        "two": {"route": "POST /b/{id}", "procedure": "a.b", "timeout": "2", "attempts": 0},
+        "bad id!": {"route": "GET /c", "procedure": "a.b", "auth": "public"}
+    }"#;
+    let found = mistakes(text);
+    for words in [
+        "endpoint \"one\": route: ",
+        "one\": procedure: invalid type",
+        "one\": unknown: unknown field",
+        "one\": result: unknown variant",
+        "parameters.a.in: unknown variant",
+        "parameters.b.type: unknown variant",
+        "parameters.b.x: unknown field",
+        "parameters.t.columns.c.type: unknown variant",
+        "two\": route: {id} is not among",
+        "two\": timeout: ",
+        "two\": attempts: ",
+        "two\": auth: missing",
+        "\"bad id!\": id: expected",
+    ] {
+        assert!(found.iter().any(|line| line.contains(words)), "{words}\n{found:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_catalogue_is_told() {
+    let check = |text: &str, words: &str| {
+        let found = mistakes(text);
+        assert!(found.len() == 1 && found[0].contains(words), "{text}\n{found:#?}");
+    };
+    check("", "line 1 column 0");
+    check("[]", "expected a JSON object of endpoints");
+    check("{\"a\": }", "line 1 column 7");
+    check("{\"a\": {\"route\": \"GET /x\"}} trailing", "trailing characters");
+    check(r#"{"e": []}"#, "endpoint \"e\": invalid type");
+}
+
+#[test]
+fn ids_and_routes_are_there_once_over_all_files() {
+    let one = r#"{"e": {"route":"GET /e/{a}","procedure":"a.b","auth":"public",
+                        "parameters":{"a":{"in":"path","type":"string"}}}}"#;
+    let found = parse(&[("a.json", one), ("b.json", one)], &config()).unwrap_err();
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(
+        lines[0].starts_with("b.json: endpoint \"e\": this id is taken by an endpoint in a.json")
+    );
+    assert!(
+        lines[1].contains("route: overlaps with GET /e/{a} of endpoint \"e\" (a.json)"),
+        "{lines:#?}"
+    );
+    let twice = r#"{"e": {"route":"GET /e","procedure":"a.b","auth":"public"}, "e": {"route":"GET /f","procedure":"a.b","auth":"public"}}"#;
+    assert!(mistakes(twice)[0].contains("this id is taken"));
+}
+
+#[test]
+fn endpoint_keys_are_checked() {
+    check(r#"{"route":"POST /e","auth":"public"}"#, "procedure: missing");
+    check(&with(r#""route":"GET /f""#), "route: given more than once");
+    check(r#"{"route":"GET /docs","procedure":"a.b","auth":"public"}"#, "route: ");
+    check(
+        r#"{"route":"POST /e","procedure":"b","auth":"public"}"#,
+        "procedure: expected schema.procedure",
+    );
+    check(r#"{"route":"POST /e","procedure":"a.b; DROP","auth":"public"}"#, "procedure: ");
+    check(r#"{"route":"POST /e","procedure":"a.b"}"#, "auth: missing");
+    check(r#"{"route":"POST /e","procedure":"a.b","auth":"none"}"#, "auth: ");
+    check(r#"{"route":"POST /e","procedure":"a.b","auth":{"methods":[]}}"#, "auth.methods: ");
+    check(
+        r#"{"route":"POST /e","procedure":"a.b","auth":{"methods":["password"]}}"#,
+        "auth: unknown variant",
+    );
+    check(r#"{"route":"POST /e","procedure":"a.b","auth":{"scopes":["a b"]}}"#, "auth.scopes: ");
+    check(&with(r#""queue":"a.b""#), "queue: ");
+    check(&with(r#""handler":"""#), "handler: ");
+    check(&with(r#""timeout":"2""#), "timeout: ");
+    check(&with(r#""timeout":"0s""#), "timeout: ");
+    check(&with(r#""session":"1s""#), "session: expected at least");
+    check(&with(r#""attempts":11"#), "attempts: ");
+    check(&with(r#""max_body":"1MB""#), "max_body: ");
+    check(&with(r#""max_body":-1"#), "max_body: ");
+    check(&with(r#""rate_limit":{"requests":0,"window":"1m"}"#), "rate_limit.requests: ");
+    check(&with(r#""rate_limit":[1,"1m"]"#), "rate_limit: invalid type");
+    check(&with(r#""rate_limit":{"requests":1}"#), "rate_limit: missing field `window`");
+    check(&with(r#""rate_limit":{"requests":1,"window":"1"}"#), "rate_limit.window: ");
+    check(&with(r#""cache_control":"max-age=1""#), "cache_control: expected only with GET");
+    check(&with(r#""outputs":["a"]"#), "outputs: expected only with");
+    check(&with(r#""result":"row","outputs":["a","@A"]"#), "outputs: \"A\" is given more");
+    check(&with(r#""result":"row","outputs":["a b"]"#), "outputs: ");
+    check(&with(r#""status":{"return":{"1":199}}"#), "status.return.1: ");
+    check(&with(r#""status":{"return":{"x":404}}"#), "status.return.x: ");
+    check(&with(r#""status":{"error":{"50001":200}}"#), "status.error.50001: ");
+    check(&with(r#""status":{"error":{"50001":503}}"#), "status.error.50001: ");
+    check(&with(r#""status":{"error":{"1":404,"1":409}}"#), "status: `1` is given more than once");
+}
+
+#[test]
+fn parameters_are_checked() {
+    check(&with(r#""parameters":{"p":{"in":"query"}}"#), "parameters.p.type: missing");
+    check(&with(r#""parameters":{"p":["query","string"]}"#), "parameters.p: invalid type");
+    check(&with(r#""parameters":[]"#), "parameters: invalid type");
+    check(&with(r#""parameters":{"p":{"type":"string"}}"#), "parameters.p.in: missing");
+    check(
+        &with(r#""parameters":{"p":{"in":"path","type":"string"}}"#),
+        "parameters.p.in: the route has no {p}",
+    );
+    check(
+        &with(
+            r#""parameters":{"p":{"in":"query","type":"string"},"p":{"in":"query","type":"string"}}"#,
+        ),
+        "parameters.p: given more than once",
+    );
+    check(
+        &with(
+            r#""parameters":{"p":{"in":"query","type":"string"},"q":{"in":"query","type":"string","as":"P"}}"#,
+        ),
+        "parameters.q.as: the same argument",
+    );
+    check(
+        &with(
+            r#""parameters":{"X-A":{"in":"header","type":"string","as":"a"},"x-a":{"in":"header","type":"string","as":"b"}}"#,
+        ),
+        "parameters.x-a: another",
+    );
+    check(
+        &with(r#""parameters":{"Authorization":{"in":"header","type":"string"}}"#),
+        "not for parameters",
+    );
+    check(&with(r#""parameters":{"X-A":{"in":"header","type":"string"}}"#), "parameters.X-A.as: ");
+    check(&with(r#""parameters":{"host":{"in":"context"}}"#), "expected one of request_id");
+    check(
+        &with(
+            r#""parameters":{"p":{"in":"query","type":"table","columns":{"a":{"type":"string"}}}}"#,
+        ),
+        "can only stand in the body",
+    );
+    check(
+        r#"{"route":"GET /e","procedure":"a.b","auth":"public","parameters":{"p":{"in":"body","type":"string"}}}"#,
+        "no body parameter",
+    );
+    check(
+        r#"{"route":"GET /{p}/{p}","procedure":"a.b","auth":"public","parameters":{"p":{"in":"path","type":"string"}}}"#,
+        "{p} is there more than once",
+    );
+    check(
+        r#"{"route":"GET /{p}","procedure":"a.b","auth":"public","parameters":{"p":{"in":"path","type":"string","required":false}}}"#,
+        "always required",
+    );
+}
+
+#[test]
+fn constraints_must_fit_their_type() {
+    check(
+        &with_parameter(r#""type":"string","minimum":1"#),
+        "parameters.p.minimum: expected only with",
+    );
+    check(&with_parameter(r#""type":"int32","pattern":"a""#), "parameters.p.pattern: ");
+    check(&with_parameter(r#""type":"int32","maxLength":1"#), "parameters.p.maxLength: ");
+    check(&with_parameter(r#""type":"string","maxItems":1"#), "parameters.p.maxItems: ");
+    check(
+        &with_parameter(r#""type":"string","pattern":"(""#),
+        "parameters.p.pattern: expected a regular expression",
+    );
+    check(&with_parameter(r#""type":"int32","minimum":3,"maximum":2"#), "parameters.p.minimum: ");
+    check(
+        &with_parameter(r#""type":"string","minLength":3,"maxLength":2"#),
+        "parameters.p.minLength: ",
+    );
+    check(&with_parameter(r#""type":"string","minLength":-3"#), "parameters.p.minLength: ");
+    check(&with_parameter(r#""type":"int32","minimum":0.5"#), "parameters.p.minimum: ");
+    check(&with_parameter(r#""type":"int32","maximum":3000000000"#), "parameters.p.maximum: ");
+    check(&with_parameter(r#""type":"decimal","minimum":"1""#), "parameters.p.minimum: ");
+    check(
+        &with_parameter(r#""type":"int32","default":"1""#),
+        "parameters.p.default: \"1\": expected a whole",
+    );
+    check(
+        &with_parameter(r#""type":"int32","maximum":5,"default":6"#),
+        "parameters.p.default: 6: expected at most 5",
+    );
+    check(
+        &with_parameter(r#""type":"int32","required":true,"default":6"#),
+        "parameters.p.default: expected none",
+    );
+    check(
+        &with_parameter(r#""type":"string","enum":["a"],"default":"b""#),
+        "parameters.p.default: \"b\": expected one of a",
+    );
+    check(
+        &with_parameter(r#""type":"string","enum":[]"#),
+        "parameters.p.enum: expected at least one",
+    );
+    check(
+        &with_parameter(r#""type":"string","enum":["a","a"]"#),
+        "parameters.p.enum: \"a\" is given",
+    );
+    check(
+        &with_parameter(r#""type":"string","enum":["a",1]"#),
+        "parameters.p.enum: 1: expected text",
+    );
+    check(&with_parameter(r#""type":"boolean","enum":[true]"#), "parameters.p.enum: ");
+    check(&with_parameter(r#""type":"date","default":"2023-02-29""#), "parameters.p.default: ");
+}
+
+#[test]
+fn tables_are_checked() {
+    check(&with_parameter(r#""type":"table""#), "parameters.p.columns: missing");
+    check(&with_parameter(r#""type":"table","columns":{}"#), "parameters.p.columns: missing");
+    check(
+        &with_parameter(r#""type":"string","columns":{"a":{"type":"string"}}"#),
+        "parameters.p.columns: expected only",
+    );
+    check(&with_parameter(r#""type":"string","tableType":"a.b""#), "parameters.p.tableType: ");
+    check(
+        &with_parameter(r#""type":"table","tableType":"a","columns":{"a":{"type":"string"}}"#),
+        "parameters.p.tableType: ",
+    );
+    check(
+        &with_parameter(r#""type":"table","columns":{"a":{"type":"string","in":"body"}}"#),
+        "parameters.p.columns.a.in: ",
+    );
+    check(
+        &with_parameter(
+            r#""type":"table","columns":{"a":{"type":"table","columns":{"b":{"type":"string"}}}}"#,
+        ),
+        "can only stand in the body",
+    );
+    check(
+        &with_parameter(
+            r#""type":"table","columns":{"a":{"type":"string"},"b":{"type":"string","as":"A"}}"#,
+        ),
+        "parameters.p.columns.b.as: ",
+    );
+}
+
+#[test]
+fn ten_thousand_endpoints_load_in_a_moment() {
+    let mut text = String::from("{");
+    for n in 0..10_000 {
+        let comma = if n > 0 { "," } else { "" };
+        let keys =
+            r#""procedure":"a.b","auth":"public","parameters":{"id":{"in":"path","type":"int64"}}"#;
+        write!(text, r#"{comma}"e{n}":{{"route":"GET /v1/things-{n}/{{id}}",{keys}}}"#).unwrap();
+    }
+    text.push('}');
+    let start = std::time::Instant::now();
+    assert_eq!(parse(&[("a.json", &text)], &config()).unwrap().endpoints().len(), 10_000);
+    // Seconds would mean that some check compares each with each.
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_directory_is_read_in_name_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint =
+        |route: &str| format!(r#"{{"route":"{route}","procedure":"a.b","auth":"public"}}"#);
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    assert!(
+        load(directory.path(), &config()).unwrap_err()[0].expected.contains("at least one file")
+    );
+    write("b.json", &format!("{{\"second\": {}}}", endpoint("GET /b")));
+    write("a.json", &format!("{{\"first\": {}}}", endpoint("GET /a")));
+    write("notes.txt", "not read");
+    write(".hidden.json", "not read");
+    let catalogue = load(directory.path(), &config()).unwrap();
+    let ids: Vec<&str> = catalogue.endpoints().iter().map(|e| e.id.as_str()).collect();
+    assert_eq!(ids, ["first", "second"]);
+    fs::write(directory.path().join("c.json"), b"{\"\xff\": 1}").unwrap();
+    assert!(
+        load(directory.path(), &config()).unwrap_err()[0]
+            .to_string()
+            .ends_with("c.json: expected UTF-8")
+    );
+    assert!(load(Path::new("/nowhere"), &config()).is_err());
+}
