@@ -15,5 +15,8 @@ pub mod rate;
 pub mod replies;
 pub mod respond;
 pub mod session;
+pub mod params;
+pub mod respond;
+pub mod router;
 
 pub use caller::{Caller, Peer};

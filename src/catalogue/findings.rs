@@ -51,6 +51,17 @@ impl Findings {
         }
     }
 
+    /// Adds one for a header that must be there.
+    pub fn add_missing_header(&mut self, name: &str) {
+        if !self.is_full() {
+            self.violations.push(Violation::of_parameter(
+                Place::Header.as_str(),
+                name,
+                super::check::json::REQUIRED,
+            ));
+        }
+    }
+
     /// All of them.
     #[must_use]
     pub fn into_violations(self) -> Vec<Violation> {
