@@ -9,12 +9,16 @@ pub mod auth;
 pub mod catalogue;
 pub mod duration;
 pub mod gateway;
+pub mod layers;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;
 pub mod messaging;
+pub mod mistake;
 pub mod procedures;
+mod relations;
 pub mod secret;
+pub mod settings;
 pub mod tls;
 pub mod worker;
 
@@ -22,12 +26,17 @@ pub use admin::AdminConfig;
 pub use auth::AuthConfig;
 pub use catalogue::CatalogueConfig;
 pub use gateway::GatewayConfig;
+pub use layers::Sources;
 pub use lifecycle::LifecycleConfig;
 pub use log::LogConfig;
 pub use messaging::MessagingConfig;
+pub use mistake::Mistake;
 pub use procedures::ProceduresConfig;
 pub use secret::Secret;
+pub use settings::{Entry, Origin};
 pub use worker::WorkerConfig;
+
+use settings::{Settings, Table};
 
 /// Everything, checked. Made only from settings that have no mistake.
 #[derive(Clone, Debug)]
@@ -55,3 +64,89 @@ pub struct Config {
     /// Start, drain, end.
     pub lifecycle: LifecycleConfig,
 }
+
+/// A configuration without a mistake, and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every key with its value and where it is from, secrets redacted.
+    pub entries: Vec<Entry>,
+    /// What is allowed and still deserves a line in the log at start.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks every layer. With a role the sections that it needs have to be complete, and the files that
+    /// they name readable; the others are read too, but what they name is not looked at.
+    ///
+    /// # Errors
+    /// Every mistake there is, sorted by place and key.
+    pub fn load(sources: &Sources) -> Result<Loaded, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let figment = sources.merge(&mut mistakes);
+        let directory = sources.directory();
+        let settings = Settings::new(figment, directory, sources.credentials(), mistakes);
+        let config = settings.read(|table| read(table, sources));
+        let mut findings = settings.into_findings();
+        findings.judge_unknown();
+        if let Some(config) = &config {
+            relations::check(config, &mut findings);
+        }
+        findings.mistakes.sort();
+        findings.mistakes.dedup();
+        match config {
+            Some(config) if findings.mistakes.is_empty() => {
+                Ok(Loaded { config, entries: findings.entries, warnings: findings.warnings })
+            }
+            _ => Err(findings.mistakes),
+        }
+    }
+}
+
+fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
+    let role = sources.role;
+    let section = |table: &mut Table<'_>, of: &[Role]| {
+        if !role.is_some_and(|role| of.contains(&role)) {
+            table.ignore_files();
+        }
+    };
+    let both = [Role::Gateway, Role::Worker];
+    let messaging = table.table("messaging", |table| {
+        section(table, &both);
+        MessagingConfig::read(table, role)
+    });
+    let catalogue = table.table("catalogue", CatalogueConfig::read);
+    let gateway = table.table("gateway", |table| {
+        section(table, &[Role::Gateway]);
+        GatewayConfig::read(table, role)
+    });
+    let worker = table.table("worker", |table| WorkerConfig::read(table, role));
+    let procedures = table.table("procedures", |table| {
+        section(table, &[Role::Worker]);
+        ProceduresConfig::read(table)
+    });
+    let auth = table.table("auth", |table| {
+        section(table, &[Role::Gateway]);
+        AuthConfig::read(table)
+    });
+    let admin = table.table("admin", |table| AdminConfig::read(table, role));
+    let log = table.table("log", LogConfig::read);
+    let lifecycle = table.table("lifecycle", LifecycleConfig::read);
+    Some(Config {
+        role,
+        directory: sources.directory().to_owned(),
+        catalogue,
+        messaging: messaging?,
+        gateway,
+        worker,
+        procedures,
+        auth,
+        admin,
+        log,
+        lifecycle,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,10 +1,32 @@
 //! `[admin]`: the listener for `/metrics`, `/healthz`, `/readyz` and `/status`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::limits;
+use super::settings::Table;
+use crate::cli::Role;
 
 /// The admin listener.
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
     /// Where it listens: 127.0.0.1:9464 for a gateway, 127.0.0.1:9465 for a worker, so that both fit on one host.
     pub listen: SocketAddr,
+}
+
+impl AdminConfig {
+    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
+        let port = if role == Some(Role::Worker) {
+            limits::ADMIN_PORT_WORKER
+        } else {
+            limits::ADMIN_PORT_GATEWAY
+        };
+        let listen = table.get_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        if !listen.ip().is_loopback() {
+            table.warn(
+                "listen",
+                "metrics and status are open to the network, without TLS or password",
+            );
+        }
+        Self { listen }
+    }
 }

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::DateTime;
+
+use super::limits;
+use super::settings::Table;
+
 /// How callers prove who they are.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
@@ -50,4 +55,56 @@ pub struct CertificateConfig {
     pub principal: String,
     /// Its scopes.
     pub scopes: Vec<String>,
+}
+
+impl AuthConfig {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            jwt: table.optional_table("jwt", JwtConfig::read),
+            api_keys: table.named_tables("api_keys", |_, key| ApiKeyConfig::read(key)),
+            certificates: table.named_tables("certificates", |_, each| CertificateConfig {
+                principal: each.need("principal"),
+                scopes: each.get_or("scopes", Vec::new()),
+            }),
+        }
+    }
+}
+
+impl JwtConfig {
+    fn read(table: &mut Table<'_>) -> Self {
+        table.require("keys", "a JWKS file or a PEM public key");
+        Self {
+            keys: table.file("keys").unwrap_or_default(),
+            issuer: table.need("issuer"),
+            audience: table.need("audience"),
+            leeway: table.limited("leeway", limits::JWT_LEEWAY),
+            principal_claim: table.get_or("principal_claim", "sub".to_owned()),
+        }
+    }
+}
+
+impl ApiKeyConfig {
+    fn read(table: &mut Table<'_>) -> Self {
+        let sha256 = table.hidden_list("sha256");
+        let is_hash =
+            |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if sha256.is_empty() || !sha256.iter().all(is_hash) {
+            let expected =
+                "expected the SHA-256 of each key, 64 hexadecimal digits, and at least one";
+            table.mistake("sha256", expected.to_owned());
+        }
+        Self {
+            sha256: sha256.iter().map(|hash| hash.to_ascii_lowercase()).collect(),
+            scopes: table.get_or("scopes", Vec::new()),
+            expires_at: table.get::<String>("expires_at").and_then(|text| {
+                let date = DateTime::parse_from_rfc3339(&text);
+                if date.is_err() {
+                    let expected = "expected a date and time, e.g. \"2030-01-31T00:00:00Z\"";
+                    table.mistake("expires_at", expected.to_owned());
+                }
+                date.ok().map(|date| date.timestamp())
+            }),
+            claims: table.named_texts("claims"),
+        }
+    }
 }

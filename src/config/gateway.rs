@@ -1,9 +1,12 @@
 //! `[gateway]`: the public side.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::limits;
+use super::settings::Table;
 use super::tls::ServerTlsConfig;
+use crate::cli::Role;
 
 /// The public side.
 #[derive(Clone, Debug)]
@@ -66,4 +69,67 @@ pub struct SessionConfig {
     pub retry_floor: u32,
     /// Largest answer in bytes that is put together from parts.
     pub answer_bytes_max: usize,
+}
+
+impl GatewayConfig {
+    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
+        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, limits::GATEWAY_PORT));
+        Self {
+            listen: table.get_or("listen", everywhere),
+            tls: read_tls(table, role),
+            hosts: table.get_or("hosts", Vec::new()),
+            http: table.table("http", HttpLimits::read),
+            session: table.table("session", SessionConfig::read),
+            documentation: table.get_or("documentation", true),
+        }
+    }
+}
+
+/// TLS is what holds: plain text has to be asked for in so many words, and never beside TLS.
+fn read_tls(table: &mut Table<'_>, role: Option<Role>) -> Option<ServerTlsConfig> {
+    let plain = table.get_or("insecure_plain_text", false);
+    if plain && table.has("tls") {
+        let expected = "is true and [gateway.tls] is set: expected one of the two";
+        table.mistake("insecure_plain_text", expected.to_owned());
+    } else if plain {
+        table.warn("insecure_plain_text", "clients are served without TLS");
+    } else if role == Some(Role::Gateway) {
+        // Read even when absent: it then says which keys are missing.
+        return Some(table.table("tls", ServerTlsConfig::read));
+    }
+    table.optional_table("tls", ServerTlsConfig::read).filter(|_| !plain)
+}
+
+impl HttpLimits {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            connections_max: table.limited("connections_max", limits::CONNECTIONS_MAX),
+            connections_per_client_max: table
+                .limited("connections_per_client_max", limits::CONNECTIONS_PER_CLIENT_MAX),
+            requests_in_flight_max: table
+                .limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+            header_bytes_max: table.bytes("header_bytes_max", limits::HEADER_BYTES_MAX),
+            headers_max: table.limited("headers_max", limits::HEADERS_MAX),
+            uri_bytes_max: table.bytes("uri_bytes_max", limits::URI_BYTES_MAX),
+            header_timeout: table.limited("header_timeout", limits::HEADER_TIMEOUT),
+            body_idle_timeout: table.limited("body_idle_timeout", limits::BODY_IDLE_TIMEOUT),
+            body_timeout: table.limited("body_timeout", limits::BODY_TIMEOUT),
+            streams_max: table.limited("streams_max", limits::STREAMS_MAX),
+        }
+    }
+}
+
+impl SessionConfig {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            accept_timeout: table.limited("accept_timeout", limits::ACCEPT_TIMEOUT),
+            progress_interval: table.limited("progress_interval", limits::PROGRESS_INTERVAL),
+            probe_delay_min: table.limited("probe_delay_min", limits::PROBE_DELAY_MIN),
+            probe_delay_max: table.limited("probe_delay_max", limits::PROBE_DELAY_MAX),
+            waiting_max: table.limited("waiting_max", limits::WAITING_MAX),
+            retry_percent: table.limited("retry_percent", limits::RETRY_PERCENT),
+            retry_floor: table.limited("retry_floor", limits::RETRY_FLOOR),
+            answer_bytes_max: table.bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
+        }
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::limits;
+use super::settings::Table;
+
 /// How long the phases may take.
 #[derive(Clone, Debug)]
 pub struct LifecycleConfig {
@@ -9,4 +12,13 @@ pub struct LifecycleConfig {
     pub drain_delay: Duration,
     /// Longest wait for what still runs.
     pub drain_timeout: Duration,
+}
+
+impl LifecycleConfig {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            drain_delay: table.limited("drain_delay", limits::DRAIN_DELAY),
+            drain_timeout: table.limited("drain_timeout", limits::DRAIN_TIMEOUT),
+        }
+    }
 }

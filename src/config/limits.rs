@@ -1,1 +1,178 @@
-//! Every limit: its name, its default, its ceiling, and how they relate.
+//! Every limit: its name, its default, its floor and ceiling, and how they relate.
+
+use std::time::Duration;
+
+/// A value's default and the bounds that no configuration may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit<T> {
+    /// What holds when nothing is configured.
+    pub default: T,
+    /// The least that makes sense.
+    pub floor: T,
+    /// The most that was thought through.
+    pub ceiling: T,
+}
+
+impl<T> Limit<T> {
+    /// The same limit in another unit.
+    pub(super) fn map<U>(self, unit: impl Fn(T) -> U) -> Limit<U> {
+        Limit { default: unit(self.default), floor: unit(self.floor), ceiling: unit(self.ceiling) }
+    }
+}
+
+macro_rules! numbers {
+    ($($make:ident: $number:ty),+) => {$(
+        const fn $make(default: $number, floor: $number, ceiling: $number) -> Limit<$number> {
+            assert!(floor <= default && default <= ceiling, "a default lies within its bounds");
+            Limit { default, floor, ceiling }
+        }
+    )+};
+}
+numbers!(size: usize, count: u32, long: u64, port: u16);
+
+const fn time(default: Duration, floor: Duration, ceiling: Duration) -> Limit<Duration> {
+    let ordered =
+        floor.as_nanos() <= default.as_nanos() && default.as_nanos() <= ceiling.as_nanos();
+    assert!(ordered, "a default lies within its bounds");
+    Limit { default, floor, ceiling }
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// A configuration file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// A file with a secret in it.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// `gateway.listen`, on every address.
+pub const GATEWAY_PORT: u16 = 8_443;
+/// `admin.listen` of a gateway.
+pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
+/// `admin.listen` of a worker: another one, so that both roles fit on one host.
+pub const ADMIN_PORT_WORKER: u16 = 9_465;
+
+/// `gateway.tls.handshake_timeout`.
+pub const HANDSHAKE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(60));
+/// `gateway.http.connections_max`.
+pub const CONNECTIONS_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
+/// `gateway.http.connections_per_client_max`.
+pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
+/// `gateway.http.requests_in_flight_max`.
+pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
+/// `gateway.http.header_bytes_max`. hyper's read buffer has at least 8 KiB.
+pub const HEADER_BYTES_MAX: Limit<usize> = size(16 * KIB, 8 * KIB, MIB);
+/// `gateway.http.headers_max`.
+pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
+/// `gateway.http.uri_bytes_max`.
+pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
+/// `gateway.http.header_timeout`.
+pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
+/// `gateway.http.body_idle_timeout`.
+pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
+/// `gateway.http.body_timeout`.
+pub const BODY_TIMEOUT: Limit<Duration> = time(s(30), ms(100), s(3_600));
+/// `gateway.http.streams_max`.
+pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
+
+/// `gateway.session.accept_timeout`.
+pub const ACCEPT_TIMEOUT: Limit<Duration> = time(s(1), ms(50), s(60));
+/// `gateway.session.progress_interval` and `worker.progress_interval`.
+pub const PROGRESS_INTERVAL: Limit<Duration> = time(s(1), ms(50), s(60));
+/// `gateway.session.probe_delay_min`.
+pub const PROBE_DELAY_MIN: Limit<Duration> = time(ms(50), ms(1), s(10));
+/// `gateway.session.probe_delay_max`.
+pub const PROBE_DELAY_MAX: Limit<Duration> = time(s(1), ms(1), s(60));
+/// `gateway.session.waiting_max`.
+pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
+/// `gateway.session.retry_percent`.
+pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
+/// `gateway.session.retry_floor`.
+pub const RETRY_FLOOR: Limit<u32> = count(10, 0, 10_000);
+/// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
+pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
+/// So many progress intervals without progress mean that the worker is lost.
+pub const PROGRESS_MISSED_MAX: u32 = 3;
+
+/// `messaging.nats.connect_timeout`.
+pub const NATS_CONNECT_TIMEOUT: Limit<Duration> = time(s(2), ms(100), s(60));
+/// `messaging.nats.ping_interval`.
+pub const NATS_PING_INTERVAL: Limit<Duration> = time(s(5), ms(100), s(120));
+/// `messaging.nats.reconnect_delay_max`.
+pub const NATS_RECONNECT_DELAY_MAX: Limit<Duration> = time(s(4), ms(10), s(60));
+/// `messaging.nats.subscription_messages_max`.
+pub const NATS_SUBSCRIPTION_MESSAGES_MAX: Limit<usize> = size(65_536, 64, 1 << 22);
+/// `messaging.nats.commands_max`.
+pub const NATS_COMMANDS_MAX: Limit<usize> = size(4_096, 16, 1 << 20);
+/// `messaging.nats.operation_timeout`.
+pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
+
+/// `worker.progress_first`.
+pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
+/// `worker.claim_timeout`.
+pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
+/// `worker.offer_timeout`.
+pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
+/// `worker.refused_max`.
+pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
+/// `worker.leave_messages`. 200 lost none in trials at thousands of messages a second.
+pub const LEAVE_MESSAGES: Limit<u64> = long(200, 1, 1 << 20);
+/// `worker.leave_idle`.
+pub const LEAVE_IDLE: Limit<Duration> = time(ms(500), ms(50), s(30));
+/// `worker.queues.<queue>.concurrency`.
+pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
+
+/// `procedures.databases.<name>.sqlite.connections_max`.
+pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
+/// `procedures.databases.<name>.mssql.port`.
+pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
+/// `procedures.databases.<name>.mssql.connections_max`.
+pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(64, 1, 10_000);
+/// `procedures.databases.<name>.mssql.connect_timeout`.
+pub const MSSQL_CONNECT_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
+/// `procedures.databases.<name>.mssql.cancel_timeout`.
+pub const MSSQL_CANCEL_TIMEOUT: Limit<Duration> = time(s(2), ms(100), s(60));
+/// `procedures.databases.<name>.mssql.connection_age_max`.
+pub const MSSQL_CONNECTION_AGE_MAX: Limit<Duration> = time(s(3_600), s(10), s(7 * 86_400));
+/// `procedures.databases.<name>.mssql.deadlock_retries`.
+pub const MSSQL_DEADLOCK_RETRIES: Limit<u32> = count(2, 0, 10);
+
+/// `catalogue.timeout_default`; the ceiling also holds for an endpoint's `timeout` and `session`.
+pub const TIMEOUT_DEFAULT: Limit<Duration> = time(s(10), ms(50), s(3_600));
+/// `catalogue.attempts_default`.
+pub const ATTEMPTS_DEFAULT: Limit<u32> = count(3, 1, 20);
+/// `catalogue.body_bytes_max_default`. NATS servers take 1 MiB unless told otherwise, and 64 MiB at most.
+pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
+
+/// `auth.jwt.leeway`.
+pub const JWT_LEEWAY: Limit<Duration> = time(s(30), s(0), s(300));
+
+/// `lifecycle.drain_delay`.
+pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
+/// `lifecycle.drain_timeout`.
+pub const DRAIN_TIMEOUT: Limit<Duration> = time(s(30), s(0), s(3_600));
+/// `TimeoutStopSec` of the unit that is shipped: a drain that may last longer needs a drop-in.
+pub const UNIT_STOP_TIMEOUT: Duration = s(90);
+
+// How they relate by default; `relations.rs` checks the same between configured values.
+const _: () = {
+    let lost_after = PROGRESS_INTERVAL.default.as_millis() * PROGRESS_MISSED_MAX as u128;
+    assert!(lost_after < TIMEOUT_DEFAULT.default.as_millis(), "a lost worker is noticed in time");
+    assert!(PROGRESS_FIRST.default.as_millis() < ACCEPT_TIMEOUT.default.as_millis());
+    assert!(ACCEPT_TIMEOUT.default.as_millis() < TIMEOUT_DEFAULT.default.as_millis());
+    assert!(TIMEOUT_DEFAULT.default.as_millis() <= DRAIN_TIMEOUT.default.as_millis());
+    let drain = DRAIN_DELAY.default.as_millis() + DRAIN_TIMEOUT.default.as_millis();
+    assert!(drain < UNIT_STOP_TIMEOUT.as_millis(), "systemd waits for the drain");
+    assert!(PROBE_DELAY_MIN.default.as_millis() <= PROBE_DELAY_MAX.default.as_millis());
+    assert!(URI_BYTES_MAX.default < HEADER_BYTES_MAX.default);
+    assert!(CONNECTIONS_PER_CLIENT_MAX.default <= CONNECTIONS_MAX.default);
+    assert!(BODY_IDLE_TIMEOUT.default.as_millis() <= BODY_TIMEOUT.default.as_millis());
+};

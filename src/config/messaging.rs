@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use super::limits;
+use super::settings::Table;
 use super::tls::ClientTlsConfig;
+use crate::cli::Role;
 use crate::messaging::Subject;
 
 /// The message bus.
@@ -70,4 +73,104 @@ pub enum NatsCredentials {
     Nkey(Secret),
     /// A `.creds` file: re-read at every reconnect.
     CredentialsFile(PathBuf),
+}
+
+impl MessagingConfig {
+    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Option<Self> {
+        let prefix = read_subject(table, "prefix", "fjord");
+        table.choice("transport", &[("nats", ())], "nats");
+        let nats = table.table("nats", |nats| NatsConfig::read(nats, role));
+        Some(Self { prefix: prefix?, transport: TransportConfig::Nats(nats?) })
+    }
+}
+
+/// A subject. After a mistake the rest is read on with the default, which is a good one.
+fn read_subject(table: &mut Table<'_>, name: &str, default: &str) -> Option<Subject> {
+    let subject = Subject::new(&table.get_or(name, default.to_owned()));
+    if subject.is_err() {
+        let expected = "expected NATS subject tokens joined by dots, without wildcards";
+        table.mistake(name, expected.to_owned());
+    }
+    subject.or_else(|_| Subject::new(default)).ok()
+}
+
+impl NatsConfig {
+    fn read(table: &mut Table<'_>, role: Option<Role>) -> Option<Self> {
+        let servers = read_servers(table, role);
+        let inbox_prefix = read_subject(table, "inbox_prefix", "_INBOX");
+        Some(Self {
+            tls: read_tls(table, &servers),
+            servers,
+            discover: table.get_or("discover", false),
+            tls_first: table.get_or("tls_first", false),
+            credentials: NatsCredentials::read(table),
+            connect_timeout: table.limited("connect_timeout", limits::NATS_CONNECT_TIMEOUT),
+            ping_interval: table.limited("ping_interval", limits::NATS_PING_INTERVAL),
+            reconnect_delay_max: table
+                .limited("reconnect_delay_max", limits::NATS_RECONNECT_DELAY_MAX),
+            subscription_messages_max: table
+                .limited("subscription_messages_max", limits::NATS_SUBSCRIPTION_MESSAGES_MAX),
+            commands_max: table.limited("commands_max", limits::NATS_COMMANDS_MAX),
+            operation_timeout: table.limited("operation_timeout", limits::NATS_OPERATION_TIMEOUT),
+            inbox_prefix: inbox_prefix?,
+        })
+    }
+}
+
+fn read_servers(table: &mut Table<'_>, role: Option<Role>) -> Vec<String> {
+    if role.is_some() {
+        table.require("servers", "every NATS server, e.g. [\"tls://nats-1.example:4222\"]");
+    }
+    // Hidden while a user and a password may stand in it.
+    let servers = table.list_without("servers", '@').unwrap_or_default();
+    let good = |server: &String| {
+        let rest = server.strip_prefix("tls://").or_else(|| server.strip_prefix("nats://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', ' ']))
+    };
+    if !servers.iter().all(good) || (servers.is_empty() && table.has("servers")) {
+        let expected = "expected tls://host:port or nats://host:port of at least one server; \
+                        user and password have keys of their own";
+        table.mistake("servers", expected.to_owned());
+    }
+    servers
+}
+
+/// TLS with the system's authorities is what holds when nothing is said.
+fn read_tls(table: &mut Table<'_>, servers: &[String]) -> Option<ClientTlsConfig> {
+    let plain = table.get_or("insecure_plain_text", false);
+    let tls_server = servers.iter().any(|server| server.starts_with("tls://"));
+    if plain && (table.has("tls") || tls_server) {
+        let expected =
+            "is true beside [messaging.nats.tls] or a tls:// server: expected one of the two";
+        table.mistake("insecure_plain_text", expected.to_owned());
+    } else if plain {
+        table.warn("insecure_plain_text", "NATS is spoken without TLS");
+    }
+    let tls = table.table("tls", ClientTlsConfig::read);
+    (!plain).then_some(tls)
+}
+
+impl NatsCredentials {
+    fn read(table: &mut Table<'_>) -> Self {
+        let user: Option<String> = table.get("user");
+        let (password, token) = (table.secret("password"), table.secret("token"));
+        let (nkey, file) = (table.secret("nkey"), table.secret_file("credentials_file"));
+        let ways = [user.is_some(), token.is_some(), nkey.is_some(), file.is_some()];
+        if ways.iter().filter(|given| **given).count() > 1 {
+            let expected = "more than one way to prove who we are: expected user and password, \
+                            or token, or nkey, or credentials_file";
+            table.mistake("", expected.to_owned());
+        }
+        if user.is_some() != password.is_some() {
+            let missing = if user.is_some() { "password" } else { "user" };
+            table.mistake(missing, "user and password go together: expected both".to_owned());
+        }
+        match (user, password, token, nkey, file) {
+            (Some(user), Some(password), ..) => Self::User { user, password },
+            (_, _, Some(token), ..) => Self::Token(token),
+            (_, _, _, Some(seed), _) => Self::Nkey(seed),
+            (.., Some(path)) => Self::CredentialsFile(path),
+            _ => Self::None,
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use super::limits;
+use super::settings::Table;
 use super::tls::ClientTlsConfig;
 
 /// The databases by name; `default` is the one that queues use unless they name another.
@@ -74,4 +76,107 @@ pub enum MssqlEncryption {
     Required(ClientTlsConfig),
     /// TLS with any certificate: `insecure_trust_any = true`.
     TrustAny,
+}
+
+impl ProceduresConfig {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        let databases =
+            table.named_tables("databases", |_, database| DatabaseConfig::read(database));
+        let checked = databases.into_iter().filter_map(|(name, database)| Some((name, database?)));
+        Self { databases: checked.collect() }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Backend {
+    Mssql,
+    Sqlite,
+}
+
+impl DatabaseConfig {
+    /// Reads the table of the chosen backend. The other one's, left over from a lower layer, is only looked through.
+    fn read(table: &mut Table<'_>) -> Option<Self> {
+        table.require("backend", "\"mssql\" or \"sqlite\"");
+        let words = [("mssql", Backend::Mssql), ("sqlite", Backend::Sqlite)];
+        let backend =
+            if table.has("backend") { table.choice("backend", &words, "mssql") } else { None };
+        match backend {
+            Some(Backend::Sqlite) => {
+                table.optional_table("mssql", |other| MssqlConfig::read(other.ignore_files()));
+                Some(Self::Sqlite(table.table("sqlite", SqliteConfig::read)))
+            }
+            Some(Backend::Mssql) => {
+                table.optional_table("sqlite", |other| SqliteConfig::read(other.ignore_files()));
+                Some(Self::Mssql(table.table("mssql", MssqlConfig::read)))
+            }
+            None => {
+                table.optional_table("mssql", |other| MssqlConfig::read(other.ignore_files()));
+                table.optional_table("sqlite", |other| SqliteConfig::read(other.ignore_files()));
+                None
+            }
+        }
+    }
+
+    /// Connections at once.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.connections_max,
+            Self::Mssql(mssql) => mssql.connections_max,
+        }
+    }
+}
+
+impl SqliteConfig {
+    fn read(table: &mut Table<'_>) -> Self {
+        table.require("file", "the database file");
+        table.require("procedures", "the directory of <schema>.<name>.sql files");
+        Self {
+            file: table.path_to("file").unwrap_or_default(),
+            schema: table.file("schema"),
+            procedures: table.path_to("procedures").unwrap_or_default(),
+            connections_max: table.limited("connections_max", limits::SQLITE_CONNECTIONS_MAX),
+        }
+    }
+}
+
+impl MssqlConfig {
+    fn read(table: &mut Table<'_>) -> Self {
+        if !table.has_secret("password") {
+            table.mistake(
+                "password_file",
+                "is missing: expected a file with the password".to_owned(),
+            );
+        }
+        Self {
+            host: table.need("host"),
+            port: table.limited("port", limits::MSSQL_PORT),
+            database: table.need("database"),
+            user: table.need("user"),
+            password: table.secret("password").unwrap_or_else(|| Secret::new(String::new())),
+            encryption: MssqlEncryption::read(table),
+            certificate_name: table.get("certificate_name"),
+            read_only: table.get_or("read_only", false),
+            connections_max: table.limited("connections_max", limits::MSSQL_CONNECTIONS_MAX),
+            connect_timeout: table.limited("connect_timeout", limits::MSSQL_CONNECT_TIMEOUT),
+            cancel_timeout: table.limited("cancel_timeout", limits::MSSQL_CANCEL_TIMEOUT),
+            connection_age_max: table
+                .limited("connection_age_max", limits::MSSQL_CONNECTION_AGE_MAX),
+            deadlock_retries: table.limited("deadlock_retries", limits::MSSQL_DEADLOCK_RETRIES),
+        }
+    }
+}
+
+impl MssqlEncryption {
+    fn read(table: &mut Table<'_>) -> Self {
+        let trust_any = table.get_or("insecure_trust_any", false);
+        if trust_any && table.has("tls") {
+            let expected = "is true and a tls table is set: expected one of the two";
+            table.mistake("insecure_trust_any", expected.to_owned());
+        } else if trust_any {
+            table.warn("insecure_trust_any", "any certificate of the SQL Server is believed");
+        }
+        let tls = table.table("tls", ClientTlsConfig::read);
+        if trust_any { Self::TrustAny } else { Self::Required(tls) }
+    }
 }

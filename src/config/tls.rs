@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::limits;
+use super::settings::Table;
+
 /// TLS of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsConfig {
@@ -49,4 +52,67 @@ pub struct ClientTlsConfig {
     pub ca: Option<PathBuf>,
     /// Our own certificate, where the server asks for one.
     pub identity: Option<CertificateFiles>,
+}
+
+impl ServerTlsConfig {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        let mut certificates = table.list_of_tables("certificates", CertificateFiles::read);
+        if table.has("certificate") || table.has("key") || certificates.is_empty() {
+            certificates.insert(0, CertificateFiles::read(table));
+        } else {
+            // Asked for all the same, so that they are known.
+            CertificateFiles::read_optional(table);
+        }
+        Self {
+            certificates,
+            client_certificates: ClientCertificates::read(table),
+            tls12: table.get_or("tls12", true),
+            handshake_timeout: table.limited("handshake_timeout", limits::HANDSHAKE_TIMEOUT),
+        }
+    }
+}
+
+impl CertificateFiles {
+    fn read(table: &mut Table<'_>) -> Self {
+        table.require("certificate", "a PEM file with the certificate chain");
+        table.require("key", "a PEM file with the private key");
+        Self {
+            certificate: table.file("certificate").unwrap_or_default(),
+            key: table.secret_file("key").unwrap_or_default(),
+        }
+    }
+
+    /// Both or neither.
+    fn read_optional(table: &mut Table<'_>) -> Option<Self> {
+        if table.has("certificate") || table.has("key") {
+            return Some(Self::read(table));
+        }
+        let (certificate, key) = (table.file("certificate"), table.secret_file("key"));
+        Some(Self { certificate: certificate?, key: key? })
+    }
+}
+
+impl ClientCertificates {
+    fn read(table: &mut Table<'_>) -> Self {
+        let words = [("off", 0), ("optional", 1), ("required", 2)];
+        let choice = table.choice("client_certificates", &words, "off").unwrap_or_default();
+        let ca = table.file("client_ca");
+        if choice == 0 {
+            if ca.is_some() {
+                let expected =
+                    "expected client_certificates = \"optional\" or \"required\" beside it";
+                table.mistake("client_ca", expected.to_owned());
+            }
+            return Self::Off;
+        }
+        table.require("client_ca", "a PEM file with the authorities of client certificates");
+        let ca = ca.unwrap_or_default();
+        if choice == 1 { Self::Optional { ca } } else { Self::Required { ca } }
+    }
+}
+
+impl ClientTlsConfig {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        Self { ca: table.file("ca"), identity: CertificateFiles::read_optional(table) }
+    }
 }

@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::limits;
+use super::settings::Table;
+use crate::catalogue::QueueName;
+use crate::catalogue::names::NAME_BYTES_MAX;
+use crate::cli::Role;
+
 /// What this worker serves and how.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -33,4 +39,122 @@ pub struct QueueConfig {
     pub concurrency: usize,
     /// The named database its procedures run on; the default one when absent.
     pub database: Option<String>,
+}
+
+impl WorkerConfig {
+    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
+        let queues = table.named_tables("queues", |pattern, queue| {
+            if !is_pattern(pattern) {
+                let expected =
+                    "expected a queue's name: letters, digits, '-', '_', and '*' for any of them";
+                queue.mistake("", expected.to_owned());
+            }
+            QueueConfig {
+                concurrency: queue.limited("concurrency", limits::CONCURRENCY),
+                database: queue.get("database"),
+            }
+        });
+        if role == Some(Role::Worker) && queues.is_empty() {
+            let expected =
+                "is missing: expected at least one queue, e.g. \"*\" = { concurrency = 16 }";
+            table.mistake("queues", expected.to_owned());
+        }
+        Self {
+            queues,
+            progress_first: table.limited("progress_first", limits::PROGRESS_FIRST),
+            progress_interval: table.limited("progress_interval", limits::PROGRESS_INTERVAL),
+            claim_timeout: table.limited("claim_timeout", limits::CLAIM_TIMEOUT),
+            offer_timeout: table.limited("offer_timeout", limits::OFFER_TIMEOUT),
+            refused_max: table.limited("refused_max", limits::REFUSED_MAX),
+            leave_messages: table.limited("leave_messages", limits::LEAVE_MESSAGES),
+            leave_idle: table.limited("leave_idle", limits::LEAVE_IDLE),
+            answer_bytes_max: table.bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
+        }
+    }
+
+    /// What holds for a queue: its own name before every pattern, a pattern with more letters before one with fewer.
+    /// `None`: this worker does not serve it.
+    #[must_use]
+    pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
+        let name = queue.as_str();
+        self.queues.get(name).or_else(|| {
+            let fitting = self.queues.iter().filter(|(pattern, _)| fits(pattern, name));
+            let letters = |pattern: &str| pattern.bytes().filter(|byte| *byte != b'*').count();
+            fitting.max_by_key(|(pattern, _)| letters(pattern)).map(|(_, config)| config)
+        })
+    }
+}
+
+fn is_pattern(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*');
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(good)
+}
+
+/// Whether a name fits a pattern in which `*` stands for any letters, also none.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(mut name) = name.strip_prefix(start) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        // The first place that fits leaves the most for the parts behind it.
+        let Some((_, after)) = name.split_once(part) else {
+            return false;
+        };
+        name = after;
+    }
+    name.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::load_toml;
+
+    #[test]
+    fn a_star_stands_for_any_letters() {
+        for (pattern, name, expected) in [
+            ("*", "horse-get", true),
+            ("horse-*", "horse-get", true),
+            ("horse-*", "horse-", true),
+            ("horse-*", "horse", false),
+            ("*-get", "horse-get", true),
+            ("*-get", "horse-get-all", false),
+            ("h*-*t", "horse-get", true),
+            ("a*a", "a", false),
+            ("*a*b*", "xaxbx", true),
+            ("*a*b*", "xbxax", false),
+            ("horse-get", "horse-get", true),
+            ("horse-get", "horse-gets", false),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_longest_match_wins_and_the_own_name_before_all() {
+        let config = load_toml(
+            r#"
+            [worker.queues]
+            "*" = { concurrency = 1 }
+            "horse-*" = { concurrency = 2 }
+            "horse-search*" = { concurrency = 3 }
+            "*-transfer" = { concurrency = 4 }
+            horse-get = { concurrency = 5 }
+            "#,
+        );
+        let concurrency = |name| {
+            let queue = QueueName::new(name).unwrap();
+            config.worker.queue(&queue).map(|config| config.concurrency)
+        };
+        assert_eq!(concurrency("report"), Some(1));
+        assert_eq!(concurrency("horse-list"), Some(2));
+        assert_eq!(concurrency("horse-search-all"), Some(3));
+        assert_eq!(concurrency("horse-transfer"), Some(4));
+        assert_eq!(concurrency("horse-get"), Some(5));
+    }
 }

@@ -1,0 +1,161 @@
+//! What has to hold between values: each is fine alone, together they are not.
+
+use std::time::Duration;
+
+use super::duration::format_duration;
+use super::limits::{PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
+use super::settings::Findings;
+use super::{Config, Role};
+
+/// Checks every relation. Between what a gateway and a worker have, on different hosts perhaps, it only warns.
+pub(super) fn check(config: &Config, findings: &mut Findings) {
+    let directory = config.directory.display().to_string();
+    let mut relations = Relations { findings, directory: &directory };
+    check_gateway(config, &mut relations);
+    check_drain(config, &mut relations);
+    check_between_roles(config, &mut relations);
+    check_databases(config, &mut relations);
+}
+
+struct Relations<'a> {
+    findings: &'a mut Findings,
+    directory: &'a str,
+}
+
+impl Relations<'_> {
+    /// The first value must not be above the second.
+    fn at_most<T: PartialOrd + Shown + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
+        if low.1 > high.1 {
+            let (found, limit) = (low.1.shown(), high.1.shown());
+            let expected = format!("expected at most {} ({limit}), found {found}", high.0);
+            self.findings.mistake(low.0, self.directory, expected);
+        }
+    }
+
+    /// The first value has to be below the second.
+    fn below<T: PartialOrd + Shown + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
+        if low.1 >= high.1 {
+            let (found, limit) = (low.1.shown(), high.1.shown());
+            let expected = format!("expected less than {} ({limit}), found {found}", high.0);
+            self.findings.mistake(low.0, self.directory, expected);
+        }
+    }
+
+    fn warn(&mut self, key: &str, text: &str) {
+        self.findings.warn(key, self.directory, text);
+    }
+}
+
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for usize {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> String {
+        format_duration(*self)
+    }
+}
+
+fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
+    let http = &config.gateway.http;
+    relations.at_most(
+        ("gateway.http.connections_per_client_max", http.connections_per_client_max),
+        ("gateway.http.connections_max", http.connections_max),
+    );
+    relations.below(
+        ("gateway.http.uri_bytes_max", http.uri_bytes_max),
+        ("gateway.http.header_bytes_max", http.header_bytes_max),
+    );
+    relations.at_most(
+        ("gateway.http.body_idle_timeout", http.body_idle_timeout),
+        ("gateway.http.body_timeout", http.body_timeout),
+    );
+    let session = &config.gateway.session;
+    relations.at_most(
+        ("gateway.session.probe_delay_min", session.probe_delay_min),
+        ("gateway.session.probe_delay_max", session.probe_delay_max),
+    );
+    let attempt = ("catalogue.timeout_default", config.catalogue.timeout_default);
+    relations.below(("gateway.session.accept_timeout", session.accept_timeout), attempt);
+    let lost_after = session.progress_interval * PROGRESS_MISSED_MAX;
+    if lost_after >= attempt.1 {
+        let (found, limit) = (lost_after.shown(), attempt.1.shown());
+        let expected = format!(
+            "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: expected these to be less than \
+             {} ({limit}), found {found}",
+            attempt.0
+        );
+        relations.findings.mistake(
+            "gateway.session.progress_interval",
+            relations.directory,
+            expected,
+        );
+    }
+}
+
+fn check_drain(config: &Config, relations: &mut Relations<'_>) {
+    let lifecycle = &config.lifecycle;
+    relations.at_most(
+        ("catalogue.timeout_default", config.catalogue.timeout_default),
+        ("lifecycle.drain_timeout", lifecycle.drain_timeout),
+    );
+    if lifecycle.drain_delay + lifecycle.drain_timeout >= UNIT_STOP_TIMEOUT {
+        let limit = UNIT_STOP_TIMEOUT.shown();
+        let text = format!(
+            "the drain may last longer than the {limit} that systemd waits: raise the unit's TimeoutStopSec above \
+             drain_delay + drain_timeout"
+        );
+        relations.warn("lifecycle.drain_timeout", &text);
+    }
+}
+
+fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
+    let (session, worker) = (&config.gateway.session, &config.worker);
+    if worker.progress_first >= session.accept_timeout {
+        let text = "gateways send a request again after gateway.session.accept_timeout: \
+                    the first progress should come before";
+        relations.warn("worker.progress_first", text);
+    }
+    if worker.progress_interval > session.progress_interval {
+        let text =
+            "gateways expect progress every gateway.session.progress_interval, which is shorter";
+        relations.warn("worker.progress_interval", text);
+    }
+    if worker.answer_bytes_max > session.answer_bytes_max {
+        let text = "gateways refuse answers above gateway.session.answer_bytes_max, which is less";
+        relations.warn("worker.answer_bytes_max", text);
+    }
+}
+
+fn check_databases(config: &Config, relations: &mut Relations<'_>) {
+    if config.role != Some(Role::Worker) {
+        return;
+    }
+    let databases = &config.procedures.databases;
+    for (pattern, queue) in &config.worker.queues {
+        let name = queue.database.as_deref().unwrap_or("default");
+        let quote = if pattern.contains('*') { "\"" } else { "" };
+        let key = |last: &str| format!("worker.queues.{quote}{pattern}{quote}.{last}");
+        match databases.get(name) {
+            Some(database) if queue.concurrency > database.connections_max() => {
+                let text = format!(
+                    "database {name} has {} connections: further calls wait for one",
+                    database.connections_max()
+                );
+                relations.warn(&key("concurrency"), &text);
+            }
+            None if queue.database.is_some() => {
+                let expected =
+                    format!("expected a database of [procedures.databases], found {name:?}");
+                relations.findings.mistake(&key("database"), relations.directory, expected);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Configurations from text, and what is wrong with them.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A configuration of one file, without a role.
+pub(crate) fn load_toml(text: &str) -> Config {
+    let directory = written(&[("fjord.toml", text)]);
+    Config::load(&sources(directory.path(), None)).unwrap().config
+}
+
+fn written(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+fn sources(directory: &Path, role: Option<Role>) -> Sources {
+    Sources { directory: Some(directory.to_owned()), role, ..Sources::default() }
+}
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// The mistakes of one file, without the directory's name.
+fn mistakes(role: Option<Role>, text: &str) -> Vec<String> {
+    let directory = written(&[("fjord.toml", text)]);
+    let place = format!("{}/", directory.path().display());
+    let mistakes = Config::load(&sources(directory.path(), role)).unwrap_err();
+    mistakes
+        .iter()
+        .map(|mistake| {
+            mistake.to_string().replace(&place, "").replace(place.trim_end_matches('/'), "DIR")
+        })
+        .collect()
+}
+
+#[test]
+fn an_empty_directory_is_a_good_configuration_without_a_role() {
+    let config = load_toml("");
+    assert_eq!(config.gateway.listen.to_string(), "0.0.0.0:8443");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
+    assert!(config.catalogue.directory.ends_with("endpoints"));
+    assert!(config.catalogue.auth_default.is_none());
+}
+
+#[test]
+fn a_gateway_starts_with_certificates_and_servers_alone() {
+    let directory = written(&[
+        ("gateway.toml", "gateway.tls = { certificate = \"a.pem\", key = \"a.key\" }"),
+        ("fjord.toml", "messaging.nats.servers = [\"tls://127.0.0.1:4222\"]"),
+        ("a.pem", ""),
+        ("a.key", ""),
+    ]);
+    let loaded = Config::load(&sources(directory.path(), Some(Role::Gateway))).unwrap();
+    let tls = loaded.config.gateway.tls.unwrap();
+    assert_eq!(tls.certificates[0].certificate, directory.path().join("a.pem"));
+    assert!(!loaded.warnings.is_empty(), "a key that every user may read is warned about");
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let found = mistakes(
+        Some(Role::Gateway),
+        r#"
+        listen = "0.0.0.0:443"
+        [gateway]
+        listn = "0.0.0.0:443"
+        listen = 443
+        [gateway.http]
+        connections_max = 0
+        header_timeout = "10"
+        uri_bytes_max = "16KiB"
+        [messaging]
+        prefix = "a b"
+        transport = "kafka"
+        [messaging.nats]
+        servers = ["tls://u:hunter2@nats:4222"]
+        user = "u"
+        [log]
+        format = "xml"
+        [catalogue]
+        auth_default = ["jwt", "public"]
+        [worker.queues."a.b"]
+        concurrency = -1
+        "#,
+    );
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    DIR: gateway.tls.certificate: is missing: expected a PEM file with the certificate chain
+    DIR: gateway.tls.key: is missing: expected a PEM file with the private key
+    DIR: messaging.nats.password: user and password go together: expected both
+    fjord.toml: catalogue.auth_default: expected "public" alone, or a list of jwt, api_key, client_certificate
+    fjord.toml: gateway.http.connections_max: expected 1 to 1000000, found 0
+    fjord.toml: gateway.http.header_timeout: expected a whole number with its unit, ms, s, m, h or d, e.g. "250ms" or "2s", found other text
+    fjord.toml: gateway.http.uri_bytes_max: expected less than gateway.http.header_bytes_max (16384), found 16384
+    fjord.toml: gateway.listen: expected an address and a port, e.g. "0.0.0.0:8443" or "[::]:8443", found a number
+    fjord.toml: gateway.listn: is not a key: did you mean gateway.listen?
+    fjord.toml: listen: is not a key: did you mean gateway.listen?
+    fjord.toml: log.format: expected one of auto, json, text
+    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port of at least one server; user and password have keys of their own
+    fjord.toml: messaging.prefix: expected NATS subject tokens joined by dots, without wildcards
+    fjord.toml: messaging.transport: expected one of nats
+    fjord.toml: worker.queues."a.b": expected a queue's name: letters, digits, '-', '_', and '*' for any of them
+    fjord.toml: worker.queues."a.b".concurrency: expected a whole number, found a number
+    "#);
+}
+
+#[test]
+fn a_worker_needs_queues_servers_and_what_its_database_needs() {
+    let text = r#"
+        [procedures.databases.default]
+        backend = "mssql"
+        mssql = { host = "db", insecure_trust_any = true, tls = { ca = "missing.pem" } }
+        [procedures.databases.other]
+        [worker.queues.a]
+        database = "third"
+        "#;
+    let found = mistakes(Some(Role::Worker), text);
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    DIR: messaging.nats.servers: is missing: expected every NATS server, e.g. ["tls://nats-1.example:4222"]
+    DIR: procedures.databases.default.mssql.database: is missing: expected text in quotes
+    DIR: procedures.databases.default.mssql.password_file: is missing: expected a file with the password
+    DIR: procedures.databases.default.mssql.user: is missing: expected text in quotes
+    DIR: procedures.databases.other.backend: is missing: expected "mssql" or "sqlite"
+    fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true and a tls table is set: expected one of the two
+    fjord.toml: procedures.databases.default.mssql.tls.ca: missing.pem: there is no such file
+    fjord.toml: worker.queues.a.database: expected a database of [procedures.databases], found "third"
+    "#);
+}
+
+#[test]
+fn a_higher_layer_wins_and_is_named() {
+    let directory = written(&[
+        (
+            "fjord.toml",
+            "[log]\nfilter = \"error\"\n[gateway]\nhosts = [\"a\"]\n[worker]\nrefused_max = 1",
+        ),
+        ("worker.json", r#"{"log": {"filter": "warn"}, "worker": {"leave_messages": 7}}"#),
+        ("conf.d/20-b.toml", "[log]\nfilter = \"debug\""),
+        (
+            "conf.d/10-a.json",
+            r#"{"log": {"filter": "trace"}, "gateway": {"documentation": false}}"#,
+        ),
+        ("conf.d/30.toml.rpmsave", "not read"),
+        ("gateway.toml", "not read"),
+    ]);
+    let mut sources = Sources {
+        environment: environment(&[
+            ("FJORD_GATEWAY__HOSTS", "b.example, c.example"),
+            ("FJORD_WORKER__QUEUES", r#"{"horse-*": {"concurrency": 64}}"#),
+            ("FJORD_HOME", "no double underscore: not configuration"),
+        ]),
+        sets: vec!["worker.queues.\"horse-*\".database=x".into(), "log.format=json".into()],
+        ..sources(directory.path(), None)
+    };
+    let load = |sources: &Sources| Config::load(sources);
+    sources.role = Some(Role::Worker);
+    sources.sets.push("messaging.nats.servers=tls://a:1,tls://b:2".into());
+    sources.sets.push("procedures.databases.x.backend=sqlite".into());
+    sources
+        .sets
+        .push("procedures.databases.x.sqlite={\"file\": \"f\", \"procedures\": \"p\"}".into());
+    let loaded = load(&sources).unwrap();
+    let shown = |key: &str| {
+        let entry = loaded.entries.iter().find(|entry| entry.key == key).unwrap();
+        let origin = match &entry.origin {
+            Origin::Default => "default",
+            Origin::Layer(name) => name.rsplit('/').next().unwrap(),
+        };
+        format!("{} {origin}", entry.value.as_deref().unwrap_or("unset"))
+    };
+    assert_eq!(shown("log.filter"), "\"debug\" 20-b.toml");
+    assert_eq!(shown("gateway.documentation"), "false 10-a.json");
+    assert_eq!(shown("worker.leave_messages"), "7 worker.json");
+    assert_eq!(shown("worker.refused_max"), "1 fjord.toml");
+    assert_eq!(shown("gateway.hosts"), "[\"b.example\", \"c.example\"] FJORD_GATEWAY__HOSTS");
+    assert_eq!(shown("worker.queues.\"horse-*\".concurrency"), "64 FJORD_WORKER__QUEUES");
+    assert_eq!(shown("worker.queues.\"horse-*\".database"), "\"x\" --set");
+    assert_eq!(shown("worker.claim_timeout"), "\"1s\" default");
+    assert_eq!(shown("messaging.nats.user"), "unset default");
+}
