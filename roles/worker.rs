@@ -10,3 +10,11 @@ pub mod queue;
 pub mod slots;
 
 pub use handler::{Ending, Job, QueueHandler};
+pub mod echo;
+pub mod ending;
+pub mod handler;
+pub mod handlers;
+pub mod outcome;
+
+pub use ending::Ending;
+pub use handler::{Job, QueueHandler};

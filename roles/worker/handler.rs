@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
-use crate::envelope::{Final, Request};
+use crate::envelope::Request;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
-use crate::problem::Problem;
+
+use super::Ending;
 
 /// What a worker does with a message of a queue.
 pub trait QueueHandler: Debug + Send + Sync {
@@ -22,17 +23,6 @@ pub trait QueueHandler: Debug + Send + Sync {
         deadline: Instant,
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Ending>;
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// An answer.
-    Final(Final),
-    /// A failure that the caller is told, with its word for metrics and logs.
-    Problem(Problem, &'static str),
-    /// It certainly did not run: it is refused, and may be sent elsewhere.
-    NotExecuted,
 }
 
 /// A request that holds a slot.

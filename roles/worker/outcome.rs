@@ -1,0 +1,202 @@
+//! What a procedure's outcome means to the client: the answer, or which problem.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
+use crate::envelope::Final;
+use crate::problem::{Problem, ProblemKind, Violation};
+use crate::procedures::{BackendError, BackendErrorKind, Outcome, ServerErrorClass, SinkError};
+
+use super::{Ending, Job};
+
+mod answer;
+mod json;
+#[cfg(test)]
+mod tests;
+
+pub use answer::Answer;
+
+/// The media type of every answer with a body.
+const JSON: &str = "application/json";
+/// User errors that name an HTTP status by themselves: 50404 is 404.
+const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
+/// What stands before the status in such a number.
+const SELF_MAPPED_BASE: u32 = 50_000;
+
+/// The ending of a call: the only place where a backend's errors and a RETURN status become HTTP (DESIGN §7).
+#[must_use]
+pub fn conclude(job: &Job, answer: Answer, result: Result<Outcome, BackendError>) -> Ending {
+    match result {
+        Ok(outcome) => succeeded(job, answer, &outcome),
+        Err(error) => failed(job, &error),
+    }
+}
+
+fn succeeded(job: &Job, answer: Answer, outcome: &Outcome) -> Ending {
+    let endpoint = &job.endpoint;
+    let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
+    if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
+        return refused(status, None, "sql_return");
+    }
+    let body = match answer.finish(&endpoint.outputs, outcome) {
+        Ok(Some(body)) => body,
+        Ok(None) => {
+            return Ending::Problem {
+                problem: Problem::new(ProblemKind::NoRow),
+                outcome: "no_row",
+            };
+        }
+        Err(error) => return failed(job, &error.into()),
+    };
+    if endpoint.result == ResultKind::None {
+        return Ending::Final(Final::whole(mapped.unwrap_or(204), "", Bytes::new(), "ok"));
+    }
+    Ending::Final(Final::whole(mapped.unwrap_or(200), JSON, body.into(), "ok"))
+}
+
+/// Statuses whose answers have no body (RFC 9110 §15).
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 205 | 304)
+}
+
+/// The procedure said no in its own words: a status that it or the catalogue chose.
+fn refused(status: u16, detail: Option<String>, outcome: &'static str) -> Ending {
+    let kind = match status {
+        ..400 => return Ending::Final(Final::whole(status, "", Bytes::new(), "ok")),
+        404 => ProblemKind::NoRow,
+        409 => ProblemKind::Conflict,
+        status => ProblemKind::Refused(status),
+    };
+    Ending::Problem { problem: Problem { detail, ..Problem::new(kind) }, outcome }
+}
+
+fn failed(job: &Job, error: &BackendError) -> Ending {
+    let problem = |kind, outcome| Ending::Problem { problem: Problem::new(kind), outcome };
+    let not_executed = |kind, outcome| Ending::NotExecuted { problem: Problem::new(kind), outcome };
+    match &error.kind {
+        BackendErrorKind::User { number, message } => user(job, error, *number, message),
+        BackendErrorKind::Server { number, class } => server(job, error, *number, *class),
+        BackendErrorKind::Argument { argument, expected } => {
+            log(job, error, Level::Debug);
+            let problem = Problem::invalid(vec![violation(&job.endpoint, argument, expected)]);
+            Ending::Problem { problem, outcome: "bad_argument" }
+        }
+        BackendErrorKind::Mismatch { .. } => {
+            log(job, error, Level::Error);
+            problem(ProblemKind::Internal, "sql_mismatch")
+        }
+        BackendErrorKind::Undecodable(_) => unusable(job, error, "undecodable"),
+        BackendErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, "too_large"),
+        BackendErrorKind::Sink(SinkError::Shape) => unusable(job, error, "bad_shape"),
+        BackendErrorKind::TimedOut => {
+            log(job, error, Level::Debug);
+            problem(ProblemKind::AttemptTimedOut, "timed_out")
+        }
+        BackendErrorKind::Cancelled => {
+            log(job, error, Level::Debug);
+            problem(ProblemKind::Cancelled, "cancelled")
+        }
+        BackendErrorKind::PoolTimedOut => {
+            log(job, error, Level::Debug);
+            not_executed(ProblemKind::Busy, "pool_timed_out")
+        }
+        BackendErrorKind::Unavailable => {
+            log(job, error, Level::Warn);
+            not_executed(ProblemKind::BackendDown, "unavailable")
+        }
+        BackendErrorKind::Lost => unusable(job, error, "lost"),
+    }
+}
+
+/// An error that the procedure raised: its message is for the caller only when a status is known for it.
+fn user(job: &Job, error: &BackendError, number: u32, message: &str) -> Ending {
+    let by_itself =
+        || SELF_MAPPED.contains(&number).then(|| u16::try_from(number - SELF_MAPPED_BASE).ok())?;
+    let status = job.endpoint.status.errors.get(&number).copied().or_else(by_itself);
+    if let Some(status) = status {
+        return refused(status, Some(message.to_owned()), "sql_user");
+    }
+    log(job, error, Level::Error);
+    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: "sql_user" }
+}
+
+/// An error of the database itself: its message never leaves.
+fn server(job: &Job, error: &BackendError, number: u32, class: ServerErrorClass) -> Ending {
+    let (level, kind, outcome) = match class {
+        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict, "sql_conflict"),
+        ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400), "sql_bad_value"),
+        ServerErrorClass::Mismatch => (Level::Error, ProblemKind::Internal, "sql_mismatch"),
+        ServerErrorClass::Permission => (Level::Error, ProblemKind::Internal, "sql_permission"),
+        ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal, "sql_deadlock"),
+        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal, "sql_error"),
+    };
+    if let Some(status) = job.endpoint.status.errors.get(&number) {
+        log(job, error, Level::Debug);
+        return refused(*status, None, outcome);
+    }
+    log(job, error, level);
+    Ending::Problem { problem: Problem::new(kind), outcome }
+}
+
+/// The procedure ran, or may have, and its answer cannot be passed on.
+fn unusable(job: &Job, error: &BackendError, outcome: &'static str) -> Ending {
+    log(job, error, Level::Error);
+    let kind = match job.request.execution {
+        Execution::AtLeastOnce => ProblemKind::BadAnswer,
+        Execution::AtMostOnce => ProblemKind::BadAnswerOutcomeUnknown,
+    };
+    Ending::Problem { problem: Problem::new(kind), outcome }
+}
+
+/// The violation that an argument stands for, in the words of the request.
+fn violation(endpoint: &Endpoint, argument: &str, expected: &str) -> Violation {
+    match endpoint.parameters.iter().find(|parameter| &*parameter.argument == argument) {
+        Some(parameter) if parameter.place == Place::Body => {
+            let name = parameter.name.replace('~', "~0").replace('/', "~1");
+            Violation::of_body(format!("/{name}"), expected)
+        }
+        Some(parameter) => {
+            Violation::of_parameter(parameter.place.as_str(), &parameter.name, expected)
+        }
+        None => Violation::of_parameter("argument", argument, expected),
+    }
+}
+
+/// Who has to do something about it.
+#[derive(Clone, Copy)]
+enum Level {
+    /// Somebody here: catalogue, database or rights.
+    Error,
+    /// Nobody now.
+    Warn,
+    /// It is the caller's matter.
+    Debug,
+}
+
+fn log(job: &Job, error: &BackendError, level: Level) {
+    let mut cause = error.to_string();
+    if let BackendErrorKind::User { message, .. } = &error.kind {
+        append(&mut cause, message);
+    }
+    let mut source = error.source();
+    while let Some(inner) = source {
+        append(&mut cause, inner);
+        source = inner.source();
+    }
+    let endpoint = job.endpoint.id.as_str();
+    let request_id = job.request.request_id.as_str();
+    match level {
+        Level::Error => tracing::error!(endpoint, request_id, cause, "the procedure failed"),
+        Level::Warn => tracing::warn!(endpoint, request_id, cause, "the procedure failed"),
+        Level::Debug => tracing::debug!(endpoint, request_id, cause, "the procedure failed"),
+    }
+}
+
+fn append(cause: &mut String, more: impl std::fmt::Display) {
+    // Writing into a string does not fail.
+    let written = write!(cause, ": {more}");
+    debug_assert!(written.is_ok(), "a string grows");
+}

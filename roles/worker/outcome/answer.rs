@@ -1,0 +1,237 @@
+//! The answer of a procedure, written as JSON while its rows come.
+
+use std::mem;
+
+use crate::catalogue::ResultKind;
+use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
+
+use super::json::{self, Names};
+
+/// Room for an ordinary answer.
+const CAPACITY: usize = 1024;
+
+/// Takes rows and keeps nothing but the JSON that they become.
+#[derive(Debug)]
+pub struct Answer {
+    shape: ResultKind,
+    bytes_max: usize,
+    out: Vec<u8>,
+    /// What stands before each value of a row: `{"a":` and then `,"b":`.
+    keys: Vec<Vec<u8>>,
+    names: Names,
+    sets: usize,
+    /// Rows of the current set.
+    rows: usize,
+}
+
+impl Answer {
+    /// An empty answer of a shape; at most so many bytes.
+    #[must_use]
+    pub fn new(shape: ResultKind, bytes_max: usize) -> Self {
+        let out = match shape {
+            ResultKind::None => Vec::new(),
+            _ => Vec::with_capacity(CAPACITY.min(bytes_max)),
+        };
+        let (keys, names) = (Vec::new(), Names::default());
+        Self { shape, bytes_max, out, keys, names, sets: 0, rows: 0 }
+    }
+
+    /// The whole text; `None` when there should be a row and is none.
+    ///
+    /// # Errors
+    /// `SinkError` when the outputs make it larger than its limit, or cannot be expressed.
+    pub(super) fn finish(
+        mut self,
+        wanted: &[String],
+        outcome: &Outcome,
+    ) -> Result<Option<Vec<u8>>, SinkError> {
+        let has_row = self.sets > 0 && !self.out.is_empty();
+        // A procedure without any result set may answer by its OUTPUT parameters alone.
+        let only_outputs = self.sets == 0 && !wanted.is_empty();
+        match self.shape {
+            ResultKind::Rows | ResultKind::Sets => self.close_array(),
+            ResultKind::Row if has_row || only_outputs => self.join_outputs(wanted, outcome)?,
+            ResultKind::Value if has_row || only_outputs => {
+                self.finish_value(wanted, outcome)?;
+            }
+            ResultKind::Row | ResultKind::Value => return Ok(None),
+            ResultKind::Json if self.out.is_empty() => self.out.extend_from_slice(b"null"),
+            ResultKind::Json | ResultKind::None => {}
+            ResultKind::Full => self.finish_full(wanted, outcome)?,
+        }
+        self.check_size()?;
+        Ok(Some(self.out))
+    }
+
+    fn close_array(&mut self) {
+        let is_set_open = self.shape != ResultKind::Rows && self.sets > 0;
+        if is_set_open {
+            self.close_set();
+        }
+        if self.out.is_empty() {
+            self.out.push(b'[');
+        }
+        self.out.push(b']');
+    }
+
+    fn close_set(&mut self) {
+        if self.rows == 0 {
+            self.out.push(b'[');
+        }
+        self.out.push(b']');
+    }
+
+    /// The open object with the outputs as further members, closed.
+    fn join_outputs(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        for name in wanted {
+            let cell = outcome.outputs.iter().find(|(known, _)| known == name);
+            let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
+            let key = self.names.next(name);
+            self.member(&key, cell)?;
+        }
+        if self.out.is_empty() {
+            self.out.push(b'{');
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn member(&mut self, key: &str, cell: Cell<'_>) -> Result<(), SinkError> {
+        self.out.push(if self.out.is_empty() { b'{' } else { b',' });
+        json::write_text(&mut self.out, key)?;
+        self.out.push(b':');
+        json::write(&mut self.out, cell)
+    }
+
+    /// The value alone, or beside its outputs.
+    fn finish_value(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut value = mem::take(&mut self.out);
+        if value.is_empty() {
+            value.extend_from_slice(b"null");
+        }
+        self.names = Names::default();
+        let key = self.names.next("value");
+        self.out.push(b'{');
+        json::write_text(&mut self.out, &key)?;
+        self.out.push(b':');
+        self.out.append(&mut value);
+        self.join_outputs(wanted, outcome)
+    }
+
+    fn finish_full(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        self.close_array();
+        let sets = mem::take(&mut self.out);
+        let mut out = Vec::with_capacity(sets.len() + CAPACITY);
+        out.extend_from_slice(b"{\"sets\":");
+        out.extend_from_slice(&sets);
+        out.extend_from_slice(b",\"outputs\":{");
+        let is_wanted =
+            |entry: &&(String, OwnedCell)| wanted.is_empty() || wanted.contains(&entry.0);
+        for (at, (name, cell)) in outcome.outputs.iter().filter(is_wanted).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            json::write_text(&mut out, name)?;
+            out.push(b':');
+            json::write(&mut out, cell.as_cell())?;
+        }
+        out.extend_from_slice(b"},\"return\":");
+        json::display(&mut out, outcome.return_status)?;
+        out.push(b'}');
+        self.out = out;
+        Ok(())
+    }
+
+    fn check_size(&self) -> Result<(), SinkError> {
+        if self.out.len() > self.bytes_max { Err(SinkError::TooLarge) } else { Ok(()) }
+    }
+
+    fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        self.names = Names::default();
+        self.keys.clear();
+        for (index, column) in columns.iter().enumerate() {
+            let mut key = vec![if index == 0 { b'{' } else { b',' }];
+            json::write_text(&mut key, &self.names.next(column))?;
+            key.push(b':');
+            self.keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// A row as an object, without its closing brace.
+    fn write_members(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        if self.keys.is_empty() || self.keys.len() != cells.len() {
+            return Err(SinkError::Shape);
+        }
+        for (key, cell) in self.keys.iter().zip(cells) {
+            self.out.extend_from_slice(key);
+            json::write(&mut self.out, *cell)?;
+        }
+        Ok(())
+    }
+
+    fn write_element(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        self.out.push(if self.rows == 0 { b'[' } else { b',' });
+        self.write_members(cells)?;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// A piece of the JSON text: SQL Server cuts a long one over several rows.
+    fn write_json_piece(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        match cells.first() {
+            None | Some(Cell::Binary(_)) => Err(SinkError::Shape),
+            Some(Cell::Null) => Ok(()),
+            Some(Cell::Text(text)) => {
+                self.out.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+            Some(cell) => json::write(&mut self.out, *cell),
+        }
+    }
+}
+
+impl RowSink for Answer {
+    fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        match self.shape {
+            ResultKind::Rows | ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
+            ResultKind::Sets | ResultKind::Full => {
+                if self.sets > 0 {
+                    self.close_set();
+                }
+                self.out.push(if self.sets == 0 { b'[' } else { b',' });
+                self.name_columns(columns)?;
+            }
+            _ => {}
+        }
+        self.sets += 1;
+        self.rows = 0;
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        let is_first_set = self.sets == 1;
+        match self.shape {
+            ResultKind::Rows if is_first_set => self.write_element(cells)?,
+            ResultKind::Row if is_first_set && self.rows == 0 => self.write_members(cells)?,
+            ResultKind::Value if is_first_set && self.rows == 0 => {
+                let cell = cells.first().ok_or(SinkError::Shape)?;
+                json::write(&mut self.out, *cell)?;
+            }
+            ResultKind::Json if is_first_set => self.write_json_piece(cells)?,
+            ResultKind::Sets | ResultKind::Full => self.write_element(cells)?,
+            // What does not belong to the answer is not kept.
+            _ => {}
+        }
+        self.rows += 1;
+        self.check_size()
+    }
+
+    fn restart(&mut self) -> bool {
+        *self = Self::new(self.shape, self.bytes_max);
+        true
+    }
+}

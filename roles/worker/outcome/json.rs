@@ -1,0 +1,111 @@
+//! Cells as JSON, straight into the answer's bytes.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::procedures::{Cell, SinkError};
+
+/// Writes one value. Numbers keep every digit.
+pub(super) fn write(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"null"),
+        Cell::Bool(true) => out.extend_from_slice(b"true"),
+        Cell::Bool(false) => out.extend_from_slice(b"false"),
+        Cell::Int(number) => display(out, number)?,
+        // JSON has no NaN and no infinity.
+        Cell::Float(number) if !number.is_finite() => return Err(SinkError::Shape),
+        Cell::Float(number) => encode(out, &number)?,
+        Cell::Number(text) => out.extend_from_slice(text.as_bytes()),
+        Cell::Text(text) => write_text(out, text)?,
+        Cell::Binary(bytes) => {
+            out.push(b'"');
+            let start = out.len();
+            let length = base64::encoded_len(bytes.len(), true).ok_or(SinkError::TooLarge)?;
+            out.resize(start + length, 0);
+            let into = out.get_mut(start..).unwrap_or_default();
+            STANDARD.encode_slice(bytes, into).map_err(|_| SinkError::Shape)?;
+            out.push(b'"');
+        }
+    }
+    Ok(())
+}
+
+/// Writes text as a JSON string.
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) -> Result<(), SinkError> {
+    encode(out, text)
+}
+
+/// Writes a whole number.
+pub(super) fn display(out: &mut Vec<u8>, number: impl std::fmt::Display) -> Result<(), SinkError> {
+    write!(out, "{number}").map_err(|_| SinkError::Shape)
+}
+
+fn encode(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) -> Result<(), SinkError> {
+    serde_json::to_writer(out, value).map_err(|_| SinkError::Shape)
+}
+
+/// The member names of an object, made from column names.
+///
+/// A name that was there before gets a number: `a`, `a_2`. A column without a name is `column_1`, by its place.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    taken: HashSet<String>,
+    columns: usize,
+}
+
+impl Names {
+    /// The member name of the next column.
+    pub(super) fn next(&mut self, column: &str) -> String {
+        self.columns += 1;
+        let wanted =
+            if column.is_empty() { format!("column_{}", self.columns) } else { column.to_owned() };
+        let mut name = wanted.clone();
+        let mut number = 2;
+        while !self.taken.insert(name.clone()) {
+            name = format!("{wanted}_{number}");
+            number += 1;
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_is_exact_json() {
+        let cases: [(Cell<'_>, &str); 12] = [
+            (Cell::Null, "null"),
+            (Cell::Bool(true), "true"),
+            (Cell::Bool(false), "false"),
+            (Cell::Int(i64::MIN), "-9223372036854775808"),
+            (Cell::Float(0.1), "0.1"),
+            (Cell::Float(-1e300), "-1e+300"),
+            (Cell::Number("12345678901234567890.10"), "12345678901234567890.10"),
+            (Cell::Text("a\"\\\n\u{1}ä"), "\"a\\\"\\\\\\n\\u0001ä\""),
+            (Cell::Text(""), "\"\""),
+            (Cell::Binary(b""), "\"\""),
+            (Cell::Binary(b"\0\xff"), "\"AP8=\""),
+            (Cell::Binary(b"abc"), "\"YWJj\""),
+        ];
+        for (cell, expected) in cases {
+            let mut out = Vec::new();
+            write(&mut out, cell).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        assert_eq!(write(&mut Vec::new(), Cell::Float(f64::NAN)), Err(SinkError::Shape));
+        assert_eq!(write(&mut Vec::new(), Cell::Float(f64::INFINITY)), Err(SinkError::Shape));
+    }
+
+    #[test]
+    fn columns_of_one_name_or_none_are_told_apart() {
+        let mut names = Names::default();
+        let got: Vec<String> =
+            ["a", "", "a", "a_2", "a", "column_2"].iter().map(|name| names.next(name)).collect();
+        assert_eq!(got, ["a", "column_2", "a_2", "a_2_2", "a_3", "column_2_2"]);
+    }
+}

@@ -1,0 +1,299 @@
+//! Tables of cases: rows to text, errors to statuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::catalogue::endpoint::{Auth, OnDisconnect};
+use crate::catalogue::parameter::Constraints;
+use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
+use crate::envelope::Request;
+use crate::procedures::{Cell, OwnedCell, RowSink};
+
+fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {
+    Endpoint {
+        id: EndpointId::new("horse-get").unwrap(),
+        method: http::Method::GET,
+        path: "/v1/horses".into(),
+        summary: None,
+        description: None,
+        tags: Vec::new(),
+        deprecated: false,
+        queue: QueueName::new("horse-get").unwrap(),
+        handler: "procedure".into(),
+        procedure: None,
+        parameters: Arc::new([]),
+        result,
+        outputs: outputs.iter().map(ToString::to_string).collect(),
+        status: StatusMap {
+            returns: [(1, 404), (2, 422), (3, 202), (4, 204)].into(),
+            errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
+        },
+        execution: Execution::AtLeastOnce,
+        timeout: Duration::from_secs(1),
+        session: Duration::from_secs(1),
+        attempts: 1,
+        on_disconnect: OnDisconnect::Finish,
+        auth: Auth::Public,
+        body_bytes_max: 1024,
+        rate_limit: None,
+        cache_control: None,
+    }
+}
+
+fn job(endpoint: Endpoint, execution: Execution) -> Job {
+    let request = Request {
+        endpoint: endpoint.id.clone(),
+        request_id: "r-1".to_owned(),
+        attempt: 1,
+        timeout: Duration::from_secs(1),
+        execution,
+        principal: None,
+        idempotency_key: None,
+        traceparent: None,
+        tracestate: None,
+        payload: Bytes::new(),
+    };
+    Job { endpoint: Arc::new(endpoint), request }
+}
+
+type Case<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], (u16, String));
+type Set<'a> = (&'a [&'a str], &'a [&'a [Cell<'a>]]);
+
+fn feed(answer: &mut Answer, sets: &[Set<'_>]) -> Result<(), SinkError> {
+    for (columns, rows) in sets {
+        let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+        answer.begin_set(&columns)?;
+        for row in *rows {
+            answer.row(row)?;
+        }
+    }
+    Ok(())
+}
+
+fn outcome(return_status: i32) -> Outcome {
+    Outcome {
+        outputs: vec![
+            ("id".to_owned(), OwnedCell::Int(7)),
+            ("a".to_owned(), OwnedCell::Number("1.50".to_owned())),
+        ],
+        return_status,
+    }
+}
+
+/// What a procedure with these sets and outputs is answered with: the status and the text.
+fn answered(result: ResultKind, outputs: &[&str], sets: &[Set<'_>], status: i32) -> (u16, String) {
+    let job = job(endpoint(result, outputs), Execution::AtLeastOnce);
+    let mut answer = Answer::new(result, 10_000);
+    feed(&mut answer, sets).unwrap();
+    match conclude(&job, answer, Ok(outcome(status))) {
+        Ending::Final(answer) => {
+            assert_eq!(answer.content_type.is_empty(), answer.body.is_empty());
+            (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+        }
+        Ending::Problem { problem, outcome } => {
+            (problem.kind.status().as_u16(), outcome.to_owned())
+        }
+        Ending::NotExecuted { .. } => panic!("executed"),
+    }
+}
+
+const ONE: &[Cell<'_>] = &[Cell::Int(1), Cell::Text("x")];
+const TWO: &[Cell<'_>] = &[Cell::Null, Cell::Bool(true)];
+const NO_ROWS: Set<'_> = (&["a", "b"], &[]);
+const ROWS: Set<'_> = (&["a", "b"], &[ONE, TWO]);
+const OTHER: Set<'_> = (&["", "c", "c"], &[&[Cell::Float(0.5), Cell::Null, Cell::Binary(b"abc")]]);
+const TEXT: Set<'_> = (&["j"], &[&[Cell::Text("[1,")], &[Cell::Null], &[Cell::Text("2]")]]);
+
+#[test]
+fn every_result_kind_has_its_shape() {
+    use ResultKind as R;
+    let object = r#"{"a":1,"b":"x"}"#;
+    let both = r#"[{"a":1,"b":"x"},{"a":null,"b":true}]"#;
+    let other = r#"[{"column_1":0.5,"c":null,"c_2":"YWJj"}]"#;
+    let full = |sets: &str, outputs: &str| {
+        (200, format!(r#"{{"sets":{sets},"outputs":{outputs},"return":0}}"#))
+    };
+    let ok = |text: &str| (200, text.to_owned());
+    let no_row = (404, "no_row".to_owned());
+    let cases: [Case<'_>; 25] = [
+        (R::Rows, &[], &[], ok("[]")),
+        (R::Rows, &[], &[NO_ROWS], ok("[]")),
+        (R::Rows, &[], &[ROWS, OTHER], ok(both)),
+        (R::Rows, &[], &[NO_ROWS, OTHER], ok("[]")),
+        (R::Row, &[], &[], no_row.clone()),
+        (R::Row, &[], &[NO_ROWS, OTHER], no_row.clone()),
+        (R::Row, &["id"], &[NO_ROWS], no_row.clone()),
+        (R::Row, &[], &[ROWS, OTHER], ok(object)),
+        (R::Row, &["id", "a"], &[ROWS], ok(r#"{"a":1,"b":"x","id":7,"a_2":1.50}"#)),
+        (R::Row, &["id", "gone"], &[], ok(r#"{"id":7,"gone":null}"#)),
+        (R::Value, &[], &[ROWS], ok("1")),
+        (R::Value, &[], &[(&["v"], &[&[Cell::Null]])], ok("null")),
+        (R::Value, &[], &[NO_ROWS], no_row),
+        (R::Value, &["id"], &[ROWS], ok(r#"{"value":1,"id":7}"#)),
+        (R::Value, &["id"], &[], ok(r#"{"value":null,"id":7}"#)),
+        (R::Sets, &[], &[], ok("[]")),
+        (R::Sets, &[], &[NO_ROWS], ok("[[]]")),
+        (R::Sets, &[], &[ROWS, NO_ROWS, OTHER], ok(&format!("[{both},[],{other}]"))),
+        (R::Json, &[], &[], ok("null")),
+        (R::Json, &[], &[TEXT, ROWS], ok("[1,2]")),
+        (R::Json, &[], &[ROWS], ok("1")),
+        (R::None, &[], &[ROWS], (204, String::new())),
+        (R::Full, &[], &[], full("[]", r#"{"id":7,"a":1.50}"#)),
+        (R::Full, &["id"], &[ROWS, OTHER], full(&format!("[{both},{other}]"), r#"{"id":7}"#)),
+        (R::Full, &["id"], &[NO_ROWS], full("[[]]", r#"{"id":7}"#)),
+    ];
+    for (result, outputs, sets, expected) in cases {
+        assert_eq!(answered(result, outputs, sets, 0), expected, "{result:?} {outputs:?} {sets:?}");
+    }
+}
+
+#[test]
+fn a_return_status_becomes_the_status_that_the_catalogue_gives_it() {
+    let object = r#"{"a":1,"b":"x"}"#.to_owned();
+    let refused = "sql_return".to_owned();
+    let cases = [
+        (0, (200, object.clone())),
+        (1, (404, refused.clone())),
+        (2, (422, refused)),
+        (3, (202, object.clone())),
+        (4, (204, String::new())),
+        (9, (200, object)),
+    ];
+    for (status, expected) in cases {
+        assert_eq!(answered(ResultKind::Row, &[], &[ROWS], status), expected, "{status}");
+    }
+    assert_eq!(answered(ResultKind::None, &[], &[], 3), (202, String::new()));
+    assert_eq!(answered(ResultKind::Row, &[], &[NO_ROWS], 3), (404, "no_row".to_owned()));
+}
+
+#[test]
+fn an_answer_stops_at_its_limit() {
+    for shape in [ResultKind::Rows, ResultKind::Sets, ResultKind::Full, ResultKind::Json] {
+        let mut answer = Answer::new(shape, 40);
+        let text = "x".repeat(20);
+        let row: &[Cell<'_>] = &[Cell::Text(&text)];
+        assert_eq!(feed(&mut answer, &[(&["t"], &[row])]), Ok(()), "{shape:?}");
+        assert_eq!(answer.row(row).and_then(|()| answer.row(row)), Err(SinkError::TooLarge));
+        assert!(answer.restart());
+        assert_eq!(feed(&mut answer, &[(&["t"], &[row])]), Ok(()), "{shape:?}");
+    }
+    let mut answer = Answer::new(ResultKind::None, 0);
+    assert_eq!(feed(&mut answer, &[ROWS]), Ok(()));
+}
+
+#[test]
+fn what_json_text_cannot_be_is_refused() {
+    let mut answer = Answer::new(ResultKind::Json, 100);
+    assert_eq!(feed(&mut answer, &[(&["j"], &[&[Cell::Binary(b"x")]])]), Err(SinkError::Shape));
+    let mut answer = Answer::new(ResultKind::Rows, 100);
+    assert_eq!(feed(&mut answer, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
+}
+
+fn concluded(kind: BackendErrorKind, execution: Execution) -> Ending {
+    let job = job(endpoint(ResultKind::Row, &[]), execution);
+    let error = BackendError::caused_by(kind, "secret of the database");
+    conclude(&job, Answer::new(ResultKind::Row, 100), Err(error))
+}
+
+#[test]
+fn every_error_has_its_problem() {
+    use BackendErrorKind as K;
+    use ServerErrorClass as C;
+    let user = |number| K::User { number, message: "says why".to_owned() };
+    let server = |class| K::Server { number: 1, class };
+    let text = "x".to_owned();
+    let mismatch = K::Mismatch { procedure: text.clone(), difference: text.clone() };
+    let internal = ProblemKind::Internal;
+    let shown = Some("says why");
+    let cases = [
+        (user(50400), ProblemKind::Refused(400), "sql_user", shown),
+        (user(50404), ProblemKind::NoRow, "sql_user", shown),
+        (user(50409), ProblemKind::Conflict, "sql_user", shown),
+        (user(50599), ProblemKind::Refused(599), "sql_user", shown),
+        (user(50001), ProblemKind::Refused(422), "sql_user", shown),
+        (user(60000), ProblemKind::Refused(418), "sql_user", shown),
+        (user(50399), internal, "sql_user", None),
+        (user(50600), internal, "sql_user", None),
+        (user(u32::MAX), internal, "sql_user", None),
+        (server(C::Conflict), ProblemKind::Conflict, "sql_conflict", None),
+        (server(C::BadValue), ProblemKind::Refused(400), "sql_bad_value", None),
+        (server(C::Mismatch), internal, "sql_mismatch", None),
+        (server(C::Permission), internal, "sql_permission", None),
+        (server(C::Deadlock), internal, "sql_deadlock", None),
+        (server(C::Other), internal, "sql_error", None),
+        (
+            K::Server { number: 2067, class: C::Conflict },
+            ProblemKind::Refused(412),
+            "sql_conflict",
+            None,
+        ),
+        (mismatch, internal, "sql_mismatch", None),
+        (K::Undecodable(text), ProblemKind::BadAnswer, "undecodable", None),
+        (K::Sink(SinkError::TooLarge), ProblemKind::BadAnswer, "too_large", None),
+        (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, "bad_shape", None),
+        (K::TimedOut, ProblemKind::AttemptTimedOut, "timed_out", None),
+        (K::Cancelled, ProblemKind::Cancelled, "cancelled", None),
+        (K::Lost, ProblemKind::BadAnswer, "lost", None),
+    ];
+    for (kind, expected, word, detail) in cases {
+        let problem = Problem { detail: detail.map(ToOwned::to_owned), ..Problem::new(expected) };
+        let ending = concluded(kind.clone(), Execution::AtLeastOnce);
+        assert_eq!(ending, Ending::Problem { problem, outcome: word }, "{kind:?}");
+        assert!(word.len() <= 32 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    }
+}
+
+#[test]
+fn what_surely_did_not_run_is_a_refusal() {
+    let cases = [
+        (BackendErrorKind::PoolTimedOut, ProblemKind::Busy, "pool_timed_out"),
+        (BackendErrorKind::Unavailable, ProblemKind::BackendDown, "unavailable"),
+    ];
+    for (kind, expected, outcome) in cases {
+        let problem = Problem::new(expected);
+        let ending = concluded(kind, Execution::AtMostOnce);
+        assert_eq!(ending, Ending::NotExecuted { problem, outcome });
+    }
+}
+
+#[test]
+fn a_granted_call_whose_answer_is_unusable_has_an_unknown_outcome() {
+    for kind in [BackendErrorKind::Lost, BackendErrorKind::Sink(SinkError::TooLarge)] {
+        match concluded(kind, Execution::AtMostOnce) {
+            Ending::Problem { problem, .. } => {
+                assert_eq!(problem.kind, ProblemKind::BadAnswerOutcomeUnknown);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_argument_that_does_not_fit_is_named_as_the_client_knows_it() {
+    let parameter = |place| Parameter {
+        name: "in/put".into(),
+        argument: "arg".into(),
+        place,
+        kind: ParameterType::String,
+        required: false,
+        default: None,
+        constraints: Constraints::default(),
+        description: None,
+        columns: Vec::new(),
+        table_type: None,
+    };
+    let cases = [
+        (Place::Body, Violation::of_body("/in~1put", "a date")),
+        (Place::Query, Violation::of_parameter("query", "in/put", "a date")),
+    ];
+    for (place, expected) in cases {
+        let mut endpoint = endpoint(ResultKind::Row, &[]);
+        endpoint.parameters = Arc::new([parameter(place)]);
+        let job = job(endpoint, Execution::AtLeastOnce);
+        let kind = BackendErrorKind::Argument { argument: "arg".into(), expected: "a date".into() };
+        let ending = conclude(&job, Answer::new(ResultKind::Row, 100), Err(kind.into()));
+        let problem = Problem::invalid(vec![expected]);
+        assert_eq!(ending, Ending::Problem { problem, outcome: "bad_argument" });
+    }
+}
