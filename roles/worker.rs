@@ -16,5 +16,11 @@ pub mod handler;
 pub mod handlers;
 pub mod outcome;
 
+pub mod echo;
+pub mod ending;
+pub mod handler;
+pub mod handlers;
+pub mod outcome;
+
 pub use ending::Ending;
 pub use handler::{Job, QueueHandler};
