@@ -12,6 +12,7 @@ pub mod messaging;
 pub mod problem;
 pub mod procedures;
 pub mod telemetry;
+pub mod tls;
 
 /// The two roles. They sit beside `src` because the checkout's top level is what an operator sees first.
 #[path = "../roles/mod.rs"]

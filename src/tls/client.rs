@@ -1,0 +1,50 @@
+//! TLS towards servers: NATS, SQL Server.
+
+use std::path::Path;
+
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::tls::ClientTlsConfig;
+
+use super::{TlsError, TlsErrorKind, pem, provider};
+
+/// What stands for a file's name where the system's certificates are meant.
+const SYSTEM: &str = "the system's CA certificates";
+
+/// The configuration for dialling a server: its certificate and its name are always checked.
+///
+/// # Errors
+/// `TlsError` when a file is missing, cannot be understood or does not fit the others.
+pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError> {
+    let roots = match &config.ca {
+        Some(file) => pem::roots(file)?,
+        None => system_roots()?,
+    };
+    let file = config.ca.as_deref().unwrap_or(Path::new(SYSTEM));
+    let unusable = |file: &Path, error| TlsError::caused_by(file, TlsErrorKind::Unusable, error);
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(file, error))?
+        .with_root_certificates(roots);
+    let Some(files) = &config.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let identity = pem::identity(files)?;
+    let resolver = rustls::sign::SingleCertAndKey::from(identity);
+    Ok(builder.with_client_cert_resolver(std::sync::Arc::new(resolver)))
+}
+
+/// Some of the system's certificates may be of a kind that is not understood: the others serve.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    for error in &found.errors {
+        tracing::warn!(%error, "some of the system's CA certificates cannot be read");
+    }
+    tracing::debug!(added, ignored, "believes the system's CA certificates");
+    if roots.is_empty() {
+        return Err(TlsError::new(Path::new(SYSTEM), TlsErrorKind::NoRoots));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,97 @@
+//! Reads PEM files: bounded in size, and with a word about keys that others can read.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::config::tls::CertificateFiles;
+
+use super::{TlsError, TlsErrorKind, names, provider};
+
+/// Largest file read: a bundle of every public CA is a quarter of it.
+pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The permission bits of users who are neither the owner nor in the group.
+const MODE_OTHERS: u32 = 0o007;
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |error| TlsError::caused_by(file, TlsErrorKind::Unreadable, error);
+    let mut bytes = Vec::new();
+    let opened = File::open(file).map_err(unreadable)?;
+    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(TlsError::new(file, TlsErrorKind::TooLarge));
+    }
+    Ok(bytes)
+}
+
+/// The certificates of a file, in their order; at least one.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
+        .collect::<Result<_, _>>()
+        // The parser's error may quote a line: a key put into the wrong file would be logged.
+        .map_err(|_| TlsError::new(file, TlsErrorKind::NoCertificate))?;
+    if certificates.is_empty() {
+        return Err(TlsError::new(file, TlsErrorKind::NoCertificate));
+    }
+    Ok(certificates)
+}
+
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(file)?;
+    warn_if_others_can_read(file);
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsError::new(file, TlsErrorKind::NoKey))
+}
+
+fn warn_if_others_can_read(file: &Path) {
+    let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & MODE_OTHERS != 0 {
+        let mode = format!("{:04o}", mode & 0o7777);
+        tracing::warn!(
+            file = %file.display(),
+            mode,
+            "private key can be read by others; expected 0640 or less"
+        );
+    }
+}
+
+/// A chain with its key, checked: both parse, belong together, and the leaf has not ended.
+pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    for certificate in &chain {
+        names::expiry(certificate)
+            .map_err(|_| TlsError::new(&files.certificate, TlsErrorKind::BadCertificate))?;
+    }
+    if let Some(leaf) = chain.first() {
+        names::check_not_expired(leaf, &files.certificate)?;
+    }
+    let certified =
+        CertifiedKey::from_der(chain, key(&files.key)?, &provider()).map_err(|error| {
+            let kind = match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    TlsErrorKind::KeyMismatch { certificate: files.certificate.clone() }
+                }
+                rustls::Error::InvalidCertificate(_) => TlsErrorKind::BadCertificate,
+                _ => TlsErrorKind::BadKey,
+            };
+            TlsError::caused_by(&files.key, kind, error)
+        })?;
+    Ok(Arc::new(certified))
+}
+
+/// The CA certificates of a file; at least one.
+pub(super) fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::caused_by(file, TlsErrorKind::BadCertificate, error))?;
+    }
+    Ok(roots)
+}

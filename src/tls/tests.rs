@@ -1,0 +1,334 @@
+//! Handshakes between our own two sides, with certificates made on the spot.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, version};
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+use crate::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
+use crate::lifecycle::Cancel;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A directory with a CA, in which certificates are made.
+struct Workshop {
+    directory: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let workshop = Self { directory: TempDir::new().unwrap(), ca };
+        fs::write(workshop.path("ca.pem"), workshop.ca.pem()).unwrap();
+        workshop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn files(&self, name: &str) -> CertificateFiles {
+        CertificateFiles {
+            certificate: self.path(&format!("{name}.pem")),
+            key: self.path(&format!("{name}.key")),
+        }
+    }
+
+    /// Writes `<name>.pem` and `<name>.key`.
+    fn certificate(&self, name: &str, names: &[&str]) -> CertificateFiles {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.written(name, &CertificateParams::new(names).unwrap())
+    }
+
+    fn written(&self, name: &str, params: &CertificateParams) -> CertificateFiles {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        let files = self.files(name);
+        fs::write(&files.certificate, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn expired(&self, name: &str) -> CertificateFiles {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+        self.written(name, &params)
+    }
+
+    fn client(&self, identity: Option<CertificateFiles>) -> ClientConfig {
+        client_config(&ClientTlsConfig { ca: Some(self.path("ca.pem")), identity }).unwrap()
+    }
+
+    /// One that speaks a single version.
+    fn client_of(&self, version: &'static rustls::SupportedProtocolVersion) -> ClientConfig {
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(pem::roots(&self.path("ca.pem")).unwrap())
+            .with_no_client_auth()
+    }
+}
+
+fn server(certificates: Vec<CertificateFiles>) -> ServerTlsConfig {
+    ServerTlsConfig {
+        certificates,
+        client_certificates: ClientCertificates::Off,
+        tls12: true,
+        handshake_timeout: SECOND,
+    }
+}
+
+struct Handshake {
+    server: io::Result<Accepted<DuplexStream>>,
+    client: io::Result<tokio_rustls::client::TlsStream<DuplexStream>>,
+}
+
+async fn shake(server: &ServerTls, client: ClientConfig, name: &str) -> Handshake {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connector = TlsConnector::from(Arc::new(client));
+    let (server, client) = tokio::join!(server.accept(near), connector.connect(name, far));
+    Handshake { server, client }
+}
+
+impl Handshake {
+    /// The DNS names of the certificate that the client was shown.
+    fn shown(&self) -> Vec<String> {
+        let (_, session) = self.client.as_ref().unwrap().get_ref();
+        names::dns_names(&session.peer_certificates().unwrap()[0])
+    }
+}
+
+#[tokio::test]
+async fn tls_1_3_is_always_spoken_and_1_2_only_where_allowed() {
+    let workshop = Workshop::new();
+    let config = server(vec![workshop.certificate("a", &["a.test"])]);
+    for (tls12, version, is_spoken) in [
+        (true, &version::TLS12, true),
+        (true, &version::TLS13, true),
+        (false, &version::TLS12, false),
+        (false, &version::TLS13, true),
+    ] {
+        let tls = ServerTls::load(&ServerTlsConfig { tls12, ..config.clone() }).unwrap();
+        let handshake = shake(&tls, workshop.client_of(version), "a.test").await;
+        assert_eq!(handshake.client.is_ok(), is_spoken, "tls12 = {tls12}, {version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_chosen_by_server_name() {
+    let workshop = Workshop::new();
+    let tls = ServerTls::load(&server(vec![
+        workshop.certificate("a", &["a.test", "other.test"]),
+        workshop.certificate("b", &["B.test"]),
+        workshop.certificate("w", &["*.w.test"]),
+    ]))
+    .unwrap();
+    for (asked, shown) in [
+        ("a.test", "a.test"),
+        ("b.TEST", "b.test"),
+        ("x.w.test", "*.w.test"),
+        ("other.test", "a.test"),
+    ] {
+        let handshake = shake(&tls, workshop.client(None), asked).await;
+        assert_eq!(handshake.shown()[0], shown, "{asked}");
+    }
+    let unknown = shake(&tls, workshop.client(None), "unknown.test").await;
+    let refusal = format!("{:?}", unknown.client.unwrap_err());
+    assert!(refusal.contains("a.test"), "the first certificate serves: {refusal}");
+}
+
+#[tokio::test]
+async fn http2_is_taken_where_the_client_offers_it() {
+    let workshop = Workshop::new();
+    let tls = ServerTls::load(&server(vec![workshop.certificate("a", &["a.test"])])).unwrap();
+    for (offered, is_http2) in
+        [(vec!["h2", "http/1.1"], true), (vec!["http/1.1"], false), (vec![], false)]
+    {
+        let mut client = workshop.client(None);
+        client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let handshake = shake(&tls, client, "a.test").await;
+        assert_eq!(handshake.server.unwrap().is_http2, is_http2, "{offered:?}");
+    }
+    let mut client = workshop.client(None);
+    client.alpn_protocols = vec![b"spdy/3".to_vec()];
+    assert!(shake(&tls, client, "a.test").await.server.is_err());
+}
+
+#[tokio::test]
+async fn client_certificates_are_off_optional_or_required() {
+    let (workshop, stranger) = (Workshop::new(), Workshop::new());
+    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
+    let ca = workshop.path("ca.pem");
+    let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+    params.subject_alt_names.push(SanType::URI("spiffe://fjord/client".try_into().unwrap()));
+    params.subject_alt_names.push(SanType::Rfc822Name("it@client.test".try_into().unwrap()));
+    let known = workshop.written("client", &params);
+    let unknown = stranger.certificate("client", &["client.test"]);
+    let all = ["client.test", "spiffe://fjord/client", "it@client.test"];
+    let (optional, required) =
+        (ClientCertificates::Optional { ca: ca.clone() }, ClientCertificates::Required { ca });
+
+    for (wanted, identity, names) in [
+        (ClientCertificates::Off, None, Some(&[][..])),
+        (ClientCertificates::Off, Some(&known), Some(&[][..])),
+        (optional.clone(), None, Some(&[][..])),
+        (optional.clone(), Some(&known), Some(&all[..])),
+        (optional, Some(&unknown), None),
+        (required.clone(), None, None),
+        (required.clone(), Some(&known), Some(&all[..])),
+        (required, Some(&unknown), None),
+    ] {
+        let case = format!("{wanted:?} {identity:?}");
+        let config = ServerTlsConfig { client_certificates: wanted, ..ours.clone() };
+        let tls = ServerTls::load(&config).unwrap();
+        let handshake = shake(&tls, workshop.client(identity.cloned()), "a.test").await;
+        let seen = handshake.server.ok().map(|accepted| accepted.certificate_names);
+        let expected = names.map(|names| names.iter().map(ToString::to_string).collect());
+        assert_eq!(seen, expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_new_file_keeps_the_old_one() {
+    let workshop = Workshop::new();
+    let files = workshop.certificate("a", &["a.test", "old.test"]);
+    let tls = ServerTls::load(&server(vec![files.clone()])).unwrap();
+    let good_key = fs::read(&files.key).unwrap();
+
+    let other = workshop.certificate("other", &["a.test"]);
+    let expired = workshop.expired("expired");
+    for (what, certificate, key) in [
+        ("a key of another certificate", files.certificate.clone(), other.key),
+        ("no key", files.certificate.clone(), files.certificate.clone()),
+        ("an expired certificate", expired.certificate, expired.key),
+        ("no certificate", files.key.clone(), files.key.clone()),
+    ] {
+        let before = fs::read(&files.certificate).unwrap();
+        let (new_certificate, new_key) = (fs::read(certificate).unwrap(), fs::read(key).unwrap());
+        fs::write(&files.certificate, new_certificate).unwrap();
+        fs::write(&files.key, new_key).unwrap();
+        assert!(!tls.reload(), "{what} was taken");
+        let handshake = shake(&tls, workshop.client(None), "a.test").await;
+        assert_eq!(handshake.shown(), ["a.test", "old.test"], "{what}");
+        fs::write(&files.certificate, before).unwrap();
+        fs::write(&files.key, &good_key).unwrap();
+    }
+
+    workshop.certificate("a", &["a.test", "new.test"]);
+    assert!(tls.reload());
+    let handshake = shake(&tls, workshop.client(None), "a.test").await;
+    assert_eq!(handshake.shown(), ["a.test", "new.test"]);
+}
+
+#[tokio::test]
+async fn changed_files_are_noticed() {
+    let workshop = Workshop::new();
+    let files = workshop.certificate("a", &["a.test", "old.test"]);
+    let tls = ServerTls::load(&server(vec![files])).unwrap();
+    let before = tls.current();
+    let stop = Cancel::new();
+    let noticed = async {
+        // The watch takes its first look before the files change.
+        tokio::task::yield_now().await;
+        workshop.certificate("a", &["a.test", "new.test"]);
+        let mut ticks = tokio::time::interval(Duration::from_millis(2));
+        while Arc::ptr_eq(&tls.current(), &before) {
+            ticks.tick().await;
+        }
+        stop.cancel();
+    };
+    let watching = tls.clone().watch(Duration::from_millis(5), stop.clone());
+    let both = async { tokio::join!(watching, noticed) };
+    tokio::time::timeout(10 * SECOND, both).await.expect("the change was not noticed");
+    let handshake = shake(&tls, workshop.client(None), "a.test").await;
+    assert_eq!(handshake.shown(), ["a.test", "new.test"]);
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_unless_clients_show_certificates() {
+    let workshop = Workshop::new();
+    let off = server(vec![workshop.certificate("a", &["a.test"])]);
+    let required = ServerTlsConfig {
+        client_certificates: ClientCertificates::Required { ca: workshop.path("ca.pem") },
+        ..off.clone()
+    };
+    let identity = workshop.certificate("client", &["client.test"]);
+    for (config, is_resumed) in [(off, true), (required, false)] {
+        let tls = ServerTls::load(&config).unwrap();
+        let client = workshop.client(Some(identity.clone()));
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let handshake = shake(&tls, client.clone(), "a.test").await;
+            kinds.push(exchange(handshake).await);
+        }
+        let expected = rustls::HandshakeKind::Resumed;
+        assert_eq!(kinds[1] == expected, is_resumed, "{:?} {kinds:?}", config.client_certificates);
+    }
+}
+
+/// Sends a byte to the client, which reads the tickets on the way.
+async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut server, mut client) = (handshake.server.unwrap().stream, handshake.client.unwrap());
+    server.write_all(b"x").await.unwrap();
+    server.flush().await.unwrap();
+    client.read_u8().await.unwrap();
+    client.get_ref().1.handshake_kind().unwrap()
+}
+
+#[test]
+fn an_error_names_the_file_and_what_was_expected_but_never_its_content() {
+    let workshop = Workshop::new();
+    let good = workshop.certificate("good", &["a.test"]);
+    let other = workshop.certificate("other", &["a.test"]);
+    let expired = workshop.expired("expired");
+    let garbled = workshop.path("garbled.pem");
+    fs::write(&garbled, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let secret = workshop.path("secret.pem");
+    fs::write(&secret, "-----BEGIN PRIVATE KEY\nsquirrel\n").unwrap();
+    let missing = workshop.path("missing.pem");
+    let pair = |certificate: &PathBuf, key: &PathBuf| {
+        server(vec![CertificateFiles { certificate: certificate.clone(), key: key.clone() }])
+    };
+    for (config, file, words) in [
+        (pair(&missing, &good.key), "missing.pem", "cannot be read"),
+        (pair(&good.key, &good.key), "good.key", "expected PEM certificates"),
+        (pair(&garbled, &good.key), "garbled.pem", "expected X.509 certificates"),
+        (pair(&good.certificate, &good.certificate), "good.pem", "expected one PEM private key"),
+        (pair(&good.certificate, &secret), "secret.pem", "expected one PEM private key"),
+        (pair(&secret, &good.key), "secret.pem", "expected PEM certificates"),
+        (pair(&good.certificate, &other.key), "other.key", "does not belong to the certificate"),
+        (pair(&expired.certificate, &expired.key), "expired.pem", "ended on Jan  1 00:00:00 2002"),
+        (server(Vec::new()), "gateway.tls.certificates", "expected at least one certificate"),
+    ] {
+        let error = ServerTls::load(&config).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(file) && text.contains(words), "{text}: lacks {file} or {words}");
+        let all = format!("{error:?}");
+        assert!(!all.contains("squirrel") && !all.contains("115, 113, 117"), "{all}");
+    }
+}
+
+#[test]
+fn a_client_needs_a_ca_that_can_be_read() {
+    let workshop = Workshop::new();
+    let missing = workshop.path("missing.pem");
+    let config = ClientTlsConfig { ca: Some(missing.clone()), identity: None };
+    let error = client_config(&config).unwrap_err();
+    assert_eq!((error.file, error.kind), (missing, TlsErrorKind::Unreadable));
+}
