@@ -2,6 +2,7 @@
 //!
 //! One executable, two roles. This library is the executable's inside; `ARCHITECTURE.md` is its map.
 
+pub mod admin;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recor
 
 pub mod names;
 pub mod trace;
+pub mod recorder;
 
 use names::Metric;
 

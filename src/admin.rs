@@ -1,0 +1,165 @@
+//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::Gauge;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::config::AdminConfig;
+use crate::in_flight::Admission;
+use crate::lifecycle::{Cancel, Tasks};
+use crate::listen::{Acceptor, ListenError};
+use crate::telemetry::recorder;
+
+mod readiness;
+
+pub use readiness::Readiness;
+
+/// Connections at once: Prometheus, a balancer, a person.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for a request's headers; also how long an idle connection is kept.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest life of a connection: nothing here takes long, so a slow reader is cut off.
+const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
+/// Most bytes of a request's head; nothing here has a body.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Makes the document of `/status`. It must not wait for anything.
+pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// What the admin listener tells of its process. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    /// Which parts are ready.
+    pub readiness: Readiness,
+    /// What the process says about itself. No secrets, no configuration values.
+    pub status: StatusSource,
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("readiness", &self.readiness).finish_non_exhaustive()
+    }
+}
+
+/// The bound admin listener.
+#[derive(Debug)]
+pub struct Admin {
+    acceptor: Acceptor,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Admin {
+    /// Binds; nothing is answered before `serve`.
+    ///
+    /// # Errors
+    /// `ListenError` says the address and why.
+    pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
+        Ok(Self { acceptor: Acceptor::bind(config.listen)? })
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.acceptor.address()
+    }
+
+    /// Answers until `stop`: the last thing to end, so that a drain can be watched.
+    pub fn serve(mut self, health: Health, tasks: &Tasks, stop: Cancel) {
+        let places = Admission::new(CONNECTIONS_MAX, Gauge::noop());
+        let spawner = tasks.clone();
+        tasks.spawn(async move {
+            loop {
+                let (stream, _) = tokio::select! {
+                    () = stop.cancelled() => return,
+                    next = self.acceptor.next() => next,
+                };
+                let Some(place) = places.try_enter() else { continue };
+                let (health, stop) = (health.clone(), stop.clone());
+                spawner.spawn(async move {
+                    connection(stream, health, stop).await;
+                    drop(place);
+                });
+            }
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, health: Health, stop: Cancel) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(&request, &health);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        result = tokio::time::timeout(CONNECTION_AGE_MAX, serving) => {
+            if let Ok(Err(error)) = result {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+        }
+    }
+}
+
+fn answer(request: &Request<Incoming>, health: &Health) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    match request.uri().path() {
+        "/metrics" => written(StatusCode::OK, recorder::CONTENT_TYPE, recorder::render()),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readyz(&health.readiness),
+        "/status" => document(StatusCode::OK, &(health.status)()),
+        _ => text(StatusCode::NOT_FOUND, "try /metrics /healthz /readyz /status\n"),
+    }
+}
+
+fn readyz(readiness: &Readiness) -> Answer {
+    let reasons = readiness.reasons();
+    let (status, word) = if readiness.is_ready() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    document(status, &json!({ "status": word, "reasons": reasons }))
+}
+
+fn document(status: StatusCode, value: &Value) -> Answer {
+    written(status, "application/json", format!("{value:#}\n"))
+}
+
+fn text(status: StatusCode, words: &'static str) -> Answer {
+    written(status, "text/plain; charset=utf-8", words)
+}
+
+fn written(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Whether a process should get work now, and if not, why.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The parts of a process that must be ready. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
+
+impl Readiness {
+    /// No part known yet: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that a part is ready, or why it is not. A reason is shown to whoever can reach the admin listener.
+    pub fn set(&self, part: &'static str, state: Result<(), String>) {
+        let before = self.parts().insert(part, state.clone().err());
+        match (before.flatten(), state) {
+            (None, Err(reason)) => tracing::warn!(part, reason, "not ready"),
+            (Some(_), Ok(())) => tracing::info!(part, "ready again"),
+            _ => {}
+        }
+    }
+
+    /// Whether every part is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.parts().values().all(Option::is_none)
+    }
+
+    /// What is not ready, and why.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+        let parts = self.parts();
+        parts.iter().filter_map(|(part, reason)| Some((*part, reason.clone()?))).collect()
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,79 @@
+//! The admin listener over a real socket.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+struct Started {
+    address: SocketAddr,
+    readiness: Readiness,
+    stop: Cancel,
+    tasks: Tasks,
+}
+
+fn start() -> Started {
+    let config = AdminConfig { listen: "127.0.0.1:0".parse().unwrap() };
+    let admin = Admin::bind(&config).unwrap();
+    let address = admin.address();
+    let (readiness, tasks, stop) = (Readiness::new(), Tasks::new(), Cancel::new());
+    let status: StatusSource = Arc::new(|| json!({ "role": "gateway" }));
+    let health = Health { readiness: readiness.clone(), status };
+    admin.serve(health, &tasks, stop.clone());
+    Started { address, readiness, stop, tasks }
+}
+
+impl Started {
+    async fn ask(&self, line: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+#[tokio::test]
+async fn readyz_lists_what_is_not_ready() {
+    let started = start();
+    assert!(started.ask("GET /readyz").await.starts_with("HTTP/1.1 200 "));
+    started.readiness.set("nats", Err("not connected".to_owned()));
+    let answer = started.ask("GET /readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains(r#""nats": "not connected""#), "{answer}");
+    assert!(
+        started.ask("GET /healthz").await.starts_with("HTTP/1.1 200 "),
+        "it lives all the same"
+    );
+    started.readiness.set("nats", Ok(()));
+    assert!(started.ask("GET /readyz").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_of_prometheus() {
+    recorder::install(crate::cli::Role::Gateway);
+    let answer = start().ask("GET /metrics").await;
+    assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
+    assert!(answer.contains("fjord_build_info{"), "{answer}");
+}
+
+#[tokio::test]
+async fn status_is_what_the_process_says() {
+    let answer = start().ask("GET /status").await;
+    assert!(answer.contains(r#""role": "gateway""#), "{answer}");
+}
+
+#[tokio::test]
+async fn other_methods_and_paths_are_refused() {
+    let started = start();
+    assert!(started.ask("POST /metrics").await.starts_with("HTTP/1.1 405 "));
+    assert!(started.ask("GET /etc/passwd").await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
+async fn it_stops_when_told() {
+    let started = start();
+    let _idle = TcpStream::connect(started.address).await.unwrap();
+    started.stop.cancel();
+    assert!(started.tasks.wait(Duration::from_secs(5)).await);
+}
