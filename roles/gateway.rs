@@ -13,6 +13,8 @@ pub mod place;
 pub mod queues;
 pub mod rate;
 pub mod replies;
+pub mod connection;
+pub mod listener;
 pub mod respond;
 pub mod session;
 pub mod params;

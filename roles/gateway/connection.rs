@@ -1,0 +1,271 @@
+//! Serves one connection: HTTP/1.1 or HTTP/2 as the handshake agreed, within every limit, and passes on
+//! only requests that mean one thing to everybody.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::config::gateway::HttpLimits;
+use crate::future::BoxFuture;
+use crate::lifecycle::{Cancel, Tasks};
+use crate::problem::{Problem, ProblemKind};
+use crate::telemetry::{self, names};
+
+use super::caller::Peer;
+use super::respond::{self, RequestId, Response, Shape};
+
+mod activity;
+mod body;
+mod filter;
+mod paced;
+
+use activity::Activity;
+pub use body::read_body;
+use paced::Paced;
+
+/// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
+/// response has is added by the connection.
+pub trait Service: Debug + Send + Sync {
+    /// Answers one request. The future is dropped when the client leaves.
+    fn answer(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response>;
+}
+
+/// What requests must keep to.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What one connection may do.
+    pub limits: HttpLimits,
+    /// Names that requests may be for, without ports; empty: every name.
+    pub hosts: Vec<String>,
+}
+
+/// What connections are served with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    pub(super) service: Arc<dyn Service>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) tasks: Tasks,
+    /// Given when connections should end: what runs is finished.
+    pub(super) stop: Cancel,
+}
+
+/// What the handshake told.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    pub(super) peer: Peer,
+    pub(super) is_tls: bool,
+    pub(super) is_http2: bool,
+}
+
+/// Longest life of a connection, so that a rebalanced fleet gets its share of clients.
+const AGE_MAX: Duration = Duration::from_hours(1);
+/// How long a connection that has asked nothing yet may still ask once it should end.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// See `PING_INTERVAL`.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2 flow control: what a client may send ahead on one stream, and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// See `STREAM_WINDOW_BYTES`.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What we buffer for one HTTP/2 stream whose client reads slowly.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The smallest frame limit that RFC 9113 §6.5.2 allows, and its default.
+const FRAME_BYTES: u32 = 16 * 1024;
+/// Streams that a client may open and reset before we looked at them (CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// Streams that we reset for a client's mistakes before the connection ends.
+const RESETS_LOCAL_MAX: usize = 128;
+/// hyper refuses oversized heads without a body or an id: it is given this much more than our own limits,
+/// so that what is only a little too large gets a problem document.
+const HEAD_SLACK: usize = 2;
+/// The smallest buffer that hyper takes.
+const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// Serves a connection until it ends. Safe to drop: what runs on it is dropped too.
+pub(super) async fn serve<IO>(io: IO, agreed: Agreed, serving: Serving)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::new());
+    let limits = serving.rules.limits.clone();
+    let io = TokioIo::new(Paced::new(io, limits.body_idle_timeout, Arc::clone(&activity)));
+    let (tasks, stop) = (serving.tasks.clone(), serving.stop.clone());
+    let is_http2 = agreed.is_http2;
+    let each = Arc::new(Each { agreed, serving, activity: Arc::clone(&activity) });
+    let service = service_fn(move |request| {
+        let each = Arc::clone(&each);
+        async move { Ok::<_, Infallible>(each.respond(request).await) }
+    });
+    if is_http2 {
+        let connection = http2_builder(&limits, tasks).serve_connection(io, service);
+        drive(Box::pin(connection), &activity, Some(limits.header_timeout), &limits, &stop).await;
+    } else {
+        // hyper's own timer is the idle limit here: it runs while a request's head is awaited.
+        let connection = http1_builder(&limits).serve_connection(io, service);
+        drive(Box::pin(connection), &activity, None, &limits, &stop).await;
+    }
+}
+
+fn http1_builder(limits: &HttpLimits) -> http1::Builder {
+    let head_bytes = HEAD_SLACK * (limits.header_bytes_max + limits.uri_bytes_max);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        // A client that has closed its sending side has left: its request is dropped.
+        .half_close(false)
+        .max_headers(HEAD_SLACK * limits.headers_max)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes.max(BUFFER_BYTES_MIN));
+    builder
+}
+
+fn http2_builder(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<Streams> {
+    let head_bytes = HEAD_SLACK * (limits.header_bytes_max + limits.uri_bytes_max);
+    let mut builder = http2::Builder::new(Streams(tasks));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Runs a connection to its end: its own, or ours once it is idle, old or the process stops.
+async fn drive<C>(
+    mut connection: std::pin::Pin<Box<C>>,
+    activity: &Activity,
+    idle_limit: Option<Duration>,
+    limits: &HttpLimits,
+    stop: &Cancel,
+) where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    tokio::select! {
+        result = &mut connection => return ended(result),
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(AGE_MAX) => {}
+        () = activity.idle(idle_limit) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    // hyper waits for a peer that never speaks, and for one that never reads: we do not.
+    let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
+    tokio::select! {
+        result = &mut connection => ended(result),
+        () = activity.quiet(grace) => refused("unresponsive"),
+    }
+}
+
+fn ended(result: Result<(), hyper::Error>) {
+    let Err(error) = result else { return };
+    if error.is_timeout() {
+        refused("header_timeout");
+    } else if error.is_parse() {
+        refused("malformed");
+    }
+    tracing::debug!(%error, "a connection ended early");
+}
+
+/// Counts a connection that was refused, or ended, by one of our limits.
+pub(super) fn refused(reason: &'static str) {
+    telemetry::counter(&names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, reason.to_owned())])
+        .increment(1);
+}
+
+/// What every request of a connection shares.
+struct Each {
+    agreed: Agreed,
+    serving: Serving,
+    activity: Arc<Activity>,
+}
+
+impl Each {
+    async fn respond(&self, mut request: Request<Incoming>) -> Response {
+        let _running = self.activity.begin();
+        let request_id = RequestId::from_headers(request.headers());
+        let shape = Shape {
+            request_id: request_id.clone(),
+            method: request.method().clone(),
+            version: request.version(),
+            is_tls: self.agreed.is_tls,
+        };
+        let response = match filter::check(&request, &self.serving.rules) {
+            Ok(()) => {
+                request.extensions_mut().insert(request_id);
+                self.ask(request, &shape.request_id).await
+            }
+            Err(problem) => self.refuse(&problem, &shape.request_id),
+        };
+        respond::finish(response, &shape)
+    }
+
+    async fn ask(&self, request: Request<Incoming>, request_id: &RequestId) -> Response {
+        let answering =
+            async { self.serving.service.answer(request, self.agreed.peer.clone()).await };
+        AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
+            let place = (names::PLACE, "gateway".to_owned());
+            telemetry::counter(&names::PANICS, &[place]).increment(1);
+            tracing::error!(%request_id, "a request's handling panicked");
+            respond::problem(&Problem::new(ProblemKind::Internal), request_id)
+        })
+    }
+
+    /// Such a request has not been routed: nobody else logs or counts it.
+    fn refuse(&self, problem: &Problem, request_id: &RequestId) -> Response {
+        let status = problem.kind.status();
+        tracing::info!(
+            %request_id,
+            client = %self.agreed.peer.address,
+            status = status.as_u16(),
+            detail = problem.detail,
+            "refused before routing"
+        );
+        let labels = [
+            (names::ENDPOINT, "none".to_owned()),
+            (names::STATUS, status.as_str().to_owned()),
+            (names::OUTCOME, "refused".to_owned()),
+        ];
+        telemetry::counter(&names::GATEWAY_REQUESTS, &labels).increment(1);
+        let mut response = respond::problem(problem, request_id);
+        if problem.kind == ProblemKind::MethodNotAllowed {
+            response = respond::with_allow(response, &filter::METHODS);
+        }
+        // Where one request is in doubt, so is where the next one begins.
+        let close = http::HeaderValue::from_static("close");
+        response.headers_mut().insert(http::header::CONNECTION, close);
+        response
+    }
+}
+
+/// Spawns the streams of an HTTP/2 connection where the drain sees them.
+#[derive(Clone, Debug)]
+struct Streams(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        drop(self.0.spawn(stream));
+    }
+}

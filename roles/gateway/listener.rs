@@ -1,0 +1,230 @@
+//! The public listener: accepts connections, bounds them, hands them to `connection`, and lets them finish.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::config::GatewayConfig;
+use crate::in_flight::{Admission, Guard};
+use crate::lifecycle::{Cancel, Tasks};
+use crate::listen::{Acceptor, ListenError};
+use crate::telemetry::{self, names};
+use crate::tls::ServerTls;
+
+use super::caller::Peer;
+use super::connection::{self, Agreed, Rules, Service, Serving};
+
+mod per_client;
+
+use per_client::{PerClient, Place};
+
+/// Handshakes at once: each costs a millisecond of a core.
+const HANDSHAKES_MAX: usize = 256;
+/// How long connections that were cut off may take to be gone.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// The bound public listener.
+#[derive(Debug)]
+pub struct Listener {
+    acceptor: Acceptor,
+    tls: Option<ServerTls>,
+    rules: Rules,
+}
+
+/// The listener while it serves. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Running {
+    address: SocketAddr,
+    doors: Arc<Doors>,
+}
+
+/// What the accept loop and every connection share.
+#[derive(Debug)]
+struct Doors {
+    connections: Admission,
+    per_client: PerClient,
+    handshakes: Semaphore,
+    rules: ArcSwap<Rules>,
+    tls: Option<ServerTls>,
+    service: Arc<dyn Service>,
+    tasks: Tasks,
+    /// Given when the drain begins.
+    stop: Cancel,
+    /// Given when its time is over.
+    cut_off: Cancel,
+    /// Given by the accept loop once it has ended.
+    accepted_all: Cancel,
+}
+
+impl Listener {
+    /// Binds; nothing is accepted before `serve`. Without `tls` it speaks plain HTTP/1.1.
+    ///
+    /// # Errors
+    /// `ListenError` says the address and why.
+    pub fn bind(config: &GatewayConfig, tls: Option<ServerTls>) -> Result<Self, ListenError> {
+        let acceptor = Acceptor::bind(config.listen)?;
+        Ok(Self { acceptor, tls, rules: rules(config) })
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.acceptor.address()
+    }
+
+    /// Accepts connections from here on, until `Running::drain`.
+    #[must_use = "without it the listener cannot be drained"]
+    pub fn serve(self, service: Arc<dyn Service>, tasks: &Tasks) -> Running {
+        let limits = &self.rules.limits;
+        let gauge = telemetry::gauge(&names::GATEWAY_CONNECTIONS, &[]);
+        let doors = Arc::new(Doors {
+            connections: Admission::new(limits.connections_max, gauge),
+            per_client: PerClient::new(limits.connections_per_client_max),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            rules: ArcSwap::from_pointee(self.rules),
+            tls: self.tls,
+            service,
+            tasks: tasks.clone(),
+            stop: Cancel::new(),
+            cut_off: Cancel::new(),
+            accepted_all: Cancel::new(),
+        });
+        let running = Running { address: self.acceptor.address(), doors: Arc::clone(&doors) };
+        drop(tasks.spawn(accept(self.acceptor, doors)));
+        running
+    }
+}
+
+fn rules(config: &GatewayConfig) -> Rules {
+    Rules { limits: config.http.clone(), hosts: config.hosts.clone() }
+}
+
+impl Running {
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.doors.connections.held()
+    }
+
+    /// Takes new limits and hosts, for connections from here on. The address stays.
+    pub fn reload(&self, config: &GatewayConfig) {
+        let rules = rules(config);
+        self.doors.connections.set_limit(rules.limits.connections_max);
+        self.doors.per_client.set_limit(rules.limits.connections_per_client_max);
+        self.doors.rules.store(Arc::new(rules));
+    }
+
+    /// Stops accepting, lets requests finish and connections end, at most so long; cuts off the rest.
+    /// Says whether nothing had to be cut off. Safe to drop and to call again.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.doors.stop.cancel();
+        let ended = async {
+            self.doors.accepted_all.cancelled().await;
+            self.doors.connections.wait_empty(limit).await
+        };
+        if tokio::time::timeout(limit, ended).await.unwrap_or(false) {
+            return true;
+        }
+        tracing::warn!(connections = self.connections(), "cuts off connections: the drain is over");
+        self.doors.cut_off.cancel();
+        self.doors.connections.wait_empty(CUT_OFF).await;
+        false
+    }
+}
+
+async fn accept(mut acceptor: Acceptor, doors: Arc<Doors>) {
+    loop {
+        tokio::select! {
+            () = doors.stop.cancelled() => break,
+            (stream, address) = acceptor.next() => welcome(stream, address, &doors),
+        }
+    }
+    // These were connected before we stopped: closing the socket would reset them.
+    while let Some((stream, address)) = acceptor.next().now_or_never() {
+        welcome(stream, address, &doors);
+    }
+    drop(acceptor);
+    doors.connections.close();
+    doors.accepted_all.cancel();
+}
+
+/// At a bound a connection is closed at once: a place in a line would only be held by whoever holds them all.
+fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
+    let Some(place) = doors.connections.try_enter() else {
+        return connection::refused("connections");
+    };
+    let address = address.ip().to_canonical();
+    let Some(client_place) = doors.per_client.try_enter(address) else {
+        return connection::refused("connections_per_client");
+    };
+    let peer = Peer { address, certificate_names: Arc::from([]) };
+    let shared = Arc::clone(doors);
+    drop(doors.tasks.spawn(serve(stream, peer, shared, (place, client_place))));
+}
+
+async fn serve(stream: TcpStream, peer: Peer, doors: Arc<Doors>, places: (Guard, Place)) {
+    let serving = Serving {
+        service: Arc::clone(&doors.service),
+        rules: doors.rules.load_full(),
+        tasks: doors.tasks.clone(),
+        stop: doors.stop.clone(),
+    };
+    let served = async {
+        match &doors.tls {
+            None => {
+                let agreed = Agreed { peer, is_tls: false, is_http2: false };
+                connection::serve(stream, agreed, serving).await;
+            }
+            Some(tls) => {
+                let Some(accepted) = shake_hands(stream, tls, &doors).await else { return };
+                let certificate_names = accepted.certificate_names;
+                let peer = Peer { certificate_names, ..peer };
+                let agreed = Agreed { peer, is_tls: true, is_http2: accepted.is_http2 };
+                connection::serve(accepted.stream, agreed, serving).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = doors.cut_off.cancelled() => connection::refused("drain_timeout"),
+        () = Box::pin(served) => {}
+    }
+    drop(places);
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &ServerTls,
+    doors: &Doors,
+) -> Option<crate::tls::Accepted<TcpStream>> {
+    let shaking = async {
+        // A connection that says nothing takes no turn.
+        stream.readable().await?;
+        let turn = doors.handshakes.acquire().await;
+        let accepted = tls.accept(stream).await;
+        drop(turn);
+        accepted
+    };
+    match tokio::time::timeout(tls.files().handshake_timeout, shaking).await {
+        Ok(Ok(accepted)) => Some(accepted),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            connection::refused("handshake_failed");
+            None
+        }
+        Err(_) => {
+            connection::refused("handshake_timeout");
+            None
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A request's id: the client's own, or a new one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request};
+use uuid::Uuid;
+
+use super::X_REQUEST_ID;
+
+/// Longest id that is taken from a client.
+const BYTES_MAX: usize = 128;
+
+/// What ties an answer, its log lines and its trace together. Never a key for anything.
+///
+/// The connection puts it into the request's extensions; `of` finds it there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The client's id when it is a good one, else a new one.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(X_REQUEST_ID).iter();
+        match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+            (Some(text), None) if is_good(text) => Self(text.into()),
+            _ => Self::fresh(),
+        }
+    }
+
+    /// The id that the connection gave a request; a new one where none did.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        request.extensions().get().cloned().unwrap_or_else(Self::fresh)
+    }
+
+    /// A new id: a `UUIDv7`, so that ids sort by time.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7().hyphenated().to_string().into())
+    }
+
+    /// The id itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a header's value.
+    pub(super) fn header_value(&self) -> HeaderValue {
+        // It cannot fail: `is_good` and UUIDs are visible ASCII.
+        HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+fn is_good(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(&b);
+    (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
