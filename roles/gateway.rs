@@ -15,6 +15,7 @@ pub mod rate;
 pub mod replies;
 pub mod connection;
 pub mod listener;
+pub mod rate;
 pub mod respond;
 pub mod session;
 pub mod params;
