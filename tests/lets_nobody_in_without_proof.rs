@@ -313,16 +313,30 @@ fn a_configuration_is_refused_with_all_its_mistakes() {
 }
 
 #[test]
-fn a_method_that_nobody_can_use_is_a_mistake() {
-    let empty = Authenticator::load(&AuthConfig::default()).unwrap();
-    let methods = [AuthMethod::Jwt, AuthMethod::ApiKey, AuthMethod::ClientCertificate];
-    assert_eq!(empty.mistakes(&endpoint(&methods)).len(), 3);
-    assert_eq!(empty.mistakes(&endpoint(&[])).len(), 1);
-    assert!(empty.mistakes(&endpoint_with(Auth::Public)).is_empty());
-    assert!(Register::new().authenticator.mistakes(&endpoint(&methods)).is_empty());
-    let refusal =
-        empty.authenticate(&endpoint(&methods), &bearer("a.b.c"), &peer(&[])).unwrap_err();
-    assert_eq!(refusal.failure, AuthFailure::NotConfigured);
+fn only_configured_methods_count() {
+    const METHODS: [AuthMethod; 3] =
+        [AuthMethod::Jwt, AuthMethod::ApiKey, AuthMethod::ClientCertificate];
+    let load =
+        |api_keys| Authenticator::load(&AuthConfig { api_keys, ..AuthConfig::default() }).unwrap();
+    let refused = |authenticator: &Authenticator, sent: &HeaderMap| {
+        let refusal = authenticator
+            .authenticate(&endpoint(&METHODS), sent, &peer(&["clinic.example.com"]))
+            .unwrap_err();
+        (refusal.failure, refusal.challenge.unwrap().to_str().unwrap().to_owned())
+    };
+
+    let nothing = load(BTreeMap::new());
+    let told = r#"Bearer realm="fjord""#.to_owned();
+    assert_eq!(refused(&nothing, &bearer("a.b.c")), (AuthFailure::NotConfigured, told));
+    assert!(nothing.mistake(&endpoint(&METHODS)).unwrap().contains("horse-get"));
+    assert!(nothing.mistake(&endpoint(&[])).is_some());
+    assert!(nothing.mistake(&endpoint_with(Auth::Public)).is_none());
+
+    let keys = load(BTreeMap::from([("billing".to_owned(), api_key(&["k"], &[READ], None))]));
+    let told = r#"ApiKey realm="fjord""#.to_owned();
+    assert_eq!(refused(&keys, &bearer("a.b.c")), (AuthFailure::NoCredentials, told));
+    assert!(keys.mistake(&endpoint(&METHODS)).is_none());
+    assert!(keys.mistake(&endpoint(&[AuthMethod::Jwt])).is_some());
 }
 
 fn header_bytes() -> impl Strategy<Value = Vec<u8>> {

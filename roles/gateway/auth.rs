@@ -47,36 +47,31 @@ impl Authenticator {
         }
     }
 
-    /// What an endpoint asks for and nobody could ever prove, because `[auth]` says nothing about it.
+    /// Why nobody could ever call an endpoint: `[auth]` says nothing about any method that it accepts.
     #[must_use]
-    pub fn mistakes(&self, endpoint: &Endpoint) -> Vec<String> {
-        let Auth::Required { methods, .. } = &endpoint.auth else { return Vec::new() };
-        let mut mistakes = Vec::new();
-        if methods.is_empty() {
-            mistakes.push(format!("endpoint {}: auth names no method", endpoint.id));
+    pub fn mistake(&self, endpoint: &Endpoint) -> Option<String> {
+        let Auth::Required { methods, .. } = &endpoint.auth else { return None };
+        let is_closed = !methods.iter().any(|method| self.knows(*method));
+        is_closed.then(|| {
+            let id = &endpoint.id;
+            format!("endpoint {id}: [auth] is empty for every method that its auth accepts")
+        })
+    }
+
+    /// Whether anybody can prove who they are by this method.
+    fn knows(&self, method: AuthMethod) -> bool {
+        match method {
+            AuthMethod::Jwt => self.jwt.is_some(),
+            AuthMethod::ApiKey => !self.api_keys.is_empty(),
+            AuthMethod::ClientCertificate => !self.certificates.is_empty(),
         }
-        for method in methods {
-            let (configured, name, table) = match method {
-                AuthMethod::Jwt => (self.jwt.is_some(), "jwt", "auth.jwt"),
-                AuthMethod::ApiKey => (!self.api_keys.is_empty(), "api-key", "auth.api_keys"),
-                AuthMethod::ClientCertificate => {
-                    (!self.certificates.is_empty(), "client-certificate", "auth.certificates")
-                }
-            };
-            if !configured {
-                let id = &endpoint.id;
-                mistakes
-                    .push(format!("endpoint {id}: auth accepts {name}, but [{table}] is empty"));
-            }
-        }
-        mistakes
     }
 
     /// Finds out who calls, and whether it may.
     ///
-    /// Only credentials of the methods that the endpoint accepts are looked at; a public endpoint looks at
-    /// none. One credential in the headers, if any, decides alone: when it is bad, a good certificate does
-    /// not help, so that no caller is ever taken for another than the one it named.
+    /// Only credentials of methods that the endpoint accepts, and that are configured, are looked at; a
+    /// public endpoint looks at none. One credential in the headers, if any, decides alone: when it is bad,
+    /// a good certificate does not help, so that no caller is ever taken for another than the one it named.
     ///
     /// # Errors
     /// `AuthRefusal`: 401 when the caller did not prove who it is, 403 when it lacks a scope.
@@ -89,9 +84,11 @@ impl Authenticator {
         let Auth::Required { methods, scopes } = &endpoint.auth else {
             return Ok(Caller::default());
         };
+        let usable: Vec<AuthMethod> =
+            methods.iter().copied().filter(|method| self.knows(*method)).collect();
         let (method, caller) = self
-            .identify(methods, headers, peer)
-            .map_err(|failure| AuthRefusal::unauthenticated(failure, methods))?;
+            .identify(&usable, headers, peer)
+            .map_err(|failure| AuthRefusal::unauthenticated(failure, &usable))?;
         if scopes.iter().all(|scope| caller.scopes.contains(scope)) {
             Ok(caller)
         } else {
@@ -105,6 +102,9 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<(AuthMethod, Caller), AuthFailure> {
+        if methods.is_empty() {
+            return Err(AuthFailure::NotConfigured);
+        }
         match credentials::presented(methods, headers)? {
             Some(Credential::Bearer(token)) => {
                 let jwt = self.jwt.as_ref().ok_or(AuthFailure::NotConfigured)?;

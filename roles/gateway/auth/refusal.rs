@@ -14,7 +14,7 @@ pub enum AuthFailure {
     Malformed,
     /// More than one credential, or a certificate that stands for several callers.
     Ambiguous,
-    /// The method is accepted by the endpoint and missing in the configuration.
+    /// None of the methods that the endpoint accepts is configured.
     NotConfigured,
     /// A token that names no key of ours.
     UnknownKey,
@@ -80,7 +80,7 @@ impl AuthRefusal {
         // Who sent no credentials is told no error (RFC 6750 §3.1). All others get the same word, so that
         // nobody can feel the way to a good token.
         let bearer = match failure {
-            AuthFailure::NoCredentials => r#"Bearer realm="fjord""#,
+            AuthFailure::NoCredentials | AuthFailure::NotConfigured => r#"Bearer realm="fjord""#,
             _ => r#"Bearer realm="fjord", error="invalid_token""#,
         };
         let challenges: Vec<&str> = methods

@@ -1,3 +1,5 @@
+//! Rates, without a clock.
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Keys as issuers publish them, and as they should not.
+
 use std::io::Write;
 
 use serde_json::json;
