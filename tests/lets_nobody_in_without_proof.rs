@@ -257,6 +257,28 @@ fn the_matrix_of_callers_and_endpoints_holds() {
     }
 }
 
+#[test]
+fn every_scope_is_needed_and_to_the_letter() {
+    let register = Register::new();
+    let needed = ["horses:read", "owners:read"].map(str::to_owned).to_vec();
+    let both = endpoint_with(Auth::Required { methods: vec![AuthMethod::Jwt], scopes: needed });
+    for (scope, opens) in [
+        ("owners:read horses:read", true),
+        ("x horses:read owners:read y", true),
+        ("horses:read", false),
+        ("owners:read", false),
+        ("horses:read owners", false),
+        ("horses:read Owners:read", false),
+        ("horses:read,owners:read", false),
+        ("*", false),
+        ("", false),
+    ] {
+        let token = register.es.sign(&claims("anna", scope, HOUR)).unwrap();
+        let caller = register.authenticator.authenticate(&both, &bearer(&token), &peer(&[]));
+        assert_eq!(caller.is_ok(), opens, "{scope}");
+    }
+}
+
 fn refused(refusal: &AuthRefusal) -> char {
     assert_eq!((&refusal.problem.detail, refusal.problem.violations.len()), (&None, 0));
     match refusal.problem.kind {
