@@ -264,3 +264,26 @@ fn a_single_key_in_pem_needs_no_id_and_keeps_its_algorithm() {
         assert_eq!(check(json!({"alg": "HS256"})).unwrap_err(), AuthFailure::WrongAlgorithm);
     }
 }
+
+#[test]
+fn the_principal_is_the_claim_that_was_chosen() {
+    let signer = Signer::p256("k").unwrap();
+    let keys = file(&signer.public_pem());
+    let mut config = config(&keys);
+    if let Some(jwt) = &mut config.jwt {
+        jwt.principal_claim = "app.id".to_owned();
+    }
+    let authenticator = Authenticator::load(&config).unwrap();
+    let check = |changes: Value, expected: Result<&str, AuthFailure>| {
+        let token = signer.sign(&claims_but(&changes)).unwrap();
+        let caller =
+            authenticator.authenticate(&endpoint(&[AuthMethod::Jwt]), &bearer(&token), &peer(&[]));
+        let got = caller.map(|c| c.principal.unwrap().to_string()).map_err(|r| r.failure);
+        assert_eq!(got, expected.map(str::to_owned), "{changes}");
+    };
+    check(json!({"app": {"id": "ferry"}}), Ok("ferry"));
+    check(json!({"app": {"id": 7}}), Err(AuthFailure::BadClaims));
+    check(json!({"app": "ferry"}), Err(AuthFailure::BadClaims));
+    check(json!({}), Err(AuthFailure::BadClaims));
+    check(json!({"app": {"id": "ferry"}, "sub": null}), Err(AuthFailure::BadClaims));
+}
