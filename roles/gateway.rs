@@ -2,24 +2,23 @@
 //!
 //! listener → connection → router → auth → rate → params → session → respond
 
+pub mod accept;
 pub mod auth;
 pub mod budget;
 pub mod caller;
+pub mod connection;
 mod generations;
 pub mod hold;
 pub mod idempotency;
+pub mod listener;
 pub mod mail;
+pub mod params;
 pub mod place;
 pub mod queues;
 pub mod rate;
 pub mod replies;
-pub mod connection;
-pub mod listener;
-pub mod rate;
-pub mod respond;
-pub mod session;
-pub mod params;
 pub mod respond;
 pub mod router;
+pub mod session;
 
 pub use caller::{Caller, Peer};

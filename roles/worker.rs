@@ -4,23 +4,14 @@
 
 pub mod control;
 pub mod dispatch;
+pub mod echo;
+pub mod ending;
 pub mod handler;
+pub mod handlers;
 pub mod jobs;
+pub mod outcome;
 pub mod queue;
 pub mod slots;
-
-pub use handler::{Ending, Job, QueueHandler};
-pub mod echo;
-pub mod ending;
-pub mod handler;
-pub mod handlers;
-pub mod outcome;
-
-pub mod echo;
-pub mod ending;
-pub mod handler;
-pub mod handlers;
-pub mod outcome;
 
 pub use ending::Ending;
 pub use handler::{Job, QueueHandler};

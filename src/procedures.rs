@@ -9,8 +9,8 @@ use crate::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
-pub mod sqlite;
 pub mod arguments;
+pub mod sqlite;
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {

@@ -3,8 +3,8 @@
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
 pub mod names;
-pub mod trace;
 pub mod recorder;
+pub mod trace;
 
 use names::Metric;
 

@@ -13,10 +13,11 @@ use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Message, Subject, SubjectError, Transport, TransportError};
-use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{counter, names};
 
-use super::handler::{Ending, Job, QueueHandler};
+use super::ending::Ending;
+use super::handler::{Job, QueueHandler};
 use super::jobs::{Consent, Entry, Jobs};
 use super::queue::Queue;
 use super::slots::OfferId;
@@ -112,23 +113,14 @@ impl Run {
             return outcome.to_owned();
         }
         let request_id = job.request.request_id.clone();
-        match self.work(handler, job).await {
-            Ending::Final(answer) => {
-                let outcome = answer.outcome.clone();
-                self.answer(answer).await;
-                outcome
-            }
-            Ending::Problem(problem, outcome) => {
-                let status = problem.kind.status().as_u16();
-                let body = problem.to_json(&request_id).into();
-                self.answer(Final::whole(status, PROBLEM_JSON, body, outcome)).await;
-                outcome.to_owned()
-            }
-            Ending::NotExecuted => {
-                self.refuse(Reason::Unavailable).await;
-                "not_executed".to_owned()
-            }
+        let ending = self.work(handler, job).await;
+        let outcome = ending.outcome().to_owned();
+        if matches!(ending, Ending::NotExecuted { .. }) {
+            self.refuse(Reason::Unavailable).await;
+        } else {
+            self.answer(ending.into_final(&request_id)).await;
         }
+        outcome
     }
 
     /// Asks whether it may execute. An outcome word when it may not.
@@ -167,7 +159,7 @@ impl Run {
                 ending = &mut call => return ending.unwrap_or_else(|_| {
                     counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
                     tracing::error!(endpoint = %endpoint.id, "a handler panicked");
-                    Ending::Problem(Problem::new(ProblemKind::Internal), "panic")
+                    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: "panic" }
                 }),
                 _ = progress.tick() => {
                     if let Some(reply) = self.reply.clone() {
