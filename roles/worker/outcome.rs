@@ -26,6 +26,9 @@ const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// What stands before the status in such a number.
 const SELF_MAPPED_BASE: u32 = 50_000;
 
+/// Statuses by which the gateway itself says what became of a request (DESIGN §5): not for a procedure to use.
+const OURS: std::ops::RangeInclusive<u16> = 502..=504;
+
 /// The ending of a call: the only place where a backend's errors and a RETURN status become HTTP (DESIGN §7).
 #[must_use]
 pub fn conclude(job: &Job, answer: Answer, result: Result<Outcome, BackendError>) -> Ending {
@@ -113,14 +116,18 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
 
 /// An error that the procedure raised: its message is for the caller only when a status is known for it.
 fn user(job: &Job, error: &BackendError, number: u32, message: &str) -> Ending {
-    let by_itself =
-        || SELF_MAPPED.contains(&number).then(|| u16::try_from(number - SELF_MAPPED_BASE).ok())?;
-    let status = job.endpoint.status.errors.get(&number).copied().or_else(by_itself);
+    let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
         return refused(status, Some(message.to_owned()), "sql_user");
     }
     log(job, error, Level::Error);
     Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: "sql_user" }
+}
+
+/// The status that a number names by itself. One that is ours becomes 500, with the message.
+fn own_status(number: u32) -> Option<u16> {
+    let status = u16::try_from(number.checked_sub(SELF_MAPPED_BASE)?).ok()?;
+    SELF_MAPPED.contains(&number).then_some(if OURS.contains(&status) { 500 } else { status })
 }
 
 /// An error of the database itself: its message never leaves.

@@ -210,6 +210,7 @@ fn every_error_has_its_problem() {
         (user(50400), ProblemKind::Refused(400), "sql_user", shown),
         (user(50404), ProblemKind::NoRow, "sql_user", shown),
         (user(50409), ProblemKind::Conflict, "sql_user", shown),
+        (user(50503), ProblemKind::Refused(500), "sql_user", shown),
         (user(50599), ProblemKind::Refused(599), "sql_user", shown),
         (user(50001), ProblemKind::Refused(422), "sql_user", shown),
         (user(60000), ProblemKind::Refused(418), "sql_user", shown),
