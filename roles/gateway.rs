@@ -13,12 +13,15 @@ pub mod idempotency;
 pub mod listener;
 pub mod mail;
 pub mod params;
+pub mod pipeline;
 pub mod place;
 pub mod queues;
 pub mod rate;
 pub mod replies;
 pub mod respond;
 pub mod router;
+pub mod run;
 pub mod session;
+pub mod snapshot;
 
 pub use caller::{Caller, Peer};

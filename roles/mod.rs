@@ -1,4 +1,48 @@
 //! The two roles. They use `src`, never each other: they meet on the wire.
 
+use crate::cli::Role;
+use crate::config::{Loaded, Sources};
+
 pub mod gateway;
 pub mod worker;
+
+/// Why a role ended other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// What the configuration names cannot be used: every mistake, a line each.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// The system refused something.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl RunError {
+    fn system(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::System { what: what.into(), source: source.into() }
+    }
+}
+
+/// Runs a role until a signal ends it.
+///
+/// # Errors
+/// `RunError` when it cannot start.
+pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), RunError> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    crate::telemetry::recorder::install(role);
+    match role {
+        Role::Gateway => gateway::run::run(loaded.config, sources).await,
+        Role::Worker => worker::run::run(loaded.config, sources).await,
+    }
+}

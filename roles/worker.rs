@@ -8,9 +8,12 @@ pub mod echo;
 pub mod ending;
 pub mod handler;
 pub mod handlers;
+pub mod health;
+pub mod intake;
 pub mod jobs;
 pub mod outcome;
 pub mod queue;
+pub mod run;
 pub mod slots;
 
 pub use ending::Ending;

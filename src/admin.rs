@@ -140,7 +140,7 @@ fn readyz(readiness: &Readiness) -> Answer {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    document(status, &json!({ "status": word, "reasons": reasons }))
+    document(status, &json!({ "status": word, "reasons": reasons, "notes": readiness.notes() }))
 }
 
 fn document(status: StatusCode, value: &Value) -> Answer {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use crate::catalogue::{Endpoint, ParameterType, ProcedureName, QueueName, Value};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
 pub mod arguments;
+pub mod databases;
 pub mod sqlite;
 
 /// Where procedures run. After an error the connection is clean or gone.
@@ -46,6 +47,23 @@ pub struct Need {
     pub arguments: Vec<(Arc<str>, ParameterType)>,
     /// OUTPUT parameters that the answer needs.
     pub outputs: Vec<String>,
+}
+
+impl Need {
+    /// What an endpoint needs; `None` when it runs no procedure.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint) -> Option<Self> {
+        Some(Self {
+            queue: endpoint.queue.clone(),
+            procedure: endpoint.procedure.clone()?,
+            arguments: endpoint
+                .parameters
+                .iter()
+                .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
+                .collect(),
+            outputs: endpoint.outputs.clone(),
+        })
+    }
 }
 
 /// One call of a procedure.

@@ -59,7 +59,10 @@ impl Intake {
                 self.pause(START_AGAIN).await;
                 continue;
             }
-            match self.transport.queue_subscribe(&self.queue.subject, self.queue.name.as_str()).await
+            match self
+                .transport
+                .queue_subscribe(&self.queue.subject, self.queue.name.as_str())
+                .await
             {
                 Ok(subscription) => {
                     self.report(Ok(()));
@@ -122,7 +125,9 @@ impl Intake {
                 }
                 () = sleep_until(look_at) => {}
             }
-            if look_at <= Instant::now() || self.queue.slots().next_lapse().is_some_and(|at| at < look_at) {
+            if look_at <= Instant::now()
+                || self.queue.slots().next_lapse().is_some_and(|at| at < look_at)
+            {
                 let lapse = self.queue.lapse().await;
                 self.queue.note_load();
                 let later = Instant::now() + LOOK_AFTER;

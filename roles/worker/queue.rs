@@ -12,6 +12,7 @@ use crate::catalogue::{Endpoint, EndpointId, QueueName};
 use crate::envelope::{Final, Reason, Reply, Request};
 use crate::messaging::{Message, Subject};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
+use crate::procedures::Need;
 use crate::telemetry::{counter, gauge, histogram, names};
 
 use super::dispatch::Dispatch;
@@ -110,6 +111,18 @@ impl Queue {
     /// The endpoints that it serves.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.endpoints.values()
+    }
+
+    /// What its endpoints need of the database.
+    pub fn needs(&self) -> impl Iterator<Item = Need> + '_ {
+        self.services().filter_map(|service| Need::of(&service.endpoint))
+    }
+
+    /// A new limit, from a reload.
+    pub fn set_limit(&self, limit: usize) {
+        self.slots().set_limit(limit);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
+        self.figures.limit.set(limit as f64);
     }
 
     /// A message of the group: taken or refused before anything is awaited but the refusal itself.

@@ -1,0 +1,321 @@
+//! The way of a request through the gateway: route → authenticate → rate → parameters → place → respond.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::catalogue::Endpoint;
+use crate::config::gateway::HttpLimits;
+use crate::envelope::{Final, Request as Envelope};
+use crate::future::BoxFuture;
+use crate::in_flight::Admission;
+use crate::problem::{Problem, ProblemKind};
+use crate::telemetry::trace::TraceContext;
+use crate::telemetry::{counter, histogram, names};
+
+use super::caller::{Caller, Peer};
+use super::connection::{Service, read_body};
+use super::params::{self, Context};
+use super::place::{Placed, Placer};
+use super::rate::{RateHeaders, RateLimiter, Verdict};
+use super::respond::{self, RequestId, Response};
+use super::router::{Found, Matched};
+use super::session::Ending;
+use super::snapshot::Snapshot;
+use super::{accept, idempotency};
+
+/// When a request that found the gateway full may come again.
+const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Answers requests from whatever the catalogue says at the moment.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Catalogue, router and keys: replaced whole at a reload.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Places requests with workers.
+    pub placer: Arc<Placer>,
+    /// Counts callers' requests.
+    pub rates: RateLimiter,
+    /// Requests at once.
+    pub in_flight: Admission,
+    /// How bodies are read.
+    pub limits: HttpLimits,
+}
+
+/// What is known of a request when its answer is logged.
+struct Trip {
+    request_id: RequestId,
+    trace: TraceContext,
+    began: Instant,
+    endpoint: Option<Arc<Endpoint>>,
+    principal: Option<Arc<str>>,
+    attempts: u32,
+    outcome: String,
+    rate: RateHeaders,
+}
+
+impl Service for Pipeline {
+    fn answer(&self, request: http::Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response> {
+        Box::pin(async move {
+            let request_id = RequestId::of(&request);
+            let (parts, body) = request.into_parts();
+            let mut trip = Trip::begin(&parts, request_id);
+            let answered = match self.in_flight.enter() {
+                Ok(_guard) => self.respond(&parts, body, &peer, &mut trip).await,
+                Err(problem) => {
+                    let reason = [(names::REASON, "in_flight".to_owned())];
+                    counter(&names::GATEWAY_SHED, &reason).increment(1);
+                    Err(problem.retry_after(SHED_RETRY_AFTER).into())
+                }
+            };
+            let mut response =
+                answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
+            trip.rate.apply(response.headers_mut());
+            trip.log(&parts, &peer, response.status());
+            response
+        })
+    }
+}
+
+/// A request that was not answered by a worker.
+struct Refusal {
+    problem: Problem,
+    allow: Option<String>,
+    challenge: Option<HeaderValue>,
+    outcome: Option<&'static str>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, allow: None, challenge: None, outcome: None }
+    }
+}
+
+impl From<Problem> for Box<Refusal> {
+    fn from(problem: Problem) -> Self {
+        Box::new(problem.into())
+    }
+}
+
+impl Refusal {
+    fn into_response(self, trip: &mut Trip) -> Response {
+        trip.outcome = self.outcome.map_or_else(|| word(self.problem.kind), ToOwned::to_owned);
+        let mut response = respond::problem(&self.problem, &trip.request_id);
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        match self.challenge {
+            Some(challenge) => respond::with_challenge(response, challenge),
+            None => response,
+        }
+    }
+}
+
+/// The outcome word of a problem of ours: its slug, as a label.
+fn word(kind: ProblemKind) -> String {
+    kind.meaning().slug.replace('-', "_")
+}
+
+impl Pipeline {
+    async fn respond(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Response, Box<Refusal>> {
+        let snapshot = self.snapshot.load_full();
+        let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
+            Found::Matched(matched) => matched,
+            Found::Malformed(problem) => return Err(problem.into()),
+            Found::Options { allow } => return Ok(options(&allow)),
+            Found::NoRoute => return Err(Problem::new(ProblemKind::NoRoute).into()),
+            Found::MethodNotAllowed { allow } => {
+                let problem = Problem::new(ProblemKind::MethodNotAllowed);
+                return Err(Box::new(Refusal { allow: Some(allow), ..problem.into() }));
+            }
+        };
+        trip.endpoint = Some(Arc::clone(&matched.endpoint));
+        let caller = self.admit(&snapshot, &parts.headers, peer, trip)?;
+        if !accept::allows_json(&parts.headers) {
+            return Err(Problem::new(ProblemKind::NotAcceptable).into());
+        }
+        let bytes_max = matched.endpoint.body_bytes_max;
+        let body = read_body(body, bytes_max, &self.limits).await?;
+        let sent = Sent { parts, matched: &matched, body: &body };
+        let envelope = sent.envelope(&caller, peer, trip)?;
+        let placed = self.placer.place(&matched.endpoint, envelope).await;
+        let label = [(names::QUEUE, matched.endpoint.queue.to_string())];
+        histogram(&names::GATEWAY_QUEUE_WAIT, &label).record(placed.waited.as_secs_f64());
+        trip.attempts = placed.attempts;
+        ended(placed, &matched.endpoint, trip)
+    }
+
+    /// Who calls, whether it may, and whether it is within its rate.
+    fn admit(
+        &self,
+        snapshot: &Snapshot,
+        headers: &HeaderMap,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Caller, Box<Refusal>> {
+        let Some(endpoint) = trip.endpoint.clone() else {
+            return Err(Problem::new(ProblemKind::Internal).into());
+        };
+        let endpoint = &*endpoint;
+        let caller =
+            snapshot.authenticator.authenticate(endpoint, headers, peer).map_err(|refusal| {
+                let labels = [
+                    (names::ENDPOINT, endpoint.id.to_string()),
+                    (names::REASON, refusal.failure.as_str().to_owned()),
+                ];
+                counter(&names::AUTH_FAILURES, &labels).increment(1);
+                Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
+            })?;
+        trip.principal.clone_from(&caller.principal);
+        match self.rates.admit(endpoint, &caller, peer, Instant::now().into_std()) {
+            Verdict::Allowed { headers } => {
+                trip.rate = headers;
+                Ok(caller)
+            }
+            Verdict::Limited { problem, headers } => {
+                trip.rate = headers;
+                let label = [(names::ENDPOINT, endpoint.id.to_string())];
+                counter(&names::RATE_LIMITED, &label).increment(1);
+                Err(problem.into())
+            }
+        }
+    }
+}
+
+/// What a client sent, whole.
+struct Sent<'a> {
+    parts: &'a Parts,
+    matched: &'a Matched,
+    body: &'a Bytes,
+}
+
+impl Sent<'_> {
+    /// The request as it travels: checked parameters, and what the gateway knows about the call.
+    fn envelope(&self, caller: &Caller, peer: &Peer, trip: &Trip) -> Result<Envelope, Problem> {
+        let endpoint = &self.matched.endpoint;
+        let idempotency_key = idempotency::key(&self.parts.headers)
+            .map_err(|violation| Problem::invalid(vec![violation]))?;
+        let context = Context {
+            request_id: trip.request_id.as_str(),
+            idempotency_key: idempotency_key.as_deref(),
+            principal: caller.principal.as_deref(),
+            client_ip: peer.address,
+        };
+        let payload = params::check(self.matched, self.parts, self.body, caller, &context)?;
+        Ok(Envelope {
+            endpoint: endpoint.id.clone(),
+            request_id: trip.request_id.as_str().to_owned(),
+            attempt: 0,
+            timeout: Duration::ZERO,
+            execution: endpoint.execution,
+            principal: caller.principal.as_deref().map(ToOwned::to_owned),
+            idempotency_key,
+            traceparent: Some(trip.trace.traceparent()),
+            tracestate: trip.trace.tracestate().map(ToOwned::to_owned),
+            payload,
+        })
+    }
+}
+
+/// The one answer of a placed request.
+fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Response, Box<Refusal>> {
+    match placed.ending {
+        Ending::Final(answer) => {
+            trip.outcome.clone_from(&answer.outcome);
+            passed_on(answer, endpoint).map_err(Into::into)
+        }
+        Ending::Problem(kind) => {
+            let problem = Problem { retry_after: placed.retry_after, ..Problem::new(kind) };
+            Err(problem.into())
+        }
+        // Nobody reads it: hyper has dropped this future, or is about to.
+        Ending::ClientGone => {
+            let problem = Problem::new(ProblemKind::Cancelled);
+            Err(Box::new(Refusal { outcome: Some("client_gone"), ..problem.into() }))
+        }
+    }
+}
+
+fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
+    let mut response = respond::answer(answer)?;
+    if response.status().is_success() {
+        let headers = response.headers_mut();
+        if let Some(value) = &endpoint.cache_control
+            && let Ok(value) = HeaderValue::try_from(value)
+        {
+            headers.insert(header::CACHE_CONTROL, value);
+        }
+        if endpoint.deprecated {
+            // RFC 9745 wants a date, which the catalogue does not have; the beginning of time is in the past.
+            headers.insert("deprecation", HeaderValue::from_static("@0"));
+        }
+    }
+    Ok(response)
+}
+
+/// The answer to OPTIONS, from the route table.
+fn options(allow: &str) -> Response {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::try_from(allow) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+impl Trip {
+    fn begin(parts: &Parts, request_id: RequestId) -> Self {
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            request_id,
+            trace: TraceContext::continued(text("traceparent"), text("tracestate")),
+            began: Instant::now(),
+            endpoint: None,
+            principal: None,
+            attempts: 0,
+            outcome: "ok".to_owned(),
+            rate: RateHeaders::default(),
+        }
+    }
+
+    /// The one access line and the figures of a request.
+    fn log(&self, parts: &Parts, peer: &Peer, status: StatusCode) {
+        let took = self.began.elapsed();
+        let endpoint = self.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
+        let labels = [
+            (names::ENDPOINT, endpoint.to_owned()),
+            (names::STATUS, status.as_str().to_owned()),
+            (names::OUTCOME, self.outcome.clone()),
+        ];
+        counter(&names::GATEWAY_REQUESTS, &labels).increment(1);
+        let label = [(names::ENDPOINT, endpoint.to_owned())];
+        histogram(&names::GATEWAY_REQUEST_DURATION, &label).record(took.as_secs_f64());
+        tracing::info!(
+            target: "fjord::access",
+            request_id = %self.request_id,
+            trace_id = self.trace.trace_id(),
+            endpoint,
+            method = %parts.method,
+            status = status.as_u16(),
+            outcome = self.outcome,
+            attempts = self.attempts,
+            principal = self.principal.as_deref(),
+            client = %peer.address,
+            duration_ms = took.as_secs_f64() * 1000.0,
+            "request"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! The gateway as a process: starts everything, reloads, drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::admin::{Admin, Health, Readiness};
+use crate::config::messaging::TransportConfig;
+use crate::config::{Config, Sources};
+use crate::in_flight::Admission;
+use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
+use crate::messaging::{self, Transport};
+use crate::roles::RunError;
+use crate::telemetry::{counter, gauge, names};
+use crate::tls::{ServerTls, WATCH_INTERVAL};
+
+use super::budget::RetryBudget;
+use super::connection::Service;
+use super::listener::{Listener, Running};
+use super::pipeline::Pipeline;
+use super::place::Placer;
+use super::queues::Queues;
+use super::rate::RateLimiter;
+use super::replies::Replies;
+use super::snapshot::Snapshot;
+
+/// How long tasks that were cut off may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// A gateway that serves.
+struct Gateway {
+    config: Config,
+    pipeline: Arc<Pipeline>,
+    listener: Running,
+    tls: Option<ServerTls>,
+    readiness: Readiness,
+    tasks: Tasks,
+    admin_tasks: Tasks,
+    stop: Cancel,
+}
+
+/// Runs a gateway until a signal ends it.
+///
+/// # Errors
+/// `RunError` when it cannot start: nothing was answered then.
+pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
+    let mut signals =
+        Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
+    let mut gateway = Gateway::start(config).await?;
+    systemd::ready("serving");
+    systemd::feed_watchdog(&gateway.tasks);
+    while signals.next().await == Signal::Reload {
+        systemd::reloading();
+        gateway.reload(&sources);
+        systemd::ready("serving");
+    }
+    gateway.drain().await;
+    Ok(())
+}
+
+impl Gateway {
+    async fn start(config: Config) -> Result<Self, RunError> {
+        let snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
+        let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
+        let tls = tls.map_err(|error| RunError::Config(vec![error.to_string()]))?;
+        let admin = Admin::bind(&config.admin);
+        let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
+        let listener = Listener::bind(&config.gateway, tls.clone());
+        let listener = listener.map_err(|error| RunError::system(error.to_string(), error))?;
+        let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
+        let readiness = Readiness::new();
+        let transport = connect(&config).await?;
+        watch_link(&transport, &readiness, &tasks);
+        if let Some(tls) = tls.clone() {
+            drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
+        }
+        let pipeline = Arc::new(pipeline(&config, snapshot, transport, &tasks).await?);
+        let status = {
+            let pipeline = Arc::clone(&pipeline);
+            Arc::new(move || {
+                json!({
+                    "role": "gateway",
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "in_flight": pipeline.in_flight.held(),
+                    "endpoints": pipeline.snapshot.load().catalogue.endpoints().len(),
+                })
+            })
+        };
+        tracing::info!(part = "admin", address = %admin.address(), "listening");
+        admin.serve(Health { readiness: readiness.clone(), status }, &admin_tasks, stop.clone());
+        tracing::info!(part = "https", address = %listener.address(), "listening");
+        let service: Arc<dyn Service> = Arc::clone(&pipeline) as Arc<dyn Service>;
+        let listener = listener.serve(service, &tasks);
+        Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
+    }
+
+    /// Reads configuration, catalogue, keys and certificates again. What cannot be used changes nothing.
+    fn reload(&mut self, sources: &Sources) {
+        let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
+            mistakes.iter().map(ToString::to_string).collect()
+        };
+        let read = Config::load(sources).map_err(lines).and_then(|loaded| {
+            Snapshot::load(&loaded.config).map(|snapshot| (loaded.config, snapshot))
+        });
+        let word = match read {
+            Ok((config, snapshot)) => {
+                self.pipeline.snapshot.store(Arc::new(snapshot));
+                self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+                self.listener.reload(&config.gateway);
+                self.config = config;
+                tracing::info!("took the new configuration");
+                "ok"
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    tracing::error!(mistake, "the new configuration is refused, the old one stays");
+                }
+                "failed"
+            }
+        };
+        counter(&names::CONFIG_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
+        if let Some(tls) = &self.tls {
+            // Its outcome is logged and counted where it is known.
+            let _taken = tls.reload();
+        }
+    }
+
+    /// Says "not ready", stops accepting, lets requests finish, ends.
+    async fn drain(self) {
+        let lifecycle = &self.config.lifecycle;
+        tracing::info!(in_flight = self.pipeline.in_flight.held(), "draining");
+        systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + LAST_WAIT);
+        self.readiness.set("lifecycle", Err("draining".to_owned()));
+        sleep(lifecycle.drain_delay).await;
+        let whole = self.listener.drain(lifecycle.drain_timeout).await;
+        self.stop.cancel();
+        let ended = self.tasks.wait(LAST_WAIT).await;
+        let flushed = self.pipeline.placer.transport.flush().await;
+        if let Err(error) = flushed {
+            tracing::warn!(%error, "the last messages may not have been sent");
+        }
+        let admin_ended = self.admin_tasks.wait(LAST_WAIT).await;
+        tracing::info!(whole, ended, admin_ended, "drained");
+    }
+}
+
+async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
+    let TransportConfig::Nats(nats) = &config.messaging.transport;
+    messaging::nats::connect(nats, "fjord gateway")
+        .await
+        .map_err(|error| RunError::system("cannot use the configuration of NATS", error))
+}
+
+/// A gateway without the bus is alive, and not ready.
+fn watch_link(transport: &Arc<dyn Transport>, readiness: &Readiness, tasks: &Tasks) {
+    let mut link = transport.link();
+    let readiness = readiness.clone();
+    let _detached = tasks.spawn_background(async move {
+        loop {
+            let state = match *link.borrow_and_update() {
+                messaging::Link::Down => Err("not connected to NATS".to_owned()),
+                messaging::Link::Up | messaging::Link::Leaving => Ok(()),
+            };
+            readiness.set("nats", state);
+            if link.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+async fn pipeline(
+    config: &Config,
+    snapshot: Snapshot,
+    transport: Arc<dyn Transport>,
+    tasks: &Tasks,
+) -> Result<Pipeline, RunError> {
+    let session = config.gateway.session.clone();
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    let replies = Replies::open(&transport, &queues, tasks)
+        .await
+        .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
+    let now = tokio::time::Instant::now();
+    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
+    let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
+    Ok(Pipeline {
+        snapshot: ArcSwap::from_pointee(snapshot),
+        placer: Arc::new(Placer {
+            transport,
+            replies,
+            queues,
+            budget,
+            config: session,
+            tasks: tasks.clone(),
+        }),
+        rates: RateLimiter::new(),
+        in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
+        limits: config.gateway.http.clone(),
+    })
+}

@@ -1,0 +1,305 @@
+//! The worker as a process: starts its queues, reloads, drains.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use crate::admin::{self, Admin, Readiness};
+use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
+use crate::config::messaging::TransportConfig;
+use crate::config::worker::QueueConfig;
+use crate::config::{Config, Sources};
+use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
+use crate::messaging::{self, Transport};
+use crate::procedures::databases::Databases;
+use crate::roles::RunError;
+use crate::telemetry::{counter, names};
+
+use super::control::{self, QueueTable};
+use super::dispatch::Dispatch;
+use super::handlers::{self, Tools};
+use super::health::Health;
+use super::intake::Intake;
+use super::jobs::Jobs;
+use super::queue::{Place, Queue, Service};
+use super::slots::Slots;
+
+/// How long tasks that were cut off may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// A worker that serves.
+struct Worker {
+    config: Config,
+    transport: Arc<dyn Transport>,
+    databases: Databases,
+    dispatch: Arc<Dispatch>,
+    queues: QueueTable,
+    health: Arc<Health>,
+    readiness: Readiness,
+    tasks: Tasks,
+    admin_tasks: Tasks,
+    /// Given when queues are to be left.
+    leave: Cancel,
+    stop: Cancel,
+}
+
+/// Runs a worker until a signal ends it.
+///
+/// # Errors
+/// `RunError` when it cannot start: nothing was executed then.
+pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
+    let mut signals =
+        Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
+    let mut worker = Worker::start(config).await?;
+    systemd::feed_watchdog(&worker.tasks);
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    systemd::reloading();
+                    worker.reload(&sources);
+                    systemd::ready("serving");
+                }
+                Signal::Stop => break,
+            },
+            () = worker.health.first_served(), if !is_told => {
+                is_told = true;
+                systemd::ready("serving");
+            }
+        }
+    }
+    worker.drain().await;
+    Ok(())
+}
+
+impl Worker {
+    async fn start(config: Config) -> Result<Self, RunError> {
+        let catalogue = load_catalogue(&config).map_err(RunError::Config)?;
+        let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
+        let (leave, stop) = (Cancel::new(), Cancel::new());
+        let databases = Databases::open(&config.procedures, &tasks).map_err(|errors| {
+            let line = |(name, error): &(String, _)| format!("database {name}: {error}");
+            RunError::Config(errors.iter().map(line).collect())
+        })?;
+        let admin = Admin::bind(&config.admin);
+        let admin = admin.map_err(|error| RunError::system(error.to_string(), error))?;
+        let readiness = Readiness::new();
+        let health = Arc::new(Health::new(readiness.clone()));
+        let transport = connect(&config).await?;
+        let dispatch = Arc::new(dispatch(&config, &transport, &tasks)?);
+        let queues: QueueTable =
+            Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
+        let jobs = Arc::clone(&dispatch.jobs);
+        let table = Arc::clone(&queues);
+        control::listen(&transport, &dispatch.own, jobs, table, &tasks)
+            .await
+            .map_err(|error| RunError::system("cannot subscribe to its own subject", error))?;
+        tracing::info!(part = "admin", address = %admin.address(), "listening");
+        let status = status(&queues);
+        admin.serve(
+            admin::Health { readiness: readiness.clone(), status },
+            &admin_tasks,
+            stop.clone(),
+        );
+        let worker = Self {
+            config,
+            transport,
+            databases,
+            dispatch,
+            queues,
+            health,
+            readiness,
+            tasks,
+            admin_tasks,
+            leave,
+            stop,
+        };
+        worker.serve().await?;
+        Ok(worker)
+    }
+
+    /// Joins every queue.
+    async fn serve(&self) -> Result<(), RunError> {
+        for queue in self.queues.load().iter() {
+            let jobs = Arc::clone(&self.dispatch.jobs);
+            control::listen_for_cancels(&self.transport, queue, jobs, &self.tasks)
+                .await
+                .map_err(|error| RunError::system("cannot subscribe to cancels", error))?;
+            let database = self
+                .config
+                .worker
+                .queue(&queue.name)
+                .and_then(|config| self.databases.get(config.database.as_deref()));
+            let intake = Intake {
+                queue: Arc::clone(queue),
+                transport: Arc::clone(&self.transport),
+                backend: database.map(|database| Arc::clone(&database.backend)),
+                backend_up: database.map(|database| database.up.clone()),
+                config: self.config.worker.clone(),
+                health: Arc::clone(&self.health),
+                stop: self.leave.clone(),
+            };
+            let _detached = self.tasks.spawn(intake.serve());
+        }
+        Ok(())
+    }
+
+    /// Reads configuration and catalogue again and takes the new limits. What cannot be used changes
+    /// nothing; new queues and endpoints need a restart, which loses no request.
+    fn reload(&mut self, sources: &Sources) {
+        let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
+            mistakes.iter().map(ToString::to_string).collect()
+        };
+        let read = Config::load(sources)
+            .map_err(lines)
+            .and_then(|loaded| load_catalogue(&loaded.config).map(|_| loaded.config));
+        let word = match read {
+            Ok(config) => {
+                for queue in self.queues.load().iter() {
+                    if let Some(limits) = config.worker.queue(&queue.name) {
+                        queue.set_limit(limits.concurrency);
+                    }
+                }
+                self.config = config;
+                tracing::info!("took the new limits");
+                "ok"
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    tracing::error!(mistake, "the new configuration is refused, the old one stays");
+                }
+                "failed"
+            }
+        };
+        counter(&names::CONFIG_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
+    }
+
+    /// Leaves the groups, refuses what still comes, finishes what runs, ends.
+    async fn drain(self) {
+        let limit = self.config.lifecycle.drain_timeout;
+        tracing::info!(running = self.dispatch.jobs.count(), "draining");
+        systemd::stopping(limit + LAST_WAIT);
+        self.readiness.set("lifecycle", Err("draining".to_owned()));
+        self.leave.cancel();
+        let whole = self.tasks.wait(limit).await;
+        if !whole {
+            tracing::warn!(
+                running = self.dispatch.jobs.count(),
+                "cuts off calls: the drain is over"
+            );
+            self.dispatch.jobs.cancel_all();
+            let _ended = self.tasks.wait(LAST_WAIT).await;
+        }
+        if let Err(error) = self.transport.flush().await {
+            tracing::warn!(%error, "the last answers may not have been sent");
+        }
+        self.databases.close().await;
+        self.stop.cancel();
+        let _ended = self.admin_tasks.wait(LAST_WAIT).await;
+        tracing::info!(whole, "drained");
+    }
+}
+
+async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
+    let TransportConfig::Nats(nats) = &config.messaging.transport;
+    messaging::nats::connect(nats, "fjord worker")
+        .await
+        .map_err(|error| RunError::system("cannot use the configuration of NATS", error))
+}
+
+fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
+    catalogue::load(&config.catalogue.directory, &config.catalogue)
+        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+}
+
+fn dispatch(
+    config: &Config,
+    transport: &Arc<dyn Transport>,
+    tasks: &Tasks,
+) -> Result<Dispatch, RunError> {
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let own = config.messaging.prefix.join(&format!("w.{unique}"));
+    Ok(Dispatch {
+        transport: Arc::clone(transport),
+        jobs: Arc::new(Jobs::default()),
+        tasks: tasks.clone(),
+        own: own.map_err(|error| RunError::system("no subject of its own", error))?,
+        config: config.worker.clone(),
+    })
+}
+
+/// The queues of the catalogue that this worker's configuration names.
+fn queues(
+    config: &Config,
+    catalogue: &Catalogue,
+    databases: &Databases,
+    dispatch: &Arc<Dispatch>,
+) -> Result<Vec<Arc<Queue>>, RunError> {
+    let mut by_queue: BTreeMap<&QueueName, Vec<&Arc<Endpoint>>> = BTreeMap::new();
+    for endpoint in catalogue.endpoints() {
+        by_queue.entry(&endpoint.queue).or_default().push(endpoint);
+    }
+    let mut queues = Vec::new();
+    let mut mistakes = Vec::new();
+    for (name, endpoints) in by_queue {
+        let Some(limits) = config.worker.queue(name) else { continue };
+        match services(config, limits, &endpoints, databases) {
+            Ok(services) => {
+                let place = Place {
+                    name: name.clone(),
+                    number: queues.len(),
+                    prefix: config.messaging.prefix.clone(),
+                };
+                let worker = &config.worker;
+                let slots =
+                    Slots::new(limits.concurrency, worker.refused_max, worker.offer_timeout);
+                let queue = Queue::new(place, services, slots, Arc::clone(dispatch))
+                    .map_err(|error| RunError::system(format!("queue {name}"), error))?;
+                queues.push(Arc::new(queue));
+            }
+            Err(mistake) => mistakes.push(format!("queue {name}: {mistake}")),
+        }
+    }
+    if queues.is_empty() && mistakes.is_empty() {
+        mistakes.push("worker.queues: expected at least one queue of the catalogue".to_owned());
+    }
+    if mistakes.is_empty() { Ok(queues) } else { Err(RunError::Config(mistakes)) }
+}
+
+fn services(
+    config: &Config,
+    limits: &QueueConfig,
+    endpoints: &[&Arc<Endpoint>],
+    databases: &Databases,
+) -> Result<Vec<Service>, String> {
+    let database = databases.get(limits.database.as_deref());
+    if let (None, Some(name)) = (database, &limits.database) {
+        return Err(format!("database: no [procedures.databases.{name}]"));
+    }
+    let tools = Tools {
+        backend: database.map(|database| Arc::clone(&database.backend)),
+        answer_bytes_max: config.worker.answer_bytes_max,
+    };
+    let service = |endpoint: &&Arc<Endpoint>| {
+        let handler = handlers::make(&endpoint.handler, &tools).map_err(|e| e.to_string())?;
+        Ok(Service { endpoint: Arc::clone(endpoint), handler })
+    };
+    endpoints.iter().map(service).collect()
+}
+
+fn status(queues: &QueueTable) -> admin::StatusSource {
+    let queues = Arc::clone(queues);
+    Arc::new(move || {
+        let each = |queue: &Arc<Queue>| {
+            let slots = queue.slots();
+            let state = json!({ "limit": slots.limit(), "running": slots.running() });
+            (queue.name.to_string(), state)
+        };
+        let queues: serde_json::Map<String, Value> = queues.load().iter().map(each).collect();
+        json!({ "role": "worker", "version": env!("CARGO_PKG_VERSION"), "queues": queues })
+    })
+}
