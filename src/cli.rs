@@ -1,6 +1,64 @@
 //! The command line: clap types only.
 
-use clap::ValueEnum;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// What ends the help of every command.
+const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usage, or a mistake in the configuration \
+                          found by a command; 78 a mistake in the configuration found by a role at its start.";
+
+/// An HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
+#[derive(Debug, Parser)]
+#[command(name = "fjord", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// What to do; without a command the role is run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Where the configuration is read from.
+    #[command(flatten)]
+    pub layers: Layers,
+}
+
+/// What every command and both roles take.
+#[derive(Args)]
+pub struct Layers {
+    /// The role: what this process runs, or whose configuration a command looks at.
+    #[arg(long, global = true, value_enum, env = "FJORD_ROLE")]
+    pub role: Option<Role>,
+    /// The configuration directory [default: /etc/fjord].
+    #[arg(long, global = true, value_name = "DIR", env = "FJORD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Sets a key above every other layer, e.g. --set log.filter=debug. Not for secrets: other users see it.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Not derived: somebody may give a secret to `--set` all the same.
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut layers = f.debug_struct("Layers");
+        layers.field("role", &self.role).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What is done instead of running a role.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks configuration and catalogue and tells every mistake. Without --role: for each role that has a file.
+    Check,
+    /// Prints the configuration that holds, with where each value is from. Secrets are not shown.
+    Config,
+    /// Prints completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Prints the manual page.
+    Man,
+}
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -12,12 +70,51 @@ pub enum Role {
 }
 
 impl Role {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Gateway, Self::Worker];
+
     /// The role's word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Worker => "worker",
+        }
+    }
+}
+
+impl Arguments {
+    /// The arguments of this process. Ends it, with a message and status 2, when they are wrong.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse()
+    }
+
+    /// The definition that completions and the manual page are made from.
+    #[must_use]
+    pub fn definition() -> clap::Command {
+        Self::command()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::definition().debug_assert();
+    }
+
+    #[test]
+    fn a_command_takes_the_layers_before_and_after_it() {
+        for line in
+            ["fjord --role worker check --set a.b=c", "fjord check --role worker --set a.b=c"]
+        {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.layers.role, Some(Role::Worker), "{line}");
+            assert_eq!(arguments.layers.set, ["a.b=c"], "{line}");
+            assert!(matches!(arguments.command, Some(Command::Check)), "{line}");
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod catalogue;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod envelope;
 pub mod future;

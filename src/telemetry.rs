@@ -2,6 +2,7 @@
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
+pub mod logs;
 pub mod names;
 pub mod recorder;
 pub mod trace;

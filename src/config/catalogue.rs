@@ -7,6 +7,13 @@ use super::limits;
 use super::settings::Table;
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 
+/// The words for the methods; an endpoint that names none accepts all.
+const METHODS: [(&str, AuthMethod); 3] = [
+    ("jwt", AuthMethod::Jwt),
+    ("api-key", AuthMethod::ApiKey),
+    ("certificate", AuthMethod::ClientCertificate),
+];
+
 /// The catalogue's place and what endpoints inherit.
 #[derive(Clone, Debug)]
 pub struct CatalogueConfig {
@@ -35,32 +42,28 @@ impl CatalogueConfig {
     }
 }
 
-/// `auth_default`: `public`, or the accepted methods; and the scopes that a caller then needs.
+/// `auth_default`, in the forms that an endpoint's `auth` has: `"public"`, or a table of methods and scopes.
 fn read_auth(table: &mut Table<'_>) -> Option<Auth> {
-    let words: Option<Vec<String>> = table.get("auth_default");
-    let scopes: Vec<String> = table.get_or("auth_default_scopes", Vec::new());
-    let words = words?;
-    let mut methods = Vec::new();
-    for word in &words {
-        match word.as_str() {
-            "jwt" => methods.push(AuthMethod::Jwt),
-            "api_key" => methods.push(AuthMethod::ApiKey),
-            "client_certificate" => methods.push(AuthMethod::ClientCertificate),
-            "public" if words.len() == 1 => {
-                table.warn("auth_default", "endpoints without auth are open to everybody");
-                return Some(Auth::Public);
-            }
-            _ => {
-                let expected =
-                    "expected \"public\" alone, or a list of jwt, api_key, client_certificate";
-                table.mistake("auth_default", expected.to_owned());
-                return None;
-            }
-        }
+    const NAME: &str = "auth_default";
+    if table.has_table(NAME) {
+        return table.optional_table(NAME, |auth| {
+            let words = auth.get_or("methods", METHODS.map(|(word, _)| word.to_owned()).to_vec());
+            let scopes = auth.get_or("scopes", Vec::new());
+            let method = |word: &String| METHODS.into_iter().find(|(each, _)| each == word);
+            let methods: Option<Vec<_>> = words.iter().map(|word| Some(method(word)?.1)).collect();
+            let methods = methods.filter(|methods| !methods.is_empty()).unwrap_or_else(|| {
+                let expected = "expected one or more of jwt, api-key, certificate";
+                auth.mistake("methods", expected.to_owned());
+                Vec::new()
+            });
+            Auth::Required { methods, scopes }
+        });
     }
-    if methods.is_empty() {
-        table.mistake("auth_default", "expected at least one method, or \"public\"".to_owned());
-        return None;
+    let word: String = table.get(NAME)?;
+    if word == "public" {
+        table.warn(NAME, "endpoints without auth are open to everybody");
+        return Some(Auth::Public);
     }
-    Some(Auth::Required { methods, scopes })
+    table.mistake(NAME, "expected \"public\", or a table of methods and scopes".to_owned());
+    None
 }

@@ -153,7 +153,7 @@ pub const ATTEMPTS_DEFAULT: Limit<u32> = count(3, 1, 20);
 pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
 
 /// `auth.jwt.leeway`.
-pub const JWT_LEEWAY: Limit<Duration> = time(s(30), s(0), s(300));
+pub const JWT_LEEWAY: Limit<Duration> = time(s(30), s(0), s(60));
 
 /// `lifecycle.drain_delay`.
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));

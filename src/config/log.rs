@@ -1,7 +1,5 @@
 //! `[log]`: what is logged and how it looks.
 
-use tracing_subscriber::EnvFilter;
-
 use super::settings::Table;
 
 /// What is logged when nothing is said.
@@ -42,14 +40,24 @@ impl LogConfig {
     }
 }
 
-/// Whether a text is a filter of logs. A word that is no level would be taken as a target's name and so silence
-/// everything else, which nobody who wrote `wran` meant: a target needs its level.
+/// Whether a text is a filter of logs: a level, or `target=level`, several with commas.
+///
+/// The filter's own parser takes a word that is no level as a target and silences everything else, which nobody who
+/// wrote `wran` meant. So a target needs its level here.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
-    let levels = ["error", "warn", "info", "debug", "trace", "off"];
-    let plain = text.split(',').map(str::trim);
-    let worded = |part: &str| part.contains(['=', '[']) || levels.contains(&part);
-    plain.into_iter().all(worded) && text.parse::<EnvFilter>().is_ok()
+    let is_level = |word: &str| {
+        let levels = ["error", "warn", "info", "debug", "trace", "off"];
+        levels.contains(&word)
+    };
+    let is_target = |word: &str| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+        !word.is_empty() && word.bytes().all(good)
+    };
+    text.split(',').all(|part| match part.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(part),
+    })
 }
 
 #[cfg(test)]

@@ -222,6 +222,13 @@ impl<'a> Table<'a> {
         self.values.is_some_and(|values| values.contains_key(name))
     }
 
+    /// Whether a key of this table is a table itself.
+    pub(super) fn has_table(&self, name: &str) -> bool {
+        self.values
+            .and_then(|values| values.get(name))
+            .is_some_and(|value| value.as_dict().is_some())
+    }
+
     /// Says that a key is wrong. It stands where its value is from.
     pub(super) fn mistake(&self, name: &str, expected: String) {
         let place = self.place(name);

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod shipped;
+
 /// A configuration of one file, without a role.
 pub(crate) fn load_toml(text: &str) -> Config {
     let directory = written(&[("fjord.toml", text)]);
@@ -89,7 +91,7 @@ fn every_mistake_is_told_at_once() {
         [log]
         format = "xml"
         [catalogue]
-        auth_default = ["jwt", "public"]
+        auth_default = { methods = ["jwt", "public"] }
         [worker.queues."a.b"]
         concurrency = -1
         "#,
@@ -98,7 +100,7 @@ fn every_mistake_is_told_at_once() {
     DIR: gateway.tls.certificate: is missing: expected a PEM file with the certificate chain
     DIR: gateway.tls.key: is missing: expected a PEM file with the private key
     DIR: messaging.nats.password: user and password go together: expected both
-    fjord.toml: catalogue.auth_default: expected "public" alone, or a list of jwt, api_key, client_certificate
+    fjord.toml: catalogue.auth_default.methods: expected one or more of jwt, api-key, certificate
     fjord.toml: gateway.http.connections_max: expected 1 to 1000000, found 0
     fjord.toml: gateway.http.header_timeout: expected a whole number with its unit, ms, s, m, h or d, e.g. "250ms" or "2s", found other text
     fjord.toml: gateway.http.uri_bytes_max: expected less than gateway.http.header_bytes_max (16384), found 16384

@@ -1,0 +1,72 @@
+//! What can be done instead of running a role, a file each.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::cli::{Arguments, Command};
+use crate::config::Sources;
+
+mod check;
+mod config;
+
+/// A command failed while it ran.
+pub const EXIT_FAILED: u8 = 1;
+/// Bad usage, or a mistake in the configuration that a command found.
+pub const EXIT_USAGE: u8 = 2;
+/// A mistake in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The unit does not restart
+/// after it (`RestartPreventExitStatus=`), since the next start would find the same.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What a command writes to.
+#[derive(Debug)]
+pub struct Output<O, E> {
+    /// What was asked for.
+    pub out: O,
+    /// Mistakes and warnings.
+    pub err: E,
+}
+
+/// Runs a command and says the process's status.
+#[must_use]
+pub fn run(command: &Command, sources: &Sources) -> ExitCode {
+    let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
+    let status = match command {
+        Command::Check => check::run(sources, &mut output),
+        Command::Config => config::run(sources, &mut output),
+        Command::Completions { shell } => completions(*shell, &mut output.out),
+        Command::Man => clap_mangen::Man::new(Arguments::definition())
+            .render(&mut output.out)
+            .map(|()| ExitCode::SUCCESS),
+    };
+    status.unwrap_or_else(|error| failed_to_write(&error, &mut output.err))
+}
+
+/// Prints each line with a word in front of it: mistakes and warnings, one a line.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn tell(
+    err: &mut impl Write,
+    word: &str,
+    lines: impl IntoIterator<Item = impl std::fmt::Display>,
+) -> io::Result<()> {
+    lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
+}
+
+fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<ExitCode> {
+    let mut definition = Arguments::definition();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut definition, "fjord", &mut script);
+    out.write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever read the output and left has what was wanted.
+fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return ExitCode::SUCCESS;
+    }
+    // When this cannot be written either, the status has to say it alone.
+    writeln!(err, "error: the output cannot be written: {error}").ok();
+    ExitCode::from(EXIT_FAILED)
+}

@@ -1,0 +1,53 @@
+//! `fjord check`: every mistake of the configuration, without running anything.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use super::{EXIT_USAGE, Output, tell};
+use crate::cli::Role;
+use crate::config::{Config, Sources};
+
+/// Checks for the role, or without one for each role that has a file in the directory.
+pub(super) fn run(
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    let roles = match sources.role {
+        Some(role) => vec![Some(role)],
+        None => configured_roles(sources),
+    };
+    let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
+    for role in &roles {
+        match Config::load(&Sources { role: *role, ..sources.clone() }) {
+            Ok(loaded) => warnings.extend(loaded.warnings),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    sort(&mut mistakes);
+    sort(&mut warnings);
+    tell(&mut output.err, "warning", &warnings)?;
+    tell(&mut output.err, "mistake", &mistakes)?;
+    if !mistakes.is_empty() {
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
+    let names: Vec<&str> = roles.iter().flatten().map(|role| role.as_str()).collect();
+    let whose = if names.is_empty() { "no role".to_owned() } else { names.join(" and ") };
+    writeln!(output.out, "{}: good for {whose}", sources.directory().display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The roles that have a file; without any, only what needs no role is checked.
+fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
+    let has_file = |role: &Role| {
+        let file = |end: &str| sources.directory().join(format!("{}.{end}", role.as_str()));
+        file("toml").exists() || file("json").exists()
+    };
+    let roles: Vec<_> = Role::ALL.into_iter().filter(has_file).map(Some).collect();
+    if roles.is_empty() { vec![None] } else { roles }
+}
+
+/// Roles share most layers, and with them their mistakes.
+fn sort<T: Ord>(list: &mut Vec<T>) {
+    list.sort();
+    list.dedup();
+}

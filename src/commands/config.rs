@@ -1,0 +1,37 @@
+//! `fjord config`: the configuration that holds, with where each value is from.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use super::{EXIT_USAGE, Output, tell};
+use crate::config::{Config, Entry, Origin, Sources};
+
+/// Prints `key = value  # from` for each key, sorted; a key that is not set as a comment. TOML, secrets redacted.
+pub(super) fn run(
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    let loaded = match Config::load(sources) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            tell(&mut output.err, "mistake", &mistakes)?;
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let mut entries = loaded.entries;
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    entries.iter().try_for_each(|entry| write_entry(&mut output.out, entry))?;
+    tell(&mut output.err, "warning", &loaded.warnings)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_entry(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    let origin = match &entry.origin {
+        Origin::Default => "default",
+        Origin::Layer(name) => name,
+    };
+    match &entry.value {
+        Some(value) => writeln!(out, "{} = {value}  # {origin}", entry.key),
+        None => writeln!(out, "# {} is not set", entry.key),
+    }
+}

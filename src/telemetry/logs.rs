@@ -1,0 +1,217 @@
+//! Logs: a line for each event, JSON for machines or text for people, with a filter that can change while we run.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use super::names;
+use crate::config::log::{LogConfig, LogFormat, is_filter};
+
+/// Lines that wait for stdout. Past it a line is dropped and counted: a reader that stalls must not stall requests.
+const LINES_MAX: usize = 8_192;
+
+/// The logs of this process.
+#[derive(Debug)]
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    lines: Lines,
+}
+
+/// Why logs cannot be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A filter that is none.
+    #[error("not a filter of logs: expected a level, or target=level, several with commas")]
+    Filter,
+    /// Something else of this process logs already.
+    #[error("logs are already set up")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The thread that writes cannot be started.
+    #[error("the thread that writes logs cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+impl Logs {
+    /// Starts logging to stdout. Once in a process.
+    ///
+    /// # Errors
+    /// `LogError` when the filter is none, or something logs already.
+    pub fn start(config: &LogConfig) -> Result<Self, LogError> {
+        let is_json = match config.format {
+            LogFormat::Json => true,
+            LogFormat::Text => false,
+            LogFormat::Auto => !io::stdout().is_terminal(),
+        };
+        let lines = Lines::start(io::stdout())?;
+        let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
+        let format = tracing_subscriber::fmt::layer().with_ansi(false);
+        let layer = if is_json {
+            let json = format.json().flatten_event(true).with_current_span(false);
+            json.with_span_list(false).with_writer(lines.clone()).boxed()
+        } else {
+            format.with_writer(lines.clone()).boxed()
+        };
+        let registry = tracing_subscriber::registry().with(filter).with(layer);
+        registry.try_init().map_err(|error| LogError::Twice(error.into()))?;
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(Self { filter: handle, lines })
+    }
+
+    /// Changes what is logged.
+    ///
+    /// # Errors
+    /// `LogError::Filter` when the text is no filter; then everything stays as it is.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        self.filter.reload(parse(filter)?).map_err(|_| LogError::Filter)
+    }
+
+    /// Waits, at most so long, until everything logged so far is written: the last thing before the process ends.
+    pub fn flush(&self, limit: Duration) {
+        self.lines.flush(limit);
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    let parsed = is_filter(filter).then(|| filter.parse().ok()).flatten();
+    parsed.ok_or(LogError::Filter)
+}
+
+/// A panic as one line like any other. Without the backtrace, which no collector of lines takes.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("not a text");
+    tracing::error!(place, message, "panicked");
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// Takes lines and hands them to a thread that writes them. Never waits, holds `LINES_MAX` at most.
+#[derive(Clone, Debug)]
+struct Lines(SyncSender<Entry>);
+
+impl Lines {
+    fn start(out: impl Write + Send + 'static) -> Result<Self, LogError> {
+        let (sender, receiver) = sync_channel(LINES_MAX);
+        let thread = std::thread::Builder::new().name("logs".to_owned());
+        thread.spawn(move || write_lines(&receiver, out)).map_err(LogError::Thread)?;
+        Ok(Self(sender))
+    }
+
+    fn flush(&self, limit: Duration) {
+        let (done, is_done) = sync_channel(1);
+        if self.0.try_send(Entry::Flush(done)).is_ok() {
+            // A reader that stalls for the whole limit loses what it did not read.
+            is_done.recv_timeout(limit).ok();
+        }
+    }
+}
+
+/// Ends with the last sender. An error of stdout has nowhere to be told: the line is lost.
+fn write_lines(receiver: &Receiver<Entry>, mut out: impl Write) {
+    for entry in receiver {
+        match entry {
+            Entry::Line(line) => drop(out.write_all(&line)),
+            Entry::Flush(done) => {
+                out.flush().ok();
+                done.send(()).ok();
+            }
+        }
+    }
+}
+
+impl Write for Lines {
+    /// The formatter calls this once for each event, with the whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.try_send(Entry::Line(one_line(line))).is_err() {
+            super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The line with every control character escaped but the break at its end: no event can forge a second line, or
+/// move the cursor of who reads it. JSON has none to begin with.
+fn one_line(line: &[u8]) -> Vec<u8> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut escaped = Vec::with_capacity(line.len());
+    for byte in text {
+        if byte.is_ascii_control() {
+            escaped.extend(byte.escape_ascii());
+        } else {
+            escaped.push(*byte);
+        }
+    }
+    escaped.push(b'\n');
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::Sender;
+
+    /// An output that writes nothing before it is told to.
+    struct Stalled {
+        go: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.go.recv().ok();
+            self.written.send(bytes.to_vec()).ok();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_stalls_stalls_nobody() {
+        let (start, go) = std::sync::mpsc::channel();
+        let (written, lines_written) = std::sync::mpsc::channel();
+        let mut lines = Lines::start(Stalled { go, written }).unwrap();
+        for _ in 0..LINES_MAX + 100 {
+            lines.write_all(b"a\n").unwrap();
+        }
+        drop(start);
+        lines.flush(Duration::from_secs(10));
+        drop(lines);
+        let written = lines_written.iter().count();
+        assert!((LINES_MAX..=LINES_MAX + 1).contains(&written), "{written}");
+    }
+
+    #[test]
+    fn an_event_cannot_forge_a_second_line() {
+        assert_eq!(one_line(b"a\nb\x1b[2J\r\n"), b"a\\nb\\x1b[2J\\r\n");
+        assert_eq!(one_line("é\n".as_bytes()), "é\n".as_bytes());
+    }
+
+    #[test]
+    fn what_is_no_filter_changes_nothing() {
+        assert!(parse("info,fjord::messaging=debug").is_ok());
+        assert!(matches!(parse("wran"), Err(LogError::Filter)));
+    }
+}
