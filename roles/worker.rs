@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod queue;
 pub mod run;
 pub mod slots;
+pub mod procedure;
 
 pub use ending::Ending;
 pub use handler::{Job, QueueHandler};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::procedures::Backend;
 
-use super::{QueueHandler, echo};
+use super::{QueueHandler, echo, procedure};
 
 type Make = fn(&Tools) -> Result<Arc<dyn QueueHandler>, HandlerError>;
 
 /// Name in the catalogue to constructor.
-const HANDLERS: &[(&str, Make)] = &[("echo", echo::make)];
+const HANDLERS: &[(&str, Make)] = &[("procedure", procedure::make), ("echo", echo::make)];
 
 /// What a worker has for the handlers of a queue.
 #[derive(Clone, Debug)]

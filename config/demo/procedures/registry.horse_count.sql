@@ -1,0 +1,1 @@
+SELECT count(*) AS horses FROM horse WHERE @breed IS NULL OR breed = @breed

@@ -1,0 +1,30 @@
+-- The key was used before: the answer of the first time, and nothing else happens.
+SELECT id AS "@id" FROM ownership_transfer
+WHERE principal = @principal AND idempotency_key = @idempotency_key;
+
+SELECT throw(50422, 'this Idempotency-Key was used for another transfer') AS "@check"
+FROM ownership_transfer
+WHERE id = @id AND (ueln <> @ueln OR to_owner <> @to_owner OR price IS NOT @price);
+
+SELECT throw(50404, 'no horse has this number') AS "@check"
+WHERE @id IS NULL AND NOT EXISTS (SELECT 1 FROM horse WHERE ueln = @ueln);
+
+SELECT throw(50004, 'the horse is dead') AS "@check"
+FROM horse WHERE @id IS NULL AND ueln = @ueln AND died IS NOT NULL;
+
+SELECT throw(50409, 'the horse is this owner''s already') AS "@check"
+FROM horse WHERE @id IS NULL AND ueln = @ueln AND owner = @to_owner;
+
+SELECT @id IS NULL AS "@is_new:boolean", coalesce(@id, newid()) AS "@id";
+
+INSERT INTO ownership_transfer (id, ueln, from_owner, to_owner, price, sold_at, office,
+                                principal, idempotency_key, request_id, client_ip)
+SELECT @id, ueln, owner, @to_owner, @price, coalesce(@sold_at, strftime('%Y-%m-%dT%H:%M:%SZ')), @office,
+       @principal, @idempotency_key, @request_id, @client_ip
+FROM horse WHERE @is_new AND ueln = @ueln;
+
+UPDATE horse SET owner = @to_owner WHERE @is_new AND ueln = @ueln;
+
+SELECT id, ueln, from_owner, to_owner, price, sold_at FROM ownership_transfer WHERE id = @id;
+
+SELECT 1 AS "@return" WHERE NOT @is_new;

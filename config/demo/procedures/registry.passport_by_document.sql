@@ -1,0 +1,1 @@
+SELECT number, document, ueln, issuer, issued FROM passport WHERE document = @document

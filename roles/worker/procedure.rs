@@ -1,0 +1,65 @@
+//! The handler `procedure`: reads the parameters again, calls the procedure, says what came of it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::catalogue::payload;
+use crate::future::BoxFuture;
+use crate::lifecycle::Cancel;
+use crate::problem::{Problem, ProblemKind};
+use crate::procedures::arguments::arguments;
+use crate::procedures::{Backend, Call};
+
+use super::handlers::{HandlerError, Tools};
+use super::outcome::{Answer, conclude};
+use super::{Ending, Job, QueueHandler};
+
+/// Makes the handler.
+///
+/// # Errors
+/// `HandlerError` when the queue has no database.
+pub fn make(tools: &Tools) -> Result<Arc<dyn QueueHandler>, HandlerError> {
+    let backend = tools.backend.clone().ok_or(HandlerError::NeedsDatabase)?;
+    Ok(Arc::new(Procedure { backend, answer_bytes_max: tools.answer_bytes_max }))
+}
+
+#[derive(Debug)]
+struct Procedure {
+    backend: Arc<dyn Backend>,
+    answer_bytes_max: usize,
+}
+
+impl QueueHandler for Procedure {
+    fn handle<'a>(
+        &'a self,
+        job: Job,
+        deadline: Instant,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Ending> {
+        Box::pin(self.call(job, deadline, cancel))
+    }
+}
+
+impl Procedure {
+    async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> Ending {
+        let endpoint = &job.endpoint;
+        let Some(procedure) = &endpoint.procedure else {
+            // The catalogue refuses such an endpoint when it is loaded.
+            let problem = Problem::new(ProblemKind::Internal);
+            return Ending::Problem { problem, outcome: "no_procedure" };
+        };
+        // The message may come from anybody who may publish: what the gateway checked is checked again.
+        let arguments = match payload::read(endpoint, &job.request.payload) {
+            Ok(values) => arguments(endpoint, values),
+            Err(violations) => {
+                let problem = Problem::invalid(violations);
+                return Ending::Problem { problem, outcome: "bad_payload" };
+            }
+        };
+        let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);
+        let call = Call { queue: &endpoint.queue, procedure, arguments: &arguments, deadline };
+        let result = self.backend.call(call, &mut answer, cancel).await;
+        conclude(&job, answer, result)
+    }
+}
