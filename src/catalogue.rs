@@ -7,9 +7,11 @@ pub mod findings;
 pub mod load;
 pub mod mistake;
 pub mod names;
+pub mod openapi;
 pub mod parameter;
 pub mod payload;
 pub mod route;
+pub mod schema;
 pub mod value;
 pub mod written;
 

@@ -70,3 +70,6 @@ fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     writeln!(err, "error: the output cannot be written: {error}").ok();
     ExitCode::from(EXIT_FAILED)
 }
+pub mod openapi;
+pub mod routes;
+pub mod schema;

@@ -291,4 +291,4 @@ fn is_json(value: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -182,7 +182,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
-    use crate::roles::gateway::params::tests::catalogue;
+    use crate::catalogue::load::fixture::catalogue;
 
     const ROUTES: &str = r#"
         "list": {"route":"GET /v1/horses", KEYS},

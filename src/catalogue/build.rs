@@ -22,7 +22,7 @@ use crate::config::duration::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, pa
 mod parameters;
 
 /// Most attempts of a request.
-const ATTEMPTS_CEILING: u32 = 10;
+const ATTEMPTS_CEILING: u32 = 20;
 /// Longest timeout or session.
 const SESSION_CEILING: Duration = Duration::from_hours(24);
 /// Largest body that an endpoint can allow, in bytes.

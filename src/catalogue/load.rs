@@ -245,4 +245,32 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture {
+    //! Catalogues for tests.
+
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::{Catalogue, parse};
+    use crate::config::CatalogueConfig;
+
+    pub(crate) fn config() -> CatalogueConfig {
+        CatalogueConfig {
+            directory: PathBuf::new(),
+            auth_default: None,
+            timeout_default: Duration::from_secs(5),
+            attempts_default: 3,
+            body_bytes_max_default: 65_536,
+        }
+    }
+
+    /// A catalogue from the members of one file, in which `KEYS` stands for what an endpoint must have.
+    pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
+        let keys = r#""procedure":"a.b","auth":"public""#;
+        let text = format!("{{{}}}", endpoints.replace("KEYS", keys));
+        parse(&[("test.json", &text)], &config()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -141,3 +141,10 @@ pub fn read(endpoint: &Endpoint, payload: &[u8]) -> Result<Vec<(usize, Value)>, 
     }
     if findings.is_empty() { Ok(values) } else { Err(findings.into_violations()) }
 }
+
+/// A value as JSON, for documents about the endpoint. A decimal loses digits that a double has not.
+pub(super) fn to_json(value: &Value) -> Option<serde_json::Value> {
+    let mut out = Vec::new();
+    write_value(&[], &Checked::from(value), &mut out);
+    serde_json::from_slice(&out).ok()
+}

@@ -42,16 +42,16 @@ pub struct WrittenEndpoint {
     pub status: Object<WrittenStatus>,
     /// Whether a second execution would do harm. Default: `at-most-once` for POST and PATCH, else `at-least-once`.
     pub execution: Option<WrittenExecution>,
-    /// How long one attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout`.
+    /// How long one attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
     /// The longest a client is kept waiting while a worker reports progress. Default: the timeout.
     pub session: Option<String>,
-    /// How often a request is sent at most, when attempts go unanswered. 1 to 10.
-    #[schemars(range(min = 1, max = 10))]
+    /// How often a request is sent at most, when attempts go unanswered: 1 to 20.
+    #[schemars(range(min = 1, max = 20))]
     pub attempts: Option<u32>,
     /// What happens to a running call when its client leaves. Default: `finish`.
     pub on_disconnect: Option<WrittenOnDisconnect>,
-    /// Who may call it. Default: the configuration's `catalogue.auth`; without that, it must be given here.
+    /// Who may call it. Default: the configuration's `catalogue.auth_default`; without that, it must be given here.
     pub auth: Option<WrittenAuth>,
     /// Largest request body: bytes, or with a unit: `"64KiB"`.
     pub max_body: Option<WrittenSize>,

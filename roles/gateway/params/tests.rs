@@ -1,28 +1,12 @@
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use proptest::prelude::*;
 
 use super::super::router::{Found, Router};
 use super::*;
-use crate::catalogue::{Catalogue, Value, load};
-use crate::config::CatalogueConfig;
-
-/// A catalogue of endpoints in which `KEYS` stands for what all of them have.
-pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
-    let config = CatalogueConfig {
-        directory: PathBuf::new(),
-        auth_default: None,
-        timeout_default: Duration::from_secs(5),
-        attempts_default: 3,
-        body_bytes_max_default: 65_536,
-    };
-    let keys = r#""procedure":"a.b","auth":"public""#;
-    let text = format!("{{{}}}", endpoints.replace("KEYS", keys));
-    load::parse(&[("test.json", &text)], &config).unwrap()
-}
+use crate::catalogue::Value;
+use crate::catalogue::load::fixture::catalogue;
 
 const ENDPOINTS: &str = r#"
     "get": {"route":"GET /e/{id}", KEYS, "parameters":{

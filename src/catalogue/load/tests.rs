@@ -1,19 +1,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::fixture::config;
 use super::*;
 use crate::catalogue::endpoint::{Auth, Execution};
 use crate::catalogue::value::Value;
-
-fn config() -> CatalogueConfig {
-    CatalogueConfig {
-        directory: PathBuf::new(),
-        auth_default: None,
-        timeout_default: Duration::from_secs(5),
-        attempts_default: 3,
-        body_bytes_max_default: 65_536,
-    }
-}
 
 /// The mistakes of a catalogue of one file, a line each.
 fn mistakes(text: &str) -> Vec<String> {
@@ -148,7 +139,7 @@ fn endpoint_keys_are_checked() {
     check(&with(r#""timeout":"2""#), "timeout: ");
     check(&with(r#""timeout":"0s""#), "timeout: ");
     check(&with(r#""session":"1s""#), "session: expected at least");
-    check(&with(r#""attempts":11"#), "attempts: ");
+    check(&with(r#""attempts":21"#), "attempts: ");
     check(&with(r#""max_body":"1MB""#), "max_body: ");
     check(&with(r#""max_body":-1"#), "max_body: ");
     check(&with(r#""rate_limit":{"requests":0,"window":"1m"}"#), "rate_limit.requests: ");

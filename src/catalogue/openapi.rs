@@ -1,0 +1,324 @@
+//! OpenAPI 3.1 from the catalogue.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::endpoint::{Auth, AuthMethod, Endpoint, ResultKind};
+use super::load::Catalogue;
+use super::parameter::{Parameter, ParameterType, Place};
+use super::payload;
+use super::route::{self, Segment};
+use crate::problem::PROBLEM_JSON;
+
+/// The document, indented.
+#[must_use]
+pub fn text(catalogue: &Catalogue) -> String {
+    format!("{:#}\n", document(catalogue))
+}
+
+fn document(catalogue: &Catalogue) -> Json {
+    let mut paths: Map<String, Json> = Map::new();
+    // Paths that differ only in their parameters' names are one path to OpenAPI: the first names hold.
+    let mut named: std::collections::HashMap<String, String> = std::collections::HashMap::new();
+    for endpoint in catalogue.endpoints() {
+        let first = named.entry(shape(&endpoint.path)).or_insert_with(|| endpoint.path.to_string());
+        let operation = operation(endpoint, first);
+        let methods = paths.entry(first.clone()).or_insert_with(|| json!({}));
+        if let Some(methods) = methods.as_object_mut() {
+            methods.insert(endpoint.method.as_str().to_ascii_lowercase(), operation);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "fjord", "version": env!("CARGO_PKG_VERSION") },
+        "paths": paths,
+        "components": {
+            "schemas": { "Problem": problem_schema() },
+            "responses": { "Problem": {
+                "description": "What went wrong (RFC 9457).",
+                "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
+            "securitySchemes": {
+                "jwt": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+                "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+                "certificate": { "type": "mutualTLS" } }
+        }
+    })
+}
+
+fn shape(path: &str) -> String {
+    route::segments(path)
+        .map(|segment| match segment {
+            Segment::Literal(text) => text,
+            Segment::Parameter(_) => "{}",
+        })
+        .fold(String::new(), |shape, segment| shape + "/" + segment)
+}
+
+fn operation(endpoint: &Endpoint, path: &str) -> Json {
+    let mut operation = Map::new();
+    operation.insert("operationId".into(), endpoint.id.as_str().into());
+    if let Some(summary) = &endpoint.summary {
+        operation.insert("summary".into(), summary.as_str().into());
+    }
+    if let Some(description) = &endpoint.description {
+        operation.insert("description".into(), description.as_str().into());
+    }
+    if !endpoint.tags.is_empty() {
+        operation.insert("tags".into(), endpoint.tags.clone().into());
+    }
+    if endpoint.deprecated {
+        operation.insert("deprecated".into(), true.into());
+    }
+    let parameters = parameters(endpoint, path);
+    if !parameters.is_empty() {
+        operation.insert("parameters".into(), parameters.into());
+    }
+    if endpoint.takes_body() {
+        operation.insert("requestBody".into(), request_body(endpoint));
+    }
+    operation.insert("responses".into(), responses(endpoint));
+    operation.insert("security".into(), security(&endpoint.auth));
+    operation.into()
+}
+
+fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
+    let order = route::path_order(&endpoint.path, &endpoint.parameters);
+    let names: Vec<&str> = route::segments(path)
+        .filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(name),
+            Segment::Literal(_) => None,
+        })
+        .collect();
+    let written = endpoint.parameters.iter().enumerate().filter_map(|(index, parameter)| {
+        if !matches!(parameter.place, Place::Path | Place::Query | Place::Header) {
+            return None;
+        }
+        let renamed = order.iter().position(|at| *at == index).and_then(|at| names.get(at));
+        let mut written = json!({
+            "name": renamed.copied().unwrap_or(&parameter.name),
+            "in": parameter.place.as_str(),
+            "required": parameter.required,
+            "schema": schema(parameter, false),
+        });
+        if let (Some(description), Some(written)) =
+            (&parameter.description, written.as_object_mut())
+        {
+            written.insert("description".into(), description.as_str().into());
+        }
+        Some(written)
+    });
+    written.collect()
+}
+
+fn request_body(endpoint: &Endpoint) -> Json {
+    let members: Vec<&Parameter> =
+        endpoint.parameters.iter().filter(|p| p.place == Place::Body).collect();
+    json!({
+        "required": members.iter().any(|parameter| parameter.required),
+        "content": { "application/json": { "schema": object(&members) } }
+    })
+}
+
+fn object(members: &[&Parameter]) -> Json {
+    let properties: Map<String, Json> = members
+        .iter()
+        .map(|parameter| (parameter.name.to_string(), schema(parameter, !parameter.required)))
+        .collect();
+    let required: Vec<&str> =
+        members.iter().filter(|p| p.required).map(|parameter| &*parameter.name).collect();
+    let mut object = json!({
+        "type": "object", "properties": properties, "additionalProperties": false });
+    if let Some(object) = object.as_object_mut().filter(|_| !required.is_empty()) {
+        object.insert("required".into(), required.into());
+    }
+    object
+}
+
+/// The JSON Schema of a parameter's values.
+fn schema(parameter: &Parameter, nullable: bool) -> Json {
+    let (kind, format) = match parameter.kind {
+        ParameterType::String => ("string", None),
+        ParameterType::Int32 => ("integer", Some("int32")),
+        ParameterType::Int64 => ("integer", Some("int64")),
+        ParameterType::Number => ("number", Some("double")),
+        ParameterType::Decimal => ("number", Some("decimal")),
+        ParameterType::Boolean => ("boolean", None),
+        ParameterType::Uuid => ("string", Some("uuid")),
+        ParameterType::Date => ("string", Some("date")),
+        ParameterType::Time => ("string", Some("time-local")),
+        ParameterType::Datetime => ("string", Some("date-time")),
+        ParameterType::Binary => ("string", None),
+        ParameterType::Json => ("", None),
+        ParameterType::Table => ("array", None),
+    };
+    let mut schema = Map::new();
+    let rules = &parameter.constraints;
+    let mut set = |key: &str, value: Option<Json>| {
+        if let Some(value) = value {
+            schema.insert(key.to_owned(), value);
+        }
+    };
+    let of_kind = if nullable { json!([kind, "null"]) } else { json!(kind) };
+    set("type", (!kind.is_empty()).then_some(of_kind));
+    set("format", format.map(Json::from));
+    set("contentEncoding", (parameter.kind == ParameterType::Binary).then(|| "base64".into()));
+    set("description", parameter.description.as_deref().map(Json::from));
+    set("default", parameter.default.as_ref().and_then(payload::to_json));
+    set(
+        "enum",
+        rules.allowed.as_ref().map(|allowed| {
+            let mut values: Vec<Json> = allowed.iter().filter_map(payload::to_json).collect();
+            values.extend(nullable.then_some(Json::Null));
+            values.into()
+        }),
+    );
+    set("pattern", rules.pattern.as_ref().map(|pattern| pattern.as_str().into()));
+    set("minimum", rules.minimum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()));
+    set("maximum", rules.maximum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()));
+    if parameter.kind == ParameterType::String {
+        set("minLength", rules.length_min.map(Json::from));
+        set("maxLength", rules.length_max.map(Json::from));
+    }
+    set("maxItems", rules.items_max.map(Json::from));
+    if parameter.kind == ParameterType::Table {
+        let columns: Vec<&Parameter> = parameter.columns.iter().collect();
+        set("items", Some(object(&columns)));
+    }
+    schema.into()
+}
+
+fn responses(endpoint: &Endpoint) -> Json {
+    let any_object = json!({ "type": "object" });
+    let rows = json!({ "type": "array", "items": any_object });
+    let shape = match endpoint.result {
+        ResultKind::Rows => Some(rows),
+        ResultKind::Row => Some(any_object),
+        ResultKind::Value | ResultKind::Json => Some(json!({})),
+        ResultKind::Sets => Some(json!({ "type": "array", "items": rows })),
+        ResultKind::Full => Some(json!({
+            "type": "object",
+            "properties": {
+                "sets": { "type": "array", "items": rows },
+                "outputs": { "type": "object" },
+                "return": { "type": "integer", "format": "int32" } },
+            "required": ["sets", "outputs", "return"] })),
+        ResultKind::None => None,
+    };
+    let mut responses = Map::new();
+    let good = |shape: Option<&Json>| match shape {
+        Some(shape) => json!({
+            "description": "The procedure's answer.",
+            "content": { "application/json": { "schema": shape } } }),
+        None => json!({ "description": "Done." }),
+    };
+    let own = if shape.is_some() { "200" } else { "204" };
+    responses.insert(own.to_owned(), good(shape.as_ref()));
+    for status in endpoint.status.returns.values().filter(|status| **status < 300) {
+        responses.insert(status.to_string(), good(shape.as_ref()));
+    }
+    let mut problems: Vec<u16> = vec![400, 500, 502, 503, 504];
+    if endpoint.auth != Auth::Public {
+        problems.extend([401, 403]);
+    }
+    if endpoint.result == ResultKind::Row {
+        problems.push(404);
+    }
+    if endpoint.takes_body() {
+        problems.extend([413, 415]);
+    }
+    if endpoint.rate_limit.is_some() {
+        problems.push(429);
+    }
+    let mapped = endpoint.status.returns.values().chain(endpoint.status.errors.values());
+    problems.extend(mapped.filter(|status| **status >= 300));
+    for status in problems {
+        responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
+    }
+    responses.insert("default".into(), json!({ "$ref": "#/components/responses/Problem" }));
+    responses.into()
+}
+
+fn security(auth: &Auth) -> Json {
+    let Auth::Required { methods, scopes } = auth else {
+        return json!([]);
+    };
+    let one = |method: &AuthMethod| match method {
+        AuthMethod::Jwt => json!({ "jwt": scopes }),
+        AuthMethod::ApiKey => json!({ "apiKey": scopes }),
+        AuthMethod::ClientCertificate => json!({ "certificate": scopes }),
+    };
+    methods.iter().map(one).collect()
+}
+
+fn problem_schema() -> Json {
+    json!({
+        "type": "object",
+        "description": "What went wrong (RFC 9457).",
+        "properties": {
+            "type": { "type": "string", "format": "uri", "description": "The kind of problem; stable." },
+            "title": { "type": "string" },
+            "status": { "type": "integer" },
+            "detail": { "type": "string" },
+            "instance": { "type": "string", "format": "uri" },
+            "request_id": { "type": "string" },
+            "effect": {
+                "type": "string", "enum": ["not-executed", "executed", "unknown"],
+                "description": "What may be believed about the procedure." },
+            "errors": {
+                "type": "array", "description": "Every violation of a request that is not valid.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "in": { "type": "string" },
+                        "parameter": { "type": "string" },
+                        "pointer": { "type": "string", "description": "A JSON Pointer into the body." },
+                        "detail": { "type": "string" } },
+                    "required": ["in", "detail"] } }
+        },
+        "required": ["type", "title", "status", "instance", "request_id", "effect"]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    const ENDPOINTS: &str = r#"
+        "get": {"route":"GET /e/{id}","procedure":"a.b","auth":{"methods":["jwt"],"scopes":["r"]},"result":"row",
+                "summary":"One","tags":["e"],"deprecated":true,"parameters":{
+                    "id":{"in":"path","type":"int32","minimum":1},
+                    "kind":{"in":"query","type":"string","enum":["a","b"],"default":"a","description":"Which"},
+                    "org":{"in":"claim","type":"int32"}}},
+        "put": {"route":"PUT /e/{key}", KEYS, "result":"none","status":{"error":{"50001":422}},"parameters":{
+                    "key":{"in":"path","type":"uuid"}, "d":{"in":"body","type":"decimal","required":true},
+                    "t":{"in":"body","type":"table","maxItems":2,"columns":{"c":{"type":"date","required":true}}}}}"#;
+
+    #[test]
+    fn endpoints_become_operations() {
+        let document = document(&catalogue(ENDPOINTS));
+        assert_eq!(document["paths"].as_object().unwrap().len(), 1, "one path for both names");
+        let get = &document["paths"]["/e/{id}"]["get"];
+        assert_eq!(get["operationId"], "get");
+        assert_eq!(get["deprecated"], true);
+        assert_eq!(get["security"], json!([{ "jwt": ["r"] }]));
+        assert_eq!(
+            get["parameters"],
+            json!([
+            { "name": "id", "in": "path", "required": true,
+              "schema": { "type": "integer", "format": "int32", "minimum": 1 } },
+            { "name": "kind", "in": "query", "required": false, "description": "Which",
+              "schema": { "type": "string", "default": "a", "description": "Which", "enum": ["a", "b"] } }])
+        );
+        assert!(get["responses"]["404"].is_object() && get["responses"]["401"].is_object());
+        assert!(get.get("requestBody").is_none());
+        let put = &document["paths"]["/e/{id}"]["put"];
+        assert_eq!(put["parameters"][0]["name"], "id");
+        assert_eq!(put["security"], json!([]));
+        assert!(put["responses"]["204"].is_object() && put["responses"]["422"].is_object());
+        let body = &put["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["required"], json!(["d"]));
+        assert_eq!(body["additionalProperties"], false);
+        assert_eq!(body["properties"]["t"]["type"], json!(["array", "null"]));
+        assert_eq!(body["properties"]["t"]["items"]["required"], json!(["c"]));
+    }
+}

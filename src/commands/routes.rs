@@ -1,0 +1,113 @@
+//! `fjord routes`: prints every endpoint in a line, and what deserves a second look.
+
+use std::fmt::Write as _;
+
+use crate::catalogue::Catalogue;
+use crate::catalogue::endpoint::{Auth, AuthMethod, Endpoint};
+use crate::config::duration::format_duration;
+
+/// The columns of the table.
+const HEADINGS: [&str; 8] =
+    ["ENDPOINT", "METHOD", "PATH", "QUEUE", "PROCEDURE", "EXECUTION", "TIMEOUT", "AUTH"];
+
+/// What is printed.
+#[must_use]
+pub fn run(catalogue: &Catalogue) -> String {
+    let rows: Vec<[String; HEADINGS.len()]> = std::iter::once(HEADINGS.map(ToOwned::to_owned))
+        .chain(catalogue.endpoints().iter().map(|endpoint| row(endpoint)))
+        .collect();
+    let mut widths = [0; HEADINGS.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            // A string takes every write.
+            write!(line, "{cell:width$}  ").ok();
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for warning in warnings(catalogue) {
+        writeln!(text, "warning: {warning}").ok();
+    }
+    text
+}
+
+/// What is allowed and yet deserves a second look, a line each.
+#[must_use]
+pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
+    catalogue
+        .endpoints()
+        .iter()
+        .filter(|endpoint| endpoint.auth == Auth::Public && !endpoint.method.is_safe())
+        .map(|endpoint| {
+            format!(
+                "endpoint {:?} writes ({}) and everybody may call it",
+                endpoint.id, endpoint.method
+            )
+        })
+        .collect()
+}
+
+fn row(endpoint: &Endpoint) -> [String; HEADINGS.len()] {
+    let procedure = endpoint.procedure.as_ref().map_or_else(
+        || format!("({})", endpoint.handler),
+        |procedure| procedure.as_str().to_owned(),
+    );
+    [
+        endpoint.id.to_string(),
+        endpoint.method.to_string(),
+        endpoint.path.to_string(),
+        endpoint.queue.to_string(),
+        procedure,
+        endpoint.execution.as_str().to_owned(),
+        format_duration(endpoint.timeout),
+        callers(&endpoint.auth),
+    ]
+}
+
+fn callers(auth: &Auth) -> String {
+    let Auth::Required { methods, scopes } = auth else {
+        return "public".to_owned();
+    };
+    let method = |method: &AuthMethod| match method {
+        AuthMethod::Jwt => "jwt",
+        AuthMethod::ApiKey => "api-key",
+        AuthMethod::ClientCertificate => "certificate",
+    };
+    let methods: Vec<&str> = methods.iter().map(method).collect();
+    let methods = methods.join("|");
+    if scopes.is_empty() { methods } else { format!("{methods} with {}", scopes.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture;
+
+    #[test]
+    fn every_endpoint_has_a_line() {
+        let text = run(&fixture::catalogue(
+            r#""get": {"route":"GET /v1/{id}","procedure":"a.b","auth":{"methods":["jwt","api-key"],"scopes":["r"]},
+                       "parameters":{"id":{"in":"path","type":"int32"}},"timeout":"90s"},
+               "echo": {"route":"POST /echo","handler":"echo","auth":"public","queue":"q"}"#,
+        ));
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], HEADINGS);
+        assert_eq!(lines[1][..7], ["get", "GET", "/v1/{id}", "get", "a.b", "at-least-once", "90s"]);
+        assert_eq!(lines[1][7..], ["jwt|api-key", "with", "r"]);
+        assert_eq!(
+            lines[2],
+            ["echo", "POST", "/echo", "q", "(echo)", "at-most-once", "5s", "public"]
+        );
+        assert!(
+            text.ends_with("warning: endpoint \"echo\" writes (POST) and everybody may call it\n")
+        );
+    }
+}
