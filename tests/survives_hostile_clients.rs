@@ -1,0 +1,9 @@
+//! Promise: whatever a client sends, or does not send, the gateway answers it or ends it in time, and the
+//! next client is served. What it answers is what HTTP demands (RFC 9110, 9112, 9113).
+
+mod drain;
+mod edge;
+mod http2;
+mod limits;
+mod slow;
+mod smuggling;

@@ -1,0 +1,322 @@
+//! A listener with a service that tells what reached it, and clients that write raw bytes to it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fjord::config::gateway::{GatewayConfig, HttpLimits, SessionConfig};
+use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
+use fjord::envelope::Final;
+use fjord::future::BoxFuture;
+use fjord::lifecycle::Tasks;
+use fjord::roles::gateway::Peer;
+use fjord::roles::gateway::connection::{Service, read_body};
+use fjord::roles::gateway::listener::{Listener, Running};
+use fjord::roles::gateway::respond::{self, RequestId, Response};
+use fjord::tls::{ServerTls, client_config};
+use http::Request;
+use hyper::body::Incoming;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// No wait in these tests is meant to reach this.
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+/// What the edge waits for heads, and between connections' requests.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
+/// What it waits for the next piece of a body, and for a reader.
+pub(crate) const BODY_IDLE: Duration = Duration::from_millis(300);
+/// What it waits for a whole body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
+/// The largest body that the service takes.
+pub(crate) const BODY_BYTES_MAX: usize = 1000;
+/// What `/large` answers: more than the system's buffers hold.
+pub(crate) const LARGE: usize = 32 * 1024 * 1024;
+
+/// What reached the service.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    limits: HttpLimits,
+    paths: Mutex<Vec<String>>,
+    hanging: AtomicUsize,
+    release: tokio::sync::Semaphore,
+}
+
+impl Probe {
+    /// How many requests to `/hang` wait now.
+    pub(crate) fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
+    /// Lets one request to `/hang` be answered.
+    pub(crate) fn release(&self) {
+        self.release.add_permits(1);
+    }
+
+    async fn hang(&self) {
+        struct Hanging<'a>(&'a AtomicUsize);
+        impl Drop for Hanging<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        let _hanging = Hanging(&self.hanging);
+        self.release.acquire().await.unwrap().forget();
+    }
+}
+
+impl Service for Probe {
+    fn answer(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response> {
+        let path = request.uri().path().to_owned();
+        let id = RequestId::of(&request);
+        self.paths.lock().unwrap().push(path.clone());
+        Box::pin(async move {
+            let body = match path.as_str() {
+                "/hang" => {
+                    self.hang().await;
+                    Bytes::from_static(b"released")
+                }
+                "/panic" => panic!("a bug in the handling of a request"),
+                "/large" => Bytes::from(vec![b'x'; LARGE]),
+                "/peer" => peer.certificate_names.join(",").into(),
+                _ => match read_body(request.into_body(), BODY_BYTES_MAX, &self.limits).await {
+                    Ok(body) => body,
+                    Err(problem) => return respond::problem(&problem, &id),
+                },
+            };
+            respond::answer(Final::whole(200, "text/plain", body, "ok")).unwrap()
+        })
+    }
+}
+
+/// A listener under test. Its tasks end with the test's runtime.
+pub(crate) struct Edge {
+    pub(crate) running: Running,
+    pub(crate) probe: Arc<Probe>,
+    directory: TempDir,
+}
+
+/// What differs from one test to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) connections_max: usize,
+    pub(crate) connections_per_client_max: usize,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) tls: bool,
+    pub(crate) client_certificates: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections_max: 200,
+            connections_per_client_max: 200,
+            hosts: Vec::new(),
+            tls: false,
+            client_certificates: false,
+        }
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("probe", &self.probe).finish_non_exhaustive()
+    }
+}
+
+impl Edge {
+    pub(crate) fn start(options: &Options) -> Self {
+        let directory = TempDir::new().unwrap();
+        let tls = options.tls.then(|| certificates(&directory, options.client_certificates));
+        let config = config(options, tls);
+        let tls = config.tls.as_ref().map(|files| ServerTls::load(files).unwrap());
+        let probe = Arc::new(Probe {
+            limits: config.http.clone(),
+            paths: Mutex::new(Vec::new()),
+            hanging: AtomicUsize::new(0),
+            release: tokio::sync::Semaphore::new(0),
+        });
+        let listener = Listener::bind(&config, tls).unwrap();
+        let running = listener.serve(Arc::clone(&probe) as Arc<dyn Service>, &Tasks::new());
+        Self { running, probe, directory }
+    }
+
+    pub(crate) fn plain() -> Self {
+        Self::start(&Options::default())
+    }
+
+    pub(crate) fn tls() -> Self {
+        Self::start(&Options { tls: true, ..Options::default() })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address()).await.unwrap()
+    }
+
+    /// Does a handshake, offering these protocols.
+    pub(crate) async fn connect_tls(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
+        let ca = self.directory.path().join("cert.pem");
+        let identity = CertificateFiles {
+            certificate: ca.clone(),
+            key: self.directory.path().join("key.pem"),
+        };
+        let wanted = ClientTlsConfig { ca: Some(ca), identity: Some(identity) };
+        let mut config = client_config(&wanted).unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = "localhost".try_into().unwrap();
+        let stream = self.connect().await;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// Writes these bytes to a new connection and reads until the gateway closes it.
+    pub(crate) async fn tell(&self, bytes: &[u8]) -> Vec<Answer> {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        Answer::parse_all(&read_to_close(&mut stream).await)
+    }
+
+    /// Whether a well-behaved client is served now.
+    pub(crate) async fn assert_serves(&self) {
+        let answers = self.tell(&get("/fine", "Connection: close\r\n")).await;
+        assert_eq!(Answer::statuses(&answers), [200]);
+    }
+
+    /// The paths that reached the service so far.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.probe.paths.lock().unwrap().clone()
+    }
+}
+
+/// A GET with these header lines more.
+pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
+}
+
+/// Reads what comes until the other side closes; a reset counts as a close. Fails when that takes long.
+pub(crate) async fn read_to_close<IO: AsyncRead + AsyncWrite + Unpin>(stream: &mut IO) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let reading = async {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut piece).await {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+    };
+    tokio::time::timeout(LONG, reading).await.expect("the gateway did not close the connection");
+    bytes
+}
+
+/// Waits until something is so; fails when that takes long.
+pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let waiting = async {
+        while !is_so() {
+            ticks.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "it never came: {what}");
+}
+
+/// A response as it came over the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn parse_all(mut bytes: &[u8]) -> Vec<Self> {
+        let mut answers = Vec::new();
+        while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
+            let status = head[9..12].parse().unwrap();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse().unwrap());
+            let body = bytes[end + 4..].iter().copied().take(length).collect::<Vec<_>>();
+            bytes = &bytes[(end + 4 + length).min(bytes.len())..];
+            answers.push(Self { status, head, body });
+        }
+        assert!(bytes.is_empty(), "more than answers came: {:?}", String::from_utf8_lossy(bytes));
+        answers
+    }
+
+    pub(crate) fn statuses(answers: &[Self]) -> Vec<u16> {
+        answers.iter().map(|answer| answer.status).collect()
+    }
+
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.head.lines().any(|found| found == line)
+    }
+
+    /// Checks that this is a problem document with the id that the header has.
+    #[track_caller]
+    pub(crate) fn assert_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert!(self.has("content-type: application/problem+json"), "{self:?}");
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        let id = document["request_id"].as_str().unwrap();
+        assert!(self.has(&format!("x-request-id: {}", id.to_ascii_lowercase())), "{self:?}");
+    }
+}
+
+fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
+    GatewayConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls,
+        hosts: options.hosts.clone(),
+        http: HttpLimits {
+            connections_max: options.connections_max,
+            connections_per_client_max: options.connections_per_client_max,
+            requests_in_flight_max: 100,
+            header_bytes_max: 4096,
+            headers_max: 20,
+            uri_bytes_max: 1024,
+            header_timeout: HEADER_TIMEOUT,
+            body_idle_timeout: BODY_IDLE,
+            body_timeout: BODY_TIMEOUT,
+            streams_max: 10,
+        },
+        session: SessionConfig {
+            accept_timeout: LONG,
+            progress_interval: LONG,
+            probe_delay_min: LONG,
+            probe_delay_max: LONG,
+            waiting_max: 1,
+            retry_percent: 0,
+            retry_floor: 0,
+            answer_bytes_max: 1,
+        },
+        documentation: false,
+    }
+}
+
+fn certificates(directory: &TempDir, from_clients: bool) -> ServerTlsConfig {
+    let names = vec!["localhost".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let client_certificates = if from_clients {
+        ClientCertificates::Required { ca: certificate.clone() }
+    } else {
+        ClientCertificates::Off
+    };
+    ServerTlsConfig {
+        certificates: vec![CertificateFiles { certificate, key }],
+        client_certificates,
+        tls12: true,
+        handshake_timeout: HEADER_TIMEOUT,
+    }
+}

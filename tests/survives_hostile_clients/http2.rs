@@ -1,0 +1,192 @@
+//! HTTP/2 (RFC 9113): the same rules, and what only this version makes possible.
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, StatusCode, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::edge::{BODY_BYTES_MAX, Edge, HEADER_TIMEOUT, LONG, eventually, read_to_close};
+
+/// What a client says first (RFC 9113 §3.4), with an empty SETTINGS frame behind it.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+type Connection = tokio::task::JoinHandle<Result<(), h2::Error>>;
+
+async fn connect(edge: &Edge) -> (SendRequest<Bytes>, Connection) {
+    let stream = edge.connect_tls(&["h2"]).await;
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = fjord::lifecycle::Tasks::new().spawn(connection);
+    (sender.ready().await.unwrap(), connection)
+}
+
+fn request(uri: &str) -> Request<()> {
+    Request::get(uri).version(Version::HTTP_2).body(()).unwrap()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_the_fixed_headers() {
+    let edge = Edge::tls();
+    let (mut sender, _connection) = connect(&edge).await;
+    let (answer, mut body) = sender.send_request(request("https://localhost/"), false).unwrap();
+    body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(answer.headers()["content-length"], "5");
+    assert!(answer.headers().contains_key("x-request-id"));
+    assert!(!answer.headers().contains_key("connection"));
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_other_streams_alone() {
+    let edge = Edge::tls();
+    let (mut sender, _connection) = connect(&edge).await;
+    let (hanging, _) = sender.send_request(request("https://localhost/hang"), true).unwrap();
+    for (uri, status) in [
+        (format!("https://localhost/{}", "a".repeat(1024)), 414),
+        ("https://localhost/a//b".to_owned(), 400),
+        ("https://user@localhost/".to_owned(), 400),
+    ] {
+        let (answer, _) = sender.send_request(request(&uri), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), status, "{uri}");
+    }
+    let mut two_hosts = request("https://localhost/");
+    two_hosts.headers_mut().insert("host", "evil.test".parse().unwrap());
+    let (answer, _) = sender.send_request(two_hosts, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 400);
+
+    let (answer, mut body) = sender.send_request(request("https://localhost/"), false).unwrap();
+    body.send_data(Bytes::from(vec![b'x'; BODY_BYTES_MAX + 1]), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 413);
+
+    edge.probe.release();
+    assert_eq!(hanging.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn head_has_the_length_of_get_and_no_body() {
+    let edge = Edge::tls();
+    let (mut sender, _connection) = connect(&edge).await;
+    edge.probe.release();
+    let mut head = request("https://localhost/hang");
+    *head.method_mut() = http::Method::HEAD;
+    let (answer, _) = sender.send_request(head, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "8");
+    assert!(answer.into_body().data().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_drops_its_request() {
+    let edge = Edge::tls();
+    let (mut sender, _connection) = connect(&edge).await;
+    let (answer, mut stream) =
+        sender.send_request(request("https://localhost/hang"), true).unwrap();
+    eventually("the request hangs", || edge.probe.hanging() == 1).await;
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    eventually("the request is dropped", || edge.probe.hanging() == 0).await;
+}
+
+#[tokio::test]
+async fn streams_at_once_are_bounded() {
+    let edge = Edge::tls();
+    let (mut sender, _connection) = connect(&edge).await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(sender.send_request(request("https://localhost/hang"), true));
+        sender = match tokio::time::timeout(HEADER_TIMEOUT, sender.ready()).await {
+            Ok(sender) => sender.unwrap(),
+            Err(_) => break,
+        };
+    }
+    assert!(answers.len() < 20, "the client may open as many streams as it likes");
+    assert_eq!(edge.probe.hanging(), 10);
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_ended() {
+    let edge = Edge::tls();
+    for said in [&b""[..], PREFACE, &[PREFACE, &frame(1, 0, 1, b"\x82")].concat()] {
+        let mut stream = edge.connect_tls(&["h2"]).await;
+        let start = Instant::now();
+        stream.write_all(said).await.unwrap();
+        read_to_close(&mut stream).await;
+        assert!(start.elapsed() < HEADER_TIMEOUT * 10, "{:?}", start.elapsed());
+    }
+    eventually("all are gone", || edge.running.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_opens_its_window_is_ended() {
+    let edge = Edge::tls();
+    let stream = edge.connect_tls(&["h2"]).await;
+    let handshake = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream);
+    let (sender, connection) = handshake.await.unwrap();
+    let _connection = fjord::lifecycle::Tasks::new().spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, _) = sender.send_request(request("https://localhost/large"), true).unwrap();
+    let _held = answer.await.unwrap();
+    eventually("the connection is ended", || edge.running.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_the_connection_and_harms_nobody_else() {
+    let edge = Edge::tls();
+    let mut stream = edge.connect_tls(&["h2"]).await;
+    stream.write_all(PREFACE).await.unwrap();
+    // GET https localhost /: static table entries, and a literal authority (RFC 7541).
+    let head = [b"\x82\x87\x84\x41\x09".as_slice(), b"localhost"].concat();
+    let mut flood = Vec::new();
+    for stream in (1..20_001).step_by(2) {
+        flood.extend(frame(1, 0x05, stream, &head));
+        flood.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut told = Vec::new();
+    let reading = reader.read_to_end(&mut told);
+    let flooding = async { drop(writer.write_all(&flood).await) };
+    let both = async { tokio::join!(reading, flooding) };
+    let ended = tokio::time::timeout(LONG, both).await;
+    assert!(ended.is_ok(), "the flood was taken to its end");
+    assert_goaway(&told, 11);
+    let (mut sender, _connection) = connect(&edge).await;
+    let (answer, _) = sender.send_request(request("https://localhost/"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_continuations_ends_the_connection() {
+    let edge = Edge::tls();
+    for piece in [&b""[..], &[b'a'; 1024]] {
+        let mut stream = edge.connect_tls(&["h2"]).await;
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&frame(1, 0, 1, b"\x82\x87\x84")).await.unwrap();
+        let flood = frame(9, 0, 1, piece).repeat(10_000);
+        drop(stream.write_all(&flood).await);
+        read_to_close(&mut stream).await;
+    }
+    assert!(edge.paths().is_empty());
+}
+
+/// Checks that the server said GOAWAY with this code (RFC 9113 §6.8).
+#[track_caller]
+fn assert_goaway(mut bytes: &[u8], code: u32) {
+    while bytes.len() >= 9 {
+        let length =
+            usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+        let payload = &bytes[9..(9 + length).min(bytes.len())];
+        if bytes[3] == 7 && payload.len() >= 8 {
+            assert_eq!(payload[4..8], code.to_be_bytes());
+            return;
+        }
+        bytes = &bytes[(9 + length).min(bytes.len())..];
+    }
+    panic!("no GOAWAY came");
+}

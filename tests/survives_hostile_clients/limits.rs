@@ -1,0 +1,149 @@
+//! Sizes and counts: each limit is hit, and says which it is.
+
+use tokio::io::AsyncWriteExt;
+
+use super::edge::{Answer, BODY_BYTES_MAX, Edge, Options, eventually, get, read_to_close};
+
+#[tokio::test]
+async fn a_long_uri_is_a_414() {
+    let answers = Edge::plain().tell(&get(&format!("/{}", "a".repeat(1024)), "")).await;
+    answers[0].assert_problem(414);
+    assert!(answers[0].has("connection: close"));
+}
+
+#[tokio::test]
+async fn many_or_large_headers_are_a_431() {
+    let edge = Edge::plain();
+    let many: String = (0..20).map(|n| format!("A{n}: b\r\n")).collect();
+    let large = format!("A: {}\r\n", "b".repeat(4096));
+    for headers in [many, large] {
+        let answers = edge.tell(&get("/", &headers)).await;
+        answers[0].assert_problem(431);
+    }
+    assert!(edge.paths().is_empty(), "none of them reached the service");
+}
+
+#[tokio::test]
+async fn headers_without_end_are_a_431_too() {
+    let edge = Edge::plain();
+    let endless = format!("A: {}", "b".repeat(100_000));
+    for headers in [endless, "A: b\r\n".repeat(10_000)] {
+        let answers = edge.tell(&get("/", &headers)).await;
+        assert_eq!(Answer::statuses(&answers), [431]);
+    }
+    edge.assert_serves().await;
+}
+
+#[tokio::test]
+async fn a_body_may_have_its_limit_and_not_a_byte_more() {
+    let edge = Edge::plain();
+    let announced = |length: usize| {
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        [head.into_bytes(), vec![b'x'; length]].concat()
+    };
+    let chunked = |length: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunks = "1\r\nx\r\n".repeat(length);
+        format!("{head}{chunks}0\r\n\r\n").into_bytes()
+    };
+    for (sent, expected) in [
+        (announced(BODY_BYTES_MAX), 200),
+        (announced(BODY_BYTES_MAX + 1), 413),
+        (chunked(BODY_BYTES_MAX), 200),
+        (chunked(BODY_BYTES_MAX + 1), 413),
+    ] {
+        let answers = edge.tell(&sent).await;
+        assert_eq!(Answer::statuses(&answers), [expected]);
+        if expected == 413 {
+            answers[0].assert_problem(413);
+            assert!(answers[0].has("connection: close"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_413_arrives_although_the_client_sends_on() {
+    let edge = Edge::plain();
+    let body = vec![b'x'; 512 * 1024];
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    for _ in 0..20 {
+        let mut stream = edge.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let answers = Answer::parse_all(&read_to_close(&mut stream).await);
+        assert_eq!(Answer::statuses(&answers), [413], "the answer was lost in a reset");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_past_a_bound_is_closed_at_once() {
+    for options in [
+        Options { connections_max: 1, ..Options::default() },
+        Options { connections_per_client_max: 1, ..Options::default() },
+    ] {
+        let edge = Edge::start(&options);
+        let mut first = edge.connect().await;
+        first.write_all(&get("/hang", "")).await.unwrap();
+        eventually("the request hangs", || edge.probe.hanging() == 1).await;
+        let mut second = edge.connect().await;
+        assert!(read_to_close(&mut second).await.is_empty(), "{options:?}");
+        assert_eq!(edge.probe.hanging(), 1, "the first was not touched");
+        drop(first);
+        eventually("the place is free", || edge.running.connections() == 0).await;
+        edge.assert_serves().await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_served_is_a_421() {
+    let hosts = vec!["api.test".to_owned()];
+    let edge = Edge::start(&Options { hosts, ..Options::default() });
+    let answers = edge.tell(&get("/", "")).await;
+    answers[0].assert_problem(421);
+    let fine = b"GET / HTTP/1.1\r\nHost: API.test:8443\r\nConnection: close\r\n\r\n";
+    assert_eq!(Answer::statuses(&edge.tell(fine).await), [200]);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_and_the_connection_lives() {
+    let edge = Edge::plain();
+    let sent = [get("/panic", "X-Request-Id: story-1\r\n"), get("/", "Connection: close\r\n")];
+    let answers = edge.tell(&sent.concat()).await;
+    assert_eq!(Answer::statuses(&answers), [500, 200]);
+    answers[0].assert_problem(500);
+    assert!(answers[0].has("x-request-id: story-1"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_drops_its_request() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/hang", "")).await.unwrap();
+    eventually("the request hangs", || edge.probe.hanging() == 1).await;
+    drop(stream);
+    eventually("the request is dropped", || edge.probe.hanging() == 0).await;
+}
+
+#[tokio::test]
+async fn head_has_the_length_of_get_and_no_body() {
+    let edge = Edge::plain();
+    let sent = b"HEAD /hang HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    edge.probe.release();
+    let mut stream = edge.connect().await;
+    stream.write_all(sent).await.unwrap();
+    let bytes = String::from_utf8(read_to_close(&mut stream).await).unwrap();
+    assert!(bytes.contains("content-length: 8\r\n") && bytes.ends_with("\r\n\r\n"), "{bytes}");
+}
+
+#[tokio::test]
+async fn tls_clients_get_hsts_and_their_names_are_known() {
+    let edge = Edge::start(&Options { tls: true, client_certificates: true, ..Options::default() });
+    let mut stream = edge.connect_tls(&["http/1.1"]).await;
+    stream.write_all(&get("/peer", "Connection: close\r\n")).await.unwrap();
+    let answers = Answer::parse_all(&read_to_close(&mut stream).await);
+    assert_eq!(answers[0].body, b"localhost");
+    assert!(answers[0].has("strict-transport-security: max-age=31536000"), "{answers:?}");
+    assert!(!answers[0].head.contains("\nserver:"), "no banner");
+}

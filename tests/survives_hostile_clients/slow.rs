@@ -1,0 +1,124 @@
+//! Clients that are slow on purpose: each is ended in time, none keeps others from being served.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::edge::{
+    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, eventually, get, read_to_close,
+};
+
+/// How late a timer may be on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Writes a byte now and then until the other side closes.
+async fn trickle(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    for byte in bytes {
+        ticks.tick().await;
+        if stream.write_all(std::slice::from_ref(byte)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let edge = Edge::plain();
+    for sent in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut stream = edge.connect().await;
+        let start = Instant::now();
+        stream.write_all(sent).await.unwrap();
+        let answers = Answer::parse_all(&read_to_close(&mut stream).await);
+        assert!(start.elapsed() < HEADER_TIMEOUT + SLACK, "{:?}", start.elapsed());
+        assert!(answers.iter().all(|answer| answer.status == 408), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_ends_the_connection() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    let start = Instant::now();
+    trickle(&mut stream, &get(&format!("/{}", "a".repeat(200)), "")).await;
+    assert!(start.elapsed() < HEADER_TIMEOUT + SLACK, "{:?}", start.elapsed());
+    assert!(edge.paths().is_empty());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let edge = Edge::plain();
+    let answers = edge.tell(&get("/", "")).await;
+    assert_eq!(Answer::statuses(&answers), [200]);
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_a_408() {
+    let edge = Edge::plain();
+    let start = Instant::now();
+    let sent = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nhello";
+    let answers = edge.tell(sent).await;
+    answers[0].assert_problem(408);
+    assert!(answers[0].has("connection: close"));
+    assert!(start.elapsed() < BODY_IDLE + SLACK, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_a_408_when_its_time_is_over() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    let head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let start = Instant::now();
+    let (mut reader, mut writer) = stream.into_split();
+    let trickling = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        while writer.write_all(b"x").await.is_ok() {
+            ticks.tick().await;
+        }
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = trickling => panic!("the connection ended without an answer"),
+        read = tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut answer) => { read.unwrap(); }
+    }
+    Answer::parse_all(&answer)[0].assert_problem(408);
+    let took = start.elapsed();
+    assert!(took >= BODY_TIMEOUT && took < BODY_TIMEOUT + SLACK, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_ended() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/large", "")).await.unwrap();
+    eventually("the request came", || edge.paths().len() == 1).await;
+    eventually("the connection ended", || edge.running.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_ends_the_connection() {
+    let edge = Edge::tls();
+    for sent in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = edge.connect().await;
+        let start = Instant::now();
+        stream.write_all(sent).await.unwrap();
+        assert!(read_to_close(&mut stream).await.is_empty());
+        assert!(start.elapsed() < HEADER_TIMEOUT + SLACK, "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn many_slow_clients_keep_nobody_out() {
+    let edge = Edge::plain();
+    let mut slow = Vec::new();
+    for _ in 0..150 {
+        let mut stream = edge.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: lo").await.unwrap();
+        slow.push(stream);
+    }
+    edge.assert_serves().await;
+    eventually("all are ended", || edge.running.connections() == 0).await;
+}
