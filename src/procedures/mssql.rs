@@ -1,0 +1,284 @@
+//! The SQL Server backend: stored procedures over TDS.
+//!
+//! A call is a remote procedure call by name with typed parameters; see `statement` for the few that cannot be.
+//! A connection serves one call at a time and goes back to its pool only after the answer was read to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config::procedures::MssqlConfig;
+use crate::future::BoxFuture;
+use crate::lifecycle::Cancel;
+use crate::procedures::{Backend, BackendError, BackendErrorKind, Call, Need, Outcome, RowSink};
+use crate::telemetry::{self, names};
+
+mod bind;
+mod breaker;
+mod connect;
+mod ended;
+mod errors;
+mod lease;
+mod pool;
+mod prelogin;
+mod run;
+mod signature;
+mod socket;
+mod statement;
+mod tls;
+mod types;
+mod wire;
+
+use bind::mismatch;
+use ended::{Again, Ended, Step};
+use lease::Lease;
+use pool::Pools;
+use signature::{Signature, Signatures};
+
+/// The pause before a deadlock victim is tried again; it grows with each try and is varied at random.
+const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How many connections that broke before the call was sent are replaced within one call.
+const UNSENT_RETRIES: u32 = 3;
+
+/// Opens a database as it is configured; `name` is its name there. No connection is made before the first call.
+///
+/// # Errors
+/// `BackendError` when the TLS files cannot be used.
+pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    let tls = tls::Tls::new(&config.encryption)?;
+    let dialer = connect::Dialer::new(config.clone(), tls);
+    Ok(Arc::new(Mssql {
+        name: name.to_owned(),
+        config: config.clone(),
+        pools: Pools::new(config, name, dialer),
+        signatures: Signatures::default(),
+        refuses_untyped_null: AtomicBool::new(false),
+        closing: Cancel::new(),
+    }))
+}
+
+/// One database of SQL Server.
+#[derive(Debug)]
+struct Mssql {
+    name: String,
+    config: MssqlConfig,
+    pools: Pools,
+    signatures: Signatures,
+    refuses_untyped_null: AtomicBool,
+    closing: Cancel,
+}
+
+/// How often a call was tried again, by reason.
+#[derive(Debug, Default)]
+struct Tries {
+    deadlocks: u32,
+    unsent: u32,
+    signatures: u32,
+    nulls: u32,
+}
+
+impl Backend for Mssql {
+    fn call<'a>(
+        &'a self,
+        call: Call<'a>,
+        rows: &'a mut dyn RowSink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Outcome, BackendError>> {
+        Box::pin(self.call_until_done(call, rows, cancel))
+    }
+
+    fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(self.verify_one(need))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.ping_once())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.closing.cancel();
+        self.pools.close();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Mssql {
+    async fn call_until_done(
+        &self,
+        call: Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+    ) -> Result<Outcome, BackendError> {
+        let mut tries = Tries::default();
+        loop {
+            let lease = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(cancelled()),
+                () = self.closing.cancelled() => return Err(cancelled()),
+                lease = self.pools.lease(Some(call.queue.as_str()), call.deadline) => lease?,
+            };
+            // Boxed: the driver's future is large, and the outer one is held longer.
+            let attempt = Box::pin(self.attempt(lease, &call, rows, cancel));
+            let Ended { error, again } = match attempt.await {
+                Ok(outcome) => return Ok(outcome),
+                Err(ended) => ended,
+            };
+            let Some(again) = again.filter(|again| self.may_try(*again, &mut tries)) else {
+                return Err(error);
+            };
+            if !rows.restart() {
+                return Err(error);
+            }
+            telemetry::counter(
+                &names::BACKEND_RETRIES,
+                &[(names::DATABASE, self.name.clone()), (names::REASON, again.as_str().to_owned())],
+            )
+            .increment(1);
+            if again == Again::Deadlock {
+                let pause = breaker::jittered(DEADLOCK_PAUSE.saturating_mul(tries.deadlocks));
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Err(cancelled()),
+                    () = sleep_until(call.deadline) => return Err(error),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+
+    fn may_try(&self, again: Again, tries: &mut Tries) -> bool {
+        let (count, most) = match again {
+            Again::Deadlock => (&mut tries.deadlocks, self.config.deadlock_retries),
+            Again::Unsent => (&mut tries.unsent, UNSENT_RETRIES),
+            Again::Signature => (&mut tries.signatures, 1),
+            Again::UntypedNull => (&mut tries.nulls, 1),
+        };
+        *count += 1;
+        *count <= most
+    }
+
+    /// One try on one connection, which goes back clean or is gone afterwards.
+    async fn attempt(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+    ) -> Result<Outcome, Ended> {
+        let mut used = None;
+        // The clock and the cancel first: an answer without end would not let them have a turn.
+        let step = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Step::Stopped(BackendErrorKind::Cancelled)),
+            () = self.closing.cancelled() => Err(Step::Stopped(BackendErrorKind::Cancelled)),
+            () = sleep_until(call.deadline) => Err(Step::Stopped(BackendErrorKind::TimedOut)),
+            step = self.run(&mut lease, call, rows, &mut used) => step,
+        };
+        match step {
+            Ok(outcome) => {
+                lease.keep();
+                Ok(outcome)
+            }
+            Err(step) => Err(self.end(lease, call, step, used).await),
+        }
+    }
+
+    /// Reads the signature where it is not known, sends the call, reads the answer.
+    async fn run(
+        &self,
+        lease: &mut Lease,
+        call: &Call<'_>,
+        rows: &mut dyn RowSink,
+        used: &mut Option<Arc<Signature>>,
+    ) -> Result<Outcome, Step> {
+        let session = lease.session().ok_or_else(gone)?;
+        let signature = match self.signatures.known(call.procedure) {
+            Some(signature) => signature,
+            None => self
+                .signatures
+                .read(&mut session.client, call.procedure)
+                .await
+                .map_err(Step::Asking)?
+                .ok_or_else(|| Step::Clean(self.missing(call)))?,
+        };
+        *used = Some(Arc::clone(&signature));
+        let bound = bind::bind(call, &signature).map_err(Step::Clean)?;
+        let refuses = self.refuses_untyped_null.load(Ordering::Relaxed);
+        let form = run::form(call.procedure, bound, refuses).map_err(Step::Clean)?;
+        session.marks.call_starts();
+        run::run(&mut session.client, form, &signature, rows).await.map_err(Step::Calling)
+    }
+
+    fn missing(&self, call: &Call<'_>) -> BackendError {
+        mismatch(call.procedure, self.missing_text())
+    }
+
+    fn missing_text(&self) -> String {
+        let MssqlConfig { database, user, .. } = &self.config;
+        format!("the database {database} has no such procedure that the login {user} may see")
+    }
+
+    async fn verify_one(&self, need: &Need) -> Result<(), BackendError> {
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let mut lease = self.pools.lease(Some(need.queue.as_str()), deadline).await?;
+        let session = lease.session().ok_or_else(unavailable)?;
+        let reading = self.signatures.read(&mut session.client, &need.procedure);
+        match timeout_at(deadline, reading).await {
+            Ok(Ok(signature)) => {
+                lease.keep();
+                let difference = match signature {
+                    Some(signature) => signature.difference(need),
+                    None => Some(self.missing_text()),
+                };
+                difference.map_or(Ok(()), |text| Err(mismatch(&need.procedure, text)))
+            }
+            Ok(Err(error)) => {
+                lease.discard("broken");
+                Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
+            }
+            Err(elapsed) => {
+                lease.discard("timeout");
+                Err(BackendError::caused_by(BackendErrorKind::Unavailable, elapsed))
+            }
+        }
+    }
+
+    async fn ping_once(&self) -> Result<(), BackendError> {
+        if self.pools.is_busy_but_well() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let mut lease = self.pools.lease(None, deadline).await?;
+        let session = lease.session().ok_or_else(unavailable)?;
+        let question =
+            async { session.client.simple_query("SELECT 1").await?.into_results().await };
+        match timeout_at(deadline, question).await {
+            Ok(Ok(_)) => {
+                lease.keep();
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                lease.discard("broken");
+                Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
+            }
+            Err(elapsed) => {
+                lease.discard("timeout");
+                Err(BackendError::caused_by(BackendErrorKind::Unavailable, elapsed))
+            }
+        }
+    }
+}
+
+fn cancelled() -> BackendError {
+    BackendError::new(BackendErrorKind::Cancelled)
+}
+
+fn unavailable() -> BackendError {
+    BackendError::new(BackendErrorKind::Unavailable)
+}
+
+fn gone() -> Step {
+    Step::Clean(unavailable())
+}

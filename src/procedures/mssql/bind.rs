@@ -1,0 +1,187 @@
+//! A call's arguments as the parameters of a procedure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
+
+use super::signature::{Kind, Parameter, Signature};
+use super::types::{self, SqlType};
+use crate::catalogue::names::is_identifier;
+use crate::catalogue::{ProcedureName, Value};
+use crate::procedures::{Argument, BackendError, BackendErrorKind, Call};
+
+/// A parameter with its value.
+#[derive(Debug)]
+pub(super) struct Bound<'a> {
+    /// The parameter.
+    pub(super) parameter: &'a Parameter,
+    /// Its value.
+    pub(super) data: Data<'a>,
+}
+
+/// What is passed.
+#[derive(Debug)]
+pub(super) enum Data<'a> {
+    /// A single value of this type.
+    Scalar(&'a SqlType, ColumnData<'a>),
+    /// A table of this type.
+    Table(&'a str, Vec<TableRow<'a>>),
+}
+
+/// A row of a table-valued parameter.
+#[derive(Debug)]
+pub(super) struct TableRow<'a>(Vec<ColumnData<'a>>);
+
+impl<'a> TableValueRow<'a> for TableRow<'a> {
+    fn bind_fields(&self, row: &mut SqlTableDataRow<'a>) {
+        for value in &self.0 {
+            row.add_field(value.clone());
+        }
+    }
+
+    fn get_db_type() -> &'static str {
+        // Never asked: the type's name is given with the table.
+        ""
+    }
+}
+
+impl Bound<'_> {
+    /// Whether the driver would send this as an untyped NULL.
+    pub(super) fn is_untyped_null(&self) -> bool {
+        matches!(&self.data, Data::Scalar(sql, value)
+            if !types::has_typed_null(sql) && *value == types::null(sql))
+    }
+
+    /// Whether this is OUTPUT of a type that the driver only declares as wide as the value it sends.
+    pub(super) fn is_narrow_output(&self) -> bool {
+        self.parameter.is_output
+            && matches!(&self.data, Data::Scalar(sql, _) if !types::has_typed_null(sql))
+    }
+}
+
+/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, so that they come back.
+pub(super) fn bind<'a>(
+    call: &Call<'a>,
+    signature: &'a Signature,
+) -> Result<Vec<Bound<'a>>, BackendError> {
+    if let Some(stray) = call.arguments.iter().find(|one| signature.parameter(&one.name).is_none())
+    {
+        let names = signature.names();
+        let name = &stray.name;
+        return Err(mismatch(
+            call.procedure,
+            format!("the catalogue passes @{name}, in the database it has {names}"),
+        ));
+    }
+    let mut bound = Vec::with_capacity(signature.parameters.len());
+    for parameter in &signature.parameters {
+        let argument = call.arguments.iter().find(|argument| {
+            signature.parameter(&argument.name).is_some_and(|one| std::ptr::eq(one, parameter))
+        });
+        let data = match (argument, &parameter.kind) {
+            (None, Kind::Scalar(sql)) if parameter.is_output => Data::Scalar(sql, types::null(sql)),
+            (None, _) => continue,
+            (Some(argument), Kind::Scalar(sql)) => {
+                let value = types::encode(&argument.value, sql)
+                    .map_err(|expected| unfit(&argument.name, expected))?;
+                Data::Scalar(sql, value)
+            }
+            (Some(argument), Kind::Table { name, columns }) => {
+                let rows = table(call.procedure, argument, columns)?;
+                Data::Table(type_name(argument, name, call.procedure)?, rows)
+            }
+        };
+        bound.push(Bound { parameter, data });
+    }
+    Ok(bound)
+}
+
+/// The remote procedure call of bound parameters.
+pub(super) fn command<'a>(procedure: &ProcedureName, bound: Vec<Bound<'a>>) -> Command<'a> {
+    let mut command = Command::new(format!("[{}].[{}]", procedure.schema(), procedure.procedure()));
+    for Bound { parameter, data } in bound {
+        let name = Cow::Borrowed(parameter.name.as_str());
+        match data {
+            Data::Scalar(_, value) if parameter.is_output => command.bind_out_param(name, value),
+            Data::Scalar(_, value) => command.bind_param(name, value),
+            Data::Table(kind, rows) => command.bind_table_with_dbtype(name, kind, rows),
+        }
+    }
+    command
+}
+
+/// The rows of a table argument in the order of the type's columns; a column that the catalogue does not name is NULL.
+fn table<'a>(
+    procedure: &ProcedureName,
+    argument: &'a Argument,
+    columns: &[(String, SqlType)],
+) -> Result<Vec<TableRow<'a>>, BackendError> {
+    let rows: &[Vec<Value>] = match &argument.value {
+        Value::Table(rows) => rows,
+        // SQL Server knows no NULL table: an absent and an empty one are the same.
+        Value::Null => &[],
+        _ => return Err(unfit(&argument.name, types::Expected("a table".to_owned()))),
+    };
+    let given = &argument.columns;
+    let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| one.eq_ignore_ascii_case(name));
+    if let Some((stray, _)) = given.iter().find(|(name, _)| !is_column(name)) {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let (table, names) = (&argument.name, names.join(", "));
+        return Err(mismatch(
+            procedure,
+            format!(
+                "the catalogue's table @{table} has the column {stray}, the database's has {names}"
+            ),
+        ));
+    }
+    let places: Vec<Option<usize>> = columns
+        .iter()
+        .map(|(name, _)| given.iter().position(|(one, _)| one.eq_ignore_ascii_case(name)))
+        .collect();
+    let encode_row = |row: &'a Vec<Value>| {
+        let cells = columns.iter().zip(&places).map(|((column, sql), place)| {
+            match place.and_then(|place| row.get(place)) {
+                None => Ok(types::null(sql)),
+                Some(value) => types::encode(value, sql)
+                    .map_err(|expected| unfit(&format!("{}.{column}", argument.name), expected)),
+            }
+        });
+        cells.collect::<Result<_, _>>().map(TableRow)
+    };
+    rows.iter().map(encode_row).collect()
+}
+
+/// The table type's name: the database's own. It stands in a statement of the driver, so it must be plain.
+fn type_name<'a>(
+    argument: &Argument,
+    name: &'a str,
+    procedure: &ProcedureName,
+) -> Result<&'a str, BackendError> {
+    let is_plain = name
+        .split_once('.')
+        .is_some_and(|(schema, name)| is_identifier(schema) && is_identifier(name));
+    if is_plain {
+        return Ok(name);
+    }
+    let parameter = &argument.name;
+    Err(mismatch(
+        procedure,
+        format!("the table type of @{parameter} has a name that needs quoting in the database"),
+    ))
+}
+
+fn unfit(argument: &str, expected: types::Expected) -> BackendError {
+    BackendError::new(BackendErrorKind::Argument {
+        argument: argument.to_owned(),
+        expected: expected.0,
+    })
+}
+
+/// The error of a catalogue and a database that disagree.
+pub(super) fn mismatch(procedure: &ProcedureName, difference: String) -> BackendError {
+    BackendError::new(BackendErrorKind::Mismatch {
+        procedure: procedure.as_str().to_owned(),
+        difference,
+    })
+}

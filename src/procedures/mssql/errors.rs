@@ -1,0 +1,130 @@
+//! What SQL Server's error numbers mean: the only file that knows them.
+
+use tiberius::error::{Error, TokenError};
+
+use crate::procedures::{BackendError, BackendErrorKind, ServerErrorClass};
+
+/// Numbers from here on are the procedure's own (THROW, RAISERROR).
+const USER_ERROR_MIN: u32 = 50_000;
+/// Babelfish's number for every error that it has no number for: never the procedure's own.
+const BABELFISH_UNMAPPED: u32 = 33_557_097;
+/// From this severity on the server closes the connection.
+const FATAL_CLASS: u8 = 20;
+/// Chosen as deadlock victim: rolled back as a whole.
+const DEADLOCK_VICTIM: u32 = 1205;
+/// "Data type is unknown" in a remote procedure call: an untyped NULL that this server does not take.
+const UNKNOWN_DATA_TYPE: u32 = 8009;
+
+/// The class of an error by its number (DESIGN §7).
+fn class_of(number: u32) -> ServerErrorClass {
+    match number {
+        // Unique index, unique or primary key; foreign key or check constraint.
+        2601 | 2627 | 547 => ServerErrorClass::Conflict,
+        // Conversion failed; does not convert; overflow; too long; too long, with names; overflow of an integer.
+        245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
+        // Parameter missing; too many; not a parameter; no such procedure; parameter of a statement missing.
+        201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,
+        // No permission on the object; on a column; in the database.
+        229 | 230 | 916 => ServerErrorClass::Permission,
+        DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
+        _ => ServerErrorClass::Other,
+    }
+}
+
+/// The error that an error token of a call stands for.
+pub(super) fn from_token(token: TokenError) -> BackendError {
+    let number = token.code();
+    let kind = if is_fatal(&token) {
+        BackendErrorKind::Lost
+    } else if number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED {
+        BackendErrorKind::User { number, message: token.message().to_owned() }
+    } else {
+        BackendErrorKind::Server { number, class: class_of(number) }
+    };
+    BackendError::caused_by(kind, Error::Server(token))
+}
+
+/// The error that a broken connection or an unreadable answer stands for, once the call may have run.
+pub(super) fn after_sending(error: Error) -> BackendError {
+    let kind = match &error {
+        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => BackendErrorKind::Lost,
+        Error::Utf16 | Error::Utf8 => {
+            BackendErrorKind::Undecodable("it has text that is not well-formed Unicode".to_owned())
+        }
+        _ => BackendErrorKind::Undecodable("the driver cannot decode it".to_owned()),
+    };
+    BackendError::caused_by(kind, error)
+}
+
+/// The error of values that the driver cannot put into the columns of a table: nothing was sent.
+pub(super) fn before_sending(error: &Error) -> Option<BackendError> {
+    let is_value = matches!(error, Error::Encoding(_) | Error::BulkInput(_) | Error::Conversion(_));
+    is_value.then(|| {
+        let kind = BackendErrorKind::Argument {
+            argument: "of a table".to_owned(),
+            expected: "values that its columns and their collation can hold".to_owned(),
+        };
+        BackendError::caused_by(kind, error.clone())
+    })
+}
+
+/// Whether the server ends the session with this error.
+pub(super) fn is_fatal(token: &TokenError) -> bool {
+    // 596: the session was killed; 6005: the server shuts down; 40197, 40613: it moves (Azure).
+    token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
+}
+
+/// Whether the call was rolled back as a whole and may be tried again as it is.
+pub(super) fn is_deadlock(token: &TokenError) -> bool {
+    token.code() == DEADLOCK_VICTIM
+}
+
+/// Whether the server refused the call because of an untyped NULL: it did not run.
+pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
+    token.code() == UNKNOWN_DATA_TYPE
+}
+
+/// Whether the error says that the procedure's parameters may not be what was read from the database.
+pub(super) fn doubts_signature(token: &TokenError) -> bool {
+    class_of(token.code()) == ServerErrorClass::Mismatch
+}
+
+/// What a failed login means for the attempts after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoginFailure {
+    /// The credentials are refused: every further attempt counts against the account.
+    Refused,
+    /// The server or the database is not there now.
+    Away,
+}
+
+/// What an error while connecting means.
+pub(super) fn login_failure(error: &Error) -> LoginFailure {
+    match error.code() {
+        // Wrong password or disabled; not a trusted login; expired or to be changed; locked.
+        Some(18452 | 18456 | 18470 | 18486 | 18487 | 18488) => LoginFailure::Refused,
+        _ => LoginFailure::Away,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_the_design_has_its_class() {
+        let table: [(&[u32], ServerErrorClass); 6] = [
+            (&[2601, 2627, 547], ServerErrorClass::Conflict),
+            (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
+            (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
+            (&[229], ServerErrorClass::Permission),
+            (&[1205], ServerErrorClass::Deadlock),
+            (&[8134, 515, 1222, 3960, 208], ServerErrorClass::Other),
+        ];
+        for (numbers, class) in table {
+            for number in numbers {
+                assert_eq!(class_of(*number), class, "{number}");
+            }
+        }
+    }
+}

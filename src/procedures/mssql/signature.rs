@@ -1,0 +1,276 @@
+//! What a procedure's parameters are, read from the database.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tiberius::{ColumnData, Row, error::Error};
+
+use super::connect::Client;
+use super::types::{Described, SqlType};
+use crate::catalogue::{ParameterType, ProcedureName};
+use crate::procedures::Need;
+
+/// The parameters of a procedure, in order. A procedure without any is one row of NULLs, one that is not there has no id.
+/// The second is where Babelfish keeps them; SQL Server has both.
+const PARAMETERS: [&str; 2] = [
+    "SELECT o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), p.max_length, \
+     p.precision, p.scale, p.is_output, t.is_table_type, SCHEMA_NAME(t.schema_id), p.user_type_id \
+     FROM (SELECT OBJECT_ID(@P1) AS id) AS o \
+     LEFT JOIN sys.parameters AS p ON p.object_id = o.id AND p.parameter_id > 0 \
+     LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id ORDER BY p.parameter_id",
+    "SELECT o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), p.max_length, \
+     p.precision, p.scale, p.is_output, t.is_table_type, SCHEMA_NAME(t.schema_id), p.user_type_id \
+     FROM (SELECT OBJECT_ID(@P1) AS id) AS o \
+     LEFT JOIN sys.all_parameters AS p ON p.object_id = o.id AND p.parameter_id > 0 \
+     LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id ORDER BY p.parameter_id",
+];
+/// The columns of a table type, in order.
+const COLUMNS: &str = "SELECT c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
+     c.max_length, c.precision, c.scale FROM sys.table_types AS t \
+     JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
+     WHERE t.user_type_id = @P1 ORDER BY c.column_id";
+
+/// A procedure's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signature {
+    /// In the order of their declaration.
+    pub(super) parameters: Vec<Parameter>,
+}
+
+/// A parameter as the database declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parameter {
+    /// Its name with `@`.
+    pub(super) name: String,
+    /// Its type.
+    pub(super) kind: Kind,
+    /// Whether it is declared OUTPUT.
+    pub(super) is_output: bool,
+}
+
+/// A parameter's type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A single value.
+    Scalar(SqlType),
+    /// A table.
+    Table {
+        /// `schema.type`.
+        name: String,
+        /// Its columns, in order.
+        columns: Vec<(String, SqlType)>,
+    },
+}
+
+impl Parameter {
+    /// Its name as the catalogue writes it.
+    pub(super) fn bare_name(&self) -> &str {
+        self.name.strip_prefix('@').unwrap_or(&self.name)
+    }
+}
+
+impl Signature {
+    /// The parameter of an argument's name. SQL Server's names know no case, unless the database's collation does.
+    pub(super) fn parameter(&self, name: &str) -> Option<&Parameter> {
+        let mut all = self.parameters.iter();
+        all.clone()
+            .find(|parameter| parameter.bare_name() == name)
+            .or_else(|| all.find(|parameter| parameter.bare_name().eq_ignore_ascii_case(name)))
+    }
+
+    /// The names, for a message.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<&str> = self.parameters.iter().map(|one| one.name.as_str()).collect();
+        if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
+    }
+
+    /// Where an endpoint's needs and the procedure do not fit: both sides, named. `None` when they do.
+    pub(super) fn difference(&self, need: &Need) -> Option<String> {
+        let mut found = String::new();
+        for (name, kind) in &need.arguments {
+            let there = self.parameter(name);
+            if there.is_some_and(|parameter| takes(&parameter.kind, *kind)) {
+                continue;
+            }
+            let declared = match there.map(|parameter| &parameter.kind) {
+                None => format!("it has {}", self.names()),
+                Some(Kind::Scalar(sql)) => format!("it is {sql}"),
+                Some(Kind::Table { name, .. }) => format!("it is the table type {name}"),
+            };
+            note(
+                &mut found,
+                &format!("the catalogue passes @{name} as {kind:?}, in the database {declared}"),
+            );
+        }
+        for name in &need.outputs {
+            match self.parameter(name) {
+                Some(parameter) if parameter.is_output => {}
+                Some(_) => note(
+                    &mut found,
+                    &format!("the catalogue returns @{name}, in the database it is not OUTPUT"),
+                ),
+                None => note(
+                    &mut found,
+                    &format!(
+                        "the catalogue returns @{name}, in the database it has {}",
+                        self.names()
+                    ),
+                ),
+            }
+        }
+        (!found.is_empty()).then_some(found)
+    }
+}
+
+fn note(into: &mut String, text: &str) {
+    let separator = if into.is_empty() { "" } else { "; " };
+    let written = write!(into, "{separator}{text}");
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
+}
+
+/// Whether values of a catalogue's type can be values of the declared type at all.
+fn takes(kind: &Kind, given: ParameterType) -> bool {
+    use ParameterType as P;
+    use SqlType as S;
+    let sql = match kind {
+        Kind::Table { .. } => return given == P::Table,
+        Kind::Scalar(sql) => sql,
+    };
+    match sql {
+        S::Other(_) => false,
+        S::Variant => given != P::Table,
+        S::Text { .. } => !matches!(given, P::Table | P::Binary),
+        S::Binary { .. } => given == P::Binary,
+        S::Bit => matches!(given, P::Boolean | P::Int32 | P::Int64 | P::String),
+        S::TinyInt
+        | S::SmallInt
+        | S::Int
+        | S::BigInt
+        | S::Decimal { .. }
+        | S::Money
+        | S::SmallMoney
+        | S::Real
+        | S::Float => {
+            matches!(given, P::Int32 | P::Int64 | P::Number | P::Decimal | P::Boolean | P::String)
+        }
+        S::Date => matches!(given, P::Date | P::String),
+        S::Time(_) => matches!(given, P::Time | P::String),
+        S::DateTime | S::SmallDateTime | S::DateTime2(_) | S::DateTimeOffset(_) => {
+            matches!(given, P::Datetime | P::Date | P::String)
+        }
+        S::Guid => matches!(given, P::Uuid | P::String),
+        S::Xml => matches!(given, P::String | P::Json),
+    }
+}
+
+/// The signatures read so far. As many as the catalogue has procedures.
+#[derive(Debug, Default)]
+pub(super) struct Signatures {
+    known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
+    lacks_parameters_view: AtomicBool,
+}
+
+impl Signatures {
+    /// The signature as it was last read.
+    pub(super) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
+    }
+
+    /// Reads the signature from the database. `None` when there is no such procedure.
+    /// Not safe to drop: discard the connection then.
+    pub(super) async fn read(
+        &self,
+        client: &mut Client,
+        procedure: &ProcedureName,
+    ) -> Result<Option<Arc<Signature>>, Error> {
+        let name = format!("[{}].[{}]", procedure.schema(), procedure.procedure());
+        let rows = self.parameter_rows(client, &name).await?;
+        let exists = rows.first().is_some_and(|row| number(row, 0).is_some());
+        if !exists {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(procedure);
+            return Ok(None);
+        }
+        let mut parameters = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(name) = text(row, 1) {
+                let kind = read_kind(client, row).await?;
+                let is_output = number(row, 7) == Some(1);
+                parameters.push(Parameter { name: name.to_owned(), kind, is_output });
+            }
+        }
+        let signature = Arc::new(Signature { parameters });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(procedure.clone(), Arc::clone(&signature));
+        Ok(Some(signature))
+    }
+
+    async fn parameter_rows(&self, client: &mut Client, name: &str) -> Result<Vec<Row>, Error> {
+        let [view, fallback] = PARAMETERS;
+        if !self.lacks_parameters_view.load(Ordering::Relaxed) {
+            match rows(client, view, name).await {
+                Err(Error::Server(_)) => {}
+                result => return result,
+            }
+        }
+        let found = rows(client, fallback, name).await?;
+        self.lacks_parameters_view.store(true, Ordering::Relaxed);
+        Ok(found)
+    }
+}
+
+async fn rows(client: &mut Client, sql: &str, name: &str) -> Result<Vec<Row>, Error> {
+    client.query(sql, &[&name]).await?.into_first_result().await
+}
+
+async fn read_kind(client: &mut Client, row: &Row) -> Result<Kind, Error> {
+    if number(row, 8) != Some(1) {
+        return Ok(Kind::Scalar(scalar(row, 2)));
+    }
+    let id = number(row, 10).and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
+    let found = client.query(COLUMNS, &[&id]).await?.into_first_result().await?;
+    let columns = found
+        .iter()
+        .map(|column| (text(column, 0).unwrap_or_default().to_owned(), scalar(column, 1)))
+        .collect();
+    let (schema, name) = (text(row, 9).unwrap_or("dbo"), text(row, 2).unwrap_or_default());
+    Ok(Kind::Table { name: format!("{schema}.{name}"), columns })
+}
+
+/// The type whose name, base type, length, precision and scale stand from a column on.
+fn scalar(row: &Row, from: usize) -> SqlType {
+    let own = text(row, from).unwrap_or_default();
+    // An alias type has a name of its own and the base type's properties.
+    let base = text(row, from + 1).unwrap_or_default();
+    let small = |at| number(row, at).and_then(|n| u8::try_from(n).ok()).unwrap_or_default();
+    let length = number(row, from + 2).and_then(|n| i16::try_from(n).ok()).unwrap_or_default();
+    SqlType::of(Described {
+        name: if SqlType::is_known(own) { own } else { base },
+        length,
+        precision: small(from + 3),
+        scale: small(from + 4),
+    })
+}
+
+fn value(row: &Row, at: usize) -> Option<&ColumnData<'static>> {
+    row.cells().nth(at).map(|(_, value)| value)
+}
+
+fn text(row: &Row, at: usize) -> Option<&str> {
+    match value(row, at)? {
+        ColumnData::String(Some(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn number(row: &Row, at: usize) -> Option<i64> {
+    match value(row, at)? {
+        ColumnData::Bit(bit) => bit.map(i64::from),
+        ColumnData::U8(number) => number.map(i64::from),
+        ColumnData::I16(number) => number.map(i64::from),
+        ColumnData::I32(number) => number.map(i64::from),
+        ColumnData::I64(number) => *number,
+        _ => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! SQL Server's types as a signature declares them.
+
+use std::fmt;
+
+mod clock;
+mod decimal;
+mod decode;
+mod encode;
+
+pub(super) use decode::{Cells, owned};
+pub(super) use encode::{Expected, encode, has_typed_null, null};
+
+/// The length of a type that was declared with `max`.
+const MAX: i16 = -1;
+
+/// A type, with what bounds its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SqlType {
+    /// `bit`.
+    Bit,
+    /// `tinyint`: 0 to 255.
+    TinyInt,
+    /// `smallint`.
+    SmallInt,
+    /// `int`.
+    Int,
+    /// `bigint`.
+    BigInt,
+    /// `decimal` and `numeric`.
+    Decimal {
+        /// Digits in all.
+        precision: u8,
+        /// Digits after the point.
+        scale: u8,
+    },
+    /// `money`: four decimals in 64 bits.
+    Money,
+    /// `smallmoney`: four decimals in 32 bits.
+    SmallMoney,
+    /// `real`.
+    Real,
+    /// `float`.
+    Float,
+    /// Every type of text.
+    Text {
+        /// The type's own name.
+        name: &'static str,
+        /// How many characters it takes; `None` for `max`.
+        length: Option<usize>,
+    },
+    /// `binary`, `varbinary`, `image`, `timestamp`.
+    Binary {
+        /// The type's own name.
+        name: &'static str,
+        /// How many bytes it takes; `None` for `max`.
+        length: Option<usize>,
+    },
+    /// `date`.
+    Date,
+    /// `time` with so many digits of a second.
+    Time(u8),
+    /// `datetime`: steps of 1/300 s.
+    DateTime,
+    /// `smalldatetime`: steps of a minute.
+    SmallDateTime,
+    /// `datetime2` with so many digits of a second.
+    DateTime2(u8),
+    /// `datetimeoffset` with so many digits of a second.
+    DateTimeOffset(u8),
+    /// `uniqueidentifier`.
+    Guid,
+    /// `xml`.
+    Xml,
+    /// `sql_variant`.
+    Variant,
+    /// A type that has no form in JSON: its name.
+    Other(String),
+}
+
+/// A type as the database's catalogue describes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Described<'a> {
+    /// The base type's name.
+    pub(super) name: &'a str,
+    /// Its length in bytes; −1 for `max`.
+    pub(super) length: i16,
+    /// Its digits in all.
+    pub(super) precision: u8,
+    /// Its digits after the point, or of a second.
+    pub(super) scale: u8,
+}
+
+impl SqlType {
+    /// The type of a description.
+    pub(super) fn of(described: Described<'_>) -> Self {
+        let Described { name, length, precision, scale } = described;
+        let bytes = (length != MAX).then(|| usize::try_from(length).unwrap_or_default());
+        let text = |name, per_char: usize| Self::Text { name, length: bytes.map(|n| n / per_char) };
+        match name {
+            "bit" => Self::Bit,
+            "tinyint" => Self::TinyInt,
+            "smallint" => Self::SmallInt,
+            "int" => Self::Int,
+            "bigint" => Self::BigInt,
+            "decimal" | "numeric" => Self::Decimal { precision, scale },
+            "money" => Self::Money,
+            "smallmoney" => Self::SmallMoney,
+            "real" => Self::Real,
+            "float" => Self::Float,
+            "char" => text("char", 1),
+            "varchar" => text("varchar", 1),
+            "nchar" => text("nchar", 2),
+            "nvarchar" => text("nvarchar", 2),
+            "sysname" => Self::Text { name: "nvarchar", length: Some(128) },
+            "text" => Self::Text { name: "varchar", length: None },
+            "ntext" => Self::Text { name: "nvarchar", length: None },
+            "binary" => Self::Binary { name: "binary", length: bytes },
+            "varbinary" => Self::Binary { name: "varbinary", length: bytes },
+            "image" => Self::Binary { name: "varbinary", length: None },
+            "timestamp" | "rowversion" => Self::Binary { name: "binary", length: Some(8) },
+            "date" => Self::Date,
+            "time" => Self::Time(scale),
+            "datetime" => Self::DateTime,
+            "smalldatetime" => Self::SmallDateTime,
+            "datetime2" => Self::DateTime2(scale),
+            "datetimeoffset" => Self::DateTimeOffset(scale),
+            "uniqueidentifier" => Self::Guid,
+            "xml" => Self::Xml,
+            "sql_variant" => Self::Variant,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Whether a type of this name is one of SQL Server's own.
+    pub(super) fn is_known(name: &str) -> bool {
+        let described = Described { name, length: 0, precision: 0, scale: 0 };
+        !matches!(Self::of(described), Self::Other(_))
+    }
+}
+
+/// The type as it is declared: for messages, and for the variables of a statement.
+impl fmt::Display for SqlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bit => f.write_str("bit"),
+            Self::TinyInt => f.write_str("tinyint"),
+            Self::SmallInt => f.write_str("smallint"),
+            Self::Int => f.write_str("int"),
+            Self::BigInt => f.write_str("bigint"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision}, {scale})"),
+            Self::Money => f.write_str("money"),
+            Self::SmallMoney => f.write_str("smallmoney"),
+            Self::Real => f.write_str("real"),
+            Self::Float => f.write_str("float"),
+            Self::Text { name, length: None } | Self::Binary { name, length: None } => {
+                write!(f, "{name}(max)")
+            }
+            Self::Text { name, length: Some(length) }
+            | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
+            Self::Date => f.write_str("date"),
+            Self::Time(scale) => write!(f, "time({scale})"),
+            Self::DateTime => f.write_str("datetime"),
+            Self::SmallDateTime => f.write_str("smalldatetime"),
+            Self::DateTime2(scale) => write!(f, "datetime2({scale})"),
+            Self::DateTimeOffset(scale) => write!(f, "datetimeoffset({scale})"),
+            Self::Guid => f.write_str("uniqueidentifier"),
+            Self::Xml => f.write_str("xml"),
+            Self::Variant => f.write_str("sql_variant"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Dates and times: RFC 3339 on our side, days and steps of a second on SQL Server's.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use tiberius::time::{self, Date, DateTime2, DateTimeOffset, SmallDateTime, Time};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const SECONDS_PER_DAY: u64 = 86_400;
+const MINUTES_PER_DAY: u64 = 1440;
+/// `datetime` counts in steps of 1/300 s.
+const DATETIME_STEPS: u64 = 300;
+/// Days from 0001-01-01 to 1900-01-01, where `datetime` starts to count.
+const DAYS_TO_1900: i64 = 693_595;
+/// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
+const DATETIME_DAYS_MIN: i64 = -53_690;
+/// The digits of a second that `time`, `datetime2` and `datetimeoffset` have at most.
+const SCALE_MAX: u8 = 7;
+
+/// A moment: days since 0001-01-01, nanoseconds of that day, minutes east of Greenwich.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    days: i64,
+    nanos: u64,
+    offset: i16,
+}
+
+impl Moment {
+    /// Reads RFC 3339. Without an offset, or as a date alone, it is UTC.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+            (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
+        } else if let Ok(moment) = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f") {
+            (moment, 0)
+        } else {
+            (parse_date(text)?.and_time(NaiveTime::MIN), 0)
+        };
+        Some(Self {
+            days: days_of(utc.date())?,
+            nanos: nanos_of(utc.time())?,
+            offset: i16::try_from(offset).ok()?,
+        })
+    }
+
+    /// The days and the steps of a day, rounded to `per_second` steps; midnight carries.
+    fn steps(self, per_second: u64) -> (i64, u64) {
+        let steps = rounded(self.nanos, per_second);
+        let day = SECONDS_PER_DAY * per_second;
+        if steps == day { (self.days + 1, 0) } else { (self.days, steps) }
+    }
+
+    pub(super) fn datetime2(self, scale: u8) -> Option<DateTime2> {
+        let scale = scale.min(SCALE_MAX);
+        let (days, steps) = self.steps(10_u64.pow(u32::from(scale)));
+        Some(DateTime2::new(date_of(days)?, Time::new(steps, scale)))
+    }
+
+    pub(super) fn datetimeoffset(self, scale: u8) -> Option<DateTimeOffset> {
+        // On the wire the moment is UTC and the offset stands beside it (MS-TDS 2.2.5.5.1.9).
+        Some(DateTimeOffset::new(self.datetime2(scale)?, self.offset))
+    }
+
+    pub(super) fn datetime(self) -> Option<time::DateTime> {
+        let (days, steps) = self.steps(DATETIME_STEPS);
+        let days = days - DAYS_TO_1900;
+        date_of(days + DAYS_TO_1900).filter(|_| days >= DATETIME_DAYS_MIN)?;
+        Some(time::DateTime::new(i32::try_from(days).ok()?, u32::try_from(steps).ok()?))
+    }
+
+    pub(super) fn smalldatetime(self) -> Option<SmallDateTime> {
+        let seconds = rounded(self.nanos, 1);
+        let minutes = (seconds + 30) / 60;
+        let (carry, minutes) = if minutes == MINUTES_PER_DAY { (1, 0) } else { (0, minutes) };
+        let days = u16::try_from(self.days + carry - DAYS_TO_1900).ok()?;
+        Some(SmallDateTime::new(days, u16::try_from(minutes).ok()?))
+    }
+}
+
+/// Reads `YYYY-MM-DD` for `date`.
+pub(super) fn date(text: &str) -> Option<Date> {
+    date_of(days_of(parse_date(text)?)?)
+}
+
+/// Reads `HH:MM:SS[.fraction]` for `time`.
+pub(super) fn time_of_day(text: &str, scale: u8) -> Option<Time> {
+    let scale = scale.min(SCALE_MAX);
+    let time = NaiveTime::parse_from_str(text, "%H:%M:%S%.f")
+        .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M"))
+        .ok()?;
+    let per_second = 10_u64.pow(u32::from(scale));
+    // The last step of the day does not become the next midnight: there is no day to carry to.
+    let last = SECONDS_PER_DAY * per_second - 1;
+    Some(Time::new(rounded(nanos_of(time)?, per_second).min(last), scale))
+}
+
+/// Writes a `date`.
+pub(super) fn write_date(date: Date, into: &mut String) -> Option<()> {
+    write_days(i64::from(date.days()), into)
+}
+
+/// Writes a `time`.
+pub(super) fn write_time(time: Time, into: &mut String) -> Option<()> {
+    let per_second = 10_u64.checked_pow(u32::from(time.scale()))?;
+    write_steps(time.increments(), per_second, into)
+}
+
+/// Writes a `datetime2`: it has no offset and counts as UTC.
+pub(super) fn write_datetime2(moment: DateTime2, into: &mut String) -> Option<()> {
+    write_date(moment.date(), into)?;
+    into.push('T');
+    write_time(moment.time(), into)?;
+    into.push('Z');
+    Some(())
+}
+
+/// Writes a `datetime`, its 1/300 s rounded to milliseconds as SQL Server shows them.
+pub(super) fn write_datetime(moment: time::DateTime, into: &mut String) -> Option<()> {
+    write_days(i64::from(moment.days()) + DAYS_TO_1900, into)?;
+    into.push('T');
+    let millis =
+        (u64::from(moment.seconds_fragments()) * 1000 + DATETIME_STEPS / 2) / DATETIME_STEPS;
+    write_steps(millis, 1000, into)?;
+    into.push('Z');
+    Some(())
+}
+
+/// Writes a `smalldatetime`.
+pub(super) fn write_smalldatetime(moment: SmallDateTime, into: &mut String) -> Option<()> {
+    write_days(i64::from(moment.days()) + DAYS_TO_1900, into)?;
+    into.push('T');
+    write_steps(u64::from(moment.seconds_fragments()) * 60, 1, into)?;
+    into.push('Z');
+    Some(())
+}
+
+/// Writes a `datetimeoffset` in its own offset.
+pub(super) fn write_datetimeoffset(moment: DateTimeOffset, into: &mut String) -> Option<()> {
+    let (date, time) = (moment.datetime2().date(), moment.datetime2().time());
+    let per_second = i64::try_from(10_u64.checked_pow(u32::from(time.scale()))?).ok()?;
+    let day = i64::try_from(SECONDS_PER_DAY).ok()? * per_second;
+    let minutes = i64::from(moment.offset());
+    let local = i64::from(date.days()) * day
+        + i64::try_from(time.increments()).ok()?
+        + minutes * 60 * per_second;
+    write_days(local.div_euclid(day), into)?;
+    into.push('T');
+    let (steps, per_second) =
+        (u64::try_from(local.rem_euclid(day)).ok()?, u64::try_from(per_second).ok()?);
+    write_steps(steps, per_second, into)?;
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let minutes = minutes.abs();
+    write!(into, "{sign}{:02}:{:02}", minutes / 60, minutes % 60).ok()
+}
+
+fn parse_date(text: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
+}
+
+fn days_of(date: NaiveDate) -> Option<i64> {
+    (1..=9999).contains(&date.year()).then(|| i64::from(date.num_days_from_ce()) - 1)
+}
+
+fn date_of(days: i64) -> Option<Date> {
+    // 9999-12-31 is the last day of every type.
+    (0..=3_652_058).contains(&days).then(|| u32::try_from(days).ok().map(Date::new))?
+}
+
+/// Nanoseconds of the day; a leap second has none, SQL Server does not know it.
+fn nanos_of(time: NaiveTime) -> Option<u64> {
+    let nanos = u64::from(time.nanosecond());
+    (nanos < NANOS_PER_SECOND)
+        .then(|| u64::from(time.num_seconds_from_midnight()) * NANOS_PER_SECOND + nanos)
+}
+
+/// Nanoseconds as steps, half up.
+fn rounded(nanos: u64, per_second: u64) -> u64 {
+    let (seconds, rest) = (nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND);
+    seconds * per_second + (rest * per_second + NANOS_PER_SECOND / 2) / NANOS_PER_SECOND
+}
+
+fn write_days(days: i64, into: &mut String) -> Option<()> {
+    let date = NaiveDate::from_num_days_from_ce_opt(i32::try_from(days + 1).ok()?)?;
+    write!(into, "{:04}-{:02}-{:02}", date.year(), date.month(), date.day()).ok()
+}
+
+/// Writes steps of a day as `HH:MM:SS` and as many digits of a second as there are.
+fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
+    let (seconds, fraction) = (steps / per_second, steps % per_second);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 23 {
+        return None;
+    }
+    write!(into, "{hours:02}:{minutes:02}:{seconds:02}").ok()?;
+    if fraction > 0 {
+        let width = usize::try_from(per_second.ilog10()).ok()?;
+        write!(into, ".{fraction:0width$}").ok()?;
+        into.truncate(into.trim_end_matches('0').len());
+    }
+    Some(())
+}

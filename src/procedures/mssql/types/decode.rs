@@ -1,0 +1,172 @@
+//! From a column of a row to a cell of the answer.
+
+use std::ops::Range;
+
+use tiberius::{ColumnData, ColumnType, Row};
+use uuid::Uuid;
+
+use super::{SqlType, clock, decimal};
+use crate::procedures::{BackendError, BackendErrorKind, Cell, OwnedCell};
+
+/// The driver reads money as a double: beyond this its four decimals are no longer exact (2^53 / 10^4).
+const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
+/// The decimals of money.
+const MONEY_SCALE: u8 = 4;
+
+/// Turns rows into cells. What has to be written as text is written into one buffer, used again for each row.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    text: String,
+    forms: Vec<Form>,
+}
+
+/// How a value goes into its cell.
+#[derive(Debug)]
+enum Form {
+    /// As the driver holds it.
+    AsIs,
+    /// As number text in the buffer.
+    Number(Range<usize>),
+    /// As text in the buffer.
+    Text(Range<usize>),
+}
+
+impl Cells {
+    /// The cells of a row.
+    pub(crate) fn of<'a>(&'a mut self, row: &'a Row) -> Result<Vec<Cell<'a>>, BackendError> {
+        self.text.clear();
+        self.forms.clear();
+        for (column, value) in row.cells() {
+            let is_money = matches!(column.column_type(), ColumnType::Money | ColumnType::Money4);
+            let form =
+                write(value, is_money, &mut self.text).ok_or_else(|| undecodable(column.name()))?;
+            self.forms.push(form);
+        }
+        row.cells()
+            .zip(&self.forms)
+            .map(|((column, value), form)| {
+                cell(value, form, &self.text).ok_or_else(|| undecodable(column.name()))
+            })
+            .collect()
+    }
+}
+
+/// The value of an OUTPUT parameter.
+pub(crate) fn owned(
+    name: &str,
+    value: &ColumnData<'_>,
+    sql: Option<&SqlType>,
+) -> Result<OwnedCell, BackendError> {
+    let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
+    let mut text = String::new();
+    let form = write(value, is_money, &mut text).ok_or_else(|| undecodable(name))?;
+    let cell = cell(value, &form, &text).ok_or_else(|| undecodable(name))?;
+    Ok(match cell {
+        Cell::Null => OwnedCell::Null,
+        Cell::Bool(bit) => OwnedCell::Bool(bit),
+        Cell::Int(number) => OwnedCell::Int(number),
+        Cell::Float(number) => OwnedCell::Float(number),
+        Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+        Cell::Text(text) => OwnedCell::Text(text.to_owned()),
+        Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_owned()),
+    })
+}
+
+fn undecodable(name: &str) -> BackendError {
+    let place = if name.is_empty() { "an unnamed column".to_owned() } else { format!("'{name}'") };
+    BackendError::new(BackendErrorKind::Undecodable(format!(
+        "{place} has a value that JSON cannot hold exactly"
+    )))
+}
+
+/// Writes what the driver does not hold as text or a plain number. `None` when it has no exact form.
+fn write(value: &ColumnData<'_>, is_money: bool, into: &mut String) -> Option<Form> {
+    let start = into.len();
+    match value {
+        ColumnData::F64(Some(number)) if is_money => {
+            decimal::write(scaled_money(*number)?, MONEY_SCALE, into);
+            return Some(Form::Number(start..into.len()));
+        }
+        ColumnData::F32(Some(number)) => {
+            // As a single's own shortest digits: 0.1, not 0.10000000149011612.
+            into.push_str(&number.is_finite().then(|| number.to_string())?);
+            return Some(Form::Number(start..into.len()));
+        }
+        ColumnData::Numeric(Some(number)) => {
+            decimal::write(number.value(), number.scale(), into);
+            return Some(Form::Number(start..into.len()));
+        }
+        ColumnData::Guid(Some(guid)) => {
+            into.push_str(guid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        }
+        ColumnData::DateTime(Some(at)) => clock::write_datetime(*at, into)?,
+        ColumnData::SmallDateTime(Some(at)) => clock::write_smalldatetime(*at, into)?,
+        ColumnData::Time(Some(time)) => clock::write_time(*time, into)?,
+        ColumnData::Date(Some(date)) => clock::write_date(*date, into)?,
+        ColumnData::DateTime2(Some(at)) => clock::write_datetime2(*at, into)?,
+        ColumnData::DateTimeOffset(Some(at)) => clock::write_datetimeoffset(*at, into)?,
+        _ => return Some(Form::AsIs),
+    }
+    Some(Form::Text(start..into.len()))
+}
+
+fn cell<'a>(value: &'a ColumnData<'_>, form: &Form, text: &'a str) -> Option<Cell<'a>> {
+    match form {
+        Form::Number(range) => return text.get(range.clone()).map(Cell::Number),
+        Form::Text(range) => return text.get(range.clone()).map(Cell::Text),
+        Form::AsIs => {}
+    }
+    match value {
+        ColumnData::U8(number) => Some(int(number.map(i64::from))),
+        ColumnData::I16(number) => Some(int(number.map(i64::from))),
+        ColumnData::I32(number) => Some(int(number.map(i64::from))),
+        ColumnData::I64(number) => Some(int(*number)),
+        ColumnData::Bit(bit) => Some(bit.map_or(Cell::Null, Cell::Bool)),
+        ColumnData::F64(Some(number)) => number.is_finite().then_some(Cell::Float(*number)),
+        ColumnData::String(Some(text)) => Some(Cell::Text(text)),
+        ColumnData::Xml(Some(xml)) => Some(Cell::Text(xml.as_ref().as_ref())),
+        ColumnData::Binary(Some(bytes)) => Some(Cell::Binary(bytes)),
+        // What is left is NULL: every other value has been written.
+        _ => Some(Cell::Null),
+    }
+}
+
+fn int<'a>(number: Option<i64>) -> Cell<'a> {
+    number.map_or(Cell::Null, Cell::Int)
+}
+
+/// Money as the driver's double says it, back to the integer that it was made from.
+#[expect(clippy::cast_possible_truncation, reason = "checked: a whole number below 2^53")]
+fn scaled_money(number: f64) -> Option<i128> {
+    (number.abs() <= MONEY_EXACT_MAX).then(|| (number * 1e4).round() as i128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(value: f64) -> Option<String> {
+        let mut text = String::new();
+        write(&ColumnData::F64(Some(value)), true, &mut text).map(|_| text)
+    }
+
+    #[test]
+    fn money_keeps_its_four_decimals_or_is_an_error() {
+        for exact in [0_i64, 1, -1, 9_007_199_254_740_989, -123_456_789_012_345, 2_147_483_647] {
+            #[expect(clippy::cast_precision_loss, reason = "what the driver does")]
+            let driver = exact as f64 / 1e4;
+            let mut text = String::new();
+            decimal::write(i128::from(exact), 4, &mut text);
+            assert_eq!(number(driver), Some(text));
+        }
+        assert_eq!(number(922_337_203_685_477.580_7), None);
+    }
+
+    #[test]
+    fn a_single_has_its_own_digits() {
+        let cell = owned("x", &ColumnData::F32(Some(0.1)), None).unwrap();
+        assert_eq!(cell, OwnedCell::Number("0.1".to_owned()));
+        let cell = owned("x", &ColumnData::F32(Some(f32::MAX)), None).unwrap();
+        assert_eq!(cell, OwnedCell::Number("340282350000000000000000000000000000000".to_owned()));
+    }
+}

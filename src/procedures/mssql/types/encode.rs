@@ -1,0 +1,302 @@
+//! From a checked JSON value to the SQL type that the procedure declares.
+
+use std::borrow::Cow;
+
+use tiberius::ColumnData;
+use tiberius::numeric::Numeric;
+use tiberius::xml::XmlData;
+use uuid::Uuid;
+
+use super::SqlType;
+use super::clock::{self, Moment};
+use super::decimal::{self, Excess};
+use crate::catalogue::Value;
+
+/// A value does not fit: what would have. It never quotes the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expected(pub(crate) String);
+
+impl Expected {
+    fn a(sql: &SqlType) -> Self {
+        Self(format!("a value of {sql}"))
+    }
+}
+
+/// The digits of `money` and of `smallmoney`.
+const MONEY_DIGITS: u8 = 19;
+const SMALLMONEY_DIGITS: u8 = 10;
+const MONEY_SCALE: u8 = 4;
+/// The longest text of a `sql_variant`, in characters, and its most bytes.
+const VARIANT_CHARS_MAX: usize = 4000;
+
+/// Encodes a value as the declared type.
+pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'a>, Expected> {
+    let encoded = match sql {
+        _ if *value == Value::Null => Some(null(sql)),
+        SqlType::Bit => boolean(value).map(|bit| ColumnData::Bit(Some(bit))),
+        SqlType::TinyInt => integer(value).map(|n| ColumnData::U8(Some(n))),
+        SqlType::SmallInt => integer(value).map(|n| ColumnData::I16(Some(n))),
+        SqlType::Int => integer(value).map(|n| ColumnData::I32(Some(n))),
+        SqlType::BigInt => integer(value).map(|n| ColumnData::I64(Some(n))),
+        SqlType::Decimal { precision, scale } => numeric(value, *precision, *scale),
+        SqlType::Money => money(value, MONEY_DIGITS, i128::from(i64::MIN)..=i128::from(i64::MAX)),
+        SqlType::SmallMoney => {
+            money(value, SMALLMONEY_DIGITS, i128::from(i32::MIN)..=i128::from(i32::MAX))
+        }
+        SqlType::Real => real(value).map(|n| ColumnData::F32(Some(n))),
+        SqlType::Float => double(value).map(|n| ColumnData::F64(Some(n))),
+        SqlType::Text { name, length } => text(value)
+            .filter(|text| fits(text, name, *length))
+            .map(|text| ColumnData::String(Some(text))),
+        SqlType::Binary { length, .. } => match value {
+            Value::Binary(bytes) if length.is_none_or(|most| bytes.len() <= most) => {
+                Some(ColumnData::Binary(Some(Cow::Borrowed(bytes))))
+            }
+            _ => None,
+        },
+        SqlType::Guid => plain(value)
+            .and_then(|text| Uuid::parse_str(text).ok())
+            .map(|guid| ColumnData::Guid(Some(guid))),
+        SqlType::Xml => {
+            plain(value).map(|text| ColumnData::Xml(Some(Cow::Owned(XmlData::new(text)))))
+        }
+        SqlType::Variant => variant(value),
+        SqlType::Other(_) => None,
+        _ => plain(value).and_then(|text| moment(text, sql)),
+    };
+    encoded.ok_or_else(|| Expected::a(sql))
+}
+
+/// The NULL of a type.
+pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
+    match sql {
+        SqlType::Bit => ColumnData::Bit(None),
+        SqlType::TinyInt => ColumnData::U8(None),
+        SqlType::SmallInt => ColumnData::I16(None),
+        SqlType::Int => ColumnData::I32(None),
+        SqlType::BigInt => ColumnData::I64(None),
+        SqlType::Decimal { .. } | SqlType::Money | SqlType::SmallMoney => ColumnData::Numeric(None),
+        SqlType::Real => ColumnData::F32(None),
+        SqlType::Float => ColumnData::F64(None),
+        SqlType::Text { .. } | SqlType::Variant | SqlType::Other(_) => ColumnData::String(None),
+        SqlType::Binary { .. } => ColumnData::Binary(None),
+        SqlType::Date => ColumnData::Date(None),
+        SqlType::Time(_) => ColumnData::Time(None),
+        SqlType::DateTime => ColumnData::DateTime(None),
+        SqlType::SmallDateTime => ColumnData::SmallDateTime(None),
+        SqlType::DateTime2(_) => ColumnData::DateTime2(None),
+        SqlType::DateTimeOffset(_) => ColumnData::DateTimeOffset(None),
+        SqlType::Guid => ColumnData::Guid(None),
+        SqlType::Xml => ColumnData::Xml(None),
+    }
+}
+
+/// Whether the driver sends a NULL of this type with its type, and a value of it at the type's full size.
+/// For the others it sends an untyped NULL, and a type only as wide as the value.
+pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
+    matches!(
+        sql,
+        SqlType::Bit
+            | SqlType::TinyInt
+            | SqlType::SmallInt
+            | SqlType::Int
+            | SqlType::BigInt
+            | SqlType::Real
+            | SqlType::Float
+            | SqlType::Guid
+    )
+}
+
+fn plain(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) | Value::Json(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Boolean(bit) => Some(*bit),
+        Value::Integer(0) => Some(false),
+        Value::Integer(1) => Some(true),
+        _ => match plain(value)? {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+    }
+}
+
+/// The number as text, whatever kind of number it is.
+fn digits(value: &Value) -> Option<(Cow<'_, str>, Excess)> {
+    match value {
+        Value::Boolean(bit) => Some((Cow::Borrowed(if *bit { "1" } else { "0" }), Excess::Refuse)),
+        Value::Integer(number) => Some((Cow::Owned(number.to_string()), Excess::Refuse)),
+        Value::Number(number) => Some((Cow::Owned(number.to_string()), Excess::Round)),
+        Value::Decimal(text) | Value::Text(text) => Some((Cow::Borrowed(text), Excess::Refuse)),
+        _ => None,
+    }
+}
+
+/// An integer without loss: a fraction other than zero does not fit.
+fn integer<N: TryFrom<i128>>(value: &Value) -> Option<N> {
+    let number = match value {
+        Value::Integer(number) => i128::from(*number),
+        _ => decimal::parse(&digits(value)?.0, 20, 0, Excess::Refuse)?,
+    };
+    N::try_from(number).ok()
+}
+
+fn numeric<'a>(value: &Value, precision: u8, scale: u8) -> Option<ColumnData<'a>> {
+    let (text, excess) = digits(value)?;
+    let scaled = decimal::parse(&text, precision, scale, excess)?;
+    (scale <= Numeric::MAX_NUMERIC_SCALE)
+        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
+}
+
+fn money<'a>(
+    value: &Value,
+    precision: u8,
+    range: std::ops::RangeInclusive<i128>,
+) -> Option<ColumnData<'a>> {
+    let (text, excess) = digits(value)?;
+    let scaled = decimal::parse(&text, precision, MONEY_SCALE, excess)?;
+    range
+        .contains(&scaled)
+        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
+}
+
+fn double(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => *number,
+        _ => digits(value)?.0.parse().ok()?,
+    };
+    number.is_finite().then_some(number)
+}
+
+fn real(value: &Value) -> Option<f32> {
+    // Through text: the nearest single to what was written, not to the nearest double.
+    let number: f32 = match value {
+        Value::Number(number) => number.to_string().parse().ok()?,
+        _ => digits(value)?.0.parse().ok()?,
+    };
+    number.is_finite().then_some(number)
+}
+
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Text(text) | Value::Json(text) | Value::Decimal(text) => Some(Cow::Borrowed(text)),
+        Value::Boolean(bit) => Some(Cow::Borrowed(if *bit { "true" } else { "false" })),
+        Value::Integer(number) => Some(Cow::Owned(number.to_string())),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Null | Value::Binary(_) | Value::Table(_) => None,
+    }
+}
+
+/// SQL Server cuts an argument that is too long without a word: we do not let it.
+fn fits(text: &str, name: &str, length: Option<usize>) -> bool {
+    let Some(most) = length else { return true };
+    // Bytes are the cheap upper bound of both counts.
+    text.len() <= most
+        || if name.starts_with('n') {
+            text.encode_utf16().count() <= most
+        } else {
+            text.chars().count() <= most
+        }
+}
+
+fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
+    match sql {
+        SqlType::Date => clock::date(text).map(|date| ColumnData::Date(Some(date))),
+        SqlType::Time(scale) => {
+            clock::time_of_day(text, *scale).map(|time| ColumnData::Time(Some(time)))
+        }
+        SqlType::DateTime => {
+            Moment::parse(text)?.datetime().map(|at| ColumnData::DateTime(Some(at)))
+        }
+        SqlType::SmallDateTime => {
+            Moment::parse(text)?.smalldatetime().map(|at| ColumnData::SmallDateTime(Some(at)))
+        }
+        SqlType::DateTime2(scale) => {
+            Moment::parse(text)?.datetime2(*scale).map(|at| ColumnData::DateTime2(Some(at)))
+        }
+        SqlType::DateTimeOffset(scale) => Moment::parse(text)?
+            .datetimeoffset(*scale)
+            .map(|at| ColumnData::DateTimeOffset(Some(at))),
+        _ => None,
+    }
+}
+
+/// A `sql_variant` takes the SQL type nearest to the JSON value.
+fn variant(value: &Value) -> Option<ColumnData<'_>> {
+    match value {
+        Value::Boolean(bit) => Some(ColumnData::Bit(Some(*bit))),
+        Value::Integer(number) => Some(ColumnData::I64(Some(*number))),
+        Value::Number(number) => Some(ColumnData::F64(Some(*number))),
+        Value::Decimal(text) => {
+            let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            numeric(value, 38, u8::try_from(scale).ok()?)
+        }
+        Value::Text(text) | Value::Json(text) => (text.encode_utf16().count() <= VARIANT_CHARS_MAX)
+            .then(|| ColumnData::String(Some(Cow::Borrowed(text)))),
+        Value::Binary(bytes) => (bytes.len() <= 2 * VARIANT_CHARS_MAX)
+            .then(|| ColumnData::Binary(Some(Cow::Borrowed(bytes)))),
+        Value::Null | Value::Table(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_value(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_type_not_by_value() {
+        let table = [
+            (text_value("twelve"), SqlType::Int, "a value of int"),
+            (Value::Integer(256), SqlType::TinyInt, "a value of tinyint"),
+            (Value::Integer(-1), SqlType::TinyInt, "a value of tinyint"),
+            (
+                Value::Decimal("1.005".into()),
+                SqlType::Decimal { precision: 9, scale: 2 },
+                "a value of decimal(9, 2)",
+            ),
+            (Value::Decimal("214748.3648".into()), SqlType::SmallMoney, "a value of smallmoney"),
+            (Value::Number(1e39), SqlType::Real, "a value of real"),
+            (text_value("1752-12-31T00:00:00Z"), SqlType::DateTime, "a value of datetime"),
+            (text_value("2024-02-30"), SqlType::Date, "a value of date"),
+            (text_value("25:00:00"), SqlType::Time(7), "a value of time(7)"),
+            (text_value("not a guid"), SqlType::Guid, "a value of uniqueidentifier"),
+            (
+                text_value("€€€"),
+                SqlType::Text { name: "nvarchar", length: Some(2) },
+                "a value of nvarchar(2)",
+            ),
+            (
+                text_value("𝄞𝄞"),
+                SqlType::Text { name: "nvarchar", length: Some(3) },
+                "a value of nvarchar(3)",
+            ),
+            (text_value("x"), SqlType::Other("geography".into()), "a value of geography"),
+        ];
+        for (value, sql, expected) in table {
+            assert_eq!(encode(&value, &sql).unwrap_err(), Expected(expected.to_owned()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn numbers_convert_without_loss() {
+        let decimal = SqlType::Decimal { precision: 38, scale: 4 };
+        let encoded = encode(&Value::Integer(7), &decimal).unwrap();
+        assert_eq!(encoded, ColumnData::Numeric(Some(Numeric::new_with_scale(70_000, 4))));
+        let max = text_value("9223372036854775807");
+        assert_eq!(encode(&max, &SqlType::BigInt).unwrap(), ColumnData::I64(Some(i64::MAX)));
+        assert_eq!(
+            encode(&Value::Number(0.1), &SqlType::Real).unwrap(),
+            ColumnData::F32(Some(0.1))
+        );
+    }
+}
