@@ -12,10 +12,10 @@ pub mod health;
 pub mod intake;
 pub mod jobs;
 pub mod outcome;
+pub mod procedure;
 pub mod queue;
 pub mod run;
 pub mod slots;
-pub mod procedure;
 
 pub use ending::Ending;
 pub use handler::{Job, QueueHandler};

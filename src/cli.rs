@@ -51,6 +51,12 @@ pub enum Command {
     Check,
     /// Prints the configuration that holds, with where each value is from. Secrets are not shown.
     Config,
+    /// Prints every endpoint in a line: its route, its queue, its promises and who may call it.
+    Routes,
+    /// Prints the JSON Schema of the catalogue, for editors.
+    Schema,
+    /// Prints the `OpenAPI` document of the catalogue.
+    Openapi,
     /// Prints completions for a shell.
     Completions {
         /// The shell.

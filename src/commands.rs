@@ -3,11 +3,15 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::catalogue::{self, Catalogue};
 use crate::cli::{Arguments, Command};
-use crate::config::Sources;
+use crate::config::{Config, Sources};
 
 mod check;
 mod config;
+pub mod openapi;
+pub mod routes;
+pub mod schema;
 
 /// A command failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -33,6 +37,11 @@ pub fn run(command: &Command, sources: &Sources) -> ExitCode {
     let status = match command {
         Command::Check => check::run(sources, &mut output),
         Command::Config => config::run(sources, &mut output),
+        Command::Routes => with_catalogue(sources, &mut output, routes::run),
+        Command::Openapi => with_catalogue(sources, &mut output, openapi::run),
+        Command::Schema => {
+            output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)
@@ -53,6 +62,29 @@ pub fn tell(
     lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
 }
 
+/// Prints what a command makes of the catalogue.
+fn with_catalogue(
+    sources: &Sources,
+    output: &mut Output<impl Write, impl Write>,
+    print: impl Fn(&Catalogue) -> String,
+) -> io::Result<ExitCode> {
+    let mistakes: Vec<String> = match Config::load(sources) {
+        Ok(loaded) => {
+            let config = &loaded.config.catalogue;
+            match catalogue::load(&config.directory, config) {
+                Ok(catalogue) => {
+                    output.out.write_all(print(&catalogue).as_bytes())?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+            }
+        }
+        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+    };
+    tell(&mut output.err, "mistake", &mistakes)?;
+    Ok(ExitCode::from(EXIT_USAGE))
+}
+
 fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<ExitCode> {
     let mut definition = Arguments::definition();
     let mut script = Vec::new();
@@ -70,6 +102,3 @@ fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     writeln!(err, "error: the output cannot be written: {error}").ok();
     ExitCode::from(EXIT_FAILED)
 }
-pub mod openapi;
-pub mod routes;
-pub mod schema;

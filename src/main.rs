@@ -2,10 +2,16 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fjord::cli::{Arguments, Layers};
 use fjord::commands;
 use fjord::config::{Config, Sources};
+use fjord::roles::{self, RunError};
+use fjord::telemetry::logs::Logs;
+
+/// Longest wait until the last log lines are written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = Arguments::of_process();
@@ -28,16 +34,63 @@ fn sources(layers: &Layers) -> Sources {
 /// Runs a role.
 fn start(sources: &Sources) -> ExitCode {
     let mut err = std::io::stderr().lock();
-    if sources.role.is_none() {
+    let Some(role) = sources.role else {
         let text = "error: nothing to run: expected --role gateway, --role worker or a command; see --help";
         writeln!(err, "{text}").ok();
         return ExitCode::from(commands::EXIT_USAGE);
-    }
-    match Config::load(sources) {
-        Ok(_) => ExitCode::SUCCESS,
+    };
+    let loaded = match Config::load(sources) {
+        Ok(loaded) => loaded,
         Err(mistakes) => {
+            commands::tell(&mut err, "mistake", &mistakes).ok();
+            return ExitCode::from(commands::EXIT_CONFIG);
+        }
+    };
+    // Every rustls configuration of ours names its provider; the libraries below us take the default one.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        writeln!(err, "error: another TLS provider was installed before ours").ok();
+        return ExitCode::from(commands::EXIT_FAILED);
+    }
+    let logs = match Logs::start(&loaded.config.log) {
+        Ok(logs) => logs,
+        Err(error) => {
+            writeln!(err, "error: {error}").ok();
+            return ExitCode::from(commands::EXIT_FAILED);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            writeln!(err, "error: no runtime: {error}").ok();
+            return ExitCode::from(commands::EXIT_FAILED);
+        }
+    };
+    let ended = runtime.block_on(roles::run(role, loaded, sources.clone()));
+    logs.flush(FLUSH_LIMIT);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Config(mistakes)) => {
             commands::tell(&mut err, "mistake", &mistakes).ok();
             ExitCode::from(commands::EXIT_CONFIG)
         }
+        Err(error) => {
+            writeln!(err, "error: {}", chain(&error)).ok();
+            ExitCode::from(commands::EXIT_FAILED)
+        }
     }
+}
+
+/// An error with its causes, in a line. A cause that only repeats what stands above it is left out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
 }

@@ -11,8 +11,8 @@ use crate::lifecycle::Cancel;
 
 pub mod arguments;
 pub mod databases;
-pub mod sqlite;
 pub mod mssql;
+pub mod sqlite;
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {

@@ -11,6 +11,5 @@ mod starts_real_servers;
 #[cfg(test)]
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
 mod support;
-//! tests
-
+#[cfg(test)]
 mod survives_hostile_clients;

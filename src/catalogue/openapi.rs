@@ -1,4 +1,4 @@
-//! OpenAPI 3.1 from the catalogue.
+//! The `OpenAPI` 3.1 document of a catalogue.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -136,7 +136,6 @@ fn object(members: &[&Parameter]) -> Json {
 /// The JSON Schema of a parameter's values.
 fn schema(parameter: &Parameter, nullable: bool) -> Json {
     let (kind, format) = match parameter.kind {
-        ParameterType::String => ("string", None),
         ParameterType::Int32 => ("integer", Some("int32")),
         ParameterType::Int64 => ("integer", Some("int64")),
         ParameterType::Number => ("number", Some("double")),
@@ -146,7 +145,7 @@ fn schema(parameter: &Parameter, nullable: bool) -> Json {
         ParameterType::Date => ("string", Some("date")),
         ParameterType::Time => ("string", Some("time-local")),
         ParameterType::Datetime => ("string", Some("date-time")),
-        ParameterType::Binary => ("string", None),
+        ParameterType::String | ParameterType::Binary => ("string", None),
         ParameterType::Json => ("", None),
         ParameterType::Table => ("array", None),
     };

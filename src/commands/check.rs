@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{EXIT_USAGE, Output, tell};
+use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
 
@@ -19,8 +20,14 @@ pub(super) fn run(
     let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     for role in &roles {
         match Config::load(&Sources { role: *role, ..sources.clone() }) {
-            Ok(loaded) => warnings.extend(loaded.warnings),
-            Err(found) => mistakes.extend(found),
+            Ok(loaded) => {
+                warnings.extend(loaded.warnings);
+                let config = &loaded.config.catalogue;
+                if let Err(found) = catalogue::load(&config.directory, config) {
+                    mistakes.extend(found.iter().map(ToString::to_string));
+                }
+            }
+            Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
         }
     }
     sort(&mut mistakes);

@@ -1,4 +1,4 @@
-//! `fjord openapi`: prints the OpenAPI document of the catalogue.
+//! `fjord openapi`: prints the `OpenAPI` document of the catalogue.
 
 use crate::catalogue::{Catalogue, openapi};
 

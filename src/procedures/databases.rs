@@ -13,7 +13,7 @@ use crate::config::procedures::DatabaseConfig;
 use crate::lifecycle::Tasks;
 use crate::telemetry::{gauge, names};
 
-use super::{Backend, BackendError, sqlite};
+use super::{Backend, BackendError, mssql, sqlite};
 
 /// How often a database that answers is asked again.
 const ASK_UP: Duration = Duration::from_secs(1);
@@ -52,9 +52,7 @@ impl Databases {
         for (name, database) in &config.databases {
             let backend = match database {
                 DatabaseConfig::Sqlite(config) => sqlite::connect(config, name),
-                DatabaseConfig::Mssql(_) => {
-                    Err(BackendError::new(super::BackendErrorKind::Unavailable))
-                }
+                DatabaseConfig::Mssql(config) => mssql::connect(config, name),
             };
             match backend {
                 Ok(backend) => {

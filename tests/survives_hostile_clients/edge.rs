@@ -239,7 +239,7 @@ impl Answer {
         let mut answers = Vec::new();
         while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
-            let status = head[9..12].parse().unwrap();
+            let status = head.get(9..12).unwrap().parse().unwrap();
             let length = head
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length: "))

@@ -24,9 +24,12 @@ fn uncommented(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
+/// Each key with its value, and whether it is a secret.
+type Keys = BTreeMap<String, (Option<String>, bool)>;
+
 /// Every key with its value, whatever mistakes there are: secrets stand in the file and beside it, examples of
 /// files are not there.
-fn read_all(text: &str) -> (BTreeMap<String, (Option<String>, bool)>, Vec<Mistake>) {
+fn read_all(text: &str) -> (Keys, Vec<Mistake>) {
     let directory = written(&[("fjord.toml", text)]);
     let sources = sources(directory.path(), None);
     let mut mistakes = Vec::new();
