@@ -1,6 +1,8 @@
 //! The promises of fjord, a file for each, on real servers and real processes.
 
 #[cfg(test)]
+mod answers_over_the_whole_road;
+#[cfg(test)]
 mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;

@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod eventually;
+pub(crate) mod fjord;
 pub(crate) mod guard;
 pub(crate) mod nats;
 pub(crate) mod ports;

@@ -1,0 +1,294 @@
+//! A fleet: NATS servers, gateways and workers, all real processes on free ports.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+
+use super::certs::Certs;
+use super::client::{Client, ClientOptions, get_json, get_text};
+use super::eventually::eventually_some;
+use super::nats::{Cluster, NatsOptions};
+use super::process::Process;
+
+/// The tests' own catalogue, procedures and schema: what they write can be counted afterwards.
+const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
+const SCHEMA: &str = include_str!("ledger/schema.sql");
+const PROCEDURES: [(&str, &str); 3] = [
+    ("ledger.write.sql", include_str!("ledger/procedures/ledger.write.sql")),
+    ("ledger.slow.sql", include_str!("ledger/procedures/ledger.slow.sql")),
+    ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),
+];
+
+/// How long a process may take to be ready, on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How a fleet is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct FleetOptions {
+    /// NATS servers: one, or a cluster.
+    pub(crate) nats_servers: usize,
+    /// Further settings of the NATS servers.
+    pub(crate) nats: NatsOptions,
+    /// Gateways.
+    pub(crate) gateways: usize,
+    /// Workers.
+    pub(crate) workers: usize,
+    /// Calls of each queue that a worker runs at once.
+    pub(crate) concurrency: usize,
+    /// The queues that workers serve: a pattern.
+    pub(crate) queues: &'static str,
+    /// Further lines of `gateway.toml`.
+    pub(crate) gateway_toml: String,
+    /// Further lines of `worker.toml`.
+    pub(crate) worker_toml: String,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            nats_servers: 1,
+            nats: NatsOptions::default(),
+            gateways: 1,
+            workers: 1,
+            concurrency: 16,
+            queues: "*",
+            gateway_toml: String::new(),
+            worker_toml: String::new(),
+        }
+    }
+}
+
+/// A running fleet. Every process ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    /// The NATS servers.
+    pub(crate) nats: Cluster,
+    /// The gateways.
+    pub(crate) gateways: Vec<Node>,
+    /// The workers.
+    pub(crate) workers: Vec<Node>,
+    /// The authority of every certificate.
+    pub(crate) certs: Certs,
+    options: FleetOptions,
+    home: TempDir,
+}
+
+/// One fjord process.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its process: signals, log.
+    pub(crate) process: Process,
+    role: &'static str,
+    directory: PathBuf,
+}
+
+impl Node {
+    /// Starts the binary with this role and configuration directory.
+    pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fjord"));
+        command.arg("--role").arg(role).arg("--config").arg(directory);
+        let process = Process::start(role, command, &directory.join("log"));
+        Self { process, role, directory: directory.to_owned() }
+    }
+
+    /// The address of its HTTPS listener: the last that its log names.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.listens("https").expect("it is ready, so it listens")
+    }
+
+    /// The address of its admin listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.listens("admin").expect("it is ready, so it listens")
+    }
+
+    /// One figure of `/metrics`, by its name and labels as scraped, summed over what starts so.
+    pub(crate) async fn figure(&self, start: &str) -> f64 {
+        let text = get_text(&format!("http://{}/metrics", self.admin())).await;
+        let text = text.expect("metrics are always answered");
+        let lines = text.lines().filter(|line| line.starts_with(start));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&mut self) {
+        let role = self.role;
+        eventually_some(format!("{role} ready"), READY_LIMIT, async || {
+            if let Some(status) = self.process.ended() {
+                panic!("{role} ended with {status}:\n{}", self.process.log_tail());
+            }
+            let admin = self.listens("admin")?;
+            get_json(&format!("http://{admin}/readyz")).await
+        })
+        .await;
+    }
+
+    /// Starts it again, with the same files; a gateway may get another port.
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        fs::remove_file(self.directory.join("log")).expect("its log");
+        *self = Self::start(self.role, &self.directory);
+    }
+
+    /// Asks it to end (SIGTERM) and waits for that.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.process.terminate();
+        self.process.wait(Duration::from_mins(1)).await
+    }
+
+    fn listens(&self, part: &str) -> Option<SocketAddr> {
+        let log = self.process.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut listening = lines.filter(|line: &serde_json::Value| {
+            line["message"] == "listening" && line["part"] == part
+        });
+        listening.next_back()?["address"].as_str()?.parse().ok()
+    }
+}
+
+impl Fleet {
+    /// Starts a fleet; returns once every process is ready.
+    pub(crate) async fn start(options: FleetOptions) -> Self {
+        let mut fleet = Self::start_without_waiting(options).await;
+        for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
+            node.ready().await;
+        }
+        fleet
+    }
+
+    /// Starts every process, and does not wait for fjord's.
+    pub(crate) async fn start_without_waiting(options: FleetOptions) -> Self {
+        super::client::install_provider();
+        let home = tempfile::tempdir().expect("a directory of its own");
+        let certs = Certs::new(&home.path().join("certs"));
+        let nats = Cluster::start(home.path(), &certs, &options.nats, options.nats_servers).await;
+        let (gateways, workers) = (Vec::new(), Vec::new());
+        let mut fleet = Self { nats, gateways, workers, certs, options, home };
+        fleet.write_catalogue();
+        for _ in 0..fleet.options.workers {
+            fleet.add_worker();
+        }
+        for _ in 0..fleet.options.gateways {
+            fleet.add_gateway();
+        }
+        fleet
+    }
+
+    /// A client of the first gateway.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(ClientOptions::default())
+    }
+
+    /// A client of the first gateway.
+    pub(crate) fn client_with(&self, options: ClientOptions<'_>) -> Client {
+        Client::new(self.gateways[0].https(), &self.certs, options)
+    }
+
+    /// One more worker, with a ledger of its own.
+    pub(crate) fn add_worker(&mut self) -> &mut Node {
+        let directory = self.home.path().join(format!("worker-{}", self.workers.len()));
+        let own = self.home.path().join("catalogue");
+        let text = format!(
+            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[worker.queues.'{}']\nconcurrency = {}\n\
+             [procedures.databases.default]\nbackend = 'sqlite'\n\
+             [procedures.databases.default.sqlite]\nfile = '{}'\nschema = '{}'\nprocedures = '{}'\n\
+             connections_max = {}\n{}\n",
+            self.shared(),
+            self.options.queues,
+            self.options.concurrency,
+            directory.join("ledger.db").display(),
+            own.join("schema.sql").display(),
+            own.join("procedures").display(),
+            self.options.concurrency.max(4),
+            self.options.worker_toml,
+        );
+        self.workers.push(started("worker", &directory, &text));
+        self.workers.last_mut().expect("just added")
+    }
+
+    /// One more gateway.
+    pub(crate) fn add_gateway(&mut self) -> &mut Node {
+        let directory = self.home.path().join(format!("gateway-{}", self.gateways.len()));
+        let text = format!(
+            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n\
+             [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n\
+             [gateway.http]\nconnections_per_client_max = 10000\n{}\n",
+            self.shared(),
+            self.certs.server.certificate.display(),
+            self.certs.server.key.display(),
+            self.options.gateway_toml,
+        );
+        self.gateways.push(started("gateway", &directory, &text));
+        self.gateways.last_mut().expect("just added")
+    }
+
+    /// The request ids that the workers have written, one for each execution that was committed.
+    pub(crate) fn ledger(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for number in 0..self.workers.len() {
+            let file = self.home.path().join(format!("worker-{number}/ledger.db"));
+            let ledger = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY);
+            let ledger = ledger.expect("the worker's ledger");
+            let mut query = ledger.prepare("SELECT request_id FROM ledger").expect("the table");
+            let rows = query.query_map([], |row| row.get(0)).expect("its lines");
+            lines.extend(rows.map(|row| row.expect("a line")));
+        }
+        lines
+    }
+
+    /// Waits until every route between the NATS servers is there again.
+    pub(crate) async fn nats_whole(&self) {
+        for server in &self.nats.servers {
+            self.nats.wait_for_routes(server).await;
+        }
+    }
+
+    fn write_catalogue(&self) {
+        let own = self.home.path().join("catalogue");
+        for directory in ["endpoints", "procedures"] {
+            fs::create_dir_all(own.join(directory)).expect("a directory");
+        }
+        fs::write(own.join("endpoints/ledger.json"), ENDPOINTS).expect("a file");
+        fs::write(own.join("schema.sql"), SCHEMA).expect("a file");
+        for (name, text) in PROCEDURES {
+            fs::write(own.join("procedures").join(name), text).expect("a file");
+        }
+    }
+
+    /// What both roles have.
+    fn shared(&self) -> String {
+        let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
+        let tls = if self.options.nats.has_tls {
+            format!("[messaging.nats.tls]\nca = '{}'\n", self.certs.ca.display())
+        } else {
+            String::new()
+        };
+        let plain = !self.options.nats.has_tls;
+        format!(
+            "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\n\
+             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{tls}",
+            self.home.path().join("catalogue/endpoints").display(),
+            servers.join(", "),
+        )
+    }
+}
+
+fn started(role: &'static str, directory: &Path, text: &str) -> Node {
+    fs::create_dir_all(directory).expect("a directory");
+    fs::write(directory.join(format!("{role}.toml")), text).expect("a file");
+    Node::start(role, directory)
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.gateways.iter().chain(&self.workers) {
+                eprintln!("--- {} ---\n{}", node.process.name(), node.process.log_tail());
+            }
+        }
+    }
+}
