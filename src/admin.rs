@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics::Gauge;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -21,6 +20,7 @@ use crate::config::AdminConfig;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
+use crate::telemetry::Gauge;
 use crate::telemetry::recorder;
 
 mod readiness;

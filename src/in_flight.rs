@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::Gauge;
 use tokio::sync::Notify;
 
 use crate::problem::{Problem, ProblemKind};
+use crate::telemetry::Gauge;
 
 /// Lets at most so many in at once. Cheap to clone; all clones count together.
 #[derive(Clone)]

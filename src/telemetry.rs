@@ -1,6 +1,7 @@
 //! Metrics, logs and traces.
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
+pub use metrics::{Counter, Gauge, Histogram};
+use metrics::{Key, Label, Level, Metadata, with_recorder};
 
 pub mod logs;
 pub mod names;

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 mod client;
+mod dial;
 mod names;
 mod pem;
 mod reload;
 mod server;
+mod trust_any;
 
 pub use client::client_config;
+pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{Accepted, ServerTls};
 

@@ -9,12 +9,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::Gauge;
 use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::messaging::Subject;
+use crate::telemetry::Gauge;
 
 use super::mail::{Mail, Turn};
 use super::session::Why;

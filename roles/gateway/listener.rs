@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::config::GatewayConfig;
 use crate::in_flight::{Admission, Guard};
@@ -25,6 +25,10 @@ use per_client::{PerClient, Place};
 
 /// Handshakes at once: each costs a millisecond of a core.
 const HANDSHAKES_MAX: usize = 256;
+/// A drain accepts what was connected before it until nothing comes for this long.
+const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
+/// See `LAST_CONNECTIONS_PAUSE`: the most that a crowd can stretch it to.
+const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
 /// How long connections that were cut off may take to be gone.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
@@ -133,7 +137,7 @@ impl Running {
             self.doors.accepted_all.cancelled().await;
             self.doors.connections.wait_empty(limit).await
         };
-        if tokio::time::timeout(limit, ended).await.unwrap_or(false) {
+        if timeout(limit, ended).await.unwrap_or(false) {
             return true;
         }
         tracing::warn!(connections = self.connections(), "cuts off connections: the drain is over");
@@ -151,7 +155,11 @@ async fn accept(mut acceptor: Acceptor, doors: Arc<Doors>) {
         }
     }
     // These were connected before we stopped: closing the socket would reset them.
-    while let Some((stream, address)) = acceptor.next().now_or_never() {
+    // They may not even have been announced to us yet, so their silence is waited for, not their absence.
+    let end = Instant::now() + LAST_CONNECTIONS_MAX;
+    while Instant::now() < end
+        && let Ok((stream, address)) = timeout(LAST_CONNECTIONS_PAUSE, acceptor.next()).await
+    {
         welcome(stream, address, &doors);
     }
     drop(acceptor);
@@ -215,7 +223,7 @@ async fn shake_hands(
         drop(turn);
         accepted
     };
-    match tokio::time::timeout(tls.files().handshake_timeout, shaking).await {
+    match timeout(tls.files().handshake_timeout, shaking).await {
         Ok(Ok(accepted)) => Some(accepted),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a TLS handshake failed");

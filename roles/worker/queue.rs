@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram};
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
@@ -13,7 +12,7 @@ use crate::envelope::{Final, Reason, Reply, Request};
 use crate::messaging::{Message, Subject};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
-use crate::telemetry::{counter, gauge, histogram, names};
+use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};

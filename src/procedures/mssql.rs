@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::config::procedures::MssqlConfig;
+use crate::config::procedures::{MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, Call, Need, Outcome, RowSink};
 use crate::telemetry::{self, names};
+use crate::tls::Connector;
 
 mod bind;
 mod breaker;
@@ -27,7 +28,6 @@ mod run;
 mod signature;
 mod socket;
 mod statement;
-mod tls;
 mod types;
 mod wire;
 
@@ -47,7 +47,11 @@ const UNSENT_RETRIES: u32 = 3;
 /// # Errors
 /// `BackendError` when the TLS files cannot be used.
 pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
-    let tls = tls::Tls::new(&config.encryption)?;
+    let tls = match &config.encryption {
+        MssqlEncryption::Required(files) => Connector::new(files),
+        MssqlEncryption::TrustAny => Connector::trusting_any(),
+    };
+    let tls = tls.map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
     let dialer = connect::Dialer::new(config.clone(), tls);
     Ok(Arc::new(Mssql {
         name: name.to_owned(),

@@ -10,7 +10,7 @@ use super::{Source, names};
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
     ("clap", &["src/cli", "src/commands"]),
-    ("deadpool", &["src/procedures/mssql"]),
+    ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),
     ("figment", &["src/config"]),
     ("hyper", &["roles/gateway", "src/admin"]),
     ("hyper_util", &["roles/gateway", "src/admin"]),

@@ -13,9 +13,9 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::errors::{self, LoginFailure};
 use super::prelogin;
 use super::socket::{Socket, Tcp};
-use super::tls::Tls;
 use super::wire::{Marks, Wire};
 use crate::config::procedures::MssqlConfig;
+use crate::tls::Connector;
 
 /// How often a server may send us to another one before we give up.
 const REDIRECTS_MAX: usize = 3;
@@ -44,12 +44,12 @@ impl DialError {
 #[derive(Debug)]
 pub(super) struct Dialer {
     config: MssqlConfig,
-    tls: Tls,
+    tls: Connector,
 }
 
 impl Dialer {
     /// A dialer for a database as it is configured.
-    pub(super) fn new(config: MssqlConfig, tls: Tls) -> Self {
+    pub(super) fn new(config: MssqlConfig, tls: Connector) -> Self {
         Self { config, tls }
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use crate::tls::ClientStream;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::client::TlsStream;
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, Socket, Tcp};
 
@@ -67,7 +67,7 @@ impl Marks {
 /// The stream given to the driver.
 #[derive(Debug)]
 pub(super) struct Wire {
-    tls: TlsStream<Socket>,
+    tls: ClientStream<Socket>,
     marks: Arc<Marks>,
     /// The server's answer to PRELOGIN, read before the driver existed.
     greeting: BytesMut,
@@ -82,7 +82,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// A stream over an established TLS session; `greeting` answers the driver's PRELOGIN.
-    pub(super) fn new(tls: TlsStream<Socket>, marks: Arc<Marks>, greeting: BytesMut) -> Self {
+    pub(super) fn new(tls: ClientStream<Socket>, marks: Arc<Marks>, greeting: BytesMut) -> Self {
         Self {
             tls,
             marks,

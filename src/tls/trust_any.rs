@@ -1,18 +1,22 @@
 //! TLS that believes any certificate: `insecure_trust_any = true`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::{TlsError, TlsErrorKind, provider};
+
 /// A configuration under which the connection is encrypted, but not known to be with the right server.
-pub(super) fn client_config() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
+    let provider = provider();
     let verifier = Arc::new(TrustAny(Arc::clone(&provider)));
     Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::caused_by(Path::new(""), TlsErrorKind::Unusable, error))?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth())
