@@ -4,9 +4,11 @@
 //! lost, duplicated, delayed and reordered, workers crash and come back, clients leave. A failure prints
 //! its seed; `FJORD_SIM_SEED` runs that one again and `FJORD_SIM_RUNS` sets how many are tried.
 
+mod terms;
 mod world;
 
-use world::{Faults, Guards, Report, World};
+use terms::{Faults, Guards, Report};
+use world::World;
 
 const RUNS: u64 = 3_000;
 

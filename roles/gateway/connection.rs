@@ -167,6 +167,13 @@ async fn drive<C>(
         () = tokio::time::sleep(AGE_MAX) => {}
         () = activity.idle(idle_limit) => {}
     }
+    if !activity.has_served() {
+        // Its first request may be on its way already: hyper would close without having read it.
+        tokio::select! {
+            result = &mut connection => return ended(result),
+            () = activity.first(FIRST_REQUEST_GRACE) => {}
+        }
+    }
     connection.as_mut().graceful_shutdown();
     // hyper waits for a peer that never speaks, and for one that never reads: we do not.
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };

@@ -73,7 +73,7 @@ impl Gateway {
         let (tasks, admin_tasks, stop) = (Tasks::new(), Tasks::new(), Cancel::new());
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
-        watch_link(&transport, &readiness, &tasks);
+        readiness.follow(transport.link(), &tasks);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
@@ -152,24 +152,6 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     messaging::nats::connect(nats, "fjord gateway")
         .await
         .map_err(|error| RunError::system("cannot use the configuration of NATS", error))
-}
-
-/// A gateway without the bus is alive, and not ready.
-fn watch_link(transport: &Arc<dyn Transport>, readiness: &Readiness, tasks: &Tasks) {
-    let mut link = transport.link();
-    let readiness = readiness.clone();
-    let _detached = tasks.spawn_background(async move {
-        loop {
-            let state = match *link.borrow_and_update() {
-                messaging::Link::Down => Err("not connected to NATS".to_owned()),
-                messaging::Link::Up | messaging::Link::Leaving => Ok(()),
-            };
-            readiness.set("nats", state);
-            if link.changed().await.is_err() {
-                return;
-            }
-        }
-    });
 }
 
 async fn pipeline(

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::WorkerConfig;
 use crate::lifecycle::Cancel;
-use crate::messaging::{Subscription, Transport};
+use crate::messaging::{Link, Subscription, Transport, TransportError};
 use crate::procedures::Backend;
 use crate::telemetry::{gauge, names};
 
@@ -59,11 +59,7 @@ impl Intake {
                 self.pause(START_AGAIN).await;
                 continue;
             }
-            match self
-                .transport
-                .queue_subscribe(&self.queue.subject, self.queue.name.as_str())
-                .await
-            {
+            match self.join().await {
                 Ok(subscription) => {
                     self.report(Ok(()));
                     let left = self.read(subscription).await;
@@ -78,6 +74,20 @@ impl Intake {
                 }
             }
         }
+    }
+
+    /// Joins the group; returns once the server knows it.
+    async fn join(&self) -> Result<Box<dyn Subscription>, TransportError> {
+        let mut link = self.transport.link();
+        tokio::select! {
+            // A transport that closed refuses what follows.
+            _ = link.wait_for(|link| *link != Link::Down) => {}
+            () = self.stop.cancelled() => return Err(TransportError::Disconnected),
+        }
+        let group = self.queue.name.as_str();
+        let subscription = self.transport.queue_subscribe(&self.queue.subject, group).await?;
+        self.transport.flush().await?;
+        Ok(subscription)
     }
 
     /// Whether the backend is up and has the procedures that the catalogue names.

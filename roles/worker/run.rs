@@ -90,6 +90,7 @@ impl Worker {
         let readiness = Readiness::new();
         let health = Arc::new(Health::new(readiness.clone()));
         let transport = connect(&config).await?;
+        readiness.follow(transport.link(), &tasks);
         let dispatch = Arc::new(dispatch(&config, &transport, &tasks)?);
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));

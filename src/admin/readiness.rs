@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
+use crate::lifecycle::Tasks;
+use crate::messaging::Link;
+
 /// The parts of a process that must be ready. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<Parts>>);
@@ -28,6 +33,23 @@ impl Readiness {
             (Some(_), Ok(())) => tracing::info!(part, "ready again"),
             _ => {}
         }
+    }
+
+    /// A process without the bus is alive, and not ready: says so from here on.
+    pub fn follow(&self, mut link: watch::Receiver<Link>, tasks: &Tasks) {
+        let readiness = self.clone();
+        let _detached = tasks.spawn_background(async move {
+            loop {
+                let state = match *link.borrow_and_update() {
+                    Link::Down => Err("not connected to NATS".to_owned()),
+                    Link::Up | Link::Leaving => Ok(()),
+                };
+                readiness.set("nats", state);
+                if link.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Whether every part is ready.

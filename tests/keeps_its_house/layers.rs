@@ -44,7 +44,7 @@ pub(super) fn drivers_away_from_home(source: &Source) -> Vec<String> {
 const LAYERS: &[&[&str]] = &[
     &["cli", "future"],
     &["envelope", "problem", "catalogue", "config"],
-    &["tls", "lifecycle", "in_flight", "telemetry"],
+    &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
     &["messaging", "procedures", "admin"],
     &["commands"],
 ];

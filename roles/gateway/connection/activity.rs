@@ -46,6 +46,14 @@ impl Activity {
         self.requests.borrow().has_served
     }
 
+    /// Waits for the first request, at most so long.
+    pub(super) async fn first(&self, limit: Duration) {
+        let mut requests = self.requests.subscribe();
+        let first = requests.wait_for(|requests| requests.has_served);
+        // Without one by then there is none.
+        drop(tokio::time::timeout(limit, first).await);
+    }
+
     /// Waits until no request ran and the peer took nothing for so long; without a limit for ever.
     pub(super) async fn idle(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };

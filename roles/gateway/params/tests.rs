@@ -1,3 +1,5 @@
+//! Requests with every mistake there is.
+
 use std::net::Ipv4Addr;
 
 use http::{Method, Request, StatusCode};

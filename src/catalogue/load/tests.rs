@@ -1,3 +1,5 @@
+//! Catalogues with every mistake there is.
+
 use std::fmt::Write as _;
 use std::time::Duration;
 

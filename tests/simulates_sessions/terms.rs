@@ -1,0 +1,63 @@
+//! What a run is made of: faults and guards; and what came of it.
+
+/// How bad the world is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Faults {
+    pub(super) lose: f64,
+    pub(super) duplicate: f64,
+    /// A message that is late is late by up to three seconds.
+    pub(super) late: f64,
+    pub(super) crash: f64,
+    pub(super) client_leaves: f64,
+    pub(super) crowd: usize,
+}
+
+impl Faults {
+    pub(super) const NONE: Self =
+        Self { lose: 0.0, duplicate: 0.0, late: 0.0, crash: 0.0, client_leaves: 0.0, crowd: 3 };
+    pub(super) const ALL: Self = Self {
+        lose: 0.05,
+        duplicate: 0.05,
+        late: 0.05,
+        crash: 0.02,
+        client_leaves: 0.05,
+        crowd: 8,
+    };
+}
+
+/// What keeps a request from running twice; a test takes one away and has to see a double.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guards {
+    pub(super) worker_awaits_grant: bool,
+    pub(super) gateway_grants_once: bool,
+    pub(super) claim_times_out_for_good: bool,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self {
+            worker_awaits_grant: true,
+            gateway_grants_once: true,
+            claim_times_out_for_good: true,
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) requests: usize,
+    pub(super) answered_200: usize,
+    pub(super) outcome_unknown: usize,
+    pub(super) executions: usize,
+    pub(super) broken: Option<String>,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.answered_200 += other.answered_200;
+        self.outcome_unknown += other.outcome_unknown;
+        self.executions += other.executions;
+    }
+}
