@@ -7,6 +7,8 @@ mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
+mod loses_nothing_whatever_dies;
+#[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
 mod starts_real_servers;

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod eventually;
 pub(crate) mod fjord;
 pub(crate) mod guard;
+pub(crate) mod load;
 pub(crate) mod nats;
 pub(crate) mod ports;
 pub(crate) mod process;
