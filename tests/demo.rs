@@ -28,6 +28,8 @@ use support::{fjord_binary, ports};
 
 /// How long everything may take to be ready: the first start makes the register.
 const READY_LIMIT: Duration = Duration::from_mins(1);
+/// Longer than anybody looks at a demo.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// How long the roles may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
@@ -131,18 +133,15 @@ async fn stop(signals: &mut Signals) {
 
 /// Waits until one of the processes has ended by itself.
 async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process) -> &'static str {
-    loop {
-        if !nats.process().is_running() {
-            return "nats-server";
-        }
-        if !worker.is_running() {
-            return "the worker";
-        }
-        if !gateway.is_running() {
-            return "the gateway";
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let found = poll(FOREVER, Duration::from_millis(200), async || {
+        let running = [
+            ("nats-server", nats.process().is_running()),
+            ("the worker", worker.is_running()),
+            ("the gateway", gateway.is_running()),
+        ];
+        running.into_iter().find(|(_, is_running)| !is_running).map(|(name, _)| name)
+    });
+    found.await.unwrap_or("the demo's patience")
 }
 
 impl Demo {

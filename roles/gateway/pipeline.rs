@@ -136,7 +136,12 @@ impl Pipeline {
             Found::Matched(matched) => matched,
             Found::Malformed(problem) => return Err(problem.into()),
             Found::Options { allow } => return Ok(options(&allow)),
-            Found::NoRoute => return Err(Problem::new(ProblemKind::NoRoute).into()),
+            Found::NoRoute => {
+                let page = snapshot.documentation.as_ref();
+                return page
+                    .and_then(|pages| pages.page(&parts.method, parts.uri.path()))
+                    .ok_or_else(|| Problem::new(ProblemKind::NoRoute).into());
+            }
             Found::MethodNotAllowed { allow } => {
                 let problem = Problem::new(ProblemKind::MethodNotAllowed);
                 return Err(Box::new(Refusal { allow: Some(allow), ..problem.into() }));

@@ -6,6 +6,7 @@ use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
 
 use super::auth::Authenticator;
+use super::documentation::Documentation;
 use super::router::Router;
 
 /// One state of catalogue, routes and keys.
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub router: Router,
     /// Who may call them.
     pub authenticator: Authenticator,
+    /// What people read about them, when it is served.
+    pub documentation: Option<Documentation>,
 }
 
 impl Snapshot {
@@ -47,6 +50,7 @@ impl Snapshot {
             return Err(mistakes);
         }
         let router = Router::new(&catalogue)?;
-        Ok(Self { catalogue, router, authenticator })
+        let documentation = config.gateway.documentation.then(|| Documentation::of(&catalogue));
+        Ok(Self { catalogue, router, authenticator, documentation })
     }
 }
