@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod outcome;
 pub mod procedure;
 pub mod queue;
+pub mod recent;
 pub mod run;
 pub mod slots;
 

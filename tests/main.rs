@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod answers_over_the_whole_road;
 #[cfg(test)]
+mod extends_the_session_while_work_goes_on;
+#[cfg(test)]
 mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
@@ -10,6 +12,8 @@ mod lets_nobody_in_without_proof;
 mod loses_nothing_whatever_dies;
 #[cfg(test)]
 mod simulates_sessions;
+#[cfg(test)]
+mod speaks_with_foreign_workers;
 #[cfg(test)]
 mod starts_real_servers;
 #[cfg(test)]

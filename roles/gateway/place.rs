@@ -369,7 +369,8 @@ impl Ride {
                 Mail::Reply { reply: Ok(Reply::Claim { control }), .. } => {
                     tell.push(Control::Deny.message(control));
                 }
-                _ => {}
+                Mail::Reply { .. } => counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1),
+                Mail::Turn(Turn::Head | Turn::Ask) => {}
             }
         }
         if !tell.is_empty() {

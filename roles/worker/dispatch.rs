@@ -20,6 +20,7 @@ use super::ending::Ending;
 use super::handler::{Job, QueueHandler};
 use super::jobs::{Consent, Entry, Jobs};
 use super::queue::Queue;
+use super::recent::Recent;
 use super::slots::OfferId;
 
 /// Room that is left in a message for the headers of a part or final.
@@ -40,6 +41,8 @@ pub struct Dispatch {
     pub own: Subject,
     /// The worker's configuration.
     pub config: WorkerConfig,
+    /// The last answers, for the case that the link takes them with it.
+    pub recent: Recent,
 }
 
 /// One job with all it needs on its way.
@@ -75,6 +78,26 @@ impl Dispatch {
         let _detached = this.tasks.spawn(async move {
             let outcome = run.go(handler, job).await;
             queue.finished(&outcome, began.elapsed()).await;
+        });
+    }
+
+    /// After every loss of the link sends the last answers again, once it is back.
+    pub fn follow_link(this: &Arc<Self>) {
+        let dispatch = Arc::clone(this);
+        let mut link = dispatch.transport.link();
+        let _detached = this.tasks.spawn_background(async move {
+            loop {
+                if link.wait_for(|link| *link == Link::Down).await.is_err()
+                    || link.wait_for(|link| *link != Link::Down).await.is_err()
+                {
+                    return;
+                }
+                for message in dispatch.recent.take(Instant::now()) {
+                    if let Err(error) = dispatch.transport.publish(message).await {
+                        tracing::debug!(%error, "an answer was not sent again");
+                    }
+                }
+            }
         });
     }
 
@@ -207,7 +230,10 @@ impl Run {
         let delivery = async {
             loop {
                 match self.dispatch.transport.publish(message.clone()).await {
-                    Ok(()) => return true,
+                    Ok(()) => {
+                        self.dispatch.recent.sent(&message, Instant::now());
+                        return true;
+                    }
                     Err(TransportError::Disconnected) => {
                         let back = link.wait_for(|link| *link != Link::Down).await.is_ok();
                         if !back {

@@ -25,6 +25,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::jobs::Jobs;
 use super::queue::{Place, Queue, Service};
+use super::recent::Recent;
 use super::slots::Slots;
 
 /// How long tasks that were cut off may take to end.
@@ -92,6 +93,7 @@ impl Worker {
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
         let dispatch = Arc::new(dispatch(&config, &transport, &tasks)?);
+        Dispatch::follow_link(&dispatch);
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
         let jobs = Arc::clone(&dispatch.jobs);
@@ -230,6 +232,7 @@ fn dispatch(
         tasks: tasks.clone(),
         own: own.map_err(|error| RunError::system("no subject of its own", error))?,
         config: config.worker.clone(),
+        recent: Recent::default(),
     })
 }
 

@@ -1,0 +1,91 @@
+//! Answers that were sent a moment before the link was lost, and may have been lost with it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::messaging::Message;
+
+/// How long before the loss was noticed an answer may have gone into the dying connection: the server's
+/// pings find a dead link within two intervals.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Answers that are remembered at most.
+const MESSAGES_MAX: usize = 1024;
+/// Bytes of them at most.
+const BYTES_MAX: usize = 8 << 20;
+
+/// The last answers, oldest first. Sent again after a reconnect: a gateway that has one already ignores it.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sent: VecDeque<(Instant, Message)>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Remembers an answer that was handed to the transport.
+    pub fn sent(&self, message: &Message, now: Instant) {
+        let mut state = self.lock();
+        state.bytes += message.payload.len();
+        state.sent.push_back((now, message.clone()));
+        state.forget(now);
+    }
+
+    /// Takes what may have been lost, in the order it was sent.
+    #[must_use]
+    pub fn take(&self, now: Instant) -> Vec<Message> {
+        let mut state = self.lock();
+        state.forget(now);
+        state.bytes = 0;
+        state.sent.drain(..).map(|(_, message)| message).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, now: Instant) {
+        while let Some((at, _)) = self.sent.front() {
+            let is_old = now.saturating_duration_since(*at) > WINDOW;
+            if !is_old && self.sent.len() <= MESSAGES_MAX && self.bytes <= BYTES_MAX {
+                break;
+            }
+            if let Some((_, message)) = self.sent.pop_front() {
+                self.bytes = self.bytes.saturating_sub(message.payload.len());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::Subject;
+
+    fn message(bytes: usize) -> Message {
+        let payload = vec![0; bytes].into();
+        Message { payload, ..Message::to(Subject::new("inbox.1").unwrap()) }
+    }
+
+    #[test]
+    fn only_what_is_recent_and_within_bounds_is_sent_again() {
+        let start = Instant::now();
+        let recent = Recent::default();
+        recent.sent(&message(1), start);
+        recent.sent(&message(2), start + WINDOW);
+        recent.sent(&message(3), start + WINDOW + WINDOW);
+        let again = recent.take(start + WINDOW + WINDOW);
+        assert_eq!(again.iter().map(|m| m.payload.len()).collect::<Vec<_>>(), [2, 3]);
+        assert!(recent.take(start).is_empty(), "taken once");
+        for _ in 0..20 {
+            recent.sent(&message(1 << 20), start);
+        }
+        assert_eq!(recent.take(start).len(), 8);
+    }
+}
