@@ -11,9 +11,13 @@ mod lets_nobody_in_without_proof;
 #[cfg(test)]
 mod loses_nothing_whatever_dies;
 #[cfg(test)]
+mod refuses_bad_requests_in_full;
+#[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
 mod speaks_with_foreign_workers;
+#[cfg(test)]
+mod stands_ten_times_its_load;
 #[cfg(test)]
 mod starts_real_servers;
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
+/// Lets time pass, where time is what is measured: benches only.
+pub(crate) async fn for_a_while(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Looks until something is found or the limit has passed: for callers with a better message.
 pub(crate) async fn poll<T>(
     limit: Duration,

@@ -1,0 +1,96 @@
+//! Promise: a bad request gets one answer that names everything wrong with it, nothing of it reaches a worker, and
+//! the next request on the way is served.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::support::client::{Client, send};
+use super::support::fjord::{Fleet, FleetOptions};
+
+/// Every violation as `place:name-or-pointer`.
+fn violations(problem: &Value) -> Vec<String> {
+    let each = |error: &Value| {
+        let name = error["parameter"].as_str().or(error["pointer"].as_str()).unwrap_or_default();
+        format!("{}:{name}", error["in"].as_str().unwrap_or_default())
+    };
+    problem["errors"].as_array().map(|all| all.iter().map(each).collect()).unwrap_or_default()
+}
+
+async fn put(client: &Client, body: impl Into<reqwest::Body>) -> Vec<String> {
+    let request = client.request(Method::PUT, "/v1/keep/1");
+    let request = request.header("content-type", "application/json").body(body);
+    violations(&send(request).await.is_problem(400, "invalid-request"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_violation_is_named_at_once() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let body = json!({ "count": 0, "price": "1.5", "other": 1 });
+    let answer = client.send(Method::PUT, "/v1/keep/many?page=2", &body).await;
+    let found = violations(&answer.is_problem(400, "invalid-request"));
+    for expected in
+        ["path:id", "query:page", "body:/count", "body:/price", "body:/other", "body:/note"]
+    {
+        assert!(found.iter().any(|one| one == expected), "{expected} is missing in {found:?}");
+    }
+    assert!(!answer.text().contains("many"), "a value is never repeated");
+    assert!(fleet.workers[0].figure("fjord_worker_calls_total").await < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_says_two_things_or_nothing_is_refused() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let deep = format!(r#"{{"note":"a","more":{}{}}}"#, "[".repeat(100), "]".repeat(100));
+    let cases: [(&[u8], &str); 9] = [
+        (b"{", "body:"),
+        (b"", "body:/note"),
+        (br#"{"note":"a","note":"b"}"#, "body:/note"),
+        (br#"{"note":"a","more":{"x":1,"x":2}}"#, "body:/more/x"),
+        (br#"{"note":"a","count":9223372036854775808}"#, "body:/count"),
+        (br#"{"note":"a","price":1e999999}"#, "body:/price"),
+        (b"{\"note\":\"\xff\"}", "body:"),
+        (br#"{"note":"\u0000"}"#, "body:/note"),
+        (deep.as_bytes(), "body:/more"),
+    ];
+    for (body, expected) in cases {
+        let found = put(&client, body.to_vec()).await;
+        let text = String::from_utf8_lossy(body).chars().take(60).collect::<String>();
+        assert!(found.iter().any(|one| one.starts_with(expected)), "{text}: {found:?}");
+    }
+    let good = json!({ "note": "ok", "count": i64::MAX, "price": 12.50, "more": { "a": [1] } });
+    let answer = client.send(Method::PUT, "/v1/keep/9007199254740993", &good).await;
+    let text = answer.is(200).text();
+    for exact in ["9007199254740993", "9223372036854775807"] {
+        assert!(text.contains(exact), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_media_types_and_methods_are_judged_as_http_says() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    for path in
+        ["/v1/echo/a%2Fb", "/v1/echo/%zz", "/v1/echo/%00", "/v1/echo/%ff", "/v1/echo/a?x=%zz"]
+    {
+        client.get(path).await.is_problem(400, "invalid-request");
+    }
+    let request = client.request(Method::PUT, "/v1/keep/1").header("content-type", "text/xml");
+    send(request.body("<a/>")).await.is_problem(415, "unsupported-media-type");
+    let request = client.request(Method::GET, "/v1/echo/a").header("accept", "text/html");
+    send(request).await.is_problem(406, "not-acceptable");
+    let answer = send(client.request(Method::DELETE, "/v1/echo/a")).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
+    let answer = send(client.request(Method::OPTIONS, "/v1/echo/a")).await;
+    assert_eq!(answer.is(204).header("allow"), "GET, HEAD, OPTIONS");
+    let answer = send(client.request(Method::HEAD, "/v1/echo/a")).await;
+    assert!(answer.is(200).body.is_empty());
+    assert_eq!(
+        answer.header("content-length"),
+        client.get("/v1/echo/a").await.header("content-length")
+    );
+    client.get("/v2/nothing").await.is_problem(404, "no-route");
+    assert!(client.get("/openapi.json").await.is(200).json()["paths"]["/v1/echo/{id}"].is_object());
+}
