@@ -13,6 +13,10 @@ mod loses_nothing_whatever_dies;
 #[cfg(test)]
 mod refuses_bad_requests_in_full;
 #[cfg(test)]
+mod reloads_without_dropping;
+#[cfg(test)]
+mod says_every_config_mistake;
+#[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
 mod speaks_with_foreign_workers;

@@ -240,6 +240,11 @@ impl Fleet {
         lines
     }
 
+    /// The directory of the fleet's catalogue.
+    pub(crate) fn catalogue(&self) -> PathBuf {
+        self.home.path().join("catalogue/endpoints")
+    }
+
     /// Waits until every route between the NATS servers is there again.
     pub(crate) async fn nats_whole(&self) {
         for server in &self.nats.servers {

@@ -1,0 +1,51 @@
+//! Promise: SIGHUP takes a new catalogue and new limits while requests go on; a broken file changes nothing and
+//! says so.
+
+use std::fs;
+
+use fjord::lifecycle::Tasks;
+use rustix::process::Signal;
+
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions};
+
+const ADDED: &str = r#"{ "added": { "route": "GET /v1/added", "handler": "echo", "queue": "echo",
+    "result": "json", "auth": "public" } }"#;
+
+async fn reloads(fleet: &mut Fleet, result: &str) {
+    let figure = format!(r#"fjord_config_reloads_total{{result="{result}"}}"#);
+    let before = fleet.gateways[0].figure(&figure).await;
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some(format!("a reload that is {result}"), SOON, async || {
+        (fleet.gateways[0].figure(&figure).await > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalogue_is_taken_and_a_broken_one_is_not() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let file = fleet.catalogue().join("added.json");
+    client.get("/v1/added").await.is_problem(404, "no-route");
+
+    let slow = client.clone();
+    let slow = Tasks::new().spawn(async move { slow.get("/v1/slow?ms=1000").await });
+    fs::write(&file, ADDED).unwrap();
+    reloads(&mut fleet, "ok").await;
+    // The worker has the catalogue that it started with: it says so, and the gateway passes it on.
+    client.get("/v1/added").await.is(500);
+    fleet.workers[0].restart();
+    fleet.workers[0].ready().await;
+    client.get("/v1/added").await.is(200);
+    assert!(matches!(slow.await.unwrap().status.as_u16(), 200 | 504), "it was answered");
+
+    fs::write(&file, ADDED.replace("\"route\"", "\"rout\"")).unwrap();
+    reloads(&mut fleet, "failed").await;
+    client.get("/v1/added").await.is(200);
+    let log = fleet.gateways[0].process.log();
+    let line = log.lines().find(|line| line.contains("refused, the old one stays")).unwrap();
+    for word in ["added.json", "added", "rout"] {
+        assert!(line.contains(word), "{word} is missing in {line}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Promise: a role with a mistake in its configuration says every one, a line each, binds nothing and exits 78;
+//! `fjord check` says the same and exits 2.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::support::fjord_binary;
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(fjord_binary());
+    command.args(arguments).arg("--config").arg(directory);
+    command.output().expect("fjord runs")
+}
+
+fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir_all(directory.path().join("endpoints")).expect("a directory");
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).expect("a file");
+    }
+    directory
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+const BROKEN: &str = "[gateway]\nlisten = 'nowhere'\nhost = ['a']\n[messaging.nats]\nservers = []\n\
+                      password = 'hunter2'\nping_interval = '5'\n";
+
+#[test]
+fn a_role_says_every_mistake_and_exits_with_78() {
+    let directory = written(&[("gateway.toml", BROKEN)]);
+    let output = run(directory.path(), &["--role", "gateway"]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for expected in [
+        "gateway.listen",
+        "gateway.host",
+        "messaging.nats.servers",
+        "messaging.nats.ping_interval",
+        "gateway.toml",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+    assert!(!said.contains("hunter2"), "a secret is never said:\n{said}");
+    assert!(said.lines().all(|line| line.starts_with("mistake: ")), "{said}");
+    let checked = run(directory.path(), &["check"]);
+    assert_eq!(checked.status.code(), Some(2));
+    assert_eq!(sorted(&String::from_utf8_lossy(&checked.stderr)), sorted(&said));
+}
+
+#[test]
+fn check_says_every_mistake_of_the_catalogue() {
+    let catalogue = r#"{
+        "a": { "route": "GET /v1/{x}", "procedure": "s.a", "auth": "public" },
+        "b": { "route": "GET /v1/{y}", "procedure": "nodot", "auth": "public",
+               "parameters": { "y": { "in": "path", "type": "strin" } } } }"#;
+    let directory = written(&[("fjord.toml", ""), ("endpoints/broken.json", catalogue)]);
+    let output = run(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for expected in ["broken.json", "endpoint \"a\"", "procedure", "strin"] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn nothing_to_run_is_bad_usage() {
+    let output = Command::new(fjord_binary()).output().expect("fjord runs");
+    assert_eq!(output.status.code(), Some(2));
+    let output = Command::new(fjord_binary()).arg("--rol").output().expect("fjord runs");
+    assert_eq!(output.status.code(), Some(2));
+}
