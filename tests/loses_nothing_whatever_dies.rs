@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::support::client::Client;
-use super::support::eventually::{SOON, eventually_some};
+use super::support::eventually::{SOON, eventually_some, for_a_while};
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::load::{Load, Reckoning, Rotation, Told, reckon};
 
@@ -167,4 +170,66 @@ async fn server_of_the_gateway(fleet: &Fleet) -> usize {
         None
     })
     .await
+}
+
+/// What the soak does to a fleet, one after the other.
+async fn one_fault(fleet: &mut Fleet, kind: u32, number: usize) {
+    let server = number % fleet.nats.servers.len();
+    let worker = number % fleet.workers.len();
+    match kind {
+        0 => {
+            fleet.workers[worker].process.kill();
+            fleet.workers[worker].restart();
+            fleet.workers[worker].ready().await;
+        }
+        1 => {
+            fleet.workers[worker].stop().await;
+            fleet.workers[worker].restart();
+            fleet.workers[worker].ready().await;
+        }
+        2 => {
+            fleet.workers[worker].process.pause();
+            for_a_while(Duration::from_secs(4)).await;
+            fleet.workers[worker].process.resume();
+        }
+        3 => {
+            fleet.nats.servers[server].kill();
+            fleet.nats.servers[server].restart().await;
+            fleet.nats_whole().await;
+        }
+        _ => {
+            for server in &mut fleet.nats.servers {
+                server.kill();
+            }
+            for server in &mut fleet.nats.servers {
+                server.restart().await;
+            }
+            fleet.nats_whole().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make soak"]
+async fn soak() {
+    let number = |name: &str| {
+        std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok())
+    };
+    let seed = number("FJORD_SEED").unwrap_or_else(|| rand::rng().random());
+    let limit = Duration::from_secs(number("FJORD_SOAK_SECONDS").unwrap_or(60));
+    println!("FJORD_SEED={seed} repeats this sequence of faults");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut fleet = fleet(1, 3).await;
+    let reckoning =
+        under_load(&format!("soak, seed {seed}"), &mut fleet, async |fleet, load, _| {
+            let start = std::time::Instant::now();
+            while start.elapsed() < limit {
+                let (kind, number) = (random.random_range(0..5), random.random_range(0..3));
+                println!("{:>4} s: fault {kind} of {number}", start.elapsed().as_secs());
+                one_fault(fleet, kind, number).await;
+                load.more(50).await;
+            }
+        })
+        .await;
+    reckoning.nothing_lost();
 }

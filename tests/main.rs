@@ -28,4 +28,6 @@ mod starts_real_servers;
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
 mod support;
 #[cfg(test)]
+mod survives_a_database_outage;
+#[cfg(test)]
 mod survives_hostile_clients;
