@@ -13,13 +13,15 @@
 mod support;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use fjord::lifecycle::{Signal, Signals};
+use http::{Method, StatusCode};
 use support::certs::Certs;
-use support::client::get_json;
+use support::client::{Client, ClientOptions};
 use support::eventually::{TICK, poll};
 use support::nats::{NatsOptions, NatsServer};
 use support::process::Process;
@@ -32,6 +34,9 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// How long the roles may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+/// What is read first: a horse that every new register has.
+const HORSE: &str = "/v1/horses/528003000004000";
 
 /// A port that the operator can choose.
 struct Port {
@@ -51,7 +56,9 @@ impl Port {
             None => self.default,
             Some(text) => text
                 .parse()
-                .map_err(|_| format!("{}: expected a port, 1 to 65535", self.variable))?,
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| format!("{}: expected a port, 1 to 65535", self.variable))?,
         };
         if ports::is_free(port) {
             Ok(port)
@@ -73,17 +80,14 @@ struct Demo {
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "a program for a terminal")]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    run().await.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
-async fn run() -> Result<(), String> {
+async fn run() -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     support::client::install_provider();
     let nats_port = NATS.chosen()?;
@@ -101,18 +105,12 @@ async fn run() -> Result<(), String> {
     let token = demo.write(&nats.url())?;
     let mut worker = demo.start("worker");
     let mut gateway = demo.start("gateway");
-    let started = tokio::select! {
-        ready = demo.ready(&mut worker, &mut gateway) => ready,
-        () = stop(&mut signals) => Ok(()),
+    let failure = tokio::select! {
+        error = demo.serve(&token, &mut nats, &mut worker, &mut gateway) => Some(error),
+        () = stop(&mut signals) => None,
     };
-    if started.is_ok() {
-        demo.introduce(&token);
-        tokio::select! {
-            () = stop(&mut signals) => {}
-            name = died(&mut nats, &mut worker, &mut gateway) => {
-                eprintln!("error: {name} has ended; the logs are in {}", demo.home.display());
-            }
-        }
+    if let Some(error) = &failure {
+        eprintln!("error: {error}");
     }
     println!("\nstopping …");
     for role in [&mut gateway, &mut worker] {
@@ -124,7 +122,7 @@ async fn run() -> Result<(), String> {
     if nats.process().is_running() {
         nats.stop().await;
     }
-    started
+    Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn stop(signals: &mut Signals) {
@@ -200,7 +198,25 @@ impl Demo {
         Process::start(role, command, &log)
     }
 
+    /// Serves until a process ends by itself; returns what went wrong.
+    async fn serve(
+        &self,
+        token: &str,
+        nats: &mut NatsServer,
+        worker: &mut Process,
+        gateway: &mut Process,
+    ) -> String {
+        if let Err(error) = self.ready(worker, gateway).await {
+            return error;
+        }
+        self.introduce(token);
+        let name = died(nats, worker, gateway).await;
+        format!("{name} has ended; the logs are in {}", self.home.display())
+    }
+
     async fn ready(&self, worker: &mut Process, gateway: &mut Process) -> Result<(), String> {
+        let gateway_address = SocketAddr::from(([127, 0, 0, 1], self.https));
+        let client = Client::new(gateway_address, &self.certs, ClientOptions::default());
         let ready = poll(READY_LIMIT, TICK, async || {
             for role in [&mut *worker, &mut *gateway] {
                 if let Some(status) = role.ended() {
@@ -211,10 +227,10 @@ impl Demo {
                     )));
                 }
             }
-            for port in [self.worker_admin, self.gateway_admin] {
-                get_json(&format!("http://127.0.0.1:{port}/readyz")).await?;
-            }
-            Some(Ok(()))
+            // A worker is ready with its first queue, which is long before a new register is made:
+            // only an answer out of it says that all is there.
+            let read = client.try_send(Method::GET, HORSE, None).await.ok()?;
+            (read.status == StatusCode::OK).then_some(Ok(()))
         });
         ready.await.unwrap_or_else(|| {
             Err(format!(
@@ -238,10 +254,10 @@ impl Demo {
              \n  worker     http://127.0.0.1:{worker}/metrics /healthz /readyz /status\
              \n  logs       {home}/gateway.log, {home}/worker.log\n\
              \nTry:\n\
-             \n  {curl} {url}/v1/horses/528003000004000\
+             \n  {curl} {url}{HORSE}\
              \n  {curl} '{url}/v1/horses?breed=OLD&limit=3'\
              \n  {curl} -H \"Authorization: Bearer $(cat {token})\" -H 'Idempotency-Key: \"sale-1\"' \\\
-             \n       --json '{{\"to_owner\": 2}}' {url}/v1/horses/528003000004000/transfers\n\
+             \n       --json '{{\"to_owner\": 2}}' {url}{HORSE}/transfers\n\
              \nCtrl-C stops everything.",
             home = self.home.display(),
             gateway = self.gateway_admin,
