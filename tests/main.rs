@@ -15,6 +15,8 @@ mod refuses_bad_requests_in_full;
 #[cfg(test)]
 mod reloads_without_dropping;
 #[cfg(test)]
+mod runs_procedures_on_sql_server;
+#[cfg(test)]
 mod says_every_config_mistake;
 #[cfg(test)]
 mod simulates_sessions;

@@ -6,10 +6,12 @@ pub(crate) mod eventually;
 pub(crate) mod fjord;
 pub(crate) mod guard;
 pub(crate) mod load;
+pub(crate) mod mssql_server;
 pub(crate) mod nats;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod tds;
 pub(crate) mod tokens;
 
 use std::path::PathBuf;

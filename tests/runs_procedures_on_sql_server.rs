@@ -1,0 +1,176 @@
+//! Promise: a stored procedure of SQL Server is called with what the caller sent, and what it answers comes back:
+//! every type, every outcome, no connection left dirty.
+//!
+//! One suite, two servers: each test runs against the TDS endpoint of the tests, and against a real server where
+//! `FJORD_TEST_MSSQL` names one. `faults` has what no real server does on demand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use fjord::future::BoxFuture;
+use fjord::lifecycle::Cancel;
+use fjord::procedures::{
+    Argument, Backend, BackendError, BackendErrorKind, Call, Cell, Outcome, OwnedCell, RowSink,
+    SinkError, mssql,
+};
+use tokio::time::Instant;
+
+use crate::support::mssql_server::Server;
+
+mod connections;
+mod faults;
+mod outcomes;
+mod types;
+
+/// Long enough for every call that is not meant to run out of time.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Everything that a call answered.
+#[derive(Debug, Default)]
+struct Answer {
+    sets: Vec<Vec<Vec<OwnedCell>>>,
+    columns: Vec<Vec<String>>,
+    outcome: Outcome,
+    restarts: usize,
+    rows_max: Option<usize>,
+}
+
+impl RowSink for Answer {
+    fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        self.columns.push(columns.to_vec());
+        self.sets.push(Vec::new());
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        let set = self.sets.last_mut().expect("a set before its rows");
+        if self.rows_max.is_some_and(|most| set.len() >= most) {
+            return Err(SinkError::TooLarge);
+        }
+        set.push(cells.iter().map(|cell| own(*cell)).collect());
+        Ok(())
+    }
+
+    fn restart(&mut self) -> bool {
+        self.sets.clear();
+        self.columns.clear();
+        self.restarts += 1;
+        true
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Answer {
+    /// The only cell of the only row of the only set.
+    fn cell(&self) -> &OwnedCell {
+        match self.sets.as_slice() {
+            [rows] => match rows.as_slice() {
+                [row] => match row.as_slice() {
+                    [cell] => cell,
+                    _ => panic!("{row:?}"),
+                },
+                _ => panic!("{rows:?}"),
+            },
+            sets => panic!("{sets:?}"),
+        }
+    }
+
+    fn output(&self, name: &str) -> &OwnedCell {
+        let found = self.outcome.outputs.iter().find(|(one, _)| one == name);
+        &found.unwrap_or_else(|| panic!("no output {name} in {:?}", self.outcome)).1
+    }
+}
+
+fn own(cell: Cell<'_>) -> OwnedCell {
+    match cell {
+        Cell::Null => OwnedCell::Null,
+        Cell::Bool(bit) => OwnedCell::Bool(bit),
+        Cell::Int(number) => OwnedCell::Int(number),
+        Cell::Float(number) => OwnedCell::Float(number),
+        Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+        Cell::Text(text) => OwnedCell::Text(text.to_owned()),
+        Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_owned()),
+    }
+}
+
+/// A backend of a server, and a queue that calls.
+#[derive(Clone, Debug)]
+struct Caller {
+    backend: Arc<dyn Backend>,
+    queue: QueueName,
+}
+
+impl Caller {
+    fn of(server: &Server) -> Self {
+        let backend = mssql::connect(&server.config, "default").expect("a backend");
+        Self { backend, queue: QueueName::new("suite").expect("a name") }
+    }
+
+    fn with_queue(&self, name: &str) -> Self {
+        Self { backend: Arc::clone(&self.backend), queue: QueueName::new(name).expect("a name") }
+    }
+
+    async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<Answer, BackendError> {
+        self.call_within(LONG, &Cancel::new(), procedure, arguments).await
+    }
+
+    async fn call_within(
+        &self,
+        time: Duration,
+        cancel: &Cancel,
+        procedure: &str,
+        arguments: &[Argument],
+    ) -> Result<Answer, BackendError> {
+        let mut answer = Answer::default();
+        answer.outcome = self.call_into(&mut answer, time, cancel, (procedure, arguments)).await?;
+        Ok(answer)
+    }
+
+    async fn call_into(
+        &self,
+        answer: &mut Answer,
+        time: Duration,
+        cancel: &Cancel,
+        (procedure, arguments): (&str, &[Argument]),
+    ) -> Result<Outcome, BackendError> {
+        let procedure = name(procedure);
+        let deadline = Instant::now() + time;
+        let call = Call { queue: &self.queue, procedure: &procedure, arguments, deadline };
+        self.backend.call(call, answer, cancel).await
+    }
+}
+
+/// A procedure of the suite.
+fn name(procedure: &str) -> ProcedureName {
+    ProcedureName::new(&format!("fjord_test.{procedure}")).expect("a name")
+}
+
+fn given(name: &str, value: Value) -> Argument {
+    Argument {
+        name: name.into(),
+        kind: ParameterType::String,
+        value,
+        columns: Arc::new([]),
+        table_type: None,
+    }
+}
+
+fn int(name: &str, number: i64) -> Argument {
+    given(name, Value::Integer(number))
+}
+
+fn text(name: &str, text: &str) -> Argument {
+    given(name, Value::Text(text.to_owned()))
+}
+
+#[track_caller]
+fn kind(result: Result<Answer, BackendError>) -> BackendErrorKind {
+    match result {
+        Ok(answer) => panic!("expected an error, got {answer:?}"),
+        Err(error) => error.kind,
+    }
+}

@@ -1,0 +1,242 @@
+//! What no server does on demand: dropped connections, late answers, refused logins. Against the endpoint alone.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fjord::catalogue::Value;
+use fjord::config::procedures::MssqlEncryption;
+use fjord::config::tls::ClientTlsConfig;
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::procedures::{BackendErrorKind, OwnedCell, ServerErrorClass};
+use tds_protocol::prelogin::EncryptionLevel;
+
+use super::{Caller, given, int, kind, text};
+use crate::support::certs::Certs;
+use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
+use crate::support::mssql_server::{Server, endpoint};
+use crate::support::tds::{Endpoint, State};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn state(server: &Server) -> &State {
+    &server.endpoint.as_ref().expect("the endpoint").state
+}
+
+#[tokio::test]
+async fn a_deadlock_victim_is_tried_again() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let twice = [text("key", "a"), int("times", 2)];
+    let answer = caller.call("deadlocks", &twice).await.expect("the third try succeeds");
+    assert_eq!(answer.restarts, 2);
+    let always = [text("key", "b"), int("times", 99)];
+    let error = kind(caller.call("deadlocks", &always).await);
+    let victim = BackendErrorKind::Server { number: 1205, class: ServerErrorClass::Deadlock };
+    assert_eq!(error, victim);
+    assert_eq!(state(&server).runs("fjord_test.deadlocks"), 6);
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_call_is_not_tried_again() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    assert_eq!(kind(caller.call("drops", &[]).await), BackendErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 1);
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_lost_while_idle_is_never_noticed_by_a_caller() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    caller.call("nothing", &[]).await.expect("a connection");
+    state(&server).hang_up();
+    eventually(SOON, TICK, || state(&server).sessions.load(Ordering::Acquire) == 0).await;
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_answer_cut_at_any_byte_is_lost_and_never_a_panic() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    for at in 0..70 {
+        let error = kind(caller.call("cuts", &[int("at", at)]).await);
+        let is_known = matches!(error, BackendErrorKind::Lost | BackendErrorKind::Undecodable(_));
+        assert!(is_known, "{at}: {error}");
+    }
+    let error = kind(caller.call("babbles", &[]).await);
+    assert!(matches!(error, BackendErrorKind::Undecodable(_)), "{error}");
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_the_cancel_holds_nobody() {
+    let mut server = endpoint().await;
+    server.config.cancel_timeout = SHORT;
+    let caller = Caller::of(&server);
+    let error = kind(caller.call_within(SHORT, &Cancel::new(), "stalls", &[]).await);
+    assert_eq!(error, BackendErrorKind::TimedOut);
+    eventually(SOON, TICK, || state(&server).sessions.load(Ordering::Acquire) == 0).await;
+}
+
+#[tokio::test]
+async fn a_late_answer_never_reaches_the_next_caller() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let error = kind(caller.call_within(SHORT, &Cancel::new(), "answers_late", &[]).await);
+    assert_eq!(error, BackendErrorKind::TimedOut);
+    for status in [-7, 8, 9] {
+        let answer = caller.call("returns", &[int("status", status)]).await.expect("its own");
+        assert_eq!(i64::from(answer.outcome.return_status), status);
+        assert!(answer.sets.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_fatal_error_ends_the_connection() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let before = caller.call("process", &[]).await.expect("an id");
+    let error = kind(caller.call("raises", &[int("number", 823), int("class", 24)]).await);
+    assert_eq!(error, BackendErrorKind::Lost);
+    let after = caller.call("process", &[]).await.expect("an id");
+    assert_ne!(before.cell(), after.cell());
+}
+
+#[tokio::test]
+async fn every_number_has_its_class() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    for (number, class) in [
+        (2601, ServerErrorClass::Conflict),
+        (547, ServerErrorClass::Conflict),
+        (245, ServerErrorClass::BadValue),
+        (8114, ServerErrorClass::BadValue),
+        (8115, ServerErrorClass::BadValue),
+        (8152, ServerErrorClass::BadValue),
+        (2628, ServerErrorClass::BadValue),
+        (220, ServerErrorClass::BadValue),
+        (201, ServerErrorClass::Mismatch),
+        (2812, ServerErrorClass::Mismatch),
+        (229, ServerErrorClass::Permission),
+        (1222, ServerErrorClass::Other),
+        (33_557_097, ServerErrorClass::Other),
+    ] {
+        let error = kind(caller.call("raises", &[int("number", number), int("class", 16)]).await);
+        let number = u32::try_from(number).expect("a number");
+        assert_eq!(error, BackendErrorKind::Server { number, class });
+    }
+    let logins = state(&server).logins.lock().expect("not poisoned").len();
+    assert_eq!(logins, 1, "a plain error costs no connection");
+}
+
+#[tokio::test]
+async fn a_changed_signature_is_read_again() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
+    state(&server).is_changed.store(true, Ordering::Release);
+    let error = kind(caller.call("changed", &[int("old", 1)]).await).to_string();
+    assert!(error.contains("@old") && error.contains("@new"), "{error}");
+    assert!(caller.call("changed", &[int("new", 1)]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_without_the_parameters_view_is_asked_elsewhere() {
+    let server = endpoint().await;
+    state(&server).lacks_parameters_view.store(true, Ordering::Release);
+    let answer = Caller::of(&server).call("returns", &[int("status", 4)]).await.expect("a call");
+    assert_eq!(answer.outcome.return_status, 4);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_untyped_nulls_gets_a_statement() {
+    let server = endpoint().await;
+    state(&server).refuses_untyped_null.store(true, Ordering::Release);
+    let caller = Caller::of(&server);
+    let arguments = [given("a", Value::Null), given("b", Value::Null)];
+    for _ in 0..2 {
+        let answer = caller.call("defaults", &arguments).await.expect("NULLs");
+        assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]]);
+    }
+    assert_eq!(state(&server).statements.load(Ordering::Acquire), 2);
+    assert_eq!(state(&server).runs("fjord_test.defaults"), 2);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_tried_over_and_over() {
+    let server = endpoint().await;
+    state(&server).login_error.store(18456, Ordering::Release);
+    let caller = Caller::of(&server);
+    for _ in 0..20 {
+        assert_eq!(kind(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+        assert!(caller.backend.ping().await.is_err());
+    }
+    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_found_again_without_a_rush() {
+    let mut server = endpoint().await;
+    server.config.connections_max = 64;
+    let caller = Caller::of(&server);
+    state(&server).is_away.store(true, Ordering::Release);
+    assert_eq!(kind(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    state(&server).is_away.store(false, Ordering::Release);
+    eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
+    let tasks = Tasks::new();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let caller = caller.clone();
+            tasks.spawn(async move { caller.call("nothing", &[]).await.is_ok() })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.expect("no panic"));
+    }
+}
+
+#[tokio::test]
+async fn the_server_may_send_us_elsewhere() {
+    let server = endpoint().await;
+    let other = Endpoint::start().await;
+    // The other one has an authority of its own.
+    let config = fjord::config::procedures::MssqlConfig {
+        encryption: MssqlEncryption::TrustAny,
+        read_only: true,
+        ..server.config.clone()
+    };
+    *state(&server).redirect.lock().expect("not poisoned") = Some(other.address);
+    let server = Server { config, ..server };
+    assert!(Caller::of(&server).call("nothing", &[]).await.is_ok());
+    let logins = other.state.logins.lock().expect("not poisoned").clone();
+    let login = logins.first().expect("a login");
+    assert_eq!((login.user.as_str(), login.application.as_str()), ("fjord", "fjord:suite"));
+    assert!(login.is_read_only);
+    // One that sends us back to itself is left.
+    *other.state.redirect.lock().expect("not poisoned") = Some(other.address);
+    let error = kind(Caller::of(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_unknown_authority_and_a_plain_server_are_refused() {
+    let mut server = endpoint().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let ca = Some(Certs::new(directory.path()).ca.clone());
+    let right = server.config.clone();
+    server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
+    let error = kind(Caller::of(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+    server.config = right.clone();
+    server.config.certificate_name = Some("elsewhere.example".to_owned());
+    let error = kind(Caller::of(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0, "no password was sent");
+    server.config.certificate_name = Some("localhost".to_owned());
+    assert!(Caller::of(&server).call("nothing", &[]).await.is_ok());
+    server.config = right;
+    *state(&server).encryption.lock().expect("not poisoned") = EncryptionLevel::NotSupported;
+    let error = kind(Caller::of(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+}

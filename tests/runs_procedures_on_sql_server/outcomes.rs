@@ -1,0 +1,215 @@
+//! Every outcome: sets, OUTPUT parameters, RETURN status, tables, errors.
+
+use std::sync::Arc;
+
+use fjord::catalogue::{ParameterType, Value};
+use fjord::procedures::{Argument, BackendErrorKind, Need, OwnedCell, ServerErrorClass};
+
+use super::{Caller, given, int, kind, name, text};
+use crate::support::mssql_server::servers;
+
+fn said(text: &str) -> OwnedCell {
+    OwnedCell::Text(text.to_owned())
+}
+
+#[tokio::test]
+async fn an_absent_argument_takes_the_default_and_null_does_not() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let answer = caller.call("defaults", &[]).await.expect("defaults");
+        assert_eq!(answer.sets, [[[OwnedCell::Int(7), said("seven")]]], "{}", server.name);
+        let nulls = [given("a", Value::Null), given("B", Value::Null)];
+        let answer = caller.call("defaults", &nulls).await.expect("NULLs");
+        assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]], "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn the_return_status_is_signed() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        for status in [0, -5, 404, i32::MIN + 1, i32::MAX] {
+            let answer = caller.call("returns", &[int("status", status.into())]).await;
+            let outcome = answer.expect("a status").outcome;
+            assert_eq!(outcome.return_status, status, "{}", server.name);
+        }
+        let answer = caller.call("nothing", &[]).await.expect("nothing");
+        assert!(answer.sets.is_empty(), "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn output_parameters_come_back_whole() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let answer = caller.call("outputs", &[int("given", 41)]).await.expect("outputs");
+        assert_eq!(*answer.output("given"), OwnedCell::Int(42), "{}", server.name);
+        assert!(*answer.output("text") == said(&"ab".repeat(5000)), "{}", server.name);
+        let amount = OwnedCell::Number("1234567890123456.7890".to_owned());
+        assert_eq!(*answer.output("amount"), amount, "{}", server.name);
+        assert_eq!(*answer.output("untouched"), OwnedCell::Null, "{}", server.name);
+        assert_eq!(answer.outcome.return_status, -3, "{}", server.name);
+        assert!(answer.sets.is_empty(), "{}: {:?}", server.name, answer.sets);
+    }
+}
+
+#[tokio::test]
+async fn every_set_is_there_with_its_names() {
+    for server in servers().await {
+        let answer = Caller::of(&server).call("sets", &[]).await.expect("sets");
+        let names: [&[&str]; 3] = [&["a", "a"], &["id", "name"], &[""]];
+        if server.endpoint.is_some() {
+            assert_eq!(answer.columns, names);
+        }
+        let first = vec![vec![OwnedCell::Int(1), OwnedCell::Int(2)]];
+        assert_eq!(answer.sets, [first, vec![], vec![vec![OwnedCell::Int(3)]]], "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn many_rows_come_in_order() {
+    for server in servers().await {
+        let answer = Caller::of(&server).call("many", &[int("count", 5000)]).await.expect("rows");
+        let cells = answer.sets.first().expect("a set").iter().flatten();
+        assert!(
+            cells.eq((0..5000).map(OwnedCell::Int).collect::<Vec<_>>().iter()),
+            "{}",
+            server.name
+        );
+    }
+}
+
+#[tokio::test]
+async fn json_text_is_whole_once_its_rows_are_joined() {
+    for server in servers().await {
+        let answer = Caller::of(&server).call("json", &[int("count", 500)]).await.expect("JSON");
+        let parts = answer.sets.first().expect("a set").iter().flatten().map(|cell| match cell {
+            OwnedCell::Text(text) => text.as_str(),
+            other => panic!("{other:?}"),
+        });
+        let whole: serde_json::Value =
+            serde_json::from_str(&parts.collect::<String>()).expect("JSON");
+        let rows = whole.as_array().expect("an array");
+        assert_eq!(rows.len(), 500, "{}", server.name);
+        assert_eq!(rows[499], serde_json::json!({"n": 499, "name": "a \"quoted\" name"}));
+    }
+}
+
+fn things(columns: &[(&str, ParameterType)], rows: Vec<Vec<Value>>) -> Argument {
+    let columns: Vec<(Arc<str>, ParameterType)> =
+        columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
+    Argument { columns: columns.into(), ..given("things", Value::Table(rows.into())) }
+}
+
+#[tokio::test]
+async fn a_table_is_passed_by_its_column_names() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let columns = [
+            ("name", ParameterType::String),
+            ("price", ParameterType::Decimal),
+            ("id", ParameterType::Int32),
+        ];
+        let word = |text: &str| Value::Text(text.to_owned());
+        let rows = vec![
+            vec![word("o'ne 𝄞"), Value::Decimal("1.25".into()), Value::Integer(1)],
+            vec![Value::Null, Value::Null, Value::Integer(2)],
+        ];
+        let answer = caller.call("lists", &[things(&columns, rows)]).await;
+        let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {:?}", server.name, e.source));
+        let price = OwnedCell::Number("1.25".to_owned());
+        let first = vec![OwnedCell::Int(1), said("o'ne 𝄞"), price, OwnedCell::Null];
+        let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null, OwnedCell::Null];
+        assert_eq!(answer.sets, [[first, second]], "{}", server.name);
+        let none = caller.call("lists", &[things(&columns, vec![])]).await.expect("no rows");
+        assert_eq!(none.sets, [Vec::<Vec<OwnedCell>>::new()], "{}", server.name);
+
+        let stray = things(&[("colour", ParameterType::String)], vec![vec![word("red")]]);
+        let error = kind(caller.call("lists", &[stray]).await).to_string();
+        assert!(error.contains("colour") && error.contains("id, name, price, at"), "{error}");
+        let bad = things(&[("id", ParameterType::String)], vec![vec![word("x")]]);
+        let error = kind(caller.call("lists", &[bad]).await);
+        let expected = "a value of int".to_owned();
+        assert_eq!(error, BackendErrorKind::Argument { argument: "things.id".into(), expected });
+    }
+}
+
+#[tokio::test]
+async fn the_procedures_own_errors_have_number_and_message() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        for (number, expected) in [(50404, 50404), (50001, 50001), (0, 50000)] {
+            let arguments = [int("number", number), text("message", "no such horse: 'x'")];
+            let error = kind(caller.call("throws", &arguments).await);
+            let message = "no such horse: 'x'".to_owned();
+            let user = BackendErrorKind::User { number: expected, message };
+            assert_eq!(error, user, "{}", server.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_after_rows_is_an_error() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let error = kind(caller.call("rows_then_error", &[]).await);
+        assert!(matches!(error, BackendErrorKind::User { number: 50500, .. }), "{error}");
+        assert!(caller.call("nothing", &[]).await.is_ok(), "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_database_have_their_class() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let error = kind(caller.call("doubles", &[]).await);
+        let conflict = BackendErrorKind::Server { number: 2627, class: ServerErrorClass::Conflict };
+        assert_eq!(error, conflict, "{}", server.name);
+        let error = kind(caller.call("divides", &[int("by", 0)]).await);
+        let other = BackendErrorKind::Server { number: 8134, class: ServerErrorClass::Other };
+        assert_eq!(error, other, "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn a_procedure_that_is_not_there_is_a_mismatch() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let error = kind(caller.call("is_not_there", &[]).await);
+        assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{}: {error}", server.name);
+        let error = kind(caller.call("returns", &[int("state", 1)]).await).to_string();
+        assert!(error.contains("@state") && error.contains("@status"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_database_is_named_on_both_sides() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let need = |procedure: &str, arguments: &[(&str, ParameterType)], outputs: &[&str]| Need {
+            queue: caller.queue.clone(),
+            procedure: name(procedure),
+            arguments: arguments.iter().map(|(name, kind)| ((*name).into(), *kind)).collect(),
+            outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let fits = need("outputs", &[("given", ParameterType::Int32)], &["text", "amount"]);
+        assert!(caller.backend.verify(&fits).await.is_ok(), "{}", server.name);
+        let lists = need("lists", &[("things", ParameterType::Table)], &[]);
+        assert!(caller.backend.verify(&lists).await.is_ok(), "{}", server.name);
+        let wrong = need(
+            "outputs",
+            &[("given", ParameterType::Binary), ("more", ParameterType::String)],
+            &["nothing"],
+        );
+        let error = caller.backend.verify(&wrong).await.expect_err("it does not fit").to_string();
+        for part in ["@given", "Binary", "int", "@more", "@text", "@nothing"] {
+            assert!(error.contains(part), "{}: {part} in {error}", server.name);
+        }
+        let missing = need("is_not_there", &[], &[]);
+        let error = caller.backend.verify(&missing).await.expect_err("it is not there").to_string();
+        assert!(
+            error.contains("is_not_there") && error.contains(&server.config.database),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+-- What tests/runs_procedures_on_sql_server.rs calls. Every batch ends with GO on a line of its own.
+-- The small TDS endpoint of the tests reads the parameters of its procedures from here, so a CREATE PROCEDURE
+-- has its parameters on one line, up to AS. The text keeps to what SQL Server and Babelfish both understand.
+CREATE SCHEMA fjord_test
+GO
+CREATE TABLE fjord_test.things (id int NOT NULL PRIMARY KEY, name nvarchar(100) NULL)
+GO
+CREATE TYPE fjord_test.thing_list AS TABLE (id int NULL, name nvarchar(100) NULL, price decimal(9, 2) NULL, at datetime2(3) NULL)
+GO
+-- Every type in, and out again as a column and as an OUTPUT parameter.
+CREATE PROCEDURE fjord_test.echo_bit @v bit = NULL, @out bit OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_tinyint @v tinyint = NULL, @out tinyint OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_smallint @v smallint = NULL, @out smallint OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_int @v int = NULL, @out int OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_bigint @v bigint = NULL, @out bigint OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_decimal_38_10 @v decimal(38, 10) = NULL, @out decimal(38, 10) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_numeric_9_2 @v numeric(9, 2) = NULL, @out numeric(9, 2) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_money @v money = NULL, @out money OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_smallmoney @v smallmoney = NULL, @out smallmoney OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_real @v real = NULL, @out real OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_float @v float = NULL, @out float OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_char_10 @v char(10) = NULL, @out char(10) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_varchar_50 @v varchar(50) = NULL, @out varchar(50) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_varchar_max @v varchar(max) = NULL, @out varchar(max) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_nchar_10 @v nchar(10) = NULL, @out nchar(10) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_nvarchar_50 @v nvarchar(50) = NULL, @out nvarchar(50) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_nvarchar_max @v nvarchar(max) = NULL, @out nvarchar(max) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_binary_4 @v binary(4) = NULL, @out binary(4) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_varbinary_50 @v varbinary(50) = NULL, @out varbinary(50) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_varbinary_max @v varbinary(max) = NULL, @out varbinary(max) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_date @v date = NULL, @out date OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_time_7 @v time(7) = NULL, @out time(7) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_time_0 @v time(0) = NULL, @out time(0) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_datetime @v datetime = NULL, @out datetime OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_smalldatetime @v smalldatetime = NULL, @out smalldatetime OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_datetime2_7 @v datetime2(7) = NULL, @out datetime2(7) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_datetime2_3 @v datetime2(3) = NULL, @out datetime2(3) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_datetimeoffset_7 @v datetimeoffset(7) = NULL, @out datetimeoffset(7) OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_uniqueidentifier @v uniqueidentifier = NULL, @out uniqueidentifier OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+CREATE PROCEDURE fjord_test.echo_xml @v xml = NULL, @out xml OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
+GO
+-- An absent argument takes the default, NULL does not.
+CREATE PROCEDURE fjord_test.defaults @a int = 7, @b nvarchar(20) = 'seven' AS SELECT @a AS a, @b AS b
+GO
+CREATE PROCEDURE fjord_test.returns @status int AS RETURN @status
+GO
+CREATE PROCEDURE fjord_test.nothing AS RETURN 0
+GO
+CREATE PROCEDURE fjord_test.sets AS BEGIN SELECT 1 AS a, 2 AS a; SELECT id, name FROM fjord_test.things WHERE 1 = 0; SELECT 3; END
+GO
+CREATE PROCEDURE fjord_test.outputs @given int OUTPUT, @text nvarchar(max) OUTPUT, @amount decimal(20, 4) OUTPUT, @untouched nvarchar(20) OUTPUT AS BEGIN SET @given = @given + 1; SET @text = REPLICATE(CAST(N'ab' AS nvarchar(max)), 5000); SET @amount = 1234567890123456.7890; RETURN -3; END
+GO
+CREATE PROCEDURE fjord_test.throws @number int, @message nvarchar(200) AS BEGIN IF @number = 50404 THROW 50404, @message, 1; IF @number = 50001 THROW 50001, @message, 1; RAISERROR(@message, 16, 1); END
+GO
+CREATE PROCEDURE fjord_test.rows_then_error AS BEGIN SELECT 1 AS a; THROW 50500, 'after rows', 1; END
+GO
+CREATE PROCEDURE fjord_test.doubles AS BEGIN DELETE FROM fjord_test.things WHERE id = 1; INSERT INTO fjord_test.things VALUES (1, N'one'); INSERT INTO fjord_test.things VALUES (1, N'two'); END
+GO
+CREATE PROCEDURE fjord_test.divides @by int AS SELECT 1 / @by AS v
+GO
+CREATE PROCEDURE fjord_test.lists @things fjord_test.thing_list READONLY AS SELECT id, name, price, at FROM @things ORDER BY id
+GO
+CREATE PROCEDURE fjord_test.json @count int AS BEGIN DECLARE @t TABLE (n int); DECLARE @i int = 0; WHILE @i < @count BEGIN INSERT INTO @t VALUES (@i); SET @i = @i + 1; END; SELECT n, N'a "quoted" name' AS name FROM @t ORDER BY n FOR JSON PATH; END
+GO
+CREATE PROCEDURE fjord_test.many @count int AS BEGIN DECLARE @t TABLE (n int); DECLARE @i int = 0; WHILE @i < @count BEGIN INSERT INTO @t VALUES (@i); SET @i = @i + 1; END; SELECT n FROM @t ORDER BY n; END
+GO
+CREATE PROCEDURE fjord_test.slow @ms int AS BEGIN DECLARE @until datetime2(3) = DATEADD(ms, @ms, SYSDATETIME()); DECLARE @n int = 0; WHILE SYSDATETIME() < @until SET @n = @n + 1; SELECT 1 AS done; END
+GO
+CREATE PROCEDURE fjord_test.application AS SELECT APP_NAME() AS name
+GO
+CREATE PROCEDURE fjord_test.remembers @v nvarchar(20) AS EXEC sp_set_session_context N'fjord', @v
+GO
+CREATE PROCEDURE fjord_test.recalls AS SELECT CAST(SESSION_CONTEXT(N'fjord') AS nvarchar(20)) AS v
+GO
+CREATE PROCEDURE fjord_test.leaves_open AS BEGIN BEGIN TRANSACTION; UPDATE fjord_test.things SET name = N'open' WHERE id = 1; THROW 50409, 'left open', 1; END
+GO
+CREATE PROCEDURE fjord_test.transactions AS SELECT @@TRANCOUNT AS v
+GO
+CREATE PROCEDURE fjord_test.process AS SELECT @@SPID AS v
+GO
+CREATE PROCEDURE fjord_test.variant AS SELECT CAST(7 AS sql_variant) AS v
+GO

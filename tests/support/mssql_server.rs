@@ -1,0 +1,148 @@
+//! The servers that the SQL Server suite runs against: always the endpoint, and a real one when there is one.
+
+use std::time::Duration;
+
+use fjord::config::Secret;
+use fjord::config::procedures::{MssqlConfig, MssqlEncryption};
+use fjord::config::tls::ClientTlsConfig;
+use tokio::sync::OnceCell;
+use tokio_util::compat::TokioAsyncWriteCompatExt;
+
+use super::tds::{Endpoint, PASSWORD, schema};
+
+/// The environment variable with the ADO connection string of a real server.
+const VARIABLE: &str = "FJORD_TEST_MSSQL";
+
+/// A server of the suite.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// For messages.
+    pub(crate) name: &'static str,
+    /// How it is reached.
+    pub(crate) config: MssqlConfig,
+    /// Kept so that it runs; a real server has none.
+    pub(crate) endpoint: Option<Endpoint>,
+}
+
+/// Every server that there is.
+pub(crate) async fn servers() -> Vec<Server> {
+    let mut servers = vec![endpoint().await];
+    if let Some(config) = real() {
+        static OBJECTS: OnceCell<()> = OnceCell::const_new();
+        Box::pin(OBJECTS.get_or_init(|| create_objects(&config))).await;
+        servers.push(Server { name: "the real server", config, endpoint: None });
+    } else {
+        eprintln!("SKIPPED on a real SQL Server: {VARIABLE} is not set (docs/TESTING.md)");
+    }
+    servers
+}
+
+/// The endpoint alone: for what no server does on demand.
+pub(crate) async fn endpoint() -> Server {
+    let endpoint = Endpoint::start().await;
+    let ca = Some(endpoint.ca.clone());
+    let encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
+    let (host, port) = ("127.0.0.1".to_owned(), endpoint.address.port());
+    let config = config(host, port, encryption);
+    Server { name: "the endpoint", config, endpoint: Some(endpoint) }
+}
+
+fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
+    MssqlConfig {
+        host,
+        port,
+        database: "fjord".to_owned(),
+        user: "fjord".to_owned(),
+        password: Secret::new(PASSWORD.to_owned()),
+        encryption,
+        certificate_name: None,
+        read_only: false,
+        connections_max: 4,
+        connect_timeout: Duration::from_secs(5),
+        cancel_timeout: Duration::from_secs(2),
+        connection_age_max: Duration::from_mins(10),
+        deadlock_retries: 2,
+    }
+}
+
+/// The real server's configuration from its ADO connection string.
+pub(crate) fn real() -> Option<MssqlConfig> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a machine has is not configuration of fjord"
+    )]
+    let text = std::env::var(VARIABLE).ok()?;
+    let value = |names: &[&str]| {
+        let mut parts = text.split(';').filter_map(|part| part.split_once('='));
+        let found = parts.find(|(key, _)| names.contains(&key.trim().to_lowercase().as_str()));
+        found.map(|(_, value)| value.trim().to_owned())
+    };
+    let server = value(&["server", "data source"]).expect("a server in the connection string");
+    let server = server.strip_prefix("tcp:").unwrap_or(&server).to_owned();
+    let (host, port) = server.split_once(',').unwrap_or((&server, "1433"));
+    let database = value(&["database", "initial catalog"]).expect("a database");
+    let user = value(&["user id", "uid", "user"]).expect("a user");
+    let password = value(&["password", "pwd"]).expect("a password");
+    let trusts_any = value(&["trustservercertificate"])
+        .is_some_and(|word| matches!(word.to_lowercase().as_str(), "true" | "yes"));
+    let encryption = if trusts_any {
+        MssqlEncryption::TrustAny
+    } else {
+        MssqlEncryption::Required(ClientTlsConfig::default())
+    };
+    let port = port.trim().parse().expect("a port");
+    let config = config(host.to_owned(), port, encryption);
+    Some(MssqlConfig { database, user, password: Secret::new(password), ..config })
+}
+
+/// The driver itself, beside the backend: to make objects, and to measure by.
+pub(crate) type Direct = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
+
+/// A connection of the driver's own.
+pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
+    let mut driver = tiberius::Config::new();
+    driver.host(&config.host);
+    driver.port(config.port);
+    driver.database(&config.database);
+    driver.trust_cert();
+    let auth = tiberius::AuthMethod::sql_server(&config.user, config.password.expose());
+    driver.authentication(auth);
+    let tcp = tokio::net::TcpStream::connect(driver.get_addr()).await.expect("a server");
+    tcp.set_nodelay(true).expect("a socket");
+    Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
+}
+
+/// Makes the objects of `mssql.sql` anew.
+async fn create_objects(config: &MssqlConfig) {
+    let mut client = Box::pin(direct(config)).await;
+    let batches: Vec<&str> = schema::SQL.split("\nGO").map(str::trim).collect();
+    let batches: Vec<String> = batches
+        .iter()
+        .map(|batch| {
+            let lines = batch.lines().filter(|line| !line.starts_with("--"));
+            lines.collect::<Vec<_>>().join("\n")
+        })
+        .filter(|batch| !batch.is_empty())
+        .collect();
+    for batch in batches.iter().rev() {
+        if let Some(drop) = drop_of(batch) {
+            // What is not there cannot be dropped, on the first run.
+            let _ignored = run(&mut client, &drop).await;
+        }
+    }
+    for batch in &batches {
+        if let Err(error) = run(&mut client, batch).await {
+            panic!("{error}: {batch}");
+        }
+    }
+}
+
+async fn run(client: &mut Direct, sql: &str) -> tiberius::Result<()> {
+    client.simple_query(sql).await?.into_results().await.map(|_| ())
+}
+
+/// `DROP <kind> <name>` for `CREATE <kind> <name> …`.
+fn drop_of(batch: &str) -> Option<String> {
+    let mut words = batch.strip_prefix("CREATE ")?.split_whitespace();
+    Some(format!("DROP {} {}", words.next()?, words.next()?))
+}

@@ -1,0 +1,182 @@
+//! A small TDS server on loopback: what SQL Server says over the wire, and what it only says on a bad day.
+//!
+//! It stands on `tds-protocol` for packets, PRELOGIN, types and DONE tokens. What it answers is right only because the
+//! same tests pass on a real server (`FJORD_TEST_MSSQL`).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use fjord::lifecycle::{Cancel, Tasks};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tds_protocol::prelogin::EncryptionLevel;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::certs::Certs;
+
+mod procedures;
+mod reply;
+mod request;
+pub(crate) mod schema;
+mod session;
+mod stream;
+mod values;
+
+use request::Login;
+use schema::Schema;
+use values::Declared;
+
+/// The password that the endpoint believes.
+pub(crate) const PASSWORD: &str = "a secret of the endpoint";
+
+/// A running endpoint; it ends with its value.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Whose certificate it shows.
+    pub(crate) ca: PathBuf,
+    /// What it does and what it has seen.
+    pub(crate) state: Arc<State>,
+    stop: Cancel,
+    _directory: tempfile::TempDir,
+}
+
+/// What an endpoint does, to be changed while it runs, and what it has seen.
+#[derive(Debug)]
+pub(crate) struct State {
+    schema: Schema,
+    tls: Arc<rustls::ServerConfig>,
+    /// The level that it answers PRELOGIN with.
+    pub(crate) encryption: Mutex<EncryptionLevel>,
+    /// Logins fail with this error, unless it is 0.
+    pub(crate) login_error: AtomicU32,
+    /// Whereto logins are sent.
+    pub(crate) redirect: Mutex<Option<SocketAddr>>,
+    /// It has no `sys.parameters`, as Babelfish.
+    pub(crate) lacks_parameters_view: AtomicBool,
+    /// It takes no untyped NULL, as Babelfish.
+    pub(crate) refuses_untyped_null: AtomicBool,
+    /// The procedure `changed` has been replaced.
+    pub(crate) is_changed: AtomicBool,
+    /// New connections are closed at once.
+    pub(crate) is_away: AtomicBool,
+    /// Every login so far.
+    pub(crate) logins: Mutex<Vec<Login>>,
+    /// Attempts to log in, accepted or not.
+    pub(crate) attempts: AtomicUsize,
+    /// Cancels received.
+    pub(crate) attentions: AtomicUsize,
+    /// Names of the procedures that ran.
+    pub(crate) ran: Mutex<Vec<String>>,
+    /// Statements instead of remote procedure calls.
+    pub(crate) statements: AtomicUsize,
+    /// Open sessions.
+    pub(crate) sessions: AtomicI64,
+    victims: Mutex<HashMap<String, i64>>,
+    /// Given to end every open connection.
+    hang_up: Mutex<Cancel>,
+    ids: AtomicI64,
+}
+
+impl State {
+    fn parameter(&self, procedure: &str, name: &str) -> Declared {
+        let parameters = &self.schema.procedures[procedure];
+        parameters.iter().find(|one| one.name == name).expect("a parameter").declared.clone()
+    }
+
+    /// How often a procedure ran.
+    pub(crate) fn runs(&self, procedure: &str) -> usize {
+        self.ran.lock().expect("not poisoned").iter().filter(|one| *one == procedure).count()
+    }
+
+    /// Ends every open connection.
+    pub(crate) fn hang_up(&self) {
+        std::mem::take(&mut *self.hang_up.lock().expect("not poisoned")).cancel();
+    }
+}
+
+impl Endpoint {
+    /// Starts an endpoint on a port of its own.
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let certs = Certs::new(directory.path());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut schema = Schema::read(schema::SQL);
+        schema.procedures.extend(Schema::read(procedures::FAULTS).procedures);
+        let state = Arc::new(State {
+            schema,
+            tls: Arc::new(server_tls(&certs)),
+            encryption: Mutex::new(EncryptionLevel::On),
+            login_error: AtomicU32::new(0),
+            redirect: Mutex::default(),
+            lacks_parameters_view: AtomicBool::new(false),
+            refuses_untyped_null: AtomicBool::new(false),
+            is_changed: AtomicBool::new(false),
+            is_away: AtomicBool::new(false),
+            logins: Mutex::default(),
+            attempts: AtomicUsize::new(0),
+            attentions: AtomicUsize::new(0),
+            ran: Mutex::default(),
+            statements: AtomicUsize::new(0),
+            sessions: AtomicI64::new(0),
+            victims: Mutex::default(),
+            hang_up: Mutex::default(),
+            ids: AtomicI64::new(50),
+        });
+        let stop = Cancel::new();
+        let _accepting = Tasks::new().spawn(accept(listener, Arc::clone(&state), stop.clone()));
+        Self { address, ca: certs.ca.clone(), state, stop, _directory: directory }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>, stop: Cancel) {
+    let tasks = Tasks::new();
+    loop {
+        let tcp = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted.expect("a connection").0,
+        };
+        if !state.is_away.load(Ordering::Acquire) {
+            let _session = tasks.spawn(serve(tcp, Arc::clone(&state), stop.clone()));
+        }
+    }
+}
+
+async fn serve(tcp: TcpStream, state: Arc<State>, stop: Cancel) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let hang_up = state.hang_up.lock().expect("not poisoned").clone();
+    state.sessions.fetch_add(1, Ordering::AcqRel);
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = hang_up.cancelled() => Ok(()),
+        result = session::serve(tcp, &state) => result,
+    };
+    state.sessions.fetch_sub(1, Ordering::AcqRel);
+    result
+}
+
+fn server_tls(certs: &Certs) -> rustls::ServerConfig {
+    let chain = CertificateDer::pem_file_iter(&certs.server.certificate).expect("a file");
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_file(&certs.server.key).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    // SQL Server speaks TLS 1.2 where TLS is agreed upon inside of TDS.
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("TLS 1.2")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate with its key")
+}

@@ -1,0 +1,280 @@
+//! What the endpoint's procedures do: those of `mssql.sql` as a real server would, and faults that none has on demand.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::State;
+use super::reply::Reply;
+use super::request::Given;
+use super::values::{Declared, Sql};
+
+/// Procedures that only the endpoint has, beside those of `mssql.sql`.
+pub(crate) const FAULTS: &str = "\
+CREATE PROCEDURE fjord_test.drops AS
+CREATE PROCEDURE fjord_test.cuts @at int AS
+CREATE PROCEDURE fjord_test.stalls AS
+CREATE PROCEDURE fjord_test.answers_late AS
+CREATE PROCEDURE fjord_test.deadlocks @key nvarchar(50), @times int AS
+CREATE PROCEDURE fjord_test.raises @number int, @class int AS
+CREATE PROCEDURE fjord_test.babbles AS
+CREATE PROCEDURE fjord_test.changed @old int AS";
+
+/// FOR JSON text is cut after so many characters.
+const JSON_ROW_CHARS: usize = 2033;
+
+/// What a session remembers between calls until it is reset.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) id: i64,
+    pub(crate) application: String,
+    pub(crate) context: Option<String>,
+    pub(crate) transactions: i64,
+}
+
+/// What comes of a call.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It answers with this RETURN status and these OUTPUT values.
+    Returned(i32, Vec<(String, Sql)>),
+    /// It answers with an error: number, class, message.
+    Raised(u32, u8, String),
+    /// The connection ends without an answer.
+    Dropped,
+    /// The answer ends after so many bytes, and so does the connection.
+    Cut(usize),
+    /// It takes so long first, unless it is cancelled.
+    Slow(Duration),
+    /// It never ends, and does not hear a cancel.
+    Stalled,
+    /// Its answer is sent in the moment the cancel arrives, the acknowledgement later.
+    AnswersLate,
+}
+
+const DONE: Outcome = Outcome::Returned(0, Vec::new());
+
+struct Arguments<'a>(&'a [Given]);
+
+impl Arguments<'_> {
+    fn get(&self, name: &str) -> Option<&Sql> {
+        self.0.iter().find(|one| one.name == name).map(|one| &one.value)
+    }
+
+    fn int(&self, name: &str) -> i64 {
+        match self.get(name) {
+            Some(Sql::Int(number)) => *number,
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
+        match self.get(name) {
+            Some(Sql::Text(text)) => text.clone(),
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+}
+
+/// Runs a procedure; its sets go into the reply.
+pub(crate) fn run(
+    state: &State,
+    session: &mut Session,
+    name: &str,
+    given: &[Given],
+    reply: &mut Reply,
+) -> Outcome {
+    let arguments = Arguments(given);
+    let bare = name.strip_prefix("fjord_test.").unwrap_or(name);
+    if bare.starts_with("echo_") {
+        let declared = state.parameter(name, "@v");
+        return echo(&declared, arguments.get("@v").cloned().unwrap_or(Sql::Null), reply);
+    }
+    if let Some(outcome) = fault(state, bare, &arguments) {
+        return outcome;
+    }
+    match bare {
+        "sets" | "many" | "json" | "lists" => sets(bare, &arguments, reply),
+        "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
+        "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
+            session_state(bare, &arguments, session, reply)
+        }
+        "defaults" => {
+            let a = arguments.get("@a").cloned().unwrap_or(Sql::Int(7));
+            let b = arguments.get("@b").cloned().unwrap_or_else(|| text("seven"));
+            reply.columns(&[("a", "int"), ("b", "nvarchar(20)")]);
+            reply.row(&[("int", a), ("nvarchar(20)", b)]);
+            DONE
+        }
+        "returns" => {
+            let status = i32::try_from(arguments.int("@status")).expect("a status");
+            Outcome::Returned(status, Vec::new())
+        }
+        "nothing" => DONE,
+        "outputs" => Outcome::Returned(
+            -3,
+            vec![
+                ("@given".into(), Sql::Int(arguments.int("@given") + 1)),
+                ("@text".into(), Sql::Text("ab".repeat(5000))),
+                ("@amount".into(), Sql::Decimal(12_345_678_901_234_567_890, 4)),
+                ("@untouched".into(), Sql::Null),
+            ],
+        ),
+        "slow" => {
+            reply.single("done", "int", Sql::Int(1));
+            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+        }
+        "variant" => {
+            // A sql_variant of int: its length, its base type without properties, its value (MS-TDS 2.2.5.5.4).
+            reply.0.extend_from_slice(&[
+                0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0x62, 0x49, 0x1f, 0, 0, 1, b'v', 0,
+            ]);
+            reply.0.extend_from_slice(&[0xd1, 6, 0, 0, 0, 0x38, 0, 7, 0, 0, 0]);
+            DONE
+        }
+        other => panic!("no procedure {other}"),
+    }
+}
+
+fn text(text: &str) -> Sql {
+    Sql::Text(text.to_owned())
+}
+
+fn echo(declared: &Declared, value: Sql, reply: &mut Reply) -> Outcome {
+    reply.0.extend_from_slice(&[0x81, 1, 0, 0, 0, 0, 0, 1, 0]);
+    declared.write_type(&mut reply.0);
+    reply.0.extend_from_slice(&[1, b'v', 0, 0xd1]);
+    declared.write(&value, &mut reply.0);
+    Outcome::Returned(0, vec![("@out".to_owned(), value)])
+}
+
+fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+    match name {
+        "sets" => {
+            reply.columns(&[("a", "int"), ("a", "int")]);
+            reply.row(&[("int", Sql::Int(1)), ("int", Sql::Int(2))]);
+            reply.columns(&[("id", "int"), ("name", "nvarchar(100)")]);
+            reply.single("", "int", Sql::Int(3));
+        }
+        "many" => {
+            reply.columns(&[("n", "int")]);
+            for n in 0..arguments.int("@count") {
+                reply.row(&[("int", Sql::Int(n))]);
+            }
+        }
+        "json" => {
+            let mut whole = String::from("[");
+            for n in 0..arguments.int("@count") {
+                let comma = if n == 0 { "" } else { "," };
+                write!(whole, "{comma}{{\"n\":{n},\"name\":\"a \\\"quoted\\\" name\"}}")
+                    .expect("text");
+            }
+            whole.push(']');
+            reply.columns(&[("JSON_F52E2B61-18A1-11d1-B105-00805F49916B", "nvarchar(max)")]);
+            for part in whole.as_bytes().chunks(JSON_ROW_CHARS) {
+                let part = std::str::from_utf8(part).expect("ASCII");
+                reply.row(&[("nvarchar(max)", text(part))]);
+            }
+        }
+        _ => {
+            let kinds = ["int", "nvarchar(100)", "decimal(9, 2)", "datetime2(3)"];
+            let names = ["id", "name", "price", "at"];
+            let columns: Vec<_> = names.into_iter().zip(kinds).collect();
+            reply.columns(&columns);
+            if let Some(Sql::Table(rows)) = arguments.get("@things") {
+                for row in rows {
+                    let row: Vec<_> = kinds.into_iter().zip(row.iter().cloned()).collect();
+                    reply.row(&row);
+                }
+            }
+        }
+    }
+    DONE
+}
+
+fn errors(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+    match name {
+        "throws" => {
+            let number = u32::try_from(arguments.int("@number")).expect("a number");
+            let number = if matches!(number, 50404 | 50001) { number } else { 50000 };
+            Outcome::Raised(number, 16, arguments.text("@message"))
+        }
+        "rows_then_error" => {
+            reply.single("a", "int", Sql::Int(1));
+            Outcome::Raised(50500, 16, "after rows".into())
+        }
+        "doubles" => Outcome::Raised(2627, 14, "Violation of PRIMARY KEY constraint".into()),
+        _ if arguments.int("@by") == 0 => {
+            Outcome::Raised(8134, 16, "Divide by zero error encountered.".into())
+        }
+        _ => {
+            reply.single("v", "int", Sql::Int(1 / arguments.int("@by")));
+            DONE
+        }
+    }
+}
+
+fn session_state(
+    name: &str,
+    arguments: &Arguments<'_>,
+    session: &mut Session,
+    reply: &mut Reply,
+) -> Outcome {
+    match name {
+        "application" => {
+            reply.single("name", "nvarchar(128)", text(&session.application));
+        }
+        "remembers" => session.context = Some(arguments.text("@v")),
+        "recalls" => {
+            let value = session.context.clone().map_or(Sql::Null, Sql::Text);
+            reply.single("v", "nvarchar(20)", value);
+        }
+        "leaves_open" => {
+            session.transactions += 1;
+            return Outcome::Raised(50409, 16, "left open".into());
+        }
+        "transactions" => {
+            reply.single("v", "int", Sql::Int(session.transactions));
+        }
+        _ => {
+            reply.single("v", "int", Sql::Int(session.id));
+        }
+    }
+    DONE
+}
+
+fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome> {
+    Some(match name {
+        "drops" => Outcome::Dropped,
+        "cuts" => Outcome::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
+        "stalls" => Outcome::Stalled,
+        "answers_late" => Outcome::AnswersLate,
+        "deadlocks" => {
+            let mut victims = state.victims.lock().expect("not poisoned");
+            let count = victims.entry(arguments.text("@key")).or_insert(0);
+            *count += 1;
+            if *count <= arguments.int("@times") {
+                Outcome::Raised(1205, 13, "Transaction was deadlocked and has been chosen".into())
+            } else {
+                DONE
+            }
+        }
+        "raises" => {
+            let number = u32::try_from(arguments.int("@number")).expect("a number");
+            let class = u8::try_from(arguments.int("@class")).expect("a class");
+            Outcome::Raised(number, class, "secret of the database".into())
+        }
+        "babbles" => Outcome::Cut(usize::MAX),
+        "changed" => {
+            let name = if state.is_changed.load(Ordering::Acquire) { "@new" } else { "@old" };
+            match arguments.get(name) {
+                Some(_) => DONE,
+                None => Outcome::Raised(
+                    8145,
+                    16,
+                    "@old is not a parameter for procedure changed.".into(),
+                ),
+            }
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,171 @@
+//! What a driver asks for.
+
+use bytes::{Buf, Bytes};
+use tds_protocol::codec::{read_b_varchar, read_us_varchar, read_utf16_string};
+
+use super::schema::{Declaration, Schema};
+use super::values::{Kind, Sql, read};
+
+/// The number that stands for `sp_executesql` instead of its name.
+const EXECUTE_SQL: u16 = 10;
+
+/// An argument of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) name: String,
+    pub(crate) is_output: bool,
+    pub(crate) value: Sql,
+    /// It came as a NULL without a type.
+    pub(crate) is_untyped: bool,
+}
+
+/// A request, read.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A batch of SQL.
+    Batch(String),
+    /// SQL with parameters.
+    Statement(String, Vec<Given>),
+    /// A remote procedure call.
+    Call(String, Vec<Given>),
+}
+
+/// A login: the application's name and whether it only reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) application: String,
+    pub(crate) is_read_only: bool,
+}
+
+impl Login {
+    pub(crate) fn read(payload: &Bytes) -> Self {
+        let text = |at: usize| {
+            let offset = usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
+            let length = usize::from(u16::from_le_bytes([payload[at + 2], payload[at + 3]]));
+            read_utf16_string(&mut payload.slice(offset..), length).expect("a text of the login")
+        };
+        // MS-TDS 2.2.6.4: type flags at 26; then offset and length of host, user, password, application.
+        Self { user: text(40), application: text(48), is_read_only: payload[26] & 0x20 != 0 }
+    }
+}
+
+impl Request {
+    pub(crate) fn batch(mut payload: Bytes) -> Self {
+        skip_headers(&mut payload);
+        let length = payload.len() / 2;
+        Self::Batch(read_utf16_string(&mut payload, length).expect("UTF-16"))
+    }
+
+    pub(crate) fn call(mut payload: Bytes, schema: &Schema) -> Self {
+        skip_headers(&mut payload);
+        let is_number = payload[..2] == [0xff, 0xff];
+        let name = if is_number {
+            payload.advance(2);
+            assert_eq!(payload.get_u16_le(), EXECUTE_SQL, "the only number that is asked for");
+            None
+        } else {
+            read_us_varchar(&mut payload)
+        };
+        payload.advance(2);
+        let mut given = Vec::new();
+        while payload.has_remaining() {
+            given.push(Given::read(&mut payload, schema));
+        }
+        if let Some(name) = name {
+            return Self::Call(name.replace(['[', ']'], ""), given);
+        }
+        let mut given = given.into_iter();
+        let Some(Given { value: Sql::Text(text), .. }) = given.next() else {
+            panic!("a statement without its text")
+        };
+        // The declarations of the parameters come second, when there are any.
+        Self::Statement(text, given.skip(1).collect())
+    }
+}
+
+impl Given {
+    fn read(from: &mut Bytes, schema: &Schema) -> Self {
+        let name = read_b_varchar(from).expect("a name");
+        let flags = from.get_u8();
+        let is_untyped = from[0] == 0x1f;
+        let value = if from[0] == 0xf3 { read_table(from, schema) } else { read(from) };
+        Self { name, is_output: flags & 1 != 0, value, is_untyped }
+    }
+}
+
+/// A table: its type's name, the types of its columns, its rows.
+fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
+    from.advance(1);
+    let _database = read_b_varchar(from);
+    let name = format!(
+        "{}.{}",
+        read_b_varchar(from).expect("a schema"),
+        read_b_varchar(from).expect("a name")
+    );
+    assert!(schema.table_types.iter().any(|(one, _)| *one == name), "no table type {name}");
+    let count = from.get_u16_le();
+    let kinds: Vec<Kind> = (0..count)
+        .map(|_| {
+            from.advance(6);
+            let kind = Kind::read(from);
+            let _name = read_b_varchar(from);
+            kind
+        })
+        .collect();
+    assert_eq!(from.get_u8(), 0, "no optional metadata");
+    let mut rows = Vec::new();
+    while from.get_u8() == 1 {
+        rows.push(kinds.iter().map(|kind| kind.value(from)).collect());
+    }
+    Sql::Table(rows)
+}
+
+fn skip_headers(payload: &mut Bytes) {
+    let length = u32::from_le_bytes([payload[0], payload[1], payload[2], payload[3]]);
+    payload.advance(usize::try_from(length).expect("a length"));
+}
+
+/// A statement of ours that calls a procedure: its name, its arguments, its OUTPUT variables.
+pub(crate) fn called(
+    text: &str,
+    values: &[Given],
+    schema: &Schema,
+) -> (String, Vec<Given>, Vec<Declaration>) {
+    let value = |word: &str| match word.strip_prefix("@P") {
+        Some(number) => values[number.parse::<usize>().expect("a number") - 1].value.clone(),
+        None => Sql::Null,
+    };
+    let exec = text.split("EXEC @fjord_return = ").nth(1).expect("a call");
+    let exec = exec.split(';').next().expect("one statement");
+    let (name, arguments) = exec.split_once(' ').unwrap_or((exec, ""));
+    let name = name.replace(['[', ']'], "");
+    let declared = &schema.procedures[&name];
+    let mut given = Vec::new();
+    let mut outputs = Vec::new();
+    for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {
+        let (parameter, word) = argument.trim().split_once(" = ").expect("an argument");
+        let variable = word.strip_suffix(" OUTPUT");
+        let word = match variable {
+            // `@fjord_0 type = @P1` among the declarations.
+            Some(variable) => {
+                let declaration =
+                    text.split(&format!("{variable} ")).nth(1).expect("a declaration");
+                let value = declaration.split(" = ").nth(1).expect("a value");
+                value.split([',', ';']).next().expect("a word").trim()
+            }
+            None => word,
+        };
+        if variable.is_some() {
+            let one = declared.iter().find(|one| one.name == parameter).expect("a parameter");
+            outputs.push(one.clone());
+        }
+        given.push(Given {
+            name: parameter.to_owned(),
+            is_output: variable.is_some(),
+            value: value(word),
+            is_untyped: false,
+        });
+    }
+    (name, given, outputs)
+}

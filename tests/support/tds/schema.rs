@@ -1,0 +1,71 @@
+//! The procedures and table types of `mssql.sql`, as far as a caller sees them.
+
+use std::collections::HashMap;
+
+use super::values::Declared;
+
+/// The objects that every server of the suite has.
+pub(crate) const SQL: &str = include_str!("../mssql.sql");
+
+/// A parameter or a column.
+#[derive(Clone, Debug)]
+pub(crate) struct Declaration {
+    pub(crate) name: String,
+    pub(crate) declared: Declared,
+    pub(crate) is_output: bool,
+}
+
+/// What `mssql.sql` creates.
+#[derive(Debug, Default)]
+pub(crate) struct Schema {
+    pub(crate) procedures: HashMap<String, Vec<Declaration>>,
+    /// In the order of their creation: the position stands for their id.
+    pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
+}
+
+impl Schema {
+    pub(crate) fn read(sql: &str) -> Self {
+        let mut schema = Self::default();
+        for line in sql.lines() {
+            if let Some(rest) = line.strip_prefix("CREATE PROCEDURE ") {
+                let (name, rest) = rest.split_once(' ').expect("a name");
+                let parameters = format!(" {rest} ");
+                let parameters = parameters.split_once(" AS ").expect("parameters, then AS").0;
+                schema.procedures.insert(name.to_owned(), declarations(parameters));
+            } else if let Some(rest) = line.strip_prefix("CREATE TYPE ") {
+                let (name, rest) = rest.split_once(" AS TABLE (").expect("a table type");
+                let columns = rest.strip_suffix(')').expect("columns in parentheses");
+                schema.table_types.push((name.to_owned(), declarations(columns)));
+            }
+        }
+        schema
+    }
+}
+
+/// `@name type [= default] [OUTPUT]`, with commas between them but not inside a type.
+fn declarations(text: &str) -> Vec<Declaration> {
+    let mut parts = vec![String::new()];
+    let mut depth = 0;
+    for c in text.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if c == ',' && depth == 0 {
+            parts.push(String::new());
+        } else {
+            parts.last_mut().expect("one part").push(c);
+        }
+    }
+    parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(declaration).collect()
+}
+
+fn declaration(text: &str) -> Declaration {
+    let (name, rest) = text.split_once(' ').expect("a name and a type");
+    let is_output = rest.ends_with(" OUTPUT");
+    let kind = rest.split(" = ").next().expect("a type");
+    let kind =
+        kind.trim_end_matches(" OUTPUT").trim_end_matches(" READONLY").trim_end_matches(" NULL");
+    Declaration { name: name.to_owned(), declared: Declared::parse(kind), is_output }
+}

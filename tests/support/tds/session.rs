@@ -1,0 +1,341 @@
+//! One connection: login, then request after request.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tds_protocol::packet::PacketType;
+use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::State;
+use super::procedures::{self, Outcome, Session};
+use super::reply::Reply;
+use super::request::{self, Given, Login, Request};
+use super::schema::Declaration;
+use super::stream::{accept, read_message, write_message};
+use super::values::{Declared, Sql};
+
+type Stream = TlsStream<DuplexStream>;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(tcp: TcpStream, state: &State) -> io::Result<()> {
+    let level = *state.encryption.lock().expect("not poisoned");
+    let mut stream = accept(tcp, state.tls.clone(), level).await?;
+    let Some(mut session) = login(&mut stream, state).await? else { return Ok(()) };
+    loop {
+        let message = read_message(&mut stream).await?;
+        let mut reply = Reply::default();
+        if message.resets {
+            session.context = None;
+            session.transactions = 0;
+            reply.was_reset();
+        }
+        let request = match message.kind {
+            PacketType::SqlBatch => Request::batch(message.payload),
+            PacketType::Rpc => Request::call(message.payload, &state.schema),
+            PacketType::Attention => {
+                // Nothing runs any more: it is acknowledged all the same.
+                state.attentions.fetch_add(1, Ordering::AcqRel);
+                send(&mut stream, reply.attention_done()).await?;
+                continue;
+            }
+            other => return Err(io::Error::other(format!("packet {other:?}"))),
+        };
+        if !answer(&mut stream, state, &mut session, request, reply).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>> {
+    let message = read_message(stream).await?;
+    let login = Login::read(&message.payload);
+    let id = state.ids.fetch_add(1, Ordering::AcqRel);
+    state.attempts.fetch_add(1, Ordering::AcqRel);
+    let mut reply = Reply::default();
+    let error = state.login_error.load(Ordering::Acquire);
+    if error != 0 {
+        send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
+        return Ok(None);
+    }
+    let session = Session { id, application: login.application.clone(), ..Session::default() };
+    state.logins.lock().expect("not poisoned").push(login);
+    let redirect = *state.redirect.lock().expect("not poisoned");
+    reply.login_accepted();
+    if let Some(address) = redirect {
+        reply.elsewhere(&address.ip().to_string(), address.port());
+    }
+    send(stream, reply.done(false)).await?;
+    Ok(Some(session))
+}
+
+async fn send(stream: &mut Stream, reply: &mut Reply) -> io::Result<()> {
+    write_message(stream, PacketType::TabularResult, reply.0.split().freeze(), true).await
+}
+
+/// Answers a request. `false`: the connection is to end.
+async fn answer(
+    stream: &mut Stream,
+    state: &State,
+    session: &mut Session,
+    request: Request,
+    mut reply: Reply,
+) -> io::Result<bool> {
+    let (name, given, outputs) = match request {
+        Request::Batch(text) => {
+            batch(state, session, &text, &mut reply);
+            send(stream, reply.done(false)).await?;
+            return Ok(true);
+        }
+        Request::Statement(text, values) if text.contains("@fjord_return") => {
+            state.statements.fetch_add(1, Ordering::AcqRel);
+            let (name, given, outputs) = request::called(&text, &values, &state.schema);
+            (name, given, Some(outputs))
+        }
+        Request::Statement(text, values) => {
+            metadata(state, &text, &values, &mut reply);
+            send(stream, &mut reply).await?;
+            return Ok(true);
+        }
+        Request::Call(name, given) => (name, given, None),
+    };
+    let refuses = state.refuses_untyped_null.load(Ordering::Acquire);
+    let outcome = if refuses && given.iter().any(|one| one.is_untyped) {
+        Outcome::Raised(8009, 16, "Data type 0x1F is unknown.".into())
+    } else {
+        state.ran.lock().expect("not poisoned").push(name.clone());
+        procedures::run(state, session, &name, &given, &mut reply)
+    };
+    let call = Call { name: &name, given: &given, outputs };
+    finish(stream, state, call, outcome, reply).await
+}
+
+struct Call<'a> {
+    name: &'a str,
+    given: &'a [Given],
+    /// It came as a statement that returns these.
+    outputs: Option<Vec<Declaration>>,
+}
+
+async fn finish(
+    stream: &mut Stream,
+    state: &State,
+    call: Call<'_>,
+    outcome: Outcome,
+    mut reply: Reply,
+) -> io::Result<bool> {
+    match outcome {
+        Outcome::Dropped => return Ok(false),
+        Outcome::Cut(usize::MAX) => {
+            reply.0.extend_from_slice(&[0x00, 0x13, 0x37]);
+            send(stream, &mut reply).await?;
+            return Ok(true);
+        }
+        Outcome::Cut(at) => {
+            reply.single("v", "nvarchar(max)", Sql::Text("cut off".into())).done_procedure(false);
+            let part: Bytes = reply.0.split().freeze();
+            let part = part.slice(..at.min(part.len()));
+            write_message(stream, PacketType::TabularResult, part, false).await?;
+            return Ok(false);
+        }
+        Outcome::Stalled => {
+            // It hears nothing but the end of the connection.
+            while read_message(stream).await.is_ok() {}
+            return Ok(false);
+        }
+        Outcome::Slow(time) => {
+            let heard = tokio::time::timeout(time, read_message(stream)).await;
+            let is_cancelled = match heard {
+                Ok(message) => message?.kind == PacketType::Attention,
+                Err(_) => false,
+            };
+            if is_cancelled {
+                state.attentions.fetch_add(1, Ordering::AcqRel);
+                reply.0.clear();
+                send(stream, reply.attention_done()).await?;
+                return Ok(true);
+            }
+            end(state, &call, Outcome::Returned(0, Vec::new()), &mut reply);
+        }
+        Outcome::AnswersLate => {
+            let _attention = read_message(stream).await?;
+            state.attentions.fetch_add(1, Ordering::AcqRel);
+            reply.single("v", "int", Sql::Int(1)).done_procedure(false);
+            send(stream, &mut reply).await?;
+            send(stream, reply.attention_done()).await?;
+            return Ok(true);
+        }
+        outcome => end(state, &call, outcome, &mut reply),
+    }
+    send(stream, &mut reply).await?;
+    Ok(true)
+}
+
+/// The end of an answer: an error, or OUTPUT values and RETURN status as a call or a statement gets them.
+fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
+    match outcome {
+        Outcome::Returned(status, values) => {
+            let value = |name: &str| {
+                let found = values.iter().find(|(one, _)| one == name);
+                found.map_or(Sql::Null, |(_, value)| value.clone())
+            };
+            if let Some(outputs) = &call.outputs {
+                results(status, outputs, value, reply);
+            } else {
+                reply.return_status(status);
+                for one in call.given.iter().filter(|one| one.is_output) {
+                    let declared = state.parameter(call.name, &one.name);
+                    reply.output(&one.name, &declared, &value(&one.name));
+                }
+            }
+            reply.done_procedure(false);
+        }
+        Outcome::Raised(number, class, message) => {
+            let bare = call.name.rsplit('.').next().unwrap_or_default();
+            reply.error(number, class, &message, bare).done_procedure(true);
+        }
+        other => panic!("{other:?} has no end"),
+    }
+}
+
+fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, reply: &mut Reply) {
+    reply.0.extend_from_slice(&[0x81]);
+    let count = u16::try_from(outputs.len() + 1).expect("few");
+    reply.0.extend_from_slice(&count.to_le_bytes());
+    let status_type = Declared::parse("int");
+    let types = std::iter::once(("fjord return", &status_type))
+        .chain(outputs.iter().map(|one| ("", &one.declared)));
+    for (name, declared) in types {
+        reply.0.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
+        declared.write_type(&mut reply.0);
+        tds_protocol::codec::write_b_varchar(&mut reply.0, name);
+    }
+    reply.0.extend_from_slice(&[0xd1]);
+    status_type.write(&Sql::Int(status.into()), &mut reply.0);
+    for one in outputs {
+        one.declared.write(&value(&one.name), &mut reply.0);
+    }
+}
+
+fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
+    if text.contains("ROLLBACK") {
+        session.transactions = 0;
+    } else if let Some(rest) = text.strip_prefix("DECLARE @P AS ") {
+        let name = rest.split(';').next().expect("a type");
+        let types = &state.schema.table_types;
+        let (_, columns) = types.iter().find(|(one, _)| one == name).expect("a table type");
+        let count = u16::try_from(columns.len()).expect("few");
+        reply.0.extend_from_slice(&[0x81]);
+        reply.0.extend_from_slice(&count.to_le_bytes());
+        for one in columns {
+            reply.0.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
+            one.declared.write_type(&mut reply.0);
+            tds_protocol::codec::write_b_varchar(&mut reply.0, &one.name);
+        }
+    } else {
+        reply.single("", "int", Sql::Int(1));
+    }
+}
+
+/// What the database says of procedures and table types.
+fn metadata(state: &State, text: &str, values: &[Given], reply: &mut Reply) {
+    if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {
+        reply
+            .error(33_557_097, 16, "relation \"sys.parameters\" does not exist", "")
+            .done_procedure(true);
+        return;
+    }
+    if text.contains("sys.table_types") {
+        columns_of(state, values, reply);
+    } else {
+        parameters_of(state, values, reply);
+    }
+    reply.done_procedure(false);
+}
+
+fn parameters_of(state: &State, values: &[Given], reply: &mut Reply) {
+    const TYPES: [&str; 11] = [
+        "int",
+        "nvarchar(128)",
+        "nvarchar(128)",
+        "nvarchar(128)",
+        "smallint",
+        "tinyint",
+        "tinyint",
+        "bit",
+        "bit",
+        "nvarchar(128)",
+        "int",
+    ];
+    let Some(Sql::Text(name)) = values.first().map(|one| one.value.clone()) else {
+        panic!("a procedure's name")
+    };
+    let name = name.replace(['[', ']'], "");
+    reply.columns(&TYPES.map(|kind| ("", kind)));
+    let row = |reply: &mut Reply, values: [Sql; 11]| {
+        let row: Vec<_> = TYPES.into_iter().zip(values).collect();
+        reply.row(&row);
+    };
+    let Some(parameters) = state.schema.procedures.get(&name) else {
+        row(reply, [const { Sql::Null }; 11]);
+        return;
+    };
+    let mut parameters = parameters.clone();
+    if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
+        "@new".clone_into(&mut parameters[0].name);
+    }
+    if parameters.is_empty() {
+        let mut values = [const { Sql::Null }; 11];
+        values[0] = Sql::Int(1);
+        row(reply, values);
+    }
+    for one in parameters {
+        let table =
+            state.schema.table_types.iter().position(|(name, _)| *name == one.declared.name);
+        let (length, precision, scale) = one.declared.described();
+        let (schema, kind) =
+            one.declared.name.split_once('.').unwrap_or(("sys", &one.declared.name));
+        row(
+            reply,
+            [
+                Sql::Int(1),
+                Sql::Text(one.name.clone()),
+                Sql::Text(kind.to_owned()),
+                Sql::Text(kind.to_owned()),
+                Sql::Int(length),
+                Sql::Int(precision),
+                Sql::Int(scale),
+                Sql::Int(one.is_output.into()),
+                Sql::Int(table.is_some().into()),
+                Sql::Text(schema.to_owned()),
+                Sql::Int(table.map_or(56, |at| 1000 + i64::try_from(at).expect("few"))),
+            ],
+        );
+    }
+}
+
+fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
+    const TYPES: [&str; 6] =
+        ["nvarchar(128)", "nvarchar(128)", "nvarchar(128)", "smallint", "tinyint", "tinyint"];
+    let Some(Sql::Int(id)) = values.first().map(|one| one.value.clone()) else {
+        panic!("a table type's id")
+    };
+    reply.columns(&TYPES.map(|kind| ("", kind)));
+    let (_, columns) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
+    for one in columns {
+        let (length, precision, scale) = one.declared.described();
+        let kind = Sql::Text(one.declared.name.clone());
+        let row = [
+            Sql::Text(one.name.clone()),
+            kind.clone(),
+            kind,
+            Sql::Int(length),
+            Sql::Int(precision),
+            Sql::Int(scale),
+        ];
+        let row: Vec<_> = TYPES.into_iter().zip(row).collect();
+        reply.row(&row);
+    }
+}

@@ -1,0 +1,130 @@
+//! Packets, and the TLS that is agreed upon inside of them.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use fjord::lifecycle::Tasks;
+use tds_protocol::packet::{PACKET_HEADER_SIZE, PacketHeader, PacketStatus, PacketType};
+use tds_protocol::prelogin::{EncryptionLevel, PreLogin};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+const PACKET_BYTES: usize = 4096;
+const PIPE_BYTES: usize = 1 << 16;
+
+/// A message: all packets of a request together.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: PacketType,
+    /// The session is reset before the message is read.
+    pub(crate) resets: bool,
+    pub(crate) payload: Bytes,
+}
+
+/// Reads a whole message.
+pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Message> {
+    let mut payload = BytesMut::new();
+    let mut resets = false;
+    loop {
+        let mut header = [0; PACKET_HEADER_SIZE];
+        stream.read_exact(&mut header).await?;
+        let header = PacketHeader::decode(&mut header.as_slice()).map_err(io::Error::other)?;
+        let start = payload.len();
+        payload.resize(start + header.payload_length(), 0);
+        stream.read_exact(&mut payload[start..]).await?;
+        resets |= header.status.contains(PacketStatus::RESET_CONNECTION);
+        if header.is_end_of_message() {
+            return Ok(Message { kind: header.packet_type, resets, payload: payload.freeze() });
+        }
+    }
+}
+
+/// Writes a message in packets; without its end, more follows.
+pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    kind: PacketType,
+    mut payload: Bytes,
+    is_end: bool,
+) -> io::Result<()> {
+    let mut packets = BytesMut::new();
+    let mut id = 1_u8;
+    loop {
+        let part = payload.split_to(payload.len().min(PACKET_BYTES - PACKET_HEADER_SIZE));
+        let is_last = payload.is_empty();
+        let status =
+            if is_last && is_end { PacketStatus::END_OF_MESSAGE } else { PacketStatus::NORMAL };
+        let length = u16::try_from(part.len() + PACKET_HEADER_SIZE).expect("a packet's length");
+        PacketHeader::new(kind, status, length).with_packet_id(id).encode(&mut packets);
+        id = id.wrapping_add(1);
+        packets.extend_from_slice(&part);
+        if is_last {
+            break;
+        }
+    }
+    stream.write_all(&packets).await?;
+    stream.flush().await
+}
+
+/// Answers PRELOGIN with this level of encryption, and shakes hands where it is one.
+pub(crate) async fn accept(
+    mut tcp: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+    level: EncryptionLevel,
+) -> io::Result<TlsStream<DuplexStream>> {
+    let hello = read_message(&mut tcp).await?;
+    PreLogin::decode(hello.payload).map_err(io::Error::other)?;
+    let answer = PreLogin::new().with_encryption(level).encode();
+    write_message(&mut tcp, PacketType::TabularResult, answer, true).await?;
+    let (ours, mut theirs) = tokio::io::duplex(PIPE_BYTES);
+    let accepting = TlsAcceptor::from(tls).accept(ours);
+    tokio::pin!(accepting);
+    let mut records = [0; PACKET_BYTES - PACKET_HEADER_SIZE];
+    let mut incoming = BytesMut::new();
+    let stream = loop {
+        // Packets are cut out of what came, so that no branch loses what it has read.
+        while let Some(length) = packet_length(&incoming).filter(|length| incoming.len() >= *length)
+        {
+            let mut packet = incoming.split_to(length);
+            packet.advance(PACKET_HEADER_SIZE);
+            theirs.write_all(&packet).await?;
+        }
+        tokio::select! {
+            biased;
+            count = theirs.read(&mut records) => {
+                let part = Bytes::copy_from_slice(&records[..count?]);
+                write_message(&mut tcp, PacketType::PreLogin, part, true).await?;
+            }
+            stream = &mut accepting => break stream?,
+            count = tcp.read_buf(&mut incoming) => {
+                if count? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    };
+    let _pump = Tasks::new().spawn(async move {
+        // The last flight of the handshake still travels in a packet; what the client sends after it does not.
+        let mut last = BytesMut::zeroed(PIPE_BYTES);
+        let flight = tokio::time::timeout(std::time::Duration::ZERO, theirs.read(&mut last)).await;
+        if let Ok(Ok(count)) = flight {
+            let part = last.freeze().slice(..count);
+            write_message(&mut tcp, PacketType::PreLogin, part, true).await?;
+        }
+        if !incoming.is_empty() {
+            theirs.write_all(&incoming).await?;
+        }
+        tokio::io::copy_bidirectional(&mut tcp, &mut theirs).await
+    });
+    Ok(stream)
+}
+
+fn packet_length(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        // PRELOGIN packets only; a bare TLS record ends them.
+        [0x12, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
+        _ => None,
+    }
+}
