@@ -123,9 +123,7 @@ impl Mssql {
                 () = self.closing.cancelled() => return Err(cancelled()),
                 lease = self.pools.lease(Some(call.queue.as_str()), call.deadline) => lease?,
             };
-            // Boxed: the driver's future is large, and the outer one is held longer.
-            let attempt = Box::pin(self.attempt(lease, &call, rows, cancel));
-            let Ended { error, again } = match attempt.await {
+            let Ended { error, again } = match self.attempt(lease, &call, rows, cancel).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(ended) => ended,
             };

@@ -14,7 +14,7 @@ use super::lease::Lease;
 use super::wire::Marks;
 use crate::config::procedures::MssqlConfig;
 use crate::procedures::{BackendError, BackendErrorKind};
-use crate::telemetry::{self, names};
+use crate::telemetry::{self, Gauge, Histogram, names};
 
 /// Connections that are being made at once: an outage does not end in a rush.
 const DIALS_MAX: usize = 4;
@@ -31,10 +31,35 @@ pub(super) struct Pools {
     queues: Mutex<HashMap<String, QueuePool>>,
 }
 
+/// The figures that every call moves, looked up once.
+#[derive(Debug)]
+struct Figures {
+    wait: Histogram,
+    busy: Gauge,
+    idle: Gauge,
+}
+
+impl Figures {
+    fn of(database: &str) -> Self {
+        let labels = vec![(names::DATABASE, database.to_owned())];
+        let in_state = |state: &str| {
+            let mut labels = labels.clone();
+            labels.push((names::STATE, state.to_owned()));
+            telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels)
+        };
+        Self {
+            wait: telemetry::histogram(&names::BACKEND_WAIT, &labels),
+            busy: in_state("busy"),
+            idle: in_state("idle"),
+        }
+    }
+}
+
 /// What all pools of a database have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
     name: String,
+    figures: Figures,
     config: MssqlConfig,
     dialer: Dialer,
     breaker: Breaker,
@@ -67,6 +92,7 @@ impl Pools {
     pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
         let shared = Shared {
             name: name.to_owned(),
+            figures: Figures::of(name),
             config: config.clone(),
             dialer,
             breaker: Breaker::default(),
@@ -89,15 +115,13 @@ impl Pools {
         deadline: Instant,
     ) -> Result<Lease, BackendError> {
         let started = Instant::now();
-        let application =
-            queue.map_or_else(|| APPLICATION.to_owned(), |queue| format!("{APPLICATION}:{queue}"));
-        let pool = self.pool(&application)?;
-        if pool.status().available == 0 && self.shared.permits.available_permits() == 0 {
-            self.free_one(&application);
+        let queue = queue.unwrap_or_default();
+        let pool = self.pool(queue)?;
+        if self.shared.permits.available_permits() == 0 && pool.status().available == 0 {
+            self.free_one(queue);
         }
         let found = tokio::time::timeout_at(deadline, pool.get()).await;
-        telemetry::histogram(&names::BACKEND_WAIT, &self.shared.labels())
-            .record(started.elapsed().as_secs_f64());
+        self.shared.figures.wait.record(started.elapsed().as_secs_f64());
         match found {
             Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(&self.shared))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
@@ -120,28 +144,31 @@ impl Pools {
         self.shared.report();
     }
 
-    fn pool(&self, application: &str) -> Result<QueuePool, BackendError> {
+    fn pool(&self, queue: &str) -> Result<QueuePool, BackendError> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = queues.get(application) {
+        if let Some(pool) = queues.get(queue) {
             return Ok(pool.clone());
         }
-        let dialling =
-            Dialling { shared: Arc::clone(&self.shared), application: application.to_owned() };
+        let application = match queue {
+            "" => APPLICATION.to_owned(),
+            queue => format!("{APPLICATION}:{queue}"),
+        };
+        let dialling = Dialling { shared: Arc::clone(&self.shared), application };
         let pool = QueuePool::builder(dialling)
             .max_size(self.connections_max)
             // The warmest first: what is not needed grows old at the other end.
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
-        queues.insert(application.to_owned(), pool.clone());
+        queues.insert(queue.to_owned(), pool.clone());
         Ok(pool)
     }
 
     /// Closes one idle connection of another queue, so that this one can open its own.
-    fn free_one(&self, application: &str) {
+    fn free_one(&self, queue: &str) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         for (other, pool) in queues.iter() {
-            if other != application {
+            if other != queue {
                 let mut is_freed = false;
                 let freed = pool.retain(|_, _| std::mem::replace(&mut is_freed, true));
                 if !freed.removed.is_empty() {
@@ -193,12 +220,9 @@ impl Shared {
     fn report(&self) {
         let open = self.config.connections_max.saturating_sub(self.permits.available_permits());
         let busy = self.busy.load(Ordering::Acquire);
-        for (state, count) in [("busy", busy), ("idle", open.saturating_sub(busy))] {
-            let mut labels = self.labels().to_vec();
-            labels.push((names::STATE, state.to_owned()));
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels).set(f64::from(count));
-        }
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        self.figures.busy.set(number(busy));
+        self.figures.idle.set(number(open.saturating_sub(busy)));
     }
 
     /// A place under the bound; waits for another queue to give one up.
@@ -223,17 +247,14 @@ impl Shared {
         }
         let dialled = self.dialer.dial(application).await;
         drop(turn);
-        let up = telemetry::gauge(&names::BACKEND_UP, &self.labels());
         match dialled {
             Ok((client, marks)) => {
                 self.breaker.succeeded();
-                up.set(1.0);
                 let retires = Instant::now() + jittered(self.config.connection_age_max);
                 let client = Box::new(client);
                 Ok(Session { client, marks, retires, _permit: permit })
             }
             Err(error) => {
-                up.set(0.0);
                 if self.breaker.failed(error.failure, Instant::now()) {
                     // Once an outage: the calls that fail for it are counted, not logged again.
                     tracing::error!(database = %self.name, failure = ?error.failure,
