@@ -121,7 +121,7 @@ impl Mssql {
                 biased;
                 () = cancel.cancelled() => return Err(cancelled()),
                 () = self.closing.cancelled() => return Err(cancelled()),
-                lease = self.pools.lease(Some(call.queue.as_str()), call.deadline) => lease?,
+                lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease?,
             };
             let Ended { error, again } = match self.attempt(lease, &call, rows, cancel).await {
                 Ok(outcome) => return Ok(outcome),
@@ -224,7 +224,7 @@ impl Mssql {
 
     async fn verify_one(&self, need: &Need) -> Result<(), BackendError> {
         let deadline = Instant::now() + self.config.connect_timeout;
-        let mut lease = self.pools.lease(Some(need.queue.as_str()), deadline).await?;
+        let mut lease = self.pools.lease(need.queue.as_str(), deadline).await?;
         let session = lease.session().ok_or_else(unavailable)?;
         let reading = self.signatures.read(&mut session.client, &need.procedure);
         match timeout_at(deadline, reading).await {
@@ -252,7 +252,7 @@ impl Mssql {
             return Ok(());
         }
         let deadline = Instant::now() + self.config.connect_timeout;
-        let mut lease = self.pools.lease(None, deadline).await?;
+        let mut lease = self.pools.lease_any(deadline).await?;
         let session = lease.session().ok_or_else(unavailable)?;
         let question =
             async { session.client.simple_query("SELECT 1").await?.into_results().await };

@@ -15,6 +15,9 @@ use crate::config::log::{LogConfig, LogFormat, is_filter};
 /// Lines that wait for stdout. Past it a line is dropped and counted: a reader that stalls must not stall requests.
 const LINES_MAX: usize = 8_192;
 
+/// Never logged, whatever the filter says: the driver of SQL Server quotes messages and rows, which have callers' values.
+const SILENT: &str = "tiberius=off";
+
 /// The logs of this process.
 #[derive(Debug)]
 pub struct Logs {
@@ -77,8 +80,9 @@ impl Logs {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    let parsed = is_filter(filter).then(|| filter.parse().ok()).flatten();
-    parsed.ok_or(LogError::Filter)
+    let parsed: Option<EnvFilter> = is_filter(filter).then(|| filter.parse().ok()).flatten();
+    let silent = SILENT.parse().map_err(|_| LogError::Filter)?;
+    Ok(parsed.ok_or(LogError::Filter)?.add_directive(silent))
 }
 
 /// A panic as one line like any other. Without the backtrace, which no collector of lines takes.

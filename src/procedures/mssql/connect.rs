@@ -4,8 +4,10 @@ use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::select_ok;
+use socket2::{SockRef, TcpKeepalive};
 use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
@@ -21,6 +23,9 @@ use crate::tls::Connector;
 const REDIRECTS_MAX: usize = 3;
 /// Addresses of one name that are tried, all at once.
 const ADDRESSES_MAX: usize = 8;
+/// An idle connection is probed after this long, and then this often: clouds drop idle ones after four minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The driver's client over our stream.
 pub(super) type Client = tiberius::Client<Compat<Wire>>;
@@ -80,7 +85,7 @@ impl Dialer {
         application: &str,
     ) -> Result<(Client, Arc<Marks>), Login> {
         let mut stream = reach(host, port).await.map_err(DialError::away)?;
-        stream.set_nodelay(true).map_err(DialError::away)?;
+        keep_alive(&stream).map_err(DialError::away)?;
         let greeting = prelogin::negotiate(&mut stream).await.map_err(DialError::away)?;
         let tcp = Arc::new(Tcp::new(stream));
         let socket = Socket::new(Arc::clone(&tcp));
@@ -131,6 +136,13 @@ impl From<DialError> for Login {
     fn from(error: DialError) -> Self {
         Self::Failed(error)
     }
+}
+
+/// Small requests go out at once; a peer that has vanished is noticed while nobody calls.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_PAUSE);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Reaches the first of a name's addresses that answers: an availability group's listener has one in each subnet.

@@ -108,14 +108,13 @@ impl Pools {
         }
     }
 
-    /// A connection of a queue (of none: for our own questions), waited for until the deadline. Safe to drop.
+    /// A connection of a queue (`""`: of none), waited for until the deadline. Safe to drop.
     pub(super) async fn lease(
         &self,
-        queue: Option<&str>,
+        queue: &str,
         deadline: Instant,
     ) -> Result<Lease, BackendError> {
         let started = Instant::now();
-        let queue = queue.unwrap_or_default();
         let pool = self.pool(queue)?;
         if self.shared.permits.available_permits() == 0 && pool.status().available == 0 {
             self.free_one(queue);
@@ -128,6 +127,16 @@ impl Pools {
             Ok(Err(error)) => Err(BackendError::caused_by(BackendErrorKind::Unavailable, error)),
             Err(_) => Err(BackendError::new(BackendErrorKind::PoolTimedOut)),
         }
+    }
+
+    /// A connection for our own questions: an idle one of any queue, so that asking takes no queue's place.
+    pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
+        let idle = {
+            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = queues.iter().filter(|(_, pool)| pool.status().available > 0);
+            idle.next().map(|(queue, _)| queue.clone())
+        };
+        self.lease(idle.as_deref().unwrap_or_default(), deadline).await
     }
 
     /// Whether the last attempt to connect succeeded while every connection is in use: then the database is there.
@@ -232,10 +241,10 @@ impl Shared {
             return Ok(permit);
         }
         self.hungry.fetch_add(1, Ordering::AcqRel);
-        let hunger = Hunger(self);
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        drop(hunger);
-        permit.map_err(closed)
+        let mut hunger = Hunger { shared: self, is_fed: false };
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
+        hunger.is_fed = true;
+        Ok(permit)
     }
 
     async fn open(&self, application: &str) -> Result<Session, BackendError> {
@@ -266,13 +275,18 @@ impl Shared {
     }
 }
 
-/// A queue's wait for a place; no longer counted when it ends, fed or not.
-struct Hunger<'a>(&'a Shared);
+/// A queue's wait for a place.
+struct Hunger<'a> {
+    shared: &'a Shared,
+    is_fed: bool,
+}
 
 impl Drop for Hunger<'_> {
     fn drop(&mut self) {
-        // Whoever gave way for it has counted it down already.
-        self.0.gives_way();
+        // Whoever gave way has counted the wait down. One that is given up counts itself.
+        if !self.is_fed {
+            self.shared.gives_way();
+        }
     }
 }
 
