@@ -112,13 +112,13 @@ async fn a_table_is_passed_by_its_column_names() {
         ];
         let word = |text: &str| Value::Text(text.to_owned());
         let rows = vec![
-            vec![word("o'ne 𝄞"), Value::Decimal("1.25".into()), Value::Integer(1)],
+            vec![word("o'ne; --"), Value::Decimal("1.25".into()), Value::Integer(1)],
             vec![Value::Null, Value::Null, Value::Integer(2)],
         ];
         let answer = caller.call("lists", &[things(&columns, rows)]).await;
         let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {:?}", server.name, e.source));
         let price = OwnedCell::Number("1.25".to_owned());
-        let first = vec![OwnedCell::Int(1), said("o'ne 𝄞"), price, OwnedCell::Null];
+        let first = vec![OwnedCell::Int(1), said("o'ne; --"), price, OwnedCell::Null];
         let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null, OwnedCell::Null];
         assert_eq!(answer.sets, [[first, second]], "{}", server.name);
         let none = caller.call("lists", &[things(&columns, vec![])]).await.expect("no rows");
@@ -131,6 +131,19 @@ async fn a_table_is_passed_by_its_column_names() {
         let error = kind(caller.call("lists", &[bad]).await);
         let expected = "a value of int".to_owned();
         assert_eq!(error, BackendErrorKind::Argument { argument: "things.id".into(), expected });
+    }
+}
+
+/// Babelfish 4 puts `nvarchar` of a table into SQL text as it is, so it is no judge of this.
+#[tokio::test]
+async fn text_of_a_table_is_data_in_every_plane() {
+    for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
+        let hostile = "o'ne \"𝄞\"; -- \u{10ffff}";
+        let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
+        let rows: Arc<[_]> = Arc::new([vec![Value::Text(hostile.to_owned())], vec![Value::Null]]);
+        let names = Argument { columns, ..given("names", Value::Table(rows)) };
+        let answer = Caller::of(&server).call("names", &[names]).await.expect("names");
+        assert_eq!(answer.sets, [[[said(hostile)], [OwnedCell::Null]]], "{}", server.name);
     }
 }
 

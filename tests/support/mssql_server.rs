@@ -13,6 +13,10 @@ use super::tds::{Endpoint, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
+/// What a run before has left.
+const PROCEDURES: &str =
+    "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')";
+
 /// A server of the suite.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -20,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     /// How it is reached.
     pub(crate) config: MssqlConfig,
+    /// Whether it is Babelfish, which differs in known ways (docs/TESTING.md).
+    pub(crate) is_babelfish: bool,
     /// Kept so that it runs; a real server has none.
     pub(crate) endpoint: Option<Endpoint>,
 }
@@ -28,9 +34,9 @@ pub(crate) struct Server {
 pub(crate) async fn servers() -> Vec<Server> {
     let mut servers = vec![endpoint().await];
     if let Some(config) = real() {
-        static OBJECTS: OnceCell<()> = OnceCell::const_new();
-        Box::pin(OBJECTS.get_or_init(|| create_objects(&config))).await;
-        servers.push(Server { name: "the real server", config, endpoint: None });
+        static OBJECTS: OnceCell<bool> = OnceCell::const_new();
+        let is_babelfish = *Box::pin(OBJECTS.get_or_init(|| create_objects(&config))).await;
+        servers.push(Server { name: "the real server", config, is_babelfish, endpoint: None });
     } else {
         eprintln!("SKIPPED on a real SQL Server: {VARIABLE} is not set (docs/TESTING.md)");
     }
@@ -44,7 +50,7 @@ pub(crate) async fn endpoint() -> Server {
     let encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
     let (host, port) = ("127.0.0.1".to_owned(), endpoint.address.port());
     let config = config(host, port, encryption);
-    Server { name: "the endpoint", config, endpoint: Some(endpoint) }
+    Server { name: "the endpoint", config, is_babelfish: false, endpoint: Some(endpoint) }
 }
 
 fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
@@ -112,8 +118,8 @@ pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
     Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
 }
 
-/// Makes the objects of `mssql.sql` anew.
-async fn create_objects(config: &MssqlConfig) {
+/// Makes the objects of `mssql.sql` anew. Says whether the server is Babelfish.
+async fn create_objects(config: &MssqlConfig) -> bool {
     let mut client = Box::pin(direct(config)).await;
     let batches: Vec<&str> = schema::SQL.split("\nGO").map(str::trim).collect();
     let batches: Vec<String> = batches
@@ -124,6 +130,18 @@ async fn create_objects(config: &MssqlConfig) {
         })
         .filter(|batch| !batch.is_empty())
         .collect();
+    // Those of an older version of the file, too.
+    let old = client.simple_query(PROCEDURES).await.expect("the procedures that there are");
+    let old: Vec<String> = old
+        .into_first_result()
+        .await
+        .expect("the procedures that there are")
+        .iter()
+        .filter_map(|row| row.get::<&str, _>(0).map(ToOwned::to_owned))
+        .collect();
+    for name in old {
+        run(&mut client, &format!("DROP PROCEDURE fjord_test.{name}")).await.expect("dropped");
+    }
     for batch in batches.iter().rev() {
         if let Some(drop) = drop_of(batch) {
             // What is not there cannot be dropped, on the first run.
@@ -135,6 +153,9 @@ async fn create_objects(config: &MssqlConfig) {
             panic!("{error}: {batch}");
         }
     }
+    let version = client.simple_query("SELECT @@VERSION").await.expect("a version");
+    let version = version.into_row().await.expect("a version").expect("a row");
+    version.get::<&str, _>(0).is_some_and(|text| text.contains("Babelfish"))
 }
 
 async fn run(client: &mut Direct, sql: &str) -> tiberius::Result<()> {

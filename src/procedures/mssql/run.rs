@@ -166,7 +166,7 @@ fn output(
 }
 
 async fn push(cells: &mut Cells, row: &Row, rows: &mut dyn RowSink) -> Result<(), Failure> {
-    rows.row(&cells.of(row)?)?;
+    cells.of(row, |cells| rows.row(cells).map_err(Failure::from))?;
     if rows.is_full() {
         rows.drain().await?;
     }

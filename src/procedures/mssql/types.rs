@@ -28,6 +28,8 @@ pub(super) enum SqlType {
     BigInt,
     /// `decimal` and `numeric`.
     Decimal {
+        /// The type's own name: Babelfish tells the two apart.
+        name: &'static str,
         /// Digits in all.
         precision: u8,
         /// Digits after the point.
@@ -102,7 +104,8 @@ impl SqlType {
             "smallint" => Self::SmallInt,
             "int" => Self::Int,
             "bigint" => Self::BigInt,
-            "decimal" | "numeric" => Self::Decimal { precision, scale },
+            "decimal" => Self::Decimal { name: "decimal", precision, scale },
+            "numeric" => Self::Decimal { name: "numeric", precision, scale },
             "money" => Self::Money,
             "smallmoney" => Self::SmallMoney,
             "real" => Self::Real,
@@ -147,7 +150,7 @@ impl fmt::Display for SqlType {
             Self::SmallInt => f.write_str("smallint"),
             Self::Int => f.write_str("int"),
             Self::BigInt => f.write_str("bigint"),
-            Self::Decimal { precision, scale } => write!(f, "decimal({precision}, {scale})"),
+            Self::Decimal { name, precision, scale } => write!(f, "{name}({precision}, {scale})"),
             Self::Money => f.write_str("money"),
             Self::SmallMoney => f.write_str("smallmoney"),
             Self::Real => f.write_str("real"),
@@ -158,6 +161,10 @@ impl fmt::Display for SqlType {
             Self::Text { name, length: Some(length) }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
+            // The default, and the only way that Babelfish takes it.
+            Self::Time(7) => f.write_str("time"),
+            Self::DateTime2(7) => f.write_str("datetime2"),
+            Self::DateTimeOffset(7) => f.write_str("datetimeoffset"),
             Self::Time(scale) => write!(f, "time({scale})"),
             Self::DateTime => f.write_str("datetime"),
             Self::SmallDateTime => f.write_str("smalldatetime"),

@@ -93,7 +93,7 @@ pub(crate) fn run(
         return outcome;
     }
     match bare {
-        "sets" | "many" | "json" | "lists" => sets(bare, &arguments, reply),
+        "sets" | "many" | "json" | "lists" | "names" => sets(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
             session_state(bare, &arguments, session, reply)
@@ -175,8 +175,16 @@ fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
                 reply.row(&[("nvarchar(max)", text(part))]);
             }
         }
+        "names" => {
+            reply.columns(&[("name", "nvarchar(100)")]);
+            if let Some(Sql::Table(rows)) = arguments.get("@names") {
+                for row in rows {
+                    reply.row(&[("nvarchar(100)", row[0].clone())]);
+                }
+            }
+        }
         _ => {
-            let kinds = ["int", "nvarchar(100)", "decimal(9, 2)", "datetime2(3)"];
+            let kinds = ["int", "varchar(100)", "decimal(9, 2)", "datetime2(3)"];
             let names = ["id", "name", "price", "at"];
             let columns: Vec<_> = names.into_iter().zip(kinds).collect();
             reply.columns(&columns);
@@ -225,8 +233,10 @@ fn session_state(
         }
         "remembers" => session.context = Some(arguments.text("@v")),
         "recalls" => {
+            let held = if session.context.is_some() { "Exclusive" } else { "NoLock" };
             let value = session.context.clone().map_or(Sql::Null, Sql::Text);
-            reply.single("v", "nvarchar(20)", value);
+            reply.columns(&[("v", "nvarchar(20)"), ("held", "nvarchar(32)")]);
+            reply.row(&[("nvarchar(20)", value), ("nvarchar(32)", text(held))]);
         }
         "leaves_open" => {
             session.transactions += 1;

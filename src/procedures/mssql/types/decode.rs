@@ -18,6 +18,7 @@ const MONEY_SCALE: u8 = 4;
 pub(crate) struct Cells {
     text: String,
     forms: Vec<Form>,
+    spare: Vec<Cell<'static>>,
 }
 
 /// How a value goes into its cell.
@@ -32,22 +33,29 @@ enum Form {
 }
 
 impl Cells {
-    /// The cells of a row.
-    pub(crate) fn of<'a>(&'a mut self, row: &'a Row) -> Result<Vec<Cell<'a>>, BackendError> {
+    /// The cells of a row, handed to `take`.
+    pub(crate) fn of<E: From<BackendError>>(
+        &mut self,
+        row: &Row,
+        take: impl FnOnce(&[Cell<'_>]) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.text.clear();
         self.forms.clear();
         for (column, value) in row.cells() {
             let is_money = matches!(column.column_type(), ColumnType::Money | ColumnType::Money4);
-            let form =
-                write(value, is_money, &mut self.text).ok_or_else(|| undecodable(column.name()))?;
-            self.forms.push(form);
+            let form = write(value, is_money, &mut self.text);
+            self.forms.push(form.ok_or_else(|| undecodable(column.name()))?);
         }
-        row.cells()
-            .zip(&self.forms)
-            .map(|((column, value), form)| {
-                cell(value, form, &self.text).ok_or_else(|| undecodable(column.name()))
-            })
-            .collect()
+        let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
+        for ((column, value), form) in row.cells().zip(&self.forms) {
+            let cell = cell(value, form, &self.text);
+            cells.push(cell.ok_or_else(|| undecodable(column.name()))?);
+        }
+        let taken = take(&cells);
+        cells.clear();
+        // Of an empty vector nothing is mapped, but its memory serves the next row.
+        self.spare = cells.into_iter().map(|_| Cell::Null).collect();
+        taken
     }
 }
 

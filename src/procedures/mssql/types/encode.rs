@@ -38,7 +38,7 @@ pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'
         SqlType::SmallInt => integer(value).map(|n| ColumnData::I16(Some(n))),
         SqlType::Int => integer(value).map(|n| ColumnData::I32(Some(n))),
         SqlType::BigInt => integer(value).map(|n| ColumnData::I64(Some(n))),
-        SqlType::Decimal { precision, scale } => numeric(value, *precision, *scale),
+        SqlType::Decimal { precision, scale, .. } => numeric(value, *precision, *scale),
         SqlType::Money => money(value, MONEY_DIGITS, i128::from(i64::MIN)..=i128::from(i64::MAX)),
         SqlType::SmallMoney => {
             money(value, SMALLMONEY_DIGITS, i128::from(i32::MIN)..=i128::from(i32::MAX))
@@ -261,14 +261,14 @@ mod tests {
             (Value::Integer(-1), SqlType::TinyInt, "a value of tinyint"),
             (
                 Value::Decimal("1.005".into()),
-                SqlType::Decimal { precision: 9, scale: 2 },
+                SqlType::Decimal { name: "decimal", precision: 9, scale: 2 },
                 "a value of decimal(9, 2)",
             ),
             (Value::Decimal("214748.3648".into()), SqlType::SmallMoney, "a value of smallmoney"),
             (Value::Number(1e39), SqlType::Real, "a value of real"),
             (text_value("1752-12-31T00:00:00Z"), SqlType::DateTime, "a value of datetime"),
             (text_value("2024-02-30"), SqlType::Date, "a value of date"),
-            (text_value("25:00:00"), SqlType::Time(7), "a value of time(7)"),
+            (text_value("25:00:00"), SqlType::Time(7), "a value of time"),
             (text_value("not a guid"), SqlType::Guid, "a value of uniqueidentifier"),
             (
                 text_value("€€€"),
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn numbers_convert_without_loss() {
-        let decimal = SqlType::Decimal { precision: 38, scale: 4 };
+        let decimal = SqlType::Decimal { name: "decimal", precision: 38, scale: 4 };
         let encoded = encode(&Value::Integer(7), &decimal).unwrap();
         assert_eq!(encoded, ColumnData::Numeric(Some(Numeric::new_with_scale(70_000, 4))));
         let max = text_value("9223372036854775807");
