@@ -87,8 +87,8 @@ impl Dialer {
         let mut stream = reach(host, port).await.map_err(DialError::away)?;
         keep_alive(&stream).map_err(DialError::away)?;
         let greeting = prelogin::negotiate(&mut stream).await.map_err(DialError::away)?;
-        let tcp = Arc::new(Tcp::new(stream));
-        let socket = Socket::new(Arc::clone(&tcp));
+        let tcp = Arc::new(Tcp::of(&stream).map_err(DialError::away)?);
+        let socket = Socket::new(stream, Arc::clone(&tcp));
         let is_first = host == self.config.host;
         let name = self.config.certificate_name.as_deref().filter(|_| is_first).unwrap_or(host);
         let mut tls = self.tls.connect(name, socket).await.map_err(DialError::away)?;

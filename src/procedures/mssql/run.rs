@@ -94,7 +94,10 @@ async fn run_command(
     let mut stream = command.exec(client).await?;
     while let Some(item) = stream.try_next().await? {
         if let Some(row) = item.as_row() {
-            push(&mut cells, row, rows).await?;
+            cells.of(row, |cells| rows.row(cells).map_err(Failure::from))?;
+            if rows.is_full() {
+                rows.drain().await?;
+            }
         } else if let Some(set) = item.as_metadata() {
             rows.begin_set(&names(set.columns()))?;
         } else if let Some(status) = item.as_return_status() {
@@ -129,7 +132,10 @@ async fn run_statement(
             if is_ours {
                 read_results(row, &statement.outputs, signature, &mut outcome)?;
             } else {
-                push(&mut cells, row, rows).await?;
+                cells.of(row, |cells| rows.row(cells).map_err(Failure::from))?;
+                if rows.is_full() {
+                    rows.drain().await?;
+                }
             }
         }
     }
@@ -163,14 +169,6 @@ fn output(
         Kind::Table { .. } => None,
     });
     Ok((name.to_owned(), types::owned(name, value, sql)?))
-}
-
-async fn push(cells: &mut Cells, row: &Row, rows: &mut dyn RowSink) -> Result<(), Failure> {
-    cells.of(row, |cells| rows.row(cells).map_err(Failure::from))?;
-    if rows.is_full() {
-        rows.drain().await?;
-    }
-    Ok(())
 }
 
 fn names(columns: &[Column]) -> Vec<String> {

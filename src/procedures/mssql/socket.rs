@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -21,17 +22,19 @@ pub(super) const END_OF_MESSAGE: u8 = 0x01;
 /// The first byte of a TLS record: change cipher spec, alert, handshake, application data.
 const TLS_RECORDS: std::ops::RangeInclusive<u8> = 0x14..=0x17;
 
-/// A TCP connection that can still be looked at while the driver owns the stream on top of it.
+/// What can still be seen of a TCP connection while the driver owns the stream on top of it.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    stream: TcpStream,
+    /// A second handle of the same socket: it shares the stream's non-blocking mode.
+    peephole: std::net::TcpStream,
     written: AtomicU64,
 }
 
 impl Tcp {
-    /// Takes a connected stream.
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, written: AtomicU64::new(0) }
+    /// Looks at a connected stream.
+    pub(super) fn of(stream: &TcpStream) -> io::Result<Self> {
+        let peephole = SockRef::from(stream).try_clone()?.into();
+        Ok(Self { peephole, written: AtomicU64::new(0) })
     }
 
     /// Bytes that the kernel took so far.
@@ -39,44 +42,21 @@ impl Tcp {
         self.written.load(Ordering::Acquire)
     }
 
+    fn wrote(&self, count: usize) {
+        self.written.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::AcqRel);
+    }
+
     /// Whether an idle connection is still usable: nothing may have come, not even its end.
-    ///
-    /// A byte read here is lost, which is why only "nothing came" counts as usable.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_write(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(from) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    if let Ok(count) = result {
-                        let count = u64::try_from(count).unwrap_or_default();
-                        self.written.fetch_add(count, Ordering::AcqRel);
-                    }
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let seen = self.peephole.peek(&mut [0]);
+        matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 /// The stream under TLS. While the handshake runs its records travel inside PRELOGIN packets.
 #[derive(Debug)]
 pub(super) struct Socket {
+    stream: TcpStream,
     tcp: Arc<Tcp>,
     /// What is written goes into packets.
     wraps: bool,
@@ -92,8 +72,9 @@ pub(super) struct Socket {
 
 impl Socket {
     /// A socket whose TLS handshake is to come.
-    pub(super) fn new(tcp: Arc<Tcp>) -> Self {
+    pub(super) fn new(stream: TcpStream, tcp: Arc<Tcp>) -> Self {
         Self {
+            stream,
             tcp,
             wraps: true,
             plain: BytesMut::new(),
@@ -118,7 +99,9 @@ impl Socket {
             let Some(into) = self.header.get_mut(self.header_read..upto) else {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             };
-            let count = ready!(self.tcp.poll_read(cx, into))?;
+            let mut into = ReadBuf::new(into);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
+            let count = into.filled().len();
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -147,7 +130,8 @@ impl Socket {
             self.packets.put_slice(&payload);
         }
         while !self.packets.is_empty() {
-            let count = ready!(self.tcp.poll_write(cx, &self.packets))?;
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.packets))?;
+            self.tcp.wrote(count);
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -174,11 +158,15 @@ impl AsyncRead for Socket {
             buffer.put_slice(&[first]);
             return Poll::Ready(Ok(()));
         }
-        let room = buffer.remaining();
-        let wanted = if this.unwraps { room.min(this.payload_left) } else { room };
-        let count = ready!(this.tcp.poll_read(cx, buffer.initialize_unfilled_to(wanted)))?;
+        if !this.unwraps {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let wanted = buffer.remaining().min(this.payload_left);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(wanted));
+        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
         buffer.advance(count);
-        this.payload_left = this.payload_left.saturating_sub(count);
+        this.payload_left -= count;
         Poll::Ready(Ok(()))
     }
 }
@@ -194,7 +182,9 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(from.len()));
         }
         ready!(self.poll_packets(cx))?;
-        self.tcp.poll_write(cx, from)
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, from))?;
+        self.tcp.wrote(count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

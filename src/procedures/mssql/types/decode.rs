@@ -13,22 +13,21 @@ const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
 /// The decimals of money.
 const MONEY_SCALE: u8 = 4;
 
-/// Turns rows into cells. What has to be written as text is written into one buffer, used again for each row.
+/// Turns rows into cells. What has to be written as text is written into one buffer; its memory and that of the cells
+/// serve row after row.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
     text: String,
-    forms: Vec<Form>,
+    written: Vec<(usize, Form)>,
     spare: Vec<Cell<'static>>,
 }
 
-/// How a value goes into its cell.
+/// What was written, by its place in the buffer.
 #[derive(Debug)]
 enum Form {
-    /// As the driver holds it.
-    AsIs,
-    /// As number text in the buffer.
+    /// Number text.
     Number(Range<usize>),
-    /// As text in the buffer.
+    /// Other text.
     Text(Range<usize>),
 }
 
@@ -40,22 +39,41 @@ impl Cells {
         take: impl FnOnce(&[Cell<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.text.clear();
-        self.forms.clear();
+        self.written.clear();
+        let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
         for (column, value) in row.cells() {
             let is_money = matches!(column.column_type(), ColumnType::Money | ColumnType::Money4);
-            let form = write(value, is_money, &mut self.text);
-            self.forms.push(form.ok_or_else(|| undecodable(column.name()))?);
+            // Most values are passed on as they are, and this runs for each of them.
+            if let Some(cell) = as_is(value, is_money) {
+                cells.push(cell);
+                continue;
+            }
+            match write(value, &mut self.text) {
+                Some(form) => self.written.push((cells.len(), form)),
+                None => return Err(undecodable(column.name()).into()),
+            }
+            cells.push(Cell::Null);
         }
-        let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
-        for ((column, value), form) in row.cells().zip(&self.forms) {
-            let cell = cell(value, form, &self.text);
-            cells.push(cell.ok_or_else(|| undecodable(column.name()))?);
+        for (index, form) in &self.written {
+            if let Some(cell) = cells.get_mut(*index) {
+                *cell = form.cell(&self.text);
+            }
         }
         let taken = take(&cells);
         cells.clear();
         // Of an empty vector nothing is mapped, but its memory serves the next row.
         self.spare = cells.into_iter().map(|_| Cell::Null).collect();
         taken
+    }
+}
+
+impl Form {
+    /// The cell of what was written.
+    fn cell<'a>(&self, text: &'a str) -> Cell<'a> {
+        match self {
+            Self::Number(range) => Cell::Number(text.get(range.clone()).unwrap_or_default()),
+            Self::Text(range) => Cell::Text(text.get(range.clone()).unwrap_or_default()),
+        }
     }
 }
 
@@ -67,8 +85,10 @@ pub(crate) fn owned(
 ) -> Result<OwnedCell, BackendError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
     let mut text = String::new();
-    let form = write(value, is_money, &mut text).ok_or_else(|| undecodable(name))?;
-    let cell = cell(value, &form, &text).ok_or_else(|| undecodable(name))?;
+    let cell = match as_is(value, is_money) {
+        Some(cell) => cell,
+        None => write(value, &mut text).ok_or_else(|| undecodable(name))?.cell(&text),
+    };
     Ok(match cell {
         Cell::Null => OwnedCell::Null,
         Cell::Bool(bit) => OwnedCell::Bool(bit),
@@ -88,10 +108,11 @@ fn undecodable(name: &str) -> BackendError {
 }
 
 /// Writes what the driver does not hold as text or a plain number. `None` when it has no exact form.
-fn write(value: &ColumnData<'_>, is_money: bool, into: &mut String) -> Option<Form> {
+fn write(value: &ColumnData<'_>, into: &mut String) -> Option<Form> {
     let start = into.len();
     match value {
-        ColumnData::F64(Some(number)) if is_money => {
+        // Of the doubles only money comes here, and what is no number.
+        ColumnData::F64(Some(number)) => {
             decimal::write(scaled_money(*number)?, MONEY_SCALE, into);
             return Some(Form::Number(start..into.len()));
         }
@@ -113,28 +134,34 @@ fn write(value: &ColumnData<'_>, is_money: bool, into: &mut String) -> Option<Fo
         ColumnData::Date(Some(date)) => clock::write_date(*date, into)?,
         ColumnData::DateTime2(Some(at)) => clock::write_datetime2(*at, into)?,
         ColumnData::DateTimeOffset(Some(at)) => clock::write_datetimeoffset(*at, into)?,
-        _ => return Some(Form::AsIs),
+        _ => return None,
     }
     Some(Form::Text(start..into.len()))
 }
 
-fn cell<'a>(value: &'a ColumnData<'_>, form: &Form, text: &'a str) -> Option<Cell<'a>> {
-    match form {
-        Form::Number(range) => return text.get(range.clone()).map(Cell::Number),
-        Form::Text(range) => return text.get(range.clone()).map(Cell::Text),
-        Form::AsIs => {}
-    }
+/// The cell of a value that is passed on as the driver holds it. `None` for one that has to be written.
+fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
     match value {
         ColumnData::U8(number) => Some(int(number.map(i64::from))),
         ColumnData::I16(number) => Some(int(number.map(i64::from))),
         ColumnData::I32(number) => Some(int(number.map(i64::from))),
         ColumnData::I64(number) => Some(int(*number)),
         ColumnData::Bit(bit) => Some(bit.map_or(Cell::Null, Cell::Bool)),
-        ColumnData::F64(Some(number)) => number.is_finite().then_some(Cell::Float(*number)),
+        ColumnData::F64(Some(number)) => {
+            (!is_money && number.is_finite()).then_some(Cell::Float(*number))
+        }
         ColumnData::String(Some(text)) => Some(Cell::Text(text)),
         ColumnData::Xml(Some(xml)) => Some(Cell::Text(xml.as_ref().as_ref())),
         ColumnData::Binary(Some(bytes)) => Some(Cell::Binary(bytes)),
-        // What is left is NULL: every other value has been written.
+        ColumnData::F32(Some(_))
+        | ColumnData::Numeric(Some(_))
+        | ColumnData::Guid(Some(_))
+        | ColumnData::DateTime(Some(_))
+        | ColumnData::SmallDateTime(Some(_))
+        | ColumnData::Time(Some(_))
+        | ColumnData::Date(Some(_))
+        | ColumnData::DateTime2(Some(_))
+        | ColumnData::DateTimeOffset(Some(_)) => None,
         _ => Some(Cell::Null),
     }
 }
@@ -146,6 +173,7 @@ fn int<'a>(number: Option<i64>) -> Cell<'a> {
 /// Money as the driver's double says it, back to the integer that it was made from.
 #[expect(clippy::cast_possible_truncation, reason = "checked: a whole number below 2^53")]
 fn scaled_money(number: f64) -> Option<i128> {
+    // A value that is no number is not below the limit either.
     (number.abs() <= MONEY_EXACT_MAX).then(|| (number * 1e4).round() as i128)
 }
 
@@ -155,7 +183,7 @@ mod tests {
 
     fn number(value: f64) -> Option<String> {
         let mut text = String::new();
-        write(&ColumnData::F64(Some(value)), true, &mut text).map(|_| text)
+        write(&ColumnData::F64(Some(value)), &mut text).map(|_| text)
     }
 
     #[test]
