@@ -63,3 +63,6 @@ impl Procedure {
         conclude(&job, answer, result)
     }
 }
+
+#[cfg(test)]
+mod tests;

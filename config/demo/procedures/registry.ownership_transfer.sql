@@ -4,7 +4,7 @@ WHERE principal = @principal AND idempotency_key = @idempotency_key;
 
 SELECT throw(50422, 'this Idempotency-Key was used for another transfer') AS "@check"
 FROM ownership_transfer
-WHERE id = @id AND (ueln <> @ueln OR to_owner <> @to_owner OR price IS NOT @price);
+WHERE id = @id AND (ueln <> @ueln OR to_owner <> @to_owner OR CAST(price AS REAL) IS NOT CAST(@price AS REAL));
 
 SELECT throw(50404, 'no horse has this number') AS "@check"
 WHERE @id IS NULL AND NOT EXISTS (SELECT 1 FROM horse WHERE ueln = @ueln);
@@ -19,7 +19,7 @@ SELECT @id IS NULL AS "@is_new:boolean", coalesce(@id, newid()) AS "@id";
 
 INSERT INTO ownership_transfer (id, ueln, from_owner, to_owner, price, sold_at, office,
                                 principal, idempotency_key, request_id, client_ip)
-SELECT @id, ueln, owner, @to_owner, @price, coalesce(@sold_at, strftime('%Y-%m-%dT%H:%M:%SZ')), @office,
+SELECT @id, ueln, owner, @to_owner, @price, strftime('%Y-%m-%dT%H:%M:%SZ', coalesce(@sold_at, 'now')), @office,
        @principal, @idempotency_key, @request_id, @client_ip
 FROM horse WHERE @is_new AND ueln = @ueln;
 

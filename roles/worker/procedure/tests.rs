@@ -1,0 +1,286 @@
+//! The demo register, as a worker serves it: every endpoint once, on a real database.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::*;
+use crate::catalogue::endpoint::Auth;
+use crate::catalogue::{Catalogue, EndpointId, load};
+use crate::config::CatalogueConfig;
+use crate::config::procedures::SqliteConfig;
+use crate::envelope::{Final, Request};
+use crate::procedures::arguments::need;
+use crate::procedures::sqlite;
+use crate::roles::worker::handlers;
+
+const HORSE: &str = "528003000003001";
+const DEAD: &str = "528003000000003";
+
+struct Register {
+    catalogue: Catalogue,
+    backend: Arc<dyn Backend>,
+    _directory: TempDir,
+}
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo")
+}
+
+/// The register, filled once: each test changes a copy.
+static FILLED: OnceCell<TempDir> = OnceCell::const_new();
+const FILE: &str = "register.db";
+
+fn database(directory: &Path) -> SqliteConfig {
+    SqliteConfig {
+        file: directory.join(FILE),
+        schema: Some(demo().join("schema.sql")),
+        procedures: demo().join("procedures"),
+        connections_max: 2,
+    }
+}
+
+async fn filled() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let backend = sqlite::connect(&database(directory.path()), "default").unwrap();
+    backend.ping().await.unwrap();
+    // The last connection's end writes the log back into the file.
+    backend.close().await;
+    directory
+}
+
+impl Register {
+    async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let endpoints = demo().join("endpoints");
+        let config = CatalogueConfig {
+            directory: endpoints.clone(),
+            auth_default: None::<Auth>,
+            timeout_default: Duration::from_secs(2),
+            attempts_default: 3,
+            body_bytes_max_default: 64 << 10,
+        };
+        let filled = FILLED.get_or_init(filled).await;
+        let database = database(directory.path());
+        std::fs::copy(filled.path().join(FILE), &database.file).unwrap();
+        Self {
+            catalogue: load(&endpoints, &config).unwrap(),
+            backend: sqlite::connect(&database, "default").unwrap(),
+            _directory: directory,
+        }
+    }
+
+    /// The final that a request is answered with, through the handler that its endpoint names.
+    async fn ask_raw(&self, id: &str, payload: &[u8]) -> Final {
+        let endpoint = Arc::clone(self.catalogue.get(&EndpointId::new(id).unwrap()).unwrap());
+        let tools = Tools { backend: Some(Arc::clone(&self.backend)), answer_bytes_max: 1 << 20 };
+        let handler = handlers::make(&endpoint.handler, &tools).unwrap();
+        let request = Request {
+            endpoint: endpoint.id.clone(),
+            request_id: "r-1".to_owned(),
+            attempt: 1,
+            timeout: Duration::from_secs(20),
+            execution: endpoint.execution,
+            principal: None,
+            idempotency_key: None,
+            traceparent: None,
+            tracestate: None,
+            payload: Bytes::copy_from_slice(payload),
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let job = Job { endpoint, request };
+        handler.handle(job, deadline, &Cancel::new()).await.into_final("r-1")
+    }
+
+    async fn ask(&self, id: &str, payload: Json) -> (u16, Json) {
+        let answer = self.ask_raw(id, payload.to_string().as_bytes()).await;
+        let body = match answer.body {
+            empty if empty.is_empty() => Json::Null,
+            body => serde_json::from_slice(&body).unwrap(),
+        };
+        (answer.status, body)
+    }
+}
+
+#[tokio::test]
+async fn the_demo_catalogue_fits_its_procedures() {
+    let register = Register::new().await;
+    for endpoint in register.catalogue.endpoints() {
+        if let Some(need) = need(endpoint) {
+            register.backend.verify(&need).await.unwrap();
+        }
+    }
+    let files = std::fs::read_dir(demo().join("procedures")).unwrap().count();
+    let named = register.catalogue.endpoints().iter().filter(|e| e.procedure.is_some()).count();
+    assert_eq!(files, named);
+}
+
+#[tokio::test]
+async fn the_demo_register_answers_every_question() {
+    let register = Register::new().await;
+    let (status, horse) =
+        register.ask("horse-get", json!({ "ueln": HORSE, "detail": "full" })).await;
+    assert_eq!(status, 200);
+    assert_eq!(horse["name"], "Quiet Comet 3001");
+    assert_eq!((&horse["alive"], &horse["died"]), (&json!(true), &Json::Null));
+    let raw = register
+        .ask_raw("horse-get", format!(r#"{{"ueln":"{HORSE}","detail":"full"}}"#).as_bytes())
+        .await;
+    assert!(String::from_utf8_lossy(&raw.body).contains(r#""height_cm":177.1,"#));
+    let (_, summary) =
+        register.ask("horse-get", json!({ "ueln": HORSE, "detail": "summary" })).await;
+    assert_eq!(summary["height_cm"], Json::Null);
+    let (status, _) = register.ask("horse-get", json!({ "ueln": "000000000000000" })).await;
+    assert_eq!(status, 404);
+
+    let search = json!({ "name": "quiet c", "sex": "mare", "alive": true, "height_min": 150.5,
+        "born_from": "1995-01-01", "born_to": "2020-12-31", "limit": 7 });
+    let (_, first) = register.ask("horse-search", search.clone()).await;
+    assert_eq!(first.as_array().unwrap().len(), 7);
+    let mut next = search;
+    next["after"] = first[6]["ueln"].clone();
+    let (_, second) = register.ask("horse-search", next).await;
+    assert!(second[0]["ueln"].as_str() > first[6]["ueln"].as_str());
+
+    let (_, count) = register.ask("horse-count", json!({})).await;
+    assert_eq!(count, 24000);
+    let (_, pedigree) =
+        register.ask("horse-pedigree", json!({ "ueln": HORSE, "generations": 1 })).await;
+    assert_eq!(pedigree["ancestors"].as_array().unwrap().len(), 2);
+    let (status, _) = register.ask("horse-pedigree", json!({ "ueln": "000000000000000" })).await;
+    assert_eq!(status, 404);
+    let (_, file) = register.ask("horse-file", json!({ "ueln": "528003000003002" })).await;
+    assert_eq!(file["sets"].as_array().unwrap().len(), 4);
+    assert_eq!(
+        file["outputs"],
+        json!({ "movements": file["sets"][2].as_array().unwrap().len(), "transfers": 0 })
+    );
+    let (status, _) = register.ask("horse-file", json!({ "ueln": "000000000000000" })).await;
+    assert_eq!(status, 404);
+    let (_, moves) =
+        register.ask("movement-list", json!({ "ueln": "528003000003002", "limit": 1 })).await;
+    let before = moves[0]["id"].clone();
+    let page =
+        json!({ "ueln": "528003000003002", "before": before, "since": "1980-01-01T00:00:00Z" });
+    let (_, earlier) = register.ask("movement-list", page).await;
+    assert!(earlier[0]["id"].as_i64() < before.as_i64());
+
+    let (_, passport) = register.ask("passport-get", json!({ "number": "NL00003001" })).await;
+    assert!(passport["scan"].as_str().unwrap().starts_with("iVBOR"));
+    let (_, same) =
+        register.ask("passport-by-document", json!({ "document": passport["document"] })).await;
+    assert_eq!(same["number"], "NL00003001");
+    let (_, owner) = register.ask("owner-get", json!({ "id": 1 })).await;
+    assert_eq!((&owner["newsletter"], &owner["horses"]), (&json!(false), &json!(6)));
+    let (_, echo) = register.ask("echo", json!({ "id": 7, "text": "hi" })).await;
+    assert_eq!(echo, json!({ "id": 7, "text": "hi" }));
+    assert_eq!(register.ask("slow", json!({ "ms": 1 })).await, (200, json!(1)));
+    let (_, census) = register.ask("report-census", json!({ "year_from": 2000 })).await;
+    assert_eq!(census.as_array().unwrap().len(), 3);
+    assert_eq!(census[0].as_array().unwrap().len(), 12);
+    assert_eq!(census[2].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn the_demo_register_takes_every_change() {
+    let register = Register::new().await;
+    let foal = json!({ "ueln": "276001000000001", "name": "Foal", "breed": "KWPN", "sex": "mare",
+        "born": "2026-05-01", "microchip": "276000000000001", "height_cm": 101.10, "weight_kg": 55.5,
+        "dam": "528003000000002", "sire": "528003000000004", "owner": 3, "principal": "clerk" });
+    let (status, made) = register.ask("horse-create", foal.clone()).await;
+    assert_eq!((status, &made["passport"]), (201, &json!("NL00024001")));
+    assert_eq!(register.ask("horse-create", foal.clone()).await.0, 409);
+    let mut odd = foal;
+    odd["ueln"] = json!("276001000000002");
+    odd["microchip"] = Json::Null;
+    odd["dam"] = json!("528003000000004");
+    let (status, problem) = register.ask("horse-create", odd.clone()).await;
+    assert_eq!((status, &problem["detail"]), (422, &json!("the dam must be a registered mare")));
+    odd["dam"] = Json::Null;
+    odd["owner"] = json!(99_999);
+    assert_eq!(register.ask("horse-create", odd).await.0, 409);
+
+    let death = |ueln: &str, died: &str| json!({ "ueln": ueln, "died": died });
+    assert_eq!(register.ask("horse-death", death(HORSE, "1990-01-01")).await.0, 422);
+    assert_eq!(register.ask("horse-death", death("528003000003003", "2026-01-01")).await.0, 409);
+    assert_eq!(register.ask("horse-death", death("000000000000000", "2026-01-01")).await.0, 404);
+    assert_eq!(register.ask("horse-death", death(HORSE, "2026-01-01")).await, (204, Json::Null));
+
+    let contact = |id: i64| {
+        json!({ "id": id, "name": "New", "email": "n@example.org", "call_after": "18:30:00",
+        "newsletter": true, "preferences": { "language": "nl" } })
+    };
+    assert_eq!(register.ask("owner-update", contact(1)).await.0, 204);
+    assert_eq!(register.ask("owner-update", contact(99_999)).await.0, 404);
+    let (_, owner) = register.ask("owner-get", json!({ "id": 1 })).await;
+    assert_eq!(owner["preferences"], "{\"language\":\"nl\"}");
+    let scan = json!({ "number": "NL00003001", "scan": "AAEC" });
+    assert_eq!(register.ask("passport-scan", scan).await.0, 204);
+    let (_, passport) = register.ask("passport-get", json!({ "number": "NL00003001" })).await;
+    assert_eq!(passport["scan"], "AAEC");
+    assert_eq!(
+        register.ask("passport-scan", json!({ "number": "NL99999999", "scan": "AAEC" })).await.0,
+        404
+    );
+
+    let movement = |ueln: &str| {
+        json!({ "ueln": ueln, "moved_at": "2026-01-01T10:00:00+01:00", "from_site": "A",
+        "to_site": "B", "purpose": "clinic", "distance_km": 1.5, "checked": true })
+    };
+    let device = "0b6f1f2e-0000-4000-8000-000000000001";
+    let log = json!({ "movements": [movement(HORSE), movement(HORSE)], "X-Device-Id": device, "principal": "clerk" });
+    let (status, logged) = register.ask("movement-log", log).await;
+    assert_eq!((status, &logged["value"]), (201, &json!(2)));
+    let log = json!({ "movements": [movement(HORSE), movement("000000000000000")] });
+    let (status, problem) = register.ask("movement-log", log).await;
+    assert_eq!(
+        (status, &problem["detail"]),
+        (404, &json!("no horse has the number 000000000000000"))
+    );
+    let since = json!({ "ueln": HORSE, "since": "2026-01-01T04:00:00-05:00" });
+    let (_, list) = register.ask("movement-list", since).await;
+    assert_eq!(list[0]["moved_at"], "2026-01-01T09:00:00Z");
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!((&list[0]["checked"], &list[0]["device"]), (&json!(true), &json!(device)));
+}
+
+#[tokio::test]
+async fn a_horse_changes_hands_once_for_one_key() {
+    let register = Register::new().await;
+    let ueln = "528003000003002";
+    let transfer = |ueln: &str, to: i64, key: &str| {
+        json!({ "ueln": ueln, "to_owner": to, "price": 12500.10,
+        "office": "north", "principal": "clerk", "idempotency_key": key, "request_id": "r-1", "client_ip": "192.0.2.1" })
+    };
+    let (status, first) = register.ask("ownership-transfer", transfer(ueln, 7, "k-1")).await;
+    assert_eq!((status, &first["is_new"], &first["to_owner"]), (201, &json!(true), &json!(7)));
+    let (status, again) = register.ask("ownership-transfer", transfer(ueln, 7, "k-1")).await;
+    assert_eq!((status, &again["is_new"], &again["id"]), (200, &json!(false), &first["id"]));
+    let cases = [
+        (transfer(ueln, 8, "k-1"), 422),
+        (transfer(ueln, 7, "k-2"), 409),
+        (transfer(DEAD, 7, "k-3"), 422),
+        (transfer("000000000000000", 7, "k-4"), 404),
+        (transfer(ueln, 99_999, "k-5"), 409),
+    ];
+    for (payload, expected) in cases {
+        let (status, problem) = register.ask("ownership-transfer", payload.clone()).await;
+        assert_eq!(status, expected, "{payload} {problem}");
+    }
+    let (_, file) = register.ask("horse-file", json!({ "ueln": ueln })).await;
+    assert_eq!(file["outputs"]["transfers"], 1);
+    assert_eq!(file["sets"][1][0]["id"], 7);
+}
+
+#[tokio::test]
+async fn a_payload_that_breaks_the_catalogue_never_reaches_the_procedure() {
+    let register = Register::new().await;
+    for payload in ["", "[]", "{", r#"{"ueln":"short"}"#, r#"{"ueln":1}"#, r#"{"other":1}"#] {
+        let answer = register.ask_raw("horse-get", payload.as_bytes()).await;
+        assert_eq!((answer.status, answer.outcome.as_str()), (400, "bad_payload"), "{payload}");
+    }
+}
