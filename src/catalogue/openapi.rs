@@ -106,7 +106,17 @@ fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         }
         Some(written)
     });
-    written.collect()
+    written.chain(idempotency_key(endpoint)).collect()
+}
+
+/// The header behind `"in": "context"`, when the procedure takes the key.
+fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
+    let is_key = |p: &&Parameter| p.place == Place::Context && &*p.name == "idempotency_key";
+    let parameter = endpoint.parameters.iter().find(is_key)?;
+    Some(json!({
+        "name": "Idempotency-Key", "in": "header", "required": parameter.required,
+        "schema": { "type": "string" },
+        "description": "The same key means the same effect, however often the request is sent." }))
 }
 
 fn request_body(endpoint: &Endpoint) -> Json {
@@ -289,7 +299,8 @@ mod tests {
                     "kind":{"in":"query","type":"string","enum":["a","b"],"default":"a","description":"Which"},
                     "org":{"in":"claim","type":"int32"}}},
         "put": {"route":"PUT /e/{key}", KEYS, "result":"none","status":{"error":{"50001":422}},"parameters":{
-                    "key":{"in":"path","type":"uuid"}, "d":{"in":"body","type":"decimal","required":true},
+                    "key":{"in":"path","type":"uuid"}, "idempotency_key":{"in":"context","required":true},
+                    "d":{"in":"body","type":"decimal","required":true},
                     "t":{"in":"body","type":"table","maxItems":2,"columns":{"c":{"type":"date","required":true}}}}}"#;
 
     #[test]
@@ -312,6 +323,7 @@ mod tests {
         assert!(get.get("requestBody").is_none());
         let put = &document["paths"]["/e/{id}"]["put"];
         assert_eq!(put["parameters"][0]["name"], "id");
+        assert_eq!(put["parameters"][1]["name"], "Idempotency-Key");
         assert_eq!(put["security"], json!([]));
         assert!(put["responses"]["204"].is_object() && put["responses"]["422"].is_object());
         let body = &put["requestBody"]["content"]["application/json"]["schema"];

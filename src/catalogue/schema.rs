@@ -1,19 +1,56 @@
 //! The JSON Schema of a catalogue file, so that editors complete and check it.
 
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use serde_json::Value as Json;
 
 use super::written::{Members, WrittenEndpoint};
 
 /// The schema (JSON Schema 2020-12), indented.
 #[must_use]
 pub fn text() -> String {
-    let generator = SchemaSettings::draft2020_12().into_generator();
+    let generator = SchemaSettings::draft2020_12().with_transform(Plain).into_generator();
     let mut schema = generator.into_root_schema_for::<Members<WrittenEndpoint>>();
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by their id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
-    // An editor's own key, which names this schema, would be an endpoint otherwise.
+    // The reader takes an endpoint without a route, so that its other mistakes are told with that one.
+    if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
+        endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
+    }
     format!("{:#}\n", schema.as_value())
+}
+
+/// Leaves out what Rust's `Option` says and people do not write: `null`, and it as the default.
+#[derive(Clone, Debug)]
+struct Plain;
+
+impl Transform for Plain {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        if schema.get("default").is_some_and(Json::is_null) {
+            schema.remove("default");
+        }
+        if let Some(Json::Array(kinds)) = schema.get_mut("type") {
+            kinds.retain(|kind| kind != "null");
+            if let [one] = kinds.as_slice() {
+                let one = one.clone();
+                schema.insert("type".to_owned(), one);
+            }
+        }
+        let null = serde_json::json!({ "type": "null" });
+        if let Some(Json::Array(choices)) = schema.get_mut("anyOf") {
+            choices.retain(|choice| *choice != null);
+            if let [Json::Object(one)] = choices.as_slice() {
+                let one = one.clone();
+                schema.remove("anyOf");
+                one.into_iter().for_each(|(key, value)| {
+                    schema.insert(key, value);
+                });
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -33,7 +70,10 @@ mod tests {
         let schema: serde_json::Value = serde_json::from_str(&super::text()).unwrap();
         let endpoint = &schema["$defs"]["Endpoint"];
         assert_eq!(endpoint["additionalProperties"], false);
-        assert!(endpoint["properties"]["route"].is_object());
+        assert_eq!(endpoint["required"], serde_json::json!(["route"]));
+        assert_eq!(endpoint["properties"]["summary"]["type"], "string");
+        assert_eq!(endpoint["properties"]["auth"]["$ref"], "#/$defs/Auth");
+        assert!(!super::text().contains("null"), "no key is written as null");
         assert!(endpoint["properties"]["route"]["description"].is_string());
         assert_eq!(schema["$defs"]["Parameter"]["additionalProperties"], false);
     }
