@@ -11,6 +11,8 @@ use super::{EnvelopeError, headers};
 
 /// Longest request id, principal or idempotency key in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
+/// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
+pub const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,10 +104,11 @@ impl Request {
                 return Err(error(headers::EXECUTION, "expected at-least-once or at-most-once"));
             }
         };
-        let text = |name: &'static str| match from.get(name) {
-            Some(value) if value.len() > TEXT_BYTES_MAX => Err(error(name, "too long")),
+        let bounded = |name: &'static str, bytes_max| match from.get(name) {
+            Some(value) if value.len() > bytes_max => Err(error(name, "too long")),
             value => Ok(value.map(ToOwned::to_owned)),
         };
+        let text = |name| bounded(name, TEXT_BYTES_MAX);
         Ok(Self {
             endpoint,
             request_id: text(headers::REQUEST_ID)?.unwrap_or_default(),
@@ -115,8 +118,40 @@ impl Request {
             principal: text(headers::PRINCIPAL)?,
             idempotency_key: text(headers::IDEMPOTENCY_KEY)?,
             traceparent: text(headers::TRACEPARENT)?,
-            tracestate: text(headers::TRACESTATE)?,
+            tracestate: bounded(headers::TRACESTATE, TRACESTATE_BYTES_MAX)?,
             payload,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(tracestate: usize) -> Request {
+        Request {
+            endpoint: EndpointId::new("horse-get").unwrap(),
+            request_id: "r".repeat(TEXT_BYTES_MAX),
+            attempt: 2,
+            timeout: Duration::from_millis(1500),
+            execution: Execution::AtMostOnce,
+            principal: Some("p".to_owned()),
+            idempotency_key: Some("k".to_owned()),
+            traceparent: Some("t".to_owned()),
+            tracestate: Some("s".repeat(tracestate)),
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    fn carried(request: &Request) -> Result<Request, EnvelopeError> {
+        Request::parse(&request.headers().unwrap(), request.payload.clone(), Duration::ZERO)
+    }
+
+    #[test]
+    fn what_a_gateway_passes_on_a_worker_reads() {
+        let longest = request(TRACESTATE_BYTES_MAX);
+        assert_eq!(carried(&longest), Ok(longest));
+        let error = carried(&request(TRACESTATE_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(error.header, headers::TRACESTATE);
     }
 }

@@ -2,8 +2,7 @@
 
 use rand::RngExt;
 
-/// Longest `tracestate` that is passed on; a longer one is dropped (W3C Trace Context §3.3.1.5).
-const TRACESTATE_BYTES_MAX: usize = 512;
+use crate::envelope::request::TRACESTATE_BYTES_MAX;
 
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
