@@ -150,9 +150,9 @@ fn check_claims(
     for (parameter, slot) in at(endpoint, Place::Claim, slots) {
         let mut findings = Findings::default();
         let named = Spot::Named(parameter);
-        let checked = match caller.claims.get(&*parameter.name) {
-            None | Some(serde_json::Value::Null) if !parameter.required => continue,
-            None | Some(serde_json::Value::Null) => None,
+        let checked = match caller.claim(&parameter.name) {
+            None if !parameter.required => continue,
+            None => None,
             // Claims of an API key are always text.
             Some(serde_json::Value::String(text)) if parameter.kind != ParameterType::Json => {
                 check::from_text(parameter, Cow::Owned(text.clone()), named, &mut findings)

@@ -27,7 +27,7 @@ const ENDPOINTS: &str = r#"
         "rows": {"in":"body","type":"table","maxItems":4,"columns":{
             "ueln":{"type":"string","required":true}, "w":{"type":"decimal","default":1.50}, "x":{"type":"json"}}}}},
     "claims": {"route":"GET /claims", KEYS, "parameters":{
-        "org": {"in":"claim","type":"int32","required":true}, "tags": {"in":"claim","type":"json"},
+        "org": {"in":"claim","type":"int32","required":true}, "tags": {"in":"claim","type":"json"}, "office.town": {"in":"claim","type":"string","as":"town"},
         "request_id": {"in":"context"}, "client_ip": {"in":"context"}, "idempotency_key": {"in":"context"}}}"#;
 
 struct Sent<'a> {
@@ -276,6 +276,8 @@ fn claims_and_context_come_from_the_gateway() {
     let context = r#""request_id":"r-1","client_ip":"127.0.0.1""#;
     check(r#"{"org":7}"#, &format!(r#"{{"org":7,{context}}}"#));
     check(r#"{"org":"7","tags":["a"]}"#, &format!(r#"{{"org":7,"tags":["a"],{context}}}"#));
+    let town = r#"{"org":7,"office":{"town":"Lom"}}"#;
+    check(town, &format!(r#"{{"org":7,"office.town":"Lom",{context}}}"#));
     check("{}", "403");
     check(r#"{"org":null}"#, "403");
     check(r#"{"org":"x"}"#, "403");
