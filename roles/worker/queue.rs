@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
-use crate::envelope::{Final, Reason, Reply, Request};
+use crate::envelope::{Final, Reason, Reply, Request, headers};
 use crate::messaging::{Message, Subject};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
@@ -186,6 +186,7 @@ impl Queue {
     async fn judged(self: &Arc<Self>, verdict: Verdict, message: Message) {
         self.note_load();
         let reply = message.reply.clone();
+        let request_id = message.headers.get(headers::REQUEST_ID).unwrap_or_default().to_owned();
         match verdict {
             Verdict::Refuse(reason) => self.refuse(reason, reply).await,
             Verdict::Take => match self.read(message) {
@@ -200,7 +201,7 @@ impl Queue {
                 Err(problem) => {
                     counter(&names::WORKER_MALFORMED, &[]).increment(1);
                     self.give_back().await;
-                    self.answer_problem(&problem, reply).await;
+                    self.answer_problem(&problem, &request_id, reply).await;
                 }
             },
         }
@@ -243,10 +244,10 @@ impl Queue {
         }
     }
 
-    async fn answer_problem(&self, problem: &Problem, reply: Option<Subject>) {
+    async fn answer_problem(&self, problem: &Problem, request_id: &str, reply: Option<Subject>) {
         let Some(reply) = reply else { return };
         let status = problem.kind.status().as_u16();
-        let body = problem.to_json("").into();
+        let body = problem.to_json(request_id).into();
         let answer = Final::whole(status, PROBLEM_JSON, body, "malformed");
         self.dispatch.say(Reply::Final(answer), reply).await;
     }
