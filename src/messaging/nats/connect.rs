@@ -49,9 +49,12 @@ fn base(config: &NatsConfig, name: &str) -> ConnectOptions {
         .skip_subject_validation(true)
         .reconnect_delay_callback(move |attempts| reconnect_delay(attempts, delay_max))
         .reconnect_to_server_callback(|servers, _info| async move {
-            // The only place where the cause of a failed connection can be read while it is down.
+            // The only place where the cause of a failed connection can be read while it is down. Said at the
+            // first failure and then ever more rarely: an outage is one event, not one for each attempt.
             for server in servers {
-                if let Some(cause) = server.last_error {
+                if let Some(cause) = server.last_error
+                    && server.failed_attempts.is_power_of_two()
+                {
                     tracing::warn!(
                         server = %host_of(&server.addr),
                         attempts = server.failed_attempts,
@@ -155,7 +158,8 @@ fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender
             "server_error"
         }
         Event::ClientError(error) => {
-            tracing::warn!(%error, "NATS client error");
+            // Why a connection failed is said where it is known, above.
+            tracing::debug!(%error, "NATS client error");
             "client_error"
         }
         Event::Draining => "draining",
