@@ -221,14 +221,134 @@ impl State {
         Some(pause.saturating_mul(u32::try_from(waiters).unwrap_or(u32::MAX)))
     }
 
+    /// Tells the oldest that it is the head. One whose session has ended without leaving must not stand
+    /// in everybody's way: nobody behind it would ever ask.
     fn tell_head(&mut self) {
-        let Some((ticket, turns)) = self.waiters.first_key_value() else { return };
-        let told = self.told == Some(*ticket) || turns.try_send(Mail::Turn(Turn::Head)).is_ok();
-        self.told = told.then_some(*ticket);
+        while let Some((ticket, turns)) = self.waiters.first_key_value() {
+            let ticket = *ticket;
+            if !turns.is_closed() {
+                let told =
+                    self.told == Some(ticket) || turns.try_send(Mail::Turn(Turn::Head)).is_ok();
+                self.told = told.then_some(ticket);
+                return;
+            }
+            debug_assert!(false, "a session leaves the hold before it ends");
+            self.remove(ticket);
+        }
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by waiting_max")]
 fn count(waiters: usize) -> f64 {
     waiters as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> Hold {
+        Hold::new(4, Gauge::noop())
+    }
+
+    fn offer(number: u32) -> Subject {
+        Subject::new(&format!("w.o.{number}")).unwrap()
+    }
+
+    fn next(mail: &mut mpsc::Receiver<Mail>) -> String {
+        match mail.try_recv() {
+            Ok(Mail::Turn(Turn::Head)) => "head".to_owned(),
+            Ok(Mail::Turn(Turn::Ask)) => "ask".to_owned(),
+            Ok(Mail::Turn(Turn::Offered(direct))) => direct.to_string(),
+            Ok(Mail::Reply { .. }) => "reply".to_owned(),
+            Err(_) => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_offer_goes_to_the_oldest_and_the_next_becomes_the_head() {
+        let (hold, now) = (hold(), Instant::now());
+        let (first, mut first_mail) = mpsc::channel(8);
+        let (second, mut second_mail) = mpsc::channel(8);
+        hold.enter(None, Why::Busy, first);
+        hold.enter(None, Why::Busy, second);
+        assert_eq!(next(&mut first_mail), "head");
+        assert_eq!(next(&mut second_mail), "nothing", "there is one head");
+        assert_eq!(hold.offer(offer(1), now), Ok(()));
+        assert_eq!(next(&mut first_mail), "w.o.1");
+        assert_eq!(next(&mut second_mail), "head");
+        assert_eq!(hold.offer(offer(2), now), Ok(()));
+        assert_eq!(hold.offer(offer(3), now), Err(offer(3)), "nobody waits: it is declined");
+    }
+
+    #[test]
+    fn asking_costs_nobody_its_place() {
+        let hold = hold();
+        let (first, mut first_mail) = mpsc::channel(8);
+        let (second, _second_mail) = mpsc::channel(8);
+        let ticket = hold.enter(None, Why::Busy, first.clone());
+        hold.enter(None, Why::Busy, second);
+        assert_eq!(next(&mut first_mail), "head");
+        hold.leave(ticket);
+        assert!(!hold.is_head(ticket));
+        assert_eq!(hold.enter(Some(ticket), Why::Busy, first), ticket);
+        assert!(hold.is_head(ticket));
+        assert_eq!(next(&mut first_mail), "head", "and it is told again");
+    }
+
+    #[test]
+    fn an_offer_passes_by_whoever_has_ended() {
+        let (hold, now) = (hold(), Instant::now());
+        let (gone, gone_mail) = mpsc::channel(8);
+        let (waits, mut mail) = mpsc::channel(8);
+        hold.enter(None, Why::Busy, gone);
+        hold.enter(None, Why::Busy, waits);
+        drop(gone_mail);
+        assert_eq!(hold.offer(offer(1), now), Ok(()));
+        assert_eq!(next(&mut mail), "w.o.1");
+    }
+
+    #[test]
+    fn a_queue_without_members_wakes_those_who_wait_a_few_for_each_sign() {
+        let hold = hold();
+        let budget = Duration::from_secs(1);
+        let mut mails = Vec::new();
+        for _ in 0..3 {
+            let (turns, mail) = mpsc::channel(8);
+            hold.enter(None, Why::NoWorkers, turns);
+            mails.push(mail);
+        }
+        assert_eq!(hold.admit(budget, Instant::now()), Admission::Wait);
+        assert_eq!(next(&mut mails[0]), "head");
+        hold.has_members();
+        let told: Vec<_> = mails.iter_mut().map(next).collect();
+        assert_eq!(told, ["ask", "ask", "nothing"]);
+        hold.has_members();
+        assert_eq!(next(&mut mails[2]), "ask");
+        assert_eq!(hold.admit(budget, Instant::now()), Admission::Free);
+    }
+
+    #[test]
+    fn who_would_wait_too_long_or_in_too_long_a_line_is_shed_at_once() {
+        let (hold, start) = (hold(), Instant::now());
+        let mut mails = Vec::new();
+        let enter = |mails: &mut Vec<_>| {
+            let (turns, mail) = mpsc::channel(8);
+            mails.push(mail);
+            hold.enter(None, Why::Busy, turns);
+        };
+        for _ in 0..4 {
+            enter(&mut mails);
+        }
+        assert_eq!(hold.admit(Duration::from_secs(9), start), Admission::Shed, "four may wait");
+        for second in 1..=10 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(hold.offer(offer(1), now), Ok(()));
+            enter(&mut mails);
+        }
+        hold.offer(offer(1), start + Duration::from_secs(10)).unwrap();
+        let now = start + Duration::from_secs(10);
+        assert_eq!(hold.admit(Duration::from_mins(1), now), Admission::Free);
+        assert_eq!(hold.admit(Duration::from_secs(1), now), Admission::Shed, "3 s at that pace");
+    }
 }

@@ -267,9 +267,10 @@ impl Ride {
         }
     }
 
-    /// A worker has it: the queue moved on by one.
+    /// A worker has it: the queue moved on by one. One that is still held (an earlier attempt was heard
+    /// of late) keeps its ticket: it has to leave the hold with it.
     fn taken(&mut self) {
-        if self.ticket.take().is_some() && self.by_asking {
+        if !self.session.is_held() && self.ticket.take().is_some() && self.by_asking {
             self.queue.hold.was_taken(Instant::now());
         }
     }
