@@ -19,7 +19,7 @@ use super::queue::Queue;
 /// Pause before a queue that could not start is tried again.
 const START_AGAIN: Duration = Duration::from_secs(5);
 /// How often a quiet queue looks after its lapsed offers and figures.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// A queue's membership with all it depends on.
 #[derive(Debug)]
@@ -118,11 +118,8 @@ impl Intake {
         let mut look_at = Instant::now() + LOOK_AFTER;
         loop {
             tokio::select! {
+                // Messages come last: a queue that is never quiet could not be left otherwise.
                 biased;
-                message = subscription.next() => match message {
-                    Some(message) => self.queue.arrived(message).await,
-                    None => return Left::Closed,
-                },
                 () = self.stop.cancelled() => {
                     self.queue.drain();
                     self.leave(subscription).await;
@@ -133,6 +130,10 @@ impl Intake {
                     self.leave(subscription).await;
                     return Left::BackendDown;
                 }
+                message = subscription.next() => match message {
+                    Some(message) => self.queue.arrived(message).await,
+                    None => return Left::Closed,
+                },
                 () = sleep_until(look_at) => {}
             }
             if look_at <= Instant::now()
