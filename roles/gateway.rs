@@ -24,5 +24,6 @@ pub mod router;
 pub mod run;
 pub mod session;
 pub mod snapshot;
+mod trip;
 
 pub use caller::{Caller, Peer};

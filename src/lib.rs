@@ -13,6 +13,7 @@ pub mod in_flight;
 pub mod lifecycle;
 pub mod listen;
 pub mod messaging;
+pub mod outcome;
 pub mod problem;
 pub mod procedures;
 pub mod telemetry;

@@ -19,6 +19,8 @@ mod runs_procedures_on_sql_server;
 #[cfg(test)]
 mod says_every_config_mistake;
 #[cfg(test)]
+mod shows_what_it_does;
+#[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
 mod speaks_with_foreign_workers;

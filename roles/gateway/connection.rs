@@ -24,6 +24,7 @@ use crate::telemetry::{self, names};
 
 use super::caller::Peer;
 use super::respond::{self, RequestId, Response, Shape};
+use super::trip;
 
 mod activity;
 mod body;
@@ -240,19 +241,17 @@ impl Each {
     /// Such a request has not been routed: nobody else logs or counts it.
     fn refuse(&self, problem: &Problem, request_id: &RequestId) -> Response {
         let status = problem.kind.status();
+        let outcome = problem.kind.word();
         tracing::info!(
+            target: "fjord::access",
             %request_id,
+            outcome = outcome.as_str(),
             client = %self.agreed.peer.address,
             status = status.as_u16(),
             detail = problem.detail,
             "refused before routing"
         );
-        let labels = [
-            (names::ENDPOINT, "none".to_owned()),
-            (names::STATUS, status.as_str().to_owned()),
-            (names::OUTCOME, "refused".to_owned()),
-        ];
-        telemetry::counter(&names::GATEWAY_REQUESTS, &labels).increment(1);
+        trip::count("none", status, outcome);
         let mut response = respond::problem(problem, request_id);
         if problem.kind == ProblemKind::MethodNotAllowed {
             response = respond::with_allow(response, &filter::METHODS);

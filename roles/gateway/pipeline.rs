@@ -16,19 +16,20 @@ use crate::config::gateway::HttpLimits;
 use crate::envelope::{Final, Request as Envelope};
 use crate::future::BoxFuture;
 use crate::in_flight::Admission;
+use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::trace::TraceContext;
 use crate::telemetry::{counter, histogram, names};
 
 use super::caller::{Caller, Peer};
 use super::connection::{Service, read_body};
 use super::params::{self, Context};
 use super::place::{Placed, Placer};
-use super::rate::{RateHeaders, RateLimiter, Verdict};
+use super::rate::{RateLimiter, Verdict};
 use super::respond::{self, RequestId, Response};
 use super::router::{Found, Matched};
 use super::session::Ending;
 use super::snapshot::Snapshot;
+use super::trip::Trip;
 use super::{accept, idempotency};
 
 /// When a request that found the gateway full may come again.
@@ -49,24 +50,12 @@ pub struct Pipeline {
     pub limits: HttpLimits,
 }
 
-/// What is known of a request when its answer is logged.
-struct Trip {
-    request_id: RequestId,
-    trace: TraceContext,
-    began: Instant,
-    endpoint: Option<Arc<Endpoint>>,
-    principal: Option<Arc<str>>,
-    attempts: u32,
-    outcome: String,
-    rate: RateHeaders,
-}
-
 impl Service for Pipeline {
     fn answer(&self, request: http::Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response> {
         Box::pin(async move {
             let request_id = RequestId::of(&request);
             let (parts, body) = request.into_parts();
-            let mut trip = Trip::begin(&parts, request_id);
+            let mut trip = Trip::begin(&parts, &peer, request_id);
             let answered = match self.in_flight.enter() {
                 Ok(_guard) => self.respond(&parts, body, &peer, &mut trip).await,
                 Err(problem) => {
@@ -78,7 +67,7 @@ impl Service for Pipeline {
             let mut response =
                 answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
             trip.rate.apply(response.headers_mut());
-            trip.log(&parts, &peer, response.status());
+            trip.end(response.status());
             response
         })
     }
@@ -89,7 +78,7 @@ struct Refusal {
     problem: Problem,
     allow: Option<String>,
     challenge: Option<HeaderValue>,
-    outcome: Option<&'static str>,
+    outcome: Option<Word>,
 }
 
 impl From<Problem> for Refusal {
@@ -106,7 +95,7 @@ impl From<Problem> for Box<Refusal> {
 
 impl Refusal {
     fn into_response(self, trip: &mut Trip) -> Response {
-        trip.outcome = self.outcome.map_or_else(|| word(self.problem.kind), ToOwned::to_owned);
+        trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.word());
         let mut response = respond::problem(&self.problem, &trip.request_id);
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
@@ -116,11 +105,6 @@ impl Refusal {
             None => response,
         }
     }
-}
-
-/// The outcome word of a problem of ours: its slug, as a label.
-fn word(kind: ProblemKind) -> String {
-    kind.meaning().slug.replace('-', "_")
 }
 
 impl Pipeline {
@@ -239,7 +223,7 @@ impl Sent<'_> {
 fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Response, Box<Refusal>> {
     match placed.ending {
         Ending::Final(answer) => {
-            trip.outcome.clone_from(&answer.outcome);
+            trip.outcome = answer.outcome;
             passed_on(answer, endpoint).map_err(Into::into)
         }
         Ending::Problem(kind) => {
@@ -249,7 +233,7 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
         // Nobody reads it: hyper has dropped this future, or is about to.
         Ending::ClientGone => {
             let problem = Problem::new(ProblemKind::Cancelled);
-            Err(Box::new(Refusal { outcome: Some("client_gone"), ..problem.into() }))
+            Err(Box::new(Refusal { outcome: Some(Word::ClientGone), ..problem.into() }))
         }
     }
 }
@@ -279,48 +263,4 @@ fn options(allow: &str) -> Response {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
-}
-
-impl Trip {
-    fn begin(parts: &Parts, request_id: RequestId) -> Self {
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        Self {
-            request_id,
-            trace: TraceContext::continued(text("traceparent"), text("tracestate")),
-            began: Instant::now(),
-            endpoint: None,
-            principal: None,
-            attempts: 0,
-            outcome: "ok".to_owned(),
-            rate: RateHeaders::default(),
-        }
-    }
-
-    /// The one access line and the figures of a request.
-    fn log(&self, parts: &Parts, peer: &Peer, status: StatusCode) {
-        let took = self.began.elapsed();
-        let endpoint = self.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
-        let labels = [
-            (names::ENDPOINT, endpoint.to_owned()),
-            (names::STATUS, status.as_str().to_owned()),
-            (names::OUTCOME, self.outcome.clone()),
-        ];
-        counter(&names::GATEWAY_REQUESTS, &labels).increment(1);
-        let label = [(names::ENDPOINT, endpoint.to_owned())];
-        histogram(&names::GATEWAY_REQUEST_DURATION, &label).record(took.as_secs_f64());
-        tracing::info!(
-            target: "fjord::access",
-            request_id = %self.request_id,
-            trace_id = self.trace.trace_id(),
-            endpoint,
-            method = %parts.method,
-            status = status.as_u16(),
-            outcome = self.outcome,
-            attempts = self.attempts,
-            principal = self.principal.as_deref(),
-            client = %peer.address,
-            duration_ms = took.as_secs_f64() * 1000.0,
-            "request"
-        );
-    }
 }

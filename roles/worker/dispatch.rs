@@ -13,6 +13,7 @@ use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Message, Subject, SubjectError, Transport, TransportError};
+use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{counter, names};
 
@@ -77,7 +78,7 @@ impl Dispatch {
         let queue = Arc::clone(queue);
         let _detached = this.tasks.spawn(async move {
             let outcome = run.go(handler, job).await;
-            queue.finished(&outcome, began.elapsed()).await;
+            queue.finished(outcome, began.elapsed()).await;
         });
     }
 
@@ -129,15 +130,15 @@ impl Dispatch {
 }
 
 impl Run {
-    async fn go(self, handler: Arc<dyn QueueHandler>, job: Job) -> String {
+    async fn go(self, handler: Arc<dyn QueueHandler>, job: Job) -> Word {
         if job.request.execution == Execution::AtMostOnce
             && let Some(outcome) = self.claim().await
         {
-            return outcome.to_owned();
+            return outcome;
         }
         let request_id = job.request.request_id.clone();
         let ending = self.work(handler, job).await;
-        let outcome = ending.outcome().to_owned();
+        let outcome = ending.outcome();
         if matches!(ending, Ending::NotExecuted { .. }) {
             self.refuse(Reason::Unavailable).await;
         } else {
@@ -147,9 +148,9 @@ impl Run {
     }
 
     /// Asks whether it may execute. An outcome word when it may not.
-    async fn claim(&self) -> Option<&'static str> {
+    async fn claim(&self) -> Option<Word> {
         // Without a reply subject nobody can grant it.
-        let Some(reply) = self.reply.clone() else { return Some("not_granted") };
+        let Some(reply) = self.reply.clone() else { return Some(Word::NotGranted) };
         let consent = self.entry.await_consent();
         let until = self.deadline.min(Instant::now() + self.dispatch.config.claim_timeout);
         let claim = Reply::Claim { control: self.control.clone() };
@@ -158,12 +159,12 @@ impl Run {
         match answer {
             Ok(Ok(Consent::Granted)) => None,
             // A job that was cancelled or denied has nobody to answer.
-            Ok(Ok(Consent::Denied) | Err(_)) => Some("not_granted"),
+            Ok(Ok(Consent::Denied) | Err(_)) => Some(Word::NotGranted),
             Err(_) => {
                 // The grant may be on its way. It finds no claim any more, and this refusal tells the
                 // gateway so: the request may go elsewhere.
                 self.refuse(Reason::Unavailable).await;
-                Some("claim_timed_out")
+                Some(Word::ClaimTimeout)
             }
         }
     }
@@ -182,7 +183,7 @@ impl Run {
                 ending = &mut call => return ending.unwrap_or_else(|_| {
                     counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
                     tracing::error!(endpoint = %endpoint.id, "a handler panicked");
-                    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: "panic" }
+                    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::Panic }
                 }),
                 _ = progress.tick() => {
                     if let Some(reply) = self.reply.clone() {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
+use crate::outcome::Word;
 
 use super::handlers::{HandlerError, Tools};
 use super::{Ending, Job, QueueHandler};
@@ -34,7 +35,7 @@ impl QueueHandler for Echo {
             empty if empty.is_empty() => Bytes::from_static(b"{}"),
             payload => payload,
         };
-        let answer = Final::whole(200, "application/json", body, "ok");
+        let answer = Final::whole(200, "application/json", body, Word::Ok);
         Box::pin(std::future::ready(Ending::Final(answer)))
     }
 }

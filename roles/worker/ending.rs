@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::envelope::Final;
+use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem};
 
 /// How a job ended.
@@ -15,24 +16,24 @@ pub enum Ending {
         /// The problem.
         problem: Problem,
         /// The word for metrics and the `Fjord-Outcome` header.
-        outcome: &'static str,
+        outcome: Word,
     },
     /// It certainly had no effect and another worker may do it: a refusal, not an answer.
     NotExecuted {
         /// What a client is told when nobody else can do it either.
         problem: Problem,
         /// The word for metrics.
-        outcome: &'static str,
+        outcome: Word,
     },
 }
 
 impl Ending {
-    /// One word, one of a closed set: lower case and `_`.
+    /// How it ended.
     #[must_use]
-    pub fn outcome(&self) -> &str {
+    pub fn outcome(&self) -> Word {
         match self {
-            Self::Final(answer) => &answer.outcome,
-            Self::Problem { outcome, .. } | Self::NotExecuted { outcome, .. } => outcome,
+            Self::Final(answer) => answer.outcome,
+            Self::Problem { outcome, .. } | Self::NotExecuted { outcome, .. } => *outcome,
         }
     }
 
@@ -57,9 +58,9 @@ mod tests {
     #[test]
     fn a_problem_becomes_a_final_that_says_which_request_it_was() {
         let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
-        let answer = Ending::Problem { problem, outcome: "sql_user" }.into_final("r-1");
+        let answer = Ending::Problem { problem, outcome: Word::SqlUser }.into_final("r-1");
         assert_eq!((answer.status, answer.content_type.as_str()), (422, PROBLEM_JSON));
-        assert_eq!(answer.outcome, "sql_user");
+        assert_eq!(answer.outcome, Word::SqlUser);
         let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(document["detail"], "too young");
         assert_eq!(document["request_id"], "r-1");

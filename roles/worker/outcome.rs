@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
 use crate::envelope::Final;
+use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind, Violation};
 use crate::procedures::{BackendError, BackendErrorKind, Outcome, ServerErrorClass, SinkError};
 
@@ -42,22 +43,22 @@ fn succeeded(job: &Job, answer: Answer, outcome: &Outcome) -> Ending {
     let endpoint = &job.endpoint;
     let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
     if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
-        return refused(status, None, "sql_return");
+        return refused(status, None, Word::SqlReturn);
     }
     let body = match answer.finish(&endpoint.outputs, outcome) {
         Ok(Some(body)) => body,
         Ok(None) => {
             return Ending::Problem {
                 problem: Problem::new(ProblemKind::NoRow),
-                outcome: "no_row",
+                outcome: Word::NoRow,
             };
         }
         Err(error) => return failed(job, &error.into()),
     };
     if endpoint.result == ResultKind::None {
-        return Ending::Final(Final::whole(mapped.unwrap_or(204), "", Bytes::new(), "ok"));
+        return Ending::Final(Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Word::Ok));
     }
-    Ending::Final(Final::whole(mapped.unwrap_or(200), JSON, body.into(), "ok"))
+    Ending::Final(Final::whole(mapped.unwrap_or(200), JSON, body.into(), Word::Ok))
 }
 
 /// Statuses whose answers have no body (RFC 9110 §15).
@@ -66,9 +67,9 @@ fn is_bodiless(status: u16) -> bool {
 }
 
 /// The procedure said no in its own words: a status that it or the catalogue chose.
-fn refused(status: u16, detail: Option<String>, outcome: &'static str) -> Ending {
+fn refused(status: u16, detail: Option<String>, outcome: Word) -> Ending {
     let kind = match status {
-        ..400 => return Ending::Final(Final::whole(status, "", Bytes::new(), "ok")),
+        ..400 => return Ending::Final(Final::whole(status, "", Bytes::new(), Word::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
         status => ProblemKind::Refused(status),
@@ -85,32 +86,32 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
         BackendErrorKind::Argument { argument, expected } => {
             log(job, error, Level::Debug);
             let problem = Problem::invalid(vec![violation(&job.endpoint, argument, expected)]);
-            Ending::Problem { problem, outcome: "bad_argument" }
+            Ending::Problem { problem, outcome: Word::BadArgument }
         }
         BackendErrorKind::Mismatch { .. } => {
             log(job, error, Level::Error);
-            problem(ProblemKind::Internal, "sql_mismatch")
+            problem(ProblemKind::Internal, Word::SqlMismatch)
         }
-        BackendErrorKind::Undecodable(_) => unusable(job, error, "undecodable"),
-        BackendErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, "too_large"),
-        BackendErrorKind::Sink(SinkError::Shape) => unusable(job, error, "bad_shape"),
+        BackendErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
+        BackendErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Word::AnswerTooLarge),
+        BackendErrorKind::Sink(SinkError::Shape) => unusable(job, error, Word::AnswerShape),
         BackendErrorKind::TimedOut => {
             log(job, error, Level::Debug);
-            problem(ProblemKind::AttemptTimedOut, "timed_out")
+            problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
         }
         BackendErrorKind::Cancelled => {
             log(job, error, Level::Debug);
-            problem(ProblemKind::Cancelled, "cancelled")
+            problem(ProblemKind::Cancelled, Word::Cancelled)
         }
         BackendErrorKind::PoolTimedOut => {
             log(job, error, Level::Debug);
-            not_executed(ProblemKind::Busy, "pool_timed_out")
+            not_executed(ProblemKind::Busy, Word::PoolTimeout)
         }
         BackendErrorKind::Unavailable => {
             log(job, error, Level::Warn);
-            not_executed(ProblemKind::BackendDown, "unavailable")
+            not_executed(ProblemKind::BackendDown, Word::BackendDown)
         }
-        BackendErrorKind::Lost => unusable(job, error, "lost"),
+        BackendErrorKind::Lost => unusable(job, error, Word::SqlLost),
     }
 }
 
@@ -118,10 +119,10 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
 fn user(job: &Job, error: &BackendError, number: u32, message: &str) -> Ending {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
-        return refused(status, Some(message.to_owned()), "sql_user");
+        return refused(status, Some(message.to_owned()), Word::SqlUser);
     }
     log(job, error, Level::Error);
-    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: "sql_user" }
+    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::SqlUser }
 }
 
 /// The status that a number names by itself. One that is ours becomes 500, with the message.
@@ -133,12 +134,12 @@ fn own_status(number: u32) -> Option<u16> {
 /// An error of the database itself: its message never leaves.
 fn server(job: &Job, error: &BackendError, number: u32, class: ServerErrorClass) -> Ending {
     let (level, kind, outcome) = match class {
-        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict, "sql_conflict"),
-        ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400), "sql_bad_value"),
-        ServerErrorClass::Mismatch => (Level::Error, ProblemKind::Internal, "sql_mismatch"),
-        ServerErrorClass::Permission => (Level::Error, ProblemKind::Internal, "sql_permission"),
-        ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal, "sql_deadlock"),
-        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal, "sql_error"),
+        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict, Word::SqlConflict),
+        ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400), Word::SqlBadValue),
+        ServerErrorClass::Mismatch => (Level::Error, ProblemKind::Internal, Word::SqlMismatch),
+        ServerErrorClass::Permission => (Level::Error, ProblemKind::Internal, Word::SqlPermission),
+        ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal, Word::SqlDeadlock),
+        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal, Word::SqlError),
     };
     if let Some(status) = job.endpoint.status.errors.get(&number) {
         log(job, error, Level::Debug);
@@ -149,7 +150,7 @@ fn server(job: &Job, error: &BackendError, number: u32, class: ServerErrorClass)
 }
 
 /// The procedure ran, or may have, and its answer cannot be passed on.
-fn unusable(job: &Job, error: &BackendError, outcome: &'static str) -> Ending {
+fn unusable(job: &Job, error: &BackendError, outcome: Word) -> Ending {
     log(job, error, Level::Error);
     let kind = match job.request.execution {
         Execution::AtLeastOnce => ProblemKind::BadAnswer,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::catalogue::payload;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
+use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::{Backend, Call};
@@ -47,14 +48,14 @@ impl Procedure {
         let Some(procedure) = &endpoint.procedure else {
             // The catalogue refuses such an endpoint when it is loaded.
             let problem = Problem::new(ProblemKind::Internal);
-            return Ending::Problem { problem, outcome: "no_procedure" };
+            return Ending::Problem { problem, outcome: Word::Internal };
         };
         // The message may come from anybody who may publish: what the gateway checked is checked again.
         let arguments = match payload::read(endpoint, &job.request.payload) {
             Ok(values) => arguments(endpoint, values),
             Err(violations) => {
                 let problem = Problem::invalid(violations);
-                return Ending::Problem { problem, outcome: "bad_payload" };
+                return Ending::Problem { problem, outcome: Word::BadMessage };
             }
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
 use crate::envelope::{Final, Reason, Reply, Request, headers};
 use crate::messaging::{Message, Subject};
+use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
 use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names};
@@ -158,10 +159,12 @@ impl Queue {
     }
 
     /// A job has ended: its slot goes to whoever was refused first.
-    pub async fn finished(self: &Arc<Self>, outcome: &str, took: Duration) {
+    pub async fn finished(self: &Arc<Self>, outcome: Word, took: Duration) {
         self.figures.duration.record(took.as_secs_f64());
-        let labels =
-            [(names::QUEUE, self.figures.queue.clone()), (names::OUTCOME, outcome.to_owned())];
+        let labels = [
+            (names::QUEUE, self.figures.queue.clone()),
+            (names::OUTCOME, outcome.as_str().to_owned()),
+        ];
         counter(&names::WORKER_CALLS, &labels).increment(1);
         let offer = self.slots().finish(Instant::now());
         self.offer(offer).await;
@@ -248,7 +251,7 @@ impl Queue {
         let Some(reply) = reply else { return };
         let status = problem.kind.status().as_u16();
         let body = problem.to_json(request_id).into();
-        let answer = Final::whole(status, PROBLEM_JSON, body, "malformed");
+        let answer = Final::whole(status, PROBLEM_JSON, body, Word::BadMessage);
         self.dispatch.say(Reply::Final(answer), reply).await;
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::messaging::{HeaderError, Headers, Message, Subject};
+use crate::outcome::Word;
 
 use super::{EnvelopeError, headers};
 
@@ -82,25 +83,16 @@ pub struct Final {
     /// How many parts came before.
     pub parts: u32,
     /// How the call ended, as one word for metrics and logs.
-    pub outcome: String,
+    pub outcome: Word,
 }
 
 impl Final {
     /// A whole answer in one message.
     #[must_use]
-    pub fn whole(status: u16, content_type: &str, body: Bytes, outcome: &str) -> Self {
-        Self {
-            status,
-            content_type: content_type.to_owned(),
-            body,
-            parts: 0,
-            outcome: outcome.to_owned(),
-        }
+    pub fn whole(status: u16, content_type: &str, body: Bytes, outcome: Word) -> Self {
+        Self { status, content_type: content_type.to_owned(), body, parts: 0, outcome }
     }
 }
-
-/// Longest outcome word in bytes: it becomes a metric label.
-const OUTCOME_BYTES_MAX: usize = 32;
 
 impl Reply {
     /// Reads a reply.
@@ -166,19 +158,17 @@ impl Reply {
                 expected: "expected how many parts there were",
             })?,
         };
-        let outcome = from
-            .get(headers::OUTCOME)
-            .filter(|word| {
-                word.len() <= OUTCOME_BYTES_MAX
-                    && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-            })
-            .unwrap_or("ok");
+        let outcome = match from.get(headers::OUTCOME) {
+            Some(word) => Word::of(word),
+            None if status < 400 => Word::Ok,
+            None => Word::Other,
+        };
         Ok(Self::Final(Final {
             status,
             content_type: from.get(headers::CONTENT_TYPE).unwrap_or_default().to_owned(),
             body,
             parts,
-            outcome: outcome.to_owned(),
+            outcome,
         }))
     }
 
@@ -191,7 +181,7 @@ impl Reply {
             });
         }
         let Some(code) = from.get(headers::SERVICE_ERROR_CODE) else {
-            return Ok(Self::Final(Final::whole(200, "application/json", body, "ok")));
+            return Ok(Self::Final(Final::whole(200, "application/json", body, Word::Ok)));
         };
         let status = code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500);
         let content_type = from.get(headers::CONTENT_TYPE).unwrap_or("application/json").to_owned();
@@ -200,14 +190,14 @@ impl Reply {
             content_type: if body.is_empty() { String::new() } else { content_type },
             body,
             parts: 0,
-            outcome: "service_error".to_owned(),
+            outcome: Word::ServiceError,
         }))
     }
 
     /// The message that says it, to the request's reply subject.
     ///
     /// # Errors
-    /// `HeaderError` when a final's media type or outcome has a control character.
+    /// `HeaderError` when a final's media type has a control character.
     pub fn into_message(self, to: Subject) -> Result<Message, HeaderError> {
         let mut message = Message::to(to);
         match self {
@@ -236,7 +226,7 @@ impl Reply {
             Self::Final(answer) => {
                 message.headers.push(headers::REPLY, "final")?;
                 message.headers.push(headers::STATUS, answer.status.to_string())?;
-                message.headers.push(headers::OUTCOME, answer.outcome)?;
+                message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
                 if !answer.content_type.is_empty() {
                     message.headers.push(headers::CONTENT_TYPE, answer.content_type)?;
                 }

@@ -42,7 +42,7 @@ pub(super) fn drivers_away_from_home(source: &Source) -> Vec<String> {
 
 /// The modules of `src`, from the lowest layer up. A module may use its own layer and those below.
 const LAYERS: &[&[&str]] = &[
-    &["cli", "future"],
+    &["cli", "future", "outcome"],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
     &["messaging", "procedures", "admin"],

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fjord::catalogue::{Execution, OnDisconnect};
 use fjord::envelope::{Control, Final, Reason, Reply};
 use fjord::messaging::Subject;
+use fjord::outcome::Word;
 use fjord::roles::gateway::hold::{Hold, Ticket};
 use fjord::roles::gateway::mail::{Mail, Turn};
 use fjord::roles::gateway::session::{Action, Destination, Ending, Event, Session, Step, Terms};
@@ -477,7 +478,7 @@ impl World {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         if !job.claiming {
             self.workers[worker].executing -= 1;
-            let answer = Final::whole(200, "application/json", "1".into(), "ok");
+            let answer = Final::whole(200, "application/json", "1".into(), Word::Ok);
             self.reply(&job, Reply::Final(answer));
         }
         self.job_gone(worker, id);

@@ -12,6 +12,7 @@ use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, 
 use fjord::envelope::Final;
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
+use fjord::outcome::Word;
 use fjord::roles::gateway::Peer;
 use fjord::roles::gateway::connection::{Service, read_body};
 use fjord::roles::gateway::listener::{Listener, Running};
@@ -90,7 +91,7 @@ impl Service for Probe {
                     Err(problem) => return respond::problem(&problem, &id),
                 },
             };
-            respond::answer(Final::whole(200, "text/plain", body, "ok")).unwrap()
+            respond::answer(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
         })
     }
 }

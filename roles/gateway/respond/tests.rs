@@ -6,6 +6,7 @@ use http::Request;
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::outcome::Word;
 
 fn shape(method: Method) -> Shape {
     let request_id = RequestId::fresh();
@@ -53,7 +54,7 @@ fn a_401_asks_for_credentials_and_a_405_names_the_methods() {
 
 #[tokio::test]
 async fn head_keeps_the_length_and_drops_the_body() {
-    let rows = Final::whole(200, "application/json", Bytes::from_static(b"[1,2]"), "ok");
+    let rows = Final::whole(200, "application/json", Bytes::from_static(b"[1,2]"), Word::Ok);
     let response = finish(answer(rows).unwrap(), &shape(Method::HEAD));
     assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
@@ -62,7 +63,7 @@ async fn head_keeps_the_length_and_drops_the_body() {
 
 #[tokio::test]
 async fn a_204_has_neither_body_nor_length() {
-    let none = Final::whole(204, "application/json", Bytes::from_static(b"x"), "ok");
+    let none = Final::whole(204, "application/json", Bytes::from_static(b"x"), Word::Ok);
     let response = finish(answer(none).unwrap(), &shape(Method::DELETE));
     assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
     assert!(!response.headers().contains_key(header::CONTENT_TYPE));
@@ -72,7 +73,7 @@ async fn a_204_has_neither_body_nor_length() {
 #[test]
 fn an_answer_that_cannot_be_written_is_a_bad_answer() {
     for (status, media_type) in [(99, "text/plain"), (101, "text/plain"), (200, "a\r\nb: c")] {
-        let bad = Final::whole(status, media_type, Bytes::from_static(b"x"), "ok");
+        let bad = Final::whole(status, media_type, Bytes::from_static(b"x"), Word::Ok);
         assert_eq!(answer(bad).unwrap_err().kind, ProblemKind::BadAnswer, "{status} {media_type}");
     }
 }
@@ -80,7 +81,7 @@ fn an_answer_that_cannot_be_written_is_a_bad_answer() {
 #[test]
 fn every_response_has_the_fixed_headers_and_no_banner() {
     let shape = shape(Method::GET);
-    let rows = || answer(Final::whole(200, "application/json", Bytes::new(), "ok")).unwrap();
+    let rows = || answer(Final::whole(200, "application/json", Bytes::new(), Word::Ok)).unwrap();
     let response = finish(rows(), &shape);
     let headers = response.headers();
     assert_eq!(headers[X_REQUEST_ID], shape.request_id.as_str());

@@ -281,6 +281,6 @@ async fn a_payload_that_breaks_the_catalogue_never_reaches_the_procedure() {
     let register = Register::new().await;
     for payload in ["", "[]", "{", r#"{"ueln":"short"}"#, r#"{"ueln":1}"#, r#"{"other":1}"#] {
         let answer = register.ask_raw("horse-get", payload.as_bytes()).await;
-        assert_eq!((answer.status, answer.outcome.as_str()), (400, "bad_payload"), "{payload}");
+        assert_eq!((answer.status, answer.outcome), (400, Word::BadMessage), "{payload}");
     }
 }

@@ -1,0 +1,60 @@
+//! Promise: what a fleet does can be seen, in words and figures that mean what the documentation says.
+
+use std::collections::BTreeSet;
+
+use fjord::lifecycle::Tasks;
+use fjord::outcome::Word;
+use serde_json::Value;
+
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions, Node};
+
+const METRICS: &str = include_str!("../docs/METRICS.md");
+
+/// The access lines of a gateway so far.
+fn access_lines(node: &Node) -> Vec<Value> {
+    let log = node.process.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["target"] == "fjord::access").collect()
+}
+
+/// The words in the first column of the table below a heading.
+fn documented(heading: &str) -> BTreeSet<&'static str> {
+    let (_, rest) = METRICS.split_once(&format!("\n## {heading}\n")).expect("a heading");
+    let section = rest.split("\n## ").next().expect("a section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next()).filter(|word| *word != "outcome").collect()
+}
+
+#[test]
+fn every_outcome_is_in_the_documentation_and_nothing_else() {
+    let known: BTreeSet<&str> = Word::ALL.iter().map(|word| word.as_str()).collect();
+    assert_eq!(known.len(), Word::ALL.len(), "every word is there once");
+    assert_eq!(documented("Outcomes"), known);
+    for word in Word::ALL {
+        let row = format!("| `{word}` | {} |", word.meaning());
+        assert!(METRICS.contains(&row), "{row}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_client_left_has_its_access_line() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let leaving = client.with_header("x-request-id", "leaves-early");
+    let asked = Tasks::new().spawn(async move { leaving.get("/v1/slow?ms=20000").await });
+    let running = r#"fjord_worker_running{queue="slow"}"#;
+    eventually_some("the call runs", SOON, async || {
+        (fleet.workers[0].figure(running).await > 0.5).then_some(())
+    })
+    .await;
+    asked.abort();
+    let line = eventually_some("the access line", SOON, async || {
+        access_lines(&fleet.gateways[0]).into_iter().find(|l| l["request_id"] == "leaves-early")
+    })
+    .await;
+    assert_eq!((&line["outcome"], &line["status"]), (&"client_gone".into(), &499.into()), "{line}");
+    let figure =
+        r#"fjord_gateway_requests_total{endpoint="slow",status="499",outcome="client_gone"}"#;
+    assert!(fleet.gateways[0].figure(figure).await > 0.5);
+}
