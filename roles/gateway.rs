@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod listener;
 pub mod mail;
 pub mod params;
+mod phases;
 pub mod pipeline;
 pub mod place;
 pub mod queues;

@@ -19,4 +19,4 @@ pub mod run;
 pub mod slots;
 
 pub use ending::Ending;
-pub use handler::{Job, QueueHandler};
+pub use handler::{Job, QueueHandler, Times};

@@ -2,10 +2,12 @@
 
 pub mod control;
 pub mod headers;
+pub mod phases;
 pub mod reply;
 pub mod request;
 
 pub use control::Control;
+pub use phases::Phases;
 pub use reply::{Final, Reason, Reply};
 pub use request::Request;
 

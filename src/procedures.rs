@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -109,6 +110,8 @@ pub trait RowSink: Send {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
     /// Forgets everything: the call is tried again. `false` when that is too late.
     fn restart(&mut self) -> bool;
+    /// Part of the call's time was waiting for a connection, so long; said once for each wait.
+    fn waited(&mut self, _for_a_connection: Duration) {}
     /// Whether enough has gathered that `drain` should be awaited before the next row.
     fn is_full(&self) -> bool {
         false

@@ -58,3 +58,35 @@ async fn a_request_whose_client_left_has_its_access_line() {
         r#"fjord_gateway_requests_total{endpoint="slow",status="499",outcome="client_gone"}"#;
     assert!(fleet.gateways[0].figure(figure).await > 0.5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_line_says_where_the_time_went_and_an_answer_to_whom_may_see_it() {
+    let gateway_keys = "server_timing_scope = '*'";
+    let fleet = Fleet::start(FleetOptions { gateway_keys, ..FleetOptions::default() }).await;
+    let client = fleet.client().with_header("x-request-id", "times");
+    let answer = client.get("/v1/slow?ms=80").await;
+    answer.is(200);
+    let line = eventually_some("the access line", SOON, async || {
+        access_lines(&fleet.gateways[0]).into_iter().find(|line| line["request_id"] == "times")
+    })
+    .await;
+    let phase = |name: &str| line[format!("{name}_ms")].as_f64().expect(name);
+    assert!(phase("sql") >= 80.0, "{line}");
+    let names =
+        ["auth", "parameters", "queue_wait", "nats", "worker", "pool_wait", "sql", "response"];
+    let sum: f64 = names.iter().map(|name| phase(name)).sum();
+    let whole = phase("duration");
+    assert!(sum > whole * 0.95 && sum < whole * 1.01, "they add up: {sum} of {line}");
+    let shown = answer.header("server-timing");
+    for name in names.iter().chain(&["total"]) {
+        assert!(shown.contains(&format!("{name};dur=")), "{name} in {shown:?}");
+    }
+    let figure = r#"fjord_gateway_phase_seconds_sum{phase="sql"}"#;
+    assert!(fleet.gateways[0].figure(figure).await >= 0.08);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sees_where_the_time_went_unless_it_is_configured() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    assert_eq!(fleet.client().get("/v1/slow?ms=1").await.header("server-timing"), "");
+}

@@ -23,6 +23,7 @@ use crate::telemetry::{counter, histogram, names};
 use super::caller::{Caller, Peer};
 use super::connection::{Service, read_body};
 use super::params::{self, Context};
+use super::phases::Phase;
 use super::place::{Placed, Placer};
 use super::rate::{RateLimiter, Verdict};
 use super::respond::{self, RequestId, Response};
@@ -44,6 +45,8 @@ pub struct Pipeline {
     pub placer: Arc<Placer>,
     /// Counts callers' requests.
     pub rates: RateLimiter,
+    /// The scope that lets a caller see where the time went; `*`: everybody.
+    pub server_timing_scope: Option<String>,
     /// Requests at once.
     pub in_flight: Admission,
     /// How bodies are read.
@@ -67,6 +70,9 @@ impl Service for Pipeline {
             let mut response =
                 answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
             trip.rate.apply(response.headers_mut());
+            if let Some(timing) = trip.server_timing() {
+                response.headers_mut().insert(respond::SERVER_TIMING, timing);
+            }
             trip.end(response.status());
             response
         })
@@ -133,6 +139,7 @@ impl Pipeline {
         };
         trip.endpoint = Some(Arc::clone(&matched.endpoint));
         let caller = self.admit(&snapshot, &parts.headers, peer, trip)?;
+        trip.enter(Some(Phase::Parameters));
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
         }
@@ -140,11 +147,17 @@ impl Pipeline {
         let body = read_body(body, bytes_max, &self.limits).await?;
         let sent = Sent { parts, matched: &matched, body: &body };
         let envelope = sent.envelope(&caller, peer, trip)?;
+        trip.enter(None);
         let placed = self.placer.place(&matched.endpoint, envelope).await;
         let label = [(names::QUEUE, matched.endpoint.queue.to_string())];
         histogram(&names::GATEWAY_QUEUE_WAIT, &label).record(placed.waited.as_secs_f64());
-        trip.attempts = placed.attempts;
+        trip.placed(&placed);
         ended(placed, &matched.endpoint, trip)
+    }
+
+    fn may_see_timing(&self, caller: &Caller) -> bool {
+        let Some(scope) = &self.server_timing_scope else { return false };
+        scope == "*" || caller.scopes.contains(scope)
     }
 
     /// Who calls, whether it may, and whether it is within its rate.
@@ -169,6 +182,7 @@ impl Pipeline {
                 Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
             })?;
         trip.principal.clone_from(&caller.principal);
+        trip.shows_timing = self.may_see_timing(&caller);
         match self.rates.admit(endpoint, &caller, peer, Instant::now().into_std()) {
             Verdict::Allowed { headers } => {
                 trip.rate = headers;

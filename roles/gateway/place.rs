@@ -49,8 +49,10 @@ pub struct Placed {
     pub ending: Ending,
     /// When to come again, for what was not executed.
     pub retry_after: Option<Duration>,
-    /// How long it waited until a worker had it.
+    /// How long it waited until a worker had it, or in vain.
     pub waited: Duration,
+    /// How long the answer took from then on.
+    pub answered: Duration,
     /// Attempts made.
     pub attempts: u32,
 }
@@ -122,7 +124,8 @@ impl Placer {
 impl Placed {
     fn problem(kind: ProblemKind) -> Self {
         let ending = Ending::Problem(kind);
-        Self { ending, retry_after: None, waited: Duration::ZERO, attempts: 0 }
+        let (waited, answered) = (Duration::ZERO, Duration::ZERO);
+        Self { ending, retry_after: None, waited, answered, attempts: 0 }
     }
 }
 
@@ -384,11 +387,13 @@ impl Ride {
                 }
             });
         }
-        let retry_after = matches!(ending, Ending::Problem(kind) if kind.status() == 503)
-            .then(|| self.queue.hold.retry_after(now));
+        let in_vain = matches!(ending, Ending::Problem(kind) if kind.status() == 503);
+        let retry_after = in_vain.then(|| self.queue.hold.retry_after(now));
+        let taken = if in_vain { now } else { self.session.sent_at() };
         Placed {
             retry_after,
-            waited: self.session.sent_at().saturating_duration_since(self.began),
+            waited: taken.saturating_duration_since(self.began),
+            answered: now.saturating_duration_since(taken),
             attempts: self.session.attempts_made(),
             ending,
         }

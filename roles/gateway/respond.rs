@@ -20,6 +20,8 @@ pub type Response = http::Response<AnswerBody>;
 
 /// The header that carries the request's id, both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where the time of a request went (W3C Server Timing).
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// One year: what a browser then refuses to do is to speak plain HTTP to this host.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// What a caller without credentials is asked for, unless `with_challenge` says more (RFC 6750 §3).

@@ -179,6 +179,7 @@ async fn pipeline(
             tasks: tasks.clone(),
         }),
         rates: RateLimiter::new(),
+        server_timing_scope: config.gateway.server_timing_scope.clone(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
         limits: config.gateway.http.clone(),
     })

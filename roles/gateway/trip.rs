@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
@@ -13,8 +13,11 @@ use crate::telemetry::trace::TraceContext;
 use crate::telemetry::{counter, histogram, names};
 
 use super::caller::Peer;
+use super::phases::{Phase, Phases, millis};
+use super::place::Placed;
 use super::rate::RateHeaders;
 use super::respond::RequestId;
+use super::session::Ending;
 
 /// What logs and metrics have for a status when the client left before there was one, as is the custom.
 const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
@@ -32,7 +35,13 @@ pub(super) struct Trip {
     pub(super) attempts: u32,
     pub(super) outcome: Word,
     pub(super) rate: RateHeaders,
+    /// Whether the caller may see where the time went.
+    pub(super) shows_timing: bool,
     began: Instant,
+    phases: Phases,
+    /// The phase it is in, and since when.
+    phase: Option<Phase>,
+    since: Instant,
     method: Method,
     client: IpAddr,
     has_ended: bool,
@@ -41,6 +50,7 @@ pub(super) struct Trip {
 impl Trip {
     pub(super) fn begin(parts: &Parts, peer: &Peer, request_id: RequestId) -> Self {
         let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let now = Instant::now();
         Self {
             request_id,
             trace: TraceContext::continued(text("traceparent"), text("tracestate")),
@@ -49,16 +59,50 @@ impl Trip {
             attempts: 0,
             outcome: Word::Ok,
             rate: RateHeaders::default(),
-            began: Instant::now(),
+            shows_timing: false,
+            began: now,
+            phases: Phases::default(),
+            phase: Some(Phase::Auth),
+            since: now,
             method: parts.method.clone(),
             client: peer.address,
             has_ended: false,
         }
     }
 
+    /// The next phase begins; none while the request is with its placer, which tells afterwards.
+    pub(super) fn enter(&mut self, phase: Option<Phase>) {
+        let now = Instant::now();
+        if let Some(phase) = std::mem::replace(&mut self.phase, phase) {
+            self.phases.set(phase, now.saturating_duration_since(self.since));
+        }
+        self.since = now;
+    }
+
+    /// It was placed, and has an ending.
+    pub(super) fn placed(&mut self, placed: &Placed) {
+        self.attempts = placed.attempts;
+        self.phases.set(Phase::QueueWait, placed.waited);
+        if let Ending::Final(answer) = &placed.ending {
+            self.phases.split(placed.answered, answer.phases);
+        } else if !placed.answered.is_zero() {
+            self.phases.split(placed.answered, None);
+        }
+        self.enter(Some(Phase::Response));
+    }
+
+    /// Where the time went so far, for a caller that may see it.
+    pub(super) fn server_timing(&mut self) -> Option<HeaderValue> {
+        self.enter(None);
+        if self.shows_timing { self.phases.server_timing(self.began.elapsed()) } else { None }
+    }
+
     /// It was answered.
     pub(super) fn end(&mut self, status: StatusCode) {
         self.has_ended = true;
+        self.enter(None);
+        self.phases.record();
+        let phase = |phase| self.phases.millis(phase);
         let took = self.began.elapsed();
         let endpoint = self.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
         count(endpoint, status, self.outcome);
@@ -75,7 +119,15 @@ impl Trip {
             attempts = self.attempts,
             principal = self.principal.as_deref(),
             client = %self.client,
-            duration_ms = took.as_secs_f64() * 1000.0,
+            duration_ms = millis(took),
+            auth_ms = phase(Phase::Auth),
+            parameters_ms = phase(Phase::Parameters),
+            queue_wait_ms = phase(Phase::QueueWait),
+            nats_ms = phase(Phase::Nats),
+            worker_ms = phase(Phase::Worker),
+            pool_wait_ms = phase(Phase::PoolWait),
+            sql_ms = phase(Phase::Sql),
+            response_ms = phase(Phase::Response),
             "request"
         );
     }

@@ -137,12 +137,15 @@ impl Run {
             return outcome;
         }
         let request_id = job.request.request_id.clone();
+        let (began, times) = (Instant::now(), Arc::clone(&job.times));
         let ending = self.work(handler, job).await;
         let outcome = ending.outcome();
         if matches!(ending, Ending::NotExecuted { .. }) {
             self.refuse(Reason::Unavailable).await;
         } else {
-            self.answer(ending.into_final(&request_id)).await;
+            let mut answer = ending.into_final(&request_id);
+            answer.phases = Some(times.phases(began.elapsed()));
+            self.answer(answer).await;
         }
         outcome
     }

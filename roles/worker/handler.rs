@@ -2,11 +2,13 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
-use crate::envelope::Request;
+use crate::envelope::{Phases, Request};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
@@ -32,4 +34,29 @@ pub struct Job {
     pub endpoint: Arc<Endpoint>,
     /// The request as it came.
     pub request: Request,
+    /// Where its time goes: for the handler to say.
+    pub times: Arc<Times>,
+}
+
+/// Where the time of a job went, as its handler tells.
+#[derive(Debug, Default)]
+pub struct Times {
+    pool_micros: AtomicU64,
+    call_micros: AtomicU64,
+}
+
+impl Times {
+    /// A call took so long, and before it so much was spent waiting for a connection.
+    pub fn tell(&self, pool: Duration, call: Duration) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.pool_micros.store(micros(pool), Ordering::Relaxed);
+        self.call_micros.store(micros(call), Ordering::Relaxed);
+    }
+
+    /// What the gateway is told of a job that took `total`.
+    #[must_use]
+    pub fn phases(&self, total: Duration) -> Phases {
+        let time = |micros: &AtomicU64| Duration::from_micros(micros.load(Ordering::Relaxed));
+        Phases { pool: time(&self.pool_micros), call: time(&self.call_micros), total }
+    }
 }

@@ -60,7 +60,9 @@ impl Procedure {
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);
         let call = Call { queue: &endpoint.queue, procedure, arguments: &arguments, deadline };
+        let began = Instant::now();
         let result = self.backend.call(call, &mut answer, cancel).await;
+        job.times.tell(answer.waited(), began.elapsed().saturating_sub(answer.waited()));
         conclude(&job, answer, result)
     }
 }

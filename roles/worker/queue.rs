@@ -227,7 +227,8 @@ impl Queue {
                 "gateway and worker have different catalogues",
             ));
         };
-        let job = Job { endpoint: Arc::clone(&service.endpoint), request };
+        let endpoint = Arc::clone(&service.endpoint);
+        let job = Job { endpoint, request, times: Arc::default() };
         Ok((job, service.clone()))
     }
 

@@ -23,6 +23,8 @@ pub struct GatewayConfig {
     pub session: SessionConfig,
     /// Whether `/openapi.json` and `/docs` are served.
     pub documentation: bool,
+    /// The scope whose callers see `Server-Timing`; `*`: everybody; none: nobody.
+    pub server_timing_scope: Option<String>,
 }
 
 /// `[gateway.http]`: what clients may do.
@@ -81,6 +83,7 @@ impl GatewayConfig {
             http: table.table("http", HttpLimits::read),
             session: table.table("session", SessionConfig::read),
             documentation: table.get_or("documentation", true),
+            server_timing_scope: table.get("server_timing_scope"),
         }
     }
 }

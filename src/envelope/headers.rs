@@ -29,6 +29,8 @@ pub const PART: &str = "Fjord-Part";
 pub const STATUS: &str = "Fjord-Status";
 /// How the call ended, as one word for metrics and logs.
 pub const OUTCOME: &str = "Fjord-Outcome";
+/// Where the worker's time went, for metrics and logs.
+pub const PHASES: &str = "Fjord-Phases";
 /// The media type of a final.
 pub const CONTENT_TYPE: &str = "Content-Type";
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::messaging::{HeaderError, Headers, Message, Subject};
 use crate::outcome::Word;
 
-use super::{EnvelopeError, headers};
+use super::{EnvelopeError, Phases, headers};
 
 /// A worker's reply, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,13 +84,16 @@ pub struct Final {
     pub parts: u32,
     /// How the call ended, as one word for metrics and logs.
     pub outcome: Word,
+    /// Where the worker's time went, when it tells.
+    pub phases: Option<Phases>,
 }
 
 impl Final {
     /// A whole answer in one message.
     #[must_use]
     pub fn whole(status: u16, content_type: &str, body: Bytes, outcome: Word) -> Self {
-        Self { status, content_type: content_type.to_owned(), body, parts: 0, outcome }
+        let content_type = content_type.to_owned();
+        Self { status, content_type, body, parts: 0, outcome, phases: None }
     }
 }
 
@@ -169,6 +172,7 @@ impl Reply {
             body,
             parts,
             outcome,
+            phases: from.get(headers::PHASES).and_then(Phases::parse),
         }))
     }
 
@@ -191,6 +195,7 @@ impl Reply {
             body,
             parts: 0,
             outcome: Word::ServiceError,
+            phases: None,
         }))
     }
 
@@ -227,6 +232,9 @@ impl Reply {
                 message.headers.push(headers::REPLY, "final")?;
                 message.headers.push(headers::STATUS, answer.status.to_string())?;
                 message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
+                if let Some(phases) = answer.phases {
+                    message.headers.push(headers::PHASES, phases.to_text())?;
+                }
                 if !answer.content_type.is_empty() {
                     message.headers.push(headers::CONTENT_TYPE, answer.content_type)?;
                 }

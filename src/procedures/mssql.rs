@@ -117,12 +117,15 @@ impl Mssql {
     ) -> Result<Outcome, BackendError> {
         let mut tries = Tries::default();
         loop {
+            let asked = Instant::now();
             let lease = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(cancelled()),
                 () = self.closing.cancelled() => return Err(cancelled()),
-                lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease?,
+                lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease,
             };
+            rows.waited(asked.elapsed());
+            let lease = lease?;
             let Ended { error, again } = match self.attempt(lease, &call, rows, cancel).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(ended) => ended,

@@ -212,8 +212,10 @@ impl Sqlite {
         let name = call.procedure;
         let procedure = self.procedure(name, deadline, cancel).await?;
         procedure.accept(name.as_str(), call.arguments)?;
-        let turn = if procedure.writes { Some(self.turn(deadline, cancel).await?) } else { None };
-        let session = self.session(deadline, cancel).await?;
+        let asked = Instant::now();
+        let lent = self.lend(procedure.writes, deadline, cancel).await;
+        rows.waited(asked.elapsed());
+        let (turn, session) = lent?;
         let arguments = call
             .arguments
             .iter()
@@ -229,6 +231,17 @@ impl Sqlite {
         watch::Watch { deadline, cancel, closing: &self.closing }
             .run(session, Some(watch::Feed { events: received, rows }), job)
             .await
+    }
+
+    /// A connection, after the turn to write when it is needed.
+    async fn lend(
+        &self,
+        writes: bool,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<(Option<tokio::sync::OwnedSemaphorePermit>, Object<Sessions>), BackendError> {
+        let turn = if writes { Some(self.turn(deadline, cancel).await?) } else { None };
+        Ok((turn, self.session(deadline, cancel).await?))
     }
 
     /// The turn to write.

@@ -41,7 +41,8 @@ metrics! {
     GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its answer's headers, by endpoint.";
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
-    GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, by queue.";
+    GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, or until none did, by queue.";
+    GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests that wait for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused at once because too many wait, by reason.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that nobody waited for any more.";
@@ -82,6 +83,8 @@ metrics! {
 pub const ENDPOINT: &str = "endpoint";
 /// The queue.
 pub const QUEUE: &str = "queue";
+/// A part of a request's time.
+pub const PHASE: &str = "phase";
 /// The HTTP status.
 pub const STATUS: &str = "status";
 /// How it ended, one word.

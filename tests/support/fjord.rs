@@ -42,6 +42,8 @@ pub(crate) struct FleetOptions {
     pub(crate) concurrency: usize,
     /// The queues that workers serve: a pattern.
     pub(crate) queues: &'static str,
+    /// Further keys of `[gateway]`.
+    pub(crate) gateway_keys: &'static str,
     /// Further lines of `gateway.toml`.
     pub(crate) gateway_toml: String,
     /// Further lines of `worker.toml`.
@@ -57,6 +59,7 @@ impl Default for FleetOptions {
             workers: 1,
             concurrency: 16,
             queues: "*",
+            gateway_keys: "",
             gateway_toml: String::new(),
             worker_toml: String::new(),
         }
@@ -214,10 +217,11 @@ impl Fleet {
     pub(crate) fn add_gateway(&mut self) -> &mut Node {
         let directory = self.home.path().join(format!("gateway-{}", self.gateways.len()));
         let text = format!(
-            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n\
+            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n{}\n\
              [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n\
              [gateway.http]\nconnections_per_client_max = 10000\n{}\n",
             self.shared(),
+            self.options.gateway_keys,
             self.certs.server.certificate.display(),
             self.certs.server.key.display(),
             self.options.gateway_toml,

@@ -300,6 +300,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             answer_bytes_max: 1,
         },
         documentation: false,
+        server_timing_scope: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The answer of a procedure, written as JSON while its rows come.
 
 use std::mem;
+use std::time::Duration;
 
 use crate::catalogue::ResultKind;
 use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
@@ -22,6 +23,8 @@ pub struct Answer {
     sets: usize,
     /// Rows of the current set.
     rows: usize,
+    /// Time spent waiting for a connection.
+    waited: Duration,
 }
 
 impl Answer {
@@ -33,7 +36,13 @@ impl Answer {
             _ => Vec::with_capacity(CAPACITY.min(bytes_max)),
         };
         let (keys, names) = (Vec::new(), Names::default());
-        Self { shape, bytes_max, out, keys, names, sets: 0, rows: 0 }
+        Self { shape, bytes_max, out, keys, names, sets: 0, rows: 0, waited: Duration::ZERO }
+    }
+
+    /// How much of its call's time was waiting for a connection.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// The whole text; `None` when there should be a row and is none.
@@ -195,6 +204,10 @@ impl Answer {
 }
 
 impl RowSink for Answer {
+    fn waited(&mut self, for_a_connection: Duration) {
+        self.waited += for_a_connection;
+    }
+
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
         match self.shape {
             ResultKind::Rows | ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,

@@ -54,7 +54,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
         tracestate: None,
         payload: Bytes::new(),
     };
-    Job { endpoint: Arc::new(endpoint), request }
+    Job { endpoint: Arc::new(endpoint), request, times: Arc::default() }
 }
 
 type Case<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], (u16, String));

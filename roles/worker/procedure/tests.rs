@@ -92,7 +92,7 @@ impl Register {
             payload: Bytes::copy_from_slice(payload),
         };
         let deadline = Instant::now() + Duration::from_secs(20);
-        let job = Job { endpoint, request };
+        let job = Job { endpoint, request, times: Arc::default() };
         handler.handle(job, deadline, &Cancel::new()).await.into_final("r-1")
     }
 

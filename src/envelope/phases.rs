@@ -1,0 +1,85 @@
+//! Where a worker's time went: travels back with its answer as `Fjord-Phases`.
+
+use std::time::Duration;
+
+/// Longest header that is read, in bytes.
+const BYTES_MAX: usize = 128;
+/// Longest time that is believed, in milliseconds: a day.
+const MILLIS_MAX: f64 = 86_400_000.0;
+
+/// Where the time of one call went, inside the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Waiting for a connection to the database.
+    pub pool: Duration,
+    /// The procedure's call, its rows included.
+    pub call: Duration,
+    /// Everything from the moment that the job could start: the two above and the worker's own work.
+    pub total: Duration,
+}
+
+impl Phases {
+    /// The header's value: milliseconds, `pool=0.4;call=12.1;total=13`.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        let millis = |time: Duration| format!("{:.3}", time.as_secs_f64() * 1000.0);
+        format!(
+            "pool={};call={};total={}",
+            millis(self.pool),
+            millis(self.call),
+            millis(self.total)
+        )
+    }
+
+    /// Reads the header's value. A part that is not there is zero, one that is not known is left alone; what has no
+    /// form or makes no sense is no value at all.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > BYTES_MAX {
+            return None;
+        }
+        let mut phases = Self::default();
+        for part in text.split(';') {
+            let (name, millis) = part.split_once('=')?;
+            let millis: f64 = millis.parse().ok()?;
+            if !(0.0..=MILLIS_MAX).contains(&millis) {
+                return None;
+            }
+            let time = Duration::try_from_secs_f64(millis / 1000.0).ok()?;
+            match name.trim() {
+                "pool" => phases.pool = time,
+                "call" => phases.call = time,
+                "total" => phases.total = time,
+                _ => {}
+            }
+        }
+        phases.total = phases.total.max(phases.pool.saturating_add(phases.call));
+        Some(phases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_writes_a_gateway_reads() {
+        let ms = Duration::from_micros;
+        let phases = Phases { pool: ms(410), call: ms(12_100), total: ms(13_000) };
+        assert_eq!(phases.to_text(), "pool=0.410;call=12.100;total=13.000");
+        assert_eq!(Phases::parse(&phases.to_text()), Some(phases));
+        assert_eq!(
+            Phases::parse("call=2"),
+            Some(Phases { call: ms(2000), total: ms(2000), ..Phases::default() })
+        );
+        assert!(Phases::parse("tea=5;call=2").is_some());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_read() {
+        for bad in ["", "pool", "pool=", "pool=x", "pool=-1", "pool=NaN", "call=inf", "call=1e99"] {
+            assert_eq!(Phases::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Phases::parse(&"call=1;".repeat(40)), None, "too long");
+    }
+}
