@@ -3,6 +3,7 @@
 pub use metrics::{Counter, Gauge, Histogram};
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 
+pub mod context;
 pub mod logs;
 pub mod names;
 pub mod recorder;

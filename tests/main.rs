@@ -9,6 +9,8 @@ mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
+mod logs_tell_whose_and_never_what;
+#[cfg(test)]
 mod loses_nothing_whatever_dies;
 #[cfg(test)]
 mod refuses_bad_requests_in_full;

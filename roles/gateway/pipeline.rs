@@ -18,7 +18,7 @@ use crate::future::BoxFuture;
 use crate::in_flight::Admission;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::{counter, histogram, names};
+use crate::telemetry::{context, counter, histogram, names};
 
 use super::caller::{Caller, Peer};
 use super::connection::{Service, read_body};
@@ -58,23 +58,8 @@ impl Service for Pipeline {
         Box::pin(async move {
             let request_id = RequestId::of(&request);
             let (parts, body) = request.into_parts();
-            let mut trip = Trip::begin(&parts, &peer, request_id);
-            let answered = match self.in_flight.enter() {
-                Ok(_guard) => self.respond(&parts, body, &peer, &mut trip).await,
-                Err(problem) => {
-                    let reason = [(names::REASON, "in_flight".to_owned())];
-                    counter(&names::GATEWAY_SHED, &reason).increment(1);
-                    Err(problem.retry_after(SHED_RETRY_AFTER).into())
-                }
-            };
-            let mut response =
-                answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
-            trip.rate.apply(response.headers_mut());
-            if let Some(timing) = trip.server_timing() {
-                response.headers_mut().insert(respond::SERVER_TIMING, timing);
-            }
-            trip.end(response.status());
-            response
+            let trip = Trip::begin(&parts, &peer, request_id);
+            context::serving(trip.served(), self.travel(&parts, body, &peer, trip)).await
         })
     }
 }
@@ -114,6 +99,26 @@ impl Refusal {
 }
 
 impl Pipeline {
+    /// The whole way, to its access line.
+    async fn travel(&self, parts: &Parts, body: Incoming, peer: &Peer, mut trip: Trip) -> Response {
+        let answered = match self.in_flight.enter() {
+            Ok(_guard) => self.respond(parts, body, peer, &mut trip).await,
+            Err(problem) => {
+                let reason = [(names::REASON, "in_flight".to_owned())];
+                counter(&names::GATEWAY_SHED, &reason).increment(1);
+                Err(problem.retry_after(SHED_RETRY_AFTER).into())
+            }
+        };
+        let mut response =
+            answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
+        trip.rate.apply(response.headers_mut());
+        if let Some(timing) = trip.server_timing() {
+            response.headers_mut().insert(respond::SERVER_TIMING, timing);
+        }
+        trip.end(response.status());
+        response
+    }
+
     async fn respond(
         &self,
         parts: &Parts,

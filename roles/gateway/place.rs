@@ -13,7 +13,7 @@ use crate::envelope::{Control, Reply, Request};
 use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
-use crate::telemetry::{counter, names};
+use crate::telemetry::{context, counter, names};
 
 use super::budget::RetryBudget;
 use super::hold::{Admission, Ticket};
@@ -156,10 +156,10 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut ride) = self.0.take() {
             let tasks = ride.placer.tasks.clone();
-            let _detached = tasks.spawn(async move {
+            let _detached = tasks.spawn(context::carried(async move {
                 let ending = ride.run(Event::ClientGone).await;
                 drop(ride.finish(ending));
-            });
+            }));
         }
     }
 }
@@ -250,6 +250,9 @@ impl Ride {
     fn read(&mut self, mail: Mail) -> Option<Event> {
         match mail {
             Mail::Reply { attempt, reply } => {
+                if let Err(error) = &reply {
+                    tracing::warn!(%error, "a reply does not keep to the protocol");
+                }
                 if !matches!(reply, Ok(Reply::NoResponders)) {
                     self.queue.hold.has_members();
                 }
@@ -311,7 +314,7 @@ impl Ride {
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
-            tracing::debug!(%error, request_id = self.request.request_id, "not sent");
+            tracing::debug!(%error, "not sent");
             let too_large = matches!(error, TransportError::TooLarge);
             self.step(Event::NotSent { attempt, too_large });
         }
@@ -379,13 +382,13 @@ impl Ride {
         }
         if !tell.is_empty() {
             let transport = Arc::clone(&self.placer.transport);
-            let _detached = self.placer.tasks.spawn(async move {
+            let _detached = self.placer.tasks.spawn(context::carried(async move {
                 for message in tell {
                     if let Err(error) = transport.publish(message).await {
                         tracing::debug!(%error, "could not tell a worker");
                     }
                 }
-            });
+            }));
         }
         let in_vain = matches!(ending, Ending::Problem(kind) if kind.status() == 503);
         let retry_after = in_vain.then(|| self.queue.hold.retry_after(now));

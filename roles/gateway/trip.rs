@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
 use crate::outcome::Word;
+use crate::telemetry::context::Served;
 use crate::telemetry::trace::TraceContext;
 use crate::telemetry::{counter, histogram, names};
 
@@ -68,6 +69,14 @@ impl Trip {
             client: peer.address,
             has_ended: false,
         }
+    }
+
+    /// What every line that is logged for it says.
+    pub(super) fn served(&self) -> Arc<Served> {
+        Arc::new(Served {
+            request_id: self.request_id.to_string(),
+            trace_id: self.trace.trace_id().to_owned(),
+        })
     }
 
     /// The next phase begins; none while the request is with its placer, which tells afterwards.

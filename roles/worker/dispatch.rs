@@ -15,7 +15,7 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Message, Subject, SubjectError, Transport, TransportError};
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::{counter, names};
+use crate::telemetry::{context, counter, names};
 
 use super::ending::Ending;
 use super::handler::{Job, QueueHandler};
@@ -76,10 +76,15 @@ impl Dispatch {
             reply,
         };
         let queue = Arc::clone(queue);
-        let _detached = this.tasks.spawn(async move {
+        let endpoint = Arc::clone(&job.endpoint);
+        let _detached = this.tasks.spawn(context::carried(async move {
             let outcome = run.go(handler, job).await;
-            queue.finished(outcome, began.elapsed()).await;
-        });
+            let took = began.elapsed();
+            let duration_ms = took.as_secs_f64() * 1000.0;
+            let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
+            tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
+            queue.finished(outcome, took).await;
+        }));
     }
 
     /// After every loss of the link sends the last answers again, once it is back.

@@ -15,6 +15,7 @@ use super::{Ending, Job};
 
 mod answer;
 mod json;
+mod struck;
 #[cfg(test)]
 mod tests;
 
@@ -194,12 +195,12 @@ fn log(job: &Job, error: &BackendError, level: Level) {
         append(&mut cause, inner);
         source = inner.source();
     }
+    let cause = struck::without_values(&cause, &job.request.payload);
     let endpoint = job.endpoint.id.as_str();
-    let request_id = job.request.request_id.as_str();
     match level {
-        Level::Error => tracing::error!(endpoint, request_id, cause, "the procedure failed"),
-        Level::Warn => tracing::warn!(endpoint, request_id, cause, "the procedure failed"),
-        Level::Debug => tracing::debug!(endpoint, request_id, cause, "the procedure failed"),
+        Level::Error => tracing::error!(endpoint, cause, "the procedure failed"),
+        Level::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
+        Level::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
     }
 }
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
+use crate::envelope::request::TEXT_BYTES_MAX;
 use crate::envelope::{Final, Reason, Reply, Request, headers};
-use crate::messaging::{Message, Subject};
+use crate::messaging::{Headers, Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
-use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names};
+use crate::telemetry::context::{self, Served};
+use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names, trace};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
@@ -188,8 +190,12 @@ impl Queue {
 
     async fn judged(self: &Arc<Self>, verdict: Verdict, message: Message) {
         self.note_load();
+        let served = served(&message.headers);
+        context::serving(Arc::clone(&served), self.carry_out(verdict, message, &served)).await;
+    }
+
+    async fn carry_out(self: &Arc<Self>, verdict: Verdict, message: Message, served: &Served) {
         let reply = message.reply.clone();
-        let request_id = message.headers.get(headers::REQUEST_ID).unwrap_or_default().to_owned();
         match verdict {
             Verdict::Refuse(reason) => self.refuse(reason, reply).await,
             Verdict::Take => match self.read(message) {
@@ -204,7 +210,7 @@ impl Queue {
                 Err(problem) => {
                     counter(&names::WORKER_MALFORMED, &[]).increment(1);
                     self.give_back().await;
-                    self.answer_problem(&problem, &request_id, reply).await;
+                    self.answer_problem(&problem, &served.request_id, reply).await;
                 }
             },
         }
@@ -286,6 +292,16 @@ impl Queue {
         }
         *since = full.then_some(now);
     }
+}
+
+/// What every line that is logged for a message says. It may come from anybody: what is too long is left out.
+fn served(from: &Headers) -> Arc<Served> {
+    let request_id = from.get(headers::REQUEST_ID).filter(|text| text.len() <= TEXT_BYTES_MAX);
+    let trace_id = from.get(headers::TRACEPARENT).and_then(trace::trace_id);
+    Arc::new(Served {
+        request_id: request_id.unwrap_or_default().to_owned(),
+        trace_id: trace_id.unwrap_or_default().to_owned(),
+    })
 }
 
 impl Figures {

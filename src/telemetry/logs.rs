@@ -4,12 +4,14 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::names;
+use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
 /// Lines that wait for stdout. Past it a line is dropped and counted: a reader that stalls must not stall requests.
@@ -50,7 +52,7 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        let lines = Lines::start(io::stdout())?;
+        let lines = Lines::start(io::stdout(), is_json)?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
         let format = tracing_subscriber::fmt::layer().with_ansi(false);
         let layer = if is_json {
@@ -59,6 +61,7 @@ impl Logs {
         } else {
             format.with_writer(lines.clone()).boxed()
         };
+        let layer = layer.with_filter(filter_fn(is_without_values));
         let registry = tracing_subscriber::registry().with(filter).with(layer);
         registry.try_init().map_err(|error| LogError::Twice(error.into()))?;
         std::panic::set_hook(Box::new(log_panic));
@@ -77,6 +80,11 @@ impl Logs {
     pub fn flush(&self, limit: Duration) {
         self.lines.flush(limit);
     }
+}
+
+/// Libraries write whole messages, payloads included, at level trace: callers' values. So theirs ends at debug.
+fn is_without_values(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
@@ -99,19 +107,22 @@ enum Entry {
 
 /// Takes lines and hands them to a thread that writes them. Never waits, holds `LINES_MAX` at most.
 #[derive(Clone, Debug)]
-struct Lines(SyncSender<Entry>);
+struct Lines {
+    entries: SyncSender<Entry>,
+    is_json: bool,
+}
 
 impl Lines {
-    fn start(out: impl Write + Send + 'static) -> Result<Self, LogError> {
-        let (sender, receiver) = sync_channel(LINES_MAX);
+    fn start(out: impl Write + Send + 'static, is_json: bool) -> Result<Self, LogError> {
+        let (entries, receiver) = sync_channel(LINES_MAX);
         let thread = std::thread::Builder::new().name("logs".to_owned());
         thread.spawn(move || write_lines(&receiver, out)).map_err(LogError::Thread)?;
-        Ok(Self(sender))
+        Ok(Self { entries, is_json })
     }
 
     fn flush(&self, limit: Duration) {
         let (done, is_done) = sync_channel(1);
-        if self.0.try_send(Entry::Flush(done)).is_ok() {
+        if self.entries.try_send(Entry::Flush(done)).is_ok() {
             // A reader that stalls for the whole limit loses what it did not read.
             is_done.recv_timeout(limit).ok();
         }
@@ -134,7 +145,9 @@ fn write_lines(receiver: &Receiver<Entry>, mut out: impl Write) {
 impl Write for Lines {
     /// The formatter calls this once for each event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.try_send(Entry::Line(one_line(line))).is_err() {
+        let mut signed = line.to_vec();
+        context::sign(&mut signed, self.is_json);
+        if self.entries.try_send(Entry::Line(one_line(&signed))).is_err() {
             super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
         }
         Ok(line.len())
@@ -196,7 +209,7 @@ mod tests {
     fn an_output_that_stalls_stalls_nobody() {
         let (start, go) = std::sync::mpsc::channel();
         let (written, lines_written) = std::sync::mpsc::channel();
-        let mut lines = Lines::start(Stalled { go, written }).unwrap();
+        let mut lines = Lines::start(Stalled { go, written }, true).unwrap();
         for _ in 0..LINES_MAX + 100 {
             lines.write_all(b"a\n").unwrap();
         }

@@ -52,6 +52,12 @@ impl TraceContext {
     }
 }
 
+/// The trace's id in a `traceparent`, when it is valid.
+#[must_use]
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    parse(traceparent).map(|(trace_id, _)| trace_id)
+}
+
 /// Trace id and flags of a `traceparent` (§3.2). Of an unknown version the first 55 characters count.
 fn parse(text: &str) -> Option<(&str, u8)> {
     let mut fields = text.get(..55)?.split('-');

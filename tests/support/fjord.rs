@@ -18,8 +18,9 @@ use super::process::Process;
 /// The tests' own catalogue, procedures and schema: what they write can be counted afterwards.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
-const PROCEDURES: [(&str, &str); 3] = [
+const PROCEDURES: [(&str, &str); 4] = [
     ("ledger.write.sql", include_str!("ledger/procedures/ledger.write.sql")),
+    ("ledger.refuse.sql", include_str!("ledger/procedures/ledger.refuse.sql")),
     ("ledger.slow.sql", include_str!("ledger/procedures/ledger.slow.sql")),
     ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),
 ];
@@ -42,6 +43,8 @@ pub(crate) struct FleetOptions {
     pub(crate) concurrency: usize,
     /// The queues that workers serve: a pattern.
     pub(crate) queues: &'static str,
+    /// What both roles log.
+    pub(crate) log_filter: &'static str,
     /// Further keys of `[gateway]`.
     pub(crate) gateway_keys: &'static str,
     /// Further lines of `gateway.toml`.
@@ -59,6 +62,7 @@ impl Default for FleetOptions {
             workers: 1,
             concurrency: 16,
             queues: "*",
+            log_filter: "info",
             gateway_keys: "",
             gateway_toml: String::new(),
             worker_toml: String::new(),
@@ -278,9 +282,10 @@ impl Fleet {
         };
         let plain = !self.options.nats.has_tls;
         format!(
-            "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\n\
+            "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\nfilter = '{}'\n\
              [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{tls}",
             self.home.path().join("catalogue/endpoints").display(),
+            self.options.log_filter,
             servers.join(", "),
         )
     }

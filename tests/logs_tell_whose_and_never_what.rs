@@ -1,0 +1,76 @@
+//! Promise: every line of a request names the request and its trace; no line has a value that a caller sent.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::support::client::{ClientOptions, Http, send};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions, Node};
+
+const CANARY: &str = "Canary7351";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+fn traced() -> FleetOptions {
+    let log_filter = "trace";
+    FleetOptions { log_filter, ..FleetOptions::default() }
+}
+
+/// The lines of a node's log that are about a request, by its id.
+fn lines_of(node: &Node, request_id: &str) -> Vec<Value> {
+    let log = node.process.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["request_id"] == request_id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_value_of_a_caller_is_in_any_line_whatever_the_filter() {
+    let fleet = Fleet::start(traced()).await;
+    for http in [Http::One, Http::Two] {
+        let client = fleet.client_with(ClientOptions { http, ..ClientOptions::default() });
+        let client = client.with_header("x-note", &format!("{CANARY}-header"));
+        let echo = client.get(&format!("/v1/echo/{CANARY}?text={CANARY}-query")).await;
+        assert!(echo.is(200).text().contains(CANARY), "it came through");
+        let body = json!({ "body": format!("{CANARY} body"), "number": 73_517_351 });
+        let path = format!("/v1/refuse/{CANARY}-path?text={CANARY}+query");
+        client.send(Method::POST, &path, &body).await.is_problem(500, "internal");
+        let note = json!({ "note": CANARY, "more": { "deep": [CANARY] }, "price": 7_351.5 });
+        client.send(Method::PUT, "/v1/keep/73517351", &note).await.is(200);
+        client.send(Method::PUT, &format!("/v1/keep/{CANARY}"), &note).await.is(400);
+        let broken = client.request(Method::PUT, "/v1/keep/1").body(format!("{{\"{CANARY}"));
+        send(broken.header("content-type", "application/json")).await.is(400);
+        client.get(&format!("/v1/{CANARY}?{CANARY}={CANARY}")).await.is(404);
+    }
+    eventually_some("the refusals are logged", SOON, async || {
+        let log = fleet.workers[0].process.log();
+        (log.matches("the procedure failed").count() >= 2).then_some(())
+    })
+    .await;
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        let log = node.process.log();
+        assert!(log.contains("\"level\":\"TRACE\"") || log.contains("\"level\":\"DEBUG\""));
+        let told: Vec<_> =
+            log.lines().filter(|line| line.contains(CANARY) || line.contains("73517351")).collect();
+        assert!(told.is_empty(), "{} lines, the first: {}", told.len(), told[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_request_has_its_id_and_its_trace() {
+    let fleet = Fleet::start(traced()).await;
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let client = fleet.client().with_header("traceparent", &parent);
+    let client = client.with_header("x-request-id", "whose");
+    client.send(Method::POST, "/v1/refuse/1", &json!({})).await.is(500);
+    for (node, message) in
+        [(&fleet.gateways[0], "request"), (&fleet.workers[0], "the procedure failed")]
+    {
+        let lines = eventually_some(format!("the line {message:?}"), SOON, async || {
+            let lines = lines_of(node, "whose");
+            lines.iter().any(|line| line["message"] == message).then_some(lines)
+        })
+        .await;
+        for line in lines {
+            assert_eq!(line["trace_id"], TRACE, "{line}");
+        }
+    }
+}
