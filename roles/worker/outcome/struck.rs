@@ -83,7 +83,7 @@ mod tests {
                 "Violation of UNIQUE KEY constraint 'uq_ueln'. The duplicate key value is (…).",
             ),
             (
-                "String or binary data would be truncated in column 'name'. Truncated value: 'Black Be'.",
+                "String or binary data would be truncated in column 'name'. Truncated value: 'Black Bea'.",
                 "String or binary data would be truncated in column 'name'. Truncated value: '… …'.",
             ),
             ("no horse Black Beauty for 4711.50", "no horse … … for ….50"),
