@@ -10,11 +10,12 @@ NATS := $(NATS_HOME)/$(NATS_VERSION)/nats-server
 OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 	  version=$$(nats-server --version 2>/dev/null | sed -n 's/^nats-server: v//p'); \
 	  test -n "$$version" && printf '2.10\n%s\n' "$$version" | sort -C -V; }
+PROMETHEUS := $(TARGET)/prometheus/usr/bin/promtool
 PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench-overload doc deny run nats-server python run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench-overload doc deny run nats-server python prometheus run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -27,7 +28,7 @@ fmt: ## Fails when a file is not formatted
 lint: ## Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python ## Passes all tests, on real NATS servers and real processes
+test: nats-server python prometheus ## Passes all tests, on real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Renews what outsiders depend on; review it as code
@@ -63,6 +64,13 @@ python: ## Makes the Python that foreign clients are tested with, unless it is t
 	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
 	  echo "making $(TARGET)/python"; \
 	  python3 -m venv --clear $(TARGET)/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
+
+prometheus: ## Gets Debian's prometheus and promtool, unpacked and not installed; elsewhere says what is skipped
+	@test -x $(PROMETHEUS) || promtool --version >/dev/null 2>&1 || { \
+	  echo "getting prometheus"; \
+	  rm -rf $(TARGET)/prometheus && mkdir -p $(TARGET)/prometheus/get && cd $(TARGET)/prometheus/get && \
+	  apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .. && rm -rf ../get; } || \
+	  echo "no prometheus: its tests will be skipped (on Debian, apt-get update may help; else put promtool and prometheus on the PATH)"
 
 run: nats-server ## Serves the demo register with TLS on every hop, on PORT (8443)
 	@$(CARGO) build --locked --bin fjord --example demo

@@ -11,6 +11,7 @@ pub mod handlers;
 pub mod health;
 pub mod intake;
 pub mod jobs;
+mod load;
 pub mod outcome;
 pub mod procedure;
 pub mod queue;

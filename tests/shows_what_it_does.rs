@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions, Node};
 
+mod exposition;
+
 const METRICS: &str = include_str!("../docs/METRICS.md");
 
 /// The access lines of a gateway so far.
@@ -16,6 +18,14 @@ fn access_lines(node: &Node) -> Vec<Value> {
     let log = node.process.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["target"] == "fjord::access").collect()
+}
+
+/// The columns of a metric's row.
+fn documented_row(metric: &str) -> Vec<&'static str> {
+    let start = format!("| `{metric}` |");
+    let row = METRICS.lines().find(|line| line.starts_with(&start));
+    let row = row.unwrap_or_else(|| panic!("{metric} is not in docs/METRICS.md"));
+    row.trim_matches('|').split('|').map(str::trim).collect()
 }
 
 /// The words in the first column of the table below a heading.

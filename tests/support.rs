@@ -10,6 +10,7 @@ pub(crate) mod mssql_server;
 pub(crate) mod nats;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod prometheus;
 pub(crate) mod raw;
 pub(crate) mod tds;
 pub(crate) mod tokens;

@@ -18,7 +18,7 @@ use crate::future::BoxFuture;
 use crate::in_flight::Admission;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::{context, counter, histogram, names};
+use crate::telemetry::{context, counter, names};
 
 use super::caller::{Caller, Peer};
 use super::connection::{Service, read_body};
@@ -154,8 +154,6 @@ impl Pipeline {
         let envelope = sent.envelope(&caller, peer, trip)?;
         trip.enter(None);
         let placed = self.placer.place(&matched.endpoint, envelope).await;
-        let label = [(names::QUEUE, matched.endpoint.queue.to_string())];
-        histogram(&names::GATEWAY_QUEUE_WAIT, &label).record(placed.waited.as_secs_f64());
         trip.placed(&placed);
         ended(placed, &matched.endpoint, trip)
     }

@@ -69,6 +69,7 @@ impl Placer {
             debug_assert!(false, "a checked queue name makes a subject");
             return Placed::problem(ProblemKind::Internal);
         };
+        queue.figures.arrivals.increment(1);
         let admission = queue.hold.admit(endpoint.timeout, now);
         if admission == Admission::Shed {
             let reason = [(names::REASON, "queue".to_owned())];
@@ -393,9 +394,11 @@ impl Ride {
         let in_vain = matches!(ending, Ending::Problem(kind) if kind.status() == 503);
         let retry_after = in_vain.then(|| self.queue.hold.retry_after(now));
         let taken = if in_vain { now } else { self.session.sent_at() };
+        let waited = taken.saturating_duration_since(self.began);
+        self.queue.figures.wait.record(waited.as_secs_f64());
         Placed {
             retry_after,
-            waited: taken.saturating_duration_since(self.began),
+            waited,
             answered: now.saturating_duration_since(taken),
             attempts: self.session.attempts_made(),
             ending,

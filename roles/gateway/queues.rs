@@ -1,11 +1,12 @@
 //! The queues that endpoints go to: subject and hold of each, for as long as the process lives.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use crate::catalogue::QueueName;
 use crate::messaging::{Subject, SubjectError};
-use crate::telemetry::{gauge, names};
+use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
 use super::hold::Hold;
 
@@ -22,6 +23,31 @@ pub struct Queue {
     pub cancel: Subject,
     /// Requests that wait.
     pub hold: Hold,
+    /// Its metrics.
+    pub figures: Figures,
+}
+
+/// A queue's metrics, looked up once.
+pub struct Figures {
+    /// Requests that were to be placed.
+    pub arrivals: Counter,
+    /// How long they waited.
+    pub wait: Histogram,
+}
+
+impl Figures {
+    fn of(label: &[LabelValue]) -> Self {
+        let arrivals = counter(&names::GATEWAY_ARRIVALS, label);
+        // At zero from the start, so that the first requests count in a rate.
+        arrivals.increment(0);
+        Self { arrivals, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
+    }
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").finish_non_exhaustive()
+    }
 }
 
 /// Every queue that was ever used. It only grows, at a reload, by what the catalogue names.
@@ -65,6 +91,7 @@ impl Queues {
             name: name.clone(),
             subject: self.prefix.join(&format!("q.{name}"))?,
             cancel: self.prefix.join(&format!("cancel.{name}"))?,
+            figures: Figures::of(&label),
             hold: Hold::new(self.waiting_max, gauge(&names::GATEWAY_WAITING, &label)),
         });
         all.by_number.push(Arc::clone(&queue));

@@ -162,6 +162,11 @@ async fn pipeline(
 ) -> Result<Pipeline, RunError> {
     let session = config.gateway.session.clone();
     let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    for endpoint in snapshot.catalogue.endpoints() {
+        // Known from the start: its figures begin at zero, and the first request is counted in a rate.
+        let named = queues.named(&endpoint.queue);
+        named.map_err(|error| RunError::system("a queue has no subject", error))?;
+    }
     let replies = Replies::open(&transport, &queues, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;

@@ -1,7 +1,6 @@
 //! One queue that this worker serves: judges each message at once, and gives freed slots away.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +14,12 @@ use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
 use crate::telemetry::context::{self, Served};
-use crate::telemetry::{Counter, Gauge, Histogram, counter, gauge, histogram, names, trace};
+use crate::telemetry::{Histogram, counter, histogram, names, trace};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
+use super::load::Load;
 use super::slots::{Offer, OfferId, Slots, Verdict};
-
-/// Microseconds in a second.
-const MICROS: u64 = 1_000_000;
 
 /// Requests of callers that state no budget get this much.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -40,7 +37,7 @@ pub struct Queue {
     pub number: usize,
     endpoints: HashMap<EndpointId, Service>,
     slots: Mutex<Slots>,
-    full_since: Mutex<Option<Instant>>,
+    load: Load,
     dispatch: Arc<Dispatch>,
     figures: Figures,
 }
@@ -56,12 +53,7 @@ pub struct Service {
 
 /// The queue's metrics, looked up once.
 struct Figures {
-    limit: Gauge,
-    running: Gauge,
     duration: Histogram,
-    saturated: Counter,
-    /// What of the saturated time is not yet a whole second.
-    saturated_micros: AtomicU64,
     queue: String,
 }
 
@@ -95,15 +87,13 @@ impl Queue {
     ) -> Result<Self, crate::messaging::SubjectError> {
         let Place { name, number, prefix } = place;
         let figures = Figures::of(&name);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
-        figures.limit.set(slots.limit() as f64);
         Ok(Self {
             subject: prefix.join(&format!("q.{name}"))?,
             cancel: prefix.join(&format!("cancel.{name}"))?,
             number,
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
+            load: Load::of(&name, &slots, Instant::now()),
             slots: Mutex::new(slots),
-            full_since: Mutex::new(None),
             dispatch,
             figures,
             name,
@@ -123,8 +113,7 @@ impl Queue {
     /// A new limit, from a reload.
     pub fn set_limit(&self, limit: usize) {
         self.slots().set_limit(limit);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
-        self.figures.limit.set(limit as f64);
+        self.note_load();
     }
 
     /// A message of the group: taken or refused before anything is awaited but the refusal itself.
@@ -276,21 +265,10 @@ impl Queue {
         counter(&names::WORKER_OFFERS, &labels).increment(1);
     }
 
-    /// Keeps the load's figures: what runs, and how long the queue has been full.
+    /// Keeps the load's figures: what runs, and how much of the slots is used.
     pub fn note_load(&self) {
-        let (running, full) = {
-            let slots = self.slots();
-            (slots.running(), slots.is_full())
-        };
-        #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by its ceiling")]
-        self.figures.running.set(running as f64);
-        let now = Instant::now();
-        let mut since = self.full_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(start) = since.take() {
-            let passed = now.saturating_duration_since(start);
-            self.figures.note_saturated(passed);
-        }
-        *since = full.then_some(now);
+        let slots = self.slots();
+        self.load.note(&slots, Instant::now());
     }
 }
 
@@ -307,21 +285,11 @@ fn served(from: &Headers) -> Arc<Served> {
 impl Figures {
     fn of(name: &QueueName) -> Self {
         let label = [(names::QUEUE, name.to_string())];
-        Self {
-            limit: gauge(&names::WORKER_LIMIT, &label),
-            running: gauge(&names::WORKER_RUNNING, &label),
-            duration: histogram(&names::WORKER_CALL_DURATION, &label),
-            saturated: counter(&names::WORKER_SATURATED, &label),
-            saturated_micros: AtomicU64::new(0),
-            queue: name.to_string(),
-        }
-    }
-
-    /// A counter holds whole numbers, and its unit is the second: the rest is carried over.
-    fn note_saturated(&self, passed: Duration) {
-        let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
-        let before = self.saturated_micros.fetch_add(passed, Ordering::Relaxed);
-        let seconds = before.wrapping_add(passed) / MICROS - before / MICROS;
-        self.saturated.increment(seconds);
+        let outcome = (names::OUTCOME, Word::Ok.as_str().to_owned());
+        // At zero from the start, so that the first calls count in a rate.
+        let [queue] = label.clone();
+        counter(&names::WORKER_CALLS, &[queue, outcome]).increment(0);
+        let duration = histogram(&names::WORKER_CALL_DURATION, &label);
+        Self { duration, queue: name.to_string() }
     }
 }

@@ -42,6 +42,7 @@ metrics! {
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, or until none did, by queue.";
+    GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests that were to be placed, by queue.";
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests that wait for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused at once because too many wait, by reason.";
@@ -55,6 +56,8 @@ metrics! {
     WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Calls that a queue runs at once, at most.";
     WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that a queue runs now.";
     WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that a queue spent at its limit.";
+    WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used: a running call uses one second each second, by queue.";
+    WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Share of its slots that a queue uses, averaged over a minute, by queue.";
     WORKER_REFUSALS: Counter "fjord_worker_refusals_total", "Messages refused, by queue and reason.";
     WORKER_OFFERS: Counter "fjord_worker_offers_total", "Freed slots offered, by queue and what became of the offer.";
     WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be read.";
