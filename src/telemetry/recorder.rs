@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::cli::Role;
 use crate::lifecycle::Cancel;
 
-use super::names::{self, Kind};
+use super::names::{self, Kind, Metric};
 
 /// The media type of `render` (Prometheus text format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -33,6 +33,38 @@ pub fn install(role: Role) {
         ],
     )
     .set(1.0);
+    begin_at_zero(role);
+}
+
+/// A counter of a role, or of both, with its labels.
+type Rare = (Option<Role>, Metric, &'static [(&'static str, &'static str)]);
+
+/// Counters of what hardly ever happens, of both roles and of each. One that is not there before its first event has no
+/// increase that an alert could see.
+const RARE: [Rare; 13] = [
+    (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
+    (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
+    (None, names::NATS_RECONNECTS, &[]),
+    (None, names::NATS_EVENTS, &[(names::EVENT, "slow_consumer")]),
+    (None, names::NATS_EVENTS, &[(names::EVENT, "server_error")]),
+    (None, names::LOG_LINES_DROPPED, &[]),
+    (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "queue")]),
+    (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "in_flight")]),
+    (Some(Role::Gateway), names::GATEWAY_LATE_REPLIES, &[]),
+    (Some(Role::Gateway), names::GATEWAY_BAD_REPLIES, &[]),
+    (Some(Role::Gateway), names::PANICS, &[(names::PLACE, "gateway")]),
+    (Some(Role::Worker), names::PANICS, &[(names::PLACE, "handler")]),
+    (Some(Role::Worker), names::WORKER_MALFORMED, &[]),
+];
+
+fn begin_at_zero(role: Role) {
+    for (of, metric, labels) in &RARE {
+        if of.is_none_or(|of| of == role) {
+            let labels: Vec<_> =
+                labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            super::counter(metric, &labels).increment(0);
+        }
+    }
 }
 
 fn build() -> PrometheusHandle {

@@ -1,0 +1,102 @@
+//! What is shipped for Prometheus and Grafana: it names only what there is, and promtool passes it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fjord::outcome::Word;
+use fjord::telemetry::names;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::support::prometheus;
+
+const CAPACITY: &str = include_str!("../../config/alerts/capacity.yml");
+const ALERTS: &str = include_str!("../../config/alerts/alerts.yml");
+const CASES: &str = include_str!("../../config/alerts/tests/alerts.yml");
+const DASHBOARD: &str = include_str!("../../config/dashboards/fjord.json");
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
+}
+
+/// What follows `- <key>: ` in a file of rules.
+fn all_of<'a>(key: &str, rules: &'a str) -> BTreeSet<&'a str> {
+    let start = format!("- {key}: ");
+    rules.lines().filter_map(|line| line.trim_start().strip_prefix(&start)).collect()
+}
+
+/// Every expression of the dashboard, with what Grafana puts in its place for each of its variables.
+fn panels() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions = targets.map(|target| target["expr"].as_str().expect("an expression"));
+    let filled = expressions.map(|expression| {
+        let text = expression.replace("$__rate_interval", "5m");
+        text.replace("$endpoint", ".*").replace("$queue", ".*")
+    });
+    filled.collect()
+}
+
+/// Everything that rules and dashboard ask for.
+fn shipped_text() -> String {
+    format!("{CAPACITY}\n{ALERTS}\n{}", panels().join("\n"))
+}
+
+#[test]
+fn rules_and_dashboard_name_only_what_there_is() {
+    let text = shipped_text();
+    let recorded = all_of("record", CAPACITY);
+    let name = Regex::new(r"\b(?:\w+:fjord_\w+:\w+|fjord_\w+)").expect("a pattern");
+    let known = |found: &str| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| found.strip_suffix(end));
+        recorded.contains(found)
+            || names::ALL.iter().any(|m| m.name == found || Some(m.name) == base)
+    };
+    let unknown: BTreeSet<&str> =
+        name.find_iter(&text).map(|found| found.as_str()).filter(|found| !known(found)).collect();
+    assert_eq!(unknown, BTreeSet::new());
+    assert!(panels().len() > 20, "the dashboard was read");
+    let words = Regex::new(r#"outcome[!=~]+"([^"]+)""#).expect("a pattern");
+    for word in words
+        .captures_iter(&text)
+        .flat_map(|c| c[1].split('|').map(str::to_owned).collect::<Vec<_>>())
+    {
+        assert_ne!(Word::of(&word), Word::Other, "{word} is no outcome");
+    }
+}
+
+#[test]
+fn every_alert_has_a_case_in_which_it_fires() {
+    let alerts = all_of("alert", ALERTS);
+    assert!(alerts.len() >= 20, "{alerts:?}");
+    for alert in alerts {
+        assert!(CASES.contains(&format!("alertname=\"{alert}\"")), "{alert} has no case");
+    }
+}
+
+#[test]
+fn promtool_passes_the_rules_and_their_cases() {
+    let Some(promtool) = prometheus::promtool("the check of rules and alerts") else { return };
+    let run = |arguments: &[&str], path: &Path| {
+        let mut arguments = arguments.to_vec();
+        arguments.push(path.to_str().expect("UTF-8"));
+        let said = prometheus::run(&promtool, &arguments, "");
+        assert!(said.is_ok(), "{arguments:?}:\n{}", said.unwrap_err());
+    };
+    for rules in ["alerts/capacity.yml", "alerts/alerts.yml"] {
+        run(&["check", "rules", "--lint=all", "--lint-fatal"], &shipped(rules));
+    }
+    run(&["test", "rules"], &shipped("alerts/tests/alerts.yml"));
+    // The dashboard's expressions as rules: promtool reads them as Prometheus would.
+    let mut text = "groups:\n- name: dashboard\n  rules:\n".to_owned();
+    for (number, expression) in panels().iter().enumerate() {
+        let quoted = Value::from(expression.as_str());
+        text.push_str(&format!("  - record: panel:{number}\n    expr: {quoted}\n"));
+    }
+    let directory = tempfile::tempdir().expect("a directory of its own");
+    let file = directory.path().join("dashboard.yml");
+    fs::write(&file, text).expect("a file");
+    run(&["check", "rules"], &file);
+}
