@@ -90,11 +90,10 @@ fn promtool_passes_the_rules_and_their_cases() {
     }
     run(&["test", "rules"], &shipped("alerts/tests/alerts.yml"));
     // The dashboard's expressions as rules: promtool reads them as Prometheus would.
-    let mut text = "groups:\n- name: dashboard\n  rules:\n".to_owned();
-    for (number, expression) in panels().iter().enumerate() {
-        let quoted = Value::from(expression.as_str());
-        text.push_str(&format!("  - record: panel:{number}\n    expr: {quoted}\n"));
-    }
+    let rules = panels().into_iter().enumerate().map(|(number, expression)| {
+        format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression))
+    });
+    let text = format!("groups:\n- name: dashboard\n  rules:\n{}", rules.collect::<String>());
     let directory = tempfile::tempdir().expect("a directory of its own");
     let file = directory.path().join("dashboard.yml");
     fs::write(&file, text).expect("a file");
