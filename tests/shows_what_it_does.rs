@@ -10,6 +10,7 @@ use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions, Node};
 
 mod exposition;
+mod figures;
 mod rules;
 
 const METRICS: &str = include_str!("../docs/METRICS.md");

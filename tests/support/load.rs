@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fjord::lifecycle::Tasks;
 use http::Method;
@@ -30,6 +30,8 @@ pub(crate) struct Told {
     pub(crate) word: String,
     /// How long the answer took.
     pub(crate) took: Duration,
+    /// When it was there.
+    pub(crate) at: SystemTime,
 }
 
 /// Load that runs until it is stopped.
@@ -118,7 +120,7 @@ async fn ask(client: &Client, once: bool, count: usize) -> Told {
         Ok(answer) => (answer.status.as_u16(), slug(&answer.body)),
         Err(error) => (0, format!("no answer: {error:?}")),
     };
-    Told { id, once, status, word, took }
+    Told { id, once, status, word, took, at: SystemTime::now() }
 }
 
 fn slug(body: &[u8]) -> String {

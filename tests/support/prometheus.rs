@@ -1,9 +1,22 @@
 //! Prometheus itself, as Debian packages it: `make prometheus` gets it. Without it tests say what they skip.
 
+use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::get_json;
+use super::eventually::eventually_some;
+use super::ports;
+use super::process::Process;
+
+/// How long it may take to start and to scrape for the first time.
+const STARTED_LIMIT: Duration = Duration::from_secs(30);
 /// Where `make prometheus` unpacks it, below `target`.
 const UNPACKED: &str = "prometheus/usr/bin";
 
@@ -47,4 +60,72 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
         String::from_utf8_lossy(&output.stderr)
     );
     if output.status.success() && written.is_ok() { Ok(said) } else { Err(said) }
+}
+
+/// A Prometheus that scrapes some processes every second. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Prometheus {
+    process: Process,
+    port: u16,
+    _home: TempDir,
+}
+
+impl Prometheus {
+    /// Starts it with the shipped rules; returns once every target was scraped.
+    pub(crate) async fn start(executable: PathBuf, targets: &[SocketAddr]) -> Self {
+        let home = tempfile::tempdir().expect("a directory of its own");
+        let rules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/alerts");
+        let list: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let file = home.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+             rule_files: ['{}/*.yml']\nscrape_configs:\n\
+             - job_name: fjord\n  static_configs: [{{ targets: [{}] }}]\n",
+            rules.display(),
+            list.join(", "),
+        );
+        fs::write(&file, text).expect("a file");
+        let port = ports::pick();
+        let mut command = Command::new(executable);
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", home.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let process = Process::start("prometheus", command, &home.path().join("log"));
+        let prometheus = Self { process, port, _home: home };
+        let count = targets.len();
+        eventually_some("every target is scraped", STARTED_LIMIT, async || {
+            let up = prometheus.value("sum(up)", None).await?;
+            (up > f64::from(u32::try_from(count).ok()?) - 0.5).then_some(())
+        })
+        .await;
+        prometheus
+    }
+
+    /// The single value of an expression, at a time or now; `None` while there is none.
+    pub(crate) async fn value(&self, expression: &str, at: Option<SystemTime>) -> Option<f64> {
+        let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
+        url.query_pairs_mut().append_pair("query", expression);
+        if let Some(since) = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+            url.query_pairs_mut().append_pair("time", &format!("{:.3}", since.as_secs_f64()));
+        }
+        let answer = get_json(url.as_str()).await?;
+        let result = answer["data"]["result"].as_array()?;
+        assert!(result.len() <= 1, "{expression} has many values: {answer}");
+        result.first()?["value"][1].as_str()?.parse().ok()
+    }
+
+    /// The rules that it could not evaluate, and how many it has evaluated.
+    pub(crate) async fn rules(&self) -> Option<(Vec<String>, usize)> {
+        let answer = get_json(&self.api("rules")).await?;
+        let groups = answer["data"]["groups"].as_array()?.iter();
+        let rules: Vec<&Value> = groups.filter_map(|g| g["rules"].as_array()).flatten().collect();
+        let bad = rules.iter().filter(|rule| rule["health"] == "err").map(ToString::to_string);
+        let good = rules.iter().filter(|rule| rule["health"] == "ok").count();
+        Some((bad.collect(), good))
+    }
+
+    fn api(&self, what: &str) -> String {
+        format!("http://127.0.0.1:{}/api/v1/{what}", self.port)
+    }
 }

@@ -1,0 +1,131 @@
+//! A real Prometheus and the load generator tell the same of the same moment.
+
+use std::time::{Duration, SystemTime};
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::eventually::{SOON, eventually_some};
+use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::load::{Load, Rotation, Told};
+use crate::support::prometheus::{self, Prometheus};
+
+/// What rates are taken over: ten scrapes.
+const WINDOW: Duration = Duration::from_secs(10);
+/// How far a rate may be off: a scrape at either end of the window.
+const RATE_TOLERANCE: f64 = 0.2;
+/// Calls of a queue at once; the load generator has three times as many callers for each.
+const LIMIT: usize = 2;
+const REFUSED: usize = 40;
+
+/// Requests that the procedure fails, for the share of errors.
+async fn fail(client: Client) {
+    for number in 0..REFUSED {
+        let path = format!("/v1/refuse/{number}");
+        client.send(Method::POST, &path, &json!({})).await.is(500);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+fn number(count: usize) -> f64 {
+    count as f64
+}
+
+/// Seconds below which this share of the answers stayed.
+fn quantile(answers: &[Told], share: f64) -> f64 {
+    let mut times: Vec<f64> = answers.iter().map(|told| told.took.as_secs_f64()).collect();
+    times.sort_by(f64::total_cmp);
+    let below =
+        times.iter().enumerate().take_while(|(at, _)| number(*at) < number(times.len()) * share);
+    below.last().map_or(0.0, |(_, time)| *time)
+}
+
+/// Whether two times are in the same bucket of the histograms, or in neighbours.
+fn are_close(one: f64, other: f64) -> bool {
+    let bounds =
+        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let bucket = |time: f64| bounds.iter().filter(|bound| **bound < time).count();
+    bucket(one).abs_diff(bucket(other)) <= 1
+}
+
+fn assert_near(what: &str, prometheus: f64, generator: f64, tolerance: f64) {
+    println!("{what}: Prometheus {prometheus:.4}, load generator {generator:.4}");
+    let off = (prometheus - generator).abs();
+    assert!(off <= generator * tolerance, "{what}: {prometheus} is not near {generator}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_sees_what_the_load_generator_sees() {
+    let Some(executable) = prometheus::server("throughput and saturation by PromQL") else {
+        return;
+    };
+    let fleet = Fleet::start(FleetOptions { concurrency: LIMIT, ..FleetOptions::default() }).await;
+    let targets = [fleet.gateways[0].admin(), fleet.workers[0].admin()];
+    let prometheus = Prometheus::start(executable, &targets).await;
+    let began = SystemTime::now();
+    let load = Load::start(&Rotation::new(vec![fleet.client()]));
+    let failing = Tasks::new().spawn(fail(fleet.client()));
+    // The window is full, and a second more so that the first scrape in it has seen load.
+    let full = WINDOW + Duration::from_secs(2);
+    eventually_some("a window full of load", full * 3, async || {
+        let scraped = prometheus.value("max(timestamp(fjord_nats_connected))", None).await?;
+        let start = began.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        (scraped > (start + full).as_secs_f64()).then_some(())
+    })
+    .await;
+    let moment = SystemTime::now();
+    let at = async |expression: &str| {
+        let found = prometheus.value(expression, Some(moment)).await;
+        found.unwrap_or_else(|| panic!("{expression} has no value"))
+    };
+    let rate = at("sum(rate(fjord_gateway_requests_total{endpoint=~'ledger-.*'}[10s]))").await;
+    let full = at("min(rate(fjord_worker_saturated_seconds_total{queue=~'ledger-.*'}[10s]))").await;
+    let idle = at("sum(rate(fjord_worker_saturated_seconds_total{queue='large'}[10s]))").await;
+    let used = at("sum(rate(fjord_worker_slot_seconds_total{queue=~'ledger-.*'}[10s]))").await;
+    let waiting =
+        at("sum(avg_over_time(fjord_gateway_requests_waiting{queue=~'ledger-.*'}[10s]))").await;
+    failing.await.expect("every one was a 500");
+    let answers = load.stop().await;
+
+    let in_window = |told: &&Told| told.at <= moment && told.at > moment - WINDOW;
+    let seen: Vec<Told> = answers.iter().filter(in_window).cloned().collect();
+    let throughput = number(seen.len()) / WINDOW.as_secs_f64();
+    assert_near("throughput, 1/s", rate, throughput, RATE_TOLERANCE);
+    // Little's law at the generator: how many of its requests were under way at once, and so how many waited.
+    let under_way =
+        seen.iter().map(|told| told.took.as_secs_f64()).sum::<f64>() / WINDOW.as_secs_f64();
+    let slots = number(2 * LIMIT);
+    println!(
+        "saturation: {full:.3} of the time full, {used:.2} of {slots} slots used, {waiting:.1} wait"
+    );
+    assert!(under_way > slots, "the generator asks for more than there is: {under_way}");
+    assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
+    assert!(idle < 0.01, "a queue that nobody asks is not");
+    assert_near("waiting and running", waiting + used, under_way, 0.3);
+
+    // What was counted in all is exact, once the last request was scraped.
+    let total = number(answers.len() + REFUSED);
+    let counted = "sum(fjord_gateway_requests_total)";
+    eventually_some("every request is scraped", SOON, async || {
+        let count = prometheus.value(counted, None).await?;
+        assert!(count < total + 0.5, "{count} of {total}");
+        (count > total - 0.5).then_some(())
+    })
+    .await;
+    let now = async |expression: &str| prometheus.value(expression, None).await.expect("a value");
+    let errors =
+        now(&format!("sum(fjord_gateway_requests_total{{status=~'5..'}}) / {counted}")).await;
+    let failed = answers.iter().filter(|told| told.status >= 500).count() + REFUSED;
+    assert_near("error ratio", errors, number(failed) / total, 1e-6);
+    let p99 = now(
+        "histogram_quantile(0.99, sum by (le) (fjord_gateway_request_duration_seconds_bucket{endpoint=~'ledger-.*'}))",
+    )
+    .await;
+    let experienced = quantile(&answers, 0.99);
+    println!("p99, s: Prometheus {p99:.4}, load generator {experienced:.4}");
+    assert!(are_close(p99, experienced), "p99: {p99} is not near {experienced}");
+    let (bad, good) = prometheus.rules().await.expect("an answer");
+    assert!(bad.is_empty() && good >= 34, "{good} rules were evaluated, not these: {bad:?}");
+}
