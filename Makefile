@@ -15,7 +15,7 @@ PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench-overload doc deny run nats-server python prometheus run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench-overload bench-scrape doc deny run nats-server python prometheus run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -40,6 +40,10 @@ soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every
 bench-overload: nats-server ## Ten times the load that workers can take: goodput, messages, waits
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
+
+bench-scrape: nats-server ## What a scrape of /metrics costs at full load
+	$(CARGO) build --release --locked --bin fjord
+	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_scrape
 
 doc: ## Documentation of the library
 	$(CARGO) doc --no-deps --locked
