@@ -114,19 +114,19 @@ impl Intake {
 
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> Left {
         tracing::info!(queue = %self.queue.name, limit = self.queue.slots().limit(), "joined the queue group");
-        self.queue.set_available(true);
+        self.queue.available();
         let mut look_at = Instant::now() + LOOK_AFTER;
         loop {
             tokio::select! {
                 // Messages come last: a queue that is never quiet could not be left otherwise.
                 biased;
                 () = self.stop.cancelled() => {
-                    self.queue.drain();
+                    self.queue.drain().await;
                     self.leave(subscription).await;
                     return Left::Stopped;
                 }
                 () = down(&mut self.backend_up) => {
-                    self.queue.set_available(false);
+                    self.queue.unavailable().await;
                     self.leave(subscription).await;
                     return Left::BackendDown;
                 }

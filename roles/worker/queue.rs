@@ -1,6 +1,7 @@
 //! One queue that this worker serves: judges each message at once, and gives freed slots away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use super::handler::{Job, QueueHandler};
 use super::load::Load;
 use super::slots::{Offer, OfferId, Slots, Verdict};
 
+/// Calls that take less than this on average are worth offers ahead.
+const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
+/// One slot in so many is offered ahead, at least one.
+const AHEAD_SHARE: usize = 4;
+
 /// Requests of callers that state no budget get this much.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -38,8 +44,22 @@ pub struct Queue {
     endpoints: HashMap<EndpointId, Service>,
     slots: Mutex<Slots>,
     load: Load,
+    /// Requests that took a slot offered ahead, oldest first.
+    waiting: Mutex<VecDeque<(Instant, Work)>>,
+    /// How long a call takes, in microseconds, as a moving mean.
+    call_micros: AtomicU64,
     dispatch: Arc<Dispatch>,
     figures: Figures,
+}
+
+/// A request that was read, with what does its work.
+#[derive(Debug)]
+struct Work {
+    job: Job,
+    handler: Arc<dyn QueueHandler>,
+    reply: Option<Subject>,
+    /// What the lines that are logged for it say.
+    served: Arc<Served>,
 }
 
 /// An endpoint and what does its work.
@@ -94,6 +114,8 @@ impl Queue {
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
             load: Load::of(&name, &slots, Instant::now()),
             slots: Mutex::new(slots),
+            waiting: Mutex::default(),
+            call_micros: AtomicU64::new(u64::MAX),
             dispatch,
             figures,
             name,
@@ -118,16 +140,42 @@ impl Queue {
 
     /// A message of the group: taken or refused before anything is awaited but the refusal itself.
     pub async fn arrived(self: &Arc<Self>, message: Message) {
-        let verdict = self.slots().arrive(message.reply.as_ref());
-        self.judged(verdict, message).await;
+        let served = served(&message.headers);
+        context::serving(Arc::clone(&served), self.judge(message, served)).await;
+    }
+
+    async fn judge(self: &Arc<Self>, message: Message, served: Arc<Served>) {
+        let reply = message.reply.clone();
+        if let Some(work) = self.read(message, served).await {
+            let verdict = self.slots().arrive(reply.as_ref());
+            self.judged(verdict, work).await;
+        }
     }
 
     /// A message to a slot that this queue offered.
     pub async fn accepted(self: &Arc<Self>, id: OfferId, message: Message) {
-        let verdict = self.slots().accept(id, message.reply.as_ref());
-        let word = if verdict == Verdict::Take { "accepted" } else { "late" };
-        self.count_offer(word);
-        self.judged(verdict, message).await;
+        let served = served(&message.headers);
+        context::serving(Arc::clone(&served), self.judge_accepted(id, message, served)).await;
+    }
+
+    async fn judge_accepted(self: &Arc<Self>, id: OfferId, message: Message, served: Arc<Served>) {
+        let reply = message.reply.clone();
+        let Some(work) = self.read(message, served).await else { return self.declined(id).await };
+        let (verdict, work) = {
+            // What waits is put there while the slots are held: a call that ends now must find it.
+            let mut slots = self.slots();
+            match slots.accept(id, reply.as_ref()) {
+                Verdict::Wait => {
+                    self.waiting().push_back((Instant::now(), work));
+                    (Verdict::Wait, None)
+                }
+                verdict => (verdict, Some(work)),
+            }
+        };
+        self.count_offer(if matches!(verdict, Verdict::Refuse(_)) { "late" } else { "accepted" });
+        if let Some(work) = work {
+            self.judged(verdict, work).await;
+        }
     }
 
     /// An offered slot is not needed: the next one gets it.
@@ -157,19 +205,47 @@ impl Queue {
             (names::OUTCOME, outcome.as_str().to_owned()),
         ];
         counter(&names::WORKER_CALLS, &labels).increment(1);
-        let offer = self.slots().finish(Instant::now());
-        self.offer(offer).await;
+        self.note_call(took);
+        self.give_back().await;
         self.note_load();
     }
 
-    /// Refuses everything from now on: this worker is about to stop.
-    pub fn drain(&self) {
-        self.slots().drain();
+    /// Offers slots ahead while calls are short: then the way of an offer is long beside them.
+    fn note_call(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let before = self.call_micros.load(Ordering::Relaxed);
+        let mean = if before == u64::MAX { took } else { before - before / 16 + took / 16 };
+        self.call_micros.store(mean, Ordering::Relaxed);
+        let mut slots = self.slots();
+        let is_short = Duration::from_micros(mean) < AHEAD_CALL_MAX;
+        let ahead = if is_short { slots.limit().div_ceil(AHEAD_SHARE) } else { 0 };
+        slots.set_ahead(ahead);
     }
 
-    /// Whether the backend of its procedures is there.
-    pub fn set_available(&self, available: bool) {
-        self.slots().set_available(available);
+    /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
+    pub async fn drain(&self) {
+        self.turn_away(Reason::Draining, Slots::drain).await;
+    }
+
+    /// The backend of its procedures is there.
+    pub fn available(&self) {
+        self.slots().set_available(true);
+    }
+
+    /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
+    pub async fn unavailable(&self) {
+        self.turn_away(Reason::Unavailable, |slots| slots.set_available(false)).await;
+    }
+
+    async fn turn_away(&self, reason: Reason, close: impl FnOnce(&mut Slots)) {
+        let waiting = {
+            let mut slots = self.slots();
+            close(&mut slots);
+            std::mem::take(&mut *self.waiting())
+        };
+        for (_, work) in waiting {
+            self.refuse(reason, work.reply).await;
+        }
     }
 
     /// The slots, for a look or a change that takes no time.
@@ -177,36 +253,38 @@ impl Queue {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn judged(self: &Arc<Self>, verdict: Verdict, message: Message) {
+    async fn judged(self: &Arc<Self>, verdict: Verdict, work: Work) {
         self.note_load();
-        let served = served(&message.headers);
-        context::serving(Arc::clone(&served), self.carry_out(verdict, message, &served)).await;
-    }
-
-    async fn carry_out(self: &Arc<Self>, verdict: Verdict, message: Message, served: &Served) {
-        let reply = message.reply.clone();
         match verdict {
-            Verdict::Refuse(reason) => self.refuse(reason, reply).await,
-            Verdict::Take => match self.read(message) {
-                Ok((job, service)) if job.request.timeout.is_zero() => {
-                    drop((job, service));
-                    self.give_back().await;
-                    self.refuse(Reason::Expired, reply).await;
-                }
-                Ok((job, service)) => {
-                    Dispatch::start(&self.dispatch, self, service.handler, job, reply);
-                }
-                Err(problem) => {
-                    counter(&names::WORKER_MALFORMED, &[]).increment(1);
-                    self.give_back().await;
-                    self.answer_problem(&problem, &served.request_id, reply).await;
-                }
-            },
+            Verdict::Refuse(reason) => self.refuse(reason, work.reply).await,
+            Verdict::Take | Verdict::Wait => self.start(work),
         }
     }
 
-    /// Reads a request. Trusts nothing: the message may come from anywhere.
-    fn read(&self, message: Message) -> Result<(Job, Service), Problem> {
+    fn start(self: &Arc<Self>, work: Work) {
+        Dispatch::start(&self.dispatch, self, work.handler, work.job, work.reply);
+    }
+
+    /// Reads a request. Trusts nothing: the message may come from anywhere. What cannot be worked on is
+    /// answered here.
+    async fn read(&self, message: Message, served: Arc<Served>) -> Option<Work> {
+        let reply = message.reply.clone();
+        match self.parse(message, Arc::clone(&served)) {
+            Ok(work) if work.job.request.timeout.is_zero() => {
+                self.refuse(Reason::Expired, reply).await;
+                None
+            }
+            Ok(work) => Some(work),
+            Err(problem) => {
+                counter(&names::WORKER_MALFORMED, &[]).increment(1);
+                self.answer_problem(&problem, &served.request_id, reply).await;
+                None
+            }
+        }
+    }
+
+    fn parse(&self, message: Message, served: Arc<Served>) -> Result<Work, Problem> {
+        let reply = message.reply;
         let request =
             Request::parse(&message.headers, message.payload, TIMEOUT_DEFAULT).map_err(|error| {
                 tracing::warn!(queue = %self.name, %error, "a message does not keep to the protocol");
@@ -224,12 +302,35 @@ impl Queue {
         };
         let endpoint = Arc::clone(&service.endpoint);
         let job = Job { endpoint, request, times: Arc::default() };
-        Ok((job, service.clone()))
+        Ok(Work { job, handler: Arc::clone(&service.handler), reply, served })
     }
 
+    /// A slot is free: for a request that waits here, else for whoever was refused first.
     async fn give_back(self: &Arc<Self>) {
-        let offer = self.slots().finish(Instant::now());
-        self.offer(offer).await;
+        loop {
+            let (next, waited) = {
+                let mut slots = self.slots();
+                let next = slots.finish(Instant::now());
+                let waited = next.starts_waiting.then(|| self.waiting().pop_front()).flatten();
+                (next, waited)
+            };
+            debug_assert_eq!(next.starts_waiting, waited.is_some(), "both count the same requests");
+            self.offer(next.offer).await;
+            let ahead = self.slots().offer_ahead(Instant::now());
+            self.offer(ahead).await;
+            let Some((since, mut work)) = waited else { return };
+            let budget = &mut work.job.request.timeout;
+            *budget = budget.saturating_sub(since.elapsed());
+            if !budget.is_zero() {
+                let served = Arc::clone(&work.served);
+                return context::serving(served, async { self.start(work) }).await;
+            }
+            self.refuse(Reason::Expired, work.reply).await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Instant, Work)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn refuse(&self, reason: Reason, reply: Option<Subject>) {

@@ -29,8 +29,19 @@ pub struct Offer {
 pub enum Verdict {
     /// It has a slot: run it, and call `finish` when it is done.
     Take,
+    /// It was offered a slot that is about to free: keep it, `finish` says when to run it.
+    Wait,
     /// It was not executed.
     Refuse(Reason),
+}
+
+/// What follows the end of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Next {
+    /// The oldest request that waits here has the slot now: run it, and call `finish` when it is done.
+    pub starts_waiting: bool,
+    /// A slot to offer.
+    pub offer: Option<Offer>,
 }
 
 /// The slots of one queue.
@@ -38,6 +49,10 @@ pub enum Verdict {
 pub struct Slots {
     limit: usize,
     running: usize,
+    /// Requests that took an offer made ahead and wait for a call to end.
+    waiting: usize,
+    /// Slots that may be offered before they are free.
+    ahead: usize,
     draining: bool,
     available: bool,
     offer_timeout: Duration,
@@ -57,6 +72,8 @@ impl Slots {
         Self {
             limit,
             running: 0,
+            waiting: 0,
+            ahead: 0,
             draining: false,
             available: true,
             offer_timeout,
@@ -73,7 +90,7 @@ impl Slots {
         if let Some(reason) = self.closed() {
             return Verdict::Refuse(reason);
         }
-        if self.running + self.offered.len() < self.limit {
+        if self.promised() < self.limit {
             self.running += 1;
             return Verdict::Take;
         }
@@ -91,15 +108,37 @@ impl Slots {
         if let Some(reason) = self.closed() {
             return Verdict::Refuse(reason);
         }
-        self.running += 1;
-        Verdict::Take
+        if self.running < self.limit {
+            self.running += 1;
+            Verdict::Take
+        } else {
+            self.waiting += 1;
+            Verdict::Wait
+        }
     }
 
     /// A call has ended.
-    pub fn finish(&mut self, now: Instant) -> Option<Offer> {
+    pub fn finish(&mut self, now: Instant) -> Next {
         debug_assert!(self.running > 0, "every finish has its take");
         self.running = self.running.saturating_sub(1);
+        let starts_waiting = self.waiting > 0 && self.running < self.limit;
+        if starts_waiting {
+            self.waiting -= 1;
+            self.running += 1;
+        }
+        Next { starts_waiting, offer: self.offer(now) }
+    }
+
+    /// One more offer, where one may be made ahead.
+    pub fn offer_ahead(&mut self, now: Instant) -> Option<Offer> {
         self.offer(now)
+    }
+
+    /// How many slots may be offered before they are free. Worth it where calls are short beside the way of
+    /// an offer: a slot would be idle meanwhile. What waits here is bound to this worker, so not where calls
+    /// are long.
+    pub fn set_ahead(&mut self, ahead: usize) {
+        self.ahead = ahead;
     }
 
     /// An offered slot is not needed.
@@ -123,13 +162,14 @@ impl Slots {
         self.offered.first_key_value().map(|(_, until)| *until)
     }
 
-    /// No message is taken any more; whoever waits for an offer learns it from the silence.
+    /// No message is taken any more, and none that waits here is started; whoever waits for an offer learns it
+    /// from the silence.
     pub fn drain(&mut self) {
         self.draining = true;
         self.forget();
     }
 
-    /// Whether the backend is there.
+    /// Whether the backend is there. None that waits here is started when it is not.
     pub fn set_available(&mut self, available: bool) {
         self.available = available;
         if !available {
@@ -157,7 +197,12 @@ impl Slots {
     /// Whether every slot is taken or kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.running + self.offered.len() >= self.limit
+        self.promised() >= self.limit
+    }
+
+    /// Slots that are taken or promised.
+    fn promised(&self) -> usize {
+        self.running + self.waiting + self.offered.len()
     }
 
     fn closed(&self) -> Option<Reason> {
@@ -181,10 +226,11 @@ impl Slots {
     fn forget(&mut self) {
         self.refused.clear();
         self.remembered.clear();
+        self.waiting = 0;
     }
 
     fn offer(&mut self, now: Instant) -> Option<Offer> {
-        if self.is_full() || self.closed().is_some() {
+        if self.promised() >= self.limit + self.ahead || self.closed().is_some() {
             return None;
         }
         let to = self.refused.pop_front()?;
@@ -218,7 +264,7 @@ mod tests {
         for n in 2..=4 {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
-        let offer = slots.finish(now).expect("somebody was refused");
+        let offer = slots.finish(now).offer.expect("somebody was refused");
         assert_eq!(offer.to, subject(2));
         assert_eq!(
             slots.arrive(Some(&subject(5))),
@@ -227,7 +273,7 @@ mod tests {
         );
         assert_eq!(slots.accept(offer.id, None), Verdict::Take);
         assert_eq!(slots.running(), 1);
-        assert_eq!(slots.finish(now).map(|offer| offer.to), Some(subject(3)));
+        assert_eq!(slots.finish(now).offer.map(|offer| offer.to), Some(subject(3)));
     }
 
     #[test]
@@ -238,7 +284,7 @@ mod tests {
         for n in [1, 1, 2, 3] {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
-        let first = slots.finish(now).unwrap();
+        let first = slots.finish(now).offer.unwrap();
         assert_eq!(first.to, subject(1));
         let second = slots.decline(first.id, now).unwrap();
         assert_eq!(second.to, subject(2));
@@ -251,13 +297,50 @@ mod tests {
         let mut slots = slots(1);
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
-        let offer = slots.finish(now).unwrap();
+        let offer = slots.finish(now).offer.unwrap();
         assert_eq!(slots.next_lapse(), Some(now + OFFER_TIMEOUT));
         assert_eq!(slots.lapse(now), (0, vec![]));
         assert_eq!(slots.lapse(now + OFFER_TIMEOUT), (1, vec![]));
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.accept(offer.id, Some(&subject(1))), Verdict::Refuse(Reason::Busy));
         assert_eq!(slots.running(), 1);
+    }
+
+    #[test]
+    fn a_slot_offered_ahead_waits_for_a_call_to_end_and_the_limit_stays_exact() {
+        let now = Instant::now();
+        let mut slots = slots(1);
+        slots.set_ahead(1);
+        assert_eq!(slots.arrive(None), Verdict::Take);
+        for n in 1..=2 {
+            assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
+        }
+        let first = slots.finish(now).offer.unwrap();
+        assert_eq!(slots.accept(first.id, None), Verdict::Take);
+        let ahead = slots.offer_ahead(now).expect("one more than there are slots");
+        assert_eq!(ahead.to, subject(2));
+        assert_eq!(slots.offer_ahead(now), None);
+        assert_eq!(slots.accept(ahead.id, None), Verdict::Wait);
+        assert_eq!(slots.running(), 1);
+        assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Busy));
+        assert!(slots.finish(now).starts_waiting);
+        assert_eq!(slots.running(), 1);
+        assert_eq!(slots.finish(now), Next::default());
+        assert_eq!(slots.running(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_slot_is_not_started_while_draining() {
+        let now = Instant::now();
+        let mut slots = slots(1);
+        slots.set_ahead(1);
+        assert_eq!(slots.arrive(None), Verdict::Take);
+        assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
+        let ahead = slots.offer_ahead(now).expect("one more than there are slots");
+        assert_eq!(slots.accept(ahead.id, None), Verdict::Wait);
+        slots.drain();
+        assert_eq!(slots.finish(now), Next::default());
+        assert_eq!(slots.running(), 0);
     }
 
     #[test]
@@ -268,7 +351,7 @@ mod tests {
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
         slots.set_available(false);
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Unavailable));
-        assert_eq!(slots.finish(now), None);
+        assert_eq!(slots.finish(now), Next::default());
         slots.set_available(true);
         slots.drain();
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Draining));

@@ -1,7 +1,7 @@
 //! A gateway's sessions, some workers and a bad network, in one thread and on a clock of its own.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use fjord::catalogue::{Execution, OnDisconnect};
@@ -95,6 +95,7 @@ struct Client {
 struct Worker {
     life: u32,
     slots: Slots,
+    waiting: VecDeque<(usize, u32)>,
     next_job: u64,
     jobs: BTreeMap<u64, Job>,
     executing: usize,
@@ -136,7 +137,9 @@ impl World {
             agenda: BinaryHeap::new(),
             due: HashMap::new(),
             clients: Vec::new(),
-            workers: (0..WORKERS).map(|_| Worker::new(0)).collect(),
+            workers: (0..WORKERS)
+                .map(|_| Worker::new(u32::from(seed % 2 == 1 && faults.lose > 0.0)))
+                .collect(),
             hold: Hold::new(1000, Gauge::noop()),
             broken: None,
         };
@@ -412,6 +415,7 @@ impl World {
                 self.reply(&job, Reply::Refused { reason, control: None });
             }
             Verdict::Take => self.take(worker, request, attempt),
+            Verdict::Wait => self.workers[worker].waiting.push_back((request, attempt)),
         }
     }
 
@@ -486,8 +490,15 @@ impl World {
 
     fn job_gone(&mut self, worker: usize, id: u64) {
         self.workers[worker].jobs.remove(&id);
-        let offer = self.workers[worker].slots.finish(self.now);
-        self.offer(worker, offer);
+        let next = self.workers[worker].slots.finish(self.now);
+        if next.starts_waiting {
+            let (request, attempt) =
+                self.workers[worker].waiting.pop_front().expect("slots and world count the same");
+            self.take(worker, request, attempt);
+        }
+        self.offer(worker, next.offer);
+        let ahead = self.workers[worker].slots.offer_ahead(self.now);
+        self.offer(worker, ahead);
     }
 
     fn offer(&mut self, worker: usize, offer: Option<Offer>) {
@@ -541,9 +552,14 @@ impl World {
 
 impl Worker {
     fn new(life: u32) -> Self {
+        let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
+        // Every other life offers ahead. Workers do where calls are short; these are long, so that what waits
+        // is sent again meanwhile.
+        slots.set_ahead(usize::try_from(life % 2).unwrap());
         Self {
             life,
-            slots: Slots::new(LIMIT, 100, OFFER_TIMEOUT),
+            slots,
+            waiting: VecDeque::new(),
             next_job: 0,
             jobs: BTreeMap::new(),
             executing: 0,
