@@ -28,10 +28,15 @@ async fn fleet() -> Fleet {
 }
 
 async fn worker(fleet: &Fleet, way: &str) -> Process {
+    python_worker(fleet, "foreign", &[way]).await
+}
+
+/// A worker of these queues in Python, in the way that `foreign_worker.py` explains.
+pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, way: &[&str]) -> Process {
     let mut command = python("foreign_worker.py");
-    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg("foreign").arg(way);
-    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{way}.log"));
-    let mut process = Process::start(way, command, &log);
+    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(way);
+    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", way[0]));
+    let mut process = Process::start(way[0], command, &log);
     eventually(SOON, TICK, || {
         assert!(process.is_running(), "{}", process.log());
         process.log().contains("ready")

@@ -11,6 +11,7 @@ use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord::{Fleet, FleetOptions};
 use crate::support::load::{Load, Rotation, Told};
 use crate::support::prometheus::{self, Prometheus};
+use crate::support::seed::Seed;
 
 /// What rates are taken over: ten scrapes.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -65,7 +66,7 @@ async fn prometheus_sees_what_the_load_generator_sees() {
     let targets = [fleet.gateways[0].admin(), fleet.workers[0].admin()];
     let prometheus = Prometheus::start(executable, &targets).await;
     let began = SystemTime::now();
-    let load = Load::start(&Rotation::new(vec![fleet.client()]));
+    let load = Load::start(&Rotation::new(vec![fleet.client()]), &mut Seed::new());
     let failing = Tasks::new().spawn(fail(fleet.client()));
     // The window is full, and a second more so that the first scrape in it has seen load.
     let full = WINDOW + Duration::from_secs(2);

@@ -1,6 +1,9 @@
-"""A worker in another language: serves one queue in the way that its second argument names.
+"""A worker in another language: serves queues in the way that WAY names.
 
-usage: foreign_worker.py URL CA QUEUE WAY     prints "ready" when it serves
+usage: foreign_worker.py URL CA QUEUES WAY [EVERY]     prints "ready" when it serves
+
+QUEUES are separated by commas. With EVERY, only each so-maniest request is treated in that way; the others are executed
+as they should be, and "executed <request id>" is printed for each execution.
 """
 
 import asyncio
@@ -11,10 +14,10 @@ import sys
 import nats
 
 
-async def main(url, ca, queue, way):
+async def main(url, ca, queues, way, every=None):
     context = ssl.create_default_context(cafile=ca)
     nc = await nats.connect(url, tls=context)
-    executed = 0
+    executed = arrived = 0
 
     async def say(message, kind, payload=b"", reply="", **headers):
         named = {"Fjord-Reply": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -27,7 +30,22 @@ async def main(url, ca, queue, way):
         answer = await answers.next_msg(timeout=2)
         return (answer.headers or {}).get("Fjord-Control") == "grant"
 
+    async def execute(message, finals):
+        if message.headers.get("Fjord-Execution") == "at-most-once" and not await consent(message):
+            return
+        print("executed", message.headers["Fjord-Request-Id"], flush=True)
+        for _ in range(finals):
+            await say(message, "final", b'{"request_id": "x"}', Fjord_Status="200", Content_Type="application/json")
+
     async def work(message):
+        nonlocal arrived
+        arrived += 1
+        if every and (arrived % int(every) or way == "two-finals"):
+            await execute(message, 1 if arrived % int(every) else 2)
+        else:
+            await treat(message)
+
+    async def treat(message):
         nonlocal executed
         headers = message.headers or {}
         asked = json.loads(message.data)
@@ -62,7 +80,8 @@ async def main(url, ca, queue, way):
         tasks.add(asyncio.get_running_loop().create_task(work(message)))
 
     tasks = set()
-    await nc.subscribe(f"fjord.q.{queue}", queue=queue, cb=spawn)
+    for queue in queues.split(","):
+        await nc.subscribe(f"fjord.q.{queue}", queue=queue, cb=spawn)
     await nc.flush()
     print("ready", flush=True)
     await asyncio.Event().wait()

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fjord::lifecycle::Tasks;
 use http::Method;
+use rand::RngExt;
+use rand::rngs::StdRng;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::client::Client;
-use super::fjord::Fleet;
+use super::seed::Seed;
 
 /// Callers at once, half of each kind.
-const CALLERS: usize = 12;
+pub(crate) const CALLERS: usize = 12;
 
 /// One request and what came of it.
 #[derive(Clone, Debug)]
@@ -65,18 +67,19 @@ impl Rotation {
 
 impl Load {
     /// Starts callers that send one request after the other, each a few milliseconds of work.
-    pub(crate) fn start(rotation: &Rotation) -> Self {
+    pub(crate) fn start(rotation: &Rotation, seed: &mut Seed) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(Mutex::new(Vec::new()));
         let next = Arc::new(AtomicUsize::new(0));
         let caller = |number: usize| {
             let (stop, answers, next) =
                 (Arc::clone(&stop), Arc::clone(&answers), Arc::clone(&next));
-            let rotation = rotation.clone();
+            let (rotation, mut random) = (rotation.clone(), seed.fork());
             Tasks::new().spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let count = next.fetch_add(1, Ordering::Relaxed);
-                    let told = ask(&rotation.pick(count), number.is_multiple_of(2), count).await;
+                    let once = number.is_multiple_of(2);
+                    let told = ask(&rotation.pick(count), once, &mut random).await;
                     answers.lock().unwrap().push(told);
                 }
             })
@@ -109,10 +112,10 @@ impl Load {
     }
 }
 
-async fn ask(client: &Client, once: bool, count: usize) -> Told {
-    let id = uuid::Uuid::new_v4().simple().to_string();
+async fn ask(client: &Client, once: bool, random: &mut StdRng) -> Told {
+    let id = format!("{:032x}", random.random::<u128>());
     let (method, path) = if once { (Method::POST, "/v1/once") } else { (Method::PUT, "/v1/again") };
-    let body = json!({ "ms": count % 7 });
+    let body = json!({ "ms": random.random_range(0..7) });
     let start = Instant::now();
     let answer = client.with_header("x-request-id", &id).try_send(method, path, Some(&body)).await;
     let took = start.elapsed();
@@ -164,9 +167,9 @@ impl fmt::Display for Reckoning {
 
 /// Holds answers against the ledger: every 200 has its execution, what was "not executed" has none, no
 /// at-most-once request has two, and every request has its one answer.
-pub(crate) fn reckon(fault: &str, answers: &[Told], fleet: &Fleet) -> Reckoning {
+pub(crate) fn reckon(fault: &str, answers: &[Told], ledger: Vec<String>) -> Reckoning {
     let mut executed: HashMap<String, usize> = HashMap::new();
-    for id in fleet.ledger() {
+    for id in ledger {
         *executed.entry(id).or_default() += 1;
     }
     let mut reckoning = Reckoning { fault: fault.to_owned(), ..Reckoning::default() };
@@ -209,6 +212,12 @@ impl Reckoning {
     /// Every answer is a 200.
     pub(crate) fn all_well(&self) -> &Self {
         assert_eq!(self.answers.get("200"), Some(&self.requests), "{self}");
+        self
+    }
+
+    /// At least one answer is of this kind: the fault was met.
+    pub(crate) fn some(&self, kind: &str) -> &Self {
+        assert!(self.answers.contains_key(kind), "{self}");
         self
     }
 

@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) statements: AtomicUsize,
     /// Open sessions.
     pub(crate) sessions: AtomicI64,
+    /// Request ids that `ledger.write` was called with: from its start an execution counts.
+    pub(crate) ledger: Mutex<Vec<String>>,
     victims: Mutex<HashMap<String, i64>>,
     /// Given to end every open connection.
     hang_up: Mutex<Cancel>,
@@ -125,6 +127,7 @@ impl Endpoint {
             ran: Mutex::default(),
             statements: AtomicUsize::new(0),
             sessions: AtomicI64::new(0),
+            ledger: Mutex::default(),
             victims: Mutex::default(),
             hang_up: Mutex::default(),
             ids: AtomicI64::new(50),

@@ -18,7 +18,8 @@ CREATE PROCEDURE fjord_test.answers_late AS
 CREATE PROCEDURE fjord_test.deadlocks @key nvarchar(50), @times int AS
 CREATE PROCEDURE fjord_test.raises @number int, @class int AS
 CREATE PROCEDURE fjord_test.babbles AS
-CREATE PROCEDURE fjord_test.changed @old int AS";
+CREATE PROCEDURE fjord_test.changed @old int AS
+CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
 /// FOR JSON text is cut after so many characters.
 const JSON_ROW_CHARS: usize = 2033;
@@ -110,6 +111,12 @@ pub(crate) fn run(
             Outcome::Returned(status, Vec::new())
         }
         "nothing" => DONE,
+        "ledger.write" => {
+            let id = arguments.text("@request_id");
+            reply.single("request_id", "nvarchar(100)", text(&id));
+            state.ledger.lock().expect("not poisoned").push(id);
+            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+        }
         "outputs" => Outcome::Returned(
             -3,
             vec![
