@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod place;
 pub mod queues;
 pub mod rate;
+mod repeat;
 pub mod replies;
 pub mod respond;
 pub mod router;

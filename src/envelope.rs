@@ -6,7 +6,7 @@ pub mod phases;
 pub mod reply;
 pub mod request;
 
-pub use control::Control;
+pub use control::{Control, REPEAT_TOKEN};
 pub use phases::Phases;
 pub use reply::{Final, Reason, Reply};
 pub use request::Request;

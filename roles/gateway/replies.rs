@@ -73,6 +73,12 @@ impl Replies {
         Ok(replies)
     }
 
+    /// The subject above every reply.
+    #[must_use]
+    pub fn base(&self) -> &Subject {
+        &self.base
+    }
+
     /// A place for one request.
     #[must_use]
     pub fn register(self: &Arc<Self>, queue: u32, mail: mpsc::Sender<Mail>) -> Registration {

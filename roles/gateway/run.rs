@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::admin::{Admin, Health, Readiness};
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
+use crate::envelope::REPEAT_TOKEN;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -24,6 +25,7 @@ use super::pipeline::Pipeline;
 use super::place::Placer;
 use super::queues::Queues;
 use super::rate::RateLimiter;
+use super::repeat;
 use super::replies::Replies;
 use super::snapshot::Snapshot;
 
@@ -170,6 +172,9 @@ async fn pipeline(
     let replies = Replies::open(&transport, &queues, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
+    let repeat = config.messaging.prefix.join(REPEAT_TOKEN);
+    let repeat = repeat.map_err(|error| RunError::system("no subject for repeats", error))?;
+    repeat::follow_link(&transport, repeat, replies.base().clone(), tasks);
     let now = tokio::time::Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);

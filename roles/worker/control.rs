@@ -10,6 +10,7 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{Message, Subject, Subscription, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
+use super::dispatch::Dispatch;
 use super::jobs::{Consent, JobId, Jobs};
 use super::queue::Queue;
 use super::slots::OfferId;
@@ -55,6 +56,28 @@ pub async fn listen_for_cancels(
                 (Control::parse(&message.headers), &message.reply)
             {
                 jobs.cancel_by_reply(reply);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Reads the calls of gateways that lost their link, and sends their answers again.
+///
+/// # Errors
+/// `TransportError` when the subscription is not taken.
+pub async fn listen_for_repeats(
+    subject: &Subject,
+    dispatch: &Arc<Dispatch>,
+) -> Result<(), TransportError> {
+    let mut subscription = dispatch.transport.subscribe(subject).await?;
+    let tasks = dispatch.tasks.clone();
+    let dispatch = Arc::clone(dispatch);
+    let _detached = tasks.spawn_background(async move {
+        while let Some(message) = subscription.next().await {
+            match (Control::parse(&message.headers), &message.reply) {
+                (Some(Control::Repeat), Some(inbox)) => dispatch.repeat(inbox).await,
+                _ => malformed(),
             }
         }
     });

@@ -98,13 +98,22 @@ impl Dispatch {
                 {
                     return;
                 }
-                for message in dispatch.recent.take(Instant::now()) {
-                    if let Err(error) = dispatch.transport.publish(message).await {
-                        tracing::debug!(%error, "an answer was not sent again");
-                    }
-                }
+                dispatch.send_again(dispatch.recent.all(Instant::now())).await;
             }
         });
+    }
+
+    /// A gateway lost its link: what went to its inbox of late may have been lost.
+    pub async fn repeat(&self, inbox: &Subject) {
+        self.send_again(self.recent.below(inbox, Instant::now())).await;
+    }
+
+    async fn send_again(&self, answers: Vec<Message>) {
+        for message in answers {
+            if let Err(error) = self.transport.publish(message).await {
+                tracing::debug!(%error, "an answer was not sent again");
+            }
+        }
     }
 
     /// Says something to a caller. What cannot be said is logged: the caller's own timers do the rest.

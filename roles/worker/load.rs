@@ -19,6 +19,7 @@ const MICROS: u64 = 1_000_000;
 pub(super) struct Load {
     limit: Gauge,
     running: Gauge,
+    waiting: Gauge,
     utilization: Gauge,
     slot_time: Counter,
     saturated: Counter,
@@ -49,6 +50,7 @@ impl Load {
         let load = Self {
             limit: gauge(&names::WORKER_LIMIT, &label),
             running: gauge(&names::WORKER_RUNNING, &label),
+            waiting: gauge(&names::WORKER_WAITING, &label),
             utilization: gauge(&names::WORKER_UTILIZATION, &label),
             slot_time: counter(&names::WORKER_SLOT_SECONDS, &label),
             saturated: counter(&names::WORKER_SATURATED, &label),
@@ -68,6 +70,7 @@ impl Load {
         state.limit = u32::try_from(slots.limit()).unwrap_or(u32::MAX);
         state.is_full = slots.is_full();
         self.running.set(f64::from(state.running));
+        self.waiting.set(f64::from(u32::try_from(slots.waiting()).unwrap_or(u32::MAX)));
         self.limit.set(f64::from(state.limit));
         self.utilization.set(state.utilization);
     }

@@ -173,8 +173,9 @@ impl Queue {
             }
         };
         self.count_offer(if matches!(verdict, Verdict::Refuse(_)) { "late" } else { "accepted" });
-        if let Some(work) = work {
-            self.judged(verdict, work).await;
+        match work {
+            Some(work) => self.judged(verdict, work).await,
+            None => self.note_load(),
         }
     }
 

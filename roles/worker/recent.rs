@@ -1,4 +1,4 @@
-//! Answers that were sent a moment before the link was lost, and may have been lost with it.
+//! Answers that were sent a moment before a link was lost, ours or the gateway's, and may have been lost with it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::messaging::Message;
+use crate::messaging::{Message, Subject};
 
 /// How long before the loss was noticed an answer may have gone into the dying connection: the server's
 /// pings find a dead link within two intervals.
@@ -16,7 +16,8 @@ const MESSAGES_MAX: usize = 1024;
 /// Bytes of them at most.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The last answers, oldest first. Sent again after a reconnect: a gateway that has one already ignores it.
+/// The last answers, oldest first. Sent again after a reconnect, and to a gateway that asks after its own: one that
+/// has an answer already ignores it.
 #[derive(Debug, Default)]
 pub struct Recent(Mutex<State>);
 
@@ -35,13 +36,26 @@ impl Recent {
         state.forget(now);
     }
 
-    /// Takes what may have been lost, in the order it was sent.
+    /// What may have been lost, in the order it was sent.
     #[must_use]
-    pub fn take(&self, now: Instant) -> Vec<Message> {
+    pub fn all(&self, now: Instant) -> Vec<Message> {
+        self.those(now, |_| true)
+    }
+
+    /// What of it went to subjects below this one.
+    #[must_use]
+    pub fn below(&self, subject: &Subject, now: Instant) -> Vec<Message> {
+        self.those(now, |message| {
+            let tail = message.subject.as_str().strip_prefix(subject.as_str());
+            tail.is_some_and(|tail| tail.starts_with('.'))
+        })
+    }
+
+    fn those(&self, now: Instant, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
         let mut state = self.lock();
         state.forget(now);
-        state.bytes = 0;
-        state.sent.drain(..).map(|(_, message)| message).collect()
+        let sent = state.sent.iter().map(|(_, message)| message);
+        sent.filter(|message| wanted(message)).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -66,7 +80,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messaging::Subject;
 
     fn message(bytes: usize) -> Message {
         let payload = vec![0; bytes].into();
@@ -80,12 +93,16 @@ mod tests {
         recent.sent(&message(1), start);
         recent.sent(&message(2), start + WINDOW);
         recent.sent(&message(3), start + WINDOW + WINDOW);
-        let again = recent.take(start + WINDOW + WINDOW);
+        let again = recent.all(start + WINDOW + WINDOW);
         assert_eq!(again.iter().map(|m| m.payload.len()).collect::<Vec<_>>(), [2, 3]);
-        assert!(recent.take(start).is_empty(), "taken once");
+        let inbox = Subject::new("inbox").unwrap();
+        assert_eq!(recent.below(&inbox, start + WINDOW + WINDOW).len(), again.len());
+        let other = Subject::new("in").unwrap();
+        assert!(recent.below(&other, start + WINDOW + WINDOW).is_empty());
+        let recent = Recent::default();
         for _ in 0..20 {
             recent.sent(&message(1 << 20), start);
         }
-        assert_eq!(recent.take(start).len(), 8);
+        assert_eq!(recent.all(start).len(), 8);
     }
 }

@@ -12,6 +12,7 @@ use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
 use crate::config::messaging::TransportConfig;
 use crate::config::worker::QueueConfig;
 use crate::config::{Config, Sources};
+use crate::envelope::REPEAT_TOKEN;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::procedures::databases::Databases;
@@ -101,6 +102,11 @@ impl Worker {
         control::listen(&transport, &dispatch.own, jobs, table, &tasks)
             .await
             .map_err(|error| RunError::system("cannot subscribe to its own subject", error))?;
+        let again = config.messaging.prefix.join(REPEAT_TOKEN);
+        let again = again.map_err(|error| RunError::system("no subject for repeats", error))?;
+        control::listen_for_repeats(&again, &dispatch)
+            .await
+            .map_err(|error| RunError::system("cannot subscribe to repeats", error))?;
         tracing::info!(part = "admin", address = %admin.address(), "listening");
         let status = status(&queues);
         admin.serve(

@@ -194,6 +194,12 @@ impl Slots {
         self.running
     }
 
+    /// Requests that took an offer made ahead and wait for a call to end.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Whether every slot is taken or kept.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -15,7 +15,12 @@ pub enum Control {
     Cancel,
     /// The offered slot is not needed: give it to the next.
     Decline,
+    /// My link was lost: send the last answers to my inbox again.
+    Repeat,
 }
+
+/// The token, after the prefix, of the subject where every worker hears `Repeat`.
+pub const REPEAT_TOKEN: &str = "repeat";
 
 impl Control {
     /// The word on the wire.
@@ -26,6 +31,7 @@ impl Control {
             Self::Deny => "deny",
             Self::Cancel => "cancel",
             Self::Decline => "decline",
+            Self::Repeat => "repeat",
         }
     }
 
@@ -37,6 +43,7 @@ impl Control {
             "deny" => Some(Self::Deny),
             "cancel" => Some(Self::Cancel),
             "decline" => Some(Self::Decline),
+            "repeat" => Some(Self::Repeat),
             _ => None,
         }
     }

@@ -55,6 +55,7 @@ metrics! {
     WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time that a call held its slot, by queue.";
     WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Calls that a queue runs at once, at most.";
     WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that a queue runs now.";
+    WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests that hold a slot offered ahead and wait for a call to end, by queue.";
     WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that a queue spent at its limit.";
     WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used: a running call uses one second each second, by queue.";
     WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Share of its slots that a queue uses, averaged over a minute, by queue.";

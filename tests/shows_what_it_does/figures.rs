@@ -85,8 +85,9 @@ async fn prometheus_sees_what_the_load_generator_sees() {
     let full = at("min(rate(fjord_worker_saturated_seconds_total{queue=~'ledger-.*'}[10s]))").await;
     let idle = at("sum(rate(fjord_worker_saturated_seconds_total{queue='large'}[10s]))").await;
     let used = at("sum(rate(fjord_worker_slot_seconds_total{queue=~'ledger-.*'}[10s]))").await;
-    let waiting =
-        at("sum(avg_over_time(fjord_gateway_requests_waiting{queue=~'ledger-.*'}[10s]))").await;
+    let waiting = at("sum(avg_over_time(fjord_gateway_requests_waiting{queue=~'ledger-.*'}[10s]))")
+        .await
+        + at("sum(avg_over_time(fjord_worker_waiting{queue=~'ledger-.*'}[10s]))").await;
     failing.await.expect("every one was a 500");
     let answers = load.stop().await;
 

@@ -444,7 +444,7 @@ impl World {
             }
             Control::Deny if job.claiming => self.job_gone(worker, id),
             Control::Cancel => self.job_ends(worker, id),
-            Control::Grant | Control::Deny | Control::Decline => {}
+            Control::Grant | Control::Deny | Control::Decline | Control::Repeat => {}
         }
     }
 
