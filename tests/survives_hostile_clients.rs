@@ -5,5 +5,6 @@ mod drain;
 mod edge;
 mod http2;
 mod limits;
+mod proxies;
 mod slow;
 mod smuggling;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::gateway::HttpLimits;
+use crate::config::gateway::{HttpLimits, ProxyConfig};
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::problem::{Problem, ProblemKind};
@@ -29,6 +29,7 @@ use super::trip;
 mod activity;
 mod body;
 mod filter;
+mod forwarded;
 mod paced;
 
 use activity::Activity;
@@ -49,6 +50,8 @@ pub struct Rules {
     pub limits: HttpLimits,
     /// Names that requests may be for, without ports; empty: every name.
     pub hosts: Vec<String>,
+    /// Who may say which client a request is from.
+    pub proxies: ProxyConfig,
 }
 
 /// What connections are served with. Cheap to clone.
@@ -217,19 +220,31 @@ impl Each {
             version: request.version(),
             is_tls: self.agreed.is_tls,
         };
+        let peer = self.peer(request.headers());
         let response = match filter::check(&request, &self.serving.rules) {
             Ok(()) => {
                 request.extensions_mut().insert(request_id);
-                self.ask(request, &shape.request_id).await
+                self.ask(request, peer, &shape.request_id).await
             }
-            Err(problem) => self.refuse(&problem, &shape.request_id),
+            Err(problem) => Self::refuse(&problem, &peer, &shape.request_id),
         };
         respond::finish(response, &shape)
     }
 
-    async fn ask(&self, request: Request<Incoming>, request_id: &RequestId) -> Response {
-        let answering =
-            async { self.serving.service.answer(request, self.agreed.peer.clone()).await };
+    /// Who the request is from: the connection's peer, or whom a trusted proxy names.
+    fn peer(&self, headers: &HeaderMap) -> Peer {
+        let peer = self.agreed.peer.clone();
+        let trusted = &self.serving.rules.proxies.trusted;
+        Peer { address: forwarded::client(peer.address, headers, trusted), ..peer }
+    }
+
+    async fn ask(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        request_id: &RequestId,
+    ) -> Response {
+        let answering = async { self.serving.service.answer(request, peer).await };
         AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
             let place = (names::PLACE, "gateway".to_owned());
             telemetry::counter(&names::PANICS, &[place]).increment(1);
@@ -239,14 +254,14 @@ impl Each {
     }
 
     /// Such a request has not been routed: nobody else logs or counts it.
-    fn refuse(&self, problem: &Problem, request_id: &RequestId) -> Response {
+    fn refuse(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
         let status = problem.kind.status();
         let outcome = problem.kind.word();
         tracing::info!(
             target: "fjord::access",
             %request_id,
             outcome = outcome.as_str(),
-            client = %self.agreed.peer.address,
+            client = %peer.address,
             status = status.as_u16(),
             detail = problem.detail,
             "refused before routing"

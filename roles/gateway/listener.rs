@@ -1,6 +1,6 @@
 //! The public listener: accepts connections, bounds them, hands them to `connection`, and lets them finish.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::caller::Peer;
 use super::connection::{self, Agreed, Rules, Service, Serving};
 
 mod per_client;
+mod proxied;
 
 use per_client::{PerClient, Place};
 
@@ -105,7 +106,8 @@ impl Listener {
 }
 
 fn rules(config: &GatewayConfig) -> Rules {
-    Rules { limits: config.http.clone(), hosts: config.hosts.clone() }
+    let (limits, hosts) = (config.http.clone(), config.hosts.clone());
+    Rules { limits, hosts, proxies: config.proxies.clone() }
 }
 
 impl Running {
@@ -121,7 +123,7 @@ impl Running {
         self.doors.connections.held()
     }
 
-    /// Takes new limits and hosts, for connections from here on. The address stays.
+    /// Takes new limits, hosts and proxies, for connections from here on. The address stays.
     pub fn reload(&self, config: &GatewayConfig) {
         let rules = rules(config);
         self.doors.connections.set_limit(rules.limits.connections_max);
@@ -173,22 +175,59 @@ fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
         return connection::refused("connections");
     };
     let address = address.ip().to_canonical();
-    let Some(client_place) = doors.per_client.try_enter(address) else {
-        return connection::refused("connections_per_client");
-    };
-    let peer = Peer { address, certificate_names: Arc::from([]) };
+    let rules = doors.rules.load_full();
+    let Ok(client_place) = enter(address, &rules, doors) else { return };
     let shared = Arc::clone(doors);
-    drop(doors.tasks.spawn(serve(stream, peer, shared, (place, client_place))));
+    let arrived = Arrived { address, rules, places: (place, client_place) };
+    drop(doors.tasks.spawn(serve(stream, arrived, shared)));
 }
 
-async fn serve(stream: TcpStream, peer: Peer, doors: Arc<Doors>, places: (Guard, Place)) {
+/// A place for the client, unless it is a proxy: many clients come through one, and are counted once they are known.
+fn enter(address: IpAddr, rules: &Rules, doors: &Doors) -> Result<Option<Place>, ()> {
+    if rules.proxies.trusted.contains(address) {
+        return Ok(None);
+    }
+    let place = doors.per_client.try_enter(address);
+    place.map(Some).ok_or_else(|| connection::refused("connections_per_client"))
+}
+
+/// A connection with its place.
+struct Arrived {
+    address: IpAddr,
+    rules: Arc<Rules>,
+    places: (Guard, Option<Place>),
+}
+
+impl Arrived {
+    /// Replaces a balancer's address by the one of its client, when connections begin with it.
+    async fn identify(&mut self, stream: &mut TcpStream, doors: &Doors) -> Result<(), ()> {
+        let proxies = &self.rules.proxies;
+        if !proxies.proxy_protocol || !proxies.trusted.contains(self.address) {
+            return Ok(());
+        }
+        let said = proxied::client(stream, self.rules.limits.header_timeout).await;
+        let said = said.map_err(|fault| {
+            tracing::debug!(proxy = %self.address, ?fault, "expected PROXY protocol version 2");
+            connection::refused(fault.reason());
+        })?;
+        if let Some(address) = said {
+            self.address = address;
+            self.places.1 = enter(address, &self.rules, doors)?;
+        }
+        Ok(())
+    }
+}
+
+async fn serve(mut stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
     let serving = Serving {
         service: Arc::clone(&doors.service),
-        rules: doors.rules.load_full(),
+        rules: Arc::clone(&arrived.rules),
         tasks: doors.tasks.clone(),
         stop: doors.stop.clone(),
     };
     let served = async {
+        let Ok(()) = arrived.identify(&mut stream, &doors).await else { return };
+        let peer = Peer { address: arrived.address, certificate_names: Arc::from([]) };
         match &doors.tls {
             None => {
                 let agreed = Agreed { peer, is_tls: false, is_http2: false };
@@ -207,7 +246,7 @@ async fn serve(stream: TcpStream, peer: Peer, doors: Arc<Doors>, places: (Guard,
         () = doors.cut_off.cancelled() => connection::refused("drain_timeout"),
         () = Box::pin(served) => {}
     }
-    drop(places);
+    drop(arrived.places);
 }
 
 async fn shake_hands(

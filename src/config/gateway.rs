@@ -8,6 +8,10 @@ use super::settings::Table;
 use super::tls::ServerTlsConfig;
 use crate::cli::Role;
 
+mod proxies;
+
+pub use proxies::{ProxyConfig, TrustedProxies};
+
 /// The public side.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -17,6 +21,8 @@ pub struct GatewayConfig {
     pub tls: Option<ServerTlsConfig>,
     /// Names that requests may be for; empty: every name.
     pub hosts: Vec<String>,
+    /// Who may say which client a connection or a request is from.
+    pub proxies: ProxyConfig,
     /// What one connection may do.
     pub http: HttpLimits,
     /// How a request is placed and waited for.
@@ -80,6 +86,7 @@ impl GatewayConfig {
             listen: table.get_or("listen", everywhere),
             tls: read_tls(table, role),
             hosts: table.get_or("hosts", Vec::new()),
+            proxies: ProxyConfig::read(table),
             http: table.table("http", HttpLimits::read),
             session: table.table("session", SessionConfig::read),
             documentation: table.get_or("documentation", true),

@@ -78,6 +78,7 @@ fn every_mistake_is_told_at_once() {
         [gateway]
         listn = "0.0.0.0:443"
         listen = 443
+        trusted_proxies = ["10.0.0.0/8", "10.0.0.1/8", "balancer"]
         [gateway.http]
         connections_max = 0
         header_timeout = "10"
@@ -106,6 +107,8 @@ fn every_mistake_is_told_at_once() {
     fjord.toml: gateway.http.uri_bytes_max: expected less than gateway.http.header_bytes_max (16384), found 16384
     fjord.toml: gateway.listen: expected an address and a port, e.g. "0.0.0.0:8443" or "[::]:8443", found a number
     fjord.toml: gateway.listn: is not a key: did you mean gateway.listen?
+    fjord.toml: gateway.trusted_proxies: "10.0.0.1/8": has bits beyond its prefix: expected 10.0.0.0/8, or a longer prefix
+    fjord.toml: gateway.trusted_proxies: "balancer": expected an address range, e.g. "10.0.0.0/8" or "fd00::/8", or an address
     fjord.toml: listen: is not a key: did you mean gateway.listen?
     fjord.toml: log.format: expected one of auto, json, text
     fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port of at least one server; user and password have keys of their own

@@ -18,6 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("matchit", &["roles/gateway/router", "src/catalogue"]),
     ("metrics", &["src/telemetry"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
+    ("proxy_header", &["roles/gateway/listener"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // The provider of a process is chosen first thing in main.
     ("rustls", &["src/tls", "src/main.rs"]),

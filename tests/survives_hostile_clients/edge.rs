@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjord::config::gateway::{GatewayConfig, HttpLimits, SessionConfig};
+use fjord::config::gateway::{GatewayConfig, HttpLimits, ProxyConfig, SessionConfig};
 use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
 use fjord::envelope::Final;
 use fjord::future::BoxFuture;
@@ -85,6 +85,7 @@ impl Service for Probe {
                 }
                 "/panic" => panic!("a bug in the handling of a request"),
                 "/large" => Bytes::from(vec![b'x'; LARGE]),
+                "/address" => peer.address.to_string().into(),
                 "/peer" => peer.certificate_names.join(",").into(),
                 _ => match read_body(request.into_body(), BODY_BYTES_MAX, &self.limits).await {
                     Ok(body) => body,
@@ -111,6 +112,7 @@ pub(crate) struct Options {
     pub(crate) hosts: Vec<String>,
     pub(crate) tls: bool,
     pub(crate) client_certificates: bool,
+    pub(crate) proxies: ProxyConfig,
 }
 
 impl Default for Options {
@@ -121,6 +123,7 @@ impl Default for Options {
             hosts: Vec::new(),
             tls: false,
             client_certificates: false,
+            proxies: ProxyConfig::default(),
         }
     }
 }
@@ -164,8 +167,17 @@ impl Edge {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// Does a handshake, offering these protocols.
+    /// Does a handshake on a new connection, offering these protocols.
     pub(crate) async fn connect_tls(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
+        self.shake_hands(self.connect().await, protocols).await
+    }
+
+    /// Does a handshake, offering these protocols.
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        protocols: &[&str],
+    ) -> TlsStream<TcpStream> {
         let ca = self.directory.path().join("cert.pem");
         let identity = CertificateFiles {
             certificate: ca.clone(),
@@ -175,7 +187,6 @@ impl Edge {
         let mut config = client_config(&wanted).unwrap();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = "localhost".try_into().unwrap();
-        let stream = self.connect().await;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
@@ -277,6 +288,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls,
         hosts: options.hosts.clone(),
+        proxies: options.proxies.clone(),
         http: HttpLimits {
             connections_max: options.connections_max,
             connections_per_client_max: options.connections_per_client_max,

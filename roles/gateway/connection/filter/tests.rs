@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::gateway::HttpLimits;
+use crate::config::gateway::{HttpLimits, ProxyConfig};
 
 use super::*;
 
@@ -20,7 +20,8 @@ fn rules(hosts: &[&str]) -> Rules {
         body_timeout: second,
         streams_max: 1,
     };
-    Rules { limits, hosts: hosts.iter().map(ToString::to_string).collect() }
+    let hosts = hosts.iter().map(ToString::to_string).collect();
+    Rules { limits, hosts, proxies: ProxyConfig::default() }
 }
 
 /// The status that a request is refused with; 0 when it passes.

@@ -1,0 +1,149 @@
+//! PROXY protocol version 2: whom a load balancer accepted a connection from, in front of everything else.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+/// The signature, version, command, family and length.
+const START_BYTES: usize = 16;
+/// Addresses and what is attached to them: balancers send a few hundred bytes, the protocol's sender 536 at most.
+const REST_BYTES_MAX: usize = 2048;
+
+/// Why a connection that has to begin with it is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It did not come in time, or the connection ended.
+    Missing,
+    /// It is something else, or too large.
+    Malformed,
+}
+
+impl Fault {
+    /// The label of the metric.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "proxy_header_missing",
+            Self::Malformed => "proxy_header_malformed",
+        }
+    }
+}
+
+/// Reads the header and not a byte more. The client's address; `None` when the balancer speaks for itself (LOCAL), as
+/// its health checks do, or hides its client (UNSPEC, UNIX).
+pub(super) async fn client<IO>(stream: &mut IO, limit: Duration) -> Result<Option<IpAddr>, Fault>
+where
+    IO: AsyncRead + Unpin,
+{
+    timeout(limit, read(stream)).await.unwrap_or(Err(Fault::Missing))
+}
+
+async fn read<IO: AsyncRead + Unpin>(stream: &mut IO) -> Result<Option<IpAddr>, Fault> {
+    let mut header = vec![0; START_BYTES];
+    stream.read_exact(&mut header).await.map_err(|_| Fault::Missing)?;
+    let [.., high, low] = *header else { return Err(Fault::Malformed) };
+    let rest = usize::from(u16::from_be_bytes([high, low]));
+    // Whoever speaks first something else would otherwise say how much we wait for.
+    let config = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
+    let is_other = matches!(
+        ProxyHeader::parse(&header, config),
+        Err(error) if error != proxy_header::Error::BufferTooShort
+    );
+    if is_other || rest > REST_BYTES_MAX {
+        return Err(Fault::Malformed);
+    }
+    header.resize(START_BYTES + rest, 0);
+    let rest = header.get_mut(START_BYTES..).unwrap_or_default();
+    stream.read_exact(rest).await.map_err(|_| Fault::Missing)?;
+    let (parsed, _) = ProxyHeader::parse(&header, config).map_err(|_| Fault::Malformed)?;
+    match parsed.proxied_address() {
+        Some(address) if address.protocol == Protocol::Stream => {
+            Ok(Some(address.source.ip().to_canonical()))
+        }
+        Some(_) => Err(Fault::Malformed),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+    fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [SIGNATURE, &[command, family], &length, rest].concat()
+    }
+
+    const V4: &[u8] = &[192, 0, 2, 1, 10, 0, 0, 1, 0, 80, 1, 187];
+
+    async fn read_from(sent: &[u8]) -> (Result<Option<IpAddr>, Fault>, usize) {
+        let mut stream = sent;
+        let found = client(&mut stream, Duration::from_secs(5)).await;
+        (found, stream.len())
+    }
+
+    #[tokio::test]
+    async fn the_address_is_read_and_nothing_behind_it() {
+        let mut v6 = [0_u8; 36];
+        v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        let mut mapped = [0_u8; 36];
+        mapped[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        let with_more = [V4, &[0x04, 0, 3, 1, 2, 3]].concat();
+        let found = Some("192.0.2.1".parse().unwrap());
+        for (sent, expected) in [
+            (header(0x21, 0x11, V4), Ok(found)),
+            (header(0x21, 0x11, &with_more), Ok(found)),
+            (header(0x21, 0x21, &mapped), Ok(found)),
+            (header(0x21, 0x21, &v6), Ok(Some("2001:db8::".parse().unwrap()))),
+            (header(0x20, 0x00, b""), Ok(None)),
+            (header(0x20, 0x11, V4), Ok(None)),
+            (header(0x21, 0x00, b"whatever"), Ok(None)),
+            (header(0x21, 0x31, &[0; 216]), Ok(None)),
+            (header(0x21, 0x12, V4), Err(Fault::Malformed)),
+            (header(0x21, 0x11, &V4[..11]), Err(Fault::Malformed)),
+        ] {
+            let shown = format!("{sent:?}");
+            let (result, left) = read_from(&[&sent[..], b"GET / "].concat()).await;
+            assert_eq!(result, expected, "{shown}");
+            assert_eq!(left, b"GET / ".len(), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn something_else_is_refused_before_its_length_is_believed() {
+        for sent in [
+            &b"PROXY TCP4 192.0.2.1 10.0.0.1 80 443\r\n"[..],
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefgh",
+            &header(0x11, 0x11, V4),
+            &header(0x2f, 0x11, V4),
+            &header(0x21, 0x11, &[0; REST_BYTES_MAX + 1]),
+        ] {
+            let (result, left) = read_from(sent).await;
+            assert_eq!(result, Err(Fault::Malformed), "{sent:?}");
+            assert_eq!(left, sent.len() - START_BYTES);
+        }
+        for cut in [0, 1, 15, 16, 27] {
+            let whole = header(0x21, 0x11, V4);
+            assert_eq!(read_from(&whole[..cut]).await.0, Err(Fault::Missing), "{cut}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(
+            family: u8,
+            command: u8,
+            rest in proptest::collection::vec(0_u8.., 0..80),
+        ) {
+            let sent = header(command, family, &rest);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let (_, left) = runtime.unwrap().block_on(read_from(&sent));
+            proptest::prop_assert!(left == 0 || left == rest.len());
+        }
+    }
+}
