@@ -7,22 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use rand::RngExt;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Link, Message, Subject, Subscription, Transport, TransportError};
 use crate::config::messaging::NatsConfig;
 use crate::future::BoxFuture;
+use crate::lifecycle::Tasks;
 
 mod connect;
 mod convert;
 
+/// Within this time of the notice a server that is about to stop is left. Servers wait 10 s before they end connections.
+const LEAVE_SPREAD: Duration = Duration::from_secs(2);
+
 /// A connection to a NATS cluster.
 pub struct Nats {
-    client: async_nats::Client,
+    client: Client,
     link: watch::Receiver<Link>,
     inbox: Subject,
     operation_timeout: Duration,
@@ -46,6 +52,8 @@ pub async fn connect(
     let (report, link) = watch::channel(Link::Down);
     let client = connect::client(config, name, report).await?;
     let unique = uuid::Uuid::new_v4().simple().to_string();
+    let leaving = leave_in_time(client.clone(), link.clone(), config.operation_timeout);
+    let _detached = Tasks::new().spawn_background(leaving);
     let inbox = config.inbox_prefix.join(&unique).map_err(|e| TransportError::Refused(e.into()))?;
     Ok(Arc::new(Nats {
         client,
@@ -54,6 +62,30 @@ pub async fn connect(
         operation_timeout: config.operation_timeout,
         flushes: AtomicU64::new(0),
     }))
+}
+
+/// Leaves a server that is about to stop (lame duck) before it ends the connection. Not all clients at once: the
+/// others would be met by everybody.
+async fn leave_in_time(client: Client, mut link: watch::Receiver<Link>, limit: Duration) {
+    while link.wait_for(|link| *link == Link::Leaving).await.is_ok() {
+        let pause = rand::rng().random_range(Duration::ZERO..=LEAVE_SPREAD);
+        sleep(pause).await;
+        if *link.borrow() == Link::Leaving {
+            // What was published goes to the old server first.
+            let moved = timeout(limit, async {
+                client.flush().await.map_err(|error| error.to_string())?;
+                client.force_reconnect().await.map_err(|error| error.to_string())
+            });
+            match moved.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(error, "could not leave the NATS server early"),
+                Err(_) => tracing::warn!("could not leave the NATS server early: no answer"),
+            }
+        }
+        if link.wait_for(|link| *link != Link::Leaving).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Nats {

@@ -280,7 +280,7 @@ fn configuration(
     format!(
         "server_name: 'nats-{}'\nlisten: '127.0.0.1:{}'\nhttp: '127.0.0.1:{}'\n\
          ports_file_dir: '{home}'\nmax_payload: {}\nping_interval: '{}'\nping_max: 2\n\
-         lame_duck_duration: '30s'\nlame_duck_grace_period: '1s'\n{tls}{cluster}{}\n",
+         lame_duck_duration: '30s'\nlame_duck_grace_period: '5s'\n{tls}{cluster}{}\n",
         own.client,
         own.client,
         own.monitoring,
