@@ -7,6 +7,7 @@ pub mod auth;
 pub mod budget;
 pub mod caller;
 pub mod connection;
+mod cors;
 pub mod documentation;
 mod generations;
 pub mod hold;

@@ -2,6 +2,7 @@
 
 mod build;
 pub mod check;
+pub mod cors;
 pub mod endpoint;
 pub mod findings;
 pub mod load;

@@ -144,6 +144,7 @@ fn endpoint_with(auth: Auth) -> Endpoint {
         body_bytes_max: 0,
         rate_limit: None,
         cache_control: None,
+        cors: None,
     }
 }
 

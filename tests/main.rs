@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod answers_over_the_whole_road;
 #[cfg(test)]
+mod answers_pages_of_other_origins_as_told;
+#[cfg(test)]
 mod extends_the_session_while_work_goes_on;
 #[cfg(test)]
 mod keeps_its_house;

@@ -31,7 +31,7 @@ use super::router::{Found, Matched};
 use super::session::Ending;
 use super::snapshot::Snapshot;
 use super::trip::Trip;
-use super::{accept, idempotency};
+use super::{accept, cors, idempotency};
 
 /// When a request that found the gateway full may come again.
 const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -112,6 +112,9 @@ impl Pipeline {
         let mut response =
             answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
         trip.rate.apply(response.headers_mut());
+        if let Some(endpoint) = trip.endpoint.clone().or_else(|| self.meant(parts)) {
+            cors::allow(&endpoint, &parts.headers, response.headers_mut());
+        }
         if let Some(timing) = trip.server_timing() {
             response.headers_mut().insert(respond::SERVER_TIMING, timing);
         }
@@ -130,7 +133,11 @@ impl Pipeline {
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
             Found::Matched(matched) => matched,
             Found::Malformed(problem) => return Err(problem.into()),
-            Found::Options { allow } => return Ok(options(&allow)),
+            Found::Options { allow } => {
+                let mut response = options(&allow);
+                cors::answer_preflight(&snapshot.router, parts, response.headers_mut());
+                return Ok(response);
+            }
             Found::NoRoute => {
                 let page = snapshot.documentation.as_ref();
                 return page
@@ -156,6 +163,15 @@ impl Pipeline {
         let placed = self.placer.place(&matched.endpoint, envelope).await;
         trip.placed(&placed);
         ended(placed, &matched.endpoint, trip)
+    }
+
+    /// The endpoint that a page's request was for when it was refused before that was known.
+    fn meant(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
+        parts.headers.get(header::ORIGIN)?;
+        match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
+            Found::Matched(matched) => Some(matched.endpoint),
+            _ => None,
+        }
     }
 
     fn may_see_timing(&self, caller: &Caller) -> bool {

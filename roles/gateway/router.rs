@@ -9,7 +9,7 @@ use crate::catalogue::{Catalogue, Endpoint, route};
 use crate::problem::{Problem, Violation};
 
 /// Methods that endpoints can have, in the order of `Allow`.
-const METHODS: [Method; 6] =
+pub(super) const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// All routes. A lookup costs the length of the path, however many endpoints there are.

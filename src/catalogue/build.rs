@@ -19,6 +19,7 @@ use super::written::{
 use crate::config::CatalogueConfig;
 use crate::config::duration::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
 
+mod cors;
 mod parameters;
 
 /// Most attempts of a request.
@@ -61,6 +62,7 @@ pub(super) fn endpoint(
     let body_bytes_max = body_bytes_max(written.max_body, config, mistakes);
     let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, mistakes));
     let cache_control = cache_control(written.cache_control, route.as_ref(), mistakes);
+    let cors = cors::rules(written.cors, config, (&parameters, auth.as_ref()), mistakes);
     if mistakes.list.len() > before {
         return None;
     }
@@ -92,6 +94,7 @@ pub(super) fn endpoint(
         body_bytes_max,
         rate_limit,
         cache_control,
+        cors,
     })
 }
 

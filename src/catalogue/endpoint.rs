@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::cors::CorsRules;
 use super::names::{EndpointId, ProcedureName, QueueName};
 use super::parameter::Parameter;
 
@@ -58,6 +59,8 @@ pub struct Endpoint {
     pub rate_limit: Option<RateLimit>,
     /// The `Cache-Control` of a good answer; `no-store` when absent.
     pub cache_control: Option<String>,
+    /// Which web pages of other origins may call it, when any may.
+    pub cors: Option<Arc<CorsRules>>,
 }
 
 impl Endpoint {

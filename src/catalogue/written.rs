@@ -59,6 +59,8 @@ pub struct WrittenEndpoint {
     pub rate_limit: Option<Object<WrittenRate>>,
     /// The `Cache-Control` of a good answer to GET or HEAD. Default: `no-store`.
     pub cache_control: Option<String>,
+    /// Web pages of other origins that may call it. Default: the configuration's `catalogue.cors_default`.
+    pub cors: Option<Object<WrittenCors>>,
 }
 
 /// What a caller sends.
@@ -224,6 +226,24 @@ pub struct WrittenRate {
     pub requests: u32,
     /// The window, with its unit: `"1m"`.
     pub window: String,
+}
+
+/// Web pages of other origins that may call an endpoint. Replaces the default as a whole.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Cors")]
+pub struct WrittenCors {
+    /// Their origins, such as `https://app.example`; `*` alone: every one; none: no other origin.
+    #[schemars(required)]
+    pub origins: Option<Vec<String>>,
+    /// Headers that pages may send, beside those that the endpoint takes anyhow.
+    pub headers: Vec<String>,
+    /// Headers that pages may read, beside those that answers have anyhow.
+    pub exposed_headers: Vec<String>,
+    /// Whether the browser adds credentials of its own: client certificates. Not with `*`.
+    pub credentials: bool,
+    /// How long browsers may remember what they were told, with its unit. Default: `10m`.
+    pub max_age: Option<String>,
 }
 
 /// Who may call an endpoint: `"public"`, or methods and scopes.

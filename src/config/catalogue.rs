@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::limits;
 use super::settings::Table;
+use crate::catalogue::cors::{Cors, MAX_AGE_DEFAULT};
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 
 /// The words for the methods; an endpoint that names none accepts all.
@@ -27,6 +28,8 @@ pub struct CatalogueConfig {
     pub attempts_default: u32,
     /// The `max_body` of an endpoint that has none, in bytes.
     pub body_bytes_max_default: usize,
+    /// The `cors` of an endpoint that has none; without origins: no other origin.
+    pub cors_default: Cors,
 }
 
 impl CatalogueConfig {
@@ -38,8 +41,23 @@ impl CatalogueConfig {
             attempts_default: table.limited("attempts_default", limits::ATTEMPTS_DEFAULT),
             body_bytes_max_default: table
                 .bytes("body_bytes_max_default", limits::BODY_BYTES_MAX_DEFAULT),
+            cors_default: table.table("cors_default", read_cors),
         }
     }
+}
+
+fn read_cors(table: &mut Table<'_>) -> Cors {
+    let cors = Cors {
+        origins: table.get_or("origins", Vec::new()),
+        headers: table.get_or("headers", Vec::new()),
+        exposed_headers: table.get_or("exposed_headers", Vec::new()),
+        credentials: table.get_or("credentials", false),
+        max_age: table.get_or("max_age", MAX_AGE_DEFAULT),
+    };
+    for (key, expected) in cors.mistakes() {
+        table.mistake(key, expected);
+    }
+    cors
 }
 
 /// `auth_default`, in the forms that an endpoint's `auth` has: `"public"`, or a table of methods and scopes.

@@ -35,6 +35,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         body_bytes_max: 0,
         rate_limit,
         cache_control: None,
+        cors: None,
     }
 }
 

@@ -38,6 +38,7 @@ fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {
         body_bytes_max: 1024,
         rate_limit: None,
         cache_control: None,
+        cors: None,
     }
 }
 

@@ -35,6 +35,16 @@ fn with_parameter(keys: &str) -> String {
 }
 
 #[test]
+fn a_mistake_about_other_origins_is_told_with_its_key() {
+    let cors = |keys: &str| with(&format!(r#""cors": {{{keys}}}"#));
+    check(&cors(""), "cors.origins: missing: expected the origins");
+    check(&cors(r#""origins":["*"],"credentials":true"#), "cors.credentials: expected origins by");
+    check(&cors(r#""origins":["https://a.example/"]"#), "cors.origins: \"https://a.example/\"");
+    check(&cors(r#""origins":[],"max_age":"10""#), "cors.max_age: expected a whole number");
+    check(&cors(r#""origins":[],"methods":["GET"]"#), "unknown field `methods`");
+}
+
+#[test]
 fn the_example_of_the_design_loads() {
     let text = r#"{ "horse-get": {
         "route": "GET /v1/horses/{ueln}",

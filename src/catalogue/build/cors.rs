@@ -1,0 +1,47 @@
+//! From what was written about other origins to an endpoint's rules.
+
+use std::sync::Arc;
+
+use crate::catalogue::cors::{Cors, CorsRules, MAX_AGE_DEFAULT};
+use crate::catalogue::endpoint::Auth;
+use crate::catalogue::mistake::Mistakes;
+use crate::catalogue::parameter::Parameter;
+use crate::catalogue::written::{Object, WrittenCors};
+use crate::config::CatalogueConfig;
+use crate::config::duration::{DURATION_EXPECTED, parse_duration};
+
+/// The rules of an endpoint; `None` when no other origin may call it.
+pub(super) fn rules(
+    written: Option<Object<WrittenCors>>,
+    config: &CatalogueConfig,
+    (parameters, auth): (&[Parameter], Option<&Auth>),
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Arc<CorsRules>> {
+    let cors = match written {
+        Some(written) => read(written.0, mistakes),
+        None => config.cors_default.clone(),
+    };
+    // Without `auth` there is no endpoint: that mistake is known.
+    CorsRules::new(&cors, parameters, auth?).map(Arc::new)
+}
+
+fn read(written: WrittenCors, mistakes: &mut Mistakes<'_>) -> Cors {
+    if written.origins.is_none() {
+        mistakes.add_missing("cors.origins", "expected the origins; an empty list switches it off");
+    }
+    let max_age = written.max_age.as_deref().map(parse_duration);
+    if max_age == Some(None) {
+        mistakes.add("cors.max_age", format!("expected {DURATION_EXPECTED}"));
+    }
+    let cors = Cors {
+        origins: written.origins.unwrap_or_default(),
+        headers: written.headers,
+        exposed_headers: written.exposed_headers,
+        credentials: written.credentials,
+        max_age: max_age.flatten().unwrap_or(MAX_AGE_DEFAULT),
+    };
+    for (key, expected) in cors.mistakes() {
+        mistakes.add(format!("cors.{key}"), expected);
+    }
+    cors
+}
