@@ -105,7 +105,8 @@ async fn prometheus_sees_what_the_load_generator_sees() {
     assert!(under_way > slots, "the generator asks for more than there is: {under_way}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
     assert!(idle < 0.01, "a queue that nobody asks is not");
-    assert_near("waiting and running", waiting + used, under_way, 0.3);
+    // Those on their way between the roles are neither, and on a busy machine they are many.
+    assert_near("waiting and running", waiting + used, under_way, 0.5);
 
     // What was counted in all is exact, once the last request was scraped.
     let total = number(answers.len() + REFUSED);
