@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::gateway::{HttpLimits, ProxyConfig};
+use crate::config::gateway::{CompressionConfig, HttpLimits, ProxyConfig};
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::problem::{Problem, ProblemKind};
@@ -28,12 +28,16 @@ use super::trip;
 
 mod activity;
 mod body;
+mod compress;
+mod encoding;
 mod filter;
 mod forwarded;
 mod paced;
 
 use activity::Activity;
 pub use body::read_body;
+pub(super) use compress::Compressor;
+use encoding::Accepted;
 use paced::Paced;
 
 /// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
@@ -52,12 +56,15 @@ pub struct Rules {
     pub hosts: Vec<String>,
     /// Who may say which client a request is from.
     pub proxies: ProxyConfig,
+    /// How answers are made smaller.
+    pub compression: CompressionConfig,
 }
 
 /// What connections are served with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     pub(super) service: Arc<dyn Service>,
+    pub(super) compressor: Compressor,
     pub(super) rules: Arc<Rules>,
     pub(super) tasks: Tasks,
     /// Given when connections should end: what runs is finished.
@@ -221,13 +228,17 @@ impl Each {
             is_tls: self.agreed.is_tls,
         };
         let peer = self.peer(request.headers());
-        let response = match filter::check(&request, &self.serving.rules) {
+        let rules = &self.serving.rules;
+        let accepted = Accepted::of(request.headers(), &rules.compression.codings);
+        let response = match filter::check(&request, rules) {
             Ok(()) => {
                 request.extensions_mut().insert(request_id);
                 self.ask(request, peer, &shape.request_id).await
             }
             Err(problem) => Self::refuse(&problem, &peer, &shape.request_id),
         };
+        let compressor = &self.serving.compressor;
+        let response = compressor.compress(response, accepted, &rules.compression).await;
         respond::finish(response, &shape)
     }
 

@@ -17,7 +17,7 @@ use crate::telemetry::{self, names};
 use crate::tls::ServerTls;
 
 use super::caller::Peer;
-use super::connection::{self, Agreed, Rules, Service, Serving};
+use super::connection::{self, Agreed, Compressor, Rules, Service, Serving};
 
 mod per_client;
 mod proxied;
@@ -57,6 +57,7 @@ struct Doors {
     rules: ArcSwap<Rules>,
     tls: Option<ServerTls>,
     service: Arc<dyn Service>,
+    compressor: Compressor,
     tasks: Tasks,
     /// Given when the drain begins.
     stop: Cancel,
@@ -94,6 +95,7 @@ impl Listener {
             rules: ArcSwap::from_pointee(self.rules),
             tls: self.tls,
             service,
+            compressor: Compressor::new(),
             tasks: tasks.clone(),
             stop: Cancel::new(),
             cut_off: Cancel::new(),
@@ -107,7 +109,8 @@ impl Listener {
 
 fn rules(config: &GatewayConfig) -> Rules {
     let (limits, hosts) = (config.http.clone(), config.hosts.clone());
-    Rules { limits, hosts, proxies: config.proxies.clone() }
+    let (proxies, compression) = (config.proxies.clone(), config.compression.clone());
+    Rules { limits, hosts, proxies, compression }
 }
 
 impl Running {
@@ -221,6 +224,7 @@ impl Arrived {
 async fn serve(mut stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
     let serving = Serving {
         service: Arc::clone(&doors.service),
+        compressor: doors.compressor.clone(),
         rules: Arc::clone(&arrived.rules),
         tasks: doors.tasks.clone(),
         stop: doors.stop.clone(),

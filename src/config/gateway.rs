@@ -8,8 +8,10 @@ use super::settings::Table;
 use super::tls::ServerTlsConfig;
 use crate::cli::Role;
 
+mod compression;
 mod proxies;
 
+pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
 
 /// The public side.
@@ -25,6 +27,8 @@ pub struct GatewayConfig {
     pub proxies: ProxyConfig,
     /// What one connection may do.
     pub http: HttpLimits,
+    /// How answers are made smaller.
+    pub compression: CompressionConfig,
     /// How a request is placed and waited for.
     pub session: SessionConfig,
     /// Whether `/openapi.json` and `/docs` are served.
@@ -88,6 +92,7 @@ impl GatewayConfig {
             hosts: table.get_or("hosts", Vec::new()),
             proxies: ProxyConfig::read(table),
             http: table.table("http", HttpLimits::read),
+            compression: table.table("compression", CompressionConfig::read),
             session: table.table("session", SessionConfig::read),
             documentation: table.get_or("documentation", true),
             server_timing_scope: table.get("server_timing_scope"),

@@ -83,6 +83,9 @@ pub const BODY_TIMEOUT: Limit<Duration> = time(s(30), ms(100), s(3_600));
 /// `gateway.http.streams_max`.
 pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 
+/// `gateway.compression.bytes_min`. Below some hundred bytes nothing is saved: an answer is one packet anyhow.
+pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);
+
 /// `gateway.session.accept_timeout`.
 pub const ACCEPT_TIMEOUT: Limit<Duration> = time(s(1), ms(50), s(60));
 /// `gateway.session.progress_interval` and `worker.progress_interval`.

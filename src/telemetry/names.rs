@@ -49,6 +49,7 @@ metrics! {
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that nobody waited for any more.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be read.";
     GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Client connections open now.";
+    GATEWAY_COMPRESSED: Counter "fjord_gateway_answers_compressed_total", "Answers that were compressed, by coding.";
     GATEWAY_CONNECTIONS_REFUSED: Counter "fjord_gateway_connections_refused_total", "Client connections refused or ended by a limit, by reason.";
 
     WORKER_CALLS: Counter "fjord_worker_calls_total", "Calls that ended, by queue and outcome.";
@@ -93,6 +94,8 @@ pub const PHASE: &str = "phase";
 pub const STATUS: &str = "status";
 /// How it ended, one word.
 pub const OUTCOME: &str = "outcome";
+/// A content coding.
+pub const CODING: &str = "coding";
 /// Why.
 pub const REASON: &str = "reason";
 /// The database's name in the configuration.

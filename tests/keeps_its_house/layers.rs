@@ -9,9 +9,11 @@ use super::{Source, names};
 /// A crate and the files that may name it, by the start of their paths.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
+    ("brotli", &["roles/gateway/connection/compress"]),
     ("clap", &["src/cli", "src/commands"]),
     ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),
     ("figment", &["src/config"]),
+    ("flate2", &["roles/gateway/connection/compress"]),
     ("hyper", &["roles/gateway", "src/admin"]),
     ("hyper_util", &["roles/gateway", "src/admin"]),
     ("jsonwebtoken", &["roles/gateway/auth"]),
@@ -27,6 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tiberius", &["src/procedures/mssql"]),
     ("tokio_rustls", &["src/tls", "roles/gateway/listener", "roles/gateway/connection"]),
     ("tracing_subscriber", &["src/telemetry"]),
+    ("zstd", &["roles/gateway/connection/compress"]),
 ];
 
 pub(super) fn drivers_away_from_home(source: &Source) -> Vec<String> {

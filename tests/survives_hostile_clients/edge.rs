@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjord::config::gateway::{GatewayConfig, HttpLimits, ProxyConfig, SessionConfig};
+use fjord::config::gateway::{
+    Coding, CompressionConfig, GatewayConfig, HttpLimits, ProxyConfig, SessionConfig,
+};
 use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
 use fjord::envelope::Final;
 use fjord::future::BoxFuture;
@@ -301,6 +303,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             body_timeout: BODY_TIMEOUT,
             streams_max: 10,
         },
+        compression: CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1024 },
         session: SessionConfig {
             accept_timeout: LONG,
             progress_interval: LONG,

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::problem::{Problem, ProblemKind};
 
 use super::Rules;
+use super::encoding::Accepted;
 
 /// The methods that an endpoint can have.
 pub(super) const METHODS: [Method; 7] = [
@@ -36,6 +37,10 @@ pub(super) fn check<B>(request: &Request<B>, rules: &Rules) -> Result<(), Proble
     check_headers(request.headers()).map_err(invalid)?;
     check_framing(request).map_err(invalid)?;
     check_expectation(request.headers())?;
+    if !Accepted::of(request.headers(), &rules.compression.codings).is_possible() {
+        let detail = "Accept-Encoding leaves out every coding that there is, and none at all";
+        return Err(Problem::with_detail(ProblemKind::NotAcceptable, detail));
+    }
     if !is_served(host.host(), &rules.hosts) {
         return Err(Problem::new(ProblemKind::Misdirected));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::gateway::{HttpLimits, ProxyConfig};
+use crate::config::gateway::{Coding, CompressionConfig, HttpLimits, ProxyConfig};
 
 use super::*;
 
@@ -21,7 +21,8 @@ fn rules(hosts: &[&str]) -> Rules {
         streams_max: 1,
     };
     let hosts = hosts.iter().map(ToString::to_string).collect();
-    Rules { limits, hosts, proxies: ProxyConfig::default() }
+    let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1 };
+    Rules { limits, hosts, proxies: ProxyConfig::default(), compression }
 }
 
 /// The status that a request is refused with; 0 when it passes.
@@ -119,6 +120,9 @@ fn methods_headers_framing_and_expectations_are_the_known_ones() {
         (get("/").header("transfer-encoding", "chunked").header("content-length", "1"), 400),
         (get("/").header("content-length", "1").header("content-length", "1"), 400),
         (get("/").header("expect", "100-Continue"), 0),
+        (get("/").header("accept-encoding", "identity;q=0, gzip"), 0),
+        (get("/").header("accept-encoding", "identity;q=0, compress"), 406),
+        (get("/").header("accept-encoding", "*;q=0"), 406),
         (get("/").header("expect", "tea"), 417),
         (get("/").header("expect", "100-continue").header("expect", "tea"), 417),
     ] {

@@ -1,0 +1,82 @@
+//! Promise: an answer comes in the coding that the client likes best, and is byte for byte the same in all of them.
+
+use std::io::Read;
+
+use http::Method;
+
+use super::support::client::{Answer, Client, send};
+use super::support::fjord::{Fleet, FleetOptions};
+
+async fn ask(client: &Client, method: Method, path: &str, accept: &str) -> Answer {
+    send(client.request(method, path).header("accept-encoding", accept)).await
+}
+
+fn decoded(answer: &Answer) -> String {
+    let mut text = String::new();
+    let body = &*answer.body;
+    let read = match answer.header("content-encoding") {
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_string(&mut text),
+        "br" => brotli::Decompressor::new(body, 4096).read_to_string(&mut text),
+        "zstd" => zstd::Decoder::new(body).expect("a decoder").read_to_string(&mut text),
+        _ => return answer.text(),
+    };
+    read.expect("a whole body");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_the_same_answer_in_the_coding_it_likes_best() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    // The second is compressed away from the network's threads.
+    for (path, bytes_least) in [("/openapi.json", 4096), ("/v1/large?rows=3000", 300_000)] {
+        let plain = ask(&client, Method::GET, path, "identity").await;
+        let expected = plain.is(200).text();
+        assert!(expected.len() >= bytes_least, "{path}: {}", expected.len());
+        assert_eq!(plain.header("content-encoding"), "");
+        assert!(plain.header("vary").contains("Accept-Encoding"));
+        for (accept, coding) in [
+            ("gzip, deflate, br, zstd", "zstd"),
+            ("gzip, deflate, br", "br"),
+            ("gzip;q=1.0, br;q=0.5", "gzip"),
+            ("identity;q=0, gzip", "gzip"),
+            ("deflate", ""),
+        ] {
+            let answer = ask(&client, Method::GET, path, accept).await;
+            assert_eq!(answer.is(200).header("content-encoding"), coding, "{path} {accept}");
+            assert!(answer.header("vary").contains("Accept-Encoding"));
+            assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+            assert!(coding.is_empty() || answer.body.len() * 2 < expected.len());
+            assert!(decoded(&answer) == expected, "{path} {accept}: another body");
+        }
+        let head = ask(&client, Method::HEAD, path, "gzip").await;
+        assert_eq!((head.is(200).header("content-encoding"), head.body.len()), ("gzip", 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_small_or_has_no_body_is_sent_as_it_is() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let small = ask(&client, Method::GET, "/v1/echo/a", "gzip").await;
+    assert_eq!(small.is(200).header("content-encoding"), "");
+    let empty = ask(&client, Method::OPTIONS, "/v1/echo/a", "gzip, identity;q=0").await;
+    assert_eq!(empty.is(204).header("content-encoding"), "");
+    let wanted = ask(&client, Method::GET, "/v1/echo/a", "gzip, identity;q=0").await;
+    assert_eq!(wanted.is(200).header("content-encoding"), "gzip");
+    let problem = ask(&client, Method::GET, "/v2/nothing", "gzip, identity;q=0").await;
+    assert_eq!(problem.is(404).header("content-type"), "application/problem+json");
+    assert!(decoded(&problem).contains("urn:fjord:problem:no-route"));
+    let neither = ask(&client, Method::GET, "/v1/echo/a", "identity;q=0").await;
+    neither.is_problem(406, "not-acceptable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_can_be_switched_off() {
+    let gateway_toml = "[gateway.compression]\ncodings = []\n".to_owned();
+    let fleet =
+        Fleet::start(FleetOptions { gateway_toml, workers: 0, ..FleetOptions::default() }).await;
+    let answer = ask(&fleet.client(), Method::GET, "/openapi.json", "gzip, br, zstd").await;
+    assert_eq!(answer.is(200).header("content-encoding"), "");
+    assert_eq!(answer.header("vary"), "");
+}
