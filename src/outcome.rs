@@ -37,6 +37,7 @@ words! {
     Forbidden "forbidden", "good credentials that may not do this";
     NoRoute "no_route", "no endpoint has this path";
     MethodNotAllowed "method_not_allowed", "the path has other methods";
+    NotImplemented "not_implemented", "no path has this method";
     NotAcceptable "not_acceptable", "the caller accepts no JSON";
     RequestTimeout "request_timeout", "the body did not come in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or the bus allows";

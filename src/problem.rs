@@ -94,6 +94,8 @@ impl Effect {
 pub enum ProblemKind {
     /// The request is malformed or breaks the endpoint's rules.
     InvalidRequest,
+    /// The body's framing is broken: where the next request begins cannot be known.
+    MalformedBody,
     /// No credentials, or bad ones.
     Unauthenticated,
     /// Good credentials that may not do this.
@@ -104,6 +106,8 @@ pub enum ProblemKind {
     NoRow,
     /// The path exists, the method does not.
     MethodNotAllowed,
+    /// No path has this method.
+    NotImplemented,
     /// No representation that the client accepts.
     NotAcceptable,
     /// The client was too slow to send its request.
@@ -197,6 +201,9 @@ impl ProblemKind {
             Self::InvalidRequest => {
                 meaning(S::BAD_REQUEST, "invalid-request", "The request is not valid", NotExecuted)
             }
+            Self::MalformedBody => {
+                closing(S::BAD_REQUEST, "invalid-request", "The request is not valid")
+            }
             Self::Unauthenticated => meaning(
                 S::UNAUTHORIZED,
                 "unauthenticated",
@@ -215,6 +222,11 @@ impl ProblemKind {
                 "method-not-allowed",
                 "This path has no such method",
                 NotExecuted,
+            ),
+            Self::NotImplemented => closing(
+                S::NOT_IMPLEMENTED,
+                "not-implemented",
+                "There is no such method here at all",
             ),
             Self::NotAcceptable => meaning(
                 S::NOT_ACCEPTABLE,

@@ -4,12 +4,13 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request, Version};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +25,6 @@ use crate::telemetry::{self, names};
 
 use super::caller::Peer;
 use super::respond::{self, RequestId, Response, Shape};
-use super::trip;
 
 mod activity;
 mod body;
@@ -32,12 +32,15 @@ mod compress;
 mod encoding;
 mod filter;
 mod forwarded;
+mod held;
 mod paced;
+mod refusal;
 
 use activity::Activity;
 pub use body::read_body;
 pub(super) use compress::Compressor;
 use encoding::Accepted;
+use held::{Due, Held};
 use paced::Paced;
 
 /// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
@@ -99,8 +102,8 @@ const FRAME_BYTES: u32 = 16 * 1024;
 const RESETS_PENDING_MAX: usize = 20;
 /// Streams that we reset for a client's mistakes before the connection ends.
 const RESETS_LOCAL_MAX: usize = 128;
-/// hyper refuses oversized heads without a body or an id: it is given this much more than our own limits,
-/// so that what is only a little too large gets a problem document.
+/// hyper is given this much more than our own limits, so that what is only a little too large is read to its end,
+/// and refused with the limit that it broke.
 const HEAD_SLACK: usize = 2;
 /// The smallest buffer that hyper takes.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -112,21 +115,36 @@ where
 {
     let activity = Arc::new(Activity::new());
     let limits = serving.rules.limits.clone();
-    let io = TokioIo::new(Paced::new(io, limits.body_idle_timeout, Arc::clone(&activity)));
+    let io = Paced::new(io, limits.body_idle_timeout, Arc::clone(&activity));
     let (tasks, stop) = (serving.tasks.clone(), serving.stop.clone());
-    let is_http2 = agreed.is_http2;
-    let each = Arc::new(Each { agreed, serving, activity: Arc::clone(&activity) });
+    let (is_http2, is_tls, peer) = (agreed.is_http2, agreed.is_tls, agreed.peer.clone());
+    let due = Due::default();
+    let each =
+        Arc::new(Each { agreed, serving, activity: Arc::clone(&activity), due: due.clone() });
     let service = service_fn(move |request| {
         let each = Arc::clone(&each);
         async move { Ok::<_, Infallible>(each.respond(request).await) }
     });
     if is_http2 {
-        let connection = http2_builder(&limits, tasks).serve_connection(io, service);
-        drive(Box::pin(connection), &activity, Some(limits.header_timeout), &limits, &stop).await;
-    } else {
-        // hyper's own timer is the idle limit here: it runs while a request's head is awaited.
-        let connection = http1_builder(&limits).serve_connection(io, service);
-        drive(Box::pin(connection), &activity, None, &limits, &stop).await;
+        let connection = http2_builder(&limits, tasks).serve_connection(TokioIo::new(io), service);
+        let mut connection = Box::pin(connection);
+        let idle_limit = Some(limits.header_timeout);
+        let result = drive(connection.as_mut(), &activity, idle_limit, &limits, &stop).await;
+        drop(ended(result));
+        return;
+    }
+    // hyper's own timer is the idle limit here: it runs while a request's head is awaited.
+    let io = TokioIo::new(Held::new(io, due));
+    let mut connection = Box::pin(http1_builder(&limits).serve_connection(io, service));
+    let result = drive(connection.as_mut(), &activity, None, &limits, &stop).await;
+    let error = ended(result);
+    let parts = Pin::into_inner(connection).into_parts();
+    let (io, status) = parts.io.into_inner().into_inner();
+    // A head that has begun and does not end; where none has begun there is nothing to answer.
+    let is_late = error.is_some_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
+    let late = || is_late.then(|| Problem::new(ProblemKind::RequestTimeout));
+    if let Some(problem) = status.map(refusal::problem_of).or_else(late) {
+        refusal::answer_and_close(io, &problem, &peer, is_tls).await;
     }
 }
 
@@ -164,16 +182,17 @@ fn http2_builder(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<Streams> {
 
 /// Runs a connection to its end: its own, or ours once it is idle, old or the process stops.
 async fn drive<C>(
-    mut connection: std::pin::Pin<Box<C>>,
+    mut connection: Pin<&mut C>,
     activity: &Activity,
     idle_limit: Option<Duration>,
     limits: &HttpLimits,
     stop: &Cancel,
-) where
+) -> Result<(), hyper::Error>
+where
     C: GracefulConnection<Error = hyper::Error>,
 {
     tokio::select! {
-        result = &mut connection => return ended(result),
+        result = &mut connection => return result,
         () = stop.cancelled() => {}
         () = tokio::time::sleep(AGE_MAX) => {}
         () = activity.idle(idle_limit) => {}
@@ -181,7 +200,7 @@ async fn drive<C>(
     if !activity.has_served() {
         // Its first request may be on its way already: hyper would close without having read it.
         tokio::select! {
-            result = &mut connection => return ended(result),
+            result = &mut connection => return result,
             () = activity.first(FIRST_REQUEST_GRACE) => {}
         }
     }
@@ -189,19 +208,24 @@ async fn drive<C>(
     // hyper waits for a peer that never speaks, and for one that never reads: we do not.
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
     tokio::select! {
-        result = &mut connection => ended(result),
-        () = activity.quiet(grace) => refused("unresponsive"),
+        result = &mut connection => result,
+        () = activity.quiet(grace) => {
+            refused("unresponsive");
+            Ok(())
+        }
     }
 }
 
-fn ended(result: Result<(), hyper::Error>) {
-    let Err(error) = result else { return };
+/// Counts what ended a connection early.
+fn ended(result: Result<(), hyper::Error>) -> Option<hyper::Error> {
+    let error = result.err()?;
     if error.is_timeout() {
         refused("header_timeout");
     } else if error.is_parse() {
         refused("malformed");
     }
     tracing::debug!(%error, "a connection ended early");
+    Some(error)
 }
 
 /// Counts a connection that was refused, or ended, by one of our limits.
@@ -215,6 +239,7 @@ struct Each {
     agreed: Agreed,
     serving: Serving,
     activity: Arc<Activity>,
+    due: Due,
 }
 
 impl Each {
@@ -235,11 +260,15 @@ impl Each {
                 request.extensions_mut().insert(request_id);
                 self.ask(request, peer, &shape.request_id).await
             }
-            Err(problem) => Self::refuse(&problem, &peer, &shape.request_id),
+            Err(problem) => refusal::refuse(&problem, &peer, &shape.request_id),
         };
         let compressor = &self.serving.compressor;
         let response = compressor.compress(response, accepted, &rules.compression).await;
-        respond::finish(response, &shape)
+        let response = respond::finish(response, &shape);
+        if shape.version != Version::HTTP_2 {
+            self.due.announce(response.body().size_hint().lower());
+        }
+        response
     }
 
     /// Who the request is from: the connection's peer, or whom a trusted proxy names.
@@ -262,30 +291,6 @@ impl Each {
             tracing::error!(%request_id, "a request's handling panicked");
             respond::problem(&Problem::new(ProblemKind::Internal), request_id)
         })
-    }
-
-    /// Such a request has not been routed: nobody else logs or counts it.
-    fn refuse(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
-        let status = problem.kind.status();
-        let outcome = problem.kind.word();
-        tracing::info!(
-            target: "fjord::access",
-            %request_id,
-            outcome = outcome.as_str(),
-            client = %peer.address,
-            status = status.as_u16(),
-            detail = problem.detail,
-            "refused before routing"
-        );
-        trip::count("none", status, outcome);
-        let mut response = respond::problem(problem, request_id);
-        if problem.kind == ProblemKind::MethodNotAllowed {
-            response = respond::with_allow(response, &filter::METHODS);
-        }
-        // Where one request is in doubt, so is where the next one begins.
-        let close = http::HeaderValue::from_static("close");
-        response.headers_mut().insert(http::header::CONNECTION, close);
-        response
     }
 }
 

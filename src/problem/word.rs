@@ -8,12 +8,13 @@ impl ProblemKind {
     #[must_use]
     pub fn word(self) -> Word {
         match self {
-            Self::InvalidRequest => Word::BadRequest,
+            Self::InvalidRequest | Self::MalformedBody => Word::BadRequest,
             Self::Unauthenticated => Word::Unauthorized,
             Self::Forbidden => Word::Forbidden,
             Self::NoRoute => Word::NoRoute,
             Self::NoRow => Word::NoRow,
             Self::MethodNotAllowed => Word::MethodNotAllowed,
+            Self::NotImplemented => Word::NotImplemented,
             Self::NotAcceptable => Word::NotAcceptable,
             Self::RequestTimeout => Word::RequestTimeout,
             Self::Conflict => Word::SqlConflict,

@@ -274,6 +274,15 @@ impl Answer {
         self.head.lines().any(|found| found == line)
     }
 
+    /// Checks what every answer has, and what none has.
+    #[track_caller]
+    pub(crate) fn assert_fixed_headers(&self) {
+        assert!(self.has("x-content-type-options: nosniff"), "{self:?}");
+        let has = |name: &str| self.head.lines().any(|line| line.starts_with(name));
+        assert!(has("x-request-id: ") && has("date: ") && has("cache-control: "), "{self:?}");
+        assert!(!has("server:") && !has("via:") && !has("x-powered-by:"), "no banner: {self:?}");
+    }
+
     /// Checks that this is a problem document with the id that the header has.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16) {

@@ -29,7 +29,8 @@ async fn headers_without_end_are_a_431_too() {
     let endless = format!("A: {}", "b".repeat(100_000));
     for headers in [endless, "A: b\r\n".repeat(10_000)] {
         let answers = edge.tell(&get("/", &headers)).await;
-        assert_eq!(Answer::statuses(&answers), [431]);
+        answers[0].assert_problem(431);
+        assert_eq!(answers.len(), 1);
     }
     edge.assert_serves().await;
 }

@@ -216,11 +216,11 @@ const HEADS: &[Case] = &[
     ("GET /\u{e9} HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "RFC 3986 2: not ASCII"),
     (
         "get / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        &[405],
+        &[501],
         "RFC 9110 9.1: methods are case-sensitive",
     ),
     ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "no endpoint is the server itself"),
-    ("CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n", &[405], "no tunnels"),
+    ("CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n", &[501], "no tunnels"),
     ("GET /\r\n\r\n", BAD, "HTTP/0.9"),
     ("GET / HTTP/1.2\r\nHost: localhost\r\n\r\n", BAD, "no such version"),
     ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", BAD, "not in this form"),
@@ -247,6 +247,12 @@ async fn check(edge: &Edge, (bytes, expected, why): Case) -> Option<String> {
     let sent = [bytes, NEXT].concat();
     let answers = edge.tell(sent.as_bytes()).await;
     let statuses = Answer::statuses(&answers);
+    // Whoever refuses, HTTP's parser or we: it is told as everything else is.
+    for answer in answers.iter().filter(|answer| answer.status >= 400) {
+        answer.assert_problem(answer.status);
+        answer.assert_fixed_headers();
+        assert!(answer.has("connection: close"), "{answer:?}");
+    }
     (statuses != expected)
         .then(|| format!("{why}: {statuses:?} instead of {expected:?}: {bytes:?}"))
 }

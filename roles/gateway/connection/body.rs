@@ -12,7 +12,7 @@ use crate::problem::{Problem, ProblemKind};
 ///
 /// # Errors
 /// `BodyTooLarge`, before anything is read when the length is announced; `RequestTimeout` when a piece or
-/// the whole is late; `InvalidRequest` when the framing is broken.
+/// the whole is late; `MalformedBody` when the framing is broken.
 pub async fn read_body<B>(body: B, bytes_max: usize, limits: &HttpLimits) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -37,7 +37,7 @@ where
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "a request's body cannot be read");
                 let detail = "the body is not framed as HTTP requires";
-                return Err(Problem::with_detail(ProblemKind::InvalidRequest, detail));
+                return Err(Problem::with_detail(ProblemKind::MalformedBody, detail));
             }
             Ok(Some(Ok(frame))) => frame,
         };

@@ -30,7 +30,8 @@ const HEADER_OVERHEAD_BYTES: usize = 4;
 pub(super) fn check<B>(request: &Request<B>, rules: &Rules) -> Result<(), Problem> {
     check_sizes(request, rules)?;
     if !METHODS.contains(request.method()) {
-        return Err(Problem::new(ProblemKind::MethodNotAllowed));
+        // RFC 9110 §9.1: what the server does not know at all is 501; 405 is for what a path lacks.
+        return Err(Problem::new(ProblemKind::NotImplemented));
     }
     let host = host(request).map_err(invalid)?;
     check_target(request).map_err(invalid)?;

@@ -106,10 +106,10 @@ fn a_request_is_for_exactly_one_host_that_is_served() {
 fn methods_headers_framing_and_expectations_are_the_known_ones() {
     for (request, expected) in [
         (get("/").method("OPTIONS"), 0),
-        (get("/").method("get"), 405),
-        (get("/").method("TRACE"), 405),
-        (get("/").method("CONNECT"), 405),
-        (get("/").method("BREW"), 405),
+        (get("/").method("get"), 501),
+        (get("/").method("TRACE"), 501),
+        (get("/").method("CONNECT"), 501),
+        (get("/").method("BREW"), 501),
         (get("/").header("x_forwarded_for", "1"), 400),
         (get("/").header("transfer-encoding", "Chunked"), 0),
         (get("/").header("transfer-encoding", "gzip, chunked"), 400),

@@ -1,0 +1,257 @@
+//! Holds back what hyper answers by itself on an HTTP/1.1 connection, so that it can be answered like everything else.
+//!
+//! hyper refuses a head that it cannot read with a bare status: no problem document, no request id, no line in a log. It
+//! cannot be told not to. But every answer of ours is announced here with its length, before a byte of it is written, so
+//! whatever begins where no answer is due is hyper's own. It is the last that hyper writes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The start of the only answers that come before the one that is due (RFC 9110 §15.2).
+const INTERIM: &[u8] = b"HTTP/1.1 100 ";
+/// Where the status stands in the first line.
+const STATUS: std::ops::Range<usize> = 9..12;
+/// The end of a head.
+const HEAD_END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
+
+/// The lengths of the bodies of answers that were made and not written yet. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Due(Arc<Mutex<VecDeque<u64>>>);
+
+impl Due {
+    /// Announces the next answer.
+    pub(super) fn announce(&self, body_bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(body_bytes);
+    }
+}
+
+/// A connection's bytes without what hyper answers by itself.
+#[derive(Debug)]
+pub(super) struct Held<IO> {
+    io: IO,
+    due: Due,
+    place: Place,
+    /// What hyper would have answered with.
+    status: Option<StatusCode>,
+}
+
+/// Where in the answers the next byte to be written is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// At the start of one.
+    Start,
+    /// In a head, with the last four bytes of it and the length of the body behind it.
+    Head { last: u32, body: u64 },
+    /// In a body, with so many bytes left.
+    Body(u64),
+}
+
+impl<IO> Held<IO> {
+    pub(super) fn new(io: IO, due: Due) -> Self {
+        Self { io, due, place: Place::Start, status: None }
+    }
+
+    /// The connection, and what hyper would have answered with.
+    pub(super) fn into_inner(self) -> (IO, Option<StatusCode>) {
+        (self.io, self.status)
+    }
+
+    /// How many of these bytes are ours.
+    fn ours<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+        let due = self.due.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = due.iter().copied();
+        let mut place = self.place;
+        let mut ours = 0;
+        for piece in pieces {
+            let walked = walk(&mut place, piece, &mut || due.next());
+            ours += walked;
+            if walked < piece.len() {
+                break;
+            }
+        }
+        ours
+    }
+
+    /// Goes on by what was written.
+    fn advance<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, mut written: usize) {
+        let mut due = self.due.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for piece in pieces {
+            let now = piece.get(..written.min(piece.len())).unwrap_or_default();
+            written -= now.len();
+            walk(&mut self.place, now, &mut || due.pop_front());
+        }
+    }
+
+    /// Takes note of what is not ours.
+    fn hold(&mut self, bytes: &[u8]) {
+        let status = bytes.get(STATUS).and_then(|digits| StatusCode::from_bytes(digits).ok());
+        self.status = self.status.or(status).or(Some(StatusCode::BAD_REQUEST));
+    }
+}
+
+/// Goes through bytes up to where something begins that is not due; how far that is.
+fn walk(place: &mut Place, bytes: &[u8], due: &mut dyn FnMut() -> Option<u64>) -> usize {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        match place {
+            Place::Start => {
+                let body = if rest.starts_with(INTERIM) { Some(0) } else { due() };
+                let Some(body) = body else { return at };
+                *place = Place::Head { last: 0, body };
+            }
+            Place::Head { last, body } => {
+                *last = *last << 8 | u32::from(rest.first().copied().unwrap_or_default());
+                at += 1;
+                if *last == HEAD_END {
+                    *place = if *body == 0 { Place::Start } else { Place::Body(*body) };
+                }
+            }
+            Place::Body(left) => {
+                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                *left -= now as u64;
+                at += now;
+                if *left == 0 {
+                    *place = Place::Start;
+                }
+            }
+        }
+    }
+    at
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let ours = self.ours(std::iter::once(bytes));
+        let Some(own) = bytes.get(..ours).filter(|own| !own.is_empty() || bytes.is_empty()) else {
+            self.hold(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        };
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(context, own))?;
+        self.advance(std::iter::once(own), written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let ours = self.ours(pieces.iter().map(|piece| &**piece));
+        if ours < all {
+            // Rare: piece by piece.
+            let first = pieces.iter().find(|piece| !piece.is_empty());
+            return self.poll_write(context, first.map_or(&[], |piece| &**piece));
+        }
+        let result = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
+        let written = std::task::ready!(result)?;
+        self.advance(pieces.iter().map(|piece| &**piece), written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.status.is_some() {
+            // Our own answer is still to be written.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const OURS: &str = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n";
+    /// A body that looks like an answer.
+    const BODY: &str = "HTTP/1.1 400 Bad Request\r\n\r\nxx";
+    const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+    const HEAD: &str = "HTTP/1.1 304 Not Modified\r\n\r\n";
+    const HYPERS: &str =
+        "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+
+    /// What reaches the wire, and what is held back, however the bytes are cut.
+    async fn check(due: &[u64], texts: &[&str], expected: &[&str], status: Option<u16>) {
+        for cut in [1, 13, 16, usize::MAX] {
+            let held = Due::default();
+            for length in due {
+                held.announce(*length);
+            }
+            let mut io = Held::new(Vec::new(), held);
+            for text in texts {
+                // hyper writes heads whole; a body may be cut anywhere.
+                let cut = if *text == BODY { cut } else { usize::MAX };
+                for piece in text.as_bytes().chunks(cut.min(text.len())) {
+                    io.write_all(piece).await.unwrap();
+                }
+            }
+            let (wire, found) = io.into_inner();
+            assert_eq!(String::from_utf8(wire).unwrap(), expected.concat(), "{cut}");
+            assert_eq!(found.map(|status| status.as_u16()), status);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_due_is_held_back_and_nothing_else() {
+        check(&[30], &[OURS, BODY], &[OURS, BODY], None).await;
+        check(&[30], &[CONTINUE, OURS, BODY], &[CONTINUE, OURS, BODY], None).await;
+        check(&[0, 30], &[HEAD, OURS, BODY], &[HEAD, OURS, BODY], None).await;
+        check(&[], &[HYPERS], &[], Some(431)).await;
+        check(&[], &[CONTINUE, HYPERS], &[CONTINUE], Some(431)).await;
+        check(&[30], &[OURS, BODY, HYPERS], &[OURS, BODY], Some(431)).await;
+        let together = [OURS, BODY, HYPERS].concat();
+        check(&[30], &[&together], &[OURS, BODY], Some(431)).await;
+    }
+
+    #[tokio::test]
+    async fn a_short_write_is_gone_on_with() {
+        let (client, mut server) = tokio::io::duplex(7);
+        let due = Due::default();
+        due.announce(30);
+        let mut io = Held::new(client, due);
+        let reading = async {
+            let mut read = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut server, &mut read).await.unwrap();
+            read
+        };
+        let writing = async {
+            io.write_all([OURS, BODY, HYPERS].concat().as_bytes()).await.unwrap();
+            let (client, status) = io.into_inner();
+            drop(client);
+            status
+        };
+        let (read, status) = tokio::join!(reading, writing);
+        assert_eq!(read, [OURS, BODY].concat());
+        assert_eq!(status, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+}
