@@ -11,11 +11,13 @@ OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 	  version=$$(nats-server --version 2>/dev/null | sed -n 's/^nats-server: v//p'); \
 	  test -n "$$version" && printf '2.10\n%s\n' "$$version" | sort -C -V; }
 PROMETHEUS := $(TARGET)/prometheus/usr/bin/promtool
+SSLYZE_VERSION := 6.3.1
+SSLYZE := $(TARGET)/sslyze/bin/sslyze
 PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench-overload bench-scrape doc deny run nats-server python prometheus run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench-overload bench-scrape doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -28,11 +30,15 @@ fmt: ## Fails when a file is not formatted
 lint: ## Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus ## Passes all tests, on real NATS servers and real processes
+test: nats-server python prometheus sslyze ## Passes all tests, on real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
 snapshots: ## Renews what outsiders depend on; review it as code
 	INSTA_UPDATE=always $(CARGO) test --locked
+
+test-hostile: nats-server sslyze ## What strangers' tools find when they have minutes: nghttp2, slowhttptest, sslyze
+	$(CARGO) build --locked --bin fjord
+	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 withstands_foreign_tools survives_hostile_clients
 
 soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every answer with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
@@ -75,6 +81,12 @@ prometheus: ## Gets Debian's prometheus and promtool, unpacked and not installed
 	  rm -rf $(TARGET)/prometheus && mkdir -p $(TARGET)/prometheus/get && cd $(TARGET)/prometheus/get && \
 	  apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .. && rm -rf ../get; } || \
 	  echo "no prometheus: its tests will be skipped (on Debian, apt-get update may help; else put promtool and prometheus on the PATH)"
+
+sslyze: ## Gets sslyze, unless it is there; without it its test is skipped
+	@test -x $(SSLYZE) || { \
+	  echo "making $(TARGET)/sslyze"; \
+	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
+	  echo "no sslyze: its test will be skipped"
 
 run: nats-server ## Serves the demo register with TLS on every hop, on PORT (8443)
 	@$(CARGO) build --locked --bin fjord --example demo

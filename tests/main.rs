@@ -41,3 +41,5 @@ mod support;
 mod survives_a_database_outage;
 #[cfg(test)]
 mod survives_hostile_clients;
+#[cfg(test)]
+mod withstands_foreign_tools;

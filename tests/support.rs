@@ -15,6 +15,7 @@ pub(crate) mod raw;
 pub(crate) mod seed;
 pub(crate) mod tds;
 pub(crate) mod tokens;
+pub(crate) mod tools;
 
 use std::path::PathBuf;
 

@@ -201,6 +201,8 @@ impl ResolvesServerCert for ByName {
         let fits =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let named = candidates.and_then(|keys| keys.iter().find(fits));
-        named.or_else(|| self.all.iter().find(fits)).cloned()
+        // Where none fits the client is told that there is nothing in common; without any it would be told that it may
+        // not enter (RFC 8446 §4.4.2.2).
+        named.or_else(|| self.all.iter().find(fits)).or(self.all.first()).cloned()
     }
 }

@@ -144,7 +144,26 @@ async fn tls_clients_get_hsts_and_their_names_are_known() {
     let mut stream = edge.connect_tls(&["http/1.1"]).await;
     stream.write_all(&get("/peer", "Connection: close\r\n")).await.unwrap();
     let answers = Answer::parse_all(&read_to_close(&mut stream).await);
+    answers[0].assert_fixed_headers();
     assert_eq!(answers[0].body, b"localhost");
     assert!(answers[0].has("strict-transport-security: max-age=31536000"), "{answers:?}");
     assert!(!answers[0].head.contains("\nserver:"), "no banner");
+}
+
+#[tokio::test]
+async fn tls_with_nothing_in_common_is_told_so() {
+    use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+    let edge = Edge::tls();
+    // The server's certificate is ECDSA.
+    let cipher_suites = vec![cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+    let provider = rustls::crypto::CryptoProvider { cipher_suites, ..default_provider() };
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    let error = connector.connect(name, edge.connect().await).await.unwrap_err();
+    assert!(error.to_string().contains("HandshakeFailure"), "{error}");
 }

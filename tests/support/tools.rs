@@ -1,0 +1,32 @@
+//! Foreign tools: found on the PATH or below `target`, run to their end; a test says what it skips without them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// A tool; `None`, and a line that says what is skipped, where there is none. `hint` says who brings it.
+pub(crate) fn find(name: &str, below_target: &str, what: &str, hint: &str) -> Option<PathBuf> {
+    let own = super::target_directory().join(below_target).join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::iter::once(own)
+        .chain(std::env::split_paths(&path).map(|directory| directory.join(name)))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        println!("SKIPPED: {what}: no {name}; {hint}");
+    }
+    found
+}
+
+/// Runs it to its end and returns all it said; fails the test when it takes longer than `limit`.
+pub(crate) async fn run(tool: &Path, arguments: &[&str], limit: Duration) -> String {
+    let mut command = Command::new(tool);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(limit, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{} runs for {limit:?}", tool.display()));
+    let output = output.expect("it was just found");
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).into_owned()
+}
