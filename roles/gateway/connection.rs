@@ -36,7 +36,7 @@ mod held;
 mod paced;
 mod refusal;
 
-use activity::Activity;
+use activity::{Activity, Overdue};
 pub use body::read_body;
 pub(super) use compress::Compressor;
 use encoding::Accepted;
@@ -86,6 +86,8 @@ pub(super) struct Agreed {
 const AGE_MAX: Duration = Duration::from_hours(1);
 /// How long a connection that has asked nothing yet may still ask once it should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How much later than ours hyper's own timer is.
+const TIMER_SLACK: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// See `PING_INTERVAL`.
@@ -98,8 +100,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// The smallest frame limit that RFC 9113 §6.5.2 allows, and its default.
 const FRAME_BYTES: u32 = 16 * 1024;
-/// Streams that a client may open and reset before we looked at them (CVE-2023-44487).
-const RESETS_PENDING_MAX: usize = 20;
 /// Streams that we reset for a client's mistakes before the connection ends.
 const RESETS_LOCAL_MAX: usize = 128;
 /// hyper is given this much more than our own limits, so that what is only a little too large is read to its end,
@@ -127,21 +127,21 @@ where
     });
     if is_http2 {
         let connection = http2_builder(&limits, tasks).serve_connection(TokioIo::new(io), service);
-        let mut connection = Box::pin(connection);
-        let idle_limit = Some(limits.header_timeout);
-        let result = drive(connection.as_mut(), &activity, idle_limit, &limits, &stop).await;
-        drop(ended(result));
+        let idle = async {
+            activity.idle(limits.header_timeout, limits.idle_timeout).await;
+            Overdue::Next
+        };
+        let _end = drive(Box::pin(connection).as_mut(), &activity, idle, &limits, &stop).await;
         return;
     }
-    // hyper's own timer is the idle limit here: it runs while a request's head is awaited.
     let io = TokioIo::new(Held::new(io, due));
     let mut connection = Box::pin(http1_builder(&limits).serve_connection(io, service));
-    let result = drive(connection.as_mut(), &activity, None, &limits, &stop).await;
-    let error = ended(result);
+    let overdue = activity.overdue(limits.header_timeout, limits.idle_timeout);
+    let end = drive(connection.as_mut(), &activity, overdue, &limits, &stop).await;
     let parts = Pin::into_inner(connection).into_parts();
     let (io, status) = parts.io.into_inner().into_inner();
-    // A head that has begun and does not end; where none has begun there is nothing to answer.
-    let is_late = error.is_some_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
+    // Where no head has begun there is nothing to answer.
+    let is_late = end == End::Late && !parts.read_buf.is_empty();
     let late = || is_late.then(|| Problem::new(ProblemKind::RequestTimeout));
     if let Some(problem) = status.map(refusal::problem_of).or_else(late) {
         refusal::answer_and_close(io, &problem, &peer, is_tls).await;
@@ -153,7 +153,8 @@ fn http1_builder(limits: &HttpLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        // A safety net: what is overdue is ours to say.
+        .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMER_SLACK)
         // A client that has closed its sending side has left: its request is dropped.
         .half_close(false)
         .max_headers(HEAD_SLACK * limits.headers_max)
@@ -173,34 +174,46 @@ fn http2_builder(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<Streams> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_pending_accept_reset_streams(limits.resets_max)
         .max_local_error_reset_streams(RESETS_LOCAL_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 
-/// Runs a connection to its end: its own, or ours once it is idle, old or the process stops.
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// By itself, or by us in good order.
+    Ended,
+    /// In the middle of a head that did not come.
+    Late,
+}
+
+/// Runs a connection to its end: its own, or ours once it is overdue, old or the process stops.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     activity: &Activity,
-    idle_limit: Option<Duration>,
+    overdue: impl Future<Output = Overdue>,
     limits: &HttpLimits,
     stop: &Cancel,
-) -> Result<(), hyper::Error>
+) -> End
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
     tokio::select! {
-        result = &mut connection => return result,
+        result = &mut connection => return ended(result),
         () = stop.cancelled() => {}
         () = tokio::time::sleep(AGE_MAX) => {}
-        () = activity.idle(idle_limit) => {}
+        what = overdue => if what == Overdue::Head {
+            refused("header_timeout");
+            return End::Late;
+        }
     }
     if !activity.has_served() {
         // Its first request may be on its way already: hyper would close without having read it.
         tokio::select! {
-            result = &mut connection => return result,
+            result = &mut connection => return ended(result),
             () = activity.first(FIRST_REQUEST_GRACE) => {}
         }
     }
@@ -208,24 +221,26 @@ where
     // hyper waits for a peer that never speaks, and for one that never reads: we do not.
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
     tokio::select! {
-        result = &mut connection => result,
+        result = &mut connection => ended(result),
         () = activity.quiet(grace) => {
             refused("unresponsive");
-            Ok(())
+            End::Ended
         }
     }
 }
 
 /// Counts what ended a connection early.
-fn ended(result: Result<(), hyper::Error>) -> Option<hyper::Error> {
-    let error = result.err()?;
+fn ended(result: Result<(), hyper::Error>) -> End {
+    let Err(error) = result else { return End::Ended };
+    tracing::debug!(%error, "a connection ended early");
     if error.is_timeout() {
         refused("header_timeout");
-    } else if error.is_parse() {
+        return End::Late;
+    }
+    if error.is_parse() {
         refused("malformed");
     }
-    tracing::debug!(%error, "a connection ended early");
-    Some(error)
+    End::Ended
 }
 
 /// Counts a connection that was refused, or ended, by one of our limits.

@@ -52,14 +52,18 @@ pub struct HttpLimits {
     pub headers_max: usize,
     /// Bytes of a request's URI.
     pub uri_bytes_max: usize,
-    /// Longest wait for a request's headers; also how long an idle connection is kept.
+    /// Longest wait for a request's headers, from their first byte on or from the connection's begin.
     pub header_timeout: Duration,
+    /// How long a connection is kept on which nothing is asked any more.
+    pub idle_timeout: Duration,
     /// Longest wait between two pieces of a body.
     pub body_idle_timeout: Duration,
     /// Longest wait for a whole body.
     pub body_timeout: Duration,
     /// Streams at once on an HTTP/2 connection.
     pub streams_max: u32,
+    /// Streams of an HTTP/2 connection that may be reset before they were looked at.
+    pub resets_max: usize,
 }
 
 /// `[gateway.session]`: how a request is placed and waited for (DESIGN §5).
@@ -127,9 +131,11 @@ impl HttpLimits {
             headers_max: table.limited("headers_max", limits::HEADERS_MAX),
             uri_bytes_max: table.bytes("uri_bytes_max", limits::URI_BYTES_MAX),
             header_timeout: table.limited("header_timeout", limits::HEADER_TIMEOUT),
+            idle_timeout: table.limited("idle_timeout", limits::IDLE_TIMEOUT),
             body_idle_timeout: table.limited("body_idle_timeout", limits::BODY_IDLE_TIMEOUT),
             body_timeout: table.limited("body_timeout", limits::BODY_TIMEOUT),
             streams_max: table.limited("streams_max", limits::STREAMS_MAX),
+            resets_max: table.limited("resets_max", limits::RESETS_MAX),
         }
     }
 }

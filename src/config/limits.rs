@@ -76,12 +76,16 @@ pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
 pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
 /// `gateway.http.header_timeout`.
 pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
+/// `gateway.http.idle_timeout`. Balancers close at 60 s: who closes first must not be the one that is asked.
+pub const IDLE_TIMEOUT: Limit<Duration> = time(s(75), ms(100), s(3_600));
 /// `gateway.http.body_idle_timeout`.
 pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
 /// `gateway.http.body_timeout`.
 pub const BODY_TIMEOUT: Limit<Duration> = time(s(30), ms(100), s(3_600));
 /// `gateway.http.streams_max`.
 pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
+/// `gateway.http.resets_max` (CVE-2023-44487).
+pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
 /// `gateway.compression.bytes_min`. Below some hundred bytes nothing is saved: an answer is one packet anyhow.
 pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);

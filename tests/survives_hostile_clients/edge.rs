@@ -30,8 +30,10 @@ use tokio_rustls::client::TlsStream;
 
 /// No wait in these tests is meant to reach this.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
-/// What the edge waits for heads, and between connections' requests.
+/// What the edge waits for heads.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
+/// What it waits between a connection's requests.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(1200);
 /// What it waits for the next piece of a body, and for a reader.
 pub(crate) const BODY_IDLE: Duration = Duration::from_millis(300);
 /// What it waits for a whole body.
@@ -308,9 +310,11 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             headers_max: 20,
             uri_bytes_max: 1024,
             header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             body_idle_timeout: BODY_IDLE,
             body_timeout: BODY_TIMEOUT,
             streams_max: 10,
+            resets_max: 20,
         },
         compression: CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1024 },
         session: SessionConfig {

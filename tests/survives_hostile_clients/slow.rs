@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::edge::{
-    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, eventually, get, read_to_close,
+    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, eventually, get,
+    read_to_close,
 };
 
 /// How late a timer may be on a busy machine.
@@ -53,10 +54,30 @@ async fn a_head_that_trickles_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed() {
+async fn an_idle_connection_is_kept_for_its_time_and_then_closed() {
     let edge = Edge::plain();
+    let start = Instant::now();
     let answers = edge.tell(&get("/", "")).await;
     assert_eq!(Answer::statuses(&answers), [200]);
+    let took = start.elapsed();
+    assert!(took >= IDLE_TIMEOUT && took < IDLE_TIMEOUT + SLACK, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_on_a_kept_connection_is_late_too() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/", "")).await.unwrap();
+    let mut first = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
+    let start = Instant::now();
+    stream.write_all(b"GET / HT").await.unwrap();
+    let rest = [&first[..], &read_to_close(&mut stream).await].concat();
+    let answers = Answer::parse_all(&rest);
+    assert_eq!(Answer::statuses(&answers), [200, 408]);
+    answers[1].assert_problem(408);
+    let took = start.elapsed();
+    assert!(took >= HEADER_TIMEOUT / 2 && took < IDLE_TIMEOUT, "{took:?}");
 }
 
 #[tokio::test]

@@ -4,18 +4,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-/// Counts the requests that run on a connection and the writes that its peer took.
+/// Counts the requests that run on a connection, and notes when its peer took something.
 #[derive(Debug)]
 pub(super) struct Activity {
     requests: watch::Sender<Requests>,
-    writes: AtomicU64,
+    began: Instant,
+    /// Microseconds from then to the last write.
+    written: AtomicU64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Requests {
     running: usize,
     has_served: bool,
+    /// Whether bytes came after the last request.
+    has_begun: bool,
+    /// When that, or the end of the last request, or else the connection's begin was.
+    since: Instant,
+}
+
+/// Why an HTTP/1.1 connection has waited long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// The head of a request: it has begun, or the connection has not asked anything yet.
+    Head,
+    /// The next request.
+    Next,
 }
 
 /// A request that runs, until dropped.
@@ -24,7 +40,9 @@ pub(super) struct Running<'a>(&'a Activity);
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self { requests: watch::Sender::new(Requests::default()), writes: AtomicU64::new(0) }
+        let since = Instant::now();
+        let requests = Requests { running: 0, has_served: false, has_begun: false, since };
+        Self { requests: watch::Sender::new(requests), began: since, written: AtomicU64::new(0) }
     }
 
     /// A request begins.
@@ -32,13 +50,32 @@ impl Activity {
         self.requests.send_modify(|requests| {
             requests.running += 1;
             requests.has_served = true;
+            requests.has_begun = false;
         });
         Running(self)
     }
 
+    /// The peer sent some bytes.
+    pub(super) fn read(&self) {
+        self.requests.send_if_modified(|requests| {
+            let begins = requests.running == 0 && !requests.has_begun;
+            if begins {
+                requests.has_begun = true;
+                requests.since = Instant::now();
+            }
+            begins
+        });
+    }
+
     /// The peer took some bytes.
     pub(super) fn wrote(&self) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        let since = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.written.store(since, Ordering::Relaxed);
+    }
+
+    /// When the peer last took some bytes; before that, the connection's begin.
+    fn last_write(&self) -> Instant {
+        self.began + Duration::from_micros(self.written.load(Ordering::Relaxed))
     }
 
     /// Whether there was any request yet.
@@ -54,14 +91,39 @@ impl Activity {
         drop(tokio::time::timeout(limit, first).await);
     }
 
-    /// Waits until no request ran and the peer took nothing for so long; without a limit for ever.
-    pub(super) async fn idle(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else { return std::future::pending().await };
+    /// Waits until no request ran and the peer took nothing for so long; `first` counts until there was any request.
+    pub(super) async fn idle(&self, first: Duration, limit: Duration) {
         loop {
-            let before = self.writes.load(Ordering::Relaxed);
-            self.quiet(limit).await;
-            if self.writes.load(Ordering::Relaxed) == before {
+            let before = self.last_write();
+            self.quiet(if self.has_served() { limit } else { first }).await;
+            if self.last_write() == before {
                 return;
+            }
+        }
+    }
+
+    /// Waits until the head of a request, or the next request, is overdue. Time in which the peer takes an answer
+    /// does not count: what comes meanwhile is not read on.
+    pub(super) async fn overdue(&self, head: Duration, next: Duration) -> Overdue {
+        let mut requests = self.requests.subscribe();
+        loop {
+            let now = *requests.borrow_and_update();
+            let is_head = now.has_begun || !now.has_served;
+            let busy = now.since.max(self.last_write());
+            let end = busy + if is_head { head } else { next };
+            let waiting = async {
+                if now.running > 0 {
+                    return std::future::pending().await;
+                }
+                sleep_until(end).await;
+            };
+            tokio::select! {
+                biased;
+                // The sender lives as long as `self`: it cannot fail.
+                _ = requests.changed() => {}
+                () = waiting => if now.since.max(self.last_write()) == busy {
+                    return if is_head { Overdue::Head } else { Overdue::Next };
+                }
             }
         }
     }
@@ -82,14 +144,16 @@ impl Activity {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.requests.send_modify(|requests| requests.running -= 1);
+        self.0.requests.send_modify(|requests| {
+            requests.running -= 1;
+            requests.since = Instant::now();
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -97,7 +161,7 @@ mod tests {
     async fn a_connection_is_not_idle_while_a_request_runs() {
         let activity = Activity::new();
         let start = Instant::now();
-        tokio::join!(activity.idle(Some(SECOND)), async {
+        tokio::join!(activity.idle(SECOND, SECOND), async {
             let running = activity.begin();
             tokio::time::sleep(5 * SECOND).await;
             drop(running);
@@ -115,10 +179,52 @@ mod tests {
                 activity.wrote();
             }
         };
-        tokio::join!(activity.idle(Some(SECOND)), reading, async {
+        tokio::join!(activity.idle(SECOND, SECOND), reading, async {
             activity.quiet(SECOND).await;
             assert_eq!(start.elapsed(), SECOND);
         });
         assert!(start.elapsed() >= 3 * SECOND, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_own_time_and_the_next_request_another() {
+        let start = Instant::now();
+        let overdue = async |activity: &Activity| {
+            (activity.overdue(SECOND, 10 * SECOND).await, start.elapsed())
+        };
+        let activity = Activity::new();
+        assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing came");
+        let running = activity.begin();
+        let (found, ()) = tokio::join!(overdue(&activity), async {
+            tokio::time::sleep(5 * SECOND).await;
+            drop(running);
+        });
+        assert_eq!(
+            found,
+            (Overdue::Next, 16 * SECOND),
+            "a request is not waited for while one runs"
+        );
+        activity.read();
+        assert_eq!(overdue(&activity).await, (Overdue::Head, 17 * SECOND), "one has begun");
+        activity.read();
+        let found = overdue(&activity).await;
+        assert_eq!(found, (Overdue::Head, 17 * SECOND), "more bytes are no new begin");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_overdue_while_an_answer_is_taken() {
+        let start = Instant::now();
+        let activity = Activity::new();
+        drop(activity.begin());
+        activity.read();
+        let reading = async {
+            for _ in 0..8 {
+                tokio::time::sleep(SECOND / 2).await;
+                activity.wrote();
+            }
+        };
+        let (found, ()) = tokio::join!(activity.overdue(SECOND, SECOND), reading);
+        assert_eq!(found, Overdue::Head);
+        assert!(start.elapsed() > 4 * SECOND, "{:?}", start.elapsed());
     }
 }

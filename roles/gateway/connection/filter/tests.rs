@@ -16,9 +16,11 @@ fn rules(hosts: &[&str]) -> Rules {
         headers_max: 5,
         uri_bytes_max: 100,
         header_timeout: second,
+        idle_timeout: second,
         body_idle_timeout: second,
         body_timeout: second,
         streams_max: 1,
+        resets_max: 1,
     };
     let hosts = hosts.iter().map(ToString::to_string).collect();
     let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1 };
