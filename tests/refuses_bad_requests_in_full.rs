@@ -5,6 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::support::client::{Client, send};
+use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
 
 /// Every violation as `place:name-or-pointer`.
@@ -93,4 +94,21 @@ async fn paths_media_types_and_methods_are_judged_as_http_says() {
     );
     client.get("/v2/nothing").await.is_problem(404, "no-route");
     assert!(client.get("/openapi.json").await.is(200).json()["paths"]["/v1/echo/{id}"].is_object());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_more_than_may_be_in_flight_is_refused_at_once() {
+    let gateway_toml = "requests_in_flight_max = 1\n".to_owned();
+    let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let (first, ()) = tokio::join!(client.get("/v1/slow?ms=1500"), async {
+        let running = async || {
+            let in_flight = fleet.gateways[0].figure("fjord_gateway_requests_in_flight").await;
+            (in_flight > 0.5).then_some(())
+        };
+        eventually_some("a request in flight", SOON, running).await;
+        client.get("/v1/echo/a").await.is_problem(503, "overloaded");
+    });
+    first.is(200);
+    client.get("/v1/echo/a").await.is(200);
 }
