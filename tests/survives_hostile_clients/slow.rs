@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::edge::{
-    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, eventually, get,
-    read_to_close,
+    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, LARGE, LONG, eventually,
+    get, read_to_close,
 };
 
 /// How late a timer may be on a busy machine.
@@ -122,6 +122,36 @@ async fn a_client_that_stops_reading_is_ended() {
     stream.write_all(&get("/large", "")).await.unwrap();
     eventually("the request came", || edge.paths().len() == 1).await;
     eventually("the connection ended", || edge.running.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_a_little_now_and_then_is_ended() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/large", "")).await.unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    let start = Instant::now();
+    let mut piece = [0; 64];
+    while edge.running.connections() > 0 || edge.paths().is_empty() {
+        ticks.tick().await;
+        drop(tokio::io::AsyncReadExt::read(&mut stream, &mut piece).await);
+        assert!(start.elapsed() < LONG, "it is still served");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_steadily_gets_all_of_it() {
+    let edge = Edge::plain();
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/large", "Connection: close\r\n")).await.unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let mut piece = vec![0; 512 * 1024];
+    let mut read = 0;
+    while let Ok(count @ 1..) = tokio::io::AsyncReadExt::read(&mut stream, &mut piece).await {
+        read += count;
+        ticks.tick().await;
+    }
+    assert!(read > LARGE, "{read}");
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ use tokio::time::Sleep;
 
 use super::activity::Activity;
 
+/// What a peer has to take in the time in which it may take nothing: less is as good as nothing, and would hold the
+/// answer in memory for ever (the slow read of slowhttptest).
+const TAKEN_BYTES_MIN: usize = 8 * 1024;
 /// How long a closing connection waits for its peer to close too.
 const LINGER: Duration = Duration::from_secs(1);
 /// What a peer may still send meanwhile.
@@ -24,8 +27,10 @@ const DISCARD_BYTES: usize = 4 * 1024;
 pub(super) struct Paced<IO> {
     io: IO,
     stall_limit: Duration,
-    /// Runs while the peer takes nothing.
+    /// Runs while the peer takes nothing, or next to nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    /// What it has taken since then.
+    taken_bytes: usize,
     linger: Option<Linger>,
     activity: Arc<Activity>,
 }
@@ -38,7 +43,7 @@ struct Linger {
 
 impl<IO> Paced<IO> {
     pub(super) fn new(io: IO, stall_limit: Duration, activity: Arc<Activity>) -> Self {
-        Self { io, stall_limit, stall: None, linger: None, activity }
+        Self { io, stall_limit, stall: None, taken_bytes: 0, linger: None, activity }
     }
 
     /// Passes on what a write came to; one that is pending for too long is an error.
@@ -46,17 +51,30 @@ impl<IO> Paced<IO> {
         &mut self,
         context: &mut Context<'_>,
         result: Poll<io::Result<T>>,
+        taken_bytes: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.stall = None;
+        if let Poll::Ready(result) = result {
             self.activity.wrote();
-            return result;
+            self.taken_bytes += result.as_ref().map_or(0, taken_bytes);
+            if self.taken_bytes >= TAKEN_BYTES_MIN {
+                self.caught_up();
+            }
+            return Poll::Ready(result);
         }
         let limit = self.stall_limit;
+        if self.stall.is_none() {
+            self.taken_bytes = 0;
+        }
         let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(stall.as_mut().poll(context));
         super::refused("write_stalled");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")))
+    }
+
+    /// The peer has taken enough, or all there was.
+    fn caught_up(&mut self) {
+        self.stall = None;
+        self.taken_bytes = 0;
     }
 }
 
@@ -106,7 +124,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.paced(context, result)
+        self.paced(context, result, |taken| *taken)
     }
 
     fn poll_write_vectored(
@@ -115,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
-        self.paced(context, result)
+        self.paced(context, result, |taken| *taken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -124,15 +142,60 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(context);
-        // Nothing may have been there to flush: only waiting counts here.
-        if result.is_ready() { result } else { self.paced(context, result) }
+        if result.is_ready() {
+            // HTTP flushes when it has written all it had. Nothing may have been there: that is no activity.
+            self.caught_up();
+            return result;
+        }
+        self.paced(context, result, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             let result = Pin::new(&mut self.io).poll_shutdown(context);
-            ready!(self.paced(context, result))?;
+            ready!(self.paced(context, result, |()| 0))?;
         }
         self.poll_linger(context).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Whether an answer arrives at a peer that takes so many bytes at a time, and how long that took.
+    async fn taken(piece_bytes: usize, pause: Duration) -> (bool, Duration) {
+        let (ours, mut peer) = tokio::io::duplex(1024);
+        let mut io = Paced::new(ours, LIMIT, Arc::new(Activity::new()));
+        let start = Instant::now();
+        let writing = async {
+            let written = io.write_all(&vec![b'x'; 256 * 1024]).await;
+            drop(io);
+            (written.is_ok(), start.elapsed())
+        };
+        let reading = async {
+            let mut piece = vec![0; piece_bytes];
+            while let Ok(1..) = peer.read(&mut piece).await {
+                tokio::time::sleep(pause).await;
+            }
+        };
+        tokio::join!(writing, reading).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_next_to_nothing_is_ended() {
+        assert_eq!(taken(100, LIMIT / 10).await, (false, LIMIT));
+        assert_eq!(taken(1024, LIMIT * 2).await, (false, LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_slow_gets_all_of_it() {
+        let (is_whole, took) = taken(1024, LIMIT / 10).await;
+        assert!(is_whole && took > LIMIT * 20, "{took:?}");
     }
 }
