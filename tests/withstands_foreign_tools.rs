@@ -88,10 +88,11 @@ async fn nghttp2(scale: &Scale) {
     }
 }
 
-/// hyper sends no 100 over HTTP/2, and this client waits for one for ever: the final status has to come (RFC 9110 §10.1.1).
+/// hyper sends no 100 over HTTP/2, and this client waits a second for one, as long as the body may take to begin: one of the
+/// final statuses has to come (RFC 9110 §10.1.1).
 async fn waits_for_a_100(nghttp: &Path, arguments: &[&str]) {
     let said = run(nghttp, &[&["-nv", "--expect-continue"], arguments].concat(), LIMIT).await;
-    assert!(said.contains(":status: 408"), "{said}");
+    assert!(said.contains(":status: 408") || said.contains(":status: 200"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
