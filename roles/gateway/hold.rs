@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -48,7 +48,9 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Hold {
     waiting_max: usize,
-    waiting: Gauge,
+    figure: Gauge,
+    /// How many wait: read for every message, so without the lock.
+    waiting: AtomicUsize,
     /// Whether `asleep` has anybody: read for every reply, so without the lock.
     sleeping: AtomicBool,
     state: Mutex<State>,
@@ -70,7 +72,19 @@ impl Hold {
     /// An empty hold.
     #[must_use]
     pub fn new(waiting_max: usize, waiting: Gauge) -> Self {
-        Self { waiting_max, waiting, sleeping: AtomicBool::new(false), state: Mutex::default() }
+        Self {
+            waiting_max,
+            figure: waiting,
+            waiting: AtomicUsize::new(0),
+            sleeping: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether a request with this much time may be placed.
@@ -106,7 +120,7 @@ impl Hold {
             state.told = None;
         }
         state.waiters.insert(ticket, turns);
-        self.waiting.set(count(state.waiters.len()));
+        self.note(&state);
         state.tell_head();
         ticket
     }
@@ -115,7 +129,7 @@ impl Hold {
     pub fn leave(&self, ticket: Ticket) {
         let mut state = self.lock();
         state.remove(ticket);
-        self.waiting.set(count(state.waiters.len()));
+        self.note(&state);
         state.tell_head();
     }
 
@@ -131,7 +145,7 @@ impl Hold {
             match turns.try_send(offer) {
                 Ok(()) => {
                     state.taken(now);
-                    self.waiting.set(count(state.waiters.len()));
+                    self.note(&state);
                     state.tell_head();
                     return Ok(());
                 }
@@ -139,7 +153,7 @@ impl Hold {
                 Err(error) => offer = error.into_inner(),
             }
         }
-        self.waiting.set(0.0);
+        self.note(&state);
         match offer {
             Mail::Turn(Turn::Offered(direct)) => Err(direct),
             Mail::Turn(Turn::Head | Turn::Ask) | Mail::Reply { .. } => Ok(()),
@@ -181,6 +195,11 @@ impl Hold {
         drop(state);
         let bounded = wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
         bounded.mul_f64(rand::rng().random_range(0.8..=1.2))
+    }
+
+    fn note(&self, state: &State) {
+        self.waiting.store(state.waiters.len(), Ordering::Relaxed);
+        self.figure.set(count(state.waiters.len()));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -243,6 +243,7 @@ impl Sent<'_> {
             attempt: 0,
             timeout: Duration::ZERO,
             execution: endpoint.execution,
+            waiting: 0,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
             traceparent: Some(trip.trace.traceparent()),

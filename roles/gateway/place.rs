@@ -329,6 +329,7 @@ impl Ride {
     ) -> Result<Message, TransportError> {
         self.request.attempt = attempt;
         self.request.timeout = budget;
+        self.request.waiting = u32::try_from(self.queue.hold.waiting()).unwrap_or(u32::MAX);
         let subject: Subject = match to {
             Destination::Group => self.queue.subject.clone(),
             Destination::Direct(subject) => subject,

@@ -45,16 +45,18 @@ pub async fn listen(
 /// `TransportError` when the subscription is not taken.
 pub async fn listen_for_cancels(
     transport: &Arc<dyn Transport>,
-    queue: &Queue,
+    queue: &Arc<Queue>,
     jobs: Arc<Jobs>,
     tasks: &Tasks,
 ) -> Result<(), TransportError> {
     let mut subscription = transport.subscribe(&queue.cancel).await?;
+    let queue = Arc::clone(queue);
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = subscription.next().await {
             if let (Some(Control::Cancel), Some(reply)) =
                 (Control::parse(&message.headers), &message.reply)
             {
+                queue.cancelled(reply);
                 jobs.cancel_by_reply(reply);
             }
         }

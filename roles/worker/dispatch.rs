@@ -77,13 +77,14 @@ impl Dispatch {
         };
         let queue = Arc::clone(queue);
         let endpoint = Arc::clone(&job.endpoint);
+        let more = (job.request.waiting > 0).then(|| run.reply.clone()).flatten();
         let _detached = this.tasks.spawn(context::carried(async move {
             let outcome = run.go(handler, job).await;
             let took = began.elapsed();
             let duration_ms = took.as_secs_f64() * 1000.0;
             let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
-            queue.finished(outcome, took).await;
+            queue.finished(outcome, took, more).await;
         }));
     }
 

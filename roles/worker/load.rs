@@ -45,7 +45,7 @@ impl std::fmt::Debug for Load {
 
 impl Load {
     /// Of a queue on which nothing runs yet.
-    pub(super) fn of(name: &QueueName, slots: &Slots, now: Instant) -> Self {
+    pub(super) fn of<W>(name: &QueueName, slots: &Slots<W>, now: Instant) -> Self {
         let label = [(names::QUEUE, name.to_string())];
         let load = Self {
             limit: gauge(&names::WORKER_LIMIT, &label),
@@ -61,7 +61,7 @@ impl Load {
     }
 
     /// Takes what is so now. To be called whenever it has changed, and now and then: what was so until now is counted.
-    pub(super) fn note(&self, slots: &Slots, now: Instant) {
+    pub(super) fn note<W>(&self, slots: &Slots<W>, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = state.pass(now);
         self.slot_time.increment(passed.slot_seconds);

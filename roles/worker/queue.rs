@@ -1,6 +1,6 @@
 //! One queue that this worker serves: judges each message at once, and gives freed slots away.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::telemetry::{Histogram, counter, histogram, names, trace};
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
-use super::slots::{Offer, OfferId, Slots, Verdict};
+use super::slots::{Offer, OfferId, Slots, Verdict, Waiter};
 
 /// Calls that take less than this on average are worth offers ahead.
 const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
@@ -42,10 +42,8 @@ pub struct Queue {
     /// Its number within this worker: part of the subjects of its offers.
     pub number: usize,
     endpoints: HashMap<EndpointId, Service>,
-    slots: Mutex<Slots>,
+    slots: Mutex<Slots<Work>>,
     load: Load,
-    /// Requests that took a slot offered ahead, oldest first.
-    waiting: Mutex<VecDeque<(Instant, Work)>>,
     /// How long a call takes, in microseconds, as a moving mean.
     call_micros: AtomicU64,
     dispatch: Arc<Dispatch>,
@@ -54,7 +52,7 @@ pub struct Queue {
 
 /// A request that was read, with what does its work.
 #[derive(Debug)]
-struct Work {
+pub struct Work {
     job: Job,
     handler: Arc<dyn QueueHandler>,
     reply: Option<Subject>,
@@ -102,7 +100,7 @@ impl Queue {
     pub fn new(
         place: Place,
         services: Vec<Service>,
-        slots: Slots,
+        slots: Slots<Work>,
         dispatch: Arc<Dispatch>,
     ) -> Result<Self, crate::messaging::SubjectError> {
         let Place { name, number, prefix } = place;
@@ -114,7 +112,6 @@ impl Queue {
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
             load: Load::of(&name, &slots, Instant::now()),
             slots: Mutex::new(slots),
-            waiting: Mutex::default(),
             call_micros: AtomicU64::new(u64::MAX),
             dispatch,
             figures,
@@ -161,17 +158,8 @@ impl Queue {
     async fn judge_accepted(self: &Arc<Self>, id: OfferId, message: Message, served: Arc<Served>) {
         let reply = message.reply.clone();
         let Some(work) = self.read(message, served).await else { return self.declined(id).await };
-        let (verdict, work) = {
-            // What waits is put there while the slots are held: a call that ends now must find it.
-            let mut slots = self.slots();
-            match slots.accept(id, reply.as_ref()) {
-                Verdict::Wait => {
-                    self.waiting().push_back((Instant::now(), work));
-                    (Verdict::Wait, None)
-                }
-                verdict => (verdict, Some(work)),
-            }
-        };
+        let (verdict, work) =
+            self.slots().accept(id, Waiter { since: Instant::now(), reply, work });
         self.count_offer(if matches!(verdict, Verdict::Refuse(_)) { "late" } else { "accepted" });
         match work {
             Some(work) => self.judged(verdict, work).await,
@@ -188,18 +176,33 @@ impl Queue {
 
     /// Gives lapsed offers to the next, and says when to look again.
     pub async fn lapse(self: &Arc<Self>) -> Option<Instant> {
-        let (lapsed, offers) = self.slots().lapse(Instant::now());
-        for _ in 0..lapsed {
+        let lapsed = self.slots().lapse(Instant::now());
+        for _ in 0..lapsed.count {
             self.count_offer("lapsed");
         }
-        for offer in offers {
+        for offer in lapsed.offers {
             self.offer(Some(offer)).await;
         }
+        if let Some(oldest) = lapsed.turned_away.first() {
+            // The calls that it waited for are at least as long, and count when they end: too late to learn it.
+            self.call_micros.store(micros(oldest.since.elapsed()), Ordering::Relaxed);
+        }
+        self.turn_away(Reason::Busy, lapsed.turned_away).await;
         self.slots().next_lapse()
     }
 
-    /// A job has ended: its slot goes to whoever was refused first.
-    pub async fn finished(self: &Arc<Self>, outcome: Word, took: Duration) {
+    /// Nobody waits any more for the answer to a request that may wait here for a slot.
+    pub fn cancelled(&self, reply: &Subject) {
+        let waiter = self.slots().cancel(reply);
+        if let Some(Waiter { work, .. }) = waiter {
+            tracing::debug!(queue = %self.name, request_id = work.served.request_id, "cancelled before it began");
+            self.note_load();
+        }
+    }
+
+    /// A job has ended: its slot goes to whoever was refused first, or else back to `more`: the request's sender, when
+    /// others waited there.
+    pub async fn finished(self: &Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
         self.figures.duration.record(took.as_secs_f64());
         let labels = [
             (names::QUEUE, self.figures.queue.clone()),
@@ -207,13 +210,13 @@ impl Queue {
         ];
         counter(&names::WORKER_CALLS, &labels).increment(1);
         self.note_call(took);
-        self.give_back().await;
+        self.give_back(more).await;
         self.note_load();
     }
 
     /// Offers slots ahead while calls are short: then the way of an offer is long beside them.
     fn note_call(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let took = micros(took);
         let before = self.call_micros.load(Ordering::Relaxed);
         let mean = if before == u64::MAX { took } else { before - before / 16 + took / 16 };
         self.call_micros.store(mean, Ordering::Relaxed);
@@ -225,32 +228,29 @@ impl Queue {
 
     /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
     pub async fn drain(&self) {
-        self.turn_away(Reason::Draining, Slots::drain).await;
+        let waiting = self.slots().drain();
+        self.turn_away(Reason::Draining, waiting).await;
     }
 
     /// The backend of its procedures is there.
     pub fn available(&self) {
-        self.slots().set_available(true);
+        self.slots().available();
     }
 
     /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
     pub async fn unavailable(&self) {
-        self.turn_away(Reason::Unavailable, |slots| slots.set_available(false)).await;
+        let waiting = self.slots().unavailable();
+        self.turn_away(Reason::Unavailable, waiting).await;
     }
 
-    async fn turn_away(&self, reason: Reason, close: impl FnOnce(&mut Slots)) {
-        let waiting = {
-            let mut slots = self.slots();
-            close(&mut slots);
-            std::mem::take(&mut *self.waiting())
-        };
-        for (_, work) in waiting {
-            self.refuse(reason, work.reply).await;
+    async fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Work>>) {
+        for waiter in waiting {
+            self.refuse(reason, waiter.reply).await;
         }
     }
 
     /// The slots, for a look or a change that takes no time.
-    pub fn slots(&self) -> MutexGuard<'_, Slots> {
+    pub fn slots(&self) -> MutexGuard<'_, Slots<Work>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -307,19 +307,13 @@ impl Queue {
     }
 
     /// A slot is free: for a request that waits here, else for whoever was refused first.
-    async fn give_back(self: &Arc<Self>) {
+    async fn give_back(self: &Arc<Self>, mut more: Option<Subject>) {
         loop {
-            let (next, waited) = {
-                let mut slots = self.slots();
-                let next = slots.finish(Instant::now());
-                let waited = next.starts_waiting.then(|| self.waiting().pop_front()).flatten();
-                (next, waited)
-            };
-            debug_assert_eq!(next.starts_waiting, waited.is_some(), "both count the same requests");
+            let next = self.slots().finish(Instant::now(), more.take());
             self.offer(next.offer).await;
             let ahead = self.slots().offer_ahead(Instant::now());
             self.offer(ahead).await;
-            let Some((since, mut work)) = waited else { return };
+            let Some(Waiter { since, mut work, .. }) = next.starts else { return };
             let budget = &mut work.job.request.timeout;
             *budget = budget.saturating_sub(since.elapsed());
             if !budget.is_zero() {
@@ -328,10 +322,6 @@ impl Queue {
             }
             self.refuse(Reason::Expired, work.reply).await;
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Instant, Work)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn refuse(&self, reason: Reason, reply: Option<Subject>) {
@@ -382,6 +372,10 @@ fn served(from: &Headers) -> Arc<Served> {
         request_id: request_id.unwrap_or_default().to_owned(),
         trace_id: trace_id.unwrap_or_default().to_owned(),
     })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Figures {

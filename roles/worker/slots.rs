@@ -36,21 +36,43 @@ pub enum Verdict {
 }
 
 /// What follows the end of a call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Next {
-    /// The oldest request that waits here has the slot now: run it, and call `finish` when it is done.
-    pub starts_waiting: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next<W> {
+    /// What waited here longest has the slot now: run it, and call `finish` when it is done.
+    pub starts: Option<Waiter<W>>,
     /// A slot to offer.
     pub offer: Option<Offer>,
 }
 
-/// The slots of one queue.
+/// What follows from time that passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lapsed<W> {
+    /// How many offers were not answered.
+    pub count: usize,
+    /// Whom to offer their slots to.
+    pub offers: Vec<Offer>,
+    /// What has waited here for too long, and is to be refused.
+    pub turned_away: Vec<Waiter<W>>,
+}
+
+/// A request that took an offer made ahead and waits for a call to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter<W> {
+    /// Since when.
+    pub since: Instant,
+    /// Who sent it.
+    pub reply: Option<Subject>,
+    /// The request.
+    pub work: W,
+}
+
+/// The slots of one queue, and the requests (`W`) that wait for one of them.
 #[derive(Debug)]
-pub struct Slots {
+pub struct Slots<W> {
     limit: usize,
     running: usize,
-    /// Requests that took an offer made ahead and wait for a call to end.
-    waiting: usize,
+    /// Oldest first, each at most for the time that an offer is open.
+    waiting: VecDeque<Waiter<W>>,
     /// Slots that may be offered before they are free.
     ahead: usize,
     draining: bool,
@@ -65,14 +87,14 @@ pub struct Slots {
     refused_max: usize,
 }
 
-impl Slots {
+impl<W> Slots<W> {
     /// Free slots.
     #[must_use]
     pub fn new(limit: usize, refused_max: usize, offer_timeout: Duration) -> Self {
         Self {
             limit,
             running: 0,
-            waiting: 0,
+            waiting: VecDeque::new(),
             ahead: 0,
             draining: false,
             available: true,
@@ -100,33 +122,40 @@ impl Slots {
         Verdict::Refuse(Reason::Busy)
     }
 
-    /// A message to an offered slot. One that lapsed is no offer any more: it is judged like any other.
-    pub fn accept(&mut self, id: OfferId, reply: Option<&Subject>) -> Verdict {
+    /// A message to an offered slot. One that lapsed is no offer any more: it is judged like any other. The request
+    /// comes back unless it waits here.
+    pub fn accept(&mut self, id: OfferId, waiter: Waiter<W>) -> (Verdict, Option<W>) {
         if self.offered.remove(&id).is_none() {
-            return self.arrive(reply);
+            return (self.arrive(waiter.reply.as_ref()), Some(waiter.work));
         }
         if let Some(reason) = self.closed() {
-            return Verdict::Refuse(reason);
+            return (Verdict::Refuse(reason), Some(waiter.work));
         }
         if self.running < self.limit {
             self.running += 1;
-            Verdict::Take
-        } else {
-            self.waiting += 1;
-            Verdict::Wait
+            return (Verdict::Take, Some(waiter.work));
         }
+        self.waiting.push_back(waiter);
+        (Verdict::Wait, None)
     }
 
-    /// A call has ended.
-    pub fn finish(&mut self, now: Instant) -> Next {
+    /// A call has ended. `more` is its reply subject when others waited where it came from: they may have asked
+    /// workers that stay busy and know of nobody's free slot, so they are offered this one when nobody was refused here.
+    pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> Next<W> {
         debug_assert!(self.running > 0, "every finish has its take");
         self.running = self.running.saturating_sub(1);
-        let starts_waiting = self.waiting > 0 && self.running < self.limit;
-        if starts_waiting {
-            self.waiting -= 1;
-            self.running += 1;
+        let starts = if self.running < self.limit { self.waiting.pop_front() } else { None };
+        self.running += usize::from(starts.is_some());
+        if let Some(more) = more.filter(|_| self.refused.is_empty() && self.closed().is_none()) {
+            self.remember(&more);
         }
-        Next { starts_waiting, offer: self.offer(now) }
+        Next { starts, offer: self.offer(now) }
+    }
+
+    /// Nobody waits for the answer to this request any more: it need not wait here.
+    pub fn cancel(&mut self, reply: &Subject) -> Option<Waiter<W>> {
+        let place = self.waiting.iter().position(|waiter| waiter.reply.as_ref() == Some(reply))?;
+        self.waiting.remove(place)
     }
 
     /// One more offer, where one may be made ahead.
@@ -135,8 +164,8 @@ impl Slots {
     }
 
     /// How many slots may be offered before they are free. Worth it where calls are short beside the way of
-    /// an offer: a slot would be idle meanwhile. What waits here is bound to this worker, so not where calls
-    /// are long.
+    /// an offer: a slot would be idle meanwhile. What waits here is bound to this worker for a while, so not where
+    /// calls are long.
     pub fn set_ahead(&mut self, ahead: usize) {
         self.ahead = ahead;
     }
@@ -147,34 +176,52 @@ impl Slots {
         self.offer(now)
     }
 
-    /// Offers that were not answered in time go to the next.
-    pub fn lapse(&mut self, now: Instant) -> (usize, Vec<Offer>) {
+    /// Offers that were not answered in time go to the next. What waits as long for a call to end is let go, and is
+    /// the first to be offered another slot: here it is bound to a call that takes long, and other workers may have
+    /// free slots meanwhile.
+    pub fn lapse(&mut self, now: Instant) -> Lapsed<W> {
         let before = self.offered.len();
         self.offered.retain(|_, until| *until > now);
-        let lapsed = before - self.offered.len();
-        (lapsed, std::iter::from_fn(|| self.offer(now)).take(lapsed).collect())
+        let count = before - self.offered.len();
+        let late = self.waiting.partition_point(|waiter| waiter.since + self.offer_timeout <= now);
+        let turned_away: Vec<_> = self.waiting.drain(..late).collect();
+        if late > 0 {
+            self.ahead = 0;
+        }
+        let offers = std::iter::from_fn(|| self.offer(now)).take(count).collect();
+        for reply in turned_away.iter().rev().filter_map(|waiter| waiter.reply.as_ref()) {
+            if self.remembered.insert(reply.clone()) {
+                self.refused.push_front(reply.clone());
+            }
+        }
+        Lapsed { count, offers, turned_away }
     }
 
-    /// When the next offer lapses.
+    /// When to look again for what has lapsed.
     #[must_use]
     pub fn next_lapse(&self) -> Option<Instant> {
         // Numbers and times grow together: the first is the oldest.
-        self.offered.first_key_value().map(|(_, until)| *until)
+        let offer = self.offered.first_key_value().map(|(_, until)| *until);
+        let waiter = self.waiting.front().map(|waiter| waiter.since + self.offer_timeout);
+        offer.into_iter().chain(waiter).min()
     }
 
-    /// No message is taken any more, and none that waits here is started; whoever waits for an offer learns it
-    /// from the silence.
-    pub fn drain(&mut self) {
+    /// No message is taken any more. What waits here is to be refused; whoever waits for an offer learns it from the
+    /// silence.
+    pub fn drain(&mut self) -> VecDeque<Waiter<W>> {
         self.draining = true;
-        self.forget();
+        self.forget()
     }
 
-    /// Whether the backend is there. None that waits here is started when it is not.
-    pub fn set_available(&mut self, available: bool) {
-        self.available = available;
-        if !available {
-            self.forget();
-        }
+    /// The backend is there.
+    pub fn available(&mut self) {
+        self.available = true;
+    }
+
+    /// The backend is away. What waits here is to be refused.
+    pub fn unavailable(&mut self) -> VecDeque<Waiter<W>> {
+        self.available = false;
+        self.forget()
     }
 
     /// A new limit, from a reload. Calls that run above it end as they would.
@@ -197,7 +244,7 @@ impl Slots {
     /// Requests that took an offer made ahead and wait for a call to end.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting.len()
     }
 
     /// Whether every slot is taken or kept.
@@ -208,7 +255,7 @@ impl Slots {
 
     /// Slots that are taken or promised.
     fn promised(&self) -> usize {
-        self.running + self.waiting + self.offered.len()
+        self.running + self.waiting.len() + self.offered.len()
     }
 
     fn closed(&self) -> Option<Reason> {
@@ -229,10 +276,10 @@ impl Slots {
         self.refused.push_back(reply.clone());
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self) -> VecDeque<Waiter<W>> {
         self.refused.clear();
         self.remembered.clear();
-        self.waiting = 0;
+        std::mem::take(&mut self.waiting)
     }
 
     fn offer(&mut self, now: Instant) -> Option<Offer> {
@@ -258,8 +305,14 @@ mod tests {
         Subject::new(&format!("inbox.{n}")).unwrap()
     }
 
-    fn slots(limit: usize) -> Slots {
+    const NOTHING: Next<u32> = Next { starts: None, offer: None };
+
+    fn slots(limit: usize) -> Slots<u32> {
         Slots::new(limit, 2, OFFER_TIMEOUT)
+    }
+
+    fn waiter(n: u32, since: Instant) -> Waiter<u32> {
+        Waiter { since, reply: Some(subject(n)), work: n }
     }
 
     #[test]
@@ -270,16 +323,16 @@ mod tests {
         for n in 2..=4 {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
-        let offer = slots.finish(now).offer.expect("somebody was refused");
+        let offer = slots.finish(now, None).offer.expect("somebody was refused");
         assert_eq!(offer.to, subject(2));
         assert_eq!(
             slots.arrive(Some(&subject(5))),
             Verdict::Refuse(Reason::Busy),
             "a kept slot is taken"
         );
-        assert_eq!(slots.accept(offer.id, None), Verdict::Take);
+        assert_eq!(slots.accept(offer.id, waiter(2, now)), (Verdict::Take, Some(2)));
         assert_eq!(slots.running(), 1);
-        assert_eq!(slots.finish(now).offer.map(|offer| offer.to), Some(subject(3)));
+        assert_eq!(slots.finish(now, None).offer.map(|offer| offer.to), Some(subject(3)));
     }
 
     #[test]
@@ -290,7 +343,7 @@ mod tests {
         for n in [1, 1, 2, 3] {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
-        let first = slots.finish(now).offer.unwrap();
+        let first = slots.finish(now, None).offer.unwrap();
         assert_eq!(first.to, subject(1));
         let second = slots.decline(first.id, now).unwrap();
         assert_eq!(second.to, subject(2));
@@ -303,12 +356,13 @@ mod tests {
         let mut slots = slots(1);
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
-        let offer = slots.finish(now).offer.unwrap();
+        let offer = slots.finish(now, None).offer.unwrap();
         assert_eq!(slots.next_lapse(), Some(now + OFFER_TIMEOUT));
-        assert_eq!(slots.lapse(now), (0, vec![]));
-        assert_eq!(slots.lapse(now + OFFER_TIMEOUT), (1, vec![]));
+        assert_eq!(slots.lapse(now).count, 0);
+        assert_eq!(slots.lapse(now + OFFER_TIMEOUT).count, 1);
         assert_eq!(slots.arrive(None), Verdict::Take);
-        assert_eq!(slots.accept(offer.id, Some(&subject(1))), Verdict::Refuse(Reason::Busy));
+        let late = slots.accept(offer.id, waiter(1, now));
+        assert_eq!(late, (Verdict::Refuse(Reason::Busy), Some(1)));
         assert_eq!(slots.running(), 1);
     }
 
@@ -321,32 +375,82 @@ mod tests {
         for n in 1..=2 {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
-        let first = slots.finish(now).offer.unwrap();
-        assert_eq!(slots.accept(first.id, None), Verdict::Take);
+        let first = slots.finish(now, None).offer.unwrap();
+        assert_eq!(slots.accept(first.id, waiter(1, now)), (Verdict::Take, Some(1)));
         let ahead = slots.offer_ahead(now).expect("one more than there are slots");
         assert_eq!(ahead.to, subject(2));
         assert_eq!(slots.offer_ahead(now), None);
-        assert_eq!(slots.accept(ahead.id, None), Verdict::Wait);
+        assert_eq!(slots.accept(ahead.id, waiter(2, now)), (Verdict::Wait, None));
         assert_eq!(slots.running(), 1);
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Busy));
-        assert!(slots.finish(now).starts_waiting);
+        assert_eq!(slots.finish(now, None).starts, Some(waiter(2, now)));
         assert_eq!(slots.running(), 1);
-        assert_eq!(slots.finish(now), Next::default());
+        assert_eq!(slots.finish(now, None), NOTHING);
         assert_eq!(slots.running(), 0);
     }
 
-    #[test]
-    fn what_waits_for_a_slot_is_not_started_while_draining() {
-        let now = Instant::now();
+    /// One call that runs, and one request that waits for its end.
+    fn one_waits(now: Instant) -> Slots<u32> {
         let mut slots = slots(1);
         slots.set_ahead(1);
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
         let ahead = slots.offer_ahead(now).expect("one more than there are slots");
-        assert_eq!(slots.accept(ahead.id, None), Verdict::Wait);
-        slots.drain();
-        assert_eq!(slots.finish(now), Next::default());
+        assert_eq!(slots.accept(ahead.id, waiter(1, now)), (Verdict::Wait, None));
+        slots
+    }
+
+    #[test]
+    fn what_waits_for_a_slot_is_not_started_while_draining() {
+        let now = Instant::now();
+        let mut slots = one_waits(now);
+        assert_eq!(slots.drain(), [waiter(1, now)]);
+        assert_eq!(slots.finish(now, None), NOTHING);
         assert_eq!(slots.running(), 0);
+    }
+
+    #[test]
+    fn what_waits_behind_a_long_call_is_let_go_and_offered_the_next_slot_first() {
+        let now = Instant::now();
+        let mut slots = one_waits(now);
+        assert_eq!(slots.arrive(Some(&subject(2))), Verdict::Refuse(Reason::Busy));
+        let late = now + OFFER_TIMEOUT;
+        assert_eq!(slots.next_lapse(), Some(late));
+        assert_eq!(slots.lapse(late - Duration::from_millis(1)).turned_away, []);
+        assert_eq!(
+            slots.lapse(late),
+            Lapsed { count: 0, offers: vec![], turned_away: vec![waiter(1, now)] }
+        );
+        assert_eq!(slots.offer_ahead(late), None, "calls are long here");
+        let next = slots.finish(late, None);
+        assert_eq!(next.starts, None);
+        assert_eq!(next.offer.map(|offer| offer.to), Some(subject(1)));
+    }
+
+    #[test]
+    fn who_waits_at_a_served_gateway_is_offered_what_nobody_here_was_refused() {
+        let now = Instant::now();
+        let mut slots = slots(1);
+        assert_eq!(slots.arrive(None), Verdict::Take);
+        let next = slots.finish(now, Some(subject(7)));
+        let offer = next.offer.expect("others wait there");
+        assert_eq!(offer.to, subject(7));
+        assert_eq!(slots.accept(offer.id, waiter(8, now)), (Verdict::Take, Some(8)));
+        assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
+        let next = slots.finish(now, Some(subject(8)));
+        assert_eq!(next.offer.map(|offer| offer.to), Some(subject(1)));
+        slots.drain();
+        assert_eq!(slots.refused, [], "a drain remembers nobody");
+    }
+
+    #[test]
+    fn a_cancelled_request_waits_no_longer() {
+        let now = Instant::now();
+        let mut slots = one_waits(now);
+        assert_eq!(slots.cancel(&subject(2)), None);
+        assert_eq!(slots.cancel(&subject(1)), Some(waiter(1, now)));
+        assert_eq!(slots.finish(now, None), NOTHING);
+        assert_eq!(slots.arrive(None), Verdict::Take);
     }
 
     #[test]
@@ -355,11 +459,11 @@ mod tests {
         let mut slots = slots(1);
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
-        slots.set_available(false);
+        assert_eq!(slots.unavailable(), []);
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Unavailable));
-        assert_eq!(slots.finish(now), Next::default());
-        slots.set_available(true);
-        slots.drain();
+        assert_eq!(slots.finish(now, None), NOTHING);
+        slots.available();
+        assert_eq!(slots.drain(), []);
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Draining));
     }
 }

@@ -10,6 +10,8 @@ pub const ATTEMPT: &str = "Fjord-Attempt";
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 /// `at-least-once` or `at-most-once`.
 pub const EXECUTION: &str = "Fjord-Execution";
+/// How many more requests for the queue wait at the sender; left out when there are none.
+pub const WAITING: &str = "Fjord-Waiting";
 /// Who calls.
 pub const PRINCIPAL: &str = "Fjord-Principal";
 /// The client's key for one effect.

@@ -27,6 +27,8 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether it may be executed twice.
     pub execution: Execution,
+    /// How many more requests for the queue wait at the sender.
+    pub waiting: u32,
     /// Who calls.
     pub principal: Option<String>,
     /// The client's key for one effect.
@@ -51,6 +53,9 @@ impl Request {
         written.push(headers::ATTEMPT, self.attempt.to_string())?;
         written.push(headers::TIMEOUT_MS, self.timeout.as_millis().to_string())?;
         written.push(headers::EXECUTION, self.execution.as_str())?;
+        if self.waiting > 0 {
+            written.push(headers::WAITING, self.waiting.to_string())?;
+        }
         let optional = [
             (headers::PRINCIPAL, &self.principal),
             (headers::IDEMPOTENCY_KEY, &self.idempotency_key),
@@ -115,6 +120,8 @@ impl Request {
             attempt,
             timeout,
             execution,
+            // A hint: what cannot be read is none.
+            waiting: from.get(headers::WAITING).and_then(|n| n.parse().ok()).unwrap_or_default(),
             principal: text(headers::PRINCIPAL)?,
             idempotency_key: text(headers::IDEMPOTENCY_KEY)?,
             traceparent: text(headers::TRACEPARENT)?,
@@ -135,6 +142,7 @@ mod tests {
             attempt: 2,
             timeout: Duration::from_millis(1500),
             execution: Execution::AtMostOnce,
+            waiting: 7,
             principal: Some("p".to_owned()),
             idempotency_key: Some("k".to_owned()),
             traceparent: Some("t".to_owned()),

@@ -1,7 +1,7 @@
 //! A gateway's sessions, some workers and a bad network, in one thread and on a clock of its own.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use fjord::catalogue::{Execution, OnDisconnect};
@@ -11,7 +11,7 @@ use fjord::outcome::Word;
 use fjord::roles::gateway::hold::{Hold, Ticket};
 use fjord::roles::gateway::mail::{Mail, Turn};
 use fjord::roles::gateway::session::{Action, Destination, Ending, Event, Session, Step, Terms};
-use fjord::roles::worker::slots::{Offer, OfferId, Slots, Verdict};
+use fjord::roles::worker::slots::{Offer, OfferId, Slots, Verdict, Waiter};
 use metrics::Gauge;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -94,8 +94,7 @@ struct Client {
 
 struct Worker {
     life: u32,
-    slots: Slots,
-    waiting: VecDeque<(usize, u32)>,
+    slots: Slots<(usize, u32)>,
     next_job: u64,
     jobs: BTreeMap<u64, Job>,
     executing: usize,
@@ -254,9 +253,12 @@ impl World {
             Due::ClientLeaves(client) => self.event(client, Event::ClientGone),
             Due::Deliver(packet) => self.deliver(packet),
             Due::WakeWorker { worker, life } if self.workers[worker].life == life => {
-                let (_, offers) = self.workers[worker].slots.lapse(self.now);
-                for offer in offers {
+                let lapsed = self.workers[worker].slots.lapse(self.now);
+                for offer in lapsed.offers {
                     self.offer(worker, Some(offer));
+                }
+                for Waiter { work: (request, attempt), .. } in lapsed.turned_away {
+                    self.judge(worker, Verdict::Refuse(Reason::Busy), request, attempt);
                 }
             }
             Due::ClaimTimesOut { worker, life, job } if self.workers[worker].life == life => {
@@ -365,8 +367,9 @@ impl World {
             }
             Packet::Direct { worker, life, offer, request, attempt } => {
                 if self.workers[worker].life == life {
-                    let reply = reply_subject(request, attempt);
-                    let verdict = self.workers[worker].slots.accept(offer, Some(&reply));
+                    let reply = Some(reply_subject(request, attempt));
+                    let waiter = Waiter { since: self.now, reply, work: (request, attempt) };
+                    let (verdict, _) = self.workers[worker].slots.accept(offer, waiter);
                     self.judge(worker, verdict, request, attempt);
                 }
             }
@@ -383,6 +386,7 @@ impl World {
             }
             Packet::CancelEverywhere { request, attempt } => {
                 for worker in 0..WORKERS {
+                    self.workers[worker].slots.cancel(&reply_subject(request, attempt));
                     let found = self.workers[worker]
                         .jobs
                         .iter()
@@ -415,7 +419,10 @@ impl World {
                 self.reply(&job, Reply::Refused { reason, control: None });
             }
             Verdict::Take => self.take(worker, request, attempt),
-            Verdict::Wait => self.workers[worker].waiting.push_back((request, attempt)),
+            Verdict::Wait => {
+                let life = self.workers[worker].life;
+                self.after(OFFER_TIMEOUT, Due::WakeWorker { worker, life });
+            }
         }
     }
 
@@ -489,11 +496,12 @@ impl World {
     }
 
     fn job_gone(&mut self, worker: usize, id: u64) {
-        self.workers[worker].jobs.remove(&id);
-        let next = self.workers[worker].slots.finish(self.now);
-        if next.starts_waiting {
-            let (request, attempt) =
-                self.workers[worker].waiting.pop_front().expect("slots and world count the same");
+        let job = self.workers[worker].jobs.remove(&id);
+        let more = job.map(|job| reply_subject(job.request, job.attempt));
+        let more = more.filter(|_| self.hold.waiting() > 0);
+        self.workers[worker].offer_ahead();
+        let next = self.workers[worker].slots.finish(self.now, more);
+        if let Some(Waiter { work: (request, attempt), .. }) = next.starts {
             self.take(worker, request, attempt);
         }
         self.offer(worker, next.offer);
@@ -552,18 +560,16 @@ impl World {
 
 impl Worker {
     fn new(life: u32) -> Self {
-        let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
-        // Every other life offers ahead. Workers do where calls are short; these are long, so that what waits
-        // is sent again meanwhile.
-        slots.set_ahead(usize::try_from(life % 2).unwrap());
-        Self {
-            life,
-            slots,
-            waiting: VecDeque::new(),
-            next_job: 0,
-            jobs: BTreeMap::new(),
-            executing: 0,
-        }
+        let slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
+        let mut worker = Self { life, slots, next_job: 0, jobs: BTreeMap::new(), executing: 0 };
+        worker.offer_ahead();
+        worker
+    }
+
+    /// Every other life offers ahead. Workers do where calls are short; these are long, so that what waits is sent
+    /// again or let go meanwhile.
+    fn offer_ahead(&mut self) {
+        self.slots.set_ahead(usize::try_from(self.life % 2).unwrap());
     }
 }
 

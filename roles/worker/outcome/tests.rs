@@ -50,6 +50,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
         timeout: Duration::from_secs(1),
         execution,
         principal: None,
+        waiting: 0,
         idempotency_key: None,
         traceparent: None,
         tracestate: None,

@@ -87,6 +87,7 @@ impl Register {
             timeout: Duration::from_secs(20),
             execution: endpoint.execution,
             principal: None,
+            waiting: 0,
             idempotency_key: None,
             traceparent: None,
             tracestate: None,

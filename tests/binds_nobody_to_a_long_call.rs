@@ -1,0 +1,52 @@
+//! Promise: a slot that was offered before it was free binds no request to a call that takes long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fjord::lifecycle::Tasks;
+
+use super::support::client::{Client, ClientOptions, Http};
+use super::support::eventually::for_a_while;
+use super::support::fjord::{Fleet, FleetOptions};
+
+const CALLERS: usize = 12;
+/// Longer than an attempt may be unheard of.
+const LONG: &str = "/v1/slow?ms=3000";
+const SHORT: &str = "/v1/slow?ms=5";
+
+/// Asks for short calls until told to stop; the longest wait for one.
+async fn longest(client: Client, stop: Arc<AtomicBool>) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        client.get(SHORT).await.is(200);
+        longest = longest.max(start.elapsed());
+    }
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_calls_find_the_free_worker_while_a_long_one_runs() {
+    let options = FleetOptions { workers: 2, concurrency: 1, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
+    let client = fleet.client_with(ClientOptions { http: Http::Two, ..ClientOptions::default() });
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| Tasks::new().spawn(longest(client.clone(), Arc::clone(&stop))))
+        .collect();
+    // Until calls are known to be short.
+    for_a_while(Duration::from_millis(500)).await;
+    for _ in 0..2 {
+        client.get(LONG).await.is(200);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        let longest = caller.await.expect("a caller");
+        assert!(longest < Duration::from_millis(900), "one waited {longest:?}");
+    }
+    let unheard = r#"fjord_gateway_resubmissions_total{reason="unheard"}"#;
+    assert!(fleet.gateways[0].figure(unheard).await < 0.5, "none was thought lost");
+    let busy = r#"fjord_worker_refusals_total{queue="slow",reason="busy"}"#;
+    assert!(fleet.workers[0].figure(busy).await > 0.5, "callers had to wait for slots");
+}
