@@ -15,7 +15,7 @@ use fjord::catalogue::endpoint::{
 };
 use fjord::catalogue::{Endpoint, EndpointId, QueueName};
 use fjord::config::AuthConfig;
-use fjord::config::auth::{ApiKeyConfig, CertificateConfig, JwtConfig};
+use fjord::config::auth::{ApiKeyConfig, CertificateConfig, JwtConfig, KeySource};
 use fjord::problem::ProblemKind;
 use fjord::roles::gateway::auth::{AuthFailure, AuthRefusal, Authenticator};
 use fjord::roles::gateway::{Caller, Peer};
@@ -32,6 +32,7 @@ const READ: &str = "horses:read";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 mod forged_tokens;
+mod issuer;
 
 /// The keys of an issuer, and a gateway that believes it.
 struct Register {
@@ -95,7 +96,7 @@ fn config(keys: &NamedTempFile) -> AuthConfig {
     };
     AuthConfig {
         jwt: Some(JwtConfig {
-            keys: keys.path().to_owned(),
+            keys: KeySource::File(keys.path().to_owned()),
             issuer: tokens::ISSUER.to_owned(),
             audience: tokens::AUDIENCE.to_owned(),
             leeway: Duration::from_secs(30),

@@ -69,6 +69,21 @@ fn check_says_every_mistake_of_the_catalogue() {
 }
 
 #[test]
+fn check_warns_about_a_public_endpoint_that_writes() {
+    let catalogue = r#"{
+        "look": { "route": "GET /v1/look", "handler": "echo", "auth": "public" },
+        "write": { "route": "POST /v1/write", "handler": "echo", "auth": "public" } }"#;
+    let directory = written(&[("fjord.toml", ""), ("endpoints/open.json", catalogue)]);
+    let output = run(directory.path(), &["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["warning: endpoint \"write\" writes (POST) and everybody may call it"]
+    );
+}
+
+#[test]
 fn nothing_to_run_is_bad_usage() {
     let output = Command::new(fjord_binary()).output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));

@@ -13,7 +13,7 @@ use super::support::process::Process;
 use super::support::target_directory;
 
 /// The Python that `make python` made.
-fn python(script: &str) -> Command {
+pub(crate) fn python(script: &str) -> Command {
     let python = target_directory().join("python/bin/python");
     assert!(python.is_file(), "no Python with a NATS client: run `make python`");
     let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");

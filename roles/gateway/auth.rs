@@ -1,15 +1,20 @@
 //! Says who a caller is, and whether it may call an endpoint.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 
 use super::caller::{Caller, Peer};
+use crate::admin::Readiness;
 use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 use crate::config::AuthConfig;
+use crate::lifecycle::{Cancel, Tasks};
 
 mod api_key;
 mod certificate;
 mod credentials;
+mod issuer;
 mod jwt;
 mod keys;
 mod refusal;
@@ -44,6 +49,37 @@ impl Authenticator {
                 Ok(Self { jwt, api_keys, certificates })
             }
             _ => Err(mistakes),
+        }
+    }
+
+    /// Keeps fetching the issuer's keys, where they are fetched, until `stop` or another authenticator is in use.
+    /// What the one from before has fetched goes on to count.
+    pub fn follow_issuer(
+        &mut self,
+        old: Option<&Self>,
+        readiness: &Readiness,
+        tasks: &Tasks,
+        stop: &Cancel,
+    ) {
+        let old = old.and_then(|old| old.jwt.as_ref());
+        if let (Some(jwt), Some(old)) = (&mut self.jwt, old) {
+            jwt.inherit(old);
+        }
+        let before = old.and_then(JwtVerifier::issuer);
+        match (self.jwt.as_ref().and_then(JwtVerifier::issuer), before) {
+            (Some(issuer), Some(before)) if Arc::ptr_eq(issuer, before) => {}
+            (Some(issuer), _) => issuer.follow(readiness.clone(), tasks, stop.clone()),
+            (None, Some(_)) => issuer::needs_none(readiness),
+            (None, None) => {}
+        }
+    }
+
+    /// Looks for the key of a token that was refused because its key is not known. Whether it is worth to try it again.
+    pub async fn look_again(&self, refusal: &AuthRefusal) -> bool {
+        let unknown = matches!(refusal.failure, AuthFailure::UnknownKey | AuthFailure::NoKeys);
+        match self.jwt.as_ref().and_then(JwtVerifier::issuer) {
+            Some(issuer) if unknown => issuer.look_again().await,
+            _ => false,
         }
     }
 

@@ -150,7 +150,7 @@ impl Pipeline {
             }
         };
         trip.endpoint = Some(Arc::clone(&matched.endpoint));
-        let caller = self.admit(&snapshot, &parts.headers, peer, trip)?;
+        let caller = self.admit(&snapshot, &parts.headers, peer, trip).await?;
         trip.enter(Some(Phase::Parameters));
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
@@ -180,7 +180,7 @@ impl Pipeline {
     }
 
     /// Who calls, whether it may, and whether it is within its rate.
-    fn admit(
+    async fn admit(
         &self,
         snapshot: &Snapshot,
         headers: &HeaderMap,
@@ -191,15 +191,21 @@ impl Pipeline {
             return Err(Problem::new(ProblemKind::Internal).into());
         };
         let endpoint = &*endpoint;
-        let caller =
-            snapshot.authenticator.authenticate(endpoint, headers, peer).map_err(|refusal| {
-                let labels = [
-                    (names::ENDPOINT, endpoint.id.to_string()),
-                    (names::REASON, refusal.failure.as_str().to_owned()),
-                ];
-                counter(&names::AUTH_FAILURES, &labels).increment(1);
-                Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
-            })?;
+        let authenticator = &snapshot.authenticator;
+        let mut found = authenticator.authenticate(endpoint, headers, peer);
+        if let Err(refusal) = &found
+            && authenticator.look_again(refusal).await
+        {
+            found = authenticator.authenticate(endpoint, headers, peer);
+        }
+        let caller = found.map_err(|refusal| {
+            let labels = [
+                (names::ENDPOINT, endpoint.id.to_string()),
+                (names::REASON, refusal.failure.as_str().to_owned()),
+            ];
+            counter(&names::AUTH_FAILURES, &labels).increment(1);
+            Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
+        })?;
         trip.principal.clone_from(&caller.principal);
         trip.shows_timing = self.may_see_timing(&caller);
         match self.rates.admit(endpoint, &caller, peer, Instant::now().into_std()) {

@@ -65,7 +65,7 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
 
 impl Gateway {
     async fn start(config: Config) -> Result<Self, RunError> {
-        let snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
+        let mut snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
         let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
         let tls = tls.map_err(|error| RunError::Config(vec![error.to_string()]))?;
         let admin = Admin::bind(&config.admin);
@@ -76,6 +76,7 @@ impl Gateway {
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
+        snapshot.authenticator.follow_issuer(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
@@ -108,7 +109,11 @@ impl Gateway {
             Snapshot::load(&loaded.config).map(|snapshot| (loaded.config, snapshot))
         });
         let word = match read {
-            Ok((config, snapshot)) => {
+            Ok((config, mut snapshot)) => {
+                let old = self.pipeline.snapshot.load_full();
+                let (tasks, stop) = (&self.tasks, &self.stop);
+                let old = Some(&old.authenticator);
+                snapshot.authenticator.follow_issuer(old, &self.readiness, tasks, stop);
                 self.pipeline.snapshot.store(Arc::new(snapshot));
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.listener.reload(&config.gateway);

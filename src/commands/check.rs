@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, Output, tell};
+use super::{EXIT_USAGE, Output, routes, tell};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
@@ -23,8 +23,9 @@ pub(super) fn run(
             Ok(loaded) => {
                 warnings.extend(loaded.warnings);
                 let config = &loaded.config.catalogue;
-                if let Err(found) = catalogue::load(&config.directory, config) {
-                    mistakes.extend(found.iter().map(ToString::to_string));
+                match catalogue::load(&config.directory, config) {
+                    Ok(catalogue) => warnings.extend(routes::warnings(&catalogue)),
+                    Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
                 }
             }
             Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),

@@ -8,6 +8,7 @@ use chrono::DateTime;
 
 use super::limits;
 use super::settings::Table;
+use super::tls::ClientTlsConfig;
 
 /// How callers prove who they are.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +24,8 @@ pub struct AuthConfig {
 /// `[auth.jwt]`.
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
-    /// The keys: a JWKS file, or a PEM public key.
-    pub keys: PathBuf,
+    /// The keys.
+    pub keys: KeySource,
     /// The only issuer that is believed.
     pub issuer: String,
     /// The audience that a token must name.
@@ -33,6 +34,30 @@ pub struct JwtConfig {
     pub leeway: Duration,
     /// The claim that names the principal; `sub`.
     pub principal_claim: String,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWKS file, or a PEM public key.
+    File(PathBuf),
+    /// Where the issuer publishes them.
+    Url(KeysUrl),
+}
+
+/// How an issuer's keys are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysUrl {
+    /// `https://` and a JWKS behind it.
+    pub url: String,
+    /// Whose certificates are believed.
+    pub tls: ClientTlsConfig,
+    /// How often they are fetched.
+    pub refresh: Duration,
+    /// How often a token with an unknown key may make us fetch.
+    pub cooldown: Duration,
+    /// How long they count when they cannot be fetched any more.
+    pub age_max: Duration,
 }
 
 /// `[auth.api_keys.<label>]`.
@@ -72,14 +97,42 @@ impl AuthConfig {
 
 impl JwtConfig {
     fn read(table: &mut Table<'_>) -> Self {
-        table.require("keys", "a JWKS file or a PEM public key");
         Self {
-            keys: table.file("keys").unwrap_or_default(),
+            keys: KeySource::read(table),
             issuer: table.need("issuer"),
             audience: table.need("audience"),
             leeway: table.limited("leeway", limits::JWT_LEEWAY),
             principal_claim: table.get_or("principal_claim", "sub".to_owned()),
         }
+    }
+}
+
+impl KeySource {
+    fn read(table: &mut Table<'_>) -> Self {
+        if !table.has("keys_url") {
+            table.require("keys", "a JWKS file or a PEM public key, or keys_url");
+            return Self::File(table.file("keys").unwrap_or_default());
+        }
+        if table.has("keys") {
+            table.mistake("keys_url", "expected either keys or keys_url, found both".to_owned());
+            table.file("keys");
+        }
+        let url: String = table.need("keys_url");
+        let is_good = http::Uri::try_from(&url).is_ok_and(|uri| {
+            let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+            uri.scheme_str() == Some("https") && !authority.is_empty() && !authority.contains('@')
+        });
+        if !is_good {
+            let expected = "expected https:// and a host, without user and password";
+            table.mistake("keys_url", expected.to_owned());
+        }
+        Self::Url(KeysUrl {
+            url,
+            tls: ClientTlsConfig { ca: table.file("keys_url_ca"), identity: None },
+            refresh: table.limited("keys_refresh", limits::JWT_KEYS_REFRESH),
+            cooldown: table.limited("keys_cooldown", limits::JWT_KEYS_COOLDOWN),
+            age_max: table.limited("keys_age_max", limits::JWT_KEYS_AGE_MAX),
+        })
     }
 }
 

@@ -162,6 +162,13 @@ pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
 /// `auth.jwt.leeway`.
 pub const JWT_LEEWAY: Limit<Duration> = time(s(30), s(0), s(60));
 
+/// `auth.jwt.keys_refresh`.
+pub const JWT_KEYS_REFRESH: Limit<Duration> = time(s(600), s(10), s(86_400));
+/// `auth.jwt.keys_cooldown`.
+pub const JWT_KEYS_COOLDOWN: Limit<Duration> = time(s(30), s(1), s(3_600));
+/// `auth.jwt.keys_age_max`.
+pub const JWT_KEYS_AGE_MAX: Limit<Duration> = time(s(86_400), s(60), s(30 * 86_400));
+
 /// `lifecycle.drain_delay`.
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
 /// `lifecycle.drain_timeout`.

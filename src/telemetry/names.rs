@@ -79,6 +79,8 @@ metrics! {
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Callers refused, by endpoint and reason.";
+    AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of the issuer's keys, by result.";
+    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When the issuer's keys were last fetched.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests over their caller's rate, by endpoint.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by place.";

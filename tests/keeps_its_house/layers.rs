@@ -21,6 +21,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("metrics", &["src/telemetry"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
     ("proxy_header", &["roles/gateway/listener"]),
+    ("reqwest", &["roles/gateway/auth/issuer"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // The provider of a process is chosen first thing in main.
     ("rustls", &["src/tls", "src/main.rs"]),

@@ -47,6 +47,8 @@ pub(crate) struct FleetOptions {
     pub(crate) log_filter: &'static str,
     /// Further keys of `[gateway]`.
     pub(crate) gateway_keys: &'static str,
+    /// One more file of the catalogue: its name and its text.
+    pub(crate) catalogue: Option<(&'static str, &'static str)>,
     /// Further lines of `gateway.toml`.
     pub(crate) gateway_toml: String,
     /// Further lines of `worker.toml`.
@@ -64,6 +66,7 @@ impl Default for FleetOptions {
             queues: "*",
             log_filter: "info",
             gateway_keys: "",
+            catalogue: None,
             gateway_toml: String::new(),
             worker_toml: String::new(),
         }
@@ -266,6 +269,9 @@ impl Fleet {
             fs::create_dir_all(own.join(directory)).expect("a directory");
         }
         fs::write(own.join("endpoints/ledger.json"), ENDPOINTS).expect("a file");
+        if let Some((name, text)) = self.options.catalogue {
+            fs::write(own.join("endpoints").join(name), text).expect("a file");
+        }
         fs::write(own.join("schema.sql"), SCHEMA).expect("a file");
         for (name, text) in PROCEDURES {
             fs::write(own.join("procedures").join(name), text).expect("a file");

@@ -14,15 +14,15 @@ use serde_json::{Map, Value};
 
 use super::strict::UniqueObject;
 
-/// Largest key file in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Largest set of keys in bytes.
+pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Keys of one file at most.
 const KEYS_MAX: usize = 100;
 /// Shortest RSA modulus in bytes: 2048 bits.
 const RSA_BYTES_MIN: usize = 256;
 
 /// A key that tokens are checked with. Its algorithm is its own, whatever a token says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PublicKey {
     /// Its id, by which tokens name it.
     pub(super) id: Option<String>,
@@ -46,14 +46,15 @@ pub(super) fn load(path: &Path) -> Result<Vec<PublicKey>, String> {
 
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if bytes as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    let bytes = File::open(path)?.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    if bytes > TEXT_BYTES_MAX {
+        return Err(std::io::Error::other(format!("larger than {TEXT_BYTES_MAX} bytes")));
     }
     Ok(text)
 }
 
-fn from_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
+/// Reads a JWKS.
+pub(super) fn from_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
     let UniqueObject(set) =
         serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", place(&e)))?;
     let Some(Value::Array(entries)) = set.get("keys") else {

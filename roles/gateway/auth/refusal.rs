@@ -1,9 +1,14 @@
 //! What a caller is told who was not let in, and what we count.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 
 use crate::catalogue::endpoint::AuthMethod;
 use crate::problem::{Problem, ProblemKind};
+
+/// When to come again while the issuer's keys are not there.
+const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a caller was not let in: a label of `fjord_auth_failures_total`. The caller learns none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +21,8 @@ pub enum AuthFailure {
     Ambiguous,
     /// None of the methods that the endpoint accepts is configured.
     NotConfigured,
+    /// The issuer's keys could not be fetched yet, or not for too long.
+    NoKeys,
     /// A token that names no key of ours.
     UnknownKey,
     /// A token with another algorithm than its key's.
@@ -49,6 +56,7 @@ impl AuthFailure {
             Self::Malformed => "malformed",
             Self::Ambiguous => "ambiguous",
             Self::NotConfigured => "not-configured",
+            Self::NoKeys => "no-keys",
             Self::UnknownKey => "unknown-key",
             Self::WrongAlgorithm => "wrong-algorithm",
             Self::BadSignature => "bad-signature",
@@ -67,7 +75,7 @@ impl AuthFailure {
 /// A caller that is not let in.
 #[derive(Clone, Debug)]
 pub struct AuthRefusal {
-    /// What the caller is told: its kind alone.
+    /// What the caller is told: its kind alone, unless it is we who cannot check.
     pub problem: Problem,
     /// The answer's `WWW-Authenticate`: always on a 401 (RFC 9110 §11.6.1), on a 403 for bearer tokens.
     pub challenge: Option<HeaderValue>,
@@ -77,6 +85,13 @@ pub struct AuthRefusal {
 
 impl AuthRefusal {
     pub(super) fn unauthenticated(failure: AuthFailure, methods: &[AuthMethod]) -> Self {
+        if failure == AuthFailure::NoKeys {
+            // Not the caller's fault: a 401 would make it ask for another token.
+            let detail = "the token cannot be checked now: the issuer's keys are not there";
+            let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
+            let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);
+            return Self { problem, challenge: None, failure };
+        }
         // Who sent no credentials is told no error (RFC 6750 §3.1). All others get the same word, so that
         // nobody can feel the way to a good token.
         let bearer = match failure {
