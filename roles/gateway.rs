@@ -22,6 +22,7 @@ pub mod queues;
 pub mod rate;
 mod repeat;
 pub mod replies;
+mod report;
 pub mod respond;
 pub mod router;
 pub mod run;

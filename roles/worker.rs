@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod procedure;
 pub mod queue;
 pub mod recent;
+mod report;
 pub mod run;
 pub mod slots;
 

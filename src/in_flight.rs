@@ -70,6 +70,12 @@ impl Admission {
         self.state().held
     }
 
+    /// How many may be inside.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.state().limit
+    }
+
     /// Changes the limit. Who is inside stays.
     pub fn set_limit(&self, limit: usize) {
         self.state().limit = limit;

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod envelope;
+pub mod fleet;
 pub mod future;
 pub mod in_flight;
 pub mod lifecycle;

@@ -97,6 +97,41 @@ impl Word {
     pub fn of(text: &str) -> Self {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
+
+    /// Whether somebody who runs the system should look: not what the caller or the procedure meant to happen.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        let is_callers = matches!(
+            self,
+            Self::BadRequest
+                | Self::Unauthorized
+                | Self::Forbidden
+                | Self::NoRoute
+                | Self::MethodNotAllowed
+                | Self::NotAcceptable
+                | Self::RequestTimeout
+                | Self::BodyTooLarge
+                | Self::UriTooLong
+                | Self::HeadersTooLarge
+                | Self::UnsupportedMediaType
+                | Self::ExpectationFailed
+                | Self::Misdirected
+                | Self::RateLimited
+                | Self::ClientGone
+                | Self::Cancelled
+                | Self::NotGranted
+        );
+        let is_procedures = matches!(
+            self,
+            Self::NoRow
+                | Self::SqlReturn
+                | Self::SqlUser
+                | Self::SqlConflict
+                | Self::SqlBadValue
+                | Self::BadArgument
+        );
+        !matches!(self, Self::Ok) && !is_callers && !is_procedures
+    }
 }
 
 impl fmt::Display for Word {

@@ -6,6 +6,7 @@ use metrics::{Key, Label, Level, Metadata, with_recorder};
 pub mod context;
 pub mod logs;
 pub mod names;
+pub mod reading;
 pub mod recorder;
 pub mod trace;
 

@@ -45,3 +45,4 @@ mod survives_a_database_outage;
 mod survives_hostile_clients;
 #[cfg(test)]
 mod withstands_foreign_tools;
+mod tells_its_fleet_how_it_is;

@@ -12,7 +12,7 @@ use super::support::fjord::{Fleet, FleetOptions};
 use super::support::process::Process;
 use super::support::target_directory;
 
-/// The Python that `make python` made.
+/// A script of the test support in the Python that `make python` made.
 pub(crate) fn python(script: &str) -> Command {
     let python = target_directory().join("python/bin/python");
     assert!(python.is_file(), "no Python with a NATS client: run `make python`");

@@ -8,9 +8,11 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::admin::{Admin, Health, Readiness};
+use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
 use crate::envelope::REPEAT_TOKEN;
+use crate::fleet;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -27,6 +29,7 @@ use super::queues::Queues;
 use super::rate::RateLimiter;
 use super::repeat;
 use super::replies::Replies;
+use super::report;
 use super::snapshot::Snapshot;
 
 /// How long tasks that were cut off may take to end.
@@ -94,6 +97,10 @@ impl Gateway {
         };
         tracing::info!(part = "admin", address = %admin.address(), "listening");
         admin.serve(Health { readiness: readiness.clone(), status }, &admin_tasks, stop.clone());
+        let source = report::source(&pipeline, &readiness);
+        fleet::tell(&config.messaging, Role::Gateway, source, &pipeline.placer.transport, &tasks)
+            .await
+            .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn Service> = Arc::clone(&pipeline) as Arc<dyn Service>;
         let listener = listener.serve(service, &tasks);

@@ -60,6 +60,12 @@ impl Load {
         load
     }
 
+    /// The time that calls held slots, and the time that all slots were taken, since the start.
+    pub(super) fn totals(&self) -> (Duration, Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.slot_time.total(), state.saturated.total())
+    }
+
     /// Takes what is so now. To be called whenever it has changed, and now and then: what was so until now is counted.
     pub(super) fn note<W>(&self, slots: &Slots<W>, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,14 +112,23 @@ impl State {
 
 /// A counter holds whole numbers, and its unit is the second: the rest is carried over.
 #[derive(Default)]
-struct Carry(u64);
+struct Carry {
+    micros: u64,
+    told: u64,
+}
 
 impl Carry {
+    /// The whole seconds that the counter does not have yet.
     fn add(&mut self, passed: Duration) -> u64 {
-        self.0 = self.0.saturating_add(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX));
-        let seconds = self.0 / MICROS;
-        self.0 %= MICROS;
+        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        self.micros = self.micros.saturating_add(micros);
+        let seconds = (self.micros / MICROS).saturating_sub(self.told);
+        self.told = self.told.saturating_add(seconds);
         seconds
+    }
+
+    fn total(&self) -> Duration {
+        Duration::from_micros(self.micros)
     }
 }
 
@@ -134,6 +149,8 @@ mod tests {
             saturated += passed.saturated_seconds;
         }
         assert_eq!((slot_seconds, saturated), (21, 7), "7.001 s, three slots");
+        let total = state.slot_time.total();
+        assert_eq!(total, Duration::from_millis(21_003), "and to the microsecond");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Queue {
     load: Load,
     /// How long a call takes, in microseconds, as a moving mean.
     call_micros: AtomicU64,
+    /// How the last call that failed ended.
+    last_failure: Mutex<Option<Word>>,
     dispatch: Arc<Dispatch>,
     figures: Figures,
 }
@@ -113,6 +115,7 @@ impl Queue {
             load: Load::of(&name, &slots, Instant::now()),
             slots: Mutex::new(slots),
             call_micros: AtomicU64::new(u64::MAX),
+            last_failure: Mutex::default(),
             dispatch,
             figures,
             name,
@@ -209,6 +212,9 @@ impl Queue {
             (names::OUTCOME, outcome.as_str().to_owned()),
         ];
         counter(&names::WORKER_CALLS, &labels).increment(1);
+        if outcome.is_failure() {
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        }
         self.note_call(took);
         self.give_back(more).await;
         self.note_load();
@@ -355,6 +361,17 @@ impl Queue {
     fn count_offer(&self, word: &str) {
         let labels = [(names::QUEUE, self.figures.queue.clone()), (names::RESULT, word.to_owned())];
         counter(&names::WORKER_OFFERS, &labels).increment(1);
+    }
+
+    /// How the last call that failed ended.
+    pub fn last_failure(&self) -> Option<Word> {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time that calls held slots, and the time that all slots were taken, until now.
+    pub fn slot_times(&self) -> (Duration, Duration) {
+        self.note_load();
+        self.load.totals()
     }
 
     /// Keeps the load's figures: what runs, and how much of the slots is used.

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use crate::admin::{self, Admin, Readiness};
 use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
+use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::worker::QueueConfig;
 use crate::config::{Config, Sources};
 use crate::envelope::REPEAT_TOKEN;
+use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
 use crate::procedures::databases::Databases;
@@ -27,6 +29,7 @@ use super::intake::Intake;
 use super::jobs::Jobs;
 use super::queue::{Place, Queue, Service};
 use super::recent::Recent;
+use super::report;
 use super::slots::Slots;
 
 /// How long tasks that were cut off may take to end.
@@ -127,8 +130,17 @@ impl Worker {
             leave,
             stop,
         };
+        worker.tell().await?;
         worker.serve().await?;
         Ok(worker)
+    }
+
+    /// Tells the fleet about this worker from here on.
+    async fn tell(&self) -> Result<(), RunError> {
+        let source = report::source(&self.queues, &self.readiness);
+        fleet::tell(&self.config.messaging, Role::Worker, source, &self.transport, &self.tasks)
+            .await
+            .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))
     }
 
     /// Joins every queue.

@@ -15,6 +15,8 @@ use crate::messaging::Subject;
 pub struct MessagingConfig {
     /// The first tokens of every subject of ours; `fjord`.
     pub prefix: Subject,
+    /// Whether this process answers the NATS service API (`$SRV`).
+    pub service_api: bool,
     /// Which transport carries the messages.
     pub transport: TransportConfig,
 }
@@ -78,9 +80,10 @@ pub enum NatsCredentials {
 impl MessagingConfig {
     pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Option<Self> {
         let prefix = read_subject(table, "prefix", "fjord");
+        let service_api = table.get_or("service_api", true);
         table.choice("transport", &[("nats", ())], "nats");
         let nats = table.table("nats", |nats| NatsConfig::read(nats, role));
-        Some(Self { prefix: prefix?, transport: TransportConfig::Nats(nats?) })
+        Some(Self { prefix: prefix?, service_api, transport: TransportConfig::Nats(nats?) })
     }
 }
 

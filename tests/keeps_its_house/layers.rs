@@ -50,7 +50,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli", "future", "outcome"],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
-    &["messaging", "procedures", "admin"],
+    &["messaging", "procedures", "admin", "fleet"],
     &["commands"],
 ];
 

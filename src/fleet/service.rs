@@ -1,0 +1,328 @@
+//! The NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that tools such as `nats micro` see
+//! gateways and workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::stream::{SelectAll, StreamExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cli::Role;
+use crate::envelope::headers;
+use crate::lifecycle::Tasks;
+use crate::messaging::{Message, Subject, Subscription, Transport, TransportError};
+
+use super::report::QueueReport;
+use super::{Identity, Member, Report};
+
+/// The first token of every subject of the API.
+const ROOT: &str = "$SRV";
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Ping,
+    Info,
+    Stats,
+}
+
+impl Verb {
+    const ALL: [Self; 3] = [Self::Ping, Self::Info, Self::Stats];
+
+    fn token(self) -> &'static str {
+        match self {
+            Self::Ping => "PING",
+            Self::Info => "INFO",
+            Self::Stats => "STATS",
+        }
+    }
+
+    /// Every subject on which a service is asked this: everybody, its name, itself.
+    fn subjects(self, identity: &Identity) -> [String; 3] {
+        let (verb, name, id) = (self.token(), name(identity.role), &identity.id);
+        [
+            format!("{ROOT}.{verb}"),
+            format!("{ROOT}.{verb}.{name}"),
+            format!("{ROOT}.{verb}.{name}.{id}"),
+        ]
+    }
+}
+
+/// The service's name: letters, digits, `-` and `_` are allowed.
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Gateway => "fjord-gateway",
+        Role::Worker => "fjord-worker",
+    }
+}
+
+fn description(role: Role) -> &'static str {
+    match role {
+        Role::Gateway => {
+            "Sends HTTPS requests to queues. Its endpoints are the queues that it sends to."
+        }
+        Role::Worker => "Runs stored procedures. Its endpoints are the queues that it serves.",
+    }
+}
+
+/// Who answers: in each response.
+#[derive(Serialize)]
+struct Instance<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'static str,
+    id: &'a str,
+    version: &'static str,
+    metadata: BTreeMap<&'static str, &'a str>,
+}
+
+impl<'a> Instance<'a> {
+    fn of(identity: &'a Identity, kind: &'static str) -> Self {
+        let metadata = BTreeMap::from([
+            ("role", identity.role.as_str()),
+            ("host", identity.host.as_str()),
+            ("prefix", identity.prefix.as_str()),
+        ]);
+        let version = env!("CARGO_PKG_VERSION");
+        Self { kind, name: name(identity.role), id: &identity.id, version, metadata }
+    }
+}
+
+#[derive(Serialize)]
+struct Info<'a> {
+    #[serde(flatten)]
+    instance: Instance<'a>,
+    description: &'static str,
+    endpoints: Vec<EndpointInfo<'a>>,
+}
+
+#[derive(Serialize)]
+struct EndpointInfo<'a> {
+    name: &'a str,
+    subject: String,
+    queue_group: &'a str,
+    metadata: BTreeMap<&'static str, &'static str>,
+}
+
+#[derive(Serialize)]
+struct Stats<'a> {
+    #[serde(flatten)]
+    instance: Instance<'a>,
+    started: &'a str,
+    endpoints: Vec<EndpointStats<'a>>,
+}
+
+#[derive(Serialize)]
+struct EndpointStats<'a> {
+    name: &'a str,
+    subject: String,
+    queue_group: &'a str,
+    num_requests: u64,
+    num_errors: u64,
+    last_error: &'a str,
+    /// Nanoseconds, as the mean below.
+    processing_time: u64,
+    average_processing_time: u64,
+    data: Value,
+}
+
+impl<'a> EndpointStats<'a> {
+    fn of(prefix: &Subject, queue: &'a QueueReport) -> Self {
+        Self {
+            name: &queue.name,
+            subject: subject(prefix, queue),
+            queue_group: &queue.name,
+            num_requests: queue.calls,
+            num_errors: queue.errors,
+            last_error: &queue.last_error,
+            processing_time: nanoseconds(queue.times.seconds),
+            average_processing_time: nanoseconds(queue.times.mean().unwrap_or_default()),
+            data: data(queue),
+        }
+    }
+}
+
+/// Where requests of a queue go.
+fn subject(prefix: &Subject, queue: &QueueReport) -> String {
+    format!("{prefix}.q.{}", queue.name)
+}
+
+/// What the API has no field for.
+fn data(queue: &QueueReport) -> Value {
+    match (&queue.slots, &queue.demand) {
+        (Some(slots), _) => json!({
+            "limit": slots.limit, "running": slots.running, "waiting": slots.waiting,
+            "served": slots.is_served,
+        }),
+        (None, Some(demand)) => json!({ "arrivals": demand.arrivals, "waiting": demand.waiting }),
+        (None, None) => json!({}),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "2^64 nanoseconds are more than 500 years, and no time is negative"
+)]
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1e9) as u64
+}
+
+/// Subscribes and answers until the transport closes, one question after the other.
+///
+/// # Errors
+/// `TransportError` when a subscription is not taken.
+pub async fn serve(
+    member: &Arc<Member>,
+    transport: &Arc<dyn Transport>,
+    tasks: &Tasks,
+) -> Result<(), TransportError> {
+    let mut questions = SelectAll::new();
+    for verb in Verb::ALL {
+        for subject in verb.subjects(&member.identity) {
+            let subject =
+                Subject::new(&subject).map_err(|error| TransportError::Refused(error.into()))?;
+            let subscription: Box<dyn Subscription> = transport.subscribe(&subject).await?;
+            questions.push(subscription.map(move |message| (verb, message)));
+        }
+    }
+    let (member, transport) = (Arc::clone(member), Arc::clone(transport));
+    let _detached = tasks.spawn_background(async move {
+        while let Some((verb, message)) = questions.next().await {
+            if let Some(asker) = message.reply {
+                respond(&member, verb, &*transport, asker).await;
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn respond(member: &Member, verb: Verb, transport: &dyn Transport, asker: Subject) {
+    let answer = answer(member, verb);
+    let message = Message { payload: answer.into(), ..Message::to(asker.clone()) };
+    let sent = match transport.publish(message).await {
+        Err(TransportError::TooLarge) => transport.publish(too_large(asker)).await,
+        sent => sent,
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a question of the service API is not answered");
+    }
+}
+
+fn answer(member: &Member, verb: Verb) -> Vec<u8> {
+    let identity = &member.identity;
+    match verb {
+        Verb::Ping => written(&Instance::of(identity, "io.nats.micro.v1.ping_response")),
+        Verb::Info => written(&info(identity, &member.report())),
+        Verb::Stats => written(&stats(identity, &member.report())),
+    }
+}
+
+fn info<'a>(identity: &'a Identity, report: &'a Report) -> Info<'a> {
+    let endpoint = |queue: &'a QueueReport| EndpointInfo {
+        name: &queue.name,
+        subject: subject(&identity.prefix, queue),
+        queue_group: &queue.name,
+        metadata: BTreeMap::new(),
+    };
+    Info {
+        instance: Instance::of(identity, "io.nats.micro.v1.info_response"),
+        description: description(identity.role),
+        endpoints: report.queues.iter().map(endpoint).collect(),
+    }
+}
+
+fn stats<'a>(identity: &'a Identity, report: &'a Report) -> Stats<'a> {
+    let endpoint = |queue| EndpointStats::of(&identity.prefix, queue);
+    Stats {
+        instance: Instance::of(identity, "io.nats.micro.v1.stats_response"),
+        started: &identity.started,
+        endpoints: report.queues.iter().map(endpoint).collect(),
+    }
+}
+
+fn written(value: &impl Serialize) -> Vec<u8> {
+    let written = serde_json::to_vec(value);
+    debug_assert!(written.is_ok(), "texts and numbers have a JSON form");
+    written.unwrap_or_default()
+}
+
+/// The answer when a process has more queues than a message holds.
+fn too_large(asker: Subject) -> Message {
+    let mut message = Message::to(asker);
+    let code = message.headers.push(headers::SERVICE_ERROR_CODE, "500");
+    let text = message.headers.push(headers::SERVICE_ERROR, "the answer is larger than a message");
+    debug_assert!(code.is_ok() && text.is_ok(), "constant headers");
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::report::{DemandReport, SlotsReport};
+    use crate::telemetry::reading::Distribution;
+
+    fn member(role: Role) -> Arc<Member> {
+        let text = |text| Subject::new(text).unwrap();
+        let identity = Identity::new(role, text("fjord"), &text("_INBOX.0123456789abcdef"));
+        let queue = QueueReport {
+            name: "horse-get".to_owned(),
+            calls: 4,
+            errors: 1,
+            last_error: "sql_timeout".to_owned(),
+            times: Distribution { count: 4, seconds: 0.5, buckets: Vec::new() },
+            slots: Some(SlotsReport { limit: 8, running: 2, ..SlotsReport::default() }),
+            demand: Some(DemandReport::default()),
+        };
+        let source = move |identity: &Identity| Report {
+            queues: vec![queue.clone()],
+            ..Report::of(identity)
+        };
+        Member::new(identity, Arc::new(source))
+    }
+
+    fn answered(verb: Verb) -> Value {
+        serde_json::from_slice(&answer(&member(Role::Worker), verb)).unwrap()
+    }
+
+    #[test]
+    fn every_answer_says_who_it_is_from() {
+        for (verb, word) in [(Verb::Ping, "ping"), (Verb::Info, "info"), (Verb::Stats, "stats")] {
+            let answer = answered(verb);
+            assert_eq!(answer["type"], format!("io.nats.micro.v1.{word}_response"));
+            assert_eq!(answer["name"], "fjord-worker");
+            assert_eq!(answer["id"], "0123456789abcdef");
+            assert_eq!(answer["version"], env!("CARGO_PKG_VERSION"));
+            assert_eq!(answer["metadata"]["prefix"], "fjord");
+        }
+        assert_eq!(answered(Verb::Ping).as_object().unwrap().len(), 5, "and a ping nothing else");
+    }
+
+    #[test]
+    fn an_endpoint_is_a_queue_with_times_in_nanoseconds() {
+        let stats = &answered(Verb::Stats)["endpoints"][0];
+        let expected = json!({
+            "name": "horse-get", "subject": "fjord.q.horse-get", "queue_group": "horse-get",
+            "num_requests": 4, "num_errors": 1, "last_error": "sql_timeout",
+            "processing_time": 500_000_000, "average_processing_time": 125_000_000,
+            "data": { "limit": 8, "running": 2, "waiting": 0, "served": false },
+        });
+        assert_eq!(*stats, expected);
+        let info = &answered(Verb::Info)["endpoints"][0];
+        let expected = json!({
+            "name": "horse-get", "subject": "fjord.q.horse-get", "queue_group": "horse-get",
+            "metadata": {},
+        });
+        assert_eq!(*info, expected);
+    }
+
+    #[test]
+    fn a_service_is_asked_by_everybody_by_name_and_by_id() {
+        let subjects = Verb::Info.subjects(&member(Role::Gateway).identity);
+        let expected =
+            ["$SRV.INFO", "$SRV.INFO.fjord-gateway", "$SRV.INFO.fjord-gateway.0123456789abcdef"];
+        assert_eq!(subjects, expected);
+        assert!(subjects.iter().all(|subject| Subject::new(subject).is_ok()));
+    }
+}
