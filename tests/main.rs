@@ -38,6 +38,7 @@ mod stands_ten_times_its_load;
 mod starts_real_servers;
 #[cfg(test)]
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod survives_a_database_outage;
@@ -45,4 +46,5 @@ mod survives_a_database_outage;
 mod survives_hostile_clients;
 #[cfg(test)]
 mod withstands_foreign_tools;
+#[cfg(test)]
 mod tells_its_fleet_how_it_is;
