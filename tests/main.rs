@@ -11,6 +11,8 @@ mod compresses_what_gets_smaller;
 #[cfg(test)]
 mod extends_the_session_while_work_goes_on;
 #[cfg(test)]
+mod keeps_each_role_to_its_subjects;
+#[cfg(test)]
 mod keeps_its_house;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
@@ -38,13 +40,12 @@ mod stands_ten_times_its_load;
 mod starts_real_servers;
 #[cfg(test)]
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
-#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod survives_a_database_outage;
 #[cfg(test)]
 mod survives_hostile_clients;
 #[cfg(test)]
-mod withstands_foreign_tools;
-#[cfg(test)]
 mod tells_its_fleet_how_it_is;
+#[cfg(test)]
+mod withstands_foreign_tools;

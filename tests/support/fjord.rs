@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::certs::Certs;
 use super::client::{Client, ClientOptions, get_json, get_text};
 use super::eventually::eventually_some;
-use super::nats::{Cluster, NatsOptions};
+use super::nats::{Cluster, NatsOptions, SHIPPED_PASSWORD};
 use super::process::Process;
 
 /// The tests' own catalogue, procedures and schema: what they write can be counted afterwards.
@@ -207,7 +207,7 @@ impl Fleet {
              [procedures.databases.default]\nbackend = 'sqlite'\n\
              [procedures.databases.default.sqlite]\nfile = '{}'\nschema = '{}'\nprocedures = '{}'\n\
              connections_max = {}\n{}\n",
-            self.shared(),
+            self.shared("worker"),
             self.options.queues,
             self.options.concurrency,
             directory.join("ledger.db").display(),
@@ -227,7 +227,7 @@ impl Fleet {
             "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n{}\n\
              [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n\
              [gateway.http]\nconnections_per_client_max = 10000\n{}\n",
-            self.shared(),
+            self.shared("gateway"),
             self.options.gateway_keys,
             self.certs.server.certificate.display(),
             self.certs.server.key.display(),
@@ -279,7 +279,7 @@ impl Fleet {
     }
 
     /// What both roles have.
-    fn shared(&self) -> String {
+    fn shared(&self, role: &str) -> String {
         let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
         let tls = if self.options.nats.has_tls {
             format!("[messaging.nats.tls]\nca = '{}'\n", self.certs.ca.display())
@@ -287,9 +287,16 @@ impl Fleet {
             String::new()
         };
         let plain = !self.options.nats.has_tls;
+        let user = if self.options.nats.is_shipped {
+            format!(
+                "user = '{role}'\npassword = '{SHIPPED_PASSWORD}'\ninbox_prefix = '_INBOX_{role}'\n"
+            )
+        } else {
+            String::new()
+        };
         format!(
             "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\nfilter = '{}'\n\
-             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{tls}",
+             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{user}{tls}",
             self.home.path().join("catalogue/endpoints").display(),
             self.options.log_filter,
             servers.join(", "),

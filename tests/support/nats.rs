@@ -31,6 +31,8 @@ pub(crate) struct NatsOptions {
     pub(crate) ping_interval: &'static str,
     /// Further lines of configuration: accounts, permissions.
     pub(crate) extra: String,
+    /// Whether `config/nats` is what runs, as it is shipped.
+    pub(crate) is_shipped: bool,
     /// The port that clients use; any free one when absent.
     pub(crate) port: Option<u16>,
 }
@@ -43,6 +45,7 @@ impl Default for NatsOptions {
             payload_bytes_max: 1 << 20,
             ping_interval: "5s",
             extra: String::new(),
+            is_shipped: false,
             port: None,
         }
     }
@@ -253,6 +256,9 @@ fn configuration(
     options: &NatsOptions,
     (own, all): (Ports, &[Ports]),
 ) -> String {
+    if options.is_shipped {
+        return shipped(home, certs, own, all);
+    }
     let home = home.display();
     let tls = if options.has_tls {
         format!(
@@ -288,6 +294,36 @@ fn configuration(
         options.ping_interval,
         options.extra,
     )
+}
+
+/// The password of every user of the configuration that is shipped.
+pub(crate) const SHIPPED_PASSWORD: &str = "of-this-test-alone";
+
+/// What is shipped, with a `node.conf` and a `secrets.conf` of this server.
+fn shipped(home: &Path, certs: &Certs, own: Ports, all: &[Ports]) -> String {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
+    let seeds: Vec<_> =
+        all.iter().map(|ports| format!("\"tls://127.0.0.1:{}\"", ports.cluster)).collect();
+    let node = format!(
+        "NAME: \"nats-{}\"\nCLIENTS: \"127.0.0.1:{}\"\nPEERS: \"127.0.0.1:{}\"\n\
+         MONITORING: \"127.0.0.1:{}\"\nSEEDS: [{}]\nCERTIFICATE: \"{}\"\nKEY: \"{}\"\nCA: \"{}\"\n\
+         ports_file_dir: \"{}\"\n",
+        own.client,
+        own.client,
+        own.cluster,
+        own.monitoring,
+        seeds.join(", "),
+        certs.server.certificate.display(),
+        certs.server.key.display(),
+        certs.ca.display(),
+        home.display(),
+    );
+    let users = ["GATEWAY", "WORKER", "OPERATOR", "SYSTEM"];
+    let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
+    fs::write(home.join("node.conf"), node).expect("a file");
+    fs::write(home.join("secrets.conf"), secrets).expect("a file");
+    fs::copy(shipped.join("accounts.conf"), home.join("accounts.conf")).expect("what is shipped");
+    fs::read_to_string(shipped.join("nats-server.conf")).expect("what is shipped")
 }
 
 /// The server to start: `FJORD_NATS_SERVER`, the one that the Makefile got, or a new enough one on the PATH.

@@ -1,0 +1,146 @@
+//! Promise: with the NATS configuration that is shipped, each role can do its work on a cluster of three, and nothing else.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions};
+use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
+
+async fn fleet(workers: usize) -> Fleet {
+    Fleet::start(FleetOptions {
+        nats_servers: 3,
+        nats: NatsOptions { is_shipped: true, ..NatsOptions::default() },
+        gateways: 2,
+        workers,
+        concurrency: 2,
+        ..FleetOptions::default()
+    })
+    .await
+}
+
+/// What NATS said about subjects that somebody may not use.
+fn violations(fleet: &mut Fleet) -> Vec<String> {
+    let servers = fleet.nats.servers.iter_mut();
+    let logs = servers.map(|server| server.process().log()).collect::<Vec<_>>().concat();
+    logs.lines().filter(|line| line.contains("Violation")).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_permissions_suffice() {
+    let mut fleet = fleet(2).await;
+    let client = fleet.client();
+    client.get("/v1/echo/a").await.is(200);
+    client.send(Method::POST, "/v1/once", &json!({ "ms": 10 })).await.is(200);
+    // Progress, and refusals, offers and declines: more callers than slots.
+    let callers: Vec<_> = (0..12)
+        .map(|_| {
+            let client = client.clone();
+            Tasks::new().spawn(async move { client.get("/v1/slow?ms=400").await.is(200).status })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.expect("a caller"), 200);
+    }
+    // An answer in parts.
+    assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
+    // A cancel, both ways.
+    for wait in [50, 700] {
+        let asked = client.request(Method::GET, "/v1/slow?ms=30000");
+        let asked = asked.timeout(Duration::from_millis(wait)).send().await;
+        assert!(asked.is_err(), "the client has left");
+    }
+    let running = r#"fjord_worker_running{queue="slow"}"#;
+    eventually_some("the calls are stopped", SOON, async || {
+        let calls = fleet.workers[0].figure(running).await + fleet.workers[1].figure(running).await;
+        (calls < 0.5).then_some(())
+    })
+    .await;
+    // A lost link, and the question for what it swallowed.
+    fleet.nats.servers[0].restart().await;
+    fleet.nats_whole().await;
+    eventually_some("everything goes on", SOON, async || {
+        let answer = client.get("/v1/echo/a").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    // Both roles leave in order.
+    for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
+        assert!(node.stop().await.success());
+    }
+    assert_eq!(violations(&mut fleet), Vec::<String>::new());
+}
+
+/// A connection as one of the users, with what the server says of it.
+async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let client =
+        ConnectOptions::with_user_and_password(name.to_owned(), SHIPPED_PASSWORD.to_owned())
+            .add_root_certificates(fleet.certs.ca.clone())
+            .event_callback(move |event| {
+                if let Event::ServerError(error) = event {
+                    heard.lock().unwrap().push(error.to_string().to_lowercase());
+                }
+                std::future::ready(())
+            })
+            .connect(fleet.nats.urls()[0].as_str())
+            .await
+            .expect("a connection");
+    (client, said)
+}
+
+async fn is_refused(said: &Mutex<Vec<String>>, what: &str, subject: &str) {
+    let subject = subject.to_lowercase();
+    eventually_some(format!("{what} {subject} is refused"), SOON, async || {
+        let said = said.lock().unwrap();
+        let found = said.iter().any(|line| {
+            line.contains("permissions violation") && line.contains(what) && line.contains(&subject)
+        });
+        found.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_can_do_nothing_else() {
+    let fleet = fleet(1).await;
+    let everybodys = ["other", "$SYS.REQ.SERVER.PING", "$JS.API.INFO", "_INBOX.x", "fjord.x"];
+    let roles: [(&str, &[&str], &[&str]); 3] = [
+        (
+            "gateway",
+            &["_INBOX_worker.x", "$SRV.PING", "fjord.q.echo.x"],
+            &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.repeat", "_INBOX_worker.>"],
+        ),
+        (
+            "worker",
+            &["fjord.q.echo", "fjord.w.x.j.1", "fjord.cancel.echo", "fjord.repeat", "$SRV.PING"],
+            // Requests without a queue group: nobody listens in.
+            &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+        ),
+        (
+            "operator",
+            &["fjord.cancel.echo", "fjord.repeat", "_INBOX_gateway.x", "_INBOX_worker.x"],
+            &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        ),
+    ];
+    for (name, publish, subscribe) in roles {
+        let (client, said) = user(&fleet, name).await;
+        for subject in publish.iter().chain(&everybodys) {
+            client.publish((*subject).to_owned(), "x".into()).await.expect("it is sent");
+            is_refused(&said, "publish", subject).await;
+        }
+        let mut kept = Vec::new();
+        for subject in subscribe.iter().chain(&everybodys).chain(&[">"]) {
+            kept.push(client.subscribe((*subject).to_owned()).await.expect("it is sent"));
+            is_refused(&said, "subscription", subject).await;
+        }
+    }
+    let nobody = ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
+    assert!(nobody.connect(fleet.nats.urls()[0].as_str()).await.is_err(), "nobody is let in");
+}
