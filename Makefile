@@ -36,9 +36,10 @@ test: nats-server python prometheus sslyze ## Passes all tests, on real NATS ser
 snapshots: ## Renews what outsiders depend on; review it as code
 	INSTA_UPDATE=always $(CARGO) test --locked
 
-test-hostile: nats-server sslyze ## What strangers' tools find when they have minutes: nghttp2, slowhttptest, sslyze
+test-hostile: nats-server sslyze ## What strangers' tools and random bytes find when they have minutes
 	$(CARGO) build --locked --bin fjord
 	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 withstands_foreign_tools survives_hostile_clients
+	PROPTEST_CASES=20000 $(CARGO) test --locked -- --test-threads 2 takes_whatever_comes forged_tokens params:: router:: proxied:: encoding::
 
 soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every answer with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak

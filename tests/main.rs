@@ -15,6 +15,8 @@ mod keeps_each_role_to_its_subjects;
 #[cfg(test)]
 mod keeps_its_house;
 #[cfg(test)]
+mod keeps_secrets;
+#[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
 mod logs_tell_whose_and_never_what;
@@ -45,6 +47,8 @@ mod support;
 mod survives_a_database_outage;
 #[cfg(test)]
 mod survives_hostile_clients;
+#[cfg(test)]
+mod takes_whatever_comes;
 #[cfg(test)]
 mod tells_its_fleet_how_it_is;
 #[cfg(test)]

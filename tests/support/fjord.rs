@@ -35,6 +35,8 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_servers: usize,
     /// Further settings of the NATS servers.
     pub(crate) nats: NatsOptions,
+    /// Another password than the one that the shipped NATS configuration knows.
+    pub(crate) nats_password: Option<&'static str>,
     /// Gateways.
     pub(crate) gateways: usize,
     /// Workers.
@@ -60,6 +62,7 @@ impl Default for FleetOptions {
         Self {
             nats_servers: 1,
             nats: NatsOptions::default(),
+            nats_password: None,
             gateways: 1,
             workers: 1,
             concurrency: 16,
@@ -104,6 +107,16 @@ impl Node {
         command.arg("--role").arg(role).arg("--config").arg(directory);
         let process = Process::start(role, command, &directory.join("log"));
         Self { process, role, directory: directory.to_owned() }
+    }
+
+    /// Its configuration directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its role.
+    pub(crate) fn role(&self) -> &'static str {
+        self.role
     }
 
     /// The address of its HTTPS listener: the last that its log names.
@@ -288,9 +301,8 @@ impl Fleet {
         };
         let plain = !self.options.nats.has_tls;
         let user = if self.options.nats.is_shipped {
-            format!(
-                "user = '{role}'\npassword = '{SHIPPED_PASSWORD}'\ninbox_prefix = '_INBOX_{role}'\n"
-            )
+            let password = self.options.nats_password.unwrap_or(SHIPPED_PASSWORD);
+            format!("user = '{role}'\npassword = '{password}'\ninbox_prefix = '_INBOX_{role}'\n")
         } else {
             String::new()
         };

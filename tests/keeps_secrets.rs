@@ -1,0 +1,106 @@
+//! Promise: a secret is in no argument, log, page, metric, output or error of fjord, whatever the log's filter.
+
+use std::fs;
+use std::process::Command;
+
+use http::header::AUTHORIZATION;
+
+use super::support::client::{get_text, send};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
+use super::support::{fjord_binary, ports};
+
+/// What the database's login, a caller's key and a caller's token are.
+const CANARIES: [&str; 4] =
+    [SHIPPED_PASSWORD, "canary-of-the-login", "canary-of-a-key", "canary.of-a.token"];
+
+const GUARDED: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo",
+    "timeout": "2s", "auth": { "methods": ["api-key"] } } }"#;
+/// Of some other key.
+const KEYS: &str = "[auth.api_keys.billing]\n\
+    sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
+
+/// Everything of a process that somebody may see.
+async fn seen(node: &Node) -> Vec<(String, String)> {
+    let mut seen = vec![("its log".to_owned(), node.process.log())];
+    let process = format!("/proc/{}/cmdline", node.process.pid());
+    seen.push((process.clone(), fs::read_to_string(process).unwrap()));
+    for page in ["status", "metrics", "healthz", "readyz", "nowhere"] {
+        let url = format!("http://{}/{page}", node.admin());
+        // An answer that is no success has no text here.
+        seen.push((page.to_owned(), get_text(&url).await.unwrap_or_default()));
+    }
+    for command in [&["config"][..], &["check"], &["routes"]] {
+        let mut fjord = Command::new(fjord_binary());
+        fjord.args(command).arg("--config").arg(node.directory());
+        let said = fjord.args(["--role", node.role()]).output().expect("fjord runs");
+        let said = [said.stdout, said.stderr].concat();
+        seen.push((format!("fjord {}", command.join(" ")), String::from_utf8(said).unwrap()));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_seen_anywhere() {
+    let database = format!(
+        "[procedures.databases.away]\nbackend = 'mssql'\n[procedures.databases.away.mssql]\n\
+         host = '127.0.0.1'\nport = {}\ndatabase = 'register'\nuser = 'fjord'\n\
+         password = 'canary-of-the-login'\n",
+        ports::pick(),
+    );
+    let fleet = Fleet::start(FleetOptions {
+        nats: NatsOptions { is_shipped: true, ..NatsOptions::default() },
+        log_filter: "trace",
+        catalogue: Some(("guarded.json", GUARDED)),
+        gateway_toml: KEYS.to_owned(),
+        worker_toml: database,
+        ..FleetOptions::default()
+    })
+    .await;
+    let client = fleet.client();
+    client.get("/v1/echo/a").await.is(200);
+    for (name, value) in [
+        ("x-api-key", "canary-of-a-key"),
+        (AUTHORIZATION.as_str(), "ApiKey canary-of-a-key"),
+        (AUTHORIZATION.as_str(), "Bearer canary.of-a.token"),
+        ("cookie", "session=canary-of-a-key"),
+    ] {
+        let asked = client.request(http::Method::GET, "/v1/guarded").header(name, value);
+        let said = send(asked).await;
+        assert_eq!(said.status, 401);
+        assert!(CANARIES.iter().all(|canary| !said.text().contains(canary)), "{}", said.text());
+    }
+    eventually_some("the refusals are logged", SOON, async || {
+        let log = fleet.gateways[0].process.log();
+        (log.matches("\"endpoint\":\"guarded\"").count() >= 4).then_some(())
+    })
+    .await;
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        for (place, text) in seen(node).await {
+            for canary in CANARIES {
+                let line = text.lines().find(|line| line.contains(canary));
+                assert_eq!(line, None, "{canary} is in {place}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_wrong_is_not_repeated() {
+    let fleet = Fleet::start_without_waiting(FleetOptions {
+        nats: NatsOptions { is_shipped: true, ..NatsOptions::default() },
+        nats_password: Some("canary-of-a-key"),
+        log_filter: "trace",
+        ..FleetOptions::default()
+    })
+    .await;
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        let log = eventually_some("it says what is wrong", SOON, async || {
+            let log = node.process.log();
+            log.to_lowercase().contains("authorization").then_some(log)
+        })
+        .await;
+        assert!(!log.contains("canary-of-a-key"));
+    }
+}

@@ -1,0 +1,228 @@
+//! Promise: whatever bytes come over the bus or stand in a file, they are read or refused in one line; nothing falls over.
+
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use fjord::catalogue;
+use fjord::cli::Role;
+use fjord::config::{Config, Sources};
+use fjord::envelope::{Control, Reply, Request};
+use fjord::messaging::{Headers, Message, Subject};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// Header names of the protocol, and some that are not.
+const NAMES: &[&str] = &[
+    "Fjord-Reply",
+    "Fjord-Reason",
+    "Fjord-Part",
+    "Fjord-Status",
+    "Fjord-Outcome",
+    "Fjord-Phases",
+    "Fjord-Control",
+    "Fjord-Endpoint",
+    "Fjord-Request-Id",
+    "Fjord-Attempt",
+    "Fjord-Timeout-Ms",
+    "Fjord-Execution",
+    "Fjord-Waiting",
+    "Fjord-Principal",
+    "Idempotency-Key",
+    "traceparent",
+    "tracestate",
+    "Content-Type",
+    "Nats-Service-Error-Code",
+    "Nats-Service-Error",
+    "Status",
+    "fjord-reply",
+    "X-Other",
+];
+/// Values that mean something somewhere.
+const VALUES: &[&str] = &[
+    "final",
+    "part",
+    "claim",
+    "refused",
+    "offer",
+    "progress",
+    "busy",
+    "draining",
+    "expired",
+    "unavailable",
+    "grant",
+    "deny",
+    "cancel",
+    "decline",
+    "repeat",
+    "at-most-once",
+    "at-least-once",
+    "0",
+    "1",
+    "200",
+    "404",
+    "599",
+    "600",
+    "-1",
+    "4294967295",
+    "4294967296",
+    "99999999999999999999",
+    "1e3",
+    " 1",
+    "",
+    "horse-get",
+    "pool=0.4;call=12;total=13",
+    "pool=;;=",
+    "pool=-1;call=NaN;total=inf",
+    "application/json",
+    "ok",
+    "other",
+];
+
+fn headers() -> impl Strategy<Value = Headers> {
+    let value =
+        prop_oneof![select(VALUES).prop_map(ToOwned::to_owned), ".{0,40}", "[0-9;=.a-z]{0,300}"];
+    vec((select(NAMES), value), 0..8).prop_map(|pairs| {
+        let mut headers = Headers::default();
+        for (name, value) in pairs {
+            // What cannot stand on the wire is refused here, as the transport does.
+            headers.push(name, value).ok();
+        }
+        headers
+    })
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let payload = vec(any::<u8>(), 0..64);
+    (headers(), option::of("[a-z]{1,5}(\\.[a-z0-9]{1,5}){0,3}"), payload, any::<bool>()).prop_map(
+        |(headers, reply, payload, no_responders)| Message {
+            reply: reply.and_then(|reply| Subject::new(&reply).ok()),
+            headers,
+            payload: payload.into(),
+            no_responders,
+            ..Message::to(Subject::new("inbox.1").unwrap())
+        },
+    )
+}
+
+/// A text with some pieces cut out, doubled or replaced.
+fn broken(text: &str, edits: &[(Index, usize, String)]) -> String {
+    let mut characters: Vec<char> = text.chars().collect();
+    for (place, cut, put) in edits {
+        let from = place.index(characters.len() + 1);
+        let to = (from + cut).min(characters.len());
+        characters.splice(from..to, put.chars());
+    }
+    characters.into_iter().collect()
+}
+
+fn edits() -> impl Strategy<Value = Vec<(Index, usize, String)>> {
+    let put = prop_oneof![
+        Just(String::new()),
+        "[\\[\\]{}\",:=#0-9a-z' \n-]{1,6}",
+        ".{1,3}",
+        select(
+            &["null", "-1", "1e999", "\"\"", "{}", "[]", "true", "\\u0000", "99999999999999999999"]
+                [..]
+        )
+        .prop_map(ToOwned::to_owned),
+    ];
+    vec((any::<Index>(), 0_usize..12, put), 0..6)
+}
+
+/// Every key of the configuration, switched on.
+static CONFIGURATION: LazyLock<String> = LazyLock::new(|| {
+    let shipped =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/fjord.toml"));
+    let is_key = |line: &&str| {
+        let rest = line.trim_start_matches('#');
+        rest.starts_with('[') || rest.split(' ').nth(1) == Some("=")
+    };
+    let shipped = shipped.unwrap();
+    let lines = shipped.lines().filter(is_key).map(|line| line.trim_start_matches('#'));
+    lines.collect::<Vec<_>>().join("\n")
+});
+
+/// Every endpoint of the demo, a file each.
+static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/endpoints");
+    let files = fs::read_dir(demo).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| fs::read_to_string(file).unwrap()).collect()
+});
+
+fn is_one_line(line: &str) -> bool {
+    !line.is_empty() && !line.contains('\n')
+}
+
+proptest! {
+    #[test]
+    fn a_reply_is_read_or_refused(message in message()) {
+        let Ok(reply) = Reply::parse(message) else { return Ok(()) };
+        // What was read says the same when it is passed on.
+        let Ok(written) = reply.clone().into_message(Subject::new("inbox.1").unwrap()) else { return Ok(()) };
+        let again = Reply::parse(written);
+        let without_times = |reply| match reply {
+            // Rounded when they are written.
+            Reply::Final(answer) => Reply::Final(fjord::envelope::Final { phases: None, ..answer }),
+            other => other,
+        };
+        prop_assert_eq!(again.map(without_times), Ok(without_times(reply)));
+    }
+
+    #[test]
+    fn a_request_is_read_or_refused(message in message()) {
+        let control = Control::parse(&message.headers).map(Control::as_str);
+        prop_assert_eq!(control, control.and(message.headers.get("Fjord-Control")));
+        let limit = std::time::Duration::from_secs(1);
+        match Request::parse(&message.headers, message.payload, limit) {
+            Ok(request) => {
+                let headers = request.headers().unwrap();
+                prop_assert_eq!(Request::parse(&headers, request.payload.clone(), limit), Ok(request));
+            }
+            Err(error) => prop_assert!(is_one_line(&error.to_string())),
+        }
+    }
+
+    #[test]
+    fn a_catalogue_is_read_or_refused_in_lines(file in any::<Index>(), edits in edits()) {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("fjord.toml"), "").unwrap();
+        let endpoints = directory.path().join("endpoints");
+        fs::create_dir(&endpoints).unwrap();
+        let text = &ENDPOINTS[file.index(ENDPOINTS.len())];
+        fs::write(endpoints.join("one.json"), broken(text, &edits)).unwrap();
+        let sources = Sources { directory: Some(directory.path().to_owned()), ..Sources::default() };
+        let config = Config::load(&sources).unwrap().config.catalogue;
+        match catalogue::load(&config.directory, &config) {
+            Ok(catalogue) => prop_assert!(catalogue.endpoints().len() < 100),
+            Err(mistakes) => {
+                prop_assert!(!mistakes.is_empty());
+                for mistake in mistakes {
+                    prop_assert!(is_one_line(&mistake.to_string()), "{}", mistake);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_read_or_refused_in_lines(edits in edits(), set in "[a-z_.]{0,20}=.{0,20}") {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("gateway.toml"), broken(&CONFIGURATION, &edits)).unwrap();
+        for role in [None, Some(Role::Gateway), Some(Role::Worker)] {
+            let sources = Sources {
+                directory: Some(directory.path().to_owned()),
+                role,
+                sets: vec![set.clone()],
+                ..Sources::default()
+            };
+            if let Err(mistakes) = Config::load(&sources) {
+                prop_assert!(!mistakes.is_empty());
+                for mistake in mistakes {
+                    prop_assert!(is_one_line(&mistake.to_string()), "{}", mistake);
+                }
+            }
+        }
+    }
+}
