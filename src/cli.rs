@@ -57,6 +57,8 @@ pub enum Command {
     Schema,
     /// Prints the `OpenAPI` document of the catalogue.
     Openapi,
+    /// Asks every gateway and worker over NATS how it is, and names the bottleneck.
+    Status(StatusArguments),
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -64,6 +66,20 @@ pub enum Command {
     },
     /// Prints the manual page.
     Man,
+}
+
+/// How the fleet's status is shown.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArguments {
+    /// Goes on, and shows it anew after each interval.
+    #[arg(long)]
+    pub watch: bool,
+    /// One JSON document in a line, for scripts.
+    #[arg(long)]
+    pub json: bool,
+    /// What rates and times are taken over.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
 }
 
 /// What a process is.

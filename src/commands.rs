@@ -7,11 +7,14 @@ use crate::catalogue::{self, Catalogue};
 use crate::cli::{Arguments, Command};
 use crate::config::{Config, Sources};
 
+pub mod bus;
 mod check;
 mod config;
 pub mod openapi;
 pub mod routes;
 pub mod schema;
+mod status;
+mod table;
 
 /// A command failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
@@ -42,6 +45,7 @@ pub fn run(command: &Command, sources: &Sources) -> ExitCode {
         Command::Schema => {
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
+        Command::Status(arguments) => status::run(arguments, sources, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

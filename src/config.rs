@@ -107,11 +107,16 @@ impl Config {
 fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
     let section = |table: &mut Table<'_>, of: &[Role]| {
-        if !role.is_some_and(|role| of.contains(&role)) {
+        let looks = if sources.is_for_bus {
+            of.len() == Role::ALL.len()
+        } else {
+            role.is_some_and(|role| of.contains(&role))
+        };
+        if !looks {
             table.ignore_files();
         }
     };
-    let both = [Role::Gateway, Role::Worker];
+    let both = Role::ALL;
     let messaging = table.table("messaging", |table| {
         section(table, &both);
         MessagingConfig::read(table, role)

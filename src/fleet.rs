@@ -11,6 +11,7 @@ use crate::config::MessagingConfig;
 use crate::lifecycle::Tasks;
 use crate::messaging::{Subject, Transport, TransportError};
 
+pub mod ask;
 pub mod report;
 pub mod service;
 
@@ -89,6 +90,7 @@ pub async fn tell(
 ) -> Result<(), TransportError> {
     let identity = Identity::new(role, config.prefix.clone(), &transport.inbox());
     let member = Member::new(identity, source);
+    ask::answer(&member, transport, tasks).await?;
     if config.service_api {
         service::serve(&member, transport, tasks).await?;
     }

@@ -16,6 +16,12 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let arguments = Arguments::of_process();
     let sources = sources(&arguments.layers);
+    // Every rustls configuration of ours names its provider; the libraries below us take the default one.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        let text = "error: another TLS provider was installed before ours";
+        writeln!(std::io::stderr(), "{text}").ok();
+        return ExitCode::from(commands::EXIT_FAILED);
+    }
     match arguments.command {
         Some(command) => commands::run(&command, &sources),
         None => start(&sources),
@@ -28,6 +34,7 @@ fn sources(layers: &Layers) -> Sources {
         role: layers.role,
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
+        is_for_bus: false,
     }
 }
 
@@ -46,11 +53,6 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_CONFIG);
         }
     };
-    // Every rustls configuration of ours names its provider; the libraries below us take the default one.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        writeln!(err, "error: another TLS provider was installed before ours").ok();
-        return ExitCode::from(commands::EXIT_FAILED);
-    }
     let logs = match Logs::start(&loaded.config.log) {
         Ok(logs) => logs,
         Err(error) => {

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+mod status;
+
 use super::speaks_with_foreign_workers::python;
 use super::support::fjord::{Fleet, FleetOptions};
 

@@ -46,11 +46,8 @@ pub(super) fn run(
 
 /// The roles that have a file; without any, only what needs no role is checked.
 fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
-    let has_file = |role: &Role| {
-        let file = |end: &str| sources.directory().join(format!("{}.{end}", role.as_str()));
-        file("toml").exists() || file("json").exists()
-    };
-    let roles: Vec<_> = Role::ALL.into_iter().filter(has_file).map(Some).collect();
+    let configured = Role::ALL.into_iter().filter(|role| sources.has_file_of(*role));
+    let roles: Vec<_> = configured.map(Some).collect();
     if roles.is_empty() { vec![None] } else { roles }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::table;
 use crate::catalogue::Catalogue;
 use crate::catalogue::endpoint::{Auth, AuthMethod, Endpoint};
 use crate::config::duration::format_duration;
@@ -13,25 +14,9 @@ const HEADINGS: [&str; 8] =
 /// What is printed.
 #[must_use]
 pub fn run(catalogue: &Catalogue) -> String {
-    let rows: Vec<[String; HEADINGS.len()]> = std::iter::once(HEADINGS.map(ToOwned::to_owned))
-        .chain(catalogue.endpoints().iter().map(|endpoint| row(endpoint)))
-        .collect();
-    let mut widths = [0; HEADINGS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            // A string takes every write.
-            write!(line, "{cell:width$}  ").ok();
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let rows: Vec<Vec<String>> =
+        catalogue.endpoints().iter().map(|endpoint| row(endpoint).to_vec()).collect();
+    let mut text = table::text(&HEADINGS, &rows);
     for warning in warnings(catalogue) {
         writeln!(text, "warning: {warning}").ok();
     }

@@ -34,6 +34,8 @@ pub struct Sources {
     pub environment: Vec<(OsString, OsString)>,
     /// `key=value` of each `--set`, in order.
     pub sets: Vec<String>,
+    /// Whether a command wants to speak over the bus: then files that other sections name are not looked at.
+    pub is_for_bus: bool,
 }
 
 /// Not derived: the environment and `--set` may carry secrets.
@@ -51,6 +53,13 @@ impl Sources {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.as_deref().unwrap_or(Path::new(DIRECTORY_DEFAULT))
+    }
+
+    /// Whether a role has a file of its own.
+    #[must_use]
+    pub fn has_file_of(&self, role: Role) -> bool {
+        let exists = |end: &str| self.directory().join(format!("{}.{end}", role.as_str())).exists();
+        exists("toml") || exists("json")
     }
 
     /// Where systemd put our credentials.

@@ -39,6 +39,8 @@ pub struct NatsConfig {
     pub tls: Option<ClientTlsConfig>,
     /// Whether TLS comes before the server's first line (`handshake_first` on the server).
     pub tls_first: bool,
+    /// Where the servers tell about themselves, `http://host:port`; for `fjord status`.
+    pub monitoring: Vec<String>,
     /// How we prove who we are.
     pub credentials: NatsCredentials,
     /// The first tokens of reply inboxes; `_INBOX`.
@@ -106,6 +108,7 @@ impl NatsConfig {
             servers,
             discover: table.get_or("discover", false),
             tls_first: table.get_or("tls_first", false),
+            monitoring: read_monitoring(table),
             credentials: NatsCredentials::read(table),
             connect_timeout: table.limited("connect_timeout", limits::NATS_CONNECT_TIMEOUT),
             ping_interval: table.limited("ping_interval", limits::NATS_PING_INTERVAL),
@@ -136,6 +139,21 @@ fn read_servers(table: &mut Table<'_>, role: Option<Role>) -> Vec<String> {
         table.mistake("servers", expected.to_owned());
     }
     servers
+}
+
+fn read_monitoring(table: &mut Table<'_>) -> Vec<String> {
+    let urls: Vec<String> = table.get_or("monitoring", Vec::new());
+    let good = |url: &String| {
+        let rest = url.strip_prefix("http://").and_then(|rest| rest.rsplit_once(':'));
+        rest.is_some_and(|(host, port)| {
+            !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok()
+        })
+    };
+    if !urls.iter().all(good) {
+        let expected = "expected http://host:port of each server's monitoring";
+        table.mistake("monitoring", expected.to_owned());
+    }
+    urls
 }
 
 /// TLS with the system's authorities is what holds when nothing is said.

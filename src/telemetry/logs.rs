@@ -82,6 +82,17 @@ impl Logs {
     }
 }
 
+/// Shows what went wrong on stderr, for commands: once in a process, and only where nothing logs already.
+pub fn warn_on_stderr() {
+    let format =
+        tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
+    let layer = format.with_writer(io::stderr).with_filter(filter_fn(|metadata| {
+        metadata.target().starts_with("fjord") && *metadata.level() <= Level::WARN
+    }));
+    // Where something logs already, that shows it.
+    tracing_subscriber::registry().with(layer).try_init().ok();
+}
+
 /// Libraries write whole messages, payloads included, at level trace: callers' values. So theirs ends at debug.
 fn is_without_values(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE

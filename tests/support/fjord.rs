@@ -129,6 +129,11 @@ impl Node {
         self.listens("admin").expect("it is ready, so it listens")
     }
 
+    /// Its configuration directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// One figure of `/metrics`, by its name and labels as scraped, summed over what starts so.
     pub(crate) async fn figure(&self, start: &str) -> f64 {
         let text = get_text(&format!("http://{}/metrics", self.admin())).await;

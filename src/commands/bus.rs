@@ -1,0 +1,80 @@
+//! What commands need that speak over NATS: its configuration, a runtime, a connection that is up.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
+use crate::cli::Role;
+use crate::config::messaging::TransportConfig;
+use crate::config::{Config, Sources};
+use crate::messaging::{self, Link, Subject, Transport};
+use crate::telemetry::logs;
+
+/// Longest wait for a connection, tried again in between.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A connection that is up.
+pub(super) struct Bus {
+    /// The connection.
+    pub(super) transport: Arc<dyn Transport>,
+    /// The fleet's prefix.
+    pub(super) prefix: Subject,
+    /// Where the NATS servers tell about themselves.
+    pub(super) monitoring: Vec<String>,
+}
+
+/// The layers that a command goes by: those of the role that was chosen, else of the first that has a file.
+#[must_use]
+pub fn sources(sources: &Sources) -> Sources {
+    let configured = || Role::ALL.into_iter().find(|role| sources.has_file_of(*role));
+    let role = sources.role.or_else(configured);
+    Sources { role, is_for_bus: true, ..sources.clone() }
+}
+
+/// Connects and runs a command; says why, when it cannot.
+pub(super) fn run<O: Write, E: Write>(
+    sources: &Sources,
+    name: &str,
+    output: &mut Output<O, E>,
+    command: impl AsyncFnOnce(Bus, &mut Output<O, E>) -> io::Result<ExitCode>,
+) -> io::Result<ExitCode> {
+    let config = match Config::load(&self::sources(sources)) {
+        Ok(loaded) => loaded.config,
+        Err(mistakes) => {
+            tell(&mut output.err, "mistake", &mistakes)?;
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let TransportConfig::Nats(nats) = &config.messaging.transport;
+    if nats.servers.is_empty() {
+        tell(&mut output.err, "mistake", ["messaging.nats.servers: is missing: no NATS to ask"])?;
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
+    logs::warn_on_stderr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let transport = match messaging::nats::connect(nats, name).await {
+            Ok(transport) => transport,
+            Err(error) => {
+                writeln!(output.err, "error: the configuration of NATS cannot be used: {error}")?;
+                return Ok(ExitCode::from(EXIT_FAILED));
+            }
+        };
+        let mut link = transport.link();
+        let up = link.wait_for(|link| *link != Link::Down);
+        if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Ok(_))) {
+            let servers = nats.servers.join(", ");
+            writeln!(
+                output.err,
+                "error: no connection to NATS within {CONNECT_LIMIT:?}: {servers}"
+            )?;
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
+        let prefix = config.messaging.prefix.clone();
+        command(Bus { transport, prefix, monitoring: nats.monitoring.clone() }, output).await
+    })
+}

@@ -1,0 +1,107 @@
+//! What NATS servers say of themselves on their monitoring port: plain HTTP, nothing else.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// Longest wait for one answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// A server at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    /// When it was looked at.
+    pub(super) at: Instant,
+    /// Its figures.
+    pub(super) figures: Varz,
+    /// The connection with the most bytes that its client has not read.
+    pub(super) slowest: Option<Connection>,
+}
+
+/// Of `/varz`, what is of use here.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Varz {
+    pub(super) server_name: String,
+    pub(super) version: String,
+    pub(super) connections: u64,
+    pub(super) slow_consumers: u64,
+    pub(super) in_msgs: u64,
+    pub(super) out_msgs: u64,
+    pub(super) in_bytes: u64,
+    pub(super) out_bytes: u64,
+    pub(super) cpu: f64,
+}
+
+/// Of `/connz`, what is of use here.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Connz {
+    connections: Vec<Connection>,
+}
+
+/// A client's connection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Connection {
+    pub(super) name: String,
+    pub(super) ip: String,
+    pub(super) pending_bytes: u64,
+}
+
+/// Why a server could not be looked at, in words.
+pub(super) type Failure = String;
+
+/// Looks at the server whose monitoring is at `url`: `http://host:port`. Safe to drop.
+pub(super) async fn look(url: &str) -> Result<Look, Failure> {
+    let at = Instant::now();
+    let figures = get(url, "/varz").await?;
+    let connz: Connz = get(url, "/connz?sort=pending&limit=1").await?;
+    let slowest = connz.connections.into_iter().next();
+    Ok(Look { at, figures, slowest: slowest.filter(|connection| connection.pending_bytes > 0) })
+}
+
+async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, Failure> {
+    let answer = timeout(ANSWER_LIMIT, fetch(url, path)).await;
+    let answer = answer.map_err(|_| format!("{path}: no answer within {ANSWER_LIMIT:?}"))?;
+    let answer = answer.map_err(|error| format!("{path}: {error}"))?;
+    let body = body(&answer).ok_or_else(|| format!("{path}: not answered with 200"))?;
+    serde_json::from_slice(body).map_err(|_| format!("{path}: not the JSON of a NATS server"))
+}
+
+/// HTTP/1.0: the answer ends with the connection, and is never in chunks.
+async fn fetch(url: &str, path: &str) -> std::io::Result<Vec<u8>> {
+    let host = url.strip_prefix("http://").unwrap_or(url);
+    let mut stream = TcpStream::connect(host).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+fn body(answer: &[u8]) -> Option<&[u8]> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = (answer.get(..end)?, answer.get(end + 4..)?);
+    let line = str::from_utf8(head).ok()?.lines().next()?;
+    (line.split(' ').nth(1) == Some("200")).then_some(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_good_answer_has_a_body() {
+        assert_eq!(body(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n{}"), Some(&b"{}"[..]));
+        for bad in ["HTTP/1.0 404 Not Found\r\n\r\n{}", "HTTP/1.0 200 OK\r\n", "", "\r\n\r\n"] {
+            assert_eq!(body(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}
