@@ -13,11 +13,18 @@ OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 PROMETHEUS := $(TARGET)/prometheus/usr/bin/promtool
 SSLYZE_VERSION := 6.3.1
 SSLYZE := $(TARGET)/sslyze/bin/sslyze
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+ZIG_VERSION := 0.17.1
+ZIGBUILD_VERSION := 0.24.0
+ZIG := $(TARGET)/zig/venv/bin
+RPM_RELEASE ?= 1
+RPM_TARGET := x86_64-unknown-linux-gnu
+RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench-overload bench-scrape doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -51,6 +58,27 @@ bench-overload: nats-server ## Ten times the load that workers can take: goodput
 bench-scrape: nats-server ## What a scrape of /metrics costs at full load
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_scrape
+
+$(ZIG)/cargo-zigbuild:
+	python3 -m venv --clear $(TARGET)/zig/venv
+	$(ZIG)/pip install --quiet ziglang==$(ZIG_VERSION) cargo-zigbuild==$(ZIGBUILD_VERSION)
+
+rpm: $(ZIG)/cargo-zigbuild ## One RPM for CentOS 7 and newer: target/rpm/fjord-*.x86_64.rpm. Needs rpmbuild
+	@command -v rpmbuild objdump >/dev/null || { echo "rpmbuild or objdump is missing: on Debian, apt-get install rpm binutils" >&2; exit 1; }
+	PATH=$(abspath $(ZIG)):$$PATH $(CARGO) zigbuild --profile dist --locked --bin fjord --target $(RPM_TARGET).2.17
+	@newest=$$(objdump -T $(RPM_BINARY) | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1); \
+	  test "$$newest" = GLIBC_2.17 || { echo "the binary needs $$newest, CentOS 7 has GLIBC_2.17" >&2; exit 1; }
+	rm -rf $(TARGET)/rpm && mkdir -p $(TARGET)/rpm
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) rpmbuild -bb --quiet --target x86_64 \
+	  --define "_topdir $(abspath $(TARGET))/rpm/work" --define "_rpmdir $(abspath $(TARGET))/rpm/work" \
+	  --define "clamp_mtime_to_source_date_epoch 1" --define "use_source_date_epoch_as_buildtime 1" --define "_buildhost fjord" \
+	  --define "fjord_version $(VERSION)" --define "fjord_release $(RPM_RELEASE)" \
+	  --define "fjord_source $(CURDIR)" --define "fjord_bin $(abspath $(RPM_BINARY))" fjord.spec
+	mv $(TARGET)/rpm/work/x86_64/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
+	@ls -l $(TARGET)/rpm/*.rpm
+
+test-rpm: nats-server ## Installs, runs, upgrades and erases the RPM, in a booted Debian 11 too. Needs root
+	tests/rpm/run
 
 doc: ## Documentation of the library
 	$(CARGO) doc --no-deps --locked

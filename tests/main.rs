@@ -29,6 +29,8 @@ mod reloads_without_dropping;
 #[cfg(test)]
 mod runs_procedures_on_sql_server;
 #[cfg(test)]
+mod runs_under_systemd;
+#[cfg(test)]
 mod says_every_config_mistake;
 #[cfg(test)]
 mod shows_what_it_does;

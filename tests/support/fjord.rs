@@ -109,11 +109,6 @@ impl Node {
         Self { process, role, directory: directory.to_owned() }
     }
 
-    /// Its configuration directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Its role.
     pub(crate) fn role(&self) -> &'static str {
         self.role
