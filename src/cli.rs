@@ -59,6 +59,9 @@ pub enum Command {
     Openapi,
     /// Asks every gateway and worker over NATS how it is, and names the bottleneck.
     Status(StatusArguments),
+    /// Runs one endpoint through NATS as a gateway would, past its authentication; shows the answer and where its
+    /// time went. Status 1 when the answer is an error.
+    Call(CallArguments),
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -80,6 +83,32 @@ pub struct StatusArguments {
     /// What rates and times are taken over.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub interval: u64,
+}
+
+/// What is called, and with what.
+#[derive(Args, Clone)]
+pub struct CallArguments {
+    /// The endpoint's id in the catalogue.
+    pub endpoint: String,
+    /// The parameters, wherever the catalogue has them; a table as JSON.
+    #[arg(value_name = "NAME=VALUE")]
+    pub values: Vec<String>,
+    /// Who calls, as the worker is told.
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// The client's key for one effect.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Answer and phases as one JSON document in a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Not derived: values of parameters are never shown.
+impl fmt::Debug for CallArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 /// What a process is.

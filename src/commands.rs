@@ -7,7 +7,10 @@ use crate::catalogue::{self, Catalogue};
 use crate::cli::{Arguments, Command};
 use crate::config::{Config, Sources};
 
+use call::CallPlacer;
+
 pub mod bus;
+pub mod call;
 mod check;
 mod config;
 pub mod openapi;
@@ -33,9 +36,9 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// Runs a command and says the process's status.
+/// Runs a command and says the process's status. `place` is what `fjord call` calls through.
 #[must_use]
-pub fn run(command: &Command, sources: &Sources) -> ExitCode {
+pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
     let status = match command {
         Command::Check => check::run(sources, &mut output),
@@ -46,6 +49,7 @@ pub fn run(command: &Command, sources: &Sources) -> ExitCode {
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
+        Command::Call(arguments) => call::run(arguments, sources, place, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         return ExitCode::from(commands::EXIT_FAILED);
     }
     match arguments.command {
-        Some(command) => commands::run(&command, &sources),
+        Some(command) => commands::run(&command, &sources, roles::gateway::call::place),
         None => start(&sources),
     }
 }

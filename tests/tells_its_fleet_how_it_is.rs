@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+mod call;
 mod status;
 
 use super::speaks_with_foreign_workers::python;

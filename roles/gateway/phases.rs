@@ -90,6 +90,11 @@ impl Phases {
         self.0.get(phase as usize).copied().flatten().map(millis)
     }
 
+    /// Every phase that was passed, in milliseconds.
+    pub(super) fn passed(self) -> impl Iterator<Item = (&'static str, f64)> {
+        Phase::ALL.into_iter().filter_map(move |phase| Some((phase.as_str(), self.millis(phase)?)))
+    }
+
     pub(super) fn record(&self) {
         for (time, figure) in self.0.iter().zip(FIGURES.iter()) {
             if let Some(time) = time {

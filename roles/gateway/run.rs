@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::admin::{Admin, Health, Readiness};
+use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
@@ -15,7 +16,7 @@ use crate::envelope::REPEAT_TOKEN;
 use crate::fleet;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
-use crate::messaging::{self, Transport};
+use crate::messaging::{self, SubjectError, Transport, TransportError};
 use crate::roles::RunError;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
@@ -174,35 +175,41 @@ async fn pipeline(
     transport: Arc<dyn Transport>,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    let session = config.gateway.session.clone();
-    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
-    for endpoint in snapshot.catalogue.endpoints() {
-        // Known from the start: its figures begin at zero, and the first request is counted in a rate.
-        let named = queues.named(&endpoint.queue);
-        named.map_err(|error| RunError::system("a queue has no subject", error))?;
-    }
-    let replies = Replies::open(&transport, &queues, tasks)
+    // Known from the start: their figures begin at zero, and the first request is counted in a rate.
+    let queues: Vec<_> =
+        snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
+    let placer = placer(config, &queues, transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
-    let repeat = config.messaging.prefix.join(REPEAT_TOKEN);
-    let repeat = repeat.map_err(|error| RunError::system("no subject for repeats", error))?;
-    repeat::follow_link(&transport, repeat, replies.base().clone(), tasks);
-    let now = tokio::time::Instant::now();
-    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
     Ok(Pipeline {
         snapshot: ArcSwap::from_pointee(snapshot),
-        placer: Arc::new(Placer {
-            transport,
-            replies,
-            queues,
-            budget,
-            config: session,
-            tasks: tasks.clone(),
-        }),
+        placer,
         rates: RateLimiter::new(),
         server_timing_scope: config.gateway.server_timing_scope.clone(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
         limits: config.gateway.http.clone(),
     })
+}
+
+/// What places requests with workers, on these queues and those that a reload brings.
+pub(super) async fn placer(
+    config: &Config,
+    names: &[QueueName],
+    transport: Arc<dyn Transport>,
+    tasks: &Tasks,
+) -> Result<Arc<Placer>, TransportError> {
+    let refused = |error: SubjectError| TransportError::Refused(error.into());
+    let session = config.gateway.session.clone();
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    for name in names {
+        let _known = queues.named(name).map_err(refused)?;
+    }
+    let replies = Replies::open(&transport, &queues, tasks).await?;
+    let repeat = config.messaging.prefix.join(REPEAT_TOKEN).map_err(refused)?;
+    repeat::follow_link(&transport, repeat, replies.base().clone(), tasks);
+    let now = tokio::time::Instant::now();
+    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
+    let tasks = tasks.clone();
+    Ok(Arc::new(Placer { transport, replies, queues, budget, config: session, tasks }))
 }

@@ -1,0 +1,57 @@
+//! One call without a client: what `fjord call` does with a gateway's own session, claims, offers and deadlines.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::commands::call::{Call, Called};
+use crate::future::BoxFuture;
+use crate::lifecycle::Tasks;
+use crate::messaging::TransportError;
+use crate::problem::{Problem, ProblemKind};
+
+use super::phases::{Phase, Phases};
+use super::run::placer;
+use super::session::Ending;
+
+/// How long a call that was given up may take to cancel itself at its worker.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
+
+/// Places one call and waits for its answer. An interrupt gives it up, as a client's leaving would.
+pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
+    Box::pin(async move {
+        let Call { endpoint, request, config, transport } = call;
+        let tasks = Tasks::new();
+        let queues = std::slice::from_ref(&endpoint.queue);
+        let placer = placer(&config, queues, transport, &tasks).await?;
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = placer.place(&endpoint, request) => Some(ended),
+            _ = tokio::signal::ctrl_c() => None,
+        };
+        let Some(ended) = ended else {
+            let _whole = tasks.wait(GIVE_UP_LIMIT).await;
+            let answer = Err(Problem::new(ProblemKind::Cancelled));
+            let (attempts, phases) = (0, Vec::new());
+            return Ok(Called { answer, attempts, took: began.elapsed(), phases });
+        };
+        let mut phases = Phases::default();
+        phases.set(Phase::QueueWait, ended.waited);
+        let answer = match ended.ending {
+            Ending::Final(answer) => {
+                phases.split(ended.answered, answer.phases);
+                Ok(answer)
+            }
+            Ending::Problem(kind) => {
+                Err(Problem { retry_after: ended.retry_after, ..Problem::new(kind) })
+            }
+            Ending::ClientGone => Err(Problem::new(ProblemKind::Cancelled)),
+        };
+        Ok(Called {
+            answer,
+            attempts: ended.attempts,
+            took: began.elapsed(),
+            phases: phases.passed().collect(),
+        })
+    })
+}

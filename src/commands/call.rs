@@ -1,0 +1,272 @@
+//! `fjord call`: runs one endpoint through NATS as a gateway would, and shows the answer and where its time went.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::bus::{self, Bus};
+use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
+use crate::catalogue::check::{self, Slot, json as json_check};
+use crate::catalogue::findings::{Findings, Spot};
+use crate::catalogue::{self, Endpoint, EndpointId, Parameter, ParameterType, Place, payload};
+use crate::cli::CallArguments;
+use crate::config::{Config, Sources};
+use crate::envelope::{Final, Request};
+use crate::future::BoxFuture;
+use crate::messaging::{Transport, TransportError};
+use crate::outcome::Word;
+use crate::problem::{Problem, Violation};
+use crate::telemetry::trace::TraceContext;
+
+/// One call to be placed.
+#[derive(Debug)]
+pub struct Call {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The request as it travels.
+    pub request: Request,
+    /// The configuration: how requests are placed.
+    pub config: Config,
+    /// The bus.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub struct Called {
+    /// The answer of a worker, or the problem that a client would have got.
+    pub answer: Result<Final, Problem>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// All of it.
+    pub took: Duration,
+    /// Where the time went, in milliseconds.
+    pub phases: Vec<(&'static str, f64)>,
+}
+
+/// What places calls: a gateway's code, which this part of the house does not know.
+pub type CallPlacer = fn(Call) -> BoxFuture<'static, Result<Called, TransportError>>;
+
+/// Checks the arguments, places the call, prints what came of it.
+pub(super) fn run<O: Write, E: Write>(
+    arguments: &CallArguments,
+    sources: &Sources,
+    place: CallPlacer,
+    output: &mut Output<O, E>,
+) -> io::Result<ExitCode> {
+    // Both roles load all endpoints: those that a gateway would take stand in its layers.
+    let prepared = prepare(arguments, &bus::sources(sources));
+    let (config, endpoint, request) = match prepared {
+        Ok(prepared) => prepared,
+        Err(mistakes) => {
+            tell(&mut output.err, "mistake", &mistakes)?;
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    bus::run(sources, "fjord call", output, async |bus: Bus, output: &mut Output<O, E>| {
+        let transport = Arc::clone(&bus.transport);
+        match place(Call { endpoint, request, config, transport }).await {
+            Ok(called) => print(&called, arguments.json, output),
+            Err(error) => {
+                writeln!(output.err, "error: the call cannot be placed: {error}")?;
+                Ok(ExitCode::from(EXIT_FAILED))
+            }
+        }
+    })
+}
+
+type Prepared = (Config, Arc<Endpoint>, Request);
+
+fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec<String>> {
+    let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
+        mistakes.iter().map(ToString::to_string).collect()
+    };
+    let config = Config::load(sources).map_err(lines)?.config;
+    let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue)
+        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let id = EndpointId::new(&arguments.endpoint).ok();
+    let endpoint = id.as_ref().and_then(|id| catalogue.get(id)).cloned().ok_or_else(|| {
+        vec![format!(
+            "endpoint {:?}: the catalogue has none of this name; see fjord routes",
+            arguments.endpoint
+        )]
+    })?;
+    let request = request(&endpoint, arguments)?;
+    Ok((config, endpoint, request))
+}
+
+/// The request as a gateway would have made it.
+fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Vec<String>> {
+    let request_id = uuid::Uuid::now_v7().hyphenated().to_string();
+    let known = [
+        ("request_id", Some(request_id.as_str())),
+        ("idempotency_key", arguments.idempotency_key.as_deref()),
+        ("principal", arguments.principal.as_deref()),
+        ("client_ip", Some("127.0.0.1")),
+    ];
+    let payload = payload(endpoint, &arguments.values, &known)?;
+    Ok(Request {
+        endpoint: endpoint.id.clone(),
+        attempt: 0,
+        timeout: Duration::ZERO,
+        execution: endpoint.execution,
+        principal: arguments.principal.clone(),
+        idempotency_key: arguments.idempotency_key.clone(),
+        traceparent: Some(TraceContext::continued(None, None).traceparent()),
+        tracestate: None,
+        request_id,
+        payload,
+    })
+}
+
+/// The payload of `name=value` texts, checked as a gateway checks; every mistake otherwise.
+fn payload(
+    endpoint: &Endpoint,
+    values: &[String],
+    known: &[(&str, Option<&str>)],
+) -> Result<Bytes, Vec<String>> {
+    let mut mistakes = Vec::new();
+    let mut given: Vec<(&str, &str)> = Vec::new();
+    for value in values {
+        match value.split_once('=') {
+            Some((name, _)) if !endpoint.parameters.iter().any(|p| &*p.name == name) => {
+                mistakes.push(format!("{name}: {} has no such parameter", endpoint.id));
+            }
+            Some((name, _)) if given.iter().any(|(each, _)| *each == name) => {
+                mistakes.push(format!("{name}: {}", json_check::TWICE));
+            }
+            Some(pair) => given.push(pair),
+            None => mistakes.push(format!("{value}: expected name=value")),
+        }
+    }
+    let mut findings = Findings::default();
+    let slots: Vec<Slot<'_>> = endpoint
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let own = given.iter().find(|(name, _)| *name == &*parameter.name);
+            let text = own.map(|(_, text)| *text).or_else(|| context(parameter, known));
+            text.map_or(Slot::Absent, |text| slot(parameter, text, &mut findings))
+        })
+        .collect();
+    for (parameter, slot) in endpoint.parameters.iter().zip(&slots) {
+        if parameter.required && *slot == Slot::Absent {
+            findings.add(Spot::Named(parameter), json_check::REQUIRED);
+        }
+    }
+    let is_good = mistakes.is_empty() && findings.is_empty();
+    mistakes.extend(findings.into_violations().iter().map(line));
+    if is_good { Ok(payload::write(endpoint, &slots)) } else { Err(mistakes) }
+}
+
+/// What a gateway knows by itself.
+fn context<'a>(parameter: &Parameter, known: &[(&str, Option<&'a str>)]) -> Option<&'a str> {
+    let own = known.iter().find(|(name, _)| *name == &*parameter.name);
+    own.filter(|_| parameter.place == Place::Context).and_then(|(_, text)| *text)
+}
+
+/// A table is written as JSON; everything else as in a query.
+fn slot<'a>(parameter: &Parameter, text: &'a str, findings: &mut Findings) -> Slot<'a> {
+    let named = Spot::Named(parameter);
+    if parameter.kind != ParameterType::Table {
+        return check::from_text(parameter, Cow::Borrowed(text), named, findings).into();
+    }
+    let Ok(raw) = serde_json::from_str::<&RawValue>(text) else {
+        findings.add(named, check::expected(parameter.kind));
+        return Slot::Refused;
+    };
+    check::from_raw(parameter, raw, named, findings).into()
+}
+
+fn line(violation: &Violation) -> String {
+    let name = violation.parameter.as_deref().or(violation.pointer.as_deref());
+    format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
+}
+
+/// The body to stdout, everything about it to stderr; or all in one document.
+fn print(
+    called: &Called,
+    as_json: bool,
+    output: &mut Output<impl Write, impl Write>,
+) -> io::Result<ExitCode> {
+    let (status, content_type, body, outcome) = match &called.answer {
+        Ok(answer) => (answer.status, &*answer.content_type, answer.body.clone(), answer.outcome),
+        Err(problem) => told(problem),
+    };
+    let took = called.took.as_secs_f64() * 1e3;
+    if as_json {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let phases: serde_json::Map<String, Value> =
+            called.phases.iter().map(|(name, ms)| ((*name).to_owned(), json!(ms))).collect();
+        let document = json!({
+            "status": status, "outcome": outcome.as_str(), "attempts": called.attempts,
+            "duration_ms": took, "phases_ms": phases, "content_type": content_type,
+            "body": serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        });
+        writeln!(output.out, "{document}")?;
+    } else {
+        let attempts = if called.attempts == 1 { "attempt" } else { "attempts" };
+        writeln!(
+            output.err,
+            "{status} {content_type} ({outcome}, {} {attempts}, {took:.2} ms)",
+            called.attempts
+        )?;
+        for (name, ms) in &called.phases {
+            writeln!(output.err, "  {name:10} {ms:>10.3} ms")?;
+        }
+        output.out.write_all(&body)?;
+        if !body.is_empty() && !body.ends_with(b"\n") {
+            writeln!(output.out)?;
+        }
+    }
+    output.out.flush()?;
+    Ok(if status < 400 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+}
+
+fn told(problem: &Problem) -> (u16, &'static str, Bytes, Word) {
+    let status = problem.kind.status().as_u16();
+    (status, crate::problem::PROBLEM_JSON, problem.to_json("").into(), problem.kind.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::load::fixture;
+
+    fn written(values: &[&str]) -> Result<String, Vec<String>> {
+        let catalogue = fixture::catalogue(
+            r#""move": {"route":"POST /v1/{id}","procedure":"a.b","auth":"public","parameters":{
+                 "id":{"in":"path","type":"int32"}, "note":{"in":"body","type":"string","default":"none"},
+                 "rows":{"in":"body","type":"table","columns":{"n":{"type":"int32"}}},
+                 "request_id":{"in":"context"}}}"#,
+        );
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let known = [("request_id", Some("r1")), ("note", Some("never"))];
+        let payload = payload(&catalogue.endpoints()[0], &values, &known)?;
+        Ok(String::from_utf8(payload.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn arguments_become_what_a_gateway_would_send() {
+        let found = written(&["id=7", r#"rows=[{"n":1}]"#, "note=a=b"]);
+        let expected = json!({"id": 7, "note": "a=b", "rows": [{"n": 1}], "request_id": "r1"});
+        assert_eq!(serde_json::from_str::<Value>(&found.unwrap()).unwrap(), expected);
+        assert!(written(&["id=7"]).unwrap().contains(r#""note":"none""#));
+    }
+
+    #[test]
+    fn every_mistake_of_the_arguments_is_told() {
+        let found = written(&["note", "tea=1", "rows=x", "note=a", "note=b"]).unwrap_err();
+        for expected in ["note: expected name=value", "tea: move has no such", "note: given more"] {
+            assert!(found.iter().any(|line| line.starts_with(expected)), "{found:?}");
+        }
+        assert!(found.contains(&"id: required".to_owned()), "{found:?}");
+        assert!(found.contains(&"rows: expected an array of objects".to_owned()), "{found:?}");
+    }
+}
