@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::bus::{self, Bus};
 use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::catalogue::check::{self, Slot, json as json_check};
-use crate::catalogue::findings::{Findings, Spot};
+use crate::catalogue::findings::{Findings, Pointer, Spot};
 use crate::catalogue::{self, Endpoint, EndpointId, Parameter, ParameterType, Place, payload};
 use crate::cli::CallArguments;
 use crate::config::{Config, Sources};
@@ -181,7 +181,9 @@ fn slot<'a>(parameter: &Parameter, text: &'a str, findings: &mut Findings) -> Sl
         findings.add(named, check::expected(parameter.kind));
         return Slot::Refused;
     };
-    check::from_raw(parameter, raw, named, findings).into()
+    // A table says in which of its rows something is wrong: it needs a pointer.
+    let pointer = Pointer::ROOT.key(&parameter.name);
+    check::from_raw(parameter, raw, Spot::At(&pointer), findings).into()
 }
 
 fn line(violation: &Violation) -> String {
