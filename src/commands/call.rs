@@ -116,6 +116,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         attempt: 0,
         timeout: Duration::ZERO,
         execution: endpoint.execution,
+        waiting: 0,
         principal: arguments.principal.clone(),
         idempotency_key: arguments.idempotency_key.clone(),
         traceparent: Some(TraceContext::continued(None, None).traceparent()),
