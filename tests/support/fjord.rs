@@ -226,7 +226,7 @@ impl Fleet {
             directory.join("ledger.db").display(),
             own.join("schema.sql").display(),
             own.join("procedures").display(),
-            self.options.concurrency.max(4),
+            self.options.concurrency.clamp(4, 256),
             self.options.worker_toml,
         );
         self.workers.push(started("worker", &directory, &text));

@@ -101,6 +101,11 @@ impl NatsServer {
         &mut self.process
     }
 
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Ends it at once (SIGKILL), as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();

@@ -1,0 +1,162 @@
+//! The figures as tables and as JSON: medians over the rounds.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::caller::Sample;
+use super::https::Http;
+use super::stage::Target;
+use super::{CONCURRENCIES, IDLE, Plan};
+
+/// Everything that was measured.
+#[derive(Default)]
+pub(crate) struct Report {
+    /// Capacity by concurrency and target, a sample for each round.
+    pub(crate) closed: BTreeMap<(usize, Target), Vec<Sample>>,
+    /// Latency by target.
+    pub(crate) open: BTreeMap<Target, Vec<Sample>>,
+    /// Requests per second of `open`.
+    pub(crate) rate: Option<f64>,
+    /// Resident KiB: with no connection, and with so many idle ones.
+    pub(crate) idle: BTreeMap<String, Vec<f64>>,
+}
+
+fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+    let mut figures: Vec<f64> = samples.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The processes of a target, as `Sample::cpu` has them.
+fn processes(target: Target) -> &'static [&'static str] {
+    match target {
+        Target::Fjord(_) => &["gateway", "worker", "nats-server", "caller"],
+        Target::Nats => &["responder", "nats-server", "requester"],
+        Target::Https(_) => &["server", "caller"],
+    }
+}
+
+/// Processor microseconds per request of one process.
+fn cpu(samples: &[Sample], place: usize) -> f64 {
+    median(samples, |sample| sample.cpu.get(place).copied().unwrap_or(f64::NAN) * 1000.0)
+}
+
+fn row(name: &str, target: Target, samples: &[Sample]) {
+    let micros = |place: usize| {
+        median(samples, |sample| sample.micros.get(place).copied().unwrap_or_default().into())
+    };
+    let failures: u64 = samples.iter().map(|sample| sample.failures).sum();
+    let cpus: Vec<String> = processes(target)
+        .iter()
+        .enumerate()
+        .map(|(place, process)| format!("{process} {:.1}", cpu(samples, place)))
+        .collect();
+    println!(
+        "{name:<14} {:>8.0}/s  p50 {:>6.0}  p99 {:>6.0}  p99.9 {:>6.0} us  failed {failures}  cpu: {}",
+        median(samples, |sample| sample.per_second),
+        micros(0),
+        micros(1),
+        micros(2),
+        cpus.join(", ")
+    );
+}
+
+impl Report {
+    /// Requests per second that a target answered.
+    pub(crate) fn capacity(&self, target: Target, concurrency: usize) -> f64 {
+        let samples = self.closed.get(&(concurrency, target));
+        median(samples.map_or(&[], Vec::as_slice), |sample| sample.per_second)
+    }
+
+    /// Prints the tables.
+    pub(crate) fn print(&self) {
+        println!(
+            "\nClosed loop. cpu: microseconds per request (= CPU seconds per 1,000 requests x 1,000)"
+        );
+        for ((concurrency, target), samples) in &self.closed {
+            row(&format!("{:<8} {concurrency:>4}", target.name()), *target, samples);
+        }
+        println!(
+            "\nAt {:.0} requests/s, latency from when each was due",
+            self.rate.unwrap_or(f64::NAN)
+        );
+        for (target, samples) in &self.open {
+            row(target.name(), *target, samples);
+        }
+        println!(
+            "\nfjord's processor time, as a multiple of what NATS and TLS cost alone (reach: 1.35)"
+        );
+        for ((concurrency, http), [gateway, worker]) in self.ratios() {
+            println!("{http:?} {concurrency:>4}: gateway {gateway:.2}, worker {worker:.2}");
+        }
+        println!("\nResident memory");
+        for (name, figures) in &self.idle {
+            let idle = figures.first().copied().unwrap_or(f64::NAN);
+            print!("{name:<8} idle {:.1} MiB", idle / 1024.0);
+            for (number, kib) in IDLE.iter().zip(figures.iter().skip(1)) {
+                let each = (kib - idle) / f64::from(u32::try_from(*number).unwrap_or(u32::MAX));
+                print!(", {number} idle connections {:.1} MiB ({each:.1} KiB each)", kib / 1024.0);
+            }
+            println!();
+        }
+        for (concurrency, target) in
+            [(256, Target::Fjord(Http::H1)), (256, Target::Https(Http::H1))]
+        {
+            let samples = self.closed.get(&(concurrency, target)).map_or(&[][..], Vec::as_slice);
+            let first = |place: usize| {
+                median(samples, |s| s.resident_kib.get(place).copied().unwrap_or(f64::NAN) / 1024.0)
+            };
+            println!(
+                "{} at {concurrency}: {:.1} MiB, second {:.1} MiB",
+                target.name(),
+                first(0),
+                first(1)
+            );
+        }
+    }
+
+    /// Gateway and worker against what their two hops cost alone.
+    fn ratios(&self) -> BTreeMap<(usize, Http), [f64; 2]> {
+        let mut found = BTreeMap::new();
+        for concurrency in CONCURRENCIES {
+            for http in [Http::H1, Http::H2] {
+                let of =
+                    |target| self.closed.get(&(concurrency, target)).map_or(&[][..], Vec::as_slice);
+                let (fjord, nats) = (of(Target::Fjord(http)), of(Target::Nats));
+                let https = of(Target::Https(http));
+                let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
+                found.insert((concurrency, http), [gateway, cpu(fjord, 1) / cpu(nats, 0)]);
+            }
+        }
+        found
+    }
+
+    /// Everything, sample by sample.
+    pub(crate) fn json(&self, plan: &Plan) -> Value {
+        let closed: Vec<Value> = self
+            .closed
+            .iter()
+            .map(|((concurrency, target), samples)| {
+                json!({ "target": target.name(), "concurrency": concurrency,
+                        "processes": processes(*target), "samples": samples })
+            })
+            .collect();
+        let open: Vec<Value> = self
+            .open
+            .iter()
+            .map(|(target, samples)| {
+                json!({ "target": target.name(), "processes": processes(*target), "samples": samples })
+            })
+            .collect();
+        let ratios: Vec<Value> = self
+            .ratios()
+            .into_iter()
+            .map(|((concurrency, http), [gateway, worker])| {
+                json!({ "concurrency": concurrency, "http": http, "gateway": gateway, "worker": worker })
+            })
+            .collect();
+        json!({ "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
+                "closed": closed, "open": open, "ratios": ratios, "resident_kib": self.idle })
+    }
+}

@@ -1,0 +1,167 @@
+//! The processes that are measured, and the ones that ask them.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::eventually::eventually_some;
+use crate::support::fjord::{Fleet, FleetOptions, Node};
+use crate::support::nats::NatsServer;
+use crate::support::process::Process;
+
+use super::caller::Sample;
+use super::https::Http;
+
+/// How long a process may take to be ready, on a busy machine.
+const READY_LIMIT: Duration = Duration::from_mins(2);
+/// Idle connections are neither one too many nor idle for too long.
+const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// HTTPS through gateway, NATS and worker.
+    Fjord(Http),
+    /// NATS alone.
+    Nats,
+    /// HTTPS alone.
+    Https(Http),
+}
+
+impl Target {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Fjord(Http::H1),
+        Self::Nats,
+        Self::Https(Http::H1),
+        Self::Fjord(Http::H2),
+        Self::Https(Http::H2),
+    ];
+
+    /// Its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fjord(Http::H1) => "fjord h1",
+            Self::Fjord(Http::H2) => "fjord h2",
+            Self::Nats => "nats",
+            Self::Https(Http::H1) => "https h1",
+            Self::Https(Http::H2) => "https h2",
+        }
+    }
+}
+
+/// All three targets, running.
+pub(crate) struct Stage {
+    fleet: Fleet,
+    https: (Process, SocketAddr),
+    responder: Process,
+    home: TempDir,
+}
+
+impl Stage {
+    /// Starts them.
+    pub(crate) async fn set() -> Self {
+        let fleet = Fleet::start(FleetOptions {
+            concurrency: 1024,
+            queues: "echo",
+            gateway_toml: GATEWAY.to_owned(),
+            ..FleetOptions::default()
+        })
+        .await;
+        let home = tempfile::tempdir().expect("a directory of its own");
+        let files = &fleet.certs.server;
+        let mut command = this("https");
+        command.arg("--certificate").arg(&files.certificate).arg("--key").arg(&files.key);
+        let https = Process::start("https", command, &home.path().join("https"));
+        let address = said(&https, "listening ").await.parse().expect("an address");
+        let mut command = this("responder");
+        command.arg("--url").arg(fleet.nats.urls().first().expect("a server"));
+        command.arg("--ca").arg(&fleet.certs.ca);
+        let responder = Process::start("responder", command, &home.path().join("responder"));
+        said(&responder, "listening").await;
+        Self { fleet, https: (https, address), responder, home }
+    }
+
+    /// The numbers of a target's processes: gateway, worker and NATS server; responder and NATS server; server.
+    pub(crate) fn pids(&self, target: Target) -> Vec<u32> {
+        let nats = self.fleet.nats.servers.first().map(NatsServer::pid);
+        let first = match target {
+            Target::Fjord(_) => self
+                .fleet
+                .gateways
+                .iter()
+                .chain(&self.fleet.workers)
+                .map(|n| n.process.pid())
+                .collect(),
+            Target::Nats => vec![self.responder.pid()],
+            Target::Https(_) => return vec![self.https.0.pid()],
+        };
+        first.into_iter().chain(nats).collect()
+    }
+
+    fn address(&self, target: Target) -> Option<SocketAddr> {
+        match target {
+            Target::Fjord(_) => self.fleet.gateways.first().map(Node::https),
+            Target::Nats => None,
+            Target::Https(_) => Some(self.https.1),
+        }
+    }
+
+    /// Asks a target, from a process of its own.
+    pub(crate) async fn ask(
+        &self,
+        target: Target,
+        concurrency: usize,
+        seconds: f64,
+        rate: Option<f64>,
+    ) -> Sample {
+        let mut command = this("caller");
+        command.arg("--ca").arg(&self.fleet.certs.ca);
+        command.args(["--concurrency", &concurrency.to_string()]);
+        command.args(["--seconds", &seconds.to_string()]);
+        match self.address(target) {
+            Some(address) => command.args(["--https", &address.to_string()]),
+            None => command.arg("--nats").arg(self.fleet.nats.urls().first().expect("a server")),
+        };
+        if matches!(target, Target::Fjord(Http::H2) | Target::Https(Http::H2)) {
+            command.args(["--http", "h2"]);
+        }
+        if let Some(rate) = rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        for pid in self.pids(target) {
+            command.args(["--pid", &pid.to_string()]);
+        }
+        let output = tokio::process::Command::from(command).output().await.expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+    }
+
+    /// Connections to a target that stay until the process is dropped.
+    pub(crate) async fn hold(&self, target: Target, number: usize) -> Process {
+        let mut command = this("idle");
+        let address = self.address(target).expect("HTTPS");
+        command.arg("--https").arg(address.to_string()).arg("--ca").arg(&self.fleet.certs.ca);
+        command.args(["--number", &number.to_string()]);
+        let log = self.home.path().join(format!("idle-{}-{number}", target.name()));
+        let process = Process::start("idle", command, &log);
+        said(&process, "holding").await;
+        process
+    }
+}
+
+/// This executable in another part.
+fn this(part: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this executable has a path"));
+    command.arg(part);
+    command
+}
+
+/// What a process said after this word.
+async fn said(process: &Process, word: &str) -> String {
+    eventually_some(format!("{} says {word}", process.name()), READY_LIMIT, async || {
+        process.log().lines().find_map(|line| Some(line.strip_prefix(word)?.to_owned()))
+    })
+    .await
+}
