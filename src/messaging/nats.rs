@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::connection::State;
+use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use rand::RngExt;
@@ -22,6 +22,9 @@ use crate::lifecycle::Tasks;
 
 mod connect;
 mod convert;
+mod outbox;
+
+use outbox::{Outbox, Outgoing};
 
 /// Within this time of the notice a server that is about to stop is left. Servers wait 10 s before they end connections.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
@@ -33,6 +36,7 @@ pub struct Nats {
     inbox: Subject,
     operation_timeout: Duration,
     flushes: AtomicU64,
+    outbox: Outbox,
 }
 
 impl fmt::Debug for Nats {
@@ -55,7 +59,9 @@ pub async fn connect(
     let leaving = leave_in_time(client.clone(), link.clone(), config.operation_timeout);
     let _detached = Tasks::new().spawn_background(leaving);
     let inbox = config.inbox_prefix.join(&unique).map_err(|e| TransportError::Refused(e.into()))?;
+    let outbox = Outbox::open(client.clone(), config.commands_max, config.operation_timeout);
     Ok(Arc::new(Nats {
+        outbox,
         client,
         link,
         inbox,
@@ -103,6 +109,13 @@ impl Nats {
             Err(_) => Err(TransportError::TimedOut),
         }
     }
+
+    async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
+        match timeout(self.operation_timeout, self.outbox.put(message)).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::TimedOut),
+        }
+    }
 }
 
 impl Transport for Nats {
@@ -116,26 +129,13 @@ impl Transport for Nats {
             if headers.wire_len() + message.payload.len() > self.client.max_payload() {
                 return Err(TransportError::TooLarge);
             }
-            let subject = convert::subject(&message.subject);
-            match message.reply.as_ref().map(convert::subject) {
-                Some(reply) => {
-                    self.bounded(self.client.publish_with_reply_and_headers(
-                        subject,
-                        reply,
-                        headers.into(),
-                        message.payload,
-                    ))
-                    .await
-                }
-                None => {
-                    self.bounded(self.client.publish_with_headers(
-                        subject,
-                        headers.into(),
-                        message.payload,
-                    ))
-                    .await
-                }
-            }
+            let outgoing = Outgoing {
+                subject: convert::subject(&message.subject),
+                reply: message.reply.as_ref().map(convert::subject),
+                headers: headers.into(),
+                payload: message.payload,
+            };
+            self.put(outgoing).await
         })
     }
 
@@ -176,7 +176,13 @@ impl Transport for Nats {
                 .map_err(|e| TransportError::Refused(e.into()))?;
             let subject = convert::subject(&echo);
             let mut back = self.bounded(self.client.subscribe(subject.clone())).await?;
-            self.bounded(self.client.publish(subject, Bytes::new())).await?;
+            self.put(Outgoing {
+                subject,
+                reply: None,
+                headers: HeaderMap::new(),
+                payload: Bytes::new(),
+            })
+            .await?;
             match timeout(self.operation_timeout, back.next()).await {
                 Ok(_) => Ok(()),
                 Err(_) => Err(TransportError::TimedOut),
