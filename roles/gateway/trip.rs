@@ -11,7 +11,6 @@ use crate::catalogue::Endpoint;
 use crate::outcome::Word;
 use crate::telemetry::context::Served;
 use crate::telemetry::trace::TraceContext;
-use crate::telemetry::{counter, histogram, names};
 
 use super::caller::Peer;
 use super::phases::{Phase, Phases, millis};
@@ -19,6 +18,10 @@ use super::place::Placed;
 use super::rate::RateHeaders;
 use super::respond::RequestId;
 use super::session::Ending;
+
+mod figures;
+
+pub(super) use figures::count;
 
 /// What logs and metrics have for a status when the client left before there was one, as is the custom.
 const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
@@ -113,10 +116,9 @@ impl Trip {
         self.phases.record();
         let phase = |phase| self.phases.millis(phase);
         let took = self.began.elapsed();
-        let endpoint = self.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
-        count(endpoint, status, self.outcome);
-        let label = [(names::ENDPOINT, endpoint.to_owned())];
-        histogram(&names::GATEWAY_REQUEST_DURATION, &label).record(took.as_secs_f64());
+        let id = self.endpoint.as_ref().map(|endpoint| &endpoint.id);
+        figures::ended(id, status, self.outcome, took);
+        let endpoint = id.map_or("none", |id| id.as_str());
         tracing::info!(
             target: "fjord::access",
             request_id = %self.request_id,
@@ -156,14 +158,4 @@ impl Drop for Trip {
         self.outcome = outcome;
         self.end(status);
     }
-}
-
-/// Counts a request. `endpoint` is an id of the catalogue, or `none`.
-pub(super) fn count(endpoint: &str, status: StatusCode, outcome: Word) {
-    let labels = [
-        (names::ENDPOINT, endpoint.to_owned()),
-        (names::STATUS, status.as_str().to_owned()),
-        (names::OUTCOME, outcome.as_str().to_owned()),
-    ];
-    counter(&names::GATEWAY_REQUESTS, &labels).increment(1);
 }

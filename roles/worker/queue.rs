@@ -15,7 +15,7 @@ use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
 use crate::telemetry::context::{self, Served};
-use crate::telemetry::{Histogram, counter, histogram, names, trace};
+use crate::telemetry::{Counter, Histogram, counter, histogram, names, trace};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
@@ -74,6 +74,7 @@ pub struct Service {
 /// The queue's metrics, looked up once.
 struct Figures {
     duration: Histogram,
+    calls_ok: Counter,
     queue: String,
 }
 
@@ -207,11 +208,11 @@ impl Queue {
     /// others waited there.
     pub async fn finished(self: &Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
         self.figures.duration.record(took.as_secs_f64());
-        let labels = [
-            (names::QUEUE, self.figures.queue.clone()),
-            (names::OUTCOME, outcome.as_str().to_owned()),
-        ];
-        counter(&names::WORKER_CALLS, &labels).increment(1);
+        if outcome == Word::Ok {
+            self.figures.calls_ok.increment(1);
+        } else {
+            calls(&self.figures.queue, outcome).increment(1);
+        }
         if outcome.is_failure() {
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         }
@@ -397,12 +398,15 @@ fn micros(time: Duration) -> u64 {
 
 impl Figures {
     fn of(name: &QueueName) -> Self {
-        let label = [(names::QUEUE, name.to_string())];
-        let outcome = (names::OUTCOME, Word::Ok.as_str().to_owned());
+        let calls_ok = calls(name.as_str(), Word::Ok);
         // At zero from the start, so that the first calls count in a rate.
-        let [queue] = label.clone();
-        counter(&names::WORKER_CALLS, &[queue, outcome]).increment(0);
-        let duration = histogram(&names::WORKER_CALL_DURATION, &label);
-        Self { duration, queue: name.to_string() }
+        calls_ok.increment(0);
+        let duration = histogram(&names::WORKER_CALL_DURATION, &[(names::QUEUE, name.to_string())]);
+        Self { duration, calls_ok, queue: name.to_string() }
     }
+}
+
+fn calls(queue: &str, outcome: Word) -> Counter {
+    let labels = [(names::QUEUE, queue.to_owned()), (names::OUTCOME, outcome.as_str().to_owned())];
+    counter(&names::WORKER_CALLS, &labels)
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, Request};
-use uuid::Uuid;
+use rand::RngExt;
+use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
@@ -37,7 +39,11 @@ impl RequestId {
     /// A new id: a `UUIDv7`, so that ids sort by time.
     #[must_use]
     pub fn fresh() -> Self {
-        Self(Uuid::now_v7().hyphenated().to_string().into())
+        // The crate's own `now_v7` asks the system for every id's random bits.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let id = Builder::from_unix_timestamp_millis(millis, &rand::rng().random()).into_uuid();
+        Self((&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into())
     }
 
     /// The id itself.

@@ -1,0 +1,72 @@
+//! The figures that every request moves, looked up once by each thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::catalogue::EndpointId;
+use crate::outcome::Word;
+use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+
+/// What requests that were for no endpoint have in its place.
+const NONE: &str = "none";
+
+/// The figures of one endpoint.
+struct Figures {
+    duration: Histogram,
+    /// By status and outcome: as many as were met, a handful.
+    requests: Vec<((StatusCode, Word), Counter)>,
+}
+
+thread_local! {
+    /// By endpoint: the catalogue bounds it.
+    static KNOWN: RefCell<HashMap<EndpointId, Figures>> = RefCell::default();
+}
+
+/// Counts a request of an endpoint, and the time that it took.
+pub(super) fn ended(
+    endpoint: Option<&EndpointId>,
+    status: StatusCode,
+    outcome: Word,
+    took: Duration,
+) {
+    let Some(id) = endpoint else {
+        count(NONE, status, outcome);
+        return duration(NONE).record(took.as_secs_f64());
+    };
+    KNOWN.with_borrow_mut(|known| {
+        if !known.contains_key(id) {
+            let figures = Figures { duration: duration(id.as_str()), requests: Vec::new() };
+            known.insert(id.clone(), figures);
+        }
+        let Some(figures) = known.get_mut(id) else { return };
+        figures.duration.record(took.as_secs_f64());
+        let end = (status, outcome);
+        if let Some((_, requests)) = figures.requests.iter().find(|(of, _)| *of == end) {
+            return requests.increment(1);
+        }
+        let counted = requests(id.as_str(), status, outcome);
+        counted.increment(1);
+        figures.requests.push((end, counted));
+    });
+}
+
+/// Counts a request. `endpoint` is an id of the catalogue, or `none`.
+pub(in super::super) fn count(endpoint: &str, status: StatusCode, outcome: Word) {
+    requests(endpoint, status, outcome).increment(1);
+}
+
+fn requests(endpoint: &str, status: StatusCode, outcome: Word) -> Counter {
+    let labels = [
+        (names::ENDPOINT, endpoint.to_owned()),
+        (names::STATUS, status.as_str().to_owned()),
+        (names::OUTCOME, outcome.as_str().to_owned()),
+    ];
+    counter(&names::GATEWAY_REQUESTS, &labels)
+}
+
+fn duration(endpoint: &str) -> Histogram {
+    histogram(&names::GATEWAY_REQUEST_DURATION, &[(names::ENDPOINT, endpoint.to_owned())])
+}
