@@ -187,8 +187,8 @@ impl Headers {
     }
 
     /// All names and values, with static names still told from others.
-    pub(crate) fn entries(&self) -> &[(Cow<'static, str>, String)] {
-        &self.0
+    pub(crate) fn into_entries(self) -> Vec<(Cow<'static, str>, String)> {
+        self.0
     }
 
     /// Whether there is none.
@@ -199,9 +199,9 @@ impl Headers {
 }
 
 /// Headers as they arrived: the server has parsed them already.
-impl FromIterator<(String, String)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (Cow::Owned(name), value)).collect())
+impl FromIterator<(Cow<'static, str>, String)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
     }
 }
 

@@ -105,6 +105,8 @@ const RESETS_LOCAL_MAX: usize = 128;
 /// hyper is given this much more than our own limits, so that what is only a little too large is read to its end,
 /// and refused with the limit that it broke.
 const HEAD_SLACK: usize = 2;
+/// Headers that hyper parses without allocating room for them: twice 4 KiB for each request otherwise.
+const HEADERS_ON_STACK: usize = 100;
 /// The smallest buffer that hyper takes.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
@@ -157,7 +159,9 @@ fn http1_builder(limits: &HttpLimits) -> http1::Builder {
         .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMER_SLACK)
         // A client that has closed its sending side has left: its request is dropped.
         .half_close(false)
-        .max_headers(HEAD_SLACK * limits.headers_max)
+        .max_headers(
+            (HEAD_SLACK * limits.headers_max).min(HEADERS_ON_STACK).max(limits.headers_max + 1),
+        )
         .max_header_size(head_bytes)
         .max_buf_size(head_bytes.max(BUFFER_BYTES_MIN));
     builder

@@ -125,7 +125,7 @@ impl Transport for Nats {
             if self.client.connection_state() != State::Connected {
                 return Err(TransportError::Disconnected);
             }
-            let headers = convert::headers(&message.headers)?;
+            let headers = convert::headers(message.headers)?;
             if headers.wire_len() + message.payload.len() > self.client.max_payload() {
                 return Err(TransportError::TooLarge);
             }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::envelope::headers;
 use crate::messaging::{HeaderError, Headers, Message, Subject, TransportError};
 
 /// Bytes of the header block's first line and of its end (`NATS/1.0` CRLF … CRLF).
@@ -31,18 +32,21 @@ impl From<WireHeaders> for HeaderMap {
 }
 
 /// Our headers as the library's.
-pub(super) fn headers(from: &Headers) -> Result<WireHeaders, TransportError> {
+pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     let refused = || TransportError::Refused(Box::new(HeaderError));
     let mut map = HeaderMap::new();
     let mut bytes = if from.is_empty() { 0 } else { HEADER_FRAME_BYTES };
-    for (name, value) in from.entries() {
+    for (name, value) in from.into_entries() {
         bytes += name.len() + value.len() + HEADER_LINE_BYTES;
         let name = match name {
             Cow::Borrowed(name) => HeaderName::from_static(name),
-            Cow::Owned(name) => HeaderName::try_from(name.as_str()).map_err(|_| refused())?,
+            Cow::Owned(name) => HeaderName::try_from(name).map_err(|_| refused())?,
         };
-        let value: HeaderValue = value.parse().map_err(|_| refused())?;
-        map.append(name, value);
+        // The library takes a text without copying it, and panics for one that breaks the wire format.
+        if value.contains(['\r', '\n']) {
+            return Err(refused());
+        }
+        map.append(name, HeaderValue::from(value));
     }
     Ok(WireHeaders { map, bytes })
 }
@@ -57,7 +61,11 @@ pub(super) fn received(message: async_nats::Message) -> Message {
     let headers = message.headers.as_ref().map_or_else(Headers::default, |map| {
         map.iter()
             .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
-            .map(|(name, value)| (name.to_string(), value.as_str().to_owned()))
+            .map(|(name, value)| {
+                let name: &str = name.as_ref();
+                let known = headers::known(name).map(Cow::Borrowed);
+                (known.unwrap_or_else(|| Cow::Owned(name.to_owned())), value.as_str().to_owned())
+            })
             .collect()
     });
     Message {
