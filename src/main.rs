@@ -10,6 +10,10 @@ use fjord::config::{Config, Sources};
 use fjord::roles::{self, RunError};
 use fjord::telemetry::logs::Logs;
 
+/// Each request makes and drops some hundred small pieces, on one thread and another: see docs/PERFORMANCE.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Longest wait until the last log lines are written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
