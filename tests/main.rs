@@ -1,6 +1,8 @@
 //! The promises of fjord, a file for each, on real servers and real processes.
 
 #[cfg(test)]
+mod allocates_no_more_than_it_did;
+#[cfg(test)]
 mod answers_over_the_whole_road;
 #[cfg(test)]
 mod answers_pages_of_other_origins_as_told;

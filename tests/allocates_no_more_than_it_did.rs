@@ -1,0 +1,208 @@
+//! Promise: a request makes no more allocations than it did. Seconds change with the machine; this number does not.
+//!
+//! Gateway and worker run as they do in production, over a real NATS server with TLS, each in a runtime of one thread,
+//! so that what a thread allocates is what its role allocates. One request follows the other.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use allocation_counter::measure;
+use arc_swap::ArcSwap;
+use fjord::admin::Readiness;
+use fjord::cli::Role;
+use fjord::config::messaging::TransportConfig;
+use fjord::config::{Config, Sources};
+use fjord::in_flight::Admission;
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::messaging::{Link, Transport, nats};
+use fjord::roles::gateway::budget::RetryBudget;
+use fjord::roles::gateway::listener::Listener;
+use fjord::roles::gateway::pipeline::Pipeline;
+use fjord::roles::gateway::place::Placer;
+use fjord::roles::gateway::queues::Queues;
+use fjord::roles::gateway::rate::RateLimiter;
+use fjord::roles::gateway::replies::Replies;
+use fjord::roles::gateway::snapshot::Snapshot;
+use fjord::roles::worker::dispatch::Dispatch;
+use fjord::roles::worker::handlers::{self, Tools};
+use fjord::roles::worker::health::Health;
+use fjord::roles::worker::intake::Intake;
+use fjord::roles::worker::queue::{Place, Queue, Service};
+use fjord::roles::worker::slots::Slots;
+use fjord::telemetry::{gauge, names, recorder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use super::support::certs::Certs;
+use super::support::client::install_provider;
+use super::support::eventually::{SOON, TICK, poll};
+use super::support::nats::{NatsOptions, NatsServer};
+
+/// Allocations of one request: the gateway's, from the request's bytes to the answer's, and the worker's, from message to
+/// answer. Lower them when you have made it cheaper.
+const GATEWAY: f64 = 93.0;
+/// See `GATEWAY`.
+const WORKER: f64 = 97.0;
+/// What a number may grow by before this fails.
+const GROWTH: f64 = 1.1;
+
+const WARM_UP: u32 = 200;
+const REQUESTS: u32 = 500;
+
+const ENDPOINTS: &str = r#"{ "echo": { "route": "GET /v1/echo/{id}", "handler": "echo",
+    "parameters": { "id": { "in": "path", "type": "string" } },
+    "result": "json", "timeout": "10s", "auth": "public" } }"#;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn config(home: &Path, role: Role, text: &str) -> Config {
+    let directory = home.join(role.as_str());
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("fjord.toml"), text).expect("a file");
+    let (environment, sets) = (Vec::new(), Vec::new());
+    let sources = Sources { directory: Some(directory), role: Some(role), environment, sets };
+    Config::load(&sources).expect("a good configuration").config
+}
+
+async fn connect(config: &Config) -> Arc<dyn Transport> {
+    let TransportConfig::Nats(settings) = &config.messaging.transport;
+    let transport = nats::connect(settings, "allocations").await.expect("a transport");
+    transport.link().wait_for(|link| *link == Link::Up).await.expect("a connection");
+    transport
+}
+
+/// A gateway as `roles::gateway::run` makes it, without TLS towards clients.
+async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
+    let transport = connect(config).await;
+    let session = config.gateway.session.clone();
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    let replies = Replies::open(&transport, &queues, tasks).await.expect("a subscription");
+    let now = tokio::time::Instant::now();
+    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
+    let tasks = tasks.clone();
+    let placer =
+        Placer { transport, replies, queues, budget, config: session, tasks: tasks.clone() };
+    let pipeline = Pipeline {
+        snapshot: ArcSwap::from_pointee(Snapshot::load(config).expect("a good catalogue")),
+        placer: Arc::new(placer),
+        rates: RateLimiter::new(),
+        server_timing_scope: None,
+        in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        limits: config.gateway.http.clone(),
+    };
+    let listener = Listener::bind(&config.gateway, None).expect("a free port");
+    listener.serve(Arc::new(pipeline), &tasks).address()
+}
+
+/// A worker as `roles::worker::run` makes it; returns once its queue is served.
+async fn worker(config: &Config, tasks: &Tasks) {
+    let transport = connect(config).await;
+    let dispatch = Arc::new(Dispatch {
+        transport: Arc::clone(&transport),
+        jobs: Arc::default(),
+        tasks: tasks.clone(),
+        own: config.messaging.prefix.join("w.1").expect("a subject"),
+        config: config.worker.clone(),
+        recent: fjord::roles::worker::recent::Recent::default(),
+    });
+    let directory = &config.catalogue.directory;
+    let catalogue = fjord::catalogue::load(directory, &config.catalogue).expect("a good catalogue");
+    let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
+    let tools = Tools { backend: None, answer_bytes_max: 1 << 20 };
+    let handler = handlers::make(&endpoint.handler, &tools).expect("the handler");
+    let place =
+        Place { name: endpoint.queue.clone(), number: 0, prefix: config.messaging.prefix.clone() };
+    let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
+    let queue = Queue::new(place, vec![Service { endpoint, handler }], slots, dispatch);
+    let health = Arc::new(Health::new(Readiness::new()));
+    let intake = Intake {
+        queue: Arc::new(queue.expect("subjects")),
+        transport,
+        backend: None,
+        backend_up: None,
+        config: config.worker.clone(),
+        health: Arc::clone(&health),
+        stop: Cancel::new(),
+    };
+    drop(tasks.spawn(intake.serve()));
+    let served =
+        poll(SOON, TICK, async || tokio::time::timeout(TICK, health.first_served()).await.ok());
+    served.await.expect("the queue is served");
+}
+
+/// Asks so many times on one connection. Allocates nothing itself.
+async fn ask(stream: &mut TcpStream, times: u32) {
+    const REQUEST: &[u8] = b"GET /v1/echo/528003000004000 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    const END: &[u8] = b"{\"id\":\"528003000004000\"}";
+    for _ in 0..times {
+        stream.write_all(REQUEST).await.expect("it reads");
+        let (mut answer, mut length) = ([0; 2048], 0);
+        while !answer[..length].ends_with(END) {
+            let read = stream.read(&mut answer[length..]).await.expect("it answers");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer[..length]));
+            length += read;
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[track_caller]
+fn check(role: &str, counted: u64, allowed: f64) {
+    let each = f64::from(u32::try_from(counted).expect("a small number")) / f64::from(REQUESTS);
+    println!("ALLOCATIONS of the {role} per request: {each:.1}, known are {allowed}");
+    assert!(each <= allowed * GROWTH, "{role}: {each:.1} allocations per request, were {allowed}");
+}
+
+#[test]
+fn a_request_makes_no_more_allocations_than_it_did() {
+    install_provider();
+    recorder::install(Role::Gateway);
+    let home = tempfile::tempdir().expect("a directory of its own");
+    let certs = Certs::new(&home.path().join("certs"));
+    let own = runtime();
+    let server = own.block_on(NatsServer::start(home.path(), &certs, &NatsOptions::default()));
+    let endpoints = home.path().join("endpoints");
+    fs::create_dir_all(&endpoints).expect("a directory");
+    fs::write(endpoints.join("echo.json"), ENDPOINTS).expect("a file");
+    let shared = format!(
+        "[catalogue]\ndirectory = '{}'\n[messaging.nats]\nservers = ['{}']\n[messaging.nats.tls]\nca = '{}'\n",
+        endpoints.display(),
+        server.url(),
+        certs.ca.display()
+    );
+    let queues = format!("{shared}[worker.queues.'*']\nconcurrency = 16\n");
+    let workers = config(home.path(), Role::Worker, &queues);
+    let listen = "[gateway]\nlisten = '127.0.0.1:0'\ninsecure_plain_text = true\n";
+    let gateways = config(home.path(), Role::Gateway, &format!("{shared}{listen}"));
+
+    let (tell_ready, ready) = oneshot::channel();
+    let (begin, begins) = oneshot::channel::<()>();
+    let (end, ends) = oneshot::channel::<()>();
+    let working = thread::spawn(move || {
+        let (runtime, tasks) = (runtime(), Tasks::new());
+        runtime.block_on(worker(&workers, &tasks));
+        tell_ready.send(()).expect("it is waited for");
+        runtime.block_on(begins).expect("a beginning");
+        measure(|| runtime.block_on(ends).expect("an end")).count_total
+    });
+    own.block_on(ready).expect("a worker");
+    let tasks = Tasks::new();
+    let mut stream = own.block_on(async {
+        let address = gateway(&gateways, &tasks).await;
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        ask(&mut stream, WARM_UP).await;
+        stream
+    });
+    begin.send(()).expect("the worker listens");
+    let counted = measure(|| own.block_on(ask(&mut stream, REQUESTS))).count_total;
+    end.send(()).expect("the worker listens");
+    check("gateway", counted, GATEWAY);
+    check("worker", working.join().expect("a worker"), WORKER);
+}
