@@ -70,12 +70,13 @@ enum Line {
 }
 
 impl Line {
-    async fn ask(&mut self) -> bool {
+    /// Whether it was answered well; nothing when there is nobody to ask any more.
+    async fn ask(&mut self) -> Option<bool> {
         match self {
             Self::Https(connection) => connection.ask().await,
             Self::Nats(client) => {
                 static BODY: [u8; REQUEST_BYTES] = [b'x'; REQUEST_BYTES];
-                client.request(peers::SUBJECT, Bytes::from_static(&BODY)).await.is_ok()
+                Some(client.request(peers::SUBJECT, Bytes::from_static(&BODY)).await.is_ok())
             }
         }
     }
@@ -100,7 +101,10 @@ impl Meter {
                     None => break,
                 },
             };
-            let is_good = line.ask().await;
+            let Some(is_good) = line.ask().await else {
+                failures += 1;
+                break;
+            };
             if self.measuring.load(Ordering::Relaxed) {
                 if is_good {
                     times.push(u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX));

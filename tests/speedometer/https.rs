@@ -130,19 +130,18 @@ impl Connection {
         Some(Self { dialler: self.dialler.clone(), sender: Sender::Two(sender.clone()) })
     }
 
-    /// Whether a request was answered 200, body and all.
-    pub(crate) async fn ask(&mut self) -> bool {
+    /// Whether a request was answered 200, body and all; nothing when the connection is gone.
+    pub(crate) async fn ask(&mut self) -> Option<bool> {
         let response = match &mut self.sender {
             Sender::One(sender) => {
-                if sender.ready().await.is_err() {
-                    return false;
-                }
+                sender.ready().await.ok()?;
                 sender.send_request(self.dialler.request(Version::HTTP_11)).await
             }
             Sender::Two(sender) => sender.send_request(self.dialler.request(Version::HTTP_2)).await,
         };
-        let Ok(response) = response else { return false };
+        let response = response.ok()?;
         let is_good = response.status() == StatusCode::OK;
-        is_good && response.into_body().collect().await.is_ok()
+        response.into_body().collect().await.ok()?;
+        Some(is_good)
     }
 }

@@ -25,7 +25,7 @@ impl Idle {
         let mut held = Vec::with_capacity(self.number);
         for _ in 0..self.number {
             let mut connection = dialler.one().await;
-            assert!(connection.ask().await, "an answer");
+            assert_eq!(connection.ask().await, Some(true), "an answer");
             held.push(connection);
         }
         println!("holding");

@@ -1,13 +1,14 @@
 //! The processes that are measured, and the ones that ask them.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::eventually::eventually_some;
 use crate::support::fjord::{Fleet, FleetOptions, Node};
+use crate::support::guard;
 use crate::support::nats::NatsServer;
 use crate::support::process::Process;
 
@@ -133,7 +134,13 @@ impl Stage {
         for pid in self.pids(target) {
             command.args(["--pid", &pid.to_string()]);
         }
-        let output = tokio::process::Command::from(command).output().await.expect("it runs");
+        let mut command = tokio::process::Command::from(command);
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let caller = command.spawn().expect("it starts");
+        let pid = caller.id().expect("it has not been waited for");
+        guard::watch(pid);
+        let output = caller.wait_with_output().await.expect("it runs");
+        guard::forget(pid);
         let errors = String::from_utf8_lossy(&output.stderr);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
     }
