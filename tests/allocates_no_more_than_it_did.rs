@@ -67,7 +67,8 @@ fn config(home: &Path, role: Role, text: &str) -> Config {
     fs::create_dir_all(&directory).expect("a directory");
     fs::write(directory.join("fjord.toml"), text).expect("a file");
     let (environment, sets) = (Vec::new(), Vec::new());
-    let sources = Sources { directory: Some(directory), role: Some(role), environment, sets };
+    let directory = Some(directory);
+    let sources = Sources { directory, role: Some(role), environment, sets, ..Sources::default() };
     Config::load(&sources).expect("a good configuration").config
 }
 
