@@ -1,7 +1,8 @@
 //! The two roles. They use `src`, never each other: they meet on the wire.
 
 use crate::cli::Role;
-use crate::config::{Loaded, Sources};
+use crate::config::{Loaded, LogConfig, Sources};
+use crate::telemetry::logs;
 
 pub mod gateway;
 pub mod worker;
@@ -29,6 +30,13 @@ impl RunError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::System { what: what.into(), source: source.into() }
+    }
+}
+
+/// What is logged from now on, after a reload.
+fn take_log_filter(config: &LogConfig) {
+    if let Err(error) = logs::set_filter(&config.filter) {
+        tracing::error!(%error, filter = config.filter, "the log filter stays as it was");
     }
 }
 

@@ -23,6 +23,24 @@ async fn reloads(fleet: &mut Fleet, result: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_log_filter_is_taken_by_both_roles() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    for node in fleet.gateways.iter_mut().chain(&mut fleet.workers) {
+        assert!(!node.process.log().contains(r#""level":"DEBUG""#), "it begins with info");
+        let file = node.directory().join(format!("{}.toml", node.role()));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("filter = 'info'", "filter = 'debug'")).unwrap();
+        node.process.signal(Signal::HUP);
+        eventually_some("it logs more", SOON, async || {
+            client.get("/v1/echo/a").await.is(200);
+            node.process.log().contains(r#""level":"DEBUG""#).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_catalogue_is_taken_and_a_broken_one_is_not() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();

@@ -125,6 +125,7 @@ impl Gateway {
                 self.pipeline.snapshot.store(Arc::new(snapshot));
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.listener.reload(&config.gateway);
+                crate::roles::take_log_filter(&config.log);
                 self.config = config;
                 tracing::info!("took the new configuration");
                 "ok"

@@ -185,6 +185,7 @@ impl Worker {
                         queue.set_limit(limits.concurrency);
                     }
                 }
+                crate::roles::take_log_filter(&config.log);
                 self.config = config;
                 tracing::info!("took the new limits");
                 "ok"

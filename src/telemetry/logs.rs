@@ -1,6 +1,7 @@
 //! Logs: a line for each event, JSON for machines or text for people, with a filter that can change while we run.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -25,10 +26,12 @@ const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// Never logged, whatever the filter says: the driver of SQL Server quotes messages and rows, which have callers' values.
 const SILENT: &str = "tiberius=off";
 
+/// What changes the filter: of the process, as the subscriber is.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// The logs of this process.
 #[derive(Debug)]
 pub struct Logs {
-    filter: reload::Handle<EnvFilter, Registry>,
     lines: Lines,
 }
 
@@ -70,20 +73,26 @@ impl Logs {
         let registry = tracing_subscriber::registry().with(filter).with(layer);
         registry.try_init().map_err(|error| LogError::Twice(error.into()))?;
         std::panic::set_hook(Box::new(log_panic));
-        Ok(Self { filter: handle, lines })
-    }
-
-    /// Changes what is logged.
-    ///
-    /// # Errors
-    /// `LogError::Filter` when the text is no filter; then everything stays as it is.
-    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
-        self.filter.reload(parse(filter)?).map_err(|_| LogError::Filter)
+        // Nobody was before us: the subscriber would not have been taken.
+        FILTER.set(handle).ok();
+        Ok(Self { lines })
     }
 
     /// Waits, at most so long, until everything logged so far is written: the last thing before the process ends.
     pub fn flush(&self, limit: Duration) {
         self.lines.flush(limit);
+    }
+}
+
+/// Changes what this process logs, from the next line on; nothing where it does not log.
+///
+/// # Errors
+/// `LogError::Filter` when the text is no filter; then everything stays as it is.
+pub fn set_filter(filter: &str) -> Result<(), LogError> {
+    let filter = parse(filter)?;
+    match FILTER.get() {
+        Some(handle) => handle.reload(filter).map_err(|_| LogError::Filter),
+        None => Ok(()),
     }
 }
 
