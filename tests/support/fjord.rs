@@ -35,6 +35,10 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_servers: usize,
     /// Further settings of the NATS servers.
     pub(crate) nats: NatsOptions,
+    /// Further keys of `[messaging.nats]`.
+    pub(crate) nats_keys: String,
+    /// Further keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
+    pub(crate) nats_tls_keys: &'static str,
     /// Another password than the one that the shipped NATS configuration knows.
     pub(crate) nats_password: Option<&'static str>,
     /// Gateways.
@@ -62,6 +66,8 @@ impl Default for FleetOptions {
         Self {
             nats_servers: 1,
             nats: NatsOptions::default(),
+            nats_keys: String::new(),
+            nats_tls_keys: "",
             nats_password: None,
             gateways: 1,
             workers: 1,
@@ -295,7 +301,11 @@ impl Fleet {
     fn shared(&self, role: &str) -> String {
         let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
         let tls = if self.options.nats.has_tls {
-            format!("[messaging.nats.tls]\nca = '{}'\n", self.certs.ca.display())
+            let client = &self.certs.client;
+            let keys = self.options.nats_tls_keys;
+            let keys = keys.replace("{certificate}", &client.certificate.display().to_string());
+            let keys = keys.replace("{key}", &client.key.display().to_string());
+            format!("[messaging.nats.tls]\nca = '{}'\n{keys}", self.certs.ca.display())
         } else {
             String::new()
         };
@@ -308,10 +318,11 @@ impl Fleet {
         };
         format!(
             "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\nfilter = '{}'\n\
-             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{user}{tls}",
+             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{user}{}{tls}",
             self.home.path().join("catalogue/endpoints").display(),
             self.options.log_filter,
             servers.join(", "),
+            self.options.nats_keys,
         )
     }
 }

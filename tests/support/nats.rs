@@ -20,6 +20,7 @@ const STARTS_MAX: usize = 5;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the server's own")]
 pub(crate) struct NatsOptions {
     /// Whether clients (and routes) speak TLS.
     pub(crate) has_tls: bool,
@@ -31,6 +32,8 @@ pub(crate) struct NatsOptions {
     pub(crate) ping_interval: &'static str,
     /// Further lines of configuration: accounts, permissions.
     pub(crate) extra: String,
+    /// Whether TLS comes before the server's first line.
+    pub(crate) is_tls_first: bool,
     /// Whether `config/nats` is what runs, as it is shipped.
     pub(crate) is_shipped: bool,
     /// The port that clients use; any free one when absent.
@@ -45,6 +48,7 @@ impl Default for NatsOptions {
             payload_bytes_max: 1 << 20,
             ping_interval: "5s",
             extra: String::new(),
+            is_tls_first: false,
             is_shipped: false,
             port: None,
         }
@@ -267,11 +271,12 @@ fn configuration(
     let home = home.display();
     let tls = if options.has_tls {
         format!(
-            "tls {{ cert_file: '{}', key_file: '{}', ca_file: '{}', verify: {}, timeout: 5 }}\n",
+            "tls {{ cert_file: '{}', key_file: '{}', ca_file: '{}', verify: {}, timeout: 5, handshake_first: {} }}\n",
             certs.server.certificate.display(),
             certs.server.key.display(),
             certs.ca.display(),
             options.wants_client_certificates,
+            options.is_tls_first,
         )
     } else {
         String::new()
@@ -281,8 +286,9 @@ fn configuration(
             all.iter().map(|p| format!("'nats-route://127.0.0.1:{}'", p.cluster)).collect();
         let routes = routes.join(", ");
         format!(
-            "cluster {{ name: fjord, listen: '127.0.0.1:{}', routes: [{routes}]\n{tls}}}\n",
+            "cluster {{ name: fjord, listen: '127.0.0.1:{}', routes: [{routes}]\n{}}}\n",
             own.cluster,
+            tls.replace(", handshake_first: false", ""),
         )
     } else {
         String::new()
