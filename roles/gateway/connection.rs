@@ -35,13 +35,15 @@ mod forwarded;
 mod held;
 mod paced;
 mod refusal;
+mod taken;
 
 use activity::{Activity, Overdue};
 pub use body::read_body;
 pub(super) use compress::Compressor;
 use encoding::Accepted;
-use held::{Due, Held};
+use held::{Due, Held, Left};
 use paced::Paced;
+use taken::Taken;
 
 /// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
 /// response has is added by the connection.
@@ -128,7 +130,8 @@ where
         async move { Ok::<_, Infallible>(each.respond(request).await) }
     });
     if is_http2 {
-        let connection = http2_builder(&limits, tasks).serve_connection(TokioIo::new(io), service);
+        let io = TokioIo::new(Taken::new(io, Arc::clone(&activity)));
+        let connection = http2_builder(&limits, tasks).serve_connection(io, service);
         let idle = async {
             activity.idle(limits.header_timeout, limits.idle_timeout).await;
             Overdue::Next
@@ -141,11 +144,16 @@ where
     let overdue = activity.overdue(limits.header_timeout, limits.idle_timeout);
     let end = drive(connection.as_mut(), &activity, overdue, &limits, &stop).await;
     let parts = Pin::into_inner(connection).into_parts();
-    let (io, status) = parts.io.into_inner().into_inner();
+    let (io, left) = parts.io.into_inner().into_inner();
     // Where no head has begun there is nothing to answer.
     let is_late = end == End::Late && !parts.read_buf.is_empty();
-    let late = || is_late.then(|| Problem::new(ProblemKind::RequestTimeout));
-    if let Some(problem) = status.map(refusal::problem_of).or_else(late) {
+    let problem = match left {
+        Left::Refused(status) => Some(refusal::problem_of(status)),
+        Left::Between => is_late.then(|| Problem::new(ProblemKind::RequestTimeout)),
+        // The client must notice that its answer was cut off.
+        Left::Within => None,
+    };
+    if let Some(problem) = problem {
         refusal::answer_and_close(io, &problem, &peer, is_tls).await;
     }
 }

@@ -117,6 +117,7 @@ pub(crate) struct Options {
     pub(crate) tls: bool,
     pub(crate) client_certificates: bool,
     pub(crate) proxies: ProxyConfig,
+    pub(crate) body_idle_timeout: Duration,
 }
 
 impl Default for Options {
@@ -128,6 +129,7 @@ impl Default for Options {
             tls: false,
             client_certificates: false,
             proxies: ProxyConfig::default(),
+            body_idle_timeout: BODY_IDLE,
         }
     }
 }
@@ -311,7 +313,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             uri_bytes_max: 1024,
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
-            body_idle_timeout: BODY_IDLE,
+            body_idle_timeout: options.body_idle_timeout,
             body_timeout: BODY_TIMEOUT,
             streams_max: 10,
             resets_max: 20,

@@ -6,7 +6,9 @@ use http::{Request, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::edge::{BODY_BYTES_MAX, Edge, HEADER_TIMEOUT, LONG, eventually, read_to_close};
+use super::edge::{
+    BODY_BYTES_MAX, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, LONG, eventually, read_to_close,
+};
 
 mod frames;
 
@@ -147,6 +149,49 @@ async fn a_client_that_never_opens_its_window_is_ended() {
     let (answer, _) = sender.send_request(request("https://localhost/large"), true).unwrap();
     let _held = answer.await.unwrap();
     eventually("the connection is ended", || edge.running.connections() == 0).await;
+}
+
+/// Sends a frame now and then until the connection is over; how long that took.
+async fn dribble(edge: &Edge, first: &[u8], frame: &[u8]) -> std::time::Duration {
+    let mut stream = edge.connect_tls(&["h2"]).await;
+    stream.write_all(&[PREFACE, first].concat()).await.unwrap();
+    let start = Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let reading = async {
+        let mut piece = [0; 4096];
+        while let Ok(1..) = reader.read(&mut piece).await {}
+    };
+    let writing = async {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(30));
+        while writer.write_all(frame).await.is_ok() {
+            ticks.tick().await;
+        }
+    };
+    let over = async {
+        tokio::select! {
+            () = reading => {}
+            () = writing => {}
+        }
+    };
+    tokio::time::timeout(LONG, over).await.expect("it is still served");
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn pings_and_opening_a_window_bit_by_bit_keep_no_connection() {
+    let edge = Edge::tls();
+    let ping = frame(6, 0, 0, &[7; 8]);
+    assert!(dribble(&edge, b"", &ping).await < HEADER_TIMEOUT * 10, "nothing was asked");
+    // GET https localhost /large, on a stream whose window is 0.
+    let head = [b"\x82\x87\x04\x06/large\x41\x09".as_slice(), b"localhost"].concat();
+    let window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let asked = [window, frame(1, 0x05, 1, &head)].concat();
+    let wider = frame(8, 0, 1, &1_u32.to_be_bytes());
+    for frame in [ping, wider] {
+        assert!(dribble(&edge, &asked, &frame).await < IDLE_TIMEOUT * 5);
+    }
+    assert_eq!(edge.paths(), ["/large", "/large"]);
+    eventually("all are gone", || edge.running.connections() == 0).await;
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::support::eventually::for_a_while;
+
 use super::edge::{
-    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, LARGE, LONG, eventually,
-    get, read_to_close,
+    Answer, BODY_IDLE, BODY_TIMEOUT, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, LARGE, LONG, Options,
+    eventually, get, read_to_close,
 };
 
 /// How late a timer may be on a busy machine.
@@ -78,6 +80,23 @@ async fn a_head_that_does_not_come_on_a_kept_connection_is_late_too() {
     answers[1].assert_problem(408);
     let took = start.elapsed();
     assert!(took >= HEADER_TIMEOUT / 2 && took < IDLE_TIMEOUT, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_late_head_behind_an_answer_that_is_not_taken_says_nothing_into_it() {
+    let body_idle_timeout = LONG;
+    let edge = Edge::start(&Options { body_idle_timeout, ..Options::default() });
+    let mut stream = edge.connect().await;
+    stream.write_all(&get("/large", "")).await.unwrap();
+    eventually("the request came", || edge.paths().len() == 1).await;
+    stream.write_all(b"GET / HT").await.unwrap();
+    // The head is late by now, and whatever is said of it waits to be written.
+    for_a_while(HEADER_TIMEOUT * 4).await;
+    let mut said = Vec::new();
+    drop(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut said).await);
+    let head = said.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert!(said.len() - head < LARGE, "the answer was cut off");
+    assert!(said[head..].iter().all(|byte| *byte == b'x'), "and nothing else stands in it");
 }
 
 #[tokio::test]

@@ -6,6 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// What a peer has to take in the time in which it may take nothing: less is as good as nothing, and would hold the
+/// answer in memory for ever (the slow read of slowhttptest).
+pub(super) const TAKEN_BYTES_MIN: usize = 8 * 1024;
+
 /// Counts the requests that run on a connection, and notes when its peer took something.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -13,6 +17,8 @@ pub(super) struct Activity {
     began: Instant,
     /// Microseconds from then to the last write.
     written: AtomicU64,
+    /// Bytes of answers that the peer took, over HTTP/2.
+    taken: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +48,12 @@ impl Activity {
     pub(super) fn new() -> Self {
         let since = Instant::now();
         let requests = Requests { running: 0, has_served: false, has_begun: false, since };
-        Self { requests: watch::Sender::new(requests), began: since, written: AtomicU64::new(0) }
+        Self {
+            requests: watch::Sender::new(requests),
+            began: since,
+            written: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
     }
 
     /// A request begins.
@@ -73,6 +84,11 @@ impl Activity {
         self.written.store(since, Ordering::Relaxed);
     }
 
+    /// The peer took so much of its answers.
+    pub(super) fn took(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// When the peer last took some bytes; before that, the connection's begin.
     fn last_write(&self) -> Instant {
         self.began + Duration::from_micros(self.written.load(Ordering::Relaxed))
@@ -91,12 +107,13 @@ impl Activity {
         drop(tokio::time::timeout(limit, first).await);
     }
 
-    /// Waits until no request ran and the peer took nothing for so long; `first` counts until there was any request.
+    /// Waits until no request ran and the peer took less of its answers than `TAKEN_BYTES_MIN` for so long; `first`
+    /// counts until there was any request.
     pub(super) async fn idle(&self, first: Duration, limit: Duration) {
         loop {
-            let before = self.last_write();
+            let before = self.taken.load(Ordering::Relaxed);
             self.quiet(if self.has_served() { limit } else { first }).await;
-            if self.last_write() == before {
+            if self.taken.load(Ordering::Relaxed) - before < TAKEN_BYTES_MIN as u64 {
                 return;
             }
         }
@@ -171,19 +188,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_on_is_not_idle_but_quiet() {
+        const ENOUGH: u64 = TAKEN_BYTES_MIN as u64;
         let activity = Activity::new();
         let start = Instant::now();
         let reading = async {
             for _ in 0..4 {
                 tokio::time::sleep(SECOND / 2).await;
-                activity.wrote();
+                activity.took(ENOUGH);
+            }
+            for _ in 0..100 {
+                tokio::time::sleep(SECOND / 10).await;
+                activity.took(ENOUGH / 100);
             }
         };
-        tokio::join!(activity.idle(SECOND, SECOND), reading, async {
-            activity.quiet(SECOND).await;
-            assert_eq!(start.elapsed(), SECOND);
-        });
-        assert!(start.elapsed() >= 3 * SECOND, "{:?}", start.elapsed());
+        let idle = async {
+            activity.idle(SECOND, SECOND).await;
+            start.elapsed()
+        };
+        let (ended, ()) = tokio::join!(idle, reading);
+        assert!(ended >= 2 * SECOND && ended <= 4 * SECOND, "{ended:?}");
+        let before = Instant::now();
+        activity.quiet(SECOND).await;
+        assert_eq!(before.elapsed(), SECOND);
     }
 
     #[tokio::test(start_paused = true)]

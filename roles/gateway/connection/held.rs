@@ -25,6 +25,10 @@ const HEAD_END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 pub(super) struct Due(Arc<Mutex<VecDeque<u64>>>);
 
 impl Due {
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Announces the next answer.
     pub(super) fn announce(&self, body_bytes: u64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(body_bytes);
@@ -39,6 +43,17 @@ pub(super) struct Held<IO> {
     place: Place,
     /// What hyper would have answered with.
     status: Option<StatusCode>,
+}
+
+/// What hyper left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Every answer is whole; hyper would have said this.
+    Refused(StatusCode),
+    /// Every answer is whole, and hyper had nothing to say.
+    Between,
+    /// An answer is not whole: whatever were written now would be taken for a part of it.
+    Within,
 }
 
 /// Where in the answers the next byte to be written is.
@@ -57,9 +72,14 @@ impl<IO> Held<IO> {
         Self { io, due, place: Place::Start, status: None }
     }
 
-    /// The connection, and what hyper would have answered with.
-    pub(super) fn into_inner(self) -> (IO, Option<StatusCode>) {
-        (self.io, self.status)
+    /// The connection, and what is to be said on it.
+    pub(super) fn into_inner(self) -> (IO, Left) {
+        let left = match (self.status, self.place) {
+            (Some(status), _) => Left::Refused(status),
+            (None, Place::Start) if self.due.is_empty() => Left::Between,
+            (None, _) => Left::Within,
+        };
+        (self.io, left)
     }
 
     /// How many of these bytes are ours.
@@ -69,7 +89,7 @@ impl<IO> Held<IO> {
         let mut place = self.place;
         let mut ours = 0;
         for piece in pieces {
-            let walked = walk(&mut place, piece, &mut || due.next());
+            let walked = walk(&mut place, piece, piece.len(), &mut || due.next());
             ours += walked;
             if walked < piece.len() {
                 break;
@@ -82,9 +102,9 @@ impl<IO> Held<IO> {
     fn advance<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, mut written: usize) {
         let mut due = self.due.0.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in pieces {
-            let now = piece.get(..written.min(piece.len())).unwrap_or_default();
-            written -= now.len();
-            walk(&mut self.place, now, &mut || due.pop_front());
+            let now = written.min(piece.len());
+            written -= now;
+            walk(&mut self.place, piece, now, &mut || due.pop_front());
         }
     }
 
@@ -95,10 +115,16 @@ impl<IO> Held<IO> {
     }
 }
 
-/// Goes through bytes up to where something begins that is not due; how far that is.
-fn walk(place: &mut Place, bytes: &[u8], due: &mut dyn FnMut() -> Option<u64>) -> usize {
+/// Goes through so many of the bytes, up to where something begins that is not due; how far that is. What a head says
+/// is read of all the bytes: of one that begins here, a few may be gone through at first.
+fn walk(
+    place: &mut Place,
+    bytes: &[u8],
+    limit: usize,
+    due: &mut dyn FnMut() -> Option<u64>,
+) -> usize {
     let mut at = 0;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = bytes.get(at..).filter(|_| at < limit) {
         match place {
             Place::Start => {
                 let body = if rest.starts_with(INTERIM) { Some(0) } else { due() };
@@ -113,7 +139,7 @@ fn walk(place: &mut Place, bytes: &[u8], due: &mut dyn FnMut() -> Option<u64>) -
                 }
             }
             Place::Body(left) => {
-                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(limit - at);
                 *left -= now as u64;
                 at += now;
                 if *left == 0 {
@@ -215,9 +241,10 @@ mod tests {
                     io.write_all(piece).await.unwrap();
                 }
             }
-            let (wire, found) = io.into_inner();
+            let (wire, left) = io.into_inner();
             assert_eq!(String::from_utf8(wire).unwrap(), expected.concat(), "{cut}");
-            assert_eq!(found.map(|status| status.as_u16()), status);
+            let status = status.map(|status| StatusCode::from_u16(status).unwrap());
+            assert_eq!(left, status.map_or(Left::Between, Left::Refused));
         }
     }
 
@@ -245,13 +272,26 @@ mod tests {
             read
         };
         let writing = async {
-            io.write_all([OURS, BODY, HYPERS].concat().as_bytes()).await.unwrap();
-            let (client, status) = io.into_inner();
+            io.write_all([CONTINUE, OURS, BODY, CONTINUE, HYPERS].concat().as_bytes())
+                .await
+                .unwrap();
+            let (client, left) = io.into_inner();
             drop(client);
-            status
+            left
         };
-        let (read, status) = tokio::join!(reading, writing);
-        assert_eq!(read, [OURS, BODY].concat());
-        assert_eq!(status, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        let (read, left) = tokio::join!(reading, writing);
+        assert_eq!(read, [CONTINUE, OURS, BODY, CONTINUE].concat());
+        assert_eq!(left, Left::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_whole_is_known() {
+        let due = Due::default();
+        due.announce(30);
+        let mut io = Held::new(Vec::new(), due.clone());
+        io.write_all([OURS, "HTTP/1.1 4"].concat().as_bytes()).await.unwrap();
+        assert_eq!(io.into_inner().1, Left::Within);
+        due.announce(0);
+        assert_eq!(Held::new(Vec::<u8>::new(), due).into_inner().1, Left::Within, "not begun");
     }
 }

@@ -10,11 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::activity::Activity;
+use super::activity::{Activity, TAKEN_BYTES_MIN};
 
-/// What a peer has to take in the time in which it may take nothing: less is as good as nothing, and would hold the
-/// answer in memory for ever (the slow read of slowhttptest).
-const TAKEN_BYTES_MIN: usize = 8 * 1024;
 /// How long a closing connection waits for its peer to close too.
 const LINGER: Duration = Duration::from_secs(1);
 /// What a peer may still send meanwhile.
