@@ -111,7 +111,7 @@ async fn is_refused(said: &Mutex<Vec<String>>, what: &str, subject: &str) {
 async fn each_role_can_do_nothing_else() {
     let fleet = fleet(1).await;
     let everybodys = ["other", "$SYS.REQ.SERVER.PING", "$JS.API.INFO", "_INBOX.x", "fjord.x"];
-    let roles: [(&str, &[&str], &[&str]); 3] = [
+    let roles: [(&str, &[&str], &[&str]); 4] = [
         (
             "gateway",
             &["_INBOX_worker.x", "$SRV.PING", "fjord.q.echo.x"],
@@ -125,8 +125,19 @@ async fn each_role_can_do_nothing_else() {
         ),
         (
             "operator",
-            &["fjord.cancel.echo", "fjord.repeat", "_INBOX_gateway.x", "_INBOX_worker.x"],
+            &[
+                "fjord.q.echo",
+                "fjord.w.x.j.1",
+                "fjord.repeat",
+                "_INBOX_gateway.x",
+                "_INBOX_worker.x",
+            ],
             &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
+        ),
+        (
+            "caller",
+            &["fjord.repeat", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
+            &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
         ),
     ];
     for (name, publish, subscribe) in roles {

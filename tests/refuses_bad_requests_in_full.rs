@@ -23,6 +23,29 @@ async fn put(client: &Client, body: impl Into<reqwest::Body>) -> Vec<String> {
     violations(&send(request).await.is_problem(400, "invalid-request"))
 }
 
+const HURRIED: &str = r#"{ "hurried": { "route": "GET /v1/hurried", "queue": "echo", "handler": "echo",
+    "timeout": "2s", "auth": "public", "rate_limit": { "requests": 2, "window": "1m" } } }"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_over_its_rate_is_told_when_to_come_again() {
+    let catalogue = Some(("hurried.json", HURRIED));
+    let fleet = Fleet::start(FleetOptions { catalogue, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    for left in ["1", "0"] {
+        let answer = client.get("/v1/hurried").await;
+        let rate = answer.is(200).header("ratelimit");
+        assert!(rate.contains(&format!("r={left}")), "{rate}");
+        assert!(answer.header("ratelimit-policy").contains("q=2;w=60"));
+    }
+    let answer = client.get("/v1/hurried").await;
+    answer.is_problem(429, "rate-limited");
+    let again: u32 = answer.header("retry-after").parse().expect("seconds");
+    assert!((1..=60).contains(&again), "{again}");
+    client.get("/v1/echo/a").await.is(200);
+    let limited = r#"fjord_rate_limited_total{endpoint="hurried"}"#;
+    assert!(fleet.gateways[0].figure(limited).await > 0.5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_violation_is_named_at_once() {
     let fleet = Fleet::start(FleetOptions::default()).await;

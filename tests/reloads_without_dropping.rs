@@ -6,6 +6,7 @@ use std::fs;
 use fjord::lifecycle::Tasks;
 use rustix::process::Signal;
 
+use super::support::certs::Leaf;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
 
@@ -20,6 +21,42 @@ async fn reloads(fleet: &mut Fleet, result: &str) {
         (fleet.gateways[0].figure(&figure).await > before).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_taken_at_a_signal_and_a_broken_one_is_counted() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let certificate = fleet.certs.server.certificate.clone();
+    let reloads = async |fleet: &Fleet, result: &str| {
+        let figure = format!(r#"fjord_tls_reloads_total{{result="{result}"}}"#);
+        fleet.gateways[0].figure(&figure).await
+    };
+    let ends = format!(
+        r#"fjord_tls_certificate_expiry_timestamp_seconds{{file="{}"}}"#,
+        certificate.display()
+    );
+    let first = fleet.gateways[0].figure(&ends).await;
+    assert!(first > 1.7e9, "the end of the certificate is told: {first}");
+
+    fs::write(&certificate, "rubbish").unwrap();
+    let mut fleet = fleet;
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some("the broken one is refused", SOON, async || {
+        (reloads(&fleet, "failed").await > 0.5).then_some(())
+    })
+    .await;
+    // A new connection gets the old one.
+    fleet.client().get("/v1/echo/a").await.is(200);
+    assert!(fleet.gateways[0].process.log().contains(certificate.to_str().unwrap()));
+
+    let before = reloads(&fleet, "ok").await;
+    fleet.certs.issue("server", Leaf::LOCAL);
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some("the new one is taken", SOON, async || {
+        (reloads(&fleet, "ok").await > before).then_some(())
+    })
+    .await;
+    fleet.client().get("/v1/echo/a").await.is(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions};
+
 /// Header names of the protocol, and some that are not.
 const NAMES: &[&str] = &[
     "Fjord-Reply",
@@ -154,6 +157,45 @@ static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| {
 
 fn is_one_line(line: &str) -> bool {
     !line.is_empty() && !line.contains('\n')
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_refuses_what_is_malformed_counts_it_and_serves_on() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let nats = async_nats::ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
+    let nats = nats.connect(fleet.nats.urls()[0].as_str()).await.unwrap();
+    let mut others = 0.0;
+    for (headers, status) in [
+        (&[][..], "400"),
+        (&[("Fjord-Endpoint", "nothing here")], "400"),
+        (&[("Fjord-Endpoint", "echo"), ("Fjord-Attempt", "0")], "400"),
+        (&[("Fjord-Endpoint", "echo"), ("Fjord-Execution", "thrice")], "400"),
+        (&[("Fjord-Endpoint", "unknown")], "500"),
+    ] {
+        let mut written = async_nats::HeaderMap::new();
+        for (name, value) in headers {
+            written.insert(*name, *value);
+        }
+        let answer = nats.request_with_headers("fjord.q.echo", written, "{".into()).await.unwrap();
+        let said = answer.headers.unwrap();
+        assert_eq!(
+            said.get("Fjord-Status").map(async_nats::HeaderValue::as_str),
+            Some(status),
+            "{headers:?}"
+        );
+        others += 1.0;
+    }
+    // Without anybody to answer, and where only controls belong.
+    for subject in ["fjord.q.echo", "fjord.repeat", "fjord.cancel.echo"] {
+        nats.publish(subject, "\0\u{1}".into()).await.unwrap();
+    }
+    nats.flush().await.unwrap();
+    eventually_some("all are counted", SOON, async || {
+        let count = fleet.workers[0].figure("fjord_worker_malformed_messages_total").await;
+        (count >= others + 2.0).then_some(())
+    })
+    .await;
+    fleet.client().get("/v1/echo/a").await.is(200);
 }
 
 proptest! {

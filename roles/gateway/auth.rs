@@ -1,7 +1,5 @@
 //! Says who a caller is, and whether it may call an endpoint.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 
 use super::caller::{Caller, Peer};
@@ -55,22 +53,20 @@ impl Authenticator {
     /// Keeps fetching the issuer's keys, where they are fetched, until `stop` or another authenticator is in use.
     /// What the one from before has fetched goes on to count.
     pub fn follow_issuer(
-        &mut self,
+        &self,
         old: Option<&Self>,
         readiness: &Readiness,
         tasks: &Tasks,
         stop: &Cancel,
     ) {
         let old = old.and_then(|old| old.jwt.as_ref());
-        if let (Some(jwt), Some(old)) = (&mut self.jwt, old) {
+        if let (Some(jwt), Some(old)) = (&self.jwt, old) {
             jwt.inherit(old);
         }
-        let before = old.and_then(JwtVerifier::issuer);
-        match (self.jwt.as_ref().and_then(JwtVerifier::issuer), before) {
-            (Some(issuer), Some(before)) if Arc::ptr_eq(issuer, before) => {}
-            (Some(issuer), _) => issuer.follow(readiness.clone(), tasks, stop.clone()),
-            (None, Some(_)) => issuer::needs_none(readiness),
-            (None, None) => {}
+        match self.jwt.as_ref().and_then(JwtVerifier::issuer) {
+            Some(issuer) => issuer.follow(readiness.clone(), tasks, stop.clone()),
+            None if old.and_then(JwtVerifier::issuer).is_some() => issuer::needs_none(readiness),
+            None => {}
         }
     }
 

@@ -69,7 +69,7 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
 
 impl Gateway {
     async fn start(config: Config) -> Result<Self, RunError> {
-        let mut snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
+        let snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
         let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
         let tls = tls.map_err(|error| RunError::Config(vec![error.to_string()]))?;
         let admin = Admin::bind(&config.admin);
@@ -117,7 +117,7 @@ impl Gateway {
             Snapshot::load(&loaded.config).map(|snapshot| (loaded.config, snapshot))
         });
         let word = match read {
-            Ok((config, mut snapshot)) => {
+            Ok((config, snapshot)) => {
                 let old = self.pipeline.snapshot.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::WorkerConfig;
+use crate::config::limits::OFFER_LOOK;
 use crate::lifecycle::Cancel;
 use crate::messaging::{Link, Subscription, Transport, TransportError};
 use crate::procedures::Backend;
@@ -18,8 +19,6 @@ use super::queue::Queue;
 
 /// Pause before a queue that could not start is tried again.
 const START_AGAIN: Duration = Duration::from_secs(5);
-/// How often a quiet queue looks after its lapsed offers and figures.
-const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// A queue's membership with all it depends on.
 #[derive(Debug)]
@@ -115,7 +114,7 @@ impl Intake {
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> Left {
         tracing::info!(queue = %self.queue.name, limit = self.queue.slots().limit(), "joined the queue group");
         self.queue.available();
-        let mut look_at = Instant::now() + LOOK_AFTER;
+        let mut look_at = Instant::now() + OFFER_LOOK;
         loop {
             tokio::select! {
                 // Messages come last: a queue that is never quiet could not be left otherwise.
@@ -141,7 +140,7 @@ impl Intake {
             {
                 let lapse = self.queue.lapse().await;
                 self.queue.note_load();
-                let later = Instant::now() + LOOK_AFTER;
+                let later = Instant::now() + OFFER_LOOK;
                 look_at = lapse.map_or(later, |at| at.min(later));
             }
         }

@@ -20,7 +20,7 @@ use crate::telemetry::{Counter, Histogram, counter, histogram, names, trace};
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
-use super::slots::{Offer, OfferId, Slots, Verdict, Waiter};
+use super::slots::{Accepted, Offer, OfferId, Slots, Verdict, Waiter};
 
 /// Calls that take less than this on average are worth offers ahead.
 const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
@@ -162,12 +162,14 @@ impl Queue {
     async fn judge_accepted(self: &Arc<Self>, id: OfferId, message: Message, served: Arc<Served>) {
         let reply = message.reply.clone();
         let Some(work) = self.read(message, served).await else { return self.declined(id).await };
-        let (verdict, work) =
-            self.slots().accept(id, Waiter { since: Instant::now(), reply, work });
-        self.count_offer(if matches!(verdict, Verdict::Refuse(_)) { "late" } else { "accepted" });
-        match work {
-            Some(work) => self.judged(verdict, work).await,
-            None => self.note_load(),
+        let waiter = Waiter { since: Instant::now(), reply, work };
+        let accepted = self.slots().accept(id, waiter);
+        let is_late = matches!(accepted, Accepted::Refuse(..));
+        self.count_offer(if is_late { "late" } else { "accepted" });
+        match accepted {
+            Accepted::Take(work) => self.judged(Verdict::Take, work).await,
+            Accepted::Refuse(reason, work) => self.judged(Verdict::Refuse(reason), work).await,
+            Accepted::Waits => self.note_load(),
         }
     }
 
@@ -265,7 +267,7 @@ impl Queue {
         self.note_load();
         match verdict {
             Verdict::Refuse(reason) => self.refuse(reason, work.reply).await,
-            Verdict::Take | Verdict::Wait => self.start(work),
+            Verdict::Take => self.start(work),
         }
     }
 

@@ -29,10 +29,19 @@ pub struct Offer {
 pub enum Verdict {
     /// It has a slot: run it, and call `finish` when it is done.
     Take,
-    /// It was offered a slot that is about to free: keep it, `finish` says when to run it.
-    Wait,
     /// It was not executed.
     Refuse(Reason),
+}
+
+/// What happens to a message to an offered slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted<W> {
+    /// It has the slot: run it, and call `finish` when it is done.
+    Take(W),
+    /// The slot is about to free: it waits here, and `finish` hands it out.
+    Waits,
+    /// It was not executed.
+    Refuse(Reason, W),
 }
 
 /// What follows the end of a call.
@@ -122,21 +131,23 @@ impl<W> Slots<W> {
         Verdict::Refuse(Reason::Busy)
     }
 
-    /// A message to an offered slot. One that lapsed is no offer any more: it is judged like any other. The request
-    /// comes back unless it waits here.
-    pub fn accept(&mut self, id: OfferId, waiter: Waiter<W>) -> (Verdict, Option<W>) {
+    /// A message to an offered slot. One that lapsed is no offer any more: it is judged like any other.
+    pub fn accept(&mut self, id: OfferId, waiter: Waiter<W>) -> Accepted<W> {
         if self.offered.remove(&id).is_none() {
-            return (self.arrive(waiter.reply.as_ref()), Some(waiter.work));
+            return match self.arrive(waiter.reply.as_ref()) {
+                Verdict::Take => Accepted::Take(waiter.work),
+                Verdict::Refuse(reason) => Accepted::Refuse(reason, waiter.work),
+            };
         }
         if let Some(reason) = self.closed() {
-            return (Verdict::Refuse(reason), Some(waiter.work));
+            return Accepted::Refuse(reason, waiter.work);
         }
         if self.running < self.limit {
             self.running += 1;
-            return (Verdict::Take, Some(waiter.work));
+            return Accepted::Take(waiter.work);
         }
         self.waiting.push_back(waiter);
-        (Verdict::Wait, None)
+        Accepted::Waits
     }
 
     /// A call has ended. `more` is its reply subject when others waited where it came from: they may have asked
@@ -330,7 +341,7 @@ mod tests {
             Verdict::Refuse(Reason::Busy),
             "a kept slot is taken"
         );
-        assert_eq!(slots.accept(offer.id, waiter(2, now)), (Verdict::Take, Some(2)));
+        assert_eq!(slots.accept(offer.id, waiter(2, now)), Accepted::Take(2));
         assert_eq!(slots.running(), 1);
         assert_eq!(slots.finish(now, None).offer.map(|offer| offer.to), Some(subject(3)));
     }
@@ -362,7 +373,7 @@ mod tests {
         assert_eq!(slots.lapse(now + OFFER_TIMEOUT).count, 1);
         assert_eq!(slots.arrive(None), Verdict::Take);
         let late = slots.accept(offer.id, waiter(1, now));
-        assert_eq!(late, (Verdict::Refuse(Reason::Busy), Some(1)));
+        assert_eq!(late, Accepted::Refuse(Reason::Busy, 1));
         assert_eq!(slots.running(), 1);
     }
 
@@ -376,11 +387,11 @@ mod tests {
             assert_eq!(slots.arrive(Some(&subject(n))), Verdict::Refuse(Reason::Busy));
         }
         let first = slots.finish(now, None).offer.unwrap();
-        assert_eq!(slots.accept(first.id, waiter(1, now)), (Verdict::Take, Some(1)));
+        assert_eq!(slots.accept(first.id, waiter(1, now)), Accepted::Take(1));
         let ahead = slots.offer_ahead(now).expect("one more than there are slots");
         assert_eq!(ahead.to, subject(2));
         assert_eq!(slots.offer_ahead(now), None);
-        assert_eq!(slots.accept(ahead.id, waiter(2, now)), (Verdict::Wait, None));
+        assert_eq!(slots.accept(ahead.id, waiter(2, now)), Accepted::Waits);
         assert_eq!(slots.running(), 1);
         assert_eq!(slots.arrive(None), Verdict::Refuse(Reason::Busy));
         assert_eq!(slots.finish(now, None).starts, Some(waiter(2, now)));
@@ -396,7 +407,7 @@ mod tests {
         assert_eq!(slots.arrive(None), Verdict::Take);
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
         let ahead = slots.offer_ahead(now).expect("one more than there are slots");
-        assert_eq!(slots.accept(ahead.id, waiter(1, now)), (Verdict::Wait, None));
+        assert_eq!(slots.accept(ahead.id, waiter(1, now)), Accepted::Waits);
         slots
     }
 
@@ -435,7 +446,7 @@ mod tests {
         let next = slots.finish(now, Some(subject(7)));
         let offer = next.offer.expect("others wait there");
         assert_eq!(offer.to, subject(7));
-        assert_eq!(slots.accept(offer.id, waiter(8, now)), (Verdict::Take, Some(8)));
+        assert_eq!(slots.accept(offer.id, waiter(8, now)), Accepted::Take(8));
         assert_eq!(slots.arrive(Some(&subject(1))), Verdict::Refuse(Reason::Busy));
         let next = slots.finish(now, Some(subject(8)));
         assert_eq!(next.offer.map(|offer| offer.to), Some(subject(1)));

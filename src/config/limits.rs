@@ -126,6 +126,8 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
+/// How often a worker looks for offers, and for requests that took one, whose time is over.
+pub const OFFER_LOOK: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
 /// `worker.refused_max`.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::auth::KeySource;
 use super::duration::format_duration;
-use super::limits::{PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
+use super::limits::{OFFER_LOOK, PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
 use super::settings::Findings;
 use super::{Config, Role};
 
@@ -12,6 +13,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     let directory = config.directory.display().to_string();
     let mut relations = Relations { findings, directory: &directory };
     check_gateway(config, &mut relations);
+    check_issuer(config, &mut relations);
     check_drain(config, &mut relations);
     check_between_roles(config, &mut relations);
     check_databases(config, &mut relations);
@@ -99,6 +101,13 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
+fn check_issuer(config: &Config, relations: &mut Relations<'_>) {
+    let Some(KeySource::Url(keys)) = config.auth.jwt.as_ref().map(|jwt| &jwt.keys) else { return };
+    let refresh = ("auth.jwt.keys_refresh", keys.refresh);
+    relations.below(refresh, ("auth.jwt.keys_age_max", keys.age_max));
+    relations.at_most(("auth.jwt.keys_cooldown", keys.cooldown), refresh);
+}
+
 fn check_drain(config: &Config, relations: &mut Relations<'_>) {
     let lifecycle = &config.lifecycle;
     relations.at_most(
@@ -117,9 +126,11 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    if worker.progress_first >= session.accept_timeout {
-        let text = "gateways send a request again after gateway.session.accept_timeout: \
-                    the first progress should come before";
+    // A request that was offered a slot ahead may wait for it, and says nothing until it runs.
+    let silence = worker.offer_timeout + OFFER_LOOK + worker.progress_first;
+    if silence >= session.accept_timeout {
+        let text = "gateways send a request again after gateway.session.accept_timeout: the first progress should come \
+                    before, also after worker.offer_timeout and 100 ms";
         relations.warn("worker.progress_first", text);
     }
     if worker.progress_interval > session.progress_interval {

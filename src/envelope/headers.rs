@@ -49,12 +49,13 @@ pub const PREFIX: &str = "Fjord-";
 /// The name as it stands here, when it is one of these: without a copy.
 #[must_use]
 pub fn known(name: &str) -> Option<&'static str> {
-    const ALL: [&str; 19] = [
+    const ALL: [&str; 20] = [
         ENDPOINT,
         REQUEST_ID,
         ATTEMPT,
         TIMEOUT_MS,
         EXECUTION,
+        WAITING,
         PRINCIPAL,
         IDEMPOTENCY_KEY,
         TRACEPARENT,

@@ -75,7 +75,7 @@ metrics! {
     NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections made after the first.";
     NATS_EVENTS: Counter "fjord_nats_events_total", "What the NATS client reported, by event.";
 
-    TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate ends, by file name.";
+    TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate ends, by file.";
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Callers refused, by endpoint and reason.";

@@ -132,7 +132,8 @@ impl Loaded {
     fn report(&self) {
         use crate::telemetry::{self, names};
         for (file, end) in &self.expiries {
-            let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+            // The whole path: two directories may each have a tls.crt.
+            let name = file.to_string_lossy().into_owned();
             #[expect(clippy::cast_precision_loss, reason = "seconds are exact up to 2^53")]
             telemetry::gauge(&names::TLS_CERTIFICATE_EXPIRY, &[(names::FILE, name)])
                 .set(*end as f64);

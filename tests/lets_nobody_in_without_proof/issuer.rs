@@ -82,7 +82,7 @@ impl Issuer {
     fn config(&self, ca: &Path) -> String {
         format!(
             "[auth.jwt]\nkeys_url = 'https://localhost:{}/jwks.json'\nkeys_url_ca = '{}'\n\
-             issuer = '{ISSUER}'\naudience = '{AUDIENCE}'\nkeys_cooldown = '1h'\n",
+             issuer = '{ISSUER}'\naudience = '{AUDIENCE}'\nkeys_refresh = '1h'\nkeys_cooldown = '1h'\n",
             self.port,
             ca.display(),
         )
@@ -202,4 +202,26 @@ async fn an_issuer_with_another_certificate_is_not_believed() {
     })
     .await;
     assert_eq!(issuer.fetches(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_the_issuers_new_authority() {
+    let signer = Signer::p256("key").unwrap();
+    let mut issuer = Issuer::start(&keys(&[&signer])).await;
+    let mut fleet = issuer.fleet().await;
+    fleet.gateways[0].ready().await;
+    // The issuer has a certificate of another authority, and the file of the gateway has that one.
+    let other = Certs::new(&issuer.home.path().join("other"));
+    fs::copy(&other.ca, &issuer.certs.ca).unwrap();
+    fs::copy(&other.server.certificate, &issuer.certs.server.certificate).unwrap();
+    fs::copy(&other.server.key, &issuer.certs.server.key).unwrap();
+    issuer.process.kill();
+    issuer.start_again().await;
+    let next = Signer::p256("next").unwrap();
+    issuer.publish(&keys(&[&next]));
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some("the new key counts", SOON, async || {
+        (ask(&fleet, &next).await.status == 200).then_some(())
+    })
+    .await;
 }

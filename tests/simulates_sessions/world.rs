@@ -11,7 +11,7 @@ use fjord::outcome::Word;
 use fjord::roles::gateway::hold::{Hold, Ticket};
 use fjord::roles::gateway::mail::{Mail, Turn};
 use fjord::roles::gateway::session::{Action, Destination, Ending, Event, Session, Step, Terms};
-use fjord::roles::worker::slots::{Offer, OfferId, Slots, Verdict, Waiter};
+use fjord::roles::worker::slots::{Accepted, Offer, OfferId, Slots, Verdict, Waiter};
 use metrics::Gauge;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -369,8 +369,15 @@ impl World {
                 if self.workers[worker].life == life {
                     let reply = Some(reply_subject(request, attempt));
                     let waiter = Waiter { since: self.now, reply, work: (request, attempt) };
-                    let (verdict, _) = self.workers[worker].slots.accept(offer, waiter);
-                    self.judge(worker, verdict, request, attempt);
+                    match self.workers[worker].slots.accept(offer, waiter) {
+                        Accepted::Take(_) => self.take(worker, request, attempt),
+                        Accepted::Waits => {
+                            self.after(OFFER_TIMEOUT, Due::WakeWorker { worker, life });
+                        }
+                        Accepted::Refuse(reason, _) => {
+                            self.judge(worker, Verdict::Refuse(reason), request, attempt);
+                        }
+                    }
                 }
             }
             Packet::Decline { worker, life, offer } => {
@@ -419,10 +426,6 @@ impl World {
                 self.reply(&job, Reply::Refused { reason, control: None });
             }
             Verdict::Take => self.take(worker, request, attempt),
-            Verdict::Wait => {
-                let life = self.workers[worker].life;
-                self.after(OFFER_TIMEOUT, Due::WakeWorker { worker, life });
-            }
         }
     }
 

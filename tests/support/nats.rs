@@ -313,11 +313,18 @@ pub(crate) const SHIPPED_PASSWORD: &str = "of-this-test-alone";
 /// What is shipped, with a `node.conf` and a `secrets.conf` of this server.
 fn shipped(home: &Path, certs: &Certs, own: Ports, all: &[Ports]) -> String {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
+    // One authority for all servers of the cluster: made by the first.
+    let first = all.first().map_or(own.client, |ports| ports.client);
+    let peers = home.with_file_name(format!("peers-{first}"));
+    if !peers.is_dir() {
+        Certs::new(&peers);
+    }
     let seeds: Vec<_> =
         all.iter().map(|ports| format!("\"tls://127.0.0.1:{}\"", ports.cluster)).collect();
     let node = format!(
         "NAME: \"nats-{}\"\nCLIENTS: \"127.0.0.1:{}\"\nPEERS: \"127.0.0.1:{}\"\n\
          MONITORING: \"127.0.0.1:{}\"\nSEEDS: [{}]\nCERTIFICATE: \"{}\"\nKEY: \"{}\"\nCA: \"{}\"\n\
+         PEER_CERTIFICATE: \"{}\"\nPEER_KEY: \"{}\"\nPEER_CA: \"{}\"\n\
          ports_file_dir: \"{}\"\n",
         own.client,
         own.client,
@@ -327,9 +334,12 @@ fn shipped(home: &Path, certs: &Certs, own: Ports, all: &[Ports]) -> String {
         certs.server.certificate.display(),
         certs.server.key.display(),
         certs.ca.display(),
+        peers.join("server.pem").display(),
+        peers.join("server.key").display(),
+        peers.join("ca.pem").display(),
         home.display(),
     );
-    let users = ["GATEWAY", "WORKER", "OPERATOR", "SYSTEM"];
+    let users = ["GATEWAY", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
     let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
     fs::write(home.join("node.conf"), node).expect("a file");
     fs::write(home.join("secrets.conf"), secrets).expect("a file");

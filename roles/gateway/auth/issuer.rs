@@ -14,7 +14,7 @@ use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-use super::keys::{self, PublicKey};
+use super::keys::{self, PublicKey, Whose};
 use crate::admin::Readiness;
 use crate::config::auth::KeysUrl;
 use crate::lifecycle::{Cancel, Tasks};
@@ -31,7 +31,8 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 /// The part of `/readyz` that says whether there are keys.
 const PART: &str = "issuer";
 
-/// An issuer's keys, and what keeps them fresh. A reload keeps it where its settings are the same.
+/// An issuer's keys, and what keeps them fresh. A reload makes another one, with new files, which takes over what was
+/// fetched.
 #[derive(Debug)]
 pub(super) struct Issuer {
     settings: KeysUrl,
@@ -80,9 +81,11 @@ impl Issuer {
         }))
     }
 
-    /// Whether it fetches from where these settings say, in the way they say.
-    pub(super) fn is_for(&self, settings: &KeysUrl) -> bool {
-        self.settings == *settings
+    /// Takes over what another one has fetched from the same place.
+    pub(super) fn inherit(&self, old: &Self) {
+        if self.settings.url == old.settings.url {
+            self.fetched.store(old.fetched.load_full());
+        }
     }
 
     /// The keys, unless there were none yet or they are too old to be believed.
@@ -93,9 +96,7 @@ impl Issuer {
     /// Fetches now and then until `stop`, or until nobody has this issuer any more.
     pub(super) fn follow(self: &Arc<Self>, readiness: Readiness, tasks: &Tasks, stop: Cancel) {
         let (weak, ask) = (Arc::downgrade(self), Arc::clone(&self.ask));
-        if self.fetched().is_none() {
-            readiness.set(PART, Err("the issuer's keys were not fetched yet".to_owned()));
-        }
+        readiness.set(PART, self.state());
         let _detached = tasks.spawn_background(async move {
             let mut failures = 0_u32;
             while let Some(issuer) = weak.upgrade() {
@@ -104,10 +105,12 @@ impl Issuer {
                     () = stop.cancelled() => return,
                 };
                 failures = if fetched { 0 } else { failures.saturating_add(1) };
-                if issuer.fetched().is_some() {
-                    readiness.set(PART, Ok(()));
-                }
                 let pause = issuer.pause(failures);
+                // Where nobody else has it, another one has taken its place while it fetched, and its word counts.
+                if Arc::strong_count(&issuer) == 1 {
+                    return;
+                }
+                readiness.set(PART, issuer.state());
                 drop(issuer);
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -129,6 +132,15 @@ impl Issuer {
             self.ask.notify_one();
         }
         matches!(timeout(FETCH_TIMEOUT, ended.changed()).await, Ok(Ok(())))
+    }
+
+    fn state(&self) -> Result<(), String> {
+        match self.fetched() {
+            Some(_) => Ok(()),
+            None => {
+                Err("the issuer's keys could not be fetched yet, or not for too long".to_owned())
+            }
+        }
     }
 
     fn may_ask(&self) -> bool {
@@ -195,7 +207,7 @@ impl Issuer {
                 Fetched { number: before.number, keys: Arc::clone(&before.keys), text, at }
             }
             before => {
-                let keys = Arc::new(keys::from_jwks(&text)?);
+                let keys = Arc::new(keys::from_jwks(&text, Whose::Issuers)?);
                 let number = before.map_or(1, |before| before.number + 1);
                 tracing::info!(
                     url = self.settings.url,
@@ -209,6 +221,13 @@ impl Issuer {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970: exact for ages")]
         gauge(&names::AUTH_KEYS_FETCHED, &[]).set(super::unix_seconds() as f64);
         Ok(())
+    }
+}
+
+/// Its follower sleeps for long: it has to notice that it follows nobody.
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.ask.notify_one();
     }
 }
 

@@ -141,13 +141,9 @@ impl JwtVerifier {
     }
 
     /// Takes over the keys that were fetched already, where they come from the same place.
-    pub(super) fn inherit(&mut self, old: &Self) {
-        if let (Source::Url { issuer, config, .. }, Source::Url { issuer: old, .. }) =
-            (&mut self.keys, &old.keys)
-            && let KeySource::Url(settings) = &config.keys
-            && old.is_for(settings)
-        {
-            *issuer = Arc::clone(old);
+    pub(super) fn inherit(&self, old: &Self) {
+        if let (Some(issuer), Some(old)) = (self.issuer(), old.issuer()) {
+            issuer.inherit(old);
         }
     }
 

@@ -21,6 +21,19 @@ const KEYS_MAX: usize = 100;
 /// Shortest RSA modulus in bytes: 2048 bits.
 const RSA_BYTES_MIN: usize = 256;
 
+/// Why a secret key is refused with all that came with it.
+const SECRET: &str = "a secret key; only public keys belong here";
+
+/// Who wrote a set of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// We did: a key that cannot be used is a mistake.
+    Ours,
+    /// The issuer, for everybody: such a key is passed over (RFC 7517 §5), or one odd key would keep new ones from
+    /// counting.
+    Issuers,
+}
+
 /// A key that tokens are checked with. Its algorithm is its own, whatever a token says.
 #[derive(Clone, Debug)]
 pub(super) struct PublicKey {
@@ -36,7 +49,7 @@ pub(super) struct PublicKey {
 pub(super) fn load(path: &Path) -> Result<Vec<PublicKey>, String> {
     let text = read(path).map_err(|e| format!("cannot be read: {e}"))?;
     if text.trim_start().starts_with('{') {
-        from_jwks(&text)
+        from_jwks(&text, Whose::Ours)
     } else if text.contains("-----BEGIN ") {
         from_pem(&text).map(|key| vec![key])
     } else {
@@ -54,7 +67,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 /// Reads a JWKS.
-pub(super) fn from_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
+pub(super) fn from_jwks(text: &str, whose: Whose) -> Result<Vec<PublicKey>, String> {
     let UniqueObject(set) =
         serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", place(&e)))?;
     let Some(Value::Array(entries)) = set.get("keys") else {
@@ -64,23 +77,48 @@ pub(super) fn from_jwks(text: &str) -> Result<Vec<PublicKey>, String> {
         return Err(format!("expected at most {KEYS_MAX} keys"));
     }
     let mut keys: Vec<PublicKey> = Vec::new();
+    let mut passed_over = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
         let told = |mistake: &str| format!("keys[{number}]: {mistake}");
-        let entry = entry.as_object().ok_or_else(|| told("expected an object"))?;
-        if let Some(key) = from_jwk(entry).map_err(|mistake| told(&mistake))? {
-            if key.id.is_some() && keys.iter().any(|other| other.id == key.id) {
-                return Err(told("another key has the same \"kid\""));
-            }
-            keys.push(key);
+        if entry.as_object().is_some_and(is_secret) {
+            return Err(told(SECRET));
         }
+        match from_entry(entry, &keys) {
+            Ok(key) => keys.extend(key),
+            Err(mistake) if whose == Whose::Issuers => passed_over.push(told(&mistake)),
+            Err(mistake) => return Err(told(&mistake)),
+        }
+    }
+    if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
+        let mistake = "expected a \"kid\" in every key, because there are several".to_owned();
+        if whose == Whose::Ours {
+            return Err(mistake);
+        }
+        keys.retain(|key| key.id.is_some());
+        passed_over.push(mistake);
+    }
+    for mistake in passed_over {
+        tracing::warn!(mistake, "a key of the issuer is passed over");
     }
     if keys.is_empty() {
         return Err("no key for RS256, ES256 or EdDSA".to_owned());
     }
-    if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
-        return Err("expected a \"kid\" in every key, because there are several".to_owned());
-    }
     Ok(keys)
+}
+
+fn from_entry(entry: &Value, before: &[PublicKey]) -> Result<Option<PublicKey>, String> {
+    let entry = entry.as_object().ok_or("expected an object")?;
+    let key = from_jwk(entry)?;
+    let is_double = key
+        .as_ref()
+        .is_some_and(|key| key.id.is_some() && before.iter().any(|other| other.id == key.id));
+    if is_double { Err("another key has the same \"kid\"".to_owned()) } else { Ok(key) }
+}
+
+fn is_secret(jwk: &Map<String, Value>) -> bool {
+    jwk.get("kty").is_some_and(|kind| kind == "oct")
+        || jwk.contains_key("d")
+        || jwk.contains_key("k")
 }
 
 /// Where the JSON is broken; never what stands there, which may be a key.
@@ -92,9 +130,6 @@ fn place(error: &serde_json::Error) -> String {
 fn from_jwk(jwk: &Map<String, Value>) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
-    if text("kty") == Some("oct") || jwk.contains_key("d") || jwk.contains_key("k") {
-        return Err("a secret key; only public keys belong here".to_owned());
-    }
     if !is_for_signatures(jwk) {
         return Ok(None);
     }
@@ -165,7 +200,7 @@ fn checked(key: DecodingKey) -> Result<DecodingKey, String> {
         AlgorithmFamily::Ec => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
         AlgorithmFamily::Ed => ParsedPublicKey::new(&ED25519, bytes),
         AlgorithmFamily::Hmac => {
-            return Err("a secret key; only public keys belong here".to_owned());
+            return Err(SECRET.to_owned());
         }
     };
     match parsed {

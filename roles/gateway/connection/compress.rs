@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -24,6 +25,8 @@ const GZIP_LEVEL: u32 = 1;
 const BROTLI_QUALITY: u32 = 1;
 /// See `GZIP_LEVEL`.
 const ZSTD_LEVEL: i32 = 1;
+/// Longest wait for a turn, for a client that takes nothing else.
+const TURN_MAX: Duration = Duration::from_secs(1);
 /// What brotli writes at a time.
 const BROTLI_BUFFER_BYTES: usize = 16 * 1024;
 /// Brotli's window: 4 MiB is what decoders always take.
@@ -81,7 +84,9 @@ impl Compressor {
         }
         let turn = match Arc::clone(&self.0).try_acquire_owned() {
             Err(TryAcquireError::NoPermits) if !takes_identity => {
-                Arc::clone(&self.0).acquire_owned().await.ok()?
+                let turn = Arc::clone(&self.0).acquire_owned();
+                // Past that it gets what it does not take: better than nothing (RFC 9110 §12.5.3).
+                tokio::time::timeout(TURN_MAX, turn).await.ok()?.ok()?
             }
             turn => turn.ok()?,
         };

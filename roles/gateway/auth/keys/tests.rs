@@ -33,7 +33,7 @@ fn with(changes: &Value) -> Value {
 }
 
 fn jwks(keys: &[Value]) -> Result<Vec<PublicKey>, String> {
-    from_jwks(&json!({ "keys": keys }).to_string())
+    from_jwks(&json!({ "keys": keys }).to_string(), Whose::Ours)
 }
 
 #[test]
@@ -136,4 +136,26 @@ fn what_is_no_key_file_is_refused() {
     check(b"\xff\xfe", "cannot be read");
     check(&vec![b' '; 1 << 20 | 1], "larger than");
     assert!(load(Path::new("/nonexistent/keys.json")).unwrap_err().contains("cannot be read"));
+}
+
+#[test]
+fn an_odd_key_of_an_issuer_is_passed_over_but_never_a_secret_one() {
+    let good = with(&json!({}));
+    let odd = [
+        json!("text"),
+        with(&json!({"kid": 7})),
+        with(&json!({"x": "AA"})),
+        with(&json!({"kid": null})),
+        good.clone(),
+    ];
+    for odd in odd {
+        let set = json!({ "keys": [good, odd] }).to_string();
+        let keys = from_jwks(&set, Whose::Issuers).unwrap();
+        assert_eq!(keys.len(), 1, "{odd}");
+        assert!(from_jwks(&set, Whose::Ours).is_err(), "in our own file it is a mistake: {odd}");
+    }
+    let secret = json!({ "keys": [good, with(&json!({"d": "AA"}))] }).to_string();
+    assert!(from_jwks(&secret, Whose::Issuers).is_err());
+    let nothing = json!({ "keys": [with(&json!({"x": "AA"}))] }).to_string();
+    assert!(from_jwks(&nothing, Whose::Issuers).is_err());
 }
