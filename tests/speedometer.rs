@@ -18,8 +18,6 @@ mod stage;
 use report::Report;
 use stage::Stage;
 
-/// How many requests are on their way at once.
-pub(crate) const CONCURRENCIES: [usize; 3] = [1, 64, 256];
 /// The concurrency whose capacity and latency are told first.
 pub(crate) const MIDDLE: usize = 64;
 /// Idle connections.
@@ -40,6 +38,14 @@ pub(crate) struct Plan {
     /// Seconds of each measurement, after half as much of warm-up.
     #[arg(long, env = "FJORD_BENCH_SECONDS", default_value_t = 3.0)]
     pub(crate) seconds: f64,
+    /// How many requests are on their way at once.
+    #[arg(
+        long,
+        env = "FJORD_BENCH_CONCURRENCY",
+        default_value = "1,64,256",
+        value_delimiter = ','
+    )]
+    pub(crate) concurrency: Vec<usize>,
     /// Whether idle connections are measured too.
     #[arg(long, env = "FJORD_BENCH_IDLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) idle: bool,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::caller::Sample;
 use super::https::Http;
 use super::stage::Target;
-use super::{CONCURRENCIES, IDLE, Plan};
+use super::{IDLE, Plan};
 
 /// Everything that was measured.
 #[derive(Default)]
@@ -119,15 +119,13 @@ impl Report {
     /// Gateway and worker against what their two hops cost alone.
     fn ratios(&self) -> BTreeMap<(usize, Http), [f64; 2]> {
         let mut found = BTreeMap::new();
-        for concurrency in CONCURRENCIES {
-            for http in [Http::H1, Http::H2] {
-                let of =
-                    |target| self.closed.get(&(concurrency, target)).map_or(&[][..], Vec::as_slice);
-                let (fjord, nats) = (of(Target::Fjord(http)), of(Target::Nats));
-                let https = of(Target::Https(http));
-                let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
-                found.insert((concurrency, http), [gateway, cpu(fjord, 1) / cpu(nats, 0)]);
-            }
+        for ((concurrency, target), fjord) in &self.closed {
+            let Target::Fjord(http) = *target else { continue };
+            let of =
+                |target| self.closed.get(&(*concurrency, target)).map_or(&[][..], Vec::as_slice);
+            let (nats, https) = (of(Target::Nats), of(Target::Https(http)));
+            let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
+            found.insert((*concurrency, http), [gateway, cpu(fjord, 1) / cpu(nats, 0)]);
         }
         found
     }

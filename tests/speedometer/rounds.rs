@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::https::Http;
 use super::report::Report;
 use super::stage::{Stage, Target};
-use super::{CONCURRENCIES, IDLE, MIDDLE, Plan, account};
+use super::{IDLE, MIDDLE, Plan, account};
 
 /// The part of fjord's capacity that requests arrive at.
 const LOAD: f64 = 0.4;
 
 /// Capacity: a closed loop.
 pub(crate) async fn closed(stage: &Stage, plan: &Plan, report: &mut Report) {
-    for concurrency in CONCURRENCIES {
+    for &concurrency in &plan.concurrency {
         for target in Target::ALL {
             let sample = stage.ask(target, concurrency, plan.seconds, None).await;
             report.closed.entry((concurrency, target)).or_default().push(sample);
@@ -22,6 +22,9 @@ pub(crate) async fn closed(stage: &Stage, plan: &Plan, report: &mut Report) {
 
 /// Latency: all targets at one rate.
 pub(crate) async fn open(stage: &Stage, plan: &Plan, report: &mut Report) {
+    if !plan.concurrency.contains(&MIDDLE) {
+        return;
+    }
     let capacity = [Http::H1, Http::H2].map(|http| report.capacity(Target::Fjord(http), MIDDLE));
     let rate = *report.rate.get_or_insert_with(|| {
         let least = capacity.into_iter().fold(f64::INFINITY, f64::min);
