@@ -12,6 +12,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+mod json;
+
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
@@ -60,14 +62,12 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        let lines = Lines::start(io::stdout(), is_json)?;
+        let lines = Lines::start(io::stdout())?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
-        let format = tracing_subscriber::fmt::layer().with_ansi(false);
         let layer = if is_json {
-            let json = format.json().flatten_event(true).with_current_span(false);
-            json.with_span_list(false).with_writer(lines.clone()).boxed()
+            json::Json(lines.clone()).boxed()
         } else {
-            format.with_writer(lines.clone()).boxed()
+            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone()).boxed()
         };
         let layer = layer.with_filter(filter_fn(is_without_values));
         let registry = tracing_subscriber::registry().with(filter).with(layer);
@@ -134,15 +134,21 @@ enum Entry {
 #[derive(Clone, Debug)]
 struct Lines {
     entries: SyncSender<Entry>,
-    is_json: bool,
 }
 
 impl Lines {
-    fn start(out: impl Write + Send + 'static, is_json: bool) -> Result<Self, LogError> {
+    fn start(out: impl Write + Send + 'static) -> Result<Self, LogError> {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let thread = std::thread::Builder::new().name("logs".to_owned());
         thread.spawn(move || write_lines(&receiver, out)).map_err(LogError::Thread)?;
-        Ok(Self { entries, is_json })
+        Ok(Self { entries })
+    }
+
+    /// Takes a finished line, a break at its end.
+    fn put(&self, line: Vec<u8>) {
+        if self.entries.try_send(Entry::Line(line)).is_err() {
+            super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
+        }
     }
 
     fn flush(&self, limit: Duration) {
@@ -185,13 +191,11 @@ fn write_gathered(gathered: &mut Vec<u8>, out: &mut impl Write) {
 }
 
 impl Write for Lines {
-    /// The formatter calls this once for each event, with the whole line.
+    /// The formatter of text calls this once for each event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut signed = line.to_vec();
-        context::sign(&mut signed, self.is_json);
-        if self.entries.try_send(Entry::Line(one_line(signed))).is_err() {
-            super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
-        }
+        context::sign(&mut signed);
+        self.put(one_line(signed));
         Ok(line.len())
     }
 
@@ -209,7 +213,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// The line with every control character escaped but the break at its end: no event can forge a second line, or
-/// move the cursor of who reads it. JSON has none to begin with.
+/// move the cursor of who reads it.
 fn one_line(line: Vec<u8>) -> Vec<u8> {
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
     if text.len() < line.len() && !text.iter().any(u8::is_ascii_control) {
@@ -225,6 +229,19 @@ fn one_line(line: Vec<u8>) -> Vec<u8> {
     }
     escaped.push(b'\n');
     escaped
+}
+
+#[cfg(test)]
+impl Lines {
+    /// Lines that nobody writes, and what gives those that came.
+    fn to_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
+        let (entries, receiver) = sync_channel(LINES_MAX);
+        let line = |entry| match entry {
+            Entry::Line(line) => Some(line),
+            Entry::Flush(_) => None,
+        };
+        (Self { entries }, move || receiver.try_iter().filter_map(line).collect())
+    }
 }
 
 #[cfg(test)]
@@ -254,7 +271,7 @@ mod tests {
     fn an_output_that_stalls_stalls_nobody() {
         let (start, go) = std::sync::mpsc::channel();
         let (written, lines_written) = std::sync::mpsc::channel();
-        let mut lines = Lines::start(Stalled { go, written }, true).unwrap();
+        let mut lines = Lines::start(Stalled { go, written }).unwrap();
         for _ in 0..LINES_MAX + 100 {
             lines.write_all(b"a\n").unwrap();
         }
