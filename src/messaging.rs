@@ -14,7 +14,8 @@ pub mod nats;
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
-    /// Publishes one message; returns once the client has taken it.
+    /// Publishes one message; the future is ready once the client has taken it. Where there is room at once, the message
+    /// is taken by the call itself.
     ///
     /// Refuses while the link is down: what a client library queues then would be executed after the
     /// reconnect, when nobody waits for it any more.
@@ -123,8 +124,11 @@ impl Debug for Subject {
 #[error("not a subject: empty token, wildcard, blank or control character")]
 pub struct SubjectError;
 
+/// Headers of a request, or of an answer, at most times.
+const HEADERS_USUAL: usize = 6;
+
 /// What goes over the wire.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Message {
     /// Where it goes, or where it arrived.
     pub subject: Subject,
@@ -152,15 +156,42 @@ impl Message {
     }
 }
 
-/// A message's headers in order. NATS compares names literally (ADR-4).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(Cow<'static, str>, String)>);
+/// A message's headers. NATS compares names literally (ADR-4).
+#[derive(Debug, Default)]
+pub struct Headers(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    /// Made here, in order.
+    Written(Vec<(Cow<'static, str>, String)>),
+    /// As they arrived, where the transport has them.
+    Arrived(Box<dyn Arrived>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Written(Vec::new())
+    }
+}
+
+/// Headers that a transport has read. They are looked at where they are: a copy would be two allocations for each.
+pub trait Arrived: Debug + Send + Sync {
+    /// Shows every name with its value, the values of one name in their order.
+    fn each<'a>(&'a self, show: &mut dyn FnMut(&'a str, &'a str));
+}
 
 impl Headers {
-    /// Adds a header. A name or value that could break the wire format is refused.
+    /// Headers that arrived: the server has parsed them already.
+    #[must_use]
+    pub(crate) fn arrived(headers: Box<dyn Arrived>) -> Self {
+        Self(Kept::Arrived(headers))
+    }
+
+    /// Adds a header to those that are made here; a name once. A name or value that could break the wire format is
+    /// refused.
     ///
     /// # Errors
-    /// `HeaderError` when the name is not a token or the value has a control character.
+    /// `HeaderError` when the name is not a token or the value has a control character, or when the headers arrived.
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -171,37 +202,44 @@ impl Headers {
         if !good_name || value.bytes().any(|b| b.is_ascii_control()) {
             return Err(HeaderError);
         }
-        self.0.push((name, value));
+        let Kept::Written(written) = &mut self.0 else { return Err(HeaderError) };
+        if written.capacity() == 0 {
+            written.reserve(HEADERS_USUAL);
+        }
+        written.push((name, value));
         Ok(())
+    }
+
+    /// Shows every name with its value.
+    pub fn each<'a>(&'a self, mut show: impl FnMut(&'a str, &'a str)) {
+        match &self.0 {
+            Kept::Written(written) => {
+                for (name, value) in written {
+                    show(name, value);
+                }
+            }
+            Kept::Arrived(arrived) => arrived.each(&mut show),
+        }
     }
 
     /// The first value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        let mut found = None;
+        self.each(|other, value| {
+            if found.is_none() && other == name {
+                found = Some(value);
+            }
+        });
+        found
     }
 
-    /// All names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
-    }
-
-    /// All names and values, with static names still told from others.
-    pub(crate) fn into_entries(self) -> Vec<(Cow<'static, str>, String)> {
-        self.0
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Headers as they arrived: the server has parsed them already.
-impl FromIterator<(Cow<'static, str>, String)> for Headers {
-    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
+    /// Those that were made here, with static names still told from others.
+    pub(crate) fn into_written(self) -> Vec<(Cow<'static, str>, String)> {
+        match self.0 {
+            Kept::Written(written) => written,
+            Kept::Arrived(_) => Vec::new(),
+        }
     }
 }
 

@@ -194,7 +194,8 @@ impl Pipeline {
         let authenticator = &snapshot.authenticator;
         let mut found = authenticator.authenticate(endpoint, headers, peer);
         if let Err(refusal) = &found
-            && authenticator.look_again(refusal).await
+            // Boxed: it is for the rare case, and every request would carry its room.
+            && Box::pin(authenticator.look_again(refusal)).await
         {
             found = authenticator.authenticate(endpoint, headers, peer);
         }
@@ -245,14 +246,14 @@ impl Sent<'_> {
         let payload = params::check(self.matched, self.parts, self.body, caller, &context)?;
         Ok(Envelope {
             endpoint: endpoint.id.clone(),
-            request_id: trip.request_id.as_str().to_owned(),
+            request_id: Arc::clone(trip.request_id.shared()),
             attempt: 0,
             timeout: Duration::ZERO,
             execution: endpoint.execution,
             waiting: 0,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
-            traceparent: Some(trip.trace.traceparent()),
+            traceparent: Some(Arc::clone(trip.trace.traceparent())),
             tracestate: trip.trace.tracestate().map(ToOwned::to_owned),
             payload,
         })

@@ -77,8 +77,8 @@ impl Trip {
     /// What every line that is logged for it says.
     pub(super) fn served(&self) -> Arc<Served> {
         Arc::new(Served {
-            request_id: self.request_id.to_string(),
-            trace_id: self.trace.trace_id().to_owned(),
+            request_id: Arc::clone(self.request_id.shared()),
+            traceparent: Arc::clone(self.trace.traceparent()),
         })
     }
 

@@ -12,7 +12,7 @@ use crate::catalogue::Execution;
 use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::lifecycle::Tasks;
-use crate::messaging::{Link, Message, Subject, SubjectError, Transport, TransportError};
+use crate::messaging::{Link, Subject, SubjectError, Transport, TransportError};
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
@@ -51,7 +51,6 @@ struct Run {
     dispatch: Arc<Dispatch>,
     queue: Arc<Queue>,
     entry: Entry,
-    control: Subject,
     reply: Option<Subject>,
     deadline: Instant,
 }
@@ -68,7 +67,6 @@ impl Dispatch {
         let began = Instant::now();
         let entry = this.jobs.enter(reply.clone());
         let run = Run {
-            control: this.job_subject(&entry),
             dispatch: Arc::clone(this),
             queue: Arc::clone(queue),
             deadline: began + job.request.timeout,
@@ -109,9 +107,9 @@ impl Dispatch {
         self.send_again(self.recent.below(inbox, Instant::now())).await;
     }
 
-    async fn send_again(&self, answers: Vec<Message>) {
-        for message in answers {
-            if let Err(error) = self.transport.publish(message).await {
+    async fn send_again(&self, answers: Vec<(Reply, Subject)>) {
+        for (reply, to) in answers {
+            if let Err(error) = self.send(reply, to).await {
                 tracing::debug!(%error, "an answer was not sent again");
             }
         }
@@ -147,7 +145,7 @@ impl Dispatch {
 impl Run {
     async fn go(self, handler: Arc<dyn QueueHandler>, job: Job) -> Word {
         if job.request.execution == Execution::AtMostOnce
-            && let Some(outcome) = self.claim().await
+            && let Some(outcome) = Box::pin(self.claim()).await
         {
             return outcome;
         }
@@ -156,7 +154,7 @@ impl Run {
         let ending = self.work(handler, job).await;
         let outcome = ending.outcome();
         if matches!(ending, Ending::NotExecuted { .. }) {
-            self.refuse(Reason::Unavailable).await;
+            Box::pin(self.refuse(Reason::Unavailable)).await;
         } else {
             let mut answer = ending.into_final(&request_id);
             answer.phases = Some(times.phases(began.elapsed()));
@@ -171,7 +169,7 @@ impl Run {
         let Some(reply) = self.reply.clone() else { return Some(Word::NotGranted) };
         let consent = self.entry.await_consent();
         let until = self.deadline.min(Instant::now() + self.dispatch.config.claim_timeout);
-        let claim = Reply::Claim { control: self.control.clone() };
+        let claim = Reply::Claim { control: self.control() };
         let sent = self.dispatch.send(claim, reply).await.is_ok();
         let answer = if sent { timeout_at(until, consent).await } else { Ok(Ok(Consent::Denied)) };
         match answer {
@@ -205,8 +203,8 @@ impl Run {
                 }),
                 _ = progress.tick() => {
                     if let Some(reply) = self.reply.clone() {
-                        let control = Some(self.control.clone());
-                        self.dispatch.say(Reply::Progress { control }, reply).await;
+                        let control = Some(self.control());
+                        Box::pin(self.dispatch.say(Reply::Progress { control }, reply)).await;
                     }
                 }
             }
@@ -215,7 +213,7 @@ impl Run {
 
     async fn refuse(&self, reason: Reason) {
         if let Some(reply) = self.reply.clone() {
-            let control = Some(self.control.clone());
+            let control = Some(self.control());
             self.dispatch.say(Reply::Refused { reason, control }, reply).await;
         }
     }
@@ -237,41 +235,45 @@ impl Run {
         self.deliver(Reply::Final(answer), &reply).await;
     }
 
+    /// Where a grant or a cancel for this job goes. Most jobs end before anybody asks.
+    fn control(&self) -> Subject {
+        self.dispatch.job_subject(&self.entry)
+    }
+
     async fn deliver(&self, reply: Reply, to: &Subject) -> bool {
-        let message: Message = match reply.into_message(to.clone()) {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::error!(%error, "an answer cannot be sent");
-                return false;
-            }
+        let delivered = match self.dispatch.send(reply.clone(), to.clone()).await {
+            // Boxed: it is for the rare case, and every job would carry its room.
+            Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
+            sent => sent,
         };
+        match delivered {
+            Ok(()) => {
+                self.dispatch.recent.sent(reply, to.clone(), Instant::now());
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
+                false
+            }
+        }
+    }
+
+    /// Waits for the bus to come back. An answer that cannot wait any longer is dropped.
+    async fn deliver_later(&self, reply: &Reply, to: &Subject) -> Result<(), TransportError> {
         let mut link = self.dispatch.transport.link();
         let delivery = async {
             loop {
-                match self.dispatch.transport.publish(message.clone()).await {
-                    Ok(()) => {
-                        self.dispatch.recent.sent(&message, Instant::now());
-                        return true;
-                    }
-                    Err(TransportError::Disconnected) => {
-                        let back = link.wait_for(|link| *link != Link::Down).await.is_ok();
-                        if !back {
-                            return false;
-                        }
-                        // The event comes a moment before the state that `publish` looks at.
-                        tokio::task::yield_now().await;
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
-                        return false;
-                    }
+                if link.wait_for(|link| *link != Link::Down).await.is_err() {
+                    return Err(TransportError::Disconnected);
+                }
+                // The event comes a moment before the state that `publish` looks at.
+                tokio::task::yield_now().await;
+                match self.dispatch.send(reply.clone(), to.clone()).await {
+                    Err(TransportError::Disconnected) => {}
+                    sent => return sent,
                 }
             }
         };
-        let delivered = timeout(DELIVER_MAX, delivery).await;
-        if delivered.is_err() {
-            tracing::error!(queue = %self.queue.name, "an answer was dropped: the bus is away");
-        }
-        delivered.unwrap_or(false)
+        timeout(DELIVER_MAX, delivery).await.unwrap_or(Err(TransportError::Disconnected))
     }
 }

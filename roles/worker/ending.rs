@@ -59,7 +59,7 @@ mod tests {
     fn a_problem_becomes_a_final_that_says_which_request_it_was() {
         let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
         let answer = Ending::Problem { problem, outcome: Word::SqlUser }.into_final("r-1");
-        assert_eq!((answer.status, answer.content_type.as_str()), (422, PROBLEM_JSON));
+        assert_eq!((answer.status, &*answer.content_type), (422, PROBLEM_JSON));
         assert_eq!(answer.outcome, Word::SqlUser);
         let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(document["detail"], "too young");

@@ -31,7 +31,6 @@ pub struct Jobs {
 struct State {
     next: u64,
     running: HashMap<JobId, Running>,
-    by_reply: HashMap<Subject, JobId>,
 }
 
 #[derive(Debug)]
@@ -58,9 +57,6 @@ impl Jobs {
         state.next += 1;
         let id = JobId(state.next);
         let cancel = Cancel::new();
-        if let Some(reply) = &reply {
-            state.by_reply.insert(reply.clone(), id);
-        }
         state.running.insert(id, Running { cancel: cancel.clone(), consent: None, reply });
         Entry { jobs: Arc::clone(self), id, cancel }
     }
@@ -89,8 +85,9 @@ impl Jobs {
 
     /// Nobody waits for the job of this request any more.
     pub fn cancel_by_reply(&self, reply: &Subject) {
+        // A walk, because cancels are rare: an index would cost every job more than they ever cost.
         let state = self.lock();
-        if let Some(job) = state.by_reply.get(reply).and_then(|id| state.running.get(id)) {
+        for job in state.running.values().filter(|job| job.reply.as_ref() == Some(reply)) {
             job.cancel.cancel();
         }
     }
@@ -121,12 +118,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut state = self.jobs.lock();
-        if let Some(job) = state.running.remove(&self.id)
-            && let Some(reply) = job.reply
-        {
-            state.by_reply.remove(&reply);
-        }
+        self.jobs.lock().running.remove(&self.id);
     }
 }
 

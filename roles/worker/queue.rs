@@ -15,7 +15,7 @@ use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
 use crate::telemetry::context::{self, Served};
-use crate::telemetry::{Counter, Histogram, counter, histogram, names, trace};
+use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
@@ -201,7 +201,7 @@ impl Queue {
     pub fn cancelled(&self, reply: &Subject) {
         let waiter = self.slots().cancel(reply);
         if let Some(Waiter { work, .. }) = waiter {
-            tracing::debug!(queue = %self.name, request_id = work.served.request_id, "cancelled before it began");
+            tracing::debug!(queue = %self.name, request_id = &*work.served.request_id, "cancelled before it began");
             self.note_load();
         }
     }
@@ -329,7 +329,7 @@ impl Queue {
                 let served = Arc::clone(&work.served);
                 return context::serving(served, async { self.start(work) }).await;
             }
-            self.refuse(Reason::Expired, work.reply).await;
+            Box::pin(self.refuse(Reason::Expired, work.reply)).await;
         }
     }
 
@@ -353,7 +353,13 @@ impl Queue {
     }
 
     async fn offer(&self, offer: Option<Offer>) {
-        let Some(Offer { id, to }) = offer else { return };
+        // Boxed: most calls end with nobody to offer to, and every job would carry its room.
+        if let Some(offer) = offer {
+            Box::pin(self.make_offer(offer)).await;
+        }
+    }
+
+    async fn make_offer(&self, Offer { id, to }: Offer) {
         self.count_offer("made");
         match self.dispatch.offer_subject(self.number, id) {
             Ok(direct) => self.dispatch.say(Reply::Offer { direct }, to).await,
@@ -386,12 +392,13 @@ impl Queue {
 
 /// What every line that is logged for a message says. It may come from anybody: what is too long is left out.
 fn served(from: &Headers) -> Arc<Served> {
-    let request_id = from.get(headers::REQUEST_ID).filter(|text| text.len() <= TEXT_BYTES_MAX);
-    let trace_id = from.get(headers::TRACEPARENT).and_then(trace::trace_id);
-    Arc::new(Served {
-        request_id: request_id.unwrap_or_default().to_owned(),
-        trace_id: trace_id.unwrap_or_default().to_owned(),
-    })
+    let (mut request_id, mut traceparent) = ("", "");
+    from.each(|name, value| match name {
+        headers::REQUEST_ID if value.len() <= TEXT_BYTES_MAX => request_id = value,
+        headers::TRACEPARENT if value.len() <= TEXT_BYTES_MAX => traceparent = value,
+        _ => {}
+    });
+    Arc::new(Served { request_id: request_id.into(), traceparent: traceparent.into() })
 }
 
 fn micros(time: Duration) -> u64 {

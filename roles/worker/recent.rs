@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::messaging::{Message, Subject};
+use crate::envelope::Reply;
+use crate::messaging::Subject;
 
 /// How long before the loss was noticed an answer may have gone into the dying connection: the server's
 /// pings find a dead link within two intervals.
@@ -23,39 +24,46 @@ pub struct Recent(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    sent: VecDeque<(Instant, Message)>,
+    sent: VecDeque<Sent>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    to: Subject,
+    reply: Reply,
 }
 
 impl Recent {
     /// Remembers an answer that was handed to the transport.
-    pub fn sent(&self, message: &Message, now: Instant) {
+    pub fn sent(&self, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
-        state.bytes += message.payload.len();
-        state.sent.push_back((now, message.clone()));
+        state.bytes += reply.body_bytes();
+        state.sent.push_back(Sent { at: now, to, reply });
         state.forget(now);
     }
 
     /// What may have been lost, in the order it was sent.
     #[must_use]
-    pub fn all(&self, now: Instant) -> Vec<Message> {
+    pub fn all(&self, now: Instant) -> Vec<(Reply, Subject)> {
         self.those(now, |_| true)
     }
 
     /// What of it went to subjects below this one.
     #[must_use]
-    pub fn below(&self, subject: &Subject, now: Instant) -> Vec<Message> {
-        self.those(now, |message| {
-            let tail = message.subject.as_str().strip_prefix(subject.as_str());
+    pub fn below(&self, subject: &Subject, now: Instant) -> Vec<(Reply, Subject)> {
+        self.those(now, |to| {
+            let tail = to.as_str().strip_prefix(subject.as_str());
             tail.is_some_and(|tail| tail.starts_with('.'))
         })
     }
 
-    fn those(&self, now: Instant, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+    fn those(&self, now: Instant, wanted: impl Fn(&Subject) -> bool) -> Vec<(Reply, Subject)> {
         let mut state = self.lock();
         state.forget(now);
-        let sent = state.sent.iter().map(|(_, message)| message);
-        sent.filter(|message| wanted(message)).cloned().collect()
+        let sent = state.sent.iter().filter(|sent| wanted(&sent.to));
+        sent.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -65,13 +73,13 @@ impl Recent {
 
 impl State {
     fn forget(&mut self, now: Instant) {
-        while let Some((at, _)) = self.sent.front() {
-            let is_old = now.saturating_duration_since(*at) > WINDOW;
+        while let Some(oldest) = self.sent.front() {
+            let is_old = now.saturating_duration_since(oldest.at) > WINDOW;
             if !is_old && self.sent.len() <= MESSAGES_MAX && self.bytes <= BYTES_MAX {
                 break;
             }
-            if let Some((_, message)) = self.sent.pop_front() {
-                self.bytes = self.bytes.saturating_sub(message.payload.len());
+            if let Some(forgotten) = self.sent.pop_front() {
+                self.bytes = self.bytes.saturating_sub(forgotten.reply.body_bytes());
             }
         }
     }
@@ -81,27 +89,26 @@ impl State {
 mod tests {
     use super::*;
 
-    fn message(bytes: usize) -> Message {
-        let payload = vec![0; bytes].into();
-        Message { payload, ..Message::to(Subject::new("inbox.1").unwrap()) }
+    fn part(bytes: usize) -> Reply {
+        Reply::Part { number: 1, bytes: vec![0; bytes].into() }
     }
 
     #[test]
     fn only_what_is_recent_and_within_bounds_is_sent_again() {
-        let start = Instant::now();
+        let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
         let recent = Recent::default();
-        recent.sent(&message(1), start);
-        recent.sent(&message(2), start + WINDOW);
-        recent.sent(&message(3), start + WINDOW + WINDOW);
+        recent.sent(part(1), to.clone(), start);
+        recent.sent(part(2), to.clone(), start + WINDOW);
+        recent.sent(part(3), to.clone(), start + WINDOW + WINDOW);
         let again = recent.all(start + WINDOW + WINDOW);
-        assert_eq!(again.iter().map(|m| m.payload.len()).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(again.iter().map(|(reply, _)| reply.body_bytes()).collect::<Vec<_>>(), [2, 3]);
         let inbox = Subject::new("inbox").unwrap();
         assert_eq!(recent.below(&inbox, start + WINDOW + WINDOW).len(), again.len());
         let other = Subject::new("in").unwrap();
         assert!(recent.below(&other, start + WINDOW + WINDOW).is_empty());
         let recent = Recent::default();
         for _ in 0..20 {
-            recent.sent(&message(1 << 20), start);
+            recent.sent(part(1 << 20), to.clone(), start);
         }
         assert_eq!(recent.all(start).len(), 8);
     }

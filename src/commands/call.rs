@@ -103,9 +103,9 @@ fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec
 
 /// The request as a gateway would have made it.
 fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Vec<String>> {
-    let request_id = uuid::Uuid::now_v7().hyphenated().to_string();
+    let request_id: Arc<str> = uuid::Uuid::now_v7().hyphenated().to_string().into();
     let known = [
-        ("request_id", Some(request_id.as_str())),
+        ("request_id", Some(&*request_id)),
         ("idempotency_key", arguments.idempotency_key.as_deref()),
         ("principal", arguments.principal.as_deref()),
         ("client_ip", Some("127.0.0.1")),
@@ -119,7 +119,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         waiting: 0,
         principal: arguments.principal.clone(),
         idempotency_key: arguments.idempotency_key.clone(),
-        traceparent: Some(TraceContext::continued(None, None).traceparent()),
+        traceparent: Some(Arc::clone(TraceContext::continued(None, None).traceparent())),
         tracestate: None,
         request_id,
         payload,

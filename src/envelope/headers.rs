@@ -45,31 +45,3 @@ pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Every header of ours starts with this.
 pub const PREFIX: &str = "Fjord-";
-
-/// The name as it stands here, when it is one of these: without a copy.
-#[must_use]
-pub fn known(name: &str) -> Option<&'static str> {
-    const ALL: [&str; 20] = [
-        ENDPOINT,
-        REQUEST_ID,
-        ATTEMPT,
-        TIMEOUT_MS,
-        EXECUTION,
-        WAITING,
-        PRINCIPAL,
-        IDEMPOTENCY_KEY,
-        TRACEPARENT,
-        TRACESTATE,
-        REPLY,
-        REASON,
-        PART,
-        STATUS,
-        OUTCOME,
-        PHASES,
-        CONTENT_TYPE,
-        CONTROL,
-        SERVICE_ERROR_CODE,
-        SERVICE_ERROR,
-    ];
-    ALL.into_iter().find(|known| *known == name)
-}

@@ -1,5 +1,7 @@
 //! What a worker says about a request: any number of interim replies, then one final.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::messaging::{HeaderError, Headers, Message, Subject};
@@ -77,7 +79,7 @@ pub struct Final {
     /// The HTTP status.
     pub status: u16,
     /// The media type; empty when there is no body.
-    pub content_type: String,
+    pub content_type: Cow<'static, str>,
     /// The body, or its last piece. The gateway does not parse it.
     pub body: Bytes,
     /// How many parts came before.
@@ -91,8 +93,8 @@ pub struct Final {
 impl Final {
     /// A whole answer in one message.
     #[must_use]
-    pub fn whole(status: u16, content_type: &str, body: Bytes, outcome: Word) -> Self {
-        let content_type = content_type.to_owned();
+    pub fn whole(status: u16, content_type: &'static str, body: Bytes, outcome: Word) -> Self {
+        let content_type = Cow::Borrowed(content_type);
         Self { status, content_type, body, parts: 0, outcome, phases: None }
     }
 }
@@ -107,8 +109,8 @@ impl Reply {
         if message.no_responders {
             return Ok(Self::NoResponders);
         }
-        let from = &message.headers;
-        match from.get(headers::REPLY) {
+        let found = Found::of(&message.headers);
+        match found.reply {
             Some("progress") => Ok(Self::Progress { control: message.reply }),
             Some("claim") => message
                 .reply
@@ -119,7 +121,7 @@ impl Reply {
                 .map(|direct| Self::Offer { direct })
                 .ok_or(error(headers::REPLY, "an offer needs a reply subject")),
             Some("refused") => {
-                let reason = match from.get(headers::REASON) {
+                let reason = match found.reason {
                     Some("busy") => Reason::Busy,
                     Some("draining") => Reason::Draining,
                     Some("expired") => Reason::Expired,
@@ -133,70 +135,79 @@ impl Reply {
                 };
                 Ok(Self::Refused { reason, control: message.reply })
             }
-            Some("part") => from
-                .get(headers::PART)
+            Some("part") => found
+                .part
                 .and_then(|text| text.parse().ok())
                 .filter(|number| *number > 0)
                 .map(|number| Self::Part { number, bytes: message.payload })
                 .ok_or(error(headers::PART, "expected a number from 1")),
-            Some("final") => Self::parse_final(from, message.payload),
+            Some("final") => Self::parse_final(&found, message.payload),
             Some(_) => Err(error(headers::REPLY, "expected a kind of reply that is known")),
-            None => Self::parse_plain(from, message.payload),
+            None => Self::parse_plain(&found, message.payload),
         }
     }
 
-    fn parse_final(from: &Headers, body: Bytes) -> Result<Self, EnvelopeError> {
+    fn parse_final(from: &Found<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
         let status = from
-            .get(headers::STATUS)
+            .status
             .and_then(|text| text.parse().ok())
             .filter(|status| (200..600).contains(status))
             .ok_or(EnvelopeError {
                 header: headers::STATUS,
                 expected: "expected a final HTTP status, 200 to 599",
             })?;
-        let parts = match from.get(headers::PART) {
+        let parts = match from.part {
             None => 0,
             Some(text) => text.parse().map_err(|_| EnvelopeError {
                 header: headers::PART,
                 expected: "expected how many parts there were",
             })?,
         };
-        let outcome = match from.get(headers::OUTCOME) {
+        let outcome = match from.outcome {
             Some(word) => Word::of(word),
-            None if status < 400 => Word::Ok,
-            None => Word::Other,
+            None => presumed(status),
         };
         Ok(Self::Final(Final {
             status,
-            content_type: from.get(headers::CONTENT_TYPE).unwrap_or_default().to_owned(),
+            content_type: media_type(from.content_type.unwrap_or_default()),
             body,
             parts,
             outcome,
-            phases: from.get(headers::PHASES).and_then(Phases::parse),
+            phases: from.phases.and_then(Phases::parse),
         }))
     }
 
     /// The answer of a plain NATS responder, or of the NATS service API (ADR-32), whose body may be empty.
-    fn parse_plain(from: &Headers, body: Bytes) -> Result<Self, EnvelopeError> {
-        if from.iter().any(|(name, _)| name.starts_with(headers::PREFIX)) {
+    fn parse_plain(from: &Found<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
+        if from.has_ours {
             return Err(EnvelopeError {
                 header: headers::REPLY,
                 expected: "expected the kind of reply",
             });
         }
-        let Some(code) = from.get(headers::SERVICE_ERROR_CODE) else {
-            return Ok(Self::Final(Final::whole(200, "application/json", body, Word::Ok)));
+        let Some(code) = from.service_error_code else {
+            return Ok(Self::Final(Final::whole(200, JSON, body, Word::Ok)));
         };
         let status = code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500);
-        let content_type = from.get(headers::CONTENT_TYPE).unwrap_or("application/json").to_owned();
+        let content_type = media_type(from.content_type.unwrap_or(JSON));
         Ok(Self::Final(Final {
             status,
-            content_type: if body.is_empty() { String::new() } else { content_type },
+            content_type: if body.is_empty() { Cow::Borrowed("") } else { content_type },
             body,
             parts: 0,
             outcome: Word::ServiceError,
             phases: None,
         }))
+    }
+
+    /// Bytes of the body, or of a piece of it.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Self::Part { bytes, .. } => bytes.len(),
+            Self::Final(answer) => answer.body.len(),
+            _ => 0,
+        }
     }
 
     /// The message that says it, to the request's reply subject.
@@ -231,7 +242,10 @@ impl Reply {
             Self::Final(answer) => {
                 message.headers.push(headers::REPLY, "final")?;
                 message.headers.push(headers::STATUS, answer.status.to_string())?;
-                message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
+                // What a reader takes for granted is left out.
+                if answer.outcome != presumed(answer.status) {
+                    message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
+                }
                 if let Some(phases) = answer.phases {
                     message.headers.push(headers::PHASES, phases.to_text())?;
                 }
@@ -246,5 +260,59 @@ impl Reply {
             Self::NoResponders => message.no_responders = true,
         }
         Ok(message)
+    }
+}
+
+/// How an answer ended that does not say it.
+fn presumed(status: u16) -> Word {
+    if status < 400 { Word::Ok } else { Word::Other }
+}
+
+/// The media type of nearly every answer.
+pub const JSON: &str = "application/json";
+
+/// A media type as it came; the usual one without a copy.
+fn media_type(text: &str) -> Cow<'static, str> {
+    match text {
+        JSON => Cow::Borrowed(JSON),
+        "" => Cow::Borrowed(""),
+        other => Cow::Owned(other.to_owned()),
+    }
+}
+
+/// The headers of a reply as they stand there, found in one pass.
+#[derive(Default)]
+struct Found<'a> {
+    reply: Option<&'a str>,
+    reason: Option<&'a str>,
+    part: Option<&'a str>,
+    status: Option<&'a str>,
+    outcome: Option<&'a str>,
+    phases: Option<&'a str>,
+    content_type: Option<&'a str>,
+    service_error_code: Option<&'a str>,
+    /// Whether any of them is fjord's.
+    has_ours: bool,
+}
+
+impl<'a> Found<'a> {
+    fn of(from: &'a Headers) -> Self {
+        let mut found = Self::default();
+        from.each(|name, value| {
+            found.has_ours |= name.starts_with(headers::PREFIX);
+            let place = match name {
+                headers::REPLY => &mut found.reply,
+                headers::REASON => &mut found.reason,
+                headers::PART => &mut found.part,
+                headers::STATUS => &mut found.status,
+                headers::OUTCOME => &mut found.outcome,
+                headers::PHASES => &mut found.phases,
+                headers::CONTENT_TYPE => &mut found.content_type,
+                headers::SERVICE_ERROR_CODE => &mut found.service_error_code,
+                _ => return,
+            };
+            place.get_or_insert(value);
+        });
+        found
     }
 }

@@ -1,5 +1,6 @@
 //! A request on its way to a worker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ pub struct Request {
     /// The endpoint.
     pub endpoint: EndpointId,
     /// The request's id, the same over all attempts.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// The budget left when it was sent.
@@ -34,7 +35,7 @@ pub struct Request {
     /// The client's key for one effect.
     pub idempotency_key: Option<String>,
     /// W3C Trace Context.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Arc<str>>,
     /// W3C Trace Context.
     pub tracestate: Option<String>,
     /// The JSON object of checked parameters.
@@ -49,22 +50,27 @@ impl Request {
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut written = Headers::default();
         written.push(headers::ENDPOINT, self.endpoint.as_str())?;
-        written.push(headers::REQUEST_ID, self.request_id.as_str())?;
-        written.push(headers::ATTEMPT, self.attempt.to_string())?;
+        written.push(headers::REQUEST_ID, &*self.request_id)?;
         written.push(headers::TIMEOUT_MS, self.timeout.as_millis().to_string())?;
-        written.push(headers::EXECUTION, self.execution.as_str())?;
+        // What a reader takes for granted is left out: a header costs each side a microsecond.
+        if self.attempt > 1 {
+            written.push(headers::ATTEMPT, self.attempt.to_string())?;
+        }
+        if self.execution != Execution::AtLeastOnce {
+            written.push(headers::EXECUTION, self.execution.as_str())?;
+        }
         if self.waiting > 0 {
             written.push(headers::WAITING, self.waiting.to_string())?;
         }
         let optional = [
-            (headers::PRINCIPAL, &self.principal),
-            (headers::IDEMPOTENCY_KEY, &self.idempotency_key),
-            (headers::TRACEPARENT, &self.traceparent),
-            (headers::TRACESTATE, &self.tracestate),
+            (headers::PRINCIPAL, self.principal.as_deref()),
+            (headers::IDEMPOTENCY_KEY, self.idempotency_key.as_deref()),
+            (headers::TRACEPARENT, self.traceparent.as_deref()),
+            (headers::TRACESTATE, self.tracestate.as_deref()),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                written.push(name, value.as_str())?;
+                written.push(name, value)?;
             }
         }
         Ok(written)
@@ -83,11 +89,12 @@ impl Request {
         timeout_default: Duration,
     ) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
-        let endpoint = from
-            .get(headers::ENDPOINT)
+        let found = Found::of(from);
+        let endpoint = found
+            .endpoint
             .and_then(|text| EndpointId::new(text).ok())
             .ok_or(error(headers::ENDPOINT, "expected the id of an endpoint"))?;
-        let attempt = match from.get(headers::ATTEMPT) {
+        let attempt = match found.attempt {
             None => 1,
             Some(text) => text
                 .parse()
@@ -95,39 +102,81 @@ impl Request {
                 .filter(|n| *n > 0)
                 .ok_or(error(headers::ATTEMPT, "expected a number from 1"))?,
         };
-        let timeout = match from.get(headers::TIMEOUT_MS) {
+        let timeout = match found.timeout {
             None => timeout_default,
             Some(text) => text
                 .parse::<u32>()
                 .map(|ms| Duration::from_millis(ms.into()))
                 .map_err(|_| error(headers::TIMEOUT_MS, "expected milliseconds, a whole number"))?,
         };
-        let execution = match from.get(headers::EXECUTION) {
+        let execution = match found.execution {
             None | Some("at-least-once") => Execution::AtLeastOnce,
             Some("at-most-once") => Execution::AtMostOnce,
             Some(_) => {
                 return Err(error(headers::EXECUTION, "expected at-least-once or at-most-once"));
             }
         };
-        let bounded = |name: &'static str, bytes_max| match from.get(name) {
+        let bounded = |name: &'static str, value: Option<&str>, bytes_max| match value {
             Some(value) if value.len() > bytes_max => Err(error(name, "too long")),
-            value => Ok(value.map(ToOwned::to_owned)),
+            _ => Ok(()),
         };
-        let text = |name| bounded(name, TEXT_BYTES_MAX);
+        bounded(headers::REQUEST_ID, found.request_id, TEXT_BYTES_MAX)?;
+        bounded(headers::PRINCIPAL, found.principal, TEXT_BYTES_MAX)?;
+        bounded(headers::IDEMPOTENCY_KEY, found.idempotency_key, TEXT_BYTES_MAX)?;
+        bounded(headers::TRACEPARENT, found.traceparent, TEXT_BYTES_MAX)?;
+        bounded(headers::TRACESTATE, found.tracestate, TRACESTATE_BYTES_MAX)?;
         Ok(Self {
             endpoint,
-            request_id: text(headers::REQUEST_ID)?.unwrap_or_default(),
+            request_id: found.request_id.unwrap_or_default().into(),
             attempt,
             timeout,
             execution,
             // A hint: what cannot be read is none.
-            waiting: from.get(headers::WAITING).and_then(|n| n.parse().ok()).unwrap_or_default(),
-            principal: text(headers::PRINCIPAL)?,
-            idempotency_key: text(headers::IDEMPOTENCY_KEY)?,
-            traceparent: text(headers::TRACEPARENT)?,
-            tracestate: bounded(headers::TRACESTATE, TRACESTATE_BYTES_MAX)?,
+            waiting: found.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
+            principal: found.principal.map(ToOwned::to_owned),
+            idempotency_key: found.idempotency_key.map(ToOwned::to_owned),
+            traceparent: found.traceparent.map(Into::into),
+            tracestate: found.tracestate.map(ToOwned::to_owned),
             payload,
         })
+    }
+}
+
+/// The headers of a request as they stand there, found in one pass.
+#[derive(Default)]
+struct Found<'a> {
+    endpoint: Option<&'a str>,
+    request_id: Option<&'a str>,
+    attempt: Option<&'a str>,
+    timeout: Option<&'a str>,
+    execution: Option<&'a str>,
+    waiting: Option<&'a str>,
+    principal: Option<&'a str>,
+    idempotency_key: Option<&'a str>,
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    fn of(from: &'a Headers) -> Self {
+        let mut found = Self::default();
+        from.each(|name, value| {
+            let place = match name {
+                headers::ENDPOINT => &mut found.endpoint,
+                headers::REQUEST_ID => &mut found.request_id,
+                headers::ATTEMPT => &mut found.attempt,
+                headers::TIMEOUT_MS => &mut found.timeout,
+                headers::EXECUTION => &mut found.execution,
+                headers::WAITING => &mut found.waiting,
+                headers::PRINCIPAL => &mut found.principal,
+                headers::IDEMPOTENCY_KEY => &mut found.idempotency_key,
+                headers::TRACEPARENT => &mut found.traceparent,
+                headers::TRACESTATE => &mut found.tracestate,
+                _ => return,
+            };
+            place.get_or_insert(value);
+        });
+        found
     }
 }
 
@@ -138,14 +187,14 @@ mod tests {
     fn request(tracestate: usize) -> Request {
         Request {
             endpoint: EndpointId::new("horse-get").unwrap(),
-            request_id: "r".repeat(TEXT_BYTES_MAX),
+            request_id: "r".repeat(TEXT_BYTES_MAX).into(),
             attempt: 2,
             timeout: Duration::from_millis(1500),
             execution: Execution::AtMostOnce,
             waiting: 7,
             principal: Some("p".to_owned()),
             idempotency_key: Some("k".to_owned()),
-            traceparent: Some("t".to_owned()),
+            traceparent: Some("t".into()),
             tracestate: Some("s".repeat(tracestate)),
             payload: Bytes::from_static(b"{}"),
         }

@@ -1,6 +1,7 @@
 //! NATS as the transport: the only home of `async_nats`.
 
 use std::fmt;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,6 +111,24 @@ impl Nats {
         }
     }
 
+    /// The message as the library takes it, when it can be sent now.
+    fn outgoing(&self, message: Message) -> Result<Outgoing, TransportError> {
+        // The state and not the last event: events go through a small channel and can be lost.
+        if self.client.connection_state() != State::Connected {
+            return Err(TransportError::Disconnected);
+        }
+        let headers = convert::headers(message.headers)?;
+        if headers.wire_len() + message.payload.len() > self.client.max_payload() {
+            return Err(TransportError::TooLarge);
+        }
+        Ok(Outgoing {
+            subject: convert::subject(&message.subject),
+            reply: message.reply.as_ref().map(convert::subject),
+            headers: headers.into(),
+            payload: message.payload,
+        })
+    }
+
     async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
         match timeout(self.operation_timeout, self.outbox.put(message)).await {
             Ok(result) => result,
@@ -120,23 +139,12 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        Box::pin(async move {
-            // The state and not the last event: events go through a small channel and can be lost.
-            if self.client.connection_state() != State::Connected {
-                return Err(TransportError::Disconnected);
-            }
-            let headers = convert::headers(message.headers)?;
-            if headers.wire_len() + message.payload.len() > self.client.max_payload() {
-                return Err(TransportError::TooLarge);
-            }
-            let outgoing = Outgoing {
-                subject: convert::subject(&message.subject),
-                reply: message.reply.as_ref().map(convert::subject),
-                headers: headers.into(),
-                payload: message.payload,
-            };
-            self.put(outgoing).await
-        })
+        // Nearly every message finds room at once: its future has nothing to do, and nothing to carry.
+        match self.outgoing(message).map(|outgoing| self.outbox.try_put(outgoing)) {
+            Err(error) => Box::pin(ready(Err(error))),
+            Ok(None) => Box::pin(ready(Ok(()))),
+            Ok(Some(outgoing)) => Box::pin(self.put(outgoing)),
+        }
     }
 
     fn subscribe<'a>(

@@ -4,13 +4,23 @@ use std::sync::{Arc, LazyLock};
 
 use tokio::task::futures::TaskLocalFuture;
 
+use super::trace;
+
 /// The ids of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// The request's id.
-    pub request_id: String,
-    /// The id of its trace; empty when the caller made none.
-    pub trace_id: String,
+    pub request_id: Arc<str>,
+    /// What it is in its trace (W3C Trace Context); empty when the caller made none.
+    pub traceparent: Arc<str>,
+}
+
+impl Served {
+    /// The id of its trace; empty when the caller made none that is valid.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        trace::trace_id(&self.traceparent).unwrap_or_default()
+    }
 }
 
 tokio::task_local! {
@@ -45,7 +55,7 @@ pub(super) fn sign(line: &mut Vec<u8>) {
         return;
     }
     if !str::from_utf8(line).is_ok_and(|text| text.contains(" request_id=")) {
-        let Served { request_id, trace_id } = &*served;
+        let (request_id, trace_id) = (&served.request_id, served.trace_id());
         line.extend_from_slice(format!(" request_id={request_id} trace_id={trace_id}").as_bytes());
     }
     line.push(b'\n');
@@ -63,11 +73,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_of_a_request_has_its_ids_once() {
-        let served = Served { request_id: "r\"1".to_owned(), trace_id: "t1".to_owned() };
+        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
+        let served = Served { request_id: "r\"1".into(), traceparent };
         assert_eq!(signed("a b=1\n"), "a b=1\n", "of no request");
         assert_eq!(carried(async { signed("a b=1\n") }).await, "a b=1\n", "of no request");
         serving(Arc::new(served), async {
-            let both = "a b=1 request_id=r\"1 trace_id=t1\n";
+            let both = "a b=1 request_id=r\"1 trace_id=0af7651916cd43dd8448eb211c80319c\n";
             assert_eq!(signed("a b=1\n"), both);
             assert_eq!(signed(both), both);
             assert_eq!(carried(async { signed("a b=1\n") }).await, both);

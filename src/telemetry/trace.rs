@@ -1,5 +1,7 @@
 //! W3C Trace Context: accepted from the client or made, carried through NATS, never trusted further than that.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 
 use crate::envelope::request::TRACESTATE_BYTES_MAX;
@@ -7,9 +9,7 @@ use crate::envelope::request::TRACESTATE_BYTES_MAX;
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: String,
-    span_id: String,
-    flags: u8,
+    traceparent: Arc<str>,
     state: Option<String>,
 }
 
@@ -17,27 +17,20 @@ impl TraceContext {
     /// Our span in the client's trace; a trace of its own when the client sent none that is valid.
     #[must_use]
     pub fn continued(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
+        let span_id = random_hex::<8>();
         match traceparent.and_then(parse) {
             Some((trace_id, flags)) => Self {
-                trace_id: trace_id.to_owned(),
-                span_id: random_hex::<8>(),
-                flags,
+                traceparent: written(trace_id, &span_id, flags),
                 state: tracestate.filter(|state| is_state(state)).map(ToOwned::to_owned),
             },
-            None => Self {
-                trace_id: random_hex::<16>(),
-                span_id: random_hex::<8>(),
-                flags: 0,
-                state: None,
-            },
+            None => Self { traceparent: written(&random_hex::<16>(), &span_id, 0), state: None },
         }
     }
 
     /// The `traceparent` that the next hop gets.
     #[must_use]
-    pub fn traceparent(&self) -> String {
-        let flags = if self.flags == 0 { "00" } else { "01" };
-        ["00", &self.trace_id, &self.span_id, flags].join("-")
+    pub fn traceparent(&self) -> &Arc<str> {
+        &self.traceparent
     }
 
     /// The `tracestate` that the next hop gets, as it came.
@@ -49,8 +42,13 @@ impl TraceContext {
     /// The trace's id: on every log line of the request.
     #[must_use]
     pub fn trace_id(&self) -> &str {
-        &self.trace_id
+        trace_id(&self.traceparent).unwrap_or_default()
     }
+}
+
+fn written(trace_id: &str, span_id: &str, flags: u8) -> Arc<str> {
+    let flags = if flags == 0 { "00" } else { "01" };
+    ["00", trace_id, span_id, flags].join("-").into()
 }
 
 /// The trace's id in a `traceparent`, when it is valid.
@@ -131,7 +129,7 @@ mod tests {
             let ours = TraceContext::continued(Some(bad), Some("a=1"));
             assert_eq!(ours.tracestate(), None, "{bad}");
             assert_eq!(ours.traceparent().len(), 55);
-            assert!(parse(&ours.traceparent()).is_some(), "what we make is valid");
+            assert!(parse(ours.traceparent()).is_some(), "what we make is valid");
         }
     }
 }

@@ -70,7 +70,9 @@ async def main(url, ca, queues, way, every=None):
             for _ in range(4):
                 await asyncio.sleep(0.7)
                 await say(message, "progress")
-            known = {name: headers[name] for name in ("Fjord-Endpoint", "Fjord-Attempt", "Fjord-Execution", "traceparent")}
+            known = {name: headers[name] for name in ("Fjord-Endpoint", "traceparent")}
+            known["Fjord-Attempt"] = headers.get("Fjord-Attempt", "1")
+            known["Fjord-Execution"] = headers.get("Fjord-Execution", "at-least-once")
             text = json.dumps({"asked": asked, "known": known, "executed": executed})
             await say(message, "part", text[:10].encode(), Fjord_Part="1")
             await say(message, "part", text[10:20].encode(), Fjord_Part="2")

@@ -23,6 +23,9 @@ pub(super) const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
+/// What a segment cannot have, encoded or not.
+const SEPARATOR: &str = "the path has a slash, a backslash or a control character inside a segment";
+
 /// The bytes between a header's name and its value and after it: colon, space, CR, LF.
 const HEADER_OVERHEAD_BYTES: usize = 4;
 
@@ -121,6 +124,16 @@ fn check_path(path: &str) -> Result<(), &'static str> {
         if segment.is_empty() && segments.peek().is_some() {
             return Err("the path has an empty segment");
         }
+        if !segment.contains('%') {
+            // What `check_encoding` let through is visible ASCII: nothing to decode, and no control character.
+            if segment == "." || segment == ".." {
+                return Err("the path has a dot segment");
+            }
+            if segment.contains('\\') {
+                return Err(SEPARATOR);
+            }
+            continue;
+        }
         // One round of decoding, as the router does; what still looks encoded is text.
         let decoded = percent_decode_str(segment)
             .decode_utf8()
@@ -129,9 +142,7 @@ fn check_path(path: &str) -> Result<(), &'static str> {
             return Err("the path has a dot segment");
         }
         if decoded.chars().any(|c| matches!(c, '/' | '\\') || c.is_control()) {
-            return Err(
-                "the path has a slash, a backslash or a control character inside a segment",
-            );
+            return Err(SEPARATOR);
         }
     }
     Ok(())
@@ -141,6 +152,9 @@ fn check_path(path: &str) -> Result<(), &'static str> {
 fn check_encoding(text: &str) -> Result<(), &'static str> {
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("expected visible ASCII in the URI; other characters percent-encoded");
+    }
+    if !text.contains('%') {
+        return Ok(());
     }
     let is_octet = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if !text.split('%').skip(1).all(is_octet) {

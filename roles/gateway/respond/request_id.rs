@@ -52,6 +52,12 @@ impl RequestId {
         &self.0
     }
 
+    /// The id, to keep.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
     /// The id as a header's value.
     pub(super) fn header_value(&self) -> HeaderValue {
         // It cannot fail: `is_good` and UUIDs are visible ASCII.

@@ -45,7 +45,7 @@ fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {
 fn job(endpoint: Endpoint, execution: Execution) -> Job {
     let request = Request {
         endpoint: endpoint.id.clone(),
-        request_id: "r-1".to_owned(),
+        request_id: "r-1".into(),
         attempt: 1,
         timeout: Duration::from_secs(1),
         execution,

@@ -82,7 +82,7 @@ impl Register {
         let handler = handlers::make(&endpoint.handler, &tools).unwrap();
         let request = Request {
             endpoint: endpoint.id.clone(),
-            request_id: "r-1".to_owned(),
+            request_id: "r-1".into(),
             attempt: 1,
             timeout: Duration::from_secs(20),
             execution: endpoint.execution,

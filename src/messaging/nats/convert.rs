@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::envelope::headers;
-use crate::messaging::{HeaderError, Headers, Message, Subject, TransportError};
+use crate::messaging::{Arrived, HeaderError, Headers, Message, Subject, TransportError};
 
 /// Bytes of the header block's first line and of its end (`NATS/1.0` CRLF … CRLF).
 const HEADER_FRAME_BYTES: usize = 12;
@@ -35,18 +34,16 @@ impl From<WireHeaders> for HeaderMap {
 pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     let refused = || TransportError::Refused(Box::new(HeaderError));
     let mut map = HeaderMap::new();
-    let mut bytes = if from.is_empty() { 0 } else { HEADER_FRAME_BYTES };
-    for (name, value) in from.into_entries() {
+    let written = from.into_written();
+    let mut bytes = if written.is_empty() { 0 } else { HEADER_FRAME_BYTES };
+    for (name, value) in written {
         bytes += name.len() + value.len() + HEADER_LINE_BYTES;
         let name = match name {
             Cow::Borrowed(name) => HeaderName::from_static(name),
             Cow::Owned(name) => HeaderName::try_from(name).map_err(|_| refused())?,
         };
-        // The library takes a text without copying it, and panics for one that breaks the wire format.
-        if value.contains(['\r', '\n']) {
-            return Err(refused());
-        }
-        map.append(name, HeaderValue::from(value));
+        // The library takes a text without copying it, and panics for a line break: `Headers` has none.
+        map.insert(name, HeaderValue::from(value));
     }
     Ok(WireHeaders { map, bytes })
 }
@@ -58,15 +55,8 @@ pub(super) fn subject(from: &Subject) -> async_nats::Subject {
 
 /// A message that arrived.
 pub(super) fn received(message: async_nats::Message) -> Message {
-    let headers = message.headers.as_ref().map_or_else(Headers::default, |map| {
-        map.iter()
-            .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
-            .map(|(name, value)| {
-                let name: &str = name.as_ref();
-                let known = headers::known(name).map(Cow::Borrowed);
-                (known.unwrap_or_else(|| Cow::Owned(name.to_owned())), value.as_str().to_owned())
-            })
-            .collect()
+    let headers = message.headers.map_or_else(Headers::default, |map| {
+        Headers::arrived(Box::new(Map(map)) as Box<dyn Arrived>)
     });
     Message {
         subject: Subject::received(&message.subject),
@@ -74,5 +64,19 @@ pub(super) fn received(message: async_nats::Message) -> Message {
         headers,
         payload: message.payload,
         no_responders: message.status == Some(StatusCode::NO_RESPONDERS),
+    }
+}
+
+/// The library's headers, looked at where they are.
+#[derive(Debug)]
+struct Map(HeaderMap);
+
+impl Arrived for Map {
+    fn each<'a>(&'a self, show: &mut dyn FnMut(&'a str, &'a str)) {
+        for (name, values) in self.0.iter() {
+            for value in values {
+                show(name.as_ref(), value.as_str());
+            }
+        }
     }
 }

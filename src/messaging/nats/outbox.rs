@@ -50,9 +50,21 @@ impl Outbox {
         Self { client, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
     }
 
+    /// Puts a message in at once; gives it back when it cannot be taken so, because it is alone or the outbox is full.
+    /// Then `put` takes it.
+    pub(super) fn try_put(&self, message: Outgoing) -> Option<Outgoing> {
+        if self.is_alone() {
+            return Some(message);
+        }
+        let Ok(place) = self.sender.try_reserve() else { return Some(message) };
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        place.send(message);
+        None
+    }
+
     /// Puts a message in; waits while the outbox is full. Safe to drop: then the message was not put in.
     pub(super) async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
-        if self.is_alone() {
+        if self.waiting.load(Ordering::Acquire) == 0 {
             let handed = hand_on(&self.client, message).await;
             return handed.map_err(|error| TransportError::Refused(error.into()));
         }
@@ -100,21 +112,22 @@ async fn send_on(
             batch.push(message);
         }
         let handed = batch.len();
-        for message in batch.drain(..) {
-            // It was connected when the message was put in. What the library queues now would run after the reconnect.
-            if client.connection_state() != State::Connected {
-                tracing::debug!("a message was dropped: the connection to NATS was lost");
-                continue;
-            }
-            match timeout(limit, hand_on(&client, message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "the NATS client refused a message");
-                }
-                Err(_) => {
-                    tracing::warn!("the NATS client did not take a message in time");
+        // It was connected when the messages were put in. What the library queues now would run after the reconnect.
+        if client.connection_state() == State::Connected {
+            for message in batch.drain(..) {
+                match timeout(limit, hand_on(&client, message)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the NATS client refused a message");
+                    }
+                    Err(_) => {
+                        tracing::warn!("the NATS client did not take a message in time");
+                    }
                 }
             }
+        } else {
+            tracing::debug!(messages = handed, "dropped: the connection to NATS was lost");
+            batch.clear();
         }
         waiting.fetch_sub(handed, Ordering::AcqRel);
     }

@@ -40,7 +40,7 @@ fn line(event: &Event<'_>) -> Vec<u8> {
         && let Some(served) = context::current()
     {
         object.string(REQUEST_ID, &served.request_id);
-        object.string("trace_id", &served.trace_id);
+        object.string("trace_id", served.trace_id());
     }
     object.text.extend_from_slice(b"}\n");
     object.text
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_line_of_a_request_has_its_ids_once() {
-        let ids = Served { request_id: "r\"1".to_owned(), trace_id: "t1".to_owned() };
+        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
+        let ids = Served { request_id: "r\"1".into(), traceparent };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let lines = logged(|| {
             runtime.block_on(serving(Arc::new(ids), async {
@@ -194,10 +195,8 @@ mod tests {
                 tracing::info!(request_id = "r2", "of another");
             }));
         });
-        assert_eq!(
-            (&lines[0]["request_id"], &lines[0]["trace_id"]),
-            (&"r\"1".into(), &"t1".into())
-        );
+        assert_eq!(lines[0]["request_id"], "r\"1");
+        assert_eq!(lines[0]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
         assert_eq!((&lines[1]["request_id"], lines[1].get("trace_id")), (&"r2".into(), None));
     }
 }
