@@ -84,7 +84,7 @@ impl Subject {
     ///
     /// # Errors
     /// `SubjectError` when the tail is not made of good tokens.
-    pub fn join(&self, tail: &str) -> Result<Self, SubjectError> {
+    pub fn join(&self, tail: impl fmt::Display) -> Result<Self, SubjectError> {
         Self::new(&format!("{}.{tail}", self.0))
     }
 

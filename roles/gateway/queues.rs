@@ -89,8 +89,8 @@ impl Queues {
         let queue = Arc::new(Queue {
             number: u32::try_from(all.by_number.len()).unwrap_or(u32::MAX),
             name: name.clone(),
-            subject: self.prefix.join(&format!("q.{name}"))?,
-            cancel: self.prefix.join(&format!("cancel.{name}"))?,
+            subject: self.prefix.join(format_args!("q.{name}"))?,
+            cancel: self.prefix.join(format_args!("cancel.{name}"))?,
             figures: Figures::of(&label),
             hold: Hold::new(self.waiting_max, gauge(&names::GATEWAY_WAITING, &label)),
         });

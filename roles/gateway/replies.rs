@@ -98,7 +98,7 @@ impl Registration {
     /// # Errors
     /// `SubjectError`: impossible for numbers.
     pub fn reply_subject(&self, attempt: u32) -> Result<Subject, SubjectError> {
-        self.replies.base.join(&format!("{}.{}.{attempt}", self.queue, self.request))
+        self.replies.base.join(format_args!("{}.{}.{attempt}", self.queue, self.request))
     }
 }
 

@@ -127,12 +127,12 @@ impl Dispatch {
     /// # Errors
     /// `SubjectError`: impossible for numbers.
     pub fn offer_subject(&self, queue: usize, id: OfferId) -> Result<Subject, SubjectError> {
-        self.own.join(&format!("o.{queue}.{}", id.0))
+        self.own.join(format_args!("o.{queue}.{}", id.0))
     }
 
     fn job_subject(&self, entry: &Entry) -> Subject {
         // Numbers always make good tokens.
-        self.own.join(&format!("j.{}", entry.id.0)).unwrap_or_else(|_| self.own.clone())
+        self.own.join(format_args!("j.{}", entry.id.0)).unwrap_or_else(|_| self.own.clone())
     }
 
     async fn send(&self, reply: Reply, to: Subject) -> Result<(), TransportError> {

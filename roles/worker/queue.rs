@@ -109,8 +109,8 @@ impl Queue {
         let Place { name, number, prefix } = place;
         let figures = Figures::of(&name);
         Ok(Self {
-            subject: prefix.join(&format!("q.{name}"))?,
-            cancel: prefix.join(&format!("cancel.{name}"))?,
+            subject: prefix.join(format_args!("q.{name}"))?,
+            cancel: prefix.join(format_args!("cancel.{name}"))?,
             number,
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
             load: Load::of(&name, &slots, Instant::now()),

@@ -244,7 +244,7 @@ fn dispatch(
     tasks: &Tasks,
 ) -> Result<Dispatch, RunError> {
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let own = config.messaging.prefix.join(&format!("w.{unique}"));
+    let own = config.messaging.prefix.join(format_args!("w.{unique}"));
     Ok(Dispatch {
         transport: Arc::clone(transport),
         jobs: Arc::new(Jobs::default()),

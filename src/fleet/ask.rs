@@ -78,7 +78,7 @@ pub async fn gather(
     limit: Duration,
 ) -> Result<Vec<Report>, TransportError> {
     let number = ASKED.fetch_add(1, Ordering::Relaxed);
-    let inbox = transport.inbox().join(&format!("status.{number}")).map_err(refused)?;
+    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
     let mut answers = transport.subscribe(&inbox).await?;
     let subject = prefix.join(STATUS_TOKEN).map_err(refused)?;
     transport.publish(Message { reply: Some(inbox), ..Message::to(subject) }).await?;

@@ -180,7 +180,7 @@ impl Transport for Nats {
             let number = self.flushes.fetch_add(1, Ordering::Relaxed);
             let echo = self
                 .inbox
-                .join(&format!("flush.{number}"))
+                .join(format_args!("flush.{number}"))
                 .map_err(|e| TransportError::Refused(e.into()))?;
             let subject = convert::subject(&echo);
             let mut back = self.bounded(self.client.subscribe(subject.clone())).await?;

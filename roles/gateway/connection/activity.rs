@@ -1,9 +1,9 @@
 //! What a connection is busy with: requests that run, bytes that move.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// What a peer has to take in the time in which it may take nothing: less is as good as nothing, and would hold the
@@ -11,24 +11,24 @@ use tokio::time::{Instant, sleep_until};
 pub(super) const TAKEN_BYTES_MIN: usize = 8 * 1024;
 
 /// Counts the requests that run on a connection, and notes when its peer took something.
+///
+/// Each request moves these several times, and nobody is woken for it: who waits looks again when the time that held
+/// until now would have been over.
 #[derive(Debug)]
 pub(super) struct Activity {
-    requests: watch::Sender<Requests>,
     began: Instant,
-    /// Microseconds from then to the last write.
+    running: AtomicUsize,
+    has_served: AtomicBool,
+    /// Given with the first request.
+    first: Notify,
+    /// Whether bytes came after the last request.
+    has_begun: AtomicBool,
+    /// When that, or the end of the last request was: microseconds from the connection's begin, as all times here.
+    since: AtomicU64,
+    /// When the peer last took some bytes.
     written: AtomicU64,
     /// Bytes of answers that the peer took, over HTTP/2.
     taken: AtomicU64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Requests {
-    running: usize,
-    has_served: bool,
-    /// Whether bytes came after the last request.
-    has_begun: bool,
-    /// When that, or the end of the last request, or else the connection's begin was.
-    since: Instant,
 }
 
 /// Why an HTTP/1.1 connection has waited long enough.
@@ -46,11 +46,13 @@ pub(super) struct Running<'a>(&'a Activity);
 
 impl Activity {
     pub(super) fn new() -> Self {
-        let since = Instant::now();
-        let requests = Requests { running: 0, has_served: false, has_begun: false, since };
         Self {
-            requests: watch::Sender::new(requests),
-            began: since,
+            began: Instant::now(),
+            running: AtomicUsize::new(0),
+            has_served: AtomicBool::new(false),
+            first: Notify::new(),
+            has_begun: AtomicBool::new(false),
+            since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
@@ -58,30 +60,25 @@ impl Activity {
 
     /// A request begins.
     pub(super) fn begin(&self) -> Running<'_> {
-        self.requests.send_modify(|requests| {
-            requests.running += 1;
-            requests.has_served = true;
-            requests.has_begun = false;
-        });
+        self.running.fetch_add(1, Ordering::AcqRel);
+        self.has_begun.store(false, Ordering::Release);
+        if !self.has_served.swap(true, Ordering::AcqRel) {
+            self.first.notify_waiters();
+        }
         Running(self)
     }
 
     /// The peer sent some bytes.
     pub(super) fn read(&self) {
-        self.requests.send_if_modified(|requests| {
-            let begins = requests.running == 0 && !requests.has_begun;
-            if begins {
-                requests.has_begun = true;
-                requests.since = Instant::now();
-            }
-            begins
-        });
+        if !self.is_running() && !self.has_begun.load(Ordering::Acquire) {
+            self.note(&self.since);
+            self.has_begun.store(true, Ordering::Release);
+        }
     }
 
     /// The peer took some bytes.
     pub(super) fn wrote(&self) {
-        let since = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.written.store(since, Ordering::Relaxed);
+        self.note(&self.written);
     }
 
     /// The peer took so much of its answers.
@@ -89,22 +86,33 @@ impl Activity {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// When the peer last took some bytes; before that, the connection's begin.
-    fn last_write(&self) -> Instant {
-        self.began + Duration::from_micros(self.written.load(Ordering::Relaxed))
+    fn note(&self, time: &AtomicU64) {
+        let since = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        time.store(since, Ordering::Release);
+    }
+
+    fn time(&self, time: &AtomicU64) -> Instant {
+        self.began + Duration::from_micros(time.load(Ordering::Acquire))
+    }
+
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) > 0
     }
 
     /// Whether there was any request yet.
     pub(super) fn has_served(&self) -> bool {
-        self.requests.borrow().has_served
+        self.has_served.load(Ordering::Acquire)
     }
 
     /// Waits for the first request, at most so long.
     pub(super) async fn first(&self, limit: Duration) {
-        let mut requests = self.requests.subscribe();
-        let first = requests.wait_for(|requests| requests.has_served);
-        // Without one by then there is none.
-        drop(tokio::time::timeout(limit, first).await);
+        let mut first = std::pin::pin!(self.first.notified());
+        // Registered before the look, or a request between the two would be missed.
+        first.as_mut().enable();
+        if !self.has_served() {
+            // Without one by then there is none.
+            drop(tokio::time::timeout(limit, first).await);
+        }
     }
 
     /// Waits until no request ran and the peer took less of its answers than `TAKEN_BYTES_MIN` for so long; `first`
@@ -122,49 +130,39 @@ impl Activity {
     /// Waits until the head of a request, or the next request, is overdue. Time in which the peer takes an answer
     /// does not count: what comes meanwhile is not read on.
     pub(super) async fn overdue(&self, head: Duration, next: Duration) -> Overdue {
-        let mut requests = self.requests.subscribe();
         loop {
-            let now = *requests.borrow_and_update();
-            let is_head = now.has_begun || !now.has_served;
-            let busy = now.since.max(self.last_write());
+            let now = Instant::now();
+            let is_head = self.has_begun.load(Ordering::Acquire) || !self.has_served();
+            let busy = self.time(&self.since).max(self.time(&self.written));
             let end = busy + if is_head { head } else { next };
-            let waiting = async {
-                if now.running > 0 {
-                    return std::future::pending().await;
-                }
-                sleep_until(end).await;
-            };
-            tokio::select! {
-                biased;
-                // The sender lives as long as `self`: it cannot fail.
-                _ = requests.changed() => {}
-                () = waiting => if now.since.max(self.last_write()) == busy {
-                    return if is_head { Overdue::Head } else { Overdue::Next };
-                }
+            if end <= now && !self.is_running() {
+                return if is_head { Overdue::Head } else { Overdue::Next };
             }
+            // A head that begins meanwhile cannot be overdue before then.
+            let again = now + head;
+            sleep_until(if end <= now { again } else { end.min(again) }).await;
         }
     }
 
     /// Waits until no request ran for so long, whatever the peer takes.
     pub(super) async fn quiet(&self, limit: Duration) {
-        let mut requests = self.requests.subscribe();
+        let start = Instant::now();
         loop {
-            // The sender lives as long as `self`: neither wait can fail.
-            drop(requests.wait_for(|requests| requests.running == 0).await);
-            let begins = requests.changed();
-            if tokio::time::timeout(limit, begins).await.is_err() {
+            let now = Instant::now();
+            let end = self.time(&self.since).max(start) + limit;
+            if end <= now && !self.is_running() {
                 return;
             }
+            // A request that ends meanwhile cannot have been over for so long before then.
+            sleep_until(if end <= now { now + limit } else { end }).await;
         }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.requests.send_modify(|requests| {
-            requests.running -= 1;
-            requests.since = Instant::now();
-        });
+        self.0.note(&self.0.since);
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
