@@ -24,7 +24,7 @@ PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -54,6 +54,10 @@ soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every
 bench: nats-server ## fjord beside what NATS and TLS cost alone: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3)
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed run
+
+bench-growth: nats-server ## Whether a request costs the same in a large fleet as in a small one
+	$(CARGO) build --release --locked --bin fjord --example speed
+	ulimit -n 20000; $(TARGET)/release/examples/speed growth
 
 bench-overload: nats-server ## Ten times the load that workers can take: goodput, messages, waits
 	$(CARGO) build --release --locked --bin fjord

@@ -27,6 +27,8 @@ use clap::Parser;
 enum Part {
     /// Runs the bench.
     Run(speedometer::Plan),
+    /// Compares small fleets with large ones.
+    Growth(speedometer::growth::Growth),
     /// The ceiling: an HTTPS server that does nothing else.
     Https(speedometer::peers::Server),
     /// The floor: answers messages and does nothing else.
@@ -42,6 +44,7 @@ async fn main() {
     support::client::install_provider();
     match Part::parse() {
         Part::Run(plan) => Box::pin(speedometer::run(plan)).await,
+        Part::Growth(growth) => Box::pin(growth.run()).await,
         Part::Https(server) => server.run().await,
         Part::Responder(responder) => responder.run().await,
         Part::Caller(caller) => caller.run().await,

@@ -8,6 +8,7 @@ use clap::Args;
 
 pub(crate) mod account;
 pub(crate) mod caller;
+pub(crate) mod growth;
 mod https;
 pub(crate) mod idle;
 pub(crate) mod peers;

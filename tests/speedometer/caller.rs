@@ -26,9 +26,9 @@ const DUE_MAX: usize = 1 << 16;
 /// What is asked, how and for how long.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Caller {
-    /// An HTTPS server; without it, NATS is asked.
+    /// HTTPS servers that share the connections; without one, NATS is asked.
     #[arg(long)]
-    pub(crate) https: Option<SocketAddr>,
+    pub(crate) https: Vec<SocketAddr>,
     #[arg(long)]
     pub(crate) nats: Option<String>,
     #[arg(long)]
@@ -143,11 +143,15 @@ impl Caller {
     }
 
     async fn lines(&self) -> Vec<Line> {
-        if let Some(address) = self.https {
+        if !self.https.is_empty() {
             let path = format!("/v1/echo/{}", "x".repeat(ID_BYTES));
-            let dialler = Dialler::new(address, &self.ca, self.http, path);
-            let made = dialler.connections(self.http, self.concurrency).await;
-            return made.into_iter().map(Line::Https).collect();
+            let mut lines = Vec::new();
+            for address in &self.https {
+                let dialler = Dialler::new(*address, &self.ca, self.http, path.clone());
+                let each = self.concurrency / self.https.len();
+                lines.extend(dialler.connections(self.http, each).await);
+            }
+            return lines.into_iter().map(Line::Https).collect();
         }
         let url = self.nats.as_deref().expect("either --https or --nats");
         let client = peers::connect(url, self.ca.clone()).await;

@@ -22,7 +22,8 @@ pub(crate) struct Report {
     pub(crate) idle: BTreeMap<String, Vec<f64>>,
 }
 
-fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+/// The median of a figure; not a number where there is no sample.
+pub(crate) fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
     let mut figures: Vec<f64> = samples.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
@@ -90,6 +91,16 @@ impl Report {
         for ((concurrency, http), [gateway, worker]) in self.ratios() {
             println!("{http:?} {concurrency:>4}: gateway {gateway:.2}, worker {worker:.2}");
         }
+        println!(
+            "\nWhat fjord reaches of what HTTPS and NATS allow one after the other (reach: 0.6)"
+        );
+        for ((concurrency, http), share) in self.shares() {
+            println!("{http:?} {concurrency:>4}: {share:.2}");
+        }
+        println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
+        for http in [Http::H1, Http::H2] {
+            println!("{http:?}: {:.0} us", self.added(http));
+        }
         println!("\nResident memory");
         for (name, figures) in &self.idle {
             let idle = figures.first().copied().unwrap_or(f64::NAN);
@@ -130,6 +141,26 @@ impl Report {
         found
     }
 
+    /// fjord's capacity as a part of what the same cores would do of HTTPS and NATS, each as often.
+    fn shares(&self) -> BTreeMap<(usize, Http), f64> {
+        let found = self.closed.keys().filter_map(|(concurrency, target)| {
+            let Target::Fjord(http) = *target else { return None };
+            let each = |target| 1.0 / self.capacity(target, *concurrency);
+            let allowed = 1.0 / (each(Target::Https(http)) + each(Target::Nats));
+            Some(((*concurrency, http), self.capacity(*target, *concurrency) / allowed))
+        });
+        found.collect()
+    }
+
+    /// Microseconds that fjord adds to the two hops, when nobody waits for anybody.
+    fn added(&self, http: Http) -> f64 {
+        let half = |target| {
+            let samples = self.closed.get(&(1, target)).map_or(&[][..], Vec::as_slice);
+            median(samples, |sample| sample.micros[0].into())
+        };
+        half(Target::Fjord(http)) - half(Target::Https(http)) - half(Target::Nats)
+    }
+
     /// Everything, sample by sample.
     pub(crate) fn json(&self, plan: &Plan) -> Value {
         let closed: Vec<Value> = self
@@ -154,7 +185,15 @@ impl Report {
                 json!({ "concurrency": concurrency, "http": http, "gateway": gateway, "worker": worker })
             })
             .collect();
-        json!({ "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
+        let shares: Vec<Value> = self
+            .shares()
+            .into_iter()
+            .map(|((concurrency, http), share)| {
+                json!({ "concurrency": concurrency, "http": http, "of_allowed": share })
+            })
+            .collect();
+        let added = json!({ "h1": self.added(Http::H1), "h2": self.added(Http::H2) });
+        json!({ "capacity": shares, "p50_added_micros": added, "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
                 "closed": closed, "open": open, "ratios": ratios, "resident_kib": self.idle })
     }
 }

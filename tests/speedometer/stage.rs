@@ -1,6 +1,7 @@
 //! The processes that are measured, and the ones that ask them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::https::Http;
 /// How long a process may take to be ready, on a busy machine.
 const READY_LIMIT: Duration = Duration::from_mins(2);
 /// Idle connections are neither one too many nor idle for too long.
-const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
+pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,45 +118,81 @@ impl Stage {
         seconds: f64,
         rate: Option<f64>,
     ) -> Sample {
-        let mut command = this("caller");
-        command.arg("--ca").arg(&self.fleet.certs.ca);
-        command.args(["--concurrency", &concurrency.to_string()]);
-        command.args(["--seconds", &seconds.to_string()]);
-        match self.address(target) {
-            Some(address) => command.args(["--https", &address.to_string()]),
-            None => command.arg("--nats").arg(self.fleet.nats.urls().first().expect("a server")),
-        };
-        if matches!(target, Target::Fjord(Http::H2) | Target::Https(Http::H2)) {
-            command.args(["--http", "h2"]);
-        }
-        if let Some(rate) = rate {
-            command.args(["--rate", &rate.to_string()]);
-        }
-        for pid in self.pids(target) {
-            command.args(["--pid", &pid.to_string()]);
-        }
-        let mut command = tokio::process::Command::from(command);
-        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let caller = command.spawn().expect("it starts");
-        let pid = caller.id().expect("it has not been waited for");
-        guard::watch(pid);
-        let output = caller.wait_with_output().await.expect("it runs");
-        guard::forget(pid);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+        let is_http2 = matches!(target, Target::Fjord(Http::H2) | Target::Https(Http::H2));
+        let https = self.address(target);
+        ask(&Question {
+            ca: &self.fleet.certs.ca,
+            https: https.into_iter().collect(),
+            nats: self.fleet.nats.urls().into_iter().next().filter(|_| https.is_none()),
+            http: if is_http2 { Http::H2 } else { Http::H1 },
+            concurrency,
+            seconds,
+            rate,
+            pids: self.pids(target),
+        })
+        .await
     }
 
     /// Connections to a target that stay until the process is dropped.
     pub(crate) async fn hold(&self, target: Target, number: usize) -> Process {
-        let mut command = this("idle");
         let address = self.address(target).expect("HTTPS");
-        command.arg("--https").arg(address.to_string()).arg("--ca").arg(&self.fleet.certs.ca);
-        command.args(["--number", &number.to_string()]);
         let log = self.home.path().join(format!("idle-{}-{number}", target.name()));
-        let process = Process::start("idle", command, &log);
-        said(&process, "holding").await;
-        process
+        hold(address, &self.fleet.certs.ca, number, &log).await
     }
+}
+
+/// What is asked, of whom, and whose processor time counts.
+pub(crate) struct Question<'a> {
+    pub(crate) ca: &'a Path,
+    pub(crate) https: Vec<SocketAddr>,
+    pub(crate) nats: Option<String>,
+    pub(crate) http: Http,
+    pub(crate) concurrency: usize,
+    pub(crate) seconds: f64,
+    pub(crate) rate: Option<f64>,
+    pub(crate) pids: Vec<u32>,
+}
+
+/// Asks, from a process of its own.
+pub(crate) async fn ask(question: &Question<'_>) -> Sample {
+    let mut command = this("caller");
+    command.arg("--ca").arg(question.ca);
+    command.args(["--concurrency", &question.concurrency.to_string()]);
+    command.args(["--seconds", &question.seconds.to_string()]);
+    for address in &question.https {
+        command.args(["--https", &address.to_string()]);
+    }
+    if let Some(url) = &question.nats {
+        command.args(["--nats", url]);
+    }
+    if question.http == Http::H2 {
+        command.args(["--http", "h2"]);
+    }
+    if let Some(rate) = question.rate {
+        command.args(["--rate", &rate.to_string()]);
+    }
+    for pid in &question.pids {
+        command.args(["--pid", &pid.to_string()]);
+    }
+    let mut command = tokio::process::Command::from(command);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let caller = command.spawn().expect("it starts");
+    let pid = caller.id().expect("it has not been waited for");
+    guard::watch(pid);
+    let output = caller.wait_with_output().await.expect("it runs");
+    guard::forget(pid);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+}
+
+/// So many connections that stay until the process is dropped.
+pub(crate) async fn hold(address: SocketAddr, ca: &Path, number: usize, log: &Path) -> Process {
+    let mut command = this("idle");
+    command.arg("--https").arg(address.to_string()).arg("--ca").arg(ca);
+    command.args(["--number", &number.to_string()]);
+    let process = Process::start("idle", command, log);
+    said(&process, "holding").await;
+    process
 }
 
 /// This executable in another part.
