@@ -29,6 +29,7 @@ pub mod router;
 pub mod run;
 pub mod session;
 pub mod snapshot;
+mod traced;
 mod trip;
 
 pub use caller::{Caller, Peer};

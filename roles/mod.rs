@@ -2,7 +2,7 @@
 
 use crate::cli::Role;
 use crate::config::{Loaded, LogConfig, Sources};
-use crate::telemetry::logs;
+use crate::telemetry::{logs, recorder, traces};
 
 pub mod gateway;
 pub mod worker;
@@ -48,9 +48,15 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    crate::telemetry::recorder::install(role);
-    match role {
+    recorder::install(role);
+    let exporter = traces::start(loaded.config.traces.as_ref(), role)
+        .map_err(|mistake| RunError::Config(vec![mistake]))?;
+    let ended = match role {
         Role::Gateway => gateway::run::run(loaded.config, sources).await,
         Role::Worker => worker::run::run(loaded.config, sources).await,
+    };
+    if let Some(exporter) = exporter {
+        exporter.flush().await;
     }
+    ended
 }

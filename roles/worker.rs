@@ -19,6 +19,7 @@ pub mod recent;
 mod report;
 pub mod run;
 pub mod slots;
+mod traced;
 
 pub use ending::Ending;
 pub use handler::{Job, QueueHandler, Times};

@@ -20,6 +20,7 @@ mod relations;
 pub mod secret;
 pub mod settings;
 pub mod tls;
+pub mod traces;
 pub mod worker;
 
 pub use admin::AdminConfig;
@@ -34,6 +35,7 @@ pub use mistake::Mistake;
 pub use procedures::ProceduresConfig;
 pub use secret::Secret;
 pub use settings::{Entry, Origin};
+pub use traces::TracesConfig;
 pub use worker::WorkerConfig;
 
 use settings::{Settings, Table};
@@ -61,6 +63,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Traces that are exported; `None` where no endpoint is configured.
+    pub traces: Option<TracesConfig>,
     /// Start, drain, end.
     pub lifecycle: LifecycleConfig,
 }
@@ -137,6 +141,12 @@ fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
     });
     let admin = table.table("admin", |table| AdminConfig::read(table, role));
     let log = table.table("log", LogConfig::read);
+    let traces = table.table("traces", |table| {
+        if role.is_none() || sources.is_for_bus {
+            table.ignore_files();
+        }
+        TracesConfig::read(table)
+    });
     let lifecycle = table.table("lifecycle", LifecycleConfig::read);
     Some(Config {
         role,
@@ -149,6 +159,7 @@ fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
         auth,
         admin,
         log,
+        traces,
         lifecycle,
     })
 }

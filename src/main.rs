@@ -8,6 +8,7 @@ use fjord::cli::{Arguments, Layers};
 use fjord::commands;
 use fjord::config::{Config, Sources};
 use fjord::roles::{self, RunError};
+use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
 /// Each request makes and drops some hundred small pieces, on one thread and another: see docs/PERFORMANCE.md.
@@ -84,19 +85,4 @@ fn start(sources: &Sources) -> ExitCode {
             ExitCode::from(commands::EXIT_FAILED)
         }
     }
-}
-
-/// An error with its causes, in a line. A cause that only repeats what stands above it is left out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -17,6 +17,9 @@ pub mod sqlite;
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {
+    /// Which database system it is: `db.system.name` of OpenTelemetry's semantic conventions.
+    fn system(&self) -> &'static str;
+
     /// Calls one procedure. Its rows go into `rows` as they come; what ends the call is returned.
     ///
     /// Returns by `call.deadline` plus the bounded time that a cancel takes, whatever the database does.

@@ -9,6 +9,7 @@ pub mod names;
 pub mod reading;
 pub mod recorder;
 pub mod trace;
+pub mod traces;
 
 use names::Metric;
 
@@ -36,4 +37,20 @@ pub fn gauge(metric: &Metric, labels: &[LabelValue]) -> Gauge {
 /// The histogram of a metric with these labels.
 pub fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
     with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
+}
+
+/// An error with its causes, in a line. A cause that only repeats what stands above it is left out.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
 }

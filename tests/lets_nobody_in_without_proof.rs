@@ -152,6 +152,7 @@ fn endpoint_with(auth: Auth) -> Endpoint {
 fn peer(names: &[&str]) -> Peer {
     Peer {
         address: Ipv4Addr::LOCALHOST.into(),
+        is_tls: true,
         certificate_names: names.iter().map(|name| (*name).to_owned()).collect(),
     }
 }

@@ -58,4 +58,6 @@ mod takes_whatever_comes;
 #[cfg(test)]
 mod tells_its_fleet_how_it_is;
 #[cfg(test)]
+mod traces_each_request;
+#[cfg(test)]
 mod withstands_foreign_tools;

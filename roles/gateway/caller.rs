@@ -13,6 +13,8 @@ pub const PRINCIPAL_BYTES_MAX: usize = 256;
 pub struct Peer {
     /// The client's address: the connection's own, or what a trusted proxy said.
     pub address: IpAddr,
+    /// Whether the connection is TLS.
+    pub is_tls: bool,
     /// The names (SAN: URI, DNS, e-mail) in the client's certificate, when it showed one that was believed.
     pub certificate_names: Arc<[String]>,
 }

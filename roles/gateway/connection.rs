@@ -80,7 +80,6 @@ pub(super) struct Serving {
 #[derive(Clone, Debug)]
 pub(super) struct Agreed {
     pub(super) peer: Peer,
-    pub(super) is_tls: bool,
     pub(super) is_http2: bool,
 }
 
@@ -121,7 +120,7 @@ where
     let limits = serving.rules.limits.clone();
     let io = Paced::new(io, limits.body_idle_timeout, Arc::clone(&activity));
     let (tasks, stop) = (serving.tasks.clone(), serving.stop.clone());
-    let (is_http2, is_tls, peer) = (agreed.is_http2, agreed.is_tls, agreed.peer.clone());
+    let (is_http2, peer) = (agreed.is_http2, agreed.peer.clone());
     let due = Due::default();
     let each =
         Arc::new(Each { agreed, serving, activity: Arc::clone(&activity), due: due.clone() });
@@ -154,7 +153,7 @@ where
         Left::Within => None,
     };
     if let Some(problem) = problem {
-        refusal::answer_and_close(io, &problem, &peer, is_tls).await;
+        refusal::answer_and_close(io, &problem, &peer).await;
     }
 }
 
@@ -277,7 +276,7 @@ impl Each {
             request_id: request_id.clone(),
             method: request.method().clone(),
             version: request.version(),
-            is_tls: self.agreed.is_tls,
+            is_tls: self.agreed.peer.is_tls,
         };
         let peer = self.peer(request.headers());
         let rules = &self.serving.rules;

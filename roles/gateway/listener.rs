@@ -231,17 +231,18 @@ async fn serve(mut stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
     };
     let served = async {
         let Ok(()) = arrived.identify(&mut stream, &doors).await else { return };
-        let peer = Peer { address: arrived.address, certificate_names: Arc::from([]) };
+        let (address, certificate_names) = (arrived.address, Arc::from([]));
+        let peer = Peer { address, is_tls: doors.tls.is_some(), certificate_names };
         match &doors.tls {
             None => {
-                let agreed = Agreed { peer, is_tls: false, is_http2: false };
+                let agreed = Agreed { peer, is_http2: false };
                 connection::serve(stream, agreed, serving).await;
             }
             Some(tls) => {
                 let Some(accepted) = shake_hands(stream, tls, &doors).await else { return };
                 let certificate_names = accepted.certificate_names;
                 let peer = Peer { certificate_names, ..peer };
-                let agreed = Agreed { peer, is_tls: true, is_http2: accepted.is_http2 };
+                let agreed = Agreed { peer, is_http2: accepted.is_http2 };
                 connection::serve(accepted.stream, agreed, serving).await;
             }
         }

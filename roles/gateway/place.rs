@@ -21,6 +21,7 @@ use super::mail::{MAIL_MAX, Mail, Turn};
 use super::queues::{Queue, Queues};
 use super::replies::{Registration, Replies};
 use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
+use super::traced::Traced;
 
 /// Intervals of progress that a running call may miss.
 const PROGRESS_MISSED_MAX: u32 = 3;
@@ -79,6 +80,7 @@ impl Placer {
         }
         let (sender, mail) = mpsc::channel(MAIL_MAX);
         let ride = Ride {
+            traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
             session: Session::new(self.terms(endpoint), now),
             link: self.transport.link(),
@@ -148,6 +150,7 @@ struct Ride {
     by_asking: bool,
     began: Instant,
     actions: Vec<Action>,
+    traced: Option<Box<Traced>>,
 }
 
 /// Notices that the client left: then the HTTP server drops the future that holds this.
@@ -254,6 +257,9 @@ impl Ride {
                 if let Err(error) = &reply {
                     tracing::warn!(%error, "a reply does not keep to the protocol");
                 }
+                if let Some(traced) = &mut self.traced {
+                    traced.heard(attempt, &reply);
+                }
                 if !matches!(reply, Ok(Reply::NoResponders)) {
                     self.queue.hold.has_members();
                 }
@@ -328,6 +334,9 @@ impl Ride {
         budget: Duration,
     ) -> Result<Message, TransportError> {
         self.request.attempt = attempt;
+        if let Some(traced) = &mut self.traced {
+            traced.sent(attempt, &mut self.request);
+        }
         self.request.timeout = budget;
         self.request.waiting = u32::try_from(self.queue.hold.waiting()).unwrap_or(u32::MAX);
         let subject: Subject = match to {

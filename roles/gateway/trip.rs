@@ -20,6 +20,7 @@ use super::respond::RequestId;
 use super::session::Ending;
 
 mod figures;
+mod span;
 
 pub(super) use figures::count;
 
@@ -48,6 +49,7 @@ pub(super) struct Trip {
     since: Instant,
     method: Method,
     client: IpAddr,
+    is_tls: bool,
     has_ended: bool,
 }
 
@@ -70,6 +72,7 @@ impl Trip {
             since: now,
             method: parts.method.clone(),
             client: peer.address,
+            is_tls: peer.is_tls,
             has_ended: false,
         }
     }
@@ -141,6 +144,7 @@ impl Trip {
             response_ms = phase(Phase::Response),
             "request"
         );
+        self.end_span(status);
     }
 }
 

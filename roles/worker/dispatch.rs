@@ -23,6 +23,7 @@ use super::jobs::{Consent, Entry, Jobs};
 use super::queue::Queue;
 use super::recent::Recent;
 use super::slots::OfferId;
+use super::traced::Traced;
 
 /// Room that is left in a message for the headers of a part or final.
 const HEADER_ROOM: usize = 1024;
@@ -61,10 +62,11 @@ impl Dispatch {
         this: &Arc<Self>,
         queue: &Arc<Queue>,
         handler: Arc<dyn QueueHandler>,
-        job: Job,
+        mut job: Job,
         reply: Option<Subject>,
     ) {
         let began = Instant::now();
+        let traced = Traced::begin(&mut job, queue);
         let entry = this.jobs.enter(reply.clone());
         let run = Run {
             dispatch: Arc::clone(this),
@@ -79,6 +81,9 @@ impl Dispatch {
         let _detached = this.tasks.spawn(context::carried(async move {
             let outcome = run.go(handler, job).await;
             let took = began.elapsed();
+            if let Some(traced) = traced {
+                traced.end(outcome);
+            }
             let duration_ms = took.as_secs_f64() * 1000.0;
             let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");

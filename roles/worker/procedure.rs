@@ -11,10 +11,11 @@ use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::{Backend, Call};
+use crate::telemetry::traces;
 
 use super::handlers::{HandlerError, Tools};
 use super::outcome::{Answer, conclude};
-use super::{Ending, Job, QueueHandler};
+use super::{Ending, Job, QueueHandler, traced};
 
 /// Makes the handler.
 ///
@@ -60,10 +61,18 @@ impl Procedure {
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);
         let call = Call { queue: &endpoint.queue, procedure, arguments: &arguments, deadline };
+        let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();
         let result = self.backend.call(call, &mut answer, cancel).await;
-        job.times.tell(answer.waited(), began.elapsed().saturating_sub(answer.waited()));
-        conclude(&job, answer, result)
+        let waited = answer.waited();
+        job.times.tell(waited, began.elapsed().saturating_sub(waited));
+        let ended = Instant::now();
+        let ending = conclude(&job, answer, result);
+        if let Some(span) = span {
+            let told = traced::call(self.backend.system(), procedure, ending.outcome());
+            span.since(began + waited).end_at(ended, told);
+        }
+        ending
     }
 }
 

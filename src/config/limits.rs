@@ -28,7 +28,7 @@ macro_rules! numbers {
         }
     )+};
 }
-numbers!(size: usize, count: u32, long: u64, port: u16);
+numbers!(size: usize, count: u32, long: u64, port: u16, share: f64);
 
 const fn time(default: Duration, floor: Duration, ceiling: Duration) -> Limit<Duration> {
     let ordered =
@@ -170,6 +170,13 @@ pub const JWT_KEYS_REFRESH: Limit<Duration> = time(s(600), s(10), s(86_400));
 pub const JWT_KEYS_COOLDOWN: Limit<Duration> = time(s(30), s(1), s(3_600));
 /// `auth.jwt.keys_age_max`.
 pub const JWT_KEYS_AGE_MAX: Limit<Duration> = time(s(86_400), s(60), s(30 * 86_400));
+
+/// `traces.timeout`.
+pub const TRACES_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
+/// `traces.sample_ratio`.
+pub const TRACES_SAMPLE_RATIO: Limit<f64> = share(1.0, 0.0, 1.0);
+/// `traces.spans_max`. A span is some hundred bytes.
+pub const TRACES_SPANS_MAX: Limit<usize> = size(4_096, 1, 1 << 20);
 
 /// `lifecycle.drain_delay`.
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));

@@ -84,6 +84,10 @@ struct Tries {
 }
 
 impl Backend for Mssql {
+    fn system(&self) -> &'static str {
+        "microsoft.sql_server"
+    }
+
     fn call<'a>(
         &'a self,
         call: Call<'a>,

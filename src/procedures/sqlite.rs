@@ -265,6 +265,10 @@ impl Sqlite {
 }
 
 impl Backend for Sqlite {
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
     fn call<'a>(
         &'a self,
         call: Call<'a>,

@@ -82,6 +82,8 @@ metrics! {
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of the issuer's keys, by result.";
     AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When the issuer's keys were last fetched.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests over their caller's rate, by endpoint.";
+    TRACE_SPANS: Counter "fjord_trace_spans_total", "Spans of traces, by result: exported, dropped as too many waited, failed, rejected by the collector.";
+    TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by place.";
 }

@@ -3,27 +3,39 @@
 use std::sync::Arc;
 
 use rand::RngExt;
+use tokio::time::Instant;
 
+use super::traces::{self, Open};
 use crate::envelope::request::TRACESTATE_BYTES_MAX;
+
+/// The flag of a trace that is recorded.
+const SAMPLED: u8 = 1;
 
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     traceparent: Arc<str>,
+    /// The client's own span.
+    parent: Option<u64>,
     state: Option<String>,
 }
 
 impl TraceContext {
-    /// Our span in the client's trace; a trace of its own when the client sent none that is valid.
+    /// Our span in the client's trace; a trace of its own when the client sent none that is valid. Whether it is
+    /// recorded a client decides for its own trace, and chance for ours.
     #[must_use]
     pub fn continued(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let span_id = random_hex::<8>();
-        match traceparent.and_then(parse) {
-            Some((trace_id, flags)) => Self {
-                traceparent: written(trace_id, &span_id, flags),
-                state: tracestate.filter(|state| is_state(state)).map(ToOwned::to_owned),
-            },
-            None => Self { traceparent: written(&random_hex::<16>(), &span_id, 0), state: None },
+        let Some(theirs) = traceparent.and_then(parse) else {
+            let trace_id = random_hex::<16>();
+            let flags = if traces::is_sampled(&trace_id) { SAMPLED } else { 0 };
+            let traceparent = written(&trace_id, &span_id, flags);
+            return Self { traceparent, parent: None, state: None };
+        };
+        Self {
+            traceparent: written(theirs.trace_id, &span_id, theirs.flags),
+            parent: u64::from_str_radix(theirs.span_id, 16).ok(),
+            state: tracestate.filter(|state| is_state(state)).map(ToOwned::to_owned),
         }
     }
 
@@ -44,6 +56,12 @@ impl TraceContext {
     pub fn trace_id(&self) -> &str {
         trace_id(&self.traceparent).unwrap_or_default()
     }
+
+    /// Our span, if it is recorded.
+    #[must_use]
+    pub fn span(&self, began: Instant) -> Option<Open> {
+        traces::opened(&self.traceparent, self.parent, began)
+    }
 }
 
 fn written(trace_id: &str, span_id: &str, flags: u8) -> Arc<str> {
@@ -54,23 +72,43 @@ fn written(trace_id: &str, span_id: &str, flags: u8) -> Arc<str> {
 /// The trace's id in a `traceparent`, when it is valid.
 #[must_use]
 pub fn trace_id(traceparent: &str) -> Option<&str> {
-    parse(traceparent).map(|(trace_id, _)| trace_id)
+    parse(traceparent).map(|parsed| parsed.trace_id)
 }
 
-/// Trace id and flags of a `traceparent` (§3.2). Of an unknown version the first 55 characters count.
-fn parse(text: &str) -> Option<(&str, u8)> {
+/// The ids of trace and span in a `traceparent`, when it is valid and that span is recorded.
+pub(super) fn recorded(traceparent: &str) -> Option<(u128, u64)> {
+    let Parsed { trace_id, span_id, .. } = parse(traceparent).filter(|p| p.flags & SAMPLED != 0)?;
+    Some((u128::from_str_radix(trace_id, 16).ok()?, u64::from_str_radix(span_id, 16).ok()?))
+}
+
+/// A new span's id.
+pub(super) fn random_id() -> u64 {
+    // All zeroes is not a valid id.
+    rand::rng().random::<u64>() | 1
+}
+
+/// What a `traceparent` says.
+#[derive(Debug)]
+struct Parsed<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    flags: u8,
+}
+
+/// Reads a `traceparent` (§3.2). Of an unknown version the first 55 characters count.
+fn parse(text: &str) -> Option<Parsed<'_>> {
     let mut fields = text.get(..55)?.split('-');
     let version = fields.next().filter(|f| is_hex(f, 2) && *f != "ff")?;
     let trace_id = fields.next().filter(|f| is_hex(f, 32) && f.bytes().any(|b| b != b'0'))?;
-    let parent = fields.next().filter(|f| is_hex(f, 16) && f.bytes().any(|b| b != b'0'));
+    let span_id = fields.next().filter(|f| is_hex(f, 16) && f.bytes().any(|b| b != b'0'))?;
     let flags = fields.next().filter(|f| is_hex(f, 2))?;
     let whole = if version == "00" {
         text.len() == 55
     } else {
         matches!(text.as_bytes().get(55), None | Some(b'-'))
     };
-    (parent.is_some() && whole).then_some(())?;
-    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1))
+    whole.then_some(())?;
+    Some(Parsed { trace_id, span_id, flags: u8::from_str_radix(flags, 16).ok()? & SAMPLED })
 }
 
 fn is_hex(text: &str, length: usize) -> bool {

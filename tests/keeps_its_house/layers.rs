@@ -20,8 +20,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("matchit", &["roles/gateway/router", "src/catalogue"]),
     ("metrics", &["src/telemetry"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
+    ("opentelemetry_proto", &["src/telemetry/traces"]),
+    ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/listener"]),
-    ("reqwest", &["roles/gateway/auth/issuer"]),
+    ("reqwest", &["roles/gateway/auth/issuer", "src/telemetry/traces"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // The provider of a process is chosen first thing in main.
     ("rustls", &["src/tls", "src/main.rs"]),

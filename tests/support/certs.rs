@@ -3,12 +3,15 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::Datelike;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An authority that signs certificates into PEM files of one directory.
 #[derive(Debug)]
@@ -78,6 +81,23 @@ impl Certs {
         let client = Leaf { dns: &["fjord-test"], addresses: &[], ..Leaf::LOCAL };
         let client = sign(&issuer, directory, "client", client);
         Self { directory: directory.to_owned(), issuer, ca, server, client }
+    }
+
+    /// What a server of this machine that is no part of fjord shakes hands with.
+    pub(crate) fn server_tls(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ServerConfig {
+        let chain = CertificateDer::pem_file_iter(&self.server.certificate).expect("a file");
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_file(&self.server.key).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("versions of TLS")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate with its key")
     }
 
     /// Signs a certificate into `<name>.pem` and `<name>.key`, over what is there.

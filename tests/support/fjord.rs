@@ -59,6 +59,8 @@ pub(crate) struct FleetOptions {
     pub(crate) gateway_toml: String,
     /// Further lines of `worker.toml`.
     pub(crate) worker_toml: String,
+    /// Further variables of every process.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Default for FleetOptions {
@@ -78,6 +80,7 @@ impl Default for FleetOptions {
             catalogue: None,
             gateway_toml: String::new(),
             worker_toml: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -109,8 +112,17 @@ pub(crate) struct Node {
 impl Node {
     /// Starts the binary with this role and configuration directory.
     pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
+        Self::start_with(role, directory, &[])
+    }
+
+    fn start_with(
+        role: &'static str,
+        directory: &Path,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let mut command = Command::new(super::fjord_binary());
         command.arg("--role").arg(role).arg("--config").arg(directory);
+        command.envs(environment.iter().map(|(name, value)| (*name, value)));
         let process = Process::start(role, command, &directory.join("log"));
         Self { process, role, directory: directory.to_owned() }
     }
@@ -235,7 +247,7 @@ impl Fleet {
             self.options.concurrency.clamp(4, 256),
             self.options.worker_toml,
         );
-        self.workers.push(started("worker", &directory, &text));
+        self.workers.push(self.started("worker", &directory, &text));
         self.workers.last_mut().expect("just added")
     }
 
@@ -252,7 +264,7 @@ impl Fleet {
             self.certs.server.key.display(),
             self.options.gateway_toml,
         );
-        self.gateways.push(started("gateway", &directory, &text));
+        self.gateways.push(self.started("gateway", &directory, &text));
         self.gateways.last_mut().expect("just added")
     }
 
@@ -297,6 +309,12 @@ impl Fleet {
         }
     }
 
+    fn started(&self, role: &'static str, directory: &Path, text: &str) -> Node {
+        fs::create_dir_all(directory).expect("a directory");
+        fs::write(directory.join(format!("{role}.toml")), text).expect("a file");
+        Node::start_with(role, directory, &self.options.environment)
+    }
+
     /// What both roles have.
     fn shared(&self, role: &str) -> String {
         let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
@@ -325,12 +343,6 @@ impl Fleet {
             self.options.nats_keys,
         )
     }
-}
-
-fn started(role: &'static str, directory: &Path, text: &str) -> Node {
-    fs::create_dir_all(directory).expect("a directory");
-    fs::write(directory.join(format!("{role}.toml")), text).expect("a file");
-    Node::start(role, directory)
 }
 
 impl Drop for Fleet {

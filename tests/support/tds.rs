@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex};
 
 use fjord::lifecycle::{Cancel, Tasks};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tds_protocol::prelogin::EncryptionLevel;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -113,7 +111,8 @@ impl Endpoint {
         schema.procedures.extend(Schema::read(procedures::FAULTS).procedures);
         let state = Arc::new(State {
             schema,
-            tls: Arc::new(server_tls(&certs)),
+            // SQL Server speaks TLS 1.2 where TLS is agreed upon inside of TDS.
+            tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
             login_error: AtomicU32::new(0),
             redirect: Mutex::default(),
@@ -168,18 +167,4 @@ async fn serve(tcp: TcpStream, state: Arc<State>, stop: Cancel) -> io::Result<()
     };
     state.sessions.fetch_sub(1, Ordering::AcqRel);
     result
-}
-
-fn server_tls(certs: &Certs) -> rustls::ServerConfig {
-    let chain = CertificateDer::pem_file_iter(&certs.server.certificate).expect("a file");
-    let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-    let key = PrivateKeyDer::from_pem_file(&certs.server.key).expect("a key");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // SQL Server speaks TLS 1.2 where TLS is agreed upon inside of TDS.
-    rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS12])
-        .expect("TLS 1.2")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("a certificate with its key")
 }

@@ -4,7 +4,6 @@
 //! token that names an unknown key makes us look again, so that a new key counts at once; at most once in
 //! `keys_cooldown`, so that nobody can make us flood the issuer.
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::keys::{self, PublicKey, Whose};
 use crate::admin::Readiness;
 use crate::config::auth::KeysUrl;
 use crate::lifecycle::{Cancel, Tasks};
-use crate::telemetry::{counter, gauge, names};
+use crate::telemetry::{chain, counter, gauge, names};
 use crate::tls;
 
 /// Longest fetch.
@@ -234,15 +233,4 @@ impl Drop for Issuer {
 /// There is no issuer any more whose keys are fetched.
 pub(super) fn needs_none(readiness: &Readiness) {
     readiness.set(PART, Ok(()));
-}
-
-/// An error with its causes: the first alone says no more than that a request failed.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -49,14 +49,15 @@ pub(super) fn problem_of(status: StatusCode) -> Problem {
 }
 
 /// Writes the answer to a head that nobody could read, and closes. Bounded by the connection's own write limit.
-pub(super) async fn answer_and_close<IO>(mut io: IO, problem: &Problem, peer: &Peer, is_tls: bool)
+pub(super) async fn answer_and_close<IO>(mut io: IO, problem: &Problem, peer: &Peer)
 where
     IO: AsyncWrite + Unpin,
 {
     let request_id = RequestId::from_headers(&HeaderMap::new());
     let response = refuse(problem, peer, &request_id);
     // Whether it asked for HEAD cannot be known: the connection ends behind the body.
-    let shape = Shape { request_id, method: Method::GET, version: Version::HTTP_11, is_tls };
+    let shape =
+        Shape { request_id, method: Method::GET, version: Version::HTTP_11, is_tls: peer.is_tls };
     let (parts, body) = respond::finish(response, &shape).into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes);
     let bytes = written(&parts, &body.unwrap_or_else(|never| match never {}));

@@ -48,7 +48,7 @@ fn named(principal: &str) -> Caller {
 }
 
 fn at(address: impl Into<IpAddr>) -> Peer {
-    Peer { address: address.into(), certificate_names: Arc::new([]) }
+    Peer { address: address.into(), is_tls: true, certificate_names: Arc::new([]) }
 }
 
 fn somewhere() -> Peer {

@@ -80,6 +80,24 @@ macro_rules! whole_number {
 }
 whole_number!(u16, u32, u64, usize);
 
+impl Kind for f64 {
+    const EXPECTED: &'static str = "a number";
+
+    fn read(value: &Value) -> Option<Self> {
+        let number = match value {
+            Value::Num(_, number) => {
+                number.to_f64().or_else(|| u32::try_from(number.to_i128()?).ok().map(Self::from))
+            }
+            other => other.as_str()?.parse().ok(),
+        };
+        number.filter(|number| number.is_finite())
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Bytes(pub(crate) usize);

@@ -1,0 +1,53 @@
+//! The span of a request: what its trace begins with on our side.
+
+use http::{Method, StatusCode};
+
+use crate::telemetry::traces::{Kind, Told, Value};
+
+use super::Trip;
+
+/// Methods that have a name in a span; another one is a client's text.
+const METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::CONNECT,
+    Method::TRACE,
+];
+/// What others are called in the semantic conventions.
+const OTHER: &str = "_OTHER";
+
+impl Trip {
+    /// Hands its span to the exporter, if it is recorded.
+    pub(super) fn end_span(&self, status: StatusCode) {
+        let Some(span) = self.trace.span(self.began) else { return };
+        let known = METHODS.iter().find(|method| **method == self.method);
+        let method = known.map_or(OTHER, Method::as_str);
+        let outcome = self.outcome.as_str();
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let mut attributes = vec![
+            ("http.request.method", Value::Name(method.to_owned())),
+            ("http.response.status_code", Value::Number(status.as_u16().into())),
+            ("url.scheme", Value::Word(scheme)),
+            ("fjord.outcome", Value::Word(outcome)),
+            ("fjord.attempts", Value::Number(self.attempts.into())),
+        ];
+        // Of a span without a method's name the conventions want `HTTP` in its place.
+        let mut name = if known.is_some() { method } else { "HTTP" }.to_owned();
+        if let Some(endpoint) = &self.endpoint {
+            name = format!("{name} {}", endpoint.path);
+            attributes.push(("http.route", Value::Name(endpoint.path.to_string())));
+            attributes.push(("fjord.endpoint", Value::Name(endpoint.id.to_string())));
+        }
+        // A status below 500 is no error of the server's span.
+        let error = status.is_server_error().then_some(outcome);
+        if let Some(word) = error {
+            attributes.push(("error.type", Value::Word(word)));
+        }
+        span.end(Told { kind: Kind::Server, name, attributes, error });
+    }
+}

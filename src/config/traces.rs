@@ -1,0 +1,107 @@
+//! `[traces]`: where the spans of requests go.
+
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Uri};
+
+use super::limits;
+use super::settings::Table;
+use super::tls::ClientTlsConfig;
+
+/// Where a collector takes traces (OTLP/HTTP), unless the endpoint says otherwise.
+const PATH: &str = "/v1/traces";
+
+/// Traces that are exported.
+#[derive(Clone, Debug)]
+pub struct TracesConfig {
+    /// The whole URL that spans are sent to.
+    pub url: String,
+    /// Headers of every export: a collector's credentials. Their values never show themselves.
+    pub headers: HeaderMap,
+    /// TLS towards the collector; `None` only with `insecure_plain_text = true`.
+    pub tls: Option<ClientTlsConfig>,
+    /// Longest export.
+    pub timeout: Duration,
+    /// The share of requests that are recorded, of those whose caller did not decide.
+    pub sample_ratio: f64,
+    /// Spans that wait for an export; further ones are dropped.
+    pub spans_max: usize,
+}
+
+impl TracesConfig {
+    /// `None` without an endpoint: then nothing is recorded.
+    pub(super) fn read(table: &mut Table<'_>) -> Option<Self> {
+        let endpoint: Option<String> = table.get("endpoint");
+        let plain = table.get_or("insecure_plain_text", false);
+        let headers = read_headers(table);
+        let tls = table.table("tls", ClientTlsConfig::read);
+        let timeout = table.limited("timeout", limits::TRACES_TIMEOUT);
+        let sample_ratio = table.limited("sample_ratio", limits::TRACES_SAMPLE_RATIO);
+        let spans_max = table.limited("spans_max", limits::TRACES_SPANS_MAX);
+        if plain && table.has("tls") {
+            let expected = "is true and [traces.tls] is set: expected one of the two";
+            table.mistake("insecure_plain_text", expected.to_owned());
+        }
+        let endpoint = endpoint?;
+        if plain {
+            table.warn("insecure_plain_text", "traces are sent without TLS");
+        }
+        let scheme = if plain { "http" } else { "https" };
+        let url = url(&endpoint, scheme);
+        if url.is_none() {
+            let expected = format!("expected {scheme}:// and a host, without user and password");
+            table.mistake("endpoint", expected);
+        }
+        let tls = (!plain).then_some(tls);
+        Some(Self { url: url?, headers, tls, timeout, sample_ratio, spans_max })
+    }
+}
+
+/// The URL of an endpoint: with the path of OTLP where it has none.
+fn url(endpoint: &str, scheme: &str) -> Option<String> {
+    let uri = Uri::try_from(endpoint).ok().filter(|uri| uri.scheme_str() == Some(scheme))?;
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    // What stands behind a '?' or before an '@' may be a secret, and the URL is logged.
+    if authority.is_empty() || authority.contains('@') || uri.query().is_some() {
+        return None;
+    }
+    let path = if uri.path() == "/" { PATH } else { uri.path() };
+    Some(format!("{scheme}://{authority}{path}"))
+}
+
+/// `name=value`, several on lines of their own.
+fn read_headers(table: &mut Table<'_>) -> HeaderMap {
+    let Some(secret) = table.secret("headers") else { return HeaderMap::new() };
+    let header = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        let mut value = HeaderValue::try_from(value.trim()).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(name.trim()).ok()?, value))
+    };
+    let lines = secret.expose().lines().filter(|line| !line.trim().is_empty());
+    let headers: Option<HeaderMap> = lines.map(header).collect();
+    if headers.is_none() {
+        table.mistake("headers", "expected lines of name=value, each an HTTP header".to_owned());
+    }
+    headers.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_gets_the_path_of_otlp_unless_it_has_one() {
+        let check = |endpoint, scheme, expected: Option<&str>| {
+            assert_eq!(url(endpoint, scheme).as_deref(), expected, "{endpoint}");
+        };
+        check("https://a.example:4318", "https", Some("https://a.example:4318/v1/traces"));
+        check("https://a.example/", "https", Some("https://a.example/v1/traces"));
+        check("https://a.example/otlp/x", "https", Some("https://a.example/otlp/x"));
+        check("http://127.0.0.1:4318", "http", Some("http://127.0.0.1:4318/v1/traces"));
+        for bad in ["http://a.example", "https://u:p@a.example", "https://a.example/?key=1", "a"] {
+            check(bad, "https", None);
+        }
+    }
+}
