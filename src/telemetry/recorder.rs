@@ -41,7 +41,7 @@ type Rare = (Option<Role>, Metric, &'static [(&'static str, &'static str)]);
 
 /// Counters of what hardly ever happens, of both roles and of each. One that is not there before its first event has no
 /// increase that an alert could see.
-const RARE: [Rare; 13] = [
+const RARE: [Rare; 14] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::NATS_RECONNECTS, &[]),
@@ -50,6 +50,7 @@ const RARE: [Rare; 13] = [
     (None, names::LOG_LINES_DROPPED, &[]),
     (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "queue")]),
     (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "in_flight")]),
+    (Some(Role::Gateway), names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, "connections")]),
     (Some(Role::Gateway), names::GATEWAY_LATE_REPLIES, &[]),
     (Some(Role::Gateway), names::GATEWAY_BAD_REPLIES, &[]),
     (Some(Role::Gateway), names::PANICS, &[(names::PLACE, "gateway")]),

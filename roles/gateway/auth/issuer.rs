@@ -96,6 +96,9 @@ impl Issuer {
     pub(super) fn follow(self: &Arc<Self>, readiness: Readiness, tasks: &Tasks, stop: Cancel) {
         let (weak, ask) = (Arc::downgrade(self), Arc::clone(&self.ask));
         readiness.set(PART, self.state());
+        // At zero from the start, so that an alert sees the first failure.
+        count("ok", 0);
+        count("failed", 0);
         let _detached = tasks.spawn_background(async move {
             let mut failures = 0_u32;
             while let Some(issuer) = weak.upgrade() {
@@ -169,7 +172,7 @@ impl Issuer {
         self.is_fetching.store(false, Ordering::Release);
         self.ended.send_replace(());
         let word = if result.is_ok() { "ok" } else { "failed" };
-        counter(&names::AUTH_KEY_FETCHES, &[(names::RESULT, word.to_owned())]).increment(1);
+        count(word, 1);
         if let Err(error) = &result {
             let url = &self.settings.url;
             tracing::warn!(
@@ -228,6 +231,10 @@ impl Drop for Issuer {
     fn drop(&mut self) {
         self.ask.notify_one();
     }
+}
+
+fn count(result: &'static str, fetches: u64) {
+    counter(&names::AUTH_KEY_FETCHES, &[(names::RESULT, result.to_owned())]).increment(fetches);
 }
 
 /// There is no issuer any more whose keys are fetched.
