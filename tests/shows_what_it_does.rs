@@ -11,7 +11,7 @@ use super::support::fjord::{Fleet, FleetOptions, Node};
 
 mod exposition;
 mod figures;
-mod rules;
+pub(super) mod rules;
 mod scrape_cost;
 
 const METRICS: &str = include_str!("../docs/METRICS.md");

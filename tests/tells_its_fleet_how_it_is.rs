@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+mod bottleneck;
 mod call;
 mod status;
 

@@ -17,6 +17,10 @@ use super::process::Process;
 
 /// How long it may take to start and to scrape for the first time.
 const STARTED_LIMIT: Duration = Duration::from_secs(30);
+/// What rates of the shipped rules are over at the pace of a test: ten scrapes.
+pub(crate) const PACE: Duration = Duration::from_secs(10);
+/// What stands in the rules, and what in its place.
+const PACES: [(&str, &str); 3] = [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[1h]", "[20s]")];
 /// Where `make prometheus` unpacks it, below `target`.
 const UNPACKED: &str = "prometheus/usr/bin";
 
@@ -73,15 +77,32 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Starts it with the shipped rules; returns once every target was scraped.
     pub(crate) async fn start(executable: PathBuf, targets: &[SocketAddr]) -> Self {
+        Self::start_with(executable, targets, &[]).await
+    }
+
+    /// Starts it with the shipped rules, whose minutes are `PACE`: no test waits for an hour of history.
+    pub(crate) async fn start_at_pace(executable: PathBuf, targets: &[SocketAddr]) -> Self {
+        Self::start_with(executable, targets, &PACES).await
+    }
+
+    async fn start_with(
+        executable: PathBuf,
+        targets: &[SocketAddr],
+        paces: &[(&str, &str)],
+    ) -> Self {
         let home = tempfile::tempdir().expect("a directory of its own");
-        let rules = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/alerts");
+        let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/alerts");
+        for name in ["capacity.yml", "alerts.yml"] {
+            let text = fs::read_to_string(shipped.join(name)).expect("a file that is shipped");
+            let text = paces.iter().fold(text, |text, (minutes, pace)| text.replace(minutes, pace));
+            fs::write(home.path().join(name), text).expect("a file");
+        }
         let list: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
         let file = home.path().join("prometheus.yml");
         let text = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
-             rule_files: ['{}/*.yml']\nscrape_configs:\n\
+             rule_files: [capacity.yml, alerts.yml]\nscrape_configs:\n\
              - job_name: fjord\n  static_configs: [{{ targets: [{}] }}]\n",
-            rules.display(),
             list.join(", "),
         );
         fs::write(&file, text).expect("a file");
@@ -113,6 +134,13 @@ impl Prometheus {
         let result = answer["data"]["result"].as_array()?;
         assert!(result.len() <= 1, "{expression} has many values: {answer}");
         result.first()?["value"][1].as_str()?.parse().ok()
+    }
+
+    /// How many series an expression has now; `None` when it is not taken.
+    pub(crate) async fn series(&self, expression: &str) -> Option<usize> {
+        let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
+        url.query_pairs_mut().append_pair("query", expression);
+        Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }
 
     /// The rules that it could not evaluate, and how many it has evaluated.
