@@ -20,8 +20,7 @@ use crate::config::AdminConfig;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
-use crate::telemetry::Gauge;
-use crate::telemetry::recorder;
+use crate::telemetry::{Format, Gauge, recorder};
 
 mod readiness;
 
@@ -125,12 +124,18 @@ fn answer(request: &Request<Incoming>, health: &Health) -> Answer {
         return answer;
     }
     match request.uri().path() {
-        "/metrics" => written(StatusCode::OK, recorder::CONTENT_TYPE, recorder::render()),
+        "/metrics" => metrics(request),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readyz(&health.readiness),
         "/status" => document(StatusCode::OK, &(health.status)()),
         _ => text(StatusCode::NOT_FOUND, "try /metrics /healthz /readyz /status\n"),
     }
+}
+
+fn metrics(request: &Request<Incoming>) -> Answer {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    written(StatusCode::OK, format.content_type(), recorder::render(format))
 }
 
 fn readyz(readiness: &Readiness) -> Answer {

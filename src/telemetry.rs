@@ -1,15 +1,20 @@
 //! Metrics, logs and traces.
 
-pub use metrics::{Counter, Gauge, Histogram};
+pub use metrics::{Counter, Gauge};
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 
 pub mod context;
+mod exposition;
+mod histogram;
 pub mod logs;
 pub mod names;
 pub mod reading;
 pub mod recorder;
 pub mod trace;
 pub mod traces;
+
+pub use exposition::Format;
+pub use histogram::Histogram;
 
 use names::Metric;
 
@@ -35,8 +40,9 @@ pub fn gauge(metric: &Metric, labels: &[LabelValue]) -> Gauge {
 }
 
 /// The histogram of a metric with these labels.
+#[must_use]
 pub fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
-    with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
+    recorder::histogram(metric, labels)
 }
 
 /// An error with its causes, in a line. A cause that only repeats what stands above it is left out.

@@ -24,8 +24,14 @@ fn start() -> Started {
 
 impl Started {
     async fn ask(&self, line: &str) -> String {
+        self.ask_for(line, "*/*").await
+    }
+
+    async fn ask_for(&self, line: &str, accept: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: admin\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -55,6 +61,12 @@ async fn metrics_come_in_the_format_of_prometheus() {
     let answer = start().ask("GET /metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
     assert!(answer.contains("fjord_build_info{"), "{answer}");
+    let answer = start().ask_for("GET /metrics", "application/openmetrics-text").await;
+    assert!(
+        answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{answer}"
+    );
+    assert!(answer.ends_with("\n# EOF\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -136,7 +136,8 @@ impl Sqlite {
             () = cancel.cancelled() => return Err(BackendErrorKind::Cancelled.into()),
         };
         let database = [(names::DATABASE, self.database.clone())];
-        telemetry::histogram(&names::BACKEND_WAIT, &database).record(started.elapsed());
+        telemetry::histogram(&names::BACKEND_WAIT, &database)
+            .record(started.elapsed().as_secs_f64());
         self.count_connections();
         match lent {
             Ok(Ok(session)) => Ok(session),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::names::Metric;
-use super::recorder;
+use super::{Format, recorder};
 
 /// Everything that `/metrics` said at one moment.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Reading {
     /// What holds now. As dear as a scrape.
     #[must_use]
     pub fn now() -> Self {
-        Self::parse(&recorder::render())
+        Self::parse(&recorder::render(Format::Text))
     }
 
     fn parse(text: &str) -> Self {

@@ -1,26 +1,45 @@
-//! Gathers the metrics of this process and writes them out for Prometheus.
+//! Gathers the metrics of this process and writes them out for who scrapes them: counters and gauges with the exporter,
+//! histograms beside it.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
-use metrics::{SharedString, Unit, with_recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{SharedString, with_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::cli::Role;
-use crate::lifecycle::Cancel;
 
+use super::LabelValue;
+use super::exposition::{self, Format};
+use super::histogram::Histogram;
 use super::names::{self, Kind, Metric};
-
-/// The media type of `render` (Prometheus text format 0.0.4).
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Upper bounds of every histogram, in seconds: from a fast row to the longest session.
-const BUCKETS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// How often samples move into buckets. Without it they pile up until the next scrape.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One for the process, whatever it runs: the `metrics` crate has one recorder too.
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+/// Every histogram, by its metric.
+static HISTOGRAMS: LazyLock<RwLock<BTreeMap<&'static str, Family>>> =
+    LazyLock::new(RwLock::default);
+
+/// A metric with all its series, by their labels as they are written.
+struct Family {
+    metric: Metric,
+    series: BTreeMap<String, Histogram>,
+}
+
+/// The histogram of a metric with these labels: the one that is there, or a new one.
+pub(super) fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
+    debug_assert!(metric.kind == Kind::Histogram, "{} is a {:?}", metric.name, metric.kind);
+    let labels = exposition::labels(labels);
+    let families = HISTOGRAMS.read().unwrap_or_else(PoisonError::into_inner);
+    let known = families.get(metric.name).and_then(|family| family.series.get(&labels)).cloned();
+    drop(families);
+    known.unwrap_or_else(|| {
+        let mut families = HISTOGRAMS.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Family { metric: *metric, series: BTreeMap::new() };
+        let family = families.entry(metric.name).or_insert_with(new);
+        family.series.entry(labels).or_default().clone()
+    })
+}
 
 /// Gathers metrics from here on, and says the version and the role. May be called again, for another role.
 pub fn install(role: Role) {
@@ -69,59 +88,42 @@ fn begin_at_zero(role: Role) {
 }
 
 fn build() -> PrometheusHandle {
-    // Without buckets a histogram becomes a summary, whose quantiles cannot be added up over hosts.
-    let builder = names::ALL
-        .iter()
-        .filter(|metric| metric.kind == Kind::Histogram)
-        .try_fold(PrometheusBuilder::new(), |builder, metric| {
-            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &BUCKETS)
-        })
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot set the buckets of the histograms");
-            PrometheusBuilder::new()
-        });
-    let recorder = builder.build_recorder();
+    let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::error!("another metrics recorder was installed before ours; /metrics stays empty");
     }
-    describe();
-    handle
-}
-
-fn describe() {
     with_recorder(|recorder| {
         for metric in names::ALL {
             let help = SharedString::const_str(metric.help);
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(metric.name.into(), None, help),
                 Kind::Gauge => recorder.describe_gauge(metric.name.into(), None, help),
-                Kind::Histogram => {
-                    recorder.describe_histogram(metric.name.into(), Some(Unit::Seconds), help);
-                }
+                Kind::Histogram => {}
             }
         }
     });
+    handle
 }
 
-/// All metrics in Prometheus' text format; empty before `install`.
+/// All metrics as they are now; counters and gauges only after `install`.
 #[must_use]
-pub fn render() -> String {
-    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
-}
-
-/// Keeps histograms small until `stop`. Safe to drop.
-pub async fn upkeep(stop: Cancel) {
-    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+pub fn render(format: Format) -> String {
+    let exported = HANDLE.get().map(PrometheusHandle::render).unwrap_or_default();
+    let mut text = String::with_capacity(2 * exported.len());
+    exposition::translated(&exported, format, &mut text);
+    let families = HISTOGRAMS.read().unwrap_or_else(PoisonError::into_inner);
+    for Family { metric, series } in families.values() {
+        let mut written = exposition::write_head(metric, &mut text);
+        for (labels, histogram) in series {
+            written = written.and_then(|()| {
+                exposition::write_series(metric, labels, histogram, format, &mut text)
+            });
         }
-        if let Some(handle) = HANDLE.get() {
-            handle.run_upkeep();
-        }
+        debug_assert!(written.is_ok(), "a String takes everything");
     }
+    text.push_str(format.end());
+    text
 }
 
 #[cfg(test)]
@@ -137,7 +139,7 @@ mod tests {
             &[(names::DATABASE, "recorder-test".to_owned())],
         )
         .record(0.003);
-        let text = render();
+        let text = render(Format::Text);
         for line in [
             "# TYPE fjord_backend_wait_seconds histogram",
             "# HELP fjord_build_info Version and role of this process; always 1.",
@@ -148,5 +150,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
+        assert!(render(Format::OpenMetrics).ends_with("\n# EOF\n"));
     }
 }

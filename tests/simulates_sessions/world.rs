@@ -12,7 +12,7 @@ use fjord::roles::gateway::hold::{Hold, Ticket};
 use fjord::roles::gateway::mail::{Mail, Turn};
 use fjord::roles::gateway::session::{Action, Destination, Ending, Event, Session, Step, Terms};
 use fjord::roles::worker::slots::{Accepted, Offer, OfferId, Slots, Verdict, Waiter};
-use metrics::Gauge;
+use fjord::telemetry::Gauge;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
