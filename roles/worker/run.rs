@@ -17,7 +17,7 @@ use crate::envelope::REPEAT_TOKEN;
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::databases::Databases;
+use crate::procedures::databases::{self, Databases, Place as DatabasePlace};
 use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
@@ -86,8 +86,9 @@ impl Worker {
         let catalogue = load_catalogue(&config).map_err(RunError::Config)?;
         let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
         let (leave, stop) = (Cancel::new(), Cancel::new());
-        let databases = Databases::open(&config.procedures, &tasks).map_err(|errors| {
-            let line = |(name, error): &(String, _)| format!("database {name}: {error}");
+        let places = databases::places(&config.procedures, &config.worker);
+        let databases = Databases::open(&places, &tasks).map_err(|errors| {
+            let line = |(place, error): &(DatabasePlace, _)| format!("database {place}: {error}");
             RunError::Config(errors.iter().map(line).collect())
         })?;
         let admin = Admin::bind(&config.admin);
@@ -150,11 +151,8 @@ impl Worker {
             control::listen_for_cancels(&self.transport, queue, jobs, &self.tasks)
                 .await
                 .map_err(|error| RunError::system("cannot subscribe to cancels", error))?;
-            let database = self
-                .config
-                .worker
-                .queue(&queue.name)
-                .and_then(|config| self.databases.get(config.database.as_deref()));
+            let database =
+                self.config.worker.queue(&queue.name).and_then(|config| self.databases.get(config));
             let intake = Intake {
                 queue: Arc::clone(queue),
                 transport: Arc::clone(&self.transport),
@@ -299,7 +297,7 @@ fn services(
     endpoints: &[&Arc<Endpoint>],
     databases: &Databases,
 ) -> Result<Vec<Service>, String> {
-    let database = databases.get(limits.database.as_deref());
+    let database = databases.get(limits);
     if let (None, Some(name)) = (database, &limits.database) {
         return Err(format!("database: no [procedures.databases.{name}]"));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::auth::KeySource;
 use super::duration::format_duration;
 use super::limits::{OFFER_LOOK, PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
+use super::procedures::DatabaseConfig;
 use super::settings::Findings;
 use super::{Config, Role};
 
@@ -150,9 +151,15 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
     }
     let databases = &config.procedures.databases;
     for (pattern, queue) in &config.worker.queues {
-        let name = queue.database.as_deref().unwrap_or("default");
+        let name = queue.database();
         let quote = if pattern.contains('*') { "\"" } else { "" };
         let key = |last: &str| format!("worker.queues.{quote}{pattern}{quote}.{last}");
+        if queue.reads_only && matches!(databases.get(name), Some(DatabaseConfig::Sqlite(_))) {
+            let expected =
+                format!("expected \"read-write\": database {name} is SQLite and has no replica");
+            let key = key("application_intent");
+            relations.findings.mistake(&key, relations.directory, expected);
+        }
         match databases.get(name) {
             Some(database) if queue.concurrency > database.connections_max() => {
                 let text = format!(

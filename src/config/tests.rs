@@ -193,3 +193,19 @@ fn a_higher_layer_wins_and_is_named() {
     assert_eq!(shown("worker.claim_timeout"), "\"1s\" default");
     assert_eq!(shown("messaging.nats.user"), "unset default");
 }
+
+#[test]
+fn only_sql_server_has_replicas() {
+    let text = "[worker.queues.census]\napplication_intent = 'read-only'\n\
+                [procedures.databases.default]\nbackend = 'sqlite'\n\
+                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
+                [messaging.nats]\nservers = ['tls://n:4222']\n";
+    let found = mistakes(Some(Role::Worker), text);
+    assert_eq!(
+        found,
+        [
+            "fjord.toml: worker.queues.census.application_intent: expected \"read-write\": database default is SQLite \
+          and has no replica"
+        ]
+    );
+}

@@ -9,6 +9,12 @@ use crate::catalogue::QueueName;
 use crate::catalogue::names::NAME_BYTES_MAX;
 use crate::cli::Role;
 
+/// The database that a queue uses unless it names another.
+pub const DEFAULT_DATABASE: &str = "default";
+
+/// What `application_intent` may be, and whether it means that procedures only read.
+const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
+
 /// What this worker serves and how.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -39,6 +45,16 @@ pub struct QueueConfig {
     pub concurrency: usize,
     /// The named database its procedures run on; the default one when absent.
     pub database: Option<String>,
+    /// Whether its procedures only read (`application_intent = "read-only"`): a replica may run them.
+    pub reads_only: bool,
+}
+
+impl QueueConfig {
+    /// The database that its procedures run on.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        self.database.as_deref().unwrap_or(DEFAULT_DATABASE)
+    }
 }
 
 impl WorkerConfig {
@@ -52,6 +68,9 @@ impl WorkerConfig {
             QueueConfig {
                 concurrency: queue.limited("concurrency", limits::CONCURRENCY),
                 database: queue.get("database"),
+                reads_only: queue
+                    .choice("application_intent", &INTENTS, "read-write")
+                    .unwrap_or_default(),
             }
         });
         if role == Some(Role::Worker) && queues.is_empty() {

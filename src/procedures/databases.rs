@@ -1,6 +1,7 @@
 //! The databases of a worker by name, and whether each of them answers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::config::ProceduresConfig;
-use crate::config::procedures::DatabaseConfig;
+use crate::config::procedures::{DatabaseConfig, MssqlConfig};
+use crate::config::worker::QueueConfig;
+use crate::config::{ProceduresConfig, WorkerConfig};
 use crate::lifecycle::Tasks;
 use crate::telemetry::{gauge, names};
 
@@ -22,8 +24,8 @@ const ASK_DOWN: Duration = Duration::from_millis(500);
 /// Longest wait for its answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The database that a queue uses unless it names another.
-pub const DEFAULT: &str = "default";
+/// What the name of a database gets in metrics and logs where it is only read from.
+const READ_ONLY_SUFFIX: &str = ":read-only";
 
 /// One database.
 #[derive(Clone, Debug)]
@@ -34,41 +36,93 @@ pub struct Database {
     pub up: watch::Receiver<bool>,
 }
 
-/// Every database of a worker.
+/// Every database of a worker by its place.
 #[derive(Clone, Debug, Default)]
-pub struct Databases(BTreeMap<String, Database>);
+pub struct Databases(BTreeMap<Place, Database>);
+
+/// Where a queue's procedures run: a database, and whether they may run on a replica that is only read. The two kinds
+/// of sessions may end at different servers, so each has connections of its own, and its own word on whether it is up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The database's name in the configuration.
+    pub database: String,
+    /// Whether the sessions only read.
+    pub reads_only: bool,
+}
+
+impl Place {
+    /// Where the procedures of a queue run.
+    #[must_use]
+    pub fn of(queue: &QueueConfig) -> Self {
+        Self { database: queue.database().to_owned(), reads_only: queue.reads_only }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = if self.reads_only { READ_ONLY_SUFFIX } else { "" };
+        write!(f, "{}{suffix}", self.database)
+    }
+}
+
+/// Every place that there is: each database, and again for the queues that only read from it.
+#[must_use]
+pub fn places(
+    procedures: &ProceduresConfig,
+    worker: &WorkerConfig,
+) -> BTreeMap<Place, DatabaseConfig> {
+    let mut places = BTreeMap::new();
+    for (name, config) in &procedures.databases {
+        places.insert(Place { database: name.clone(), reads_only: false }, config.clone());
+    }
+    for queue in worker.queues.values().filter(|queue| queue.reads_only) {
+        if let Some(DatabaseConfig::Mssql(config)) = procedures.databases.get(queue.database()) {
+            let config = MssqlConfig { read_only: true, ..config.clone() };
+            places.insert(Place::of(queue), DatabaseConfig::Mssql(config));
+        }
+    }
+    places
+}
+
+/// Opens the backend of a place. No connection is made before it is needed.
+///
+/// # Errors
+/// Why the configuration cannot be used.
+pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    match config {
+        DatabaseConfig::Sqlite(config) => sqlite::connect(config, name),
+        DatabaseConfig::Mssql(config) => mssql::connect(config, name),
+    }
+}
 
 impl Databases {
     /// Makes every backend and starts to watch it. Nothing is connected before it is needed.
     ///
     /// # Errors
-    /// The database's name, and why its configuration cannot be used.
+    /// The place, and why its configuration cannot be used.
     pub fn open(
-        config: &ProceduresConfig,
+        places: &BTreeMap<Place, DatabaseConfig>,
         tasks: &Tasks,
-    ) -> Result<Self, Vec<(String, BackendError)>> {
+    ) -> Result<Self, Vec<(Place, BackendError)>> {
         let mut databases = BTreeMap::new();
         let mut errors = Vec::new();
-        for (name, database) in &config.databases {
-            let backend = match database {
-                DatabaseConfig::Sqlite(config) => sqlite::connect(config, name),
-                DatabaseConfig::Mssql(config) => mssql::connect(config, name),
-            };
-            match backend {
+        for (place, config) in places {
+            let name = place.to_string();
+            match connect(config, &name) {
                 Ok(backend) => {
-                    let up = watch_over(name, Arc::clone(&backend), tasks);
-                    databases.insert(name.clone(), Database { backend, up });
+                    let up = watch_over(&name, Arc::clone(&backend), tasks);
+                    databases.insert(place.clone(), Database { backend, up });
                 }
-                Err(error) => errors.push((name.clone(), error)),
+                Err(error) => errors.push((place.clone(), error)),
             }
         }
         if errors.is_empty() { Ok(Self(databases)) } else { Err(errors) }
     }
 
-    /// The database of this name; the default one when none is named.
+    /// The database that a queue's procedures run on.
     #[must_use]
-    pub fn get(&self, name: Option<&str>) -> Option<&Database> {
-        self.0.get(name.unwrap_or(DEFAULT))
+    pub fn get(&self, queue: &QueueConfig) -> Option<&Database> {
+        self.0.get(&Place::of(queue))
     }
 
     /// Closes all of them.

@@ -1,12 +1,15 @@
 //! What no server does on demand: dropped connections, late answers, refused logins. Against the endpoint alone.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::Value;
-use fjord::config::procedures::MssqlEncryption;
+use fjord::catalogue::{QueueName, Value};
+use fjord::config::procedures::{DatabaseConfig, MssqlEncryption};
 use fjord::config::tls::ClientTlsConfig;
+use fjord::config::{Config, ProceduresConfig, Sources};
 use fjord::lifecycle::{Cancel, Tasks};
+use fjord::procedures::databases::{Databases, places};
 use fjord::procedures::{BackendErrorKind, OwnedCell, ServerErrorClass};
 use tds_protocol::prelogin::EncryptionLevel;
 
@@ -217,6 +220,37 @@ async fn the_server_may_send_us_elsewhere() {
     *other.state.redirect.lock().expect("not poisoned") = Some(other.address);
     let error = kind(Caller::of(&server).call("nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn queues_that_only_read_have_connections_of_their_own() {
+    let server = endpoint().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let sets = ["read.application_intent=read-only", "write.concurrency=2"];
+    let sources = Sources {
+        directory: Some(directory.path().to_owned()),
+        sets: sets.map(|set| format!("worker.queues.{set}")).into(),
+        ..Sources::default()
+    };
+    let config = Config::load(&sources).expect("a configuration").config;
+    let procedures = ProceduresConfig {
+        databases: [("default".to_owned(), DatabaseConfig::Mssql(server.config.clone()))].into(),
+    };
+    let tasks = Tasks::new();
+    let databases = Databases::open(&places(&procedures, &config.worker), &tasks).expect("both");
+    for name in ["read", "write"] {
+        let queue = QueueName::new(name).expect("a name");
+        let limits = config.worker.queue(&queue).expect("a queue");
+        let backend = Arc::clone(&databases.get(limits).expect("a database").backend);
+        assert!(Caller { backend, queue }.call("nothing", &[]).await.is_ok(), "{name}");
+    }
+    let logins = state(&server).logins.lock().expect("not poisoned").clone();
+    let intents = ["fjord:read", "fjord:write"].map(|application| {
+        let mut of_queue = logins.iter().filter(|login| login.application == application);
+        of_queue.next().expect("a login").is_read_only
+    });
+    assert_eq!(intents, [true, false]);
+    databases.close().await;
 }
 
 #[tokio::test]
