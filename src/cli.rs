@@ -48,7 +48,12 @@ impl fmt::Debug for Layers {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Checks configuration and catalogue and tells every mistake. Without --role: for each role that has a file.
-    Check,
+    Check {
+        /// Asks NATS and the databases as well: whether they can be reached and take our credentials, whether the
+        /// queues' procedures fit. Changes nothing, takes no message from anybody, and ends within a minute or so.
+        #[arg(long)]
+        online: bool,
+    },
     /// Prints the configuration that holds, with where each value is from. Secrets are not shown.
     Config,
     /// Prints every endpoint in a line: its route, its queue, its promises and who may call it.
@@ -165,7 +170,7 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.layers.role, Some(Role::Worker), "{line}");
             assert_eq!(arguments.layers.set, ["a.b=c"], "{line}");
-            assert!(matches!(arguments.command, Some(Command::Check)), "{line}");
+            assert!(matches!(arguments.command, Some(Command::Check { online: false })), "{line}");
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Output<O, E> {
 pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
     let status = match command {
-        Command::Check => check::run(sources, &mut output),
+        Command::Check { online } => check::run(sources, *online, &mut output),
         Command::Config => config::run(sources, &mut output),
         Command::Routes => with_catalogue(sources, &mut output, routes::run),
         Command::Openapi => with_catalogue(sources, &mut output, openapi::run),
@@ -68,6 +68,22 @@ pub fn tell(
     lines: impl IntoIterator<Item = impl std::fmt::Display>,
 ) -> io::Result<()> {
     lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
+}
+
+/// An error with its causes, in a line. A cause that only repeats what stands above it is left out.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// Prints what a command makes of the catalogue.

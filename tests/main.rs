@@ -9,6 +9,8 @@ mod answers_pages_of_other_origins_as_told;
 #[cfg(test)]
 mod binds_nobody_to_a_long_call;
 #[cfg(test)]
+mod checks_what_it_would_meet;
+#[cfg(test)]
 mod compresses_what_gets_smaller;
 #[cfg(test)]
 mod extends_the_session_while_work_goes_on;

@@ -1,4 +1,4 @@
-//! `fjord check`: every mistake of the configuration, without running anything.
+//! `fjord check`: every mistake of the configuration, without running anything; `--online`: of what it names, too.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,33 +8,50 @@ use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
 
+use online::Part;
+
+mod databases;
+mod nats;
+mod online;
+
 /// Checks for the role, or without one for each role that has a file in the directory.
 pub(super) fn run(
     sources: &Sources,
+    is_online: bool,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
     let roles = match sources.role {
         Some(role) => vec![Some(role)],
         None => configured_roles(sources),
     };
-    let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
+    let (mut mistakes, mut warnings, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for role in &roles {
         match Config::load(&Sources { role: *role, ..sources.clone() }) {
             Ok(loaded) => {
                 warnings.extend(loaded.warnings);
                 let config = &loaded.config.catalogue;
                 match catalogue::load(&config.directory, config) {
-                    Ok(catalogue) => warnings.extend(routes::warnings(&catalogue)),
+                    Ok(catalogue) => {
+                        warnings.extend(routes::warnings(&catalogue));
+                        let config = loaded.config;
+                        parts.extend(role.map(|role| Part { role, config, catalogue }));
+                    }
                     Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
                 }
             }
             Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
         }
     }
+    let online = if is_online { online::run(&parts)? } else { online::Findings::default() };
+    mistakes.extend(online.mistakes);
+    warnings.extend(online.warnings);
     sort(&mut mistakes);
     sort(&mut warnings);
     tell(&mut output.err, "warning", &warnings)?;
     tell(&mut output.err, "mistake", &mistakes)?;
+    for good in &online.good {
+        writeln!(output.out, "{good}")?;
+    }
     if !mistakes.is_empty() {
         return Ok(ExitCode::from(EXIT_USAGE));
     }

@@ -24,6 +24,7 @@ use crate::lifecycle::Tasks;
 mod connect;
 mod convert;
 mod outbox;
+pub mod trial;
 
 use outbox::{Outbox, Outgoing};
 

@@ -28,17 +28,24 @@ pub(super) async fn client(
         .map(|server| server.parse::<async_nats::ServerAddr>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| refused(e.into()))?;
-    let options = with_credentials(base(config, name), &config.credentials).await?;
-    let options = with_tls(options, config);
+    let options = options(config, name).await?.retry_on_initial_connect();
     let options = with_reports(options, report);
     options.connect(servers).await.map_err(|e| refused(e.into()))
+}
+
+/// How a connection is made and kept, whatever it is for.
+pub(super) async fn options(
+    config: &NatsConfig,
+    name: &str,
+) -> Result<ConnectOptions, TransportError> {
+    let options = with_credentials(base(config, name), &config.credentials).await?;
+    Ok(with_tls(options, config))
 }
 
 fn base(config: &NatsConfig, name: &str) -> ConnectOptions {
     let delay_max = config.reconnect_delay_max;
     let options = ConnectOptions::new()
         .name(name)
-        .retry_on_initial_connect()
         .max_reconnects(None)
         .connection_timeout(config.connect_timeout)
         .ping_interval(config.ping_interval)
@@ -69,7 +76,7 @@ fn base(config: &NatsConfig, name: &str) -> ConnectOptions {
 }
 
 /// A server without the user and password that its URL may carry.
-fn host_of(server: &async_nats::ServerAddr) -> String {
+pub(super) fn host_of(server: &async_nats::ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 

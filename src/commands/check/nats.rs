@@ -1,0 +1,102 @@
+//! Whether every NATS server takes this role: connection, TLS, credentials, sizes, permissions.
+
+use tokio::time::timeout;
+
+use super::online::{Findings, LIMIT, Part};
+use crate::cli::Role;
+use crate::commands::chain;
+use crate::config::messaging::{NatsConfig, TransportConfig};
+use crate::envelope::REPEAT_TOKEN;
+use crate::fleet::ask::STATUS_TOKEN;
+use crate::future::BoxFuture;
+use crate::messaging::nats::trial::{self, Found, Trial};
+use crate::messaging::{Subject, SubjectError};
+
+/// What every process subscribes to for the NATS service API (ADR-32).
+const SERVICE_SUBJECT: &str = "$SRV.PING";
+
+/// A check for each server.
+pub(super) fn checks(part: &Part) -> Vec<BoxFuture<'_, Findings>> {
+    let TransportConfig::Nats(nats) = &part.config.messaging.transport;
+    nats.servers
+        .iter()
+        .map(|server| -> BoxFuture<'_, Findings> { Box::pin(check(part, nats, server)) })
+        .collect()
+}
+
+async fn check(part: &Part, nats: &NatsConfig, server: &str) -> Findings {
+    let mut findings = Findings::default();
+    let role = part.role.as_str();
+    let place = format!("{role}: NATS server {}", trial::name_of(server));
+    // A name that no queue, worker or call has: whatever is sent there reaches nobody.
+    let nobody = uuid::Uuid::new_v4().simple().to_string();
+    let Ok(tried) = what_to_try(part, &nobody) else {
+        findings.mistakes.push(format!("{place}: messaging.prefix is too long for a subject"));
+        return findings;
+    };
+    match timeout(LIMIT, trial::run(nats, server, &tried)).await {
+        Ok(Ok(found)) => judge(part, &place, &nobody, &found, &mut findings),
+        Ok(Err(error)) => findings.mistakes.push(format!("{place}: {}", chain(&error))),
+        Err(_) => findings.mistakes.push(format!("{place}: no answer within {LIMIT:?}")),
+    }
+    if findings.mistakes.is_empty() {
+        let count = tried.subscribe.len() + tried.join.len() + tried.publish.len() + 1;
+        let tls = if nats.tls.is_some() { "TLS, " } else { "" };
+        findings.good.push(format!("{place}: {tls}credentials and {count} subjects are good"));
+    }
+    findings
+}
+
+/// The subjects of a role that can be tried without harm. A queue's own cannot: a message might come, and be lost.
+fn what_to_try(part: &Part, nobody: &str) -> Result<Trial, SubjectError> {
+    let prefix = &part.config.messaging.prefix;
+    let mut trial = Trial { subscribe: vec![prefix.join(STATUS_TOKEN)?], ..Trial::default() };
+    if part.config.messaging.service_api {
+        trial.subscribe.push(Subject::new(SERVICE_SUBJECT)?);
+    }
+    let queue = prefix.join(&format!("q.{nobody}"))?;
+    match part.role {
+        Role::Gateway => {
+            let cancel = prefix.join(&format!("cancel.{nobody}"))?;
+            trial.publish.extend([queue, prefix.join(&format!("w.{nobody}.j.0"))?, cancel]);
+        }
+        Role::Worker => {
+            trial.subscribe.push(prefix.join(REPEAT_TOKEN)?);
+            trial.subscribe.push(prefix.join(&format!("w.{nobody}"))?.below());
+            trial.join.push(queue);
+            let mut queues: Vec<_> = part.endpoints().map(|endpoint| &endpoint.queue).collect();
+            queues.sort();
+            queues.dedup();
+            for queue in queues {
+                trial.subscribe.push(prefix.join(&format!("cancel.{queue}"))?);
+            }
+        }
+    }
+    Ok(trial)
+}
+
+fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut Findings) {
+    for refusal in &found.refused {
+        // An account may list its queues one by one, and this one is not among them.
+        if refusal.contains(&format!(".q.{nobody}"))
+            || refusal.contains(&format!(".cancel.{nobody}"))
+        {
+            let text =
+                "the account does not allow every queue: whether it allows ours was not tried";
+            findings.warnings.push(format!("{place}: {text}"));
+        } else {
+            findings.mistakes.push(format!("{place}: refused: {refusal}"));
+        }
+    }
+    findings.warnings.dedup();
+    if part.role == Role::Gateway {
+        let limit = found.payload_bytes_max;
+        let large = part.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
+        findings.mistakes.extend(large.map(|endpoint| {
+            format!(
+                "{place}: endpoint {:?} takes bodies of {} bytes, the server ({}) messages of {limit} (max_payload)",
+                endpoint.id, endpoint.body_bytes_max, found.version
+            )
+        }));
+    }
+}

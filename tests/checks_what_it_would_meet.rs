@@ -1,0 +1,158 @@
+//! Promise: `fjord check --online` says at once, a line each, everything that does not fit between a configuration, its
+//! NATS servers and its databases, exits 2, and is soon done; where all fits it says what it looked at.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::support::certs::Certs;
+use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fjord_binary;
+use super::support::mssql_server::endpoint;
+use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
+use super::support::ports;
+use super::support::tds::{Endpoint, PASSWORD};
+
+/// Far less than all deadlines in a row.
+const SOON: Duration = Duration::from_secs(20);
+
+fn check(role: &str, directory: &Path, more: &[&str]) -> Output {
+    let mut command = Command::new(fjord_binary());
+    command.args(["check", "--online", "--role", role, "--config"]).arg(directory).args(more);
+    tokio::task::block_in_place(|| command.output().expect("fjord runs"))
+}
+
+/// The lines that begin with a word, without it.
+fn said(output: &Output, word: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines = text.lines().filter_map(|line| line.strip_prefix(word));
+    lines.map(|line| line.trim_start_matches(": ").to_owned()).collect()
+}
+
+#[track_caller]
+fn one_has(lines: &[String], parts: &[&str]) {
+    let fitting = lines.iter().filter(|line| parts.iter().all(|part| line.contains(part)));
+    assert_eq!(fitting.count(), 1, "{parts:?} in\n{}", lines.join("\n"));
+}
+
+async fn fleet(nats: NatsOptions) -> Fleet {
+    Fleet::start(FleetOptions { nats, ..FleetOptions::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fits_is_good_and_said() {
+    let nats = NatsOptions { payload_bytes_max: 4 << 20, ..NatsOptions::default() };
+    let fleet = fleet(nats).await;
+    for (node, expected) in [
+        (&fleet.gateways[0], &["gateway: NATS server 127.0.0.1:"][..]),
+        (&fleet.workers[0], &["worker: NATS server 127.0.0.1:", "worker: database default ("]),
+    ] {
+        let output = check(node.role(), node.directory(), &[]);
+        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "mistake"));
+        let told = String::from_utf8_lossy(&output.stdout);
+        let told: Vec<String> = told.lines().map(ToOwned::to_owned).collect();
+        assert_eq!(told.len(), expected.len() + 1, "{told:?}");
+        for part in expected {
+            one_has(&told, &[part]);
+        }
+    }
+    // Nobody noticed: no message went to a queue, and no worker left it.
+    fleet.client().get("/v1/echo/a").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_does_not_take_us_is_said() {
+    let fleet = fleet(NatsOptions { is_shipped: true, ..NatsOptions::default() }).await;
+    let gateway = fleet.gateways[0].directory();
+    // The shipped permissions suffice; one endpoint takes larger bodies than the server.
+    assert_eq!(check("worker", fleet.workers[0].directory(), &[]).status.code(), Some(0));
+    let mistakes = said(&check("gateway", gateway, &[]), "mistake");
+    one_has(&mistakes, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+
+    let of_other = format!("messaging.nats.password={SHIPPED_PASSWORD}x");
+    let output = check("gateway", gateway, &["--set", &of_other]);
+    assert_eq!(output.status.code(), Some(2));
+    one_has(&said(&output, "mistake"), &["gateway: NATS server 127.0.0.1:", "authorization"]);
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let stranger = Certs::new(directory.path());
+    let ca = format!("messaging.nats.tls.ca={}", stranger.ca.display());
+    let output = check("gateway", gateway, &["--set", &ca]);
+    assert_eq!(output.status.code(), Some(2));
+    one_has(&said(&output, "mistake"), &["NATS server 127.0.0.1:", "certificate"]);
+
+    // A gateway with the rights of a worker.
+    let output = check("gateway", gateway, &["--set", "messaging.nats.user=worker"]);
+    assert_eq!(output.status.code(), Some(2));
+    one_has(&said(&output, "mistake"), &["refused", "Publish to", "fjord.w."]);
+    one_has(&said(&output, "warning"), &["does not allow every queue"]);
+}
+
+/// Three databases: one that is there, one that refuses the login, one that is away.
+fn worker_toml(there: &Endpoint, refusing: &Endpoint) -> String {
+    let mut text = format!(
+        "[messaging.nats]\nservers = ['tls://127.0.0.1:{}']\n[worker.queues]\n\
+         good = {{}}\nwrong = {{}}\nmissing = {{}}\nread = {{ application_intent = 'read-only' }}\n\
+         refused = {{ database = 'refusing' }}\naway = {{ database = 'away' }}\n",
+        ports::pick(),
+    );
+    for (name, port, ca) in [
+        ("default", there.address.port(), &there.ca),
+        ("refusing", refusing.address.port(), &refusing.ca),
+        ("away", ports::pick(), &there.ca),
+    ] {
+        let database = format!(
+            "[procedures.databases.{name}]\nbackend = 'mssql'\n\
+             [procedures.databases.{name}.mssql]\nhost = '127.0.0.1'\nport = {port}\ndatabase = 'fjord'\n\
+             user = 'fjord'\npassword = '{PASSWORD}'\n\
+             [procedures.databases.{name}.mssql.tls]\nca = '{}'\n",
+            ca.display(),
+        );
+        text.push_str(&database);
+    }
+    text
+}
+
+const CATALOGUE: &str = r#"{
+    "good": { "route": "GET /v1/good", "procedure": "fjord_test.returns", "auth": "public", "result": "full",
+              "parameters": { "status": { "in": "query", "type": "int32" } } },
+    "wrong": { "route": "GET /v1/wrong", "procedure": "fjord_test.returns", "auth": "public", "result": "full",
+               "parameters": { "status": { "in": "query", "type": "uuid" }, "colour": { "in": "query", "type": "string" } } },
+    "missing": { "route": "GET /v1/missing", "procedure": "fjord_test.nowhere", "auth": "public" },
+    "read": { "route": "GET /v1/read", "procedure": "fjord_test.absent", "auth": "public" },
+    "refused": { "route": "GET /v1/refused", "procedure": "fjord_test.nothing", "auth": "public" },
+    "away": { "route": "GET /v1/away", "procedure": "fjord_test.nothing", "auth": "public" },
+    "elsewhere": { "route": "GET /v1/elsewhere", "procedure": "fjord_test.of_others", "auth": "public" } }"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_database_and_queue_that_does_not_fit_is_said_at_once() {
+    let there = endpoint().await.endpoint.expect("the endpoint");
+    let refusing = endpoint().await.endpoint.expect("the endpoint");
+    refusing.state.login_error.store(18456, Ordering::Release);
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("endpoints")).expect("a directory");
+    fs::write(directory.path().join("endpoints/all.json"), CATALOGUE).expect("a file");
+    let toml = worker_toml(&there, &refusing);
+    fs::write(directory.path().join("worker.toml"), toml).expect("a file");
+    let started = Instant::now();
+    let output = check("worker", directory.path(), &[]);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert_eq!(output.status.code(), Some(2));
+    let mistakes = said(&output, "mistake");
+    one_has(&mistakes, &["NATS server 127.0.0.1:", "refused"]);
+    one_has(&mistakes, &["database default (", "queue wrong", "@status", "Uuid", "int", "@colour"]);
+    one_has(
+        &mistakes,
+        &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"],
+    );
+    one_has(&mistakes, &["database default:read-only (", "queue read", "fjord_test.absent"]);
+    one_has(&mistakes, &["database refusing (", "Login failed"]);
+    one_has(&mistakes, &["database away (", "refused"]);
+    assert_eq!(mistakes.len(), 6, "{mistakes:?}");
+    assert_eq!(refusing.state.attempts.load(Ordering::Acquire), 1, "an account is not locked");
+    assert!(there.state.ran.lock().expect("not poisoned").is_empty(), "no procedure ran");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains(PASSWORD));
+}
