@@ -82,6 +82,8 @@ pub struct Call<'a> {
     pub arguments: &'a [Argument],
     /// When the caller stops waiting.
     pub deadline: Instant,
+    /// Whether a second execution does no harm: then a call whose connection broke may be tried again.
+    pub may_repeat: bool,
 }
 
 /// One argument of a call.

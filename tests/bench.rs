@@ -89,7 +89,13 @@ async fn through_backend(backend: &Arc<dyn Backend>, work: Work) -> Result<Durat
             table_type: None,
         }];
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        let call = Call { queue: &queue, procedure: &procedure, arguments: &arguments, deadline };
+        let call = Call {
+            queue: &queue,
+            procedure: &procedure,
+            arguments: &arguments,
+            deadline,
+            may_repeat: false,
+        };
         backend.call(call, &mut Json::default(), &cancel).await?;
     }
     Ok(started.elapsed())

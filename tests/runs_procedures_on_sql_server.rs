@@ -102,16 +102,17 @@ fn own(cell: Cell<'_>) -> OwnedCell {
 struct Caller {
     backend: Arc<dyn Backend>,
     queue: QueueName,
+    may_repeat: bool,
 }
 
 impl Caller {
     fn of(server: &Server) -> Self {
         let backend = mssql::connect(&server.config, "default").expect("a backend");
-        Self { backend, queue: QueueName::new("suite").expect("a name") }
+        Self { backend, queue: QueueName::new("suite").expect("a name"), may_repeat: false }
     }
 
     fn with_queue(&self, name: &str) -> Self {
-        Self { backend: Arc::clone(&self.backend), queue: QueueName::new(name).expect("a name") }
+        Self { queue: QueueName::new(name).expect("a name"), ..self.clone() }
     }
 
     async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<Answer, BackendError> {
@@ -139,7 +140,9 @@ impl Caller {
     ) -> Result<Outcome, BackendError> {
         let procedure = name(procedure);
         let deadline = Instant::now() + time;
-        let call = Call { queue: &self.queue, procedure: &procedure, arguments, deadline };
+        let may_repeat = self.may_repeat;
+        let call =
+            Call { queue: &self.queue, procedure: &procedure, arguments, deadline, may_repeat };
         self.backend.call(call, answer, cancel).await
     }
 }

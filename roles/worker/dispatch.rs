@@ -158,12 +158,14 @@ impl Run {
         let (began, times) = (Instant::now(), Arc::clone(&job.times));
         let ending = self.work(handler, job).await;
         let outcome = ending.outcome();
-        if matches!(ending, Ending::NotExecuted { .. }) {
-            Box::pin(self.refuse(Reason::Unavailable)).await;
-        } else {
-            let mut answer = ending.into_final(&request_id);
-            answer.phases = Some(times.phases(began.elapsed()));
-            self.answer(answer).await;
+        match ending {
+            Ending::NotExecuted { .. } => Box::pin(self.refuse(Reason::Unavailable)).await,
+            Ending::Unanswered { .. } => {}
+            ending => {
+                let mut answer = ending.into_final(&request_id);
+                answer.phases = Some(times.phases(began.elapsed()));
+                self.answer(answer).await;
+            }
         }
         outcome
     }

@@ -25,6 +25,14 @@ pub enum Ending {
         /// The word for metrics.
         outcome: Word,
     },
+    /// It may have run and its outcome is lost with the database's connection; a second execution does no harm. Nothing is
+    /// said: the gateway hears no more of it, as of a worker that died, and sends it to another.
+    Unanswered {
+        /// What a client would be told.
+        problem: Problem,
+        /// The word for metrics.
+        outcome: Word,
+    },
 }
 
 impl Ending {
@@ -33,7 +41,9 @@ impl Ending {
     pub fn outcome(&self) -> Word {
         match self {
             Self::Final(answer) => answer.outcome,
-            Self::Problem { outcome, .. } | Self::NotExecuted { outcome, .. } => *outcome,
+            Self::Problem { outcome, .. }
+            | Self::NotExecuted { outcome, .. }
+            | Self::Unanswered { outcome, .. } => *outcome,
         }
     }
 
@@ -42,7 +52,9 @@ impl Ending {
     pub fn into_final(self, request_id: &str) -> Final {
         match self {
             Self::Final(answer) => answer,
-            Self::Problem { problem, outcome } | Self::NotExecuted { problem, outcome } => {
+            Self::Problem { problem, outcome }
+            | Self::NotExecuted { problem, outcome }
+            | Self::Unanswered { problem, outcome } => {
                 let body = Bytes::from(problem.to_json(request_id));
                 Final::whole(problem.kind.status().as_u16(), PROBLEM_JSON, body, outcome)
             }

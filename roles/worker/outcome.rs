@@ -112,6 +112,11 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
             log(job, error, Level::Warn);
             not_executed(ProblemKind::BackendDown, Word::BackendDown)
         }
+        BackendErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
+            log(job, error, Level::Warn);
+            let problem = Problem::new(ProblemKind::BadAnswer);
+            Ending::Unanswered { problem, outcome: Word::SqlLost }
+        }
         BackendErrorKind::Lost => unusable(job, error, Word::SqlLost),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::catalogue::payload;
+use crate::catalogue::{Execution, payload};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::outcome::Word;
@@ -60,7 +60,13 @@ impl Procedure {
             }
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);
-        let call = Call { queue: &endpoint.queue, procedure, arguments: &arguments, deadline };
+        let call = Call {
+            queue: &endpoint.queue,
+            procedure,
+            arguments: &arguments,
+            deadline,
+            may_repeat: job.request.execution == Execution::AtLeastOnce,
+        };
         let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();
         let result = self.backend.call(call, &mut answer, cancel).await;

@@ -81,6 +81,7 @@ struct Tries {
     unsent: u32,
     signatures: u32,
     nulls: u32,
+    lost: u32,
 }
 
 impl Backend for Mssql {
@@ -120,6 +121,8 @@ impl Mssql {
         cancel: &Cancel,
     ) -> Result<Outcome, BackendError> {
         let mut tries = Tries::default();
+        // Once an attempt may have run, none after it can make that undone: the call does not count as not executed.
+        let mut lost = None;
         loop {
             let asked = Instant::now();
             let lease = tokio::select! {
@@ -129,17 +132,19 @@ impl Mssql {
                 lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease,
             };
             rows.waited(asked.elapsed());
-            let lease = lease?;
+            let lease = match lease {
+                Ok(lease) => lease,
+                Err(error) => return Err(lost.unwrap_or(error)),
+            };
             let Ended { error, again } = match self.attempt(lease, &call, rows, cancel).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(ended) => ended,
             };
-            let Some(again) = again.filter(|again| self.may_try(*again, &mut tries)) else {
-                return Err(error);
+            let is_unsent = error.kind == BackendErrorKind::Unavailable;
+            let again = again.filter(|again| self.may_try(*again, &mut tries));
+            let Some(again) = again.filter(|_| rows.restart()) else {
+                return Err(lost.filter(|_| is_unsent).unwrap_or(error));
             };
-            if !rows.restart() {
-                return Err(error);
-            }
             telemetry::counter(
                 &names::BACKEND_RETRIES,
                 &[(names::DATABASE, self.name.clone()), (names::REASON, again.as_str().to_owned())],
@@ -154,6 +159,9 @@ impl Mssql {
                     () = tokio::time::sleep(pause) => {}
                 }
             }
+            if again == Again::Lost {
+                lost = Some(error);
+            }
         }
     }
 
@@ -163,6 +171,7 @@ impl Mssql {
             Again::Unsent => (&mut tries.unsent, UNSENT_RETRIES),
             Again::Signature => (&mut tries.signatures, 1),
             Again::UntypedNull => (&mut tries.nulls, 1),
+            Again::Lost => (&mut tries.lost, 1),
         };
         *count += 1;
         *count <= most

@@ -49,6 +49,18 @@ async fn a_connection_lost_in_the_call_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_connection_lost_in_a_call_that_may_repeat_is_tried_once_more() {
+    let server = endpoint().await;
+    let caller = Caller { may_repeat: true, ..Caller::of(&server) };
+    assert_eq!(kind(caller.call("drops", &[]).await), BackendErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 2);
+    // The server is gone after the first try: that it may have run is not forgotten.
+    state(&server).drops_and_leaves.store(true, Ordering::Release);
+    assert_eq!(kind(caller.call("drops", &[]).await), BackendErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 3);
+}
+
+#[tokio::test]
 async fn a_connection_lost_while_idle_is_never_noticed_by_a_caller() {
     let server = endpoint().await;
     let caller = Caller::of(&server);
@@ -242,7 +254,10 @@ async fn queues_that_only_read_have_connections_of_their_own() {
         let queue = QueueName::new(name).expect("a name");
         let limits = config.worker.queue(&queue).expect("a queue");
         let backend = Arc::clone(&databases.get(limits).expect("a database").backend);
-        assert!(Caller { backend, queue }.call("nothing", &[]).await.is_ok(), "{name}");
+        assert!(
+            Caller { backend, queue, may_repeat: false }.call("nothing", &[]).await.is_ok(),
+            "{name}"
+        );
     }
     let logins = state(&server).logins.lock().expect("not poisoned").clone();
     let intents = ["fjord:read", "fjord:write"].map(|application| {

@@ -221,6 +221,12 @@ impl Reckoning {
         self
     }
 
+    /// No answer is of this kind.
+    pub(crate) fn none(&self, kind: &str) -> &Self {
+        assert!(!self.answers.contains_key(kind), "{self}");
+        self
+    }
+
     /// Answers that are not 200 are at most so many.
     pub(crate) fn others_at_most(&self, number: usize) -> &Self {
         let good = self.answers.get("200").copied().unwrap_or_default();

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use fjord::lifecycle::{Cancel, Tasks};
 use tds_protocol::prelogin::EncryptionLevel;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use super::certs::Certs;
 
@@ -41,6 +42,7 @@ pub(crate) struct Endpoint {
     /// What it does and what it has seen.
     pub(crate) state: Arc<State>,
     stop: Cancel,
+    accepting: JoinHandle<()>,
     _directory: tempfile::TempDir,
 }
 
@@ -63,6 +65,10 @@ pub(crate) struct State {
     pub(crate) is_changed: AtomicBool,
     /// New connections are closed at once.
     pub(crate) is_away: AtomicBool,
+    /// With the connection that the procedure `drops` ends the server goes away.
+    pub(crate) drops_and_leaves: AtomicBool,
+    /// Connections so far, those that were closed at once included.
+    pub(crate) connects: AtomicUsize,
     /// Every login so far.
     pub(crate) logins: Mutex<Vec<Login>>,
     /// Attempts to log in, accepted or not.
@@ -101,11 +107,16 @@ impl State {
 }
 
 impl Endpoint {
-    /// Starts an endpoint on a port of its own.
+    /// Starts an endpoint on any free port.
     pub(crate) async fn start() -> Self {
+        Self::start_on(0).await
+    }
+
+    /// Starts an endpoint on this port.
+    pub(crate) async fn start_on(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let certs = Certs::new(directory.path());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let mut schema = Schema::read(schema::SQL);
         schema.procedures.extend(Schema::read(procedures::FAULTS).procedures);
@@ -120,6 +131,8 @@ impl Endpoint {
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),
             is_away: AtomicBool::new(false),
+            drops_and_leaves: AtomicBool::new(false),
+            connects: AtomicUsize::new(0),
             logins: Mutex::default(),
             attempts: AtomicUsize::new(0),
             attentions: AtomicUsize::new(0),
@@ -132,8 +145,22 @@ impl Endpoint {
             ids: AtomicI64::new(50),
         });
         let stop = Cancel::new();
-        let _accepting = Tasks::new().spawn(accept(listener, Arc::clone(&state), stop.clone()));
-        Self { address, ca: certs.ca.clone(), state, stop, _directory: directory }
+        let accepting = Tasks::new().spawn(accept(listener, Arc::clone(&state), stop.clone()));
+        Self { address, ca: certs.ca.clone(), state, stop, accepting, _directory: directory }
+    }
+
+    /// Ends it, as when the server's process dies: every connection breaks, and its port refuses new ones.
+    pub(crate) async fn end(&mut self) {
+        self.stop.cancel();
+        (&mut self.accepting).await.expect("no panic");
+    }
+
+    /// Starts it again on its port, with what it has seen.
+    pub(crate) async fn start_again(&mut self) {
+        let listener = TcpListener::bind(self.address).await.expect("its port");
+        self.stop = Cancel::new();
+        let accepting = accept(listener, Arc::clone(&self.state), self.stop.clone());
+        self.accepting = Tasks::new().spawn(accepting);
     }
 }
 
@@ -150,6 +177,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, stop: Cancel) {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted.expect("a connection").0,
         };
+        state.connects.fetch_add(1, Ordering::AcqRel);
         if !state.is_away.load(Ordering::Acquire) {
             let _session = tasks.spawn(serve(tcp, Arc::clone(&state), stop.clone()));
         }

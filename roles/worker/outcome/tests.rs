@@ -96,7 +96,7 @@ fn answered(result: ResultKind, outputs: &[&str], sets: &[Set<'_>], status: i32)
         Ending::Problem { problem, outcome } => {
             (problem.kind.status().as_u16(), outcome.to_string())
         }
-        Ending::NotExecuted { .. } => panic!("executed"),
+        Ending::NotExecuted { .. } | Ending::Unanswered { .. } => panic!("executed"),
     }
 }
 
@@ -237,7 +237,6 @@ fn every_error_has_its_problem() {
         (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, Word::AnswerShape, None),
         (K::TimedOut, ProblemKind::AttemptTimedOut, Word::SqlTimeout, None),
         (K::Cancelled, ProblemKind::Cancelled, Word::Cancelled, None),
-        (K::Lost, ProblemKind::BadAnswer, Word::SqlLost, None),
     ];
     for (kind, expected, word, detail) in cases {
         let problem = Problem { detail: detail.map(ToOwned::to_owned), ..Problem::new(expected) };
@@ -257,6 +256,13 @@ fn what_surely_did_not_run_is_a_refusal() {
         let ending = concluded(kind, Execution::AtMostOnce);
         assert_eq!(ending, Ending::NotExecuted { problem, outcome });
     }
+}
+
+#[test]
+fn a_call_that_may_be_repeated_and_was_lost_is_not_answered() {
+    let ending = concluded(BackendErrorKind::Lost, Execution::AtLeastOnce);
+    let problem = Problem::new(ProblemKind::BadAnswer);
+    assert_eq!(ending, Ending::Unanswered { problem, outcome: Word::SqlLost });
 }
 
 #[test]

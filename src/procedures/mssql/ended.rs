@@ -36,7 +36,7 @@ pub(super) struct Ended {
     pub(super) again: Option<Again>,
 }
 
-/// Why a call may be tried again: in each case it is certain that it had no effect.
+/// Why a call may be tried again: in each case but `Lost` it is certain that it had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     /// The server rolled it back.
@@ -47,6 +47,8 @@ pub(super) enum Again {
     Signature,
     /// The server refused it: it takes no untyped NULL.
     UntypedNull,
+    /// The connection broke in the call, and a second execution does no harm.
+    Lost,
 }
 
 impl Again {
@@ -57,6 +59,7 @@ impl Again {
             Self::Unsent => "unsent",
             Self::Signature => "signature",
             Self::UntypedNull => "untyped-null",
+            Self::Lost => "lost",
         }
     }
 }
@@ -88,7 +91,7 @@ impl Mssql {
             }
             Step::Asking(error) => unsent(lease, error),
             Step::Calling(Failure::Server(token)) => self.refused(lease, call, token, used).await,
-            Step::Calling(Failure::Driver(error)) => broken(lease, error),
+            Step::Calling(Failure::Driver(error)) => broken(lease, call, error),
             Step::Calling(Failure::Ours(error)) => {
                 lease.cancel("unread").await;
                 error.into()
@@ -112,7 +115,7 @@ impl Mssql {
     ) -> Ended {
         if errors::is_fatal(&token) {
             lease.discard("fatal");
-            return errors::from_token(token).into();
+            return lost(call, errors::from_token(token));
         }
         if errors::doubts_signature(&token) {
             let fresh = self.read_again(&mut lease, call).await;
@@ -156,17 +159,23 @@ impl Mssql {
 }
 
 /// The connection is of no more use; whether the call ran depends on what was sent.
-fn broken(mut lease: Lease, error: Error) -> Ended {
+fn broken(mut lease: Lease, call: &Call<'_>, error: Error) -> Ended {
     let may_have_run = lease.session().is_none_or(|session| session.marks.may_have_run());
     if may_have_run {
         lease.discard("broken");
-        return errors::after_sending(error).into();
+        return lost(call, errors::after_sending(error));
     }
     if let Some(refused) = errors::before_sending(&error) {
         lease.discard("unsendable");
         return refused.into();
     }
     unsent(lease, error)
+}
+
+/// The connection ended in a call that may have run.
+fn lost(call: &Call<'_>, error: BackendError) -> Ended {
+    let may_repeat = call.may_repeat && error.kind == BackendErrorKind::Lost;
+    Ended { error, again: may_repeat.then_some(Again::Lost) }
 }
 
 fn unsent(lease: Lease, error: Error) -> Ended {

@@ -76,7 +76,11 @@ async fn call(
     let procedure = ProcedureName::new(&format!("t.{name}")).unwrap();
     let deadline = Instant::now() + budget;
     backend
-        .call(Call { queue: &queue, procedure: &procedure, arguments, deadline }, seen, cancel)
+        .call(
+            Call { queue: &queue, procedure: &procedure, arguments, deadline, may_repeat: false },
+            seen,
+            cancel,
+        )
         .await
 }
 

@@ -261,7 +261,11 @@ fn session_state(
 
 fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome> {
     Some(match name {
-        "drops" => Outcome::Dropped,
+        "drops" => {
+            let leaves = state.drops_and_leaves.load(Ordering::Acquire);
+            state.is_away.fetch_or(leaves, Ordering::AcqRel);
+            Outcome::Dropped
+        }
         "cuts" => Outcome::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
         "stalls" => Outcome::Stalled,
         "answers_late" => Outcome::AnswersLate,
