@@ -67,6 +67,9 @@ pub enum Command {
     /// Runs one endpoint through NATS as a gateway would, past its authentication; shows the answer and where its
     /// time went. Status 1 when the answer is an error.
     Call(CallArguments),
+    /// Writes catalogue entries from the procedures of a database: routes, parameters and results by convention, to be
+    /// looked at by a person. What the catalogue has is left out, and no file is written over.
+    Import(ImportArguments),
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -114,6 +117,39 @@ impl fmt::Debug for CallArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
+}
+
+/// What is imported, and how it is written.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArguments {
+    /// The procedures: a pattern of `schema.name`, with `*` for any letters, e.g. registry.horse_*.
+    #[arg(default_value = "*")]
+    pub pattern: String,
+    /// The database's name in the configuration [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub database: Option<String>,
+    /// Who may call them. Needed where the configuration has no `catalogue.auth_default`, which else holds.
+    #[arg(long, value_enum)]
+    pub auth: Option<AuthWord>,
+    /// What every path begins with.
+    #[arg(long, value_name = "PATH", default_value = "/v1")]
+    pub prefix: String,
+    /// The file to be made, rather than stdout; e.g. endpoints/registry.json.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Who may call what was imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuthWord {
+    /// Everybody.
+    Public,
+    /// Who has a token.
+    Jwt,
+    /// Who has a key.
+    ApiKey,
+    /// Who has a client certificate.
+    Certificate,
 }
 
 /// What a process is.

@@ -13,6 +13,7 @@ pub mod bus;
 pub mod call;
 mod check;
 mod config;
+mod import;
 pub mod openapi;
 pub mod routes;
 pub mod schema;
@@ -50,6 +51,7 @@ pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode 
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
         Command::Call(arguments) => call::run(arguments, sources, place, &mut output),
+        Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())
             .render(&mut output.out)

@@ -12,8 +12,11 @@ use crate::lifecycle::Cancel;
 
 pub mod arguments;
 pub mod databases;
+pub mod described;
 pub mod mssql;
 pub mod sqlite;
+
+pub use described::Described;
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {
@@ -33,6 +36,12 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Checks that a procedure exists and takes these arguments: when a queue starts, and in `fjord check --online`.
     fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// The procedures whose `schema.name` fits a pattern, as in `worker.queues`: for `fjord import`.
+    fn describe<'a>(
+        &'a self,
+        pattern: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>>;
 
     /// Whether the backend can be reached now; bounded by its own connect deadline.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;

@@ -143,7 +143,7 @@ async fn every_database_and_queue_that_does_not_fit_is_said_at_once() {
     assert_eq!(output.status.code(), Some(2));
     let mistakes = said(&output, "mistake");
     one_has(&mistakes, &["NATS server 127.0.0.1:", "refused"]);
-    one_has(&mistakes, &["database default (", "queue wrong", "@status", "Uuid", "int", "@colour"]);
+    one_has(&mistakes, &["database default (", "queue wrong", "@status", "uuid", "int", "@colour"]);
     one_has(
         &mistakes,
         &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"],

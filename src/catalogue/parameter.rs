@@ -97,6 +97,28 @@ pub enum ParameterType {
     Table,
 }
 
+impl ParameterType {
+    /// The catalogue's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Number => "number",
+            Self::Decimal => "decimal",
+            Self::Boolean => "boolean",
+            Self::Uuid => "uuid",
+            Self::Date => "date",
+            Self::Time => "time",
+            Self::Datetime => "datetime",
+            Self::Binary => "binary",
+            Self::Json => "json",
+            Self::Table => "table",
+        }
+    }
+}
+
 /// What a value must keep to (JSON Schema's words).
 #[derive(Clone, Debug, Default)]
 pub struct Constraints {

@@ -110,7 +110,8 @@ fn is_pattern(text: &str) -> bool {
 }
 
 /// Whether a name fits a pattern in which `*` stands for any letters, also none.
-fn fits(pattern: &str, name: &str) -> bool {
+#[must_use]
+pub fn fits(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == name;
     };

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::procedures::{MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
-use crate::procedures::{Backend, BackendError, BackendErrorKind, Call, Need, Outcome, RowSink};
+use crate::procedures::{
+    Backend, BackendError, BackendErrorKind, Call, Described, Need, Outcome, RowSink,
+};
 use crate::telemetry::{self, names};
 use crate::tls::Connector;
 
 mod bind;
 mod breaker;
 mod connect;
+mod describe;
 mod ended;
 mod errors;
 mod lease;
@@ -41,6 +45,9 @@ use signature::{Signature, Signatures};
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How many connections that broke before the call was sent are replaced within one call.
 const UNSENT_RETRIES: u32 = 3;
+
+/// Longest wait until all procedures of a database are described.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens a database as it is configured; `name` is its name there. No connection is made before the first call.
 ///
@@ -100,6 +107,13 @@ impl Backend for Mssql {
 
     fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(self.verify_one(need))
+    }
+
+    fn describe<'a>(
+        &'a self,
+        pattern: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>> {
+        Box::pin(self.describe_all(pattern))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
@@ -243,24 +257,22 @@ impl Mssql {
         let mut lease = self.pools.lease(need.queue.as_str(), deadline).await?;
         let session = lease.session().ok_or_else(unavailable)?;
         let reading = self.signatures.read(&mut session.client, &need.procedure);
-        match timeout_at(deadline, reading).await {
-            Ok(Ok(signature)) => {
-                lease.keep();
-                let difference = match signature {
-                    Some(signature) => signature.difference(need),
-                    None => Some(self.missing_text()),
-                };
-                difference.map_or(Ok(()), |text| Err(mismatch(&need.procedure, text)))
-            }
-            Ok(Err(error)) => {
-                lease.discard("broken");
-                Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
-            }
-            Err(elapsed) => {
-                lease.discard("timeout");
-                Err(BackendError::caused_by(BackendErrorKind::Unavailable, elapsed))
-            }
-        }
+        let answer = timeout_at(deadline, reading).await;
+        let signature = settle(lease, answer)?;
+        let difference = match signature {
+            Some(signature) => signature.difference(need),
+            None => Some(self.missing_text()),
+        };
+        difference.map_or(Ok(()), |text| Err(mismatch(&need.procedure, text)))
+    }
+
+    async fn describe_all(&self, pattern: &str) -> Result<Vec<Described>, BackendError> {
+        let deadline = Instant::now() + DESCRIBE_TIMEOUT;
+        let mut lease = self.pools.lease_any(deadline).await?;
+        let session = lease.session().ok_or_else(unavailable)?;
+        let reading = describe::describe(&mut session.client, &self.signatures, pattern);
+        let answer = timeout_at(deadline, reading).await;
+        settle(lease, answer)
     }
 
     async fn ping_once(&self) -> Result<(), BackendError> {
@@ -272,19 +284,28 @@ impl Mssql {
         let session = lease.session().ok_or_else(unavailable)?;
         let question =
             async { session.client.simple_query("SELECT 1").await?.into_results().await };
-        match timeout_at(deadline, question).await {
-            Ok(Ok(_)) => {
-                lease.keep();
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                lease.discard("broken");
-                Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
-            }
-            Err(elapsed) => {
-                lease.discard("timeout");
-                Err(BackendError::caused_by(BackendErrorKind::Unavailable, elapsed))
-            }
+        let answer = timeout_at(deadline, question).await;
+        settle(lease, answer).map(drop)
+    }
+}
+
+/// Keeps the connection of a question of our own that was answered; else it is of no more use.
+fn settle<T>(
+    lease: Lease,
+    answer: Result<Result<T, tiberius::error::Error>, Elapsed>,
+) -> Result<T, BackendError> {
+    match answer {
+        Ok(Ok(answer)) => {
+            lease.keep();
+            Ok(answer)
+        }
+        Ok(Err(error)) => {
+            lease.discard("broken");
+            Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
+        }
+        Err(elapsed) => {
+            lease.discard("timeout");
+            Err(BackendError::caused_by(BackendErrorKind::Unavailable, elapsed))
         }
     }
 }

@@ -18,8 +18,9 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
-use super::{Backend, BackendError, BackendErrorKind, Call, Need, Outcome, RowSink};
+use super::{Backend, BackendError, BackendErrorKind, Call, Described, Need, Outcome, RowSink};
 
+mod describe;
 mod errors;
 mod procedure;
 mod run;
@@ -285,6 +286,13 @@ impl Backend for Sqlite {
             let procedure = self.procedure(&need.procedure, deadline, &self.closing).await?;
             procedure.fits(need)
         })
+    }
+
+    fn describe<'a>(
+        &'a self,
+        pattern: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>> {
+        Box::pin(self.describe_all(pattern, Instant::now() + START_TIMEOUT))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {

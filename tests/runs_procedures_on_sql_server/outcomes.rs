@@ -215,7 +215,7 @@ async fn what_does_not_fit_the_database_is_named_on_both_sides() {
             &["nothing"],
         );
         let error = caller.backend.verify(&wrong).await.expect_err("it does not fit").to_string();
-        for part in ["@given", "Binary", "int", "@more", "@text", "@nothing"] {
+        for part in ["@given", "as binary", "int", "@more", "@text", "@nothing"] {
             assert!(error.contains(part), "{}: {part} in {error}", server.name);
         }
         let missing = need("is_not_there", &[], &[]);

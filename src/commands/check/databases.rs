@@ -88,7 +88,7 @@ async fn verify(
         left -= 1;
     }
     if findings.mistakes.is_empty() {
-        findings.good.push(format!("{name}: answers, {all} procedures fit"));
+        findings.good.push(format!("{name}: answers; procedures that fit: {all}"));
     }
 }
 

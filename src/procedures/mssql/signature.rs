@@ -101,7 +101,10 @@ impl Signature {
             };
             note(
                 &mut found,
-                &format!("the catalogue passes @{name} as {kind:?}, in the database {declared}"),
+                &format!(
+                    "the catalogue passes @{name} as {}, in the database {declared}",
+                    kind.as_str()
+                ),
             );
         }
         for name in &need.outputs {

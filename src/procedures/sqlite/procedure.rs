@@ -110,6 +110,17 @@ fn inspect(
 }
 
 impl Procedure {
+    /// The parameters that must come from outside, in the order of their first use.
+    pub(super) fn takes(&self) -> Vec<&str> {
+        let mut takes: Vec<&str> = Vec::new();
+        for name in self.statements.iter().flat_map(|statement| &statement.parameters) {
+            if self.takes.contains(name) && !takes.contains(&name.as_str()) {
+                takes.push(name);
+            }
+        }
+        takes
+    }
+
     /// Checks that the arguments of a call are known to it.
     pub(super) fn accept(&self, name: &str, arguments: &[Argument]) -> Result<(), BackendError> {
         match arguments.iter().find(|argument| !self.takes.contains(&*argument.name)) {

@@ -222,6 +222,14 @@ fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, re
 fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
     if text.contains("ROLLBACK") {
         session.transactions = 0;
+    } else if text.contains("FROM sys.procedures") {
+        reply.columns(&["nvarchar(128)"; 2].map(|kind| ("", kind)));
+        let mut names: Vec<_> = state.schema.procedures.keys().collect();
+        names.sort();
+        for (schema, name) in names.iter().filter_map(|name| name.split_once('.')) {
+            let row = [schema, name].map(|part| ("nvarchar(128)", Sql::Text(part.to_owned())));
+            reply.row(&row);
+        }
     } else if let Some(rest) = text.strip_prefix("DECLARE @P AS ") {
         let name = rest.split(';').next().expect("a type");
         let types = &state.schema.table_types;

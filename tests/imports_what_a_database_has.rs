@@ -1,0 +1,166 @@
+//! Promise: `fjord import` writes entries that `fjord check` takes as they are, for every procedure that can have one,
+//! says why others have none, guesses on the safe side, and never writes over a file.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::support::fjord_binary;
+use super::support::mssql_server::endpoint;
+use super::support::tds::{Endpoint, PASSWORD};
+
+const NATS: &str = "[messaging.nats]\nservers = ['tls://127.0.0.1:4222']\n[worker.queues.'*']\n";
+
+fn fjord(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(fjord_binary());
+    command.args(arguments).arg("--config").arg(directory);
+    tokio::task::block_in_place(|| command.output().expect("fjord runs"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A worker's configuration with this database, and an empty catalogue.
+fn directory(database: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("endpoints")).expect("a directory");
+    fs::write(directory.path().join("worker.toml"), format!("{NATS}{database}")).expect("a file");
+    directory
+}
+
+fn on_endpoint(endpoint: &Endpoint) -> String {
+    format!(
+        "[procedures.databases.default]\nbackend = 'mssql'\n\
+         [procedures.databases.default.mssql]\nhost = '127.0.0.1'\nport = {}\ndatabase = 'fjord'\n\
+         user = 'fjord'\npassword = '{PASSWORD}'\n\
+         [procedures.databases.default.mssql.tls]\nca = '{}'\n",
+        endpoint.address.port(),
+        endpoint.ca.display(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_of_sql_server_becomes_a_good_catalogue() {
+    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let directory = directory(&on_endpoint(&endpoint));
+    let file = directory.path().join("endpoints/imported.json");
+    let to_file = ["import", "--auth", "public", "--output", file.to_str().expect("a path")];
+    let output = fjord(directory.path(), &to_file);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+    let written = fs::read_to_string(&file).expect("the file");
+    let entries: Value = serde_json::from_str(&written).expect("JSON");
+    assert!(entries.as_object().expect("an object").len() > 50, "{written}");
+
+    // It is good as it is, and it fits the database.
+    let checked = fjord(directory.path(), &["check"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
+    let mistakes = text(&online.stderr);
+    let mistakes: Vec<&str> = mistakes.lines().filter(|line| line.contains("database ")).collect();
+    assert!(mistakes.is_empty(), "{mistakes:#?}");
+
+    // A second time there is nothing new, and no file is written over.
+    let again = fjord(directory.path(), &["import", "--auth", "public"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("left out: fjord_test.lists: the catalogue has it"));
+    fs::write(&file, "{}").expect("a file");
+    let over = fjord(directory.path(), &to_file);
+    assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "{}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_bounds_tables_and_outputs_are_taken_over() {
+    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let directory = directory(&on_endpoint(&endpoint));
+    let imported = |pattern| {
+        let output =
+            fjord(directory.path(), &["import", pattern, "--auth", "jwt", "--prefix", "/api"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    assert_eq!(
+        imported("fjord_test.lists"),
+        json!({ "lists": {
+            "route": "POST /api/lists", "procedure": "fjord_test.lists", "result": "full",
+            "auth": { "methods": ["jwt"] },
+            "parameters": { "things": { "in": "body", "type": "table", "required": true, "columns": {
+                "id": { "type": "int32" }, "name": { "type": "string", "maxLength": 100 },
+                "price": { "type": "decimal" }, "at": { "type": "datetime" } } } } } })
+    );
+    let echoes = imported("fjord_test.echo_*");
+    for (id, expected) in [
+        ("echo-tinyint", json!({ "type": "int32", "minimum": 0, "maximum": 255 })),
+        ("echo-bigint", json!({ "type": "int64" })),
+        ("echo-varbinary-50", json!({ "type": "binary", "maxLength": 50 })),
+        ("echo-nvarchar-max", json!({ "type": "string" })),
+        ("echo-uniqueidentifier", json!({ "type": "uuid" })),
+        ("echo-bit", json!({ "type": "boolean" })),
+        ("echo-float", json!({ "type": "number" })),
+        ("echo-time-7", json!({ "type": "time" })),
+    ] {
+        let mut parameter = echoes[id]["parameters"]["v"].clone();
+        parameter.as_object_mut().expect(id).retain(|key, _| key != "in" && key != "required");
+        assert_eq!(parameter, expected, "{id}");
+    }
+    assert_eq!(echoes["echo-int"]["outputs"], json!(["out"]));
+    assert_eq!(echoes["echo-int"]["parameters"].as_object().map(serde_json::Map::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_choose_route_method_and_result() {
+    let home = tempfile::tempdir().expect("a directory");
+    let procedures = home.path().join("procedures");
+    fs::create_dir(&procedures).expect("a directory");
+    for (name, sql) in [
+        ("stud.horse_get", "SELECT @ueln AS ueln;"),
+        ("stud.horse_search", "SELECT @name AS name, @breed AS breed;"),
+        ("stud.horse_update", "SELECT @ueln, @name;"),
+        ("stud.horse_delete", "SELECT @ueln;"),
+        ("stud.horse_transfer", "SELECT @ueln, @owner;"),
+        ("race.GetHorse", "SELECT @ueln AS ueln;"),
+        ("race.broken", "SELEC 1;"),
+    ] {
+        fs::write(procedures.join(format!("{name}.sql")), sql).expect("a file");
+    }
+    let directory = directory(&format!(
+        "[procedures.databases.default]\nbackend = 'sqlite'\n\
+         [procedures.databases.default.sqlite]\nfile = '{}'\nprocedures = '{}'\n",
+        home.path().join("d.sqlite").display(),
+        procedures.display(),
+    ));
+    let output = fjord(directory.path(), &["import"]);
+    assert_eq!(output.status.code(), Some(2), "nobody said who may call");
+    assert!(text(&output.stderr).contains("--auth"), "{}", text(&output.stderr));
+
+    let default = ["import", "--set", "catalogue.auth_default.methods=[\"api-key\"]"];
+    let output = fjord(directory.path(), &default);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("left out: race.broken"), "{}", text(&output.stderr));
+    let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let told = |id: &str| {
+        let entry = &entries[id];
+        let word = |key| entry[key].as_str().unwrap_or("-");
+        let place = |(name, parameter): (&String, &Value)| {
+            format!("{name}:{}", parameter["in"].as_str().unwrap_or("-"))
+        };
+        let parameters = entry["parameters"].as_object().expect(id);
+        let places: Vec<String> = parameters.iter().map(place).collect();
+        format!("{} {} {} {}", word("route"), word("result"), word("execution"), places.join(","))
+    };
+    for (id, expected) in [
+        ("horse-get", "GET /v1/stud/horse/{ueln} row - ueln:path"),
+        ("get-horse", "GET /v1/horse/{ueln} row - ueln:path"),
+        ("horse-search", "GET /v1/horse rows - breed:query,name:query"),
+        ("horse-update", "PUT /v1/horse/{ueln} full at-most-once name:body,ueln:path"),
+        ("horse-delete", "DELETE /v1/horse/{ueln} none at-most-once ueln:path"),
+        ("horse-transfer", "POST /v1/horse-transfer full - owner:body,ueln:body"),
+    ] {
+        assert_eq!(told(id), expected);
+    }
+    assert!(entries["horse-get"].get("auth").is_none(), "the default holds");
+}
