@@ -13,6 +13,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod raw;
+pub(crate) mod resetting;
 pub(crate) mod seed;
 pub(crate) mod tds;
 pub(crate) mod tokens;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::procedures::{BackendErrorKind, OwnedCell, SinkError};
+use fjord::procedures::{BackendErrorKind, Call, Cell, OwnedCell, RowSink, SinkError};
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Caller, LONG, int, kind, text};
+use super::{Answer, Caller, LONG, int, kind, name, text};
 use crate::support::mssql_server::{Server, servers};
 
 /// Shorter than the slow procedure, longer than everything else.
@@ -151,5 +151,59 @@ async fn a_closed_backend_ends_its_calls() {
         assert_eq!(error, BackendErrorKind::Cancelled, "{}", server.name);
         let error = kind(caller.call("nothing", &[]).await);
         assert!(matches!(error, BackendErrorKind::Cancelled | BackendErrorKind::Unavailable));
+    }
+}
+
+/// Counts what comes and keeps nothing.
+#[derive(Debug, Default)]
+struct Weigh(u64);
+
+impl RowSink for Weigh {
+    fn begin_set(&mut self, _: &[String]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        self.0 += u64::try_from(cells.len()).expect("few");
+        Ok(())
+    }
+
+    fn restart(&mut self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_result_is_passed_on_while_it_comes_and_never_held_whole() {
+    const ROWS: i64 = 100_000;
+    // The server has a thread of its own: what is counted is what this one allocates.
+    let mut of_server = tokio::runtime::Builder::new_multi_thread();
+    let of_server = of_server.worker_threads(1).enable_all().build().expect("a runtime");
+    for server in of_server.block_on(servers()) {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let own = own.expect("a runtime");
+        let caller = Caller::of(&server);
+        let call = async |count: i64| {
+            let mut weigh = Weigh::default();
+            let arguments = [int("count", count)];
+            let (queue, procedure) = (&caller.queue, name("many"));
+            let deadline = Instant::now() + LONG;
+            let call = Call {
+                queue,
+                procedure: &procedure,
+                arguments: &arguments,
+                deadline,
+                may_repeat: false,
+            };
+            caller.backend.call(call, &mut weigh, &Cancel::new()).await.expect("rows");
+            weigh.0
+        };
+        own.block_on(call(1));
+        let mut rows = 0;
+        let counted = allocation_counter::measure(|| rows = own.block_on(call(ROWS)));
+        assert_eq!(rows, ROWS.unsigned_abs(), "{}", server.name);
+        // A row is five bytes on the wire and more anywhere else.
+        let least = ROWS.unsigned_abs() * 5;
+        assert!(counted.bytes_max < least / 4, "{}: {} bytes", server.name, counted.bytes_max);
     }
 }

@@ -8,6 +8,7 @@ use fjord::config::tls::ClientTlsConfig;
 use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
+use super::resetting::Resetting;
 use super::tds::{Endpoint, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
@@ -104,8 +105,24 @@ pub(crate) fn real() -> Option<MssqlConfig> {
 /// The driver itself, beside the backend: to make objects, and to measure by.
 pub(crate) type Direct = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
+/// The same without TLS, on which every call may reset the session first.
+pub(crate) type Plain = tiberius::Client<tokio_util::compat::Compat<Resetting>>;
+
 /// A connection of the driver's own.
 pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
+    let (driver, tcp) = dialled(config).await;
+    Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
+}
+
+/// A connection of the driver's own without TLS, when the server takes one.
+pub(crate) async fn plain(config: &MssqlConfig, resets: bool) -> Option<Plain> {
+    let (mut driver, tcp) = dialled(config).await;
+    driver.encryption(tiberius::EncryptionLevel::NotSupported);
+    let stream = Resetting::new(tcp, resets).compat_write();
+    Box::pin(tiberius::Client::connect(driver, stream)).await.ok()
+}
+
+async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStream) {
     let mut driver = tiberius::Config::new();
     driver.host(&config.host);
     driver.port(config.port);
@@ -115,7 +132,7 @@ pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
     driver.authentication(auth);
     let tcp = tokio::net::TcpStream::connect(driver.get_addr()).await.expect("a server");
     tcp.set_nodelay(true).expect("a socket");
-    Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
+    (driver, tcp)
 }
 
 /// Makes the objects of `mssql.sql` anew. Says whether the server is Babelfish.

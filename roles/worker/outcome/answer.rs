@@ -1,6 +1,5 @@
 //! The answer of a procedure, written as JSON while its rows come.
 
-use std::mem;
 use std::time::Duration;
 
 use crate::catalogue::ResultKind;
@@ -117,25 +116,21 @@ impl Answer {
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut value = mem::take(&mut self.out);
-        if value.is_empty() {
-            value.extend_from_slice(b"null");
+        if self.out.is_empty() {
+            self.out.extend_from_slice(b"null");
         }
         self.names = Names::default();
-        let key = self.names.next("value");
-        self.out.push(b'{');
-        json::write_text(&mut self.out, &key)?;
-        self.out.push(b':');
-        self.out.append(&mut value);
+        let mut start = vec![b'{'];
+        json::write_text(&mut start, &self.names.next("value"))?;
+        start.push(b':');
+        self.put_first(&start);
         self.join_outputs(wanted, outcome)
     }
 
     fn finish_full(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
         self.close_array();
-        let sets = mem::take(&mut self.out);
-        let mut out = Vec::with_capacity(sets.len() + CAPACITY);
-        out.extend_from_slice(b"{\"sets\":");
-        out.extend_from_slice(&sets);
+        self.put_first(b"{\"sets\":");
+        let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
         let is_wanted =
             |entry: &&(String, OwnedCell)| wanted.is_empty() || wanted.contains(&entry.0);
@@ -143,15 +138,19 @@ impl Answer {
             if at > 0 {
                 out.push(b',');
             }
-            json::write_text(&mut out, name)?;
+            json::write_text(out, name)?;
             out.push(b':');
-            json::write(&mut out, cell.as_cell())?;
+            json::write(out, cell.as_cell())?;
         }
         out.extend_from_slice(b"},\"return\":");
-        json::display(&mut out, outcome.return_status)?;
+        json::display(out, outcome.return_status)?;
         out.push(b'}');
-        self.out = out;
         Ok(())
+    }
+
+    /// Puts text before what is there, which is moved and not copied to a second place: it may be large.
+    fn put_first(&mut self, text: &[u8]) {
+        self.out.splice(..0, text.iter().copied());
     }
 
     fn check_size(&self) -> Result<(), SinkError> {
@@ -244,7 +243,8 @@ impl RowSink for Answer {
     }
 
     fn restart(&mut self) -> bool {
-        *self = Self::new(self.shape, self.bytes_max);
+        // The time of the tries before is part of the call's.
+        *self = Self { waited: self.waited, ..Self::new(self.shape, self.bytes_max) };
         true
     }
 }

@@ -305,3 +305,27 @@ fn an_argument_that_does_not_fit_is_named_as_the_client_knows_it() {
         assert_eq!(ending, Ending::Problem { problem, outcome: Word::BadArgument });
     }
 }
+
+/// The most memory that an answer of so many rows takes until it is whole.
+fn memory(shape: ResultKind, rows: i64) -> u64 {
+    let outcome = Outcome::default();
+    let counted = allocation_counter::measure(|| {
+        let mut answer = Answer::new(shape, usize::MAX);
+        answer.begin_set(&["number".to_owned()]).unwrap();
+        for number in 0..rows {
+            answer.row(&[Cell::Int(number)]).unwrap();
+        }
+        assert!(answer.finish(&[], &outcome).unwrap().is_some());
+    });
+    counted.bytes_max
+}
+
+#[test]
+fn no_shape_holds_the_result_a_second_time() {
+    let rows = 100_000;
+    let least = memory(ResultKind::Rows, rows);
+    for shape in [ResultKind::Sets, ResultKind::Full] {
+        let used = memory(shape, rows);
+        assert!(used < least + least / 10, "{shape:?}: {used} bytes, rows take {least}");
+    }
+}
