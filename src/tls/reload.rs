@@ -17,7 +17,7 @@ use super::server::Loaded;
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What tells one version of a file from the next; `None` while it is missing.
-type Stamp = Option<(SystemTime, u64, u64)>;
+pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
     /// Reads every file again. Says whether they were taken; what was before stays otherwise.
@@ -78,7 +78,8 @@ fn stamps(files: &ServerTlsConfig) -> Vec<Stamp> {
     pairs.chain(ca).map(|file| stamp(file)).collect()
 }
 
-fn stamp(file: &Path) -> Stamp {
+/// The version of a file that is there now.
+pub(super) fn stamp(file: &Path) -> Stamp {
     let metadata = fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }

@@ -235,6 +235,26 @@ async fn the_server_may_send_us_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_new_authority_is_believed_from_the_next_connection_on() {
+    let mut server = endpoint().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("authority.pem");
+    let stranger = Certs::new(&directory.path().join("stranger"));
+    std::fs::copy(&stranger.ca, &file).expect("a file");
+    let right = server.endpoint.as_ref().expect("the endpoint").ca.clone();
+    let ca = Some(file.clone());
+    server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
+    let caller = Caller::of(&server);
+    assert_eq!(kind(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    // What cannot be used changes nothing.
+    std::fs::write(&file, "no certificate").expect("a file");
+    assert!(caller.backend.ping().await.is_err());
+    std::fs::copy(right, &file).expect("a file");
+    eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
 async fn queues_that_only_read_have_connections_of_their_own() {
     let server = endpoint().await;
     let directory = tempfile::tempdir().expect("a directory");
