@@ -54,21 +54,21 @@ fn what_to_try(part: &Part, nobody: &str) -> Result<Trial, SubjectError> {
     if part.config.messaging.service_api {
         trial.subscribe.push(Subject::new(SERVICE_SUBJECT)?);
     }
-    let queue = prefix.join(&format!("q.{nobody}"))?;
+    let queue = prefix.join(format_args!("q.{nobody}"))?;
     match part.role {
         Role::Gateway => {
-            let cancel = prefix.join(&format!("cancel.{nobody}"))?;
-            trial.publish.extend([queue, prefix.join(&format!("w.{nobody}.j.0"))?, cancel]);
+            let cancel = prefix.join(format_args!("cancel.{nobody}"))?;
+            trial.publish.extend([queue, prefix.join(format_args!("w.{nobody}.j.0"))?, cancel]);
         }
         Role::Worker => {
             trial.subscribe.push(prefix.join(REPEAT_TOKEN)?);
-            trial.subscribe.push(prefix.join(&format!("w.{nobody}"))?.below());
+            trial.subscribe.push(prefix.join(format_args!("w.{nobody}"))?.below());
             trial.join.push(queue);
             let mut queues: Vec<_> = part.endpoints().map(|endpoint| &endpoint.queue).collect();
             queues.sort();
             queues.dedup();
             for queue in queues {
-                trial.subscribe.push(prefix.join(&format!("cancel.{queue}"))?);
+                trial.subscribe.push(prefix.join(format_args!("cancel.{queue}"))?);
             }
         }
     }
