@@ -72,22 +72,6 @@ pub fn tell(
     lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
 }
 
-/// An error with its causes, in a line. A cause that only repeats what stands above it is left out.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// Prints what a command makes of the catalogue.
 fn with_catalogue(
     sources: &Sources,

@@ -81,7 +81,7 @@ fn start(sources: &Sources) -> ExitCode {
             ExitCode::from(commands::EXIT_CONFIG)
         }
         Err(error) => {
-            writeln!(err, "error: {}", commands::chain(&error)).ok();
+            writeln!(err, "error: {}", chain(&error)).ok();
             ExitCode::from(commands::EXIT_FAILED)
         }
     }

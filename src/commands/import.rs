@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{EXIT_FAILED, EXIT_USAGE, Output, chain, tell};
+use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::catalogue;
 use crate::cli::{AuthWord, ImportArguments, Role};
 use crate::config::worker::DEFAULT_DATABASE;
 use crate::config::{CatalogueConfig, Config, Sources};
 use crate::procedures::databases;
 use crate::procedures::described::Described;
+use crate::telemetry::chain;
 
 use entry::Written;
 use taken::Taken;

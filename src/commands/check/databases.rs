@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::online::{Findings, LIMIT, Part};
 use crate::catalogue::Endpoint;
-use crate::commands::chain;
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::procedures::databases::{self, Place};
 use crate::procedures::{Backend, Need};
+use crate::telemetry::chain;
 
 /// Procedures that are looked at side by side.
 const AT_ONCE_MAX: usize = 4;

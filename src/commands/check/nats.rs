@@ -4,13 +4,13 @@ use tokio::time::timeout;
 
 use super::online::{Findings, LIMIT, Part};
 use crate::cli::Role;
-use crate::commands::chain;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::REPEAT_TOKEN;
 use crate::fleet::ask::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::messaging::nats::trial::{self, Found, Trial};
 use crate::messaging::{Subject, SubjectError};
+use crate::telemetry::chain;
 
 /// What every process subscribes to for the NATS service API (ADR-32).
 const SERVICE_SUBJECT: &str = "$SRV.PING";
