@@ -115,12 +115,13 @@ impl Activity {
         }
     }
 
-    /// Waits until no request ran and the peer took less of its answers than `TAKEN_BYTES_MIN` for so long; `first`
-    /// counts until there was any request.
+    /// Waits until no request ran and the peer took less of its answers than `TAKEN_BYTES_MIN` for so long, or until
+    /// `first` is over and there was no request at all.
     pub(super) async fn idle(&self, first: Duration, limit: Duration) {
-        loop {
+        self.first(first).await;
+        while self.has_served() {
             let before = self.taken.load(Ordering::Relaxed);
-            self.quiet(if self.has_served() { limit } else { first }).await;
+            self.quiet(limit).await;
             if self.taken.load(Ordering::Relaxed) - before < TAKEN_BYTES_MIN as u64 {
                 return;
             }
