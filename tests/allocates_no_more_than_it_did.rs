@@ -83,20 +83,24 @@ async fn connect(config: &Config) -> Arc<dyn Transport> {
 async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let transport = connect(config).await;
     let session = config.gateway.session.clone();
-    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone()));
     let replies = Replies::open(&transport, &queues, tasks).await.expect("a subscription");
     let now = tokio::time::Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let tasks = tasks.clone();
-    let placer =
-        Placer { transport, replies, queues, budget, config: session, tasks: tasks.clone() };
+    let placer = Placer {
+        transport,
+        replies,
+        queues,
+        budget,
+        config: ArcSwap::from_pointee(session),
+        tasks: tasks.clone(),
+    };
     let pipeline = Pipeline {
         snapshot: ArcSwap::from_pointee(Snapshot::load(config).expect("a good catalogue")),
         placer: Arc::new(placer),
         rates: RateLimiter::new(),
-        server_timing_scope: None,
         in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
-        limits: config.gateway.http.clone(),
     };
     let listener = Listener::bind(&config.gateway, None).expect("a free port");
     listener.serve(Arc::new(pipeline), &tasks).address()

@@ -1,6 +1,6 @@
 //! The retry budget: resubmissions are a share of traffic, so that a brown-out is not amplified.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -10,13 +10,13 @@ const FLOOR_BURST_SECONDS: f64 = 10.0;
 /// A bucket that every request fills a little and every resubmission empties by one.
 #[derive(Debug)]
 pub struct RetryBudget {
-    percent: f64,
-    floor_per_second: f64,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    percent: f64,
+    floor_per_second: f64,
     tokens: f64,
     at: Instant,
 }
@@ -26,11 +26,15 @@ impl RetryBudget {
     #[must_use]
     pub fn new(percent: u32, floor: u32, now: Instant) -> Self {
         let floor = f64::from(floor);
-        Self {
-            percent: f64::from(percent) / 100.0,
-            floor_per_second: floor,
-            state: Mutex::new(State { tokens: floor * FLOOR_BURST_SECONDS, at: now }),
-        }
+        let (tokens, percent) = (floor * FLOOR_BURST_SECONDS, f64::from(percent) / 100.0);
+        Self { state: Mutex::new(State { percent, floor_per_second: floor, tokens, at: now }) }
+    }
+
+    /// Another share and another floor, from a reload.
+    pub fn set(&self, percent: u32, floor: u32) {
+        let mut state = self.lock();
+        state.percent = f64::from(percent) / 100.0;
+        state.floor_per_second = f64::from(floor);
     }
 
     /// A request came.
@@ -50,15 +54,20 @@ impl RetryBudget {
     }
 
     fn with<T>(&self, now: Instant, change: impl FnOnce(&mut f64, f64) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.lock();
+        let percent = state.percent;
         let passed = now.saturating_duration_since(state.at).as_secs_f64();
         state.at = state.at.max(now);
-        state.tokens += passed * self.floor_per_second;
-        let result = change(&mut state.tokens, self.percent);
+        state.tokens += passed * state.floor_per_second;
+        let result = change(&mut state.tokens, percent);
         // The bound: what the floor gives in ten seconds, or a hundred requests' share.
-        let full = (self.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * self.percent);
+        let full = (state.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * percent);
         state.tokens = state.tokens.min(full);
         result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

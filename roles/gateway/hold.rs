@@ -47,7 +47,6 @@ pub enum Admission {
 /// The waiting requests of one queue.
 #[derive(Debug)]
 pub struct Hold {
-    waiting_max: usize,
     figure: Gauge,
     /// How many wait: read for every message, so without the lock.
     waiting: AtomicUsize,
@@ -71,9 +70,8 @@ struct State {
 impl Hold {
     /// An empty hold.
     #[must_use]
-    pub fn new(waiting_max: usize, waiting: Gauge) -> Self {
+    pub fn new(waiting: Gauge) -> Self {
         Self {
-            waiting_max,
             figure: waiting,
             waiting: AtomicUsize::new(0),
             sleeping: AtomicBool::new(false),
@@ -87,16 +85,16 @@ impl Hold {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether a request with this much time may be placed.
+    /// Whether a request with this much time may be placed, where so many may wait.
     #[must_use]
-    pub fn admit(&self, budget: Duration, now: Instant) -> Admission {
+    pub fn admit(&self, budget: Duration, waiting_max: usize, now: Instant) -> Admission {
         let state = self.lock();
         let waiters = state.waiters.len();
         if waiters == 0 {
             return Admission::Free;
         }
         let too_late = state.wait_of(waiters, now).is_some_and(|wait| wait > budget);
-        if waiters >= self.waiting_max || too_late {
+        if waiters >= waiting_max || too_late {
             Admission::Shed
         } else if state.asleep.is_empty() {
             Admission::Free
@@ -267,7 +265,7 @@ mod tests {
     use super::*;
 
     fn hold() -> Hold {
-        Hold::new(4, Gauge::noop())
+        Hold::new(Gauge::noop())
     }
 
     fn offer(number: u32) -> Subject {
@@ -337,14 +335,14 @@ mod tests {
             hold.enter(None, Why::NoWorkers, turns);
             mails.push(mail);
         }
-        assert_eq!(hold.admit(budget, Instant::now()), Admission::Wait);
+        assert_eq!(hold.admit(budget, 4, Instant::now()), Admission::Wait);
         assert_eq!(next(&mut mails[0]), "head");
         hold.has_members();
         let told: Vec<_> = mails.iter_mut().map(next).collect();
         assert_eq!(told, ["ask", "ask", "nothing"]);
         hold.has_members();
         assert_eq!(next(&mut mails[2]), "ask");
-        assert_eq!(hold.admit(budget, Instant::now()), Admission::Free);
+        assert_eq!(hold.admit(budget, 4, Instant::now()), Admission::Free);
     }
 
     #[test]
@@ -359,7 +357,7 @@ mod tests {
         for _ in 0..4 {
             enter(&mut mails);
         }
-        assert_eq!(hold.admit(Duration::from_secs(9), start), Admission::Shed, "four may wait");
+        assert_eq!(hold.admit(Duration::from_secs(9), 4, start), Admission::Shed, "four may wait");
         for second in 1..=10 {
             let now = start + Duration::from_secs(second);
             assert_eq!(hold.offer(offer(1), now), Ok(()));
@@ -367,7 +365,7 @@ mod tests {
         }
         hold.offer(offer(1), start + Duration::from_secs(10)).unwrap();
         let now = start + Duration::from_secs(10);
-        assert_eq!(hold.admit(Duration::from_mins(1), now), Admission::Free);
-        assert_eq!(hold.admit(Duration::from_secs(1), now), Admission::Shed, "3 s at that pace");
+        assert_eq!(hold.admit(Duration::from_mins(1), 4, now), Admission::Free);
+        assert_eq!(hold.admit(Duration::from_secs(1), 4, now), Admission::Shed, "3 s at that pace");
     }
 }

@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
-use crate::config::gateway::HttpLimits;
 use crate::envelope::{Final, Request as Envelope};
 use crate::future::BoxFuture;
 use crate::in_flight::Admission;
@@ -39,18 +38,14 @@ const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Answers requests from whatever the catalogue says at the moment.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Catalogue, router and keys: replaced whole at a reload.
+    /// Catalogue, router, keys and limits: replaced whole at a reload.
     pub snapshot: ArcSwap<Snapshot>,
     /// Places requests with workers.
     pub placer: Arc<Placer>,
     /// Counts callers' requests.
     pub rates: RateLimiter,
-    /// The scope that lets a caller see where the time went; `*`: everybody.
-    pub server_timing_scope: Option<String>,
     /// Requests at once.
     pub in_flight: Admission,
-    /// How bodies are read.
-    pub limits: HttpLimits,
 }
 
 impl Service for Pipeline {
@@ -156,7 +151,7 @@ impl Pipeline {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
         }
         let bytes_max = matched.endpoint.body_bytes_max;
-        let body = read_body(body, bytes_max, &self.limits).await?;
+        let body = read_body(body, bytes_max, &snapshot.http).await?;
         let sent = Sent { parts, matched: &matched, body: &body };
         let envelope = sent.envelope(&caller, peer, trip)?;
         trip.enter(None);
@@ -172,11 +167,6 @@ impl Pipeline {
             Found::Matched(matched) => Some(matched.endpoint),
             _ => None,
         }
-    }
-
-    fn may_see_timing(&self, caller: &Caller) -> bool {
-        let Some(scope) = &self.server_timing_scope else { return false };
-        scope == "*" || caller.scopes.contains(scope)
     }
 
     /// Who calls, whether it may, and whether it is within its rate.
@@ -208,7 +198,7 @@ impl Pipeline {
             Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
         })?;
         trip.principal.clone_from(&caller.principal);
-        trip.shows_timing = self.may_see_timing(&caller);
+        trip.shows_timing = snapshot.shows_timing(&caller);
         match self.rates.admit(endpoint, &caller, peer, Instant::now().into_std()) {
             Verdict::Allowed { headers } => {
                 trip.rate = headers;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -37,8 +38,8 @@ pub struct Placer {
     pub queues: Arc<Queues>,
     /// What resubmissions may cost.
     pub budget: RetryBudget,
-    /// How requests are placed.
-    pub config: SessionConfig,
+    /// How requests are placed: replaced at a reload.
+    pub config: ArcSwap<SessionConfig>,
     /// The process's tasks: a session outlives its client's leaving.
     pub tasks: Tasks,
 }
@@ -71,7 +72,7 @@ impl Placer {
             return Placed::problem(ProblemKind::Internal);
         };
         queue.figures.arrivals.increment(1);
-        let admission = queue.hold.admit(endpoint.timeout, now);
+        let admission = queue.hold.admit(endpoint.timeout, self.config.load().waiting_max, now);
         if admission == Admission::Shed {
             let reason = [(names::REASON, "queue".to_owned())];
             counter(&names::GATEWAY_SHED, &reason).increment(1);
@@ -110,16 +111,23 @@ impl Placer {
         }
     }
 
+    /// Takes how the next requests are placed. Those that are under way keep their terms.
+    pub fn reload(&self, config: SessionConfig) {
+        self.budget.set(config.retry_percent, config.retry_floor);
+        self.config.store(Arc::new(config));
+    }
+
     fn terms(&self, endpoint: &Endpoint) -> Terms {
+        let config = self.config.load();
         Terms {
             execution: endpoint.execution,
             on_disconnect: endpoint.on_disconnect,
             timeout: endpoint.timeout,
             session: endpoint.session,
             attempts: endpoint.attempts,
-            accept_timeout: self.config.accept_timeout,
-            silence: self.config.progress_interval * PROGRESS_MISSED_MAX,
-            answer_bytes_max: self.config.answer_bytes_max,
+            accept_timeout: config.accept_timeout,
+            silence: config.progress_interval * PROGRESS_MISSED_MAX,
+            answer_bytes_max: config.answer_bytes_max,
         }
     }
 }
@@ -300,13 +308,13 @@ impl Ride {
             self.by_asking = true;
             return Some(Event::Ask);
         }
-        self.ask_at = Some(Instant::now() + self.placer.config.probe_delay_max);
+        self.ask_at = Some(Instant::now() + self.placer.config.load().probe_delay_max);
         None
     }
 
     /// Exponential with jitter, so that many gateways do not ask in step.
     fn pause(&self) -> Duration {
-        let config = &self.placer.config;
+        let config = self.placer.config.load();
         let ceiling = config.probe_delay_min.saturating_mul(1 << self.asked.min(16));
         ceiling.min(config.probe_delay_max).mul_f64(rand::rng().random_range(0.5..=1.0))
     }

@@ -54,7 +54,6 @@ impl fmt::Debug for Figures {
 #[derive(Debug)]
 pub struct Queues {
     prefix: Subject,
-    waiting_max: usize,
     all: RwLock<Table>,
 }
 
@@ -67,8 +66,8 @@ struct Table {
 impl Queues {
     /// No queues yet.
     #[must_use]
-    pub fn new(prefix: Subject, waiting_max: usize) -> Self {
-        Self { prefix, waiting_max, all: RwLock::default() }
+    pub fn new(prefix: Subject) -> Self {
+        Self { prefix, all: RwLock::default() }
     }
 
     /// The queue of this name; made when it is new.
@@ -92,7 +91,7 @@ impl Queues {
             subject: self.prefix.join(format_args!("q.{name}"))?,
             cancel: self.prefix.join(format_args!("cancel.{name}"))?,
             figures: Figures::of(&label),
-            hold: Hold::new(self.waiting_max, gauge(&names::GATEWAY_WAITING, &label)),
+            hold: Hold::new(gauge(&names::GATEWAY_WAITING, &label)),
         });
         all.by_number.push(Arc::clone(&queue));
         all.by_name.insert(name.clone(), Arc::clone(&queue));

@@ -124,6 +124,7 @@ impl Gateway {
                 snapshot.authenticator.follow_issuer(old, &self.readiness, tasks, stop);
                 self.pipeline.snapshot.store(Arc::new(snapshot));
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+                self.pipeline.placer.reload(config.gateway.session.clone());
                 self.listener.reload(&config.gateway);
                 crate::roles::take_log_filter(&config.log);
                 self.config = config;
@@ -187,9 +188,7 @@ async fn pipeline(
         snapshot: ArcSwap::from_pointee(snapshot),
         placer,
         rates: RateLimiter::new(),
-        server_timing_scope: config.gateway.server_timing_scope.clone(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
-        limits: config.gateway.http.clone(),
     })
 }
 
@@ -202,7 +201,7 @@ pub(super) async fn placer(
 ) -> Result<Arc<Placer>, TransportError> {
     let refused = |error: SubjectError| TransportError::Refused(error.into());
     let session = config.gateway.session.clone();
-    let queues = Arc::new(Queues::new(config.messaging.prefix.clone(), session.waiting_max));
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone()));
     for name in names {
         let _known = queues.named(name).map_err(refused)?;
     }
@@ -211,6 +210,6 @@ pub(super) async fn placer(
     repeat::follow_link(&transport, repeat, replies.base().clone(), tasks);
     let now = tokio::time::Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
-    let tasks = tasks.clone();
-    Ok(Arc::new(Placer { transport, replies, queues, budget, config: session, tasks }))
+    let (config, tasks) = (ArcSwap::from_pointee(session), tasks.clone());
+    Ok(Arc::new(Placer { transport, replies, queues, budget, config, tasks }))
 }

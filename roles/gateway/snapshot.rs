@@ -1,15 +1,17 @@
-//! What requests are judged by: catalogue, routes and keys, replaced whole at a reload.
+//! What requests are judged by: catalogue, routes, keys and limits, replaced whole at a reload.
 
 use std::sync::Arc;
 
 use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
+use crate::config::gateway::HttpLimits;
 
 use super::auth::Authenticator;
+use super::caller::Caller;
 use super::documentation::Documentation;
 use super::router::Router;
 
-/// One state of catalogue, routes and keys.
+/// One state of catalogue, routes, keys and limits.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The endpoints.
@@ -20,6 +22,10 @@ pub struct Snapshot {
     pub authenticator: Authenticator,
     /// What people read about them, when it is served.
     pub documentation: Option<Documentation>,
+    /// How bodies are read.
+    pub http: HttpLimits,
+    /// The scope that lets a caller see where the time went; `*`: everybody.
+    pub server_timing_scope: Option<String>,
 }
 
 impl Snapshot {
@@ -51,6 +57,15 @@ impl Snapshot {
         }
         let router = Router::new(&catalogue)?;
         let documentation = config.gateway.documentation.then(|| Documentation::of(&catalogue));
-        Ok(Self { catalogue, router, authenticator, documentation })
+        let http = config.gateway.http.clone();
+        let server_timing_scope = config.gateway.server_timing_scope.clone();
+        Ok(Self { catalogue, router, authenticator, documentation, http, server_timing_scope })
+    }
+
+    /// Whether a caller is told where the time of its request went.
+    #[must_use]
+    pub fn shows_timing(&self, caller: &Caller) -> bool {
+        let Some(scope) = &self.server_timing_scope else { return false };
+        scope == "*" || caller.scopes.contains(scope)
     }
 }

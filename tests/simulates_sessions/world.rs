@@ -139,7 +139,7 @@ impl World {
             workers: (0..WORKERS)
                 .map(|_| Worker::new(u32::from(seed % 2 == 1 && faults.lose > 0.0)))
                 .collect(),
-            hold: Hold::new(1000, Gauge::noop()),
+            hold: Hold::new(Gauge::noop()),
             broken: None,
         };
         for number in 0..faults.crowd {
