@@ -52,8 +52,8 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
     let exporter = traces::start(loaded.config.traces.as_ref(), role)
         .map_err(|mistake| RunError::Config(vec![mistake]))?;
     let ended = match role {
-        Role::Gateway => gateway::run::run(loaded.config, sources).await,
-        Role::Worker => worker::run::run(loaded.config, sources).await,
+        Role::Gateway => Box::pin(gateway::run::run(loaded.config, sources)).await,
+        Role::Worker => Box::pin(worker::run::run(loaded.config, sources)).await,
     };
     if let Some(exporter) = exporter {
         exporter.flush().await;

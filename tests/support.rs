@@ -16,6 +16,7 @@ pub(crate) mod raw;
 pub(crate) mod resetting;
 pub(crate) mod seed;
 pub(crate) mod tds;
+pub(crate) mod terminal;
 pub(crate) mod tokens;
 pub(crate) mod tools;
 

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::cli::Role;
-use crate::config::messaging::TransportConfig;
+use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::config::{Config, Sources};
-use crate::messaging::{self, Link, Subject, Transport};
+use crate::messaging::{self, Link, Subject, Transport, TransportError};
 use crate::telemetry::logs;
 
 /// Longest wait for a connection, tried again in between.
@@ -25,6 +25,8 @@ pub(super) struct Bus {
     pub(super) prefix: Subject,
     /// Where the NATS servers tell about themselves.
     pub(super) monitoring: Vec<String>,
+    /// A connection to their system account, which is not waited for.
+    pub(super) system: Option<Arc<dyn Transport>>,
 }
 
 /// The layers that a command goes by: those of the role that was chosen, else of the first that has a file.
@@ -57,8 +59,18 @@ pub(super) fn run<O: Write, E: Write>(
     logs::warn_on_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let transport = match messaging::nats::connect(nats, name).await {
-            Ok(transport) => transport,
+        let system =
+            nats.system.clone().map(|credentials| NatsConfig { credentials, ..nats.clone() });
+        let connected = async {
+            let transport = messaging::nats::connect(nats, name).await?;
+            let system = match &system {
+                Some(system) => Some(messaging::nats::connect(system, name).await?),
+                None => None,
+            };
+            Ok::<_, TransportError>((transport, system))
+        };
+        let (transport, system) = match connected.await {
+            Ok(connected) => connected,
             Err(error) => {
                 writeln!(output.err, "error: the configuration of NATS cannot be used: {error}")?;
                 return Ok(ExitCode::from(EXIT_FAILED));
@@ -75,6 +87,7 @@ pub(super) fn run<O: Write, E: Write>(
             return Ok(ExitCode::from(EXIT_FAILED));
         }
         let prefix = config.messaging.prefix.clone();
-        command(Bus { transport, prefix, monitoring: nats.monitoring.clone() }, output).await
+        let monitoring = nats.monitoring.clone();
+        command(Bus { transport, prefix, monitoring, system }, output).await
     })
 }

@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::bus::{self, Bus};
@@ -15,6 +14,7 @@ use crate::fleet;
 
 mod bottleneck;
 mod monitoring;
+mod system;
 mod text;
 mod view;
 
@@ -41,7 +41,7 @@ async fn watch(
     bus: &Bus,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let mut earlier = match look(bus, 0).await {
+    let mut earlier = match look(bus, 0, 0).await {
         Ok(look) if !look.reports.is_empty() => look,
         Ok(_) => {
             let subject = format!("{}.{}", bus.prefix, fleet::ask::STATUS_TOKEN);
@@ -58,7 +58,7 @@ async fn watch(
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
         sleep(Duration::from_secs(arguments.interval)).await;
-        let later = match look(bus, earlier.reports.len()).await {
+        let later = match look(bus, earlier.reports.len(), earlier.servers.len()).await {
             Ok(later) => later,
             Err(failure) => return failed(&failure, output),
         };
@@ -85,12 +85,13 @@ fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Res
 }
 
 /// Looks at the fleet and at the NATS servers.
-async fn look(bus: &Bus, expected: usize) -> Result<Snapshot, String> {
-    let each = |url: String| async move {
-        let look = monitoring::look(&url).await;
-        (url, look)
+async fn look(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Snapshot, String> {
+    let servers = async {
+        match &bus.system {
+            Some(system) => system::look(&**system, servers_expected).await,
+            None => monitoring::look_all(&bus.monitoring).await,
+        }
     };
-    let servers = join_all(bus.monitoring.iter().cloned().map(each));
     let reports = fleet::ask::gather(&*bus.transport, &bus.prefix, expected, GATHER_LIMIT);
     let (servers, reports) = tokio::join!(servers, reports);
     let reports = reports.map_err(|error| format!("the fleet cannot be asked: {error}"))?;

@@ -41,6 +41,8 @@ pub struct NatsConfig {
     pub tls_first: bool,
     /// Where the servers tell about themselves, `http://host:port`; for `fjord status`.
     pub monitoring: Vec<String>,
+    /// Who asks the servers about themselves, in their system account; for `fjord status`.
+    pub system: Option<NatsCredentials>,
     /// How we prove who we are.
     pub credentials: NatsCredentials,
     /// The first tokens of reply inboxes; `_INBOX`.
@@ -109,6 +111,7 @@ impl NatsConfig {
             discover: table.get_or("discover", false),
             tls_first: table.get_or("tls_first", false),
             monitoring: read_monitoring(table),
+            system: table.optional_table("system", NatsCredentials::read),
             credentials: NatsCredentials::read(table),
             connect_timeout: table.limited("connect_timeout", limits::NATS_CONNECT_TIMEOUT),
             ping_interval: table.limited("ping_interval", limits::NATS_PING_INTERVAL),

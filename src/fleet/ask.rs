@@ -15,11 +15,11 @@ use super::{Member, Report};
 /// The token, after the prefix, of the subject where every process is asked for its report.
 pub const STATUS_TOKEN: &str = "status";
 
-/// Processes that are listened to, at most.
-const PROCESSES_MAX: usize = 1_000;
-/// Bytes of all reports together, at most.
+/// Who is listened to, at most.
+const ANSWERS_MAX: usize = 1_000;
+/// Bytes of all answers together, at most.
 const BYTES_MAX: usize = 64 << 20;
-/// When no further report came for so long, there is none: a process answers within milliseconds.
+/// When no further answer came for so long, there is none: a process answers within milliseconds.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Questions of this process, each with an inbox of its own.
@@ -66,8 +66,7 @@ async fn send(
     transport.publish(Message { payload: payload.into(), ..Message::to(asker) }).await
 }
 
-/// Asks the fleet and gathers its reports: until as many have come as are expected and none is late, at most until
-/// `limit`. Sorted by role, host and id. What cannot be read is left out. Safe to drop.
+/// Asks the fleet and gathers its reports, sorted by role, host and id. What cannot be read is left out. Safe to drop.
 ///
 /// # Errors
 /// `TransportError` when the question cannot be sent. That nobody answers is none.
@@ -77,22 +76,10 @@ pub async fn gather(
     expected: usize,
     limit: Duration,
 ) -> Result<Vec<Report>, TransportError> {
-    let number = ASKED.fetch_add(1, Ordering::Relaxed);
-    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
-    let mut answers = transport.subscribe(&inbox).await?;
-    let subject = prefix.join(STATUS_TOKEN).map_err(refused)?;
-    transport.publish(Message { reply: Some(inbox), ..Message::to(subject) }).await?;
-    let end = Instant::now() + limit;
-    let (mut reports, mut bytes) = (Vec::new(), 0);
-    loop {
-        let is_whole = expected > 0 && reports.len() >= expected;
-        let silence = if reports.is_empty() { limit } else { SILENCE };
-        let until = if is_whole { Instant::now() } else { end.min(Instant::now() + silence) };
-        let Ok(Some(message)) = timeout_at(until, answers.next()).await else { break };
-        bytes += message.payload.len();
-        if message.no_responders || reports.len() >= PROCESSES_MAX || bytes > BYTES_MAX {
-            break;
-        }
+    let question = Message::to(prefix.join(STATUS_TOKEN).map_err(refused)?);
+    let answers = answers(transport, question, expected, limit).await?;
+    let mut reports = Vec::with_capacity(answers.len());
+    for message in answers {
         match serde_json::from_slice::<Report>(&message.payload) {
             Ok(report) => reports.push(report),
             Err(error) => tracing::warn!(%error, "a report cannot be read and is left out"),
@@ -100,6 +87,37 @@ pub async fn gather(
     }
     reports.sort_by(|a, b| (&a.role, &a.host, &a.id).cmp(&(&b.role, &b.host, &b.id)));
     Ok(reports)
+}
+
+/// Asks everybody and gathers the answers: until as many have come as are expected and none is late, at most until
+/// `limit`. Safe to drop.
+///
+/// # Errors
+/// `TransportError` when the question cannot be sent. That nobody answers is none.
+pub async fn answers(
+    transport: &dyn Transport,
+    question: Message,
+    expected: usize,
+    limit: Duration,
+) -> Result<Vec<Message>, TransportError> {
+    let number = ASKED.fetch_add(1, Ordering::Relaxed);
+    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
+    let mut incoming = transport.subscribe(&inbox).await?;
+    transport.publish(Message { reply: Some(inbox), ..question }).await?;
+    let end = Instant::now() + limit;
+    let (mut answers, mut bytes) = (Vec::new(), 0);
+    loop {
+        let is_whole = expected > 0 && answers.len() >= expected;
+        let silence = if answers.is_empty() { limit } else { SILENCE };
+        let until = if is_whole { Instant::now() } else { end.min(Instant::now() + silence) };
+        let Ok(Some(message)) = timeout_at(until, incoming.next()).await else { break };
+        bytes += message.payload.len();
+        if message.no_responders || answers.len() >= ANSWERS_MAX || bytes > BYTES_MAX {
+            break;
+        }
+        answers.push(message);
+    }
+    Ok(answers)
 }
 
 fn refused(error: SubjectError) -> TransportError {

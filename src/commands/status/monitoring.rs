@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,8 +43,15 @@ pub(super) struct Varz {
 /// Of `/connz`, what is of use here.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Connz {
+pub(super) struct Connz {
     connections: Vec<Connection>,
+}
+
+impl Connz {
+    /// The first connection, when its client has something left to read.
+    pub(super) fn slowest(self) -> Option<Connection> {
+        self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
+    }
 }
 
 /// A client's connection.
@@ -58,13 +66,17 @@ pub(super) struct Connection {
 /// Why a server could not be looked at, in words.
 pub(super) type Failure = String;
 
+/// Looks at every server, each under its URL. Safe to drop.
+pub(super) async fn look_all(urls: &[String]) -> Vec<(String, Result<Look, Failure>)> {
+    join_all(urls.iter().map(async |url| (url.clone(), look(url).await))).await
+}
+
 /// Looks at the server whose monitoring is at `url`: `http://host:port`. Safe to drop.
-pub(super) async fn look(url: &str) -> Result<Look, Failure> {
+async fn look(url: &str) -> Result<Look, Failure> {
     let at = Instant::now();
     let figures = get(url, "/varz").await?;
     let connz: Connz = get(url, "/connz?sort=pending&limit=1").await?;
-    let slowest = connz.connections.into_iter().next();
-    Ok(Look { at, figures, slowest: slowest.filter(|connection| connection.pending_bytes > 0) })
+    Ok(Look { at, figures, slowest: connz.slowest() })
 }
 
 async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, Failure> {
