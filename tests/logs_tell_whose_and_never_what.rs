@@ -1,11 +1,15 @@
 //! Promise: every line of a request names the request and its trace; no line has a value that a caller sent.
 
+use std::process::Command;
+
 use http::Method;
 use serde_json::{Value, json};
 
 use super::support::client::{ClientOptions, Http, send};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::fjord_binary;
+use super::support::terminal::Terminal;
 
 const CANARY: &str = "Canary7351";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -73,4 +77,19 @@ async fn every_line_of_a_request_has_its_id_and_its_trace() {
             assert_eq!(line["trace_id"], TRACE, "{line}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_a_terminal_reads_plain_lines() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let mut command = Command::new(fjord_binary());
+    command.args(["--role", "worker", "--set", "log.format=auto", "--config"]);
+    let terminal = Terminal::start({
+        command.arg(fleet.workers[0].directory());
+        command
+    });
+    let shown = terminal.shows("it listens", |text| text.contains("listening")).await;
+    let line = shown.lines().find(|line| line.contains("listening")).expect("the line");
+    assert!(line.contains(" INFO ") && line.contains("part=\"admin\""), "{line:?}");
+    assert!(!shown.contains('{') && !shown.contains('\x1b'), "{shown:?}");
 }
