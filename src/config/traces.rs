@@ -50,7 +50,8 @@ impl TracesConfig {
         let scheme = if plain { "http" } else { "https" };
         let url = url(&endpoint, scheme);
         if url.is_none() {
-            let expected = format!("expected {scheme}:// and a host, without user and password");
+            let expected =
+                format!("expected {scheme}:// and a host, without user, password and query");
             table.mistake("endpoint", expected);
         }
         let tls = (!plain).then_some(tls);

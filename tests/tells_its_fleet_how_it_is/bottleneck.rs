@@ -87,7 +87,8 @@ fn check_view(view: &Value) -> &Value {
     near("p50, s", &slow["p50_seconds"], 0.2, 0.4);
     near("window, s", &view["window_seconds"], PACE.as_secs_f64(), 0.4);
     let nats = &view["nats"][0];
-    assert_eq!(nats["connections"], 7, "two gateways, three workers, and two that ask: {nats}");
+    // Two gateways, three workers, and those that ask: one of these two may have its answer already.
+    assert!(matches!(nats["connections"].as_u64(), Some(6 | 7)), "{nats}");
     assert!(nats["in_messages_per_second"].as_f64() > Some(50.0), "{nats}");
     slow
 }
