@@ -153,6 +153,20 @@ async fn a_sql_variant_is_read_or_a_clear_error() {
 }
 
 #[tokio::test]
+async fn a_sql_variant_takes_what_it_is_given() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        for (value, expected) in [(Value::Integer(7), "7"), (words("seven"), "seven")] {
+            let answer = caller.call("takes_variant", &[given("v", value)]).await;
+            let answer = answer.unwrap_or_else(|error| {
+                panic!("{}: {expected}: {error} {:?}", server.name, error.source)
+            });
+            assert_eq!(*answer.cell(), said(expected), "{}", server.name);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_fit_names_the_parameter() {
     for server in servers().await {
         let caller = Caller::of(&server);

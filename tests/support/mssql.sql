@@ -113,5 +113,7 @@ CREATE PROCEDURE fjord_test.transactions AS SELECT @@TRANCOUNT AS v
 GO
 CREATE PROCEDURE fjord_test.process AS SELECT @@SPID AS v
 GO
+CREATE PROCEDURE fjord_test.takes_variant @v sql_variant AS SELECT CAST(@v AS nvarchar(50)) AS v
+GO
 CREATE PROCEDURE fjord_test.variant AS SELECT CAST(7 AS sql_variant) AS v
 GO

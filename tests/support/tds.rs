@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) refuses_untyped_null: AtomicBool,
     /// The procedure `changed` has been replaced.
     pub(crate) is_changed: AtomicBool,
+    /// The error of a call that does not fit the new one.
+    pub(crate) changed_error: AtomicU32,
     /// New connections are closed at once.
     pub(crate) is_away: AtomicBool,
     /// With the connection that the procedure `drops` ends the server goes away.
@@ -130,6 +132,7 @@ impl Endpoint {
             lacks_parameters_view: AtomicBool::new(false),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),
+            changed_error: AtomicU32::new(8145),
             is_away: AtomicBool::new(false),
             drops_and_leaves: AtomicBool::new(false),
             connects: AtomicUsize::new(0),

@@ -19,6 +19,7 @@ CREATE PROCEDURE fjord_test.deadlocks @key nvarchar(50), @times int AS
 CREATE PROCEDURE fjord_test.raises @number int, @class int AS
 CREATE PROCEDURE fjord_test.babbles AS
 CREATE PROCEDURE fjord_test.changed @old int AS
+CREATE PROCEDURE fjord_test.shape AS
 CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
 /// FOR JSON text is cut after so many characters.
@@ -130,16 +131,38 @@ pub(crate) fn run(
             reply.single("done", "int", Sql::Int(1));
             Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "variant" => {
+        "shape" | "takes_variant" | "variant" => odd_types(bare, &arguments, reply),
+        other => panic!("no procedure {other}"),
+    }
+}
+
+/// Types that most drivers know little of.
+fn odd_types(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+    match name {
+        "shape" => {
+            // A CLR type, as geometry is: its names, then its bytes in pieces (MS-TDS 2.2.5.5.2).
+            reply.0.extend_from_slice(&[0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0xf0, 0xff, 0xff, 0]);
+            reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
+            reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
+            reply.0.extend_from_slice(&[0, 0, 0, 0]);
+        }
+        "takes_variant" => {
+            let said = match arguments.get("@v") {
+                Some(Sql::Int(number)) => number.to_string(),
+                Some(Sql::Text(text)) => text.clone(),
+                other => panic!("@v is {other:?}"),
+            };
+            reply.single("v", "nvarchar(50)", text(&said));
+        }
+        _ => {
             // A sql_variant of int: its length, its base type without properties, its value (MS-TDS 2.2.5.5.4).
             reply.0.extend_from_slice(&[
                 0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0x62, 0x49, 0x1f, 0, 0, 1, b'v', 0,
             ]);
             reply.0.extend_from_slice(&[0xd1, 6, 0, 0, 0, 0x38, 0, 7, 0, 0, 0]);
-            DONE
         }
-        other => panic!("no procedure {other}"),
     }
+    DONE
 }
 
 fn text(text: &str) -> Sql {
@@ -290,7 +313,7 @@ fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome
             match arguments.get(name) {
                 Some(_) => DONE,
                 None => Outcome::Raised(
-                    8145,
+                    state.changed_error.load(Ordering::Acquire),
                     16,
                     "@old is not a parameter for procedure changed.".into(),
                 ),
