@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// Logins fail with this error, unless it is 0.
     pub(crate) login_error: AtomicU32,
+    /// Logins that only read are refused: the replica is away.
+    pub(crate) refuses_readers: AtomicBool,
     /// Whereto logins are sent.
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// It has no `sys.parameters`, as Babelfish.
@@ -128,6 +130,7 @@ impl Endpoint {
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
             login_error: AtomicU32::new(0),
+            refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
             refuses_untyped_null: AtomicBool::new(false),

@@ -60,6 +60,11 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
         send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
         return Ok(None);
     }
+    if login.is_read_only && state.refuses_readers.load(Ordering::Acquire) {
+        let text = "The target database cannot be queried now.";
+        send(stream, reply.error(976, 14, text, "").done(true)).await?;
+        return Ok(None);
+    }
     let session = Session { id, application: login.application.clone(), ..Session::default() };
     state.logins.lock().expect("not poisoned").push(login);
     let redirect = *state.redirect.lock().expect("not poisoned");
