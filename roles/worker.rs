@@ -13,12 +13,14 @@ pub mod intake;
 pub mod jobs;
 mod load;
 pub mod outcome;
+pub mod outlet;
 pub mod procedure;
 pub mod queue;
 pub mod recent;
 mod report;
 pub mod run;
 pub mod slots;
+mod stream;
 mod traced;
 
 pub use ending::Ending;

@@ -8,7 +8,7 @@ pub mod request;
 
 pub use control::{Control, REPEAT_TOKEN};
 pub use phases::Phases;
-pub use reply::{Final, Reason, Reply};
+pub use reply::{Final, Head, Reason, Reply};
 pub use request::Request;
 
 /// A message that does not keep to the protocol; says what is wrong with it.

@@ -145,6 +145,9 @@ pub enum SinkError {
     /// It would be larger than the limit.
     #[error("the answer is larger than the limit")]
     TooLarge,
+    /// Nobody takes the rest of it.
+    #[error("nobody takes the rest of the answer")]
+    Gone,
     /// A result of this shape cannot be expressed.
     #[error("the result does not have the shape that the endpoint declares")]
     Shape,

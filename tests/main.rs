@@ -51,6 +51,8 @@ mod stands_ten_times_its_load;
 #[cfg(test)]
 mod starts_real_servers;
 #[cfg(test)]
+mod streams_large_answers;
+#[cfg(test)]
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
 mod support;
 #[cfg(test)]

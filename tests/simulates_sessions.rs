@@ -4,7 +4,9 @@
 //! lost, duplicated, delayed and reordered, workers crash and come back, clients leave. A failure prints
 //! its seed; `FJORD_SIM_SEED` runs that one again and `FJORD_SIM_RUNS` sets how many are tried.
 
+mod streams;
 mod terms;
+mod things;
 mod world;
 
 use terms::{Faults, Guards, Report};
@@ -38,6 +40,7 @@ fn a_quiet_network_answers_everything() {
     let total = check(Faults::NONE);
     assert_eq!(total.answered_200, total.requests, "{total:?}");
     assert_eq!(total.executions, total.requests, "and runs each once: {total:?}");
+    assert!(total.streamed * 4 > total.requests, "many stream: {total:?}");
 }
 
 #[test]
@@ -51,6 +54,7 @@ fn more_callers_than_slots_are_served_in_turn() {
 fn whatever_is_lost_doubled_delayed_or_crashes() {
     let total = check(Faults::ALL);
     assert!(total.answered_200 * 2 > total.requests, "most are answered all the same: {total:?}");
+    assert!(total.cut_off > 0 && total.streamed > total.cut_off, "answers end halfway: {total:?}");
     assert!(total.outcome_unknown > 0, "the schedules are harsh enough to matter: {total:?}");
 }
 

@@ -11,6 +11,7 @@ use crate::messaging::TransportError;
 use crate::problem::{Problem, ProblemKind};
 
 use super::phases::{Phase, Phases};
+use super::place::Answered;
 use super::run::placer;
 use super::session::Ending;
 
@@ -29,7 +30,8 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
             ended = placer.place(&endpoint, request) => Some(ended),
             _ = tokio::signal::ctrl_c() => None,
         };
-        let Some(ended) = ended else {
+        // A call asks for no window, so that no answer begins before its end is known.
+        let Some(Answered::Whole(ended)) = ended else {
             let _whole = tasks.wait(GIVE_UP_LIMIT).await;
             let answer = Err(Problem::new(ProblemKind::Cancelled));
             let (attempts, phases) = (0, Vec::new());
@@ -45,6 +47,7 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
             Ending::Problem(kind) => {
                 Err(Problem { retry_after: ended.retry_after, ..Problem::new(kind) })
             }
+            Ending::Cut(_) => Err(Problem::new(ProblemKind::BadAnswer)),
             Ending::ClientGone => Err(Problem::new(ProblemKind::Cancelled)),
         };
         Ok(Called {

@@ -24,7 +24,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{self, names};
 
 use super::caller::Peer;
-use super::respond::{self, RequestId, Response, Shape};
+use super::respond::{self, AnswerBody, RequestId, Response, Shape};
 
 mod activity;
 mod body;
@@ -270,7 +270,7 @@ struct Each {
 
 impl Each {
     async fn respond(&self, mut request: Request<Incoming>) -> Response {
-        let _running = self.activity.begin();
+        let running = self.activity.begin();
         let request_id = RequestId::from_headers(request.headers());
         let shape = Shape {
             request_id: request_id.clone(),
@@ -292,7 +292,15 @@ impl Each {
         let response = compressor.compress(response, accepted, &rules.compression).await;
         let response = respond::finish(response, &shape);
         if shape.version != Version::HTTP_2 {
-            self.due.announce(response.body().size_hint().lower());
+            self.due.announce(response.body().size_hint().exact());
+        }
+        if let AnswerBody::Streamed(body) = response.body() {
+            // The request runs for as long as something comes of it.
+            let ended = body.ended().clone();
+            let _detached = self.serving.tasks.spawn(async move {
+                ended.cancelled().await;
+                drop(running);
+            });
         }
         response
     }

@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
-use http_body_util::Full;
 
 use crate::catalogue::{Catalogue, openapi};
 
@@ -58,7 +57,7 @@ impl Documentation {
             "/docs" => (&self.page, "text/html; charset=utf-8"),
             _ => return None,
         };
-        let mut response = Response::new(Full::new(body.clone()));
+        let mut response = Response::new(body.clone().into());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());

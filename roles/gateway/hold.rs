@@ -154,7 +154,7 @@ impl Hold {
         self.note(&state);
         match offer {
             Mail::Turn(Turn::Offered(direct)) => Err(direct),
-            Mail::Turn(Turn::Head | Turn::Ask) | Mail::Reply { .. } => Ok(()),
+            Mail::Turn(Turn::Head | Turn::Ask) | Mail::Reply { .. } | Mail::Taken(_) => Ok(()),
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
             Ok(Mail::Turn(Turn::Head)) => "head".to_owned(),
             Ok(Mail::Turn(Turn::Ask)) => "ask".to_owned(),
             Ok(Mail::Turn(Turn::Offered(direct))) => direct.to_string(),
-            Ok(Mail::Reply { .. }) => "reply".to_owned(),
+            Ok(Mail::Reply { .. } | Mail::Taken(_)) => "other".to_owned(),
             Err(_) => "nothing".to_owned(),
         }
     }

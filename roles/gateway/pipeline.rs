@@ -6,8 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -23,7 +22,7 @@ use super::caller::{Caller, Peer};
 use super::connection::{Service, read_body};
 use super::params::{self, Context};
 use super::phases::Phase;
-use super::place::{Placed, Placer};
+use super::place::{Answered, Begun, Placed, Placer, Rest};
 use super::rate::{RateLimiter, Verdict};
 use super::respond::{self, RequestId, Response};
 use super::router::{Found, Matched};
@@ -96,16 +95,17 @@ impl Refusal {
 impl Pipeline {
     /// The whole way, to its access line.
     async fn travel(&self, parts: &Parts, body: Incoming, peer: &Peer, mut trip: Trip) -> Response {
-        let answered = match self.in_flight.enter() {
+        let entered = self.in_flight.enter();
+        let answered = match &entered {
             Ok(_guard) => self.respond(parts, body, peer, &mut trip).await,
             Err(problem) => {
                 let reason = [(names::REASON, "in_flight".to_owned())];
                 counter(&names::GATEWAY_SHED, &reason).increment(1);
-                Err(problem.retry_after(SHED_RETRY_AFTER).into())
+                Err(problem.clone().retry_after(SHED_RETRY_AFTER).into())
             }
         };
-        let mut response =
-            answered.unwrap_or_else(|refusal: Box<Refusal>| refusal.into_response(&mut trip));
+        let (mut response, rest) = answered
+            .unwrap_or_else(|refusal: Box<Refusal>| (refusal.into_response(&mut trip), None));
         trip.rate.apply(response.headers_mut());
         if let Some(endpoint) = trip.endpoint.clone().or_else(|| self.meant(parts)) {
             cors::allow(&endpoint, &parts.headers, response.headers_mut());
@@ -113,7 +113,17 @@ impl Pipeline {
         if let Some(timing) = trip.server_timing() {
             response.headers_mut().insert(respond::SERVER_TIMING, timing);
         }
-        trip.end(response.status());
+        let status = response.status();
+        match rest {
+            // It is in flight until its end, and only then known.
+            Some(rest) => rest.bring(move |placed| {
+                trip.placed(placed);
+                trip.outcome = brought(&placed.ending);
+                trip.end(status);
+                drop(entered);
+            }),
+            None => trip.end(status),
+        }
         response
     }
 
@@ -123,7 +133,7 @@ impl Pipeline {
         body: Incoming,
         peer: &Peer,
         trip: &mut Trip,
-    ) -> Result<Response, Box<Refusal>> {
+    ) -> Result<(Response, Option<Rest>), Box<Refusal>> {
         let snapshot = self.snapshot.load_full();
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
             Found::Matched(matched) => matched,
@@ -131,12 +141,13 @@ impl Pipeline {
             Found::Options { allow } => {
                 let mut response = options(&allow);
                 cors::answer_preflight(&snapshot.router, parts, response.headers_mut());
-                return Ok(response);
+                return Ok((response, None));
             }
             Found::NoRoute => {
                 let page = snapshot.documentation.as_ref();
                 return page
                     .and_then(|pages| pages.page(&parts.method, parts.uri.path()))
+                    .map(|page| (page, None))
                     .ok_or_else(|| Problem::new(ProblemKind::NoRoute).into());
             }
             Found::MethodNotAllowed { allow } => {
@@ -153,11 +164,29 @@ impl Pipeline {
         let bytes_max = matched.endpoint.body_bytes_max;
         let body = read_body(body, bytes_max, &snapshot.http).await?;
         let sent = Sent { parts, matched: &matched, body: &body };
-        let envelope = sent.envelope(&caller, peer, trip)?;
+        let mut envelope = sent.envelope(&caller, peer, trip)?;
+        envelope.window = self.window(parts, &matched.endpoint);
         trip.enter(None);
-        let placed = self.placer.place(&matched.endpoint, envelope).await;
-        trip.placed(&placed);
-        ended(placed, &matched.endpoint, trip)
+        match self.placer.place(&matched.endpoint, envelope).await {
+            Answered::Whole(placed) => {
+                trip.placed(&placed);
+                Ok((ended(placed, &matched.endpoint, trip)?, None))
+            }
+            Answered::Begun(begun) => {
+                let Begun { head, body, rest } = *begun;
+                let response = respond::beginning(&head, body)?;
+                Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
+            }
+        }
+    }
+
+    /// How many parts of its answer may be on their way to the client; 0 where it has to be whole: HEAD tells its
+    /// length, and HTTP/1.0 cannot tell a whole answer from one that was cut off.
+    fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
+        let may = endpoint.may_stream()
+            && parts.method != Method::HEAD
+            && parts.version >= Version::HTTP_11;
+        if may { self.placer.config.load().window_parts } else { 0 }
     }
 
     /// The endpoint that a page's request was for when it was refused before that was known.
@@ -241,6 +270,7 @@ impl Sent<'_> {
             timeout: Duration::ZERO,
             execution: endpoint.execution,
             waiting: 0,
+            window: 0,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
             traceparent: Some(Arc::clone(trip.trace.traceparent())),
@@ -257,6 +287,11 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
             trip.outcome = answer.outcome;
             passed_on(answer, endpoint).map_err(Into::into)
         }
+        // Of an answer that never began.
+        Ending::Cut(outcome) => {
+            let problem = Problem::new(ProblemKind::BadAnswer);
+            Err(Box::new(Refusal { outcome: Some(outcome), ..problem.into() }))
+        }
         Ending::Problem(kind) => {
             let problem = Problem { retry_after: placed.retry_after, ..Problem::new(kind) };
             Err(problem.into())
@@ -269,8 +304,24 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
     }
 }
 
+/// How an answer ended that had begun.
+fn brought(ending: &Ending) -> Word {
+    match ending {
+        Ending::Final(answer) => answer.outcome,
+        Ending::Cut(outcome) => {
+            tracing::warn!(%outcome, "an answer was cut off: it had begun, and could not be ended");
+            *outcome
+        }
+        Ending::Problem(kind) => kind.word(),
+        Ending::ClientGone => Word::ClientGone,
+    }
+}
+
 fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
-    let mut response = respond::answer(answer)?;
+    Ok(as_the_endpoint_says(respond::answer(answer)?, endpoint))
+}
+
+fn as_the_endpoint_says(mut response: Response, endpoint: &Endpoint) -> Response {
     if response.status().is_success() {
         let headers = response.headers_mut();
         if let Some(value) = &endpoint.cache_control
@@ -283,12 +334,12 @@ fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
             headers.insert("deprecation", HeaderValue::from_static("@0"));
         }
     }
-    Ok(response)
+    response
 }
 
 /// The answer to OPTIONS, from the route table.
 fn options(allow: &str) -> Response {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     if let Ok(allow) = HeaderValue::try_from(allow) {
         response.headers_mut().insert(header::ALLOW, allow);

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
-use crate::envelope::{Control, Reply, Request};
-use crate::lifecycle::Tasks;
+use crate::envelope::{Control, Head, Reply, Request};
+use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
 use crate::telemetry::{context, counter, names};
@@ -21,8 +21,14 @@ use super::hold::{Admission, Ticket};
 use super::mail::{MAIL_MAX, Mail, Turn};
 use super::queues::{Queue, Queues};
 use super::replies::{Registration, Replies};
+use super::respond::Streamed;
 use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
 use super::traced::Traced;
+
+mod begun;
+
+use begun::Pieces;
+pub use begun::{Begun, Rest};
 
 /// Intervals of progress that a running call may miss.
 const PROGRESS_MISSED_MAX: u32 = 3;
@@ -44,6 +50,21 @@ pub struct Placer {
     pub tasks: Tasks,
 }
 
+/// What a request is answered with.
+#[derive(Debug)]
+pub enum Answered {
+    /// Everything there is to say.
+    Whole(Placed),
+    /// The beginning of a worker's answer.
+    Begun(Box<Begun>),
+}
+
+/// Where a ride stops.
+enum Stop {
+    Begun(Head, Streamed),
+    Ended(Ending),
+}
+
 /// How a placement ended, and what it took.
 #[derive(Debug)]
 pub struct Placed {
@@ -60,16 +81,16 @@ pub struct Placed {
 }
 
 impl Placer {
-    /// Places one request and waits for its one answer.
+    /// Places one request and waits for its one answer, or for the beginning of one that its `window` lets begin.
     ///
     /// Dropping the future means that the client left: the session goes on by itself for as long as its
     /// terms say, and then ends.
-    pub async fn place(self: &Arc<Self>, endpoint: &Endpoint, request: Request) -> Placed {
+    pub async fn place(self: &Arc<Self>, endpoint: &Endpoint, request: Request) -> Answered {
         let now = Instant::now();
         self.budget.deposit(now);
         let Ok(queue) = self.queues.named(&endpoint.queue) else {
             debug_assert!(false, "a checked queue name makes a subject");
-            return Placed::problem(ProblemKind::Internal);
+            return Answered::Whole(Placed::problem(ProblemKind::Internal));
         };
         queue.figures.arrivals.increment(1);
         let admission = queue.hold.admit(endpoint.timeout, self.config.load().waiting_max, now);
@@ -77,13 +98,14 @@ impl Placer {
             let reason = [(names::REASON, "queue".to_owned())];
             counter(&names::GATEWAY_SHED, &reason).increment(1);
             let retry_after = Some(queue.hold.retry_after(now));
-            return Placed { retry_after, ..Placed::problem(ProblemKind::Overloaded) };
+            let shed = Placed { retry_after, ..Placed::problem(ProblemKind::Overloaded) };
+            return Answered::Whole(shed);
         }
         let (sender, mail) = mpsc::channel(MAIL_MAX);
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(self.terms(endpoint), now),
+            session: Session::new(self.terms(endpoint, request.window), now),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
@@ -96,19 +118,31 @@ impl Placer {
             request,
             sender,
             mail,
+            pieces: None,
         };
         let mut guard = Guard(Some(ride));
-        let ending = match guard.0.as_mut() {
+        let stop = match guard.0.as_mut() {
             Some(ride) => {
                 let linked = *ride.link.borrow() != Link::Down;
                 ride.run(Event::Start { linked, free: admission == Admission::Free }).await
             }
-            None => Ending::ClientGone,
+            None => Stop::Ended(Ending::ClientGone),
         };
-        match guard.0.take() {
+        let ending = match stop {
+            Stop::Begun(head, body) => {
+                let ended = body.ended().clone();
+                return Answered::Begun(Box::new(Begun {
+                    head,
+                    body,
+                    rest: Rest { guard, ended },
+                }));
+            }
+            Stop::Ended(ending) => ending,
+        };
+        Answered::Whole(match guard.0.take() {
             Some(ride) => ride.finish(ending),
             None => Placed::problem(ProblemKind::Internal),
-        }
+        })
     }
 
     /// Takes how the next requests are placed. Those that are under way keep their terms.
@@ -117,7 +151,7 @@ impl Placer {
         self.config.store(Arc::new(config));
     }
 
-    fn terms(&self, endpoint: &Endpoint) -> Terms {
+    fn terms(&self, endpoint: &Endpoint, window: u32) -> Terms {
         let config = self.config.load();
         Terms {
             execution: endpoint.execution,
@@ -128,6 +162,7 @@ impl Placer {
             accept_timeout: config.accept_timeout,
             silence: config.progress_interval * PROGRESS_MISSED_MAX,
             answer_bytes_max: config.answer_bytes_max,
+            window,
         }
     }
 }
@@ -159,17 +194,27 @@ struct Ride {
     began: Instant,
     actions: Vec<Action>,
     traced: Option<Box<Traced>>,
+    /// Where an answer that has begun goes; none before, and once its client has left.
+    pieces: Option<Pieces>,
 }
 
 /// Notices that the client left: then the HTTP server drops the future that holds this.
+#[derive(Debug)]
 struct Guard(Option<Ride>);
+
+impl std::fmt::Debug for Ride {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ride").field("session", &self.session).finish_non_exhaustive()
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut ride) = self.0.take() {
             let tasks = ride.placer.tasks.clone();
             let _detached = tasks.spawn(context::carried(async move {
-                let ending = ride.run(Event::ClientGone).await;
+                ride.pieces = None;
+                let ending = ride.run_to_its_end(Event::ClientGone).await;
                 drop(ride.finish(ending));
             }));
         }
@@ -177,13 +222,29 @@ impl Drop for Guard {
 }
 
 impl Ride {
-    /// Runs the session until it ends. Safe to drop and to call again with another event.
-    async fn run(&mut self, first: Event) -> Ending {
+    /// Runs on until the session ends.
+    async fn run_on(&mut self) -> Ending {
+        let next = self.next_event().await;
+        self.run_to_its_end(next).await
+    }
+
+    async fn run_to_its_end(&mut self, first: Event) -> Ending {
+        let mut event = first;
+        loop {
+            match self.run(event).await {
+                Stop::Ended(ending) => return ending,
+                Stop::Begun(..) => event = self.next_event().await,
+            }
+        }
+    }
+
+    /// Runs the session until it ends or its answer begins. Safe to drop and to call again with another event.
+    async fn run(&mut self, first: Event) -> Stop {
         let mut event = first;
         loop {
             self.step(event);
-            if let Some(ending) = self.act().await {
-                return ending;
+            if let Some(stop) = self.act().await {
+                return stop;
             }
             event = self.next_event().await;
         }
@@ -203,7 +264,8 @@ impl Ride {
     }
 
     /// Carries out what the session wants, in order.
-    async fn act(&mut self) -> Option<Ending> {
+    async fn act(&mut self) -> Option<Stop> {
+        let mut begun = None;
         let mut next = 0;
         // Carrying an action out may add further ones.
         while let Some(action) = self.actions.get_mut(next) {
@@ -223,14 +285,37 @@ impl Ride {
                     let label = [(names::REASON, reason.to_owned())];
                     counter(&names::GATEWAY_RESUBMISSIONS, &label).increment(1);
                 }
+                Action::Begin(head) => begun = Some(self.begin(head)),
+                Action::Pass(bytes) => {
+                    if let Some(pieces) = &self.pieces {
+                        pieces.pass(bytes);
+                    }
+                }
                 Action::End(ending) => {
                     self.actions.clear();
-                    return Some(ending);
+                    return Some(Stop::Ended(self.end(ending)));
                 }
             }
         }
         self.actions.clear();
-        None
+        begun
+    }
+
+    fn begin(&mut self, head: Head) -> Stop {
+        let (window, mail) = (self.request.window, self.sender.clone());
+        let (pieces, body) = Pieces::open(window, mail, Cancel::new());
+        self.pieces = Some(pieces);
+        Stop::Begun(head, body)
+    }
+
+    /// Tells the body of an answer that has begun whether that was all of it.
+    fn end(&mut self, ending: Ending) -> Ending {
+        if let Some(pieces) = self.pieces.take()
+            && matches!(ending, Ending::Final(_))
+        {
+            pieces.end();
+        }
+        ending
     }
 
     async fn next_event(&mut self) -> Event {
@@ -244,6 +329,10 @@ impl Ride {
                     Some(mail) => if let Some(event) = self.read(mail) { return event },
                     None => return Event::Tick,
                 },
+                () = left(self.pieces.as_ref()) => {
+                    self.pieces = None;
+                    return Event::ClientGone;
+                }
                 () = sleep_until(wake_at.min(ask_at)) => {
                     if ask_at < wake_at {
                         if let Some(event) = self.ask() { return event }
@@ -280,6 +369,7 @@ impl Ride {
                 self.by_asking = false;
                 Some(Event::Offered(direct))
             }
+            Mail::Taken(pieces) => Some(Event::Taken(pieces)),
             Mail::Turn(Turn::Ask) => self.is_linked().then_some(Event::Ask),
             Mail::Turn(Turn::Head) => {
                 self.ask_at = Some(Instant::now() + self.pause());
@@ -396,7 +486,7 @@ impl Ride {
                     tell.push(Control::Deny.message(control));
                 }
                 Mail::Reply { .. } => counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1),
-                Mail::Turn(Turn::Head | Turn::Ask) => {}
+                Mail::Turn(Turn::Head | Turn::Ask) | Mail::Taken(_) => {}
             }
         }
         if !tell.is_empty() {
@@ -421,5 +511,13 @@ impl Ride {
             attempts: self.session.attempts_made(),
             ending,
         }
+    }
+}
+
+/// Waits until the client of an answer that has begun has left.
+async fn left(pieces: Option<&Pieces>) {
+    match pieces {
+        Some(pieces) => pieces.left().await,
+        None => std::future::pending().await,
     }
 }

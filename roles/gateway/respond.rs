@@ -3,19 +3,19 @@
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use http_body_util::Full;
 use hyper::body::Body;
 
-use crate::envelope::Final;
 use crate::envelope::reply::JSON;
+use crate::envelope::{Final, Head};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
+mod body;
 mod request_id;
 
+pub(super) use body::Piece;
+pub use body::{AnswerBody, Coder, CutOff, Streamed};
 pub use request_id::RequestId;
 
-/// The body of every response.
-pub type AnswerBody = Full<Bytes>;
 /// Every response.
 pub type Response = http::Response<AnswerBody>;
 
@@ -45,7 +45,7 @@ pub struct Shape {
 #[must_use]
 pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
     let meaning = problem.kind.meaning();
-    let mut response = Response::new(Full::new(problem.to_json(request_id.as_str()).into()));
+    let mut response = Response::new(Bytes::from(problem.to_json(request_id.as_str())).into());
     *response.status_mut() = meaning.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -85,16 +85,40 @@ pub fn with_allow(mut response: Response, methods: &[Method]) -> Response {
 /// # Errors
 /// `BadAnswer` when its status or media type cannot be a final response's.
 pub fn answer(answer: Final) -> Result<Response, Problem> {
-    let status = StatusCode::from_u16(answer.status)
+    let status = status(answer.status)?;
+    let body = if may_have_body(status) { answer.body } else { Bytes::new() };
+    let content_type = if body.is_empty() { "" } else { &*answer.content_type };
+    with_body(status, content_type, body.into())
+}
+
+/// The response that begins a worker's answer, whose end is not known yet.
+///
+/// # Errors
+/// `BadAnswer` when its status or media type cannot be that of a response with a body.
+pub fn beginning(head: &Head, body: Streamed) -> Result<Response, Problem> {
+    let status = status(head.status)?;
+    if !may_have_body(status) {
+        return Err(Problem::new(ProblemKind::BadAnswer));
+    }
+    with_body(status, &head.content_type, AnswerBody::Streamed(body))
+}
+
+fn status(number: u16) -> Result<StatusCode, Problem> {
+    StatusCode::from_u16(number)
         .ok()
         .filter(|status| !status.is_informational())
-        .ok_or(Problem::new(ProblemKind::BadAnswer))?;
-    let body = if may_have_body(status) { answer.body } else { Bytes::new() };
-    let has_body = !body.is_empty();
-    let mut response = Response::new(Full::new(body));
+        .ok_or(Problem::new(ProblemKind::BadAnswer))
+}
+
+fn with_body(
+    status: StatusCode,
+    content_type: &str,
+    body: AnswerBody,
+) -> Result<Response, Problem> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    if has_body && !answer.content_type.is_empty() {
-        let media_type = match &*answer.content_type {
+    if !content_type.is_empty() {
+        let media_type = match content_type {
             // Nearly every answer: nothing to check, nothing to copy.
             JSON => Ok(HeaderValue::from_static(JSON)),
             other => HeaderValue::from_str(other),
@@ -113,7 +137,7 @@ fn may_have_body(status: StatusCode) -> bool {
 /// Adds what every response has, and takes away what this one must not have. The last step before the wire.
 #[must_use]
 pub fn finish(mut response: Response, shape: &Shape) -> Response {
-    let length = response.body().size_hint().exact().unwrap_or(0);
+    let length = response.body().size_hint().exact();
     let status = response.status();
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, shape.request_id.header_value());
@@ -122,18 +146,18 @@ pub fn finish(mut response: Response, shape: &Shape) -> Response {
     if shape.is_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
-    if may_have_body(status) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    } else {
-        headers.remove(header::CONTENT_LENGTH);
-    }
+    match length.filter(|_| may_have_body(status)) {
+        Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
+        // One that streams says by its framing where it ends (RFC 9112 §7.1, RFC 9113 §8.1).
+        None => headers.remove(header::CONTENT_LENGTH),
+    };
     if shape.version == Version::HTTP_2 {
         // A connection is not a request's to close there (RFC 9113 §8.2.2).
         headers.remove(header::CONNECTION);
     }
     if shape.method == Method::HEAD {
         // The length stays: it is that of the same GET (RFC 9110 §9.3.2).
-        *response.body_mut() = Full::default();
+        *response.body_mut() = AnswerBody::default();
     }
     response
 }

@@ -8,16 +8,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Execution, OnDisconnect};
-use crate::envelope::{Control, EnvelopeError, Final, Reason, Reply};
+use crate::envelope::{Control, EnvelopeError, Final, Head, Reason, Reply};
+use bytes::Bytes;
+
 use crate::messaging::Subject;
 use crate::problem::ProblemKind;
 
 mod attempts;
 mod ending;
 mod hear;
+mod stream;
 
 use attempts::Attempts;
 pub use ending::Ending;
+use stream::Stream;
 
 /// Certain refusals (`draining`, `unavailable`) that are answered by asking again at once. More of them
 /// in a row mean that the whole group is leaving, and asking waits like after `busy`.
@@ -45,6 +49,8 @@ pub struct Terms {
     pub silence: Duration,
     /// Largest answer put together from parts.
     pub answer_bytes_max: usize,
+    /// Parts of an answer that may be on their way to the client; 0: it is put together first.
+    pub window: u32,
 }
 
 /// What happens to a session.
@@ -75,6 +81,8 @@ pub enum Event {
         /// Whether it is larger than the bus allows, so that trying again is no use.
         too_large: bool,
     },
+    /// The client took the parts of its answer up to this one.
+    Taken(u32),
     /// The client left.
     ClientGone,
     /// Time has passed.
@@ -111,7 +119,11 @@ pub enum Action {
     Unhold,
     /// The session counts a resubmission.
     Resubmitted(&'static str),
-    /// The one answer. Nothing comes after it.
+    /// The answer begins: what comes of it is passed on.
+    Begin(Head),
+    /// The next bytes of the answer that has begun.
+    Pass(Bytes),
+    /// The one answer, or the end of what has begun. Nothing comes after it.
     End(Ending),
 }
 
@@ -163,6 +175,10 @@ pub struct Session {
     /// The attempt whose worker may execute: given once in an at-most-once request's life, unless that
     /// very worker says that it never started.
     granted: Option<Granted>,
+    /// The answer that has begun: from then on nothing else counts.
+    stream: Option<Stream>,
+    /// Whether the call only has to come to its end.
+    client_left: bool,
     resubmissions: u32,
     at_once: u32,
     sent_at: Instant,
@@ -201,6 +217,8 @@ impl Session {
             why: Why::Unheard,
             attempts: Attempts::new(terms.answer_bytes_max),
             granted: None,
+            stream: None,
+            client_left: false,
             resubmissions: 0,
             at_once: 0,
             sent_at: now,
@@ -268,6 +286,7 @@ impl Session {
             Event::Heard { attempt, reply: Ok(reply) } => self.hear(attempt, reply, step),
             Event::Heard { attempt, reply: Err(_) } => self.hear_garbage(attempt, step),
             Event::NotSent { attempt, too_large } => self.not_sent(attempt, too_large, step),
+            Event::Taken(part) => self.taken(part, step),
             Event::ClientGone => self.client_gone(step),
             Event::Tick => self.tick(step),
         }
@@ -380,6 +399,9 @@ impl Session {
 
     /// The worker that had it went silent.
     fn lost(&mut self, step: &mut Step<'_>) {
+        if self.stream.is_some() {
+            return self.lost_halfway(step);
+        }
         if self.granted.is_some() {
             return self.end(Ending::Problem(ProblemKind::OutcomeUnknown), step);
         }
@@ -401,7 +423,7 @@ impl Session {
 
     fn client_gone(&mut self, step: &mut Step<'_>) {
         match (&self.granted, self.terms.execution, self.terms.on_disconnect) {
-            (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => {}
+            (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => self.read_by_nobody(step),
             (None, Execution::AtMostOnce, _) => self.end(Ending::ClientGone, step),
             _ => {
                 self.cancel_all(step);
@@ -434,10 +456,14 @@ impl Session {
     /// Stops every attempt that may run.
     fn cancel_all(&mut self, step: &mut Step<'_>) {
         for (attempt, control) in self.attempts.drain_open() {
-            step.actions.push(match control {
-                Some(to) => Action::Tell { to, control: Control::Cancel },
-                None => Action::CancelEverywhere { attempt },
-            });
+            step.actions.push(cancel(attempt, control));
+        }
+    }
+
+    /// Stops every attempt but one: copies that serve nobody any more.
+    fn cancel_others(&mut self, attempt: u32, step: &mut Step<'_>) {
+        for (attempt, control) in self.attempts.drain_others(attempt) {
+            step.actions.push(cancel(attempt, control));
         }
     }
 
@@ -446,7 +472,7 @@ impl Session {
             step.actions.push(Action::Unhold);
         }
         self.phase = Phase::Done;
-        step.actions.push(Action::End(ending));
+        step.actions.push(Action::End(self.of_a_stream(ending)));
     }
 
     fn answer(&mut self, answer: Final, step: &mut Step<'_>) {
@@ -455,6 +481,13 @@ impl Session {
             self.cancel_all(step);
         }
         self.end(Ending::Final(answer), step);
+    }
+}
+
+fn cancel(attempt: u32, control: Option<Subject>) -> Action {
+    match control {
+        Some(to) => Action::Tell { to, control: Control::Cancel },
+        None => Action::CancelEverywhere { attempt },
     }
 }
 

@@ -117,6 +117,7 @@ async fn handle(own: &Subject, jobs: &Jobs, queues: &QueueTable, message: Messag
         (Some(Address::Job(id)), Some(Control::Grant)) => jobs.consent(id, Consent::Granted),
         (Some(Address::Job(id)), Some(Control::Deny)) => jobs.consent(id, Consent::Denied),
         (Some(Address::Job(id)), Some(Control::Cancel)) => jobs.cancel(id),
+        (Some(Address::Job(id)), Some(Control::Taken(part))) => jobs.taken(id, part),
         (Some(Address::Offer(number, id)), control) => {
             let queue = queues.load().get(number).cloned();
             match (queue, control) {

@@ -20,9 +20,11 @@ use crate::telemetry::{context, counter, names};
 use super::ending::Ending;
 use super::handler::{Job, QueueHandler};
 use super::jobs::{Consent, Entry, Jobs};
+use super::outlet::Outlet;
 use super::queue::Queue;
 use super::recent::Recent;
 use super::slots::OfferId;
+use super::stream::{self, Stream};
 use super::traced::Traced;
 
 /// Room that is left in a message for the headers of a part or final.
@@ -140,7 +142,12 @@ impl Dispatch {
         self.own.join(format_args!("j.{}", entry.id.0)).unwrap_or_else(|_| self.own.clone())
     }
 
-    async fn send(&self, reply: Reply, to: Subject) -> Result<(), TransportError> {
+    /// What a part or final has room for in a message.
+    pub(super) fn room(&self) -> usize {
+        self.transport.payload_bytes_max().saturating_sub(HEADER_ROOM).max(1)
+    }
+
+    pub(super) async fn send(&self, reply: Reply, to: Subject) -> Result<(), TransportError> {
         let message =
             reply.into_message(to).map_err(|error| TransportError::Refused(Box::new(error)))?;
         self.transport.publish(message).await
@@ -156,14 +163,22 @@ impl Run {
         }
         let request_id = job.request.request_id.clone();
         let (began, times) = (Instant::now(), Arc::clone(&job.times));
-        let ending = self.work(handler, job).await;
+        let mut stream = Stream::of(&job, &self.dispatch, self.reply.is_some());
+        let ending = self.work(handler, job, &mut stream).await;
         let outcome = ending.outcome();
         match ending {
-            Ending::NotExecuted { .. } => Box::pin(self.refuse(Reason::Unavailable)).await,
-            Ending::Unanswered { .. } => {}
+            Ending::NotExecuted { .. } if !stream.has_begun() => {
+                Box::pin(self.refuse(Reason::Unavailable)).await;
+            }
+            Ending::Unanswered { .. } if !stream.has_begun() => {}
+            // What has begun is not refused: it ends, by a final that is not its own.
             ending => {
                 let mut answer = ending.into_final(&request_id);
                 answer.phases = Some(times.phases(began.elapsed()));
+                if stream.has_begun() {
+                    answer.parts = stream.sent();
+                    answer.control = Some(self.control());
+                }
                 self.answer(answer).await;
             }
         }
@@ -192,22 +207,41 @@ impl Run {
         }
     }
 
-    /// Runs the handler and reports progress meanwhile. A panic is caught: it costs one request.
-    async fn work(&self, handler: Arc<dyn QueueHandler>, job: Job) -> Ending {
+    /// Runs the handler, reports progress and sends parts of its answer meanwhile. A panic is caught: it costs one request.
+    async fn work(&self, handler: Arc<dyn QueueHandler>, job: Job, stream: &mut Stream) -> Ending {
         let config = &self.dispatch.config;
-        let endpoint = Arc::clone(&job.endpoint);
-        let call = AssertUnwindSafe(handler.handle(job, self.deadline, &self.entry.cancel));
+        let (endpoint, times) = (Arc::clone(&job.endpoint), Arc::clone(&job.times));
+        let call = handler.handle(job, self.deadline, &self.entry.cancel);
+        let call = AssertUnwindSafe(stream::to_its_end(call, &times.parts));
         let mut call = std::pin::pin!(call.catch_unwind());
         let first = Instant::now() + config.progress_first;
         let mut progress = interval_at(first, config.progress_interval);
+        let cancel = &self.entry.cancel;
         loop {
+            if stream.has_room() {
+                times.parts.want();
+            }
             tokio::select! {
                 biased;
-                ending = &mut call => return ending.unwrap_or_else(|_| {
-                    counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
-                    tracing::error!(endpoint = %endpoint.id, "a handler panicked");
-                    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::Panic }
-                }),
+                ending = &mut call => {
+                    if let Some(piece) = times.parts.take() {
+                        self.send_part(stream, piece, &times.parts).await;
+                    }
+                    return ending.unwrap_or_else(|_| {
+                        counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
+                        tracing::error!(endpoint = %endpoint.id, "a handler panicked");
+                        Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::Panic }
+                    });
+                }
+                piece = times.parts.next(), if stream.is_open() => {
+                    self.send_part(stream, piece, &times.parts).await;
+                }
+                heard = stream.hear(), if stream.has_begun() => if heard.is_err() {
+                    cancel.cancel();
+                },
+                () = cancel.cancelled(), if stream.has_begun() && !times.parts.is_closed() => {
+                    times.parts.close();
+                }
                 _ = progress.tick() => {
                     if let Some(reply) = self.reply.clone() {
                         let control = Some(self.control());
@@ -215,6 +249,18 @@ impl Run {
                     }
                 }
             }
+        }
+    }
+
+    /// Sends a part. When it cannot be sent the answer is given up: it could not become whole.
+    async fn send_part(&self, stream: &mut Stream, piece: Bytes, parts: &Outlet) {
+        let Some(reply) = &self.reply else { return };
+        let control = self.control();
+        let way = (&*self.dispatch, &self.entry, reply, &control);
+        if let Err(error) = stream.send(piece, way).await {
+            tracing::warn!(%error, queue = %self.queue.name, "an answer was given up halfway");
+            parts.close();
+            self.entry.cancel.cancel();
         }
     }
 
@@ -229,12 +275,14 @@ impl Run {
     /// it: the gateway's subscription comes back with its own connection.
     async fn answer(&self, mut answer: Final) {
         let Some(reply) = self.reply.clone() else { return };
-        let room = self.dispatch.transport.payload_bytes_max().saturating_sub(HEADER_ROOM).max(1);
-        let mut parts = 0;
+        let room = self.dispatch.room();
+        let mut parts = answer.parts;
         while answer.body.len() > room {
             parts += 1;
             let bytes: Bytes = answer.body.split_to(room);
-            if !self.deliver(Reply::Part { number: parts, bytes }, &reply).await {
+            let (head, control) = (None, answer.control.clone());
+            let part = Reply::Part { number: parts, bytes, head, control };
+            if !self.deliver(part, &reply).await {
                 return;
             }
         }

@@ -13,6 +13,7 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
 use super::Ending;
+use super::outlet::Outlet;
 
 /// What a worker does with a message of a queue.
 pub trait QueueHandler: Debug + Send + Sync {
@@ -34,13 +35,15 @@ pub struct Job {
     pub endpoint: Arc<Endpoint>,
     /// The request as it came.
     pub request: Request,
-    /// Where its time goes: for the handler to say.
+    /// Where its time goes, and where a large answer does: for the handler to say.
     pub times: Arc<Times>,
 }
 
-/// Where the time of a job went, as its handler tells.
+/// What a handler tells while it works: where the time goes, and the parts of a large answer.
 #[derive(Debug, Default)]
 pub struct Times {
+    /// Where parts of the answer may be left before it is whole.
+    pub parts: Outlet,
     pool_micros: AtomicU64,
     call_micros: AtomicU64,
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::lifecycle::Cancel;
 use crate::messaging::Subject;
@@ -37,6 +37,7 @@ struct State {
 struct Running {
     cancel: Cancel,
     consent: Option<oneshot::Sender<Consent>>,
+    taken: Option<watch::Sender<u32>>,
     reply: Option<Subject>,
 }
 
@@ -57,7 +58,8 @@ impl Jobs {
         state.next += 1;
         let id = JobId(state.next);
         let cancel = Cancel::new();
-        state.running.insert(id, Running { cancel: cancel.clone(), consent: None, reply });
+        let running = Running { cancel: cancel.clone(), consent: None, taken: None, reply };
+        state.running.insert(id, running);
         Entry { jobs: Arc::clone(self), id, cancel }
     }
 
@@ -73,6 +75,14 @@ impl Jobs {
         // The claim may have timed out in this very moment: then it was refused already.
         if waiting.is_some_and(|waiting| waiting.send(consent).is_err()) {
             tracing::debug!(?id, "a consent came too late");
+        }
+    }
+
+    /// The gateway has taken the parts of this job's answer up to this one, or says so again.
+    pub fn taken(&self, id: JobId, part: u32) {
+        if let Some(taken) = self.lock().running.get(&id).and_then(|job| job.taken.as_ref()) {
+            // What comes late says less than what came before it.
+            taken.send_modify(|last| *last = part.max(*last));
         }
     }
 
@@ -111,6 +121,16 @@ impl Entry {
         let (sender, receiver) = oneshot::channel();
         if let Some(job) = self.jobs.lock().running.get_mut(&self.id) {
             job.consent = Some(sender);
+        }
+        receiver
+    }
+
+    /// Where it will be said which parts of the answer were taken.
+    #[must_use]
+    pub fn watch_taken(&self) -> watch::Receiver<u32> {
+        let (sender, receiver) = watch::channel(0);
+        if let Some(job) = self.jobs.lock().running.get_mut(&self.id) {
+            job.taken = Some(sender);
         }
         receiver
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
 use crate::envelope::Final;
+use crate::envelope::reply::JSON;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind, Violation};
 use crate::procedures::{BackendError, BackendErrorKind, Outcome, ServerErrorClass, SinkError};
@@ -20,9 +21,6 @@ mod struck;
 mod tests;
 
 pub use answer::Answer;
-
-/// The media type of every answer with a body.
-const JSON: &str = "application/json";
 /// User errors that name an HTTP status by themselves: 50404 is 404.
 const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// What stands before the status in such a number.
@@ -100,7 +98,7 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
             log(job, error, Level::Debug);
             problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
         }
-        BackendErrorKind::Cancelled => {
+        BackendErrorKind::Cancelled | BackendErrorKind::Sink(SinkError::Gone) => {
             log(job, error, Level::Debug);
             problem(ProblemKind::Cancelled, Word::Cancelled)
         }

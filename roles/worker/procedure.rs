@@ -59,7 +59,7 @@ impl Procedure {
                 return Ending::Problem { problem, outcome: Word::BadMessage };
             }
         };
-        let mut answer = Answer::new(endpoint.result, self.answer_bytes_max);
+        let mut answer = Answer::new(endpoint.result, self.answer_bytes_max).leaving(&job.times);
         let call = Call {
             queue: &endpoint.queue,
             procedure,

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn part(bytes: usize) -> Reply {
-        Reply::Part { number: 1, bytes: vec![0; bytes].into() }
+        Reply::Part { number: 1, bytes: vec![0; bytes].into(), head: None, control: None }
     }
 
     #[test]

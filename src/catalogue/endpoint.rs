@@ -69,6 +69,14 @@ impl Endpoint {
     pub fn takes_body(&self) -> bool {
         self.parameters.iter().any(|p| p.place == super::Place::Body)
     }
+
+    /// Whether a large answer may begin before its procedure has ended: it has no fixed size, and its status does not
+    /// depend on how the procedure ends.
+    #[must_use]
+    pub fn may_stream(&self) -> bool {
+        use ResultKind::{Full, Json, Rows, Sets};
+        self.status.returns.is_empty() && matches!(self.result, Rows | Sets | Json | Full)
+    }
 }
 
 /// Whether a request may be executed again when nobody knows whether it was.

@@ -117,6 +117,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         timeout: Duration::ZERO,
         execution: endpoint.execution,
         waiting: 0,
+        window: 0,
         principal: arguments.principal.clone(),
         idempotency_key: arguments.idempotency_key.clone(),
         traceparent: Some(Arc::clone(TraceContext::continued(None, None).traceparent())),

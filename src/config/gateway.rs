@@ -83,6 +83,8 @@ pub struct SessionConfig {
     pub retry_percent: u32,
     /// Resubmissions a second that are always allowed.
     pub retry_floor: u32,
+    /// Parts of an answer that a worker may send ahead of what its client has taken; 0: answers are put together first.
+    pub window_parts: u32,
     /// Largest answer in bytes that is put together from parts.
     pub answer_bytes_max: usize,
 }
@@ -150,6 +152,7 @@ impl SessionConfig {
             waiting_max: table.limited("waiting_max", limits::WAITING_MAX),
             retry_percent: table.limited("retry_percent", limits::RETRY_PERCENT),
             retry_floor: table.limited("retry_floor", limits::RETRY_FLOOR),
+            window_parts: table.limited("window_parts", limits::WINDOW_PARTS),
             answer_bytes_max: table.bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
         }
     }

@@ -104,6 +104,8 @@ pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
 /// `gateway.session.retry_floor`.
 pub const RETRY_FLOOR: Limit<u32> = count(10, 0, 10_000);
+/// `gateway.session.window_parts`. Two: one is on its way while the client takes the other.
+pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
 pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
 /// So many progress intervals without progress mean that the worker is lost.
@@ -124,6 +126,9 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 
 /// `worker.progress_first`.
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
+/// `worker.part_bytes`. Twice as large ones cost both roles twice the memory and are no faster; 64 MiB is the most that a
+/// message of NATS ever has room for.
+pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
 /// How often a worker looks for offers, and for requests that took one, whose time is over.

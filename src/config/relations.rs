@@ -140,7 +140,7 @@ fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
         relations.warn("worker.progress_interval", text);
     }
     if worker.answer_bytes_max > session.answer_bytes_max {
-        let text = "gateways refuse answers above gateway.session.answer_bytes_max, which is less";
+        let text = "gateways refuse answers that do not stream above gateway.session.answer_bytes_max, which is less";
         relations.warn("worker.answer_bytes_max", text);
     }
 }

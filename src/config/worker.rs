@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub leave_messages: u64,
     /// How long the group must be silent before it counts as left.
     pub leave_idle: Duration,
+    /// Size of the parts in which an answer leaves while its rows come, once two have gathered and when it may.
+    pub part_bytes: usize,
     /// Largest answer in bytes.
     pub answer_bytes_max: usize,
 }
@@ -87,6 +89,7 @@ impl WorkerConfig {
             refused_max: table.limited("refused_max", limits::REFUSED_MAX),
             leave_messages: table.limited("leave_messages", limits::LEAVE_MESSAGES),
             leave_idle: table.limited("leave_idle", limits::LEAVE_IDLE),
+            part_bytes: table.bytes("part_bytes", limits::PART_BYTES),
             answer_bytes_max: table.bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
         }
     }

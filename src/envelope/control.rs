@@ -17,6 +17,8 @@ pub enum Control {
     Decline,
     /// My link was lost: send the last answers to my inbox again.
     Repeat,
+    /// The parts of the job's answer up to this one were taken: send on.
+    Taken(u32),
 }
 
 /// The token, after the prefix, of the subject where every worker hears `Repeat`.
@@ -32,6 +34,7 @@ impl Control {
             Self::Cancel => "cancel",
             Self::Decline => "decline",
             Self::Repeat => "repeat",
+            Self::Taken(_) => "taken",
         }
     }
 
@@ -44,6 +47,7 @@ impl Control {
             "cancel" => Some(Self::Cancel),
             "decline" => Some(Self::Decline),
             "repeat" => Some(Self::Repeat),
+            "taken" => from.get(headers::PART)?.parse().ok().map(Self::Taken),
             _ => None,
         }
     }
@@ -53,7 +57,10 @@ impl Control {
     pub fn message(self, to: Subject) -> Message {
         let mut message = Message::to(to);
         // The name and the words are constants of ours: they are always good headers.
-        let pushed = message.headers.push(headers::CONTROL, self.as_str());
+        let mut pushed = message.headers.push(headers::CONTROL, self.as_str());
+        if let Self::Taken(part) = self {
+            pushed = pushed.and(message.headers.push(headers::PART, part.to_string()));
+        }
         debug_assert!(pushed.is_ok(), "constant header");
         message
     }

@@ -12,6 +12,8 @@ pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 pub const EXECUTION: &str = "Fjord-Execution";
 /// How many more requests for the queue wait at the sender; left out when there are none.
 pub const WAITING: &str = "Fjord-Waiting";
+/// How many parts of an answer the sender takes ahead of what it has acknowledged; left out when it takes none.
+pub const WINDOW: &str = "Fjord-Window";
 /// Who calls.
 pub const PRINCIPAL: &str = "Fjord-Principal";
 /// The client's key for one effect.
@@ -25,9 +27,9 @@ pub const TRACESTATE: &str = "tracestate";
 pub const REPLY: &str = "Fjord-Reply";
 /// Why a worker refused.
 pub const REASON: &str = "Fjord-Reason";
-/// The number of a part, from 1; in the final, how many parts there were.
+/// The number of a part, from 1; in the final, how many parts there were; in `taken`, the last one that was taken.
 pub const PART: &str = "Fjord-Part";
-/// The HTTP status of a final.
+/// The HTTP status of a final, or of an answer that begins with its first part.
 pub const STATUS: &str = "Fjord-Status";
 /// How the call ended, as one word for metrics and logs.
 pub const OUTCOME: &str = "Fjord-Outcome";
@@ -36,7 +38,7 @@ pub const PHASES: &str = "Fjord-Phases";
 /// The media type of a final.
 pub const CONTENT_TYPE: &str = "Content-Type";
 
-/// What a gateway tells a worker: `grant`, `deny`, `cancel`, `decline`.
+/// What a gateway tells a worker: `grant`, `deny`, `cancel`, `decline`, `taken`.
 pub const CONTROL: &str = "Fjord-Control";
 
 /// An error of the NATS service API (ADR-32).

@@ -40,6 +40,10 @@ pub enum Reply {
         number: u32,
         /// The piece.
         bytes: Bytes,
+        /// In the first: how the answer begins, when it may begin with it.
+        head: Option<Head>,
+        /// The job's control subject, when it waits for its parts to be taken.
+        control: Option<Subject>,
     },
     /// The answer, or its last piece.
     Final(Final),
@@ -73,6 +77,15 @@ impl Reason {
     }
 }
 
+/// How an answer begins before its end is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type.
+    pub content_type: Cow<'static, str>,
+}
+
 /// The answer of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Final {
@@ -84,6 +97,8 @@ pub struct Final {
     pub body: Bytes,
     /// How many parts came before.
     pub parts: u32,
+    /// The job's control subject, when those waited to be taken.
+    pub control: Option<Subject>,
     /// How the call ended, as one word for metrics and logs.
     pub outcome: Word,
     /// Where the worker's time went, when it tells.
@@ -95,7 +110,7 @@ impl Final {
     #[must_use]
     pub fn whole(status: u16, content_type: &'static str, body: Bytes, outcome: Word) -> Self {
         let content_type = Cow::Borrowed(content_type);
-        Self { status, content_type, body, parts: 0, outcome, phases: None }
+        Self { status, content_type, body, parts: 0, control: None, outcome, phases: None }
     }
 }
 
@@ -135,27 +150,38 @@ impl Reply {
                 };
                 Ok(Self::Refused { reason, control: message.reply })
             }
-            Some("part") => found
-                .part
-                .and_then(|text| text.parse().ok())
-                .filter(|number| *number > 0)
-                .map(|number| Self::Part { number, bytes: message.payload })
-                .ok_or(error(headers::PART, "expected a number from 1")),
-            Some("final") => Self::parse_final(&found, message.payload),
+            Some("part") => Self::parse_part(&found, message.payload, message.reply),
+            Some("final") => Self::parse_final(&found, message.payload, message.reply),
             Some(_) => Err(error(headers::REPLY, "expected a kind of reply that is known")),
             None => Self::parse_plain(&found, message.payload),
         }
     }
 
-    fn parse_final(from: &Found<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
-        let status = from
-            .status
-            .and_then(|text| text.parse().ok())
-            .filter(|status| (200..600).contains(status))
-            .ok_or(EnvelopeError {
-                header: headers::STATUS,
-                expected: "expected a final HTTP status, 200 to 599",
-            })?;
+    fn parse_part(
+        from: &Found<'_>,
+        bytes: Bytes,
+        control: Option<Subject>,
+    ) -> Result<Self, EnvelopeError> {
+        let number =
+            from.part.and_then(|text| text.parse().ok()).filter(|number| *number > 0).ok_or(
+                EnvelopeError { header: headers::PART, expected: "expected a number from 1" },
+            )?;
+        let head = match from.status {
+            None => None,
+            Some(text) => Some(Head {
+                status: status(Some(text))?,
+                content_type: media_type(from.content_type.unwrap_or_default()),
+            }),
+        };
+        Ok(Self::Part { number, bytes, head, control })
+    }
+
+    fn parse_final(
+        from: &Found<'_>,
+        body: Bytes,
+        control: Option<Subject>,
+    ) -> Result<Self, EnvelopeError> {
+        let status = status(from.status)?;
         let parts = match from.part {
             None => 0,
             Some(text) => text.parse().map_err(|_| EnvelopeError {
@@ -172,6 +198,7 @@ impl Reply {
             content_type: media_type(from.content_type.unwrap_or_default()),
             body,
             parts,
+            control,
             outcome,
             phases: from.phases.and_then(Phases::parse),
         }))
@@ -195,6 +222,7 @@ impl Reply {
             content_type: if body.is_empty() { Cow::Borrowed("") } else { content_type },
             body,
             parts: 0,
+            control: None,
             outcome: Word::ServiceError,
             phases: None,
         }))
@@ -234,10 +262,15 @@ impl Reply {
                 message.headers.push(headers::REPLY, "offer")?;
                 message.reply = Some(direct);
             }
-            Self::Part { number, bytes } => {
+            Self::Part { number, bytes, head, control } => {
                 message.headers.push(headers::REPLY, "part")?;
                 message.headers.push(headers::PART, number.to_string())?;
+                if let Some(head) = head {
+                    message.headers.push(headers::STATUS, head.status.to_string())?;
+                    message.headers.push(headers::CONTENT_TYPE, head.content_type)?;
+                }
                 message.payload = bytes;
+                message.reply = control;
             }
             Self::Final(answer) => {
                 message.headers.push(headers::REPLY, "final")?;
@@ -256,6 +289,7 @@ impl Reply {
                     message.headers.push(headers::PART, answer.parts.to_string())?;
                 }
                 message.payload = answer.body;
+                message.reply = answer.control;
             }
             Self::NoResponders => message.no_responders = true,
         }
@@ -278,6 +312,15 @@ fn media_type(text: &str) -> Cow<'static, str> {
         "" => Cow::Borrowed(""),
         other => Cow::Owned(other.to_owned()),
     }
+}
+
+fn status(text: Option<&str>) -> Result<u16, EnvelopeError> {
+    text.and_then(|text| text.parse().ok()).filter(|status| (200..600).contains(status)).ok_or(
+        EnvelopeError {
+            header: headers::STATUS,
+            expected: "expected a final HTTP status, 200 to 599",
+        },
+    )
 }
 
 /// The headers of a reply as they stand there, found in one pass.

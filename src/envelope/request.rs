@@ -30,6 +30,8 @@ pub struct Request {
     pub execution: Execution,
     /// How many more requests for the queue wait at the sender.
     pub waiting: u32,
+    /// How many parts of an answer the sender takes before it has acknowledged any; 0: the answer comes whole.
+    pub window: u32,
     /// Who calls.
     pub principal: Option<String>,
     /// The client's key for one effect.
@@ -61,6 +63,9 @@ impl Request {
         }
         if self.waiting > 0 {
             written.push(headers::WAITING, self.waiting.to_string())?;
+        }
+        if self.window > 0 {
+            written.push(headers::WINDOW, self.window.to_string())?;
         }
         let optional = [
             (headers::PRINCIPAL, self.principal.as_deref()),
@@ -133,6 +138,8 @@ impl Request {
             execution,
             // A hint: what cannot be read is none.
             waiting: found.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
+            // What cannot be read is none: then the answer comes whole.
+            window: found.window.and_then(|n| n.parse().ok()).unwrap_or_default(),
             principal: found.principal.map(ToOwned::to_owned),
             idempotency_key: found.idempotency_key.map(ToOwned::to_owned),
             traceparent: found.traceparent.map(Into::into),
@@ -151,6 +158,7 @@ struct Found<'a> {
     timeout: Option<&'a str>,
     execution: Option<&'a str>,
     waiting: Option<&'a str>,
+    window: Option<&'a str>,
     principal: Option<&'a str>,
     idempotency_key: Option<&'a str>,
     traceparent: Option<&'a str>,
@@ -168,6 +176,7 @@ impl<'a> Found<'a> {
                 headers::TIMEOUT_MS => &mut found.timeout,
                 headers::EXECUTION => &mut found.execution,
                 headers::WAITING => &mut found.waiting,
+                headers::WINDOW => &mut found.window,
                 headers::PRINCIPAL => &mut found.principal,
                 headers::IDEMPOTENCY_KEY => &mut found.idempotency_key,
                 headers::TRACEPARENT => &mut found.traceparent,
@@ -192,6 +201,7 @@ mod tests {
             timeout: Duration::from_millis(1500),
             execution: Execution::AtMostOnce,
             waiting: 7,
+            window: 2,
             principal: Some("p".to_owned()),
             idempotency_key: Some("k".to_owned()),
             traceparent: Some("t".into()),

@@ -21,6 +21,12 @@ impl Cancel {
         self.0.cancel();
     }
 
+    /// Gives the sign when what is returned is dropped.
+    #[must_use]
+    pub fn given_at_the_end(&self) -> impl Drop + Send + use<> {
+        self.0.clone().drop_guard()
+    }
+
     /// Whether the sign was given.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

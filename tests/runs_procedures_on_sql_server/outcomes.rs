@@ -1,11 +1,15 @@
 //! Every outcome: sets, OUTPUT parameters, RETURN status, tables, errors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, Value};
-use fjord::procedures::{Argument, BackendErrorKind, Need, OwnedCell, ServerErrorClass};
+use fjord::catalogue::{ParameterType, ResultKind, Value};
+use fjord::lifecycle::Cancel;
+use fjord::procedures::{Argument, BackendErrorKind, Call, Need, OwnedCell, ServerErrorClass};
+use fjord::roles::worker::{Times, outcome};
+use tokio::time::Instant;
 
-use super::{Caller, given, int, kind, name, text};
+use super::{Caller, LONG, given, int, kind, name, text};
 use crate::support::mssql_server::servers;
 
 fn said(text: &str) -> OwnedCell {
@@ -76,6 +80,40 @@ async fn many_rows_come_in_order() {
             "{}",
             server.name
         );
+    }
+}
+
+#[tokio::test]
+async fn rows_wait_in_the_database_while_nobody_takes_them() {
+    for server in servers().await {
+        let (caller, procedure) = (Caller::of(&server), name("many"));
+        let arguments = [int("count", 5000)];
+        let times = Arc::<Times>::default();
+        times.parts.open(1024);
+        let mut answer = outcome::Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
+        let deadline = Instant::now() + LONG;
+        let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
+        let call = Call { queue, procedure, arguments, deadline, may_repeat: false };
+        let (mut pieces, cancel) = (Vec::new(), Cancel::new());
+        let mut call = caller.backend.call(call, &mut answer, &cancel);
+        let early = tokio::time::timeout(Duration::from_millis(500), &mut call).await;
+        assert!(early.is_err(), "{}: {early:?} although nobody took its rows", server.name);
+        loop {
+            times.parts.want();
+            tokio::select! {
+                biased;
+                piece = times.parts.next() => pieces.extend_from_slice(&piece),
+                ended = &mut call => break drop(ended.expect("an outcome")),
+            }
+        }
+        pieces.extend_from_slice(&times.parts.take().unwrap_or_default());
+        let numbers = String::from_utf8(pieces).expect("text").replace('[', ",");
+        let numbers = numbers.split("},").filter_map(|row| row.split(':').nth(1)?.parse().ok());
+        let mut numbers: Vec<usize> = numbers.collect();
+        // The end of it is still in the answer: the last may be cut.
+        numbers.pop();
+        assert!(numbers.len() > 4900, "{}: {}", server.name, numbers.len());
+        assert!(numbers.iter().enumerate().all(|(at, number)| at == *number), "{}", server.name);
     }
 }
 

@@ -48,6 +48,8 @@ impl Default for Guards {
 pub(super) struct Report {
     pub(super) requests: usize,
     pub(super) answered_200: usize,
+    pub(super) streamed: usize,
+    pub(super) cut_off: usize,
     pub(super) outcome_unknown: usize,
     pub(super) executions: usize,
     pub(super) broken: Option<String>,
@@ -57,6 +59,8 @@ impl Report {
     pub(super) fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.answered_200 += other.answered_200;
+        self.streamed += other.streamed;
+        self.cut_off += other.cut_off;
         self.outcome_unknown += other.outcome_unknown;
         self.executions += other.executions;
     }

@@ -18,7 +18,9 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::streams::{Reading, WINDOW, Writing};
 use super::terms::{Faults, Guards, Report};
+use super::things::{Due, Packet};
 
 const WORKERS: usize = 3;
 const LIMIT: usize = 2;
@@ -31,96 +33,49 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const FAULTS_END: Duration = Duration::from_secs(20);
 const THE_END: Duration = Duration::from_mins(2);
 
-#[derive(Clone, Debug)]
-enum Packet {
-    /// To some member of the group, chosen when it arrives.
-    Group {
-        request: usize,
-        attempt: u32,
-    },
-    /// To an offered slot.
-    Direct {
-        worker: usize,
-        life: u32,
-        offer: OfferId,
-        request: usize,
-        attempt: u32,
-    },
-    Control {
-        worker: usize,
-        life: u32,
-        job: u64,
-        control: Control,
-    },
-    Decline {
-        worker: usize,
-        life: u32,
-        offer: OfferId,
-    },
-    CancelEverywhere {
-        request: usize,
-        attempt: u32,
-    },
-    Reply {
-        request: usize,
-        attempt: u32,
-        reply: Reply,
-    },
-}
-
-#[derive(Debug)]
-enum Due {
-    Deliver(Packet),
-    WakeSession(usize),
-    AskAgain(usize),
-    WakeWorker { worker: usize, life: u32 },
-    ClaimTimesOut { worker: usize, life: u32, job: u64 },
-    JobEnds { worker: usize, life: u32, job: u64 },
-    Progress { worker: usize, life: u32, job: u64 },
-    Crash(usize),
-    ClientLeaves(usize),
-    Begin(usize),
-}
-
-struct Client {
+pub(super) struct Client {
     session: Session,
-    execution: Execution,
+    pub(super) execution: Execution,
+    window: u32,
+    pub(super) reading: Reading,
     ticket: Option<Ticket>,
     sender: mpsc::Sender<Mail>,
     mail: mpsc::Receiver<Mail>,
     executions: usize,
-    endings: Vec<Ending>,
+    pub(super) endings: Vec<Ending>,
 }
 
-struct Worker {
-    life: u32,
+pub(super) struct Worker {
+    pub(super) life: u32,
     slots: Slots<(usize, u32)>,
     next_job: u64,
-    jobs: BTreeMap<u64, Job>,
+    pub(super) jobs: BTreeMap<u64, Job>,
     executing: usize,
 }
 
 #[derive(Clone, Debug)]
-struct Job {
-    request: usize,
+pub(super) struct Job {
+    pub(super) request: usize,
     attempt: u32,
     claiming: bool,
+    /// The parts of an answer that streams.
+    pub(super) writing: Option<Writing>,
 }
 
 /// One run.
 pub(super) struct World {
-    rng: StdRng,
+    pub(super) rng: StdRng,
     faults: Faults,
     guards: Guards,
     start: Instant,
-    now: Instant,
+    pub(super) now: Instant,
     order: u64,
     agenda: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     due: HashMap<usize, Due>,
-    clients: Vec<Client>,
-    workers: Vec<Worker>,
+    pub(super) clients: Vec<Client>,
+    pub(super) workers: Vec<Worker>,
     hold: Hold,
-    broken: Option<String>,
+    pub(super) broken: Option<String>,
 }
 
 impl World {
@@ -157,6 +112,7 @@ impl World {
     fn invite(&mut self, number: usize) {
         let execution =
             if self.rng.random_bool(0.5) { Execution::AtMostOnce } else { Execution::AtLeastOnce };
+        let window = if self.rng.random_bool(0.7) { WINDOW } else { 0 };
         let terms = Terms {
             execution,
             on_disconnect: OnDisconnect::Finish,
@@ -166,12 +122,15 @@ impl World {
             accept_timeout: ACCEPT_TIMEOUT,
             silence: PROGRESS * 3,
             answer_bytes_max: 1 << 20,
+            window,
         };
         let (sender, mail) = mpsc::channel(1024);
         let begin = self.random(Duration::ZERO, Duration::from_secs(2));
         self.clients.push(Client {
             session: Session::new(terms, self.start + begin),
             execution,
+            window,
+            reading: Reading::default(),
             ticket: None,
             sender,
             mail,
@@ -203,6 +162,10 @@ impl World {
         Report {
             requests: self.clients.len(),
             answered_200: count(&|c| matches!(c.endings.first(), Some(Ending::Final(_)))),
+            streamed: count(&|c| {
+                c.reading.has_begun() && matches!(c.endings.first(), Some(Ending::Final(_)))
+            }),
+            cut_off: count(&|c| matches!(c.endings.first(), Some(Ending::Cut(_)))),
             outcome_unknown: count(
                 &|c| matches!(c.endings.first(), Some(Ending::Problem(kind)) if kind.status() == 504),
             ),
@@ -226,6 +189,8 @@ impl World {
                 Some("said not executed, and was")
             } else if answered && client.executions == 0 {
                 Some("said 200, and was never executed")
+            } else if answered && !client.reading.is_whole() {
+                Some("a short answer looked whole")
             } else {
                 None
             };
@@ -250,7 +215,14 @@ impl World {
                     self.event(client, Event::Ask);
                 }
             }
-            Due::ClientLeaves(client) => self.event(client, Event::ClientGone),
+            Due::ClientLeaves(client) => {
+                self.clients[client].reading.leave();
+                self.event(client, Event::ClientGone);
+            }
+            Due::Takes { client, part } => self.event(client, Event::Taken(part)),
+            Due::Part { worker, life, job } if self.workers[worker].life == life => {
+                self.write_part(worker, job);
+            }
             Due::Deliver(packet) => self.deliver(packet),
             Due::WakeWorker { worker, life } if self.workers[worker].life == life => {
                 let lapsed = self.workers[worker].slots.lapse(self.now);
@@ -281,6 +253,7 @@ impl World {
             Due::WakeWorker { .. }
             | Due::ClaimTimesOut { .. }
             | Due::JobEnds { .. }
+            | Due::Part { .. }
             | Due::Progress { .. } => {}
         }
     }
@@ -334,6 +307,8 @@ impl World {
                 }
             }
             Action::Resubmitted(_) => {}
+            Action::Begin(_) => self.begin_reading(number),
+            Action::Pass(bytes) => self.read_part(number, &bytes),
             Action::End(ending) => self.clients[number].endings.push(ending),
         }
     }
@@ -352,6 +327,7 @@ impl World {
                     Mail::Reply { attempt, reply } => {
                         self.event(number, Event::Heard { attempt, reply });
                     }
+                    Mail::Taken(part) => self.event(number, Event::Taken(part)),
                 }
             }
         }
@@ -422,7 +398,7 @@ impl World {
     fn judge(&mut self, worker: usize, verdict: Verdict, request: usize, attempt: u32) {
         match verdict {
             Verdict::Refuse(reason) => {
-                let job = Job { request, attempt, claiming: false };
+                let job = Job { request, attempt, claiming: false, writing: None };
                 self.reply(&job, Reply::Refused { reason, control: None });
             }
             Verdict::Take => self.take(worker, request, attempt),
@@ -435,7 +411,8 @@ impl World {
         let life = self.workers[worker].life;
         self.workers[worker].next_job += 1;
         let id = self.workers[worker].next_job;
-        let job = Job { request, attempt, claiming: asks };
+        let writing = Writing::maybe(&mut self.rng, self.clients[request].window);
+        let job = Job { request, attempt, claiming: asks, writing };
         self.workers[worker].jobs.insert(id, job.clone());
         if asks {
             self.reply(&job, Reply::Claim { control: job_subject(worker, life, id) });
@@ -454,6 +431,7 @@ impl World {
             }
             Control::Deny if job.claiming => self.job_gone(worker, id),
             Control::Cancel => self.job_ends(worker, id),
+            Control::Taken(part) => self.hear_taken(worker, id, part),
             Control::Grant | Control::Deny | Control::Decline | Control::Repeat => {}
         }
     }
@@ -484,15 +462,23 @@ impl World {
         }
         let life = self.workers[worker].life;
         let takes = self.random(Duration::from_millis(1), Duration::from_millis(1500));
-        self.after(takes, Due::JobEnds { worker, life, job: id });
+        if job.writing.is_some() {
+            self.after(takes / 4, Due::Part { worker, life, job: id });
+        } else {
+            self.after(takes, Due::JobEnds { worker, life, job: id });
+        }
         self.after(Duration::from_millis(250), Due::Progress { worker, life, job: id });
     }
 
-    fn job_ends(&mut self, worker: usize, id: u64) {
+    pub(super) fn job_ends(&mut self, worker: usize, id: u64) {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         if !job.claiming {
             self.workers[worker].executing -= 1;
-            let answer = Final::whole(200, "application/json", "1".into(), Word::Ok);
+            let control = job_subject(worker, self.workers[worker].life, id);
+            let answer = job.writing.as_ref().map_or_else(
+                || Final::whole(200, "application/json", "1".into(), Word::Ok),
+                |writing| writing.last(control),
+            );
             self.reply(&job, Reply::Final(answer));
         }
         self.job_gone(worker, id);
@@ -521,7 +507,7 @@ impl World {
         self.after(OFFER_TIMEOUT, Due::WakeWorker { worker, life });
     }
 
-    fn reply(&mut self, job: &Job, reply: Reply) {
+    pub(super) fn reply(&mut self, job: &Job, reply: Reply) {
         self.send(Packet::Reply { request: job.request, attempt: job.attempt, reply });
     }
 
@@ -544,11 +530,11 @@ impl World {
         self.after(delay, Due::Deliver(packet));
     }
 
-    fn random(&mut self, from: Duration, to: Duration) -> Duration {
+    pub(super) fn random(&mut self, from: Duration, to: Duration) -> Duration {
         self.rng.random_range(from..=to)
     }
 
-    fn after(&mut self, delay: Duration, due: Due) {
+    pub(super) fn after(&mut self, delay: Duration, due: Due) {
         let since_start = self.now.duration_since(self.start) + delay;
         self.at(since_start, due);
     }
@@ -580,7 +566,7 @@ fn reply_subject(request: usize, attempt: u32) -> Subject {
     Subject::new(&format!("r.{request}.{attempt}.0")).unwrap()
 }
 
-fn job_subject(worker: usize, life: u32, job: u64) -> Subject {
+pub(super) fn job_subject(worker: usize, life: u32, job: u64) -> Subject {
     Subject::new(&format!("j.{worker}.{life}.{job}")).unwrap()
 }
 

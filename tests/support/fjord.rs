@@ -18,10 +18,11 @@ use super::process::Process;
 /// The tests' own catalogue, procedures and schema: what they write can be counted afterwards.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
-const PROCEDURES: [(&str, &str); 4] = [
+const PROCEDURES: [(&str, &str); 5] = [
     ("ledger.write.sql", include_str!("ledger/procedures/ledger.write.sql")),
     ("ledger.refuse.sql", include_str!("ledger/procedures/ledger.refuse.sql")),
     ("ledger.slow.sql", include_str!("ledger/procedures/ledger.slow.sql")),
+    ("ledger.flow.sql", include_str!("ledger/procedures/ledger.flow.sql")),
     ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),
 ];
 

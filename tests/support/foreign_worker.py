@@ -63,6 +63,8 @@ async def main(url, ca, queues, way, every=None):
         elif way == "missing-part":
             await say(message, "part", b"[1,", Fjord_Part="1")
             await say(message, "final", b"3]", Fjord_Status="200", Content_Type="application/json", Fjord_Part="2")
+        elif way.startswith("stream"):
+            await stream(message, way)
         elif way == "whole":
             if headers.get("Fjord-Execution") == "at-most-once" and not await consent(message):
                 return
@@ -77,6 +79,29 @@ async def main(url, ca, queues, way, every=None):
             await say(message, "part", text[:10].encode(), Fjord_Part="1")
             await say(message, "part", text[10:20].encode(), Fjord_Part="2")
             await say(message, "final", text[20:].encode(), Fjord_Status="201", Content_Type="application/json", Fjord_Part="2")
+
+    async def stream(message, way):
+        """Three parts and the last piece, each part after the one before was taken; and what can go wrong."""
+        control = nc.new_inbox()
+        taken = await nc.subscribe(control)
+        whole = {"Fjord_Status": "200", "Content_Type": "application/json"}
+        numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(way, (1, 2, 3))
+        assert way == "stream-blind" or message.headers["Fjord-Window"] == "2"
+        for number in range(1, 8) if way == "stream-blind" else numbers:
+            await say(message, "part", b"[1" if number == 1 else b",1", control, Fjord_Part=str(number), **(whole if number == 1 else {}))
+            while way in ("stream", "stream-failed"):
+                said = (await taken.next_msg(timeout=5)).headers
+                assert said["Fjord-Control"] == "taken", said
+                if int(said["Fjord-Part"]) == number:
+                    break
+        if way == "stream-garbage":
+            await say(message, "part", b",1", control, Fjord_Part="tea")
+        elif way == "stream-failed":
+            await say(message, "final", b"{}", control, Fjord_Status="500", Content_Type="application/json", Fjord_Part="3", Fjord_Outcome="sql_error")
+        elif way == "stream-renamed":
+            await say(message, "final", b"", control, Fjord_Status="200", Content_Type="text/plain", Fjord_Part="3")
+        elif way != "stream-silent":
+            await say(message, "final", b"]", control, Fjord_Part="3", **whole)
 
     async def spawn(message):
         tasks.add(asyncio.get_running_loop().create_task(work(message)))

@@ -327,6 +327,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             waiting_max: 1,
             retry_percent: 0,
             retry_floor: 0,
+            window_parts: 0,
             answer_bytes_max: 1,
         },
         documentation: false,

@@ -1,5 +1,6 @@
 //! What a connection is busy with: requests that run, bytes that move.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(super) enum Overdue {
 
 /// A request that runs, until dropped.
 #[derive(Debug)]
-pub(super) struct Running<'a>(&'a Activity);
+pub(super) struct Running(Arc<Activity>);
 
 impl Activity {
     pub(super) fn new() -> Self {
@@ -59,13 +60,13 @@ impl Activity {
     }
 
     /// A request begins.
-    pub(super) fn begin(&self) -> Running<'_> {
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::AcqRel);
         self.has_begun.store(false, Ordering::Release);
         if !self.has_served.swap(true, Ordering::AcqRel) {
             self.first.notify_waiters();
         }
-        Running(self)
+        Running(Arc::clone(self))
     }
 
     /// The peer sent some bytes.
@@ -160,7 +161,7 @@ impl Activity {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.note(&self.0.since);
         self.0.running.fetch_sub(1, Ordering::AcqRel);
@@ -175,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_not_idle_while_a_request_runs() {
-        let activity = Activity::new();
+        let activity = Arc::new(Activity::new());
         let start = Instant::now();
         tokio::join!(activity.idle(SECOND, SECOND), async {
             let running = activity.begin();
@@ -188,7 +189,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_on_is_not_idle_but_quiet() {
         const ENOUGH: u64 = TAKEN_BYTES_MIN as u64;
-        let activity = Activity::new();
+        let activity = Arc::new(Activity::new());
         let start = Instant::now();
         let reading = async {
             for _ in 0..4 {
@@ -214,10 +215,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_has_its_own_time_and_the_next_request_another() {
         let start = Instant::now();
-        let overdue = async |activity: &Activity| {
+        let overdue = async |activity: &Arc<Activity>| {
             (activity.overdue(SECOND, 10 * SECOND).await, start.elapsed())
         };
-        let activity = Activity::new();
+        let activity = Arc::new(Activity::new());
         assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing came");
         let running = activity.begin();
         let (found, ()) = tokio::join!(overdue(&activity), async {
@@ -239,7 +240,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_overdue_while_an_answer_is_taken() {
         let start = Instant::now();
-        let activity = Activity::new();
+        let activity = Arc::new(Activity::new());
         drop(activity.begin());
         activity.read();
         let reading = async {

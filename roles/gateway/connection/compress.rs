@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use http_body_util::{BodyExt, Full};
 use tokio::sync::{Semaphore, TryAcquireError};
 
 use crate::config::gateway::{Coding, CompressionConfig};
 use crate::telemetry::{self, names};
 
 use super::encoding::Accepted;
-use crate::roles::gateway::respond::Response;
+use crate::roles::gateway::respond::{AnswerBody, Response, Streamed};
 
+mod pieces;
+
+/// What an answer that may be compressed depends on.
+const VARIES: HeaderValue = HeaderValue::from_static("Accept-Encoding");
 /// What is compressed where it stands: a millisecond at most.
 const AT_ONCE_BYTES_MAX: usize = 64 * 1024;
 /// The fast end of each: for JSON the next levels cost twice the time and save a few percent.
@@ -54,27 +57,28 @@ impl Compressor {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        // `Full` is there at once.
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-        let body = body.unwrap_or_else(|never| match never {});
+        let body = match body.into_whole().await {
+            Ok(body) => body,
+            Err(body) => {
+                let body = streamed(body, &mut parts.headers, accepted);
+                return Response::from_parts(parts, AnswerBody::Streamed(body));
+            }
+        };
         if !body.is_empty() {
-            parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            parts.headers.append(header::VARY, VARIES);
         }
         let is_large = body.len() >= config.bytes_min || !accepted.identity;
         let coding = accepted.coding.filter(|_| is_large && !body.is_empty());
-        let Some(coding) = coding else { return Response::from_parts(parts, Full::new(body)) };
+        let Some(coding) = coding else { return Response::from_parts(parts, body.into()) };
         let smaller = self.run(body.clone(), coding, accepted.identity).await;
         let body = match smaller.filter(|bytes| !accepted.identity || bytes.len() < body.len()) {
             Some(smaller) => {
-                let name = coding.name();
-                parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
-                let label = [(names::CODING, name.to_owned())];
-                telemetry::counter(&names::GATEWAY_COMPRESSED, &label).increment(1);
+                tell(&mut parts.headers, coding);
                 smaller
             }
             None => body,
         };
-        Response::from_parts(parts, Full::new(body))
+        Response::from_parts(parts, body.into())
     }
 
     /// Compresses; nothing when all cores are at it and the client takes the body as it is.
@@ -97,6 +101,26 @@ impl Compressor {
         });
         work.await.ok()?.ok()
     }
+}
+
+/// A body that still comes, made smaller piece by piece: each is large, and small enough to be done where it stands.
+fn streamed(body: Streamed, headers: &mut HeaderMap, accepted: Accepted) -> Streamed {
+    headers.append(header::VARY, VARIES);
+    match accepted.coding.and_then(|coding| Some((coding, pieces::coder(coding).ok()?))) {
+        Some((coding, coder)) => {
+            tell(headers, coding);
+            body.coded(coder)
+        }
+        None => body,
+    }
+}
+
+/// Says and counts how an answer was made smaller.
+fn tell(headers: &mut HeaderMap, coding: Coding) {
+    let name = coding.name();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    let label = [(names::CODING, name.to_owned())];
+    telemetry::counter(&names::GATEWAY_COMPRESSED, &label).increment(1);
 }
 
 fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
@@ -156,7 +180,7 @@ mod tests {
         let response = headers.iter().fold(http::Response::builder(), |response, (name, value)| {
             response.header(*name, *value)
         });
-        response.body(Full::new(body.into())).unwrap()
+        response.body(body.into().into()).unwrap()
     }
 
     /// `Content-Encoding` and `Vary` of an answer.
@@ -220,6 +244,31 @@ mod tests {
         let (sent, ()) = tokio::join!(waiting, freeing);
         assert_eq!(sent.headers()["content-encoding"], "gzip");
         assert_eq!(compressor.0.available_permits(), 1);
+    }
+
+    #[test]
+    fn each_coding_gives_the_same_bytes_back_piece_by_piece() {
+        use std::io::Read;
+        for coding in Coding::ALL {
+            let (mut coder, mut smaller) = (pieces::coder(coding).unwrap(), Vec::new());
+            let piece = "{\"name\": \"Donnerhall\"}".repeat(1000);
+            for _ in 0..20 {
+                let bytes = coder.piece(piece.as_bytes()).unwrap();
+                assert!(!bytes.is_empty() && bytes.len() < piece.len() / 10, "{coding:?}");
+                smaller.extend_from_slice(&bytes);
+            }
+            smaller.extend_from_slice(&coder.end().unwrap());
+            let mut back = String::new();
+            let read = match coding {
+                Coding::Gzip => flate2::read::GzDecoder::new(&*smaller).read_to_string(&mut back),
+                Coding::Brotli => {
+                    brotli::Decompressor::new(&*smaller, 4096).read_to_string(&mut back)
+                }
+                Coding::Zstd => zstd::Decoder::new(&*smaller).unwrap().read_to_string(&mut back),
+            };
+            read.unwrap();
+            assert!(back == piece.repeat(20), "{coding:?}");
+        }
     }
 
     #[test]

@@ -17,12 +17,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const INTERIM: &[u8] = b"HTTP/1.1 100 ";
 /// Where the status stands in the first line.
 const STATUS: std::ops::Range<usize> = 9..12;
+/// A line's break.
+const BREAK_BYTES: u64 = 2;
 /// The end of a head.
 const HEAD_END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 
-/// The lengths of the bodies of answers that were made and not written yet. Cheap to clone.
+/// The lengths of the bodies of answers that were made and not written yet; none: it is written in chunks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Due(Arc<Mutex<VecDeque<u64>>>);
+pub(super) struct Due(Arc<Mutex<VecDeque<Length>>>);
+
+/// The bytes of a body. Without them it is chunked (RFC 9112 §7.1).
+type Length = Option<u64>;
 
 impl Due {
     fn is_empty(&self) -> bool {
@@ -30,7 +35,7 @@ impl Due {
     }
 
     /// Announces the next answer.
-    pub(super) fn announce(&self, body_bytes: u64) {
+    pub(super) fn announce(&self, body_bytes: Length) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(body_bytes);
     }
 }
@@ -62,9 +67,13 @@ enum Place {
     /// At the start of one.
     Start,
     /// In a head, with the last four bytes of it and the length of the body behind it.
-    Head { last: u32, body: u64 },
+    Head { last: u32, body: Length },
     /// In a body, with so many bytes left.
     Body(u64),
+    /// In the size of a chunk, as far as it was written.
+    Size(u64),
+    /// In a chunk, with so many bytes left; the break at its end is two of them.
+    Chunk(u64),
 }
 
 impl<IO> Held<IO> {
@@ -121,13 +130,13 @@ fn walk(
     place: &mut Place,
     bytes: &[u8],
     limit: usize,
-    due: &mut dyn FnMut() -> Option<u64>,
+    due: &mut dyn FnMut() -> Option<Length>,
 ) -> usize {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|_| at < limit) {
         match place {
             Place::Start => {
-                let body = if rest.starts_with(INTERIM) { Some(0) } else { due() };
+                let body = if rest.starts_with(INTERIM) { Some(Some(0)) } else { due() };
                 let Some(body) = body else { return at };
                 *place = Place::Head { last: 0, body };
             }
@@ -135,20 +144,46 @@ fn walk(
                 *last = *last << 8 | u32::from(rest.first().copied().unwrap_or_default());
                 at += 1;
                 if *last == HEAD_END {
-                    *place = if *body == 0 { Place::Start } else { Place::Body(*body) };
+                    *place = match *body {
+                        Some(0) => Place::Start,
+                        Some(length) => Place::Body(length),
+                        None => Place::Size(0),
+                    };
                 }
             }
             Place::Body(left) => {
-                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(limit - at);
-                *left -= now as u64;
-                at += now;
+                at += go_through(left, limit - at);
                 if *left == 0 {
                     *place = Place::Start;
+                }
+            }
+            Place::Size(size) => {
+                let byte = rest.first().copied().unwrap_or_default();
+                at += 1;
+                match char::from(byte).to_digit(16) {
+                    Some(digit) => *size = size.saturating_mul(16).saturating_add(digit.into()),
+                    // The last chunk is empty, and hyper writes no trailers for us: a break, and that was all.
+                    None if byte == b'\n' && *size == 0 => *place = Place::Body(BREAK_BYTES),
+                    None if byte == b'\n' => *place = Place::Chunk(*size + BREAK_BYTES),
+                    None => {}
+                }
+            }
+            Place::Chunk(left) => {
+                at += go_through(left, limit - at);
+                if *left == 0 {
+                    *place = Place::Size(0);
                 }
             }
         }
     }
     at
+}
+
+/// Goes through so many bytes at most; how many that were.
+fn go_through(left: &mut u64, limit: usize) -> usize {
+    let now = usize::try_from(*left).unwrap_or(usize::MAX).min(limit);
+    *left -= now as u64;
+    now
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
@@ -223,11 +258,14 @@ mod tests {
     const BODY: &str = "HTTP/1.1 400 Bad Request\r\n\r\nxx";
     const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     const HEAD: &str = "HTTP/1.1 304 Not Modified\r\n\r\n";
+    /// With a chunk that looks like the last one.
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\n\r\n1E\r\nHTTP/1.1 400 Bad Request\r\n\r\nxx\r\n\
+                           5\r\n0\r\n\r\n\r\n0\r\n\r\n";
     const HYPERS: &str =
         "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
 
     /// What reaches the wire, and what is held back, however the bytes are cut.
-    async fn check(due: &[u64], texts: &[&str], expected: &[&str], status: Option<u16>) {
+    async fn check(due: &[Length], texts: &[&str], expected: &[&str], status: Option<u16>) {
         for cut in [1, 13, 16, usize::MAX] {
             let held = Due::default();
             for length in due {
@@ -236,7 +274,8 @@ mod tests {
             let mut io = Held::new(Vec::new(), held);
             for text in texts {
                 // hyper writes heads whole; a body may be cut anywhere.
-                let cut = if *text == BODY { cut } else { usize::MAX };
+                let cut =
+                    if [BODY, CHUNKED].contains(text) && cut >= 13 { cut } else { usize::MAX };
                 for piece in text.as_bytes().chunks(cut.min(text.len())) {
                     io.write_all(piece).await.unwrap();
                 }
@@ -250,21 +289,23 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_due_is_held_back_and_nothing_else() {
-        check(&[30], &[OURS, BODY], &[OURS, BODY], None).await;
-        check(&[30], &[CONTINUE, OURS, BODY], &[CONTINUE, OURS, BODY], None).await;
-        check(&[0, 30], &[HEAD, OURS, BODY], &[HEAD, OURS, BODY], None).await;
+        check(&[Some(30)], &[OURS, BODY], &[OURS, BODY], None).await;
+        check(&[Some(30)], &[CONTINUE, OURS, BODY], &[CONTINUE, OURS, BODY], None).await;
+        check(&[Some(0), Some(30)], &[HEAD, OURS, BODY], &[HEAD, OURS, BODY], None).await;
         check(&[], &[HYPERS], &[], Some(431)).await;
         check(&[], &[CONTINUE, HYPERS], &[CONTINUE], Some(431)).await;
-        check(&[30], &[OURS, BODY, HYPERS], &[OURS, BODY], Some(431)).await;
+        check(&[Some(30)], &[OURS, BODY, HYPERS], &[OURS, BODY], Some(431)).await;
+        check(&[None, Some(30)], &[CHUNKED, OURS, BODY, HYPERS], &[CHUNKED, OURS, BODY], Some(431))
+            .await;
         let together = [OURS, BODY, HYPERS].concat();
-        check(&[30], &[&together], &[OURS, BODY], Some(431)).await;
+        check(&[Some(30)], &[&together], &[OURS, BODY], Some(431)).await;
     }
 
     #[tokio::test]
     async fn a_short_write_is_gone_on_with() {
         let (client, mut server) = tokio::io::duplex(7);
         let due = Due::default();
-        due.announce(30);
+        due.announce(Some(30));
         let mut io = Held::new(client, due);
         let reading = async {
             let mut read = String::new();
@@ -287,11 +328,15 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_not_whole_is_known() {
         let due = Due::default();
-        due.announce(30);
+        due.announce(Some(30));
         let mut io = Held::new(Vec::new(), due.clone());
         io.write_all([OURS, "HTTP/1.1 4"].concat().as_bytes()).await.unwrap();
         assert_eq!(io.into_inner().1, Left::Within);
-        due.announce(0);
+        due.announce(None);
+        let mut io = Held::new(Vec::new(), due.clone());
+        io.write_all(CHUNKED.strip_suffix("0\r\n\r\n").unwrap().as_bytes()).await.unwrap();
+        assert_eq!(io.into_inner().1, Left::Within, "its last chunk is missing");
+        due.announce(Some(0));
         assert_eq!(Held::new(Vec::<u8>::new(), due).into_inner().1, Left::Within, "not begun");
     }
 }

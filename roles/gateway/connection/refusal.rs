@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use http_body_util::BodyExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::problem::{Problem, ProblemKind};
@@ -59,8 +58,8 @@ where
     let shape =
         Shape { request_id, method: Method::GET, version: Version::HTTP_11, is_tls: peer.is_tls };
     let (parts, body) = respond::finish(response, &shape).into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-    let bytes = written(&parts, &body.unwrap_or_else(|never| match never {}));
+    // A problem is always whole.
+    let bytes = written(&parts, &body.into_whole().await.unwrap_or_default());
     let said = async {
         io.write_all(&bytes).await?;
         io.shutdown().await

@@ -67,6 +67,17 @@ impl Attempts {
         self.open.drain(..).map(|attempt| (attempt.number, attempt.control))
     }
 
+    /// Takes all that may run but one.
+    pub(super) fn drain_others(&mut self, number: u32) -> Vec<(u32, Option<Subject>)> {
+        let others = self.open.extract_if(.., |attempt| attempt.number != number);
+        others.map(|attempt| (attempt.number, attempt.control)).collect()
+    }
+
+    /// Whether parts of it are kept already.
+    pub(super) fn has_parts(&mut self, number: u32) -> bool {
+        self.find(number).is_some_and(|attempt| !attempt.parts.is_empty())
+    }
+
     /// Keeps a part. Parts come in order: NATS keeps the order of one publisher on one subject.
     pub(super) fn part(&mut self, number: u32, part: u32, bytes: Bytes) -> Result<(), Broken> {
         let bytes_max = self.answer_bytes_max;

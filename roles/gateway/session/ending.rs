@@ -1,6 +1,7 @@
 //! How a session ends.
 
 use crate::envelope::Final;
+use crate::outcome::Word;
 use crate::problem::ProblemKind;
 
 /// The one answer of a session.
@@ -10,6 +11,8 @@ pub enum Ending {
     Final(Final),
     /// Our own.
     Problem(ProblemKind),
+    /// A worker's answer that had begun and ends before its end; why.
+    Cut(Word),
     /// Nobody is there to take it.
     ClientGone,
 }

@@ -11,6 +11,9 @@ use super::{Action, Ending, Granted, Phase, Session, Step, Why};
 impl Session {
     /// A reply that keeps to the protocol.
     pub(super) fn hear(&mut self, attempt: u32, reply: Reply, step: &mut Step<'_>) {
+        if self.stream.is_some() {
+            return self.hear_on(attempt, reply, step);
+        }
         match reply {
             Reply::NoResponders => {
                 self.attempts.close(attempt);
@@ -37,10 +40,15 @@ impl Session {
                     self.runs(attempt, step);
                 }
             }
-            Reply::Part { number, bytes } => {
+            Reply::Part { number, bytes, head, control } => {
                 if self.is_heard(attempt) {
                     self.runs(attempt, step);
-                    if self.attempts.part(attempt, number, bytes).is_err() {
+                    if let (1, Some(head), Some(control)) = (number, head, control)
+                        && self.terms.window > 0
+                        && !self.attempts.has_parts(attempt)
+                    {
+                        self.begin(attempt, (head, control), bytes, step);
+                    } else if self.attempts.part(attempt, number, bytes).is_err() {
                         self.broken(step);
                     }
                 }
@@ -57,7 +65,7 @@ impl Session {
     }
 
     /// May this worker execute? The first claim is granted, every other denied.
-    fn hear_claim(&mut self, attempt: u32, control: Subject, step: &mut Step<'_>) {
+    pub(super) fn hear_claim(&mut self, attempt: u32, control: Subject, step: &mut Step<'_>) {
         let again =
             self.granted.as_ref().is_some_and(|granted| granted.control.as_ref() == Some(&control));
         let first = self.granted.is_none() && self.attempts.is_open(attempt);
@@ -90,7 +98,7 @@ impl Session {
     }
 
     /// A worker has it: wait on, up to the session's end.
-    fn runs(&mut self, attempt: u32, step: &mut Step<'_>) {
+    pub(super) fn runs(&mut self, attempt: u32, step: &mut Step<'_>) {
         if self.is_held() {
             step.actions.push(Action::Unhold);
         }
@@ -112,7 +120,7 @@ impl Session {
     }
 
     /// An answer that cannot be passed on.
-    fn broken(&mut self, step: &mut Step<'_>) {
+    pub(super) fn broken(&mut self, step: &mut Step<'_>) {
         self.cancel_all(step);
         let kind = match self.terms.execution {
             Execution::AtMostOnce if self.granted.is_some() => ProblemKind::BadAnswerOutcomeUnknown,

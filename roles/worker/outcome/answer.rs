@@ -1,14 +1,20 @@
 //! The answer of a procedure, written as JSON while its rows come.
 
+use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalogue::ResultKind;
+use crate::future::BoxFuture;
 use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
 
 use super::json::{self, Names};
+use crate::roles::worker::Times;
 
 /// Room for an ordinary answer.
 const CAPACITY: usize = 1024;
+/// How `full` begins.
+const SETS: &[u8] = b"{\"sets\":";
 
 /// Takes rows and keeps nothing but the JSON that they become.
 #[derive(Debug)]
@@ -16,6 +22,12 @@ pub struct Answer {
     shape: ResultKind,
     bytes_max: usize,
     out: Vec<u8>,
+    /// Where pieces go before the end, when they may.
+    outlet: Option<Arc<Times>>,
+    /// Bytes that have gone there.
+    gone_bytes: usize,
+    /// Whether nobody takes the rest: whatever the call comes to, this answer is not whole.
+    is_lost: bool,
     /// What stands before each value of a row: `{"a":` and then `,"b":`.
     keys: Vec<Vec<u8>>,
     names: Names,
@@ -35,7 +47,31 @@ impl Answer {
             _ => Vec::with_capacity(CAPACITY.min(bytes_max)),
         };
         let (keys, names) = (Vec::new(), Names::default());
-        Self { shape, bytes_max, out, keys, names, sets: 0, rows: 0, waited: Duration::ZERO }
+        Self {
+            shape,
+            bytes_max,
+            out,
+            outlet: None,
+            gone_bytes: 0,
+            is_lost: false,
+            keys,
+            names,
+            sets: 0,
+            rows: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The same, leaving pieces at the job's outlet while it grows, when that is open.
+    #[must_use]
+    pub fn leaving(self, times: &Arc<Times>) -> Self {
+        let outlet = times.parts.piece_bytes().map(|_| Arc::clone(times));
+        Self { outlet, ..self }
+    }
+
+    /// Whether nothing was written yet.
+    fn is_blank(&self) -> bool {
+        self.gone_bytes == 0 && self.out.is_empty()
     }
 
     /// How much of its call's time was waiting for a connection.
@@ -63,7 +99,7 @@ impl Answer {
                 self.finish_value(wanted, outcome)?;
             }
             ResultKind::Row | ResultKind::Value => return Ok(None),
-            ResultKind::Json if self.out.is_empty() => self.out.extend_from_slice(b"null"),
+            ResultKind::Json if self.is_blank() => self.out.extend_from_slice(b"null"),
             ResultKind::Json | ResultKind::None => {}
             ResultKind::Full => self.finish_full(wanted, outcome)?,
         }
@@ -76,7 +112,8 @@ impl Answer {
         if is_set_open {
             self.close_set();
         }
-        if self.out.is_empty() {
+        // Of `full`, only what comes before its sets was written.
+        if self.is_blank() || (self.shape == ResultKind::Full && self.sets == 0) {
             self.out.push(b'[');
         }
         self.out.push(b']');
@@ -128,8 +165,10 @@ impl Answer {
     }
 
     fn finish_full(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        if self.is_blank() {
+            self.out.extend_from_slice(SETS);
+        }
         self.close_array();
-        self.put_first(b"{\"sets\":");
         let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
         let is_wanted =
@@ -154,7 +193,32 @@ impl Answer {
     }
 
     fn check_size(&self) -> Result<(), SinkError> {
-        if self.out.len() > self.bytes_max { Err(SinkError::TooLarge) } else { Ok(()) }
+        if self.is_lost {
+            return Err(SinkError::Gone);
+        }
+        if self.gone_bytes + self.out.len() > self.bytes_max {
+            Err(SinkError::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Leaves whole pieces at the outlet, each when it is wanted. Safe to drop: what has not gone is still here.
+    async fn leave_pieces(&mut self) -> Result<(), SinkError> {
+        let Some(outlet) = self.outlet.clone() else { return Ok(()) };
+        let Some(piece_bytes) = outlet.parts.piece_bytes() else { return Ok(()) };
+        while self.out.len() >= piece_bytes {
+            if outlet.parts.ready().await.is_err() {
+                self.is_lost = true;
+                return Err(SinkError::Gone);
+            }
+            let mut rest = Vec::with_capacity(piece_bytes.max(self.out.len() - piece_bytes));
+            rest.extend_from_slice(self.out.get(piece_bytes..).unwrap_or_default());
+            self.out.truncate(piece_bytes);
+            self.gone_bytes += piece_bytes;
+            outlet.parts.put(mem::replace(&mut self.out, rest).into());
+        }
+        Ok(())
     }
 
     fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
@@ -213,6 +277,8 @@ impl RowSink for Answer {
             ResultKind::Sets | ResultKind::Full => {
                 if self.sets > 0 {
                     self.close_set();
+                } else if self.shape == ResultKind::Full {
+                    self.out.extend_from_slice(SETS);
                 }
                 self.out.push(if self.sets == 0 { b'[' } else { b',' });
                 self.name_columns(columns)?;
@@ -243,8 +309,23 @@ impl RowSink for Answer {
     }
 
     fn restart(&mut self) -> bool {
+        if self.gone_bytes > 0 {
+            return false;
+        }
+        let outlet = self.outlet.take();
         // The time of the tries before is part of the call's.
-        *self = Self { waited: self.waited, ..Self::new(self.shape, self.bytes_max) };
+        *self = Self { waited: self.waited, outlet, ..Self::new(self.shape, self.bytes_max) };
         true
+    }
+
+    fn is_full(&self) -> bool {
+        let piece_bytes = self.outlet.as_ref().and_then(|outlet| outlet.parts.piece_bytes());
+        // It begins with two: one is on its way while the client takes the other.
+        let pieces = if self.gone_bytes == 0 { 2 } else { 1 };
+        piece_bytes.is_some_and(|bytes| self.out.len() / bytes >= pieces)
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(self.leave_pieces())
     }
 }

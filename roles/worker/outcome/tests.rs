@@ -51,6 +51,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
         execution,
         principal: None,
         waiting: 0,
+        window: 0,
         idempotency_key: None,
         traceparent: None,
         tracestate: None,
@@ -328,4 +329,71 @@ fn no_shape_holds_the_result_a_second_time() {
         let used = memory(shape, rows);
         assert!(used < least + least / 10, "{shape:?}: {used} bytes, rows take {least}");
     }
+}
+
+/// The text of an answer whose pieces leave while it is written, each taken as soon as it is there.
+async fn in_pieces(shape: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
+    let times = Arc::<super::super::Times>::default();
+    times.parts.open(7);
+    let mut answer = Answer::new(shape, 1 << 20).leaving(&times);
+    let (mut pieces, mut text) = (0, Vec::new());
+    for (columns, rows) in sets {
+        let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+        answer.begin_set(&columns).unwrap();
+        for row in *rows {
+            answer.row(row).unwrap();
+            while answer.is_full() {
+                times.parts.want();
+                tokio::select! {
+                    biased;
+                    piece = times.parts.next() => {
+                        assert_eq!(piece.len(), 7);
+                        pieces += 1;
+                        text.extend_from_slice(&piece);
+                    }
+                    drained = answer.drain() => drained.unwrap(),
+                }
+            }
+        }
+    }
+    text.extend_from_slice(&times.parts.take().unwrap_or_default());
+    assert_eq!(answer.restart(), pieces == 0, "what has gone cannot be taken back");
+    if pieces > 0 {
+        text.extend(answer.finish(&[], &outcome(0)).unwrap().unwrap());
+    }
+    (pieces, String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_is_the_same_answer() {
+    let long = [Cell::Int(1), Cell::Text("a longer text, for more than one piece of it")];
+    let sets: [Set<'_>; 3] = [
+        (&["a", "b"], &[&long, &[Cell::Null, Cell::Text("")], &long]),
+        (&["c"], &[]),
+        (&["a", "b"], &[&long]),
+    ];
+    for shape in [ResultKind::Rows, ResultKind::Sets, ResultKind::Full] {
+        let mut whole = Answer::new(shape, 1 << 20);
+        feed(&mut whole, &sets).unwrap();
+        let whole = String::from_utf8(whole.finish(&[], &outcome(0)).unwrap().unwrap()).unwrap();
+        let (pieces, text) = in_pieces(shape, &sets).await;
+        assert!(pieces > 10, "{shape:?}");
+        assert_eq!(text, whole, "{shape:?}");
+    }
+    let json: [Set<'_>; 1] = [(&["x"], &[&[Cell::Text("[1,2,3,4,5,6,7,")], &[Cell::Text("8,9]")]])];
+    let text = "[1,2,3,4,5,6,7,8,9]".to_owned();
+    let (pieces, found) = in_pieces(ResultKind::Json, &json).await;
+    assert_eq!((pieces > 0, found), (true, text));
+    assert_eq!(in_pieces(ResultKind::Rows, &[]).await, (0, String::new()));
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_never_whole() {
+    let times = Arc::<super::super::Times>::default();
+    times.parts.open(7);
+    let mut answer = Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
+    feed(&mut answer, &[(&["a"], &[&[Cell::Text("longer than a piece")]])]).unwrap();
+    times.parts.close();
+    assert_eq!(answer.drain().await, Err(SinkError::Gone));
+    assert_eq!(answer.finish(&[], &outcome(0)), Err(SinkError::Gone));
 }

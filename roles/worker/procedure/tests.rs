@@ -88,6 +88,7 @@ impl Register {
             execution: endpoint.execution,
             principal: None,
             waiting: 0,
+            window: 0,
             idempotency_key: None,
             traceparent: None,
             tracestate: None,

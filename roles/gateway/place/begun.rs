@@ -1,0 +1,88 @@
+//! An answer that goes to its client while it still comes.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::config::limits::WINDOW_PARTS;
+use crate::envelope::Head;
+use crate::lifecycle::Cancel;
+use crate::roles::gateway::mail::Mail;
+use crate::roles::gateway::respond::{Piece, Streamed};
+use crate::telemetry::context;
+
+use super::{Guard, Placed};
+
+/// Pieces beyond the window that have room on their way to the client: the last one, and the word that it was.
+const LAST_PIECES: usize = 2;
+
+/// An answer that has begun, with what brings the rest of it.
+#[derive(Debug)]
+pub struct Begun {
+    /// How it begins.
+    pub head: Head,
+    /// What comes.
+    pub body: Streamed,
+    /// What brings it.
+    pub rest: Rest,
+}
+
+/// What brings the rest of an answer. Dropped before it does, it takes the client for gone.
+#[derive(Debug)]
+pub struct Rest {
+    pub(super) guard: Guard,
+    pub(super) ended: Cancel,
+}
+
+/// The way of the pieces to the client.
+#[derive(Debug)]
+pub(super) struct Pieces(mpsc::Sender<Piece>);
+
+impl Pieces {
+    /// The way, and the body at its end.
+    pub(super) fn open(window: u32, mail: mpsc::Sender<Mail>, ended: Cancel) -> (Self, Streamed) {
+        let room = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
+        let (sender, receiver) = mpsc::channel(room + LAST_PIECES);
+        (Self(sender), Streamed::new(receiver, mail, ended))
+    }
+
+    /// Passes bytes on. There is room: the session keeps the worker to its window.
+    pub(super) fn pass(&self, bytes: Bytes) {
+        self.put(Piece::Bytes(bytes));
+    }
+
+    /// Says that they were all.
+    pub(super) fn end(self) {
+        self.put(Piece::Whole);
+    }
+
+    fn put(&self, piece: Piece) {
+        let put = self.0.try_send(piece);
+        debug_assert!(
+            !matches!(put, Err(mpsc::error::TrySendError::Full(_))),
+            "a worker is kept to its window"
+        );
+    }
+
+    /// Waits until nobody takes them any more. Safe to drop.
+    pub(super) async fn left(&self) {
+        self.0.closed().await;
+    }
+}
+
+impl Rest {
+    /// Brings the rest in a task of its own, and says then how it ended.
+    pub fn bring(mut self, ended: impl FnOnce(&Placed) + Send + 'static) {
+        let Some(tasks) = self.guard.0.as_ref().map(|ride| ride.placer.tasks.clone()) else {
+            return;
+        };
+        let _detached = tasks.spawn(context::carried(async move {
+            let _ended = self.ended.given_at_the_end();
+            if let Some(ride) = self.guard.0.as_mut() {
+                let ending = ride.run_on().await;
+                if let Some(ride) = self.guard.0.take() {
+                    ended(&ride.finish(ending));
+                }
+            }
+        }));
+    }
+}

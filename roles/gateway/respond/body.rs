@@ -1,0 +1,178 @@
+//! The body of a response: there as a whole, or still on its way from a worker.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::lifecycle::Cancel;
+use crate::roles::gateway::mail::Mail;
+
+/// The body of every response.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// What comes.
+    Streamed(Streamed),
+}
+
+/// A body whose end is not known yet.
+#[derive(Debug)]
+pub struct Streamed {
+    pieces: mpsc::Receiver<Piece>,
+    /// Where it is said how much was taken.
+    mail: mpsc::Sender<Mail>,
+    taken: u32,
+    is_whole: bool,
+    ended: Cancel,
+    /// What makes it smaller on the way.
+    coder: Option<Box<dyn Coder>>,
+}
+
+/// Makes a body smaller while it comes.
+pub trait Coder: Debug + Send {
+    /// What is to be sent for these bytes.
+    ///
+    /// # Errors
+    /// When they cannot be coded: the body is cut off then.
+    fn piece(&mut self, bytes: &[u8]) -> io::Result<Bytes>;
+    /// What is to be sent at the end.
+    ///
+    /// # Errors
+    /// As above.
+    fn end(self: Box<Self>) -> io::Result<Bytes>;
+}
+
+/// What comes of a body.
+#[derive(Debug)]
+pub(in crate::roles::gateway) enum Piece {
+    /// Bytes of it.
+    Bytes(Bytes),
+    /// That was all. Without it the body is cut off.
+    Whole,
+}
+
+/// The answer ends before its end: nobody must take it for whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer was cut off")]
+pub struct CutOff;
+
+impl Streamed {
+    /// A body of what comes. `ended` is given once nothing more will.
+    pub(in crate::roles::gateway) fn new(
+        pieces: mpsc::Receiver<Piece>,
+        mail: mpsc::Sender<Mail>,
+        ended: Cancel,
+    ) -> Self {
+        Self { pieces, mail, taken: 0, is_whole: false, ended, coder: None }
+    }
+
+    /// The same body, made smaller.
+    #[must_use]
+    pub fn coded(self, coder: Box<dyn Coder>) -> Self {
+        Self { coder: Some(coder), ..self }
+    }
+
+    /// Given once nothing more will come of it: what is left is for the client to take.
+    #[must_use]
+    pub fn ended(&self) -> &Cancel {
+        &self.ended
+    }
+}
+
+impl AnswerBody {
+    /// The whole body, or the one that is not whole yet.
+    ///
+    /// # Errors
+    /// The body itself, when it still comes.
+    pub async fn into_whole(self) -> Result<Bytes, Streamed> {
+        use http_body_util::BodyExt;
+        match self {
+            Self::Whole(body) => {
+                // `Full` is there at once.
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+                Ok(body.unwrap_or_else(|never: Infallible| match never {}))
+            }
+            Self::Streamed(body) => Err(body),
+        }
+    }
+}
+
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl From<Bytes> for AnswerBody {
+    fn from(body: Bytes) -> Self {
+        Self::Whole(Full::new(body))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Streamed(body) => body.poll_piece(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.is_whole,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Streamed(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Streamed {
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        if self.is_whole {
+            return Poll::Ready(None);
+        }
+        match ready!(self.pieces.poll_recv(context)) {
+            Some(Piece::Bytes(bytes)) => {
+                self.taken += 1;
+                // A session that has ended needs not know; to one that is flooded it is said with the next.
+                drop(self.mail.try_send(Mail::Taken(self.taken)));
+                let coded = match &mut self.coder {
+                    Some(coder) => coder.piece(&bytes),
+                    None => Ok(bytes),
+                };
+                Poll::Ready(Some(coded.map(Frame::data).map_err(|_| CutOff)))
+            }
+            Some(Piece::Whole) => {
+                self.is_whole = true;
+                let last = self.coder.take().map(Coder::end);
+                Poll::Ready(last.map(|last| last.map(Frame::data).map_err(|_| CutOff)))
+            }
+            None => Poll::Ready(Some(Err(CutOff))),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What travels, and what is about to happen.
+
+use fjord::envelope::{Control, Reply};
+use fjord::roles::worker::slots::OfferId;
+
+#[derive(Clone, Debug)]
+pub(super) enum Packet {
+    /// To some member of the group, chosen when it arrives.
+    Group {
+        request: usize,
+        attempt: u32,
+    },
+    /// To an offered slot.
+    Direct {
+        worker: usize,
+        life: u32,
+        offer: OfferId,
+        request: usize,
+        attempt: u32,
+    },
+    Control {
+        worker: usize,
+        life: u32,
+        job: u64,
+        control: Control,
+    },
+    Decline {
+        worker: usize,
+        life: u32,
+        offer: OfferId,
+    },
+    CancelEverywhere {
+        request: usize,
+        attempt: u32,
+    },
+    Reply {
+        request: usize,
+        attempt: u32,
+        reply: Reply,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum Due {
+    Deliver(Packet),
+    WakeSession(usize),
+    AskAgain(usize),
+    WakeWorker {
+        worker: usize,
+        life: u32,
+    },
+    ClaimTimesOut {
+        worker: usize,
+        life: u32,
+        job: u64,
+    },
+    /// The procedure makes the next part of its answer.
+    Part {
+        worker: usize,
+        life: u32,
+        job: u64,
+    },
+    /// The client has read so many parts of its answer.
+    Takes {
+        client: usize,
+        part: u32,
+    },
+    JobEnds {
+        worker: usize,
+        life: u32,
+        job: u64,
+    },
+    Progress {
+        worker: usize,
+        life: u32,
+        job: u64,
+    },
+    Crash(usize),
+    ClientLeaves(usize),
+    Begin(usize),
+}
