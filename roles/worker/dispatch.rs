@@ -236,7 +236,7 @@ impl Run {
                 piece = times.parts.next(), if stream.is_open() => {
                     self.send_part(stream, piece, &times.parts).await;
                 }
-                heard = stream.hear(), if stream.has_begun() => if heard.is_err() {
+                heard = stream.hear(), if stream.has_begun() && !cancel.is_cancelled() => if heard.is_err() {
                     cancel.cancel();
                 },
                 () = cancel.cancelled(), if stream.has_begun() && !times.parts.is_closed() => {
