@@ -109,14 +109,19 @@ async fn a_new_catalogue_is_taken_and_a_broken_one_is_not() {
 async fn how_requests_are_placed_and_who_sees_their_timing_is_taken() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    // Larger than a message of NATS: it comes in parts, which are put together.
+    // Larger than a message of NATS: it streams.
     let large = client.get("/v1/large?rows=100000").await;
     assert_eq!(large.is(200).header("server-timing"), "");
     let file = fleet.gateways[0].directory().join("gateway.toml");
     let text = fs::read_to_string(&file).unwrap();
     let text = text.replace("[gateway]\n", "[gateway]\nserver_timing_scope = '*'\n");
-    fs::write(&file, format!("{text}[gateway.session]\nanswer_bytes_max = '1MiB'\n")).unwrap();
+    fs::write(
+        &file,
+        format!("{text}[gateway.session]\nwindow_parts = 0\nanswer_bytes_max = '1MiB'\n"),
+    )
+    .unwrap();
     reloads(&mut fleet, "ok").await;
+    // Now its parts are put together, and it is too large for that.
     let large = client.get("/v1/large?rows=100000").await;
     large.is_problem(502, "bad-answer");
     assert!(large.header("server-timing").contains("worker;dur="), "{:?}", large.headers);

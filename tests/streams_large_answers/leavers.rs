@@ -67,7 +67,8 @@ async fn a_worker_that_dies_halfway_leaves_no_whole_answer_and_nothing_is_sent_a
         fleet.workers[at].process.kill();
         let began = Instant::now();
         let (body, is_whole) = read(response).await;
-        assert!(!is_whole && body.len() > 1 << 20, "{} bytes", body.len());
+        // How much came before depends on what the sockets hold.
+        assert!(!is_whole && body.len() >= 256 << 10, "{} bytes", body.len());
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         let other = fleet.workers[1 - at].figure("fjord_worker_calls_total{queue=\"flow\"").await;
         assert!(other < 0.5, "not sent again");
