@@ -14,8 +14,7 @@ pub mod nats;
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
-    /// Publishes one message; the future is ready once the client has taken it. Where there is room at once, the message
-    /// is taken by the call itself.
+    /// Publishes one message; the future is ready once the client has taken it, and has to be polled for that.
     ///
     /// Refuses while the link is down: what a client library queues then would be executed after the
     /// reconnect, when nobody waits for it any more.

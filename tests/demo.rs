@@ -91,15 +91,13 @@ async fn run() -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     support::client::install_provider();
     let nats_port = NATS.chosen()?;
+    // All of them before anything is made: a demo that runs lives in the same place.
+    let (https, gateway_admin) = (HTTPS.chosen()?, GATEWAY_ADMIN.chosen()?);
+    let worker_admin = WORKER_ADMIN.chosen()?;
     let home = support::target_directory().join("demo");
     fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
-    let demo = Demo {
-        certs: Certs::new(&home.join("certs")),
-        home,
-        https: HTTPS.chosen()?,
-        gateway_admin: GATEWAY_ADMIN.chosen()?,
-        worker_admin: WORKER_ADMIN.chosen()?,
-    };
+    let certs = Certs::new(&home.join("certs"));
+    let demo = Demo { home, certs, https, gateway_admin, worker_admin };
     let options = NatsOptions { port: Some(nats_port), ..NatsOptions::default() };
     let mut nats = NatsServer::start(&demo.home, &demo.certs, &options).await;
     let token = demo.write(&nats.url())?;

@@ -164,3 +164,36 @@ async fn names_choose_route_method_and_result() {
     }
     assert!(entries["horse-get"].get("auth").is_none(), "the default holds");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_said_and_nothing_is_made() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (file, schema) = (home.path().join("not-there.db"), home.path().join("schema.sql"));
+    fs::write(&schema, "CREATE TABLE a (b);").expect("a file");
+    let directory = directory(&format!(
+        "[procedures.databases.default]\nbackend = 'sqlite'\n[procedures.databases.default.sqlite]\n\
+         file = '{}'\nschema = '{}'\nprocedures = '{}'\n",
+        file.display(),
+        schema.display(),
+        home.path().display(),
+    ));
+    let check = |arguments: &[&str], status, words: &[&str]| {
+        let output =
+            fjord(directory.path(), &[&["import", "--auth", "public"], arguments].concat());
+        let said = text(&output.stderr);
+        assert_eq!(
+            (output.status.code(), text(&output.stdout)),
+            (Some(status), String::new()),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
+    };
+    check(&[], 1, &["not-there.db", "is not there"]);
+    assert!(!file.exists(), "an import only reads");
+    check(&["--database", "nope"], 2, &["--database", "nope"]);
+    // Of a catalogue with a mistake nobody knows what it has.
+    fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ").expect("a file");
+    fs::write(&file, "").expect("a file");
+    check(&[], 2, &["broken.json"]);
+}

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::catalogue::Endpoint;
+use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::{Final, Request as Envelope};
 use crate::future::BoxFuture;
 use crate::in_flight::Admission;
@@ -174,7 +174,8 @@ impl Pipeline {
             }
             Answered::Begun(begun) => {
                 let Begun { head, body, rest } = *begun;
-                let response = respond::beginning(&head, body)?;
+                let begun = respond::beginning(&head, body);
+                let response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
                 Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
             }
         }
@@ -318,7 +319,16 @@ fn brought(ending: &Ending) -> Word {
 }
 
 fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
-    Ok(as_the_endpoint_says(respond::answer(answer)?, endpoint))
+    let response = respond::answer(answer).map_err(|problem| unusable(problem, endpoint))?;
+    Ok(as_the_endpoint_says(response, endpoint))
+}
+
+/// The problem of an answer that came and cannot be told: what is at most once was granted, and has run.
+fn unusable(problem: Problem, endpoint: &Endpoint) -> Problem {
+    match endpoint.execution {
+        Execution::AtMostOnce => Problem::new(ProblemKind::BadAnswerOutcomeUnknown),
+        Execution::AtLeastOnce => problem,
+    }
 }
 
 fn as_the_endpoint_says(mut response: Response, endpoint: &Endpoint) -> Response {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
+use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::{Control, Head, Reply, Request};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
@@ -29,9 +30,6 @@ mod begun;
 
 use begun::Pieces;
 pub use begun::{Begun, Rest};
-
-/// Intervals of progress that a running call may miss.
-const PROGRESS_MISSED_MAX: u32 = 3;
 
 /// Places requests with workers.
 #[derive(Debug)]
@@ -287,7 +285,7 @@ impl Ride {
                 }
                 Action::Begin(head) => begun = Some(self.begin(head)),
                 Action::Pass(bytes) => {
-                    if let Some(pieces) = &self.pieces {
+                    if let Some(pieces) = &mut self.pieces {
                         pieces.pass(bytes);
                     }
                 }

@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::catalogue::{Execution, OnDisconnect};
 use crate::envelope::{Control, EnvelopeError, Final, Head, Reason, Reply};
-use bytes::Bytes;
-
 use crate::messaging::Subject;
 use crate::problem::ProblemKind;
 

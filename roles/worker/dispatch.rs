@@ -225,7 +225,7 @@ impl Run {
                 biased;
                 ending = &mut call => {
                     if let Some(piece) = times.parts.take() {
-                        self.send_part(stream, piece, &times.parts).await;
+                        Box::pin(self.send_part(stream, piece, &times.parts)).await;
                     }
                     return ending.unwrap_or_else(|_| {
                         counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
@@ -234,7 +234,7 @@ impl Run {
                     });
                 }
                 piece = times.parts.next(), if stream.is_open() => {
-                    self.send_part(stream, piece, &times.parts).await;
+                    Box::pin(self.send_part(stream, piece, &times.parts)).await;
                 }
                 heard = stream.hear(), if stream.has_begun() && !cancel.is_cancelled() => if heard.is_err() {
                     cancel.cancel();

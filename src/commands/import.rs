@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::catalogue;
 use crate::cli::{AuthWord, ImportArguments, Role};
+use crate::config::procedures::DatabaseConfig;
 use crate::config::worker::DEFAULT_DATABASE;
 use crate::config::{CatalogueConfig, Config, Sources};
 use crate::procedures::databases;
@@ -52,15 +53,26 @@ pub(super) fn run(
         tell(&mut output.err, "mistake", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
-    let described = match describe(&config, arguments)? {
+    let name = arguments.database.as_deref().unwrap_or(DEFAULT_DATABASE);
+    let Some(database) = config.procedures.databases.get(name) else {
+        let text = format!("--database: no [procedures.databases.{name}] is configured");
+        tell(&mut output.err, "mistake", [text])?;
+        return Ok(ExitCode::from(EXIT_USAGE));
+    };
+    let described = match describe(name, database, arguments)? {
         Ok(described) => described,
         Err(error) => {
             writeln!(output.err, "error: {error}")?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
     };
-    let (mut taken, warnings) = Taken::by(&config.catalogue);
-    tell(&mut output.err, "warning", warnings)?;
+    let mut taken = match Taken::by(&config.catalogue) {
+        Ok(taken) => taken,
+        Err(mistakes) => {
+            tell(&mut output.err, "mistake", mistakes)?;
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
     let entries = entries(&described, arguments, &config.catalogue, &mut taken, output)?;
     if entries.is_empty() {
         writeln!(output.err, "error: no procedure of {:?} is new", arguments.pattern)?;
@@ -86,13 +98,17 @@ pub(super) fn run(
 
 /// The procedures that fit, or why they cannot be had.
 fn describe(
-    config: &Config,
+    name: &str,
+    database: &DatabaseConfig,
     arguments: &ImportArguments,
 ) -> io::Result<Result<Vec<Described>, String>> {
-    let name = arguments.database.as_deref().unwrap_or(DEFAULT_DATABASE);
-    let Some(database) = config.procedures.databases.get(name) else {
-        return Ok(Err(format!("no [procedures.databases.{name}] is configured")));
-    };
+    if let DatabaseConfig::Sqlite(sqlite) = database
+        && !sqlite.file.exists()
+    {
+        // A worker makes it, with its schema; we only read.
+        let file = sqlite.file.display();
+        return Ok(Err(format!("database {name}: {file} is not there: start a worker first")));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let failed = |error| format!("database {name}: {}", chain(&error));

@@ -41,24 +41,14 @@ async fn watch(
     bus: &Bus,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let mut earlier = match look(bus, 0, 0).await {
-        Ok(look) if !look.reports.is_empty() => look,
-        Ok(_) => {
-            let subject = format!("{}.{}", bus.prefix, fleet::ask::STATUS_TOKEN);
-            writeln!(
-                output.err,
-                "error: nobody answered on {subject}: no gateway or worker is connected to this NATS under the prefix \
-                 {}, or the account may not ask there",
-                bus.prefix
-            )?;
-            return Ok(ExitCode::from(EXIT_FAILED));
-        }
+    let mut earlier = match seen(bus, 0, 0).await {
+        Ok(look) => look,
         Err(failure) => return failed(&failure, output),
     };
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
         sleep(Duration::from_secs(arguments.interval)).await;
-        let later = match look(bus, earlier.reports.len(), earlier.servers.len()).await {
+        let later = match seen(bus, earlier.reports.len(), earlier.servers.len()).await {
             Ok(later) => later,
             Err(failure) => return failed(&failure, output),
         };
@@ -82,6 +72,20 @@ async fn watch(
 fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Result<ExitCode> {
     writeln!(output.err, "error: {failure}")?;
     Ok(ExitCode::from(EXIT_FAILED))
+}
+
+/// A look at which somebody answered.
+async fn seen(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Snapshot, String> {
+    let look = look(bus, expected, servers_expected).await?;
+    if look.reports.is_empty() {
+        return Err(format!(
+            "nobody answered on {prefix}.{}: no gateway or worker is connected to this NATS under the prefix {prefix}, or \
+             the account may not ask there",
+            fleet::ask::STATUS_TOKEN,
+            prefix = bus.prefix
+        ));
+    }
+    Ok(look)
 }
 
 /// Looks at the fleet and at the NATS servers.

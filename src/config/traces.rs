@@ -50,8 +50,12 @@ impl TracesConfig {
         let scheme = if plain { "http" } else { "https" };
         let url = url(&endpoint, scheme);
         if url.is_none() {
-            let expected =
-                format!("expected {scheme}:// and a host, without user, password and query");
+            let plain =
+                if plain { "" } else { " (http:// needs traces.insecure_plain_text = true)" };
+            let expected = format!(
+                "expected {scheme}:// and a host, a port of 1 to 65535 if any, no user, password, query or \
+                 fragment{plain}"
+            );
             table.mistake("endpoint", expected);
         }
         let tls = (!plain).then_some(tls);
@@ -62,9 +66,14 @@ impl TracesConfig {
 /// The URL of an endpoint: with the path of OTLP where it has none.
 fn url(endpoint: &str, scheme: &str) -> Option<String> {
     let uri = Uri::try_from(endpoint).ok().filter(|uri| uri.scheme_str() == Some(scheme))?;
-    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let authority = uri.authority()?;
+    let has_port = authority.as_str().len() > authority.host().len();
+    let is_good = !authority.host().is_empty() && !endpoint.contains('#');
     // What stands behind a '?' or before an '@' may be a secret, and the URL is logged.
-    if authority.is_empty() || authority.contains('@') || uri.query().is_some() {
+    if !is_good || authority.as_str().contains('@') || uri.query().is_some() {
+        return None;
+    }
+    if has_port && authority.port_u16().is_none_or(|port| port == 0) {
         return None;
     }
     let path = if uri.path() == "/" { PATH } else { uri.path() };
@@ -101,7 +110,17 @@ mod tests {
         check("https://a.example/", "https", Some("https://a.example/v1/traces"));
         check("https://a.example/otlp/x", "https", Some("https://a.example/otlp/x"));
         check("http://127.0.0.1:4318", "http", Some("http://127.0.0.1:4318/v1/traces"));
-        for bad in ["http://a.example", "https://u:p@a.example", "https://a.example/?key=1", "a"] {
+        for bad in [
+            "http://a.example",
+            "https://u:p@a.example",
+            "https://a.example/?key=1",
+            "a",
+            "https://a:99999",
+            "https://a:x",
+            "https://:4318",
+            "https://a:0",
+            "https://a/#b",
+        ] {
             check(bad, "https", None);
         }
     }

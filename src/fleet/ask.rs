@@ -21,6 +21,8 @@ const ANSWERS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 64 << 20;
 /// When no further answer came for so long, there is none: a process answers within milliseconds.
 const SILENCE: Duration = Duration::from_millis(500);
+/// The same once as many have answered as did before.
+const SILENCE_WHOLE: Duration = Duration::from_millis(100);
 
 /// Questions of this process, each with an inbox of its own.
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -109,7 +111,9 @@ pub async fn answers(
     loop {
         let is_whole = expected > 0 && answers.len() >= expected;
         let silence = if answers.is_empty() { limit } else { SILENCE };
-        let until = if is_whole { Instant::now() } else { end.min(Instant::now() + silence) };
+        // There may be more of them than there were.
+        let silence = if is_whole { SILENCE_WHOLE } else { silence };
+        let until = end.min(Instant::now() + silence);
         let Ok(Some(message)) = timeout_at(until, incoming.next()).await else { break };
         bytes += message.payload.len();
         if message.no_responders || answers.len() >= ANSWERS_MAX || bytes > BYTES_MAX {

@@ -112,8 +112,13 @@ pub(super) fn translated(text: &str, format: Format, out: &mut String) {
     for line in text.lines() {
         // OpenMetrics knows no empty line, and a family of counters without the end that its samples have.
         let head = (format == Format::OpenMetrics).then(|| line.strip_prefix("# ")).flatten();
-        match head.and_then(|head| head.split_once("_total ")) {
-            Some((before, after)) => out.extend(["# ", before, " ", after, "\n"]),
+        let words = head.and_then(|head| {
+            let (word, rest) = head.split_once(' ')?;
+            let (name, rest) = rest.split_once(' ')?;
+            Some((word, name.strip_suffix("_total")?, rest))
+        });
+        match words {
+            Some((word, name, rest)) => out.extend(["# ", word, " ", name, " ", rest, "\n"]),
             None if line.is_empty() => {}
             None => out.extend([line, "\n"]),
         }

@@ -122,7 +122,7 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("not a text");
-    tracing::error!(place, message, "panicked");
+    tracing::error!(place, panic = message, "panicked");
 }
 
 enum Entry {

@@ -8,8 +8,10 @@ use crate::support::client::Http;
 use crate::support::eventually::for_a_while;
 use crate::support::fjord::{Fleet, FleetOptions, Node};
 
-/// What a role may grow by, whatever the size of the answer: a few parts, and what the allocator gives back late.
-const GROWTH_BYTES_MAX: u64 = 8 << 20;
+/// What a role may grow by for 10 MiB: less than four messages of NATS.
+const GROWTH_BYTES_MAX: u64 = 4 << 20;
+/// The same for 100 MiB: a few parts as well, and what the allocator gives back late.
+const GROWTH_LATE_BYTES_MAX: u64 = 8 << 20;
 
 /// A figure of `/proc/<pid>/status` in bytes.
 fn status(node: &Node, name: &str) -> u64 {
@@ -29,7 +31,6 @@ fn watch(node: &Node) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_role_holds_more_than_a_few_parts() {
     let worker_toml = "[worker]\nanswer_bytes_max = '256MiB'\n".to_owned();
-    let mut most = 0;
     for http in super::BOTH {
         for mib in [10, 100] {
             let options =
@@ -60,9 +61,9 @@ async fn neither_role_holds_more_than_a_few_parts() {
                 let grown = status(node, "VmHWM").saturating_sub(before);
                 let kib = grown / 1024;
                 println!("MEMORY of the {}: {mib} MiB over {http:?}: +{kib} KiB", node.role());
-                most = most.max(grown);
+                let most = if mib > 10 { GROWTH_LATE_BYTES_MAX } else { GROWTH_BYTES_MAX };
+                assert!(grown < most, "the {} grew by {kib} KiB", node.role());
             }
         }
     }
-    assert!(most < GROWTH_BYTES_MAX, "a role grew by {} KiB", most / 1024);
 }

@@ -133,11 +133,13 @@ impl Activity {
     /// does not count: what comes meanwhile is not read on.
     pub(super) async fn overdue(&self, head: Duration, next: Duration) -> Overdue {
         loop {
+            // In this order, as in `quiet`.
+            let is_running = self.is_running();
             let now = Instant::now();
             let is_head = self.has_begun.load(Ordering::Acquire) || !self.has_served();
             let busy = self.time(&self.since).max(self.time(&self.written));
             let end = busy + if is_head { head } else { next };
-            if end <= now && !self.is_running() {
+            if end <= now && !is_running {
                 return if is_head { Overdue::Head } else { Overdue::Next };
             }
             // A head that begins meanwhile cannot be overdue before then.
@@ -150,9 +152,11 @@ impl Activity {
     pub(super) async fn quiet(&self, limit: Duration) {
         let start = Instant::now();
         loop {
+            // In this order, the other than that of a request's end: one that ends in between is not missed.
+            let is_running = self.is_running();
             let now = Instant::now();
             let end = self.time(&self.since).max(start) + limit;
-            if end <= now && !self.is_running() {
+            if end <= now && !is_running {
                 return;
             }
             // A request that ends meanwhile cannot have been over for so long before then.

@@ -35,37 +35,40 @@ pub struct Rest {
 
 /// The way of the pieces to the client.
 #[derive(Debug)]
-pub(super) struct Pieces(mpsc::Sender<Piece>);
+pub(super) struct Pieces {
+    to: mpsc::Sender<Piece>,
+    /// Whether a piece found no room: then the answer must not be told whole.
+    lacks: bool,
+}
 
 impl Pieces {
     /// The way, and the body at its end.
     pub(super) fn open(window: u32, mail: mpsc::Sender<Mail>, ended: Cancel) -> (Self, Streamed) {
         let room = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
         let (sender, receiver) = mpsc::channel(room + LAST_PIECES);
-        (Self(sender), Streamed::new(receiver, mail, ended))
+        (Self { to: sender, lacks: false }, Streamed::new(receiver, mail, ended))
     }
 
     /// Passes bytes on. There is room: the session keeps the worker to its window.
-    pub(super) fn pass(&self, bytes: Bytes) {
+    pub(super) fn pass(&mut self, bytes: Bytes) {
         self.put(Piece::Bytes(bytes));
     }
 
-    /// Says that they were all.
-    pub(super) fn end(self) {
-        self.put(Piece::Whole);
+    /// Says that they were all. If one was not, this end says nothing, and the body is cut off.
+    pub(super) fn end(mut self) {
+        if !self.lacks {
+            self.put(Piece::Whole);
+        }
     }
 
-    fn put(&self, piece: Piece) {
-        let put = self.0.try_send(piece);
-        debug_assert!(
-            !matches!(put, Err(mpsc::error::TrySendError::Full(_))),
-            "a worker is kept to its window"
-        );
+    fn put(&mut self, piece: Piece) {
+        self.lacks |= matches!(self.to.try_send(piece), Err(mpsc::error::TrySendError::Full(_)));
+        debug_assert!(!self.lacks, "a worker is kept to its window");
     }
 
     /// Waits until nobody takes them any more. Safe to drop.
     pub(super) async fn left(&self) {
-        self.0.closed().await;
+        self.to.closed().await;
     }
 }
 

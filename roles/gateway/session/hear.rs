@@ -25,6 +25,11 @@ impl Session {
             Reply::Refused { reason, control } => {
                 if self.voids_grant(attempt, control.as_ref()) {
                     self.granted = None;
+                    if self.client_left {
+                        // Nobody waits for it any more: it is placed nowhere else.
+                        self.attempts.close(attempt);
+                        return self.end(Ending::ClientGone, step);
+                    }
                 } else if self.granted.is_some() {
                     // Another copy was refused; the granted one runs on.
                     return self.attempts.close(attempt);

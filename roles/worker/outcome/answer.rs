@@ -4,6 +4,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::catalogue::ResultKind;
 use crate::future::BoxFuture;
 use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
@@ -24,6 +26,8 @@ pub struct Answer {
     out: Vec<u8>,
     /// Where pieces go before the end, when they may.
     outlet: Option<Arc<Times>>,
+    /// Whole pieces on their way there.
+    leaving: Bytes,
     /// Bytes that have gone there.
     gone_bytes: usize,
     /// Whether nobody takes the rest: whatever the call comes to, this answer is not whole.
@@ -52,6 +56,7 @@ impl Answer {
             bytes_max,
             out,
             outlet: None,
+            leaving: Bytes::new(),
             gone_bytes: 0,
             is_lost: false,
             keys,
@@ -71,7 +76,7 @@ impl Answer {
 
     /// Whether nothing was written yet.
     fn is_blank(&self) -> bool {
-        self.gone_bytes == 0 && self.out.is_empty()
+        self.gone_bytes == 0 && self.leaving.is_empty() && self.out.is_empty()
     }
 
     /// How much of its call's time was waiting for a connection.
@@ -104,6 +109,15 @@ impl Answer {
             ResultKind::Full => self.finish_full(wanted, outcome)?,
         }
         self.check_size()?;
+        if !self.leaving.is_empty() {
+            let mut all = Vec::from(mem::take(&mut self.leaving));
+            all.append(&mut self.out);
+            self.out = all;
+        }
+        if self.gone_bytes > 0 {
+            // It is remembered for a while, by its length.
+            self.out.shrink_to_fit();
+        }
         Ok(Some(self.out))
     }
 
@@ -196,7 +210,7 @@ impl Answer {
         if self.is_lost {
             return Err(SinkError::Gone);
         }
-        if self.gone_bytes + self.out.len() > self.bytes_max {
+        if self.gone_bytes + self.leaving.len() + self.out.len() > self.bytes_max {
             Err(SinkError::TooLarge)
         } else {
             Ok(())
@@ -207,16 +221,20 @@ impl Answer {
     async fn leave_pieces(&mut self) -> Result<(), SinkError> {
         let Some(outlet) = self.outlet.clone() else { return Ok(()) };
         let Some(piece_bytes) = outlet.parts.piece_bytes() else { return Ok(()) };
-        while self.out.len() >= piece_bytes {
+        let pieces = self.out.len() / piece_bytes;
+        if self.leaving.is_empty() && pieces > 0 {
+            // Once for all of them: a single value may be many pieces.
+            let rest = self.out.split_off(pieces * piece_bytes);
+            self.leaving = mem::replace(&mut self.out, rest).into();
+        }
+        while !self.leaving.is_empty() {
             if outlet.parts.ready().await.is_err() {
                 self.is_lost = true;
                 return Err(SinkError::Gone);
             }
-            let mut rest = Vec::with_capacity(piece_bytes.max(self.out.len() - piece_bytes));
-            rest.extend_from_slice(self.out.get(piece_bytes..).unwrap_or_default());
-            self.out.truncate(piece_bytes);
-            self.gone_bytes += piece_bytes;
-            outlet.parts.put(mem::replace(&mut self.out, rest).into());
+            let piece = self.leaving.split_to(piece_bytes.min(self.leaving.len()));
+            self.gone_bytes += piece.len();
+            outlet.parts.put(piece);
         }
         Ok(())
     }
@@ -322,7 +340,8 @@ impl RowSink for Answer {
         let piece_bytes = self.outlet.as_ref().and_then(|outlet| outlet.parts.piece_bytes());
         // It begins with two: one is on its way while the client takes the other.
         let pieces = if self.gone_bytes == 0 { 2 } else { 1 };
-        piece_bytes.is_some_and(|bytes| self.out.len() / bytes >= pieces)
+        !self.leaving.is_empty()
+            || piece_bytes.is_some_and(|bytes| self.out.len() / bytes >= pieces)
     }
 
     fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {

@@ -1,6 +1,9 @@
 //! What the catalogue has already: procedures, ids and routes that an import leaves alone.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::catalogue::route::{Segment, segments};
 use crate::catalogue::{self, Mistake};
@@ -15,27 +18,21 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// What the catalogue has, with its mistakes: what has one is not seen. One that does not exist has nothing.
-    pub(super) fn by(config: &CatalogueConfig) -> (Self, Vec<Mistake>) {
+    /// What the catalogue has. One without any file has nothing: it is the first import.
+    ///
+    /// # Errors
+    /// The catalogue's mistakes: what it has cannot be told then.
+    pub(super) fn by(config: &CatalogueConfig) -> Result<Self, Vec<Mistake>> {
         let mut taken = Self::default();
-        match catalogue::load(&config.directory, config) {
-            Ok(catalogue) => {
-                for endpoint in catalogue.endpoints() {
-                    taken.take(
-                        endpoint.id.as_str(),
-                        &format!("{} {}", endpoint.method, endpoint.path),
-                    );
-                    let name = endpoint.procedure.as_ref().map(|name| name.as_str().to_lowercase());
-                    taken.procedures.extend(name);
-                }
-                (taken, Vec::new())
-            }
-            // Without a file there is nothing to be read, and nothing wrong: it is the first import.
-            Err(mistakes) => {
-                let of_files = mistakes.into_iter().filter(|mistake| mistake.endpoint.is_some());
-                (taken, of_files.collect())
-            }
+        if has_no_file(&config.directory) {
+            return Ok(taken);
         }
+        for endpoint in catalogue::load(&config.directory, config)?.endpoints() {
+            taken.take(endpoint.id.as_str(), &format!("{} {}", endpoint.method, endpoint.path));
+            let name = endpoint.procedure.as_ref().map(|name| name.as_str().to_lowercase());
+            taken.procedures.extend(name);
+        }
+        Ok(taken)
     }
 
     /// Whether an endpoint calls this procedure already.
@@ -57,6 +54,15 @@ impl Taken {
     pub(super) fn take(&mut self, id: &str, route: &str) {
         self.ids.insert(id.to_owned());
         self.routes.insert(shape(route));
+    }
+}
+
+/// Whether the catalogue's directory is not there, or has no file of it.
+fn has_no_file(directory: &Path) -> bool {
+    let is_json = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
+    match fs::read_dir(directory) {
+        Ok(mut entries) => !entries.any(|entry| entry.is_ok_and(|entry| is_json(&entry))),
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
 

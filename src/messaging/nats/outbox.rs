@@ -112,22 +112,21 @@ async fn send_on(
             batch.push(message);
         }
         let handed = batch.len();
-        // It was connected when the messages were put in. What the library queues now would run after the reconnect.
-        if client.connection_state() == State::Connected {
-            for message in batch.drain(..) {
-                match timeout(limit, hand_on(&client, message)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "the NATS client refused a message");
-                    }
-                    Err(_) => {
-                        tracing::warn!("the NATS client did not take a message in time");
-                    }
+        for message in batch.drain(..) {
+            // It was connected when the message was put in. What the library queues now would run after the reconnect.
+            if client.connection_state() != State::Connected {
+                tracing::debug!("a message was dropped: the connection to NATS was lost");
+                continue;
+            }
+            match timeout(limit, hand_on(&client, message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the NATS client refused a message");
+                }
+                Err(_) => {
+                    tracing::warn!("the NATS client did not take a message in time");
                 }
             }
-        } else {
-            tracing::debug!(messages = handed, "dropped: the connection to NATS was lost");
-            batch.clear();
         }
         waiting.fetch_sub(handed, Ordering::AcqRel);
     }

@@ -123,25 +123,27 @@ impl fmt::Write for Escaped<'_> {
 /// Adds a text as it stands between the quotes of a JSON string (RFC 8259 §7). No control character stays as it is:
 /// no event can forge a second line, or move the cursor of who reads it.
 fn escape(to: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    if !bytes.iter().any(|byte| is_special(*byte)) {
-        return to.extend_from_slice(bytes);
+    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_control() && !is_quoted(byte)) {
+        return to.extend_from_slice(text.as_bytes());
     }
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' => to.extend_from_slice(&[b'\\', *byte]),
-            b'\n' => to.extend_from_slice(b"\\n"),
-            byte if is_special(*byte) => {
-                let written = write!(to, "\\u{byte:04x}");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
+            '\n' => to.extend_from_slice(b"\\n"),
+            // Line and paragraph separator end a line for some readers; all of these are in the first plane.
+            character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
+                let written = write!(to, "\\u{:04x}", u32::from(character));
                 debug_assert!(written.is_ok(), "a vector takes everything");
             }
-            byte => to.push(*byte),
+            character => {
+                to.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
         }
     }
 }
 
-fn is_special(byte: u8) -> bool {
-    byte.is_ascii_control() || matches!(byte, b'"' | b'\\')
+fn is_quoted(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\')
 }
 
 #[cfg(test)]
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_line_is_json_whatever_an_event_says() {
-        let nasty = "a\"b\\c\nd\u{1b}[2J\u{7f}é🐎\0";
+        let nasty = "a\"b\\c\nd\u{1b}[2J\u{7f}\u{9b}\u{2028}é🐎\0";
         let lines = logged(|| {
             tracing::info!(text = nasty, shown = %nasty, debug = ?nasty, n = -1, f = 0.5, yes = true, none = None::<u8>, "said {nasty}");
             tracing::warn!(big = u64::MAX, nan = f64::NAN, "x");

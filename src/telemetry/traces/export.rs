@@ -124,12 +124,16 @@ impl Sender {
 
     /// Waits for a span, and then a little for others. Safe to drop: what came is in `spans`.
     async fn gather(&mut self, spans: &mut Vec<Span>) {
-        self.ended.recv_many(spans, BATCH_SPANS_MAX).await;
+        if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
+            // Nobody records any more: the stop is all that is left to wait for.
+            return std::future::pending().await;
+        }
         let until = Instant::now() + BATCH_WAIT;
         while spans.len() < BATCH_SPANS_MAX {
             let room = BATCH_SPANS_MAX - spans.len();
-            if timeout_at(until, self.ended.recv_many(spans, room)).await.is_err() {
-                return;
+            match timeout_at(until, self.ended.recv_many(spans, room)).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
             }
         }
     }
