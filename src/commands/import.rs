@@ -103,9 +103,10 @@ fn describe(
     arguments: &ImportArguments,
 ) -> io::Result<Result<Vec<Described>, String>> {
     if let DatabaseConfig::Sqlite(sqlite) = database
+        && sqlite.schema.is_some()
         && !sqlite.file.exists()
     {
-        // A worker makes it, with its schema; we only read.
+        // A worker makes it from its schema; we only read.
         let file = sqlite.file.display();
         return Ok(Err(format!("database {name}: {file} is not there: start a worker first")));
     }

@@ -13,6 +13,8 @@ use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
 use super::json::{self, Names};
 use crate::roles::worker::Times;
 
+/// The room for the row that fills a piece, as a share of the piece: without it a buffer would double for that row.
+const ROOM_SHARE: usize = 4;
 /// Room for an ordinary answer.
 const CAPACITY: usize = 1024;
 /// How `full` begins.
@@ -224,7 +226,10 @@ impl Answer {
         let pieces = self.out.len() / piece_bytes;
         if self.leaving.is_empty() && pieces > 0 {
             // Once for all of them: a single value may be many pieces.
-            let rest = self.out.split_off(pieces * piece_bytes);
+            let whole = pieces * piece_bytes;
+            let mut rest = Vec::with_capacity(piece_bytes + piece_bytes / ROOM_SHARE);
+            rest.extend_from_slice(self.out.get(whole..).unwrap_or_default());
+            self.out.truncate(whole);
             self.leaving = mem::replace(&mut self.out, rest).into();
         }
         while !self.leaving.is_empty() {
