@@ -9,8 +9,17 @@ mod terms;
 mod things;
 mod world;
 
+use std::time::Duration;
+
+use fjord::catalogue::{Execution, OnDisconnect};
+use fjord::envelope::{Control, Reason, Reply};
+use fjord::messaging::Subject;
+use fjord::roles::gateway::session::{Action, Ending, Event, Session, Step, Terms};
 use terms::{Faults, Guards, Report};
+use tokio::time::Instant;
 use world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 const RUNS: u64 = 3_000;
 
@@ -77,4 +86,36 @@ fn without_a_guard_the_checker_finds_a_double() {
             (0..RUNS).any(|seed| World::new(seed, Faults::ALL, guards).run().broken.is_some());
         assert!(found, "no double found without {guards:?}");
     }
+}
+
+/// A grant was lost, its client left, and then its worker said that it never started: nobody waits for it any more, so it
+/// goes nowhere else. It would have run for nobody, beside the client's own second try.
+#[test]
+fn a_request_without_its_client_is_not_placed_again() {
+    let terms = Terms {
+        execution: Execution::AtMostOnce,
+        on_disconnect: OnDisconnect::Finish,
+        timeout: SECOND,
+        session: SECOND * 10,
+        attempts: 3,
+        accept_timeout: SECOND,
+        silence: SECOND * 3,
+        answer_bytes_max: 1 << 20,
+        window: 0,
+    };
+    let now = Instant::now();
+    let mut session = Session::new(terms, now);
+    let mut step = |event| {
+        let mut actions = Vec::new();
+        session.step(event, &mut Step { now, may_resubmit: &mut || true, actions: &mut actions });
+        actions
+    };
+    let control = Subject::new("fjord.w.1.j.1").unwrap();
+    let heard = |reply| Event::Heard { attempt: 1, reply: Ok(reply) };
+    assert_eq!(step(Event::Start { linked: true, free: true }).len(), 1, "it is sent");
+    let granted = step(heard(Reply::Claim { control: control.clone() }));
+    assert_eq!(granted, [Action::Tell { to: control.clone(), control: Control::Grant }]);
+    assert_eq!(step(Event::ClientGone), [], "a granted call may come to its end");
+    let refused = Reply::Refused { reason: Reason::Unavailable, control: Some(control) };
+    assert_eq!(step(heard(refused)), [Action::End(Ending::ClientGone)]);
 }

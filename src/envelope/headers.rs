@@ -38,7 +38,7 @@ pub const PHASES: &str = "Fjord-Phases";
 /// The media type of a final.
 pub const CONTENT_TYPE: &str = "Content-Type";
 
-/// What a gateway tells a worker: `grant`, `deny`, `cancel`, `decline`, `taken`.
+/// What a gateway tells a worker: a word of `Control`.
 pub const CONTROL: &str = "Fjord-Control";
 
 /// An error of the NATS service API (ADR-32).

@@ -159,7 +159,8 @@ impl Streamed {
         match ready!(self.pieces.poll_recv(context)) {
             Some(Piece::Bytes(bytes)) => {
                 self.taken += 1;
-                // A session that has ended needs not know; to one that is flooded it is said with the next.
+                // A session that has ended needs not know. One with a thousand unread replies is told by the next part, if there
+                // is one; else the session's time ends it.
                 drop(self.mail.try_send(Mail::Taken(self.taken)));
                 let coded = match &mut self.coder {
                     Some(coder) => coder.piece(&bytes),
