@@ -36,6 +36,7 @@ mod held;
 mod paced;
 mod refusal;
 mod taken;
+mod together;
 
 use activity::{Activity, Overdue};
 pub use body::read_body;
@@ -44,6 +45,7 @@ use encoding::Accepted;
 use held::{Due, Held, Left};
 use paced::Paced;
 use taken::Taken;
+use together::together;
 
 /// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
 /// response has is added by the connection.
@@ -135,7 +137,9 @@ where
             activity.idle(limits.header_timeout, limits.idle_timeout).await;
             Overdue::Next
         };
-        let _end = drive(Box::pin(connection).as_mut(), &activity, idle, &limits, &stop).await;
+        let mut connection = Box::pin(connection);
+        let driving = drive(connection.as_mut(), &activity, idle, &limits, &stop);
+        let _end = together(&activity, driving).await;
         return;
     }
     let io = TokioIo::new(Held::new(io, due));

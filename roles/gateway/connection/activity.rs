@@ -96,7 +96,8 @@ impl Activity {
         self.began + Duration::from_micros(time.load(Ordering::Acquire))
     }
 
-    fn is_running(&self) -> bool {
+    /// Whether a request runs.
+    pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire) > 0
     }
 
