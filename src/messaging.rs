@@ -58,6 +58,9 @@ pub enum Link {
     Leaving,
 }
 
+/// Bytes of a number with the dot before it.
+const NUMBER_BYTES_MAX: usize = 21;
+
 /// A subject made of checked tokens. No text of a client ever becomes part of one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Subject(Arc<str>);
@@ -85,6 +88,19 @@ impl Subject {
     /// `SubjectError` when the tail is not made of good tokens.
     pub fn join(&self, tail: impl fmt::Display) -> Result<Self, SubjectError> {
         Self::new(&format!("{}.{tail}", self.0))
+    }
+
+    /// This subject with further tokens that are numbers: always good ones.
+    #[must_use]
+    pub fn numbered<const TOKENS: usize>(&self, numbers: [u64; TOKENS]) -> Self {
+        let mut text = String::with_capacity(self.0.len() + TOKENS * NUMBER_BYTES_MAX);
+        text.push_str(&self.0);
+        let mut digits = itoa::Buffer::new();
+        for number in numbers {
+            text.push('.');
+            text.push_str(digits.format(number));
+        }
+        Self(text.into())
     }
 
     /// Every subject below this one: for subscriptions only.

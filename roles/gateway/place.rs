@@ -274,7 +274,7 @@ impl Ride {
                 Action::Tell { to, control } => self.tell(control.message(to)).await,
                 Action::CancelEverywhere { attempt } => {
                     let mut message = Control::Cancel.message(self.queue.cancel.clone());
-                    message.reply = self.registration.reply_subject(attempt).ok();
+                    message.reply = Some(self.registration.reply_subject(attempt));
                     self.tell(message).await;
                 }
                 Action::Hold(why) => self.hold(why),
@@ -439,11 +439,9 @@ impl Ride {
             Destination::Group => self.queue.subject.clone(),
             Destination::Direct(subject) => subject,
         };
-        let refused =
-            |error: Box<dyn std::error::Error + Send + Sync>| TransportError::Refused(error);
         Ok(Message {
-            reply: Some(self.registration.reply_subject(attempt).map_err(|e| refused(e.into()))?),
-            headers: self.request.headers().map_err(|e| refused(e.into()))?,
+            reply: Some(self.registration.reply_subject(attempt)),
+            headers: self.request.headers().map_err(|e| TransportError::Refused(e.into()))?,
             payload: self.request.payload.clone(),
             ..Message::to(subject)
         })

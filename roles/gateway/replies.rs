@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::envelope::{Control, Reply};
 use crate::lifecycle::Tasks;
-use crate::messaging::{Message, Subject, SubjectError, Transport, TransportError};
+use crate::messaging::{Message, Subject, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
 use super::mail::Mail;
@@ -94,11 +94,9 @@ impl Replies {
 
 impl Registration {
     /// The reply subject of one attempt.
-    ///
-    /// # Errors
-    /// `SubjectError`: impossible for numbers.
-    pub fn reply_subject(&self, attempt: u32) -> Result<Subject, SubjectError> {
-        self.replies.base.join(format_args!("{}.{}.{attempt}", self.queue, self.request))
+    #[must_use]
+    pub fn reply_subject(&self, attempt: u32) -> Subject {
+        self.replies.base.numbered([self.queue.into(), self.request, attempt.into()])
     }
 }
 
@@ -193,6 +191,15 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_make_the_same_tokens_as_any_text() {
+        let base = Subject::new("inbox.r").unwrap();
+        assert_eq!(
+            base.numbered([0, u64::MAX, 2]),
+            base.join(format!("0.{}.2", u64::MAX)).unwrap()
+        );
+    }
 
     #[test]
     fn an_address_is_three_numbers_and_nothing_else() {
