@@ -4,6 +4,8 @@ NATS_VERSION := 2.15.1
 NATS_PY_VERSION := 2.16.0
 CARGO := cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Where Debian puts the sources of nats.go.
+GO_LIBRARIES ?= /usr/share/gocode
 NATS_HOME := $(TARGET)/nats-server
 NATS := $(NATS_HOME)/$(NATS_VERSION)/nats-server
 # What tests and demo take instead, as tests/support/nats.rs looks for it: the operator's choice, or 2.10 and newer.
@@ -24,7 +26,7 @@ PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-growth bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-go bench-growth bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -54,6 +56,10 @@ soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every
 bench: nats-server ## fjord beside what NATS and TLS cost alone: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3)
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed run
+
+bench-go: nats-server ## The same beside a gateway and a worker in Go. On Debian: golang-go golang-github-nats-io-go-nats-dev
+	GO111MODULE=off GOPATH=$(GO_LIBRARIES) go build -o $(TARGET)/go-peer ./tests/speedometer/go
+	FJORD_BENCH_GO=$(TARGET)/go-peer $(MAKE) bench
 
 bench-growth: nats-server ## Whether a request costs the same in a large fleet as in a small one
 	$(CARGO) build --release --locked --bin fjord --example speed

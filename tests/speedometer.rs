@@ -50,6 +50,9 @@ pub(crate) struct Plan {
     /// Whether idle connections are measured too.
     #[arg(long, env = "FJORD_BENCH_IDLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) idle: bool,
+    /// The same job in Go, built from `speedometer/go`: measured too when it is named.
+    #[arg(long, env = "FJORD_BENCH_GO")]
+    pub(crate) go: Option<PathBuf>,
     /// Where the figures go as JSON.
     #[arg(long, env = "FJORD_BENCH_JSON", default_value = "target/bench.json")]
     pub(crate) json: PathBuf,
@@ -58,7 +61,7 @@ pub(crate) struct Plan {
 /// Measures everything, prints it and writes it.
 pub(crate) async fn run(plan: Plan) {
     let mut report = Report::default();
-    let stage = Stage::set().await;
+    let stage = Stage::set(plan.go.as_deref()).await;
     report.idle = rounds::idle(&stage, &plan).await;
     for round in 1..=plan.rounds {
         println!("round {round} of {}", plan.rounds);

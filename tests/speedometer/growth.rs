@@ -1,5 +1,6 @@
 //! `make bench-growth`: whether a request costs the same in a large fleet. Each time a small and a large one run side by
-//! side and are asked in turns; what is compared is the processor time of all gateways, and of all workers.
+//! side and are asked in turns; what is compared is the processor time of all gateways, and of all workers. A fleet that
+//! has more processes is asked twice: as often as the small one, and as often for each process, as fleets grow.
 
 use std::fmt::Write as _;
 
@@ -26,12 +27,15 @@ struct Size {
 
 const SMALL: Size = Size { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
 
-/// Each with its name: one number is larger than in `SMALL`.
-const LARGE: [(&str, Size); 4] = [
-    ("10 -> 10,000 endpoints", Size { endpoints: 10_000, ..SMALL }),
-    ("1 -> 16 workers", Size { workers: 16, ..SMALL }),
-    ("1 -> 4 gateways", Size { gateways: 4, ..SMALL }),
-    ("100 -> 10,000 connections", Size { connections: 10_000, ..SMALL }),
+/// Each with its name: one number is larger than in `SMALL`. With it the requests at once of the small fleet and of the
+/// large one.
+const LARGE: [(&str, Size, [usize; 2]); 6] = [
+    ("10 -> 10,000 endpoints", Size { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("100 -> 10,000 connections", Size { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 16 workers", Size { workers: 16, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 16 workers, busy", Size { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
+    ("1 -> 4 gateways", Size { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 4 gateways, busy", Size { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
 ];
 
 /// How long it is measured.
@@ -48,19 +52,21 @@ pub(crate) struct Growth {
 impl Growth {
     /// Measures and prints.
     pub(crate) async fn run(self) {
-        println!("cpu: microseconds per request, all gateways / all workers, at {MIDDLE} requests");
-        for (name, large) in LARGE {
+        println!("cpu: microseconds per request, all gateways / all workers");
+        for (name, large, requests) in LARGE {
             let fleets = [Grown::start(SMALL).await, Grown::start(large).await];
             let mut samples: [Vec<Sample>; 2] = Default::default();
             for _ in 0..self.rounds {
-                for (fleet, samples) in fleets.iter().zip(&mut samples) {
-                    samples.push(fleet.ask(self.seconds).await);
+                for ((fleet, samples), requests) in fleets.iter().zip(&mut samples).zip(requests) {
+                    samples.push(fleet.ask(requests, self.seconds).await);
                 }
             }
             let [small, large] = [(&fleets[0], &samples[0]), (&fleets[1], &samples[1])]
                 .map(|(fleet, samples)| fleet.cpu(samples));
             println!(
-                "{name:<26} {:.1} / {:.1} -> {:.1} / {:.1}: gateway x {:.2}, worker x {:.2}",
+                "{name:<26} {:>3} -> {:>3} requests: {:.1} / {:.1} -> {:.1} / {:.1}: gateway x {:.2}, worker x {:.2}",
+                requests[0],
+                requests[1],
                 small[0],
                 small[1],
                 large[0],
@@ -99,7 +105,7 @@ impl Grown {
         Self { fleet, _connections: connections }
     }
 
-    async fn ask(&self, seconds: f64) -> Sample {
+    async fn ask(&self, concurrency: usize, seconds: f64) -> Sample {
         let fleet = &self.fleet;
         let nodes = fleet.gateways.iter().chain(&fleet.workers);
         let nats = fleet.nats.servers.first().map(NatsServer::pid);
@@ -108,7 +114,7 @@ impl Grown {
             https: fleet.gateways.iter().map(Node::https).collect(),
             nats: None,
             http: Http::H1,
-            concurrency: MIDDLE,
+            concurrency,
             seconds,
             rate: None,
             pids: nodes.map(|node| node.process.pid()).chain(nats).collect(),

@@ -32,7 +32,7 @@ pub(crate) fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64
 /// The processes of a target, as `Sample::cpu` has them.
 fn processes(target: Target) -> &'static [&'static str] {
     match target {
-        Target::Fjord(_) => &["gateway", "worker", "nats-server", "caller"],
+        Target::Fjord(_) | Target::Go(_) => &["gateway", "worker", "nats-server", "caller"],
         Target::Nats => &["responder", "nats-server", "requester"],
         Target::Https(_) => &["server", "caller"],
     }
@@ -97,6 +97,11 @@ impl Report {
         for ((concurrency, http), share) in self.shares() {
             println!("{http:?} {concurrency:>4}: {share:.2}");
         }
+        for ((concurrency, http), times) in self.of_go() {
+            println!(
+                "{http:?} {concurrency:>4}: Go takes {times:.2} x the processor time of both roles (reach: 1.5)"
+            );
+        }
         println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
         for http in [Http::H1, Http::H2] {
             println!("{http:?}: {:.0} us", self.added(http));
@@ -148,6 +153,17 @@ impl Report {
             let each = |target| 1.0 / self.capacity(target, *concurrency);
             let allowed = 1.0 / (each(Target::Https(http)) + each(Target::Nats));
             Some(((*concurrency, http), self.capacity(*target, *concurrency) / allowed))
+        });
+        found.collect()
+    }
+
+    /// Processor time of gateway and worker in Go as a multiple of fjord's, where it was measured.
+    fn of_go(&self) -> BTreeMap<(usize, Http), f64> {
+        let both = |samples: &[Sample]| cpu(samples, 0) + cpu(samples, 1);
+        let found = self.closed.iter().filter_map(|((concurrency, target), go)| {
+            let Target::Go(http) = *target else { return None };
+            let fjord = self.closed.get(&(*concurrency, Target::Fjord(http)))?;
+            Some(((*concurrency, http), both(go) / both(fjord)))
         });
         found.collect()
     }

@@ -13,7 +13,7 @@ const LOAD: f64 = 0.4;
 /// Capacity: a closed loop.
 pub(crate) async fn closed(stage: &Stage, plan: &Plan, report: &mut Report) {
     for &concurrency in &plan.concurrency {
-        for target in Target::ALL {
+        for target in stage.targets() {
             let sample = stage.ask(target, concurrency, plan.seconds, None).await;
             report.closed.entry((concurrency, target)).or_default().push(sample);
         }
@@ -30,7 +30,7 @@ pub(crate) async fn open(stage: &Stage, plan: &Plan, report: &mut Report) {
         let least = capacity.into_iter().fold(f64::INFINITY, f64::min);
         (least * LOAD / 100.0).ceil() * 100.0
     });
-    for target in Target::ALL {
+    for target in stage.targets() {
         let sample = stage.ask(target, MIDDLE, plan.seconds, Some(rate)).await;
         report.open.entry(target).or_default().push(sample);
     }

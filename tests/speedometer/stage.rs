@@ -30,17 +30,11 @@ pub(crate) enum Target {
     Nats,
     /// HTTPS alone.
     Https(Http),
+    /// A gateway and a worker in Go.
+    Go(Http),
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Fjord(Http::H1),
-        Self::Nats,
-        Self::Https(Http::H1),
-        Self::Fjord(Http::H2),
-        Self::Https(Http::H2),
-    ];
-
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -49,21 +43,50 @@ impl Target {
             Self::Nats => "nats",
             Self::Https(Http::H1) => "https h1",
             Self::Https(Http::H2) => "https h2",
+            Self::Go(Http::H1) => "go h1",
+            Self::Go(Http::H2) => "go h2",
         }
     }
 }
 
-/// All three targets, running.
+/// All targets, running.
 pub(crate) struct Stage {
     fleet: Fleet,
     https: (Process, SocketAddr),
     responder: Process,
+    go: Option<Go>,
     home: TempDir,
+}
+
+/// The same job in Go.
+struct Go {
+    gateway: Process,
+    address: SocketAddr,
+    worker: Process,
+}
+
+impl Go {
+    async fn start(peer: &Path, fleet: &Fleet, home: &Path) -> Self {
+        let urls = fleet.nats.urls();
+        let url = urls.first().expect("a server");
+        let part = |name: &str| {
+            let mut command = Command::new(peer);
+            command.arg(name).arg(url).arg(&fleet.certs.ca);
+            command
+        };
+        let worker = Process::start("go worker", part("worker"), &home.join("go-worker"));
+        said(&worker, "listening").await;
+        let (mut command, files) = (part("gateway"), &fleet.certs.server);
+        command.arg(&files.certificate).arg(&files.key);
+        let gateway = Process::start("go gateway", command, &home.join("go-gateway"));
+        let address = said(&gateway, "listening ").await.parse().expect("an address");
+        Self { gateway, address, worker }
+    }
 }
 
 impl Stage {
     /// Starts them.
-    pub(crate) async fn set() -> Self {
+    pub(crate) async fn set(go: Option<&Path>) -> Self {
         let fleet = Fleet::start(FleetOptions {
             concurrency: 1024,
             queues: "echo",
@@ -82,7 +105,22 @@ impl Stage {
         command.arg("--ca").arg(&fleet.certs.ca);
         let responder = Process::start("responder", command, &home.path().join("responder"));
         said(&responder, "listening").await;
-        Self { fleet, https: (https, address), responder, home }
+        let go = match go {
+            Some(peer) => Some(Go::start(peer, &fleet, home.path()).await),
+            None => None,
+        };
+        Self { fleet, https: (https, address), responder, go, home }
+    }
+
+    /// What is asked, in turns.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> + use<> {
+        let go = self.go.is_some();
+        let each = move |http| {
+            let others = [Target::Nats, Target::Https(http)];
+            let go = go.then_some(Target::Go(http));
+            [Target::Fjord(http)].into_iter().chain(others).chain(go)
+        };
+        each(Http::H1).chain(each(Http::H2).filter(|target| *target != Target::Nats))
     }
 
     /// The numbers of a target's processes: gateway, worker and NATS server; responder and NATS server; server.
@@ -98,6 +136,9 @@ impl Stage {
                 .collect(),
             Target::Nats => vec![self.responder.pid()],
             Target::Https(_) => return vec![self.https.0.pid()],
+            Target::Go(_) => {
+                self.go.iter().flat_map(|go| [go.gateway.pid(), go.worker.pid()]).collect()
+            }
         };
         first.into_iter().chain(nats).collect()
     }
@@ -107,6 +148,7 @@ impl Stage {
             Target::Fjord(_) => self.fleet.gateways.first().map(Node::https),
             Target::Nats => None,
             Target::Https(_) => Some(self.https.1),
+            Target::Go(_) => self.go.as_ref().map(|go| go.address),
         }
     }
 
@@ -118,7 +160,10 @@ impl Stage {
         seconds: f64,
         rate: Option<f64>,
     ) -> Sample {
-        let is_http2 = matches!(target, Target::Fjord(Http::H2) | Target::Https(Http::H2));
+        let is_http2 = matches!(
+            target,
+            Target::Fjord(Http::H2) | Target::Https(Http::H2) | Target::Go(Http::H2)
+        );
         let https = self.address(target);
         ask(&Question {
             ca: &self.fleet.certs.ca,
