@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http::StatusCode;
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The start of the only answers that come before the one that is due (RFC 9110 §15.2).
@@ -76,6 +77,16 @@ enum Place {
     Chunk(u64),
 }
 
+/// What is ours of some bytes.
+#[derive(Clone, Copy, Debug)]
+struct Ours {
+    bytes: usize,
+    /// The place behind them.
+    place: Place,
+    /// How many of the answers that were due begin in them.
+    begun: usize,
+}
+
 impl<IO> Held<IO> {
     pub(super) fn new(io: IO, due: Due) -> Self {
         Self { io, due, place: Place::Start, status: None }
@@ -91,15 +102,18 @@ impl<IO> Held<IO> {
         (self.io, left)
     }
 
-    /// How many of these bytes are ours.
-    fn ours<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+    /// How many of these bytes are ours, and where they lead.
+    fn ours<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> Ours {
         let due = self.due.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = due.iter().copied();
-        let mut place = self.place;
-        let mut ours = 0;
+        let mut ours = Ours { bytes: 0, place: self.place, begun: 0 };
         for piece in pieces {
-            let walked = walk(&mut place, piece, piece.len(), &mut || due.next());
-            ours += walked;
+            let walked = walk(&mut ours.place, piece, piece.len(), &mut || {
+                let next = due.next();
+                ours.begun += usize::from(next.is_some());
+                next
+            });
+            ours.bytes += walked;
             if walked < piece.len() {
                 break;
             }
@@ -108,8 +122,19 @@ impl<IO> Held<IO> {
     }
 
     /// Goes on by what was written.
-    fn advance<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>, mut written: usize) {
+    fn advance<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        ours: Ours,
+        mut written: usize,
+    ) {
         let mut due = self.due.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if written == ours.bytes {
+            // Nearly always. The way was gone already.
+            self.place = ours.place;
+            due.drain(..ours.begun);
+            return;
+        }
         for piece in pieces {
             let now = written.min(piece.len());
             written -= now;
@@ -141,8 +166,7 @@ fn walk(
                 *place = Place::Head { last: 0, body };
             }
             Place::Head { last, body } => {
-                *last = *last << 8 | u32::from(rest.first().copied().unwrap_or_default());
-                at += 1;
+                at += go_through_line(last, rest.get(..limit - at).unwrap_or(rest));
                 if *last == HEAD_END {
                     *place = match *body {
                         Some(0) => Place::Start,
@@ -179,6 +203,15 @@ fn walk(
     at
 }
 
+/// Goes through a head, up to the end of a line or of the bytes; how many that were. A head ends nowhere else.
+fn go_through_line(last: &mut u32, bytes: &[u8]) -> usize {
+    let line = memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+    // Of a line shorter than four bytes what came before counts too.
+    let end = bytes.get(line.saturating_sub(4)..line).unwrap_or_default();
+    *last = end.iter().fold(*last, |last, byte| last << 8 | u32::from(*byte));
+    line
+}
+
 /// Goes through so many bytes at most; how many that were.
 fn go_through(left: &mut u64, limit: usize) -> usize {
     let now = usize::try_from(*left).unwrap_or(usize::MAX).min(limit);
@@ -203,12 +236,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let ours = self.ours(std::iter::once(bytes));
-        let Some(own) = bytes.get(..ours).filter(|own| !own.is_empty() || bytes.is_empty()) else {
+        let Some(own) = bytes.get(..ours.bytes).filter(|own| !own.is_empty() || bytes.is_empty())
+        else {
             self.hold(bytes);
             return Poll::Ready(Ok(bytes.len()));
         };
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(context, own))?;
-        self.advance(std::iter::once(own), written);
+        self.advance(std::iter::once(own), ours, written);
         Poll::Ready(Ok(written))
     }
 
@@ -219,14 +253,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
     ) -> Poll<io::Result<usize>> {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
         let ours = self.ours(pieces.iter().map(|piece| &**piece));
-        if ours < all {
+        if ours.bytes < all {
             // Rare: piece by piece.
             let first = pieces.iter().find(|piece| !piece.is_empty());
             return self.poll_write(context, first.map_or(&[], |piece| &**piece));
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
         let written = std::task::ready!(result)?;
-        self.advance(pieces.iter().map(|piece| &**piece), written);
+        self.advance(pieces.iter().map(|piece| &**piece), ours, written);
         Poll::Ready(Ok(written))
     }
 
@@ -299,6 +333,41 @@ mod tests {
             .await;
         let together = [OURS, BODY, HYPERS].concat();
         check(&[Some(30)], &[&together], &[OURS, BODY], Some(431)).await;
+    }
+
+    /// A head byte by byte.
+    fn go_through_bytes(last: &mut u32, bytes: &[u8]) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            *last = *last << 8 | u32::from(*byte);
+            if *last == HEAD_END {
+                return at + 1;
+            }
+        }
+        bytes.len()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_head_ends_where_it_does_byte_by_byte(
+            text in "[\r\n:x]{0,40}",
+            before in "[\r\nx]{0,4}",
+            cuts in proptest::collection::vec(1..9usize, 1..20),
+        ) {
+            let mut last = before.bytes().fold(0, |last, byte| last << 8 | u32::from(byte));
+            let mut reference = last;
+            proptest::prop_assume!(last != HEAD_END);
+            let (mut rest, mut cuts) = (text.as_bytes(), cuts.into_iter().cycle());
+            while !rest.is_empty() && reference != HEAD_END {
+                let piece = &rest[..cuts.next().unwrap().min(rest.len())];
+                let end = go_through_bytes(&mut reference, piece);
+                let mut at = 0;
+                while at < piece.len() && last != HEAD_END {
+                    at += go_through_line(&mut last, &piece[at..]);
+                }
+                proptest::prop_assert_eq!((at, last), (end, reference));
+                rest = &rest[piece.len()..];
+            }
+        }
     }
 
     #[tokio::test]
