@@ -19,8 +19,11 @@ use super::rate::RateHeaders;
 use super::respond::RequestId;
 use super::session::Ending;
 
+mod client;
 mod figures;
 mod span;
+
+use client::Client;
 
 pub(super) use figures::count;
 
@@ -132,7 +135,7 @@ impl Trip {
             outcome = self.outcome.as_str(),
             attempts = self.attempts,
             principal = self.principal.as_deref(),
-            client = %self.client,
+            client = %Client(self.client),
             duration_ms = millis(took),
             auth_ms = phase(Phase::Auth),
             parameters_ms = phase(Phase::Parameters),

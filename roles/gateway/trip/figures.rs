@@ -37,20 +37,26 @@ pub(super) fn ended(
         return duration(NONE).record(took.as_secs_f64());
     };
     KNOWN.with_borrow_mut(|known| {
-        if !known.contains_key(id) {
-            let figures = Figures { duration: duration(id.as_str()), requests: Vec::new() };
-            known.insert(id.clone(), figures);
+        if let Some(figures) = known.get_mut(id) {
+            return figures.ended(id, status, outcome, took);
         }
-        let Some(figures) = known.get_mut(id) else { return };
-        figures.duration.record(took.as_secs_f64());
+        let duration = duration(id.as_str());
+        let figures = known.entry(id.clone()).or_insert(Figures { duration, requests: Vec::new() });
+        figures.ended(id, status, outcome, took);
+    });
+}
+
+impl Figures {
+    fn ended(&mut self, id: &EndpointId, status: StatusCode, outcome: Word, took: Duration) {
+        self.duration.record(took.as_secs_f64());
         let end = (status, outcome);
-        if let Some((_, requests)) = figures.requests.iter().find(|(of, _)| *of == end) {
+        if let Some((_, requests)) = self.requests.iter().find(|(of, _)| *of == end) {
             return requests.increment(1);
         }
         let counted = requests(id.as_str(), status, outcome);
         counted.increment(1);
-        figures.requests.push((end, counted));
-    });
+        self.requests.push((end, counted));
+    }
 }
 
 /// Counts a request. `endpoint` is an id of the catalogue, or `none`.

@@ -76,6 +76,28 @@ impl Object {
         let written = serde_json::to_writer(&mut self.text, value);
         debug_assert!(written.is_ok(), "a plain value");
     }
+
+    /// A number of thousandths, as shortly as `plain` writes it: a digit behind the point, and no zero after that.
+    fn fixed(&mut self, name: &str, number: u32) {
+        self.plain(name, &(number / 1000));
+        let digits = [number / 100 % 10, number / 10 % 10, number % 10];
+        let last = digits.iter().rposition(|digit| *digit != 0).unwrap_or_default();
+        let digits = digits.iter().take(last + 1).filter_map(|digit| char::from_digit(*digit, 10));
+        self.text.push(b'.');
+        self.text.extend(digits.map(|digit| digit as u8));
+    }
+}
+
+/// A number as thousandths, when it is no more exact than that. Times in milliseconds are, and an access line has many:
+/// to search for the shortest digits of any number would take a third of its time.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what does not fit becomes another number, and is found to be one"
+)]
+fn thousandths(value: f64) -> Option<u32> {
+    let number = (value * 1000.0 + 0.5) as u32;
+    ((f64::from(number) / 1000.0).to_bits() == value.to_bits()).then_some(number)
 }
 
 impl Visit for Object {
@@ -93,7 +115,10 @@ impl Visit for Object {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.plain(field.name(), &value);
+        match thousandths(value) {
+            Some(number) => self.fixed(field.name(), number),
+            None => self.plain(field.name(), &value),
+        }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -123,7 +148,9 @@ impl fmt::Write for Escaped<'_> {
 /// Adds a text as it stands between the quotes of a JSON string (RFC 8259 §7). No control character stays as it is:
 /// no event can forge a second line, or move the cursor of who reads it.
 fn escape(to: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_control() && !is_quoted(byte)) {
+    // Without a way out on the first: the compiler looks at many bytes at once then.
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && !is_quoted(byte);
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         return to.extend_from_slice(text.as_bytes());
     }
     for character in text.chars() {
@@ -184,6 +211,21 @@ mod tests {
         assert!(first["timestamp"].as_str().is_some_and(|text| text.ends_with('Z')));
         assert_eq!(second["big"], u64::MAX);
         assert!(second["nan"].is_null());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_time_is_written_as_any_number_is(micros: u32, below_a_second in 0..1_000_000u32, any: f64) {
+            let times = [micros, below_a_second].map(|micros| f64::from(micros) / 1000.0);
+            proptest::prop_assert!(times.iter().all(|time| thousandths(*time).is_some()));
+            for value in [times[0], times[1], any, -any, -0.0, f64::NAN, f64::INFINITY] {
+                let Some(number) = thousandths(value) else { continue };
+                let mut object = Object { text: Vec::new(), names_request: false };
+                object.fixed("n", number);
+                let text = format!("\"n\":{}", serde_json::to_string(&value).unwrap());
+                proptest::prop_assert_eq!(String::from_utf8(object.text).unwrap(), text);
+            }
+        }
     }
 
     #[test]
