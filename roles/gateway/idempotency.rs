@@ -1,10 +1,10 @@
 //! The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header-07).
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::problem::Violation;
 
-const NAME: &str = "idempotency-key";
+const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key in bytes.
 const BYTES_MAX: usize = 128;
 

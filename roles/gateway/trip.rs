@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
@@ -27,6 +27,10 @@ use client::Client;
 
 pub(super) use figures::count;
 
+/// What trace a client's request belongs to (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// See `TRACEPARENT`.
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// What logs and metrics have for a status when the client left before there was one, as is the custom.
 const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
@@ -58,11 +62,11 @@ pub(super) struct Trip {
 
 impl Trip {
     pub(super) fn begin(parts: &Parts, peer: &Peer, request_id: RequestId) -> Self {
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let now = Instant::now();
         Self {
             request_id,
-            trace: TraceContext::continued(text("traceparent"), text("tracestate")),
+            trace: TraceContext::continued(text(TRACEPARENT), text(TRACESTATE)),
             endpoint: None,
             principal: None,
             attempts: 0,
