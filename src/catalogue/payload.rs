@@ -92,8 +92,10 @@ fn write_row(columns: &[Parameter], row: &[Checked<'_>], out: &mut Vec<u8>) {
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    // Most text needs no escape, and is then copied at once.
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    // Most text needs no escape, and is then copied at once. Without a way out on the first byte that does the compiler
+    // looks at many at once.
+    let is_plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
+    if text.bytes().fold(true, |all, b| all & is_plain(b)) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
