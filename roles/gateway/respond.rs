@@ -28,6 +28,9 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// What a caller without credentials is asked for, unless `with_challenge` says more (RFC 6750 §3).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
 
+/// Room for the headers of an ordinary answer, so that they are put in their places once.
+const HEADERS: usize = 12;
+
 /// What the request tells about how its response is written.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -117,6 +120,7 @@ fn with_body(
 ) -> Result<Response, Problem> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    response.headers_mut().reserve(HEADERS);
     if !content_type.is_empty() {
         let media_type = match content_type {
             // Nearly every answer: nothing to check, nothing to copy.

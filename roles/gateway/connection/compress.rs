@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::{Semaphore, TryAcquireError};
 
 use crate::config::gateway::{Coding, CompressionConfig};
+use crate::envelope::reply::JSON;
 use crate::telemetry::{self, names};
 
 use super::encoding::Accepted;
@@ -57,7 +58,7 @@ impl Compressor {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        let body = match body.into_whole().await {
+        let body = match body.into_whole() {
             Ok(body) => body,
             Err(body) => {
                 let body = streamed(body, &mut parts.headers, accepted);
@@ -153,17 +154,22 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
 /// read when it comes.
 fn is_compressible(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default();
-    let media_type = media_type.trim().to_ascii_lowercase();
-    let is_text = match media_type.as_str() {
-        "text/event-stream" => false,
-        "application/json" | "application/xml" | "application/javascript" | "image/svg+xml" => true,
-        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
-    };
+    let content_type = text(header::CONTENT_TYPE);
+    // Nearly every answer is what the first look finds.
+    let is_text = content_type == JSON || is_text(content_type);
     let keeps = text(header::CACHE_CONTROL)
         .split(',')
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"));
     is_text && !keeps && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+fn is_text(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    match media_type.trim().to_ascii_lowercase().as_str() {
+        "text/event-stream" => false,
+        JSON | "application/xml" | "application/javascript" | "image/svg+xml" => true,
+        other => other.starts_with("text/") || other.ends_with("+json") || other.ends_with("+xml"),
+    }
 }
 
 #[cfg(test)]

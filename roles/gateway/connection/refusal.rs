@@ -59,7 +59,7 @@ where
         Shape { request_id, method: Method::GET, version: Version::HTTP_11, is_tls: peer.is_tls };
     let (parts, body) = respond::finish(response, &shape).into_parts();
     // A problem is always whole.
-    let bytes = written(&parts, &body.into_whole().await.unwrap_or_default());
+    let bytes = written(&parts, &body.into_whole().unwrap_or_default());
     let said = async {
         io.write_all(&bytes).await?;
         io.shutdown().await

@@ -1,13 +1,11 @@
 //! The body of a response: there as a whole, or still on its way from a worker.
 
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
@@ -18,7 +16,7 @@ use crate::roles::gateway::mail::Mail;
 #[derive(Debug)]
 pub enum AnswerBody {
     /// All of it.
-    Whole(Full<Bytes>),
+    Whole(Bytes),
     /// What comes.
     Streamed(Streamed),
 }
@@ -92,14 +90,9 @@ impl AnswerBody {
     ///
     /// # Errors
     /// The body itself, when it still comes.
-    pub async fn into_whole(self) -> Result<Bytes, Streamed> {
-        use http_body_util::BodyExt;
+    pub fn into_whole(self) -> Result<Bytes, Streamed> {
         match self {
-            Self::Whole(body) => {
-                // `Full` is there at once.
-                let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-                Ok(body.unwrap_or_else(|never: Infallible| match never {}))
-            }
+            Self::Whole(body) => Ok(body),
             Self::Streamed(body) => Err(body),
         }
     }
@@ -107,13 +100,13 @@ impl AnswerBody {
 
 impl Default for AnswerBody {
     fn default() -> Self {
-        Self::Whole(Full::default())
+        Self::Whole(Bytes::new())
     }
 }
 
 impl From<Bytes> for AnswerBody {
     fn from(body: Bytes) -> Self {
-        Self::Whole(Full::new(body))
+        Self::Whole(body)
     }
 }
 
@@ -126,23 +119,24 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         match self.get_mut() {
-            Self::Whole(body) => Pin::new(body)
-                .poll_frame(context)
-                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Whole(body) => {
+                let body = std::mem::take(body);
+                Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
+            }
             Self::Streamed(body) => body.poll_piece(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_end_stream(),
+            Self::Whole(body) => body.is_empty(),
             Self::Streamed(body) => body.is_whole,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
+            Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Self::Streamed(_) => SizeHint::default(),
         }
     }
