@@ -47,11 +47,15 @@ use paced::Paced;
 use taken::Taken;
 use together::together;
 
-/// Answers requests that the connection let through. `RequestId::of` tells a request's id; what every
-/// response has is added by the connection.
+/// Answers requests that the connection let through. What every response has is added by the connection.
 pub trait Service: Debug + Send + Sync {
     /// Answers one request. The future is dropped when the client leaves.
-    fn answer(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response>;
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        request_id: RequestId,
+    ) -> BoxFuture<'_, Response>;
 }
 
 /// What requests must keep to.
@@ -273,11 +277,10 @@ struct Each {
 }
 
 impl Each {
-    async fn respond(&self, mut request: Request<Incoming>) -> Response {
+    async fn respond(&self, request: Request<Incoming>) -> Response {
         let running = self.activity.begin();
-        let request_id = RequestId::from_headers(request.headers());
         let shape = Shape {
-            request_id: request_id.clone(),
+            request_id: RequestId::from_headers(request.headers()),
             method: request.method().clone(),
             version: request.version(),
             is_tls: self.agreed.peer.is_tls,
@@ -286,10 +289,7 @@ impl Each {
         let rules = &self.serving.rules;
         let accepted = Accepted::of(request.headers(), &rules.compression.codings);
         let response = match filter::check(&request, rules) {
-            Ok(()) => {
-                request.extensions_mut().insert(request_id);
-                self.ask(request, peer, &shape.request_id).await
-            }
+            Ok(()) => self.ask(request, peer, &shape.request_id).await,
             Err(problem) => refusal::refuse(&problem, &peer, &shape.request_id),
         };
         let compressor = &self.serving.compressor;
@@ -322,7 +322,8 @@ impl Each {
         peer: Peer,
         request_id: &RequestId,
     ) -> Response {
-        let answering = async { self.serving.service.answer(request, peer).await };
+        let service = &self.serving.service;
+        let answering = async { service.answer(request, peer, request_id.clone()).await };
         AssertUnwindSafe(answering).catch_unwind().await.unwrap_or_else(|_| {
             let place = (names::PLACE, "gateway".to_owned());
             telemetry::counter(&names::PANICS, &[place]).increment(1);

@@ -48,9 +48,13 @@ pub struct Pipeline {
 }
 
 impl Service for Pipeline {
-    fn answer(&self, request: http::Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response> {
+    fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        peer: Peer,
+        request_id: RequestId,
+    ) -> BoxFuture<'_, Response> {
         Box::pin(async move {
-            let request_id = RequestId::of(&request);
             let (parts, body) = request.into_parts();
             let trip = Trip::begin(&parts, &peer, request_id);
             context::serving(trip.served(), self.travel(&parts, body, &peer, trip)).await

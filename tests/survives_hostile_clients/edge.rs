@@ -77,9 +77,13 @@ impl Probe {
 }
 
 impl Service for Probe {
-    fn answer(&self, request: Request<Incoming>, peer: Peer) -> BoxFuture<'_, Response> {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        id: RequestId,
+    ) -> BoxFuture<'_, Response> {
         let path = request.uri().path().to_owned();
-        let id = RequestId::of(&request);
         self.paths.lock().unwrap().push(path.clone());
         Box::pin(async move {
             let body = match path.as_str() {

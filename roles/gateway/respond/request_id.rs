@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue};
 use rand::RngExt;
 use uuid::{Builder, Uuid};
 
@@ -14,8 +14,6 @@ use super::X_REQUEST_ID;
 const BYTES_MAX: usize = 128;
 
 /// What ties an answer, its log lines and its trace together. Never a key for anything.
-///
-/// The connection puts it into the request's extensions; `of` finds it there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
 
@@ -28,12 +26,6 @@ impl RequestId {
             (Some(text), None) if is_good(text) => Self(text.into()),
             _ => Self::fresh(),
         }
-    }
-
-    /// The id that the connection gave a request; a new one where none did.
-    #[must_use]
-    pub fn of<B>(request: &Request<B>) -> Self {
-        request.extensions().get().cloned().unwrap_or_else(Self::fresh)
     }
 
     /// A new id: a `UUIDv7`, so that ids sort by time.
