@@ -288,7 +288,7 @@ impl Each {
         let peer = self.peer(request.headers());
         let rules = &self.serving.rules;
         let accepted = Accepted::of(request.headers(), &rules.compression.codings);
-        let response = match filter::check(&request, rules) {
+        let response = match filter::check(&request, accepted, rules) {
             Ok(()) => self.ask(request, peer, &shape.request_id).await,
             Err(problem) => refusal::refuse(&problem, &peer, &shape.request_id),
         };

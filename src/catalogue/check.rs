@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use memchr::memchr;
 use serde_json::value::RawValue;
 
 use super::findings::{Findings, Spot};
@@ -265,7 +266,7 @@ fn words<'a>(
     let mut kept = true;
     let checked = match parameter.kind {
         ParameterType::String => {
-            if text.contains('\0') {
+            if memchr(0, text.as_bytes()).is_some() {
                 findings.add(spot, json::NUL);
                 return None;
             }

@@ -5,12 +5,14 @@
 use http::header::{self, HeaderName};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Version};
+use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode_str;
 
 use crate::problem::{Problem, ProblemKind};
 
 use super::Rules;
 use super::encoding::Accepted;
+use crate::roles::gateway::router::segments;
 
 /// The methods that an endpoint can have.
 pub(super) const METHODS: [Method; 7] = [
@@ -30,7 +32,11 @@ const SEPARATOR: &str = "the path has a slash, a backslash or a control characte
 const HEADER_OVERHEAD_BYTES: usize = 4;
 
 /// Checks everything about a request that needs no endpoint.
-pub(super) fn check<B>(request: &Request<B>, rules: &Rules) -> Result<(), Problem> {
+pub(super) fn check<B>(
+    request: &Request<B>,
+    accepted: Accepted,
+    rules: &Rules,
+) -> Result<(), Problem> {
     check_sizes(request, rules)?;
     if !METHODS.contains(request.method()) {
         // RFC 9110 §9.1: what the server does not know at all is 501; 405 is for what a path lacks.
@@ -41,11 +47,11 @@ pub(super) fn check<B>(request: &Request<B>, rules: &Rules) -> Result<(), Proble
     check_headers(request.headers()).map_err(invalid)?;
     check_framing(request).map_err(invalid)?;
     check_expectation(request.headers())?;
-    if !Accepted::of(request.headers(), &rules.compression.codings).is_possible() {
+    if !accepted.is_possible() {
         let detail = "Accept-Encoding leaves out every coding that there is, and none at all";
         return Err(Problem::with_detail(ProblemKind::NotAcceptable, detail));
     }
-    if !is_served(host.host(), &rules.hosts) {
+    if !is_served(&host, &rules.hosts) {
         return Err(Problem::new(ProblemKind::Misdirected));
     }
     Ok(())
@@ -103,8 +109,8 @@ fn host<B>(request: &Request<B>) -> Result<Authority, &'static str> {
     Ok(host)
 }
 
-fn is_served(host: &str, hosts: &[String]) -> bool {
-    hosts.is_empty() || hosts.iter().any(|served| served.eq_ignore_ascii_case(host))
+fn is_served(host: &Authority, hosts: &[String]) -> bool {
+    hosts.is_empty() || hosts.iter().any(|served| served.eq_ignore_ascii_case(host.host()))
 }
 
 fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {
@@ -118,19 +124,18 @@ fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {
 
 fn check_path(path: &str) -> Result<(), &'static str> {
     check_encoding(path)?;
-    let mut segments =
-        path.strip_prefix('/').ok_or("expected a path that starts with /")?.split('/').peekable();
+    if !path.starts_with('/') {
+        return Err("expected a path that starts with /");
+    }
+    let mut segments = segments(path).peekable();
     while let Some(segment) = segments.next() {
         if segment.is_empty() && segments.peek().is_some() {
             return Err("the path has an empty segment");
         }
-        if !segment.contains('%') {
+        if memchr2(b'%', b'\\', segment.as_bytes()).is_none() {
             // What `check_encoding` let through is visible ASCII: nothing to decode, and no control character.
             if segment == "." || segment == ".." {
                 return Err("the path has a dot segment");
-            }
-            if segment.contains('\\') {
-                return Err(SEPARATOR);
             }
             continue;
         }
@@ -150,10 +155,11 @@ fn check_path(path: &str) -> Result<(), &'static str> {
 
 /// Visible ASCII, and every `%` begins an octet (RFC 3986 §2.1).
 fn check_encoding(text: &str) -> Result<(), &'static str> {
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+    // Without a way out on the first that is none: the compiler looks at many bytes at once then.
+    if !text.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
         return Err("expected visible ASCII in the URI; other characters percent-encoded");
     }
-    if !text.contains('%') {
+    if memchr(b'%', text.as_bytes()).is_none() {
         return Ok(());
     }
     let is_octet = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;

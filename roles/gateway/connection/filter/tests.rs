@@ -30,8 +30,9 @@ fn rules(hosts: &[&str]) -> Rules {
 /// The status that a request is refused with; 0 when it passes.
 fn status(request: http::request::Builder) -> u16 {
     let request = request.body(()).unwrap();
-    check(&request, &rules(&["api.test"]))
-        .map_or_else(|problem| problem.kind.status().as_u16(), |()| 0)
+    let rules = rules(&["api.test"]);
+    let accepted = Accepted::of(request.headers(), &rules.compression.codings);
+    check(&request, accepted, &rules).map_or_else(|problem| problem.kind.status().as_u16(), |()| 0)
 }
 
 fn get(target: &str) -> http::request::Builder {
