@@ -15,6 +15,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// nearest that is known.
 pub(super) fn client(connected: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut client = connected.to_canonical();
+    if !trusted.contains(client) {
+        return client;
+    }
     let fields = headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>();
     let mut entries =
         fields.into_iter().rev().flat_map(|field| field.as_bytes().rsplit(|b| *b == b','));
