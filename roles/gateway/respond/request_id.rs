@@ -53,7 +53,11 @@ impl RequestId {
     /// The id as a header's value.
     pub(super) fn header_value(&self) -> HeaderValue {
         // It cannot fail: `is_good` and UUIDs are visible ASCII.
-        HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"))
+        let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));
+        // HTTP/2 then keeps it out of its table of headers (RFC 7541 §6.2.3). There it would push out what comes again,
+        // and be compared with every id before it: no id comes twice.
+        value.set_sensitive(true);
+        value
     }
 }
 
