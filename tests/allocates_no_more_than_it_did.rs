@@ -45,7 +45,7 @@ use super::support::nats::{NatsOptions, NatsServer};
 
 /// Allocations of one request: the gateway's, from the request's bytes to the answer's, and the worker's, from message to
 /// answer. Lower them when you have made it cheaper.
-const GATEWAY: f64 = 77.0;
+const GATEWAY: f64 = 70.0;
 /// See `GATEWAY`.
 const WORKER: f64 = 63.0;
 /// What a number may grow by before this fails.
