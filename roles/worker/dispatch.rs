@@ -1,11 +1,13 @@
 //! Runs one job: claim, handler, progress, answer.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 use tokio::time::{Instant, interval_at, timeout, timeout_at};
 
 use crate::catalogue::Execution;
@@ -80,7 +82,8 @@ impl Dispatch {
         let queue = Arc::clone(queue);
         let endpoint = Arc::clone(&job.endpoint);
         let more = (job.request.waiting > 0).then(|| run.reply.clone()).flatten();
-        let _detached = this.tasks.spawn(context::carried(async move {
+        // Boxed: the runtime moves a task's future again and again, until it runs and when it has ended.
+        let _detached = this.tasks.spawn(Box::pin(context::carried(async move {
             let outcome = run.go(handler, job).await;
             let took = began.elapsed();
             if let Some(traced) = traced {
@@ -90,7 +93,7 @@ impl Dispatch {
             let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
             queue.finished(outcome, took, more).await;
-        }));
+        })));
     }
 
     /// After every loss of the link sends the last answers again, once it is back.
@@ -163,7 +166,7 @@ impl Run {
         }
         let request_id = job.request.request_id.clone();
         let (began, times) = (Instant::now(), Arc::clone(&job.times));
-        let mut stream = Stream::of(&job, &self.dispatch, self.reply.is_some());
+        let mut stream = Stream::of(&job, &self.dispatch, self.reply.is_some(), began);
         let ending = self.work(handler, job, &mut stream).await;
         let outcome = ending.outcome();
         match ending {
@@ -207,40 +210,60 @@ impl Run {
         }
     }
 
-    /// Runs the handler, reports progress and sends parts of its answer meanwhile. A panic is caught: it costs one request.
+    /// Runs the handler. A panic is caught: it costs one request.
     async fn work(&self, handler: Arc<dyn QueueHandler>, job: Job, stream: &mut Stream) -> Ending {
-        let config = &self.dispatch.config;
         let (endpoint, times) = (Arc::clone(&job.endpoint), Arc::clone(&job.times));
         let call = handler.handle(job, self.deadline, &self.entry.cancel);
         let call = AssertUnwindSafe(stream::to_its_end(call, &times.parts));
-        let mut call = std::pin::pin!(call.catch_unwind());
+        let mut call = pin!(call.catch_unwind());
+        if stream.has_room() {
+            times.parts.want();
+        }
+        // What a quick handler ends at once needs no timer, and nobody who listens.
+        let ending = match poll!(&mut call) {
+            Poll::Ready(ending) => ending,
+            Poll::Pending => Box::pin(self.attend(call, stream, &times.parts)).await,
+        };
+        if let Some(piece) = times.parts.take() {
+            Box::pin(self.send_part(stream, piece, &times.parts)).await;
+        }
+        ending.unwrap_or_else(|_| {
+            counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
+            tracing::error!(endpoint = %endpoint.id, "a handler panicked");
+            let problem = Problem::new(ProblemKind::Internal);
+            Ending::Problem { problem, outcome: Word::Panic }
+        })
+    }
+
+    /// Waits for the end of a call, reports progress and sends parts of its answer meanwhile.
+    async fn attend<C>(
+        &self,
+        mut call: Pin<&mut C>,
+        stream: &mut Stream,
+        parts: &Outlet,
+    ) -> C::Output
+    where
+        C: Future,
+    {
+        let config = &self.dispatch.config;
         let first = Instant::now() + config.progress_first;
         let mut progress = interval_at(first, config.progress_interval);
         let cancel = &self.entry.cancel;
         loop {
             if stream.has_room() {
-                times.parts.want();
+                parts.want();
             }
             tokio::select! {
                 biased;
-                ending = &mut call => {
-                    if let Some(piece) = times.parts.take() {
-                        Box::pin(self.send_part(stream, piece, &times.parts)).await;
-                    }
-                    return ending.unwrap_or_else(|_| {
-                        counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
-                        tracing::error!(endpoint = %endpoint.id, "a handler panicked");
-                        Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::Panic }
-                    });
-                }
-                piece = times.parts.next(), if stream.is_open() => {
-                    Box::pin(self.send_part(stream, piece, &times.parts)).await;
+                ending = &mut call => return ending,
+                piece = parts.next(), if stream.is_open() => {
+                    Box::pin(self.send_part(stream, piece, parts)).await;
                 }
                 heard = stream.hear(), if stream.has_begun() && !cancel.is_cancelled() => if heard.is_err() {
                     cancel.cancel();
                 },
-                () = cancel.cancelled(), if stream.has_begun() && !times.parts.is_closed() => {
-                    times.parts.close();
+                () = cancel.cancelled(), if stream.has_begun() && !parts.is_closed() => {
+                    parts.close();
                 }
                 _ = progress.tick() => {
                     if let Some(reply) = self.reply.clone() {

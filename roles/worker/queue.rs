@@ -318,9 +318,11 @@ impl Queue {
     /// A slot is free: for a request that waits here, else for whoever was refused first.
     async fn give_back(self: &Arc<Self>, mut more: Option<Subject>) {
         loop {
-            let next = self.slots().finish(Instant::now(), more.take());
+            let (next, ahead) = {
+                let (mut slots, now) = (self.slots(), Instant::now());
+                (slots.finish(now, more.take()), slots.offer_ahead(now))
+            };
             self.offer(next.offer).await;
-            let ahead = self.slots().offer_ahead(Instant::now());
             self.offer(ahead).await;
             let Some(Waiter { since, mut work, .. }) = next.starts else { return };
             let budget = &mut work.job.request.timeout;

@@ -34,7 +34,7 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Opens the job's outlet when its answer may stream, to somebody who takes it so.
-    pub(super) fn of(job: &Job, dispatch: &Dispatch, has_reply: bool) -> Self {
+    pub(super) fn of(job: &Job, dispatch: &Dispatch, has_reply: bool, now: Instant) -> Self {
         let may = has_reply && job.endpoint.may_stream();
         let window = if may { job.request.window } else { 0 };
         if window > 0 {
@@ -42,7 +42,7 @@ impl Stream {
             job.times.parts.open(part_bytes);
         }
         let silence = dispatch.config.progress_interval * PROGRESS_MISSED_MAX;
-        Self { window, sent: 0, taken: None, silence, heard: Instant::now() }
+        Self { window, sent: 0, taken: None, silence, heard: now }
     }
 
     /// Whether there may ever be a part.

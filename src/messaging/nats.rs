@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::ready;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, poll};
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -131,10 +131,13 @@ impl Nats {
     }
 
     async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
-        match timeout(self.operation_timeout, self.outbox.put(message)).await {
-            Ok(result) => result,
-            Err(_) => Err(TransportError::TimedOut),
+        let mut putting = pin!(self.outbox.put(message));
+        // Nearly every message is taken at once: that needs no timer.
+        if let Poll::Ready(result) = poll!(&mut putting) {
+            return result;
         }
+        let bounded = Box::pin(timeout(self.operation_timeout, putting));
+        bounded.await.unwrap_or(Err(TransportError::TimedOut))
     }
 }
 
