@@ -1,5 +1,6 @@
 //! Runs one job: claim, handler, progress, answer.
 
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use crate::catalogue::Execution;
 use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
+use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Subject, SubjectError, Transport, TransportError};
 use crate::outcome::Word;
@@ -66,7 +68,7 @@ impl Dispatch {
         this: &Arc<Self>,
         queue: &Arc<Queue>,
         handler: Arc<dyn QueueHandler>,
-        mut job: Job,
+        mut job: Box<Job>,
         reply: Option<Subject>,
     ) {
         let began = Instant::now();
@@ -83,7 +85,7 @@ impl Dispatch {
         let endpoint = Arc::clone(&job.endpoint);
         let more = (job.request.waiting > 0).then(|| run.reply.clone()).flatten();
         // Boxed: the runtime moves a task's future again and again, until it runs and when it has ended.
-        let _detached = this.tasks.spawn(Box::pin(context::carried(async move {
+        let _detached = this.tasks.spawn(context::carried(Box::pin(async move {
             let outcome = run.go(handler, job).await;
             let took = began.elapsed();
             if let Some(traced) = traced {
@@ -150,15 +152,21 @@ impl Dispatch {
         self.transport.payload_bytes_max().saturating_sub(HEADER_ROOM).max(1)
     }
 
-    pub(super) async fn send(&self, reply: Reply, to: Subject) -> Result<(), TransportError> {
-        let message =
-            reply.into_message(to).map_err(|error| TransportError::Refused(Box::new(error)))?;
-        self.transport.publish(message).await
+    /// Sends a reply; the future has to be polled.
+    pub(super) fn send(
+        &self,
+        reply: Reply,
+        to: Subject,
+    ) -> BoxFuture<'_, Result<(), TransportError>> {
+        match reply.into_message(to) {
+            Ok(message) => self.transport.publish(message),
+            Err(error) => Box::pin(ready(Err(TransportError::Refused(Box::new(error))))),
+        }
     }
 }
 
 impl Run {
-    async fn go(self, handler: Arc<dyn QueueHandler>, job: Job) -> Word {
+    async fn go(self, handler: Arc<dyn QueueHandler>, job: Box<Job>) -> Word {
         if job.request.execution == Execution::AtMostOnce
             && let Some(outcome) = Box::pin(self.claim()).await
         {
@@ -211,9 +219,14 @@ impl Run {
     }
 
     /// Runs the handler. A panic is caught: it costs one request.
-    async fn work(&self, handler: Arc<dyn QueueHandler>, job: Job, stream: &mut Stream) -> Ending {
+    async fn work(
+        &self,
+        handler: Arc<dyn QueueHandler>,
+        job: Box<Job>,
+        stream: &mut Stream,
+    ) -> Ending {
         let (endpoint, times) = (Arc::clone(&job.endpoint), Arc::clone(&job.times));
-        let call = handler.handle(job, self.deadline, &self.entry.cancel);
+        let call = handler.handle(*job, self.deadline, &self.entry.cancel);
         let call = AssertUnwindSafe(stream::to_its_end(call, &times.parts));
         let mut call = pin!(call.catch_unwind());
         if stream.has_room() {
@@ -297,7 +310,7 @@ impl Run {
     /// Sends the answer, in parts when it is larger than a message. While the bus is away it waits for
     /// it: the gateway's subscription comes back with its own connection.
     async fn answer(&self, mut answer: Final) {
-        let Some(reply) = self.reply.clone() else { return };
+        let Some(reply) = &self.reply else { return };
         let room = self.dispatch.room();
         let mut parts = answer.parts;
         while answer.body.len() > room {
@@ -305,12 +318,12 @@ impl Run {
             let bytes: Bytes = answer.body.split_to(room);
             let (head, control) = (None, answer.control.clone());
             let part = Reply::Part { number: parts, bytes, head, control };
-            if !self.deliver(part, &reply).await {
+            if !self.deliver(part, reply).await {
                 return;
             }
         }
         answer.parts = parts;
-        self.deliver(Reply::Final(answer), &reply).await;
+        self.deliver(Reply::Final(answer), reply).await;
     }
 
     /// Where a grant or a cancel for this job goes. Most jobs end before anybody asks.
@@ -318,20 +331,24 @@ impl Run {
         self.dispatch.job_subject(&self.entry)
     }
 
-    async fn deliver(&self, reply: Reply, to: &Subject) -> bool {
-        let delivered = match self.dispatch.send(reply.clone(), to.clone()).await {
-            // Boxed: it is for the rare case, and every job would carry its room.
-            Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
-            sent => sent,
-        };
-        match delivered {
-            Ok(()) => {
-                self.dispatch.recent.sent(reply, to.clone(), Instant::now());
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
-                false
+    /// No `async fn`: that would hold the reply twice, as its argument and as its own.
+    fn deliver(&self, reply: Reply, to: &Subject) -> impl Future<Output = bool> {
+        let sending = self.dispatch.send(reply.clone(), to.clone());
+        async move {
+            let delivered = match sending.await {
+                // Boxed: it is for the rare case, and every job would carry its room.
+                Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
+                sent => sent,
+            };
+            match delivered {
+                Ok(()) => {
+                    self.dispatch.recent.sent(reply, to.clone(), Instant::now());
+                    true
+                }
+                Err(error) => {
+                    tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
+                    false
+                }
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Membership of one queue group: joins, reads eagerly, leaves without losing a message.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_LOOK;
@@ -114,34 +115,42 @@ impl Intake {
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> Left {
         tracing::info!(queue = %self.queue.name, limit = self.queue.slots().limit(), "joined the queue group");
         self.queue.available();
-        let mut look_at = Instant::now() + OFFER_LOOK;
+        let left = self.read_on(&mut subscription).await;
+        match left {
+            Left::Stopped => self.queue.drain().await,
+            Left::BackendDown => self.queue.unavailable().await,
+            Left::Closed => return left,
+        }
+        self.leave(subscription).await;
+        left
+    }
+
+    /// Reads until the group is to be left.
+    async fn read_on(&mut self, subscription: &mut Box<dyn Subscription>) -> Left {
+        // Made once: made for each message they are most of what it costs to wait for one.
+        let mut stopped = pin!(self.stop.cancelled());
+        let mut down = pin!(down(&mut self.backend_up));
+        let mut look = pin!(sleep(OFFER_LOOK));
         loop {
             tokio::select! {
                 // Messages come last: a queue that is never quiet could not be left otherwise.
                 biased;
-                () = self.stop.cancelled() => {
-                    self.queue.drain().await;
-                    self.leave(subscription).await;
-                    return Left::Stopped;
-                }
-                () = down(&mut self.backend_up) => {
-                    self.queue.unavailable().await;
-                    self.leave(subscription).await;
-                    return Left::BackendDown;
-                }
+                () = &mut stopped => return Left::Stopped,
+                () = &mut down => return Left::BackendDown,
                 message = subscription.next() => match message {
                     Some(message) => self.queue.arrived(message).await,
                     None => return Left::Closed,
                 },
-                () = sleep_until(look_at) => {}
+                () = &mut look => {}
             }
+            let look_at = look.deadline();
             if look_at <= Instant::now()
                 || self.queue.slots().next_lapse().is_some_and(|at| at < look_at)
             {
                 let lapse = self.queue.lapse().await;
                 self.queue.note_load();
                 let later = Instant::now() + OFFER_LOOK;
-                look_at = lapse.map_or(later, |at| at.min(later));
+                look.as_mut().reset(lapse.map_or(later, |at| at.min(later)));
             }
         }
     }
@@ -177,7 +186,7 @@ impl Intake {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = up => {}
-            () = tokio::time::sleep(limit) => {}
+            () = sleep(limit) => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The jobs that run now: where a grant, a denial or a cancel finds them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -9,7 +9,7 @@ use crate::lifecycle::Cancel;
 use crate::messaging::Subject;
 
 /// A job's number within this worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
 /// What the gateway says to a claim.
@@ -30,7 +30,7 @@ pub struct Jobs {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    running: HashMap<JobId, Running>,
+    running: BTreeMap<JobId, Running>,
 }
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! One queue that this worker serves: judges each message at once, and gives freed slots away.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
 use crate::envelope::request::TEXT_BYTES_MAX;
-use crate::envelope::{Final, Reason, Reply, Request, headers};
+use crate::envelope::{EnvelopeError, Final, Reason, Reply, Request, headers};
 use crate::messaging::{Headers, Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
@@ -20,7 +20,7 @@ use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
-use super::slots::{Accepted, Offer, OfferId, Slots, Verdict, Waiter};
+use super::slots::{Accepted, Next, Offer, OfferId, Slots, Verdict, Waiter};
 
 /// Calls that take less than this on average are worth offers ahead.
 const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ pub struct Queue {
     pub cancel: Subject,
     /// Its number within this worker: part of the subjects of its offers.
     pub number: usize,
-    endpoints: HashMap<EndpointId, Service>,
+    endpoints: BTreeMap<EndpointId, Service>,
     slots: Mutex<Slots<Work>>,
     load: Load,
     /// How long a call takes, in microseconds, as a moving mean.
@@ -55,11 +55,24 @@ pub struct Queue {
 /// A request that was read, with what does its work.
 #[derive(Debug)]
 pub struct Work {
-    job: Job,
+    job: Box<Job>,
     handler: Arc<dyn QueueHandler>,
     reply: Option<Subject>,
     /// What the lines that are logged for it say.
     served: Arc<Served>,
+}
+
+/// A message as it was read, before it is known whether it can be worked on.
+struct Read {
+    request: Result<Request, EnvelopeError>,
+    reply: Option<Subject>,
+    served: Arc<Served>,
+}
+
+/// A message that gets no slot.
+enum Unserved {
+    Refused(Reason, Option<Subject>),
+    Malformed(Box<Problem>, Arc<Served>, Option<Subject>),
 }
 
 /// An endpoint and what does its work.
@@ -141,35 +154,47 @@ impl Queue {
 
     /// A message of the group: taken or refused before anything is awaited but the refusal itself.
     pub async fn arrived(self: &Arc<Self>, message: Message) {
-        let served = served(&message.headers);
-        context::serving(Arc::clone(&served), self.judge(message, served)).await;
-    }
-
-    async fn judge(self: &Arc<Self>, message: Message, served: Arc<Served>) {
-        let reply = message.reply.clone();
-        if let Some(work) = self.read(message, served).await {
-            let verdict = self.slots().arrive(reply.as_ref());
-            self.judged(verdict, work).await;
+        let read = Read::of(message);
+        let served = Arc::clone(&read.served);
+        let judged = context::within(&served, || {
+            let work = self.fit(read)?;
+            let verdict = self.slots().arrive(work.reply.as_ref());
+            self.judged(verdict, work)
+        });
+        // Boxed: nearly every message is taken, and then nothing is awaited.
+        if let Err(unserved) = judged {
+            Box::pin(context::serving(served, self.turn_down(unserved))).await;
         }
     }
 
     /// A message to a slot that this queue offered.
     pub async fn accepted(self: &Arc<Self>, id: OfferId, message: Message) {
-        let served = served(&message.headers);
-        context::serving(Arc::clone(&served), self.judge_accepted(id, message, served)).await;
+        let read = Read::of(message);
+        context::serving(Arc::clone(&read.served), self.judge_accepted(id, read)).await;
     }
 
-    async fn judge_accepted(self: &Arc<Self>, id: OfferId, message: Message, served: Arc<Served>) {
-        let reply = message.reply.clone();
-        let Some(work) = self.read(message, served).await else { return self.declined(id).await };
-        let waiter = Waiter { since: Instant::now(), reply, work };
+    async fn judge_accepted(self: &Arc<Self>, id: OfferId, read: Read) {
+        let work = match self.fit(read) {
+            Ok(work) => work,
+            Err(unserved) => {
+                self.turn_down(unserved).await;
+                return self.declined(id).await;
+            }
+        };
+        let waiter = Waiter { since: Instant::now(), reply: work.reply.clone(), work };
         let accepted = self.slots().accept(id, waiter);
         let is_late = matches!(accepted, Accepted::Refuse(..));
         self.count_offer(if is_late { "late" } else { "accepted" });
-        match accepted {
-            Accepted::Take(work) => self.judged(Verdict::Take, work).await,
-            Accepted::Refuse(reason, work) => self.judged(Verdict::Refuse(reason), work).await,
-            Accepted::Waits => self.note_load(),
+        let judged = match accepted {
+            Accepted::Take(work) => self.judged(Verdict::Take, work),
+            Accepted::Refuse(reason, work) => self.judged(Verdict::Refuse(reason), work),
+            Accepted::Waits => {
+                self.note_load();
+                Ok(())
+            }
+        };
+        if let Err(unserved) = judged {
+            self.turn_down(unserved).await;
         }
     }
 
@@ -177,7 +202,9 @@ impl Queue {
     pub async fn declined(self: &Arc<Self>, id: OfferId) {
         self.count_offer("declined");
         let offer = self.slots().decline(id, Instant::now());
-        self.offer(offer).await;
+        if let Some(offer) = offer {
+            self.offer(offer).await;
+        }
     }
 
     /// Gives lapsed offers to the next, and says when to look again.
@@ -187,7 +214,7 @@ impl Queue {
             self.count_offer("lapsed");
         }
         for offer in lapsed.offers {
-            self.offer(Some(offer)).await;
+            self.offer(offer).await;
         }
         if let Some(oldest) = lapsed.turned_away.first() {
             // The calls that it waited for are at least as long, and count when they end: too late to learn it.
@@ -263,11 +290,14 @@ impl Queue {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn judged(self: &Arc<Self>, verdict: Verdict, work: Work) {
+    fn judged(self: &Arc<Self>, verdict: Verdict, work: Work) -> Result<(), Unserved> {
         self.note_load();
         match verdict {
-            Verdict::Refuse(reason) => self.refuse(reason, work.reply).await,
-            Verdict::Take => self.start(work),
+            Verdict::Refuse(reason) => Err(Unserved::Refused(reason, work.reply)),
+            Verdict::Take => {
+                self.start(work);
+                Ok(())
+            }
         }
     }
 
@@ -275,63 +305,73 @@ impl Queue {
         Dispatch::start(&self.dispatch, self, work.handler, work.job, work.reply);
     }
 
-    /// Reads a request. Trusts nothing: the message may come from anywhere. What cannot be worked on is
-    /// answered here.
-    async fn read(&self, message: Message, served: Arc<Served>) -> Option<Work> {
-        let reply = message.reply.clone();
-        match self.parse(message, Arc::clone(&served)) {
-            Ok(work) if work.job.request.timeout.is_zero() => {
-                self.refuse(Reason::Expired, reply).await;
-                None
-            }
-            Ok(work) => Some(work),
-            Err(problem) => {
-                counter(&names::WORKER_MALFORMED, &[]).increment(1);
-                self.answer_problem(&problem, &served.request_id, reply).await;
-                None
-            }
-        }
-    }
-
-    fn parse(&self, message: Message, served: Arc<Served>) -> Result<Work, Problem> {
-        let reply = message.reply;
-        let request =
-            Request::parse(&message.headers, message.payload, TIMEOUT_DEFAULT).map_err(|error| {
+    /// Whether a message can be worked on. Trusts nothing: it may come from anywhere.
+    fn fit(&self, Read { request, reply, served }: Read) -> Result<Work, Unserved> {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
                 tracing::warn!(queue = %self.name, %error, "a message does not keep to the protocol");
-                Problem::with_detail(ProblemKind::InvalidRequest, error.to_string())
-            })?;
+                let kind = ProblemKind::InvalidRequest;
+                let problem = Problem::with_detail(kind, error.to_string());
+                return Err(Unserved::Malformed(Box::new(problem), served, reply));
+            }
+        };
         let Some(service) = self.endpoints.get(&request.endpoint) else {
             tracing::error!(
                 queue = %self.name, endpoint = %request.endpoint,
                 "a gateway sends an endpoint that this worker's catalogue does not have on this queue"
             );
-            return Err(Problem::with_detail(
-                ProblemKind::Internal,
-                "gateway and worker have different catalogues",
-            ));
+            let detail = "gateway and worker have different catalogues";
+            let problem = Problem::with_detail(ProblemKind::Internal, detail);
+            return Err(Unserved::Malformed(Box::new(problem), served, reply));
         };
+        if request.timeout.is_zero() {
+            return Err(Unserved::Refused(Reason::Expired, reply));
+        }
         let endpoint = Arc::clone(&service.endpoint);
-        let job = Job { endpoint, request, times: Arc::default() };
+        let job = Box::new(Job { endpoint, request, times: Arc::default() });
         Ok(Work { job, handler: Arc::clone(&service.handler), reply, served })
     }
 
+    /// Answers a message that is not worked on.
+    async fn turn_down(&self, unserved: Unserved) {
+        match unserved {
+            Unserved::Refused(reason, reply) => self.refuse(reason, reply).await,
+            Unserved::Malformed(problem, served, reply) => {
+                counter(&names::WORKER_MALFORMED, &[]).increment(1);
+                self.answer_problem(&problem, &served.request_id, reply).await;
+            }
+        }
+    }
+
     /// A slot is free: for a request that waits here, else for whoever was refused first.
-    async fn give_back(self: &Arc<Self>, mut more: Option<Subject>) {
+    async fn give_back(self: &Arc<Self>, more: Option<Subject>) {
+        let (next, ahead) = self.free(more);
+        // Boxed: most calls end with nobody who waits, and every job would carry its room.
+        if next.starts.is_some() || next.offer.is_some() || ahead.is_some() {
+            Box::pin(self.pass_on(next, ahead)).await;
+        }
+    }
+
+    fn free(&self, more: Option<Subject>) -> (Next<Work>, Option<Offer>) {
+        let (mut slots, now) = (self.slots(), Instant::now());
+        (slots.finish(now, more), slots.offer_ahead(now))
+    }
+
+    async fn pass_on(self: &Arc<Self>, mut next: Next<Work>, mut ahead: Option<Offer>) {
         loop {
-            let (next, ahead) = {
-                let (mut slots, now) = (self.slots(), Instant::now());
-                (slots.finish(now, more.take()), slots.offer_ahead(now))
-            };
-            self.offer(next.offer).await;
-            self.offer(ahead).await;
+            for offer in [next.offer, ahead].into_iter().flatten() {
+                self.offer(offer).await;
+            }
             let Some(Waiter { since, mut work, .. }) = next.starts else { return };
             let budget = &mut work.job.request.timeout;
             *budget = budget.saturating_sub(since.elapsed());
             if !budget.is_zero() {
                 let served = Arc::clone(&work.served);
-                return context::serving(served, async { self.start(work) }).await;
+                return context::within(&served, || self.start(work));
             }
-            Box::pin(self.refuse(Reason::Expired, work.reply)).await;
+            self.refuse(Reason::Expired, work.reply).await;
+            (next, ahead) = self.free(None);
         }
     }
 
@@ -354,14 +394,7 @@ impl Queue {
         self.dispatch.say(Reply::Final(answer), reply).await;
     }
 
-    async fn offer(&self, offer: Option<Offer>) {
-        // Boxed: most calls end with nobody to offer to, and every job would carry its room.
-        if let Some(offer) = offer {
-            Box::pin(self.make_offer(offer)).await;
-        }
-    }
-
-    async fn make_offer(&self, Offer { id, to }: Offer) {
+    async fn offer(&self, Offer { id, to }: Offer) {
         self.count_offer("made");
         match self.dispatch.offer_subject(self.number, id) {
             Ok(direct) => self.dispatch.say(Reply::Offer { direct }, to).await,
@@ -392,15 +425,27 @@ impl Queue {
     }
 }
 
-/// What every line that is logged for a message says. It may come from anybody: what is too long is left out.
-fn served(from: &Headers) -> Arc<Served> {
-    let (mut request_id, mut traceparent) = ("", "");
-    from.each(|name, value| match name {
-        headers::REQUEST_ID if value.len() <= TEXT_BYTES_MAX => request_id = value,
-        headers::TRACEPARENT if value.len() <= TEXT_BYTES_MAX => traceparent = value,
-        _ => {}
-    });
-    Arc::new(Served { request_id: request_id.into(), traceparent: traceparent.into() })
+impl Read {
+    fn of(message: Message) -> Self {
+        let request = Request::parse(&message.headers, message.payload, TIMEOUT_DEFAULT);
+        let served = match &request {
+            Ok(request) => Served {
+                request_id: Arc::clone(&request.request_id),
+                traceparent: request.traceparent.clone().unwrap_or_default(),
+            },
+            Err(_) => served(&message.headers),
+        };
+        Self { request, reply: message.reply, served: Arc::new(served) }
+    }
+}
+
+/// What every line that is logged for a message says that cannot be read. It may come from anybody: what is too long is
+/// left out.
+fn served(from: &Headers) -> Served {
+    let text = |name| from.get(name).filter(|value| value.len() <= TEXT_BYTES_MAX);
+    let [request_id, traceparent] = [headers::REQUEST_ID, headers::TRACEPARENT]
+        .map(|name| text(name).unwrap_or_default().into());
+    Served { request_id, traceparent }
 }
 
 fn micros(time: Duration) -> u64 {

@@ -74,8 +74,8 @@ impl Recent {
 impl State {
     fn forget(&mut self, now: Instant) {
         while let Some(oldest) = self.sent.front() {
-            let is_old = now.saturating_duration_since(oldest.at) > WINDOW;
-            if !is_old && self.sent.len() <= MESSAGES_MAX && self.bytes <= BYTES_MAX {
+            let is_full = self.sent.len() > MESSAGES_MAX || self.bytes > BYTES_MAX;
+            if !is_full && now.saturating_duration_since(oldest.at) <= WINDOW {
                 break;
             }
             if let Some(forgotten) = self.sent.pop_front() {

@@ -37,6 +37,11 @@ pub fn serving<F: Future>(served: Arc<Served>, future: F) -> TaskLocalFuture<Arc
     SERVED.scope(served, future)
 }
 
+/// Does for a request what takes no time.
+pub fn within<T>(served: &Arc<Served>, work: impl FnOnce() -> T) -> T {
+    SERVED.sync_scope(Arc::clone(served), work)
+}
+
 /// The same future, for the request that is served now: for what goes on in a task of its own.
 pub fn carried<F: Future>(future: F) -> TaskLocalFuture<Arc<Served>, F> {
     serving(current().unwrap_or_else(|| Arc::clone(&NOBODY)), future)
