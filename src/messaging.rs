@@ -175,10 +175,13 @@ impl Message {
 #[derive(Debug, Default)]
 pub struct Headers(Kept);
 
+/// A header that is made here, its name and its value; what is borrowed is a constant of ours.
+pub(crate) type Written = (Cow<'static, str>, Cow<'static, str>);
+
 #[derive(Debug)]
 enum Kept {
     /// Made here, in order.
-    Written(Vec<(Cow<'static, str>, String)>),
+    Written(Vec<Written>),
     /// As they arrived, where the transport has them.
     Arrived(Box<dyn Arrived>),
 }
@@ -210,11 +213,14 @@ impl Headers {
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
-        value: impl Into<String>,
+        value: impl Into<Cow<'static, str>>,
     ) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
-        let good_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if !good_name || value.bytes().any(|b| b.is_ascii_control()) {
+        // To the end, whatever is found: such a loop takes many bytes at a time.
+        let breaks_name = |b: u8| !b.is_ascii_graphic() || b == b':';
+        let bad_name = name.bytes().fold(name.is_empty(), |bad, b| bad | breaks_name(b));
+        let bad_value = value.bytes().fold(false, |bad, b| bad | b.is_ascii_control());
+        if bad_name || bad_value {
             return Err(HeaderError);
         }
         let Kept::Written(written) = &mut self.0 else { return Err(HeaderError) };
@@ -249,8 +255,8 @@ impl Headers {
         found
     }
 
-    /// Those that were made here, with static names still told from others.
-    pub(crate) fn into_written(self) -> Vec<(Cow<'static, str>, String)> {
+    /// Those that were made here.
+    pub(crate) fn into_written(self) -> Vec<Written> {
         match self.0 {
             Kept::Written(written) => written,
             Kept::Arrived(_) => Vec::new(),

@@ -217,11 +217,10 @@ proptest! {
     fn a_request_is_read_or_refused(message in message()) {
         let control = Control::parse(&message.headers).map(Control::as_str);
         prop_assert_eq!(control, control.and(message.headers.get("Fjord-Control")));
-        let limit = std::time::Duration::from_secs(1);
-        match Request::parse(&message.headers, message.payload, limit) {
+        match Request::parse(&message.headers, message.payload) {
             Ok(request) => {
                 let headers = request.headers().unwrap();
-                prop_assert_eq!(Request::parse(&headers, request.payload.clone(), limit), Ok(request));
+                prop_assert_eq!(Request::parse(&headers, request.payload.clone()), Ok(request));
             }
             Err(error) => prop_assert!(is_one_line(&error.to_string())),
         }

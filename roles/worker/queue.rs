@@ -27,9 +27,6 @@ const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
 /// One slot in so many is offered ahead, at least one.
 const AHEAD_SHARE: usize = 4;
 
-/// Requests of callers that state no budget get this much.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-
 /// A queue with its slots and what runs in them.
 #[derive(Debug)]
 pub struct Queue {
@@ -427,7 +424,7 @@ impl Queue {
 
 impl Read {
     fn of(message: Message) -> Self {
-        let request = Request::parse(&message.headers, message.payload, TIMEOUT_DEFAULT);
+        let request = Request::parse(&message.headers, message.payload);
         let served = match &request {
             Ok(request) => Served {
                 request_id: Arc::clone(&request.request_id),

@@ -15,6 +15,9 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
+/// What is left of the session of a request that does not say it: what it is at first where nobody chose a timeout.
+pub const TIMEOUT_PRESUMED: Duration = Duration::from_secs(10);
+
 /// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -51,10 +54,13 @@ impl Request {
     /// `HeaderError` when a text has a control character; the gateway checks them before.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut written = Headers::default();
-        written.push(headers::ENDPOINT, self.endpoint.as_str())?;
-        written.push(headers::REQUEST_ID, &*self.request_id)?;
-        written.push(headers::TIMEOUT_MS, self.timeout.as_millis().to_string())?;
+        written.push(headers::ENDPOINT, self.endpoint.as_str().to_owned())?;
+        written.push(headers::REQUEST_ID, (*self.request_id).to_owned())?;
         // What a reader takes for granted is left out: a header costs each side a microsecond.
+        let timeout = self.timeout.as_micros().div_ceil(1000);
+        if timeout != TIMEOUT_PRESUMED.as_millis() {
+            written.push(headers::TIMEOUT_MS, timeout.to_string())?;
+        }
         if self.attempt > 1 {
             written.push(headers::ATTEMPT, self.attempt.to_string())?;
         }
@@ -75,7 +81,7 @@ impl Request {
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                written.push(name, value)?;
+                written.push(name, value.to_owned())?;
             }
         }
         Ok(written)
@@ -84,15 +90,11 @@ impl Request {
     /// Reads a request. Trusts nothing: a header that is missing or malformed is an error that names it.
     ///
     /// A caller that is no gateway may leave out everything but the endpoint: then it is the first attempt,
-    /// at least once, with the time that `timeout_default` gives.
+    /// at least once, with `TIMEOUT_PRESUMED`.
     ///
     /// # Errors
     /// `EnvelopeError` for the first header that does not keep to the protocol.
-    pub fn parse(
-        from: &Headers,
-        payload: Bytes,
-        timeout_default: Duration,
-    ) -> Result<Self, EnvelopeError> {
+    pub fn parse(from: &Headers, payload: Bytes) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         let found = Found::of(from);
         let endpoint = found
@@ -108,7 +110,7 @@ impl Request {
                 .ok_or(error(headers::ATTEMPT, "expected a number from 1"))?,
         };
         let timeout = match found.timeout {
-            None => timeout_default,
+            None => TIMEOUT_PRESUMED,
             Some(text) => text
                 .parse::<u32>()
                 .map(|ms| Duration::from_millis(ms.into()))
@@ -211,7 +213,7 @@ mod tests {
     }
 
     fn carried(request: &Request) -> Result<Request, EnvelopeError> {
-        Request::parse(&request.headers().unwrap(), request.payload.clone(), Duration::ZERO)
+        Request::parse(&request.headers().unwrap(), request.payload.clone())
     }
 
     #[test]
