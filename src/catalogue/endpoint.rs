@@ -70,14 +70,12 @@ impl Endpoint {
         self.parameters.iter().any(|p| p.place == super::Place::Body)
     }
 
-    /// Whether a large answer may begin before its procedure has ended: there is one, its answer has no fixed size, and
-    /// its status does not depend on how the procedure ends.
+    /// Whether a large answer may begin before its procedure has ended: it has no fixed size, and its status does not
+    /// depend on how the procedure ends.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
-        self.procedure.is_some()
-            && self.status.returns.is_empty()
-            && matches!(self.result, Rows | Sets | Json | Full)
+        self.status.returns.is_empty() && matches!(self.result, Rows | Sets | Json | Full)
     }
 }
 
