@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,13 +118,15 @@ const HEADERS_ON_STACK: usize = 100;
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
 /// Serves a connection until it ends. Safe to drop: what runs on it is dropped too.
-pub(super) async fn serve<IO>(io: IO, agreed: Agreed, serving: Serving)
+///
+/// No `async fn`: that would keep what the connection is made of beside the connection, for as long as it lives.
+pub(super) fn serve<IO>(io: IO, agreed: Agreed, serving: Serving) -> BoxFuture<'static, ()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let limits = serving.rules.limits.clone();
-    let io = Paced::new(io, limits.body_idle_timeout, Arc::clone(&activity));
+    let rules = Arc::clone(&serving.rules);
+    let io = Paced::new(io, rules.limits.body_idle_timeout, Arc::clone(&activity));
     let (tasks, stop) = (serving.tasks.clone(), serving.stop.clone());
     let (is_http2, peer) = (agreed.is_http2, agreed.peer.clone());
     let due = Due::default();
@@ -136,33 +138,39 @@ where
     });
     if is_http2 {
         let io = TokioIo::new(Taken::new(io, Arc::clone(&activity)));
-        let connection = http2_builder(&limits, tasks).serve_connection(io, service);
-        let idle = async {
-            activity.idle(limits.header_timeout, limits.idle_timeout).await;
-            Overdue::Next
-        };
-        let mut connection = Box::pin(connection);
-        let driving = drive(connection.as_mut(), &activity, idle, &limits, &stop);
-        let _end = together(&activity, driving).await;
-        return;
+        let builder = http2_builder(&rules.limits, tasks);
+        let mut connection = Box::pin(builder.serve_connection(io, service));
+        return Box::pin(async move {
+            let limits = &rules.limits;
+            let idle = async {
+                activity.idle(limits.header_timeout, limits.idle_timeout).await;
+                Overdue::Next
+            };
+            let driving = pin!(drive(connection.as_mut(), &activity, idle, limits, &stop));
+            let _end = together(&activity, driving).await;
+        });
     }
     let io = TokioIo::new(Held::new(io, due));
-    let mut connection = Box::pin(http1_builder(&limits).serve_connection(io, service));
-    let overdue = activity.overdue(limits.header_timeout, limits.idle_timeout);
-    let end = drive(connection.as_mut(), &activity, overdue, &limits, &stop).await;
-    let parts = Pin::into_inner(connection).into_parts();
-    let (io, left) = parts.io.into_inner().into_inner();
-    // Where no head has begun there is nothing to answer.
-    let is_late = end == End::Late && !parts.read_buf.is_empty();
-    let problem = match left {
-        Left::Refused(status) => Some(refusal::problem_of(status)),
-        Left::Between => is_late.then(|| Problem::new(ProblemKind::RequestTimeout)),
-        // The client must notice that its answer was cut off.
-        Left::Within => None,
-    };
-    if let Some(problem) = problem {
-        refusal::answer_and_close(io, &problem, &peer).await;
-    }
+    let mut connection = Box::pin(http1_builder(&rules.limits).serve_connection(io, service));
+    Box::pin(async move {
+        let limits = &rules.limits;
+        let overdue = activity.overdue(limits.header_timeout, limits.idle_timeout);
+        let end = drive(connection.as_mut(), &activity, overdue, limits, &stop).await;
+        let parts = Pin::into_inner(connection).into_parts();
+        let (io, left) = parts.io.into_inner().into_inner();
+        // Where no head has begun there is nothing to answer.
+        let is_late = end == End::Late && !parts.read_buf.is_empty();
+        let problem = match left {
+            Left::Refused(status) => Some(refusal::problem_of(status)),
+            Left::Between => is_late.then(|| Problem::new(ProblemKind::RequestTimeout)),
+            // The client must notice that its answer was cut off.
+            Left::Within => None,
+        };
+        if let Some(problem) = problem {
+            // Boxed: it is for the rare case, and every connection would carry its room.
+            Box::pin(refusal::answer_and_close(io, &problem, &peer)).await;
+        }
+    })
 }
 
 fn http1_builder(limits: &HttpLimits) -> http1::Builder {

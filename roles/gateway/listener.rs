@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::config::GatewayConfig;
+use crate::future::BoxFuture;
 use crate::in_flight::{Admission, Guard};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
@@ -221,7 +222,27 @@ impl Arrived {
     }
 }
 
-async fn serve(mut stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
+async fn serve(stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
+    let served = async {
+        // Boxed: the room of a handshake is not kept for as long as its connection lives.
+        if let Some(connection) = Box::pin(open(stream, &mut arrived, &doors)).await {
+            connection.await;
+        }
+    };
+    tokio::select! {
+        () = doors.cut_off.cancelled() => connection::refused("drain_timeout"),
+        () = served => {}
+    }
+    drop(arrived.places);
+}
+
+/// Finds out who has connected and what was agreed; gives back the connection as it is served.
+async fn open(
+    mut stream: TcpStream,
+    arrived: &mut Arrived,
+    doors: &Doors,
+) -> Option<BoxFuture<'static, ()>> {
+    arrived.identify(&mut stream, doors).await.ok()?;
     let serving = Serving {
         service: Arc::clone(&doors.service),
         compressor: doors.compressor.clone(),
@@ -229,29 +250,16 @@ async fn serve(mut stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
         tasks: doors.tasks.clone(),
         stop: doors.stop.clone(),
     };
-    let served = async {
-        let Ok(()) = arrived.identify(&mut stream, &doors).await else { return };
-        let (address, certificate_names) = (arrived.address, Arc::from([]));
-        let peer = Peer { address, is_tls: doors.tls.is_some(), certificate_names };
-        match &doors.tls {
-            None => {
-                let agreed = Agreed { peer, is_http2: false };
-                connection::serve(stream, agreed, serving).await;
-            }
-            Some(tls) => {
-                let Some(accepted) = shake_hands(stream, tls, &doors).await else { return };
-                let certificate_names = accepted.certificate_names;
-                let peer = Peer { certificate_names, ..peer };
-                let agreed = Agreed { peer, is_http2: accepted.is_http2 };
-                connection::serve(accepted.stream, agreed, serving).await;
-            }
-        }
+    let (address, certificate_names) = (arrived.address, Arc::from([]));
+    let peer = Peer { address, is_tls: doors.tls.is_some(), certificate_names };
+    let Some(tls) = &doors.tls else {
+        let agreed = Agreed { peer, is_http2: false };
+        return Some(connection::serve(stream, agreed, serving));
     };
-    tokio::select! {
-        () = doors.cut_off.cancelled() => connection::refused("drain_timeout"),
-        () = Box::pin(served) => {}
-    }
-    drop(arrived.places);
+    let accepted = shake_hands(stream, tls, doors).await?;
+    let peer = Peer { certificate_names: accepted.certificate_names, ..peer };
+    let agreed = Agreed { peer, is_http2: accepted.is_http2 };
+    Some(connection::serve(accepted.stream, agreed, serving))
 }
 
 async fn shake_hands(

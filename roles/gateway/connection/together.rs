@@ -1,7 +1,7 @@
 //! Lets the answers of one moment leave together: over HTTP/2 they share a connection, and then a TLS record and a
 //! system call as well.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use tokio::task::yield_now;
@@ -11,8 +11,10 @@ use super::activity::Activity;
 /// Runs a connection behind everybody who is ready, while requests run on it: each answer wakes it, and our runtime
 /// runs it directly after whoever woke it, so that it would find one answer to write. A connection whose requests come
 /// one at a time does not step back. As safe to drop as the future is.
-pub(super) async fn together<F: Future>(activity: &Activity, connection: F) -> F::Output {
-    let mut connection = pin!(connection);
+pub(super) async fn together<F: Future>(
+    activity: &Activity,
+    mut connection: Pin<&mut F>,
+) -> F::Output {
     let mut has_stepped_back = false;
     std::future::poll_fn(|context| {
         has_stepped_back = !has_stepped_back && activity.is_running();
