@@ -175,13 +175,10 @@ impl Message {
 #[derive(Debug, Default)]
 pub struct Headers(Kept);
 
-/// A header that is made here, its name and its value; what is borrowed is a constant of ours.
-pub(crate) type Written = (Cow<'static, str>, Cow<'static, str>);
-
 #[derive(Debug)]
 enum Kept {
     /// Made here, in order.
-    Written(Vec<Written>),
+    Written(Vec<(Cow<'static, str>, String)>),
     /// As they arrived, where the transport has them.
     Arrived(Box<dyn Arrived>),
 }
@@ -213,7 +210,7 @@ impl Headers {
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
-        value: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
     ) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
         // To the end, whatever is found: such a loop takes many bytes at a time.
@@ -255,8 +252,8 @@ impl Headers {
         found
     }
 
-    /// Those that were made here.
-    pub(crate) fn into_written(self) -> Vec<Written> {
+    /// Those that were made here, with static names still told from others.
+    pub(crate) fn into_written(self) -> Vec<(Cow<'static, str>, String)> {
         match self.0 {
             Kept::Written(written) => written,
             Kept::Arrived(_) => Vec::new(),

@@ -1,6 +1,6 @@
-//! Three targets in turns, each with processes of its own whose processor time the system accounts: (a) fjord's gateway
+//! The targets in turns, each with processes of its own whose processor time the system accounts: (a) fjord's gateway
 //! and worker, (b) the floor, request and reply over NATS and nothing else, (c) the ceiling, an HTTPS server and nothing
-//! else. What drifts hits all of them.
+//! else, and where it is named the same job in Go. What drifts hits all of them.
 
 use std::path::PathBuf;
 
@@ -62,6 +62,7 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: Plan) {
     let mut report = Report::default();
     let stage = Stage::set(plan.go.as_deref()).await;
+    report.go_version = stage.go_version();
     report.idle = rounds::idle(&stage, &plan).await;
     for round in 1..=plan.rounds {
         println!("round {round} of {}", plan.rounds);

@@ -152,7 +152,7 @@ impl Dispatch {
         self.transport.payload_bytes_max().saturating_sub(HEADER_ROOM).max(1)
     }
 
-    /// Sends a reply; the future has to be polled.
+    /// Sends a reply. It may be sent before the future is polled, and is only known to be once that is ready.
     pub(super) fn send(
         &self,
         reply: Reply,

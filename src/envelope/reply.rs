@@ -266,7 +266,7 @@ impl Reply {
                 message.headers.push(headers::REPLY, "part")?;
                 message.headers.push(headers::PART, number.to_string())?;
                 if let Some(head) = head {
-                    message.headers.push(headers::STATUS, status_text(head.status))?;
+                    message.headers.push(headers::STATUS, head.status.to_string())?;
                     message.headers.push(headers::CONTENT_TYPE, head.content_type)?;
                 }
                 message.payload = bytes;
@@ -274,7 +274,7 @@ impl Reply {
             }
             Self::Final(answer) => {
                 message.headers.push(headers::REPLY, "final")?;
-                message.headers.push(headers::STATUS, status_text(answer.status))?;
+                message.headers.push(headers::STATUS, answer.status.to_string())?;
                 // What a reader takes for granted is left out.
                 if answer.outcome != presumed(answer.status) {
                     message.headers.push(headers::OUTCOME, answer.outcome.as_str())?;
@@ -311,14 +311,6 @@ fn media_type(text: &str) -> Cow<'static, str> {
         JSON => Cow::Borrowed(JSON),
         "" => Cow::Borrowed(""),
         other => Cow::Owned(other.to_owned()),
-    }
-}
-
-/// A status as text; the usual one without a copy.
-fn status_text(status: u16) -> Cow<'static, str> {
-    match status {
-        200 => Cow::Borrowed("200"),
-        other => Cow::Owned(other.to_string()),
     }
 }
 

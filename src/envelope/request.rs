@@ -15,7 +15,7 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// What is left of the session of a request that does not say it: what it is at first where nobody chose a timeout.
+/// What is left of the session of a request that does not say it. Of the wire, whatever the configuration's default is.
 pub const TIMEOUT_PRESUMED: Duration = Duration::from_secs(10);
 
 /// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
@@ -54,10 +54,10 @@ impl Request {
     /// `HeaderError` when a text has a control character; the gateway checks them before.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut written = Headers::default();
-        written.push(headers::ENDPOINT, self.endpoint.as_str().to_owned())?;
-        written.push(headers::REQUEST_ID, (*self.request_id).to_owned())?;
+        written.push(headers::ENDPOINT, self.endpoint.as_str())?;
+        written.push(headers::REQUEST_ID, &*self.request_id)?;
         // What a reader takes for granted is left out: a header costs each side a microsecond.
-        let timeout = self.timeout.as_micros().div_ceil(1000);
+        let timeout = millis(self.timeout);
         if timeout != TIMEOUT_PRESUMED.as_millis() {
             written.push(headers::TIMEOUT_MS, timeout.to_string())?;
         }
@@ -81,7 +81,7 @@ impl Request {
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                written.push(name, value.to_owned())?;
+                written.push(name, value)?;
             }
         }
         Ok(written)
@@ -151,6 +151,13 @@ impl Request {
     }
 }
 
+/// Rounded up, so that a session that has just begun has all of its time. What is left of less than a millisecond is
+/// nothing: no worker could do anything with it.
+fn millis(left: Duration) -> u128 {
+    let whole = left.as_millis();
+    if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }
+}
+
 /// The headers of a request as they stand there, found in one pass.
 #[derive(Default)]
 struct Found<'a> {
@@ -214,6 +221,23 @@ mod tests {
 
     fn carried(request: &Request) -> Result<Request, EnvelopeError> {
         Request::parse(&request.headers().unwrap(), request.payload.clone())
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_rounded_up_and_left_out_where_it_is_presumed() {
+        for (micros, text) in [
+            (10_000_000, None),
+            (9_999_001, None),
+            (9_999_000, Some("9999")),
+            (10_000_001, Some("10001")),
+            (1_001, Some("2")),
+            (1_000, Some("1")),
+            (999, Some("0")),
+            (0, Some("0")),
+        ] {
+            let left = Request { timeout: Duration::from_micros(micros), ..request(0) };
+            assert_eq!(left.headers().unwrap().get(headers::TIMEOUT_MS), text, "{micros} us");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `make bench-growth`: whether a request costs the same in a large fleet. Each time a small and a large one run side by
 //! side and are asked in turns; what is compared is the processor time of all gateways, and of all workers. A fleet that
-//! has more processes is asked twice: as often as the small one, and as often for each process, as fleets grow.
+//! has more processes is asked twice: with as many requests in flight as the small one, and with as many for each of its
+//! processes, as fleets grow.
 
 use std::fmt::Write as _;
 
@@ -27,15 +28,15 @@ struct Size {
 
 const SMALL: Size = Size { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
 
-/// Each with its name: one number is larger than in `SMALL`. With it the requests at once of the small fleet and of the
-/// large one.
+/// Each with its name: one number is larger than in `SMALL`. With it the requests in flight of the small fleet and of the
+/// large one. Where they differ only the role that has grown is compared: the other has more to do.
 const LARGE: [(&str, Size, [usize; 2]); 6] = [
     ("10 -> 10,000 endpoints", Size { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("100 -> 10,000 connections", Size { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("1 -> 16 workers", Size { workers: 16, ..SMALL }, [MIDDLE, MIDDLE]),
-    ("1 -> 16 workers, busy", Size { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
+    ("1 -> 16 workers, as busy", Size { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
     ("1 -> 4 gateways", Size { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE]),
-    ("1 -> 4 gateways, busy", Size { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
+    ("1 -> 4 gateways, as busy", Size { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
 ];
 
 /// How long it is measured.
@@ -52,9 +53,9 @@ pub(crate) struct Growth {
 impl Growth {
     /// Measures and prints.
     pub(crate) async fn run(self) {
-        println!("cpu: microseconds per request, all gateways / all workers");
-        for (name, large, requests) in LARGE {
-            let fleets = [Grown::start(SMALL).await, Grown::start(large).await];
+        println!("cpu: microseconds per request, of all gateways and of all workers");
+        for (name, size, requests) in LARGE {
+            let fleets = [Grown::start(SMALL).await, Grown::start(size).await];
             let mut samples: [Vec<Sample>; 2] = Default::default();
             for _ in 0..self.rounds {
                 for ((fleet, samples), requests) in fleets.iter().zip(&mut samples).zip(requests) {
@@ -63,17 +64,18 @@ impl Growth {
             }
             let [small, large] = [(&fleets[0], &samples[0]), (&fleets[1], &samples[1])]
                 .map(|(fleet, samples)| fleet.cpu(samples));
-            println!(
-                "{name:<26} {:>3} -> {:>3} requests: {:.1} / {:.1} -> {:.1} / {:.1}: gateway x {:.2}, worker x {:.2}",
-                requests[0],
-                requests[1],
-                small[0],
-                small[1],
-                large[0],
-                large[1],
-                large[0] / small[0],
-                large[1] / small[1]
-            );
+            print!("{name:<26} {:>3} -> {:>3} in flight:", requests[0], requests[1]);
+            let is_same = requests[0] == requests[1];
+            let roles = [
+                ("gateway", size.gateways > SMALL.gateways),
+                ("worker", size.workers > SMALL.workers),
+            ];
+            for (((role, has_grown), small), large) in roles.into_iter().zip(small).zip(large) {
+                if is_same || has_grown {
+                    print!("  {role} {small:.1} -> {large:.1}, x {:.2}", large / small);
+                }
+            }
+            println!();
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) rate: Option<f64>,
     /// Resident KiB: with no connection, and with so many idle ones.
     pub(crate) idle: BTreeMap<String, Vec<f64>>,
+    /// Which Go and which client library were measured, if any.
+    pub(crate) go_version: Option<String>,
 }
 
 /// The median of a figure; not a number where there is no sample.
@@ -97,10 +99,13 @@ impl Report {
         for ((concurrency, http), share) in self.shares() {
             println!("{http:?} {concurrency:>4}: {share:.2}");
         }
-        for ((concurrency, http), times) in self.of_go() {
+        if let Some(version) = &self.go_version {
             println!(
-                "{http:?} {concurrency:>4}: Go takes {times:.2} x the processor time of both roles (reach: 1.5)"
+                "\nWhat {version} takes, as a multiple of fjord's processor time (reach: 1.5)"
             );
+        }
+        for ((concurrency, http), times) in self.of_go() {
+            println!("{http:?} {concurrency:>4}: both roles {times:.2}");
         }
         println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
         for http in [Http::H1, Http::H2] {
@@ -209,7 +214,7 @@ impl Report {
             })
             .collect();
         let added = json!({ "h1": self.added(Http::H1), "h2": self.added(Http::H2) });
-        json!({ "capacity": shares, "p50_added_micros": added, "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
+        json!({ "capacity": shares, "p50_added_micros": added, "go": self.go_version, "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
                 "closed": closed, "open": open, "ratios": ratios, "resident_kib": self.idle })
     }
 }

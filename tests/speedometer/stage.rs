@@ -63,6 +63,7 @@ struct Go {
     gateway: Process,
     address: SocketAddr,
     worker: Process,
+    version: String,
 }
 
 impl Go {
@@ -75,12 +76,13 @@ impl Go {
             command
         };
         let worker = Process::start("go worker", part("worker"), &home.join("go-worker"));
+        let version = said(&worker, "version ").await;
         said(&worker, "listening").await;
         let (mut command, files) = (part("gateway"), &fleet.certs.server);
         command.arg(&files.certificate).arg(&files.key);
         let gateway = Process::start("go gateway", command, &home.join("go-gateway"));
         let address = said(&gateway, "listening ").await.parse().expect("an address");
-        Self { gateway, address, worker }
+        Self { gateway, address, worker, version }
     }
 }
 
@@ -110,6 +112,11 @@ impl Stage {
             None => None,
         };
         Self { fleet, https: (https, address), responder, go, home }
+    }
+
+    /// Which Go and which client library, where they are measured.
+    pub(crate) fn go_version(&self) -> Option<String> {
+        self.go.as_ref().map(|go| go.version.clone())
     }
 
     /// What is asked, in turns.

@@ -96,8 +96,12 @@ impl Activity {
         self.began + Duration::from_micros(time.load(Ordering::Acquire))
     }
 
-    /// Whether a request runs.
-    pub(super) fn is_running(&self) -> bool {
+    /// Whether more than one request runs.
+    pub(super) fn runs_several(&self) -> bool {
+        self.running.load(Ordering::Acquire) > 1
+    }
+
+    fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire) > 0
     }
 

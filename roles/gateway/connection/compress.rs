@@ -156,11 +156,11 @@ fn is_compressible(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(header::CONTENT_TYPE);
     // Nearly every answer is what the first look finds.
-    let is_text = content_type == JSON || is_text(content_type);
+    let may_shrink = content_type == JSON || is_text(content_type);
     let keeps = text(header::CACHE_CONTROL)
         .split(',')
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"));
-    is_text && !keeps && !headers.contains_key(header::CONTENT_ENCODING)
+    may_shrink && !keeps && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 fn is_text(content_type: &str) -> bool {

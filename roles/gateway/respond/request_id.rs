@@ -55,7 +55,7 @@ impl RequestId {
         // It cannot fail: `is_good` and UUIDs are visible ASCII.
         let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));
         // HTTP/2 then keeps it out of its table of headers (RFC 7541 §6.2.3). There it would push out what comes again,
-        // and be compared with every id before it: no id comes twice.
+        // and be compared with every id before it: hardly any comes twice.
         value.set_sensitive(true);
         value
     }

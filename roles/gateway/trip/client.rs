@@ -3,28 +3,21 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// Digits and points of the longest IPv4 address.
-const IPV4_BYTES: usize = "255.255.255.255".len();
-
-/// Writes an address as its own `Display` does, in a sixth of the time for IPv4: each of its parts goes through all that
-/// a number's format may ask for.
+/// Writes an address as its own `Display` does. That sends each part of an IPv4 address through all that the format of a
+/// number may ask for.
 pub(super) struct Client(pub(super) IpAddr);
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let IpAddr::V4(address) = self.0 else { return self.0.fmt(f) };
-        let mut text = String::with_capacity(IPV4_BYTES);
-        for part in address.octets() {
-            if !text.is_empty() {
-                text.push('.');
+        let mut digits = itoa::Buffer::new();
+        for (place, part) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                f.write_str(".")?;
             }
-            for unit in [100, 10, 1] {
-                if part >= unit || unit == 1 {
-                    text.push(char::from(b'0' + part / unit % 10));
-                }
-            }
+            f.write_str(digits.format(part))?;
         }
-        f.write_str(&text)
+        Ok(())
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
             Cow::Owned(name) => HeaderName::try_from(name).map_err(|_| refused())?,
         };
         // The library takes a text without copying it, and panics for a line break: `Headers` has none.
-        map.insert(name, HeaderValue::from(value.into_owned()));
+        map.insert(name, HeaderValue::from(value));
     }
     Ok(WireHeaders { map, bytes })
 }

@@ -80,16 +80,15 @@ impl Object {
     /// A number of thousandths, as shortly as `plain` writes it: a digit behind the point, and no zero after that.
     fn fixed(&mut self, name: &str, number: u32) {
         self.plain(name, &(number / 1000));
-        let digits = [number / 100 % 10, number / 10 % 10, number % 10];
+        let digits = [100, 10, 1].map(|unit| u8::try_from(number / unit % 10).unwrap_or_default());
         let last = digits.iter().rposition(|digit| *digit != 0).unwrap_or_default();
-        let digits = digits.iter().take(last + 1).filter_map(|digit| char::from_digit(*digit, 10));
         self.text.push(b'.');
-        self.text.extend(digits.map(|digit| digit as u8));
+        self.text.extend(digits.iter().take(last + 1).map(|digit| b'0' + digit));
     }
 }
 
 /// A number as thousandths, when it is no more exact than that. Times in milliseconds are, and an access line has many:
-/// to search for the shortest digits of any number would take a third of its time.
+/// to search for the shortest digits of any number would be the dearest part of it.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

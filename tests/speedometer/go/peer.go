@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -90,6 +91,7 @@ func serve(url, ca, certificate, key string) {
 
 // gateway URL CA CERTIFICATE KEY, or worker URL CA.
 func main() {
+	fmt.Println("version", runtime.Version(), "nats.go", nats.Version)
 	switch arguments := os.Args[1:]; {
 	case len(arguments) == 5 && arguments[0] == "gateway":
 		serve(arguments[1], arguments[2], arguments[3], arguments[4])
