@@ -45,9 +45,9 @@ use super::support::nats::{NatsOptions, NatsServer};
 
 /// Allocations of one request: the gateway's, from the request's bytes to the answer's, and the worker's, from message to
 /// answer. Lower them when you have made it cheaper.
-const GATEWAY: f64 = 70.0;
+const GATEWAY: f64 = 67.0;
 /// See `GATEWAY`.
-const WORKER: f64 = 63.0;
+const WORKER: f64 = 58.0;
 /// What a number may grow by before this fails.
 const GROWTH: f64 = 1.1;
 
