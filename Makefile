@@ -57,7 +57,9 @@ bench: nats-server ## fjord beside what NATS and TLS cost alone: FJORD_BENCH_ROU
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed run
 
-bench-go: nats-server ## The same beside a gateway and a worker in Go. On Debian: golang-go golang-github-nats-io-go-nats-dev
+bench-go: nats-server ## The same beside a gateway and a worker in Go
+	@command -v go >/dev/null && test -d $(GO_LIBRARIES)/src/github.com/nats-io/nats.go || { \
+	  echo "go or nats.go is missing: on Debian, apt-get install golang-go golang-github-nats-io-go-nats-dev" >&2; exit 1; }
 	GO111MODULE=off GOPATH=$(GO_LIBRARIES) go build -o $(TARGET)/go-peer ./tests/speedometer/go
 	FJORD_BENCH_GO=$(TARGET)/go-peer $(MAKE) bench
 
