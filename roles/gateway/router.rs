@@ -290,7 +290,6 @@ mod tests {
     }
 
     proptest::proptest! {
-
         #[test]
         fn any_path_is_judged_without_a_panic(path in "/[ -~ü%0-9a-f/.]{0,40}") {
             drop(outcome(&format!("GET {path}")));

@@ -8,19 +8,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
-use crate::envelope::request::TEXT_BYTES_MAX;
-use crate::envelope::{EnvelopeError, Final, Reason, Reply, Request, headers};
-use crate::messaging::{Headers, Message, Subject};
+use crate::envelope::{Final, Reason, Reply};
+use crate::messaging::{Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
 use crate::telemetry::context::{self, Served};
-use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+use crate::telemetry::{counter, names};
 
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
 use super::slots::{Accepted, Next, Offer, OfferId, Slots, Verdict, Waiter};
+
+mod figures;
+mod read;
+
+use figures::{Figures, calls};
+use read::Read;
 
 /// Calls that take less than this on average are worth offers ahead.
 const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
@@ -59,13 +64,6 @@ pub struct Work {
     served: Arc<Served>,
 }
 
-/// A message as it was read, before it is known whether it can be worked on.
-struct Read {
-    request: Result<Request, EnvelopeError>,
-    reply: Option<Subject>,
-    served: Arc<Served>,
-}
-
 /// A message that gets no slot.
 enum Unserved {
     Refused(Reason, Option<Subject>),
@@ -79,19 +77,6 @@ pub struct Service {
     pub endpoint: Arc<Endpoint>,
     /// What does its work.
     pub handler: Arc<dyn QueueHandler>,
-}
-
-/// The queue's metrics, looked up once.
-struct Figures {
-    duration: Histogram,
-    calls_ok: Counter,
-    queue: String,
-}
-
-impl std::fmt::Debug for Figures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Figures").field("queue", &self.queue).finish_non_exhaustive()
-    }
 }
 
 /// What names a queue on the bus.
@@ -422,44 +407,6 @@ impl Queue {
     }
 }
 
-impl Read {
-    fn of(message: Message) -> Self {
-        let request = Request::parse(&message.headers, message.payload);
-        let served = match &request {
-            Ok(request) => Served {
-                request_id: Arc::clone(&request.request_id),
-                traceparent: request.traceparent.clone().unwrap_or_default(),
-            },
-            Err(_) => served(&message.headers),
-        };
-        Self { request, reply: message.reply, served: Arc::new(served) }
-    }
-}
-
-/// What every line that is logged for a message says that cannot be read. It may come from anybody: what is too long is
-/// left out.
-fn served(from: &Headers) -> Served {
-    let text = |name| from.get(name).filter(|value| value.len() <= TEXT_BYTES_MAX);
-    let [request_id, traceparent] = [headers::REQUEST_ID, headers::TRACEPARENT]
-        .map(|name| text(name).unwrap_or_default().into());
-    Served { request_id, traceparent }
-}
-
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Figures {
-    fn of(name: &QueueName) -> Self {
-        let calls_ok = calls(name.as_str(), Word::Ok);
-        // At zero from the start, so that the first calls count in a rate.
-        calls_ok.increment(0);
-        let duration = histogram(&names::WORKER_CALL_DURATION, &[(names::QUEUE, name.to_string())]);
-        Self { duration, calls_ok, queue: name.to_string() }
-    }
-}
-
-fn calls(queue: &str, outcome: Word) -> Counter {
-    let labels = [(names::QUEUE, queue.to_owned()), (names::OUTCOME, outcome.as_str().to_owned())];
-    counter(&names::WORKER_CALLS, &labels)
 }
