@@ -15,7 +15,8 @@ pub const TEXT_BYTES_MAX: usize = 256;
 /// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// What is left of the session of a request that does not say it. Of the wire, whatever the configuration's default is.
+/// What is left of the session of a request that does not say it. A promise of the wire: the configuration's default may
+/// become another, this may not.
 pub const TIMEOUT_PRESUMED: Duration = Duration::from_secs(10);
 
 /// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_is_left_is_rounded_up_and_left_out_where_it_is_presumed() {
+    fn the_time_that_is_left_is_whole_milliseconds_unless_it_is_presumed() {
         for (micros, text) in [
             (10_000_000, None),
             (9_999_001, None),

@@ -10,9 +10,12 @@ use tokio::task::yield_now;
 
 use super::activity::Activity;
 
-/// Runs a connection behind everybody who is ready, while several requests run on it: each answer wakes it, and our
-/// runtime runs it directly after whoever woke it, so that it would find one answer to write. A connection whose
-/// requests come one at a time does not step back. As safe to drop as the future is.
+/// Runs a connection behind everybody who is ready, while at least two more requests run on it: each answer wakes it,
+/// and our runtime runs it directly after whoever woke it, so that it would find one answer to write. With fewer, as
+/// when one large answer or body moves, it would wait for nobody. As safe to drop as the future is.
+///
+/// Its turn comes when its thread has nothing else to run, or has run so many tasks that the runtime looks for what has
+/// arrived (tokio: 61).
 pub(super) async fn together<F: Future>(
     activity: &Activity,
     mut connection: Pin<&mut F>,
@@ -21,7 +24,7 @@ pub(super) async fn together<F: Future>(
     std::future::poll_fn(|context| {
         match &stepped_back {
             // Woken by one more answer: the turn comes, and then both leave.
-            Some(turn) if !turn.has_come.load(Ordering::Acquire) => return Poll::Pending,
+            Some(turn) if turn.is_to_come(context) => return Poll::Pending,
             Some(_) => stepped_back = None,
             None if activity.runs_several() => {
                 let turn = Arc::new(Turn {
@@ -48,6 +51,13 @@ struct Turn {
     connection: Waker,
 }
 
+impl Turn {
+    /// Whether it has not come yet, and will wake whoever asks.
+    fn is_to_come(&self, context: &Context<'_>) -> bool {
+        !self.has_come.load(Ordering::Acquire) && self.connection.will_wake(context.waker())
+    }
+}
+
 impl Wake for Turn {
     fn wake(self: Arc<Self>) {
         self.has_come.store(true, Ordering::Release);
@@ -57,56 +67,47 @@ impl Wake for Turn {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::rc::Rc;
+    use std::cell::Cell;
 
-    use tokio::task::{LocalSet, spawn_local};
+    use futures_util::poll;
 
     use super::*;
 
-    /// How often a connection runs while so many answers wake it at one moment, and so many requests run on it.
-    async fn runs(answers: usize, requests: usize) -> usize {
+    #[tokio::test]
+    async fn a_connection_waits_for_its_turn_whoever_wakes_it() {
         let activity = Arc::new(Activity::new());
-        let running: Vec<_> = (0..requests).map(|_| activity.begin()).collect();
-        let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
-        let (runs, answered) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-        let connection = {
-            let (waker, runs, answered) =
-                (Rc::clone(&waker), Rc::clone(&runs), Rc::clone(&answered));
-            async move {
-                let connection = pin!(std::future::poll_fn(move |context| {
-                    *waker.borrow_mut() = Some(context.waker().clone());
-                    runs.set(runs.get() + 1);
-                    if answered.get() == answers { Poll::Ready(()) } else { Poll::Pending }
-                }));
-                together(&activity, connection).await;
-                drop(running);
-            }
+        let runs = Cell::new(0);
+        let connection = pin!(std::future::poll_fn(|_| {
+            runs.set(runs.get() + 1);
+            Poll::<()>::Pending
+        }));
+        let mut together = pin!(together(&activity, connection));
+        let mut runs_after_a_wake = async || {
+            assert!(poll!(&mut together).is_pending());
+            runs.get()
         };
-        let connection = spawn_local(connection);
-        while waker.borrow().is_none() {
-            yield_now().await;
-        }
-        let before = runs.get();
-        for _ in 0..answers {
-            let (waker, answered) = (Rc::clone(&waker), Rc::clone(&answered));
-            drop(spawn_local(async move {
-                answered.set(answered.get() + 1);
-                if let Some(waker) = &*waker.borrow() {
-                    waker.wake_by_ref();
-                }
-            }));
-        }
-        connection.await.unwrap();
-        runs.get() - before
+        let _first = activity.begin();
+        assert_eq!(runs_after_a_wake().await, 1, "alone it does not step back");
+        let second = activity.begin();
+        assert_eq!(runs_after_a_wake().await, 1, "it steps back");
+        assert_eq!(runs_after_a_wake().await, 1, "another answer is not its turn");
+        yield_now().await;
+        assert_eq!(runs_after_a_wake().await, 2, "its turn");
+        assert_eq!(runs_after_a_wake().await, 2, "and it steps back again");
+        drop(second);
+        yield_now().await;
+        assert_eq!(runs_after_a_wake().await, 3);
+        assert_eq!(runs_after_a_wake().await, 4, "alone again");
     }
 
-    #[test]
-    fn the_answers_of_one_moment_run_a_connection_once() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for (answers, requests) in [(8, 8), (3, 2), (1, 0), (1, 1)] {
-            let found = LocalSet::new().block_on(&runtime, runs(answers, requests));
-            assert_eq!(found, 1, "{answers} answers while {requests} requests run");
-        }
+    #[tokio::test]
+    async fn a_connection_that_moves_to_another_task_does_not_wait_for_the_turn_of_the_old() {
+        let activity = Arc::new(Activity::new());
+        let _requests = [activity.begin(), activity.begin()];
+        let connection = pin!(std::future::ready(()));
+        let mut together = pin!(together(&activity, connection));
+        assert!(poll!(&mut together).is_pending());
+        let mut elsewhere = Context::from_waker(Waker::noop());
+        assert!(together.as_mut().poll(&mut elsewhere).is_ready());
     }
 }
