@@ -1,3 +1,5 @@
+//! What is held back of a response, and what is not.
+
 use tokio::io::AsyncWriteExt;
 
 use super::*;
