@@ -10,7 +10,10 @@ use tokio::sync::watch;
 
 use crate::future::BoxFuture;
 
+mod link;
 pub mod nats;
+
+pub use link::{Link, LinkState, RoundTrip, next_epoch, up};
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
@@ -34,6 +37,8 @@ pub trait Transport: Debug + Send + Sync {
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
     /// Whether messages can be sent now, and every change of that.
     fn link(&self) -> watch::Receiver<Link>;
+    /// How long a message of ours to ourselves takes through the server, measured all the time.
+    fn round_trip(&self) -> RoundTrip;
     /// The largest message in bytes, headers included, that the server takes; known once connected.
     fn payload_bytes_max(&self) -> usize;
     /// A subject under which only this process listens, for the reply inbox.
@@ -45,17 +50,6 @@ pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
     /// Leaves the group without losing what is on its way: the server stops after `more` further messages,
     /// and until then, or until it stays silent, the stream goes on.
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
-}
-
-/// Whether messages can be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// Connected.
-    Up,
-    /// Not connected: the transport tries again by itself.
-    Down,
-    /// Connected to a server that is about to stop (lame duck); it moves by itself.
-    Leaving,
 }
 
 /// Bytes of a number with the dot before it.

@@ -17,7 +17,7 @@ use fjord::config::messaging::TransportConfig;
 use fjord::config::{Config, Sources};
 use fjord::in_flight::Admission;
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::messaging::{Link, Transport, nats};
+use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::budget::RetryBudget;
 use fjord::roles::gateway::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
@@ -75,7 +75,7 @@ fn config(home: &Path, role: Role, text: &str) -> Config {
 async fn connect(config: &Config) -> Arc<dyn Transport> {
     let TransportConfig::Nats(settings) = &config.messaging.transport;
     let transport = nats::connect(settings, "allocations").await.expect("a transport");
-    transport.link().wait_for(|link| *link == Link::Up).await.expect("a connection");
+    messaging::up(&mut transport.link()).await.expect("a connection");
     transport
 }
 

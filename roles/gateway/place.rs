@@ -121,7 +121,7 @@ impl Placer {
         let mut guard = Guard(Some(ride));
         let stop = match guard.0.as_mut() {
             Some(ride) => {
-                let linked = *ride.link.borrow() != Link::Down;
+                let linked = ride.link.borrow().is_up();
                 ride.run(Event::Start { linked, free: admission == Admission::Free }).await
             }
             None => Stop::Ended(Ending::ClientGone),
@@ -340,7 +340,7 @@ impl Ride {
                 }
                 // A transport that is gone never comes back: then the deadline ends the wait.
                 Ok(()) = self.link.changed(), if awaits_link => {
-                    if *self.link.borrow() != Link::Down { self.ask_at = Some(Instant::now()); }
+                    if self.link.borrow().is_up() { self.ask_at = Some(Instant::now()); }
                 }
             }
         }
@@ -408,7 +408,7 @@ impl Ride {
     }
 
     fn is_linked(&self) -> bool {
-        *self.link.borrow() != Link::Down
+        self.link.borrow().is_up()
     }
 
     async fn publish(&mut self, attempt: u32, to: Destination, budget: Duration) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::envelope::Control;
 use crate::lifecycle::Tasks;
-use crate::messaging::{Link, Subject, Transport};
+use crate::messaging::{self, Subject, Transport};
 
 /// Follows the link for as long as the process runs. `inbox` is the subject above every reply of this gateway.
 pub(super) fn follow_link(
@@ -16,13 +16,11 @@ pub(super) fn follow_link(
 ) {
     let transport = Arc::clone(transport);
     let mut link = transport.link();
+    let mut epoch = link.borrow().epoch;
     let _detached = tasks.spawn_background(async move {
         loop {
-            if link.wait_for(|link| *link == Link::Down).await.is_err()
-                || link.wait_for(|link| *link != Link::Down).await.is_err()
-            {
-                return;
-            }
+            let Some(next) = messaging::next_epoch(&mut link, epoch).await else { return };
+            epoch = next;
             // The library subscribes again before it sends anything else, and servers keep that order.
             let mut message = Control::Repeat.message(to.clone());
             message.reply = Some(inbox.clone());

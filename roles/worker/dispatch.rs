@@ -16,7 +16,7 @@ use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
-use crate::messaging::{Link, Subject, SubjectError, Transport, TransportError};
+use crate::messaging::{self, Subject, SubjectError, Transport, TransportError};
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
@@ -102,13 +102,11 @@ impl Dispatch {
     pub fn follow_link(this: &Arc<Self>) {
         let dispatch = Arc::clone(this);
         let mut link = dispatch.transport.link();
+        let mut epoch = link.borrow().epoch;
         let _detached = this.tasks.spawn_background(async move {
             loop {
-                if link.wait_for(|link| *link == Link::Down).await.is_err()
-                    || link.wait_for(|link| *link != Link::Down).await.is_err()
-                {
-                    return;
-                }
+                let Some(next) = messaging::next_epoch(&mut link, epoch).await else { return };
+                epoch = next;
                 dispatch.send_again(dispatch.recent.all(Instant::now())).await;
             }
         });
@@ -358,7 +356,7 @@ impl Run {
         let mut link = self.dispatch.transport.link();
         let delivery = async {
             loop {
-                if link.wait_for(|link| *link != Link::Down).await.is_err() {
+                if messaging::up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
                 // The event comes a moment before the state that `publish` looks at.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_LOOK;
 use crate::lifecycle::Cancel;
-use crate::messaging::{Link, Subscription, Transport, TransportError};
+use crate::messaging::{self, Subscription, Transport, TransportError};
 use crate::procedures::Backend;
 use crate::telemetry::{gauge, names};
 
@@ -81,7 +81,7 @@ impl Intake {
         let mut link = self.transport.link();
         tokio::select! {
             // A transport that closed refuses what follows.
-            _ = link.wait_for(|link| *link != Link::Down) => {}
+            _ = messaging::up(&mut link) => {}
             () = self.stop.cancelled() => return Err(TransportError::Disconnected),
         }
         let group = self.queue.name.as_str();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::lifecycle::Tasks;
-use crate::messaging::Link;
+use crate::messaging::{Link, LinkState};
 
 /// The parts of a process that must be ready. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -40,9 +40,9 @@ impl Readiness {
         let readiness = self.clone();
         let _detached = tasks.spawn_background(async move {
             loop {
-                let state = match *link.borrow_and_update() {
-                    Link::Down => Err("not connected to NATS".to_owned()),
-                    Link::Up | Link::Leaving => Ok(()),
+                let state = match link.borrow_and_update().state {
+                    LinkState::Down => Err("not connected to NATS".to_owned()),
+                    LinkState::Up | LinkState::Leaving => Ok(()),
                 };
                 readiness.set("nats", state);
                 if link.changed().await.is_err() {

@@ -11,7 +11,7 @@ use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::cli::Role;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::config::{Config, Sources};
-use crate::messaging::{self, Link, Subject, Transport, TransportError};
+use crate::messaging::{self, Subject, Transport, TransportError};
 use crate::telemetry::logs;
 
 /// Longest wait for a connection, tried again in between.
@@ -77,8 +77,8 @@ pub(super) fn run<O: Write, E: Write>(
             }
         };
         let mut link = transport.link();
-        let up = link.wait_for(|link| *link != Link::Down);
-        if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Ok(_))) {
+        let up = messaging::up(&mut link);
+        if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
             let servers = nats.servers.join(", ");
             writeln!(
                 output.err,

@@ -16,17 +16,23 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Link, Message, Subject, Subscription, Transport, TransportError};
+use super::{
+    Link, LinkState, Message, RoundTrip, Subject, Subscription, Transport, TransportError,
+};
 use crate::config::messaging::NatsConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
 
 mod connect;
 mod convert;
+mod echo;
 mod outbox;
+mod probe;
+mod round_trip;
 pub mod trial;
 
 use outbox::{Outbox, Outgoing};
+use probe::Probe;
 
 /// Within this time of the notice a server that is about to stop is left. Servers wait 10 s before they end connections.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
@@ -39,6 +45,7 @@ pub struct Nats {
     operation_timeout: Duration,
     flushes: AtomicU64,
     outbox: Outbox,
+    probe: Arc<Probe>,
 }
 
 impl fmt::Debug for Nats {
@@ -55,15 +62,17 @@ pub async fn connect(
     config: &NatsConfig,
     name: &str,
 ) -> Result<Arc<dyn Transport>, TransportError> {
-    let (report, link) = watch::channel(Link::Down);
+    let (report, link) = watch::channel(Link::NEW);
     let client = connect::client(config, name, report).await?;
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let leaving = leave_in_time(client.clone(), link.clone(), config.operation_timeout);
     let _detached = Tasks::new().spawn_background(leaving);
     let inbox = config.inbox_prefix.join(&unique).map_err(|e| TransportError::Refused(e.into()))?;
     let outbox = Outbox::open(client.clone(), config.commands_max, config.operation_timeout);
+    let probe = Probe::start(&client, &inbox, config.ping_interval).await?;
     Ok(Arc::new(Nats {
         outbox,
+        probe,
         client,
         link,
         inbox,
@@ -75,10 +84,10 @@ pub async fn connect(
 /// Leaves a server that is about to stop (lame duck) before it ends the connection. Not all clients at once: the
 /// others would be met by everybody.
 async fn leave_in_time(client: Client, mut link: watch::Receiver<Link>, limit: Duration) {
-    while link.wait_for(|link| *link == Link::Leaving).await.is_ok() {
+    while link.wait_for(|link| link.state == LinkState::Leaving).await.is_ok() {
         let pause = rand::rng().random_range(Duration::ZERO..=LEAVE_SPREAD);
         sleep(pause).await;
-        if *link.borrow() == Link::Leaving {
+        if link.borrow().state == LinkState::Leaving {
             // What was published goes to the old server first.
             let moved = timeout(limit, async {
                 client.flush().await.map_err(|error| error.to_string())?;
@@ -90,7 +99,7 @@ async fn leave_in_time(client: Client, mut link: watch::Receiver<Link>, limit: D
                 Err(_) => tracing::warn!("could not leave the NATS server early: no answer"),
             }
         }
-        if link.wait_for(|link| *link != Link::Leaving).await.is_err() {
+        if link.wait_for(|link| link.state != LinkState::Leaving).await.is_err() {
             return;
         }
     }
@@ -204,6 +213,10 @@ impl Transport for Nats {
 
     fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
+    }
+
+    fn round_trip(&self) -> RoundTrip {
+        self.probe.round_trip()
     }
 
     fn payload_bytes_max(&self) -> usize {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::monitoring::{Connz, Failure, Look, Varz};
 use crate::fleet::ask;
-use crate::messaging::{Link, Message, Subject, Transport};
+use crate::messaging::{self, Message, Subject, Transport};
 
 /// Longest wait for the connection to be up, and for the answers.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -46,8 +46,8 @@ async fn ask_all(
     expected: usize,
 ) -> Result<Vec<(String, Look)>, Failure> {
     let mut link = transport.link();
-    let up = timeout(LIMIT, link.wait_for(|link| *link != Link::Down)).await;
-    if !matches!(up, Ok(Ok(_))) {
+    let up = timeout(LIMIT, messaging::up(&mut link)).await;
+    if !matches!(up, Ok(Some(_))) {
         return Err("no connection: wrong credentials, perhaps".to_owned());
     }
     let at = Instant::now();

@@ -9,7 +9,7 @@ use rand::RngExt;
 use tokio::sync::watch;
 
 use crate::config::messaging::{NatsConfig, NatsCredentials};
-use crate::messaging::{Link, TransportError};
+use crate::messaging::{Link, LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
 
 /// The first pause before connecting again; it doubles up to the configured maximum.
@@ -142,18 +142,20 @@ fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender
                 counter(&names::NATS_RECONNECTS, &[]).increment(1);
             }
             tracing::info!("connected to NATS");
-            report.send_replace(Link::Up);
+            report.send_modify(|link| {
+                *link = Link { state: LinkState::Up, epoch: link.epoch + 1 };
+            });
             "connected"
         }
         Event::Disconnected => {
             gauge(&names::NATS_CONNECTED, &[]).set(0.0);
             tracing::warn!("connection to NATS lost, connecting again");
-            report.send_replace(Link::Down);
+            report.send_modify(|link| link.state = LinkState::Down);
             "disconnected"
         }
         Event::LameDuckMode => {
             tracing::warn!("the NATS server is about to stop, moving to another");
-            report.send_replace(Link::Leaving);
+            report.send_modify(|link| link.state = LinkState::Leaving);
             "lame_duck"
         }
         Event::SlowConsumer(subscription) => {
@@ -171,7 +173,7 @@ fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender
         }
         Event::Draining => "draining",
         Event::Closed => {
-            report.send_replace(Link::Down);
+            report.send_modify(|link| link.state = LinkState::Down);
             "closed"
         }
     };

@@ -1,0 +1,56 @@
+//! Whether messages can be sent, how often that began anew, and how long they take.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// The link to the message bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Whether messages can be sent now.
+    pub state: LinkState,
+    /// Grows whenever messages to this process may have been lost: with every new connection (the first is 1).
+    pub epoch: u64,
+}
+
+/// Whether messages can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Connected.
+    Up,
+    /// Not connected: the transport tries again by itself.
+    Down,
+    /// Connected to a server that is about to stop (lame duck); it moves by itself.
+    Leaving,
+}
+
+impl Link {
+    /// Not connected yet.
+    pub(super) const NEW: Self = Self { state: LinkState::Down, epoch: 0 };
+
+    /// Whether messages can be sent now.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        self.state != LinkState::Down
+    }
+}
+
+/// Waits until messages can be sent; `None` when the transport is gone. Safe to drop.
+pub async fn up(link: &mut watch::Receiver<Link>) -> Option<Link> {
+    link.wait_for(|link| link.is_up()).await.ok().map(|link| *link)
+}
+
+/// Waits for the next epoch after `seen` in which messages can be sent; `None` when the transport is gone. Safe to drop.
+pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u64> {
+    let next = link.wait_for(|link| link.is_up() && link.epoch > seen).await;
+    next.ok().map(|link| link.epoch)
+}
+
+/// How long a message of ours to ourselves takes through the server. Zero until it was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoundTrip {
+    /// The smoothed mean (RFC 6298: each measurement counts an eighth).
+    pub smoothed: Duration,
+    /// The longest of the last 8 to 16 measurements.
+    pub recent_max: Duration,
+}
