@@ -7,6 +7,7 @@ pub mod auth;
 pub mod budget;
 pub mod call;
 pub mod caller;
+pub mod client_network;
 pub mod connection;
 mod cors;
 pub mod documentation;
@@ -33,3 +34,4 @@ mod traced;
 mod trip;
 
 pub use caller::{Caller, Peer};
+pub use client_network::ClientNetwork;

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use rand::RngExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::gateway::{CompressionConfig, HttpLimits, ProxyConfig};
@@ -89,8 +91,9 @@ pub(super) struct Agreed {
     pub(super) is_http2: bool,
 }
 
-/// Longest life of a connection, so that a rebalanced fleet gets its share of clients.
-const AGE_MAX: Duration = Duration::from_hours(1);
+/// Shortest and longest life of a connection, so that a rebalanced fleet gets its share of clients. Chosen at random between
+/// the two: clients that connected together, after an outage, do not connect again together.
+const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
 /// How long a connection that has asked nothing yet may still ask once it should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// How much later than ours hyper's own timer is.
@@ -231,7 +234,7 @@ where
     tokio::select! {
         result = &mut connection => return ended(result),
         () = stop.cancelled() => {}
-        () = tokio::time::sleep(AGE_MAX) => {}
+        () = tokio::time::sleep(age_max()) => {}
         what = overdue => if what == Overdue::Head {
             refused("header_timeout");
             return End::Late;
@@ -254,6 +257,11 @@ where
             End::Ended
         }
     }
+}
+
+/// How long a connection lives at most.
+fn age_max() -> Duration {
+    rand::rng().random_range(AGE_RANGE)
 }
 
 /// Counts what ended a connection early.
@@ -351,5 +359,20 @@ where
 {
     fn execute(&self, stream: F) {
         drop(self.0.spawn(stream));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_one_moment_do_not_end_together() {
+        let mut ages: Vec<Duration> = (0..100).map(|_| age_max()).collect();
+        ages.sort();
+        assert!(ages.iter().all(|age| AGE_RANGE.contains(age)), "{ages:?}");
+        let most_at_once =
+            ages.windows(20).any(|some| some[19] < some[0] + Duration::from_secs(10));
+        assert!(!most_at_once, "20 of 100 connections end within 10 s: {ages:?}");
     }
 }

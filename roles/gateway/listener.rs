@@ -18,6 +18,7 @@ use crate::telemetry::{self, names};
 use crate::tls::ServerTls;
 
 use super::caller::Peer;
+use super::client_network::ClientNetwork;
 use super::connection::{self, Agreed, Compressor, Rules, Service, Serving};
 
 mod per_client;
@@ -191,7 +192,8 @@ fn enter(address: IpAddr, rules: &Rules, doors: &Doors) -> Result<Option<Place>,
     if rules.proxies.trusted.contains(address) {
         return Ok(None);
     }
-    let place = doors.per_client.try_enter(address);
+    let client = ClientNetwork::new(address, rules.limits.ipv6_prefix_bits);
+    let place = doors.per_client.try_enter(client);
     place.map(Some).ok_or_else(|| connection::refused("connections_per_client"))
 }
 

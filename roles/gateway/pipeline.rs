@@ -19,6 +19,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
 
 use super::caller::{Caller, Peer};
+use super::client_network::ClientNetwork;
 use super::connection::{Service, read_body};
 use super::params::{self, Context};
 use super::phases::Phase;
@@ -233,7 +234,8 @@ impl Pipeline {
         })?;
         trip.principal.clone_from(&caller.principal);
         trip.shows_timing = snapshot.shows_timing(&caller);
-        match self.rates.admit(endpoint, &caller, peer, Instant::now().into_std()) {
+        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
             Verdict::Allowed { headers } => {
                 trip.rate = headers;
                 Ok(caller)

@@ -5,13 +5,13 @@
 //! store has no bound of its own.)
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::caller::{Caller, Peer};
+use super::caller::Caller;
+use super::client_network::ClientNetwork;
 use super::generations::Generations;
 use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::RateLimit;
@@ -19,8 +19,6 @@ use crate::problem::{Problem, ProblemKind};
 
 /// Callers that are remembered in each of the two generations of each of the two tables.
 const CALLERS_MAX: usize = 32_768;
-/// Callers without a name are told apart by this many bits of an IPv6 address: a site usually has them all.
-const IPV6_SITE_BITS: u32 = 64;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -105,7 +103,7 @@ impl RateLimiter {
         &self,
         endpoint: &Endpoint,
         caller: &Caller,
-        peer: &Peer,
+        network: ClientNetwork,
         now: Instant,
     ) -> Verdict {
         let Some(limit) = endpoint.rate_limit else {
@@ -116,19 +114,8 @@ impl RateLimiter {
             Some(principal) => {
                 count(&self.named, self.hasher.hash_one((id, principal)), limit, now)
             }
-            None => {
-                count(&self.addresses, self.hasher.hash_one((id, site(peer.address))), limit, now)
-            }
+            None => count(&self.addresses, self.hasher.hash_one((id, network)), limit, now),
         }
-    }
-}
-
-/// The part of an address that stands for one caller.
-fn site(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        // No IPv4 address has a bit above its 32, so the two never meet but in `::/64`, which is nobody's.
-        IpAddr::V6(v6) => v6.to_bits() >> (u128::BITS - IPV6_SITE_BITS) << IPV6_SITE_BITS,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Connections at once from one address.
     pub connections_per_client_max: usize,
+    /// Leading bits of an IPv6 address that stand for one client, wherever clients are counted by address.
+    pub ipv6_prefix_bits: u32,
     /// Requests at once.
     pub requests_in_flight_max: usize,
     /// All header bytes of a request.
@@ -127,6 +129,7 @@ impl HttpLimits {
             connections_max: table.limited("connections_max", limits::CONNECTIONS_MAX),
             connections_per_client_max: table
                 .limited("connections_per_client_max", limits::CONNECTIONS_PER_CLIENT_MAX),
+            ipv6_prefix_bits: table.limited("ipv6_prefix_bits", limits::IPV6_PREFIX_BITS),
             requests_in_flight_max: table
                 .limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
             header_bytes_max: table.bytes("header_bytes_max", limits::HEADER_BYTES_MAX),

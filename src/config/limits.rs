@@ -66,6 +66,9 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(60));
 pub const CONNECTIONS_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.connections_per_client_max`.
 pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
+/// `gateway.http.ipv6_prefix_bits`. Access providers give a home a /56 (RIPE-690): shorter prefixes are many customers', longer ones
+/// let one customer be many clients.
+pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.header_bytes_max`. hyper's read buffer has at least 8 KiB.

@@ -311,6 +311,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
         http: HttpLimits {
             connections_max: options.connections_max,
             connections_per_client_max: options.connections_per_client_max,
+            ipv6_prefix_bits: 56,
             requests_in_flight_max: 100,
             header_bytes_max: 4096,
             headers_max: 20,

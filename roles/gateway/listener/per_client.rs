@@ -1,13 +1,11 @@
 //! Counts the connections of each client address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The prefix that one IPv6 client has to itself: counting single addresses would count nothing.
-const IPV6_CLIENT_MASK: u128 = !(u64::MAX as u128);
+use crate::roles::gateway::ClientNetwork;
 
-/// Lets each address hold at most so many connections. Cheap to clone.
+/// Lets each client hold at most so many connections. Cheap to clone.
 ///
 /// The map has an entry only while a connection is open, so the bound on connections bounds it.
 #[derive(Clone, Debug)]
@@ -16,13 +14,13 @@ pub(super) struct PerClient(Arc<Mutex<Counts>>);
 #[derive(Debug)]
 struct Counts {
     limit: usize,
-    held: HashMap<IpAddr, usize>,
+    held: HashMap<ClientNetwork, usize>,
 }
 
 /// A connection's place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    client: IpAddr,
+    client: ClientNetwork,
     counts: PerClient,
 }
 
@@ -31,11 +29,7 @@ impl PerClient {
         Self(Arc::new(Mutex::new(Counts { limit, held: HashMap::new() })))
     }
 
-    pub(super) fn try_enter(&self, address: IpAddr) -> Option<Place> {
-        let client = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & IPV6_CLIENT_MASK).into(),
-        };
+    pub(super) fn try_enter(&self, client: ClientNetwork) -> Option<Place> {
         let mut counts = self.counts();
         let limit = counts.limit;
         let held = counts.held.entry(client).or_insert(0);
@@ -74,19 +68,12 @@ mod tests {
     #[test]
     fn each_client_has_its_own_count_and_leaves_nothing_behind() {
         let door = PerClient::new(1);
-        let first = door.try_enter("192.0.2.1".parse().unwrap());
+        let client = |text: &str| ClientNetwork::new(text.parse().unwrap(), 56);
+        let first = door.try_enter(client("192.0.2.1"));
         assert!(first.is_some());
-        assert!(door.try_enter("192.0.2.1".parse().unwrap()).is_none());
-        assert!(door.try_enter("192.0.2.2".parse().unwrap()).is_some());
+        assert!(door.try_enter(client("192.0.2.1")).is_none());
+        assert!(door.try_enter(client("192.0.2.2")).is_some());
         drop(first);
         assert!(door.counts().held.is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_client_is_its_network() {
-        let door = PerClient::new(1);
-        let _first = door.try_enter("2001:db8::1".parse().unwrap()).unwrap();
-        assert!(door.try_enter("2001:db8::2".parse().unwrap()).is_none());
-        assert!(door.try_enter("2001:db8:0:1::1".parse().unwrap()).is_some());
     }
 }

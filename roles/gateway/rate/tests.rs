@@ -1,6 +1,6 @@
 //! Rates, without a clock.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::Method;
@@ -47,11 +47,11 @@ fn named(principal: &str) -> Caller {
     Caller { principal: Some(principal.into()), ..Caller::default() }
 }
 
-fn at(address: impl Into<IpAddr>) -> Peer {
-    Peer { address: address.into(), is_tls: true, certificate_names: Arc::new([]) }
+fn at(address: impl Into<IpAddr>) -> ClientNetwork {
+    ClientNetwork::new(address.into(), 56)
 }
 
-fn somewhere() -> Peer {
+fn somewhere() -> ClientNetwork {
     at(Ipv4Addr::LOCALHOST)
 }
 
@@ -79,7 +79,7 @@ fn a_caller_has_its_quota_and_then_one_request_for_each_share_of_the_window() {
     let (limiter, endpoint, start) = (RateLimiter::new(), limited(3, 60), Instant::now());
     let check = |seconds: u64, limit: &str, retry_after: Option<u64>| {
         let now = start + Duration::from_secs(seconds);
-        let verdict = limiter.admit(&endpoint, &named("anna"), &somewhere(), now);
+        let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
         let expected = (limit.to_owned(), retry_after.map(Duration::from_secs));
         assert_eq!(told(&verdict), expected, "after {seconds} s");
     };
@@ -98,10 +98,10 @@ fn a_caller_has_its_quota_and_then_one_request_for_each_share_of_the_window() {
 fn who_waits_as_long_as_told_passes() {
     let (limiter, endpoint, mut now) = (RateLimiter::new(), limited(7, 3), Instant::now());
     for _ in 0..100 {
-        let verdict = limiter.admit(&endpoint, &named("anna"), &somewhere(), now);
+        let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
         if let (_, Some(wait)) = told(&verdict) {
             now += wait;
-            assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), &somewhere(), now)));
+            assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
         }
     }
 }
@@ -113,7 +113,7 @@ fn the_policy_is_told_and_nothing_where_there_is_none() {
     let admit = |endpoint: &Endpoint| match limiter.admit(
         endpoint,
         &named("anna"),
-        &somewhere(),
+        somewhere(),
         Instant::now(),
     ) {
         Verdict::Allowed { headers } => headers,
@@ -132,42 +132,42 @@ fn callers_and_endpoints_do_not_share() {
     let v6 = |text: &str| at(text.parse::<Ipv6Addr>().unwrap());
     let other = endpoint("other", limited(1, 60).rate_limit);
     let public = Caller::default();
-    let check = |endpoint: &Endpoint, caller: &Caller, peer: &Peer, allowed: bool| {
-        let verdict = limiter.admit(endpoint, caller, peer, now);
-        assert_eq!(is_allowed(&verdict), allowed, "{} {caller:?} {peer:?}", endpoint.id);
+    let check = |endpoint: &Endpoint, caller: &Caller, network: ClientNetwork, allowed: bool| {
+        let verdict = limiter.admit(endpoint, caller, network, now);
+        assert_eq!(is_allowed(&verdict), allowed, "{} {caller:?} {network:?}", endpoint.id);
     };
     let e = limited(1, 60);
-    check(&e, &named("anna"), &somewhere(), true);
-    check(&e, &named("anna"), &at([192, 0, 2, 1]), false);
-    check(&e, &named("bert"), &somewhere(), true);
-    check(&other, &named("anna"), &somewhere(), true);
-    check(&e, &public, &somewhere(), true);
-    check(&e, &public, &v6("::ffff:127.0.0.1"), false);
-    check(&e, &public, &at([127, 0, 0, 2]), true);
-    check(&e, &public, &v6("2001:db8:0:1::1"), true);
-    check(&e, &public, &v6("2001:db8:0:1:ffff::2"), false);
-    check(&e, &public, &v6("2001:db8:0:2::1"), true);
-    check(&e, &named("127.0.0.1"), &somewhere(), true);
+    check(&e, &named("anna"), somewhere(), true);
+    check(&e, &named("anna"), at([192, 0, 2, 1]), false);
+    check(&e, &named("bert"), somewhere(), true);
+    check(&other, &named("anna"), somewhere(), true);
+    check(&e, &public, somewhere(), true);
+    check(&e, &public, v6("::ffff:127.0.0.1"), false);
+    check(&e, &public, at([127, 0, 0, 2]), true);
+    check(&e, &public, v6("2001:db8:0:1::1"), true);
+    check(&e, &public, v6("2001:db8:0:ff:ffff::2"), false);
+    check(&e, &public, v6("2001:db8:0:200::1"), true);
+    check(&e, &named("127.0.0.1"), somewhere(), true);
 }
 
 #[test]
 fn a_flood_of_addresses_neither_grows_the_table_nor_frees_a_named_caller() {
     let (limiter, endpoint, now) =
         (RateLimiter::with_callers_max(100), limited(1, 60), Instant::now());
-    assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), &somewhere(), now)));
+    assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
     for bits in 0..10_000 {
         let peer = at(Ipv4Addr::from_bits(bits));
-        assert!(is_allowed(&limiter.admit(&endpoint, &Caller::default(), &peer, now)));
+        assert!(is_allowed(&limiter.admit(&endpoint, &Caller::default(), peer, now)));
     }
     assert!(limiter.addresses.lock().unwrap().len() <= 200);
-    assert!(!is_allowed(&limiter.admit(&endpoint, &named("anna"), &somewhere(), now)));
+    assert!(!is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
 }
 
 #[test]
 fn a_shorter_window_holds_at_once() {
     let (limiter, now) = (RateLimiter::new(), Instant::now());
-    assert!(is_allowed(&limiter.admit(&limited(1, 3600), &named("anna"), &somewhere(), now)));
-    let (_, wait) = told(&limiter.admit(&limited(1, 10), &named("anna"), &somewhere(), now));
+    assert!(is_allowed(&limiter.admit(&limited(1, 3600), &named("anna"), somewhere(), now)));
+    let (_, wait) = told(&limiter.admit(&limited(1, 10), &named("anna"), somewhere(), now));
     assert_eq!(wait, Some(Duration::from_secs(10)));
 }
 
@@ -185,7 +185,7 @@ proptest! {
         let mut passed = Vec::new();
         for step in steps {
             elapsed += Duration::from_millis(step);
-            if is_allowed(&limiter.admit(&endpoint, &named("a"), &somewhere(), start + elapsed)) {
+            if is_allowed(&limiter.admit(&endpoint, &named("a"), somewhere(), start + elapsed)) {
                 passed.push(elapsed);
             }
         }

@@ -11,6 +11,7 @@ fn rules(hosts: &[&str]) -> Rules {
     let limits = HttpLimits {
         connections_max: 1,
         connections_per_client_max: 1,
+        ipv6_prefix_bits: 56,
         requests_in_flight_max: 1,
         header_bytes_max: 200,
         headers_max: 5,

@@ -1,0 +1,49 @@
+//! The network that counts as one client where clients are counted by address.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// One client as connections and rates count it: an IPv4 address, or the IPv6 prefix that a site is given.
+///
+/// Single IPv6 addresses would count nothing: the smallest network has 2^64 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientNetwork(IpAddr);
+
+impl ClientNetwork {
+    /// The network of an address. `ipv6_prefix_bits` is how many leading bits of an IPv6 address stand for one client;
+    /// more than 128 count as 128. An IPv4 address inside IPv6 (RFC 4291 §2.5.5.2) is that IPv4 address.
+    #[must_use]
+    pub fn new(address: IpAddr, ipv6_prefix_bits: u32) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let host_bits = u128::BITS.saturating_sub(ipv6_prefix_bits);
+                let mask = u128::MAX.checked_shl(host_bits).unwrap_or_default();
+                Self(Ipv6Addr::from_bits(v6.to_bits() & mask).into())
+            }
+            v4 @ IpAddr::V4(_) => Self(v4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_prefix_are_one_client() {
+        for (one, other, bits, is_same) in [
+            ("192.0.2.1", "192.0.2.1", 56, true),
+            ("192.0.2.1", "192.0.2.2", 0, false),
+            ("::ffff:192.0.2.1", "192.0.2.1", 56, true),
+            ("2001:db8::1", "2001:db8:0:ff::2", 56, true),
+            ("2001:db8::1", "2001:db8:0:100::1", 56, false),
+            ("2001:db8::1", "2001:db8:0:1::1", 64, false),
+            ("2001:db8::1", "2001:db8:0:ffff::1", 48, true),
+            ("2001:db8::1", "2001:db8::2", 128, false),
+            ("2001:db8::1", "2001:db8::2", 200, false),
+            ("2001:db8::1", "fd00::1", 0, true),
+        ] {
+            let network = |text: &str| ClientNetwork::new(text.parse().unwrap(), bits);
+            assert_eq!(network(one) == network(other), is_same, "{one} {other} /{bits}");
+        }
+    }
+}
