@@ -2,7 +2,8 @@
 
 use crate::cli::Role;
 use crate::config::{Loaded, LogConfig, Sources};
-use crate::telemetry::{logs, recorder, traces};
+use crate::lifecycle::Tasks;
+use crate::telemetry::{conditions, logs, recorder, traces};
 
 pub mod gateway;
 pub mod worker;
@@ -51,6 +52,7 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
     recorder::install(role);
     let exporter = traces::start(loaded.config.traces.as_ref(), role)
         .map_err(|mistake| RunError::Config(vec![mistake]))?;
+    let _detached = Tasks::new().spawn_background(conditions::watch());
     let ended = match role {
         Role::Gateway => Box::pin(gateway::run::run(loaded.config, sources)).await,
         Role::Worker => Box::pin(worker::run::run(loaded.config, sources)).await,

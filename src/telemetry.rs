@@ -3,6 +3,7 @@
 pub use metrics::{Counter, Gauge};
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 
+pub mod conditions;
 pub mod context;
 mod exposition;
 mod histogram;

@@ -85,6 +85,7 @@ metrics! {
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Spans of traces, by result: exported, dropped as too many waited, failed, rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough.";
+    LOG_REPEATS: Counter "fjord_log_repeats_total", "Requests that met a condition of which there is a log line already, by condition.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by place.";
 }
 
@@ -94,6 +95,8 @@ pub const ENDPOINT: &str = "endpoint";
 pub const QUEUE: &str = "queue";
 /// A part of a request's time.
 pub const PHASE: &str = "phase";
+/// A condition that many requests run into.
+pub const CONDITION: &str = "condition";
 /// The HTTP status.
 pub const STATUS: &str = "status";
 /// How it ended, one word.

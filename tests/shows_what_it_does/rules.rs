@@ -77,7 +77,7 @@ fn every_alert_has_a_case_in_which_it_fires() {
 }
 
 /// Counters that no rule looks at, and why nobody has to be told.
-const NO_ALERT: [(Metric, &str); 9] = [
+const NO_ALERT: [(Metric, &str); 10] = [
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
     (names::GATEWAY_COMPRESSED, "good news"),
@@ -86,6 +86,7 @@ const NO_ALERT: [(Metric, &str); 9] = [
     (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),
     (names::AUTH_FAILURES, "the callers' own"),
     (names::RATE_LIMITED, "the callers' own"),
+    (names::LOG_REPEATS, "its first line is in the log, and its requests have outcomes"),
     (names::TRACE_EXPORTS, "FjordTracesLost counts what was in them"),
 ];
 
