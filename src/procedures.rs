@@ -34,8 +34,11 @@ pub trait Backend: Debug + Send + Sync {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<Outcome, BackendError>>;
 
-    /// Checks that a procedure exists and takes these arguments: when a queue starts, and in `fjord check --online`.
-    fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>>;
+    /// Checks that procedures exist and take these arguments, and says what was found of each need as soon as it is.
+    /// Costs the database little, however many there are: few connections, few questions, bounded in time.
+    ///
+    /// Safe to drop.
+    fn verify<'a>(&'a self, needs: &'a [Need], found: &'a mut Found<'_>) -> BoxFuture<'a, ()>;
 
     /// The procedures whose `schema.name` fits a pattern, as in `worker.queues`: for `fjord import`.
     fn describe<'a>(
@@ -43,12 +46,16 @@ pub trait Backend: Debug + Send + Sync {
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>>;
 
-    /// Whether the backend can be reached now; bounded by its own connect deadline.
+    /// Whether the backend can be reached now; bounded by its own connect deadline. Does not wait for a connection
+    /// that calls hold: load does not make a database look as if it were away.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// Closes what is open. Calls still running are cancelled.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
+
+/// Is told the place of a need, and whether it is met: `Mismatch` when it is not, another error when that is not known.
+pub type Found<'a> = dyn FnMut(usize, Result<(), BackendError>) + Send + 'a;
 
 /// What an endpoint needs of its procedure.
 #[derive(Clone, Debug)]

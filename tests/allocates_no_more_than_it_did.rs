@@ -120,7 +120,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let directory = &config.catalogue.directory;
     let catalogue = fjord::catalogue::load(directory, &config.catalogue).expect("a good catalogue");
     let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
-    let tools = Tools { backend: None, answer_bytes_max: 1 << 20 };
+    let tools = Tools { database: None, answer_bytes_max: 1 << 20 };
     let handler = handlers::make(&endpoint.handler, &tools).expect("the handler");
     let place =
         Place { name: endpoint.queue.clone(), number: 0, prefix: config.messaging.prefix.clone() };
@@ -130,8 +130,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let intake = Intake {
         queue: Arc::new(queue.expect("subjects")),
         transport,
-        backend: None,
-        backend_up: None,
+        fitness: None,
         config: config.worker.clone(),
         health: Arc::clone(&health),
         stop: Cancel::new(),

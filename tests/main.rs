@@ -49,6 +49,8 @@ mod speaks_with_foreign_workers;
 #[cfg(test)]
 mod stands_ten_times_its_load;
 #[cfg(test)]
+mod starts_many_queues_on_one_database;
+#[cfg(test)]
 mod starts_real_servers;
 #[cfg(test)]
 mod streams_large_answers;

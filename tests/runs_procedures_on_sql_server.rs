@@ -11,8 +11,8 @@ use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, Backend, BackendError, BackendErrorKind, Call, Cell, Outcome, OwnedCell, RowSink,
-    SinkError, mssql,
+    Argument, Backend, BackendError, BackendErrorKind, Call, Cell, Need, Outcome, OwnedCell,
+    RowSink, SinkError, mssql,
 };
 use tokio::time::Instant;
 
@@ -117,6 +117,18 @@ impl Caller {
 
     async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<Answer, BackendError> {
         self.call_within(LONG, &Cancel::new(), procedure, arguments).await
+    }
+
+    /// Whether one need is met.
+    async fn verify(&self, need: Need) -> Result<(), BackendError> {
+        self.verify_all(&[need]).await.pop().expect("it was looked at").1
+    }
+
+    /// Whether needs are met, as it was found: the place of each, and its result.
+    async fn verify_all(&self, needs: &[Need]) -> Vec<(usize, Result<(), BackendError>)> {
+        let mut all = Vec::new();
+        self.backend.verify(needs, &mut |place, found| all.push((place, found))).await;
+        all
     }
 
     async fn call_within(

@@ -1,7 +1,9 @@
 //! Promise: a database that is not there stops only the queues that need it, says so, and is tried again.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fjord::lifecycle::{Cancel, Tasks};
 use http::Method;
 use serde_json::json;
 
@@ -15,7 +17,8 @@ use super::support::tds::PASSWORD;
 async fn a_database_that_is_away_stops_its_own_queues_only() {
     let closed = super::support::ports::pick();
     let worker_toml = format!(
-        "[worker.queues.slow]\nconcurrency = 2\ndatabase = 'away'\n\
+        "[worker.queues]\nslow = {{ concurrency = 2, database = 'away' }}\n\
+         echo = {{ concurrency = 2, database = 'away' }}\n\
          [procedures.databases.away]\nbackend = 'mssql'\n\
          [procedures.databases.away.mssql]\nhost = '127.0.0.1'\nport = {closed}\n\
          database = 'd'\nuser = 'u'\npassword = 'not a secret'\ninsecure_trust_any = true\n"
@@ -32,6 +35,8 @@ async fn a_database_that_is_away_stops_its_own_queues_only() {
     let worker = &fleet.workers[0];
     assert!(worker.figure(r#"fjord_worker_queue_ready{queue="slow"}"#).await < 0.5);
     assert!(worker.figure(r#"fjord_worker_queue_ready{queue="strict"}"#).await > 0.5);
+    // Its handler needs no database, whatever is configured for it.
+    fleet.client().get("/v1/echo/a").await.is(200);
     assert!(worker.figure(r#"fjord_backend_up{database="away"}"#).await < 0.5);
 }
 
@@ -65,4 +70,72 @@ async fn a_replica_that_is_away_stops_only_who_reads_from_it() {
     for login in logins.iter().filter(|login| login.application != "fjord") {
         assert_eq!(login.is_read_only, login.application == "fjord:ledger-again", "{login:?}");
     }
+}
+
+/// Callers of each kind that send one request after the other.
+const CALLERS: usize = 16;
+/// Calls that find the database away, at least: else nothing is proved.
+const REFUSED: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_under_load_is_a_few_lines() {
+    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let worker_toml = format!(
+        "[worker.queues]\nledger-once = {{ concurrency = 16, database = 'sql' }}\n\
+         ledger-again = {{ concurrency = 16, database = 'sql' }}\n\
+         [procedures.databases.sql]\nbackend = 'mssql'\n\
+         [procedures.databases.sql.mssql]\nhost = '127.0.0.1'\nport = {}\n\
+         database = 'd'\nuser = 'u'\npassword = '{PASSWORD}'\ntls.ca = '{}'\n",
+        endpoint.address.port(),
+        endpoint.ca.display(),
+    );
+    let fleet = Fleet::start(FleetOptions { worker_toml, ..FleetOptions::default() }).await;
+    let worker = &fleet.workers[0];
+    let ready = r#"fjord_worker_queue_ready{queue="ledger-"#;
+    let is_served = async |served: bool| {
+        let figure = worker.figure(ready).await;
+        (if served { figure > 1.5 } else { figure < 0.5 }).then_some(())
+    };
+    eventually_some("both are served", SOON, async || is_served(true).await).await;
+    let before = worker.process.log().lines().count();
+    let (stop, refused) = (Cancel::new(), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..2 * CALLERS)
+        .map(|number| {
+            let (client, stop, refused) = (fleet.client(), stop.clone(), Arc::clone(&refused));
+            let once = number % 2 == 0;
+            let (method, path) =
+                if once { (Method::POST, "/v1/once") } else { (Method::PUT, "/v1/again") };
+            Tasks::new().spawn(async move {
+                while !stop.is_cancelled() {
+                    let answer = client.send(method.clone(), path, &json!({ "ms": 1 })).await;
+                    refused.fetch_add(usize::from(answer.status == 503), Ordering::AcqRel);
+                }
+            })
+        })
+        .collect();
+    let calls = r#"fjord_worker_calls_total{queue="ledger-"#;
+    eventually_some("calls", SOON, async || (worker.figure(calls).await > 100.0).then_some(()))
+        .await;
+    endpoint.state.is_away.store(true, Ordering::Release);
+    endpoint.state.hang_up();
+    eventually_some("both are left", SOON, async || is_served(false).await).await;
+    endpoint.state.is_away.store(false, Ordering::Release);
+    eventually_some("both are back", SOON, async || is_served(true).await).await;
+    stop.cancel();
+    for caller in callers {
+        caller.await.expect("no panic");
+    }
+    let log = worker.process.log();
+    let lines: Vec<&str> = log.lines().skip(before).collect();
+    println!("{} lines, {} requests refused", lines.len(), refused.load(Ordering::Acquire));
+    assert!(lines.len() <= 20, "{}", lines.join("\n"));
+    let back: Vec<&&str> =
+        lines.iter().filter(|line| line.contains("\"the database answers\"")).collect();
+    assert_eq!(back.len(), 1, "{}", lines.join("\n"));
+    let back: serde_json::Value = serde_json::from_str(back[0]).expect("a line of JSON");
+    assert!(back["calls_refused"].as_u64() >= Some(REFUSED), "{back}");
+    let of_gateway = fleet.gateways[0].process.log();
+    let others: Vec<&str> =
+        of_gateway.lines().filter(|line| !line.contains("fjord::access")).collect();
+    assert!(others.len() <= 12, "{}", others.join("\n"));
 }

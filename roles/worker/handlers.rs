@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::procedures::Backend;
+use crate::procedures::databases::Database;
 
 use super::{QueueHandler, echo, procedure};
 
@@ -15,7 +15,7 @@ const HANDLERS: &[(&str, Make)] = &[("procedure", procedure::make), ("echo", ech
 #[derive(Clone, Debug)]
 pub struct Tools {
     /// The database that the queue's configuration chooses, when there is one.
-    pub backend: Option<Arc<dyn Backend>>,
+    pub database: Option<Database>,
     /// Largest answer in bytes.
     pub answer_bytes_max: usize,
 }

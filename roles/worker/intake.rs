@@ -12,7 +12,7 @@ use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_LOOK;
 use crate::lifecycle::Cancel;
 use crate::messaging::{self, Subscription, Transport, TransportError};
-use crate::procedures::Backend;
+use crate::procedures::databases::Fitness;
 use crate::telemetry::{gauge, names};
 
 use super::health::Health;
@@ -28,10 +28,8 @@ pub struct Intake {
     pub queue: Arc<Queue>,
     /// The message bus.
     pub transport: Arc<dyn Transport>,
-    /// The backend of its procedures; none for handlers that need none.
-    pub backend: Option<Arc<dyn Backend>>,
-    /// Whether that backend answers.
-    pub backend_up: Option<watch::Receiver<bool>>,
+    /// Whether its database answers and has what it needs; none for handlers that need no database.
+    pub fitness: Option<watch::Receiver<Fitness>>,
     /// The worker's configuration.
     pub config: WorkerConfig,
     /// Where readiness is reported.
@@ -45,34 +43,65 @@ pub struct Intake {
 enum Left {
     /// For good.
     Stopped,
-    /// Its backend went away.
-    BackendDown,
+    /// Its database went away, or has no longer what it needs.
+    Unfit,
     /// The transport closed the subscription.
     Closed,
 }
 
 impl Intake {
-    /// Serves the queue until `stop`: waits for its backend, checks that they fit, joins, and joins again.
+    /// Serves the queue until `stop`: waits until its database has what it needs, joins, and joins again.
     pub async fn serve(mut self) {
-        while !self.stop.is_cancelled() {
-            if !self.is_fit().await {
-                self.pause(START_AGAIN).await;
-                continue;
-            }
+        let mut is_back = false;
+        while self.fits().await {
             match self.join().await {
                 Ok(subscription) => {
                     self.report(Ok(()));
+                    self.log_joined(is_back);
                     let left = self.read(subscription).await;
-                    tracing::info!(queue = %self.queue.name, ?left, "left the queue group");
-                    if left == Left::BackendDown {
-                        self.report(Err("its database is not available".to_owned()));
-                    }
+                    self.log_left(left);
+                    is_back = left == Left::Unfit;
                 }
                 Err(error) => {
                     self.report(Err(error.to_string()));
                     self.pause(START_AGAIN).await;
                 }
             }
+        }
+    }
+
+    /// Waits until the database has what the queue needs; `false` when it is to stop.
+    async fn fits(&mut self) -> bool {
+        while !self.stop.is_cancelled() {
+            let Some(fitness) = &mut self.fitness else { return true };
+            let why = match &*fitness.borrow_and_update() {
+                Fitness::Fits => return true,
+                Fitness::Unfit(why) => why.to_string(),
+            };
+            self.report(Err(why));
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = changed(&mut self.fitness) => {}
+            }
+        }
+        false
+    }
+
+    /// A queue that comes back with its database is one of many: the database has a line for all.
+    fn log_joined(&self, is_back: bool) {
+        let (queue, limit) = (self.queue.name.as_str(), self.queue.slots().limit());
+        if is_back {
+            tracing::debug!(queue, limit, "joined the queue group");
+        } else {
+            tracing::info!(queue, limit, "joined the queue group");
+        }
+    }
+
+    fn log_left(&self, left: Left) {
+        let queue = self.queue.name.as_str();
+        match left {
+            Left::Unfit => tracing::debug!(queue, ?left, "left the queue group"),
+            Left::Stopped | Left::Closed => tracing::info!(queue, ?left, "left the queue group"),
         }
     }
 
@@ -90,35 +119,12 @@ impl Intake {
         Ok(subscription)
     }
 
-    /// Whether the backend is up and has the procedures that the catalogue names.
-    async fn is_fit(&mut self) -> bool {
-        if let Some(up) = &mut self.backend_up
-            && !*up.borrow_and_update()
-        {
-            self.report(Err("its database is not available".to_owned()));
-            return false;
-        }
-        let Some(backend) = self.backend.clone() else { return true };
-        for need in self.queue.needs() {
-            if let Err(error) = backend.verify(&need).await {
-                tracing::error!(
-                    queue = %self.queue.name, procedure = %need.procedure, %error,
-                    "a queue does not fit its database and is not served"
-                );
-                self.report(Err(error.to_string()));
-                return false;
-            }
-        }
-        true
-    }
-
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> Left {
-        tracing::info!(queue = %self.queue.name, limit = self.queue.slots().limit(), "joined the queue group");
         self.queue.available();
         let left = self.read_on(&mut subscription).await;
         match left {
             Left::Stopped => self.queue.drain().await,
-            Left::BackendDown => self.queue.unavailable().await,
+            Left::Unfit => self.queue.unavailable().await,
             Left::Closed => return left,
         }
         self.leave(subscription).await;
@@ -129,14 +135,14 @@ impl Intake {
     async fn read_on(&mut self, subscription: &mut Box<dyn Subscription>) -> Left {
         // Made once: made for each message they are most of what it costs to wait for one.
         let mut stopped = pin!(self.stop.cancelled());
-        let mut down = pin!(down(&mut self.backend_up));
+        let mut unfit = pin!(unfit(&mut self.fitness));
         let mut look = pin!(sleep(OFFER_LOOK));
         loop {
             tokio::select! {
                 // Messages come last: a queue that is never quiet could not be left otherwise.
                 biased;
                 () = &mut stopped => return Left::Stopped,
-                () = &mut down => return Left::BackendDown,
+                () = &mut unfit => return Left::Unfit,
                 message = subscription.next() => match message {
                     Some(message) => self.queue.arrived(message).await,
                     None => return Left::Closed,
@@ -172,32 +178,32 @@ impl Intake {
         self.health.queue(self.queue.name.as_str(), state);
     }
 
-    async fn pause(&mut self, limit: Duration) {
-        let up = async {
-            match &mut self.backend_up {
-                Some(up) if !*up.borrow() => {
-                    if up.wait_for(|up| *up).await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                _ => std::future::pending().await,
-            }
-        };
+    async fn pause(&self, limit: Duration) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = up => {}
             () = sleep(limit) => {}
         }
     }
 }
 
-/// Waits until the backend is away; for ever when there is none.
-async fn down(backend_up: &mut Option<watch::Receiver<bool>>) {
-    let away = match backend_up {
-        Some(up) => up.wait_for(|up| !*up).await.is_ok(),
+/// Waits until more is known; for ever when nothing more comes.
+async fn changed(fitness: &mut Option<watch::Receiver<Fitness>>) {
+    let changed = match fitness {
+        Some(fitness) => fitness.changed().await.is_ok(),
         None => false,
     };
-    if !away {
+    if !changed {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until the queue cannot be served; for ever when it needs no database.
+async fn unfit(fitness: &mut Option<watch::Receiver<Fitness>>) {
+    let unfit = match fitness {
+        Some(fitness) => fitness.wait_for(|fitness| *fitness != Fitness::Fits).await.is_ok(),
+        None => false,
+    };
+    if !unfit {
         std::future::pending::<()>().await;
     }
 }

@@ -11,6 +11,7 @@ use crate::envelope::reply::JSON;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind, Violation};
 use crate::procedures::{BackendError, BackendErrorKind, Outcome, ServerErrorClass, SinkError};
+use crate::telemetry::conditions::{self, Condition};
 
 use super::{Ending, Job};
 
@@ -25,6 +26,9 @@ pub use answer::Answer;
 const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// What stands before the status in such a number.
 const SELF_MAPPED_BASE: u32 = 50_000;
+
+/// Every call of an endpoint fails until somebody changes the catalogue, the database or the rights.
+const MISFIT: Condition = Condition { what: "a procedure does not fit", is_told: false };
 
 /// Statuses by which the gateway itself says what became of a request (DESIGN §5): not for a procedure to use.
 const OURS: std::ops::RangeInclusive<u16> = 502..=504;
@@ -88,7 +92,7 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
             Ending::Problem { problem, outcome: Word::BadArgument }
         }
         BackendErrorKind::Mismatch { .. } => {
-            log(job, error, Level::Error);
+            log(job, error, Level::Misfit);
             problem(ProblemKind::Internal, Word::SqlMismatch)
         }
         BackendErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
@@ -106,8 +110,9 @@ fn failed(job: &Job, error: &BackendError) -> Ending {
             log(job, error, Level::Debug);
             not_executed(ProblemKind::Busy, Word::PoolTimeout)
         }
+        // Logged once for all of its calls, by who knows which database it is.
         BackendErrorKind::Unavailable => {
-            log(job, error, Level::Warn);
+            log(job, error, Level::Debug);
             not_executed(ProblemKind::BackendDown, Word::BackendDown)
         }
         BackendErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
@@ -140,8 +145,8 @@ fn server(job: &Job, error: &BackendError, number: u32, class: ServerErrorClass)
     let (level, kind, outcome) = match class {
         ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict, Word::SqlConflict),
         ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400), Word::SqlBadValue),
-        ServerErrorClass::Mismatch => (Level::Error, ProblemKind::Internal, Word::SqlMismatch),
-        ServerErrorClass::Permission => (Level::Error, ProblemKind::Internal, Word::SqlPermission),
+        ServerErrorClass::Mismatch => (Level::Misfit, ProblemKind::Internal, Word::SqlMismatch),
+        ServerErrorClass::Permission => (Level::Misfit, ProblemKind::Internal, Word::SqlPermission),
         ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal, Word::SqlDeadlock),
         ServerErrorClass::Other => (Level::Error, ProblemKind::Internal, Word::SqlError),
     };
@@ -180,8 +185,10 @@ fn violation(endpoint: &Endpoint, argument: &str, expected: &str) -> Violation {
 /// Who has to do something about it.
 #[derive(Clone, Copy)]
 enum Level {
-    /// Somebody here: catalogue, database or rights.
+    /// Somebody here.
     Error,
+    /// Somebody here, and until then every call fails: catalogue and database, or rights.
+    Misfit,
     /// Nobody now.
     Warn,
     /// It is the caller's matter.
@@ -201,7 +208,10 @@ fn log(job: &Job, error: &BackendError, level: Level) {
     let cause = struck::without_values(&cause, &job.request.payload);
     let endpoint = job.endpoint.id.as_str();
     match level {
-        Level::Error => tracing::error!(endpoint, cause, "the procedure failed"),
+        Level::Misfit if !conditions::begins(&MISFIT, endpoint) => {
+            tracing::debug!(endpoint, cause, "the procedure failed");
+        }
+        Level::Error | Level::Misfit => tracing::error!(endpoint, cause, "the procedure failed"),
         Level::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
         Level::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
     }

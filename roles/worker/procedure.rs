@@ -9,8 +9,9 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
+use crate::procedures::Call;
 use crate::procedures::arguments::arguments;
-use crate::procedures::{Backend, Call};
+use crate::procedures::databases::Database;
 use crate::telemetry::traces;
 
 use super::handlers::{HandlerError, Tools};
@@ -22,13 +23,13 @@ use super::{Ending, Job, QueueHandler, traced};
 /// # Errors
 /// `HandlerError` when the queue has no database.
 pub fn make(tools: &Tools) -> Result<Arc<dyn QueueHandler>, HandlerError> {
-    let backend = tools.backend.clone().ok_or(HandlerError::NeedsDatabase)?;
-    Ok(Arc::new(Procedure { backend, answer_bytes_max: tools.answer_bytes_max }))
+    let database = tools.database.clone().ok_or(HandlerError::NeedsDatabase)?;
+    Ok(Arc::new(Procedure { database, answer_bytes_max: tools.answer_bytes_max }))
 }
 
 #[derive(Debug)]
 struct Procedure {
-    backend: Arc<dyn Backend>,
+    database: Database,
     answer_bytes_max: usize,
 }
 
@@ -69,13 +70,17 @@ impl Procedure {
         };
         let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();
-        let result = self.backend.call(call, &mut answer, cancel).await;
+        let backend = &self.database.backend;
+        let result = backend.call(call, &mut answer, cancel).await;
         let waited = answer.waited();
         job.times.tell(waited, began.elapsed().saturating_sub(waited));
         let ended = Instant::now();
+        if let Err(error) = &result {
+            self.database.note_failure(error);
+        }
         let ending = conclude(&job, answer, result);
         if let Some(span) = span {
-            let told = traced::call(self.backend.system(), procedure, ending.outcome());
+            let told = traced::call(backend.system(), procedure, ending.outcome());
             span.since(began + waited).end_at(ended, told);
         }
         ending

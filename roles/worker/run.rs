@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
@@ -17,7 +18,8 @@ use crate::envelope::REPEAT_TOKEN;
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::databases::{self, Databases, Place as DatabasePlace};
+use crate::procedures::Need;
+use crate::procedures::databases::{self, Databases, Fitness, Place as DatabasePlace};
 use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
@@ -146,18 +148,18 @@ impl Worker {
 
     /// Joins every queue.
     async fn serve(&self) -> Result<(), RunError> {
-        for queue in self.queues.load().iter() {
+        let queues = self.queues.load();
+        // All are entered before the first is waited for: a database is asked for what all of them need at once.
+        let fitness: Vec<_> = queues.iter().map(|queue| self.fitness(queue)).collect();
+        for (queue, fitness) in queues.iter().zip(fitness) {
             let jobs = Arc::clone(&self.dispatch.jobs);
             control::listen_for_cancels(&self.transport, queue, jobs, &self.tasks)
                 .await
                 .map_err(|error| RunError::system("cannot subscribe to cancels", error))?;
-            let database =
-                self.config.worker.queue(&queue.name).and_then(|config| self.databases.get(config));
             let intake = Intake {
                 queue: Arc::clone(queue),
                 transport: Arc::clone(&self.transport),
-                backend: database.map(|database| Arc::clone(&database.backend)),
-                backend_up: database.map(|database| database.up.clone()),
+                fitness,
                 config: self.config.worker.clone(),
                 health: Arc::clone(&self.health),
                 stop: self.leave.clone(),
@@ -165,6 +167,13 @@ impl Worker {
             let _detached = self.tasks.spawn(intake.serve());
         }
         Ok(())
+    }
+
+    /// Whether its database has what a queue needs; `None` for one that needs none.
+    fn fitness(&self, queue: &Queue) -> Option<watch::Receiver<Fitness>> {
+        let needs: Vec<Need> = queue.needs().collect();
+        let database = self.databases.get(self.config.worker.queue(&queue.name)?)?;
+        (!needs.is_empty()).then(|| database.fitness(&queue.name, needs))
     }
 
     /// Reads configuration and catalogue again and takes the new limits. What cannot be used changes
@@ -301,10 +310,8 @@ fn services(
     if let (None, Some(name)) = (database, &limits.database) {
         return Err(format!("database: no [procedures.databases.{name}]"));
     }
-    let tools = Tools {
-        backend: database.map(|database| Arc::clone(&database.backend)),
-        answer_bytes_max: config.worker.answer_bytes_max,
-    };
+    let tools =
+        Tools { database: database.cloned(), answer_bytes_max: config.worker.answer_bytes_max };
     let service = |endpoint: &&Arc<Endpoint>| {
         let handler = handlers::make(&endpoint.handler, &tools).map_err(|e| e.to_string())?;
         Ok(Service { endpoint: Arc::clone(endpoint), handler })

@@ -14,7 +14,7 @@ use crate::config::procedures::{MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::procedures::{
-    Backend, BackendError, BackendErrorKind, Call, Described, Need, Outcome, RowSink,
+    Backend, BackendError, BackendErrorKind, Call, Described, Found, Need, Outcome, RowSink,
 };
 use crate::telemetry::{self, names};
 use crate::tls::Connector;
@@ -33,6 +33,7 @@ mod signature;
 mod socket;
 mod statement;
 mod types;
+mod verify;
 mod wire;
 
 use bind::mismatch;
@@ -105,8 +106,8 @@ impl Backend for Mssql {
         Box::pin(self.call_until_done(call, rows, cancel))
     }
 
-    fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(self.verify_one(need))
+    fn verify<'a>(&'a self, needs: &'a [Need], found: &'a mut Found<'_>) -> BoxFuture<'a, ()> {
+        Box::pin(self.verify_all(needs, found))
     }
 
     fn describe<'a>(
@@ -250,20 +251,6 @@ impl Mssql {
     fn missing_text(&self) -> String {
         let MssqlConfig { database, user, .. } = &self.config;
         format!("the database {database} has no such procedure that the login {user} may see")
-    }
-
-    async fn verify_one(&self, need: &Need) -> Result<(), BackendError> {
-        let deadline = Instant::now() + self.config.connect_timeout;
-        let mut lease = self.pools.lease(need.queue.as_str(), deadline).await?;
-        let session = lease.session().ok_or_else(unavailable)?;
-        let reading = self.signatures.read(&mut session.client, &need.procedure);
-        let answer = timeout_at(deadline, reading).await;
-        let signature = settle(lease, answer)?;
-        let difference = match signature {
-            Some(signature) => signature.difference(need),
-            None => Some(self.missing_text()),
-        };
-        difference.map_or(Ok(()), |text| Err(mismatch(&need.procedure, text)))
     }
 
     async fn describe_all(&self, pattern: &str) -> Result<Vec<Described>, BackendError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool::managed::{Manager, PoolError, Timeouts};
+use deadpool::managed::{Manager, PoolError, TimeoutType, Timeouts};
 use deadpool::managed::{
     Metrics, Object, Pool, PoolConfig, QueueMode, RecycleError, RecycleResult,
 };
@@ -18,7 +18,9 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
-use super::{Backend, BackendError, BackendErrorKind, Call, Described, Need, Outcome, RowSink};
+use super::{
+    Backend, BackendError, BackendErrorKind, Call, Described, Found, Need, Outcome, RowSink,
+};
 
 mod describe;
 mod errors;
@@ -280,11 +282,13 @@ impl Backend for Sqlite {
         Box::pin(self.run(call, rows, cancel))
     }
 
-    fn verify<'a>(&'a self, need: &'a Need) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn verify<'a>(&'a self, needs: &'a [Need], found: &'a mut Found<'_>) -> BoxFuture<'a, ()> {
         Box::pin(async {
             let deadline = Instant::now() + START_TIMEOUT;
-            let procedure = self.procedure(&need.procedure, deadline, &self.closing).await?;
-            procedure.fits(need)
+            for (place, need) in needs.iter().enumerate() {
+                let procedure = self.procedure(&need.procedure, deadline, &self.closing).await;
+                found(place, procedure.and_then(|procedure| procedure.fits(need)));
+            }
         })
     }
 
@@ -297,12 +301,16 @@ impl Backend for Sqlite {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async {
-            let deadline = Instant::now() + START_TIMEOUT;
-            let reached = self.session(deadline, &self.closing).await.map(drop);
-            let database = [(names::DATABASE, self.database.clone())];
-            telemetry::gauge(&names::BACKEND_UP, &database)
-                .set(f64::from(u8::from(reached.is_ok())));
-            reached
+            // Where calls hold every connection none of them is waited for: the file is open, so it is there.
+            let free = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
+            match self.pool.timeout_get(&free).await {
+                Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(()),
+                Err(PoolError::Backend(error)) => Err(error),
+                Err(error) => {
+                    let cause = error.to_string();
+                    Err(BackendError::caused_by(BackendErrorKind::Unavailable, cause))
+                }
+            }
         })
     }
 

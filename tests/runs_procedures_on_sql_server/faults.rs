@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::{QueueName, Value};
+use fjord::catalogue::{ParameterType, QueueName, Value};
 use fjord::config::procedures::{DatabaseConfig, MssqlEncryption};
 use fjord::config::tls::ClientTlsConfig;
 use fjord::config::{Config, ProceduresConfig, Sources};
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::databases::{Databases, places};
-use fjord::procedures::{BackendErrorKind, OwnedCell, ServerErrorClass};
+use fjord::procedures::{BackendErrorKind, Need, OwnedCell, ServerErrorClass};
 use tds_protocol::prelogin::EncryptionLevel;
 
-use super::{Caller, given, int, kind, text};
+use super::{Caller, given, int, kind, name, text};
 use crate::support::certs::Certs;
 use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
 use crate::support::mssql_server::{Server, endpoint};
@@ -318,4 +318,31 @@ async fn an_unknown_authority_and_a_plain_server_are_refused() {
     *state(&server).encryption.lock().expect("not poisoned") = EncryptionLevel::NotSupported;
     let error = kind(Caller::of(&server).call("nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_procedure_that_somebody_alters_keeps_no_other_waiting() {
+    const MANY: usize = 40;
+    let mut server = endpoint().await;
+    server.config.connect_timeout = Duration::from_millis(300);
+    let state = &server.endpoint.as_ref().expect("the endpoint").state;
+    state.locked.lock().expect("not poisoned").push("fjord_test.numbered_7".to_owned());
+    let caller = Caller::of(&server);
+    let need = |number| Need {
+        queue: caller.queue.clone(),
+        procedure: name(&format!("numbered_{number}")),
+        arguments: vec![("ms".into(), ParameterType::Int32)],
+        outputs: vec!["total".to_owned()],
+    };
+    let needs: Vec<Need> = (0..MANY).map(need).collect();
+    let found = caller.verify_all(&needs).await;
+    assert_eq!(found.len(), MANY);
+    for (place, fits) in found {
+        match fits {
+            Err(error) if place == 7 => assert_eq!(error.kind, BackendErrorKind::Unavailable),
+            fits => assert!(fits.is_ok(), "{place}: {fits:?}"),
+        }
+    }
+    state.locked.lock().expect("not poisoned").clear();
+    assert!(caller.verify(need(7)).await.is_ok());
 }

@@ -1,6 +1,7 @@
 //! Every outcome: sets, OUTPUT parameters, RETURN status, tables, errors.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fjord::catalogue::{ParameterType, ResultKind, Value};
@@ -244,23 +245,72 @@ async fn what_does_not_fit_the_database_is_named_on_both_sides() {
             outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
         };
         let fits = need("outputs", &[("given", ParameterType::Int32)], &["text", "amount"]);
-        assert!(caller.backend.verify(&fits).await.is_ok(), "{}", server.name);
+        assert!(caller.verify(fits).await.is_ok(), "{}", server.name);
         let lists = need("lists", &[("things", ParameterType::Table)], &[]);
-        assert!(caller.backend.verify(&lists).await.is_ok(), "{}", server.name);
+        assert!(caller.verify(lists).await.is_ok(), "{}", server.name);
         let wrong = need(
             "outputs",
             &[("given", ParameterType::Binary), ("more", ParameterType::String)],
             &["nothing"],
         );
-        let error = caller.backend.verify(&wrong).await.expect_err("it does not fit").to_string();
+        let error = caller.verify(wrong).await.expect_err("it does not fit").to_string();
         for part in ["@given", "as binary", "int", "@more", "@text", "@nothing"] {
             assert!(error.contains(part), "{}: {part} in {error}", server.name);
         }
         let missing = need("is_not_there", &[], &[]);
-        let error = caller.backend.verify(&missing).await.expect_err("it is not there").to_string();
+        let error = caller.verify(missing).await.expect_err("it is not there").to_string();
         assert!(
             error.contains("is_not_there") && error.contains(&server.config.database),
             "{error}"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_needs_of_many_queues_are_looked_at_in_few_questions() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let need = |procedure: &str, argument: (&str, ParameterType), output: Option<&str>| Need {
+            queue: caller.queue.clone(),
+            procedure: name(procedure),
+            arguments: vec![(argument.0.into(), argument.1)],
+            outputs: output.map(ToOwned::to_owned).into_iter().collect(),
+        };
+        let v = |kind| ("v", kind);
+        let needs = [
+            need("lists", ("things", ParameterType::Table), None),
+            need("names", ("names", ParameterType::Table), None),
+            need("echo_int", v(ParameterType::Int32), Some("out")),
+            need("echo_int", v(ParameterType::Binary), Some("out")),
+            need("is_not_there", v(ParameterType::String), None),
+            need("echo_decimal_38_10", v(ParameterType::Decimal), Some("out")),
+            need("echo_time_0", v(ParameterType::Time), Some("out")),
+            need("nothing", v(ParameterType::String), None),
+        ];
+        let mut found = caller.verify_all(&needs).await;
+        found.sort_by_key(|(place, _)| *place);
+        let misfits: Vec<usize> =
+            found.iter().filter(|(_, fits)| fits.is_err()).map(|(place, _)| *place).collect();
+        assert_eq!(misfits, [3, 4, 6, 7], "{}: {found:?}", server.name);
+        assert_eq!(found.len(), needs.len(), "{}", server.name);
+        for (place, parts) in [
+            (3, ["@v as binary", "it is int"]),
+            (4, ["is_not_there", "no such procedure"]),
+            (6, ["@out", "it has @v"]),
+            (7, ["@v as string", "no parameters"]),
+        ] {
+            let error = found[place].1.as_ref().expect_err("it does not fit").to_string();
+            for part in parts {
+                assert!(error.contains(part), "{}: {part} in {error}", server.name);
+            }
+        }
+        if let Some(endpoint) = &server.endpoint {
+            let reads = endpoint.state.signature_reads.load(Ordering::Acquire);
+            assert_eq!(reads, 2, "parameters, and columns of table types");
+            assert_eq!(endpoint.state.logins.lock().expect("not poisoned").len(), 1);
+        }
+        // What was read with the others is what a call needs: a table's columns, an OUTPUT parameter's type.
+        let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("an answer");
+        assert_eq!(*answer.output("out"), OwnedCell::Int(7), "{}", server.name);
     }
 }

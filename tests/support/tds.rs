@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fjord::lifecycle::{Cancel, Tasks};
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::certs::Certs;
 
+mod metadata;
 mod procedures;
 mod reply;
 mod request;
@@ -71,6 +72,16 @@ pub(crate) struct State {
     pub(crate) is_away: AtomicBool,
     /// With the connection that the procedure `drops` ends the server goes away.
     pub(crate) drops_and_leaves: AtomicBool,
+    /// How long a login takes, in milliseconds.
+    pub(crate) login_ms: AtomicU64,
+    /// How long a question about signatures takes, in milliseconds.
+    pub(crate) signatures_ms: AtomicU64,
+    /// Questions about signatures so far.
+    pub(crate) signature_reads: AtomicUsize,
+    /// Procedures that somebody alters in an open transaction: whoever asks for them waits.
+    pub(crate) locked: Mutex<Vec<String>>,
+    /// Procedures that were dropped.
+    pub(crate) dropped: Mutex<Vec<String>>,
     /// Connections so far, those that were closed at once included.
     pub(crate) connects: AtomicUsize,
     /// Every login so far.
@@ -95,7 +106,7 @@ pub(crate) struct State {
 
 impl State {
     fn parameter(&self, procedure: &str, name: &str) -> Declared {
-        let parameters = &self.schema.procedures[procedure];
+        let parameters = self.schema.procedure(procedure).expect("a procedure");
         parameters.iter().find(|one| one.name == name).expect("a parameter").declared.clone()
     }
 
@@ -138,6 +149,11 @@ impl Endpoint {
             changed_error: AtomicU32::new(8145),
             is_away: AtomicBool::new(false),
             drops_and_leaves: AtomicBool::new(false),
+            login_ms: AtomicU64::new(0),
+            signatures_ms: AtomicU64::new(0),
+            signature_reads: AtomicUsize::new(0),
+            locked: Mutex::default(),
+            dropped: Mutex::default(),
             connects: AtomicUsize::new(0),
             logins: Mutex::default(),
             attempts: AtomicUsize::new(0),

@@ -14,6 +14,7 @@ use crate::catalogue::{Catalogue, EndpointId, load};
 use crate::config::CatalogueConfig;
 use crate::config::procedures::SqliteConfig;
 use crate::envelope::{Final, Request};
+use crate::procedures::Backend;
 use crate::procedures::arguments::need;
 use crate::procedures::sqlite;
 use crate::roles::worker::handlers;
@@ -78,7 +79,8 @@ impl Register {
     /// The final that a request is answered with, through the handler that its endpoint names.
     async fn ask_raw(&self, id: &str, payload: &[u8]) -> Final {
         let endpoint = Arc::clone(self.catalogue.get(&EndpointId::new(id).unwrap()).unwrap());
-        let tools = Tools { backend: Some(Arc::clone(&self.backend)), answer_bytes_max: 1 << 20 };
+        let database = Some(Database::new("default", Arc::clone(&self.backend)));
+        let tools = Tools { database, answer_bytes_max: 1 << 20 };
         let handler = handlers::make(&endpoint.handler, &tools).unwrap();
         let request = Request {
             endpoint: endpoint.id.clone(),
@@ -114,7 +116,8 @@ async fn the_demo_catalogue_fits_its_procedures() {
     let register = Register::new().await;
     for endpoint in register.catalogue.endpoints() {
         if let Some(need) = need(endpoint) {
-            register.backend.verify(&need).await.unwrap();
+            let mut fits = |_, found: Result<(), _>| found.unwrap();
+            register.backend.verify(&[need], &mut fits).await;
         }
     }
     let files = std::fs::read_dir(demo().join("procedures")).unwrap().count();

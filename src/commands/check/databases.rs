@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::online::{Findings, LIMIT, Part};
@@ -10,11 +9,8 @@ use crate::catalogue::Endpoint;
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::procedures::databases::{self, Place};
-use crate::procedures::{Backend, Need};
+use crate::procedures::{Backend, BackendError, Need};
 use crate::telemetry::chain;
-
-/// Procedures that are looked at side by side.
-const AT_ONCE_MAX: usize = 4;
 
 /// A check for each database, and for each again that some queues only read from.
 pub(super) fn checks(part: &Part) -> Vec<BoxFuture<'_, Findings>> {
@@ -64,43 +60,27 @@ async fn verify(
         let queue = part.config.worker.queue(&endpoint.queue);
         queue.is_some_and(|queue| Place::of(queue) == *place)
     };
-    let checks: Vec<BoxFuture<'_, Result<(), String>>> = part
-        .endpoints()
-        .filter(runs_there)
-        .filter_map(|endpoint| {
-            Some(Box::pin(fit(name, endpoint, Need::of(endpoint)?, backend)) as BoxFuture<'_, _>)
-        })
-        .collect();
-    let all = checks.len();
+    let endpoints = part.endpoints().filter(runs_there);
+    let (endpoints, needs): (Vec<&Endpoint>, Vec<Need>) =
+        endpoints.filter_map(|endpoint| Some((endpoint, Need::of(endpoint)?))).unzip();
+    let all = needs.len();
     let mut left = all;
-    let mut verified = stream::iter(checks).buffered(AT_ONCE_MAX);
-    while left > 0 {
-        match timeout_at(deadline, verified.next()).await {
-            Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(mistake))) => findings.mistakes.push(mistake),
-            Ok(None) => break,
-            Err(_) => {
-                let text = format!("{left} of {all} procedures were not checked within {LIMIT:?}");
-                findings.mistakes.push(format!("{name}: {text}"));
-                return;
-            }
+    let mistakes = &mut findings.mistakes;
+    let mut found = |place: usize, result: Result<(), BackendError>| {
+        left = left.saturating_sub(1);
+        if let (Err(error), Some(endpoint)) = (result, endpoints.get(place)) {
+            let (id, queue, why) = (&endpoint.id, &endpoint.queue, chain(&error));
+            mistakes.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
         }
-        left -= 1;
+    };
+    let verified = timeout_at(deadline, backend.verify(&needs, &mut found)).await;
+    if verified.is_err() {
+        let text = format!("{left} of {all} procedures were not checked within {LIMIT:?}");
+        findings.mistakes.push(format!("{name}: {text}"));
     }
     if findings.mistakes.is_empty() {
         findings.good.push(format!("{name}: answers; procedures that fit: {all}"));
     }
-}
-
-async fn fit(
-    name: &str,
-    endpoint: &Endpoint,
-    need: Need,
-    backend: &Arc<dyn Backend>,
-) -> Result<(), String> {
-    let (id, queue) = (&endpoint.id, &endpoint.queue);
-    let fits = backend.verify(&need).await;
-    fits.map_err(|error| format!("{name}: queue {queue}, endpoint {id:?}: {}", chain(&error)))
 }
 
 fn whereabouts(config: &DatabaseConfig) -> String {

@@ -24,10 +24,14 @@ pub(super) async fn describe(
         let (schema, name) = (row.try_get::<&str, _>(0).ok()??, row.try_get::<&str, _>(1).ok()??);
         Some(format!("{schema}.{name}"))
     });
+    let names: Vec<String> = names.filter(|name| fits(pattern, name)).collect();
+    let checked: Vec<_> = names.iter().map(|name| ProcedureName::new(name)).collect();
+    let procedures: Vec<ProcedureName> = checked.iter().flatten().cloned().collect();
+    let mut found = signatures.read_all(client, &procedures).await?.into_iter();
     let mut described = Vec::new();
-    for name in names.filter(|name| fits(pattern, name)) {
-        let parameters = match ProcedureName::new(&name) {
-            Ok(procedure) => match signatures.read(client, &procedure).await? {
+    for (name, procedure) in names.into_iter().zip(checked) {
+        let parameters = match procedure {
+            Ok(_) => match found.next().flatten() {
                 Some(signature) => Ok(signature.parameters.iter().map(parameter).collect()),
                 None => Err("the login may not see its parameters".to_owned()),
             },

@@ -1,36 +1,61 @@
 //! What a procedure's parameters are, read from the database.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tiberius::{ColumnData, Row, error::Error};
+use tiberius::{ColumnData, Row, ToSql, error::Error};
 
 use super::connect::Client;
 use super::types::{Described, SqlType};
 use crate::catalogue::{ParameterType, ProcedureName};
 use crate::procedures::Need;
 
-/// The parameters of a procedure, in order. A procedure without any is one row of NULLs, one that is not there has no id.
-/// The second is where Babelfish keeps them; SQL Server has both.
-const PARAMETERS: [&str; 2] = [
-    "SELECT o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), p.max_length, \
-     p.precision, p.scale, p.is_output, t.is_table_type, SCHEMA_NAME(t.schema_id), p.user_type_id \
-     FROM (SELECT OBJECT_ID(@P1) AS id) AS o \
-     LEFT JOIN sys.parameters AS p ON p.object_id = o.id AND p.parameter_id > 0 \
-     LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id ORDER BY p.parameter_id",
-    "SELECT o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), p.max_length, \
-     p.precision, p.scale, p.is_output, t.is_table_type, SCHEMA_NAME(t.schema_id), p.user_type_id \
-     FROM (SELECT OBJECT_ID(@P1) AS id) AS o \
-     LEFT JOIN sys.all_parameters AS p ON p.object_id = o.id AND p.parameter_id > 0 \
-     LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id ORDER BY p.parameter_id",
-];
-/// The columns of a table type, in order.
-const COLUMNS: &str = "SELECT c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
-     c.max_length, c.precision, c.scale FROM sys.table_types AS t \
-     JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
-     WHERE t.user_type_id = @P1 ORDER BY c.column_id";
+/// Where parameters are found. The second is where Babelfish keeps them; SQL Server has both.
+const VIEWS: [&str; 2] = ["sys.parameters", "sys.all_parameters"];
+/// Procedures of one query: with some parameters each the answer fills a few packets.
+pub(super) const PROCEDURES_PER_QUERY: usize = 128;
+/// Table types of one query: a request may have 2,100 parameters.
+const TABLE_TYPES_PER_QUERY: usize = 1000;
+
+/// The parameters of so many procedures, in order. A procedure without any is one row of NULLs, one that is not there
+/// has no id.
+fn parameters_query(view: &str, procedures: usize) -> String {
+    let mut ids = String::new();
+    for place in 0..procedures {
+        let separator = if place == 0 { "" } else { ", " };
+        append(&mut ids, format_args!("{separator}({place}, OBJECT_ID(@P{}))", place + 1));
+    }
+    format!(
+        "SELECT o.place, o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), \
+         p.max_length, p.precision, p.scale, p.is_output, t.is_table_type, \
+         SCHEMA_NAME(t.schema_id), p.user_type_id FROM (VALUES {ids}) AS o (place, id) \
+         LEFT JOIN {view} AS p ON p.object_id = o.id AND p.parameter_id > 0 \
+         LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id \
+         ORDER BY o.place, p.parameter_id"
+    )
+}
+
+/// The columns of so many table types, in order.
+fn columns_query(types: usize) -> String {
+    let mut ids = String::new();
+    for number in 1..=types {
+        let separator = if number == 1 { "" } else { ", " };
+        append(&mut ids, format_args!("{separator}@P{number}"));
+    }
+    format!(
+        "SELECT t.user_type_id, c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
+         c.max_length, c.precision, c.scale FROM sys.table_types AS t \
+         JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
+         WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
+    )
+}
+
+fn append(into: &mut String, more: fmt::Arguments<'_>) {
+    let written = into.write_fmt(more);
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
+}
 
 /// A procedure's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +154,7 @@ impl Signature {
 
 fn note(into: &mut String, text: &str) {
     let separator = if into.is_empty() { "" } else { "; " };
-    let written = write!(into, "{separator}{text}");
-    debug_assert!(written.is_ok(), "writing to a string does not fail");
+    append(into, format_args!("{separator}{text}"));
 }
 
 /// Whether values of a catalogue's type can be values of the declared type at all.
@@ -181,64 +205,112 @@ impl Signatures {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
     }
 
-    /// Reads the signature from the database. `None` when there is no such procedure.
+    /// Reads the signature of one procedure from the database. `None` when there is no such procedure.
     /// Not safe to drop: discard the connection then.
     pub(super) async fn read(
         &self,
         client: &mut Client,
         procedure: &ProcedureName,
     ) -> Result<Option<Arc<Signature>>, Error> {
-        let name = format!("[{}].[{}]", procedure.schema(), procedure.procedure());
-        let rows = self.parameter_rows(client, &name).await?;
-        let exists = rows.first().is_some_and(|row| number(row, 0).is_some());
-        if !exists {
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(procedure);
-            return Ok(None);
-        }
-        let mut parameters = Vec::with_capacity(rows.len());
-        for row in &rows {
-            if let Some(name) = text(row, 1) {
-                let kind = read_kind(client, row).await?;
-                let is_output = number(row, 7) == Some(1);
-                parameters.push(Parameter { name: name.to_owned(), kind, is_output });
-            }
-        }
-        let signature = Arc::new(Signature { parameters });
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(procedure.clone(), Arc::clone(&signature));
-        Ok(Some(signature))
+        let mut found = self.read_all(client, std::slice::from_ref(procedure)).await?;
+        Ok(found.pop().flatten())
     }
 
-    async fn parameter_rows(&self, client: &mut Client, name: &str) -> Result<Vec<Row>, Error> {
-        let [view, fallback] = PARAMETERS;
+    /// Reads the signatures of procedures, in one query for `PROCEDURES_PER_QUERY` of them and one more for the table
+    /// types that they take. `None` for one that is not there. Not safe to drop: discard the connection then.
+    pub(super) async fn read_all(
+        &self,
+        client: &mut Client,
+        procedures: &[ProcedureName],
+    ) -> Result<Vec<Option<Arc<Signature>>>, Error> {
+        let mut all = Vec::with_capacity(procedures.len());
+        for some in procedures.chunks(PROCEDURES_PER_QUERY) {
+            let rows = self.parameter_rows(client, some).await?;
+            let tables = read_tables(client, &rows).await?;
+            let found = signatures(some.len(), &rows, &tables);
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for (procedure, found) in some.iter().zip(&found) {
+                match found {
+                    Some(signature) => known.insert(procedure.clone(), Arc::clone(signature)),
+                    None => known.remove(procedure),
+                };
+            }
+            all.extend(found);
+        }
+        Ok(all)
+    }
+
+    async fn parameter_rows(
+        &self,
+        client: &mut Client,
+        procedures: &[ProcedureName],
+    ) -> Result<Vec<Row>, Error> {
+        let name = |one: &ProcedureName| format!("[{}].[{}]", one.schema(), one.procedure());
+        let names: Vec<String> = procedures.iter().map(name).collect();
+        let [view, fallback] = VIEWS.map(|view| parameters_query(view, procedures.len()));
         if !self.lacks_parameters_view.load(Ordering::Relaxed) {
-            match rows(client, view, name).await {
+            match rows(client, &view, &names).await {
                 Err(Error::Server(_)) => {}
                 result => return result,
             }
         }
-        let found = rows(client, fallback, name).await?;
+        let found = rows(client, &fallback, &names).await?;
         self.lacks_parameters_view.store(true, Ordering::Relaxed);
         Ok(found)
     }
 }
 
-async fn rows(client: &mut Client, sql: &str, name: &str) -> Result<Vec<Row>, Error> {
-    client.query(sql, &[&name]).await?.into_first_result().await
+async fn rows<T: ToSql>(client: &mut Client, sql: &str, given: &[T]) -> Result<Vec<Row>, Error> {
+    let given: Vec<&dyn ToSql> = given.iter().map(|one| one as &dyn ToSql).collect();
+    client.query(sql, &given).await?.into_first_result().await
 }
 
-async fn read_kind(client: &mut Client, row: &Row) -> Result<Kind, Error> {
-    if number(row, 8) != Some(1) {
-        return Ok(Kind::Scalar(scalar(row, 2)));
+/// The columns of table types, by the type's id.
+type Tables = BTreeMap<i64, Vec<(String, SqlType)>>;
+
+/// Reads the columns of every table type that the parameters have.
+async fn read_tables(client: &mut Client, parameters: &[Row]) -> Result<Tables, Error> {
+    let mut tables = Tables::new();
+    let tabular = parameters.iter().filter(|row| number(row, 9) == Some(1));
+    let ids: BTreeSet<i32> =
+        tabular.filter_map(|row| i32::try_from(number(row, 11)?).ok()).collect();
+    let ids: Vec<i32> = ids.into_iter().collect();
+    for some in ids.chunks(TABLE_TYPES_PER_QUERY) {
+        for column in rows(client, &columns_query(some.len()), some).await? {
+            let Some(id) = number(&column, 0) else { continue };
+            let name = text(&column, 1).unwrap_or_default().to_owned();
+            tables.entry(id).or_default().push((name, scalar(&column, 2)));
+        }
     }
-    let id = number(row, 10).and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-    let found = client.query(COLUMNS, &[&id]).await?.into_first_result().await?;
-    let columns = found
-        .iter()
-        .map(|column| (text(column, 0).unwrap_or_default().to_owned(), scalar(column, 1)))
-        .collect();
-    let (schema, name) = (text(row, 9).unwrap_or("dbo"), text(row, 2).unwrap_or_default());
-    Ok(Kind::Table { name: format!("{schema}.{name}"), columns })
+    Ok(tables)
+}
+
+/// The signatures of so many procedures from their rows.
+fn signatures(count: usize, rows: &[Row], tables: &Tables) -> Vec<Option<Arc<Signature>>> {
+    let mut found: Vec<Option<Signature>> = vec![None; count];
+    for row in rows {
+        let place = number(row, 0).and_then(|place| usize::try_from(place).ok());
+        let Some(slot) = place.and_then(|place| found.get_mut(place)) else { continue };
+        if number(row, 1).is_none() {
+            continue;
+        }
+        let signature = slot.get_or_insert_with(|| Signature { parameters: Vec::new() });
+        if let Some(name) = text(row, 2) {
+            let is_output = number(row, 8) == Some(1);
+            let kind = kind(row, tables);
+            signature.parameters.push(Parameter { name: name.to_owned(), kind, is_output });
+        }
+    }
+    found.into_iter().map(|signature| signature.map(Arc::new)).collect()
+}
+
+fn kind(row: &Row, tables: &Tables) -> Kind {
+    if number(row, 9) != Some(1) {
+        return Kind::Scalar(scalar(row, 3));
+    }
+    let columns = number(row, 11).and_then(|id| tables.get(&id)).cloned().unwrap_or_default();
+    let (schema, name) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
+    Kind::Table { name: format!("{schema}.{name}"), columns }
 }
 
 /// The type whose name, base type, length, precision and scale stand from a column on.

@@ -342,6 +342,12 @@ async fn an_error_says_its_kind_and_leaves_nothing_behind() {
     }
 }
 
+async fn verify(stable: &Stable, need: Need) -> Result<(), BackendError> {
+    let mut all = Vec::new();
+    stable.backend.verify(&[need], &mut |_, found| all.push(found)).await;
+    all.pop().unwrap()
+}
+
 #[tokio::test]
 async fn a_procedure_that_does_not_fit_names_both_sides() {
     let stable = Stable::new(&[
@@ -357,7 +363,7 @@ async fn a_procedure_that_does_not_fit_names_both_sides() {
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::Int32)).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
     };
-    stable.backend.verify(&need("good", &["a", "b"], &["out"])).await.unwrap();
+    verify(&stable, need("good", &["a", "b"], &["out"])).await.unwrap();
     let cases = [
         (
             need("good", &["a", "c"], &[]),
@@ -374,7 +380,7 @@ async fn a_procedure_that_does_not_fit_names_both_sides() {
         (need("missing", &[], &[]), "its file t.missing.sql cannot be read"),
     ];
     for (need, expected) in cases {
-        let error = stable.backend.verify(&need).await.unwrap_err();
+        let error = verify(&stable, need).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
     let (result, _) = stable.call("good", &[int("c", 1)]).await;

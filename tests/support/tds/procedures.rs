@@ -9,7 +9,8 @@ use super::reply::Reply;
 use super::request::Given;
 use super::values::{Declared, Sql};
 
-/// Procedures that only the endpoint has, beside those of `mssql.sql`.
+/// Procedures that only the endpoint has, beside those of `mssql.sql`. Of one with a number behind its name there are as
+/// many as there are numbers.
 pub(crate) const FAULTS: &str = "\
 CREATE PROCEDURE fjord_test.drops AS
 CREATE PROCEDURE fjord_test.cuts @at int AS
@@ -20,6 +21,7 @@ CREATE PROCEDURE fjord_test.raises @number int, @class int AS
 CREATE PROCEDURE fjord_test.babbles AS
 CREATE PROCEDURE fjord_test.changed @old int AS
 CREATE PROCEDURE fjord_test.shape AS
+CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
 CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
 /// FOR JSON text is cut after so many characters.
@@ -90,6 +92,9 @@ pub(crate) fn run(
     if bare.starts_with("echo_") {
         let declared = state.parameter(name, "@v");
         return echo(&declared, arguments.get("@v").cloned().unwrap_or(Sql::Null), reply);
+    }
+    if bare.starts_with("numbered_") {
+        return Outcome::Returned(0, vec![("@total".into(), Sql::Int(1))]);
     }
     if let Some(outcome) = fault(state, bare, &arguments) {
         return outcome;

@@ -140,7 +140,7 @@ pub(crate) fn called(
     let exec = exec.split(';').next().expect("one statement");
     let (name, arguments) = exec.split_once(' ').unwrap_or((exec, ""));
     let name = name.replace(['[', ']'], "");
-    let declared = &schema.procedures[&name];
+    let declared = schema.procedure(&name).expect("a procedure");
     let mut given = Vec::new();
     let mut outputs = Vec::new();
     for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {

@@ -40,6 +40,15 @@ impl Schema {
         }
         schema
     }
+
+    /// The parameters of a procedure. `numbered_7` has those of `numbered`, unless it has its own.
+    pub(crate) fn procedure(&self, name: &str) -> Option<&Vec<Declaration>> {
+        self.procedures.get(name).or_else(|| {
+            let (name, number) = name.rsplit_once('_')?;
+            number.parse::<usize>().ok()?;
+            self.procedures.get(name)
+        })
+    }
 }
 
 /// `@name type [= default] [OUTPUT]`, with commas between them but not inside a type.

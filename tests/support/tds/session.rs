@@ -2,14 +2,17 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tds_protocol::packet::PacketType;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::State;
+use super::metadata;
 use super::procedures::{self, Outcome, Session};
 use super::reply::Reply;
 use super::request::{self, Given, Login, Request};
@@ -55,6 +58,7 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
     let id = state.ids.fetch_add(1, Ordering::AcqRel);
     state.attempts.fetch_add(1, Ordering::AcqRel);
     let mut reply = Reply::default();
+    sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
     let error = state.login_error.load(Ordering::Acquire);
     if error != 0 {
         send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
@@ -100,7 +104,7 @@ async fn answer(
             (name, given, Some(outputs))
         }
         Request::Statement(text, values) => {
-            metadata(state, &text, &values, &mut reply);
+            metadata::answer(state, &text, &values, &mut reply).await;
             send(stream, &mut reply).await?;
             return Ok(true);
         }
@@ -249,106 +253,5 @@ fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
         }
     } else {
         reply.single("", "int", Sql::Int(1));
-    }
-}
-
-/// What the database says of procedures and table types.
-fn metadata(state: &State, text: &str, values: &[Given], reply: &mut Reply) {
-    if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {
-        reply
-            .error(33_557_097, 16, "relation \"sys.parameters\" does not exist", "")
-            .done_procedure(true);
-        return;
-    }
-    if text.contains("sys.table_types") {
-        columns_of(state, values, reply);
-    } else {
-        parameters_of(state, values, reply);
-    }
-    reply.done_procedure(false);
-}
-
-fn parameters_of(state: &State, values: &[Given], reply: &mut Reply) {
-    const TYPES: [&str; 11] = [
-        "int",
-        "nvarchar(128)",
-        "nvarchar(128)",
-        "nvarchar(128)",
-        "smallint",
-        "tinyint",
-        "tinyint",
-        "bit",
-        "bit",
-        "nvarchar(128)",
-        "int",
-    ];
-    let Some(Sql::Text(name)) = values.first().map(|one| one.value.clone()) else {
-        panic!("a procedure's name")
-    };
-    let name = name.replace(['[', ']'], "");
-    reply.columns(&TYPES.map(|kind| ("", kind)));
-    let row = |reply: &mut Reply, values: [Sql; 11]| {
-        let row: Vec<_> = TYPES.into_iter().zip(values).collect();
-        reply.row(&row);
-    };
-    let Some(parameters) = state.schema.procedures.get(&name) else {
-        row(reply, [const { Sql::Null }; 11]);
-        return;
-    };
-    let mut parameters = parameters.clone();
-    if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
-        "@new".clone_into(&mut parameters[0].name);
-    }
-    if parameters.is_empty() {
-        let mut values = [const { Sql::Null }; 11];
-        values[0] = Sql::Int(1);
-        row(reply, values);
-    }
-    for one in parameters {
-        let table =
-            state.schema.table_types.iter().position(|(name, _)| *name == one.declared.name);
-        let (length, precision, scale) = one.declared.described();
-        let (schema, kind) =
-            one.declared.name.split_once('.').unwrap_or(("sys", &one.declared.name));
-        row(
-            reply,
-            [
-                Sql::Int(1),
-                Sql::Text(one.name.clone()),
-                Sql::Text(kind.to_owned()),
-                Sql::Text(kind.to_owned()),
-                Sql::Int(length),
-                Sql::Int(precision),
-                Sql::Int(scale),
-                Sql::Int(one.is_output.into()),
-                Sql::Int(table.is_some().into()),
-                Sql::Text(schema.to_owned()),
-                Sql::Int(table.map_or(56, |at| 1000 + i64::try_from(at).expect("few"))),
-            ],
-        );
-    }
-}
-
-fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
-    const TYPES: [&str; 6] =
-        ["nvarchar(128)", "nvarchar(128)", "nvarchar(128)", "smallint", "tinyint", "tinyint"];
-    let Some(Sql::Int(id)) = values.first().map(|one| one.value.clone()) else {
-        panic!("a table type's id")
-    };
-    reply.columns(&TYPES.map(|kind| ("", kind)));
-    let (_, columns) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
-    for one in columns {
-        let (length, precision, scale) = one.declared.described();
-        let kind = Sql::Text(one.declared.name.clone());
-        let row = [
-            Sql::Text(one.name.clone()),
-            kind.clone(),
-            kind,
-            Sql::Int(length),
-            Sql::Int(precision),
-            Sql::Int(scale),
-        ];
-        let row: Vec<_> = TYPES.into_iter().zip(row).collect();
-        reply.row(&row);
     }
 }

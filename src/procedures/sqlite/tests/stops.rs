@@ -137,3 +137,29 @@ async fn a_close_cancels_what_runs_and_refuses_what_comes() {
     let (result, _) = stable.call("slow", &[]).await;
     assert_eq!(result.unwrap_err().kind, BackendErrorKind::Unavailable);
 }
+
+#[tokio::test]
+async fn a_busy_database_is_there_and_is_not_waited_for() {
+    let stable = Stable::with_connections(&[("slow", ENDLESS)], 2);
+    let cancel = Cancel::new();
+    let (mut one, mut other) = (Seen::default(), Seen::default());
+    let long = Duration::from_secs(20);
+    let calls = async {
+        tokio::join!(
+            call(&*stable.backend, "slow", &[], (long, &cancel, &mut one)),
+            call(&*stable.backend, "slow", &[], (long, &cancel, &mut other)),
+        )
+    };
+    let asking = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_secs(5), stable.backend.ping()).await;
+        cancel.cancel();
+        answer.expect("it does not wait for a call to end").unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    };
+    let (ended, ()) = tokio::join!(calls, asking);
+    for result in [ended.0, ended.1] {
+        assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled, "it ran all the time");
+    }
+}

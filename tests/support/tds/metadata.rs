@@ -1,0 +1,141 @@
+//! What the database says of procedures and table types.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::State;
+use super::reply::Reply;
+use super::request::Given;
+use super::schema::Declaration;
+use super::values::Sql;
+
+/// How often it is looked whether a lock is gone.
+const LOCK_TICK: Duration = Duration::from_millis(10);
+/// What is answered for each parameter: the procedure's place in the question first.
+const PARAMETER_COLUMNS: [&str; 12] = [
+    "int",
+    "int",
+    "nvarchar(128)",
+    "nvarchar(128)",
+    "nvarchar(128)",
+    "smallint",
+    "tinyint",
+    "tinyint",
+    "bit",
+    "bit",
+    "nvarchar(128)",
+    "int",
+];
+
+/// Answers a question about procedures' parameters or table types' columns.
+pub(super) async fn answer(state: &State, text: &str, values: &[Given], reply: &mut Reply) {
+    state.signature_reads.fetch_add(1, Ordering::AcqRel);
+    sleep(Duration::from_millis(state.signatures_ms.load(Ordering::Acquire))).await;
+    if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {
+        reply
+            .error(33_557_097, 16, "relation \"sys.parameters\" does not exist", "")
+            .done_procedure(true);
+        return;
+    }
+    if text.contains("sys.table_types") {
+        columns_of(state, values, reply);
+    } else {
+        let names: Vec<String> = values.iter().map(procedure_name).collect();
+        while names.iter().any(|name| state.locked.lock().expect("not poisoned").contains(name)) {
+            sleep(LOCK_TICK).await;
+        }
+        parameters_of(state, &names, reply);
+    }
+    reply.done_procedure(false);
+}
+
+fn procedure_name(given: &Given) -> String {
+    match &given.value {
+        Sql::Text(name) => name.replace(['[', ']'], ""),
+        other => panic!("{other:?} is no procedure's name"),
+    }
+}
+
+fn parameters_of(state: &State, names: &[String], reply: &mut Reply) {
+    reply.columns(&PARAMETER_COLUMNS.map(|kind| ("", kind)));
+    for (place, name) in names.iter().enumerate() {
+        let place = Sql::Int(i64::try_from(place).expect("few"));
+        for row in parameter_rows(state, name) {
+            let row = std::iter::once(place.clone()).chain(row);
+            let row: Vec<_> = PARAMETER_COLUMNS.into_iter().zip(row).collect();
+            reply.row(&row);
+        }
+    }
+}
+
+/// The rows of one procedure, behind its place in the question.
+fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 11]> {
+    let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
+    let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
+        return vec![[const { Sql::Null }; 11]];
+    };
+    let mut parameters = parameters.clone();
+    if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
+        "@new".clone_into(&mut parameters[0].name);
+    }
+    if parameters.is_empty() {
+        let mut values = [const { Sql::Null }; 11];
+        values[0] = Sql::Int(1);
+        return vec![values];
+    }
+    let row = |one: &Declaration| {
+        let table =
+            state.schema.table_types.iter().position(|(name, _)| *name == one.declared.name);
+        let (length, precision, scale) = one.declared.described();
+        let (schema, kind) =
+            one.declared.name.split_once('.').unwrap_or(("sys", &one.declared.name));
+        [
+            Sql::Int(1),
+            Sql::Text(one.name.clone()),
+            Sql::Text(kind.to_owned()),
+            Sql::Text(kind.to_owned()),
+            Sql::Int(length),
+            Sql::Int(precision),
+            Sql::Int(scale),
+            Sql::Int(one.is_output.into()),
+            Sql::Int(table.is_some().into()),
+            Sql::Text(schema.to_owned()),
+            Sql::Int(table.map_or(56, |at| 1000 + i64::try_from(at).expect("few"))),
+        ]
+    };
+    parameters.iter().map(row).collect()
+}
+
+fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
+    const TYPES: [&str; 7] = [
+        "int",
+        "nvarchar(128)",
+        "nvarchar(128)",
+        "nvarchar(128)",
+        "smallint",
+        "tinyint",
+        "tinyint",
+    ];
+    reply.columns(&TYPES.map(|kind| ("", kind)));
+    for given in values {
+        let Sql::Int(id) = given.value else { panic!("a table type's id") };
+        let (_, columns) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
+        for one in columns {
+            let (length, precision, scale) = one.declared.described();
+            let kind = Sql::Text(one.declared.name.clone());
+            let row = [
+                Sql::Int(id),
+                Sql::Text(one.name.clone()),
+                kind.clone(),
+                kind,
+                Sql::Int(length),
+                Sql::Int(precision),
+                Sql::Int(scale),
+            ];
+            let row: Vec<_> = TYPES.into_iter().zip(row).collect();
+            reply.row(&row);
+        }
+    }
+}
