@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod place;
 pub mod queues;
 pub mod rate;
+pub mod rejections;
 mod repeat;
 pub mod replies;
 mod report;

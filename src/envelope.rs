@@ -5,11 +5,13 @@ pub mod headers;
 pub mod phases;
 pub mod reply;
 pub mod request;
+pub mod worker;
 
-pub use control::{Control, REPEAT_TOKEN};
+pub use control::{Control, REPEAT_NAMES_MAX, REPEAT_TOKEN};
 pub use phases::Phases;
 pub use reply::{Final, Head, Reason, Reply};
 pub use request::Request;
+pub use worker::{WORKERS_TOKEN, WorkerId};
 
 /// A message that does not keep to the protocol; says what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

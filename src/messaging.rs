@@ -5,8 +5,9 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 
 use crate::future::BoxFuture;
 
@@ -22,6 +23,15 @@ pub trait Transport: Debug + Send + Sync {
     /// Refuses while the link is down: what a client library queues then would be executed after the
     /// reconnect, when nobody waits for it any more.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
+    /// Publishes one message if the client takes it at once, for those who must not wait: they read a subscription.
+    ///
+    /// # Errors
+    /// `TransportError`; `Full` when the client had no room.
+    fn try_publish(&self, message: Message) -> Result<(), TransportError> {
+        // Unconstrained: a task that has used up its share of time would look like a client without room.
+        let sent = unconstrained(self.publish(message)).now_or_never();
+        sent.unwrap_or(Err(TransportError::Full))
+    }
     /// Subscribes to a subject of this process alone: a reply inbox, a control subject.
     fn subscribe<'a>(
         &'a self,
@@ -269,6 +279,9 @@ pub enum TransportError {
     /// The transport did not take it in time.
     #[error("the message bus did not take the message in time")]
     TimedOut,
+    /// The transport had no room for it at that moment.
+    #[error("the message bus has no room for the message now")]
+    Full,
     /// It is larger than the server allows.
     #[error("the message is larger than the message bus allows")]
     TooLarge,

@@ -113,7 +113,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
         transport: Arc::clone(&transport),
         jobs: Arc::default(),
         tasks: tasks.clone(),
-        own: config.messaging.prefix.join("w.1").expect("a subject"),
+        worker: "1".to_owned(),
         config: config.worker.clone(),
         recent: fjord::roles::worker::recent::Recent::default(),
     });

@@ -12,6 +12,8 @@ use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 
+mod queues;
+
 async fn fleet(workers: usize) -> Fleet {
     Fleet::start(FleetOptions {
         nats_servers: 3,
@@ -107,40 +109,82 @@ async fn is_refused(said: &Mutex<Vec<String>>, what: &str, subject: &str) {
     .await;
 }
 
+/// Each user, and what it may neither publish nor subscribe to.
+const USERS: [(&str, &[&str], &[&str]); 5] = [
+    (
+        "gateway",
+        &["_INBOX_worker.x", "$SRV.PING", "fjord.status", "fjord.q.echo.x", "fjord.w.echo.x"],
+        &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.repeat.echo", "_INBOX_worker.>"],
+    ),
+    (
+        "worker",
+        &[
+            "fjord.q.echo",
+            "fjord.w.echo.x.j.1",
+            "fjord.cancel.echo",
+            "fjord.repeat.echo",
+            "fjord.status",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_gateway.x.flush.1",
+            "_INBOX_worker-payments.x",
+        ],
+        // Requests without a queue group: nobody listens in.
+        &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+    ),
+    (
+        "worker-reports",
+        &[
+            "fjord.q.reports",
+            "fjord.w.reports.x.j.1",
+            "fjord.w.payments.x.j.1",
+            "fjord.cancel.reports",
+            "fjord.repeat.reports",
+            "fjord.status",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_worker-payments.x",
+        ],
+        &[
+            "fjord.q.reports",
+            "fjord.q.payments",
+            "fjord.q.*",
+            "fjord.w.*.>",
+            "fjord.w.payments.>",
+            "fjord.w.payments.x.>",
+            "fjord.cancel.payments",
+            "fjord.cancel.*",
+            "fjord.repeat.payments",
+            "fjord.repeat.*",
+            "fjord.>",
+            "_INBOX_gateway.>",
+            "_INBOX_worker-payments.>",
+            "_INBOX_operator.>",
+        ],
+    ),
+    (
+        "operator",
+        &[
+            "fjord.q.echo",
+            "fjord.w.echo.x.j.1",
+            "fjord.repeat.echo",
+            "_INBOX_gateway.x",
+            "_INBOX_worker.x",
+        ],
+        &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
+    ),
+    (
+        "caller",
+        &["fjord.repeat.echo", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
+        &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_can_do_nothing_else() {
     let fleet = fleet(1).await;
     let everybodys = ["other", "$SYS.REQ.SERVER.PING", "$JS.API.INFO", "_INBOX.x", "fjord.x"];
-    let roles: [(&str, &[&str], &[&str]); 4] = [
-        (
-            "gateway",
-            &["_INBOX_worker.x", "$SRV.PING", "fjord.q.echo.x"],
-            &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.repeat", "_INBOX_worker.>"],
-        ),
-        (
-            "worker",
-            &["fjord.q.echo", "fjord.w.x.j.1", "fjord.cancel.echo", "fjord.repeat", "$SRV.PING"],
-            // Requests without a queue group: nobody listens in.
-            &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
-        ),
-        (
-            "operator",
-            &[
-                "fjord.q.echo",
-                "fjord.w.x.j.1",
-                "fjord.repeat",
-                "_INBOX_gateway.x",
-                "_INBOX_worker.x",
-            ],
-            &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
-        ),
-        (
-            "caller",
-            &["fjord.repeat", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
-            &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
-        ),
-    ];
-    for (name, publish, subscribe) in roles {
+    for (name, publish, subscribe) in USERS {
         let (client, said) = user(&fleet, name).await;
         for subject in publish.iter().chain(&everybodys) {
             client.publish((*subject).to_owned(), "x".into()).await.expect("it is sent");

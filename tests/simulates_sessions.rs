@@ -110,7 +110,7 @@ fn a_request_without_its_client_is_not_placed_again() {
         session.step(event, &mut Step { now, may_resubmit: &mut || true, actions: &mut actions });
         actions
     };
-    let control = Subject::new("fjord.w.1.j.1").unwrap();
+    let control = Subject::new("fjord.w.q.1.j.1").unwrap();
     let heard = |reply| Event::Heard { attempt: 1, reply: Ok(reply) };
     assert_eq!(step(Event::Start { linked: true, free: true }).len(), 1, "it is sent");
     let granted = step(heard(Reply::Claim { control: control.clone() }));

@@ -186,7 +186,7 @@ async fn a_worker_refuses_what_is_malformed_counts_it_and_serves_on() {
         others += 1.0;
     }
     // Without anybody to answer, and where only controls belong.
-    for subject in ["fjord.q.echo", "fjord.repeat", "fjord.cancel.echo"] {
+    for subject in ["fjord.q.echo", "fjord.repeat.echo", "fjord.cancel.echo"] {
         nats.publish(subject, "\0\u{1}".into()).await.unwrap();
     }
     nats.flush().await.unwrap();

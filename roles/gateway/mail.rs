@@ -1,6 +1,6 @@
 //! What reaches a waiting request from outside: replies to it, and its turns in the hold.
 
-use crate::envelope::{EnvelopeError, Reply};
+use crate::envelope::{EnvelopeError, Reply, WorkerId};
 use crate::messaging::Subject;
 
 /// Messages that wait to be read by one request. An answer in more parts than this is not read in time.
@@ -13,6 +13,8 @@ pub enum Mail {
     Reply {
         /// The attempt.
         attempt: u32,
+        /// Whose it is, when it says so: a worker of the request's queue.
+        worker: Option<WorkerId>,
         /// The reply, or why it cannot be read.
         reply: Result<Reply, EnvelopeError>,
     },

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
 use crate::config::limits::PROGRESS_MISSED_MAX;
-use crate::envelope::{Control, Head, Reply, Request};
+use crate::envelope::{Control, EnvelopeError, Head, Reply, Request, WorkerId};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
@@ -21,6 +21,7 @@ use super::budget::RetryBudget;
 use super::hold::{Admission, Ticket};
 use super::mail::{MAIL_MAX, Mail, Turn};
 use super::queues::{Queue, Queues};
+use super::rejections::Rejection;
 use super::replies::{Registration, Replies};
 use super::respond::Streamed;
 use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
@@ -112,6 +113,7 @@ impl Placer {
             ticket: None,
             began: now,
             actions: Vec::with_capacity(2),
+            workers: Vec::new(),
             queue,
             request,
             sender,
@@ -191,6 +193,8 @@ struct Ride {
     by_asking: bool,
     began: Instant,
     actions: Vec<Action>,
+    /// Which worker has which attempt, as far as they have said so.
+    workers: Vec<(u32, WorkerId)>,
     traced: Option<Box<Traced>>,
     /// Where an answer that has begun goes; none before, and once its client has left.
     pieces: Option<Pieces>,
@@ -348,7 +352,10 @@ impl Ride {
 
     fn read(&mut self, mail: Mail) -> Option<Event> {
         match mail {
-            Mail::Reply { attempt, reply } => {
+            Mail::Reply { attempt, worker, reply } => {
+                if !self.is_of_its_worker(attempt, worker, &reply) {
+                    return None;
+                }
                 if let Err(error) = &reply {
                     tracing::warn!(%error, "a reply does not keep to the protocol");
                 }
@@ -374,6 +381,39 @@ impl Ride {
                 None
             }
         }
+    }
+
+    /// Whether a reply comes from the worker that has the attempt: the first that names itself. From then on only what
+    /// names that one counts; a refusal ends it.
+    fn is_of_its_worker(
+        &mut self,
+        attempt: u32,
+        worker: Option<WorkerId>,
+        reply: &Result<Reply, EnvelopeError>,
+    ) -> bool {
+        let bound = self.workers.iter().position(|(bound, _)| *bound == attempt);
+        let refused = matches!(reply, Ok(Reply::Refused { .. }));
+        match (bound, worker) {
+            (None, Some(worker)) if !refused => self.workers.push((attempt, worker)),
+            (None, _) => {}
+            (Some(place), Some(worker))
+                if self.workers.get(place).is_some_and(|(_, bound)| *bound == worker) =>
+            {
+                if refused {
+                    self.workers.swap_remove(place);
+                }
+            }
+            // Of a cancel that reached nobody, say: a worker has it.
+            (Some(_), _) if matches!(reply, Ok(Reply::NoResponders)) => return false,
+            (Some(_), worker) => {
+                let named = reply.as_ref().ok().and_then(Reply::control);
+                let named = named.or(worker.as_ref().map(WorkerId::control));
+                let rejections = self.registration.rejections();
+                rejections.note(Rejection::Worker, Some(self.queue.name.as_str()), named);
+                return false;
+            }
+        }
+        true
     }
 
     /// A worker has it: the queue moved on by one. One that is still held (an earlier attempt was heard

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use crate::catalogue::QueueName;
+use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
 use crate::messaging::{Subject, SubjectError};
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
@@ -21,6 +22,10 @@ pub struct Queue {
     pub subject: Subject,
     /// Where a cancel goes when nobody knows which worker has the call.
     pub cancel: Subject,
+    /// Where its workers are asked for answers again.
+    pub repeat: Subject,
+    /// Above the subjects of all its workers: nothing of its requests goes anywhere else.
+    pub workers: Subject,
     /// Requests that wait.
     pub hold: Hold,
     /// Its metrics.
@@ -90,6 +95,8 @@ impl Queues {
             name: name.clone(),
             subject: self.prefix.join(format_args!("q.{name}"))?,
             cancel: self.prefix.join(format_args!("cancel.{name}"))?,
+            repeat: self.prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            workers: self.prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             figures: Figures::of(&label),
             hold: Hold::new(gauge(&names::GATEWAY_WAITING, &label)),
         });
@@ -103,5 +110,11 @@ impl Queues {
     pub fn numbered(&self, number: u32) -> Option<Arc<Queue>> {
         let all = self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.by_number.get(usize::try_from(number).ok()?).cloned()
+    }
+
+    /// Every queue.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Queue>> {
+        self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner).by_number.clone()
     }
 }

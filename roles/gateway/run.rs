@@ -12,7 +12,6 @@ use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
-use crate::envelope::REPEAT_TOKEN;
 use crate::fleet;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
@@ -206,8 +205,7 @@ pub(super) async fn placer(
         let _known = queues.named(name).map_err(refused)?;
     }
     let replies = Replies::open(&transport, &queues, tasks).await?;
-    let repeat = config.messaging.prefix.join(REPEAT_TOKEN).map_err(refused)?;
-    repeat::follow_link(&transport, repeat, replies.base().clone(), tasks);
+    repeat::follow_link(&transport, &queues, &replies, tasks);
     let now = tokio::time::Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let (config, tasks) = (ArcSwap::from_pointee(session), tasks.clone());

@@ -6,8 +6,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 
 use crate::envelope::Control;
-use crate::lifecycle::Tasks;
-use crate::messaging::{Message, Subject, Subscription, Transport, TransportError};
+use crate::messaging::{Message, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
 use super::dispatch::Dispatch;
@@ -18,68 +17,43 @@ use super::slots::OfferId;
 /// The queues of this worker by number; replaced whole at a reload.
 pub type QueueTable = Arc<ArcSwap<Vec<Arc<Queue>>>>;
 
-/// Reads this worker's own subject until the transport closes.
+/// Reads what gateways say to this worker about one queue, until the transport closes: on its own subject, cancels whose
+/// sender does not know which worker has the call, and the calls of gateways that lost their link.
 ///
 /// # Errors
-/// `TransportError` when the subscription is not taken.
+/// `TransportError` when a subscription is not taken.
 pub async fn listen(
     transport: &Arc<dyn Transport>,
-    own: &Subject,
-    jobs: Arc<Jobs>,
-    queues: QueueTable,
-    tasks: &Tasks,
+    queue: &Arc<Queue>,
+    dispatch: &Arc<Dispatch>,
 ) -> Result<(), TransportError> {
-    let mut subscription: Box<dyn Subscription> = transport.subscribe(&own.below()).await?;
-    let own = own.clone();
+    let mut own = transport.subscribe(&queue.own.below()).await?;
+    let mut cancels = transport.subscribe(&queue.cancel).await?;
+    let mut repeats = transport.subscribe(&queue.repeat).await?;
+    let tasks = &dispatch.tasks;
+    let (of_own, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = subscription.next().await {
-            handle(&own, &jobs, &queues, message).await;
+        while let Some(message) = own.next().await {
+            handle(&of_own, &jobs, message).await;
         }
     });
-    Ok(())
-}
-
-/// Reads cancels for a queue whose sender does not know which worker has the call.
-///
-/// # Errors
-/// `TransportError` when the subscription is not taken.
-pub async fn listen_for_cancels(
-    transport: &Arc<dyn Transport>,
-    queue: &Arc<Queue>,
-    jobs: Arc<Jobs>,
-    tasks: &Tasks,
-) -> Result<(), TransportError> {
-    let mut subscription = transport.subscribe(&queue.cancel).await?;
-    let queue = Arc::clone(queue);
+    let (of_cancels, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
     let _detached = tasks.spawn_background(async move {
-        while let Some(message) = subscription.next().await {
+        while let Some(message) = cancels.next().await {
             if let (Some(Control::Cancel), Some(reply)) =
                 (Control::parse(&message.headers), &message.reply)
             {
-                queue.cancelled(reply);
-                jobs.cancel_by_reply(reply);
+                of_cancels.cancelled(reply);
+                jobs.cancel_by_reply(of_cancels.number, reply);
             }
         }
     });
-    Ok(())
-}
-
-/// Reads the calls of gateways that lost their link, and sends their answers again.
-///
-/// # Errors
-/// `TransportError` when the subscription is not taken.
-pub async fn listen_for_repeats(
-    subject: &Subject,
-    dispatch: &Arc<Dispatch>,
-) -> Result<(), TransportError> {
-    let mut subscription = dispatch.transport.subscribe(subject).await?;
-    let tasks = dispatch.tasks.clone();
-    let dispatch = Arc::clone(dispatch);
-    let _detached = tasks.spawn_background(async move {
-        while let Some(message) = subscription.next().await {
-            match (Control::parse(&message.headers), &message.reply) {
-                (Some(Control::Repeat), Some(inbox)) => dispatch.repeat(inbox).await,
-                _ => malformed(),
+    let (number, dispatch) = (queue.number, Arc::clone(dispatch));
+    let _detached = dispatch.tasks.clone().spawn_background(async move {
+        while let Some(message) = repeats.next().await {
+            match Control::parse_repeat(&message) {
+                Some(names) => dispatch.repeat(number, &names).await,
+                None => malformed(),
             }
         }
     });
@@ -89,44 +63,51 @@ pub async fn listen_for_repeats(
 /// Where on this worker's subject a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Address {
-    Job(JobId),
-    Offer(usize, OfferId),
+    Job(u64),
+    Offer(OfferId),
 }
 
 impl Address {
     fn parse(tail: &str) -> Option<Self> {
-        let mut tokens = tail.split('.');
-        let address = match tokens.next()? {
-            "j" => Self::Job(JobId(tokens.next()?.parse().ok()?)),
-            "o" => Self::Offer(tokens.next()?.parse().ok()?, OfferId(tokens.next()?.parse().ok()?)),
-            _ => return None,
-        };
-        tokens.next().is_none().then_some(address)
+        let (kind, number) = tail.split_once('.')?;
+        let number = number.parse().ok()?;
+        match kind {
+            "j" => Some(Self::Job(number)),
+            "o" => Some(Self::Offer(OfferId(number))),
+            _ => None,
+        }
     }
 }
 
-async fn handle(own: &Subject, jobs: &Jobs, queues: &QueueTable, message: Message) {
+async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
     let address = message
         .subject
         .as_str()
-        .strip_prefix(own.as_str())
+        .strip_prefix(queue.own.as_str())
         .and_then(|tail| tail.strip_prefix('.'))
         .and_then(Address::parse);
     let control = Control::parse(&message.headers);
-    match (address, control) {
-        (Some(Address::Job(id)), Some(Control::Grant)) => jobs.consent(id, Consent::Granted),
-        (Some(Address::Job(id)), Some(Control::Deny)) => jobs.consent(id, Consent::Denied),
-        (Some(Address::Job(id)), Some(Control::Cancel)) => jobs.cancel(id),
-        (Some(Address::Job(id)), Some(Control::Taken(part))) => jobs.taken(id, part),
-        (Some(Address::Offer(number, id)), control) => {
-            let queue = queues.load().get(number).cloned();
-            match (queue, control) {
-                (Some(queue), Some(Control::Decline)) => queue.declined(id).await,
-                (Some(queue), None) => queue.accepted(id, message).await,
-                _ => malformed(),
+    match address {
+        Some(Address::Job(number)) => {
+            let id = JobId { queue: queue.number, number };
+            match control {
+                Some(Control::Grant) => jobs.consent(id, Consent::Granted),
+                Some(Control::Deny) => jobs.consent(id, Consent::Denied),
+                Some(Control::Cancel) => jobs.cancel(id),
+                Some(Control::Taken(part)) => jobs.taken(id, part),
+                // Nobody heard what named this subject: there is no gateway to grant anything.
+                None if message.no_responders => jobs.consent(id, Consent::Denied),
+                Some(Control::Decline | Control::Repeat) | None => malformed(),
             }
         }
-        _ => malformed(),
+        Some(Address::Offer(id)) => match control {
+            Some(Control::Decline) => queue.declined(id).await,
+            // Nobody heard the offer: the next may want it.
+            None if message.no_responders => queue.declined(id).await,
+            None => queue.accepted(id, message).await,
+            Some(_) => malformed(),
+        },
+        None => malformed(),
     }
 }
 
@@ -141,9 +122,9 @@ mod tests {
 
     #[test]
     fn an_address_is_a_job_or_an_offer_and_nothing_else() {
-        assert_eq!(Address::parse("j.7"), Some(Address::Job(JobId(7))));
-        assert_eq!(Address::parse("o.2.9"), Some(Address::Offer(2, OfferId(9))));
-        for bad in ["", "j", "j.x", "j.7.1", "o.2", "o.2.9.1", "x.1"] {
+        assert_eq!(Address::parse("j.7"), Some(Address::Job(7)));
+        assert_eq!(Address::parse("o.9"), Some(Address::Offer(OfferId(9))));
+        for bad in ["", "j", "j.", "j.x", "j.7.1", "o.9.1", "x.1"] {
             assert_eq!(Address::parse(bad), None, "{bad}");
         }
     }

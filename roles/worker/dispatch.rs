@@ -4,6 +4,7 @@ use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
-use crate::messaging::{self, Subject, SubjectError, Transport, TransportError};
+use crate::messaging::{self, Subject, Transport, TransportError};
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{context, counter, names};
@@ -27,7 +28,6 @@ use super::jobs::{Consent, Entry, Jobs};
 use super::outlet::Outlet;
 use super::queue::Queue;
 use super::recent::Recent;
-use super::slots::OfferId;
 use super::stream::{self, Stream};
 use super::traced::Traced;
 
@@ -45,8 +45,8 @@ pub struct Dispatch {
     pub jobs: Arc<Jobs>,
     /// The process's tasks.
     pub tasks: Tasks,
-    /// This worker's own subject.
-    pub own: Subject,
+    /// This worker's id: a token of the subjects that it hears on.
+    pub worker: String,
     /// The worker's configuration.
     pub config: WorkerConfig,
     /// The last answers, for the case that the link takes them with it.
@@ -60,6 +60,8 @@ struct Run {
     entry: Entry,
     reply: Option<Subject>,
     deadline: Instant,
+    /// Whether a reply has named the job's control subject: then each further one does.
+    is_named: AtomicBool,
 }
 
 impl Dispatch {
@@ -73,13 +75,14 @@ impl Dispatch {
     ) {
         let began = Instant::now();
         let traced = Traced::begin(&mut job, queue);
-        let entry = this.jobs.enter(reply.clone());
+        let entry = this.jobs.enter(queue.number, reply.clone());
         let run = Run {
             dispatch: Arc::clone(this),
             queue: Arc::clone(queue),
             deadline: began + job.request.timeout,
             entry,
             reply,
+            is_named: AtomicBool::new(false),
         };
         let queue = Arc::clone(queue);
         let endpoint = Arc::clone(&job.endpoint);
@@ -112,9 +115,9 @@ impl Dispatch {
         });
     }
 
-    /// A gateway lost its link: what went to its inbox of late may have been lost.
-    pub async fn repeat(&self, inbox: &Subject) {
-        self.send_again(self.recent.below(inbox, Instant::now())).await;
+    /// A gateway lost its link: answers to these requests of a queue may have been lost.
+    pub async fn repeat(&self, queue: usize, names: &[Subject]) {
+        self.send_again(self.recent.below(queue, names, Instant::now())).await;
     }
 
     async fn send_again(&self, answers: Vec<(Reply, Subject)>) {
@@ -130,19 +133,6 @@ impl Dispatch {
         if let Err(error) = self.send(reply, to).await {
             tracing::debug!(%error, "could not answer a gateway");
         }
-    }
-
-    /// The subject of one offer of a queue.
-    ///
-    /// # Errors
-    /// `SubjectError`: impossible for numbers.
-    pub fn offer_subject(&self, queue: usize, id: OfferId) -> Result<Subject, SubjectError> {
-        self.own.join(format_args!("o.{queue}.{}", id.0))
-    }
-
-    fn job_subject(&self, entry: &Entry) -> Subject {
-        // Numbers always make good tokens.
-        self.own.join(format_args!("j.{}", entry.id.0)).unwrap_or_else(|_| self.own.clone())
     }
 
     /// What a part or final has room for in a message.
@@ -186,8 +176,8 @@ impl Run {
                 answer.phases = Some(times.phases(began.elapsed()));
                 if stream.has_begun() {
                     answer.parts = stream.sent();
-                    answer.control = Some(self.control());
                 }
+                answer.control = self.is_named.load(Ordering::Relaxed).then(|| self.control());
                 self.answer(answer).await;
             }
         }
@@ -324,9 +314,10 @@ impl Run {
         self.deliver(Reply::Final(answer), reply).await;
     }
 
-    /// Where a grant or a cancel for this job goes. Most jobs end before anybody asks.
+    /// Where a grant or a cancel for this job goes, for a reply to name. Most jobs end before anybody asks.
     fn control(&self) -> Subject {
-        self.dispatch.job_subject(&self.entry)
+        self.is_named.store(true, Ordering::Relaxed);
+        self.queue.job_subject(self.entry.id.number)
     }
 
     /// No `async fn`: that would hold the reply twice, as its argument and as its own.
@@ -340,7 +331,8 @@ impl Run {
             };
             match delivered {
                 Ok(()) => {
-                    self.dispatch.recent.sent(reply, to.clone(), Instant::now());
+                    let (recent, queue) = (&self.dispatch.recent, self.queue.number);
+                    recent.sent(queue, reply, to.clone(), Instant::now());
                     true
                 }
                 Err(error) => {

@@ -8,9 +8,14 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::messaging::Subject;
 
-/// A job's number within this worker.
+/// A job of this worker. Whoever may speak to one queue of it can name no job of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JobId(pub u64);
+pub struct JobId {
+    /// The number of its queue.
+    pub queue: usize,
+    /// Its number within this worker.
+    pub number: u64,
+}
 
 /// What the gateway says to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +57,11 @@ pub struct Entry {
 }
 
 impl Jobs {
-    /// Enters a job.
-    pub fn enter(self: &Arc<Self>, reply: Option<Subject>) -> Entry {
+    /// Enters a job of a queue.
+    pub fn enter(self: &Arc<Self>, queue: usize, reply: Option<Subject>) -> Entry {
         let mut state = self.lock();
         state.next += 1;
-        let id = JobId(state.next);
+        let id = JobId { queue, number: state.next };
         let cancel = Cancel::new();
         let running = Running { cancel: cancel.clone(), consent: None, taken: None, reply };
         state.running.insert(id, running);
@@ -93,11 +98,12 @@ impl Jobs {
         }
     }
 
-    /// Nobody waits for the job of this request any more.
-    pub fn cancel_by_reply(&self, reply: &Subject) {
+    /// Nobody waits for the job of this queue's request any more.
+    pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
         // A walk, because cancels are rare: an index would cost every job more than they ever cost.
         let state = self.lock();
-        for job in state.running.values().filter(|job| job.reply.as_ref() == Some(reply)) {
+        let of_queue = state.running.iter().filter(|(id, _)| id.queue == queue);
+        for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {
             job.cancel.cancel();
         }
     }
@@ -150,22 +156,25 @@ mod tests {
     fn a_cancel_finds_its_job_by_number_and_by_reply_subject() {
         let jobs = Arc::new(Jobs::default());
         let reply = Subject::new("inbox.1").unwrap();
-        let first = jobs.enter(Some(reply.clone()));
-        let second = jobs.enter(None);
-        jobs.cancel_by_reply(&reply);
+        let first = jobs.enter(0, Some(reply.clone()));
+        let second = jobs.enter(0, None);
+        jobs.cancel_by_reply(1, &reply);
+        jobs.cancel(JobId { queue: 1, ..first.id });
+        assert!(!first.cancel.is_cancelled(), "another queue's");
+        jobs.cancel_by_reply(0, &reply);
         assert!(first.cancel.is_cancelled());
         assert!(!second.cancel.is_cancelled());
         jobs.cancel(second.id);
         assert!(second.cancel.is_cancelled());
         drop((first, second));
         assert_eq!(jobs.count(), 0);
-        jobs.cancel_by_reply(&reply);
+        jobs.cancel_by_reply(0, &reply);
     }
 
     #[test]
     fn a_consent_reaches_only_a_claim_that_waits() {
         let jobs = Arc::new(Jobs::default());
-        let job = jobs.enter(None);
+        let job = jobs.enter(0, None);
         jobs.consent(job.id, Consent::Granted);
         let mut claim = job.await_consent();
         assert!(claim.try_recv().is_err(), "the early one was for nobody");

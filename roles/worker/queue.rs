@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, QueueName};
-use crate::envelope::{Final, Reason, Reply};
+use crate::envelope::{Final, REPEAT_TOKEN, Reason, Reply, WORKERS_TOKEN};
 use crate::messaging::{Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
@@ -41,7 +41,13 @@ pub struct Queue {
     pub subject: Subject,
     /// Where cancels arrive whose sender does not know which worker has the call.
     pub cancel: Subject,
-    /// Its number within this worker: part of the subjects of its offers.
+    /// Where gateways ask for answers again.
+    pub repeat: Subject,
+    /// This worker's own subject for the queue: above those of its jobs and offers.
+    pub own: Subject,
+    jobs: Subject,
+    offers: Subject,
+    /// Its number within this worker.
     pub number: usize,
     endpoints: BTreeMap<EndpointId, Service>,
     slots: Mutex<Slots<Work>>,
@@ -103,9 +109,14 @@ impl Queue {
     ) -> Result<Self, crate::messaging::SubjectError> {
         let Place { name, number, prefix } = place;
         let figures = Figures::of(&name);
+        let own = prefix.join(format_args!("{WORKERS_TOKEN}.{name}.{}", dispatch.worker))?;
         Ok(Self {
             subject: prefix.join(format_args!("q.{name}"))?,
             cancel: prefix.join(format_args!("cancel.{name}"))?,
+            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            jobs: own.join("j")?,
+            offers: own.join("o")?,
+            own,
             number,
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
             load: Load::of(&name, &slots, Instant::now()),
@@ -116,6 +127,12 @@ impl Queue {
             figures,
             name,
         })
+    }
+
+    /// Where a grant or a cancel for one of its jobs goes.
+    #[must_use]
+    pub fn job_subject(&self, number: u64) -> Subject {
+        self.jobs.numbered([number])
     }
 
     /// The endpoints that it serves.
@@ -364,7 +381,8 @@ impl Queue {
         ];
         counter(&names::WORKER_REFUSALS, &labels).increment(1);
         if let Some(reply) = reply {
-            self.dispatch.say(Reply::Refused { reason, control: None }, reply).await;
+            let control = Some(self.own.clone());
+            self.dispatch.say(Reply::Refused { reason, control }, reply).await;
         }
     }
 
@@ -378,10 +396,8 @@ impl Queue {
 
     async fn offer(&self, Offer { id, to }: Offer) {
         self.count_offer("made");
-        match self.dispatch.offer_subject(self.number, id) {
-            Ok(direct) => self.dispatch.say(Reply::Offer { direct }, to).await,
-            Err(error) => tracing::error!(%error, "an offer has no subject"),
-        }
+        let direct = self.offers.numbered([id.0]);
+        self.dispatch.say(Reply::Offer { direct }, to).await;
     }
 
     fn count_offer(&self, word: &str) {

@@ -31,16 +31,17 @@ struct State {
 #[derive(Debug)]
 struct Sent {
     at: Instant,
+    queue: usize,
     to: Subject,
     reply: Reply,
 }
 
 impl Recent {
-    /// Remembers an answer that was handed to the transport.
-    pub fn sent(&self, reply: Reply, to: Subject, now: Instant) {
+    /// Remembers an answer of a queue that was handed to the transport.
+    pub fn sent(&self, queue: usize, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
-        state.sent.push_back(Sent { at: now, to, reply });
+        state.sent.push_back(Sent { at: now, queue, to, reply });
         state.forget(now);
     }
 
@@ -50,19 +51,22 @@ impl Recent {
         self.those(now, |_| true)
     }
 
-    /// What of it went to subjects below this one.
+    /// What of one queue's went to these subjects or below.
     #[must_use]
-    pub fn below(&self, subject: &Subject, now: Instant) -> Vec<(Reply, Subject)> {
-        self.those(now, |to| {
-            let tail = to.as_str().strip_prefix(subject.as_str());
-            tail.is_some_and(|tail| tail.starts_with('.'))
+    pub fn below(&self, queue: usize, names: &[Subject], now: Instant) -> Vec<(Reply, Subject)> {
+        self.those(now, |sent| {
+            let is_below = |name: &Subject| {
+                let tail = sent.to.as_str().strip_prefix(name.as_str());
+                tail.is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
+            };
+            sent.queue == queue && names.iter().any(is_below)
         })
     }
 
-    fn those(&self, now: Instant, wanted: impl Fn(&Subject) -> bool) -> Vec<(Reply, Subject)> {
+    fn those(&self, now: Instant, wanted: impl Fn(&Sent) -> bool) -> Vec<(Reply, Subject)> {
         let mut state = self.lock();
         state.forget(now);
-        let sent = state.sent.iter().filter(|sent| wanted(&sent.to));
+        let sent = state.sent.iter().filter(|sent| wanted(sent));
         sent.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
     }
 
@@ -97,18 +101,20 @@ mod tests {
     fn only_what_is_recent_and_within_bounds_is_sent_again() {
         let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
         let recent = Recent::default();
-        recent.sent(part(1), to.clone(), start);
-        recent.sent(part(2), to.clone(), start + WINDOW);
-        recent.sent(part(3), to.clone(), start + WINDOW + WINDOW);
+        recent.sent(0, part(1), to.clone(), start);
+        recent.sent(0, part(2), to.clone(), start + WINDOW);
+        recent.sent(0, part(3), to.clone(), start + WINDOW + WINDOW);
         let again = recent.all(start + WINDOW + WINDOW);
         assert_eq!(again.iter().map(|(reply, _)| reply.body_bytes()).collect::<Vec<_>>(), [2, 3]);
-        let inbox = Subject::new("inbox").unwrap();
-        assert_eq!(recent.below(&inbox, start + WINDOW + WINDOW).len(), again.len());
-        let other = Subject::new("in").unwrap();
-        assert!(recent.below(&other, start + WINDOW + WINDOW).is_empty());
+        let below = |queue, name| {
+            let names = [Subject::new(name).unwrap()];
+            recent.below(queue, &names, start + WINDOW + WINDOW).len()
+        };
+        assert_eq!((below(0, "inbox"), below(0, "inbox.1"), below(0, "in")), (2, 2, 0));
+        assert_eq!(below(1, "inbox"), 0, "another queue's");
         let recent = Recent::default();
         for _ in 0..20 {
-            recent.sent(part(1 << 20), to.clone(), start);
+            recent.sent(0, part(1 << 20), to.clone(), start);
         }
         assert_eq!(recent.all(start).len(), 8);
     }

@@ -14,7 +14,6 @@ use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::worker::QueueConfig;
 use crate::config::{Config, Sources};
-use crate::envelope::REPEAT_TOKEN;
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
@@ -99,20 +98,10 @@ impl Worker {
         let health = Arc::new(Health::new(readiness.clone()));
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
-        let dispatch = Arc::new(dispatch(&config, &transport, &tasks)?);
+        let dispatch = Arc::new(dispatch(&config, &transport, &tasks));
         Dispatch::follow_link(&dispatch);
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
-        let jobs = Arc::clone(&dispatch.jobs);
-        let table = Arc::clone(&queues);
-        control::listen(&transport, &dispatch.own, jobs, table, &tasks)
-            .await
-            .map_err(|error| RunError::system("cannot subscribe to its own subject", error))?;
-        let again = config.messaging.prefix.join(REPEAT_TOKEN);
-        let again = again.map_err(|error| RunError::system("no subject for repeats", error))?;
-        control::listen_for_repeats(&again, &dispatch)
-            .await
-            .map_err(|error| RunError::system("cannot subscribe to repeats", error))?;
         tracing::info!(part = "admin", address = %admin.address(), "listening");
         let status = status(&queues);
         admin.serve(
@@ -152,10 +141,9 @@ impl Worker {
         // All are entered before the first is waited for: a database is asked for what all of them need at once.
         let fitness: Vec<_> = queues.iter().map(|queue| self.fitness(queue)).collect();
         for (queue, fitness) in queues.iter().zip(fitness) {
-            let jobs = Arc::clone(&self.dispatch.jobs);
-            control::listen_for_cancels(&self.transport, queue, jobs, &self.tasks)
+            control::listen(&self.transport, queue, &self.dispatch)
                 .await
-                .map_err(|error| RunError::system("cannot subscribe to cancels", error))?;
+                .map_err(|error| RunError::system("cannot subscribe to its own subjects", error))?;
             let intake = Intake {
                 queue: Arc::clone(queue),
                 transport: Arc::clone(&self.transport),
@@ -245,21 +233,15 @@ fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
-fn dispatch(
-    config: &Config,
-    transport: &Arc<dyn Transport>,
-    tasks: &Tasks,
-) -> Result<Dispatch, RunError> {
-    let unique = uuid::Uuid::new_v4().simple().to_string();
-    let own = config.messaging.prefix.join(format_args!("w.{unique}"));
-    Ok(Dispatch {
+fn dispatch(config: &Config, transport: &Arc<dyn Transport>, tasks: &Tasks) -> Dispatch {
+    Dispatch {
         transport: Arc::clone(transport),
         jobs: Arc::new(Jobs::default()),
         tasks: tasks.clone(),
-        own: own.map_err(|error| RunError::system("no subject of its own", error))?,
+        worker: uuid::Uuid::new_v4().simple().to_string(),
         config: config.worker.clone(),
         recent: Recent::default(),
-    })
+    }
 }
 
 /// The queues of the catalogue that this worker's configuration names.

@@ -26,7 +26,7 @@ pub enum Reply {
     Refused {
         /// Why.
         reason: Reason,
-        /// The job's control subject, when it had claimed before.
+        /// The job's control subject when it had claimed before, else the worker's own subject.
         control: Option<Subject>,
     },
     /// A slot is free: send the request to `direct`, or decline there.
@@ -42,7 +42,7 @@ pub enum Reply {
         bytes: Bytes,
         /// In the first: how the answer begins, when it may begin with it.
         head: Option<Head>,
-        /// The job's control subject, when it waits for its parts to be taken.
+        /// The job's control subject, when it waits for its parts to be taken or has named it before.
         control: Option<Subject>,
     },
     /// The answer, or its last piece.
@@ -97,7 +97,7 @@ pub struct Final {
     pub body: Bytes,
     /// How many parts came before.
     pub parts: u32,
-    /// The job's control subject, when those waited to be taken.
+    /// The job's control subject, when an earlier reply of the job had named it.
     pub control: Option<Subject>,
     /// How the call ended, as one word for metrics and logs.
     pub outcome: Word,
@@ -226,6 +226,19 @@ impl Reply {
             outcome: Word::ServiceError,
             phases: None,
         }))
+    }
+
+    /// The subject of its worker that it names.
+    #[must_use]
+    pub fn control(&self) -> Option<&Subject> {
+        match self {
+            Self::Progress { control }
+            | Self::Refused { control, .. }
+            | Self::Part { control, .. }
+            | Self::Final(Final { control, .. }) => control.as_ref(),
+            Self::Claim { control: named } | Self::Offer { direct: named } => Some(named),
+            Self::NoResponders => None,
+        }
     }
 
     /// Bytes of the body, or of a piece of it.

@@ -48,6 +48,8 @@ metrics! {
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused at once because too many wait, by reason.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that nobody waited for any more.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be read.";
+    GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender may not speak for the request, by reason.";
+    GATEWAY_CONTROLS_UNSENT: Counter "fjord_gateway_controls_unsent_total", "Words to workers dropped because NATS did not take them at once, by word.";
     GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Client connections open now.";
     GATEWAY_COMPRESSED: Counter "fjord_gateway_answers_compressed_total", "Answers that were compressed, by coding.";
     GATEWAY_CONNECTIONS_REFUSED: Counter "fjord_gateway_connections_refused_total", "Client connections refused or ended by a limit, by reason.";

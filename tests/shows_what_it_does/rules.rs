@@ -77,9 +77,13 @@ fn every_alert_has_a_case_in_which_it_fires() {
 }
 
 /// Counters that no rule looks at, and why nobody has to be told.
-const NO_ALERT: [(Metric, &str); 10] = [
+const NO_ALERT: [(Metric, &str); 11] = [
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
+    (
+        names::GATEWAY_CONTROLS_UNSENT,
+        "the worker's timers do it; a stalled link is FjordLinkUnsteady's",
+    ),
     (names::GATEWAY_COMPRESSED, "good news"),
     (names::WORKER_REFUSALS, "busy is how load is spread; the others have alerts of their causes"),
     (names::WORKER_OFFERS, "how slots are given away"),

@@ -324,7 +324,7 @@ impl World {
                     }
                     Mail::Turn(Turn::Ask) => self.event(number, Event::Ask),
                     Mail::Turn(Turn::Offered(direct)) => self.event(number, Event::Offered(direct)),
-                    Mail::Reply { attempt, reply } => {
+                    Mail::Reply { attempt, reply, .. } => {
                         self.event(number, Event::Heard { attempt, reply });
                     }
                     Mail::Taken(part) => self.event(number, Event::Taken(part)),

@@ -232,6 +232,11 @@ impl Fleet {
 
     /// One more worker, with a ledger of its own.
     pub(crate) fn add_worker(&mut self) -> &mut Node {
+        self.add_worker_as("worker", self.options.queues)
+    }
+
+    /// One more worker, of these queues; `user` is who it is for the NATS configuration that is shipped.
+    pub(crate) fn add_worker_as(&mut self, user: &str, queues: &str) -> &mut Node {
         let directory = self.home.path().join(format!("worker-{}", self.workers.len()));
         let own = self.home.path().join("catalogue");
         let text = format!(
@@ -239,8 +244,8 @@ impl Fleet {
              [procedures.databases.default]\nbackend = 'sqlite'\n\
              [procedures.databases.default.sqlite]\nfile = '{}'\nschema = '{}'\nprocedures = '{}'\n\
              connections_max = {}\n{}\n",
-            self.shared("worker"),
-            self.options.queues,
+            self.shared(user),
+            queues,
             self.options.concurrency,
             directory.join("ledger.db").display(),
             own.join("schema.sql").display(),
@@ -316,8 +321,8 @@ impl Fleet {
         Node::start_with(role, directory, &self.options.environment)
     }
 
-    /// What both roles have.
-    fn shared(&self, role: &str) -> String {
+    /// What both roles have; `user` is who they are for the NATS configuration that is shipped.
+    fn shared(&self, user: &str) -> String {
         let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
         let tls = if self.options.nats.has_tls {
             let client = &self.certs.client;
@@ -331,7 +336,7 @@ impl Fleet {
         let plain = !self.options.nats.has_tls;
         let user = if self.options.nats.is_shipped {
             let password = self.options.nats_password.unwrap_or(SHIPPED_PASSWORD);
-            format!("user = '{role}'\npassword = '{password}'\ninbox_prefix = '_INBOX_{role}'\n")
+            format!("user = '{user}'\npassword = '{password}'\ninbox_prefix = '_INBOX_{user}'\n")
         } else {
             String::new()
         };

@@ -10,6 +10,7 @@ import asyncio
 import json
 import ssl
 import sys
+import uuid
 
 import nats
 
@@ -17,16 +18,24 @@ import nats
 async def main(url, ca, queues, way, every=None):
     context = ssl.create_default_context(cafile=ca)
     nc = await nats.connect(url, tls=context)
-    executed = arrived = 0
+    executed = arrived = jobs = 0
+    own, controls = uuid.uuid4().hex, {}
 
-    async def say(message, kind, payload=b"", reply="", **headers):
+    async def say(message, kind, payload=b"", **headers):
+        """What has named its control subject once names it in each reply."""
         named = {"Fjord-Reply": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        await nc.publish(message.reply, payload, reply=reply, headers=named)
+        await nc.publish(message.reply, payload, reply=controls.get(message.reply, ""), headers=named)
+
+    async def control(message):
+        nonlocal jobs
+        jobs += 1
+        queue = message.subject.split(".")[2]
+        controls[message.reply] = f"fjord.w.{queue}.{own}.{jobs}"
+        return await nc.subscribe(controls[message.reply])
 
     async def consent(message):
-        inbox = nc.new_inbox()
-        answers = await nc.subscribe(inbox)
-        await say(message, "claim", reply=inbox)
+        answers = await control(message)
+        await say(message, "claim")
         answer = await answers.next_msg(timeout=2)
         return (answer.headers or {}).get("Fjord-Control") == "grant"
 
@@ -82,26 +91,25 @@ async def main(url, ca, queues, way, every=None):
 
     async def stream(message, way):
         """Three parts and the last piece, each part after the one before was taken; and what can go wrong."""
-        control = nc.new_inbox()
-        taken = await nc.subscribe(control)
+        taken = await control(message)
         whole = {"Fjord_Status": "200", "Content_Type": "application/json"}
         numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(way, (1, 2, 3))
         assert way == "stream-blind" or message.headers["Fjord-Window"] == "2"
         for number in range(1, 8) if way == "stream-blind" else numbers:
-            await say(message, "part", b"[1" if number == 1 else b",1", control, Fjord_Part=str(number), **(whole if number == 1 else {}))
+            await say(message, "part", b"[1" if number == 1 else b",1", Fjord_Part=str(number), **(whole if number == 1 else {}))
             while way in ("stream", "stream-failed"):
                 said = (await taken.next_msg(timeout=5)).headers
                 assert said["Fjord-Control"] == "taken", said
                 if int(said["Fjord-Part"]) == number:
                     break
         if way == "stream-garbage":
-            await say(message, "part", b",1", control, Fjord_Part="tea")
+            await say(message, "part", b",1", Fjord_Part="tea")
         elif way == "stream-failed":
-            await say(message, "final", b"{}", control, Fjord_Status="500", Content_Type="application/json", Fjord_Part="3", Fjord_Outcome="sql_error")
+            await say(message, "final", b"{}", Fjord_Status="500", Content_Type="application/json", Fjord_Part="3", Fjord_Outcome="sql_error")
         elif way == "stream-renamed":
-            await say(message, "final", b"", control, Fjord_Status="200", Content_Type="text/plain", Fjord_Part="3")
+            await say(message, "final", b"", Fjord_Status="200", Content_Type="text/plain", Fjord_Part="3")
         elif way != "stream-silent":
-            await say(message, "final", b"]", control, Fjord_Part="3", **whole)
+            await say(message, "final", b"]", Fjord_Part="3", **whole)
 
     async def spawn(message):
         tasks.add(asyncio.get_running_loop().create_task(work(message)))

@@ -339,7 +339,8 @@ fn shipped(home: &Path, certs: &Certs, own: Ports, all: &[Ports]) -> String {
         peers.join("ca.pem").display(),
         home.display(),
     );
-    let users = ["GATEWAY", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
+    let users =
+        ["GATEWAY", "WORKER_PAYMENTS", "WORKER_REPORTS", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
     let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
     fs::write(home.join("node.conf"), node).expect("a file");
     fs::write(home.join("secrets.conf"), secrets).expect("a file");

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::online::{Findings, LIMIT, Part};
 use crate::cli::Role;
 use crate::config::messaging::{NatsConfig, TransportConfig};
-use crate::envelope::REPEAT_TOKEN;
+use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
 use crate::fleet::ask::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::messaging::nats::trial::{self, Found, Trial};
@@ -57,18 +57,25 @@ fn what_to_try(part: &Part, nobody: &str) -> Result<Trial, SubjectError> {
     let queue = prefix.join(format_args!("q.{nobody}"))?;
     match part.role {
         Role::Gateway => {
-            let cancel = prefix.join(format_args!("cancel.{nobody}"))?;
-            trial.publish.extend([queue, prefix.join(format_args!("w.{nobody}.j.0"))?, cancel]);
+            trial.publish.extend([
+                queue,
+                prefix.join(format_args!("{WORKERS_TOKEN}.{nobody}.{nobody}.j.0"))?,
+                prefix.join(format_args!("cancel.{nobody}"))?,
+                prefix.join(format_args!("{REPEAT_TOKEN}.{nobody}"))?,
+            ]);
         }
         Role::Worker => {
-            trial.subscribe.push(prefix.join(REPEAT_TOKEN)?);
-            trial.subscribe.push(prefix.join(format_args!("w.{nobody}"))?.below());
             trial.join.push(queue);
             let mut queues: Vec<_> = part.endpoints().map(|endpoint| &endpoint.queue).collect();
             queues.sort();
             queues.dedup();
             for queue in queues {
-                trial.subscribe.push(prefix.join(format_args!("cancel.{queue}"))?);
+                let own = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{nobody}"))?;
+                trial.subscribe.extend([
+                    own.below(),
+                    prefix.join(format_args!("cancel.{queue}"))?,
+                    prefix.join(format_args!("{REPEAT_TOKEN}.{queue}"))?,
+                ]);
             }
         }
     }
