@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, ParameterType, ProcedureName, QueueName, Value};
+use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
 pub mod arguments;
+pub mod connections;
 pub mod databases;
 pub mod described;
 pub mod mssql;
@@ -49,6 +51,9 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether the backend can be reached now; bounded by its own connect deadline. Does not wait for a connection
     /// that calls hold: load does not make a database look as if it were away.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Takes the bounds of a reload: how many connections there may be.
+    fn resize(&self, _config: &DatabaseConfig) {}
 
     /// Closes what is open. Calls still running are cancelled.
     fn close(&self) -> BoxFuture<'_, ()>;

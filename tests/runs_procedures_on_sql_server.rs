@@ -21,6 +21,7 @@ use crate::support::mssql_server::Server;
 mod connections;
 mod faults;
 mod outcomes;
+mod pools;
 mod types;
 
 /// Long enough for every call that is not meant to run out of time.

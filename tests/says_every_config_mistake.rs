@@ -90,3 +90,42 @@ fn nothing_to_run_is_bad_usage() {
     let output = Command::new(fjord_binary()).arg("--rol").output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Three queues of one database, one of them with a program name of its own; a fourth needs no connection.
+const QUEUES: &str = r#"{
+    "a": { "route": "GET /v1/a", "procedure": "s.a", "auth": "public" },
+    "b": { "route": "GET /v1/b", "procedure": "s.b", "auth": "public" },
+    "c": { "route": "GET /v1/c", "procedure": "s.c", "auth": "public" },
+    "d": { "route": "GET /v1/d", "handler": "echo", "auth": "public" } }"#;
+
+#[test]
+fn how_many_connections_a_database_gets_is_said_and_that_they_are_too_few() {
+    let database = "[messaging.nats]\nservers = ['tls://n:4222']\n[worker.queues.'*']\nconcurrency = 100\n\
+                    [worker.queues.c]\nconcurrency = 10\napplication_name = 'reports'\n\
+                    [procedures.databases.default]\nbackend = 'mssql'\n\
+                    [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\npassword = 'p'\n";
+    let directory = written(&[("worker.toml", database), ("endpoints/all.json", QUEUES)]);
+    let enough = "database default: 210 connections at most for 3 queues that run 210 calls at once \
+                  (200 as \"fjord\", 10 as \"reports\")";
+    for (command, line) in
+        [("check", format!("worker: {enough}")), ("config", format!("# {enough}"))]
+    {
+        let output = run(directory.path(), &[command, "--role", "worker"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.lines().any(|one| one == line), "{command}: {said}");
+        assert_eq!(output.status.code(), Some(0));
+    }
+    let few = [
+        "check",
+        "--role",
+        "worker",
+        "--set",
+        "procedures.databases.default.mssql.connections_max=21",
+    ];
+    let output = run(directory.path(), &few);
+    let short = "warning: worker: database default: 21 connections at most for 3 queues that run 210 calls at once \
+                 (20 as \"fjord\", 1 as \"reports\"): further calls wait for one (connections_max)";
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().any(|one| one == short), "{said}");
+    assert_eq!(output.status.code(), Some(0), "a warning is no mistake");
+}

@@ -17,8 +17,8 @@ use crate::config::{Config, Sources};
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::Need;
-use crate::procedures::databases::{self, Databases, Fitness, Place as DatabasePlace};
+use crate::procedures::databases::{Databases, Fitness, Place as DatabasePlace};
+use crate::procedures::{Need, connections};
 use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
@@ -87,7 +87,8 @@ impl Worker {
         let catalogue = load_catalogue(&config).map_err(RunError::Config)?;
         let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
         let (leave, stop) = (Cancel::new(), Cancel::new());
-        let places = databases::places(&config.procedures, &config.worker);
+        tell_of_connections(&config, &catalogue);
+        let places = connections::places(&config, &catalogue);
         let databases = Databases::open(&places, &tasks).map_err(|errors| {
             let line = |(place, error): &(DatabasePlace, _)| format!("database {place}: {error}");
             RunError::Config(errors.iter().map(line).collect())
@@ -172,9 +173,11 @@ impl Worker {
         };
         let read = Config::load(sources)
             .map_err(lines)
-            .and_then(|loaded| load_catalogue(&loaded.config).map(|_| loaded.config));
+            .and_then(|loaded| Ok((load_catalogue(&loaded.config)?, loaded.config)));
         let word = match read {
-            Ok(config) => {
+            Ok((catalogue, config)) => {
+                tell_of_connections(&config, &catalogue);
+                self.databases.resize(&connections::places(&config, &catalogue));
                 for queue in self.queues.load().iter() {
                     if let Some(limits) = config.worker.queue(&queue.name) {
                         queue.set_limit(limits.concurrency);
@@ -218,6 +221,17 @@ impl Worker {
         self.stop.cancel();
         let _ended = self.admin_tasks.wait(LAST_WAIT).await;
         tracing::info!(whole, "drained");
+    }
+}
+
+/// Says how many connections the databases may come to have.
+fn tell_of_connections(config: &Config, catalogue: &Catalogue) {
+    let (short, enough) = connections::summaries(config, catalogue);
+    for line in short {
+        tracing::warn!("{line}");
+    }
+    for line in enough {
+        tracing::info!("{line}");
     }
 }
 

@@ -7,6 +7,7 @@ use super::{EXIT_USAGE, Output, routes, tell};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
+use crate::procedures::connections;
 
 use online::Part;
 
@@ -25,6 +26,7 @@ pub(super) fn run(
         None => configured_roles(sources),
     };
     let (mut mistakes, mut warnings, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut good = Vec::new();
     for role in &roles {
         match Config::load(&Sources { role: *role, ..sources.clone() }) {
             Ok(loaded) => {
@@ -34,6 +36,12 @@ pub(super) fn run(
                     Ok(catalogue) => {
                         warnings.extend(routes::warnings(&catalogue));
                         let config = loaded.config;
+                        if *role == Some(Role::Worker) {
+                            let (short, enough) = connections::summaries(&config, &catalogue);
+                            warnings
+                                .extend(short.into_iter().map(|line| format!("worker: {line}")));
+                            good.extend(enough.into_iter().map(|line| format!("worker: {line}")));
+                        }
                         parts.extend(role.map(|role| Part { role, config, catalogue }));
                     }
                     Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
@@ -49,7 +57,7 @@ pub(super) fn run(
     sort(&mut warnings);
     tell(&mut output.err, "warning", &warnings)?;
     tell(&mut output.err, "mistake", &mistakes)?;
-    for good in &online.good {
+    for good in good.iter().chain(&online.good) {
         writeln!(output.out, "{good}")?;
     }
     if !mistakes.is_empty() {

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{EXIT_USAGE, Output, tell};
+use crate::catalogue;
+use crate::cli::Role;
 use crate::config::{Config, Entry, Origin, Sources};
+use crate::procedures::connections;
 
 /// Prints `key = value  # from` for each key, sorted; a key that is not set as a comment. TOML, secrets redacted.
 pub(super) fn run(
@@ -21,8 +24,24 @@ pub(super) fn run(
     let mut entries = loaded.entries;
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     entries.iter().try_for_each(|entry| write_entry(&mut output.out, entry))?;
+    for line in connections(&loaded.config) {
+        writeln!(output.out, "# {line}")?;
+    }
     tell(&mut output.err, "warning", &loaded.warnings)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the keys come to in connections, once the catalogue says how many queues there are.
+fn connections(config: &Config) -> Vec<String> {
+    if config.role != Some(Role::Worker) {
+        return Vec::new();
+    }
+    let Ok(catalogue) = catalogue::load(&config.catalogue.directory, &config.catalogue) else {
+        return Vec::new();
+    };
+    let (mut lines, enough) = connections::summaries(config, &catalogue);
+    lines.extend(enough);
+    lines
 }
 
 fn write_entry(out: &mut impl Write, entry: &Entry) -> io::Result<()> {

@@ -151,8 +151,9 @@ pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
 /// `procedures.databases.<name>.mssql.port`.
 pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
-/// `procedures.databases.<name>.mssql.connections_max`.
-pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(64, 1, 10_000);
+/// `procedures.databases.<name>.mssql.connections_max`. 512: as many worker threads as SQL Server has by default up to four
+/// processors, and more calls than it has threads wait there instead, where nobody sees it.
+pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(512, 1, 10_000);
 /// `procedures.databases.<name>.mssql.connect_timeout`.
 pub const MSSQL_CONNECT_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
 /// `procedures.databases.<name>.mssql.cancel_timeout`.

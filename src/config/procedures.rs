@@ -8,6 +8,7 @@ use super::Secret;
 use super::limits;
 use super::settings::Table;
 use super::tls::ClientTlsConfig;
+use crate::catalogue::QueueName;
 
 /// The databases by name; `default` is the one that queues use unless they name another.
 #[derive(Clone, Debug)]
@@ -57,8 +58,10 @@ pub struct MssqlConfig {
     pub certificate_name: Option<String>,
     /// Whether the session only reads (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
-    /// Connections at once.
+    /// Connections at once, over all pools.
     pub connections_max: usize,
+    /// The pools that its queues have, the one that most share first; none when no queues are known.
+    pub pools: Vec<PoolConfig>,
     /// Longest wait for a connection to be made, login included.
     pub connect_timeout: Duration,
     /// Longest wait for a cancel to be acknowledged.
@@ -67,6 +70,35 @@ pub struct MssqlConfig {
     pub connection_age_max: Duration,
     /// How often a deadlock victim is tried again.
     pub deadlock_retries: u32,
+}
+
+/// The program name of connections unless a queue has another: what a DBA sees in `sys.dm_exec_sessions`.
+pub const APPLICATION_NAME: &str = "fjord";
+
+/// The connections that some queues of a database share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Their program name.
+    pub application_name: String,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Calls that its queues run at once, together.
+    pub concurrency: usize,
+    /// The queues.
+    pub queues: Vec<QueueName>,
+}
+
+impl PoolConfig {
+    /// A pool without queues.
+    #[must_use]
+    pub fn new(application_name: &str) -> Self {
+        Self {
+            application_name: application_name.to_owned(),
+            connections_max: 0,
+            concurrency: 0,
+            queues: Vec::new(),
+        }
+    }
 }
 
 /// How a connection to SQL Server is encrypted.
@@ -116,15 +148,6 @@ impl DatabaseConfig {
             }
         }
     }
-
-    /// Connections at once.
-    #[must_use]
-    pub fn connections_max(&self) -> usize {
-        match self {
-            Self::Sqlite(sqlite) => sqlite.connections_max,
-            Self::Mssql(mssql) => mssql.connections_max,
-        }
-    }
 }
 
 impl SqliteConfig {
@@ -158,6 +181,7 @@ impl MssqlConfig {
             certificate_name: table.get("certificate_name"),
             read_only: table.get_or("read_only", false),
             connections_max: table.limited("connections_max", limits::MSSQL_CONNECTIONS_MAX),
+            pools: Vec::new(),
             connect_timeout: table.limited("connect_timeout", limits::MSSQL_CONNECT_TIMEOUT),
             cancel_timeout: table.limited("cancel_timeout", limits::MSSQL_CANCEL_TIMEOUT),
             connection_age_max: table

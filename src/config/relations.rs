@@ -1,5 +1,6 @@
 //! What has to hold between values: each is fine alone, together they are not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::auth::KeySource;
@@ -7,6 +8,7 @@ use super::duration::format_duration;
 use super::limits::{OFFER_LOOK, PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
 use super::procedures::DatabaseConfig;
 use super::settings::Findings;
+use super::worker::QueueConfig;
 use super::{Config, Role};
 
 /// Checks every relation. Between what a gateway and a worker have, on different hosts perhaps, it only warns.
@@ -150,6 +152,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
         return;
     }
     let databases = &config.procedures.databases;
+    check_pools(config, relations);
     for (pattern, queue) in &config.worker.queues {
         let name = queue.database();
         let quote = if pattern.contains('*') { "\"" } else { "" };
@@ -160,11 +163,19 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             let key = key("application_intent");
             relations.findings.mistake(&key, relations.directory, expected);
         }
+        if queue.application_name.is_some()
+            && matches!(databases.get(name), Some(DatabaseConfig::Sqlite(_)))
+        {
+            let expected = format!("is set: database {name} is SQLite and knows no program names");
+            let key = key("application_name");
+            relations.findings.mistake(&key, relations.directory, expected);
+        }
         match databases.get(name) {
-            Some(database) if queue.concurrency > database.connections_max() => {
+            // Of SQL Server, once the catalogue says how many queues there are: `procedures::connections`.
+            Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
                     "database {name} has {} connections: further calls wait for one",
-                    database.connections_max()
+                    sqlite.connections_max
                 );
                 relations.warn(&key("concurrency"), &text);
             }
@@ -174,6 +185,28 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
                 relations.findings.mistake(&key("database"), relations.directory, expected);
             }
             _ => {}
+        }
+    }
+}
+
+/// Each program name, and each intent, is a pool that needs a connection.
+fn check_pools(config: &Config, relations: &mut Relations<'_>) {
+    for (name, database) in &config.procedures.databases {
+        let DatabaseConfig::Mssql(mssql) = database else { continue };
+        for reads_only in [false, true] {
+            let of_intent =
+                |queue: &&QueueConfig| queue.database() == name && queue.reads_only == reads_only;
+            let queues = config.worker.queues.values().filter(of_intent);
+            let pools: BTreeSet<_> = queues.map(|queue| &queue.application_name).collect();
+            if pools.len() > mssql.connections_max {
+                let (pools, found) = (pools.len(), mssql.connections_max);
+                let expected = format!(
+                    "expected at least {pools}, one for each application_name of its queues and for those without, \
+                     found {found}"
+                );
+                let key = format!("procedures.databases.{name}.mssql.connections_max");
+                relations.findings.mistake(&key, relations.directory, expected);
+            }
         }
     }
 }

@@ -209,3 +209,43 @@ fn only_sql_server_has_replicas() {
         ]
     );
 }
+
+#[test]
+fn a_program_name_is_one_that_the_login_has_room_for() {
+    let database = "[procedures.databases.default]\nbackend = 'mssql'\n\
+                    [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\n\
+                    password = 'p'\nconnections_max = 2\n[messaging.nats]\nservers = ['tls://n:4222']\n";
+    let named = |name: &str| format!("[worker.queues.a]\napplication_name = {name:?}\n{database}");
+    for name in ["reports", "Berichte für München", &"x".repeat(128)] {
+        let directory = written(&[("fjord.toml", &named(name))]);
+        let loaded = Config::load(&sources(directory.path(), Some(Role::Worker))).unwrap();
+        let queue = loaded.config.worker.queues.get("a").unwrap();
+        assert_eq!(queue.application_name.as_deref(), Some(name));
+    }
+    for name in ["", " reports", "reports\t", "re\nports", &"x".repeat(129), &"𝄞".repeat(65)] {
+        let found = mistakes(Some(Role::Worker), &named(name));
+        let expected = "fjord.toml: worker.queues.a.application_name: expected 1 to 128 characters, no control \
+                        character, no space at either end";
+        assert_eq!(found, [expected], "{name}");
+    }
+    let three =
+        format!("{}[worker.queues.b]\napplication_name = 'b'\n[worker.queues.c]\n", named("a"));
+    let found = mistakes(Some(Role::Worker), &three);
+    assert!(
+        found.len() == 1
+            && found.iter().all(|one| one.contains("connections_max: expected at least 3")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn only_sql_server_knows_program_names() {
+    let text = "[worker.queues.census]\napplication_name = 'reports'\n\
+                [procedures.databases.default]\nbackend = 'sqlite'\n\
+                [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
+                [messaging.nats]\nservers = ['tls://n:4222']\n";
+    let found = mistakes(Some(Role::Worker), text);
+    let expected = "fjord.toml: worker.queues.census.application_name: is set: database default is SQLite and knows no \
+                    program names";
+    assert_eq!(found, [expected]);
+}

@@ -15,6 +15,9 @@ pub const DEFAULT_DATABASE: &str = "default";
 /// What `application_intent` may be, and whether it means that procedures only read.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
+/// The room for a program name in UTF-16 (MS-TDS 2.2.6.4, and the type of `program_name`).
+const APPLICATION_NAME_UNITS_MAX: usize = 128;
+
 /// What this worker serves and how.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
@@ -49,6 +52,8 @@ pub struct QueueConfig {
     pub database: Option<String>,
     /// Whether its procedures only read (`application_intent = "read-only"`): a replica may run them.
     pub reads_only: bool,
+    /// The program name of its connections, which are then shared only with queues of the same name.
+    pub application_name: Option<String>,
 }
 
 impl QueueConfig {
@@ -73,6 +78,7 @@ impl WorkerConfig {
                 reads_only: queue
                     .choice("application_intent", &INTENTS, "read-write")
                     .unwrap_or_default(),
+                application_name: application_name(queue),
             }
         });
         if role == Some(Role::Worker) && queues.is_empty() {
@@ -105,6 +111,21 @@ impl WorkerConfig {
             fitting.max_by_key(|(pattern, _)| letters(pattern)).map(|(_, config)| config)
         })
     }
+}
+
+/// A program name as the login has room for it.
+fn application_name(queue: &mut Table<'_>) -> Option<String> {
+    let name: String = queue.get("application_name")?;
+    let length = name.encode_utf16().count();
+    let is_bad = name.trim() != name || name.chars().any(char::is_control);
+    if length == 0 || length > APPLICATION_NAME_UNITS_MAX || is_bad {
+        let expected = format!(
+            "expected 1 to {APPLICATION_NAME_UNITS_MAX} characters, no control character, no space at either end"
+        );
+        queue.mistake("application_name", expected);
+        return None;
+    }
+    Some(name)
 }
 
 fn is_pattern(text: &str) -> bool {

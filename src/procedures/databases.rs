@@ -142,6 +142,15 @@ impl Databases {
         self.databases.get(&Place::of(queue))
     }
 
+    /// Takes the bounds of a reload.
+    pub fn resize(&self, places: &BTreeMap<Place, DatabaseConfig>) {
+        for (place, database) in &self.databases {
+            if let Some(config) = places.get(place) {
+                database.backend.resize(config);
+            }
+        }
+    }
+
     /// Closes all of them.
     pub async fn close(&self) {
         self.closing.cancel();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::config::procedures::{MssqlConfig, MssqlEncryption};
+use crate::config::procedures::{DatabaseConfig, MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::procedures::{
@@ -27,8 +27,10 @@ mod ended;
 mod errors;
 mod lease;
 mod pool;
+mod pools;
 mod prelogin;
 mod run;
+mod shared;
 mod signature;
 mod socket;
 mod statement;
@@ -39,7 +41,7 @@ mod wire;
 use bind::mismatch;
 use ended::{Again, Ended, Step};
 use lease::Lease;
-use pool::Pools;
+use pools::Pools;
 use signature::{Signature, Signatures};
 
 /// The pause before a deadlock victim is tried again; it grows with each try and is varied at random.
@@ -119,6 +121,12 @@ impl Backend for Mssql {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(self.ping_once())
+    }
+
+    fn resize(&self, config: &DatabaseConfig) {
+        if let DatabaseConfig::Mssql(config) = config {
+            self.pools.resize(config);
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -263,6 +271,7 @@ impl Mssql {
     }
 
     async fn ping_once(&self) -> Result<(), BackendError> {
+        self.pools.trim();
         if self.pools.is_busy_but_well() {
             return Ok(());
         }

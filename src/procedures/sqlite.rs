@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::catalogue::ProcedureName;
-use crate::config::procedures::SqliteConfig;
+use crate::config::procedures::{APPLICATION_NAME, SqliteConfig};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
@@ -158,7 +158,11 @@ impl Sqlite {
         for (state, count) in
             [("idle", status.available), ("used", status.size.saturating_sub(status.available))]
         {
-            let labels = [(names::DATABASE, self.database.clone()), (names::STATE, state.into())];
+            let labels = [
+                (names::DATABASE, self.database.clone()),
+                (names::APPLICATION, APPLICATION_NAME.to_owned()),
+                (names::STATE, state.into()),
+            ];
             telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels).set(count as f64);
         }
     }

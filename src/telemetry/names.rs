@@ -67,8 +67,9 @@ metrics! {
     WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be read.";
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
 
-    BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database and state.";
+    BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";
     BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time that a call waited for a connection, by database.";
+    BACKEND_LOGIN: Histogram "fjord_backend_login_seconds", "Time that a connection took to be made, login included, by database.";
     BACKEND_DISCARDED: Counter "fjord_backend_connections_discarded_total", "Connections closed instead of kept, by database and reason.";
     BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
     BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
@@ -109,6 +110,8 @@ pub const CODING: &str = "coding";
 pub const REASON: &str = "reason";
 /// The database's name in the configuration.
 pub const DATABASE: &str = "database";
+/// The program name of a database connection, as the configuration has it.
+pub const APPLICATION: &str = "application";
 /// A connection's state.
 pub const STATE: &str = "state";
 /// What the NATS client reported.

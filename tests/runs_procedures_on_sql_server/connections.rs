@@ -1,4 +1,4 @@
-//! Connections: bounded, named for their queue, never dirty, cancelled when nobody waits.
+//! Connections: never dirty, cancelled when nobody waits.
 
 use std::time::Duration;
 
@@ -97,44 +97,6 @@ async fn a_session_starts_clean_on_the_same_connection() {
         assert_eq!(*open.cell(), OwnedCell::Int(0), "{}: a transaction is open", server.name);
         let last = caller.call("process", &[]).await.expect("an id");
         assert_eq!(first.cell(), last.cell(), "{}: another connection", server.name);
-    }
-}
-
-#[tokio::test]
-async fn a_dba_sees_the_queue() {
-    for server in servers().await {
-        let caller = Caller::of(&server);
-        for queue in ["horse-get", "census"] {
-            let answer = caller.with_queue(queue).call("application", &[]).await.expect("a name");
-            let name = OwnedCell::Text(format!("fjord:{queue}"));
-            assert_eq!(*answer.cell(), name, "{}", server.name);
-        }
-    }
-}
-
-#[tokio::test]
-async fn connections_are_bounded_over_all_queues() {
-    for mut server in servers().await {
-        server.config.connections_max = 2;
-        let caller = Caller::of(&server);
-        let tasks = Tasks::new();
-        let mut busy = Vec::new();
-        for queue in ["one", "two"] {
-            let caller = caller.with_queue(queue);
-            busy.push(tasks.spawn(async move { caller.call("slow", &[int("ms", 1500)]).await }));
-        }
-        for call in &mut busy {
-            assert!(timeout(SHORT, call).await.is_err(), "{}: it runs", server.name);
-        }
-        let third = caller.with_queue("three");
-        let error = kind(third.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
-        assert_eq!(error, BackendErrorKind::PoolTimedOut, "{}", server.name);
-        // It is fed by a queue that gives its connection up.
-        assert!(third.call("nothing", &[]).await.is_ok(), "{}", server.name);
-        for call in busy {
-            assert!(call.await.expect("no panic").is_ok(), "{}", server.name);
-        }
-        assert!(caller.backend.ping().await.is_ok(), "{}", server.name);
     }
 }
 

@@ -65,6 +65,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
         certificate_name: None,
         read_only: false,
         connections_max: 4,
+        pools: Vec::new(),
         connect_timeout: Duration::from_secs(5),
         cancel_timeout: Duration::from_secs(2),
         connection_age_max: Duration::from_mins(10),

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fjord::lifecycle::{Cancel, Tasks};
 use tds_protocol::prelogin::EncryptionLevel;
@@ -56,6 +57,8 @@ pub(crate) struct State {
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// Logins fail with this error, unless it is 0.
     pub(crate) login_error: AtomicU32,
+    /// How long a login takes.
+    pub(crate) login_time: Mutex<Duration>,
     /// Logins that only read are refused: the replica is away.
     pub(crate) refuses_readers: AtomicBool,
     /// Whereto logins are sent.
@@ -115,6 +118,11 @@ impl State {
         self.ran.lock().expect("not poisoned").iter().filter(|one| *one == procedure).count()
     }
 
+    /// Logins that succeeded so far.
+    pub(crate) fn logins(&self) -> usize {
+        self.logins.lock().expect("not poisoned").len()
+    }
+
     /// Ends every open connection.
     pub(crate) fn hang_up(&self) {
         std::mem::take(&mut *self.hang_up.lock().expect("not poisoned")).cancel();
@@ -141,6 +149,7 @@ impl Endpoint {
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
             login_error: AtomicU32::new(0),
+            login_time: Mutex::default(),
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),

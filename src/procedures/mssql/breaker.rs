@@ -41,6 +41,12 @@ impl Breaker {
         }
     }
 
+    /// Whether no attempt may be made now.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed_until.is_some_and(|until| now < until)
+    }
+
     /// Whether the last attempt succeeded, or none was made.
     pub(super) fn is_closed(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures == 0

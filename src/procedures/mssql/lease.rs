@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use deadpool::managed::Object;
-
-use super::pool::{Pooled, Session, Shared};
+use super::pool::{Pool, Session};
 
 /// Undoes what a failed call may have left open. Runs outside every procedure, so it holds for the session.
 const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
@@ -12,35 +10,31 @@ const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 /// A connection in use. Dropped without a word, as a cancelled future drops it, it is closed.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pooled: Option<Pooled>,
-    shared: Arc<Shared>,
+    session: Option<Session>,
+    pool: Arc<Pool>,
 }
 
 impl Lease {
-    pub(super) fn new(pooled: Pooled, shared: Arc<Shared>) -> Self {
-        shared.taken();
-        Self { pooled: Some(pooled), shared }
+    pub(super) fn new(session: Session, pool: Arc<Pool>) -> Self {
+        Self { session: Some(session), pool }
     }
 
     /// The connection; `None` once it is gone.
     pub(super) fn session(&mut self) -> Option<&mut Session> {
-        self.pooled.as_deref_mut()
+        self.session.as_mut()
     }
 
     /// The call ended and its answer was read to the end: the connection may serve the next one.
     pub(super) fn keep(mut self) {
-        let Some(pooled) = self.pooled.take() else { return };
+        let Some(session) = self.session.take() else { return };
         // The server resets the session when the next request comes, in the same packet.
-        pooled.marks.reset_next();
-        if self.shared.gives_way() {
-            drop(Object::take(pooled));
-            self.shared.discarded("rebalanced");
-        }
+        session.marks.reset_next();
+        self.pool.give_back(session);
     }
 
     /// Keeps the connection after an error of the call: an open transaction must not hold its locks until the next one.
     pub(super) async fn keep_rolled_back(mut self) {
-        let limit = self.shared.cancel_timeout();
+        let limit = self.pool.shared().cancel_timeout();
         let Some(session) = self.session() else { return };
         let rollback = async {
             let stream = session.client.simple_query(ROLLBACK).await?;
@@ -54,7 +48,7 @@ impl Lease {
 
     /// Tells the server to stop working on the call, and closes the connection whatever it says.
     pub(super) async fn cancel(mut self, reason: &'static str) {
-        let limit = self.shared.cancel_timeout();
+        let limit = self.pool.shared().cancel_timeout();
         if let Some(session) = self.session() {
             match tokio::time::timeout(limit, session.client.cancel_query()).await {
                 Ok(Ok(())) => tracing::debug!("the server acknowledged a cancel"),
@@ -72,9 +66,8 @@ impl Lease {
     }
 
     fn close(&mut self, reason: &'static str) {
-        if let Some(pooled) = self.pooled.take() {
-            drop(Object::take(pooled));
-            self.shared.discarded(reason);
+        if let Some(session) = self.session.take() {
+            self.pool.discard(session, reason);
         }
     }
 }
@@ -82,6 +75,5 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.close("dropped");
-        self.shared.returned();
     }
 }

@@ -1,34 +1,76 @@
-//! The connections to one database: a pool for each queue, all under one bound.
+//! One pool of connections: who waits is served in the order of coming, by whichever connection is free first.
+//!
+//! The line is tokio's semaphore, which is fair. A new connection is made beside the line, not by the one who waits: it
+//! goes to whoever waits longest, a caller that is served meanwhile does not leave with it, and one that gives up does
+//! not throw it away.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
-use super::breaker::{Breaker, jittered};
-use super::connect::{Client, Dialer};
+use super::connect::Client;
 use super::lease::Lease;
+use super::shared::Shared;
 use super::wire::Marks;
-use crate::config::procedures::MssqlConfig;
+use crate::lifecycle::Tasks;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Gauge, Histogram, names};
 
-/// Connections that are being made at once: an outage does not end in a rush.
+/// Connections of a pool that are being made at once: an outage does not end in a rush.
 const DIALS_MAX: usize = 4;
-/// What a DBA sees of us in `sys.dm_exec_sessions`, before the queue's name.
-const APPLICATION: &str = "fjord";
+/// A connection that nobody needed for so long is closed.
+const IDLE_MAX: Duration = Duration::from_mins(10);
 
-type QueuePool = managed::Pool<Dialling>;
-
-/// The pools of one database.
+/// The connections under one program name.
 #[derive(Debug)]
-pub(super) struct Pools {
+pub(super) struct Pool {
     shared: Arc<Shared>,
+    application: String,
+    figures: Figures,
+    state: Mutex<State>,
+    /// A permit for each idle connection.
+    idle: Semaphore,
+    /// Told to all who wait when there is no connection and none can be made.
+    outage: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The one used last at the end: it goes first, and what is not needed grows old at the other end.
+    idle: Vec<Session>,
+    open: usize,
+    dialling: usize,
+    waiting: usize,
     connections_max: usize,
-    queues: Mutex<HashMap<String, QueuePool>>,
+    is_closed: bool,
+    answered: Option<Instant>,
+}
+
+/// An open connection.
+pub(super) struct Session {
+    /// The driver's client.
+    pub(super) client: Box<Client>,
+    /// What is known of its stream.
+    pub(super) marks: Arc<Marks>,
+    retires: Instant,
+    returned: Instant,
+}
+
+impl Session {
+    /// A connection that was just made.
+    pub(super) fn new(client: Client, marks: Arc<Marks>, retires: Instant) -> Self {
+        Self { client: Box::new(client), marks, retires, returned: Instant::now() }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("retires", &self.retires).finish_non_exhaustive()
+    }
 }
 
 /// The figures that every call moves, looked up once.
@@ -40,283 +82,287 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(database: &str) -> Self {
-        let labels = vec![(names::DATABASE, database.to_owned())];
+    fn new(database: &str, application: &str) -> Self {
+        let of_database = (names::DATABASE, database.to_owned());
         let in_state = |state: &str| {
-            let mut labels = labels.clone();
-            labels.push((names::STATE, state.to_owned()));
+            let of_pool = (names::APPLICATION, application.to_owned());
+            let labels = [of_database.clone(), of_pool, (names::STATE, state.to_owned())];
             telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels)
         };
         Self {
-            wait: telemetry::histogram(&names::BACKEND_WAIT, &labels),
+            wait: telemetry::histogram(&names::BACKEND_WAIT, std::slice::from_ref(&of_database)),
             busy: in_state("busy"),
             idle: in_state("idle"),
         }
     }
 }
 
-/// What all pools of a database have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    name: String,
-    figures: Figures,
-    config: MssqlConfig,
-    dialer: Dialer,
-    breaker: Breaker,
-    /// A permit for each open connection.
-    permits: Arc<Semaphore>,
-    dials: Semaphore,
-    /// Queues that wait for another one to give a connection up.
-    hungry: AtomicUsize,
-    busy: AtomicUsize,
-}
-
-/// An open connection.
-pub(super) struct Session {
-    /// The driver's client.
-    pub(super) client: Box<Client>,
-    /// What is known of its stream.
-    pub(super) marks: Arc<Marks>,
-    retires: Instant,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("retires", &self.retires).finish_non_exhaustive()
-    }
-}
-
-impl Pools {
-    /// Empty pools; the first call of each queue opens its first connection.
-    pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
-        let shared = Shared {
-            name: name.to_owned(),
-            figures: Figures::of(name),
-            config: config.clone(),
-            dialer,
-            breaker: Breaker::default(),
-            permits: Arc::new(Semaphore::new(config.connections_max)),
-            dials: Semaphore::new(DIALS_MAX),
-            hungry: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-        };
-        Self {
-            shared: Arc::new(shared),
-            connections_max: config.connections_max,
-            queues: Mutex::default(),
-        }
+impl Pool {
+    /// An empty pool: the first call opens its first connection.
+    pub(super) fn new(shared: Arc<Shared>, application: &str, connections_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            figures: Figures::new(shared.name(), application),
+            shared,
+            application: application.to_owned(),
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                open: 0,
+                dialling: 0,
+                waiting: 0,
+                connections_max,
+                is_closed: false,
+                answered: None,
+            }),
+            idle: Semaphore::new(0),
+            outage: Notify::new(),
+        })
     }
 
-    /// A connection of a queue (`""`: of none), waited for until the deadline. Safe to drop.
-    pub(super) async fn lease(
-        &self,
-        queue: &str,
-        deadline: Instant,
-    ) -> Result<Lease, BackendError> {
+    /// A connection, waited for until the deadline. Safe to drop: the place in the line is given up.
+    pub(super) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, BackendError> {
         let started = Instant::now();
-        let pool = self.pool(queue)?;
-        if self.shared.permits.available_permits() == 0 && pool.status().available == 0 {
-            self.free_one(queue);
-        }
-        let found = tokio::time::timeout_at(deadline, pool.get()).await;
-        self.shared.figures.wait.record(started.elapsed().as_secs_f64());
+        let found = timeout_at(deadline, self.take()).await;
+        self.figures.wait.record(started.elapsed().as_secs_f64());
         match found {
-            Ok(Ok(object)) => Ok(Lease::new(object, Arc::clone(&self.shared))),
-            Ok(Err(managed::PoolError::Backend(error))) => Err(error),
-            Ok(Err(error)) => Err(BackendError::caused_by(BackendErrorKind::Unavailable, error)),
+            Ok(Ok(session)) => Ok(Lease::new(session, Arc::clone(self))),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(BackendError::new(BackendErrorKind::PoolTimedOut)),
         }
     }
 
-    /// A connection for our own questions: an idle one of any queue, so that asking takes no queue's place.
-    pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
-        let idle = {
-            let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut idle = queues.iter().filter(|(_, pool)| pool.status().available > 0);
-            idle.next().map(|(queue, _)| queue.clone())
-        };
-        self.lease(idle.as_deref().unwrap_or_default(), deadline).await
+    async fn take(self: &Arc<Self>) -> Result<Session, BackendError> {
+        loop {
+            let session = match self.try_take() {
+                Some(session) => session,
+                None => self.wait().await?,
+            };
+            if Instant::now() >= session.retires {
+                self.discard(session, "age");
+            } else if !session.marks.is_quiet() {
+                self.discard(session, "closed");
+            } else {
+                return Ok(session);
+            }
+        }
     }
 
-    /// Whether the last attempt to connect succeeded while every connection is in use: then the database is there.
-    pub(super) fn is_busy_but_well(&self) -> bool {
-        self.shared.permits.available_permits() == 0 && self.shared.breaker.is_closed()
+    fn try_take(&self) -> Option<Session> {
+        // While somebody waits there is no permit to be had past the line.
+        self.idle.try_acquire().ok()?.forget();
+        self.pop()
+    }
+
+    /// Waits in the line. Safe to drop.
+    async fn wait(self: &Arc<Self>) -> Result<Session, BackendError> {
+        // From here on no word of an outage is missed.
+        let outage = self.outage.notified();
+        let _place = Place::enter(self);
+        if !self.grow() {
+            return Err(self.shared.outage());
+        }
+        tokio::select! {
+            biased;
+            permit = self.idle.acquire() => {
+                permit.map_err(|_| self.shared.outage())?.forget();
+                self.pop().ok_or_else(|| self.shared.outage())
+            }
+            () = outage => Err(self.shared.outage()),
+        }
+    }
+
+    /// The idle connection that a permit stands for.
+    fn pop(&self) -> Option<Session> {
+        let mut state = self.lock();
+        let session = state.idle.pop();
+        self.report(&state);
+        session
+    }
+
+    /// Starts to make connections for those who wait. `false`: there is none, and none can be made now.
+    fn grow(self: &Arc<Self>) -> bool {
+        loop {
+            let mut state = self.lock();
+            if state.is_closed {
+                return false;
+            }
+            let has_hope = state.open + state.dialling > 0;
+            // The first one proves the login: a wrong password costs one attempt, not four.
+            let dials_max = if state.open == 0 { 1 } else { DIALS_MAX };
+            let is_needed = state.waiting > state.dialling + state.idle.len();
+            let has_room = state.open + state.dialling < state.connections_max;
+            if !is_needed
+                || !has_room
+                || state.dialling >= dials_max
+                || Handle::try_current().is_err()
+            {
+                return has_hope;
+            }
+            if self.shared.breaker.holds(Instant::now()) {
+                if !has_hope {
+                    self.outage.notify_waiters();
+                }
+                return has_hope;
+            }
+            state.dialling += 1;
+            drop(state);
+            let dial = Dial(Some(Arc::clone(self)));
+            let _detached = Tasks::new().spawn_background(dial.run());
+        }
+    }
+
+    /// The call ended and its answer was read to the end: the connection serves whoever waits longest.
+    pub(super) fn give_back(self: &Arc<Self>, mut session: Session) {
+        let now = Instant::now();
+        session.returned = now;
+        let mut state = self.lock();
+        state.answered = Some(now);
+        let reason = if state.is_closed {
+            "shutdown"
+        } else if now >= session.retires {
+            // Here, and not when it is handed out: who waits would lose its place.
+            "age"
+        } else if state.open > state.connections_max {
+            "shrunk"
+        } else {
+            state.idle.push(session);
+            self.report(&state);
+            drop(state);
+            self.idle.add_permits(1);
+            return;
+        };
+        drop(state);
+        self.discard(session, reason);
+    }
+
+    /// Closes a connection that is in use, and counts it.
+    pub(super) fn discard(self: &Arc<Self>, session: Session, reason: &'static str) {
+        drop(session);
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        self.report(&state);
+        drop(state);
+        self.shared.discarded(reason);
+        let _hope = self.grow();
+    }
+
+    /// Closes idle connections that are too old, or that nobody has needed for long.
+    pub(super) fn trim(&self) {
+        let now = Instant::now();
+        let is_over = |one: &Session| now >= one.retires || now >= one.returned + IDLE_MAX;
+        let mut closed = Vec::new();
+        let mut state = self.lock();
+        while let Some(at) = state.idle.iter().position(is_over) {
+            let Ok(permit) = self.idle.try_acquire() else { break };
+            permit.forget();
+            closed.push(state.idle.remove(at));
+            state.open = state.open.saturating_sub(1);
+        }
+        self.report(&state);
+        drop(state);
+        for _ in closed {
+            self.shared.discarded("idle");
+        }
+    }
+
+    /// Takes another bound. What is open beyond it is closed when it comes back.
+    pub(super) fn set_connections_max(self: &Arc<Self>, connections_max: usize) {
+        self.lock().connections_max = connections_max;
+        let _hope = self.grow();
+    }
+
+    /// The program name of its connections.
+    pub(super) fn application(&self) -> &str {
+        &self.application
+    }
+
+    /// Whether a connection is idle.
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.available_permits() > 0
+    }
+
+    /// Whether every connection there may be is in use.
+    pub(super) fn is_exhausted(&self) -> bool {
+        let state = self.lock();
+        state.idle.is_empty() && state.open >= state.connections_max
+    }
+
+    /// When a connection last came back from a call that the database had answered.
+    pub(super) fn answered(&self) -> Option<Instant> {
+        self.lock().answered
+    }
+
+    /// What all pools of the database have in common.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Closes idle connections at once and the others when they come back.
     pub(super) fn close(&self) {
-        for pool in self.queues.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            pool.close();
-        }
-        self.shared.permits.close();
-        self.shared.report();
+        let mut state = self.lock();
+        state.is_closed = true;
+        let idle = std::mem::take(&mut state.idle);
+        state.open = state.open.saturating_sub(idle.len());
+        self.report(&state);
+        drop(state);
+        self.idle.close();
+        self.outage.notify_waiters();
     }
 
-    fn pool(&self, queue: &str) -> Result<QueuePool, BackendError> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = queues.get(queue) {
-            return Ok(pool.clone());
-        }
-        let application = match queue {
-            "" => APPLICATION.to_owned(),
-            queue => format!("{APPLICATION}:{queue}"),
-        };
-        let dialling = Dialling { shared: Arc::clone(&self.shared), application };
-        let pool = QueuePool::builder(dialling)
-            .max_size(self.connections_max)
-            // The warmest first: what is not needed grows old at the other end.
-            .queue_mode(QueueMode::Lifo)
-            .build()
-            .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
-        queues.insert(queue.to_owned(), pool.clone());
-        Ok(pool)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes one idle connection of another queue, so that this one can open its own.
-    fn free_one(&self, queue: &str) {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        for (other, pool) in queues.iter() {
-            if other != queue {
-                let mut is_freed = false;
-                let freed = pool.retain(|_, _| std::mem::replace(&mut is_freed, true));
-                if !freed.removed.is_empty() {
-                    self.shared.discarded("rebalanced");
-                    return;
-                }
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// Counts a connection that was closed instead of kept.
-    pub(super) fn discarded(&self, reason: &'static str) {
-        let mut labels = self.labels().to_vec();
-        labels.push((names::REASON, reason.to_owned()));
-        telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
-        self.report();
-    }
-
-    /// A connection goes into use.
-    pub(super) fn taken(&self) {
-        self.busy.fetch_add(1, Ordering::AcqRel);
-        self.report();
-    }
-
-    /// A connection comes out of use.
-    pub(super) fn returned(&self) {
-        self.busy.fetch_sub(1, Ordering::AcqRel);
-        self.report();
-    }
-
-    /// Whether a connection that comes back is to be closed, because another queue waits for its place.
-    pub(super) fn gives_way(&self) -> bool {
-        self.hungry
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |hungry| hungry.checked_sub(1))
-            .is_ok()
-    }
-
-    /// The longest wait for a cancel, and for a clean-up.
-    pub(super) fn cancel_timeout(&self) -> std::time::Duration {
-        self.config.cancel_timeout
-    }
-
-    fn labels(&self) -> [telemetry::LabelValue; 1] {
-        [(names::DATABASE, self.name.clone())]
-    }
-
-    fn report(&self) {
-        let open = self.config.connections_max.saturating_sub(self.permits.available_permits());
-        let busy = self.busy.load(Ordering::Acquire);
+    fn report(&self, state: &State) {
         let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        self.figures.busy.set(number(busy));
-        self.figures.idle.set(number(open.saturating_sub(busy)));
-    }
-
-    /// A place under the bound; waits for another queue to give one up.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, BackendError> {
-        let closed = |error| BackendError::caused_by(BackendErrorKind::Unavailable, error);
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        self.hungry.fetch_add(1, Ordering::AcqRel);
-        let mut hunger = Hunger { shared: self, is_fed: false };
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
-        hunger.is_fed = true;
-        Ok(permit)
-    }
-
-    async fn open(&self, application: &str) -> Result<Session, BackendError> {
-        let refused = || BackendError::new(BackendErrorKind::Unavailable);
-        let permit = self.permit().await?;
-        let turn = self.dials.acquire().await.map_err(|_| refused())?;
-        if !self.breaker.admits(Instant::now(), self.config.connect_timeout) {
-            return Err(refused());
-        }
-        let dialled = self.dialer.dial(application).await;
-        drop(turn);
-        match dialled {
-            Ok((client, marks)) => {
-                self.breaker.succeeded();
-                let retires = Instant::now() + jittered(self.config.connection_age_max);
-                let client = Box::new(client);
-                Ok(Session { client, marks, retires, _permit: permit })
-            }
-            Err(error) => {
-                if self.breaker.failed(error.failure, Instant::now()) {
-                    // Once an outage: the calls that fail for it are counted, not logged again.
-                    tracing::error!(database = %self.name, failure = ?error.failure,
-                        error = %error.source, "cannot connect to the database");
-                }
-                Err(BackendError::caused_by(BackendErrorKind::Unavailable, error.source))
-            }
-        }
+        self.figures.idle.set(number(state.idle.len()));
+        self.figures.busy.set(number(state.open.saturating_sub(state.idle.len())));
     }
 }
 
-/// A queue's wait for a place.
-struct Hunger<'a> {
-    shared: &'a Shared,
-    is_fed: bool,
+/// A place in the line; given up with its value.
+struct Place<'a>(&'a Pool);
+
+impl<'a> Place<'a> {
+    fn enter(pool: &'a Pool) -> Self {
+        pool.lock().waiting += 1;
+        Self(pool)
+    }
 }
 
-impl Drop for Hunger<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        // Whoever gave way has counted the wait down. One that is given up counts itself.
-        if !self.is_fed {
-            self.shared.gives_way();
+        self.0.lock().waiting -= 1;
+    }
+}
+
+/// A connection that is being made. It counts until it has ended, also with the runtime.
+struct Dial(Option<Arc<Pool>>);
+
+impl Dial {
+    async fn run(mut self) {
+        let Some(pool) = self.0.clone() else { return };
+        let made = pool.shared.connect(&pool.application).await;
+        self.0 = None;
+        let mut state = pool.lock();
+        state.dialling -= 1;
+        if let Some(session) = made.filter(|_| !state.is_closed) {
+            state.open += 1;
+            state.idle.push(session);
+            pool.report(&state);
+            drop(state);
+            pool.idle.add_permits(1);
+        } else {
+            drop(state);
+        }
+        // The others who wait: the next connection, or the word that there is none.
+        let _hope = pool.grow();
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.lock().dialling -= 1;
         }
     }
 }
-
-/// Makes the connections of one queue.
-#[derive(Debug)]
-pub(super) struct Dialling {
-    shared: Arc<Shared>,
-    application: String,
-}
-
-impl managed::Manager for Dialling {
-    type Type = Session;
-    type Error = BackendError;
-
-    async fn create(&self) -> Result<Session, BackendError> {
-        self.shared.open(&self.application).await
-    }
-
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<BackendError> {
-        let reason = if Instant::now() >= session.retires {
-            "age"
-        } else if !session.marks.is_quiet() {
-            "closed"
-        } else {
-            return Ok(());
-        };
-        self.shared.discarded(reason);
-        Err(RecycleError::message(reason))
-    }
-}
-
-/// A pooled connection in use.
-pub(super) type Pooled = Object<Dialling>;

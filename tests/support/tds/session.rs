@@ -57,6 +57,8 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
     let login = Login::read(&message.payload);
     let id = state.ids.fetch_add(1, Ordering::AcqRel);
     state.attempts.fetch_add(1, Ordering::AcqRel);
+    let login_time = *state.login_time.lock().expect("not poisoned");
+    let _over = tokio::time::timeout(login_time, std::future::pending::<()>()).await;
     let mut reply = Reply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
     let error = state.login_error.load(Ordering::Acquire);
