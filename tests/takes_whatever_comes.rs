@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fjord::catalogue;
 use fjord::cli::Role;
@@ -196,6 +197,40 @@ async fn a_worker_refuses_what_is_malformed_counts_it_and_serves_on() {
     })
     .await;
     fleet.client().get("/v1/echo/a").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_what_is_malformed_is_a_few_lines() {
+    const FLOOD: u32 = 500;
+    let fleet = Fleet::start(FleetOptions { gateways: 0, ..FleetOptions::default() }).await;
+    let nats = async_nats::ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
+    let nats = nats.connect(fleet.nats.urls()[0].as_str()).await.unwrap();
+    let worker = &fleet.workers[0];
+    let before = worker.process.log().lines().count();
+    for _ in 0..FLOOD {
+        let mut of_others = async_nats::HeaderMap::new();
+        of_others.insert("Fjord-Endpoint", "unknown");
+        nats.publish_with_headers("fjord.q.echo", of_others, "{}".into()).await.unwrap();
+        nats.publish("fjord.q.echo", "\0".into()).await.unwrap();
+    }
+    nats.flush().await.unwrap();
+    eventually_some("all are counted", SOON, async || {
+        let count = worker.figure("fjord_worker_malformed_messages_total").await;
+        (count > f64::from(2 * FLOOD) - 0.5).then_some(())
+    })
+    .await;
+    let repeats = worker.figure("fjord_log_repeats_total").await;
+    assert!(repeats > f64::from(2 * FLOOD) - 2.5, "{repeats} lines were not written");
+    let log = worker.process.log();
+    let lines: Vec<&str> = log.lines().skip(before).collect();
+    assert_eq!(lines.len(), 2, "one of each: {}", lines.join("\n"));
+    // And a line that says when it is over, and how many there were.
+    eventually_some("it is over", Duration::from_secs(30), async || {
+        let log = worker.process.log();
+        let over = log.lines().filter(|line| line.contains("a condition is over"));
+        (over.filter(|line| line.contains("\"requests\":500")).count() == 2).then_some(())
+    })
+    .await;
 }
 
 proptest! {

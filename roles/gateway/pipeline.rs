@@ -16,6 +16,7 @@ use crate::future::BoxFuture;
 use crate::in_flight::Admission;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
+use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{context, counter, names};
 
 use super::caller::{Caller, Peer};
@@ -311,12 +312,17 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
     }
 }
 
+/// Each of them has its access line.
+const CUT_OFF: Condition = Condition::new("answers are cut off");
+
 /// How an answer ended that had begun.
 fn brought(ending: &Ending) -> Word {
     match ending {
         Ending::Final(answer) => answer.outcome,
         Ending::Cut(outcome) => {
-            tracing::warn!(%outcome, "an answer was cut off: it had begun, and could not be ended");
+            if conditions::begins(&CUT_OFF, outcome.as_str()) {
+                tracing::warn!(%outcome, "an answer was cut off: it had begun, and could not be ended");
+            }
             *outcome
         }
         Ending::Problem(kind) => kind.word(),

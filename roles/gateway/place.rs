@@ -15,6 +15,7 @@ use crate::envelope::{Control, EnvelopeError, Head, Reply, Request, WorkerId};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
+use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{context, counter, names};
 
 use super::budget::RetryBudget;
@@ -356,7 +357,9 @@ impl Ride {
                 if !self.is_of_its_worker(attempt, worker, &reply) {
                     return None;
                 }
-                if let Err(error) = &reply {
+                if let Err(error) = &reply
+                    && conditions::begins(&MALFORMED, "replies")
+                {
                     tracing::warn!(%error, "a reply does not keep to the protocol");
                 }
                 if let Some(traced) = &mut self.traced {

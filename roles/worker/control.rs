@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 
 use crate::envelope::Control;
 use crate::messaging::{Message, Transport, TransportError};
+use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
 
 use super::dispatch::Dispatch;
@@ -113,7 +114,9 @@ async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
 
 fn malformed() {
     counter(&names::WORKER_MALFORMED, &[]).increment(1);
-    tracing::warn!("a control message does not keep to the protocol");
+    if conditions::begins(&MALFORMED, "control") {
+        tracing::warn!("a control message does not keep to the protocol");
+    }
 }
 
 #[cfg(test)]

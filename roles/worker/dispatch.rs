@@ -20,6 +20,7 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{self, Subject, Transport, TransportError};
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
+use crate::telemetry::conditions::{self, UNSENT};
 use crate::telemetry::{context, counter, names};
 
 use super::ending::Ending;
@@ -282,7 +283,9 @@ impl Run {
         let control = self.control();
         let way = (&*self.dispatch, &self.entry, reply, &control);
         if let Err(error) = stream.send(piece, way).await {
-            tracing::warn!(%error, queue = %self.queue.name, "an answer was given up halfway");
+            if conditions::begins(&UNSENT, "answers") {
+                tracing::warn!(%error, queue = %self.queue.name, "an answer was given up halfway");
+            }
             parts.close();
             self.entry.cancel.cancel();
         }
@@ -336,7 +339,9 @@ impl Run {
                     true
                 }
                 Err(error) => {
-                    tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
+                    if conditions::begins(&UNSENT, "answers") {
+                        tracing::error!(%error, queue = %self.queue.name, "an answer was not sent");
+                    }
                     false
                 }
             }

@@ -28,7 +28,7 @@ const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 const SELF_MAPPED_BASE: u32 = 50_000;
 
 /// Every call of an endpoint fails until somebody changes the catalogue, the database or the rights.
-const MISFIT: Condition = Condition { what: "a procedure does not fit", is_told: false };
+const MISFIT: Condition = Condition::new("a procedure does not fit");
 
 /// Statuses by which the gateway itself says what became of a request (DESIGN §5): not for a procedure to use.
 const OURS: std::ops::RangeInclusive<u16> = 502..=504;

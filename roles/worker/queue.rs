@@ -13,6 +13,7 @@ use crate::messaging::{Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
+use crate::telemetry::conditions::{self, Condition, MALFORMED};
 use crate::telemetry::context::{self, Served};
 use crate::telemetry::{counter, names};
 
@@ -31,6 +32,9 @@ use read::Read;
 const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
 /// One slot in so many is offered ahead, at least one.
 const AHEAD_SHARE: usize = 4;
+
+/// Gateway and worker have different catalogues.
+const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
 
 /// A queue with its slots and what runs in them.
 #[derive(Debug)]
@@ -309,17 +313,21 @@ impl Queue {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(queue = %self.name, %error, "a message does not keep to the protocol");
+                if conditions::begins(&MALFORMED, self.name.as_str()) {
+                    tracing::warn!(queue = %self.name, %error, "a message does not keep to the protocol");
+                }
                 let kind = ProblemKind::InvalidRequest;
                 let problem = Problem::with_detail(kind, error.to_string());
                 return Err(Unserved::Malformed(Box::new(problem), served, reply));
             }
         };
         let Some(service) = self.endpoints.get(&request.endpoint) else {
-            tracing::error!(
-                queue = %self.name, endpoint = %request.endpoint,
-                "a gateway sends an endpoint that this worker's catalogue does not have on this queue"
-            );
+            if conditions::begins(&UNKNOWN_ENDPOINT, self.name.as_str()) {
+                tracing::error!(
+                    queue = %self.name, endpoint = %request.endpoint,
+                    "a gateway sends an endpoint that this worker's catalogue does not have on this queue"
+                );
+            }
             let detail = "gateway and worker have different catalogues";
             let problem = Problem::with_detail(ProblemKind::Internal, detail);
             return Err(Unserved::Malformed(Box::new(problem), served, reply));

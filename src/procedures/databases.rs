@@ -34,7 +34,7 @@ const ASK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Calls found no way to their database; nothing of them was executed.
 const AWAY: Condition = Condition { what: "no connection to the database", is_told: true };
 /// Calls found no free connection in time; nothing of them was executed.
-const BUSY: Condition = Condition { what: "no connection was free in time", is_told: false };
+const BUSY: Condition = Condition::new("no connection was free in time");
 
 /// What the name of a database gets in metrics and logs where it is only read from.
 const READ_ONLY_SUFFIX: &str = ":read-only";

@@ -25,6 +25,19 @@ pub struct Condition {
     pub is_told: bool,
 }
 
+impl Condition {
+    /// One that is over when no request meets it any more.
+    #[must_use]
+    pub const fn new(what: &'static str) -> Self {
+        Self { what, is_told: false }
+    }
+}
+
+/// Messages of others that cannot be read.
+pub const MALFORMED: Condition = Condition::new("messages do not keep to the protocol");
+/// Messages of ours that do not leave.
+pub const UNSENT: Condition = Condition::new("messages cannot be sent");
+
 #[derive(Clone, Copy, Debug)]
 struct Met {
     since: Instant,

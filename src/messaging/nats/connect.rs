@@ -10,10 +10,16 @@ use tokio::sync::watch;
 
 use crate::config::messaging::{NatsConfig, NatsCredentials};
 use crate::messaging::{Link, LinkState, TransportError};
+use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, gauge, names};
 
 /// The first pause before connecting again; it doubles up to the configured maximum.
 const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(50);
+
+/// Messages came faster than they were read.
+const DROPPED: Condition = Condition::new("messages of NATS are dropped");
+/// The server does not let us do something.
+const REFUSED: Condition = Condition::new("NATS refuses");
 
 /// A client that connects by itself, for as long as it takes.
 pub(super) async fn client(
@@ -133,6 +139,17 @@ fn with_reports(options: ConnectOptions, report: watch::Sender<Link>) -> Connect
     })
 }
 
+/// What a refusal is about, without what is different for each message: the tokens of a subject that say whose it is.
+fn refused(error: &str) -> &str {
+    let Some((head, subject)) = error.split_once('"') else { return error };
+    // Of an inbox its first token, of `fjord.q.<queue>` three.
+    let tokens = if subject.starts_with('_') { 1 } else { 3 };
+    let subject = subject.split('"').next().unwrap_or_default();
+    let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();
+    let whole = head.len() + '"'.len_utf8() + length.saturating_sub(1);
+    error.get(..whole).unwrap_or(error)
+}
+
 /// Counts and logs what the client reports. Must not block: the library awaits it.
 fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender<Link>) {
     let word = match event {
@@ -159,11 +176,15 @@ fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender
             "lame_duck"
         }
         Event::SlowConsumer(subscription) => {
-            tracing::error!(subscription, "messages were dropped: read too slowly");
+            if conditions::begins(&DROPPED, "") {
+                tracing::error!(subscription, "messages were dropped: read too slowly");
+            }
             "slow_consumer"
         }
         Event::ServerError(error) => {
-            tracing::error!(%error, "NATS refused; check the account's permissions");
+            if conditions::begins(&REFUSED, refused(&error.to_string())) {
+                tracing::error!(%error, "NATS refused; check the account's permissions");
+            }
             "server_error"
         }
         Event::ClientError(error) => {
@@ -178,4 +199,31 @@ fn on_event(event: &Event, connected_before: &AtomicBool, report: &watch::Sender
         }
     };
     counter(&names::NATS_EVENTS, &[(names::EVENT, word.to_owned())]).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_again_whatever_its_message() {
+        for (error, known) in [
+            (
+                "Permissions Violation for Publish to \"_INBOX_x.a.17\"",
+                "Permissions Violation for Publish to \"_INBOX_x",
+            ),
+            (
+                "Permissions Violation for Publish to \"fjord.q.horse\"",
+                "Permissions Violation for Publish to \"fjord.q.horse",
+            ),
+            (
+                "nats: Permissions Violation for Publish to \"fjord.w.a.j.7\"",
+                "nats: Permissions Violation for Publish to \"fjord.w.a",
+            ),
+            ("maximum connections exceeded", "maximum connections exceeded"),
+            ("odd \"", "odd \""),
+        ] {
+            assert_eq!(refused(error), known);
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
+use crate::telemetry::conditions::{self, UNSENT};
 
 /// Messages that leave together at most.
 const BATCH_MAX: usize = 256;
@@ -121,10 +122,14 @@ async fn send_on(
             match timeout(limit, hand_on(&client, message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the NATS client refused a message");
+                    if conditions::begins(&UNSENT, "refused") {
+                        tracing::warn!(%error, "the NATS client refused a message");
+                    }
                 }
                 Err(_) => {
-                    tracing::warn!("the NATS client did not take a message in time");
+                    if conditions::begins(&UNSENT, "late") {
+                        tracing::warn!("the NATS client did not take a message in time");
+                    }
                 }
             }
         }
