@@ -12,6 +12,7 @@ pub mod connection;
 mod cors;
 pub mod documentation;
 mod generations;
+pub mod health;
 pub mod hold;
 pub mod idempotency;
 pub mod listener;

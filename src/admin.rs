@@ -1,5 +1,6 @@
 //! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/status`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,18 +16,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::config::AdminConfig;
-use crate::in_flight::Admission;
+use crate::fleet::host_name;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
-use crate::telemetry::{Format, Gauge, recorder};
+use crate::telemetry::{Format, counter, names, recorder};
 
+mod host;
 mod readiness;
+
+use host::AllowedHosts;
 
 pub use readiness::Readiness;
 
-/// Connections at once: Prometheus, a balancer, a person.
+/// Connections at once: Prometheus, a probe, a person. One more closes the oldest, so that nobody can keep the others out.
 const CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a request's headers; also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +62,7 @@ impl fmt::Debug for Health {
 #[derive(Debug)]
 pub struct Admin {
     acceptor: Acceptor,
+    hosts: AllowedHosts,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -67,7 +73,8 @@ impl Admin {
     /// # Errors
     /// `ListenError` says the address and why.
     pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
-        Ok(Self { acceptor: Acceptor::bind(config.listen)? })
+        let hosts = AllowedHosts::new(&config.hosts, &host_name());
+        Ok(Self { acceptor: Acceptor::bind(config.listen)?, hosts })
     }
 
     /// The address that was bound.
@@ -78,28 +85,49 @@ impl Admin {
 
     /// Answers until `stop`: the last thing to end, so that a drain can be watched.
     pub fn serve(mut self, health: Health, tasks: &Tasks, stop: Cancel) {
-        let places = Admission::new(CONNECTIONS_MAX, Gauge::noop());
         let spawner = tasks.clone();
+        let service = Arc::new(Service { health, hosts: self.hosts });
         tasks.spawn(async move {
+            let mut open = Connections::default();
             loop {
                 let (stream, _) = tokio::select! {
                     () = stop.cancelled() => return,
                     next = self.acceptor.next() => next,
                 };
-                let Some(place) = places.try_enter() else { continue };
-                let (health, stop) = (health.clone(), stop.clone());
-                spawner.spawn(async move {
-                    connection(stream, health, stop).await;
-                    drop(place);
-                });
+                let (service, stop) = (Arc::clone(&service), stop.clone());
+                open.make_room();
+                open.0.push_back(spawner.spawn(connection(stream, service, stop)));
             }
         });
     }
 }
 
-async fn connection(stream: TcpStream, health: Health, stop: Cancel) {
+/// What every connection is answered from.
+struct Service {
+    health: Health,
+    hosts: AllowedHosts,
+}
+
+/// The open connections, oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<JoinHandle<()>>);
+
+impl Connections {
+    /// Closes the oldest when all places are taken: an answer takes milliseconds, so it is one that only keeps its place.
+    fn make_room(&mut self) {
+        self.0.retain(|connection| !connection.is_finished());
+        while self.0.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+            counter(&names::ADMIN_CONNECTIONS_EVICTED, &[]).increment(1);
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, served: Arc<Service>, stop: Cancel) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(&request, &health);
+        let answer = answer(&request, &served);
         async move { Ok::<_, Infallible>(answer) }
     });
     let serving = http1::Builder::new()
@@ -117,7 +145,11 @@ async fn connection(stream: TcpStream, health: Health, stop: Cancel) {
     }
 }
 
-fn answer(request: &Request<Incoming>, health: &Health) -> Answer {
+fn answer(request: &Request<Incoming>, Service { health, hosts }: &Service) -> Answer {
+    if !hosts.allows(request.headers()) {
+        // RFC 9110 §15.5.20.
+        return text(StatusCode::MISDIRECTED_REQUEST, "admin.hosts does not have this host\n");
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));

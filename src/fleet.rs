@@ -41,15 +41,20 @@ pub struct Identity {
     began: Instant,
 }
 
+/// The name of this host as the system has it; empty where it does not say.
+#[must_use]
+pub fn host_name() -> String {
+    std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned()
+}
+
 impl Identity {
     /// This process, from now on.
     #[must_use]
     pub fn new(role: Role, prefix: Subject, inbox: &Subject) -> Self {
-        let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned();
         Self {
             role,
             id: inbox.as_str().rsplit('.').next().unwrap_or_default().to_owned(),
-            host,
+            host: host_name(),
             prefix,
             started: chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
             began: Instant::now(),

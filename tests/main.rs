@@ -15,6 +15,8 @@ mod compresses_what_gets_smaller;
 #[cfg(test)]
 mod extends_the_session_while_work_goes_on;
 #[cfg(test)]
+mod health_check;
+#[cfg(test)]
 mod imports_what_a_database_has;
 #[cfg(test)]
 mod keeps_each_role_to_its_subjects;

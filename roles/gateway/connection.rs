@@ -67,6 +67,8 @@ pub struct Rules {
     pub limits: HttpLimits,
     /// Names that requests may be for, without ports; empty: every name.
     pub hosts: Vec<String>,
+    /// Where load balancers ask, by whatever name: they know addresses.
+    pub health_path: Option<String>,
     /// Who may say which client a request is from.
     pub proxies: ProxyConfig,
     /// How answers are made smaller.

@@ -14,6 +14,9 @@ use super::respond::Response;
 const STYLE: &str = include_str!("documentation/page.css");
 const SCRIPT: &str = include_str!("documentation/page.js");
 
+/// Where it is served.
+pub const PATHS: [&str; 2] = ["/openapi.json", "/docs"];
+
 /// What is served about a catalogue. An endpoint of the same path comes first.
 #[derive(Debug)]
 pub struct Documentation {

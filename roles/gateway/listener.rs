@@ -112,7 +112,8 @@ impl Listener {
 fn rules(config: &GatewayConfig) -> Rules {
     let (limits, hosts) = (config.http.clone(), config.hosts.clone());
     let (proxies, compression) = (config.proxies.clone(), config.compression.clone());
-    Rules { limits, hosts, proxies, compression }
+    let health_path = config.health_path.clone();
+    Rules { limits, hosts, health_path, proxies, compression }
 }
 
 impl Running {

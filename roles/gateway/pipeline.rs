@@ -22,6 +22,7 @@ use crate::telemetry::{context, counter, names};
 use super::caller::{Caller, Peer};
 use super::client_network::ClientNetwork;
 use super::connection::{Service, read_body};
+use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
 use super::place::{Answered, Begun, Placed, Placer, Rest};
@@ -47,6 +48,8 @@ pub struct Pipeline {
     pub rates: RateLimiter,
     /// Requests at once.
     pub in_flight: Admission,
+    /// Answers load balancers.
+    pub health: HealthCheck,
 }
 
 impl Service for Pipeline {
@@ -58,6 +61,11 @@ impl Service for Pipeline {
     ) -> BoxFuture<'_, Response> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
+            if self.snapshot.load().is_health_check(parts.uri.path())
+                && let Some(response) = self.health.answer(&parts.method)
+            {
+                return response;
+            }
             let trip = Trip::begin(&parts, &peer, request_id);
             context::serving(trip.served(), self.travel(&parts, body, &peer, trip)).await
         })

@@ -22,6 +22,7 @@ use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use super::budget::RetryBudget;
 use super::connection::Service;
+use super::health::HealthCheck;
 use super::listener::{Listener, Running};
 use super::pipeline::Pipeline;
 use super::place::Placer;
@@ -83,7 +84,8 @@ impl Gateway {
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
-        let pipeline = Arc::new(pipeline(&config, snapshot, transport, &tasks).await?);
+        let pipeline =
+            Arc::new(pipeline(&config, snapshot, transport, readiness.clone(), &tasks).await?);
         let status = {
             let pipeline = Arc::clone(&pipeline);
             Arc::new(move || {
@@ -174,6 +176,7 @@ async fn pipeline(
     config: &Config,
     snapshot: Snapshot,
     transport: Arc<dyn Transport>,
+    readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
     // Known from the start: their figures begin at zero, and the first request is counted in a rate.
@@ -188,6 +191,7 @@ async fn pipeline(
         placer,
         rates: RateLimiter::new(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
+        health: HealthCheck::new(readiness),
     })
 }
 

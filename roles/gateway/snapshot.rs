@@ -8,7 +8,7 @@ use crate::config::gateway::HttpLimits;
 
 use super::auth::Authenticator;
 use super::caller::Caller;
-use super::documentation::Documentation;
+use super::documentation::{Documentation, PATHS};
 use super::router::Router;
 
 /// One state of catalogue, routes, keys and limits.
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub authenticator: Authenticator,
     /// What people read about them, when it is served.
     pub documentation: Option<Documentation>,
+    /// Where load balancers ask whether this gateway is ready.
+    pub health_path: Option<String>,
     /// How bodies are read.
     pub http: HttpLimits,
     /// The scope that lets a caller see where the time went; `*`: everybody.
@@ -47,10 +49,12 @@ impl Snapshot {
                 return Err(mistakes);
             }
         };
+        let health_path = config.gateway.health_path.clone();
         let mistakes: Vec<String> = catalogue
             .endpoints()
             .iter()
             .filter_map(|endpoint| authenticator.mistake(endpoint))
+            .chain(health_path.as_deref().and_then(|path| taken(path, &catalogue)))
             .collect();
         if !mistakes.is_empty() {
             return Err(mistakes);
@@ -59,7 +63,21 @@ impl Snapshot {
         let documentation = config.gateway.documentation.then(|| Documentation::of(&catalogue));
         let http = config.gateway.http.clone();
         let server_timing_scope = config.gateway.server_timing_scope.clone();
-        Ok(Self { catalogue, router, authenticator, documentation, http, server_timing_scope })
+        Ok(Self {
+            catalogue,
+            router,
+            authenticator,
+            documentation,
+            health_path,
+            http,
+            server_timing_scope,
+        })
+    }
+
+    /// Whether a path is the one of the health check.
+    #[must_use]
+    pub fn is_health_check(&self, path: &str) -> bool {
+        self.health_path.as_deref() == Some(path)
     }
 
     /// Whether a caller is told where the time of its request went.
@@ -68,4 +86,15 @@ impl Snapshot {
         let Some(scope) = &self.server_timing_scope else { return false };
         scope == "*" || caller.scopes.contains(scope)
     }
+}
+
+/// What is wrong with a path of the health check that something else is served at.
+fn taken(path: &str, catalogue: &Catalogue) -> Option<String> {
+    let endpoint = catalogue.endpoints().iter().find(|endpoint| *endpoint.path == *path);
+    let owner = match endpoint {
+        Some(endpoint) => format!("the path of endpoint {}", endpoint.id),
+        None if PATHS.contains(&path) => "where the documentation is served".to_owned(),
+        None => return None,
+    };
+    Some(format!("gateway.health_path: {path} is {owner}: expected another path, or \"\" for none"))
 }

@@ -12,7 +12,8 @@ struct Started {
 }
 
 fn start() -> Started {
-    let config = AdminConfig { listen: "127.0.0.1:0".parse().unwrap() };
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = AdminConfig { listen, hosts: Vec::new() };
     let admin = Admin::bind(&config).unwrap();
     let address = admin.address();
     let (readiness, tasks, stop) = (Readiness::new(), Tasks::new(), Cancel::new());
@@ -24,13 +25,13 @@ fn start() -> Started {
 
 impl Started {
     async fn ask(&self, line: &str) -> String {
-        self.ask_for(line, "*/*").await
+        self.ask_for(line, "*/*", "localhost").await
     }
 
-    async fn ask_for(&self, line: &str, accept: &str) -> String {
+    async fn ask_for(&self, line: &str, accept: &str, host: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
-            "{line} HTTP/1.1\r\nHost: admin\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+            "{line} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -61,7 +62,7 @@ async fn metrics_come_in_the_format_of_prometheus() {
     let answer = start().ask("GET /metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
     assert!(answer.contains("fjord_build_info{"), "{answer}");
-    let answer = start().ask_for("GET /metrics", "application/openmetrics-text").await;
+    let answer = start().ask_for("GET /metrics", "application/openmetrics-text", "127.0.0.1").await;
     assert!(
         answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
         "{answer}"
@@ -80,6 +81,16 @@ async fn other_methods_and_paths_are_refused() {
     let started = start();
     assert!(started.ask("POST /metrics").await.starts_with("HTTP/1.1 405 "));
     assert!(started.ask("GET /etc/passwd").await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_reads_nothing() {
+    let started = start();
+    for path in ["/metrics", "/readyz", "/status", "/healthz"] {
+        let answer = started.ask_for(&format!("GET {path}"), "*/*", "evil.example:9464").await;
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{path}: {answer}");
+        assert!(!answer.contains("fjord_"), "{answer}");
+    }
 }
 
 #[tokio::test]

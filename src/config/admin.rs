@@ -11,6 +11,8 @@ use crate::cli::Role;
 pub struct AdminConfig {
     /// Where it listens: 127.0.0.1:9464 for a gateway, 127.0.0.1:9465 for a worker, so that both fit on one host.
     pub listen: SocketAddr,
+    /// Names that requests may be for, beside the host's own, `localhost` and IP addresses; `*`: every name.
+    pub hosts: Vec<String>,
 }
 
 impl AdminConfig {
@@ -27,6 +29,19 @@ impl AdminConfig {
                 "metrics and status are open to the network, without TLS or password",
             );
         }
-        Self { listen }
+        let hosts: Vec<String> = table.get_or("hosts", Vec::new());
+        for host in &hosts {
+            if host == "*" {
+                table.warn(
+                    "hosts",
+                    "a web page can make its visitor's browser read metrics and status",
+                );
+            } else if host.is_empty() || host.contains([':', '/', '*', ' ']) {
+                let expected =
+                    format!("expected a host name without a port, or \"*\", found {host:?}");
+                table.mistake("hosts", expected);
+            }
+        }
+        Self { listen, hosts }
     }
 }

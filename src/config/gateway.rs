@@ -14,6 +14,9 @@ mod proxies;
 pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
 
+/// The key of the health check's path.
+const HEALTH_PATH: &str = "health_path";
+
 /// The public side.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -31,6 +34,8 @@ pub struct GatewayConfig {
     pub compression: CompressionConfig,
     /// How a request is placed and waited for.
     pub session: SessionConfig,
+    /// Where load balancers ask whether this gateway is ready; none: nowhere.
+    pub health_path: Option<String>,
     /// Whether `/openapi.json` and `/docs` are served.
     pub documentation: bool,
     /// The scope whose callers see `Server-Timing`; `*`: everybody; none: nobody.
@@ -102,10 +107,32 @@ impl GatewayConfig {
             http: table.table("http", HttpLimits::read),
             compression: table.table("compression", CompressionConfig::read),
             session: table.table("session", SessionConfig::read),
+            health_path: read_health_path(table),
             documentation: table.get_or("documentation", true),
             server_timing_scope: table.get("server_timing_scope"),
         }
     }
+}
+
+/// A path that is compared as it is written, so it has nothing that could be written in two ways.
+fn read_health_path(table: &mut Table<'_>) -> Option<String> {
+    let path: String = table.get_or(HEALTH_PATH, limits::HEALTH_PATH.to_owned());
+    let is_plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let has_dot_segment = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    if path.is_empty() {
+        return None;
+    }
+    if !path.starts_with('/')
+        || path.contains("//")
+        || has_dot_segment
+        || !path.bytes().all(is_plain)
+    {
+        let expected = "expected a path such as \"/healthz\", or \"\" for none";
+        table.mistake(HEALTH_PATH, expected.to_owned());
+        return None;
+    }
+    Some(path)
 }
 
 /// TLS is what holds: plain text has to be asked for in so many words, and never beside TLS.

@@ -53,6 +53,8 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A file with a secret in it.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// `gateway.health_path`.
+pub const HEALTH_PATH: &str = "/healthz";
 /// `gateway.listen`, on every address.
 pub const GATEWAY_PORT: u16 = 8_443;
 /// `admin.listen` of a gateway.

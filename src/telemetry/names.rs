@@ -51,6 +51,7 @@ metrics! {
     GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender may not speak for the request, by reason.";
     GATEWAY_CONTROLS_UNSENT: Counter "fjord_gateway_controls_unsent_total", "Words to workers dropped because NATS did not take them at once, by word.";
     GATEWAY_CONNECTIONS: Gauge "fjord_gateway_connections", "Client connections open now.";
+    GATEWAY_HEALTH_CHECKS: Counter "fjord_gateway_health_checks_total", "Health checks answered on the serving port, by result.";
     GATEWAY_COMPRESSED: Counter "fjord_gateway_answers_compressed_total", "Answers that were compressed, by coding.";
     GATEWAY_CONNECTIONS_REFUSED: Counter "fjord_gateway_connections_refused_total", "Client connections refused or ended by a limit, by reason.";
 
@@ -89,6 +90,7 @@ metrics! {
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough.";
     LOG_REPEATS: Counter "fjord_log_repeats_total", "Requests that met a condition of which there is a log line already, by condition.";
+    ADMIN_CONNECTIONS_EVICTED: Counter "fjord_admin_connections_evicted_total", "Connections of the admin listener closed because newer ones needed their place.";
     PANICS: Counter "fjord_panics_total", "Panics caught, by place.";
 }
 

@@ -77,7 +77,7 @@ fn every_alert_has_a_case_in_which_it_fires() {
 }
 
 /// Counters that no rule looks at, and why nobody has to be told.
-const NO_ALERT: [(Metric, &str); 11] = [
+const NO_ALERT: &[(Metric, &str)] = &[
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
     (
@@ -85,6 +85,8 @@ const NO_ALERT: [(Metric, &str); 11] = [
         "the worker's timers do it; a stalled link is FjordLinkUnsteady's",
     ),
     (names::GATEWAY_COMPRESSED, "good news"),
+    (names::GATEWAY_HEALTH_CHECKS, "what makes a gateway not ready has alerts of its own"),
+    (names::ADMIN_CONNECTIONS_EVICTED, "the newer connection was served"),
     (names::WORKER_REFUSALS, "busy is how load is spread; the others have alerts of their causes"),
     (names::WORKER_OFFERS, "how slots are given away"),
     (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),

@@ -335,6 +335,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             window_parts: 0,
             answer_bytes_max: 1,
         },
+        health_path: None,
         documentation: false,
         server_timing_scope: None,
     }

@@ -50,7 +50,8 @@ pub(super) fn check<B>(
         let detail = "Accept-Encoding leaves out every coding that there is, and none at all";
         return Err(Problem::with_detail(ProblemKind::NotAcceptable, detail));
     }
-    if !is_served(&host, &rules.hosts) {
+    let is_health_check = rules.health_path.as_deref() == Some(request.uri().path());
+    if !is_health_check && !is_served(&host, &rules.hosts) {
         return Err(Problem::new(ProblemKind::Misdirected));
     }
     Ok(())

@@ -25,7 +25,8 @@ fn rules(hosts: &[&str]) -> Rules {
     };
     let hosts = hosts.iter().map(ToString::to_string).collect();
     let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1 };
-    Rules { limits, hosts, proxies: ProxyConfig::default(), compression }
+    let (health_path, proxies) = (Some("/healthz".to_owned()), ProxyConfig::default());
+    Rules { limits, hosts, health_path, proxies, compression }
 }
 
 /// The status that a request is refused with; 0 when it passes.

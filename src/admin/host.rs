@@ -1,0 +1,81 @@
+//! Which names the admin listener answers to.
+//!
+//! A web page can make its visitor's browser ask any address, also 127.0.0.1, under a name of the page's own (DNS rebinding).
+//! Such a request names the page's host in `Host`; one that was meant for this listener does not.
+
+use http::HeaderMap;
+use http::header::HOST;
+use http::uri::Authority;
+
+/// The names that are answered beside `localhost` and every IP address.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AllowedHosts(Vec<String>);
+
+impl AllowedHosts {
+    /// The configured names, and the name of this host: whole, and without its domain.
+    pub(super) fn new(configured: &[String], host_name: &str) -> Self {
+        let mut names = configured.to_vec();
+        let short = host_name.split('.').next().unwrap_or_default();
+        names.extend(
+            [host_name, short].iter().filter(|name| !name.is_empty()).map(|&n| n.to_owned()),
+        );
+        Self(names)
+    }
+
+    /// Whether a request with these headers is for this listener. One without `Host` is: every browser sends it.
+    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(HOST).iter();
+        let (first, second) = (values.next(), values.next());
+        let Some(first) = first else { return true };
+        let Ok(host) = Authority::try_from(first.as_bytes()) else { return false };
+        second.is_none() && !host.as_str().contains('@') && self.allows_name(host.host())
+    }
+
+    fn allows_name(&self, name: &str) -> bool {
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let name = name.strip_suffix('.').unwrap_or(name);
+        bare.parse::<std::net::IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || self.0.iter().any(|each| each == "*" || each.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_host_are_answered() {
+        let hosts = AllowedHosts::new(&["metrics.internal".to_owned()], "gw-1.example.com");
+        for (host, expected) in [
+            ("127.0.0.1:9464", true),
+            ("[::1]:9464", true),
+            ("10.0.0.7", true),
+            ("localhost:9464", true),
+            ("LOCALHOST.", true),
+            ("metrics.internal:9464", true),
+            ("gw-1:9464", true),
+            ("gw-1.example.com", true),
+            ("evil.example", false),
+            ("gw-1.evil.example", false),
+            ("localhost.evil.example:9464", false),
+            ("127.0.0.1.evil.example", false),
+            ("user@127.0.0.1", false),
+            ("", false),
+            ("a b", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            assert_eq!(hosts.allows(&headers), expected, "{host:?}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(HOST, "localhost".parse().unwrap());
+        twice.append(HOST, "localhost".parse().unwrap());
+        assert!(!hosts.allows(&twice), "two Host headers are ambiguous");
+        assert!(hosts.allows(&HeaderMap::new()), "HTTP/1.0 probes send none");
+        let any = AllowedHosts::new(&["*".to_owned()], "");
+        let mut other = HeaderMap::new();
+        other.insert(HOST, "evil.example".parse().unwrap());
+        assert!(any.allows(&other));
+    }
+}

@@ -1,0 +1,73 @@
+//! Promise: a load balancer asks the serving port, and nobody can keep the admin listener from its probes.
+
+use http::{Method, header};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::support::client::{ClientOptions, Http, send};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_serving_port_says_whether_a_gateway_is_ready() {
+    let gateway_keys = "hosts = ['api.example']\n";
+    let environment = vec![("FJORD_GATEWAY__HTTP__REQUESTS_IN_FLIGHT_MAX", "1".to_owned())];
+    let options = FleetOptions { gateway_keys, environment, ..FleetOptions::default() };
+    let mut fleet = Fleet::start(options).await;
+    // By address, as balancers ask; every other path keeps to the names.
+    let client = fleet.client();
+    client.get("/v1/slow?ms=1").await.is_problem(421, "misdirected");
+    let healthy = client.get("/healthz").await;
+    healthy.is(200);
+    assert_eq!(healthy.body, b"ready\n");
+    assert_eq!(healthy.headers[header::CACHE_CONTROL], "no-store");
+    let head = send(client.request(Method::HEAD, "/healthz")).await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+    client.send(Method::POST, "/healthz", &serde_json::json!({})).await.is_problem(404, "no-route");
+
+    // A gateway that is full is well.
+    let one = ClientOptions { http: Http::One, ..ClientOptions::default() };
+    let named = fleet.client_with(one).with_header("host", "api.example");
+    let gauge = "fjord_gateway_requests_in_flight";
+    let healthy_while_full = async {
+        eventually_some("the gateway is full", SOON, async || {
+            (fleet.gateways[0].figure(gauge).await > 0.5).then_some(())
+        })
+        .await;
+        client.get("/healthz").await
+    };
+    let (slow, healthy) = tokio::join!(named.get("/v1/slow?ms=3000"), healthy_while_full);
+    slow.is(200);
+    healthy.is(200);
+
+    fleet.nats.servers[0].kill();
+    eventually_some("the gateway has lost NATS", SOON, async || {
+        let answer = client.get("/healthz").await;
+        (answer.status == 503 && answer.body == b"not ready\n").then_some(())
+    })
+    .await;
+    let checks = r#"fjord_gateway_health_checks_total{result="ready"}"#;
+    assert!(fleet.gateways[0].figure(checks).await >= 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_holds_connections_does_not_stop_the_probes() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    for node in [&fleet.gateways[0], &fleet.workers[0]] {
+        let admin = node.admin();
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(admin).await.expect("a connection");
+            stream.write_all(b"GET /readyz HTTP/1.1\r\n").await.expect("half a head");
+            held.push(stream);
+        }
+        let mut probe = TcpStream::connect(admin).await.expect("a connection");
+        let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        probe.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(node.figure("fjord_admin_connections_evicted_total").await >= 100.0);
+        drop(held);
+    }
+}
