@@ -242,9 +242,12 @@ impl ProblemKind {
             Self::Conflict => {
                 meaning(S::CONFLICT, "conflict", "In conflict with what is stored", Executed)
             }
-            Self::BodyTooLarge => {
-                closing(S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large")
-            }
+            Self::BodyTooLarge => meaning(
+                S::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The body is too large",
+                NotExecuted,
+            ),
             Self::UriTooLong => closing(S::URI_TOO_LONG, "uri-too-long", "The URI is too long"),
             Self::UnsupportedMediaType => meaning(
                 S::UNSUPPORTED_MEDIA_TYPE,

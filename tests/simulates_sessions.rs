@@ -101,6 +101,7 @@ fn a_request_without_its_client_is_not_placed_again() {
         accept_timeout: SECOND,
         silence: SECOND * 3,
         answer_bytes_max: 1 << 20,
+        keeps_answer: true,
         window: 0,
     };
     let now = Instant::now();

@@ -10,6 +10,7 @@ use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions, Node};
 
 mod ends;
+mod heads;
 mod leavers;
 mod memory;
 
@@ -99,12 +100,10 @@ async fn many_streams_on_one_connection_follow_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_and_http_1_0_and_a_closed_window_get_it_whole() {
+async fn http_1_0_and_a_closed_window_get_it_whole() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let path = format!("/v1/flow?rows={ROWS_PER_MIB}");
     let length = read(begin(&fleet.client(), &path).await).await.0.len();
-    let head = fleet.client().request(Method::HEAD, &path).send().await.expect("a head");
-    assert_eq!(head.headers()["content-length"], length.to_string().as_str());
     let old = fleet.client_with(ClientOptions { http: Http::One, ..ClientOptions::default() });
     let old = old.request(Method::GET, &path).version(http::Version::HTTP_10).send().await;
     assert_eq!(old.expect("an answer").headers()["content-length"], length.to_string().as_str());

@@ -2,8 +2,10 @@
 //! next client is served. What it answers is what HTTP demands (RFC 9110, 9112, 9113).
 
 mod drain;
+mod early;
 mod edge;
 mod http2;
+mod leaving;
 mod limits;
 mod proxies;
 mod slow;

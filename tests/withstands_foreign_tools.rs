@@ -1,5 +1,5 @@
-//! Promise: what others wrote to try servers finds nothing: nghttp2's clients, sslyze, slowhttptest. Each runs in a short
-//! form; `make test-hostile` runs them long.
+//! Promise: what others wrote to try servers finds nothing: nghttp2's clients, sslyze, slowhttptest; and clients that others
+//! wrote get every answer. Each runs in a short form; `make test-hostile` runs them long.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::support::eventually::eventually_some;
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::tools::{find, run};
+
+mod early;
 
 /// Longer than any of them takes.
 const LIMIT: Duration = Duration::from_mins(10);

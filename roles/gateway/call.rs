@@ -27,7 +27,7 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
         let placer = placer(&config, queues, transport, &tasks).await?;
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = placer.place(&endpoint, request) => Some(ended),
+            ended = placer.place(&endpoint, request, true) => Some(ended),
             _ = tokio::signal::ctrl_c() => None,
         };
         // A call asks for no window, so that no answer begins before its end is known.

@@ -31,33 +31,38 @@ use super::respond::{self, AnswerBody, RequestId, Response, Shape};
 mod activity;
 mod body;
 mod compress;
+mod early;
 mod encoding;
 mod filter;
 mod forwarded;
+mod framing;
+mod half_closed;
 mod held;
 mod paced;
 mod refusal;
+mod socket;
 mod taken;
 mod together;
 
-use activity::{Activity, Overdue};
-pub use body::read_body;
+use activity::{Activity, Overdue, Running};
+pub use body::{RequestBody, read_body};
 pub(super) use compress::Compressor;
 use encoding::Accepted;
 use held::{Due, Held, Left};
 use paced::Paced;
+use socket::Socket;
 use taken::Taken;
 use together::together;
 
 /// Answers requests that the connection let through. What every response has is added by the connection.
 pub trait Service: Debug + Send + Sync {
-    /// Answers one request. The future is dropped when the client leaves.
-    fn answer(
-        &self,
-        request: Request<Incoming>,
+    /// Answers one request, whether it reads the body or not. The future is dropped when the client leaves.
+    fn answer<'a>(
+        &'a self,
+        request: Request<&'a mut RequestBody>,
         peer: Peer,
         request_id: RequestId,
-    ) -> BoxFuture<'_, Response>;
+    ) -> BoxFuture<'a, Response>;
 }
 
 /// What requests must keep to.
@@ -127,19 +132,22 @@ const BUFFER_BYTES_MIN: usize = 8 * 1024;
 /// No `async fn`: that would keep what the connection is made of beside the connection, for as long as it lives.
 pub(super) fn serve<IO>(io: IO, agreed: Agreed, serving: Serving) -> BoxFuture<'static, ()>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
     let rules = Arc::clone(&serving.rules);
-    let io = Paced::new(io, rules.limits.body_idle_timeout, Arc::clone(&activity));
     let (tasks, stop) = (serving.tasks.clone(), serving.stop.clone());
+    let stall_limit = rules.limits.body_idle_timeout;
+    let io = Paced::new(io, stall_limit, Arc::clone(&activity), stop.clone());
     let (is_http2, peer) = (agreed.is_http2, agreed.peer.clone());
     let due = Due::default();
     let each =
         Arc::new(Each { agreed, serving, activity: Arc::clone(&activity), due: due.clone() });
     let service = service_fn(move |request| {
         let each = Arc::clone(&each);
-        async move { Ok::<_, Infallible>(each.respond(request).await) }
+        // It runs from here on: hyper looks for the end of what the client sends before it asks for the answer.
+        let running = each.activity.begin(request.version() >= Version::HTTP_11);
+        async move { Ok::<_, Infallible>(each.respond(request, running).await) }
     });
     if is_http2 {
         let io = TokioIo::new(Taken::new(io, Arc::clone(&activity)));
@@ -155,7 +163,7 @@ where
             let _end = together(&activity, driving).await;
         });
     }
-    let io = TokioIo::new(Held::new(io, due));
+    let io = TokioIo::new(Held::new(io, due, Arc::clone(&activity)));
     let mut connection = Box::pin(http1_builder(&rules.limits).serve_connection(io, service));
     Box::pin(async move {
         let limits = &rules.limits;
@@ -185,7 +193,7 @@ fn http1_builder(limits: &HttpLimits) -> http1::Builder {
         .timer(TokioTimer::new())
         // A safety net: what is overdue is ours to say.
         .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMER_SLACK)
-        // A client that has closed its sending side has left: its request is dropped.
+        // A client that has left is noticed while its request runs; who has not, `Held` knows.
         .half_close(false)
         .max_headers(
             (HEAD_SLACK * limits.headers_max).min(HEADERS_ON_STACK).max(limits.headers_max + 1),
@@ -295,8 +303,7 @@ struct Each {
 }
 
 impl Each {
-    async fn respond(&self, request: Request<Incoming>) -> Response {
-        let running = self.activity.begin();
+    async fn respond(&self, request: Request<Incoming>, running: Running) -> Response {
         let shape = Shape {
             request_id: RequestId::from_headers(request.headers()),
             method: request.method().clone(),
@@ -306,13 +313,27 @@ impl Each {
         let peer = self.peer(request.headers());
         let rules = &self.serving.rules;
         let accepted = Accepted::of(request.headers(), &rules.compression.codings);
-        let response = match filter::check(&request, accepted, rules) {
-            Ok(()) => self.ask(request, peer, &shape.request_id).await,
+        let checked = filter::check(&request, accepted, rules);
+        let (parts, incoming) = request.into_parts();
+        let mut body = RequestBody::new(incoming, &parts.headers);
+        let response = match checked {
+            Ok(()) => {
+                let request = Request::from_parts(parts, &mut body);
+                self.ask(request, peer, &shape.request_id).await
+            }
             Err(problem) => refusal::refuse(&problem, &peer, &shape.request_id),
         };
         let compressor = &self.serving.compressor;
         let response = compressor.compress(response, accepted, &rules.compression).await;
-        let response = respond::finish(response, &shape);
+        let mut response = respond::finish(response, &shape);
+        if body.is_over() {
+            drop(body);
+        } else if shape.version == Version::HTTP_2 {
+            early::drain_beside(body, &self.serving.tasks, self.serving.stop.clone());
+        } else {
+            // Boxed: it is for the rare case, and every request would carry its room.
+            Box::pin(early::drain_or_close(body, &mut response)).await;
+        }
         if shape.version != Version::HTTP_2 {
             self.due.announce(response.body().size_hint().exact());
         }
@@ -336,7 +357,7 @@ impl Each {
 
     async fn ask(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut RequestBody>,
         peer: Peer,
         request_id: &RequestId,
     ) -> Response {

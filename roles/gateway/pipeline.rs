@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, Execution};
@@ -21,7 +20,7 @@ use crate::telemetry::{context, counter, names};
 
 use super::caller::{Caller, Peer};
 use super::client_network::ClientNetwork;
-use super::connection::{Service, read_body};
+use super::connection::{RequestBody, Service, read_body};
 use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
@@ -53,12 +52,12 @@ pub struct Pipeline {
 }
 
 impl Service for Pipeline {
-    fn answer(
-        &self,
-        request: http::Request<Incoming>,
+    fn answer<'a>(
+        &'a self,
+        request: http::Request<&'a mut RequestBody>,
         peer: Peer,
         request_id: RequestId,
-    ) -> BoxFuture<'_, Response> {
+    ) -> BoxFuture<'a, Response> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             if self.snapshot.load().is_health_check(parts.uri.path())
@@ -108,7 +107,13 @@ impl Refusal {
 
 impl Pipeline {
     /// The whole way, to its access line.
-    async fn travel(&self, parts: &Parts, body: Incoming, peer: &Peer, mut trip: Trip) -> Response {
+    async fn travel(
+        &self,
+        parts: &Parts,
+        body: &mut RequestBody,
+        peer: &Peer,
+        mut trip: Trip,
+    ) -> Response {
         let entered = self.in_flight.enter();
         let answered = match &entered {
             Ok(_guard) => self.respond(parts, body, peer, &mut trip).await,
@@ -129,6 +134,11 @@ impl Pipeline {
         }
         let status = response.status();
         match rest {
+            // What has begun was all that it asks for: the call serves nobody any more.
+            Some(rest) if parts.method == Method::HEAD => {
+                trip.attempts = rest.attempts();
+                trip.end(status);
+            }
             // It is in flight until its end, and only then known.
             Some(rest) => rest.bring(move |placed| {
                 trip.placed(placed);
@@ -144,7 +154,7 @@ impl Pipeline {
     async fn respond(
         &self,
         parts: &Parts,
-        body: Incoming,
+        body: &mut RequestBody,
         peer: &Peer,
         trip: &mut Trip,
     ) -> Result<(Response, Option<Rest>), Box<Refusal>> {
@@ -181,7 +191,8 @@ impl Pipeline {
         let mut envelope = sent.envelope(&caller, peer, trip)?;
         envelope.window = self.window(parts, &matched.endpoint);
         trip.enter(None);
-        match self.placer.place(&matched.endpoint, envelope).await {
+        let keeps_answer = parts.method != Method::HEAD;
+        match self.placer.place(&matched.endpoint, envelope, keeps_answer).await {
             Answered::Whole(placed) => {
                 trip.placed(&placed);
                 Ok((ended(placed, &matched.endpoint, trip)?, None))
@@ -195,13 +206,13 @@ impl Pipeline {
         }
     }
 
-    /// How many parts of its answer may be on their way to the client; 0 where it has to be whole: HEAD tells its
-    /// length, and HTTP/1.0 cannot tell a whole answer from one that was cut off.
+    /// How many parts of its answer may be on their way to the client; 0 where it has to be whole: HTTP/1.0 cannot tell
+    /// a whole answer from one that was cut off. HEAD wants none of them, and asks for one to hear how it begins.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
-        let may = endpoint.may_stream()
-            && parts.method != Method::HEAD
-            && parts.version >= Version::HTTP_11;
-        if may { self.placer.config.load().window_parts } else { 0 }
+        let is_head = parts.method == Method::HEAD;
+        let may = endpoint.may_stream() && (is_head || parts.version >= Version::HTTP_11);
+        let window = if may { self.placer.config.load().window_parts } else { 0 };
+        if is_head { window.min(1) } else { window }
     }
 
     /// The endpoint that a page's request was for when it was refused before that was known.

@@ -84,8 +84,13 @@ impl Placer {
     /// Places one request and waits for its one answer, or for the beginning of one that its `window` lets begin.
     ///
     /// Dropping the future means that the client left: the session goes on by itself for as long as its
-    /// terms say, and then ends.
-    pub async fn place(self: &Arc<Self>, endpoint: &Endpoint, request: Request) -> Answered {
+    /// terms say, and then ends. Without `keeps_answer` only how it begins is wanted (HEAD): its parts are thrown away.
+    pub async fn place(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        request: Request,
+        keeps_answer: bool,
+    ) -> Answered {
         let now = Instant::now();
         self.budget.deposit(now);
         let Ok(queue) = self.queues.named(&endpoint.queue) else {
@@ -105,7 +110,7 @@ impl Placer {
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(self.terms(endpoint, request.window), now),
+            session: Session::new(self.terms(endpoint, request.window, keeps_answer), now),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
@@ -152,7 +157,7 @@ impl Placer {
         self.config.store(Arc::new(config));
     }
 
-    fn terms(&self, endpoint: &Endpoint, window: u32) -> Terms {
+    fn terms(&self, endpoint: &Endpoint, window: u32, keeps_answer: bool) -> Terms {
         let config = self.config.load();
         Terms {
             execution: endpoint.execution,
@@ -163,6 +168,7 @@ impl Placer {
             accept_timeout: config.accept_timeout,
             silence: config.progress_interval * PROGRESS_MISSED_MAX,
             answer_bytes_max: config.answer_bytes_max,
+            keeps_answer,
             window,
         }
     }

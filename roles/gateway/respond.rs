@@ -89,6 +89,10 @@ pub fn with_allow(mut response: Response, methods: &[Method]) -> Response {
 /// `BadAnswer` when its status or media type cannot be a final response's.
 pub fn answer(answer: Final) -> Result<Response, Problem> {
     let status = status(answer.status)?;
+    if answer.parts > 0 {
+        // Nobody wanted them: of what length the body is was not kept (RFC 9110 §8.6).
+        return with_body(status, &answer.content_type, AnswerBody::Streamed(Streamed::unread()));
+    }
     let body = if may_have_body(status) { answer.body } else { Bytes::new() };
     let content_type = if body.is_empty() { "" } else { &*answer.content_type };
     with_body(status, content_type, body.into())

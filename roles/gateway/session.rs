@@ -48,6 +48,8 @@ pub struct Terms {
     pub silence: Duration,
     /// Largest answer put together from parts.
     pub answer_bytes_max: usize,
+    /// Whether its parts are wanted; without them an answer in parts has no body.
+    pub keeps_answer: bool,
     /// Parts of an answer that may be on their way to the client; 0: it is put together first.
     pub window: u32,
 }
@@ -214,7 +216,7 @@ impl Session {
             place_end: now + terms.timeout,
             end: now + terms.session.max(terms.timeout),
             why: Why::Unheard,
-            attempts: Attempts::new(terms.answer_bytes_max),
+            attempts: Attempts::new(terms.answer_bytes_max, terms.keeps_answer),
             granted: None,
             stream: None,
             client_left: false,

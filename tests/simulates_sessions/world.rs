@@ -122,6 +122,7 @@ impl World {
             accept_timeout: ACCEPT_TIMEOUT,
             silence: PROGRESS * 3,
             answer_bytes_max: 1 << 20,
+            keeps_answer: true,
             window,
         };
         let (sender, mail) = mpsc::channel(1024);

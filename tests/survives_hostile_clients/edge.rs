@@ -16,12 +16,11 @@ use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
 use fjord::outcome::Word;
 use fjord::roles::gateway::Peer;
-use fjord::roles::gateway::connection::{Service, read_body};
+use fjord::roles::gateway::connection::{RequestBody, Service, read_body};
 use fjord::roles::gateway::listener::{Listener, Running};
 use fjord::roles::gateway::respond::{self, RequestId, Response};
 use fjord::tls::{ServerTls, client_config};
 use http::Request;
-use hyper::body::Incoming;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -77,12 +76,12 @@ impl Probe {
 }
 
 impl Service for Probe {
-    fn answer(
-        &self,
-        request: Request<Incoming>,
+    fn answer<'a>(
+        &'a self,
+        request: Request<&'a mut RequestBody>,
         peer: Peer,
         id: RequestId,
-    ) -> BoxFuture<'_, Response> {
+    ) -> BoxFuture<'a, Response> {
         let path = request.uri().path().to_owned();
         self.paths.lock().unwrap().push(path.clone());
         Box::pin(async move {
@@ -167,6 +166,10 @@ impl Edge {
 
     pub(crate) fn tls() -> Self {
         Self::start(&Options { tls: true, ..Options::default() })
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.directory.path().join("cert.pem").exists()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

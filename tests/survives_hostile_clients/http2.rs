@@ -15,16 +15,16 @@ mod frames;
 /// What a client says first (RFC 9113 §3.4), with an empty SETTINGS frame behind it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-type Connection = tokio::task::JoinHandle<Result<(), h2::Error>>;
+pub(super) type Connection = tokio::task::JoinHandle<Result<(), h2::Error>>;
 
-async fn connect(edge: &Edge) -> (SendRequest<Bytes>, Connection) {
+pub(super) async fn connect(edge: &Edge) -> (SendRequest<Bytes>, Connection) {
     let stream = edge.connect_tls(&["h2"]).await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = fjord::lifecycle::Tasks::new().spawn(connection);
     (sender.ready().await.unwrap(), connection)
 }
 
-fn request(uri: &str) -> Request<()> {
+pub(super) fn request(uri: &str) -> Request<()> {
     Request::get(uri).version(Version::HTTP_2).body(()).unwrap()
 }
 

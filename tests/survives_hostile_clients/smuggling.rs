@@ -64,7 +64,12 @@ const LENGTHS: &[Case] = &[
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n",
         &[413],
-        "more than the endpoint takes",
+        "more than the endpoint takes, and small: what follows is its body",
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 000000000000000000000005\r\n\r\nhello",
+        BAD,
+        "more digits than a length has",
     ),
 ];
 
@@ -177,7 +182,14 @@ const HEADS: &[Case] = &[
         FINE,
         "RFC 9112 2.2: an empty line before is ignored",
     ),
-    ("GET / HTTP/1.1\nHost: localhost\n\n", FINE, "RFC 9112 2.2: LF may end a line"),
+    ("GET / HTTP/1.1\nHost: localhost\n\n", BAD, "RFC 9112 2.2: LF may end a line; not here"),
+    ("\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "LF alone before a request"),
+    ("GET / HTTP/1.1\r\nHost: localhost\nA: b\r\n\r\n", BAD, "LF alone behind a header"),
+    ("GET / HTTP/1.1\r\nHost: localhost\r\n\n", BAD, "LF alone at the end of a head"),
+    ("GET /a#b HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "RFC 9112 3.2: no fragment"),
+    ("GET /# HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "no fragment"),
+    ("GET /?a=#b HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "no fragment"),
+    ("GET http://localhost#/ HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD, "no fragment"),
     ("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\rc\r\n\r\n", BAD, "RFC 9112 2.2: a bare CR"),
     ("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\0c\r\n\r\n", BAD, "RFC 9110 5.5: NUL"),
     ("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n", BAD, "RFC 9112 5.2: obs-fold"),

@@ -22,6 +22,8 @@ pub(super) struct Activity {
     has_served: AtomicBool,
     /// Given with the first request.
     first: Notify,
+    /// Whether the client of the last request takes interim responses.
+    takes_interim: AtomicBool,
     /// Whether bytes came after the last request.
     has_begun: AtomicBool,
     /// When that, or the end of the last request was: microseconds from the connection's begin, as all times here.
@@ -30,6 +32,8 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// Bytes of answers that the peer took, over HTTP/2.
     taken: AtomicU64,
+    /// Whether we have ended it: only the peer's end is waited for, and not for long.
+    has_ended: AtomicBool,
 }
 
 /// Why an HTTP/1.1 connection has waited long enough.
@@ -52,21 +56,29 @@ impl Activity {
             running: AtomicUsize::new(0),
             has_served: AtomicBool::new(false),
             first: Notify::new(),
+            takes_interim: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
         }
     }
 
-    /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Running {
+    /// A request begins; whether its client takes interim responses.
+    pub(super) fn begin(self: &Arc<Self>, takes_interim: bool) -> Running {
+        self.takes_interim.store(takes_interim, Ordering::Release);
         self.running.fetch_add(1, Ordering::AcqRel);
         self.has_begun.store(false, Ordering::Release);
         if !self.has_served.swap(true, Ordering::AcqRel) {
             self.first.notify_waiters();
         }
         Running(Arc::clone(self))
+    }
+
+    /// Whether the client of the last request takes interim responses.
+    pub(super) fn takes_interim(&self) -> bool {
+        self.takes_interim.load(Ordering::Acquire)
     }
 
     /// The peer sent some bytes.
@@ -87,6 +99,18 @@ impl Activity {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// We have ended the connection: nothing on it is overdue any more.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    /// Waits for ever once we have ended the connection: that has bounds of its own.
+    async fn unless_ended(&self) {
+        if self.has_ended.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn note(&self, time: &AtomicU64) {
         let since = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         time.store(since, Ordering::Release);
@@ -101,7 +125,8 @@ impl Activity {
         self.running.load(Ordering::Acquire) > 1
     }
 
-    fn is_running(&self) -> bool {
+    /// Whether any request runs.
+    pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire) > 0
     }
 
@@ -145,6 +170,7 @@ impl Activity {
             let busy = self.time(&self.since).max(self.time(&self.written));
             let end = busy + if is_head { head } else { next };
             if end <= now && !is_running {
+                self.unless_ended().await;
                 return if is_head { Overdue::Head } else { Overdue::Next };
             }
             // A head that begins meanwhile cannot be overdue before then.
@@ -162,7 +188,7 @@ impl Activity {
             let now = Instant::now();
             let end = self.time(&self.since).max(start) + limit;
             if end <= now && !is_running {
-                return;
+                return self.unless_ended().await;
             }
             // A request that ends meanwhile cannot have been over for so long before then.
             sleep_until(if end <= now { now + limit } else { end }).await;
@@ -188,7 +214,7 @@ mod tests {
         let activity = Arc::new(Activity::new());
         let start = Instant::now();
         tokio::join!(activity.idle(SECOND, SECOND), async {
-            let running = activity.begin();
+            let running = activity.begin(true);
             tokio::time::sleep(5 * SECOND).await;
             drop(running);
         });
@@ -199,7 +225,7 @@ mod tests {
     async fn a_peer_that_reads_on_is_not_idle_but_quiet() {
         const ENOUGH: u64 = TAKEN_BYTES_MIN as u64;
         let activity = Arc::new(Activity::new());
-        drop(activity.begin());
+        drop(activity.begin(true));
         let start = Instant::now();
         let reading = async {
             for _ in 0..4 {
@@ -230,7 +256,7 @@ mod tests {
         };
         let activity = Arc::new(Activity::new());
         assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing came");
-        let running = activity.begin();
+        let running = activity.begin(true);
         let (found, ()) = tokio::join!(overdue(&activity), async {
             tokio::time::sleep(5 * SECOND).await;
             drop(running);
@@ -251,7 +277,7 @@ mod tests {
     async fn nothing_is_overdue_while_an_answer_is_taken() {
         let start = Instant::now();
         let activity = Arc::new(Activity::new());
-        drop(activity.begin());
+        drop(activity.begin(true));
         activity.read();
         let reading = async {
             for _ in 0..8 {

@@ -1,14 +1,101 @@
-//! Reads a request's body whole, within its limits.
+//! A request's body: lent to the service, which reads it whole and within its limits, or not at all.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use hyper::body::Body;
-use tokio::time::{Instant, timeout_at};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::gateway::HttpLimits;
 use crate::problem::{Problem, ProblemKind};
 
-/// Reads a body of at most so many bytes. Trailers are dropped. Safe to drop: the connection closes then.
+/// A request's body as its connection lends it to the service. What the service leaves unread is the connection's to
+/// deal with: see `early`.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// Whether its client waits to be asked for it (RFC 9110 §10.1.1), and was not.
+    waits: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// It was read to its end.
+    Over,
+    /// Its framing is broken, or its client has left.
+    Broken,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
+        let state = if incoming.is_end_stream() { State::Over } else { State::Open };
+        // `filter` knows no other expectation.
+        let waits = state == State::Open && headers.contains_key(header::EXPECT);
+        Self { incoming, waits, state }
+    }
+
+    /// Whether nothing of it is still to come.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Whether its client waits to be asked for it, and was not.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Reads on and throws away. Says whether the end came within these bounds. Safe to drop and to call again.
+    pub(super) async fn drain(&mut self, bytes_max: usize, limit: Duration) -> bool {
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = self.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > bytes_max {
+                    return;
+                }
+            }
+        };
+        drop(timeout(limit, reading).await);
+        self.is_over()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // hyper asks the client for it now.
+        self.waits = false;
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        match &frame {
+            None => self.state = State::Over,
+            Some(Err(_)) => self.state = State::Broken,
+            Some(Ok(_)) if self.incoming.is_end_stream() => self.state = State::Over,
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// Reads a body of at most so many bytes. Trailers are dropped. Safe to drop and to call again.
 ///
 /// # Errors
 /// `BodyTooLarge`, before anything is read when the length is announced; `RequestTimeout` when a piece or

@@ -14,6 +14,11 @@ use http::StatusCode;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
+use super::framing::Framing;
+use super::half_closed::HalfClosed;
+use super::socket::Socket;
+
 /// The start of the only answers that come before the one that is due (RFC 9110 §15.2).
 const INTERIM: &[u8] = b"HTTP/1.1 100 ";
 /// Where the status stands in the first line.
@@ -41,7 +46,7 @@ impl Due {
     }
 }
 
-/// A connection's bytes without what hyper answers by itself.
+/// A connection's bytes without what hyper answers by itself, and without what it should not read.
 #[derive(Debug)]
 pub(super) struct Held<IO> {
     io: IO,
@@ -49,6 +54,10 @@ pub(super) struct Held<IO> {
     place: Place,
     /// What hyper would have answered with.
     status: Option<StatusCode>,
+    framing: Framing,
+    activity: Arc<Activity>,
+    /// Of a client that sends nothing more and waits for its answer.
+    half_closed: Option<HalfClosed>,
 }
 
 /// What hyper left behind.
@@ -88,8 +97,14 @@ struct Ours {
 }
 
 impl<IO> Held<IO> {
-    pub(super) fn new(io: IO, due: Due) -> Self {
-        Self { io, due, place: Place::Start, status: None }
+    pub(super) fn new(io: IO, due: Due, activity: Arc<Activity>) -> Self {
+        let (place, framing) = (Place::Start, Framing::default());
+        Self { io, due, place, status: None, framing, activity, half_closed: None }
+    }
+
+    /// Whether an answer has been made and is not written to its end.
+    fn is_writing(&self) -> bool {
+        !matches!(self.place, Place::Start) || !self.due.is_empty()
     }
 
     /// The connection, and what is to be said on it.
@@ -219,13 +234,38 @@ fn go_through(left: &mut u64, limit: usize) -> usize {
     now
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Held<IO> {
+impl<IO: AsyncWrite + Socket + Unpin> Held<IO> {
+    /// The end of what the client sends is told only when its answer was written, or when it has left: hyper takes
+    /// every client that sends nothing more for one that has left.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_writing = self.is_writing();
+        let waits = self.framing.is_between() && (is_writing || self.activity.is_running());
+        if !waits {
+            return Poll::Ready(Ok(()));
+        }
+        let may_write = !is_writing && self.activity.takes_interim();
+        let half_closed = self.half_closed.get_or_insert_with(HalfClosed::new);
+        half_closed.poll_left(&mut self.io, context, may_write).map(Err)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Socket + Unpin> AsyncRead for Held<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        if self.half_closed.is_some() {
+            return self.poll_end(context);
+        }
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        let read = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+        if read.is_empty() {
+            return self.poll_end(context);
+        }
+        self.framing.check(read);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -235,6 +275,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if let Some(half_closed) = &mut this.half_closed {
+            std::task::ready!(half_closed.poll_finish(&mut this.io, context))?;
+        }
         let ours = self.ours(std::iter::once(bytes));
         let Some(own) = bytes.get(..ours.bytes).filter(|own| !own.is_empty() || bytes.is_empty())
         else {
@@ -253,7 +297,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
     ) -> Poll<io::Result<usize>> {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
         let ours = self.ours(pieces.iter().map(|piece| &**piece));
-        if ours.bytes < all {
+        if ours.bytes < all || self.half_closed.is_some() {
             // Rare: piece by piece.
             let first = pieces.iter().find(|piece| !piece.is_empty());
             return self.poll_write(context, first.map_or(&[], |piece| &**piece));

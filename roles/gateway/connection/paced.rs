@@ -1,6 +1,7 @@
 //! A connection's bytes with the limits that hyper lacks: a peer that stops reading ends it, and a close
 //! does not destroy the last answer.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,16 +9,26 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::future::BoxFuture;
+use crate::lifecycle::Cancel;
 
 use super::activity::{Activity, TAKEN_BYTES_MIN};
+use super::socket::Socket;
 
-/// How long a closing connection waits for its peer to close too.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection that has ended waits for its peer to end it too, while that sends on (nginx:
+/// `lingering_time`). Most clients look for an answer only when they have sent everything.
+pub(super) const LINGER: Duration = Duration::from_secs(30);
+/// The same once the process stops.
+pub(super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
+/// How long it waits for the peer's end, and for more than next to nothing.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
 /// What a peer may still send meanwhile.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// One read of what is thrown away.
-const DISCARD_BYTES: usize = 4 * 1024;
+const DISCARD_BYTES: usize = 8 * 1024;
 
 /// The bytes of a connection, paced.
 #[derive(Debug)]
@@ -30,17 +41,47 @@ pub(super) struct Paced<IO> {
     taken_bytes: usize,
     linger: Option<Linger>,
     activity: Arc<Activity>,
+    /// Given when the process stops.
+    stop: Cancel,
 }
 
-#[derive(Debug)]
+/// What bounds the time after our end.
 struct Linger {
-    end: Pin<Box<Sleep>>,
+    end: BoxFuture<'static, ()>,
+    silence: Pin<Box<Sleep>>,
     bytes_left: usize,
+    /// What came since the silence began.
+    heard_bytes: usize,
+}
+
+impl Linger {
+    fn begin(stop: Cancel) -> Self {
+        let end = Box::pin(async move {
+            let stopped = async {
+                stop.cancelled().await;
+                tokio::time::sleep(LINGER_AT_STOP).await;
+            };
+            drop(tokio::time::timeout(LINGER, stopped).await);
+        });
+        let silence = Box::pin(tokio::time::sleep(LINGER_SILENCE));
+        Self { end, silence, bytes_left: LINGER_BYTES_MAX, heard_bytes: 0 }
+    }
+}
+
+impl fmt::Debug for Linger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linger").field("bytes_left", &self.bytes_left).finish_non_exhaustive()
+    }
 }
 
 impl<IO> Paced<IO> {
-    pub(super) fn new(io: IO, stall_limit: Duration, activity: Arc<Activity>) -> Self {
-        Self { io, stall_limit, stall: None, taken_bytes: 0, linger: None, activity }
+    pub(super) fn new(
+        io: IO,
+        stall_limit: Duration,
+        activity: Arc<Activity>,
+        stop: Cancel,
+    ) -> Self {
+        Self { io, stall_limit, stall: None, taken_bytes: 0, linger: None, activity, stop }
     }
 
     /// Passes on what a write came to; one that is pending for too long is an error.
@@ -79,12 +120,14 @@ impl<IO: AsyncRead + Unpin> Paced<IO> {
     /// Reads on after our end: data that nobody read makes the system send RST, and RST throws away
     /// what the peer has not read yet, the answer that told why (RFC 9112 §9.6).
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            end: Box::pin(tokio::time::sleep(LINGER)),
-            bytes_left: LINGER_BYTES_MAX,
+        let linger = self.linger.get_or_insert_with(|| {
+            self.activity.end();
+            Linger::begin(self.stop.clone())
         });
         loop {
-            if linger.end.as_mut().poll(context).is_ready() {
+            let is_over = linger.end.as_mut().poll(context).is_ready()
+                || linger.silence.as_mut().poll(context).is_ready();
+            if is_over {
                 return Poll::Ready(());
             }
             let mut space = [0; DISCARD_BYTES];
@@ -95,7 +138,18 @@ impl<IO: AsyncRead + Unpin> Paced<IO> {
             if result.is_err() || count == 0 || linger.bytes_left == 0 {
                 return Poll::Ready(());
             }
+            linger.heard_bytes += count;
+            if linger.heard_bytes >= TAKEN_BYTES_MIN {
+                linger.heard_bytes = 0;
+                linger.silence.as_mut().reset(Instant::now() + LINGER_SILENCE);
+            }
         }
+    }
+}
+
+impl<IO: Socket> Socket for Paced<IO> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.io.socket()
     }
 }
 
@@ -158,17 +212,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
-
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
     /// Whether an answer arrives at a peer that takes so many bytes at a time, and how long that took.
     async fn taken(piece_bytes: usize, pause: Duration) -> (bool, Duration) {
         let (ours, mut peer) = tokio::io::duplex(1024);
-        let mut io = Paced::new(ours, LIMIT, Arc::new(Activity::new()));
+        let mut io = Paced::new(ours, LIMIT, Arc::new(Activity::new()), Cancel::new());
         let start = Instant::now();
         let writing = async {
             let written = io.write_all(&vec![b'x'; 256 * 1024]).await;

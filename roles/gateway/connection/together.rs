@@ -86,9 +86,9 @@ mod tests {
             assert!(poll!(&mut together).is_pending());
             runs.get()
         };
-        let _first = activity.begin();
+        let _first = activity.begin(true);
         assert_eq!(runs_after_a_wake().await, 1, "alone it does not step back");
-        let second = activity.begin();
+        let second = activity.begin(true);
         assert_eq!(runs_after_a_wake().await, 1, "it steps back");
         assert_eq!(runs_after_a_wake().await, 1, "another answer is not its turn");
         yield_now().await;
@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_moves_to_another_task_does_not_wait_for_the_turn_of_the_old() {
         let activity = Arc::new(Activity::new());
-        let _requests = [activity.begin(), activity.begin()];
+        let _requests = [activity.begin(true), activity.begin(true)];
         let connection = pin!(std::future::ready(()));
         let mut together = pin!(together(&activity, connection));
         assert!(poll!(&mut together).is_pending());

@@ -73,6 +73,12 @@ impl Pieces {
 }
 
 impl Rest {
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.guard.0.as_ref().map_or(0, |ride| ride.session.attempts_made())
+    }
+
     /// Brings the rest in a task of its own, and says then how it ended.
     pub fn bring(mut self, ended: impl FnOnce(&Placed) + Send + 'static) {
         let Some(tasks) = self.guard.0.as_ref().map(|ride| ride.placer.tasks.clone()) else {

@@ -72,6 +72,14 @@ impl Streamed {
         Self { pieces, mail, taken: 0, is_whole: false, ended, coder: None }
     }
 
+    /// A body that nobody reads, and of which only is known that there is one: HEAD's.
+    #[must_use]
+    pub fn unread() -> Self {
+        let (ended, (_, pieces), (mail, _)) = (Cancel::new(), mpsc::channel(1), mpsc::channel(1));
+        ended.cancel();
+        Self::new(pieces, mail, ended)
+    }
+
     /// The same body, made smaller.
     #[must_use]
     pub fn coded(self, coder: Box<dyn Coder>) -> Self {

@@ -10,6 +10,7 @@ use crate::messaging::Subject;
 pub(super) struct Attempts {
     made: u32,
     answer_bytes_max: usize,
+    keeps_answer: bool,
     open: Vec<Attempt>,
 }
 
@@ -26,8 +27,8 @@ struct Attempt {
 pub(super) struct Broken;
 
 impl Attempts {
-    pub(super) fn new(answer_bytes_max: usize) -> Self {
-        Self { made: 0, answer_bytes_max, open: Vec::with_capacity(1) }
+    pub(super) fn new(answer_bytes_max: usize, keeps_answer: bool) -> Self {
+        Self { made: 0, answer_bytes_max, keeps_answer, open: Vec::with_capacity(1) }
     }
 
     pub(super) fn made(&self) -> u32 {
@@ -80,7 +81,7 @@ impl Attempts {
 
     /// Keeps a part. Parts come in order: NATS keeps the order of one publisher on one subject.
     pub(super) fn part(&mut self, number: u32, part: u32, bytes: Bytes) -> Result<(), Broken> {
-        let bytes_max = self.answer_bytes_max;
+        let (bytes_max, keeps) = (self.answer_bytes_max, self.keeps_answer);
         let attempt = self.find(number).ok_or(Broken)?;
         let expected = attempt.parts.len() + 1;
         if usize::try_from(part).is_ok_and(|part| (1..expected).contains(&part)) {
@@ -91,13 +92,13 @@ impl Attempts {
         if usize::try_from(part) != Ok(expected) || attempt.part_bytes > bytes_max {
             return Err(Broken);
         }
-        attempt.parts.push(bytes);
+        attempt.parts.push(if keeps { bytes } else { Bytes::new() });
         Ok(())
     }
 
-    /// Puts the answer together.
+    /// Puts the answer together. One whose parts were not wanted says how many it had.
     pub(super) fn whole(&mut self, number: u32, mut answer: Final) -> Result<Final, Broken> {
-        let bytes_max = self.answer_bytes_max;
+        let (bytes_max, keeps) = (self.answer_bytes_max, self.keeps_answer);
         let attempt = self.find(number).ok_or(Broken)?;
         if usize::try_from(answer.parts) != Ok(attempt.parts.len()) {
             return Err(Broken);
@@ -106,6 +107,11 @@ impl Attempts {
             let bytes = attempt.part_bytes + answer.body.len();
             if bytes > bytes_max {
                 return Err(Broken);
+            }
+            if !keeps {
+                answer.body = Bytes::new();
+                self.close(number);
+                return Ok(answer);
             }
             let mut body = BytesMut::with_capacity(bytes);
             for part in attempt.parts.drain(..) {

@@ -14,6 +14,10 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\n\r\n1E\r\nHTTP/1.1 400 Bad Request\r\n
                        5\r\n0\r\n\r\n\r\n0\r\n\r\n";
 const HYPERS: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
 
+fn held_back(due: Due) -> Held<Vec<u8>> {
+    Held::new(Vec::new(), due, Arc::new(Activity::new()))
+}
+
 /// What reaches the wire, and what is held back, however the bytes are cut.
 async fn check(due: &[Length], texts: &[&str], expected: &[&str], status: Option<u16>) {
     for cut in [1, 13, 16, usize::MAX] {
@@ -21,7 +25,7 @@ async fn check(due: &[Length], texts: &[&str], expected: &[&str], status: Option
         for length in due {
             held.announce(*length);
         }
-        let mut io = Held::new(Vec::new(), held);
+        let mut io = held_back(held);
         for text in texts {
             // hyper writes heads whole; a body may be cut anywhere.
             let cut = if [BODY, CHUNKED].contains(text) && cut >= 13 { cut } else { usize::MAX };
@@ -90,7 +94,7 @@ async fn a_short_write_is_gone_on_with() {
     let (client, mut server) = tokio::io::duplex(7);
     let due = Due::default();
     due.announce(Some(30));
-    let mut io = Held::new(client, due);
+    let mut io = Held::new(client, due, Arc::new(Activity::new()));
     let reading = async {
         let mut read = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut server, &mut read).await.unwrap();
@@ -111,13 +115,13 @@ async fn a_short_write_is_gone_on_with() {
 async fn an_answer_that_is_not_whole_is_known() {
     let due = Due::default();
     due.announce(Some(30));
-    let mut io = Held::new(Vec::new(), due.clone());
+    let mut io = held_back(due.clone());
     io.write_all([OURS, "HTTP/1.1 4"].concat().as_bytes()).await.unwrap();
     assert_eq!(io.into_inner().1, Left::Within);
     due.announce(None);
-    let mut io = Held::new(Vec::new(), due.clone());
+    let mut io = held_back(due.clone());
     io.write_all(CHUNKED.strip_suffix("0\r\n\r\n").unwrap().as_bytes()).await.unwrap();
     assert_eq!(io.into_inner().1, Left::Within, "its last chunk is missing");
     due.announce(Some(0));
-    assert_eq!(Held::new(Vec::<u8>::new(), due).into_inner().1, Left::Within, "not begun");
+    assert_eq!(held_back(due).into_inner().1, Left::Within, "not begun");
 }

@@ -1,0 +1,77 @@
+//! HEAD says what GET would, as far as that is known before the answer is, and holds none of it.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::memory::{status, watch};
+use super::{ROWS_PER_MIB, client, is_free, reaches};
+use crate::support::client::{Answer, ClientOptions, Http, send};
+use crate::support::fjord::{Fleet, FleetOptions};
+
+async fn ask(client: &crate::support::client::Client, method: Method, path: &str) -> Answer {
+    send(client.request(method, path).header("accept-encoding", "gzip")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_has_the_headers_of_get() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let large = format!("/v1/flow?rows={ROWS_PER_MIB}");
+    let closed = "[gateway.session]\nwindow_parts = 0\n".to_owned();
+    let whole =
+        Fleet::start(FleetOptions { gateway_toml: closed, ..FleetOptions::default() }).await;
+    for (fleet, path, has_length) in [
+        (&fleet, large.as_str(), false),
+        (&fleet, "/v1/flow?rows=20", true),
+        (&fleet, "/v1/echo/a", true),
+        // Put together for GET, whose length is known then; thrown away for HEAD.
+        (&whole, large.as_str(), false),
+        (&whole, "/v1/flow?rows=20", true),
+    ] {
+        for http in super::BOTH {
+            let client = fleet.client_with(ClientOptions { http, ..ClientOptions::default() });
+            let get = ask(&client, Method::GET, path).await;
+            let head = ask(&client, Method::HEAD, path).await;
+            assert_eq!(get.is(200).status, head.status);
+            for name in ["content-type", "content-encoding", "vary", "cache-control"] {
+                assert_eq!(head.header(name), get.header(name), "{name} of {path} over {http:?}");
+            }
+            assert!(head.body.is_empty());
+            let length = head.header("content-length");
+            assert_eq!(!length.is_empty(), has_length, "{path} over {http:?}: {length}");
+            if has_length {
+                assert_eq!(length, get.header("content-length"), "{path} over {http:?}");
+            }
+        }
+    }
+    is_free(&fleet.workers[0]).await;
+    let ok = r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="ok"}"#;
+    reaches(&fleet.gateways[0], ok, 8.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hundred_heads_of_a_large_answer_hold_nothing() {
+    for gateway_toml in ["", "[gateway.session]\nwindow_parts = 0\n"] {
+        let gateway_toml = gateway_toml.to_owned();
+        let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+        let gateway = &fleet.gateways[0];
+        let client = Arc::new(client(&fleet, Http::Two));
+        let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);
+        ask(&client, Method::HEAD, &path).await.is(200);
+        let before = watch(gateway);
+        let tasks = fjord::lifecycle::Tasks::new();
+        let heads: Vec<_> = (0..300)
+            .map(|_| {
+                let (client, path) = (Arc::clone(&client), path.clone());
+                tasks.spawn(async move { ask(&client, Method::HEAD, &path).await.status.as_u16() })
+            })
+            .collect();
+        let mut answered = 0;
+        for head in heads {
+            answered += usize::from(head.await.expect("it ends") == 200);
+        }
+        let grown = status(gateway, "VmHWM").saturating_sub(before) / 1024;
+        println!("MEMORY of 300 HEADs, {answered} answered: +{grown} KiB");
+        assert!(answered > 0 && grown < 64 << 10, "{answered} answered, +{grown} KiB");
+    }
+}

@@ -1,0 +1,106 @@
+//! Who has ended its sending side still gets its answer; whose client has left is not worked for.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::support::eventually::for_a_while;
+
+use super::edge::{Answer, Edge, LARGE, LONG, eventually, get, read_to_close};
+
+/// Longer than an answer may take before the client is tried.
+const LATER: Duration = Duration::from_millis(800);
+
+/// Sends, ends its sending side, and reads what comes.
+async fn half_close<IO: AsyncRead + AsyncWrite + Unpin>(mut stream: IO, sent: &[u8]) -> Vec<u8> {
+    stream.write_all(sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    read_to_close(&mut stream).await
+}
+
+#[tokio::test]
+async fn who_sends_nothing_more_gets_its_answer() {
+    let (plain, tls) = (Edge::plain(), Edge::tls());
+    let head = |path: &str| format!("{path} HTTP/1.1\r\nHost: localhost\r\n");
+    let two = [get("/", ""), get("/next", "")].concat();
+    for (sent, expected) in [
+        (get("/", ""), &[200][..]),
+        (format!("{}Content-Length: 5\r\n\r\nhello", head("POST /")).into_bytes(), &[200]),
+        (
+            format!("{}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", head("POST /"))
+                .into_bytes(),
+            &[200],
+        ),
+        (two, &[200, 200]),
+        (b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n".to_vec(), &[200]),
+        // A body that ends before its end is none.
+        (format!("{}Content-Length: 5\r\n\r\nhell", head("POST /")).into_bytes(), &[400]),
+        (format!("{}Content-Le", head("POST /")).into_bytes(), &[]),
+    ] {
+        let text = String::from_utf8_lossy(&sent).into_owned();
+        for read in [
+            half_close(plain.connect().await, &sent).await,
+            half_close(tls.connect_tls(&["http/1.1"]).await, &sent).await,
+        ] {
+            let statuses = Answer::statuses(&Answer::parse_all(&read));
+            assert_eq!(statuses, expected, "{text:?}");
+        }
+    }
+    let large = half_close(plain.connect().await, &get("/large", "")).await;
+    assert!(large.len() > LARGE, "{}", large.len());
+}
+
+#[tokio::test]
+async fn who_waits_for_long_is_tried_with_an_interim_response() {
+    for edge in [Edge::plain(), Edge::tls()] {
+        for (version, expected) in [("1.1", &[100, 200][..]), ("1.0", &[200])] {
+            let sent = format!("GET /hang HTTP/{version}\r\nHost: localhost\r\n\r\n");
+            let releasing = async {
+                eventually("the request hangs", || edge.probe.hanging() == 1).await;
+                for_a_while(LATER).await;
+                assert_eq!(edge.probe.hanging(), 1, "it was not given up");
+                edge.probe.release();
+            };
+            let reading = async {
+                if edge.is_tls() {
+                    half_close(edge.connect_tls(&["http/1.1"]).await, sent.as_bytes()).await
+                } else {
+                    half_close(edge.connect().await, sent.as_bytes()).await
+                }
+            };
+            let (read, ()) = tokio::join!(reading, releasing);
+            let answers = Answer::parse_all(&read);
+            assert_eq!(Answer::statuses(&answers), expected);
+            assert_eq!(answers.last().unwrap().body, b"released");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_left_is_not_worked_for_however_it_left() {
+    for edge in [Edge::plain(), Edge::tls()] {
+        for says_so in [false, true] {
+            let start = Instant::now();
+            if edge.is_tls() {
+                let mut stream = edge.connect_tls(&["http/1.1"]).await;
+                leave(&edge, &mut stream, says_so).await;
+            } else {
+                leave(&edge, &mut edge.connect().await, says_so).await;
+            }
+            eventually("the request is dropped", || edge.probe.hanging() == 0).await;
+            eventually("the connection is over", || edge.running.connections() == 0).await;
+            assert!(start.elapsed() < LONG / 3, "{:?}", start.elapsed());
+        }
+    }
+}
+
+/// Asks, and ends its sending side or does not; the caller drops it.
+async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, stream: &mut IO, says_so: bool) {
+    stream.write_all(&get("/hang", "")).await.unwrap();
+    stream.flush().await.unwrap();
+    eventually("the request hangs", || edge.probe.hanging() == 1).await;
+    if says_so {
+        stream.shutdown().await.unwrap();
+    }
+}
