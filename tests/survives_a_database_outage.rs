@@ -129,7 +129,11 @@ async fn an_outage_under_load_is_a_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     println!("{} lines, {} requests refused", lines.len(), refused.load(Ordering::Acquire));
-    assert!(lines.len() <= 20, "{}", lines.join("\n"));
+    // Each call that ran when its connection broke has a line: nobody knows what became of it.
+    let (lost, lines): (Vec<&str>, Vec<&str>) =
+        lines.into_iter().partition(|line| line.contains("the connection was lost"));
+    assert!(lost.len() <= 2 * CALLERS, "{}", lost.join("\n"));
+    assert!(lines.len() <= 12, "{}", lines.join("\n"));
     let back: Vec<&&str> =
         lines.iter().filter(|line| line.contains("\"the database answers\"")).collect();
     assert_eq!(back.len(), 1, "{}", lines.join("\n"));

@@ -276,7 +276,13 @@ impl Mssql {
             return Ok(());
         }
         let deadline = Instant::now() + self.config.connect_timeout;
-        let mut lease = self.pools.lease_any(deadline).await?;
+        let mut lease = match self.pools.lease_any(deadline).await {
+            // Calls were first in the line, and nothing says that the database is away.
+            Err(error) if error.kind == BackendErrorKind::PoolTimedOut && self.pools.has_hope() => {
+                return Ok(());
+            }
+            lease => lease?,
+        };
         let session = lease.session().ok_or_else(unavailable)?;
         let question =
             async { session.client.simple_query("SELECT 1").await?.into_results().await };

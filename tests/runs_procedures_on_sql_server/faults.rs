@@ -344,3 +344,25 @@ async fn a_procedure_that_somebody_alters_keeps_no_other_waiting() {
     state.locked.lock().expect("not poisoned").clear();
     assert!(caller.verify(need(7)).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_database_whose_connections_are_all_waited_for_is_there() {
+    let mut server = endpoint().await;
+    server.config.connect_timeout = Duration::from_secs(1);
+    state(&server).login_ms.store(700, Ordering::Release);
+    let caller = Caller::of(&server);
+    let tasks = Tasks::new();
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let caller = caller.clone();
+            tasks.spawn(async move { caller.call("slow", &[int("ms", 1500)]).await })
+        })
+        .collect();
+    eventually(SOON, TICK, || state(&server).connects.load(Ordering::Acquire) > 0).await;
+    // It stands behind eight calls, and none of them ends before its time is over.
+    let answer = caller.backend.ping().await;
+    assert!(answer.is_ok(), "{answer:?}");
+    for call in calls {
+        assert!(call.await.expect("no panic").is_ok());
+    }
+}

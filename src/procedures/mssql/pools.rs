@@ -68,9 +68,13 @@ impl Pools {
     pub(super) fn is_busy_but_well(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         !self.all().any(|pool| pool.has_idle())
-            && self.shared.breaker.is_closed()
             && (self.all().any(|pool| pool.answered().is_some_and(is_fresh))
-                || self.all().all(|pool| pool.is_exhausted()))
+                || (self.has_hope() && self.all().all(|pool| pool.is_exhausted())))
+    }
+
+    /// Whether the last attempt to connect succeeded, or none has ended.
+    pub(super) fn has_hope(&self) -> bool {
+        self.shared.breaker.is_closed()
     }
 
     /// Takes other bounds, pool by pool. A pool that is new, or has other queues, needs a restart.
