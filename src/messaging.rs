@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream};
@@ -37,6 +38,11 @@ pub trait Transport: Debug + Send + Sync {
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
+    /// The same, for a subject that this process can do without: it is ready even while the server refuses it.
+    fn subscribe_optional<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
     /// Joins a queue group: each message goes to one member.
     fn queue_subscribe<'a>(
         &'a self,
@@ -45,6 +51,8 @@ pub trait Transport: Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
     /// Waits, bounded, until the server has what was published.
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
+    /// The same, as long as it takes within `limit`: over a link that is lost meanwhile, too.
+    fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>>;
     /// Whether messages can be sent now, and every change of that.
     fn link(&self) -> watch::Receiver<Link>;
     /// How long a message of ours to ourselves takes through the server, measured all the time.
@@ -55,11 +63,13 @@ pub trait Transport: Debug + Send + Sync {
     fn inbox(&self) -> Subject;
 }
 
-/// One subscription, read as a stream. Ends when it was left or the transport closed.
+/// One subscription, read as a stream. It outlives connections and refusals; it ends when it was left.
 pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
     /// Leaves the group without losing what is on its way: the server stops after `more` further messages,
     /// and until then, or until it stays silent, the stream goes on.
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
+    /// Whether the server serves it, as far as is known. One that it refuses is tried again by itself.
+    fn served(&self) -> watch::Receiver<bool>;
 }
 
 /// Bytes of a number with the dot before it.

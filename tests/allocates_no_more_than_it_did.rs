@@ -136,6 +136,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
         config: config.worker.clone(),
         health: Arc::clone(&health),
         stop: Cancel::new(),
+        leave_limit: std::time::Duration::from_secs(1),
     };
     drop(tasks.spawn(intake.serve()));
     let served =

@@ -31,6 +31,8 @@ mod logs_tell_whose_and_never_what;
 #[cfg(test)]
 mod loses_nothing_whatever_dies;
 #[cfg(test)]
+mod nats_link;
+#[cfg(test)]
 mod proves_itself_to_nats;
 #[cfg(test)]
 mod refuses_bad_requests_in_full;

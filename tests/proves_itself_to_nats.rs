@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,41 +28,65 @@ fn way(name: &'static str, extra: &str, keys: &str) -> Way {
 }
 
 /// A statement of one identity about another, as NATS signs them: a JWT with an nkey (NATS ADR-14).
-fn statement(issuer: &KeyPair, about: &KeyPair, nats: &Value) -> String {
-    let claims = json!({
+fn statement(issuer: &KeyPair, about: &KeyPair, nats: &Value, expires: Option<u64>) -> String {
+    let mut claims = json!({
         "jti": about.public_key(), "iat": tokens::now(), "iss": issuer.public_key(), "sub": about.public_key(),
         "name": "test", "nats": nats,
     });
+    if let Some(expires) = expires {
+        claims["exp"] = expires.into();
+    }
     let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
     let text = tokens::unsigned(header, &claims.to_string());
     let signature = issuer.sign(text.as_bytes()).expect("it has its seed");
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
+/// An account of an operator's server, and a user of it.
+struct Account {
+    pair: KeyPair,
+    user: KeyPair,
+    server: String,
+}
+
+impl Account {
+    fn new() -> Self {
+        let (operator, pair) = (KeyPair::new_operator(), KeyPair::new_account());
+        let limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        });
+        let of_operator =
+            statement(&operator, &operator, &json!({"type": "operator", "version": 2}), None);
+        let of_account = json!({"type": "account", "version": 2, "limits": limits});
+        let of_account = statement(&operator, &pair, &of_account, None);
+        let server = format!(
+            "operator: {of_operator}\nresolver: MEMORY\nresolver_preload: {{ {}: {of_account} }}",
+            pair.public_key(),
+        );
+        Self { pair, user: KeyPair::new_user(), server }
+    }
+
+    /// Writes the user's credentials, good until then, in one go.
+    fn write(&self, file: &Path, expires: Option<u64>) {
+        let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+        let of_user = statement(&self.pair, &self.user, &of_user, expires);
+        let seed = self.user.seed().expect("a pair that was just made has one");
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let new = file.with_extension("new");
+        fs::write(&new, text).expect("a file");
+        fs::rename(new, file).expect("its place");
+    }
+}
+
 /// An operator's server with one account, and the credentials file of a user of it.
 fn credentials(directory: &Path) -> Way {
-    let (operator, account, user) =
-        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
-    let limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
-    });
-    let of_operator = statement(&operator, &operator, &json!({"type": "operator", "version": 2}));
-    let of_account = json!({"type": "account", "version": 2, "limits": limits});
-    let of_account = statement(&operator, &account, &of_account);
-    let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
-    let of_user = statement(&account, &user, &of_user);
+    let account = Account::new();
     let file = directory.join("fjord.creds");
-    let seed = user.seed().expect("a pair that was just made has one");
-    let text = format!(
-        "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    );
-    fs::write(&file, text).expect("a file");
-    let server = format!(
-        "operator: {of_operator}\nresolver: MEMORY\nresolver_preload: {{ {}: {of_account} }}",
-        account.public_key(),
-    );
-    way("credentials file", &server, &format!("credentials_file = '{}'\n", file.display()))
+    account.write(&file, None);
+    way("credentials file", &account.server, &format!("credentials_file = '{}'\n", file.display()))
 }
 
 fn ways(directory: &Path) -> Vec<Way> {
@@ -121,5 +146,64 @@ async fn every_way_opens_and_nothing_else_does() {
             .await;
             assert!(!log.contains(r#""message":"connected to NATS""#), "{name}: it was let in");
         }
+    }
+}
+
+/// Waits until every process has connected anew, and a request is answered.
+async fn goes_on(what: &str, fleet: &Fleet, limit: Duration) {
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        eventually_some(format!("{what}: {} connects again", node.role()), limit, async || {
+            let again = node.figure("fjord_nats_reconnects_total").await > 0.5;
+            let is_connected = node.figure("fjord_nats_connected").await > 0.5;
+            (again && is_connected).then_some(())
+        })
+        .await;
+    }
+    fleet.client().get("/v1/echo/a").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_jwt_that_was_renewed_in_time_is_used_when_the_old_one_ends() {
+    const LIFE: u64 = 8;
+    let directory = tempfile::tempdir().expect("a directory");
+    let (account, file) = (Account::new(), directory.path().join("fjord.creds"));
+    let end = tokens::now() + LIFE;
+    account.write(&file, Some(end));
+    let nats = NatsOptions { extra: account.server.clone(), ..NatsOptions::default() };
+    let nats_keys = format!("credentials_file = '{}'\n", file.display());
+    let fleet = Fleet::start(FleetOptions { nats, nats_keys, ..FleetOptions::default() }).await;
+    fleet.client().get("/v1/echo/a").await.is(200);
+    assert!(tokens::now() < end, "the machine is too slow for this test");
+    account.write(&file, None);
+    goes_on("a new JWT", &fleet, Duration::from_secs(LIFE) + SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_file_is_read_at_every_connection() {
+    let (before, after) = (KeyPair::new_user(), KeyPair::new_user());
+    let seed = |pair: &KeyPair| pair.seed().expect("a pair that was just made has one");
+    let nkey = |pair: &KeyPair| format!("users: [{{ nkey: {} }}]", pair.public_key());
+    let password = |word: &str| format!("user: fjord, password: {word}");
+    let token = |word: &str| format!("token: {word}");
+    let (one, two) = ("the-first-one".to_owned(), "the-second-one".to_owned());
+    let ways = [
+        ("password", "user = 'fjord'\n", [&one, &two], [password(&one), password(&two)]),
+        ("token", "", [&one, &two], [token(&one), token(&two)]),
+        ("nkey", "", [&seed(&before), &seed(&after)], [nkey(&before), nkey(&after)]),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, keys, [first, second], [server_before, server_after]) in ways {
+        let file = directory.path().join(name);
+        fs::write(&file, first).expect("a file");
+        let extra = format!("authorization {{ {server_before} }}");
+        let nats = NatsOptions { extra, ..NatsOptions::default() };
+        let nats_keys = format!("{keys}{name}_file = '{}'\n", file.display());
+        let options = FleetOptions { nats, nats_keys, ..FleetOptions::default() };
+        let mut fleet = Fleet::start(options).await;
+        fs::write(&file, second).expect("a file");
+        let server = &mut fleet.nats.servers[0];
+        server.edit(&server_before, &server_after);
+        server.reload().await;
+        goes_on(name, &fleet, SOON).await;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::{Admin, Health, Readiness};
 use crate::catalogue::QueueName;
@@ -153,10 +153,12 @@ impl Gateway {
         systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + LAST_WAIT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         sleep(lifecycle.drain_delay).await;
+        let end = Instant::now() + lifecycle.drain_timeout;
         let whole = self.listener.drain(lifecycle.drain_timeout).await;
         self.stop.cancel();
         let ended = self.tasks.wait(LAST_WAIT).await;
-        let flushed = self.pipeline.placer.transport.flush().await;
+        let left = end.saturating_duration_since(Instant::now()).max(LAST_WAIT);
+        let flushed = self.pipeline.placer.transport.flush_within(left).await;
         if let Err(error) = flushed {
             tracing::warn!(%error, "the last messages may not have been sent");
         }
@@ -210,7 +212,7 @@ pub(super) async fn placer(
     }
     let replies = Replies::open(&transport, &queues, tasks).await?;
     repeat::follow_link(&transport, &queues, &replies, tasks);
-    let now = tokio::time::Instant::now();
+    let now = Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let (config, tasks) = (ArcSwap::from_pointee(session), tasks.clone());
     Ok(Arc::new(Placer { transport, replies, queues, budget, config, tasks }))

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_LOOK;
 use crate::lifecycle::Cancel;
-use crate::messaging::{self, Subscription, Transport, TransportError};
+use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::procedures::databases::Fitness;
 use crate::telemetry::{gauge, names};
 
@@ -20,6 +20,10 @@ use super::queue::Queue;
 
 /// Pause before a queue that could not start is tried again.
 const START_AGAIN: Duration = Duration::from_secs(5);
+/// How much later than an answer of the server its refusal may be told.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
+/// Why a queue is not served.
+const REFUSED: &str = "NATS refuses a subscription: see the log";
 
 /// A queue's membership with all it depends on.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Intake {
     pub health: Arc<Health>,
     /// Given when the queue is to be left for good.
     pub stop: Cancel,
+    /// Longest wait for the proof that it was left.
+    pub leave_limit: Duration,
 }
 
 /// Why a queue was left.
@@ -45,6 +51,8 @@ enum Left {
     Stopped,
     /// Its database went away, or has no longer what it needs.
     Unfit,
+    /// NATS refuses what the worker needs beside the queue: consents and cancels would not reach it.
+    Deaf,
     /// The transport closed the subscription.
     Closed,
 }
@@ -56,11 +64,13 @@ impl Intake {
         while self.fits().await {
             match self.join().await {
                 Ok(subscription) => {
-                    self.report(Ok(()));
                     self.log_joined(is_back);
                     let left = self.read(subscription).await;
                     self.log_left(left);
                     is_back = left == Left::Unfit;
+                    if left == Left::Deaf {
+                        self.report(Err(REFUSED.to_owned()));
+                    }
                 }
                 Err(error) => {
                     self.report(Err(error.to_string()));
@@ -101,7 +111,9 @@ impl Intake {
         let queue = self.queue.name.as_str();
         match left {
             Left::Unfit => tracing::debug!(queue, ?left, "left the queue group"),
-            Left::Stopped | Left::Closed => tracing::info!(queue, ?left, "left the queue group"),
+            Left::Stopped | Left::Deaf | Left::Closed => {
+                tracing::info!(queue, ?left, "left the queue group");
+            }
         }
     }
 
@@ -116,6 +128,9 @@ impl Intake {
         let group = self.queue.name.as_str();
         let subscription = self.transport.queue_subscribe(&self.queue.subject, group).await?;
         self.transport.flush().await?;
+        // The server has answered by now, but its refusal may reach us a moment after that.
+        let mut served = subscription.served();
+        let _served = timeout(REFUSAL_LIMIT, served.wait_for(|served| !served)).await;
         Ok(subscription)
     }
 
@@ -124,7 +139,7 @@ impl Intake {
         let left = self.read_on(&mut subscription).await;
         match left {
             Left::Stopped => self.queue.drain().await,
-            Left::Unfit => self.queue.unavailable().await,
+            Left::Unfit | Left::Deaf => self.queue.unavailable().await,
             Left::Closed => return left,
         }
         self.leave(subscription).await;
@@ -136,6 +151,9 @@ impl Intake {
         // Made once: made for each message they are most of what it costs to wait for one.
         let mut stopped = pin!(self.stop.cancelled());
         let mut unfit = pin!(unfit(&mut self.fitness));
+        let mut deaf = pin!(deaf(self.transport.link()));
+        let (queue, health) = (&self.queue, &self.health);
+        let mut told = pin!(tell(subscription.served(), |state| report(queue, health, state)));
         let mut look = pin!(sleep(OFFER_LOOK));
         loop {
             tokio::select! {
@@ -143,6 +161,8 @@ impl Intake {
                 biased;
                 () = &mut stopped => return Left::Stopped,
                 () = &mut unfit => return Left::Unfit,
+                () = &mut deaf => return Left::Deaf,
+                () = &mut told => {}
                 message = subscription.next() => match message {
                     Some(message) => self.queue.arrived(message).await,
                     None => return Left::Closed,
@@ -162,20 +182,52 @@ impl Intake {
     }
 
     /// Leaves the group: the server stops after a number of messages beyond what was seen, and whatever
-    /// still comes is refused. The group is left when it is silent.
+    /// still comes is refused. The group is left when it was silent for a while, and a message to ourselves
+    /// has come back since: silence alone may be a server that stands still.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
             tracing::warn!(queue = %self.queue.name, %error, "could not leave the queue group in order");
         }
-        while let Ok(Some(message)) = timeout(self.config.leave_idle, subscription.next()).await {
-            self.queue.arrived(message).await;
+        let end = Instant::now() + self.leave_limit;
+        while self.refuse_until_silent(&mut subscription).await {
+            let left = end.saturating_duration_since(Instant::now());
+            let mut proof = pin!(self.transport.flush_within(left));
+            let mut is_silent = true;
+            let proved = loop {
+                tokio::select! {
+                    biased;
+                    message = subscription.next() => match message {
+                        Some(message) => {
+                            is_silent = false;
+                            self.queue.arrived(message).await;
+                        }
+                        None => return,
+                    },
+                    proved = &mut proof => break proved,
+                }
+            };
+            match proved {
+                Ok(()) if is_silent => return,
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(queue = %self.queue.name, %error, "not proved to have left the queue group");
+                    return;
+                }
+            }
         }
     }
 
+    /// Refuses what comes until nothing has come for a while; not when there is nothing more to come.
+    async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
+        while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
+            let Some(message) = message else { return false };
+            self.queue.arrived(message).await;
+        }
+        true
+    }
+
     fn report(&self, state: Result<(), String>) {
-        let label = [(names::QUEUE, self.queue.name.to_string())];
-        gauge(&names::WORKER_QUEUE_READY, &label).set(if state.is_ok() { 1.0 } else { 0.0 });
-        self.health.queue(self.queue.name.as_str(), state);
+        report(&self.queue, &self.health, state);
     }
 
     async fn pause(&self, limit: Duration) {
@@ -183,6 +235,30 @@ impl Intake {
             () = self.stop.cancelled() => {}
             () = sleep(limit) => {}
         }
+    }
+}
+
+fn report(queue: &Queue, health: &Health, state: Result<(), String>) {
+    let label = [(names::QUEUE, queue.name.to_string())];
+    gauge(&names::WORKER_QUEUE_READY, &label).set(if state.is_ok() { 1.0 } else { 0.0 });
+    health.queue(queue.name.as_str(), state);
+}
+
+/// Tells whether the queue's subscription is served, and every change of that; never returns.
+async fn tell(mut served: watch::Receiver<bool>, report: impl Fn(Result<(), String>)) {
+    loop {
+        let is_served = *served.borrow_and_update();
+        report(if is_served { Ok(()) } else { Err(REFUSED.to_owned()) });
+        if served.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits until what the worker needs beside its queues is refused.
+async fn deaf(mut link: watch::Receiver<Link>) {
+    if link.wait_for(|link| link.state == LinkState::Deaf).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::catalogue::{self, Catalogue, Endpoint, QueueName};
@@ -152,6 +153,7 @@ impl Worker {
                 config: self.config.worker.clone(),
                 health: Arc::clone(&self.health),
                 stop: self.leave.clone(),
+                leave_limit: self.config.lifecycle.drain_timeout,
             };
             let _detached = self.tasks.spawn(intake.serve());
         }
@@ -204,6 +206,7 @@ impl Worker {
         tracing::info!(running = self.dispatch.jobs.count(), "draining");
         systemd::stopping(limit + LAST_WAIT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
+        let end = Instant::now() + limit;
         self.leave.cancel();
         let whole = self.tasks.wait(limit).await;
         if !whole {
@@ -214,7 +217,8 @@ impl Worker {
             self.dispatch.jobs.cancel_all();
             let _ended = self.tasks.wait(LAST_WAIT).await;
         }
-        if let Err(error) = self.transport.flush().await {
+        let left = end.saturating_duration_since(Instant::now()).max(LAST_WAIT);
+        if let Err(error) = self.transport.flush_within(left).await {
             tracing::warn!(%error, "the last answers may not have been sent");
         }
         self.databases.close().await;

@@ -49,7 +49,7 @@ pub struct NatsConfig {
     pub inbox_prefix: Subject,
     /// Longest wait for one connection to be made.
     pub connect_timeout: Duration,
-    /// Interval of pings; two unanswered ones end the connection.
+    /// Interval of pings; a link over which nothing comes back for two of them is made anew.
     pub ping_interval: Duration,
     /// Longest pause between attempts to reconnect; jittered.
     pub reconnect_delay_max: Duration,
@@ -77,7 +77,7 @@ pub enum NatsCredentials {
     Token(Secret),
     /// An nkey seed.
     Nkey(Secret),
-    /// A `.creds` file: re-read at every reconnect.
+    /// A `.creds` file: read at every connection.
     CredentialsFile(PathBuf),
 }
 

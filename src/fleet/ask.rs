@@ -37,7 +37,7 @@ pub async fn answer(
     tasks: &Tasks,
 ) -> Result<(), TransportError> {
     let subject = member.identity.prefix.join(STATUS_TOKEN).map_err(refused)?;
-    let mut questions = transport.subscribe(&subject).await?;
+    let mut questions = transport.subscribe_optional(&subject).await?;
     let (member, transport) = (Arc::clone(member), Arc::clone(transport));
     let _detached = tasks.spawn_background(async move {
         while let Some(question) = questions.next().await {

@@ -183,7 +183,8 @@ pub async fn serve(
         for subject in verb.subjects(&member.identity) {
             let subject =
                 Subject::new(&subject).map_err(|error| TransportError::Refused(error.into()))?;
-            let subscription: Box<dyn Subscription> = transport.subscribe(&subject).await?;
+            let subscription: Box<dyn Subscription> =
+                transport.subscribe_optional(&subject).await?;
             questions.push(subscription.map(move |message| (verb, message)));
         }
     }

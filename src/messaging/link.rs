@@ -9,7 +9,8 @@ use tokio::sync::watch;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Grows whenever messages to this process may have been lost: with every new connection (the first is 1).
+    /// Grows whenever messages to this process may have been lost: with every new connection (the first is 1), and
+    /// with every subscription that is served again.
     pub epoch: u64,
 }
 
@@ -18,8 +19,10 @@ pub struct Link {
 pub enum LinkState {
     /// Connected.
     Up,
-    /// Not connected: the transport tries again by itself.
+    /// Not connected, or not proved to be: the transport tries again by itself.
     Down,
+    /// Connected, but the server refuses a subscription that this process needs: what is sent to it is lost.
+    Deaf,
     /// Connected to a server that is about to stop (lame duck); it moves by itself.
     Leaving,
 }
@@ -31,7 +34,7 @@ impl Link {
     /// Whether messages can be sent now.
     #[must_use]
     pub fn is_up(self) -> bool {
-        self.state != LinkState::Down
+        matches!(self.state, LinkState::Up | LinkState::Leaving)
     }
 }
 
@@ -53,4 +56,17 @@ pub struct RoundTrip {
     pub smoothed: Duration,
     /// The longest of the last 8 to 16 measurements.
     pub recent_max: Duration,
+    /// How long the one that is under way has taken so far; zero while none is.
+    pub pending: Duration,
+}
+
+/// What a round trip may take longer than usual.
+const STALL_MIN: Duration = Duration::from_millis(250);
+
+impl RoundTrip {
+    /// Whether the way through the server stands still: then the silence of others says nothing about them.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.pending > self.smoothed * 2 + STALL_MIN
+    }
 }

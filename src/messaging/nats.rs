@@ -2,50 +2,52 @@
 
 use std::fmt;
 use std::future::ready;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::{Client, HeaderMap};
+use arc_swap::ArcSwap;
+use async_nats::HeaderMap;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, poll};
-use rand::RngExt;
+use futures_util::poll;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{
-    Link, LinkState, Message, RoundTrip, Subject, Subscription, Transport, TransportError,
-};
+use super::{Link, Message, RoundTrip, Subject, Subscription, Transport, TransportError, up};
 use crate::config::messaging::NatsConfig;
 use crate::future::BoxFuture;
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Cancel, Tasks};
 
 mod connect;
 mod convert;
+mod credentials;
 mod echo;
+mod live;
 mod outbox;
-mod probe;
+mod pace;
+mod payload;
+mod refusal;
 mod round_trip;
+mod state;
+mod subscriptions;
+mod supervisor;
 pub mod trial;
 
+use echo::Echoes;
+use live::Live;
 use outbox::{Outbox, Outgoing};
-use probe::Probe;
-
-/// Within this time of the notice a server that is about to stop is left. Servers wait 10 s before they end connections.
-const LEAVE_SPREAD: Duration = Duration::from_secs(2);
+use pace::Pace;
+use state::State;
+use subscriptions::{Kind, NatsSubscription};
+use supervisor::Shared;
 
 /// A connection to a NATS cluster.
 pub struct Nats {
-    client: Client,
-    link: watch::Receiver<Link>,
+    shared: Arc<Shared>,
     inbox: Subject,
-    operation_timeout: Duration,
-    flushes: AtomicU64,
     outbox: Outbox,
-    probe: Arc<Probe>,
+    asked: payload::Asked,
 }
 
 impl fmt::Debug for Nats {
@@ -54,89 +56,68 @@ impl fmt::Debug for Nats {
     }
 }
 
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
 /// Starts connecting and returns at once: the link comes up when a server answers, however late that is.
 ///
 /// # Errors
-/// `TransportError` when a file that the configuration names cannot be read, or a server's address is malformed.
+/// `TransportError` when a server's address is malformed.
 pub async fn connect(
     config: &NatsConfig,
     name: &str,
 ) -> Result<Arc<dyn Transport>, TransportError> {
-    let (report, link) = watch::channel(Link::NEW);
-    let client = connect::client(config, name, report).await?;
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let leaving = leave_in_time(client.clone(), link.clone(), config.operation_timeout);
-    let _detached = Tasks::new().spawn_background(leaving);
-    let inbox = config.inbox_prefix.join(&unique).map_err(|e| TransportError::Refused(e.into()))?;
-    let outbox = Outbox::open(client.clone(), config.commands_max, config.operation_timeout);
-    let probe = Probe::start(&client, &inbox, config.ping_interval).await?;
-    Ok(Arc::new(Nats {
-        outbox,
-        probe,
-        client,
-        link,
-        inbox,
-        operation_timeout: config.operation_timeout,
-        flushes: AtomicU64::new(0),
-    }))
+    let refused = |error: super::SubjectError| TransportError::Refused(error.into());
+    let inbox = config.inbox_prefix.join(&unique).map_err(refused)?;
+    let echoes = Arc::new(Echoes::new(&inbox).map_err(refused)?);
+    let state = Arc::new(State::new(Pace::new(config.reconnect_delay_max)));
+    state.begin(1);
+    let live = Live::start(config, name, 1, (&state, &echoes)).await?;
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        name: name.to_owned(),
+        live: ArcSwap::from_pointee(live),
+        state,
+        echoes,
+        measured: std::sync::Mutex::default(),
+        stop: Cancel::new(),
+    });
+    let _detached = Tasks::new().spawn_background(supervisor::run(Arc::clone(&shared)));
+    let outbox = Outbox::open(Arc::clone(&shared));
+    Ok(Arc::new(Nats { shared, inbox, outbox, asked: payload::Asked::default() }))
 }
 
-/// Leaves a server that is about to stop (lame duck) before it ends the connection. Not all clients at once: the
-/// others would be met by everybody.
-async fn leave_in_time(client: Client, mut link: watch::Receiver<Link>, limit: Duration) {
-    while link.wait_for(|link| link.state == LinkState::Leaving).await.is_ok() {
-        let pause = rand::rng().random_range(Duration::ZERO..=LEAVE_SPREAD);
-        sleep(pause).await;
-        if link.borrow().state == LinkState::Leaving {
-            // What was published goes to the old server first.
-            let moved = timeout(limit, async {
-                client.flush().await.map_err(|error| error.to_string())?;
-                client.force_reconnect().await.map_err(|error| error.to_string())
-            });
-            match moved.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(error, "could not leave the NATS server early"),
-                Err(_) => tracing::warn!("could not leave the NATS server early: no answer"),
-            }
-        }
-        if link.wait_for(|link| link.state != LinkState::Leaving).await.is_err() {
-            return;
-        }
-    }
+/// Why a message cannot be sent now.
+enum Unsent {
+    /// It cannot.
+    Refused(TransportError),
+    /// It is larger than the server took when we connected: its size, and the message.
+    TooLarge(usize, Box<Outgoing>),
 }
 
 impl Nats {
-    /// Runs an operation of the client library under a deadline: none of them ends by itself while the
-    /// link is down and the library's command channel is full.
-    async fn bounded<T, E>(
-        &self,
-        operation: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, TransportError>
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        match timeout(self.operation_timeout, operation).await {
-            Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
-            Err(_) => Err(TransportError::TimedOut),
-        }
-    }
-
     /// The message as the library takes it, when it can be sent now.
-    fn outgoing(&self, message: Message) -> Result<Outgoing, TransportError> {
-        // The state and not the last event: events go through a small channel and can be lost.
-        if self.client.connection_state() != State::Connected {
-            return Err(TransportError::Disconnected);
+    fn outgoing(&self, message: Message) -> Result<Outgoing, Unsent> {
+        let live = self.shared.live.load();
+        if !live.is_connected() {
+            return Err(Unsent::Refused(TransportError::Disconnected));
         }
-        let headers = convert::headers(message.headers)?;
-        if headers.wire_len() + message.payload.len() > self.client.max_payload() {
-            return Err(TransportError::TooLarge);
-        }
-        Ok(Outgoing {
+        let headers = convert::headers(message.headers).map_err(Unsent::Refused)?;
+        let bytes = headers.wire_len() + message.payload.len();
+        let outgoing = Outgoing {
             subject: convert::subject(&message.subject),
             reply: message.reply.as_ref().map(convert::subject),
             headers: headers.into(),
             payload: message.payload,
-        })
+        };
+        if bytes > live.client.max_payload() {
+            return Err(Unsent::TooLarge(bytes, Box::new(outgoing)));
+        }
+        Ok(outgoing)
     }
 
     async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
@@ -145,8 +126,56 @@ impl Nats {
         if let Poll::Ready(result) = poll!(&mut putting) {
             return result;
         }
-        let bounded = Box::pin(timeout(self.operation_timeout, putting));
+        let bounded = Box::pin(timeout(self.shared.config.operation_timeout, putting));
         bounded.await.unwrap_or(Err(TransportError::TimedOut))
+    }
+
+    async fn put_large(&self, bytes: usize, message: Box<Outgoing>) -> Result<(), TransportError> {
+        if payload::has_grown(&self.shared, &self.asked, bytes).await {
+            self.put(*message).await
+        } else {
+            Err(TransportError::TooLarge)
+        }
+    }
+
+    async fn listen(
+        &self,
+        subject: &Subject,
+        group: Option<&str>,
+        kind: Kind,
+    ) -> Result<Box<dyn Subscription>, TransportError> {
+        let subscriptions = &self.shared.state.subscriptions;
+        let handle = subscriptions.add(subject, group, kind);
+        let subscription = NatsSubscription::new(Arc::clone(&handle), Arc::clone(subscriptions));
+        let live = self.shared.live.load_full();
+        let limit = self.shared.config.operation_timeout;
+        match timeout(limit, handle.subscribe_on(&live)).await {
+            Ok(Ok(())) => {}
+            // The client that follows will have it.
+            Ok(Err(_)) if live.ended.is_cancelled() || !live.is_in_use() => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(TransportError::TimedOut),
+        }
+        Ok(Box::new(subscription))
+    }
+
+    fn kind(&self, subject: &Subject) -> Kind {
+        let is_inbox = subject.as_str().starts_with(self.inbox.as_str());
+        if is_inbox { Kind::Inbox } else { Kind::Control }
+    }
+
+    async fn flush_until(&self, end: Instant) -> Result<(), TransportError> {
+        // The library's own flush empties the socket's buffer and no more. A message to ourselves comes
+        // back when the server has read everything before it.
+        let mut echo = self.shared.echoes.expect();
+        self.put(Outgoing {
+            subject: convert::subject(&echo.subject()),
+            reply: None,
+            headers: HeaderMap::new(),
+            payload: Bytes::new(),
+        })
+        .await?;
+        timeout_at(end, echo.came()).await.map_err(|_| TransportError::TimedOut)
     }
 }
 
@@ -154,9 +183,10 @@ impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
         // Nearly every message finds room at once: its future has nothing to do, and nothing to carry.
         match self.outgoing(message).map(|outgoing| self.outbox.try_put(outgoing)) {
-            Err(error) => Box::pin(ready(Err(error))),
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.put(outgoing)),
+            Err(Unsent::Refused(error)) => Box::pin(ready(Err(error))),
+            Err(Unsent::TooLarge(bytes, outgoing)) => Box::pin(self.put_large(bytes, outgoing)),
         }
     }
 
@@ -164,10 +194,14 @@ impl Transport for Nats {
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
-        Box::pin(async move {
-            let inner = self.bounded(self.client.subscribe(convert::subject(subject))).await?;
-            Ok(Box::new(NatsSubscription { inner, seen: 0 }) as Box<dyn Subscription>)
-        })
+        Box::pin(self.listen(subject, None, self.kind(subject)))
+    }
+
+    fn subscribe_optional<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
+        Box::pin(self.listen(subject, None, Kind::Optional))
     }
 
     fn queue_subscribe<'a>(
@@ -175,95 +209,55 @@ impl Transport for Nats {
         subject: &'a Subject,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
-        Box::pin(async move {
-            let subject = convert::subject(subject);
-            let inner =
-                self.bounded(self.client.queue_subscribe(subject, group.to_owned())).await?;
-            Ok(Box::new(NatsSubscription { inner, seen: 0 }) as Box<dyn Subscription>)
-        })
+        Box::pin(self.listen(subject, Some(group), Kind::Queue))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
-        // The library's own flush empties the socket's buffer and no more. A message to ourselves comes
-        // back when the server has read everything before it.
         Box::pin(async move {
-            if self.client.connection_state() != State::Connected {
+            if !self.shared.live.load().is_connected() {
                 return Err(TransportError::Disconnected);
             }
-            let number = self.flushes.fetch_add(1, Ordering::Relaxed);
-            let echo = self
-                .inbox
-                .join(format_args!("flush.{number}"))
-                .map_err(|e| TransportError::Refused(e.into()))?;
-            let subject = convert::subject(&echo);
-            let mut back = self.bounded(self.client.subscribe(subject.clone())).await?;
-            self.put(Outgoing {
-                subject,
-                reply: None,
-                headers: HeaderMap::new(),
-                payload: Bytes::new(),
-            })
-            .await?;
-            match timeout(self.operation_timeout, back.next()).await {
-                Ok(_) => Ok(()),
-                Err(_) => Err(TransportError::TimedOut),
+            self.flush_until(Instant::now() + self.shared.config.operation_timeout).await
+        })
+    }
+
+    fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>> {
+        let end = Instant::now() + limit;
+        let mut link = self.shared.state.link();
+        Box::pin(async move {
+            loop {
+                let Ok(Some(now)) = timeout_at(end, up(&mut link)).await else {
+                    return Err(TransportError::Disconnected);
+                };
+                let lost = link.wait_for(|link| !link.is_up() || link.epoch != now.epoch);
+                let flushed = tokio::select! {
+                    flushed = self.flush_until(end) => flushed,
+                    // What was sent went with the connection.
+                    _ = lost => continue,
+                };
+                match flushed {
+                    Err(TransportError::Disconnected) if Instant::now() < end => {
+                        tokio::task::yield_now().await;
+                    }
+                    flushed => return flushed,
+                }
             }
         })
     }
 
     fn link(&self) -> watch::Receiver<Link> {
-        self.link.clone()
+        self.shared.state.link()
     }
 
     fn round_trip(&self) -> RoundTrip {
-        self.probe.round_trip()
+        self.shared.lock_measured().round_trip(Instant::now())
     }
 
     fn payload_bytes_max(&self) -> usize {
-        self.client.max_payload()
+        self.shared.live.load().client.max_payload()
     }
 
     fn inbox(&self) -> Subject {
         self.inbox.clone()
-    }
-}
-
-/// A subscription that counts what it has seen: leaving without loss needs the number.
-struct NatsSubscription {
-    inner: async_nats::Subscriber,
-    seen: u64,
-}
-
-impl fmt::Debug for NatsSubscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsSubscription").field("seen", &self.seen).finish_non_exhaustive()
-    }
-}
-
-impl Stream for NatsSubscription {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let this = &mut *self;
-        this.inner.poll_next_unpin(cx).map(|message| {
-            message.map(|message| {
-                this.seen += 1;
-                convert::received(message)
-            })
-        })
-    }
-}
-
-impl Subscription for NatsSubscription {
-    fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        // `drain` and `unsubscribe` of the library lose messages that are on their way; a maximum beyond
-        // what was seen is agreed upon by both sides and loses none.
-        let last = self.seen.saturating_add(more);
-        Box::pin(async move {
-            match timeout(Duration::from_secs(2), self.inner.unsubscribe_after(last)).await {
-                Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
-                Err(_) => Err(TransportError::TimedOut),
-            }
-        })
     }
 }

@@ -75,8 +75,11 @@ metrics! {
     BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
     BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
 
-    NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while connected to NATS.";
+    NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while connected to NATS, and proved to be.";
     NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections made after the first.";
+    NATS_CLIENTS_REPLACED: Counter "fjord_nats_clients_replaced_total", "NATS clients replaced, by reason: `ended`, `silent`, `subscriptions`.";
+    NATS_SUBSCRIPTIONS_REFUSED: Gauge "fjord_nats_subscriptions_refused", "Subscriptions that NATS refuses now, by kind: `inbox`, `control`, `queue`, `optional`.";
+    NATS_ROUND_TRIP: Gauge "fjord_nats_round_trip_seconds", "How long a message to ourselves takes through NATS, smoothed.";
     NATS_EVENTS: Counter "fjord_nats_events_total", "What the NATS client reported, by event.";
 
     TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate ends, by file.";
@@ -116,6 +119,8 @@ pub const DATABASE: &str = "database";
 pub const APPLICATION: &str = "application";
 /// A connection's state.
 pub const STATE: &str = "state";
+/// What a subscription is for.
+pub const KIND: &str = "kind";
 /// What the NATS client reported.
 pub const EVENT: &str = "event";
 /// What a reload came to.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::certs::Certs;
 use super::eventually::{SOON, TICK, poll};
@@ -119,6 +121,41 @@ impl NatsServer {
     pub(crate) async fn stop(&mut self) {
         self.process.terminate();
         self.process.wait(SOON).await;
+    }
+
+    /// Changes its configuration; `reload` or `restart` has it take effect.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.command.1).expect("its configuration");
+        assert!(text.contains(from), "{from:?} is not in its configuration");
+        fs::write(&self.command.1, text.replace(from, to)).expect("a file");
+    }
+
+    /// Has it read its configuration again (SIGHUP); returns once it has.
+    pub(crate) async fn reload(&mut self) {
+        const READ: &str = "Reloaded server configuration";
+        let before = self.process.log().matches(READ).count();
+        self.process.signal(Signal::HUP);
+        let read = poll(SOON, TICK, async || {
+            (self.process.log().matches(READ).count() > before).then_some(())
+        });
+        assert!(read.await.is_some(), "nats-server did not reload:\n{}", self.process.log_tail());
+    }
+
+    /// Sends lines of the protocol over a plain connection, as no client library would; returns once they were read.
+    pub(crate) async fn send_raw(&self, connect: &str, lines: &[u8]) {
+        let address = ("127.0.0.1", self.ports.client);
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
+        let connect = format!("CONNECT {{\"headers\":true,\"verbose\":false{connect}}}\r\n");
+        let all = [connect.as_bytes(), lines, b"PING\r\n"].concat();
+        stream.write_all(&all).await.expect("it reads");
+        let mut read = String::new();
+        while !read.contains("PONG\r\n") {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).await.expect("it answers");
+            assert!(count > 0, "the server has closed: {read}");
+            read.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        assert!(!read.contains("-ERR"), "{read}");
     }
 
     /// Says that it is about to end: clients are told, then moved to other servers one by one.

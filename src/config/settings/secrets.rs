@@ -123,9 +123,7 @@ impl Table<'_> {
         match read_text(path, limits::SECRET_FILE_BYTES_MAX) {
             Ok(text) => {
                 self.check_mode(key, path);
-                // Editors and `echo` end a file with a line break that is no part of the secret.
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                Some(Secret::new(text.strip_suffix('\r').unwrap_or(text).to_owned()))
+                Some(Secret::in_file(path, &text))
             }
             Err(why) => {
                 self.mistake(key, format!("{}: {why}", path.display()));

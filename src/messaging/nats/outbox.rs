@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_nats::client::PublishError;
-use async_nats::connection::State;
+use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, HeaderMap, Subject};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::supervisor::Shared;
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::telemetry::conditions::{self, UNSENT};
@@ -32,7 +32,7 @@ pub(super) struct Outgoing {
 /// Where messages wait for those that follow them at once. One that comes alone does not wait.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    client: Client,
+    shared: Arc<Shared>,
     sender: mpsc::Sender<Outgoing>,
     /// Messages that were put in and not yet handed on: nothing may overtake them.
     waiting: Arc<AtomicUsize>,
@@ -43,12 +43,12 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// An outbox for so many messages, and the task that empties it. The task ends with the outbox.
-    pub(super) fn open(client: Client, messages_max: usize, limit: Duration) -> Self {
-        let (sender, receiver) = mpsc::channel(messages_max);
+    pub(super) fn open(shared: Arc<Shared>) -> Self {
+        let (sender, receiver) = mpsc::channel(shared.config.commands_max);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let sending = send_on(client.clone(), receiver, Arc::clone(&waiting), limit);
+        let sending = send_on(Arc::clone(&shared), receiver, Arc::clone(&waiting));
         let _detached = Tasks::new().spawn_background(sending);
-        Self { client, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
+        Self { shared, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
     }
 
     /// Puts a message in at once; gives it back when it cannot be taken so, because it is alone or the outbox is full.
@@ -66,8 +66,8 @@ impl Outbox {
     /// Puts a message in; waits while the outbox is full. Safe to drop: then the message was not put in.
     pub(super) async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
         if self.waiting.load(Ordering::Acquire) == 0 {
-            let handed = hand_on(&self.client, message).await;
-            return handed.map_err(|error| TransportError::Refused(error.into()));
+            let live = self.shared.live.load_full();
+            return hand_on(&live.client, message).await.map_err(not_taken);
         }
         let refused = |error: mpsc::error::SendError<()>| TransportError::Refused(error.into());
         let place = self.sender.reserve().await.map_err(refused)?;
@@ -81,6 +81,15 @@ impl Outbox {
         let now = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
         now.saturating_sub(before) > COMPANY_NANOS && self.waiting.load(Ordering::Acquire) == 0
+    }
+}
+
+fn not_taken(error: PublishError) -> TransportError {
+    match error.kind() {
+        // The client has ended; another one follows.
+        PublishErrorKind::Send => TransportError::Disconnected,
+        PublishErrorKind::MaxPayloadExceeded => TransportError::TooLarge,
+        PublishErrorKind::InvalidSubject => TransportError::Refused(error.into()),
     }
 }
 
@@ -98,11 +107,11 @@ async fn hand_on(client: &Client, message: Outgoing) -> Result<(), PublishError>
 /// runtime it runs directly after whoever woke it, so that requests that publish by themselves cost a TLS record and a
 /// system call each. Here everybody who is ready to publish does so first.
 async fn send_on(
-    client: Client,
+    shared: Arc<Shared>,
     mut receiver: mpsc::Receiver<Outgoing>,
     waiting: Arc<AtomicUsize>,
-    limit: Duration,
 ) {
+    let limit = shared.config.operation_timeout;
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = receiver.recv().await {
         batch.push(first);
@@ -113,13 +122,14 @@ async fn send_on(
             batch.push(message);
         }
         let handed = batch.len();
+        let live = shared.live.load_full();
         for message in batch.drain(..) {
             // It was connected when the message was put in. What the library queues now would run after the reconnect.
-            if client.connection_state() != State::Connected {
+            if !live.is_connected() {
                 tracing::debug!("a message was dropped: the connection to NATS was lost");
                 continue;
             }
-            match timeout(limit, hand_on(&client, message)).await {
+            match timeout(limit, hand_on(&live.client, message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     if conditions::begins(&UNSENT, "refused") {

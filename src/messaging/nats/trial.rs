@@ -52,7 +52,7 @@ pub async fn run(
     let refused = Arc::new(Mutex::new(Vec::new()));
     let (report, mut is_closed) = watch::channel(false);
     let server: ServerAddr = server.parse().map_err(|e| TransportError::Refused(Box::new(e)))?;
-    let options = connect::options(config, "fjord check").await?.ignore_discovered_servers();
+    let options = connect::options(config, "fjord check").ignore_discovered_servers();
     let (heard, report) = (Arc::clone(&refused), Arc::new(report));
     let options = options.event_callback(move |event| {
         match event {

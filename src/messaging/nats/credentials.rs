@@ -1,0 +1,80 @@
+//! Who we are, read anew for every connection: a file that was replaced counts from the next one on.
+
+use std::path::Path;
+
+use async_nats::{Auth, AuthError};
+use nkeys::KeyPair;
+
+use crate::config::Secret;
+use crate::config::messaging::NatsCredentials;
+
+/// Answers a server's nonce.
+pub(super) async fn prove(credentials: NatsCredentials, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+    let mut auth = Auth::new();
+    match &credentials {
+        NatsCredentials::None => {}
+        NatsCredentials::User { user, password } => {
+            auth.username = Some(user.clone());
+            auth.password = Some(read(password).await?.expose().to_owned());
+        }
+        NatsCredentials::Token(token) => auth.token = Some(read(token).await?.expose().to_owned()),
+        NatsCredentials::Nkey(seed) => {
+            let pair = pair(read(seed).await?.expose())?;
+            auth.nkey = Some(pair.public_key());
+            auth.signature = Some(pair.sign(&nonce).map_err(AuthError::new)?);
+        }
+        NatsCredentials::CredentialsFile(path) => {
+            let text = tokio::fs::read_to_string(path).await;
+            let text = text.map_err(|error| refused(path, &error.to_string()))?;
+            let mut sections = sections(&text);
+            let (Some(jwt), Some(seed)) = (sections.next(), sections.next()) else {
+                return Err(refused(path, "expected a user JWT and an nkey seed"));
+            };
+            let pair = pair(seed)?;
+            auth.jwt = Some(jwt.to_owned());
+            auth.signature = Some(pair.sign(&nonce).map_err(AuthError::new)?);
+        }
+    }
+    Ok(auth)
+}
+
+/// A secret as its file has it now.
+async fn read(secret: &Secret) -> Result<Secret, AuthError> {
+    let Some(path) = secret.file() else { return Ok(secret.clone()) };
+    let text = tokio::fs::read_to_string(path).await;
+    let text = text.map_err(|error| refused(path, &error.to_string()))?;
+    let secret = Secret::in_file(path, &text);
+    if secret.expose().is_empty() { Err(refused(path, "nothing is in it")) } else { Ok(secret) }
+}
+
+fn pair(seed: &str) -> Result<KeyPair, AuthError> {
+    // Its own text may have a part of the seed.
+    KeyPair::from_seed(seed.trim()).map_err(|_| AuthError::new("the nkey seed is not one"))
+}
+
+fn refused(path: &Path, why: &str) -> AuthError {
+    AuthError::new(format!("{}: {why}", path.display()))
+}
+
+/// What stands below the lines that begin sections, as `nsc` writes them.
+fn sections(text: &str) -> impl Iterator<Item = &str> {
+    let mut lines = text.lines().map(str::trim);
+    std::iter::from_fn(move || {
+        lines.find(|line| line.starts_with("---") && line.contains("BEGIN"))?;
+        lines.find(|line| !line.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credentials_file_has_a_jwt_and_a_seed_whatever_stands_around_them() {
+        let text = "-----BEGIN NATS USER JWT-----\r\neyJ0.e30.c2ln\r\n------END NATS USER JWT------\r\n\r\n\
+                    *** IMPORTANT ***\nkeep it\n\n-----BEGIN USER NKEY SEED-----\nSUAB\n------END USER NKEY SEED------\n";
+        assert_eq!(sections(text).collect::<Vec<_>>(), ["eyJ0.e30.c2ln", "SUAB"]);
+        assert_eq!(sections("").count(), 0);
+        assert_eq!(sections("-----BEGIN NATS USER JWT-----").count(), 0);
+    }
+}

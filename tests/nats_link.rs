@@ -1,0 +1,299 @@
+//! Promise: a link to NATS that does not work is noticed within two pings, said, and repaired without a restart.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::support::client::{Client, get_json};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::load::{Load, Rotation, reckon};
+use super::support::nats::{NatsOptions, NatsServer};
+use super::support::seed::Seed;
+
+/// The interval of pings here. Longer than what a busy machine makes anybody wait.
+const PING: Duration = Duration::from_secs(2);
+
+fn options() -> FleetOptions {
+    let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    FleetOptions { nats, nats_keys: "ping_interval = '2s'\n".to_owned(), ..FleetOptions::default() }
+}
+
+/// A server whose permissions can be changed: `denied` is what its users may not subscribe to.
+fn denying(denied: &str) -> FleetOptions {
+    let mut options = options();
+    options.nats.extra = format!(
+        "authorization {{ users: [{{ user: fjord, password: word, permissions: \
+         {{ publish: \">\", subscribe: {{ allow: [\">\"], deny: [\"{denied}\"] }} }} }}] }}\n"
+    );
+    options.nats_keys.push_str("user = 'fjord'\npassword = 'word'\n");
+    options
+}
+
+fn all(fleet: &Fleet) -> impl Iterator<Item = &Node> {
+    fleet.gateways.iter().chain(&fleet.workers)
+}
+
+async fn is_ready(node: &Node) -> bool {
+    get_json(&format!("http://{}/readyz", node.admin())).await.is_some()
+}
+
+async fn served_again(client: &Client, fleet: &Fleet, what: &str) {
+    eventually_some(format!("{what}: served again"), SOON + PING * 2, async || {
+        for node in all(fleet) {
+            if !is_ready(node).await {
+                return None;
+            }
+        }
+        let answer = client.try_send(Method::GET, "/v1/echo/a", None).await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// Every subject that somebody listens to at a server.
+async fn subjects(server: &NatsServer) -> Vec<String> {
+    let url = format!("{}/connz?subs=1", server.monitoring());
+    let connections = get_json(&url).await.expect("the server's monitoring");
+    let connections = connections["connections"].as_array().expect("a list").clone();
+    let lists =
+        connections.iter().filter_map(|connection| connection["subscriptions_list"].as_array());
+    lists.flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A message whose headers end a client of async-nats 0.51, and two that end its connection.
+const POISONS: [&[u8]; 3] = [
+    b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+    b"NATS/1.0\r\nX: a\xffb\r\n\r\n",
+    b"NATS/1.0\r\nX y: ab\r\n\r\n",
+];
+
+async fn poison(server: &NatsServer, subject: &str, headers: &[u8]) {
+    let size = headers.len();
+    let line = format!("HPUB {subject} _INBOX.x {size} {size}\r\n");
+    server.send_raw("", &[line.as_bytes(), headers, b"\r\n"].concat()).await;
+}
+
+async fn disturbances(node: &Node) -> f64 {
+    node.figure("fjord_nats_reconnects_total").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_ends_a_client_for_good() {
+    let mut options = options();
+    // Connections that do not last are made ever more rarely: not here, where each has to end.
+    options.nats_keys.push_str("reconnect_delay_max = '100ms'\n");
+    let fleet = Fleet::start(options).await;
+    let (server, client) = (&fleet.nats.servers[0], fleet.client());
+    let mut targets: Vec<String> = subjects(server).await;
+    targets.retain(|subject| !subject.contains("echo.>"));
+    targets.sort();
+    targets.dedup();
+    let has = |part: &str| targets.iter().any(|subject| subject.contains(part));
+    assert!(
+        ["fjord.status", "$SRV.PING", "fjord.q.", "fjord.cancel.", "_INBOX."]
+            .iter()
+            .all(|s| has(s))
+    );
+    // One of each kind is enough.
+    let kinds =
+        ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.repeat", "_INBOX."];
+    for kind in kinds {
+        let Some(subject) = targets.iter().find(|subject| subject.starts_with(kind)) else {
+            continue;
+        };
+        let subject = subject.replace('>', "1.2.3").replace('*', "x");
+        for headers in POISONS {
+            let before =
+                disturbances(&fleet.gateways[0]).await + disturbances(&fleet.workers[0]).await;
+            poison(server, &subject, headers).await;
+            eventually_some(format!("{subject} is met"), PING * 2, async || {
+                let now =
+                    disturbances(&fleet.gateways[0]).await + disturbances(&fleet.workers[0]).await;
+                (now > before).then_some(())
+            })
+            .await;
+            served_again(&client, &fleet, &subject).await;
+        }
+    }
+    for node in all(&fleet) {
+        let ended = node.figure(r#"fjord_nats_clients_replaced_total{reason="ended"}"#).await;
+        assert!(ended > 0.5, "{}: a client that ended is counted", node.role());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_sent_again_and_again_makes_no_storm() {
+    const TIMES: usize = 400;
+    let fleet = Fleet::start(options()).await;
+    let (server, client) = (&fleet.nats.servers[0], fleet.client());
+    for number in 0..TIMES {
+        poison(server, "fjord.status", POISONS[number % POISONS.len()]).await;
+    }
+    for node in all(&fleet) {
+        let again = disturbances(node).await;
+        assert!((1.0..40.0).contains(&again), "{}: {again} connections", node.role());
+    }
+    served_again(&client, &fleet, "after a storm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_is_noticed_within_two_pings() {
+    let mut fleet = Fleet::start(options()).await;
+    let client = fleet.client();
+    client.get("/v1/echo/a").await.is(200);
+    fleet.nats.servers[0].process().pause();
+    let since = Instant::now();
+    // Half a second for the processes, which share this machine with everything else.
+    let limit = PING * 2 + Duration::from_millis(500);
+    for node in all(&fleet) {
+        eventually_some("it is noticed", limit, async || {
+            (node.figure("fjord_nats_connected").await < 0.5).then_some(())
+        })
+        .await;
+        assert!(since.elapsed() < limit, "{:?}", since.elapsed());
+        assert!(!is_ready(node).await, "{} says that it is ready", node.role());
+        let silent = node.figure(r#"fjord_nats_clients_replaced_total{reason="silent"}"#).await;
+        assert!(silent > 0.5, "it is counted");
+    }
+    fleet.nats.servers[0].process().resume();
+    served_again(&client, &fleet, "after a standstill").await;
+}
+
+/// A subscription that a reload of the server takes away.
+struct Revoked {
+    denied: &'static str,
+    kind: &'static str,
+    role: &'static str,
+    /// How what requests get meanwhile ends: a worker that leaves its queues refuses what still comes, for a while.
+    word: &'static str,
+}
+
+const REVOKED: [Revoked; 4] = [
+    Revoked { denied: "fjord.q.*", kind: "queue", role: "worker", word: "no-workers" },
+    Revoked { denied: "_INBOX.*.r.>", kind: "inbox", role: "gateway", word: "bus-down" },
+    Revoked { denied: "fjord.w.>", kind: "control", role: "worker", word: "" },
+    Revoked { denied: "fjord.cancel.*", kind: "control", role: "worker", word: "" },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_a_reload_takes_away_is_told_and_comes_back() {
+    const NOTHING: &str = "nothing.at.all";
+    let mut fleet = Fleet::start(denying(NOTHING)).await;
+    let client = fleet.client();
+    for Revoked { denied, kind, role, word } in REVOKED {
+        println!("{denied}");
+        client.get("/v1/echo/a").await.is(200);
+        fleet.nats.servers[0].edit(NOTHING, denied);
+        fleet.nats.servers[0].reload().await;
+        let node = if role == "worker" { &fleet.workers[0] } else { &fleet.gateways[0] };
+        let gauge = format!(r#"fjord_nats_subscriptions_refused{{kind="{kind}"}}"#);
+        eventually_some(format!("{denied}: it is told"), SOON, async || {
+            (node.figure(&gauge).await > 0.5 && !is_ready(node).await).then_some(())
+        })
+        .await;
+        // A message on its way while the server reloads may be swallowed: that one is a 504.
+        eventually_some(format!("{denied}: requests are told {word}"), SOON, async || {
+            let answer = client.get("/v1/echo/a").await;
+            assert!([503, 504].contains(&answer.status.as_u16()), "{denied}: {}", answer.status);
+            let problem: Value = serde_json::from_slice(&answer.body).expect("a problem");
+            let is_told = problem["type"].as_str().is_some_and(|slug| slug.ends_with(word));
+            (answer.status == 503 && is_told).then_some(())
+        })
+        .await;
+        // It is tried again meanwhile, and does not count as served for that.
+        let tries = Instant::now();
+        eventually_some("time for a few tries", SOON, async || {
+            assert!(node.figure(&gauge).await > 0.5 && !is_ready(node).await, "{denied}: it flaps");
+            (tries.elapsed() > Duration::from_secs(3)).then_some(())
+        })
+        .await;
+        fleet.nats.servers[0].edit(denied, NOTHING);
+        fleet.nats.servers[0].reload().await;
+        served_again(&client, &fleet, denied).await;
+        eventually_some(format!("{denied}: all are served"), SOON * 2, async || {
+            (node.figure("fjord_nats_subscriptions_refused").await < 0.5).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_subscriptions_is_told_and_its_end_is_used() {
+    const MANY: &str = "max_subscriptions: 1000";
+    const FEW: &str = "max_subscriptions: 9";
+    let mut options = options();
+    options.nats.extra = MANY.to_owned();
+    let mut fleet = Fleet::start(options).await;
+    let client = fleet.client();
+    fleet.nats.servers[0].edit(MANY, FEW);
+    fleet.nats.servers[0].restart().await;
+    let worker = &fleet.workers[0];
+    eventually_some("the worker says so", SOON * 3, async || {
+        let refused = worker.figure("fjord_nats_subscriptions_refused").await > 0.5;
+        (refused && !is_ready(worker).await).then_some(())
+    })
+    .await;
+    fleet.nats.servers[0].edit(FEW, MANY);
+    fleet.nats.servers[0].restart().await;
+    served_again(&client, &fleet, "after a limit").await;
+    let worker = &fleet.workers[0];
+    eventually_some("every subscription is served", SOON * 2, async || {
+        (worker.figure("fjord_nats_subscriptions_refused").await < 0.5).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_payload_that_a_reload_allows_is_used_at_once() {
+    const SMALL: &str = "max_payload: 65536";
+    let mut options = options();
+    options.nats.payload_bytes_max = 65_536;
+    let mut fleet = Fleet::start(options).await;
+    let client = fleet.client();
+    let body = json!({ "note": "n".repeat(100_000) });
+    client.send(Method::PUT, "/v1/keep/1", &body).await.is(413);
+    fleet.nats.servers[0].edit(SMALL, "max_payload: 1048576");
+    fleet.nats.servers[0].reload().await;
+    // A server is asked every ten seconds at most, and it was asked just now.
+    eventually_some("it is taken", SOON * 2, async || {
+        let answer = client.send(Method::PUT, "/v1/keep/1", &body).await;
+        assert!([200, 413, 503].contains(&answer.status.as_u16()), "{}", answer.status);
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_while_nats_stands_still_loses_nothing() {
+    const STANDSTILL: Duration = Duration::from_secs(3);
+    let mut fleet =
+        Fleet::start(FleetOptions { workers: 3, concurrency: 16, ..FleetOptions::default() }).await;
+    let mut seed = Seed::new();
+    let rotation = Rotation::new(vec![fleet.client()]);
+    // More callers at once than a load has.
+    let loads: Vec<_> = (0..5).map(|_| Load::start(&rotation, &mut seed)).collect();
+    let load = &loads[0];
+    load.more(100).await;
+    for number in 0..fleet.workers.len() {
+        fleet.nats.servers[0].process().pause();
+        let since = Instant::now();
+        fleet.workers[number].process.terminate();
+        eventually_some("the standstill", STANDSTILL * 2, async || {
+            (since.elapsed() > STANDSTILL).then_some(())
+        })
+        .await;
+        fleet.nats.servers[0].process().resume();
+        let status = fleet.workers[number].process.wait(Duration::from_secs(40)).await;
+        assert_eq!(status.code(), Some(0), "{}", fleet.workers[number].process.log_tail());
+        fleet.workers[number].restart();
+        fleet.workers[number].ready().await;
+        load.more(100).await;
+    }
+    let mut answers = Vec::new();
+    for load in loads {
+        answers.extend(load.stop().await);
+    }
+    reckon("NATS stands still while workers restart", &answers, fleet.ledger()).all_well();
+}
