@@ -115,6 +115,7 @@ impl Placer {
             placer: Arc::clone(self),
             ask_at: None,
             asked: 0,
+            judge_at: now,
             by_asking: false,
             ticket: None,
             began: now,
@@ -195,6 +196,8 @@ struct Ride {
     ticket: Option<Ticket>,
     /// When the head asks the group again.
     ask_at: Option<Instant>,
+    /// Before this nothing is concluded from a worker's silence.
+    judge_at: Instant,
     asked: u32,
     /// Whether its last message was its own asking, and not the answer to an offer.
     by_asking: bool,
@@ -329,7 +332,7 @@ impl Ride {
 
     async fn next_event(&mut self) -> Event {
         loop {
-            let wake_at = self.session.wake_at();
+            let wake_at = self.session.wake_at().max(self.judge_at);
             let ask_at = self.ask_at.unwrap_or(wake_at);
             let awaits_link = self.session.awaits_link() && self.ask_at.is_some();
             tokio::select! {
@@ -345,7 +348,7 @@ impl Ride {
                 () = sleep_until(wake_at.min(ask_at)) => {
                     if ask_at < wake_at {
                         if let Some(event) = self.ask() { return event }
-                    } else {
+                    } else if !self.is_stalled() {
                         return Event::Tick;
                     }
                 }
@@ -355,6 +358,17 @@ impl Ride {
                 }
             }
         }
+    }
+
+    /// Whether NATS itself stands still, so that silence says nothing about a worker. Then what it sends has until the next
+    /// progress is due to arrive.
+    fn is_stalled(&mut self) -> bool {
+        let Some(end) = self.session.silence_may_last_until() else { return false };
+        let is_stalled = self.placer.transport.round_trip().is_stalled();
+        if is_stalled {
+            self.judge_at = end.min(Instant::now() + self.placer.config.load().progress_interval);
+        }
+        is_stalled
     }
 
     fn read(&mut self, mail: Mail) -> Option<Event> {

@@ -267,6 +267,17 @@ impl Session {
         }
     }
 
+    /// How long that can wait, where it is about a worker that was not heard and not about a deadline.
+    #[must_use]
+    pub fn silence_may_last_until(&self) -> Option<Instant> {
+        let (due, end) = match self.phase {
+            Phase::Sent { until, .. } => (until, self.place_end),
+            Phase::Running { lost_at, .. } => (lost_at, self.end + ANSWER_GRACE),
+            Phase::Held | Phase::Done => return None,
+        };
+        (due < end).then_some(end)
+    }
+
     /// Takes one event. Does nothing once the answer was given.
     pub fn step(&mut self, event: Event, step: &mut Step<'_>) {
         if self.is_done() {
