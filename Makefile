@@ -26,7 +26,7 @@ PYTHON := $(TARGET)/python/bin/python
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
-.PHONY: help check fmt lint test snapshots soak bench bench-go bench-growth bench-overload bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
+.PHONY: help check fmt lint test snapshots soak bench bench-go bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -70,6 +70,9 @@ bench-growth: nats-server ## Whether a request costs the same in a large fleet a
 bench-overload: nats-server ## Ten times the load that workers can take: goodput, messages, waits
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
+
+bench-pool: ## Many queues on one database, and clients that leave: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
+	$(CARGO) bench --locked --bench pools
 
 bench-scrape: nats-server ## What a scrape of /metrics costs at full load
 	$(CARGO) build --release --locked --bin fjord

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::support::mssql_server::Server;
 
+mod cancels;
 mod connections;
 mod faults;
 mod outcomes;

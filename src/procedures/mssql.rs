@@ -19,6 +19,7 @@ use crate::procedures::{
 use crate::telemetry::{self, names};
 use crate::tls::Connector;
 
+mod answer;
 mod bind;
 mod breaker;
 mod connect;
@@ -26,6 +27,7 @@ mod describe;
 mod ended;
 mod errors;
 mod lease;
+mod marks;
 mod pool;
 mod pools;
 mod prelogin;
@@ -209,13 +211,22 @@ impl Mssql {
         cancel: &Cancel,
     ) -> Result<Outcome, Ended> {
         let mut used = None;
+        let started = Instant::now();
+        let run = async {
+            let signature = self.signature(&mut lease, call).await?;
+            used = Some(Arc::clone(&signature));
+            if cancel.is_cancelled() {
+                return Err(Step::Clean(cancelled()));
+            }
+            self.run(&mut lease, call, rows, &signature).await
+        };
         // The clock and the cancel first: an answer without end would not let them have a turn.
         let step = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(Step::Stopped(BackendErrorKind::Cancelled)),
+            () = self.is_worth_a_cancel(cancel, started) => Err(Step::Stopped(BackendErrorKind::Cancelled)),
             () = self.closing.cancelled() => Err(Step::Stopped(BackendErrorKind::Cancelled)),
             () = sleep_until(call.deadline) => Err(Step::Stopped(BackendErrorKind::TimedOut)),
-            step = self.run(&mut lease, call, rows, &mut used) => step,
+            step = run => step,
         };
         match step {
             Ok(outcome) => {
@@ -226,30 +237,37 @@ impl Mssql {
         }
     }
 
-    /// Reads the signature where it is not known, sends the call, reads the answer.
+    /// Waits until nobody waits for the call any more and it has run for as long as a connection costs: to stop it
+    /// may cost one. A shorter call runs to its end, and its answer is dropped.
+    async fn is_worth_a_cancel(&self, cancel: &Cancel, started: Instant) {
+        cancel.cancelled().await;
+        sleep_until(started + self.pools.connection_cost()).await;
+    }
+
+    /// The signature of a call's procedure, read where it is not known.
+    async fn signature(&self, lease: &mut Lease, call: &Call<'_>) -> Result<Arc<Signature>, Step> {
+        if let Some(signature) = self.signatures.known(call.procedure) {
+            return Ok(signature);
+        }
+        let session = lease.session().ok_or_else(gone)?;
+        let read = self.signatures.read(&mut session.client, call.procedure).await;
+        read.map_err(Step::Asking)?.ok_or_else(|| Step::Clean(self.missing(call)))
+    }
+
+    /// Sends the call and reads its answer.
     async fn run(
         &self,
         lease: &mut Lease,
         call: &Call<'_>,
         rows: &mut dyn RowSink,
-        used: &mut Option<Arc<Signature>>,
+        signature: &Signature,
     ) -> Result<Outcome, Step> {
         let session = lease.session().ok_or_else(gone)?;
-        let signature = match self.signatures.known(call.procedure) {
-            Some(signature) => signature,
-            None => self
-                .signatures
-                .read(&mut session.client, call.procedure)
-                .await
-                .map_err(Step::Asking)?
-                .ok_or_else(|| Step::Clean(self.missing(call)))?,
-        };
-        *used = Some(Arc::clone(&signature));
-        let bound = bind::bind(call, &signature).map_err(Step::Clean)?;
+        let bound = bind::bind(call, signature).map_err(Step::Clean)?;
         let refuses = self.refuses_untyped_null.load(Ordering::Relaxed);
         let form = run::form(call.procedure, bound, refuses).map_err(Step::Clean)?;
         session.marks.call_starts();
-        run::run(&mut session.client, form, &signature, rows).await.map_err(Step::Calling)
+        run::run(&mut session.client, form, signature, rows).await.map_err(Step::Calling)
     }
 
     fn missing(&self, call: &Call<'_>) -> BackendError {

@@ -72,6 +72,7 @@ metrics! {
     BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time that a call waited for a connection, by database.";
     BACKEND_LOGIN: Histogram "fjord_backend_login_seconds", "Time that a connection took to be made, login included, by database.";
     BACKEND_DISCARDED: Counter "fjord_backend_connections_discarded_total", "Connections closed instead of kept, by database and reason.";
+    BACKEND_CANCELS: Counter "fjord_backend_cancels_total", "Calls that the database was told to stop, by database and what became of the connection.";
     BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
     BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
 

@@ -95,19 +95,6 @@ async fn a_server_that_ignores_the_cancel_holds_nobody() {
 }
 
 #[tokio::test]
-async fn a_late_answer_never_reaches_the_next_caller() {
-    let server = endpoint().await;
-    let caller = Caller::of(&server);
-    let error = kind(caller.call_within(SHORT, &Cancel::new(), "answers_late", &[]).await);
-    assert_eq!(error, BackendErrorKind::TimedOut);
-    for status in [-7, 8, 9] {
-        let answer = caller.call("returns", &[int("status", status)]).await.expect("its own");
-        assert_eq!(i64::from(answer.outcome.return_status), status);
-        assert!(answer.sets.is_empty());
-    }
-}
-
-#[tokio::test]
 async fn a_fatal_error_ends_the_connection() {
     let server = endpoint().await;
     let caller = Caller::of(&server);

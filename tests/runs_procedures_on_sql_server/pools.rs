@@ -97,7 +97,7 @@ async fn who_waits_is_served_in_the_order_of_coming_whatever_the_queue() {
 #[tokio::test]
 async fn who_leaves_while_its_connection_is_made_leaves_it_to_the_next() {
     let server = endpoint().await;
-    *state(&server).login_time.lock().expect("not poisoned") = SHORT;
+    state(&server).login_ms.store(300, Ordering::Release);
     let caller = Caller::of(&server);
     assert!(timeout(SHORT / 3, caller.call("nothing", &[])).await.is_err());
     let cancel = Cancel::new();
@@ -133,7 +133,7 @@ async fn who_waits_is_served_by_what_there_is_while_no_more_can_be_made() {
 async fn a_wrong_password_costs_one_attempt_whoever_asks() {
     let mut server = endpoint().await;
     server.config.connections_max = 64;
-    *state(&server).login_time.lock().expect("not poisoned") = SHORT / 3;
+    state(&server).login_ms.store(100, Ordering::Release);
     state(&server).login_error.store(18456, Ordering::Release);
     let caller = Caller::of(&server);
     let all = join_all((0..64).map(|_| caller.call("nothing", &[]))).await;
@@ -195,17 +195,14 @@ fn pool(application_name: &str, connections_max: usize, queues: &[&str]) -> Pool
 #[tokio::test]
 async fn a_dba_sees_the_program_name_that_queues_have_asked_for() {
     for mut server in servers().await {
-        server.config.pools = vec![
-            pool("fjord", 2, &["horse-get"]),
-            pool("Berichte für München", 1, &["census", "report"]),
-        ];
+        // PostgreSQL keeps ASCII alone of a program name.
+        let own = if server.is_babelfish { "Reports, Munich" } else { "Berichte für München" };
+        server.config.pools =
+            vec![pool("fjord", 2, &["horse-get"]), pool(own, 1, &["census", "report"])];
         let caller = Caller::of(&server);
-        for (queue, expected) in [
-            ("horse-get", "fjord"),
-            ("census", "Berichte für München"),
-            ("unknown", "fjord"),
-            ("report", "Berichte für München"),
-        ] {
+        for (queue, expected) in
+            [("horse-get", "fjord"), ("census", own), ("unknown", "fjord"), ("report", own)]
+        {
             let answer = caller.with_queue(queue).call("application", &[]).await.expect("a name");
             let name = OwnedCell::Text(expected.to_owned());
             assert_eq!(*answer.cell(), name, "{}: {queue}", server.name);

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use fjord::lifecycle::{Cancel, Tasks};
 use tds_protocol::prelogin::EncryptionLevel;
@@ -57,8 +56,6 @@ pub(crate) struct State {
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// Logins fail with this error, unless it is 0.
     pub(crate) login_error: AtomicU32,
-    /// How long a login takes.
-    pub(crate) login_time: Mutex<Duration>,
     /// Logins that only read are refused: the replica is away.
     pub(crate) refuses_readers: AtomicBool,
     /// Whereto logins are sent.
@@ -93,6 +90,8 @@ pub(crate) struct State {
     pub(crate) attempts: AtomicUsize,
     /// Cancels received.
     pub(crate) attentions: AtomicUsize,
+    /// Transactions rolled back by a statement of their own.
+    pub(crate) rollbacks: AtomicUsize,
     /// Names of the procedures that ran.
     pub(crate) ran: Mutex<Vec<String>>,
     /// Statements instead of remote procedure calls.
@@ -149,7 +148,6 @@ impl Endpoint {
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
             login_error: AtomicU32::new(0),
-            login_time: Mutex::default(),
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
@@ -167,6 +165,7 @@ impl Endpoint {
             logins: Mutex::default(),
             attempts: AtomicUsize::new(0),
             attentions: AtomicUsize::new(0),
+            rollbacks: AtomicUsize::new(0),
             ran: Mutex::default(),
             statements: AtomicUsize::new(0),
             sessions: AtomicI64::new(0),

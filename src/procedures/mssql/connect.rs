@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::errors::{self, LoginFailure};
+use super::marks::Marks;
 use super::prelogin;
 use super::socket::{Socket, Tcp};
-use super::wire::{Marks, Wire};
+use super::wire::Wire;
 use crate::config::procedures::MssqlConfig;
 use crate::tls::Connector;
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connect::Client;
 use super::lease::Lease;
+use super::marks::Marks;
 use super::shared::Shared;
-use super::wire::Marks;
 use crate::lifecycle::Tasks;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Gauge, Histogram, names};

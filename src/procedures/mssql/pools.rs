@@ -77,6 +77,11 @@ impl Pools {
         self.shared.breaker.is_closed()
     }
 
+    /// What a connection costs: the smoothed time of a login.
+    pub(super) fn connection_cost(&self) -> Duration {
+        self.shared.connection_cost()
+    }
+
     /// Takes other bounds, pool by pool. A pool that is new, or has other queues, needs a restart.
     pub(super) fn resize(&self, config: &MssqlConfig) {
         for one in &config.pools {

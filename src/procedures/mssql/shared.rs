@@ -15,6 +15,8 @@ use crate::config::procedures::MssqlConfig;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
+/// No connection is taken to cost less than this.
+const COST_MIN: Duration = Duration::from_millis(250);
 /// Connections that are being made at once, over all pools.
 const DIALS_MAX: usize = 4;
 /// The weight of the newest measurement in the smoothed time of a login, as in TCP's round trip (RFC 6298).
@@ -39,6 +41,19 @@ struct State {
     login_time: Option<Duration>,
     /// Why the last attempt to connect failed.
     failure: Option<Failure>,
+    /// The last cancel was not acknowledged in time.
+    is_deaf: bool,
+}
+
+/// What became of a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    /// The server acknowledged it, and the connection is clean.
+    Kept,
+    /// The server did not acknowledge it in time.
+    Unanswered,
+    /// The connection failed, or it is not certain what is still to come on it.
+    Broken,
 }
 
 /// Why there is no connection, told to each call that wanted one.
@@ -80,6 +95,28 @@ impl Shared {
     /// The longest wait for a cancel, and for a clean-up.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
+    }
+
+    /// What a connection costs: the smoothed time of a login.
+    pub(super) fn connection_cost(&self) -> Duration {
+        self.lock().login_time.unwrap_or_default().max(COST_MIN)
+    }
+
+    /// Counts a cancel. A server that does not hear them is logged once, until one is acknowledged again.
+    pub(super) fn cancelled(&self, ended: Cancelled) {
+        let result = match ended {
+            Cancelled::Kept => "kept",
+            Cancelled::Unanswered => "unanswered",
+            Cancelled::Broken => "broken",
+        };
+        let labels = [(names::DATABASE, self.name.clone()), (names::RESULT, result.to_owned())];
+        telemetry::counter(&names::BACKEND_CANCELS, &labels).increment(1);
+        let is_deaf = ended == Cancelled::Unanswered;
+        let was_deaf = std::mem::replace(&mut self.lock().is_deaf, is_deaf);
+        if is_deaf && !was_deaf {
+            tracing::warn!(database = %self.name, cancel_timeout = ?self.cancel_timeout(),
+                "the server does not acknowledge cancels in time: each one costs a connection");
+        }
     }
 
     /// The error of a call that gets no connection because none can be made: nothing was sent.

@@ -3,14 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use crate::tls::ClientStream;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, Socket, Tcp};
+use super::answer::Answer;
+use super::marks::Marks;
+use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, Socket};
 
 /// The status bit that makes the server reset the session before it reads the request (MS-TDS 2.2.3.1.2).
 /// It is what `sp_reset_connection` is on the wire: open transactions, SET options, session context,
@@ -18,50 +19,24 @@ use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, Socket, Tcp};
 const RESET_CONNECTION: u8 = 0x08;
 /// A batch, a remote procedure call: the packet types that may carry the reset.
 const REQUESTS: [u8; 2] = [0x01, 0x03];
+/// The whole packet that asks the server to stop what it does (MS-TDS 2.2.1.7). Its number is ignored.
+const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
+/// What ends a connection that cannot be told any more.
+const UNASKED: &str = "the server said what nobody had asked for";
+/// What is read at once where the driver does not listen.
+const LOOK_BYTES: usize = 512;
 /// What is kept back at most until it is written.
 const HELD_BYTES_MAX: usize = 32 * 1024;
 
-/// What the owner of a connection knows and says about the stream inside the driver.
-#[derive(Debug)]
-pub(super) struct Marks {
-    tcp: Arc<Tcp>,
-    reset: AtomicBool,
-    complete: AtomicBool,
-    start: AtomicU64,
-}
-
-impl Marks {
-    /// Marks for a stream over this connection.
-    pub(super) fn new(tcp: Arc<Tcp>) -> Self {
-        Self {
-            tcp,
-            reset: AtomicBool::new(false),
-            complete: AtomicBool::new(false),
-            start: AtomicU64::new(0),
-        }
-    }
-
-    /// The next request resets the session first.
-    pub(super) fn reset_next(&self) {
-        self.reset.store(true, Ordering::Release);
-    }
-
-    /// A call starts: from here on it counts whether it was sent.
-    pub(super) fn call_starts(&self) {
-        self.complete.store(false, Ordering::Release);
-        self.start.store(self.tcp.written(), Ordering::Release);
-    }
-
-    /// Whether the server can have seen the whole request, which is when it may have run.
-    pub(super) fn may_have_run(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
-            && self.tcp.written() > self.start.load(Ordering::Acquire)
-    }
-
-    /// Whether an idle connection is still usable.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.tcp.is_quiet()
-    }
+/// What has to be done before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// Nothing.
+    Nothing,
+    /// A cancel is written, before an answer is read on.
+    Stop,
+    /// What is left to come is waited for, before a request is written.
+    Settle,
 }
 
 /// The stream given to the driver.
@@ -78,6 +53,10 @@ pub(super) struct Wire {
     payload_left: usize,
     skips: bool,
     is_last: bool,
+    first: First,
+    answer: Answer,
+    /// What came after the end of an answer.
+    surplus: BytesMut,
 }
 
 impl Wire {
@@ -92,7 +71,10 @@ impl Wire {
             header: BytesMut::with_capacity(HEADER_BYTES),
             payload_left: 0,
             skips: false,
-            is_last: false,
+            is_last: true,
+            first: First::Nothing,
+            answer: Answer::default(),
+            surplus: BytesMut::new(),
         }
     }
 
@@ -126,9 +108,12 @@ impl Wire {
         let (kind, status) = (self.header.get_u8(), self.header.get_u8());
         let length = self.header.get_u16();
         self.payload_left = usize::from(length).saturating_sub(HEADER_BYTES);
-        self.is_last = status & END_OF_MESSAGE != 0;
+        let begins = std::mem::replace(&mut self.is_last, status & END_OF_MESSAGE != 0);
         self.skips = self.swallows && kind == PRELOGIN;
-        let resets = REQUESTS.contains(&kind) && self.marks.reset.swap(false, Ordering::AcqRel);
+        if begins && !self.skips {
+            self.first = First::Settle;
+        }
+        let resets = REQUESTS.contains(&kind) && self.marks.takes_reset();
         if !self.skips {
             let status = if resets { status | RESET_CONNECTION } else { status };
             let [high, low] = length.to_be_bytes();
@@ -144,10 +129,54 @@ impl Wire {
             if self.skips {
                 self.swallows = false;
             } else {
-                // Before a byte of it is written: from here on the server may come to see all of it.
-                self.marks.complete.store(true, Ordering::Release);
+                self.marks.request_is_whole();
             }
         }
+    }
+
+    /// Waits until nothing is left to come of what was asked before: a request never follows a cancel whose
+    /// acknowledgement is outstanding, and never meets an answer that is not its own.
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.first == First::Settle {
+            let is_cancelling = self.marks.is_cancelling();
+            if self.surplus.is_empty() {
+                let mut chunk = [0; LOOK_BYTES];
+                let mut look = ReadBuf::new(&mut chunk);
+                match Pin::new(&mut self.tls).poll_read(cx, &mut look)? {
+                    Poll::Pending if is_cancelling => return Poll::Pending,
+                    Poll::Pending => {
+                        self.first = First::Nothing;
+                        break;
+                    }
+                    Poll::Ready(()) if look.filled().is_empty() => {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    Poll::Ready(()) => self.surplus.extend_from_slice(look.filled()),
+                }
+            }
+            let (count, ended) = self.answer.follow(&self.surplus);
+            self.surplus.advance(count);
+            match ended {
+                None if is_cancelling => {}
+                Some(ended) if is_cancelling && ended.acknowledges => self.marks.acknowledged(),
+                _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, UNASKED))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends the cancel that is asked for.
+    fn poll_attention(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.marks.takes_attention() {
+            self.held.extend_from_slice(&ATTENTION);
+            self.first = First::Stop;
+        }
+        if self.first == First::Stop {
+            ready!(self.poll_held(cx))?;
+            ready!(Pin::new(&mut self.tls).poll_flush(cx))?;
+            self.first = First::Nothing;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -173,7 +202,30 @@ impl AsyncRead for Wire {
             buffer.put_slice(&self.greeting.split_to(count));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.tls).poll_read(cx, buffer)
+        ready!(self.poll_attention(cx))?;
+        let this = &mut *self;
+        if !this.surplus.is_empty() {
+            let part = this.surplus.get(..buffer.remaining()).unwrap_or(&this.surplus);
+            let (count, ended) = this.answer.follow(part);
+            buffer.put_slice(&this.surplus.split_to(count));
+            if let Some(ended) = ended {
+                this.marks.answered(ended);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.tls).poll_read(cx, buffer))?;
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        let (count, ended) = this.answer.follow(came);
+        if count < came.len() {
+            // The driver gets one answer at a time: it would take what follows for the next one.
+            this.surplus.extend_from_slice(came.get(count..).unwrap_or_default());
+            buffer.set_filled(before + count);
+        }
+        if let Some(ended) = ended {
+            this.marks.answered(ended);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -184,12 +236,14 @@ impl AsyncWrite for Wire {
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.held.len() >= HELD_BYTES_MAX {
+            ready!(self.poll_gate(cx))?;
             ready!(self.poll_held(cx))?;
         }
         Poll::Ready(Ok(self.take(from)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_gate(cx))?;
         ready!(self.poll_held(cx))?;
         Pin::new(&mut self.tls).poll_flush(cx)
     }

@@ -15,7 +15,10 @@ pub(crate) const FAULTS: &str = "\
 CREATE PROCEDURE fjord_test.drops AS
 CREATE PROCEDURE fjord_test.cuts @at int AS
 CREATE PROCEDURE fjord_test.stalls AS
-CREATE PROCEDURE fjord_test.answers_late AS
+CREATE PROCEDURE fjord_test.answers_late @together bit AS
+CREATE PROCEDURE fjord_test.acknowledges @after int, @times int AS
+CREATE PROCEDURE fjord_test.streams AS
+CREATE PROCEDURE fjord_test.begins @ms int AS
 CREATE PROCEDURE fjord_test.deadlocks @key nvarchar(50), @times int AS
 CREATE PROCEDURE fjord_test.raises @number int, @class int AS
 CREATE PROCEDURE fjord_test.babbles AS
@@ -51,8 +54,12 @@ pub(crate) enum Outcome {
     Slow(Duration),
     /// It never ends, and does not hear a cancel.
     Stalled,
-    /// Its answer is sent in the moment the cancel arrives, the acknowledgement later.
-    AnswersLate,
+    /// Its answer is sent in the moment the cancel arrives, the acknowledgement behind it, in the same bytes or not.
+    AnswersLate(bool),
+    /// The cancel is acknowledged so much later, so often.
+    Acknowledges(Duration, usize),
+    /// It sends part of a row, and the rest never: a cancel ends it.
+    Streams,
 }
 
 const DONE: Outcome = Outcome::Returned(0, Vec::new());
@@ -102,6 +109,10 @@ pub(crate) fn run(
     match bare {
         "sets" | "many" | "json" | "lists" | "names" => sets(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
+        "begins" => {
+            session.transactions += 1;
+            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+        }
         "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
             session_state(bare, &arguments, session, reply)
         }
@@ -296,7 +307,14 @@ fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome
         }
         "cuts" => Outcome::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
         "stalls" => Outcome::Stalled,
-        "answers_late" => Outcome::AnswersLate,
+        "answers_late" => {
+            Outcome::AnswersLate(matches!(arguments.get("@together"), Some(Sql::Int(1))))
+        }
+        "acknowledges" => {
+            let after = Duration::from_millis(arguments.int("@after").unsigned_abs());
+            Outcome::Acknowledges(after, usize::try_from(arguments.int("@times")).expect("a count"))
+        }
+        "streams" => Outcome::Streams,
         "deadlocks" => {
             let mut victims = state.victims.lock().expect("not poisoned");
             let count = victims.entry(arguments.text("@key")).or_insert(0);

@@ -17,7 +17,7 @@ use super::procedures::{self, Outcome, Session};
 use super::reply::Reply;
 use super::request::{self, Given, Login, Request};
 use super::schema::Declaration;
-use super::stream::{accept, read_message, write_message};
+use super::stream::{accept, read_message, write_message, write_messages};
 use super::values::{Declared, Sql};
 
 type Stream = TlsStream<DuplexStream>;
@@ -57,8 +57,6 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
     let login = Login::read(&message.payload);
     let id = state.ids.fetch_add(1, Ordering::AcqRel);
     state.attempts.fetch_add(1, Ordering::AcqRel);
-    let login_time = *state.login_time.lock().expect("not poisoned");
-    let _over = tokio::time::timeout(login_time, std::future::pending::<()>()).await;
     let mut reply = Reply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
     let error = state.login_error.load(Ordering::Acquire);
@@ -123,6 +121,14 @@ async fn answer(
     finish(stream, state, call, outcome, reply).await
 }
 
+/// Waits for a cancel.
+async fn attention(stream: &mut Stream, state: &State) -> io::Result<()> {
+    let message = read_message(stream).await?;
+    assert_eq!(message.kind, PacketType::Attention, "nothing else comes while a call runs");
+    state.attentions.fetch_add(1, Ordering::AcqRel);
+    Ok(())
+}
+
 struct Call<'a> {
     name: &'a str,
     given: &'a [Given],
@@ -170,11 +176,31 @@ async fn finish(
             }
             end(state, &call, Outcome::Returned(0, Vec::new()), &mut reply);
         }
-        Outcome::AnswersLate => {
-            let _attention = read_message(stream).await?;
-            state.attentions.fetch_add(1, Ordering::AcqRel);
+        Outcome::AnswersLate(is_together) => {
+            attention(stream, state).await?;
             reply.single("v", "int", Sql::Int(1)).done_procedure(false);
-            send(stream, &mut reply).await?;
+            let answer = reply.0.split().freeze();
+            let acknowledgement = reply.attention_done().0.split().freeze();
+            if is_together {
+                return write_messages(stream, &[answer, acknowledgement]).await.map(|()| true);
+            }
+            for part in [answer, acknowledgement] {
+                write_messages(stream, &[part]).await?;
+            }
+            return Ok(true);
+        }
+        Outcome::Acknowledges(after, times) => {
+            attention(stream, state).await?;
+            sleep(after).await;
+            let message = reply.attention_done().0.split().freeze();
+            return write_messages(stream, &vec![message; times]).await.map(|()| true);
+        }
+        Outcome::Streams => {
+            reply.single("v", "nvarchar(max)", Sql::Text("x".repeat(9000)));
+            let rows: Bytes = reply.0.split().freeze();
+            // It is cut within the row, at the end of a packet and not of the message.
+            write_message(stream, PacketType::TabularResult, rows.slice(..8000), false).await?;
+            attention(stream, state).await?;
             send(stream, reply.attention_done()).await?;
             return Ok(true);
         }
@@ -232,7 +258,8 @@ fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, re
 
 fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
     if text.contains("ROLLBACK") {
-        session.transactions = 0;
+        let open = std::mem::take(&mut session.transactions);
+        state.rollbacks.fetch_add(usize::from(open > 0), Ordering::AcqRel);
     } else if text.contains("FROM sys.procedures") {
         reply.columns(&["nvarchar(128)"; 2].map(|kind| ("", kind)));
         let mut names: Vec<_> = state.schema.procedures.keys().collect();

@@ -68,6 +68,19 @@ pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream.flush().await
 }
 
+/// Writes small messages at once, so that they arrive together.
+pub(crate) async fn write_messages<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    messages: &[Bytes],
+) -> io::Result<()> {
+    let mut all = Vec::new();
+    for message in messages {
+        write_message(&mut all, PacketType::TabularResult, message.clone(), true).await?;
+    }
+    stream.write_all(&all).await?;
+    stream.flush().await
+}
+
 /// Answers PRELOGIN with this level of encryption, and shakes hands where it is one.
 pub(crate) async fn accept(
     mut tcp: TcpStream,

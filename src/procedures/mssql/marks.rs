@@ -1,0 +1,147 @@
+//! What the owner of a connection knows and says about the stream inside the driver.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::answer::Ended;
+use super::socket::Tcp;
+
+/// Where a connection stands: what was asked, what was answered, and whether a cancel is under way.
+#[derive(Debug)]
+pub(super) struct Marks {
+    tcp: Arc<Tcp>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// The next request resets the session first.
+    resets: bool,
+    /// The whole of a request has been taken since the call started.
+    is_complete: bool,
+    /// What the kernel had taken when the call started, and when the connection was handed out.
+    call_start: u64,
+    lease_start: u64,
+    /// A whole request has been taken, and no whole answer to it has come.
+    is_owed: bool,
+    attention: Attention,
+}
+
+/// How far a cancel has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Attention {
+    /// There is none, or it was acknowledged.
+    #[default]
+    None,
+    /// It is to be sent.
+    Wanted,
+    /// It is sent. Its acknowledgement is to come: exactly one.
+    Sent,
+    /// The server acknowledged what nobody had asked for: what comes next cannot be told.
+    Doubtful,
+}
+
+impl Marks {
+    /// Marks for a stream over this connection.
+    pub(super) fn new(tcp: Arc<Tcp>) -> Self {
+        Self { tcp, state: Mutex::default() }
+    }
+
+    /// The next request resets the session first.
+    pub(super) fn reset_next(&self) {
+        self.state().resets = true;
+    }
+
+    /// The connection is handed out.
+    pub(super) fn lease_starts(&self) {
+        let written = self.tcp.written();
+        let mut state = self.state();
+        (state.lease_start, state.call_start, state.is_complete) = (written, written, false);
+    }
+
+    /// A call starts: from here on it counts whether it was sent.
+    pub(super) fn call_starts(&self) {
+        let written = self.tcp.written();
+        let mut state = self.state();
+        (state.call_start, state.is_complete) = (written, false);
+    }
+
+    /// Whether the server can have seen the whole request, which is when it may have run.
+    pub(super) fn may_have_run(&self) -> bool {
+        let state = *self.state();
+        state.is_complete && self.tcp.written() > state.call_start
+    }
+
+    /// Whether nothing was asked since the connection was handed out.
+    pub(super) fn is_unused(&self) -> bool {
+        let state = *self.state();
+        !state.is_owed && self.tcp.written() == state.lease_start
+    }
+
+    /// Asks the server to stop, unless its answer is whole already. It is sent when the driver next reads; the driver's
+    /// next request leaves only after the acknowledgement has come.
+    pub(super) fn stop_request(&self) {
+        let mut state = self.state();
+        if state.is_owed && state.attention == Attention::None {
+            state.attention = Attention::Wanted;
+        }
+    }
+
+    /// Whether every request was answered whole and every cancel acknowledged once: nothing is left to come.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = *self.state();
+        !state.is_owed && state.attention == Attention::None
+    }
+
+    /// Whether an idle connection is still usable.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.tcp.is_quiet()
+    }
+
+    /// Whether this request is to reset the session. Once.
+    pub(super) fn takes_reset(&self) -> bool {
+        std::mem::take(&mut self.state().resets)
+    }
+
+    /// Before a byte of its end is written: from here on the server may come to see all of a request.
+    pub(super) fn request_is_whole(&self) {
+        let mut state = self.state();
+        (state.is_complete, state.is_owed) = (true, true);
+    }
+
+    /// Whether a cancel is to be sent now. Once.
+    pub(super) fn takes_attention(&self) -> bool {
+        let mut state = self.state();
+        let is_wanted = state.attention == Attention::Wanted;
+        if is_wanted {
+            state.attention = Attention::Sent;
+        }
+        is_wanted
+    }
+
+    /// Whether a cancel is under way.
+    pub(super) fn is_cancelling(&self) -> bool {
+        matches!(self.state().attention, Attention::Wanted | Attention::Sent)
+    }
+
+    /// The answer that is owed has come.
+    pub(super) fn answered(&self, ended: Ended) {
+        self.state().is_owed = false;
+        if ended.acknowledges {
+            self.acknowledged();
+        }
+        // Else it was whole before the server saw the cancel: that is acknowledged in a message of its own.
+    }
+
+    /// A cancel was acknowledged.
+    pub(super) fn acknowledged(&self) {
+        let mut state = self.state();
+        state.attention = match state.attention {
+            Attention::Sent => Attention::None,
+            Attention::None | Attention::Wanted | Attention::Doubtful => Attention::Doubtful,
+        };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
