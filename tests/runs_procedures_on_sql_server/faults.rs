@@ -353,3 +353,23 @@ async fn a_database_whose_connections_are_all_waited_for_is_there() {
         assert!(call.await.expect("no panic").is_ok());
     }
 }
+
+#[tokio::test]
+async fn long_calls_of_some_queues_keep_no_other_from_being_looked_at() {
+    let mut server = endpoint().await;
+    server.config.connect_timeout = Duration::from_millis(500);
+    server.config.connections_max = 1;
+    let caller = Caller::of(&server);
+    let running = caller.clone();
+    let call = Tasks::new().spawn(async move { running.call("slow", &[int("ms", 1500)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let need = Need {
+        queue: caller.queue.clone(),
+        procedure: name("nothing"),
+        arguments: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let fits = caller.verify(need).await;
+    assert!(fits.is_ok(), "{fits:?}");
+    assert!(call.await.expect("no panic").is_ok());
+}

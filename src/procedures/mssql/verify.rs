@@ -79,8 +79,8 @@ impl Mssql {
         procedures: Vec<ProcedureName>,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, Failed> {
-        let connected = deadline.min(Instant::now() + self.config.connect_timeout);
-        let mut lease = match self.pools.lease_any(connected).await {
+        // In the line with the calls of queues that are served already: a turn that was given up would not come again.
+        let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,
             Err(error) => return Err(Failed { procedures, error, is_late: false }),
         };
