@@ -207,3 +207,26 @@ async fn a_secret_in_a_file_is_read_at_every_connection() {
         goes_on(name, &fleet, SOON).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_read_at_every_connection() {
+    let options = FleetOptions {
+        nats: NatsOptions { wants_client_certificates: true, ..NatsOptions::default() },
+        nats_tls_keys: "certificate = '{certificate}'\nkey = '{key}'\n",
+        ..FleetOptions::default()
+    };
+    let mut fleet = Fleet::start(options).await;
+    let file = fleet.certs.client.certificate.clone();
+    let good = fs::read(&file).expect("a certificate");
+    fs::write(&file, "").expect("a file");
+    fleet.nats.servers[0].restart().await;
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        eventually_some("it cannot connect without one", SOON, async || {
+            node.process.log().contains("cannot connect to NATS").then_some(())
+        })
+        .await;
+        assert!(node.figure("fjord_nats_connected").await < 0.5, "{}", node.role());
+    }
+    fs::write(&file, good).expect("a file");
+    goes_on("the certificate is back", &fleet, SOON).await;
+}
