@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod dispatch;
+mod distance;
 pub mod echo;
 pub mod ending;
 pub mod handler;
@@ -14,6 +15,7 @@ pub mod jobs;
 mod load;
 pub mod outcome;
 pub mod outlet;
+pub mod pace;
 pub mod procedure;
 pub mod queue;
 pub mod recent;

@@ -7,7 +7,7 @@ pub mod reply;
 pub mod request;
 pub mod worker;
 
-pub use control::{Control, REPEAT_NAMES_MAX, REPEAT_TOKEN};
+pub use control::{Control, DIRECT_TOKEN, REPEAT_NAMES_MAX, REPEAT_TOKEN};
 pub use phases::Phases;
 pub use reply::{Final, Head, Reason, Reply};
 pub use request::Request;

@@ -15,6 +15,8 @@ mod compresses_what_gets_smaller;
 #[cfg(test)]
 mod extends_the_session_while_work_goes_on;
 #[cfg(test)]
+mod goes_past_a_hung_worker;
+#[cfg(test)]
 mod health_check;
 #[cfg(test)]
 mod imports_what_a_database_has;
@@ -24,6 +26,8 @@ mod keeps_each_role_to_its_subjects;
 mod keeps_its_house;
 #[cfg(test)]
 mod keeps_secrets;
+#[cfg(test)]
+mod lets_no_more_wait_than_may;
 #[cfg(test)]
 mod lets_nobody_in_without_proof;
 #[cfg(test)]
@@ -71,5 +75,7 @@ mod takes_whatever_comes;
 mod tells_its_fleet_how_it_is;
 #[cfg(test)]
 mod traces_each_request;
+#[cfg(test)]
+mod uses_its_capacity_over_a_long_way;
 #[cfg(test)]
 mod withstands_foreign_tools;

@@ -4,9 +4,11 @@
 //! lost, duplicated, delayed and reordered, workers crash and come back, clients leave. A failure prints
 //! its seed; `FJORD_SIM_SEED` runs that one again and `FJORD_SIM_RUNS` sets how many are tried.
 
+mod goodput;
 mod streams;
 mod terms;
 mod things;
+mod workers;
 mod world;
 
 use std::time::Duration;
@@ -65,6 +67,13 @@ fn whatever_is_lost_doubled_delayed_or_crashes() {
     assert!(total.answered_200 * 2 > total.requests, "most are answered all the same: {total:?}");
     assert!(total.cut_off > 0 && total.streamed > total.cut_off, "answers end halfway: {total:?}");
     assert!(total.outcome_unknown > 0, "the schedules are harsh enough to matter: {total:?}");
+}
+
+#[test]
+fn whatever_happens_over_a_long_way() {
+    let far = Faults { latency: Duration::from_millis(200), ..Faults::ALL };
+    let total = check(far);
+    assert!(total.answered_200 * 2 > total.requests, "{total:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A bench, not a test: ten times as many callers as slots, on a cluster of three NATS servers and three workers
 //! with a limit of 4. `make bench-overload` prints what came of it.
 
+mod short_calls;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

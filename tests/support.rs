@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod collector;
+pub(crate) mod delay;
 pub(crate) mod eventually;
 pub(crate) mod fjord;
 pub(crate) mod guard;

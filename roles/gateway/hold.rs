@@ -103,13 +103,34 @@ impl Hold {
         }
     }
 
-    /// Waits for a turn. `again` is the ticket from before, so that asking costs nobody its place.
-    pub fn enter(&self, again: Option<Ticket>, why: Why, turns: mpsc::Sender<Mail>) -> Ticket {
+    /// Waits for a turn, where so many may wait. `again` is the ticket from before, so that asking costs nobody its place:
+    /// when too many wait, the youngest goes. `None` when that is this one.
+    #[must_use]
+    pub fn enter(
+        &self,
+        again: Option<Ticket>,
+        why: Why,
+        turns: mpsc::Sender<Mail>,
+        waiting_max: usize,
+    ) -> Option<Ticket> {
         let mut state = self.lock();
         let ticket = again.unwrap_or_else(|| {
             state.next += 1;
             Ticket(state.next)
         });
+        if state.waiters.len() >= waiting_max && !state.waiters.contains_key(&ticket) {
+            let (youngest, turns) = state.waiters.pop_last()?;
+            if youngest < ticket || waiting_max == 0 {
+                state.waiters.insert(youngest, turns);
+                return None;
+            }
+            state.asleep.remove(&youngest);
+            if state.told == Some(youngest) {
+                state.told = None;
+            }
+            // One that does not hear it ends when its own time does.
+            drop(turns.try_send(Mail::Turn(Turn::Full)));
+        }
         if why == Why::NoWorkers || why == Why::BusDown {
             state.asleep.insert(ticket);
             self.sleeping.store(true, Ordering::Relaxed);
@@ -120,7 +141,7 @@ impl Hold {
         state.waiters.insert(ticket, turns);
         self.note(&state);
         state.tell_head();
-        ticket
+        Some(ticket)
     }
 
     /// Waits no longer.
@@ -154,7 +175,9 @@ impl Hold {
         self.note(&state);
         match offer {
             Mail::Turn(Turn::Offered(direct)) => Err(direct),
-            Mail::Turn(Turn::Head | Turn::Ask) | Mail::Reply { .. } | Mail::Taken(_) => Ok(()),
+            Mail::Turn(Turn::Head | Turn::Ask | Turn::Full)
+            | Mail::Reply { .. }
+            | Mail::Taken(_) => Ok(()),
         }
     }
 
@@ -264,6 +287,8 @@ fn count(waiters: usize) -> f64 {
 mod tests {
     use super::*;
 
+    const MANY: usize = 100;
+
     fn hold() -> Hold {
         Hold::new(Gauge::noop())
     }
@@ -276,6 +301,7 @@ mod tests {
         match mail.try_recv() {
             Ok(Mail::Turn(Turn::Head)) => "head".to_owned(),
             Ok(Mail::Turn(Turn::Ask)) => "ask".to_owned(),
+            Ok(Mail::Turn(Turn::Full)) => "full".to_owned(),
             Ok(Mail::Turn(Turn::Offered(direct))) => direct.to_string(),
             Ok(Mail::Reply { .. } | Mail::Taken(_)) => "other".to_owned(),
             Err(_) => "nothing".to_owned(),
@@ -287,8 +313,8 @@ mod tests {
         let (hold, now) = (hold(), Instant::now());
         let (first, mut first_mail) = mpsc::channel(8);
         let (second, mut second_mail) = mpsc::channel(8);
-        hold.enter(None, Why::Busy, first);
-        hold.enter(None, Why::Busy, second);
+        hold.enter(None, Why::Busy, first, MANY).unwrap();
+        hold.enter(None, Why::Busy, second, MANY).unwrap();
         assert_eq!(next(&mut first_mail), "head");
         assert_eq!(next(&mut second_mail), "nothing", "there is one head");
         assert_eq!(hold.offer(offer(1), now), Ok(()));
@@ -303,12 +329,12 @@ mod tests {
         let hold = hold();
         let (first, mut first_mail) = mpsc::channel(8);
         let (second, _second_mail) = mpsc::channel(8);
-        let ticket = hold.enter(None, Why::Busy, first.clone());
-        hold.enter(None, Why::Busy, second);
+        let ticket = hold.enter(None, Why::Busy, first.clone(), MANY).unwrap();
+        hold.enter(None, Why::Busy, second, MANY).unwrap();
         assert_eq!(next(&mut first_mail), "head");
         hold.leave(ticket);
         assert!(!hold.is_head(ticket));
-        assert_eq!(hold.enter(Some(ticket), Why::Busy, first), ticket);
+        assert_eq!(hold.enter(Some(ticket), Why::Busy, first, MANY), Some(ticket));
         assert!(hold.is_head(ticket));
         assert_eq!(next(&mut first_mail), "head", "and it is told again");
     }
@@ -318,8 +344,8 @@ mod tests {
         let (hold, now) = (hold(), Instant::now());
         let (gone, gone_mail) = mpsc::channel(8);
         let (waits, mut mail) = mpsc::channel(8);
-        hold.enter(None, Why::Busy, gone);
-        hold.enter(None, Why::Busy, waits);
+        hold.enter(None, Why::Busy, gone, MANY).unwrap();
+        hold.enter(None, Why::Busy, waits, MANY).unwrap();
         drop(gone_mail);
         assert_eq!(hold.offer(offer(1), now), Ok(()));
         assert_eq!(next(&mut mail), "w.o.1");
@@ -332,7 +358,7 @@ mod tests {
         let mut mails = Vec::new();
         for _ in 0..3 {
             let (turns, mail) = mpsc::channel(8);
-            hold.enter(None, Why::NoWorkers, turns);
+            hold.enter(None, Why::NoWorkers, turns, MANY).unwrap();
             mails.push(mail);
         }
         assert_eq!(hold.admit(budget, 4, Instant::now()), Admission::Wait);
@@ -352,7 +378,7 @@ mod tests {
         let enter = |mails: &mut Vec<_>| {
             let (turns, mail) = mpsc::channel(8);
             mails.push(mail);
-            hold.enter(None, Why::Busy, turns);
+            hold.enter(None, Why::Busy, turns, MANY).unwrap();
         };
         for _ in 0..4 {
             enter(&mut mails);
@@ -367,5 +393,26 @@ mod tests {
         let now = start + Duration::from_secs(10);
         assert_eq!(hold.admit(Duration::from_mins(1), 4, now), Admission::Free);
         assert_eq!(hold.admit(Duration::from_secs(1), 4, now), Admission::Shed, "3 s at that pace");
+    }
+
+    #[test]
+    fn no_more_wait_than_may_and_the_youngest_goes_first() {
+        let hold = hold();
+        let (first, _first_mail) = mpsc::channel(8);
+        let (second, mut second_mail) = mpsc::channel(8);
+        let (third, _third_mail) = mpsc::channel(8);
+        let ticket = hold.enter(None, Why::Busy, first.clone(), 2).unwrap();
+        hold.enter(None, Why::NoWorkers, second.clone(), 2).unwrap();
+        assert_eq!(hold.enter(None, Why::Busy, third.clone(), 2), None);
+        assert_eq!(hold.waiting(), 2);
+        // The head asks, another takes its room meanwhile, and it comes back.
+        hold.leave(ticket);
+        let third_ticket = hold.enter(None, Why::Busy, third, 2).unwrap();
+        assert_eq!(hold.enter(Some(ticket), Why::Busy, first, 2), Some(ticket));
+        assert!(!hold.is_head(third_ticket));
+        assert_eq!(hold.waiting(), 2, "the youngest had to go");
+        hold.leave(ticket);
+        assert_eq!(next(&mut second_mail), "head");
+        assert_eq!(hold.enter(None, Why::Busy, second, 0), None, "nobody may wait");
     }
 }

@@ -31,6 +31,8 @@ pub enum Turn {
     Head,
     /// The queue has members again: ask now.
     Ask,
+    /// It has lost its place: too many wait, and it came last.
+    Full,
     /// A slot is free for it.
     Offered(Subject),
 }

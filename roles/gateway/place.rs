@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
 use crate::config::limits::PROGRESS_MISSED_MAX;
-use crate::envelope::{Control, EnvelopeError, Head, Reply, Request, WorkerId};
+use crate::envelope::{Control, Head, Reply, Request, WorkerId};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
@@ -21,14 +21,15 @@ use crate::telemetry::{context, counter, names};
 use super::budget::RetryBudget;
 use super::hold::{Admission, Ticket};
 use super::mail::{MAIL_MAX, Mail, Turn};
+use super::members::Way;
 use super::queues::{Queue, Queues};
-use super::rejections::Rejection;
 use super::replies::{Registration, Replies};
 use super::respond::Streamed;
 use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
 use super::traced::Traced;
 
 mod begun;
+mod heard;
 
 use begun::Pieces;
 pub use begun::{Begun, Rest};
@@ -98,10 +99,11 @@ impl Placer {
             return Answered::Whole(Placed::problem(ProblemKind::Internal));
         };
         queue.figures.arrivals.increment(1);
-        let admission = queue.hold.admit(endpoint.timeout, self.config.load().waiting_max, now);
+        let needs = queue.timing.needs(&endpoint.id);
+        let patience = endpoint.timeout.saturating_sub(needs.sign.min(endpoint.timeout / 2));
+        let admission = queue.hold.admit(patience, self.config.load().waiting_max, now);
         if admission == Admission::Shed {
-            let reason = [(names::REASON, "queue".to_owned())];
-            counter(&names::GATEWAY_SHED, &reason).increment(1);
+            shed("queue");
             let retry_after = Some(queue.hold.retry_after(now));
             let shed = Placed { retry_after, ..Placed::problem(ProblemKind::Overloaded) };
             return Answered::Whole(shed);
@@ -110,13 +112,16 @@ impl Placer {
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(self.terms(endpoint, request.window, keeps_answer), now),
+            session: Session::new(self.terms(endpoint, &queue, request.window, keeps_answer), now),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
             asked: 0,
             judge_at: now,
             by_asking: false,
+            way: None,
+            swallowed: None,
+            signed: 0,
             ticket: None,
             began: now,
             actions: Vec::with_capacity(2),
@@ -152,13 +157,20 @@ impl Placer {
         })
     }
 
+    /// Asks the workers of a queue who they are.
+    pub(super) fn members_question(&self, queue: &Queue) -> Message {
+        let mut message = Control::Members.message(queue.cancel.clone());
+        message.reply = Some(self.replies.members_subject(queue.number));
+        message
+    }
+
     /// Takes how the next requests are placed. Those that are under way keep their terms.
     pub fn reload(&self, config: SessionConfig) {
         self.budget.set(config.retry_percent, config.retry_floor);
         self.config.store(Arc::new(config));
     }
 
-    fn terms(&self, endpoint: &Endpoint, window: u32, keeps_answer: bool) -> Terms {
+    fn terms(&self, endpoint: &Endpoint, queue: &Queue, window: u32, keeps_answer: bool) -> Terms {
         let config = self.config.load();
         Terms {
             execution: endpoint.execution,
@@ -166,8 +178,8 @@ impl Placer {
             timeout: endpoint.timeout,
             session: endpoint.session,
             attempts: endpoint.attempts,
-            accept_timeout: config.accept_timeout,
-            silence: config.progress_interval * PROGRESS_MISSED_MAX,
+            accept_timeout: queue.timing.accept_timeout(config.accept_timeout),
+            silence: config.progress_interval * PROGRESS_MISSED_MAX + queue.timing.round_trip(),
             answer_bytes_max: config.answer_bytes_max,
             keeps_answer,
             window,
@@ -201,6 +213,12 @@ struct Ride {
     asked: u32,
     /// Whether its last message was its own asking, and not the answer to an offer.
     by_asking: bool,
+    /// Where the last attempt went, when that was no offered slot and nothing is known of it.
+    way: Option<Way>,
+    /// The last attempt to the group that was taken for swallowed.
+    swallowed: Option<u32>,
+    /// The last attempt that gave a sign.
+    signed: u32,
     began: Instant,
     actions: Vec<Action>,
     /// Which worker has which attempt, as far as they have said so.
@@ -293,6 +311,7 @@ impl Ride {
                 }
                 Action::Hold(why) => self.hold(why),
                 Action::Unhold => self.unhold(),
+                Action::Unheard(attempt) => self.unheard(attempt).await,
                 Action::Resubmitted(reason) => {
                     let label = [(names::REASON, reason.to_owned())];
                     counter(&names::GATEWAY_RESUBMISSIONS, &label).increment(1);
@@ -385,6 +404,8 @@ impl Ride {
                 if let Some(traced) = &mut self.traced {
                     traced.heard(attempt, &reply);
                 }
+                self.time(attempt, &reply);
+                let reply = self.note_member(attempt, reply);
                 if !matches!(reply, Ok(Reply::NoResponders)) {
                     self.queue.hold.has_members();
                 }
@@ -399,44 +420,15 @@ impl Ride {
             }
             Mail::Taken(pieces) => Some(Event::Taken(pieces)),
             Mail::Turn(Turn::Ask) => self.is_linked().then_some(Event::Ask),
+            Mail::Turn(Turn::Full) => {
+                shed("queue");
+                Some(Event::Full)
+            }
             Mail::Turn(Turn::Head) => {
                 self.ask_at = Some(Instant::now() + self.pause());
                 None
             }
         }
-    }
-
-    /// Whether a reply comes from the worker that has the attempt: the first that names itself. From then on only what
-    /// names that one counts; a refusal ends it.
-    fn is_of_its_worker(
-        &mut self,
-        attempt: u32,
-        worker: Option<WorkerId>,
-        reply: &Result<Reply, EnvelopeError>,
-    ) -> bool {
-        let bound = self.workers.iter().position(|(bound, _)| *bound == attempt);
-        let refused = matches!(reply, Ok(Reply::Refused { .. }));
-        match (bound, worker) {
-            (None, Some(worker)) if !refused => self.workers.push((attempt, worker)),
-            (None, _) => {}
-            (Some(place), Some(worker))
-                if self.workers.get(place).is_some_and(|(_, bound)| *bound == worker) =>
-            {
-                if refused {
-                    self.workers.swap_remove(place);
-                }
-            }
-            // Of a cancel that reached nobody, say: a worker has it.
-            (Some(_), _) if matches!(reply, Ok(Reply::NoResponders)) => return false,
-            (Some(_), worker) => {
-                let named = reply.as_ref().ok().and_then(Reply::control);
-                let named = named.or(worker.as_ref().map(WorkerId::control));
-                let rejections = self.registration.rejections();
-                rejections.note(Rejection::Worker, Some(self.queue.name.as_str()), named);
-                return false;
-            }
-        }
-        true
     }
 
     /// A worker has it: the queue moved on by one. One that is still held (an earlier attempt was heard
@@ -463,11 +455,15 @@ impl Ride {
         None
     }
 
-    /// Exponential with jitter, so that many gateways do not ask in step.
+    /// Exponential with jitter, so that many gateways do not ask in step; at least the time that an answer takes.
     fn pause(&self) -> Duration {
         let config = self.placer.config.load();
         let ceiling = config.probe_delay_min.saturating_mul(1 << self.asked.min(16));
-        ceiling.min(config.probe_delay_max).mul_f64(rand::rng().random_range(0.5..=1.0))
+        let round_trip = self.queue.timing.round_trip();
+        ceiling
+            .min(config.probe_delay_max)
+            .max(round_trip)
+            .mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
     fn is_linked(&self) -> bool {
@@ -499,8 +495,19 @@ impl Ride {
         self.request.timeout = budget;
         self.request.waiting = u32::try_from(self.queue.hold.waiting()).unwrap_or(u32::MAX);
         let subject: Subject = match to {
-            Destination::Group => self.queue.subject.clone(),
-            Destination::Direct(subject) => subject,
+            Destination::Group => {
+                let way = self.queue.members.pick(Instant::now());
+                let subject = match &way {
+                    Way::Member(direct) => direct.clone(),
+                    Way::Group | Way::Trial => self.queue.subject.clone(),
+                };
+                self.way = Some(way);
+                subject
+            }
+            Destination::Direct(subject) => {
+                self.way = None;
+                subject
+            }
         };
         Ok(Message {
             reply: Some(self.registration.reply_subject(attempt)),
@@ -518,7 +525,14 @@ impl Ride {
 
     fn hold(&mut self, why: Why) {
         self.ask_at = None;
-        self.ticket = Some(self.queue.hold.enter(self.ticket, why, self.sender.clone()));
+        self.session.set_needs(self.queue.timing.needs(&self.request.endpoint));
+        let waiting_max = self.placer.config.load().waiting_max;
+        let sender = self.sender.clone();
+        self.ticket = self.queue.hold.enter(self.ticket, why, sender, waiting_max);
+        if self.ticket.is_none() {
+            shed("queue");
+            self.step(Event::Full);
+        }
     }
 
     fn unhold(&mut self) {
@@ -545,7 +559,7 @@ impl Ride {
                     tell.push(Control::Deny.message(control));
                 }
                 Mail::Reply { .. } => counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1),
-                Mail::Turn(Turn::Head | Turn::Ask) | Mail::Taken(_) => {}
+                Mail::Turn(Turn::Head | Turn::Ask | Turn::Full) | Mail::Taken(_) => {}
             }
         }
         if !tell.is_empty() {
@@ -557,6 +571,13 @@ impl Ride {
                     }
                 }
             }));
+        }
+        if let Ending::Problem(kind) = &ending
+            && kind.status() == 504
+        {
+            // It took longer than this; how much nobody knows.
+            let took = now.saturating_duration_since(self.session.sent_at());
+            self.queue.timing.record_answer(&self.request.endpoint, took);
         }
         let in_vain = matches!(ending, Ending::Problem(kind) if kind.status() == 503);
         let retry_after = in_vain.then(|| self.queue.hold.retry_after(now));
@@ -571,6 +592,11 @@ impl Ride {
             ending,
         }
     }
+}
+
+/// A request found no place.
+fn shed(reason: &str) {
+    counter(&names::GATEWAY_SHED, &[(names::REASON, reason.to_owned())]).increment(1);
 }
 
 /// Waits until the client of an answer that has begun has left.

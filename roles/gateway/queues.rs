@@ -10,6 +10,8 @@ use crate::messaging::{Subject, SubjectError};
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
 use super::hold::Hold;
+use super::members::Members;
+use super::timing::Timing;
 
 /// One queue as the gateway sees it.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct Queue {
     pub workers: Subject,
     /// Requests that wait.
     pub hold: Hold,
+    /// Which of its workers answer, once one did not.
+    pub members: Members,
+    /// How long its workers take.
+    pub timing: Timing,
     /// Its metrics.
     pub figures: Figures,
 }
@@ -98,6 +104,8 @@ impl Queues {
             repeat: self.prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
             workers: self.prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
             figures: Figures::of(&label),
+            members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),
+            timing: Timing::default(),
             hold: Hold::new(gauge(&names::GATEWAY_WAITING, &label)),
         });
         all.by_number.push(Arc::clone(&queue));

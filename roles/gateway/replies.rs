@@ -13,7 +13,7 @@ use siphasher::sip::SipHasher24;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::envelope::{Control, Reply, WorkerId};
+use crate::envelope::{Control, DIRECT_TOKEN, Reply, WorkerId};
 use crate::lifecycle::Tasks;
 use crate::messaging::{Message, Subject, Transport, TransportError};
 use crate::telemetry::{counter, names};
@@ -122,6 +122,13 @@ impl Replies {
         requests.into_iter().map(|request| format!("{queue}.{request}")).collect()
     }
 
+    /// Where the workers of a queue say who they are. No request has the number 0.
+    #[must_use]
+    pub fn members_subject(&self, queue: u32) -> Subject {
+        let address = Address { queue, request: 0, attempt: 0 };
+        self.base.numbered([queue.into(), 0, 0, self.tokens.of(address)])
+    }
+
     /// Where a subject belongs, when this process made it.
     fn address(&self, subject: &Subject) -> Option<Address> {
         let tail = subject.as_str().strip_prefix(self.base.as_str())?.strip_prefix('.')?;
@@ -218,6 +225,12 @@ impl Dispatcher {
                 worker => worker,
             },
         };
+        if let Some(worker) = &worker {
+            self.heard(address.queue, worker);
+        }
+        if address.request == 0 {
+            return true;
+        }
         if let Ok(Reply::Offer { direct }) = reply {
             self.offer(address.queue, direct);
             return true;
@@ -243,6 +256,17 @@ impl Dispatcher {
             replies.rejections.note(Rejection::Subject, Some(queue.name.as_str()), Some(named));
         }
         worker
+    }
+
+    /// Remembers who answers, while that is in doubt.
+    fn heard(&self, queue: u32, worker: &WorkerId) {
+        let Some(queue) = self.queues.numbered(queue).filter(|queue| queue.members.is_suspected())
+        else {
+            return;
+        };
+        if let Ok(direct) = queue.workers.join(format_args!("{worker}.{DIRECT_TOKEN}")) {
+            queue.members.heard(direct, Instant::now());
+        }
     }
 
     /// A slot is free: for the oldest request of that queue, whoever was refused.

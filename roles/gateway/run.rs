@@ -22,6 +22,7 @@ use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use super::budget::RetryBudget;
 use super::connection::Service;
+use super::distance;
 use super::health::HealthCheck;
 use super::listener::{Listener, Running};
 use super::pipeline::Pipeline;
@@ -215,5 +216,7 @@ pub(super) async fn placer(
     let now = Instant::now();
     let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
     let (config, tasks) = (ArcSwap::from_pointee(session), tasks.clone());
-    Ok(Arc::new(Placer { transport, replies, queues, budget, config, tasks }))
+    let placer = Arc::new(Placer { transport, replies, queues, budget, config, tasks });
+    distance::follow(&placer);
+    Ok(placer)
 }

@@ -13,10 +13,13 @@ use crate::envelope::{Control, EnvelopeError, Final, Head, Reason, Reply};
 use crate::messaging::Subject;
 use crate::problem::ProblemKind;
 
+use super::timing::Needs;
+
 mod attempts;
 mod ending;
 mod hear;
 mod stream;
+mod waiting;
 
 use attempts::Attempts;
 pub use ending::Ending;
@@ -66,6 +69,8 @@ pub enum Event {
     },
     /// The hold says: ask the group now.
     Ask,
+    /// The hold has no place for this session.
+    Full,
     /// The hold has a free slot for this session.
     Offered(Subject),
     /// A reply to one of its attempts.
@@ -118,6 +123,8 @@ pub enum Action {
     Hold(Why),
     /// Wait in the hold no longer.
     Unhold,
+    /// Nothing was heard of an attempt for too long.
+    Unheard(u32),
     /// The session counts a resubmission.
     Resubmitted(&'static str),
     /// The answer begins: what comes of it is passed on.
@@ -171,6 +178,8 @@ pub struct Session {
     place_end: Instant,
     /// Until when it is waited for at all.
     end: Instant,
+    /// What an attempt needs of that time.
+    needs: Needs,
     why: Why,
     attempts: Attempts,
     /// The attempt whose worker may execute: given once in an at-most-once request's life, unless that
@@ -215,6 +224,7 @@ impl Session {
             phase: Phase::Held,
             place_end: now + terms.timeout,
             end: now + terms.session.max(terms.timeout),
+            needs: Needs::default(),
             why: Why::Unheard,
             attempts: Attempts::new(terms.answer_bytes_max, terms.keeps_answer),
             granted: None,
@@ -251,6 +261,12 @@ impl Session {
         self.sent_at
     }
 
+    /// When this attempt was sent, unless it was refused.
+    #[must_use]
+    pub fn attempt_sent_at(&self, attempt: u32) -> Option<Instant> {
+        self.attempts.sent_at(attempt)
+    }
+
     /// How many attempts were made.
     #[must_use]
     pub fn attempts_made(&self) -> u32 {
@@ -261,7 +277,8 @@ impl Session {
     #[must_use]
     pub fn wake_at(&self) -> Instant {
         match self.phase {
-            Phase::Held | Phase::Done => self.place_end,
+            Phase::Held => self.held_end(),
+            Phase::Done => self.place_end,
             Phase::Sent { until, .. } => until.min(self.place_end),
             Phase::Running { lost_at, .. } => lost_at.min(self.end + ANSWER_GRACE),
         }
@@ -287,9 +304,11 @@ impl Session {
             Event::Start { linked: false, .. } => self.hold(Why::BusDown, step),
             Event::Start { free: false, .. } => self.hold(Why::NoWorkers, step),
             Event::Start { .. } => self.send(Destination::Group, step),
-            Event::Ask if self.is_held() => self.release(Destination::Group, step),
-            Event::Ask => {}
-            Event::Offered(direct) if self.is_held() => {
+            Event::Ask if self.may_start(step.now) => self.release(Destination::Group, step),
+            Event::Ask | Event::Full if !self.is_held() => {}
+            Event::Ask => self.out_of_time(step),
+            Event::Full => self.finds_no_place(step),
+            Event::Offered(direct) if self.may_start(step.now) => {
                 self.release(Destination::Direct(direct), step);
             }
             Event::Offered(direct) => {
@@ -318,38 +337,6 @@ impl Session {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn hold(&mut self, why: Why, step: &mut Step<'_>) {
-        self.phase = Phase::Held;
-        self.why = why;
-        step.actions.push(Action::Hold(why));
-    }
-
-    fn release(&mut self, to: Destination, step: &mut Step<'_>) {
-        step.actions.push(Action::Unhold);
-        self.send(to, step);
-    }
-
-    fn send(&mut self, to: Destination, step: &mut Step<'_>) {
-        let attempt = self.attempts.open();
-        let until = step.now + self.terms.accept_timeout;
-        self.phase = Phase::Sent { attempt, until };
-        self.sent_at = step.now;
-        let budget = self.end.saturating_duration_since(step.now);
-        step.actions.push(Action::Publish { attempt, to, budget });
-    }
-
-    fn not_sent(&mut self, attempt: u32, too_large: bool, step: &mut Step<'_>) {
-        self.attempts.close(attempt);
-        if !self.is_sent(attempt) {
-            return;
-        }
-        if too_large {
-            self.end(Ending::Problem(ProblemKind::BodyTooLarge), step);
-        } else {
-            self.hold(Why::BusDown, step);
         }
     }
 
@@ -387,25 +374,14 @@ impl Session {
     fn tick(&mut self, step: &mut Step<'_>) {
         let now = step.now;
         match self.phase {
-            Phase::Held | Phase::Sent { .. } if now >= self.place_end => self.out_of_time(step),
+            Phase::Held if now >= self.held_end() => self.out_of_time(step),
+            Phase::Sent { .. } if now >= self.place_end => self.out_of_time(step),
             Phase::Running { .. } if now >= self.end + ANSWER_GRACE => {
                 self.out_of_time(step);
             }
             Phase::Sent { attempt, until } if now >= until => self.unheard(attempt, step),
             Phase::Running { lost_at, .. } if now >= lost_at => self.lost(step),
             Phase::Held | Phase::Sent { .. } | Phase::Running { .. } | Phase::Done => {}
-        }
-    }
-
-    /// Nothing was heard of an attempt: nothing was granted, so sending it again is safe for
-    /// at-most-once requests, and harmless by declaration for the others.
-    fn unheard(&mut self, attempt: u32, step: &mut Step<'_>) {
-        self.why = Why::Unheard;
-        if self.may_resubmit(step) {
-            step.actions.push(Action::Resubmitted("unheard"));
-            self.send(Destination::Group, step);
-        } else {
-            self.phase = Phase::Sent { attempt, until: self.place_end };
         }
     }
 
@@ -425,14 +401,6 @@ impl Session {
         self.send(Destination::Group, step);
     }
 
-    fn may_resubmit(&mut self, step: &mut Step<'_>) -> bool {
-        let may = self.resubmissions + 1 < self.terms.attempts && (step.may_resubmit)();
-        if may {
-            self.resubmissions += 1;
-        }
-        may
-    }
-
     fn client_gone(&mut self, step: &mut Step<'_>) {
         match (&self.granted, self.terms.execution, self.terms.on_disconnect) {
             (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => self.read_by_nobody(step),
@@ -442,27 +410,6 @@ impl Session {
                 self.end(Ending::ClientGone, step);
             }
         }
-    }
-
-    /// The time to be taken, or the whole session, is over.
-    fn out_of_time(&mut self, step: &mut Step<'_>) {
-        let may_run = match self.terms.execution {
-            Execution::AtMostOnce => self.granted.is_some(),
-            Execution::AtLeastOnce => !self.attempts.none_open(),
-        };
-        let kind = if !may_run {
-            self.why.problem()
-        } else if self.granted.is_some() {
-            ProblemKind::OutcomeUnknown
-        } else if self.terms.session > self.terms.timeout && step.now >= self.end {
-            ProblemKind::SessionTimedOut
-        } else {
-            ProblemKind::AttemptTimedOut
-        };
-        if may_run {
-            self.cancel_all(step);
-        }
-        self.end(Ending::Problem(kind), step);
     }
 
     /// Stops every attempt that may run.
@@ -500,17 +447,5 @@ fn cancel(attempt: u32, control: Option<Subject>) -> Action {
     match control {
         Some(to) => Action::Tell { to, control: Control::Cancel },
         None => Action::CancelEverywhere { attempt },
-    }
-}
-
-impl Why {
-    /// The problem of a request that waited for this reason until its budget was spent.
-    fn problem(self) -> ProblemKind {
-        match self {
-            Self::Busy => ProblemKind::Busy,
-            Self::NoWorkers => ProblemKind::NoWorkers,
-            Self::BusDown => ProblemKind::BusDown,
-            Self::Unheard => ProblemKind::NotExecuted,
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 
-use crate::envelope::Control;
+use crate::envelope::{Control, DIRECT_TOKEN};
 use crate::messaging::{Message, Transport, TransportError};
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
@@ -41,11 +41,13 @@ pub async fn listen(
     let (of_cancels, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = cancels.next().await {
-            if let (Some(Control::Cancel), Some(reply)) =
-                (Control::parse(&message.headers), &message.reply)
-            {
-                of_cancels.cancelled(reply);
-                jobs.cancel_by_reply(of_cancels.number, reply);
+            match (Control::parse(&message.headers), message.reply) {
+                (Some(Control::Cancel), Some(reply)) => {
+                    of_cancels.cancelled(&reply);
+                    jobs.cancel_by_reply(of_cancels.number, &reply);
+                }
+                (Some(Control::Members), Some(reply)) => of_cancels.present(reply).await,
+                _ => {}
             }
         }
     });
@@ -66,10 +68,15 @@ pub async fn listen(
 enum Address {
     Job(u64),
     Offer(OfferId),
+    /// A request that went past the group.
+    Direct,
 }
 
 impl Address {
     fn parse(tail: &str) -> Option<Self> {
+        if tail == DIRECT_TOKEN {
+            return Some(Self::Direct);
+        }
         let (kind, number) = tail.split_once('.')?;
         let number = number.parse().ok()?;
         match kind {
@@ -98,7 +105,7 @@ async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
                 Some(Control::Taken(part)) => jobs.taken(id, part),
                 // Nobody heard what named this subject: there is no gateway to grant anything.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),
-                Some(Control::Decline | Control::Repeat) | None => malformed(),
+                Some(Control::Decline | Control::Repeat | Control::Members) | None => malformed(),
             }
         }
         Some(Address::Offer(id)) => match control {
@@ -108,7 +115,8 @@ async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
             None => queue.accepted(id, message).await,
             Some(_) => malformed(),
         },
-        None => malformed(),
+        Some(Address::Direct) if control.is_none() => queue.arrived(message).await,
+        Some(Address::Direct) | None => malformed(),
     }
 }
 
@@ -127,6 +135,7 @@ mod tests {
     fn an_address_is_a_job_or_an_offer_and_nothing_else() {
         assert_eq!(Address::parse("j.7"), Some(Address::Job(7)));
         assert_eq!(Address::parse("o.9"), Some(Address::Offer(OfferId(9))));
+        assert_eq!(Address::parse("q"), Some(Address::Direct));
         for bad in ["", "j", "j.", "j.x", "j.7.1", "o.9.1", "x.1"] {
             assert_eq!(Address::parse(bad), None, "{bad}");
         }

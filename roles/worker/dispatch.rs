@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, poll};
-use tokio::time::{Instant, interval_at, timeout, timeout_at};
+use tokio::time::{Instant, interval_at, timeout};
 
-use crate::catalogue::Execution;
 use crate::config::WorkerConfig;
 use crate::envelope::{Final, Reason, Reply};
 use crate::future::BoxFuture;
@@ -25,9 +24,9 @@ use crate::telemetry::{context, counter, names};
 
 use super::ending::Ending;
 use super::handler::{Job, QueueHandler};
-use super::jobs::{Consent, Entry, Jobs};
+use super::jobs::{Entry, Jobs};
 use super::outlet::Outlet;
-use super::queue::Queue;
+use super::queue::{Queue, Work};
 use super::recent::Recent;
 use super::stream::{self, Stream};
 use super::traced::Traced;
@@ -66,14 +65,9 @@ struct Run {
 }
 
 impl Dispatch {
-    /// Starts a job that has a slot. The slot is given back when it ends, however it ends.
-    pub fn start(
-        this: &Arc<Self>,
-        queue: &Arc<Queue>,
-        handler: Arc<dyn QueueHandler>,
-        mut job: Box<Job>,
-        reply: Option<Subject>,
-    ) {
+    /// Starts a job that has a slot, or first asks for consent. The slot is given back when it ends, however it ends.
+    pub fn start(this: &Arc<Self>, queue: &Arc<Queue>, work: Work, claims: bool) {
+        let Work { mut job, handler, reply, .. } = work;
         let began = Instant::now();
         let traced = Traced::begin(&mut job, queue);
         let entry = this.jobs.enter(queue.number, reply.clone());
@@ -90,15 +84,24 @@ impl Dispatch {
         let more = (job.request.waiting > 0).then(|| run.reply.clone()).flatten();
         // Boxed: the runtime moves a task's future again and again, until it runs and when it has ended.
         let _detached = this.tasks.spawn(context::carried(Box::pin(async move {
-            let outcome = run.go(handler, job).await;
-            let took = began.elapsed();
+            let slot = if claims {
+                Box::pin(run.await_slot(job.request.payload.len())).await
+            } else {
+                Ok(began)
+            };
+            let outcome = match slot {
+                Ok(_) => run.go(handler, job).await,
+                Err(outcome) => outcome,
+            };
             if let Some(traced) = traced {
                 traced.end(outcome);
             }
-            let duration_ms = took.as_secs_f64() * 1000.0;
+            let duration_ms = began.elapsed().as_secs_f64() * 1000.0;
             let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
-            queue.finished(outcome, took, more).await;
+            if let Ok(since) = slot {
+                queue.finished(outcome, since.elapsed(), more).await;
+            }
         })));
     }
 
@@ -154,13 +157,10 @@ impl Dispatch {
     }
 }
 
+mod consent;
+
 impl Run {
     async fn go(self, handler: Arc<dyn QueueHandler>, job: Box<Job>) -> Word {
-        if job.request.execution == Execution::AtMostOnce
-            && let Some(outcome) = Box::pin(self.claim()).await
-        {
-            return outcome;
-        }
         let request_id = job.request.request_id.clone();
         let (began, times) = (Instant::now(), Arc::clone(&job.times));
         let mut stream = Stream::of(&job, &self.dispatch, self.reply.is_some(), began);
@@ -183,28 +183,6 @@ impl Run {
             }
         }
         outcome
-    }
-
-    /// Asks whether it may execute. An outcome word when it may not.
-    async fn claim(&self) -> Option<Word> {
-        // Without a reply subject nobody can grant it.
-        let Some(reply) = self.reply.clone() else { return Some(Word::NotGranted) };
-        let consent = self.entry.await_consent();
-        let until = self.deadline.min(Instant::now() + self.dispatch.config.claim_timeout);
-        let claim = Reply::Claim { control: self.control() };
-        let sent = self.dispatch.send(claim, reply).await.is_ok();
-        let answer = if sent { timeout_at(until, consent).await } else { Ok(Ok(Consent::Denied)) };
-        match answer {
-            Ok(Ok(Consent::Granted)) => None,
-            // A job that was cancelled or denied has nobody to answer.
-            Ok(Ok(Consent::Denied) | Err(_)) => Some(Word::NotGranted),
-            Err(_) => {
-                // The grant may be on its way. It finds no claim any more, and this refusal tells the
-                // gateway so: the request may go elsewhere.
-                self.refuse(Reason::Unavailable).await;
-                Some(Word::ClaimTimeout)
-            }
-        }
     }
 
     /// Runs the handler. A panic is caught: it costs one request.
@@ -267,12 +245,7 @@ impl Run {
                 () = cancel.cancelled(), if stream.has_begun() && !parts.is_closed() => {
                     parts.close();
                 }
-                _ = progress.tick() => {
-                    if let Some(reply) = self.reply.clone() {
-                        let control = Some(self.control());
-                        Box::pin(self.dispatch.say(Reply::Progress { control }, reply)).await;
-                    }
-                }
+                _ = progress.tick() => Box::pin(self.progress()).await,
             }
         }
     }
@@ -288,6 +261,14 @@ impl Run {
             }
             parts.close();
             self.entry.cancel.cancel();
+        }
+    }
+
+    /// Says that it is taken care of.
+    async fn progress(&self) {
+        if let Some(reply) = self.reply.clone() {
+            let control = Some(self.control());
+            self.dispatch.say(Reply::Progress { control }, reply).await;
         }
     }
 

@@ -167,6 +167,7 @@ impl Intake {
                     Some(message) => self.queue.arrived(message).await,
                     None => return Left::Closed,
                 },
+                () = self.queue.waits() => {}
                 () = &mut look => {}
             }
             let look_at = look.deadline();

@@ -1,13 +1,13 @@
 //! One queue that this worker serves: judges each message at once, and gives freed slots away.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::catalogue::{Endpoint, EndpointId, QueueName};
+use crate::catalogue::{Endpoint, EndpointId, Execution, QueueName};
 use crate::envelope::{Final, REPEAT_TOKEN, Reason, Reply, WORKERS_TOKEN};
 use crate::messaging::{Message, Subject};
 use crate::outcome::Word;
@@ -20,18 +20,16 @@ use crate::telemetry::{counter, names};
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
-use super::slots::{Accepted, Next, Offer, OfferId, Slots, Verdict, Waiter};
+use super::slots::{Offer, OfferId, Slots, Verdict, Waiter};
 
+mod backlog;
 mod figures;
 mod read;
 
+pub use backlog::{Granted, Pending, Turn};
+
 use figures::{Figures, calls};
 use read::Read;
-
-/// Calls that take less than this on average are worth offers ahead.
-const AHEAD_CALL_MAX: Duration = Duration::from_millis(50);
-/// One slot in so many is offered ahead, at least one.
-const AHEAD_SHARE: usize = 4;
 
 /// Gateway and worker have different catalogues.
 const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
@@ -54,10 +52,10 @@ pub struct Queue {
     /// Its number within this worker.
     pub number: usize,
     endpoints: BTreeMap<EndpointId, Service>,
-    slots: Mutex<Slots<Work>>,
+    slots: Mutex<Slots<Pending>>,
+    /// Given when something waits for a slot that nothing waited for before.
+    waits: Notify,
     load: Load,
-    /// How long a call takes, in microseconds, as a moving mean.
-    call_micros: AtomicU64,
     /// How the last call that failed ended.
     last_failure: Mutex<Option<Word>>,
     dispatch: Arc<Dispatch>,
@@ -67,11 +65,14 @@ pub struct Queue {
 /// A request that was read, with what does its work.
 #[derive(Debug)]
 pub struct Work {
-    job: Box<Job>,
-    handler: Arc<dyn QueueHandler>,
-    reply: Option<Subject>,
+    /// The job.
+    pub job: Box<Job>,
+    /// What does it.
+    pub handler: Arc<dyn QueueHandler>,
+    /// Where the answer goes.
+    pub reply: Option<Subject>,
     /// What the lines that are logged for it say.
-    served: Arc<Served>,
+    pub served: Arc<Served>,
 }
 
 /// A message that gets no slot.
@@ -108,7 +109,7 @@ impl Queue {
     pub fn new(
         place: Place,
         services: Vec<Service>,
-        slots: Slots<Work>,
+        slots: Slots<Pending>,
         dispatch: Arc<Dispatch>,
     ) -> Result<Self, crate::messaging::SubjectError> {
         let Place { name, number, prefix } = place;
@@ -125,7 +126,7 @@ impl Queue {
             endpoints: services.into_iter().map(|s| (s.endpoint.id.clone(), s)).collect(),
             load: Load::of(&name, &slots, Instant::now()),
             slots: Mutex::new(slots),
-            call_micros: AtomicU64::new(u64::MAX),
+            waits: Notify::new(),
             last_failure: Mutex::default(),
             dispatch,
             figures,
@@ -149,20 +150,14 @@ impl Queue {
         self.services().filter_map(|service| Need::of(&service.endpoint))
     }
 
-    /// A new limit, from a reload.
-    pub fn set_limit(&self, limit: usize) {
-        self.slots().set_limit(limit);
-        self.note_load();
-    }
-
     /// A message of the group: taken or refused before anything is awaited but the refusal itself.
     pub async fn arrived(self: &Arc<Self>, message: Message) {
         let read = Read::of(message);
         let served = Arc::clone(&read.served);
         let judged = context::within(&served, || {
-            let work = self.fit(read)?;
-            let verdict = self.slots().arrive(work.reply.as_ref());
-            self.judged(verdict, work)
+            let waiter = self.fit(read)?.waiter(Instant::now());
+            let verdict = self.slots().arrive(waiter);
+            self.judged(verdict)
         });
         // Boxed: nearly every message is taken, and then nothing is awaited.
         if let Err(unserved) = judged {
@@ -184,19 +179,13 @@ impl Queue {
                 return self.declined(id).await;
             }
         };
-        let waiter = Waiter { since: Instant::now(), reply: work.reply.clone(), work };
-        let accepted = self.slots().accept(id, waiter);
-        let is_late = matches!(accepted, Accepted::Refuse(..));
+        let verdict = self.slots().accept(id, work.waiter(Instant::now()));
+        let is_late = matches!(verdict, Verdict::Refuse(..));
         self.count_offer(if is_late { "late" } else { "accepted" });
-        let judged = match accepted {
-            Accepted::Take(work) => self.judged(Verdict::Take, work),
-            Accepted::Refuse(reason, work) => self.judged(Verdict::Refuse(reason), work),
-            Accepted::Waits => {
-                self.note_load();
-                Ok(())
-            }
-        };
-        if let Err(unserved) = judged {
+        if matches!(verdict, Verdict::Waits) {
+            self.waits.notify_one();
+        }
+        if let Err(unserved) = self.judged(verdict) {
             self.turn_down(unserved).await;
         }
     }
@@ -207,32 +196,6 @@ impl Queue {
         let offer = self.slots().decline(id, Instant::now());
         if let Some(offer) = offer {
             self.offer(offer).await;
-        }
-    }
-
-    /// Gives lapsed offers to the next, and says when to look again.
-    pub async fn lapse(self: &Arc<Self>) -> Option<Instant> {
-        let lapsed = self.slots().lapse(Instant::now());
-        for _ in 0..lapsed.count {
-            self.count_offer("lapsed");
-        }
-        for offer in lapsed.offers {
-            self.offer(offer).await;
-        }
-        if let Some(oldest) = lapsed.turned_away.first() {
-            // The calls that it waited for are at least as long, and count when they end: too late to learn it.
-            self.call_micros.store(micros(oldest.since.elapsed()), Ordering::Relaxed);
-        }
-        self.turn_away(Reason::Busy, lapsed.turned_away).await;
-        self.slots().next_lapse()
-    }
-
-    /// Nobody waits any more for the answer to a request that may wait here for a slot.
-    pub fn cancelled(&self, reply: &Subject) {
-        let waiter = self.slots().cancel(reply);
-        if let Some(Waiter { work, .. }) = waiter {
-            tracing::debug!(queue = %self.name, request_id = &*work.served.request_id, "cancelled before it began");
-            self.note_load();
         }
     }
 
@@ -248,64 +211,33 @@ impl Queue {
         if outcome.is_failure() {
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         }
-        self.note_call(took);
-        self.give_back(more).await;
+        self.give_back(took, more).await;
         self.note_load();
-    }
-
-    /// Offers slots ahead while calls are short: then the way of an offer is long beside them.
-    fn note_call(&self, took: Duration) {
-        let took = micros(took);
-        let before = self.call_micros.load(Ordering::Relaxed);
-        let mean = if before == u64::MAX { took } else { before - before / 16 + took / 16 };
-        self.call_micros.store(mean, Ordering::Relaxed);
-        let mut slots = self.slots();
-        let is_short = Duration::from_micros(mean) < AHEAD_CALL_MAX;
-        let ahead = if is_short { slots.limit().div_ceil(AHEAD_SHARE) } else { 0 };
-        slots.set_ahead(ahead);
-    }
-
-    /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
-    pub async fn drain(&self) {
-        let waiting = self.slots().drain();
-        self.turn_away(Reason::Draining, waiting).await;
-    }
-
-    /// The backend of its procedures is there.
-    pub fn available(&self) {
-        self.slots().available();
-    }
-
-    /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
-    pub async fn unavailable(&self) {
-        let waiting = self.slots().unavailable();
-        self.turn_away(Reason::Unavailable, waiting).await;
-    }
-
-    async fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Work>>) {
-        for waiter in waiting {
-            self.refuse(reason, waiter.reply).await;
-        }
     }
 
     /// The slots, for a look or a change that takes no time.
-    pub fn slots(&self) -> MutexGuard<'_, Slots<Work>> {
+    pub fn slots(&self) -> MutexGuard<'_, Slots<Pending>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn judged(self: &Arc<Self>, verdict: Verdict, work: Work) -> Result<(), Unserved> {
+    fn judged(self: &Arc<Self>, verdict: Verdict<Pending>) -> Result<(), Unserved> {
         self.note_load();
         match verdict {
-            Verdict::Refuse(reason) => Err(Unserved::Refused(reason, work.reply)),
-            Verdict::Take => {
-                self.start(work);
-                Ok(())
+            Verdict::Refuse(reason, Pending::Request(work)) => {
+                return Err(Unserved::Refused(reason, work.reply));
             }
+            Verdict::Take(Pending::Request(work)) => {
+                Dispatch::start(&self.dispatch, self, work, false);
+            }
+            Verdict::Claim(Pending::Request(work)) => {
+                Dispatch::start(&self.dispatch, self, work, true);
+            }
+            Verdict::Waits => {}
+            Verdict::Refuse(_, Pending::Granted(_))
+            | Verdict::Take(Pending::Granted(_))
+            | Verdict::Claim(Pending::Granted(_)) => debug_assert!(false, "no message is a grant"),
         }
-    }
-
-    fn start(self: &Arc<Self>, work: Work) {
-        Dispatch::start(&self.dispatch, self, work.handler, work.job, work.reply);
+        Ok(())
     }
 
     /// Whether a message can be worked on. Trusts nothing: it may come from anywhere.
@@ -351,43 +283,17 @@ impl Queue {
         }
     }
 
-    /// A slot is free: for a request that waits here, else for whoever was refused first.
-    async fn give_back(self: &Arc<Self>, more: Option<Subject>) {
-        let (next, ahead) = self.free(more);
-        // Boxed: most calls end with nobody who waits, and every job would carry its room.
-        if next.starts.is_some() || next.offer.is_some() || ahead.is_some() {
-            Box::pin(self.pass_on(next, ahead)).await;
-        }
-    }
-
-    fn free(&self, more: Option<Subject>) -> (Next<Work>, Option<Offer>) {
-        let (mut slots, now) = (self.slots(), Instant::now());
-        (slots.finish(now, more), slots.offer_ahead(now))
-    }
-
-    async fn pass_on(self: &Arc<Self>, mut next: Next<Work>, mut ahead: Option<Offer>) {
-        loop {
-            for offer in [next.offer, ahead].into_iter().flatten() {
-                self.offer(offer).await;
-            }
-            let Some(Waiter { since, mut work, .. }) = next.starts else { return };
-            let budget = &mut work.job.request.timeout;
-            *budget = budget.saturating_sub(since.elapsed());
-            if !budget.is_zero() {
-                let served = Arc::clone(&work.served);
-                return context::within(&served, || self.start(work));
-            }
-            self.refuse(Reason::Expired, work.reply).await;
-            (next, ahead) = self.free(None);
-        }
-    }
-
-    async fn refuse(&self, reason: Reason, reply: Option<Subject>) {
+    /// A message was refused.
+    pub fn count_refusal(&self, reason: Reason) {
         let labels = [
             (names::QUEUE, self.figures.queue.clone()),
             (names::REASON, reason.as_str().to_owned()),
         ];
         counter(&names::WORKER_REFUSALS, &labels).increment(1);
+    }
+
+    async fn refuse(&self, reason: Reason, reply: Option<Subject>) {
+        self.count_refusal(reason);
         if let Some(reply) = reply {
             let control = Some(self.own.clone());
             self.dispatch.say(Reply::Refused { reason, control }, reply).await;
@@ -431,6 +337,15 @@ impl Queue {
     }
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+impl Work {
+    /// As it stands before the slots.
+    fn waiter(self, since: Instant) -> Waiter<Pending> {
+        Waiter {
+            since,
+            reply: self.reply.clone(),
+            bytes: self.job.request.payload.len(),
+            claims: self.job.request.execution == Execution::AtMostOnce,
+            work: Pending::Request(self),
+        }
+    }
 }

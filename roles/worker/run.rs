@@ -25,6 +25,7 @@ use crate::telemetry::{counter, names};
 
 use super::control::{self, QueueTable};
 use super::dispatch::Dispatch;
+use super::distance;
 use super::handlers::{self, Tools};
 use super::health::Health;
 use super::intake::Intake;
@@ -68,7 +69,7 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     systemd::reloading();
-                    worker.reload(&sources);
+                    worker.reload(&sources).await;
                     systemd::ready("serving");
                 }
                 Signal::Stop => break,
@@ -104,6 +105,7 @@ impl Worker {
         Dispatch::follow_link(&dispatch);
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
+        distance::follow(&transport, &queues, &config.worker, &tasks);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
         let status = status(&queues);
         admin.serve(
@@ -169,7 +171,7 @@ impl Worker {
 
     /// Reads configuration and catalogue again and takes the new limits. What cannot be used changes
     /// nothing; new queues and endpoints need a restart, which loses no request.
-    fn reload(&mut self, sources: &Sources) {
+    async fn reload(&mut self, sources: &Sources) {
         let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
             mistakes.iter().map(ToString::to_string).collect()
         };
@@ -182,7 +184,7 @@ impl Worker {
                 self.databases.resize(&connections::places(&config, &catalogue));
                 for queue in self.queues.load().iter() {
                     if let Some(limits) = config.worker.queue(&queue.name) {
-                        queue.set_limit(limits.concurrency);
+                        queue.set_limit(limits.concurrency).await;
                     }
                 }
                 crate::roles::take_log_filter(&config.log);

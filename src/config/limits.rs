@@ -140,6 +140,16 @@ pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
 pub const OFFER_LOOK: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
+/// Round trips that an answer over the bus may take before it counts as lost: no configured time is shorter.
+pub const ROUND_TRIPS: u32 = 3;
+
+/// What stands in for a configured time that is shorter than some round trips take; `None` where it is not.
+#[must_use]
+pub fn too_short(configured: Duration, round_trip: Duration) -> Option<Duration> {
+    let longer = round_trip.saturating_mul(ROUND_TRIPS);
+    (configured < longer).then_some(longer)
+}
+
 /// `worker.refused_max`.
 pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
 /// `worker.leave_messages`. 200 lost none in trials at thousands of messages a second.

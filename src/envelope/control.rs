@@ -17,10 +17,14 @@ pub enum Control {
     Decline,
     /// My link was lost: send the last answers to these requests again.
     Repeat,
+    /// Who serves this queue? Every worker answers with a progress that names its own subject.
+    Members,
     /// The parts of the job's answer up to this one were taken: send on.
     Taken(u32),
 }
 
+/// The token, after a worker's own subject, of the subject where it takes requests that go past the group.
+pub const DIRECT_TOKEN: &str = "q";
 /// The token, after the prefix and before the queue, of the subject where every worker of a queue hears `Repeat`.
 pub const REPEAT_TOKEN: &str = "repeat";
 /// The requests that one `Repeat` names, at most.
@@ -38,6 +42,7 @@ impl Control {
             Self::Cancel => "cancel",
             Self::Decline => "decline",
             Self::Repeat => "repeat",
+            Self::Members => "members",
             Self::Taken(_) => "taken",
         }
     }
@@ -51,6 +56,7 @@ impl Control {
             "cancel" => Some(Self::Cancel),
             "decline" => Some(Self::Decline),
             "repeat" => Some(Self::Repeat),
+            "members" => Some(Self::Members),
             "taken" => from.get(headers::PART)?.parse().ok().map(Self::Taken),
             _ => None,
         }

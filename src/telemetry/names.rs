@@ -42,6 +42,8 @@ metrics! {
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, or until none did, by queue.";
+    GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while a worker of the queue seems to hang and requests go past it, by queue.";
+    GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Least time that a worker took to answer at once, by queue.";
     GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests that were to be placed, by queue.";
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests that wait for a free slot, by queue.";
@@ -59,7 +61,8 @@ metrics! {
     WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time that a call held its slot, by queue.";
     WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Calls that a queue runs at once, at most.";
     WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that a queue runs now.";
-    WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests that hold a slot offered ahead and wait for a call to end, by queue.";
+    WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests in the backlog: taken, and waiting for a call to end, by queue.";
+    WORKER_ROUND_TRIP: Gauge "fjord_worker_round_trip_seconds", "Mean time that gateways take to answer offers and claims, by queue.";
     WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that a queue spent at its limit.";
     WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used: a running call uses one second each second, by queue.";
     WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Share of its slots that a queue uses, averaged over a minute, by queue.";

@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::things::Due;
+use super::things::{Due, WorkerDue};
 use super::world::{World, job_subject};
 
 pub(super) const WINDOW: u32 = 2;
@@ -94,7 +94,7 @@ impl World {
             if now.duration_since(since) > SILENCE {
                 return self.job_ends(worker, id);
             }
-            return self.after(Duration::from_millis(100), Due::Part { worker, life, job: id });
+            return self.worker_after(worker, Duration::from_millis(100), WorkerDue::Part(id));
         }
         writing.sent += 1;
         writing.heard = Some(now);
@@ -106,7 +106,7 @@ impl World {
         self.reply(&job, Reply::Part { number, bytes, head, control });
         // NATS keeps the order of what one worker says: a part is not overtaken, unless something is late.
         let pause = self.random(Duration::from_millis(3), Duration::from_millis(300));
-        self.after(pause, Due::Part { worker, life, job: id });
+        self.worker_after(worker, pause, WorkerDue::Part(id));
     }
 
     pub(super) fn hear_taken(&mut self, worker: usize, id: u64, part: u32) {

@@ -1,4 +1,6 @@
-//! What a run is made of: faults and guards; and what came of it.
+//! What a run is made of: faults, load and guards; and what came of it.
+
+use std::time::Duration;
 
 /// How bad the world is.
 #[derive(Clone, Copy, Debug)]
@@ -8,20 +10,57 @@ pub(super) struct Faults {
     /// A message that is late is late by up to three seconds.
     pub(super) late: f64,
     pub(super) crash: f64,
+    pub(super) drain: f64,
     pub(super) client_leaves: f64,
     pub(super) crowd: usize,
+    /// The least that a message is on its way.
+    pub(super) latency: Duration,
+    /// How long a call takes.
+    pub(super) calls: (Duration, Duration),
+    pub(super) load: Option<Load>,
+}
+
+/// Requests that come whatever becomes of those before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) per_second: u32,
+    pub(super) at_most_once: bool,
+    pub(super) warm_up: Duration,
+    pub(super) lasts: Duration,
+}
+
+impl Load {
+    pub(super) fn requests(&self) -> usize {
+        usize::try_from(self.lasts.as_secs()).unwrap() * usize::try_from(self.per_second).unwrap()
+    }
+
+    pub(super) fn begin(&self, number: usize) -> Duration {
+        Duration::from_secs(1) * u32::try_from(number).unwrap() / self.per_second
+    }
 }
 
 impl Faults {
-    pub(super) const NONE: Self =
-        Self { lose: 0.0, duplicate: 0.0, late: 0.0, crash: 0.0, client_leaves: 0.0, crowd: 3 };
+    pub(super) const NONE: Self = Self {
+        lose: 0.0,
+        duplicate: 0.0,
+        late: 0.0,
+        crash: 0.0,
+        drain: 0.0,
+        client_leaves: 0.0,
+        crowd: 3,
+        latency: Duration::ZERO,
+        calls: (Duration::from_millis(1), Duration::from_millis(1500)),
+        load: None,
+    };
     pub(super) const ALL: Self = Self {
         lose: 0.05,
         duplicate: 0.05,
         late: 0.05,
         crash: 0.02,
+        drain: 0.2,
         client_leaves: 0.05,
         crowd: 8,
+        ..Self::NONE
     };
 }
 
@@ -52,6 +91,8 @@ pub(super) struct Report {
     pub(super) cut_off: usize,
     pub(super) outcome_unknown: usize,
     pub(super) executions: usize,
+    /// Answers of a load after its warm-up.
+    pub(super) answered_late: usize,
     pub(super) broken: Option<String>,
 }
 

@@ -45,37 +45,29 @@ pub(super) enum Due {
     Deliver(Packet),
     WakeSession(usize),
     AskAgain(usize),
-    WakeWorker {
-        worker: usize,
-        life: u32,
-    },
-    ClaimTimesOut {
-        worker: usize,
-        life: u32,
-        job: u64,
-    },
-    /// The procedure makes the next part of its answer.
-    Part {
-        worker: usize,
-        life: u32,
-        job: u64,
-    },
     /// The client has read so many parts of its answer.
     Takes {
         client: usize,
         part: u32,
     },
-    JobEnds {
+    OfWorker {
         worker: usize,
         life: u32,
-        job: u64,
-    },
-    Progress {
-        worker: usize,
-        life: u32,
-        job: u64,
+        due: WorkerDue,
     },
     Crash(usize),
+    Drain(usize),
     ClientLeaves(usize),
     Begin(usize),
+}
+
+/// What is about to happen to a worker, or to a job of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WorkerDue {
+    Wakes,
+    ClaimTimesOut(u64),
+    /// The procedure makes the next part of its answer.
+    Part(u64),
+    JobEnds(u64),
+    Progress(u64),
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::certs::Certs;
 use super::client::{Client, ClientOptions, get_json, get_text};
+use super::delay::Delay;
 use super::eventually::eventually_some;
 use super::nats::{Cluster, NatsOptions, SHIPPED_PASSWORD};
 use super::process::Process;
@@ -42,6 +43,8 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_tls_keys: &'static str,
     /// Another password than the one that the shipped NATS configuration knows.
     pub(crate) nats_password: Option<&'static str>,
+    /// How much longer a round trip between workers and NATS takes.
+    pub(crate) worker_round_trip: Duration,
     /// Gateways.
     pub(crate) gateways: usize,
     /// Workers.
@@ -72,6 +75,7 @@ impl Default for FleetOptions {
             nats_keys: String::new(),
             nats_tls_keys: "",
             nats_password: None,
+            worker_round_trip: Duration::ZERO,
             gateways: 1,
             workers: 1,
             concurrency: 16,
@@ -99,6 +103,8 @@ pub(crate) struct Fleet {
     pub(crate) certs: Certs,
     options: FleetOptions,
     home: TempDir,
+    /// Where workers find NATS, when that is far from them.
+    far: Vec<Delay>,
 }
 
 /// One fjord process.
@@ -209,7 +215,13 @@ impl Fleet {
         let certs = Certs::new(&home.path().join("certs"));
         let nats = Cluster::start(home.path(), &certs, &options.nats, options.nats_servers).await;
         let (gateways, workers) = (Vec::new(), Vec::new());
-        let mut fleet = Self { nats, gateways, workers, certs, options, home };
+        let mut far = Vec::new();
+        if !options.worker_round_trip.is_zero() {
+            for server in &nats.servers {
+                far.push(Delay::start(server.address(), options.worker_round_trip / 2).await);
+            }
+        }
+        let mut fleet = Self { nats, gateways, workers, certs, options, home, far };
         fleet.write_catalogue();
         for _ in 0..fleet.options.workers {
             fleet.add_worker();
@@ -323,7 +335,10 @@ impl Fleet {
 
     /// What both roles have; `user` is who they are for the NATS configuration that is shipped.
     fn shared(&self, user: &str) -> String {
-        let servers: Vec<String> = self.nats.urls().iter().map(|url| format!("'{url}'")).collect();
+        let is_far = user != "gateway" && !self.far.is_empty();
+        let far = self.far.iter().map(|delay| format!("nats://{}", delay.address));
+        let urls = if is_far { far.collect() } else { self.nats.urls() };
+        let servers: Vec<String> = urls.iter().map(|url| format!("'{url}'")).collect();
         let tls = if self.options.nats.has_tls {
             let client = &self.certs.client;
             let keys = self.options.nats_tls_keys;

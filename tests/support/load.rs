@@ -93,6 +93,11 @@ impl Load {
         self.answers.lock().unwrap().len()
     }
 
+    /// The answers so far.
+    pub(crate) fn answers(&self) -> Vec<Told> {
+        self.answers.lock().unwrap().clone()
+    }
+
     /// Waits until so many more answers have come.
     pub(crate) async fn more(&self, answers: usize) {
         let target = self.count() + answers;

@@ -1,6 +1,7 @@
 //! A real nats-server, or a cluster of three, on free ports of this machine.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -95,6 +96,11 @@ impl NatsServer {
     pub(crate) fn url(&self) -> String {
         let scheme = if self.has_tls { "tls" } else { "nats" };
         format!("{scheme}://127.0.0.1:{}", self.ports.client)
+    }
+
+    /// The address of its listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.client))
     }
 
     /// The address of the server's own monitoring, plain HTTP.

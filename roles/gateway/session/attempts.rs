@@ -1,6 +1,7 @@
 //! The attempts of a session that may still be answered, and the parts that came of each.
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use crate::envelope::Final;
 use crate::messaging::Subject;
@@ -17,6 +18,7 @@ pub(super) struct Attempts {
 #[derive(Debug)]
 struct Attempt {
     number: u32,
+    sent_at: Instant,
     control: Option<Subject>,
     parts: Vec<Bytes>,
     part_bytes: usize,
@@ -36,11 +38,17 @@ impl Attempts {
     }
 
     /// The next attempt.
-    pub(super) fn open(&mut self) -> u32 {
+    pub(super) fn open(&mut self, now: Instant) -> u32 {
         self.made += 1;
         let number = self.made;
-        self.open.push(Attempt { number, control: None, parts: Vec::new(), part_bytes: 0 });
+        let (parts, part_bytes) = (Vec::new(), 0);
+        self.open.push(Attempt { number, sent_at: now, control: None, parts, part_bytes });
         number
+    }
+
+    /// When it was sent, while it may be answered.
+    pub(super) fn sent_at(&self, number: u32) -> Option<Instant> {
+        self.open.iter().find(|attempt| attempt.number == number).map(|attempt| attempt.sent_at)
     }
 
     /// It certainly does not run.

@@ -1,9 +1,13 @@
 //! Whether every NATS server takes this role: connection, TLS, credentials, sizes, permissions.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 
 use super::online::{Findings, LIMIT, Part};
 use crate::cli::Role;
+use crate::config::duration::format_duration;
+use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
 use crate::fleet::ask::STATUS_TOKEN;
@@ -96,6 +100,9 @@ fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut F
         }
     }
     findings.warnings.dedup();
+    if let Some(round_trip) = found.round_trip {
+        judge_times(part, place, round_trip, findings);
+    }
     if part.role == Role::Gateway {
         let limit = found.payload_bytes_max;
         let large = part.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
@@ -106,4 +113,31 @@ fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut F
             )
         }));
     }
+}
+
+/// Says which configured times are short beside the round trip: longer ones will be used.
+fn judge_times(part: &Part, place: &str, round_trip: Duration, findings: &mut Findings) {
+    let session = &part.config.gateway.session;
+    let worker = &part.config.worker;
+    let times: &[(&str, Duration)] = match part.role {
+        Role::Gateway => &[("gateway.session.accept_timeout", session.accept_timeout)],
+        Role::Worker => &[
+            ("worker.offer_timeout", worker.offer_timeout),
+            ("worker.claim_timeout", worker.claim_timeout),
+        ],
+    };
+    for (key, time) in times {
+        if let Some(longer) = limits::too_short(*time, round_trip) {
+            findings.warnings.push(format!(
+                "{place}: {key} is {}, and a round trip takes {}: {} will be used",
+                format_duration(*time),
+                format_duration(in_millis(round_trip)),
+                format_duration(in_millis(longer)),
+            ));
+        }
+    }
+}
+
+fn in_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

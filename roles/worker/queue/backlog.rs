@@ -1,0 +1,222 @@
+//! What waits for a slot of a queue: who gets the next one, and what is let go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::envelope::{Reason, Reply};
+use crate::messaging::Subject;
+use crate::outcome::Word;
+use crate::roles::worker::dispatch::Dispatch;
+use crate::roles::worker::slots::{Next, Offer, Verdict, Waiter};
+use crate::telemetry::context;
+
+use super::figures::calls;
+use super::{Queue, Work};
+
+/// What waits for a slot.
+#[derive(Debug)]
+pub enum Pending {
+    /// A request of which nothing was said yet.
+    Request(Work),
+    /// A job that has its consent.
+    Granted(oneshot::Sender<Turn>),
+}
+
+/// What a job with consent is told: it has a slot, or why it gets none. Nothing: nobody waits for it any more.
+pub type Turn = Result<(), Reason>;
+
+/// Why a request is refused, and where that is said.
+type Refusal = (Reason, Option<Subject>);
+
+/// What becomes of a job with consent.
+#[derive(Debug)]
+pub enum Granted {
+    /// It has a slot.
+    Runs,
+    /// It waits for one.
+    Waits(oneshot::Receiver<Turn>),
+    /// It gets none.
+    Refused(Reason),
+}
+
+impl Queue {
+    /// A new limit, from a reload.
+    pub async fn set_limit(self: &Arc<Self>, limit: usize) {
+        self.slots().set_limit(limit);
+        loop {
+            let starts = self.slots().start_next();
+            if starts.is_none() {
+                break;
+            }
+            self.pass_on(Next { starts, offer: None }, None).await;
+        }
+        self.note_load();
+    }
+
+    /// A job has its consent: it runs, or waits for a slot.
+    pub fn granted(&self, reply: Option<Subject>, bytes: usize) -> Granted {
+        let (sender, receiver) = oneshot::channel();
+        let work = Pending::Granted(sender);
+        let waiter = Waiter { since: Instant::now(), reply, bytes, claims: true, work };
+        let verdict = self.slots().granted(waiter);
+        self.note_load();
+        match verdict {
+            Verdict::Refuse(reason, _) => Granted::Refused(reason),
+            Verdict::Waits => {
+                self.waits.notify_one();
+                Granted::Waits(receiver)
+            }
+            Verdict::Take(_) | Verdict::Claim(_) => Granted::Runs,
+        }
+    }
+
+    /// A job of so many bytes got no consent: others may have its place.
+    pub async fn not_granted(&self, bytes: usize, outcome: Word) {
+        calls(&self.figures.queue, outcome).increment(1);
+        let offer = self.slots().not_granted(bytes, Instant::now());
+        self.note_load();
+        if let Some(offer) = offer {
+            self.offer(offer).await;
+        }
+    }
+
+    /// A gateway asks who serves the queue. One that takes nothing says nothing.
+    pub async fn present(&self, reply: Subject) {
+        if self.slots().is_open() {
+            let control = Some(self.own.clone());
+            self.dispatch.say(Reply::Progress { control }, reply).await;
+        }
+    }
+
+    /// A gateway took so long to answer a claim.
+    pub fn record_answer(&self, took: Duration) {
+        self.slots().pace.record_answer(took);
+    }
+
+    /// How long a claim waits for its grant.
+    pub fn claim_timeout(&self) -> Duration {
+        self.slots().pace.at_least(self.dispatch.config.claim_timeout)
+    }
+
+    /// Waits until something waits for a slot. Safe to drop and to call again.
+    pub async fn waits(&self) {
+        self.waits.notified().await;
+    }
+
+    /// Gives lapsed offers to the next, lets go what has waited too long, and says when to look again.
+    pub async fn lapse(self: &Arc<Self>) -> Option<Instant> {
+        let lapsed = self.slots().lapse(Instant::now());
+        for _ in 0..lapsed.count {
+            self.count_offer("lapsed");
+        }
+        for offer in lapsed.offers {
+            self.offer(offer).await;
+        }
+        self.turn_away(Reason::Busy, lapsed.turned_away).await;
+        self.slots().next_lapse()
+    }
+
+    /// Nobody waits any more for the answer to a request that may wait here for a slot. Whether it did.
+    pub fn cancelled(&self, reply: &Subject) -> bool {
+        let waiter = self.slots().cancel(reply);
+        if let Some(Waiter { work: Pending::Request(work), .. }) = &waiter {
+            tracing::debug!(queue = %self.name, request_id = &*work.served.request_id, "cancelled before it began");
+        }
+        if waiter.is_some() {
+            self.note_load();
+        }
+        waiter.is_some()
+    }
+
+    /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
+    pub async fn drain(&self) {
+        let waiting = self.slots().drain();
+        self.turn_away(Reason::Draining, waiting).await;
+    }
+
+    /// The backend of its procedures is there.
+    pub fn available(&self) {
+        self.slots().available();
+    }
+
+    /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
+    pub async fn unavailable(&self) {
+        let waiting = self.slots().unavailable();
+        self.turn_away(Reason::Unavailable, waiting).await;
+    }
+
+    async fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Pending>>) {
+        for waiter in waiting {
+            match waiter.work {
+                Pending::Request(work) => self.refuse(reason, work.reply).await,
+                // A job that is gone needs no word.
+                Pending::Granted(turn) => drop(turn.send(Err(reason))),
+            }
+        }
+    }
+
+    /// A slot is free: for a request that waits here, else for whoever was refused first.
+    pub(super) async fn give_back(self: &Arc<Self>, took: Duration, more: Option<Subject>) {
+        let (next, ahead) = self.free(took, more);
+        // Boxed: most calls end with nobody who waits, and every job would carry its room.
+        if next.starts.is_some() || next.offer.is_some() || ahead.is_some() {
+            Box::pin(self.pass_on(next, ahead)).await;
+        }
+    }
+
+    fn free(&self, took: Duration, more: Option<Subject>) -> (Next<Pending>, Option<Offer>) {
+        let (mut slots, now) = (self.slots(), Instant::now());
+        slots.pace.record_call(took);
+        (slots.finish(now, more), slots.offer_more(now))
+    }
+
+    async fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, mut ahead: Option<Offer>) {
+        loop {
+            if let Some(waiter) = next.starts.take() {
+                match self.begin(waiter) {
+                    Ok(()) => {}
+                    Err(refused) => {
+                        if let Some((reason, reply)) = refused {
+                            self.refuse(reason, reply).await;
+                        }
+                        let (mut slots, now) = (self.slots(), Instant::now());
+                        let after = slots.finish(now, None);
+                        drop(slots);
+                        next.starts = after.starts;
+                        ahead = ahead.or(after.offer);
+                        continue;
+                    }
+                }
+            }
+            for offer in [next.offer.take(), ahead.take()].into_iter().flatten() {
+                self.offer(offer).await;
+            }
+            return;
+        }
+    }
+
+    /// Begins what has a slot now. The slot is free again when its time is over or too short for such a call, which is
+    /// refused, or when it is gone.
+    fn begin(self: &Arc<Self>, waiter: Waiter<Pending>) -> Result<(), Option<Refusal>> {
+        match waiter.work {
+            Pending::Granted(turn) => turn.send(Ok(())).map_err(|_| None),
+            Pending::Request(mut work) => {
+                let budget = &mut work.job.request.timeout;
+                *budget = budget.saturating_sub(waiter.since.elapsed());
+                if budget.is_zero() {
+                    return Err(Some((Reason::Expired, work.reply)));
+                }
+                let call = self.slots().pace.call();
+                if call.is_some_and(|call| *budget < call) {
+                    return Err(Some((Reason::Busy, work.reply)));
+                }
+                let served = Arc::clone(&work.served);
+                context::within(&served, || Dispatch::start(&self.dispatch, self, work, false));
+                Ok(())
+            }
+        }
+    }
+}

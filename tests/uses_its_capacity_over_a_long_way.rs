@@ -1,0 +1,119 @@
+//! Promise: with one and a half times the load that workers can take, nearly all of their capacity is used, however long the
+//! way to them is, and what is not answered was certainly not executed.
+//!
+//! `make bench-overload` runs it longer, and over shorter ways too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use tokio::time::{Instant, interval};
+
+use super::support::client::Client;
+use super::support::fjord::{Fleet, FleetOptions};
+use super::support::nats::NatsOptions;
+
+const WORKERS: usize = 2;
+const LIMIT: usize = 4;
+const CALL: Duration = Duration::from_millis(200);
+/// One and a half times the capacity: 40 calls a second.
+const PAUSE: Duration = Duration::from_micros(16_667);
+
+const CATALOGUE: &str = r#"{
+  "far": {
+    "route": "GET /v1/far", "procedure": "ledger.slow", "auth": "public", "timeout": "10s",
+    "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" },
+  "far-once": {
+    "route": "POST /v1/far", "procedure": "ledger.slow", "auth": "public", "timeout": "10s",
+    "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" }
+}"#;
+
+/// What became of the requests of a load.
+#[derive(Debug, Default)]
+struct Outcomes {
+    answered: AtomicUsize,
+    not_executed: AtomicUsize,
+    others: AtomicUsize,
+}
+
+/// Answers of a load that lasts for both times, as a part of what the workers could give in the second.
+async fn used(client: &Client, method: Method, warm_up: Duration, measured: Duration) -> f64 {
+    let outcomes = Arc::new(Outcomes::default());
+    let (mut pace, begin) = (interval(PAUSE), Instant::now());
+    let mut before = None;
+    let mut requests = Vec::new();
+    while begin.elapsed() < warm_up + measured {
+        pace.tick().await;
+        if begin.elapsed() >= warm_up && before.is_none() {
+            before = Some((outcomes.answered.load(Ordering::Relaxed), Instant::now()));
+        }
+        let (client, method, outcomes) = (client.clone(), method.clone(), Arc::clone(&outcomes));
+        requests.push(Tasks::new().spawn(async move {
+            let path = format!("/v1/far?ms={}", CALL.as_millis());
+            let answer = client.try_send(method, &path, None).await;
+            let count = match answer.map(|answer| answer.status.as_u16()) {
+                Ok(200) => &outcomes.answered,
+                Ok(503) => &outcomes.not_executed,
+                _ => &outcomes.others,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+    }
+    let (before, since) = before.expect("it lasts longer than its warm-up");
+    let answered = outcomes.answered.load(Ordering::Relaxed) - before;
+    let capacity = as_f64(WORKERS * LIMIT) / CALL.as_secs_f64();
+    let took = since.elapsed().as_secs_f64();
+    // What still waits would take the database from the next load.
+    for request in requests {
+        request.await.expect("a request");
+    }
+    println!("{method}: {outcomes:?}");
+    let others = outcomes.others.load(Ordering::Relaxed);
+    assert!(others * 100 <= answered, "{outcomes:?}");
+    as_f64(answered) / took / capacity
+}
+
+fn as_f64(number: usize) -> f64 {
+    u32::try_from(number).expect("a small number").into()
+}
+
+/// At least once and at most once, one after the other.
+async fn check(round_trip: Duration, warm_up: Duration, measured: Duration) {
+    let fleet = Fleet::start(FleetOptions {
+        workers: WORKERS,
+        concurrency: LIMIT,
+        worker_round_trip: round_trip,
+        // Its handshake would not end within the server's own two seconds.
+        nats: NatsOptions { has_tls: false, ..NatsOptions::default() },
+        nats_keys: "connect_timeout = '20s'\noperation_timeout = '20s'\n".to_owned(),
+        catalogue: Some(("far.json", CATALOGUE)),
+        ..FleetOptions::default()
+    })
+    .await;
+    let client = fleet.client();
+    for (method, least) in [(Method::GET, 0.9), (Method::POST, 0.8)] {
+        let used = used(&client, method.clone(), warm_up, measured).await;
+        println!("round trip {round_trip:?}, {method}: {used:.3} of the capacity");
+        assert!(used >= least, "round trip {round_trip:?}, {method}: {used:.3} of the capacity");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_of_a_second_away() {
+    check(Duration::from_millis(300), Duration::from_secs(5), Duration::from_secs(6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearly_a_second_away() {
+    check(Duration::from_millis(800), Duration::from_secs(7), Duration::from_secs(6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a bench of minutes: make bench-overload"]
+async fn bench_overload_over_a_long_way() {
+    for round_trip in [0, 100, 300, 800].map(Duration::from_millis) {
+        check(round_trip, Duration::from_secs(12), Duration::from_secs(12)).await;
+    }
+}
