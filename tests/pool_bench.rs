@@ -36,8 +36,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const SHARED_MIN: f64 = 0.9;
 /// What callers must reach of their throughput while others leave, at least.
 const LEAVERS_MIN: f64 = 0.95;
-/// Calls of each caller before a row is measured.
-const WARM_UP: usize = 30;
+/// A row is measured once no connection was made for so long, which is several times a login.
+const QUIET: Duration = Duration::from_millis(500);
+/// Longest wait for that.
+const WARM_UP_MAX: Duration = Duration::from_secs(20);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -148,16 +150,10 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
-    let warm = Arc::new(tokio::sync::Barrier::new(row.callers + 1));
     for number in 0..row.callers {
         let (caller, count, is_over) = (caller(number)?, Arc::clone(&count), Arc::clone(&is_over));
-        let warm = Arc::clone(&warm);
         let _detached = tasks.spawn(async move {
             let nobody = Cancel::new();
-            for _ in 0..WARM_UP {
-                caller.call(&Count::default(), &nobody).await;
-            }
-            warm.wait().await;
             while !is_over.load(Ordering::Relaxed) {
                 if caller.call(&count, &nobody).await {
                     count.calls.fetch_add(1, Ordering::Relaxed);
@@ -165,16 +161,20 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
             }
         });
     }
-    warm.wait().await;
-    let before = (metric("fjord_backend_login_seconds_count"), discarded());
+    if !is_warm().await {
+        return None;
+    }
+    count.longest_us.store(0, Ordering::Relaxed);
+    let calls = count.calls.load(Ordering::Relaxed);
+    let before = (logins(), discarded());
     let started = Instant::now();
     if row.leavers > 0 {
         let _detached = tasks.spawn(leave(caller(0)?, row.leavers, Arc::clone(&is_over)));
     }
     sleep(time).await;
     let took = started.elapsed().as_secs_f64();
-    let calls = count.calls.load(Ordering::Relaxed);
-    let after = (metric("fjord_backend_login_seconds_count"), discarded());
+    let calls = count.calls.load(Ordering::Relaxed) - calls;
+    let after = (logins(), discarded());
     is_over.store(true, Ordering::Relaxed);
     tasks.wait(Duration::from_secs(20)).await;
     backend.close().await;
@@ -185,6 +185,25 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
         discarded: after.1 - before.1,
         part: 1.0,
     })
+}
+
+/// Waits until no more connections are made: as long as calls wait, there are more of them.
+async fn is_warm() -> bool {
+    let until = Instant::now() + WARM_UP_MAX;
+    let mut before = -1.0;
+    while Instant::now() < until {
+        let now = logins();
+        if (now - before).abs() < 0.5 {
+            return true;
+        }
+        before = now;
+        sleep(QUIET).await;
+    }
+    false
+}
+
+fn logins() -> f64 {
+    metric("fjord_backend_login_seconds_count")
 }
 
 fn discarded() -> f64 {
