@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod auth;
 pub mod budget;
+pub mod byte_budget;
 pub mod call;
 pub mod caller;
 pub mod client_network;

@@ -15,6 +15,11 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How often memory that is free goes back to the system. The allocator does that only when memory is freed, a second
+/// after it was: a process that is left alone after a burst would keep all of it.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
+/// What is freed for that: more than the allocator keeps for the next that ask. It is never touched, and costs nothing.
+const GIVE_BACK_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait until the last log lines are written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -72,7 +77,15 @@ fn start(sources: &Sources) -> ExitCode {
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
+    let giving_back = runtime.spawn(async {
+        let mut ticks = tokio::time::interval(GIVE_BACK_INTERVAL);
+        loop {
+            ticks.tick().await;
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(GIVE_BACK_BYTES)));
+        }
+    });
     let ended = runtime.block_on(roles::run(role, loaded, sources.clone()));
+    giving_back.abort();
     logs.flush(FLUSH_LIMIT);
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ use fjord::in_flight::Admission;
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::budget::RetryBudget;
+use fjord::roles::gateway::byte_budget::ByteBudget;
 use fjord::roles::gateway::health::HealthCheck;
 use fjord::roles::gateway::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
@@ -102,6 +103,7 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
         placer: Arc::new(placer),
         rates: RateLimiter::new(),
         in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(Readiness::new()),
     };
     let listener = Listener::bind(&config.gateway, None).expect("a free port");

@@ -12,7 +12,7 @@ use super::support::fjord::{Fleet, FleetOptions, Node};
 mod ends;
 mod heads;
 mod leavers;
-mod memory;
+pub(crate) mod memory;
 
 /// Rows of `flow` in a mebibyte: each is 1 KiB and a little.
 const ROWS_PER_MIB: usize = 1024;

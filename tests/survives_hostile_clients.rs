@@ -1,6 +1,7 @@
 //! Promise: whatever a client sends, or does not send, the gateway answers it or ends it in time, and the
 //! next client is served. What it answers is what HTTP demands (RFC 9110, 9112, 9113).
 
+mod bytes;
 mod drain;
 mod early;
 mod edge;
@@ -10,3 +11,4 @@ mod limits;
 mod proxies;
 mod slow;
 mod smuggling;
+mod stalled;

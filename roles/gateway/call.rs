@@ -1,5 +1,6 @@
 //! One call without a client: what `fjord call` does with a gateway's own session, claims, offers and deadlines.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,8 +11,10 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::problem::{Problem, ProblemKind};
 
+use super::byte_budget::ByteBudget;
+use super::client_network::ClientNetwork;
 use super::phases::{Phase, Phases};
-use super::place::Answered;
+use super::place::{Answered, Wanted};
 use super::run::placer;
 use super::session::Ending;
 
@@ -26,8 +29,11 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
         let queues = std::slice::from_ref(&endpoint.queue);
         let placer = placer(&config, queues, transport, &tasks).await?;
         let began = Instant::now();
+        let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let room = ByteBudget::unbounded().nothing(client);
+        let wanted = Wanted { keeps_answer: true, room };
         let ended = tokio::select! {
-            ended = placer.place(&endpoint, request, true) => Some(ended),
+            ended = placer.place(&endpoint, request, wanted) => Some(ended),
             _ = tokio::signal::ctrl_c() => None,
         };
         // A call asks for no window, so that no answer begins before its end is known.

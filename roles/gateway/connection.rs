@@ -324,7 +324,8 @@ impl Each {
             Err(problem) => refusal::refuse(&problem, &peer, &shape.request_id),
         };
         let compressor = &self.serving.compressor;
-        let response = compressor.compress(response, accepted, &rules.compression).await;
+        let mut response = compressor.compress(response, accepted, &rules.compression).await;
+        respond::count_again(&mut response);
         let mut response = respond::finish(response, &shape);
         if body.is_over() {
             drop(body);

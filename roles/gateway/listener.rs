@@ -1,10 +1,12 @@
 //! The public listener: accepts connections, bounds them, hands them to `connection`, and lets them finish.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -32,6 +34,8 @@ const HANDSHAKES_MAX: usize = 256;
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
 /// See `LAST_CONNECTIONS_PAUSE`: the most that a crowd can stretch it to.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
+/// What the system holds of an answer that its client does not take, beyond what fits into the client's own buffers.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// How long connections that were cut off may take to be gone.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
@@ -182,10 +186,20 @@ fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
     };
     let address = address.ip().to_canonical();
     let rules = doors.rules.load_full();
+    if let Err(error) = bound_socket(&stream, rules.limits.body_timeout) {
+        tracing::debug!(%error, "cannot bound what the system holds of a connection");
+    }
     let Ok(client_place) = enter(address, &rules, doors) else { return };
     let shared = Arc::clone(doors);
     let arrived = Arrived { address, rules, places: (place, client_place) };
     drop(doors.tasks.spawn(serve(stream, arrived, shared)));
+}
+
+/// Bounds what the system holds of a connection by itself, and for how long when its peer says nothing any more.
+fn bound_socket(stream: &TcpStream, silence_max: Duration) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(silence_max))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
 /// A place for the client, unless it is a proxy: many clients come through one, and are counted once they are known.

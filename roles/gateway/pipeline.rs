@@ -18,13 +18,14 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{context, counter, names};
 
+use super::byte_budget::ByteBudget;
 use super::caller::{Caller, Peer};
 use super::client_network::ClientNetwork;
 use super::connection::{RequestBody, Service, read_body};
 use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
-use super::place::{Answered, Begun, Placed, Placer, Rest};
+use super::place::{Answered, Begun, Placed, Placer, Rest, Wanted};
 use super::rate::{RateLimiter, Verdict};
 use super::respond::{self, RequestId, Response};
 use super::router::{Found, Matched};
@@ -47,6 +48,8 @@ pub struct Pipeline {
     pub rates: RateLimiter,
     /// Requests at once.
     pub in_flight: Admission,
+    /// What they hold.
+    pub bytes: ByteBudget,
     /// Answers load balancers.
     pub health: HealthCheck,
 }
@@ -186,13 +189,16 @@ impl Pipeline {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
         }
         let bytes_max = matched.endpoint.body_bytes_max;
-        let body = read_body(body, bytes_max, &snapshot.http).await?;
+        let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        let mut room = self.bytes.enter(client)?;
+        let body = read_body(body, bytes_max, &snapshot.http, &mut room).await?;
         let sent = Sent { parts, matched: &matched, body: &body };
         let mut envelope = sent.envelope(&caller, peer, trip)?;
+        drop(body);
         envelope.window = self.window(parts, &matched.endpoint);
         trip.enter(None);
-        let keeps_answer = parts.method != Method::HEAD;
-        match self.placer.place(&matched.endpoint, envelope, keeps_answer).await {
+        let wanted = Wanted { keeps_answer: parts.method != Method::HEAD, room };
+        match self.placer.place(&matched.endpoint, envelope, wanted).await {
             Answered::Whole(placed) => {
                 trip.placed(&placed);
                 Ok((ended(placed, &matched.endpoint, trip)?, None))
@@ -312,7 +318,11 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
     match placed.ending {
         Ending::Final(answer) => {
             trip.outcome = answer.outcome;
-            passed_on(answer, endpoint).map_err(Into::into)
+            let mut response = passed_on(answer, endpoint)?;
+            if let Some(room) = placed.room {
+                respond::count(&mut response, room);
+            }
+            Ok(response)
         }
         // Of an answer that never began.
         Ending::Cut(outcome) => {

@@ -30,9 +30,13 @@ use super::traced::Traced;
 
 mod begun;
 mod heard;
+mod placed;
+mod wanted;
 
 use begun::Pieces;
 pub use begun::{Begun, Rest};
+pub use placed::Placed;
+pub use wanted::Wanted;
 
 /// Places requests with workers.
 #[derive(Debug)]
@@ -53,6 +57,10 @@ pub struct Placer {
 
 /// What a request is answered with.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is whole: a box would be one more for each"
+)]
 pub enum Answered {
     /// Everything there is to say.
     Whole(Placed),
@@ -66,31 +74,16 @@ enum Stop {
     Ended(Ending),
 }
 
-/// How a placement ended, and what it took.
-#[derive(Debug)]
-pub struct Placed {
-    /// The one answer.
-    pub ending: Ending,
-    /// When to come again, for what was not executed.
-    pub retry_after: Option<Duration>,
-    /// How long it waited until a worker had it, or in vain.
-    pub waited: Duration,
-    /// How long the answer took from then on.
-    pub answered: Duration,
-    /// Attempts made.
-    pub attempts: u32,
-}
-
 impl Placer {
     /// Places one request and waits for its one answer, or for the beginning of one that its `window` lets begin.
     ///
     /// Dropping the future means that the client left: the session goes on by itself for as long as its
-    /// terms say, and then ends. Without `keeps_answer` only how it begins is wanted (HEAD): its parts are thrown away.
+    /// terms say, and then ends. The room of the request is kept for as long.
     pub async fn place(
         self: &Arc<Self>,
         endpoint: &Endpoint,
         request: Request,
-        keeps_answer: bool,
+        wanted: Wanted,
     ) -> Answered {
         let now = Instant::now();
         self.budget.deposit(now);
@@ -112,7 +105,10 @@ impl Placer {
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(self.terms(endpoint, &queue, request.window, keeps_answer), now),
+            session: Session::new(
+                self.terms(endpoint, &queue, request.window, wanted.keeps_answer),
+                now,
+            ),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
@@ -131,6 +127,7 @@ impl Placer {
             sender,
             mail,
             pieces: None,
+            wanted,
         };
         let mut guard = Guard(Some(ride));
         let stop = match guard.0.as_mut() {
@@ -187,14 +184,6 @@ impl Placer {
     }
 }
 
-impl Placed {
-    fn problem(kind: ProblemKind) -> Self {
-        let ending = Ending::Problem(kind);
-        let (waited, answered) = (Duration::ZERO, Duration::ZERO);
-        Self { ending, retry_after: None, waited, answered, attempts: 0 }
-    }
-}
-
 /// A session with everything it needs to go on, also without its client.
 struct Ride {
     placer: Arc<Placer>,
@@ -226,6 +215,7 @@ struct Ride {
     traced: Option<Box<Traced>>,
     /// Where an answer that has begun goes; none before, and once its client has left.
     pieces: Option<Pieces>,
+    wanted: Wanted,
 }
 
 /// Notices that the client left: then the HTTP server drops the future that holds this.
@@ -334,7 +324,8 @@ impl Ride {
 
     fn begin(&mut self, head: Head) -> Stop {
         let (window, mail) = (self.request.window, self.sender.clone());
-        let (pieces, body) = Pieces::open(window, mail, Cancel::new());
+        let room = self.wanted.room.another();
+        let (pieces, body) = Pieces::open(window, mail, Cancel::new(), room);
         self.pieces = Some(pieces);
         Stop::Begun(head, body)
     }
@@ -412,7 +403,7 @@ impl Ride {
                 if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. })) {
                     self.taken();
                 }
-                Some(Event::Heard { attempt, reply })
+                Some(self.wanted.heard(self.pieces.is_some(), attempt, reply))
             }
             Mail::Turn(Turn::Offered(direct)) => {
                 self.by_asking = false;
@@ -590,6 +581,7 @@ impl Ride {
             answered: now.saturating_duration_since(taken),
             attempts: self.session.attempts_made(),
             ending,
+            room: Some(self.wanted.room),
         }
     }
 }

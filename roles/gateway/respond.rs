@@ -1,5 +1,7 @@
 //! Turns problems and finals into HTTP responses.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -8,6 +10,8 @@ use hyper::body::Body;
 use crate::envelope::reply::JSON;
 use crate::envelope::{Final, Head};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
+
+use super::byte_budget::Reservation;
 
 mod body;
 mod request_id;
@@ -135,6 +139,28 @@ fn with_body(
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     }
     Ok(response)
+}
+
+/// Counts an answer for as long as its body is in memory.
+pub(super) fn count(response: &mut Response, room: Reservation) {
+    if let AnswerBody::Whole(body) = response.body_mut()
+        && Reservation::counts(body)
+    {
+        let again = room.another();
+        *body = room.holding(std::mem::take(body));
+        response.extensions_mut().insert(Arc::new(again));
+    }
+}
+
+/// Counts what the body of a counted answer has become.
+pub(super) fn count_again(response: &mut Response) {
+    let room = response.extensions_mut().remove::<Arc<Reservation>>().and_then(Arc::into_inner);
+    if let Some(room) = room
+        && response.headers().contains_key(header::CONTENT_ENCODING)
+        && let AnswerBody::Whole(body) = response.body_mut()
+    {
+        *body = room.holding(std::mem::take(body));
+    }
 }
 
 /// RFC 9110 §6.4.1.

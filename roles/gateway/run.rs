@@ -21,6 +21,7 @@ use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use super::budget::RetryBudget;
+use super::byte_budget::ByteBudget;
 use super::connection::Service;
 use super::distance;
 use super::health::HealthCheck;
@@ -126,6 +127,7 @@ impl Gateway {
                 snapshot.authenticator.follow_issuer(old, &self.readiness, tasks, stop);
                 self.pipeline.snapshot.store(Arc::new(snapshot));
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
+                self.pipeline.bytes.set(&config.gateway.http);
                 self.pipeline.placer.reload(config.gateway.session.clone());
                 self.listener.reload(&config.gateway);
                 crate::roles::take_log_filter(&config.log);
@@ -194,6 +196,7 @@ async fn pipeline(
         placer,
         rates: RateLimiter::new(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
+        bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })
 }

@@ -80,6 +80,11 @@ pub enum Event {
         /// The reply, or why it cannot be read.
         reply: Result<Reply, EnvelopeError>,
     },
+    /// A part of its answer came, and there is no room for it.
+    NoRoom {
+        /// The attempt.
+        attempt: u32,
+    },
     /// What was to be published was certainly not sent.
     NotSent {
         /// The attempt.
@@ -315,7 +320,9 @@ impl Session {
                 step.actions.push(Action::Tell { to: direct, control: Control::Decline });
             }
             Event::Heard { attempt, reply: Ok(reply) } => self.hear(attempt, reply, step),
-            Event::Heard { attempt, reply: Err(_) } => self.hear_garbage(attempt, step),
+            Event::Heard { attempt, reply: Err(_) } | Event::NoRoom { attempt } => {
+                self.hear_unusable(attempt, step);
+            }
             Event::NotSent { attempt, too_large } => self.not_sent(attempt, too_large, step),
             Event::Taken(part) => self.taken(part, step),
             Event::ClientGone => self.client_gone(step),

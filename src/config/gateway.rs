@@ -53,6 +53,10 @@ pub struct HttpLimits {
     pub ipv6_prefix_bits: u32,
     /// Requests at once.
     pub requests_in_flight_max: usize,
+    /// Bytes of request bodies and answers in memory at once.
+    pub buffered_bytes_max: usize,
+    /// The same of one client.
+    pub buffered_bytes_per_client_max: usize,
     /// All header bytes of a request.
     pub header_bytes_max: usize,
     /// Headers of a request.
@@ -159,6 +163,9 @@ impl HttpLimits {
             ipv6_prefix_bits: table.limited("ipv6_prefix_bits", limits::IPV6_PREFIX_BITS),
             requests_in_flight_max: table
                 .limited("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+            buffered_bytes_max: table.bytes("buffered_bytes_max", limits::BUFFERED_BYTES_MAX),
+            buffered_bytes_per_client_max: table
+                .bytes("buffered_bytes_per_client_max", limits::BUFFERED_BYTES_PER_CLIENT_MAX),
             header_bytes_max: table.bytes("header_bytes_max", limits::HEADER_BYTES_MAX),
             headers_max: table.limited("headers_max", limits::HEADERS_MAX),
             uri_bytes_max: table.bytes("uri_bytes_max", limits::URI_BYTES_MAX),

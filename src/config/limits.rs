@@ -73,6 +73,10 @@ pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
+/// `gateway.http.buffered_bytes_max`.
+pub const BUFFERED_BYTES_MAX: Limit<usize> = size(256 * MIB, MIB, 1_024 * 1_024 * MIB);
+/// `gateway.http.buffered_bytes_per_client_max`.
+pub const BUFFERED_BYTES_PER_CLIENT_MAX: Limit<usize> = size(64 * MIB, MIB, 1_024 * 1_024 * MIB);
 /// `gateway.http.header_bytes_max`. hyper's read buffer has at least 8 KiB.
 pub const HEADER_BYTES_MAX: Limit<usize> = size(16 * KIB, 8 * KIB, MIB);
 /// `gateway.http.headers_max`.
@@ -218,5 +222,8 @@ const _: () = {
     assert!(PROBE_DELAY_MIN.default.as_millis() <= PROBE_DELAY_MAX.default.as_millis());
     assert!(URI_BYTES_MAX.default < HEADER_BYTES_MAX.default);
     assert!(CONNECTIONS_PER_CLIENT_MAX.default <= CONNECTIONS_MAX.default);
+    assert!(BUFFERED_BYTES_PER_CLIENT_MAX.default <= BUFFERED_BYTES_MAX.default);
+    assert!(BODY_BYTES_MAX_DEFAULT.default <= BUFFERED_BYTES_PER_CLIENT_MAX.default);
+    assert!(ANSWER_BYTES_MAX.default <= BUFFERED_BYTES_PER_CLIENT_MAX.default);
     assert!(BODY_IDLE_TIMEOUT.default.as_millis() <= BODY_TIMEOUT.default.as_millis());
 };

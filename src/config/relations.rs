@@ -82,6 +82,13 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
         ("gateway.http.body_timeout", http.body_timeout),
     );
     let session = &config.gateway.session;
+    let per_client =
+        ("gateway.http.buffered_bytes_per_client_max", http.buffered_bytes_per_client_max);
+    relations.at_most(per_client, ("gateway.http.buffered_bytes_max", http.buffered_bytes_max));
+    // What is larger would never find room.
+    let body = ("catalogue.body_bytes_max_default", config.catalogue.body_bytes_max_default);
+    relations.at_most(body, per_client);
+    relations.at_most(("gateway.session.answer_bytes_max", session.answer_bytes_max), per_client);
     relations.at_most(
         ("gateway.session.probe_delay_min", session.probe_delay_min),
         ("gateway.session.probe_delay_max", session.probe_delay_max),

@@ -14,7 +14,7 @@ const GROWTH_BYTES_MAX: u64 = 6 << 20;
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
 /// A figure of `/proc/<pid>/status` in bytes.
-pub(super) fn status(node: &Node, name: &str) -> u64 {
+pub(crate) fn status(node: &Node, name: &str) -> u64 {
     let text =
         fs::read_to_string(format!("/proc/{}/status", node.process.pid())).expect("its status");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
@@ -23,7 +23,7 @@ pub(super) fn status(node: &Node, name: &str) -> u64 {
 }
 
 /// Forgets the peak so far (`clear_refs` of proc(5)); what is resident now.
-pub(super) fn watch(node: &Node) -> u64 {
+pub(crate) fn watch(node: &Node) -> u64 {
     fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("our own child");
     status(node, "VmRSS")
 }

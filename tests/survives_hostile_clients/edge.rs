@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,9 @@ use fjord::envelope::Final;
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
 use fjord::outcome::Word;
+use fjord::roles::gateway::ClientNetwork;
 use fjord::roles::gateway::Peer;
+use fjord::roles::gateway::byte_budget::ByteBudget;
 use fjord::roles::gateway::connection::{RequestBody, Service, read_body};
 use fjord::roles::gateway::listener::{Listener, Running};
 use fjord::roles::gateway::respond::{self, RequestId, Response};
@@ -42,10 +44,15 @@ pub(crate) const BODY_BYTES_MAX: usize = 1000;
 /// What `/large` answers: more than the system's buffers hold.
 pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 
+static LARGE_ANSWER: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
+/// What `/medium` answers: more than a client takes that does not read, and less than the system does.
+const MEDIUM: usize = 64 * 1024;
+
 /// What reached the service.
 #[derive(Debug)]
 pub(crate) struct Probe {
     limits: HttpLimits,
+    bytes: ByteBudget,
     paths: Mutex<Vec<String>>,
     hanging: AtomicUsize,
     release: tokio::sync::Semaphore,
@@ -91,13 +98,19 @@ impl Service for Probe {
                     Bytes::from_static(b"released")
                 }
                 "/panic" => panic!("a bug in the handling of a request"),
-                "/large" => Bytes::from(vec![b'x'; LARGE]),
+                "/large" => LARGE_ANSWER.clone(),
+                "/medium" => Bytes::from(vec![b'x'; MEDIUM]),
                 "/address" => peer.address.to_string().into(),
                 "/peer" => peer.certificate_names.join(",").into(),
-                _ => match read_body(request.into_body(), BODY_BYTES_MAX, &self.limits).await {
-                    Ok(body) => body,
-                    Err(problem) => return respond::problem(&problem, &id),
-                },
+                _ => {
+                    let client = ClientNetwork::new(peer.address, 56);
+                    let mut room = self.bytes.nothing(client);
+                    let body = request.into_body();
+                    match read_body(body, BODY_BYTES_MAX, &self.limits, &mut room).await {
+                        Ok(body) => body,
+                        Err(problem) => return respond::problem(&problem, &id),
+                    }
+                }
             };
             respond::answer(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
         })
@@ -151,6 +164,7 @@ impl Edge {
         let tls = config.tls.as_ref().map(|files| ServerTls::load(files).unwrap());
         let probe = Arc::new(Probe {
             limits: config.http.clone(),
+            bytes: ByteBudget::new(&config.http),
             paths: Mutex::new(Vec::new()),
             hanging: AtomicUsize::new(0),
             release: tokio::sync::Semaphore::new(0),
@@ -316,6 +330,8 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             connections_per_client_max: options.connections_per_client_max,
             ipv6_prefix_bits: 56,
             requests_in_flight_max: 100,
+            buffered_bytes_max: 1 << 20,
+            buffered_bytes_per_client_max: 1 << 20,
             header_bytes_max: 4096,
             headers_max: 20,
             uri_bytes_max: 1024,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::gateway::HttpLimits;
 use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::byte_budget::{Reservation, overloaded};
 
 /// A request's body as its connection lends it to the service. What the service leaves unread is the connection's to
 /// deal with: see `early`.
@@ -95,12 +96,17 @@ impl Body for RequestBody {
     }
 }
 
-/// Reads a body of at most so many bytes. Trailers are dropped. Safe to drop and to call again.
+/// Reads a body of at most so many bytes, for which there is room. Trailers are dropped. Safe to drop and to call again.
 ///
 /// # Errors
 /// `BodyTooLarge`, before anything is read when the length is announced; `RequestTimeout` when a piece or
-/// the whole is late; `MalformedBody` when the framing is broken.
-pub async fn read_body<B>(body: B, bytes_max: usize, limits: &HttpLimits) -> Result<Bytes, Problem>
+/// the whole is late; `MalformedBody` when the framing is broken; `Overloaded` when there is no room for it.
+pub async fn read_body<B>(
+    body: B,
+    bytes_max: usize,
+    limits: &HttpLimits,
+    room: &mut Reservation,
+) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -116,6 +122,8 @@ where
         // Most requests have none, and nothing to wait for.
         return Ok(Bytes::new());
     }
+    let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    room.reach(announced.unwrap_or(0)).map_err(|_no_room| overloaded())?;
     let mut body = body;
     let deadline = Instant::now() + limits.body_timeout;
     let mut read = Pieces::None;
@@ -136,7 +144,8 @@ where
         if read.len() + piece.len() > bytes_max {
             return Err(too_large());
         }
-        read = read.with(piece);
+        room.step(read.len() + piece.len()).map_err(|_no_room| overloaded())?;
+        read = read.with(piece, announced.unwrap_or(0));
     }
 }
 
@@ -156,11 +165,13 @@ impl Pieces {
         }
     }
 
-    fn with(self, piece: Bytes) -> Self {
+    /// One piece more; `announced` bytes are to be expected in all.
+    fn with(self, piece: Bytes, announced: usize) -> Self {
         match self {
             Self::None => Self::One(piece),
             Self::One(first) => {
-                let mut pieces = BytesMut::with_capacity(first.len() + piece.len());
+                let length = announced.max(first.len() + piece.len());
+                let mut pieces = BytesMut::with_capacity(length);
                 pieces.extend_from_slice(&first);
                 pieces.extend_from_slice(&piece);
                 Self::Many(pieces)

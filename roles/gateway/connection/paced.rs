@@ -1,5 +1,5 @@
-//! A connection's bytes with the limits that hyper lacks: a peer that stops reading ends it, and a close
-//! does not destroy the last answer.
+//! A connection's bytes with the limits that hyper lacks: a peer that stops reading ends it, a close does not destroy the
+//! last answer, and what nobody took is not left to the system when it is over.
 
 use std::fmt;
 use std::io;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -23,8 +24,9 @@ use super::socket::Socket;
 pub(super) const LINGER: Duration = Duration::from_secs(30);
 /// The same once the process stops.
 pub(super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
-/// How long it waits for the peer's end, and for more than next to nothing.
-const LINGER_SILENCE: Duration = Duration::from_secs(2);
+/// How much longer than the system waits for a peer that takes nothing we wait for its end, or for more than next to
+/// nothing: by then the peer has everything, or the system has given it up.
+const LINGER_SLACK: Duration = Duration::from_secs(1);
 /// What a peer may still send meanwhile.
 pub(super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// One read of what is thrown away.
@@ -32,7 +34,7 @@ const DISCARD_BYTES: usize = 8 * 1024;
 
 /// The bytes of a connection, paced.
 #[derive(Debug)]
-pub(super) struct Paced<IO> {
+pub(super) struct Paced<IO: Socket> {
     io: IO,
     stall_limit: Duration,
     /// Runs while the peer takes nothing, or next to nothing.
@@ -43,19 +45,31 @@ pub(super) struct Paced<IO> {
     activity: Arc<Activity>,
     /// Given when the process stops.
     stop: Cancel,
+    /// Whether the peer sends nothing more, and whether it was written to all the same.
+    half_closed: HalfClosed,
+    /// Whether it has ended in good order.
+    has_ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HalfClosed {
+    No,
+    Yes,
+    WrittenTo,
 }
 
 /// What bounds the time after our end.
 struct Linger {
     end: BoxFuture<'static, ()>,
     silence: Pin<Box<Sleep>>,
+    silence_max: Duration,
     bytes_left: usize,
     /// What came since the silence began.
     heard_bytes: usize,
 }
 
 impl Linger {
-    fn begin(stop: Cancel) -> Self {
+    fn begin(stop: Cancel, silence_max: Duration) -> Self {
         let end = Box::pin(async move {
             let stopped = async {
                 stop.cancelled().await;
@@ -63,8 +77,8 @@ impl Linger {
             };
             drop(tokio::time::timeout(LINGER, stopped).await);
         });
-        let silence = Box::pin(tokio::time::sleep(LINGER_SILENCE));
-        Self { end, silence, bytes_left: LINGER_BYTES_MAX, heard_bytes: 0 }
+        let silence = Box::pin(tokio::time::sleep(silence_max));
+        Self { end, silence, silence_max, bytes_left: LINGER_BYTES_MAX, heard_bytes: 0 }
     }
 }
 
@@ -74,14 +88,24 @@ impl fmt::Debug for Linger {
     }
 }
 
-impl<IO> Paced<IO> {
+impl<IO: Socket> Paced<IO> {
     pub(super) fn new(
         io: IO,
         stall_limit: Duration,
         activity: Arc<Activity>,
         stop: Cancel,
     ) -> Self {
-        Self { io, stall_limit, stall: None, taken_bytes: 0, linger: None, activity, stop }
+        Self {
+            io,
+            stall_limit,
+            stall: None,
+            taken_bytes: 0,
+            linger: None,
+            activity,
+            stop,
+            half_closed: HalfClosed::No,
+            has_ended: false,
+        }
     }
 
     /// Passes on what a write came to; one that is pending for too long is an error.
@@ -93,7 +117,11 @@ impl<IO> Paced<IO> {
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(result) = result {
             self.activity.wrote();
-            self.taken_bytes += result.as_ref().map_or(0, taken_bytes);
+            let taken = result.as_ref().map_or(0, taken_bytes);
+            if taken > 0 && self.half_closed == HalfClosed::Yes {
+                self.half_closed = HalfClosed::WrittenTo;
+            }
+            self.taken_bytes += taken;
             if self.taken_bytes >= TAKEN_BYTES_MIN {
                 self.caught_up();
             }
@@ -116,13 +144,20 @@ impl<IO> Paced<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> Paced<IO> {
+impl<IO: AsyncRead + Socket + Unpin> Paced<IO> {
     /// Reads on after our end: data that nobody read makes the system send RST, and RST throws away
     /// what the peer has not read yet, the answer that told why (RFC 9112 §9.6).
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger.get_or_insert_with(|| {
             self.activity.end();
-            Linger::begin(self.stop.clone())
+            let limit = self
+                .io
+                .socket()
+                .map(|s| SockRef::from(s).set_tcp_user_timeout(Some(self.stall_limit)));
+            if let Some(Err(error)) = limit {
+                tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+            }
+            Linger::begin(self.stop.clone(), self.stall_limit + LINGER_SLACK)
         });
         loop {
             let is_over = linger.end.as_mut().poll(context).is_ready()
@@ -135,14 +170,31 @@ impl<IO: AsyncRead + Unpin> Paced<IO> {
             let result = ready!(Pin::new(&mut self.io).poll_read(context, &mut discarded));
             let count = discarded.filled().len();
             linger.bytes_left = linger.bytes_left.saturating_sub(count);
+            if count == 0 && result.is_ok() && self.half_closed == HalfClosed::WrittenTo {
+                // It ended its side long ago: whether it has its answer is only known when it would have been given up.
+                return linger.silence.as_mut().poll(context);
+            }
             if result.is_err() || count == 0 || linger.bytes_left == 0 {
                 return Poll::Ready(());
             }
             linger.heard_bytes += count;
             if linger.heard_bytes >= TAKEN_BYTES_MIN {
                 linger.heard_bytes = 0;
-                linger.silence.as_mut().reset(Instant::now() + LINGER_SILENCE);
+                linger.silence.as_mut().reset(Instant::now() + linger.silence_max);
             }
+        }
+    }
+}
+
+impl<IO: Socket> Drop for Paced<IO> {
+    /// What the peer of a connection that is given up has not taken, it will not take: the system would keep it for
+    /// minutes, while the connection's place is free again.
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        if let Some(Err(error)) = self.io.socket().map(TcpStream::set_zero_linger) {
+            tracing::debug!(%error, "cannot set SO_LINGER");
         }
     }
 }
@@ -153,7 +205,7 @@ impl<IO: Socket> Socket for Paced<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
+impl<IO: AsyncRead + Socket + Unpin> AsyncRead for Paced<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -163,12 +215,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let result = Pin::new(&mut self.io).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.activity.read();
+        } else if matches!(result, Poll::Ready(Ok(()))) && self.half_closed == HalfClosed::No {
+            self.half_closed = HalfClosed::Yes;
         }
         result
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
+impl<IO: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Paced<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -206,7 +260,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
             let result = Pin::new(&mut self.io).poll_shutdown(context);
             ready!(self.paced(context, result, |()| 0))?;
         }
-        self.poll_linger(context).map(Ok)
+        std::task::ready!(self.poll_linger(context));
+        self.has_ended = true;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use crate::config::limits::WINDOW_PARTS;
 use crate::envelope::Head;
 use crate::lifecycle::Cancel;
+use crate::roles::gateway::byte_budget::Reservation;
 use crate::roles::gateway::mail::Mail;
 use crate::roles::gateway::respond::{Piece, Streamed};
 use crate::telemetry::context;
@@ -39,18 +40,26 @@ pub(super) struct Pieces {
     to: mpsc::Sender<Piece>,
     /// Whether a piece found no room: then the answer must not be told whole.
     lacks: bool,
+    /// For whom they are.
+    room: Reservation,
 }
 
 impl Pieces {
     /// The way, and the body at its end.
-    pub(super) fn open(window: u32, mail: mpsc::Sender<Mail>, ended: Cancel) -> (Self, Streamed) {
-        let room = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
-        let (sender, receiver) = mpsc::channel(room + LAST_PIECES);
-        (Self { to: sender, lacks: false }, Streamed::new(receiver, mail, ended))
+    pub(super) fn open(
+        window: u32,
+        mail: mpsc::Sender<Mail>,
+        ended: Cancel,
+        room: Reservation,
+    ) -> (Self, Streamed) {
+        let pieces = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
+        let (sender, receiver) = mpsc::channel(pieces + LAST_PIECES);
+        (Self { to: sender, lacks: false, room }, Streamed::new(receiver, mail, ended))
     }
 
     /// Passes bytes on. There is room: the session keeps the worker to its window.
     pub(super) fn pass(&mut self, bytes: Bytes) {
+        let bytes = self.room.another().holding(bytes);
         self.put(Piece::Bytes(bytes));
     }
 

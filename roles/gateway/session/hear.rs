@@ -62,8 +62,8 @@ impl Session {
         }
     }
 
-    /// A reply that cannot be read.
-    pub(super) fn hear_garbage(&mut self, attempt: u32, step: &mut Step<'_>) {
+    /// A reply that cannot be read, or not be kept.
+    pub(super) fn hear_unusable(&mut self, attempt: u32, step: &mut Step<'_>) {
         if self.is_heard(attempt) {
             self.broken(step);
         }

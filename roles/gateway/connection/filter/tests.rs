@@ -13,6 +13,8 @@ fn rules(hosts: &[&str]) -> Rules {
         connections_per_client_max: 1,
         ipv6_prefix_bits: 56,
         requests_in_flight_max: 1,
+        buffered_bytes_max: 1,
+        buffered_bytes_per_client_max: 1,
         header_bytes_max: 200,
         headers_max: 5,
         uri_bytes_max: 100,
