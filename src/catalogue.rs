@@ -16,6 +16,7 @@ pub mod schema;
 pub mod value;
 pub mod written;
 
+pub(crate) use build::issuers_mistake;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
 pub use load::{Catalogue, load};
 pub use mistake::Mistake;

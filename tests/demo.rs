@@ -155,7 +155,7 @@ impl Demo {
         let gateway = format!(
             "[gateway]\nlisten = '127.0.0.1:{}'\n[gateway.tls]\ncertificate = '{}'\nkey = '{}'\n\
              [admin]\nlisten = '127.0.0.1:{}'\n\
-             [auth.jwt]\nkeys = 'jwks.json'\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\n",
+             [auth.jwt.demo]\nkeys = 'jwks.json'\nissuer = '{ISSUER}'\naudiences = ['{AUDIENCE}']\n",
             self.https,
             self.certs.server.certificate.display(),
             self.certs.server.key.display(),

@@ -15,7 +15,8 @@ use fjord::catalogue::endpoint::{
 };
 use fjord::catalogue::{Endpoint, EndpointId, QueueName};
 use fjord::config::AuthConfig;
-use fjord::config::auth::{ApiKeyConfig, CertificateConfig, JwtConfig, KeySource};
+use fjord::config::auth::issuer::ALGORITHMS;
+use fjord::config::auth::{ApiKeyConfig, CertificateConfig, IssuerConfig, KeySource};
 use fjord::problem::ProblemKind;
 use fjord::roles::gateway::auth::{AuthFailure, AuthRefusal, Authenticator};
 use fjord::roles::gateway::{Caller, Peer};
@@ -33,6 +34,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 mod forged_tokens;
 mod issuer;
+mod several_issuers;
 
 /// The keys of an issuer, and a gateway that believes it.
 struct Register {
@@ -53,7 +55,7 @@ impl Register {
         Self { es, ed, rs, authenticator: Authenticator::load(&config(&file(&keys))).unwrap() }
     }
 
-    fn with_token(&self, token: &str) -> Result<Caller, AuthRefusal> {
+    fn with_token(&self, token: &str) -> Result<Caller, Box<AuthRefusal>> {
         self.authenticator.authenticate(&endpoint(&[AuthMethod::Jwt]), &bearer(token), &peer(&[]))
     }
 
@@ -89,19 +91,25 @@ fn api_key(keys: &[&str], scopes: &[&str], expires_at: Option<i64>) -> ApiKeyCon
     }
 }
 
+fn issuer_config(issuer: &str, keys: &NamedTempFile) -> IssuerConfig {
+    IssuerConfig {
+        issuer: issuer.to_owned(),
+        keys: KeySource::File(keys.path().to_owned()),
+        audiences: vec![tokens::AUDIENCE.to_owned()],
+        algorithms: ALGORITHMS.map(str::to_owned).to_vec(),
+        leeway: Duration::from_secs(30),
+        principal_claim: "sub".to_owned(),
+        principal_prefix: String::new(),
+    }
+}
+
 fn config(keys: &NamedTempFile) -> AuthConfig {
     let certificate = |principal: &str, scopes: &[&str]| CertificateConfig {
         principal: principal.to_owned(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
     };
     AuthConfig {
-        jwt: Some(JwtConfig {
-            keys: KeySource::File(keys.path().to_owned()),
-            issuer: tokens::ISSUER.to_owned(),
-            audience: tokens::AUDIENCE.to_owned(),
-            leeway: Duration::from_secs(30),
-            principal_claim: "sub".to_owned(),
-        }),
+        issuers: BTreeMap::from([("main".to_owned(), issuer_config(tokens::ISSUER, keys))]),
         api_keys: BTreeMap::from([
             ("billing".to_owned(), api_key(&["old-key", "new-key"], &[READ], None)),
             ("guest".to_owned(), api_key(&["guest-key"], &[], None)),
@@ -116,8 +124,12 @@ fn config(keys: &NamedTempFile) -> AuthConfig {
 
 /// An endpoint that accepts these methods and needs the scope `horses:read`.
 fn endpoint(methods: &[AuthMethod]) -> Endpoint {
-    let scopes = vec![READ.to_owned()];
-    endpoint_with(Auth::Required { methods: methods.to_vec(), scopes })
+    endpoint_with(required(methods, &[READ]))
+}
+
+fn required(methods: &[AuthMethod], scopes: &[&str]) -> Auth {
+    let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    Auth::Required { methods: methods.to_vec(), scopes, issuers: Vec::new() }
 }
 
 fn endpoint_with(auth: Auth) -> Endpoint {
@@ -221,8 +233,8 @@ fn the_matrix_of_callers_and_endpoints_holds() {
     let without_scope = register.ed.sign(&claims("anna", "horses:reader horses", HOUR)).unwrap();
     let endpoints = [
         endpoint_with(Auth::Public),
-        endpoint_with(Auth::Required { methods: Vec::new(), scopes: Vec::new() }),
-        endpoint_with(Auth::Required { methods: vec![AuthMethod::Jwt], scopes: Vec::new() }),
+        endpoint_with(required(&[], &[])),
+        endpoint_with(required(&[AuthMethod::Jwt], &[])),
         endpoint(&[AuthMethod::Jwt]),
         endpoint(&[AuthMethod::ApiKey]),
         endpoint(&[AuthMethod::ClientCertificate]),
@@ -263,8 +275,7 @@ fn the_matrix_of_callers_and_endpoints_holds() {
 #[test]
 fn every_scope_is_needed_and_to_the_letter() {
     let register = Register::new();
-    let needed = ["horses:read", "owners:read"].map(str::to_owned).to_vec();
-    let both = endpoint_with(Auth::Required { methods: vec![AuthMethod::Jwt], scopes: needed });
+    let both = endpoint_with(required(&[AuthMethod::Jwt], &["horses:read", "owners:read"]));
     for (scope, opens) in [
         ("owners:read horses:read", true),
         ("x horses:read owners:read y", true),
@@ -316,9 +327,8 @@ fn the_challenge_names_every_accepted_method() {
 fn a_configuration_is_refused_with_all_its_mistakes() {
     let keys = file("{\"keys\":[]}");
     let mut config = config(&keys);
-    if let Some(jwt) = &mut config.jwt {
-        jwt.leeway = Duration::from_secs(61);
-        jwt.audience = String::new();
+    if let Some(issuer) = config.issuers.get_mut("main") {
+        issuer.audiences = Vec::new();
     }
     config.api_keys.insert("bad\n".to_owned(), api_key(&[], &[], None));
     config
@@ -326,9 +336,8 @@ fn a_configuration_is_refused_with_all_its_mistakes() {
         .insert("x".to_owned(), CertificateConfig { principal: String::new(), scopes: Vec::new() });
     let mistakes = Authenticator::load(&config).unwrap_err();
     for expected in [
-        "auth.jwt.leeway",
-        "auth.jwt.audience",
-        "auth.jwt.keys",
+        "auth.jwt.main.audiences",
+        "auth.jwt.main.keys",
         keys.path().to_str().unwrap(),
         "auth.api_keys.bad",
         "auth.certificates.\"x\".principal",

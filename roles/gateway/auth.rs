@@ -12,22 +12,19 @@ use crate::lifecycle::{Cancel, Tasks};
 mod api_key;
 mod certificate;
 mod credentials;
-mod issuer;
 mod jwt;
-mod keys;
 mod refusal;
-mod strict;
 
 use api_key::ApiKeys;
 use certificate::Certificates;
 use credentials::Credential;
 use jwt::JwtVerifier;
-pub use refusal::{AuthFailure, AuthRefusal};
+pub use refusal::{AuthFailure, AuthRefusal, Presented};
 
 /// Every way for a caller to prove who it is, loaded. A reload makes a new one.
 #[derive(Debug)]
 pub struct Authenticator {
-    jwt: Option<JwtVerifier>,
+    jwt: JwtVerifier,
     api_keys: ApiKeys,
     certificates: Certificates,
 }
@@ -39,50 +36,48 @@ impl Authenticator {
     /// Every mistake, each with its key and, where one was read, its file.
     pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
         let mut mistakes = Vec::new();
-        let jwt = config.jwt.as_ref().and_then(|jwt| keep(JwtVerifier::load(jwt), &mut mistakes));
+        let jwt = keep(JwtVerifier::load(&config.issuers), &mut mistakes);
         let api_keys = keep(ApiKeys::load(&config.api_keys), &mut mistakes);
         let certificates = keep(Certificates::load(&config.certificates), &mut mistakes);
-        match (api_keys, certificates) {
-            (Some(api_keys), Some(certificates)) if mistakes.is_empty() => {
+        match (jwt, api_keys, certificates) {
+            (Some(jwt), Some(api_keys), Some(certificates)) => {
                 Ok(Self { jwt, api_keys, certificates })
             }
             _ => Err(mistakes),
         }
     }
 
-    /// Keeps fetching the issuer's keys, where they are fetched, until `stop` or another authenticator is in use.
+    /// Keeps fetching issuers' keys, where they are fetched, until `stop` or another authenticator is in use.
     /// What the one from before has fetched goes on to count.
-    pub fn follow_issuer(
+    pub fn follow_issuers(
         &self,
         old: Option<&Self>,
         readiness: &Readiness,
         tasks: &Tasks,
         stop: &Cancel,
     ) {
-        let old = old.and_then(|old| old.jwt.as_ref());
-        if let (Some(jwt), Some(old)) = (&self.jwt, old) {
-            jwt.inherit(old);
-        }
-        match self.jwt.as_ref().and_then(JwtVerifier::issuer) {
-            Some(issuer) => issuer.follow(readiness.clone(), tasks, stop.clone()),
-            None if old.and_then(JwtVerifier::issuer).is_some() => issuer::needs_none(readiness),
-            None => {}
-        }
+        self.jwt.follow(old.map(|old| &old.jwt), readiness, tasks, stop);
     }
 
     /// Looks for the key of a token that was refused because its key is not known. Whether it is worth to try it again.
     pub async fn look_again(&self, refusal: &AuthRefusal) -> bool {
         let unknown = matches!(refusal.failure, AuthFailure::UnknownKey | AuthFailure::NoKeys);
-        match self.jwt.as_ref().and_then(JwtVerifier::issuer) {
-            Some(issuer) if unknown => issuer.look_again().await,
+        match &refusal.presented.issuer {
+            Some(issuer) if unknown => self.jwt.look_again(issuer).await,
             _ => false,
         }
     }
 
-    /// Why nobody could ever call an endpoint: `[auth]` says nothing about any method that it accepts.
+    /// Why nobody could ever call an endpoint: `[auth]` says nothing about any method, or an issuer, that it accepts.
     #[must_use]
     pub fn mistake(&self, endpoint: &Endpoint) -> Option<String> {
-        let Auth::Required { methods, .. } = &endpoint.auth else { return None };
+        let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
+        if let Some(unknown) = issuers.iter().find(|name| !self.jwt.knows(name)) {
+            let id = &endpoint.id;
+            return Some(format!(
+                "endpoint {id}: its auth names the issuer {unknown:?}, but there is no [auth.jwt.{unknown}]"
+            ));
+        }
         let is_closed = !methods.iter().any(|method| self.knows(*method));
         is_closed.then(|| {
             let id = &endpoint.id;
@@ -93,7 +88,7 @@ impl Authenticator {
     /// Whether anybody can prove who they are by this method.
     fn knows(&self, method: AuthMethod) -> bool {
         match method {
-            AuthMethod::Jwt => self.jwt.is_some(),
+            AuthMethod::Jwt => !self.jwt.is_empty(),
             AuthMethod::ApiKey => !self.api_keys.is_empty(),
             AuthMethod::ClientCertificate => !self.certificates.is_empty(),
         }
@@ -112,46 +107,53 @@ impl Authenticator {
         endpoint: &Endpoint,
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<Caller, AuthRefusal> {
-        let Auth::Required { methods, scopes } = &endpoint.auth else {
+    ) -> Result<Caller, Box<AuthRefusal>> {
+        let Auth::Required { methods, scopes, issuers } = &endpoint.auth else {
             return Ok(Caller::default());
         };
         let usable: Vec<AuthMethod> =
             methods.iter().copied().filter(|method| self.knows(*method)).collect();
-        let (method, caller) = self
-            .identify(&usable, headers, peer)
-            .map_err(|failure| AuthRefusal::unauthenticated(failure, &usable))?;
+        let (method, caller) =
+            self.identify((&usable, issuers), headers, peer).map_err(|(failure, presented)| {
+                Box::new(AuthRefusal::unauthenticated(failure, presented, &usable))
+            })?;
         if scopes.iter().all(|scope| caller.scopes.contains(scope)) {
             Ok(caller)
         } else {
-            Err(AuthRefusal::forbidden(method))
+            Err(Box::new(AuthRefusal::forbidden(method)))
         }
     }
 
     fn identify(
         &self,
-        methods: &[AuthMethod],
+        (methods, issuers): (&[AuthMethod], &[String]),
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<(AuthMethod, Caller), AuthFailure> {
+    ) -> Result<(AuthMethod, Caller), (AuthFailure, Presented)> {
+        let nothing = |failure| (failure, Presented::default());
         if methods.is_empty() {
-            return Err(AuthFailure::NotConfigured);
+            return Err(nothing(AuthFailure::NotConfigured));
         }
-        match credentials::presented(methods, headers)? {
+        match credentials::presented(methods, headers).map_err(nothing)? {
             Some(Credential::Bearer(token)) => {
-                let jwt = self.jwt.as_ref().ok_or(AuthFailure::NotConfigured)?;
-                Ok((AuthMethod::Jwt, jwt.verify(token)?))
+                Ok((AuthMethod::Jwt, self.jwt.verify(token, issuers)?))
             }
             Some(Credential::ApiKey(key)) => {
-                Ok((AuthMethod::ApiKey, self.api_keys.find(key, unix_seconds())?))
+                let found = self.api_keys.find(key, unix_seconds());
+                let refused = |failure| (failure, Presented::of(AuthMethod::ApiKey));
+                Ok((AuthMethod::ApiKey, found.map_err(refused)?))
             }
             None if methods.contains(&AuthMethod::ClientCertificate)
                 && !peer.certificate_names.is_empty() =>
             {
-                let caller = self.certificates.find(&peer.certificate_names)?;
-                Ok((AuthMethod::ClientCertificate, caller))
+                let found = self.certificates.find(&peer.certificate_names);
+                let refused = |failure| {
+                    let key = peer.certificate_names.first().cloned();
+                    (failure, Presented { key, ..Presented::of(AuthMethod::ClientCertificate) })
+                };
+                Ok((AuthMethod::ClientCertificate, found.map_err(refused)?))
             }
-            None => Err(AuthFailure::NoCredentials),
+            None => Err(nothing(AuthFailure::NoCredentials)),
         }
     }
 }

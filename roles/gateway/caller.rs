@@ -28,6 +28,8 @@ pub struct Caller {
     pub scopes: Vec<String>,
     /// What its token says, for parameters with `in: claim`.
     pub claims: serde_json::Map<String, Value>,
+    /// The issuer of its token, by its name in the configuration.
+    pub issuer: Option<Arc<str>>,
 }
 
 impl Caller {

@@ -82,7 +82,7 @@ impl Gateway {
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
-        snapshot.authenticator.follow_issuer(None, &readiness, &tasks, &stop);
+        snapshot.authenticator.follow_issuers(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
@@ -124,7 +124,7 @@ impl Gateway {
                 let old = self.pipeline.snapshot.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
-                snapshot.authenticator.follow_issuer(old, &self.readiness, tasks, stop);
+                snapshot.authenticator.follow_issuers(old, &self.readiness, tasks, stop);
                 self.pipeline.snapshot.store(Arc::new(snapshot));
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);

@@ -17,6 +17,7 @@ use super::written::{
     WrittenRate, WrittenResult, WrittenSize, WrittenStatus,
 };
 use crate::config::CatalogueConfig;
+use crate::config::auth::issuer::is_name;
 use crate::config::duration::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
 
 mod cors;
@@ -259,7 +260,30 @@ fn auth(
     if !required.scopes.iter().all(well_formed) {
         mistakes.add("auth.scopes", "expected scopes without blanks, quotes or backslashes");
     }
-    Some(Auth::Required { methods, scopes: required.scopes })
+    let issuers = issuers(required.issuers, &methods, mistakes);
+    Some(Auth::Required { methods, scopes: required.scopes, issuers })
+}
+
+fn issuers(
+    written: Option<Vec<String>>,
+    methods: &[AuthMethod],
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<String> {
+    let Some(issuers) = written else { return Vec::new() };
+    if let Some(expected) = issuers_mistake(&issuers, methods) {
+        mistakes.add("auth.issuers", expected);
+    }
+    issuers
+}
+
+/// What is wrong with the issuers that an `auth` names.
+pub(crate) fn issuers_mistake(issuers: &[String], methods: &[AuthMethod]) -> Option<&'static str> {
+    if issuers.is_empty() || !issuers.iter().all(|name| is_name(name)) {
+        return Some(
+            "expected the names of issuers in the configuration (auth.jwt.NAME), one or more",
+        );
+    }
+    (!methods.contains(&AuthMethod::Jwt)).then_some("expected only with the method jwt")
 }
 
 fn body_bytes_max(

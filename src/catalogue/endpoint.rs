@@ -147,6 +147,8 @@ pub enum Auth {
         methods: Vec<AuthMethod>,
         /// Scopes that the caller needs, all of them.
         scopes: Vec<String>,
+        /// The issuers whose tokens are accepted, by their names in the configuration; none: every one.
+        issuers: Vec<String>,
     },
 }
 

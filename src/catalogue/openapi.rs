@@ -36,10 +36,7 @@ fn document(catalogue: &Catalogue) -> Json {
             "responses": { "Problem": {
                 "description": "What went wrong (RFC 9457).",
                 "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
-            "securitySchemes": {
-                "jwt": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
-                "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
-                "certificate": { "type": "mutualTLS" } }
+            "securitySchemes": security_schemes(catalogue)
         }
     })
 }
@@ -247,15 +244,44 @@ fn responses(endpoint: &Endpoint) -> Json {
 }
 
 fn security(auth: &Auth) -> Json {
-    let Auth::Required { methods, scopes } = auth else {
+    let Auth::Required { methods, scopes, issuers } = auth else {
         return json!([]);
     };
-    let one = |method: &AuthMethod| match method {
-        AuthMethod::Jwt => json!({ "jwt": scopes }),
-        AuthMethod::ApiKey => json!({ "apiKey": scopes }),
-        AuthMethod::ClientCertificate => json!({ "certificate": scopes }),
-    };
-    methods.iter().map(one).collect()
+    let mut schemes: Vec<String> = Vec::new();
+    for method in methods {
+        match method {
+            AuthMethod::Jwt if issuers.is_empty() => schemes.push("jwt".to_owned()),
+            AuthMethod::Jwt => schemes.extend(issuers.iter().map(|name| issuer_scheme(name))),
+            AuthMethod::ApiKey => schemes.push("apiKey".to_owned()),
+            AuthMethod::ClientCertificate => schemes.push("certificate".to_owned()),
+        }
+    }
+    schemes.iter().map(|scheme| json!({ scheme: scopes })).collect()
+}
+
+/// The scheme of the tokens of one issuer.
+fn issuer_scheme(name: &str) -> String {
+    format!("jwt-{name}")
+}
+
+fn security_schemes(catalogue: &Catalogue) -> Json {
+    let mut schemes = json!({
+        "jwt": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+        "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+        "certificate": { "type": "mutualTLS" } });
+    let issuers = catalogue.endpoints().iter().filter_map(|endpoint| match &endpoint.auth {
+        Auth::Required { issuers, .. } => Some(issuers),
+        Auth::Public => None,
+    });
+    for name in issuers.flatten() {
+        if let Some(schemes) = schemes.as_object_mut() {
+            let scheme = json!({
+                "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                "description": format!("A token of the issuer {name}.") });
+            schemes.insert(issuer_scheme(name), scheme);
+        }
+    }
+    schemes
 }
 
 fn problem_schema() -> Json {
@@ -293,7 +319,7 @@ mod tests {
     use crate::catalogue::load::fixture::catalogue;
 
     const ENDPOINTS: &str = r#"
-        "get": {"route":"GET /e/{id}","procedure":"a.b","auth":{"methods":["jwt"],"scopes":["r"]},"result":"row",
+        "get": {"route":"GET /e/{id}","procedure":"a.b","auth":{"methods":["jwt"],"scopes":["r"],"issuers":["staff"]},"result":"row",
                 "summary":"One","tags":["e"],"deprecated":true,"parameters":{
                     "id":{"in":"path","type":"int32","minimum":1},
                     "kind":{"in":"query","type":"string","enum":["a","b"],"default":"a","description":"Which"},
@@ -310,7 +336,8 @@ mod tests {
         let get = &document["paths"]["/e/{id}"]["get"];
         assert_eq!(get["operationId"], "get");
         assert_eq!(get["deprecated"], true);
-        assert_eq!(get["security"], json!([{ "jwt": ["r"] }]));
+        assert_eq!(document["components"]["securitySchemes"]["jwt-staff"]["scheme"], "bearer");
+        assert_eq!(get["security"], json!([{ "jwt-staff": ["r"] }]));
         assert_eq!(
             get["parameters"],
             json!([

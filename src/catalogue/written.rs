@@ -273,6 +273,8 @@ pub struct WrittenRequired {
     pub methods: Option<Vec<WrittenMethod>>,
     /// Scopes that a caller needs, all of them.
     pub scopes: Vec<String>,
+    /// The issuers whose tokens are accepted, by their names in the configuration (`auth.jwt.<name>`). Default: all.
+    pub issuers: Option<Vec<String>>,
 }
 
 /// A way to prove who one is.

@@ -57,15 +57,16 @@ fn row(endpoint: &Endpoint) -> [String; HEADINGS.len()] {
 }
 
 fn callers(auth: &Auth) -> String {
-    let Auth::Required { methods, scopes } = auth else {
+    let Auth::Required { methods, scopes, issuers } = auth else {
         return "public".to_owned();
     };
     let method = |method: &AuthMethod| match method {
-        AuthMethod::Jwt => "jwt",
-        AuthMethod::ApiKey => "api-key",
-        AuthMethod::ClientCertificate => "certificate",
+        AuthMethod::Jwt if issuers.is_empty() => "jwt".to_owned(),
+        AuthMethod::Jwt => format!("jwt of {}", issuers.join(" or ")),
+        AuthMethod::ApiKey => "api-key".to_owned(),
+        AuthMethod::ClientCertificate => "certificate".to_owned(),
     };
-    let methods: Vec<&str> = methods.iter().map(method).collect();
+    let methods: Vec<String> = methods.iter().map(method).collect();
     let methods = methods.join("|");
     if scopes.is_empty() { methods } else { format!("{methods} with {}", scopes.join(", ")) }
 }

@@ -1,63 +1,24 @@
 //! `[auth]`: how callers prove who they are.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use chrono::DateTime;
 
-use super::limits;
 use super::settings::Table;
-use super::tls::ClientTlsConfig;
+
+pub mod issuer;
+
+pub use issuer::{FetchConfig, IssuerConfig, KeySource, KeysAt};
 
 /// How callers prove who they are.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
-    /// JWT bearer tokens.
-    pub jwt: Option<JwtConfig>,
+    /// Issuers of JWT bearer tokens, by name.
+    pub issuers: BTreeMap<String, IssuerConfig>,
     /// API keys by label.
     pub api_keys: BTreeMap<String, ApiKeyConfig>,
     /// Client certificates: subject name (SAN) to principal.
     pub certificates: BTreeMap<String, CertificateConfig>,
-}
-
-/// `[auth.jwt]`.
-#[derive(Clone, Debug)]
-pub struct JwtConfig {
-    /// The keys.
-    pub keys: KeySource,
-    /// The only issuer that is believed.
-    pub issuer: String,
-    /// The audience that a token must name.
-    pub audience: String,
-    /// How far clocks may disagree.
-    pub leeway: Duration,
-    /// The claim that names the principal; `sub`.
-    pub principal_claim: String,
-}
-
-/// Where an issuer's keys are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// A JWKS file, or a PEM public key.
-    File(PathBuf),
-    /// Where the issuer publishes them.
-    Url(KeysUrl),
-}
-
-/// How an issuer's keys are fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeysUrl {
-    /// `https://` and a JWKS behind it.
-    pub url: String,
-    /// Whose certificates are believed.
-    pub tls: ClientTlsConfig,
-    /// How often they are fetched.
-    pub refresh: Duration,
-    /// How often a token with an unknown key may make us fetch.
-    pub cooldown: Duration,
-    /// How long they count when they cannot be fetched any more.
-    pub age_max: Duration,
 }
 
 /// `[auth.api_keys.<label>]`.
@@ -85,7 +46,7 @@ pub struct CertificateConfig {
 impl AuthConfig {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            jwt: table.optional_table("jwt", JwtConfig::read),
+            issuers: read_issuers(table),
             api_keys: table.named_tables("api_keys", |_, key| ApiKeyConfig::read(key)),
             certificates: table.named_tables("certificates", |_, each| CertificateConfig {
                 principal: each.need("principal"),
@@ -95,45 +56,17 @@ impl AuthConfig {
     }
 }
 
-impl JwtConfig {
-    fn read(table: &mut Table<'_>) -> Self {
-        Self {
-            keys: KeySource::read(table),
-            issuer: table.need("issuer"),
-            audience: table.need("audience"),
-            leeway: table.limited("leeway", limits::JWT_LEEWAY),
-            principal_claim: table.get_or("principal_claim", "sub".to_owned()),
+fn read_issuers(table: &mut Table<'_>) -> BTreeMap<String, IssuerConfig> {
+    table.table("jwt", |table| {
+        let issuers = table.own_named_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
+        for (name, key, expected) in issuer::mistakes(&issuers) {
+            // What is missing is known already.
+            if key.is_empty() || table.has_below(name, key) || key == "principal_prefix" {
+                table.mistake_below(name, key, expected);
+            }
         }
-    }
-}
-
-impl KeySource {
-    fn read(table: &mut Table<'_>) -> Self {
-        if !table.has("keys_url") {
-            table.require("keys", "a JWKS file or a PEM public key, or keys_url");
-            return Self::File(table.file("keys").unwrap_or_default());
-        }
-        if table.has("keys") {
-            table.mistake("keys_url", "expected either keys or keys_url, found both".to_owned());
-            table.file("keys");
-        }
-        let url: String = table.need("keys_url");
-        let is_good = http::Uri::try_from(&url).is_ok_and(|uri| {
-            let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-            uri.scheme_str() == Some("https") && !authority.is_empty() && !authority.contains('@')
-        });
-        if !is_good {
-            let expected = "expected https:// and a host, without user and password";
-            table.mistake("keys_url", expected.to_owned());
-        }
-        Self::Url(KeysUrl {
-            url,
-            tls: ClientTlsConfig { ca: table.file("keys_url_ca"), identity: None },
-            refresh: table.limited("keys_refresh", limits::JWT_KEYS_REFRESH),
-            cooldown: table.limited("keys_cooldown", limits::JWT_KEYS_COOLDOWN),
-            age_max: table.limited("keys_age_max", limits::JWT_KEYS_AGE_MAX),
-        })
-    }
+        issuers
+    })
 }
 
 impl ApiKeyConfig {

@@ -7,6 +7,7 @@ use super::limits;
 use super::settings::Table;
 use crate::catalogue::cors::{Cors, MAX_AGE_DEFAULT};
 use crate::catalogue::endpoint::{Auth, AuthMethod};
+use crate::catalogue::issuers_mistake;
 
 /// The words for the methods; an endpoint that names none accepts all.
 const METHODS: [(&str, AuthMethod); 3] = [
@@ -74,7 +75,12 @@ fn read_auth(table: &mut Table<'_>) -> Option<Auth> {
                 auth.mistake("methods", expected.to_owned());
                 Vec::new()
             });
-            Auth::Required { methods, scopes }
+            let issuers: Option<Vec<String>> = auth.get("issuers");
+            let mistake = issuers.as_ref().and_then(|issuers| issuers_mistake(issuers, &methods));
+            if let Some(expected) = mistake {
+                auth.mistake("issuers", expected.to_owned());
+            }
+            Auth::Required { methods, scopes, issuers: issuers.unwrap_or_default() }
         });
     }
     let word: String = table.get(NAME)?;
@@ -82,6 +88,7 @@ fn read_auth(table: &mut Table<'_>) -> Option<Auth> {
         table.warn(NAME, "endpoints without auth are open to everybody");
         return Some(Auth::Public);
     }
-    table.mistake(NAME, "expected \"public\", or a table of methods and scopes".to_owned());
+    table
+        .mistake(NAME, "expected \"public\", or a table of methods, scopes and issuers".to_owned());
     None
 }

@@ -186,14 +186,14 @@ pub const ATTEMPTS_DEFAULT: Limit<u32> = count(3, 1, 20);
 /// `catalogue.body_bytes_max_default`. NATS servers take 1 MiB unless told otherwise, and 64 MiB at most.
 pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
 
-/// `auth.jwt.leeway`.
+/// `auth.jwt.<name>.leeway`.
 pub const JWT_LEEWAY: Limit<Duration> = time(s(30), s(0), s(60));
 
-/// `auth.jwt.keys_refresh`.
+/// `auth.jwt.<name>.keys_refresh`.
 pub const JWT_KEYS_REFRESH: Limit<Duration> = time(s(600), s(10), s(86_400));
-/// `auth.jwt.keys_cooldown`.
+/// `auth.jwt.<name>.keys_cooldown`.
 pub const JWT_KEYS_COOLDOWN: Limit<Duration> = time(s(30), s(1), s(3_600));
-/// `auth.jwt.keys_age_max`.
+/// `auth.jwt.<name>.keys_age_max`.
 pub const JWT_KEYS_AGE_MAX: Limit<Duration> = time(s(86_400), s(60), s(30 * 86_400));
 
 /// `traces.timeout`.

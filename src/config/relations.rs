@@ -16,7 +16,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     let directory = config.directory.display().to_string();
     let mut relations = Relations { findings, directory: &directory };
     check_gateway(config, &mut relations);
-    check_issuer(config, &mut relations);
+    check_issuers(config, &mut relations);
     check_drain(config, &mut relations);
     check_between_roles(config, &mut relations);
     check_databases(config, &mut relations);
@@ -111,11 +111,16 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
-fn check_issuer(config: &Config, relations: &mut Relations<'_>) {
-    let Some(KeySource::Url(keys)) = config.auth.jwt.as_ref().map(|jwt| &jwt.keys) else { return };
-    let refresh = ("auth.jwt.keys_refresh", keys.refresh);
-    relations.below(refresh, ("auth.jwt.keys_age_max", keys.age_max));
-    relations.at_most(("auth.jwt.keys_cooldown", keys.cooldown), refresh);
+fn check_issuers(config: &Config, relations: &mut Relations<'_>) {
+    for (name, issuer) in &config.auth.issuers {
+        let KeySource::Fetched(keys) = &issuer.keys else { continue };
+        let key = |key: &str| format!("auth.jwt.{name}.{key}");
+        let (refresh, age_max, cooldown) =
+            (key("keys_refresh"), key("keys_age_max"), key("keys_cooldown"));
+        let refresh = (refresh.as_str(), keys.refresh);
+        relations.below(refresh, (&age_max, keys.age_max));
+        relations.at_most((&cooldown, keys.cooldown), refresh);
+    }
 }
 
 fn check_drain(config: &Config, relations: &mut Relations<'_>) {

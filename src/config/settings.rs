@@ -178,6 +178,27 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// This table's own keys as names that the operator gives, each with a table. Where one is no table, `expected` says
+    /// once what to write.
+    pub(super) fn own_named_tables<R>(
+        &mut self,
+        expected: &str,
+        mut read: impl FnMut(&mut Table<'_>) -> R,
+    ) -> BTreeMap<String, R> {
+        let names: Vec<String> = self.values.into_iter().flat_map(Dict::keys).cloned().collect();
+        let (tables, others): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| self.has_table(name));
+        if let Some(first) = others.first() {
+            self.mistake(first, expected.to_owned());
+        }
+        // Known, so that none is a mistake of its own.
+        self.asked.extend(others);
+        let read = tables
+            .into_iter()
+            .filter_map(|name| self.optional_table(&name, &mut read).map(|each| (name, each)));
+        read.collect()
+    }
+
     /// A table whose keys are names that the operator gives, each with a text.
     pub(super) fn named_texts(&mut self, name: &str) -> BTreeMap<String, String> {
         self.table(name, |table| {
@@ -234,6 +255,27 @@ impl<'a> Table<'a> {
         let place = self.place(name);
         let mistake = Mistake::at(place, self.path(name), expected);
         self.settings.findings.borrow_mut().mistakes.push(mistake);
+    }
+
+    /// Whether a key of a table below this one is set in some layer.
+    pub(super) fn has_below(&self, table: &str, name: &str) -> bool {
+        self.dict_below(table).is_some_and(|values| values.contains_key(name))
+    }
+
+    /// Says that a key of a table below this one is wrong; of an empty name, the table.
+    pub(super) fn mistake_below(&self, table: &str, name: &str, expected: String) {
+        let below = Table {
+            settings: self.settings,
+            key: self.path(table),
+            values: self.dict_below(table),
+            asked: Vec::new(),
+            looks_at_files: self.looks_at_files,
+        };
+        below.mistake(name, expected);
+    }
+
+    fn dict_below(&self, table: &str) -> Option<&'a Dict> {
+        self.values.and_then(|values| values.get(table)).and_then(Value::as_dict)
     }
 
     /// Says something that does not stop the start.

@@ -120,6 +120,27 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn each_issuer_has_a_table_of_its_own() {
+    let found = mistakes(
+        None,
+        "[auth.jwt]\nissuer = 'https://a'\naudience = 'x'\nkeys = 'k'\n[auth.jwt.good]\nissuer = 'https://g/'\n\
+         audiences = ['x']\nprincipal_prefix = 'g:'\n[auth.jwt.plain]\nissuer = 'http://p'\naudience = 'x'\n\
+         principal_prefix = 'g:2'\n[auth.jwt.both]\nissuer = 'b'\naudiences = []\nkeys_url = 'https://b/k'\n\
+         keys_refresh = '1d'\nalgorithms = ['HS256']\nprincipal_prefix = 'b:'\n",
+    );
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    DIR: auth.jwt.plain.audiences: is missing: expected a list of texts, e.g. ["a", "b"]
+    fjord.toml: auth.jwt.audience: expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], and audiences = ["…"] instead of audience
+    fjord.toml: auth.jwt.both.algorithms: expected one or more of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+    fjord.toml: auth.jwt.both.audiences: expected one audience or more
+    fjord.toml: auth.jwt.both.keys_refresh: expected less than auth.jwt.both.keys_age_max (1d), found 1d
+    fjord.toml: auth.jwt.plain.audience: is not a key: did you mean auth.jwt.plain.audiences?
+    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url its keys are found by its URL: expected https:// and a host, without user, password, query and fragment (http:// needs insecure_plain_text = true)
+    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none begins with another, or two issuers could name the same principal
+    "#);
+}
+
+#[test]
 fn a_worker_needs_queues_servers_and_what_its_database_needs() {
     let text = r#"
         [procedures.databases.default]

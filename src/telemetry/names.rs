@@ -91,8 +91,8 @@ metrics! {
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Callers refused, by endpoint and reason.";
-    AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of the issuer's keys, by result.";
-    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When the issuer's keys were last fetched.";
+    AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
+    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When an issuer's keys were last fetched, by issuer.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests over their caller's rate, by endpoint.";
     TRACE_SPANS: Counter "fjord_trace_spans_total", "Spans of traces, by result: exported, dropped as too many waited, failed, rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
@@ -116,6 +116,8 @@ pub const STATUS: &str = "status";
 pub const OUTCOME: &str = "outcome";
 /// A content coding.
 pub const CODING: &str = "coding";
+/// An issuer's name in the configuration.
+pub const ISSUER: &str = "issuer";
 /// Why.
 pub const REASON: &str = "reason";
 /// The database's name in the configuration.

@@ -23,7 +23,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/listener"]),
-    ("reqwest", &["roles/gateway/auth/issuer", "src/telemetry/traces"]),
+    ("reqwest", &["roles/gateway/auth/jwt/fetch", "src/telemetry/traces"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // The provider of a process is chosen first thing in main.
     ("rustls", &["src/tls", "src/main.rs"]),

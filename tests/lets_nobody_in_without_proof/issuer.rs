@@ -16,7 +16,9 @@ use crate::support::ports;
 use crate::support::process::Process;
 use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 
-use super::HOUR;
+use super::{HOUR, tokens};
+
+mod discovery;
 
 const ENDPOINT: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo", "timeout": "2s",
     "auth": { "methods": ["jwt"] } } }"#;
@@ -31,9 +33,16 @@ struct Issuer {
 
 impl Issuer {
     async fn start(keys: &str) -> Self {
+        Self::start_with(keys, true).await
+    }
+
+    async fn start_with(keys: &str, has_tls: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let certs = Certs::new(&home.path().join("certs"));
+        let mut certs = Certs::new(&home.path().join("certs"));
         certs.issue("server", Leaf::LOCAL);
+        if !has_tls {
+            certs.server.certificate = "-".into();
+        }
         fs::write(home.path().join("jwks.json"), keys).unwrap();
         let port = ports::pick();
         let process = Self::process(&home, &certs, port).await;
@@ -69,24 +78,26 @@ impl Issuer {
 
     /// A fleet whose gateway believes it.
     async fn fleet(&self) -> Fleet {
-        let fleet = Fleet::start_without_waiting(FleetOptions {
-            gateway_toml: self.config(&self.certs.ca),
-            catalogue: Some(("guarded.json", ENDPOINT)),
-            ..FleetOptions::default()
-        });
-        let mut fleet = fleet.await;
-        fleet.workers[0].ready().await;
-        fleet
+        fleet(self.config(&self.certs.ca)).await
     }
 
     fn config(&self, ca: &Path) -> String {
         format!(
-            "[auth.jwt]\nkeys_url = 'https://localhost:{}/jwks.json'\nkeys_url_ca = '{}'\n\
-             issuer = '{ISSUER}'\naudience = '{AUDIENCE}'\nkeys_refresh = '1h'\nkeys_cooldown = '1h'\n",
+            "[auth.jwt.main]\nkeys_url = 'https://localhost:{}/jwks.json'\nkeys_url_ca = '{}'\n\
+             issuer = '{ISSUER}'\naudiences = ['{AUDIENCE}']\nkeys_refresh = '1h'\nkeys_cooldown = '1h'\n",
             self.port,
             ca.display(),
         )
     }
+}
+
+/// A fleet whose gateway has these lines, and may not be ready yet.
+async fn fleet(gateway_toml: String) -> Fleet {
+    let catalogue = Some(("guarded.json", ENDPOINT));
+    let options = FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() };
+    let mut fleet = Fleet::start_without_waiting(options).await;
+    fleet.workers[0].ready().await;
+    fleet
 }
 
 fn keys(signers: &[&Signer]) -> String {
@@ -99,7 +110,7 @@ async fn ask(fleet: &Fleet, signer: &Signer) -> Answer {
 }
 
 async fn fetched(fleet: &Fleet, result: &str) -> f64 {
-    let figure = format!(r#"fjord_auth_key_fetches_total{{result="{result}"}}"#);
+    let figure = format!(r#"fjord_auth_key_fetches_total{{issuer="main",result="{result}"}}"#);
     fleet.gateways[0].figure(&figure).await
 }
 
@@ -172,7 +183,7 @@ async fn what_is_no_set_of_keys_changes_nothing() {
         // A gateway that starts takes nothing of it; the one that runs keeps what it has.
         let before = fetched(&fleet, "failed").await;
         let other = fleet.add_gateway();
-        let figure = r#"fjord_auth_key_fetches_total{result="failed"}"#;
+        let figure = r#"fjord_auth_key_fetches_total{issuer="main",result="failed"}"#;
         eventually_some("it refuses the keys", Duration::from_secs(30), async || {
             let listens = other.process.log().contains(r#""part":"https""#);
             (listens && other.figure(figure).await > 0.5).then_some(())

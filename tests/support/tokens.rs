@@ -33,6 +33,13 @@ impl Signer {
         Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::ES256, pair, key })
     }
 
+    /// A P-384 key for ES384.
+    pub(crate) fn p384(key_id: &str) -> Result<Self> {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
+        let key = EncodingKey::from_ec_der(pair.serialized_der());
+        Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::ES384, pair, key })
+    }
+
     /// An Ed25519 key for `EdDSA`.
     pub(crate) fn ed25519(key_id: &str) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
@@ -42,9 +49,14 @@ impl Signer {
 
     /// An RSA key of 2048 bits for RS256.
     pub(crate) fn rsa(key_id: &str) -> Result<Self> {
+        Self::rsa_for(key_id, Algorithm::RS256)
+    }
+
+    /// An RSA key of 2048 bits for one of the algorithms of RSA.
+    pub(crate) fn rsa_for(key_id: &str, algorithm: Algorithm) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
-        Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::RS256, pair, key })
+        Ok(Self { key_id: key_id.to_owned(), algorithm, pair, key })
     }
 
     /// The public key in PEM.
@@ -94,9 +106,14 @@ pub(crate) fn jwks(signers: &[&Signer]) -> Result<String> {
 
 /// Claims of a good token that ends after `lifetime`; `scope` is a list with blanks.
 pub(crate) fn claims(subject: &str, scope: &str, lifetime: Duration) -> Value {
+    claims_of(ISSUER, subject, scope, lifetime)
+}
+
+/// Claims of a token of an issuer.
+pub(crate) fn claims_of(issuer: &str, subject: &str, scope: &str, lifetime: Duration) -> Value {
     let now = now();
     json!({
-        "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "scope": scope,
+        "iss": issuer, "aud": AUDIENCE, "sub": subject, "scope": scope,
         "iat": now, "nbf": now, "exp": now + lifetime.as_secs(),
     })
 }

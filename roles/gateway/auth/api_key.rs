@@ -95,7 +95,7 @@ fn caller(label: &str, written: &ApiKeyConfig) -> Caller {
     let mut claims: serde_json::Map<String, Value> =
         written.claims.iter().map(|(name, text)| (name.clone(), text.as_str().into())).collect();
     claims.entry("sub").or_insert_with(|| label.into());
-    Caller { principal: Some(label.into()), scopes: written.scopes.clone(), claims }
+    Caller { principal: Some(label.into()), scopes: written.scopes.clone(), claims, issuer: None }
 }
 
 fn from_hex(text: &str) -> Option<Digest> {

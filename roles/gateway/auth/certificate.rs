@@ -50,7 +50,12 @@ impl Certificates {
 fn caller(written: &CertificateConfig) -> Caller {
     let principal = written.principal.as_str();
     let claims = std::iter::once(("sub".to_owned(), principal.into())).collect();
-    Caller { principal: Some(principal.into()), scopes: written.scopes.clone(), claims }
+    Caller {
+        principal: Some(principal.into()),
+        scopes: written.scopes.clone(),
+        claims,
+        issuer: None,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a caller is told who was not let in, and what we count.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -72,9 +73,29 @@ impl AuthFailure {
     }
 }
 
+/// What is known of a credential that was refused, and never the credential itself.
+#[derive(Clone, Debug, Default)]
+pub struct Presented {
+    /// Its kind.
+    pub method: Option<AuthMethod>,
+    /// The issuer that a token names, by its name in the configuration.
+    pub issuer: Option<Arc<str>>,
+    /// The `kid` that a token names, the label of an API key, the first name in a certificate.
+    pub key: Option<String>,
+}
+
+impl Presented {
+    /// Of a credential of which nothing else is known.
+    pub(super) fn of(method: AuthMethod) -> Self {
+        Self { method: Some(method), ..Self::default() }
+    }
+}
+
 /// A caller that is not let in.
 #[derive(Clone, Debug)]
 pub struct AuthRefusal {
+    /// What it had presented.
+    pub presented: Presented,
     /// What the caller is told: its kind alone, unless it is we who cannot check.
     pub problem: Problem,
     /// The answer's `WWW-Authenticate`: always on a 401 (RFC 9110 §11.6.1), on a 403 for bearer tokens.
@@ -84,13 +105,17 @@ pub struct AuthRefusal {
 }
 
 impl AuthRefusal {
-    pub(super) fn unauthenticated(failure: AuthFailure, methods: &[AuthMethod]) -> Self {
+    pub(super) fn unauthenticated(
+        failure: AuthFailure,
+        presented: Presented,
+        methods: &[AuthMethod],
+    ) -> Self {
         if failure == AuthFailure::NoKeys {
             // Not the caller's fault: a 401 would make it ask for another token.
             let detail = "the token cannot be checked now: the issuer's keys are not there";
             let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
             let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);
-            return Self { problem, challenge: None, failure };
+            return Self { presented, problem, challenge: None, failure };
         }
         // Who sent no credentials is told no error (RFC 6750 §3.1). All others get the same word, so that
         // nobody can feel the way to a good token.
@@ -112,6 +137,7 @@ impl AuthRefusal {
             .filter(|value| !value.is_empty())
             .unwrap_or(HeaderValue::from_static(r#"Bearer realm="fjord""#));
         Self {
+            presented,
             problem: Problem::new(ProblemKind::Unauthenticated),
             challenge: Some(challenge),
             failure,
@@ -124,6 +150,7 @@ impl AuthRefusal {
             r#"Bearer realm="fjord", error="insufficient_scope""#,
         ));
         Self {
+            presented: Presented::of(method),
             problem: Problem::new(ProblemKind::Forbidden),
             challenge,
             failure: AuthFailure::MissingScope,

@@ -65,7 +65,7 @@ fn the_example_of_the_design_loads() {
     assert_eq!(horse.execution, Execution::AtLeastOnce);
     assert!(horse.parameters[0].required);
     assert_eq!(horse.parameters[1].default, Some(Value::Text("summary".into())));
-    let Auth::Required { methods, scopes } = &horse.auth else { panic!("not public") };
+    let Auth::Required { methods, scopes, .. } = &horse.auth else { panic!("not public") };
     assert_eq!((methods.len(), scopes.len()), (3, 1));
 }
 

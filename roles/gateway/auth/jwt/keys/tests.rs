@@ -5,6 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::*;
+use crate::config::auth::issuer::ALGORITHMS;
 
 fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> rcgen::KeyPair {
     rcgen::KeyPair::generate_for(algorithm).unwrap()
@@ -32,18 +33,24 @@ fn with(changes: &Value) -> Value {
     jwk.into()
 }
 
+/// Every algorithm, as an issuer allows that names none.
+fn all() -> Vec<Algorithm> {
+    ALGORITHMS.iter().map(|name| algorithm(name).unwrap()).collect()
+}
+
 fn jwks(keys: &[Value]) -> Result<Vec<PublicKey>, String> {
-    from_jwks(&json!({ "keys": keys }).to_string(), Whose::Ours)
+    from_jwks(&json!({ "keys": keys }).to_string(), Whose::Ours, &all())
 }
 
 #[test]
 fn a_public_key_in_pem_is_used_with_its_own_algorithm() {
     for (kind, expected) in [
         (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, Algorithm::ES384),
         (&rcgen::PKCS_ED25519, Algorithm::EdDSA),
         (&rcgen::PKCS_RSA_SHA256, Algorithm::RS256),
     ] {
-        let key = from_pem(&pem(kind).public_key_pem()).unwrap();
+        let key = from_pem(&pem(kind).public_key_pem(), &all()).unwrap();
         assert_eq!((key.algorithm, key.id), (expected, None));
     }
 }
@@ -52,7 +59,7 @@ fn a_public_key_in_pem_is_used_with_its_own_algorithm() {
 fn a_pem_that_is_not_one_public_key_is_refused() {
     let pair = pem(&rcgen::PKCS_ECDSA_P256_SHA256);
     let public = pair.public_key_pem();
-    let other_curve = pem(&rcgen::PKCS_ECDSA_P384_SHA384).public_key_pem();
+    let other_curve = pem(&rcgen::PKCS_ECDSA_P521_SHA512).public_key_pem();
     let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap().pem();
     let renamed = public.replace("PUBLIC KEY", "EC PUBLIC KEY");
     let cut: String = public.chars().take(90).collect();
@@ -65,8 +72,38 @@ fn a_pem_that_is_not_one_public_key_is_refused() {
         &format!("{public}{public}"),
         "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----",
     ] {
-        from_pem(bad).unwrap_err();
+        from_pem(bad, &all()).unwrap_err();
     }
+    from_pem(&public, &[Algorithm::ES384, Algorithm::RS256]).unwrap_err();
+}
+
+#[test]
+fn a_key_has_one_algorithm_and_only_an_allowed_one() {
+    let rsa = |alg: Option<&str>| {
+        let mut jwk = json!({"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode([0xff; 256]), "e": "AQAB"});
+        if let (Some(alg), Some(jwk)) = (alg, jwk.as_object_mut()) {
+            jwk.insert("alg".to_owned(), alg.into());
+        }
+        jwk
+    };
+    let check = |jwk: Value, allowed: &[Algorithm], expected: Option<Algorithm>| {
+        let keys = from_jwks(&json!({ "keys": [jwk] }).to_string(), Whose::Ours, allowed);
+        let found = keys.ok().map(|keys| keys[0].algorithm);
+        assert_eq!(found, expected, "{jwk} {allowed:?}");
+    };
+    check(rsa(None), &all(), Some(Algorithm::RS256));
+    check(
+        rsa(None),
+        &[Algorithm::ES256, Algorithm::PS384, Algorithm::RS256],
+        Some(Algorithm::PS384),
+    );
+    check(rsa(Some("PS256")), &all(), Some(Algorithm::PS256));
+    check(rsa(Some("RS512")), &all(), Some(Algorithm::RS512));
+    check(rsa(Some("PS256")), &[Algorithm::RS256], None);
+    check(rsa(Some("HS256")), &all(), None);
+    check(rsa(Some("ES256")), &all(), None);
+    check(with(&json!({})), &[Algorithm::ES384, Algorithm::RS256], None);
+    check(with(&json!({"alg": "ES384"})), &all(), None);
 }
 
 #[test]
@@ -77,7 +114,7 @@ fn keys_for_something_else_are_passed_over() {
         json!({"key_ops": "verify"}),
         json!({"alg": "ES384"}),
         json!({"alg": 1}),
-        json!({"crv": "P-384"}),
+        json!({"crv": "P-521"}),
         json!({"kty": "FUTURE"}),
         json!({"kty": null}),
     ] {
@@ -122,7 +159,7 @@ fn what_is_no_key_file_is_refused() {
     let check = |text: &[u8], expected: &str| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
-        let mistake = load(file.path()).unwrap_err();
+        let mistake = load(file.path(), &all()).unwrap_err();
         assert!(mistake.contains(expected), "{mistake}");
         assert!(!mistake.contains("s3cret"), "{mistake}");
     };
@@ -135,7 +172,9 @@ fn what_is_no_key_file_is_refused() {
     check(b"{\"keys\":[]}", "no key for");
     check(b"\xff\xfe", "cannot be read");
     check(&vec![b' '; 1 << 20 | 1], "larger than");
-    assert!(load(Path::new("/nonexistent/keys.json")).unwrap_err().contains("cannot be read"));
+    assert!(
+        load(Path::new("/nonexistent/keys.json"), &all()).unwrap_err().contains("cannot be read")
+    );
 }
 
 #[test]
@@ -150,12 +189,15 @@ fn an_odd_key_of_an_issuer_is_passed_over_but_never_a_secret_one() {
     ];
     for odd in odd {
         let set = json!({ "keys": [good, odd] }).to_string();
-        let keys = from_jwks(&set, Whose::Issuers).unwrap();
+        let keys = from_jwks(&set, Whose::Issuers, &all()).unwrap();
         assert_eq!(keys.len(), 1, "{odd}");
-        assert!(from_jwks(&set, Whose::Ours).is_err(), "in our own file it is a mistake: {odd}");
+        assert!(
+            from_jwks(&set, Whose::Ours, &all()).is_err(),
+            "in our own file it is a mistake: {odd}"
+        );
     }
     let secret = json!({ "keys": [good, with(&json!({"d": "AA"}))] }).to_string();
-    assert!(from_jwks(&secret, Whose::Issuers).is_err());
+    assert!(from_jwks(&secret, Whose::Issuers, &all()).is_err());
     let nothing = json!({ "keys": [with(&json!({"x": "AA"}))] }).to_string();
-    assert!(from_jwks(&nothing, Whose::Issuers).is_err());
+    assert!(from_jwks(&nothing, Whose::Issuers, &all()).is_err());
 }

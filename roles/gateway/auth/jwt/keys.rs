@@ -1,11 +1,14 @@
-//! Reads the public keys that tokens are signed with: a JWKS file (RFC 7517), or one key in PEM.
+//! Reads the public keys that tokens are signed with: a JWKS (RFC 7517), or one key in PEM.
+//!
+//! A key has one algorithm: the one that its JWKS names, else the first of the issuer's that fits its kind.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,12 +49,12 @@ pub(super) struct PublicKey {
 }
 
 /// Reads a file of keys.
-pub(super) fn load(path: &Path) -> Result<Vec<PublicKey>, String> {
+pub(super) fn load(path: &Path, allowed: &[Algorithm]) -> Result<Vec<PublicKey>, String> {
     let text = read(path).map_err(|e| format!("cannot be read: {e}"))?;
     if text.trim_start().starts_with('{') {
-        from_jwks(&text, Whose::Ours)
+        from_jwks(&text, Whose::Ours, allowed)
     } else if text.contains("-----BEGIN ") {
-        from_pem(&text).map(|key| vec![key])
+        from_pem(&text, allowed).map(|key| vec![key])
     } else {
         Err("expected a JWKS (JSON) or a public key in PEM".to_owned())
     }
@@ -67,7 +70,11 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 /// Reads a JWKS.
-pub(super) fn from_jwks(text: &str, whose: Whose) -> Result<Vec<PublicKey>, String> {
+pub(super) fn from_jwks(
+    text: &str,
+    whose: Whose,
+    allowed: &[Algorithm],
+) -> Result<Vec<PublicKey>, String> {
     let UniqueObject(set) =
         serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", place(&e)))?;
     let Some(Value::Array(entries)) = set.get("keys") else {
@@ -83,7 +90,7 @@ pub(super) fn from_jwks(text: &str, whose: Whose) -> Result<Vec<PublicKey>, Stri
         if entry.as_object().is_some_and(is_secret) {
             return Err(told(SECRET));
         }
-        match from_entry(entry, &keys) {
+        match from_entry(entry, &keys, allowed) {
             Ok(key) => keys.extend(key),
             Err(mistake) if whose == Whose::Issuers => passed_over.push(told(&mistake)),
             Err(mistake) => return Err(told(&mistake)),
@@ -101,14 +108,18 @@ pub(super) fn from_jwks(text: &str, whose: Whose) -> Result<Vec<PublicKey>, Stri
         tracing::warn!(mistake, "a key of the issuer is passed over");
     }
     if keys.is_empty() {
-        return Err("no key for RS256, ES256 or EdDSA".to_owned());
+        return Err(format!("no key for {}", names(allowed)));
     }
     Ok(keys)
 }
 
-fn from_entry(entry: &Value, before: &[PublicKey]) -> Result<Option<PublicKey>, String> {
+fn from_entry(
+    entry: &Value,
+    before: &[PublicKey],
+    allowed: &[Algorithm],
+) -> Result<Option<PublicKey>, String> {
     let entry = entry.as_object().ok_or("expected an object")?;
-    let key = from_jwk(entry)?;
+    let key = from_jwk(entry, allowed)?;
     let is_double = key
         .as_ref()
         .is_some_and(|key| key.id.is_some() && before.iter().any(|other| other.id == key.id));
@@ -127,21 +138,29 @@ fn place(error: &serde_json::Error) -> String {
 }
 
 /// One key; `None` when it is for something else, which RFC 7517 §5 asks us to pass over.
-fn from_jwk(jwk: &Map<String, Value>) -> Result<Option<PublicKey>, String> {
+fn from_jwk(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
     if !is_for_signatures(jwk) {
         return Ok(None);
     }
-    let (algorithm, key) = match (text("kty"), text("crv")) {
-        (Some("RSA"), _) => (Algorithm::RS256, rsa(needed("n")?, needed("e")?)?),
-        (Some("EC"), Some("P-256")) => (Algorithm::ES256, ec(needed("x")?, needed("y")?)?),
-        (Some("OKP"), Some("Ed25519")) => (Algorithm::EdDSA, ed(needed("x")?)?),
+    let fitting: &[Algorithm] = match (text("kty"), text("crv")) {
+        (Some("RSA"), _) => &RSA,
+        (Some("EC"), Some("P-256")) => &[Algorithm::ES256],
+        (Some("EC"), Some("P-384")) => &[Algorithm::ES384],
+        (Some("OKP"), Some("Ed25519")) => &[Algorithm::EdDSA],
         _ => return Ok(None),
     };
-    if jwk.contains_key("alg") && text("alg") != Some(name(algorithm)) {
-        return Ok(None);
-    }
+    let is_named =
+        |algorithm: &Algorithm| !jwk.contains_key("alg") || text("alg") == Some(name(*algorithm));
+    let mut usable = allowed.iter().filter(|each| fitting.contains(each));
+    let Some(algorithm) = usable.find(|each| is_named(each)).copied() else { return Ok(None) };
+    let key = match algorithm.family() {
+        AlgorithmFamily::Rsa => rsa(needed("n")?, needed("e")?)?,
+        AlgorithmFamily::Ec => ec(needed("x")?, needed("y")?, algorithm)?,
+        AlgorithmFamily::Ed => checked(DecodingKey::from_ed_der(&bytes(needed("x")?)?), algorithm)?,
+        AlgorithmFamily::Hmac => return Err(SECRET.to_owned()),
+    };
     let id = match jwk.get("kid") {
         None => None,
         Some(Value::String(id)) => Some(id.clone()),
@@ -158,15 +177,42 @@ fn is_for_signatures(jwk: &Map<String, Value>) -> bool {
     used && verifies
 }
 
+/// Algorithms of RSA keys.
+const RSA: [Algorithm; 6] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
 /// The name of an algorithm in a token's header.
 pub(super) fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RS256 => "RS256",
+        Algorithm::RS384 => "RS384",
+        Algorithm::RS512 => "RS512",
+        Algorithm::PS256 => "PS256",
+        Algorithm::PS384 => "PS384",
+        Algorithm::PS512 => "PS512",
         Algorithm::ES256 => "ES256",
+        Algorithm::ES384 => "ES384",
         Algorithm::EdDSA => "EdDSA",
         // No key is ever given one of the others, and no token may name them.
         _ => "",
     }
+}
+
+/// The algorithm of a name, unless it is one with a shared secret.
+pub(super) fn algorithm(text: &str) -> Option<Algorithm> {
+    let others = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
+    RSA.into_iter().chain(others).find(|each| name(*each) == text)
+}
+
+fn names(algorithms: &[Algorithm]) -> String {
+    let names: Vec<&str> = algorithms.iter().map(|each| name(*each)).collect();
+    names.join(", ")
 }
 
 fn bytes(text: &str) -> Result<Vec<u8>, String> {
@@ -182,37 +228,31 @@ fn rsa(modulus: &str, exponent: &str) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
 }
 
-fn ec(x: &str, y: &str) -> Result<DecodingKey, String> {
+fn ec(x: &str, y: &str, algorithm: Algorithm) -> Result<DecodingKey, String> {
     // The point in the uncompressed form of SEC 1 §2.3.3.
     let point = [&[4], bytes(x)?.as_slice(), bytes(y)?.as_slice()].concat();
-    checked(DecodingKey::from_ec_der(&point))
-}
-
-fn ed(x: &str) -> Result<DecodingKey, String> {
-    checked(DecodingKey::from_ed_der(&bytes(x)?))
+    checked(DecodingKey::from_ec_der(&point), algorithm)
 }
 
 /// Refuses at start what would refuse every token later: a point that is not on the curve, a short key.
-fn checked(key: DecodingKey) -> Result<DecodingKey, String> {
+fn checked(key: DecodingKey, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let bytes = key.try_get_as_bytes().map_err(|e| e.to_string())?;
-    let parsed = match key.family() {
+    let parsed = match algorithm.family() {
         AlgorithmFamily::Rsa => ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, bytes),
+        AlgorithmFamily::Ec if algorithm == Algorithm::ES384 => {
+            ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, bytes)
+        }
         AlgorithmFamily::Ec => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
         AlgorithmFamily::Ed => ParsedPublicKey::new(&ED25519, bytes),
-        AlgorithmFamily::Hmac => {
-            return Err(SECRET.to_owned());
-        }
+        AlgorithmFamily::Hmac => return Err(SECRET.to_owned()),
     };
     match parsed {
         Ok(_) => Ok(key),
-        Err(_) => {
-            Err("not a key for RS256 (2048 bits or more), ES256 (P-256) or EdDSA (Ed25519)"
-                .to_owned())
-        }
+        Err(_) => Err(format!("not a key for {} (RSA: 2048 bits or more)", name(algorithm))),
     }
 }
 
-fn from_pem(text: &str) -> Result<PublicKey, String> {
+fn from_pem(text: &str, allowed: &[Algorithm]) -> Result<PublicKey, String> {
     if text.matches("-----BEGIN ").count() != 1 {
         return Err("expected one key in PEM; several belong into a JWKS".to_owned());
     }
@@ -221,12 +261,15 @@ fn from_pem(text: &str) -> Result<PublicKey, String> {
         return Err("expected \"BEGIN PUBLIC KEY\"".to_owned());
     }
     let pem = text.as_bytes();
-    let (algorithm, key) = DecodingKey::from_ed_pem(pem)
-        .map(|key| (Algorithm::EdDSA, key))
-        .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
-        .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
+    let key = DecodingKey::from_ed_pem(pem)
+        .or_else(|_| DecodingKey::from_ec_pem(pem))
+        .or_else(|_| DecodingKey::from_rsa_pem(pem))
         .map_err(|e| format!("not a public key in PEM: {e}"))?;
-    Ok(PublicKey { id: None, algorithm, key: checked(key)? })
+    let mut usable = allowed.iter().filter(|each| each.family() == key.family());
+    let found = usable.find_map(|each| Some((*each, checked(key.clone(), *each).ok()?)));
+    let (algorithm, key) = found
+        .ok_or_else(|| format!("not a key for {} (RSA: 2048 bits or more)", names(allowed)))?;
+    Ok(PublicKey { id: None, algorithm, key })
 }
 
 #[cfg(test)]

@@ -1,0 +1,203 @@
+//! Partners and staff on one gateway: an issuer speaks for its own principals, and for nobody else's.
+
+use jsonwebtoken::Algorithm;
+
+use super::*;
+use crate::support::tokens::claims_of;
+
+const STAFF: &str = "https://login.example.com/";
+const PARTNER: &str = "https://partner.example/";
+
+/// Two issuers whose keys have one and the same id, and a gateway that believes both.
+struct Gateway {
+    staff: Signer,
+    partner: Signer,
+    authenticator: Authenticator,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        Self::with(Signer::p256("key").unwrap(), Signer::rsa("key").unwrap(), |_| {})
+    }
+
+    /// With these keys, and changes to the partner's table.
+    fn with(staff: Signer, partner: Signer, change: impl Fn(&mut IssuerConfig)) -> Self {
+        let files = [&staff, &partner].map(|signer| file(&jwks(&[signer]).unwrap()));
+        let mut staff_config = issuer_config(STAFF, &files[0]);
+        staff_config.principal_prefix = "staff:".to_owned();
+        let mut partner_config = issuer_config(PARTNER, &files[1]);
+        partner_config.principal_prefix = "partner:".to_owned();
+        partner_config.audiences = vec!["fjord-partner".to_owned(), "fjord-test".to_owned()];
+        change(&mut partner_config);
+        let issuers = BTreeMap::from([
+            ("staff".to_owned(), staff_config),
+            ("partner".to_owned(), partner_config),
+        ]);
+        let authenticator = AuthConfig { issuers, ..AuthConfig::default() };
+        Self { staff, partner, authenticator: Authenticator::load(&authenticator).unwrap() }
+    }
+
+    fn at(&self, endpoint: &Endpoint, token: &str) -> Result<String, AuthFailure> {
+        let caller = self.authenticator.authenticate(endpoint, &bearer(token), &peer(&[]));
+        caller.map(|c| c.principal.unwrap().to_string()).map_err(|refusal| refusal.failure)
+    }
+
+    /// What a token that the partner has signed, with these changes to its claims, comes to.
+    fn partner_says(&self, changes: &Value) -> Result<String, AuthFailure> {
+        let mut claims = partner_claims("anna");
+        for (name, value) in changes.as_object().unwrap() {
+            claims.as_object_mut().unwrap().insert(name.clone(), value.clone());
+        }
+        self.at(&accepting(&[]), &self.partner.sign(&claims).unwrap())
+    }
+}
+
+fn partner_claims(subject: &str) -> Value {
+    let mut claims = claims_of(PARTNER, subject, READ, HOUR);
+    claims["aud"] = "fjord-partner".into();
+    claims
+}
+
+fn staff_claims(subject: &str) -> Value {
+    claims_of(STAFF, subject, READ, HOUR)
+}
+
+/// An endpoint that accepts tokens of these issuers; nobody: of all.
+fn accepting(issuers: &[&str]) -> Endpoint {
+    endpoint_with(Auth::Required {
+        methods: vec![AuthMethod::Jwt],
+        scopes: vec![READ.to_owned()],
+        issuers: issuers.iter().map(|name| (*name).to_owned()).collect(),
+    })
+}
+
+#[test]
+fn each_issuer_names_its_own_principals() {
+    let gateway = Gateway::new();
+    let all = accepting(&[]);
+    let staff = gateway.staff.sign(&staff_claims("anna")).unwrap();
+    assert_eq!(gateway.at(&all, &staff).as_deref(), Ok("staff:anna"));
+    assert_eq!(gateway.partner_says(&json!({})).as_deref(), Ok("partner:anna"));
+    for subject in ["staff:anna", ":anna", "anna"] {
+        let principal = gateway.partner_says(&json!({ "sub": subject })).unwrap();
+        assert_eq!(principal, format!("partner:{subject}"));
+    }
+    assert_eq!(gateway.partner_says(&json!({ "sub": " staff:anna" })), Err(AuthFailure::BadClaims));
+    let long = "x".repeat(250);
+    assert_eq!(gateway.partner_says(&json!({ "sub": long })), Err(AuthFailure::BadClaims));
+}
+
+#[test]
+fn no_issuer_speaks_for_another() {
+    use AuthFailure::{BadClaims, BadSignature, Malformed, UnknownKey, WrongAlgorithm};
+    use AuthFailure::{WrongAudience, WrongIssuer};
+    // Both with keys of one kind, so that nothing but the key itself tells them apart.
+    let gateway = Gateway::with(Signer::p256("key").unwrap(), Signer::p256("key").unwrap(), |_| {});
+    // Its own key, the other one's name.
+    let stolen = gateway.partner.sign(&staff_claims("anna")).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &stolen), Err(BadSignature));
+    for (changes, expected) in [
+        (json!({ "iss": STAFF, "aud": "fjord" }), BadSignature),
+        (json!({ "iss": [STAFF, PARTNER] }), BadClaims),
+        (json!({ "iss": [PARTNER] }), BadClaims),
+        (json!({ "iss": { "a": PARTNER } }), BadClaims),
+        (json!({ "iss": null }), BadClaims),
+        (json!({ "iss": "" }), WrongIssuer),
+        (json!({ "iss": "https://partner.example" }), WrongIssuer),
+        (json!({ "iss": "https://PARTNER.example/" }), WrongIssuer),
+        (json!({ "iss": "partner" }), WrongIssuer),
+        (json!({ "aud": "fjord" }), WrongAudience),
+        (json!({ "aud": [] }), WrongAudience),
+    ] {
+        assert_eq!(gateway.partner_says(&changes), Err(expected), "{changes}");
+    }
+    let mut claims = partner_claims("anna");
+    claims.as_object_mut().unwrap().remove("iss");
+    let nameless = gateway.partner.sign(&claims).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &nameless), Err(BadClaims));
+    // Two names for one issuer: a reader that takes the first and one that takes the last would disagree.
+    let twice =
+        partner_claims("anna").to_string().replacen('{', &format!(r#"{{"iss":"{STAFF}","#), 1);
+    let header = gateway.partner.header().to_string();
+    let twice = gateway.partner.sign_text(&header, &twice).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &twice), Err(Malformed));
+    // The other one's key by its id: ids are looked up among the named issuer's keys only.
+    let gateway = Gateway::with(Signer::p256("s").unwrap(), Signer::rsa("p").unwrap(), |_| {});
+    let stolen = gateway.partner.sign(&staff_claims("anna")).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &stolen), Err(UnknownKey));
+    let header = json!({"typ": "JWT", "alg": "RS256", "kid": "s"}).to_string();
+    let stolen = gateway.partner.sign_text(&header, &staff_claims("anna").to_string()).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &stolen), Err(WrongAlgorithm));
+    let header = json!({"typ": "JWT", "alg": "ES256", "kid": "s"}).to_string();
+    let stolen = gateway.partner.sign_text(&header, &staff_claims("anna").to_string()).unwrap();
+    assert_eq!(gateway.at(&accepting(&[]), &stolen), Err(BadSignature));
+}
+
+#[test]
+fn an_endpoint_accepts_the_issuers_that_it_names() {
+    let gateway = Gateway::new();
+    let staff = gateway.staff.sign(&staff_claims("anna")).unwrap();
+    let partner = gateway.partner.sign(&partner_claims("anna")).unwrap();
+    // More than once: a token that was good at one endpoint is remembered.
+    for _ in 0..2 {
+        for (issuers, staff_gets_in, partner_gets_in) in [
+            (&[][..], true, true),
+            (&["staff"], true, false),
+            (&["partner"], false, true),
+            (&["partner", "staff"], true, true),
+        ] {
+            let endpoint = accepting(issuers);
+            let refused = Err(AuthFailure::WrongIssuer);
+            let expected =
+                if staff_gets_in { Ok("staff:anna".to_owned()) } else { refused.clone() };
+            assert_eq!(gateway.at(&endpoint, &staff), expected, "{issuers:?}");
+            let expected = if partner_gets_in { Ok("partner:anna".to_owned()) } else { refused };
+            assert_eq!(gateway.at(&endpoint, &partner), expected, "{issuers:?}");
+        }
+    }
+    assert_eq!(gateway.authenticator.mistake(&accepting(&["staff"])), None);
+    let mistake = gateway.authenticator.mistake(&accepting(&["staff", "staf"])).unwrap();
+    assert!(mistake.contains("no [auth.jwt.staf]"), "{mistake}");
+}
+
+#[test]
+fn every_algorithm_opens_with_its_own_key_alone() {
+    let rsa = [
+        Algorithm::RS256,
+        Algorithm::RS384,
+        Algorithm::RS512,
+        Algorithm::PS256,
+        Algorithm::PS384,
+        Algorithm::PS512,
+    ];
+    let mut signers: Vec<Signer> =
+        rsa.into_iter().map(|algorithm| Signer::rsa_for("key", algorithm).unwrap()).collect();
+    signers.extend(
+        [Signer::p256("key"), Signer::p384("key"), Signer::ed25519("key")].map(Result::unwrap),
+    );
+    for signer in signers {
+        let gateway = Gateway::with(Signer::p256("s").unwrap(), signer, |_| {});
+        let own = gateway.partner.header()["alg"].as_str().unwrap().to_owned();
+        assert_eq!(gateway.partner_says(&json!({})).as_deref(), Ok("partner:anna"), "{own}");
+        for other in ALGORITHMS.into_iter().chain(["HS256", "none", "ES512"]).filter(|a| *a != own)
+        {
+            let header = json!({"alg": other, "kid": "key"}).to_string();
+            let claims = partner_claims("anna").to_string();
+            let token = gateway.partner.sign_text(&header, &claims).unwrap();
+            let got = gateway.at(&accepting(&[]), &token);
+            assert_eq!(got, Err(AuthFailure::WrongAlgorithm), "{own} {other}");
+        }
+    }
+}
+
+#[test]
+fn a_key_of_an_algorithm_that_is_not_allowed_opens_nothing() {
+    let signer = Signer::rsa_for("key", Algorithm::PS256).unwrap();
+    let keys = file(&jwks(&[&signer]).unwrap());
+    let mut config = issuer_config(PARTNER, &keys);
+    config.algorithms = vec!["RS256".to_owned(), "ES256".to_owned()];
+    let issuers = BTreeMap::from([("partner".to_owned(), config)]);
+    let mistakes = Authenticator::load(&AuthConfig { issuers, ..AuthConfig::default() });
+    let mistakes = mistakes.unwrap_err().join("\n");
+    assert!(mistakes.contains("no key for RS256, ES256"), "{mistakes}");
+}
