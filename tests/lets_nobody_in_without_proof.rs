@@ -116,8 +116,8 @@ fn config(keys: &NamedTempFile) -> AuthConfig {
             ("former".to_owned(), api_key(&["former-key"], &[READ], Some(1_000_000_000))),
         ]),
         certificates: BTreeMap::from([
-            ("clinic.example.com".to_owned(), certificate("clinic", &[READ])),
-            ("guest.example.com".to_owned(), certificate("guest", &[])),
+            ("dns:clinic.example.com".to_owned(), certificate("clinic", &[READ])),
+            ("dns:guest.example.com".to_owned(), certificate("guest", &[])),
         ]),
     }
 }
@@ -190,7 +190,7 @@ fn one_credential_decides_alone() {
     let token = register.es.sign(&claims("anna", READ, HOUR)).unwrap();
     let good = format!("Bearer {token}");
     let good = good.as_str();
-    let known = ["clinic.example.com"];
+    let known = ["dns:clinic.example.com"];
     let check = |sent: &[(HeaderName, &str)],
                  names: &[&str],
                  expected: Result<&str, AuthFailure>| {
@@ -222,7 +222,7 @@ fn one_credential_decides_alone() {
     }
     check(&[(X_API_KEY, "")], &[], Err(Malformed));
     check(&[(AUTHORIZATION, "Bearertoken")], &[], Err(NoCredentials));
-    check(&[], &["nobody.example.com"], Err(AuthFailure::UnknownCertificate));
+    check(&[], &["dns:nobody.example.com"], Err(AuthFailure::UnknownCertificate));
 }
 
 /// Whether each caller (row) gets into each endpoint (column), as `.` in, `1` 401, `3` 403.
@@ -251,10 +251,10 @@ fn the_matrix_of_callers_and_endpoints_holds() {
         ("key without scope", key("guest-key"), &[], ".111313"),
         ("key past its end", key("former-key"), &[], ".111111"),
         ("wrong key", key("wrong"), &[], ".111111"),
-        ("certificate", nothing(), &["clinic.example.com"], ".1111.."),
-        ("certificate without scope", nothing(), &["guest.example.com"], ".111133"),
-        ("unknown certificate", nothing(), &["x.example.com"], ".111111"),
-        ("bad token and certificate", bearer("x.y.z"), &["clinic.example.com"], ".1111.1"),
+        ("certificate", nothing(), &["dns:clinic.example.com"], ".1111.."),
+        ("certificate without scope", nothing(), &["dns:guest.example.com"], ".111133"),
+        ("unknown certificate", nothing(), &["dns:x.example.com"], ".111111"),
+        ("bad token and certificate", bearer("x.y.z"), &["dns:clinic.example.com"], ".1111.1"),
     ] {
         let got: String = endpoints
             .iter()
@@ -331,16 +331,17 @@ fn a_configuration_is_refused_with_all_its_mistakes() {
         issuer.audiences = Vec::new();
     }
     config.api_keys.insert("bad\n".to_owned(), api_key(&[], &[], None));
-    config
-        .certificates
-        .insert("x".to_owned(), CertificateConfig { principal: String::new(), scopes: Vec::new() });
+    config.certificates.insert(
+        "dns:x".to_owned(),
+        CertificateConfig { principal: String::new(), scopes: Vec::new() },
+    );
     let mistakes = Authenticator::load(&config).unwrap_err();
     for expected in [
         "auth.jwt.main.audiences",
         "auth.jwt.main.keys",
         keys.path().to_str().unwrap(),
         "auth.api_keys.bad",
-        "auth.certificates.\"x\".principal",
+        "auth.certificates.\"dns:x\".principal",
     ] {
         assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected}: {mistakes:?}");
     }
@@ -354,7 +355,7 @@ fn only_configured_methods_count() {
         |api_keys| Authenticator::load(&AuthConfig { api_keys, ..AuthConfig::default() }).unwrap();
     let refused = |authenticator: &Authenticator, sent: &HeaderMap| {
         let refusal = authenticator
-            .authenticate(&endpoint(&METHODS), sent, &peer(&["clinic.example.com"]))
+            .authenticate(&endpoint(&METHODS), sent, &peer(&["dns:clinic.example.com"]))
             .unwrap_err();
         (refusal.failure, refusal.challenge.unwrap().to_str().unwrap().to_owned())
     };

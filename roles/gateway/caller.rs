@@ -1,8 +1,9 @@
 //! Who is at the other end: the connection's peer, and the caller once it proved itself.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use regex::Regex;
 use serde_json::Value;
 
 /// Longest principal in bytes: it travels in a header of every message.
@@ -55,15 +56,21 @@ pub(super) fn claim<'a>(
     (!found.is_null()).then_some(found)
 }
 
+/// What a principal must not have: control, format and private characters, unassigned ones, what is not shown
+/// (default-ignorable code points, which the braille blank is not), and every space but the plain one. With one of them two
+/// principals look the same, or are the same to a collation of SQL Server, and are not.
+const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
+
 /// Whether a text can be a principal: it is logged, and sent to workers in a header.
 ///
 /// Blanks at the ends are refused because header parsers drop them, which would make one caller into another.
 #[must_use]
 pub fn is_principal(text: &str) -> bool {
+    static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());
     !text.is_empty()
         && text.len() <= PRINCIPAL_BYTES_MAX
         && text.trim() == text
-        && !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+        && HIDDEN_CHARACTER.as_ref().is_some_and(|hidden| !hidden.is_match(text))
 }
 
 #[cfg(test)]
@@ -98,14 +105,43 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_is_a_short_text_without_control_characters() {
-        for good in ["anna", "urn:stable:7", "Łukasz Żak", "a b", &"x".repeat(256)] {
+    fn a_principal_is_a_short_text_that_shows_all_that_is_in_it() {
+        for good in
+            ["anna", "urn:stable:7", "Łukasz Żak", "a b", "李雷", "a\u{301}", &"x".repeat(256)]
+        {
             assert!(is_principal(good), "{good}");
         }
         let bad =
             ["", " anna", "anna ", "a\r\nNats-X: 1", "a\0", "a\u{7f}", "a\u{85}b", "a\u{2028}b"];
         for bad in bad.into_iter().chain([&*"x".repeat(257)]) {
             assert!(!is_principal(bad), "{bad:?}");
+        }
+        // Format, bidi, joiners, tags, soft hyphen, fillers, selectors, blanks, private, unassigned, not a character.
+        for hidden in [
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{200d}',
+            '\u{e0061}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{3164}',
+            '\u{115f}',
+            '\u{fe0f}',
+            '\u{34f}',
+            '\u{2800}',
+            '\u{a0}',
+            '\u{3000}',
+            '\u{2003}',
+            '\u{e000}',
+            '\u{378}',
+            '\u{fffe}',
+            '\u{9b}',
+        ] {
+            for bad in [format!("an{hidden}na"), format!("{hidden}anna"), format!("anna{hidden}")] {
+                assert!(!is_principal(&bad), "{bad:?}");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use chrono::DateTime;
 use super::settings::Table;
 
 pub mod issuer;
+pub mod san;
 
 pub use issuer::{FetchConfig, IssuerConfig, KeySource, KeysAt};
 
@@ -17,7 +18,7 @@ pub struct AuthConfig {
     pub issuers: BTreeMap<String, IssuerConfig>,
     /// API keys by label.
     pub api_keys: BTreeMap<String, ApiKeyConfig>,
-    /// Client certificates: subject name (SAN) to principal.
+    /// Client certificates: a name in them (SAN) with its kind, `dns:…`, to principal.
     pub certificates: BTreeMap<String, CertificateConfig>,
 }
 
@@ -48,9 +49,14 @@ impl AuthConfig {
         Self {
             issuers: read_issuers(table),
             api_keys: table.named_tables("api_keys", |_, key| ApiKeyConfig::read(key)),
-            certificates: table.named_tables("certificates", |_, each| CertificateConfig {
-                principal: each.need("principal"),
-                scopes: each.get_or("scopes", Vec::new()),
+            certificates: table.named_tables("certificates", |name, each| {
+                if let Err(expected) = san::written(name) {
+                    each.mistake("", expected);
+                }
+                CertificateConfig {
+                    principal: each.need("principal"),
+                    scopes: each.get_or("scopes", Vec::new()),
+                }
             }),
         }
     }

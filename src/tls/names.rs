@@ -8,6 +8,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::config::auth::san;
+
 use super::{TlsError, TlsErrorKind};
 
 /// Most names of a client certificate that are looked at.
@@ -50,13 +52,15 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     })
 }
 
-/// The names that a client's certificate proves: SAN URI, DNS and e-mail. The subject's CN proves nothing:
-/// no CA is bound to what is in there.
+/// The names that a client's certificate proves: SAN URI, DNS and e-mail, each with its kind. The subject's CN proves
+/// nothing: no CA is bound to what is in there.
+///
+/// Kinds never mix: an authority that may issue for the DNS names of one domain only may still put any URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
-        GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-            Some((*name).to_owned())
-        }
+        GeneralName::URI(name) => san::parse(san::Kind::Uri, name),
+        GeneralName::DNSName(name) => san::parse(san::Kind::Dns, name),
+        GeneralName::RFC822Name(name) => san::parse(san::Kind::Email, name),
         _ => None,
     })
 }

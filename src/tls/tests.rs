@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, GeneralSubtree, IsCa, KeyPair,
+    NameConstraints, SanType, date_time_ymd,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, version};
@@ -28,8 +29,14 @@ struct Workshop {
 
 impl Workshop {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// With an authority that may issue for these names only.
+    fn with(name_constraints: Option<NameConstraints>) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.name_constraints = name_constraints;
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let workshop = Self { directory: TempDir::new().unwrap(), ca };
         fs::write(workshop.path("ca.pem"), workshop.ca.pem()).unwrap();
@@ -179,7 +186,7 @@ async fn client_certificates_are_off_optional_or_required() {
     params.subject_alt_names.push(SanType::Rfc822Name("it@client.test".try_into().unwrap()));
     let known = workshop.written("client", &params);
     let unknown = stranger.certificate("client", &["client.test"]);
-    let all = ["client.test", "spiffe://fjord/client", "it@client.test"];
+    let all = ["dns:client.test", "uri:spiffe://fjord/client", "email:it@client.test"];
     let (optional, required) =
         (ClientCertificates::Optional { ca: ca.clone() }, ClientCertificates::Required { ca });
 
@@ -200,6 +207,33 @@ async fn client_certificates_are_off_optional_or_required() {
         let seen = handshake.server.ok().map(|accepted| accepted.certificate_names);
         let expected = names.map(|names| names.iter().map(ToString::to_string).collect());
         assert_eq!(seen, expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kind() {
+    let constraints = NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("partner.example".to_owned())],
+        excluded_subtrees: Vec::new(),
+    };
+    let (workshop, partner) = (Workshop::new(), Workshop::with(Some(constraints)));
+    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
+    let client_certificates = ClientCertificates::Required { ca: partner.path("ca.pem") };
+    let tls = ServerTls::load(&ServerTlsConfig { client_certificates, ..ours }).unwrap();
+    let uri = |text: &str| vec![SanType::URI(text.try_into().unwrap())];
+    let dns = |text: &str| vec![SanType::DnsName(text.try_into().unwrap())];
+    for (names, expected) in [
+        (dns("shop.partner.example"), Some("dns:shop.partner.example")),
+        (dns("clinic.example.com"), None),
+        // Constraints on DNS names say nothing about URIs: the kind before the name does.
+        (uri("clinic.example.com"), Some("uri:clinic.example.com")),
+    ] {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names;
+        let identity = partner.written("client", &params);
+        let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
+        let seen = handshake.server.ok().map(|accepted| accepted.certificate_names.join(","));
+        assert_eq!(seen.as_deref(), expected);
     }
 }
 

@@ -42,7 +42,7 @@ impl ApiKeys {
             let place = format!("auth.api_keys.{label}");
             if !is_principal(label) {
                 mistakes.push(format!(
-                    "{place}: a label is 1 to {PRINCIPAL_BYTES_MAX} bytes without control characters"
+                    "{place}: a label is 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible or bidi characters"
                 ));
             }
             if !(1..=KEYS_OF_LABEL_MAX).contains(&written.sha256.len()) {

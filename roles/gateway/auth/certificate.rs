@@ -3,40 +3,40 @@
 use std::collections::BTreeMap;
 
 use super::refusal::AuthFailure;
-use crate::config::auth::CertificateConfig;
+use crate::config::auth::{CertificateConfig, san};
 use crate::roles::gateway::caller::{Caller, PRINCIPAL_BYTES_MAX, is_principal};
 
-/// Subject alternative names that are known, each with its caller.
+/// Subject alternative names that are known, with their kinds, each with its caller.
 #[derive(Debug)]
 pub(super) struct Certificates(BTreeMap<String, Caller>);
 
 impl Certificates {
     pub(super) fn load(config: &BTreeMap<String, CertificateConfig>) -> Result<Self, Vec<String>> {
-        let mut mistakes = Vec::new();
+        let (mut known, mut mistakes) = (BTreeMap::new(), Vec::new());
         for (subject, written) in config {
             let place = format!("auth.certificates.{subject:?}");
-            if subject.is_empty() {
-                mistakes.push(format!("{place}: expected a name as it stands in the certificate"));
+            match san::written(subject) {
+                Ok(name) => {
+                    if known.insert(name, caller(written)).is_some() {
+                        mistakes.push(format!("{place}: expected each name once, found it twice"));
+                    }
+                }
+                Err(expected) => mistakes.push(format!("{place}: {expected}")),
             }
             if !is_principal(&written.principal) {
                 mistakes.push(format!(
-                    "{place}.principal: expected 1 to {PRINCIPAL_BYTES_MAX} bytes without control characters"
+                    "{place}.principal: expected 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible or bidi characters"
                 ));
             }
         }
-        if !mistakes.is_empty() {
-            return Err(mistakes);
-        }
-        Ok(Self(
-            config.iter().map(|(subject, written)| (subject.clone(), caller(written))).collect(),
-        ))
+        if mistakes.is_empty() { Ok(Self(known)) } else { Err(mistakes) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whom the names of one certificate stand for. Names are compared to the letter.
+    /// Whom the names of one certificate stand for. They have their kinds, and the form in which they are compared.
     pub(super) fn find(&self, names: &[String]) -> Result<Caller, AuthFailure> {
         let mut known = names.iter().filter_map(|name| self.0.get(name));
         let caller = known.next().ok_or(AuthFailure::UnknownCertificate)?;
@@ -68,10 +68,10 @@ mod tests {
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         };
         let config = BTreeMap::from([
-            ("spiffe://example.com/clinic".to_owned(), entry("clinic", &["a"])),
-            ("clinic.example.com".to_owned(), entry("clinic", &["a"])),
-            ("admin.example.com".to_owned(), entry("clinic", &["a", "b"])),
-            ("vet@example.com".to_owned(), entry("vet", &[])),
+            ("uri:spiffe://example.com/clinic".to_owned(), entry("clinic", &["a"])),
+            ("dns:clinic.example.com".to_owned(), entry("clinic", &["a"])),
+            ("dns:admin.example.com".to_owned(), entry("clinic", &["a", "b"])),
+            ("email:vet@example.com".to_owned(), entry("vet", &[])),
         ]);
         Certificates::load(&config).unwrap()
     }
@@ -83,26 +83,34 @@ mod tests {
 
     #[test]
     fn a_known_name_stands_for_its_caller() {
-        assert_eq!(find(&["vet@example.com"]), Ok("vet".to_owned()));
-        assert_eq!(find(&["nobody", "clinic.example.com"]), Ok("clinic".to_owned()));
+        assert_eq!(find(&["email:vet@example.com"]), Ok("vet".to_owned()));
+        assert_eq!(find(&["dns:nobody", "dns:clinic.example.com"]), Ok("clinic".to_owned()));
         assert_eq!(
-            find(&["clinic.example.com", "spiffe://example.com/clinic"]),
+            find(&["dns:clinic.example.com", "uri:spiffe://example.com/clinic"]),
             Ok("clinic".to_owned())
         );
     }
 
     #[test]
-    fn a_name_that_is_not_known_to_the_letter_stands_for_nobody() {
-        for names in [&[][..], &["*.example.com"], &["Clinic.example.com"], &["", "example.com"]] {
+    fn a_name_that_is_not_known_or_of_another_kind_stands_for_nobody() {
+        for names in [
+            &[][..],
+            &["dns:*.example.com"],
+            &["uri:clinic.example.com"],
+            &["email:clinic.example.com"],
+            &["clinic.example.com", ""],
+            &["dns:example.com"],
+        ] {
             assert_eq!(find(names), Err(AuthFailure::UnknownCertificate), "{names:?}");
         }
     }
 
     #[test]
     fn a_certificate_for_two_callers_is_for_neither() {
-        for names in
-            [["clinic.example.com", "vet@example.com"], ["clinic.example.com", "admin.example.com"]]
-        {
+        for names in [
+            ["dns:clinic.example.com", "email:vet@example.com"],
+            ["dns:clinic.example.com", "dns:admin.example.com"],
+        ] {
             assert_eq!(find(&names), Err(AuthFailure::Ambiguous), "{names:?}");
         }
     }
@@ -110,7 +118,11 @@ mod tests {
     #[test]
     fn a_principal_that_cannot_travel_is_a_mistake_in_the_configuration() {
         let bad = CertificateConfig { principal: "a\r\nb".to_owned(), scopes: Vec::new() };
-        let mistakes = Certificates::load(&BTreeMap::from([("x".to_owned(), bad)])).unwrap_err();
-        assert!(mistakes.join("").starts_with("auth.certificates.\"x\".principal"), "{mistakes:?}");
+        let mistakes =
+            Certificates::load(&BTreeMap::from([("dns:x".to_owned(), bad)])).unwrap_err();
+        assert!(
+            mistakes.join("").starts_with("auth.certificates.\"dns:x\".principal"),
+            "{mistakes:?}"
+        );
     }
 }

@@ -77,7 +77,7 @@ fn a_shipped_value_is_the_default() {
     let (written, _) = read_all(&uncommented(FJORD));
     // What has no default is not set, or not there, when the tables it stands in are empty.
     let (defaults, _) = read_all(
-        "[auth.jwt.main]\n[auth.api_keys.billing]\n[auth.certificates.\"clinic.example\"]\n[worker.queues.\"*\"]\n\
+        "[auth.jwt.main]\n[auth.api_keys.billing]\n[auth.certificates.\"dns:clinic.example\"]\n[worker.queues.\"*\"]\n\
          [catalogue.auth_default]\n[procedures.databases.default]\nbackend = \"mssql\"\n\
          [procedures.databases.default.mssql]\n[procedures.databases.default.sqlite]\n[gateway.tls]\n",
     );
