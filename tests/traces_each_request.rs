@@ -174,9 +174,10 @@ async fn what_failed_says_so_and_with_which_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_began_a_trace_decides_whether_it_is_recorded() {
+async fn a_caller_that_decides_has_its_trace_recorded_or_not() {
     let collector = Collector::start(None).await;
-    let fleet = plain_fleet(&collector, "sample_ratio = 0.0").await;
+    let keys = "sample_ratio = 0.0\nparent_sampling = 'always'";
+    let fleet = plain_fleet(&collector, keys).await;
     let client = fleet.client();
     for _ in 0..20 {
         client.get("/v1/slow?ms=0").await.is(200);
@@ -185,6 +186,55 @@ async fn who_began_a_trace_decides_whether_it_is_recorded() {
     asking(&client, "01").get("/v1/slow?ms=0").await.is(200);
     let found = spans(&collector, 4).await;
     assert!(found.iter().all(|taken| hex(&taken.span.trace_id) == TRACE));
+}
+
+/// An endpoint for whoever has the key `old-key`.
+const GUARDED: (&str, &str) = (
+    "guarded.json",
+    r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo", "timeout": "2s",
+    "auth": { "methods": ["api-key"] } } }"#,
+);
+const KEY: &str = "[auth.api_keys.billing]\n\
+    sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
+
+/// How many requests were recorded, of ten in a row by somebody and ten by a caller with a key, all of which want it.
+async fn recorded(traces: &str) -> (usize, usize) {
+    let collector = Collector::start(None).await;
+    let traces = format!(
+        "[traces]\nendpoint = 'http://{}'\ninsecure_plain_text = true\n{traces}\n",
+        collector.address
+    );
+    let gateway_toml = format!("{traces}{KEY}");
+    let catalogue = Some(GUARDED);
+    let options =
+        FleetOptions { catalogue, gateway_toml, worker_toml: traces, ..FleetOptions::default() };
+    let mut fleet = Fleet::start(options).await;
+    let anybody = asking(&fleet.client(), "01");
+    for _ in 0..10 {
+        anybody.get("/v1/slow?ms=0").await.is(200);
+        // A credential that is no good proves nothing.
+        anybody.with_header("x-api-key", "wrong").get("/v1/guarded").await.is(401);
+        anybody.with_header("x-api-key", "old-key").get("/v1/guarded").await.is(200);
+    }
+    // What has ended is exported before the process is gone.
+    assert!(fleet.gateways[0].stop().await.success());
+    let taken = collector.taken();
+    let requests = |route: &str, status: &str| {
+        let is_it = |taken: &&Taken| {
+            taken.attribute("http.route") == route
+                && taken.attribute("http.response.status_code") == status
+        };
+        taken.iter().filter(is_it).count()
+    };
+    let refused = requests("/v1/guarded", "401");
+    (requests("/v1/slow", "200") + refused, requests("/v1/guarded", "200"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_decides_nothing() {
+    assert_eq!(recorded("sample_ratio = 0.0").await, (0, 10));
+    assert_eq!(recorded("sample_ratio = 0.0\nparent_sampling = 'never'").await, (0, 0));
+    assert_eq!(recorded("sample_ratio = 0.0\nparent_sampling = 'always'").await, (20, 10));
 }
 
 /// Requests that are recorded, none of which takes long.

@@ -259,6 +259,9 @@ impl Pipeline {
             Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
         })?;
         trip.principal.clone_from(&caller.principal);
+        if caller.principal.is_some() {
+            trip.trace.authenticated();
+        }
         trip.shows_timing = snapshot.shows_timing(&caller);
         let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
         match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {

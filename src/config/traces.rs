@@ -23,11 +23,31 @@ pub struct TracesConfig {
     pub tls: Option<ClientTlsConfig>,
     /// Longest export.
     pub timeout: Duration,
-    /// The share of requests that are recorded, of those whose caller did not decide.
+    /// The share of requests that are recorded, of those whose caller does not decide.
     pub sample_ratio: f64,
+    /// Whose callers decide.
+    pub parent_sampling: ParentSampling,
     /// Spans that wait for an export; further ones are dropped.
     pub spans_max: usize,
 }
+
+/// Whether the `sampled` flag of a caller's `traceparent` decides that its request is recorded, or that it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ParentSampling {
+    /// Nobody's.
+    Never,
+    /// That of a caller who proved who it is.
+    #[default]
+    Authenticated,
+    /// Everybody's.
+    Always,
+}
+
+const PARENT_SAMPLING: [(&str, ParentSampling); 3] = [
+    ("authenticated", ParentSampling::Authenticated),
+    ("never", ParentSampling::Never),
+    ("always", ParentSampling::Always),
+];
 
 impl TracesConfig {
     /// `None` without an endpoint: then nothing is recorded.
@@ -38,6 +58,8 @@ impl TracesConfig {
         let tls = table.table("tls", ClientTlsConfig::read);
         let timeout = table.limited("timeout", limits::TRACES_TIMEOUT);
         let sample_ratio = table.limited("sample_ratio", limits::TRACES_SAMPLE_RATIO);
+        let parent_sampling =
+            table.choice("parent_sampling", &PARENT_SAMPLING, "authenticated").unwrap_or_default();
         let spans_max = table.limited("spans_max", limits::TRACES_SPANS_MAX);
         if plain && table.has("tls") {
             let expected = "is true and [traces.tls] is set: expected one of the two";
@@ -59,7 +81,7 @@ impl TracesConfig {
             table.mistake("endpoint", expected);
         }
         let tls = (!plain).then_some(tls);
-        Some(Self { url: url?, headers, tls, timeout, sample_ratio, spans_max })
+        Some(Self { url: url?, headers, tls, timeout, sample_ratio, parent_sampling, spans_max })
     }
 }
 

@@ -7,6 +7,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::traces::{self, Open};
+use crate::config::traces::ParentSampling;
 use crate::envelope::request::TRACESTATE_BYTES_MAX;
 
 /// The flag of a trace that is recorded.
@@ -21,11 +22,13 @@ pub struct TraceContext {
     /// The client's own span.
     parent: Option<u64>,
     state: Option<String>,
+    /// What the client wants recorded, where that counts once it has proved who it is.
+    wanted: Option<bool>,
 }
 
 impl TraceContext {
-    /// Our span in the client's trace; a trace of its own when the client sent none that is valid. Whether it is
-    /// recorded a client decides for its own trace, and chance for ours.
+    /// Our span in the client's trace; a trace of its own when the client sent none that is valid. Chance decides whether
+    /// it is recorded, unless `traces.parent_sampling` lets the client do that.
     #[must_use]
     pub fn continued(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let span_id = random_hex::<8>();
@@ -35,12 +38,30 @@ impl TraceContext {
             let trace_id = as_text(&trace_id);
             let flags = if traces::is_sampled(trace_id) { SAMPLED } else { 0 };
             let traceparent = written(trace_id, span_id, flags);
-            return Self { traceparent, parent: None, state: None };
+            return Self { traceparent, parent: None, state: None, wanted: None };
+        };
+        let is_wanted = theirs.flags & SAMPLED != 0;
+        let (is_sampled, wanted) = match traces::parent_sampling() {
+            ParentSampling::Always => (is_wanted, None),
+            ParentSampling::Authenticated => (traces::is_sampled_by_chance(), Some(is_wanted)),
+            ParentSampling::Never => (traces::is_sampled_by_chance(), None),
         };
         Self {
-            traceparent: written(theirs.trace_id, span_id, theirs.flags),
+            traceparent: written(theirs.trace_id, span_id, u8::from(is_sampled)),
+            wanted,
             parent: u64::from_str_radix(theirs.span_id, 16).ok(),
             state: tracestate.filter(|state| is_state(state)).map(ToOwned::to_owned),
+        }
+    }
+
+    /// The client has proved who it is: what it wants recorded counts, where that is so.
+    pub fn authenticated(&mut self) {
+        let Some(is_wanted) = self.wanted.take() else { return };
+        let flags = if is_wanted { "01" } else { "00" };
+        if let Some((start, before)) = self.traceparent.rsplit_once('-')
+            && before != flags
+        {
+            self.traceparent = [start, flags].join("-").into();
         }
     }
 
@@ -152,7 +173,9 @@ mod tests {
 
     #[test]
     fn a_valid_trace_goes_on_with_a_span_of_our_own() {
-        let ours = TraceContext::continued(Some(GOOD), Some("a=1,b=2"));
+        let mut ours = TraceContext::continued(Some(GOOD), Some("a=1,b=2"));
+        assert!(ours.traceparent().ends_with("-00"), "nobody has proved who it is");
+        ours.authenticated();
         assert_eq!(ours.trace_id(), "0af7651916cd43dd8448eb211c80319c");
         assert!(ours.traceparent().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
         assert!(ours.traceparent().ends_with("-01"));

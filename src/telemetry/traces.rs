@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Counter, counter, names, trace};
 use crate::cli::Role;
 use crate::config::TracesConfig;
+use crate::config::traces::ParentSampling;
 
 mod batch;
 mod export;
@@ -24,6 +25,7 @@ struct Recorder {
     spans: mpsc::Sender<Span>,
     /// New traces whose lowest 56 bits are below this are recorded.
     sampled_below: u64,
+    parent_sampling: ParentSampling,
     dropped: Dropped,
 }
 
@@ -100,7 +102,12 @@ pub fn start(config: Option<&TracesConfig>, role: Role) -> Result<Option<Exporte
     let dropped = Dropped(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
     // At zero from the start, so that the first one has an increase that an alert sees.
     dropped.0.increment(0);
-    let recorder = Recorder { spans, sampled_below: sampled_below(config.sample_ratio), dropped };
+    let recorder = Recorder {
+        spans,
+        sampled_below: sampled_below(config.sample_ratio),
+        parent_sampling: config.parent_sampling,
+        dropped,
+    };
     if RECORDER.set(recorder).is_err() {
         tracing::error!("traces were exported before: where to stays as it was");
     }
@@ -124,6 +131,17 @@ pub(super) fn is_sampled(trace_id: &str) -> bool {
     let Some(recorder) = RECORDER.get() else { return false };
     let lowest = u128::from_str_radix(trace_id, 16).map(|id| id & ((1 << 56) - 1));
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
+}
+
+/// Whether a request is recorded whose trace is a caller's that does not decide. By chance, not by its id: that is the
+/// caller's choice too.
+pub(super) fn is_sampled_by_chance() -> bool {
+    RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
+}
+
+/// Whose callers decide. A process that records nothing believes no more than one that does.
+pub(super) fn parent_sampling() -> ParentSampling {
+    RECORDER.get().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }
 
 /// Whether the span that a `traceparent` names is recorded, and we record.
