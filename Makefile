@@ -23,6 +23,8 @@ RPM_RELEASE ?= 1
 RPM_TARGET := x86_64-unknown-linux-gnu
 RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
+# Where cargo-deny keeps the advisories on crates.
+ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 # Fault tests start clusters of real processes: more of them at once only wait for each other.
 TEST_THREADS ?= 2
 
@@ -102,10 +104,14 @@ test-rpm: nats-server ## Installs, runs, upgrades and erases the RPM, in a boote
 doc: ## Documentation of the library
 	$(CARGO) doc --no-deps --locked
 
-deny: ## Licences, bans and sources of every crate
+deny: ## Licences, bans, sources of every crate, and advisories where there is their database
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 	  echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny --locked check bans licenses sources
+	@db=$(ADVISORY_DB); if test -d "$$db" && ls "$$db"/*/crates >/dev/null 2>&1; then offline="--disable-fetch"; \
+	elif timeout 30 git ls-remote --exit-code -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then offline=; \
+	else echo "SKIPPED: no advisory was looked at, neither $$db nor github.com/RustSec/advisory-db is there" >&2; exit 0; fi; \
+	$(CARGO) deny --locked check $$offline advisories
 
 nats-server: ## Gets the pinned nats-server, unless it is there or the PATH has a new enough one
 	@test -x $(NATS) || { $(OWN_NATS); } || { \
