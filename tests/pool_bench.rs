@@ -300,14 +300,22 @@ fn main() -> ExitCode {
     let rounds = setting("FJORD_BENCH_ROUNDS", 5);
     let time = Duration::from_secs(setting("FJORD_BENCH_SECONDS", 2).into());
     let mut found: Vec<Vec<Figures>> = vec![Vec::new(); ROWS.len()];
-    for _ in 0..rounds {
-        let mut first = None;
-        for (row, figures) in ROWS.iter().zip(&mut found) {
-            let Some(one) = runtime.block_on(Box::pin(measure(&server.config, *row, time))) else {
-                eprintln!("{row:?}: no backend");
-                return ExitCode::FAILURE;
+    for round in 0..rounds {
+        let mut of_round: Vec<Option<Figures>> = vec![None; ROWS.len()];
+        // Each row is the first one of some round: what comes first finds the machine otherwise than what follows.
+        let start = usize::try_from(round).unwrap_or_default();
+        for place in (0..ROWS.len()).map(|place| (place + start) % ROWS.len()) {
+            let (Some(row), Some(into)) = (ROWS.get(place), of_round.get_mut(place)) else {
+                continue;
             };
-            let base = *first.get_or_insert(one.rate);
+            *into = runtime.block_on(Box::pin(measure(&server.config, *row, time)));
+        }
+        let Some(of_round) = of_round.into_iter().collect::<Option<Vec<Figures>>>() else {
+            eprintln!("a row could not be measured");
+            return ExitCode::FAILURE;
+        };
+        let base = of_round.first().map_or(1.0, |first| first.rate);
+        for (one, figures) in of_round.into_iter().zip(&mut found) {
             figures.push(Figures { part: one.rate / base, ..one });
         }
     }
