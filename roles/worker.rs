@@ -20,6 +20,7 @@ pub mod procedure;
 pub mod queue;
 pub mod recent;
 mod report;
+pub mod resend;
 pub mod run;
 pub mod slots;
 mod stream;

@@ -3,6 +3,7 @@
 pub mod control;
 pub mod headers;
 pub mod phases;
+mod promise;
 pub mod reply;
 pub mod request;
 pub mod worker;

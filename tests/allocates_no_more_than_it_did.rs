@@ -33,6 +33,7 @@ use fjord::roles::worker::handlers::{self, Tools};
 use fjord::roles::worker::health::Health;
 use fjord::roles::worker::intake::Intake;
 use fjord::roles::worker::queue::{Place, Queue, Service};
+use fjord::roles::worker::resend::{Pace, Resend};
 use fjord::roles::worker::slots::Slots;
 use fjord::telemetry::{gauge, names, recorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,6 +121,8 @@ async fn worker(config: &Config, tasks: &Tasks) {
         worker: "1".to_owned(),
         config: config.worker.clone(),
         recent: fjord::roles::worker::recent::Recent::default(),
+        resend: Resend::new().0,
+        pace: Pace::default(),
     });
     let directory = &config.catalogue.directory;
     let catalogue = fjord::catalogue::load(directory, &config.catalogue).expect("a good catalogue");

@@ -12,6 +12,7 @@ use super::support::seed::Seed;
 
 mod database;
 mod foreign;
+mod reconnects;
 
 /// Answers before and after a fault.
 const SOME: usize = 150;

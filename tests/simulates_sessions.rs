@@ -16,7 +16,9 @@ use std::time::Duration;
 use fjord::catalogue::{Execution, OnDisconnect};
 use fjord::envelope::{Control, Reason, Reply};
 use fjord::messaging::Subject;
-use fjord::roles::gateway::session::{Action, Ending, Event, Session, Step, Terms};
+use fjord::roles::gateway::session::{
+    Action, Destination, Ending, Event, Session, Step, Terms, Why,
+};
 use terms::{Faults, Guards, Report};
 use tokio::time::Instant;
 use world::World;
@@ -97,12 +99,34 @@ fn without_a_guard_the_checker_finds_a_double() {
     }
 }
 
-/// A grant was lost, its client left, and then its worker said that it never started: nobody waits for it any more, so it
-/// goes nowhere else. It would have run for nobody, beside the client's own second try.
+/// The worker that offered a slot is gone. The queue may have others: the request must not wait as if it had none.
 #[test]
-fn a_request_without_its_client_is_not_placed_again() {
-    let terms = Terms {
-        execution: Execution::AtMostOnce,
+fn an_offer_by_a_worker_that_is_gone_costs_an_attempt_and_no_waiting() {
+    let now = Instant::now();
+    let mut session = Session::new(terms(Execution::AtMostOnce), now);
+    let mut step = |event| {
+        let mut actions = Vec::new();
+        session.step(event, &mut Step { now, may_resubmit: &mut || true, actions: &mut actions });
+        actions
+    };
+    let heard = |attempt, reply| Event::Heard { attempt, reply: Ok(reply) };
+    step(Event::Start { linked: true, free: true });
+    let refused = Reply::Refused { reason: Reason::Busy, control: None };
+    assert_eq!(step(heard(1, refused)), [Action::Hold(Why::Busy)]);
+    let offered = step(Event::Offered(Subject::new("fjord.w.q.1.o.1").unwrap()));
+    assert!(matches!(offered[..], [Action::Unhold, Action::Publish { attempt: 2, .. }]));
+    let gone = step(heard(2, Reply::NoResponders));
+    let again = Action::Resubmitted("unavailable");
+    assert!(
+        matches!(&gone[..], [first, Action::Publish { attempt: 3, to: Destination::Group, .. }] if *first == again),
+        "{gone:?}"
+    );
+    assert_eq!(step(heard(3, Reply::NoResponders)), [Action::Hold(Why::NoWorkers)]);
+}
+
+fn terms(execution: Execution) -> Terms {
+    Terms {
+        execution,
         on_disconnect: OnDisconnect::Finish,
         timeout: SECOND,
         session: SECOND * 10,
@@ -112,9 +136,15 @@ fn a_request_without_its_client_is_not_placed_again() {
         answer_bytes_max: 1 << 20,
         keeps_answer: true,
         window: 0,
-    };
+    }
+}
+
+/// A grant was lost, its client left, and then its worker said that it never started: nobody waits for it any more, so it
+/// goes nowhere else. It would have run for nobody, beside the client's own second try.
+#[test]
+fn a_request_without_its_client_is_not_placed_again() {
     let now = Instant::now();
-    let mut session = Session::new(terms, now);
+    let mut session = Session::new(terms(Execution::AtMostOnce), now);
     let mut step = |event| {
         let mut actions = Vec::new();
         session.step(event, &mut Step { now, may_resubmit: &mut || true, actions: &mut actions });

@@ -88,6 +88,23 @@ async fn an_answer_that_cannot_be_read_is_a_bad_gateway() {
     assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 0.5);
 }
 
+/// 503 is the gateway's promise that nothing was executed. A worker that executed something must not make it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_that_only_a_gateway_can_make_is_a_bad_answer() {
+    let fleet = fleet().await;
+    for way in ["final-503", "service-503", "part-503", "promise"] {
+        let mut worker = worker(&fleet, way).await;
+        let client = fleet.client();
+        let problem = client.get("/v1/foreign/abc").await.is_problem(502, "bad-answer");
+        assert_eq!(problem["effect"], "unknown", "{way}");
+        let once = send(client.request(Method::POST, "/v1/foreign/abc")).await;
+        assert_eq!(once.is_problem(502, "bad-answer")["effect"], "unknown", "{way}");
+        assert!(once.header("retry-after").is_empty(), "{way}");
+        worker.kill();
+    }
+    assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 7.5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_final_is_nobodys() {
     let fleet = fleet().await;

@@ -29,6 +29,8 @@ pub struct Replies {
     tokens: Tokens,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
+    /// Bytes of the payloads that came.
+    bytes: AtomicU64,
     /// Counts what is dropped.
     pub rejections: Rejections,
 }
@@ -79,6 +81,7 @@ impl Replies {
             tokens: Tokens::new(),
             next: AtomicU64::new(1),
             waiting: Mutex::new(HashMap::new()),
+            bytes: AtomicU64::new(0),
             rejections: Rejections::default(),
         });
         let dispatcher = Dispatcher {
@@ -101,6 +104,12 @@ impl Replies {
     #[must_use]
     pub fn base(&self) -> &Subject {
         &self.base
+    }
+
+    /// Bytes of the payloads that came so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// A place for one request.
@@ -207,6 +216,8 @@ impl Dispatcher {
     /// Hands out one message. `false` when nobody can wait for any more.
     fn dispatch(&self, message: Message) -> bool {
         let Some(replies) = self.replies.upgrade() else { return false };
+        let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
+        replies.bytes.fetch_add(bytes, Ordering::Relaxed);
         let Some(address) = replies.address(&message.subject) else {
             replies.rejections.note(Rejection::Token, None, message.reply.as_ref());
             return true;
@@ -282,6 +293,10 @@ impl Dispatcher {
 
     /// A reply that nobody waits for: whoever asks for permission must not be left waiting.
     fn stray(&self, reply: Reply) {
+        if matches!(reply, Reply::Answered { .. }) {
+            // As it should be: its answer came.
+            return;
+        }
         counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1);
         if let Reply::Claim { control } = reply {
             self.tell(control, Control::Deny);

@@ -197,6 +197,8 @@ pub struct Session {
     resubmissions: u32,
     at_once: u32,
     sent_at: Instant,
+    /// The attempt that was sent last, when it went to an offered slot.
+    direct: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,6 +240,7 @@ impl Session {
             resubmissions: 0,
             at_once: 0,
             sent_at: now,
+            direct: None,
             terms,
         }
     }

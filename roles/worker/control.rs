@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::envelope::{Control, DIRECT_TOKEN};
 use crate::messaging::{Message, Transport, TransportError};
@@ -11,7 +12,7 @@ use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
 
 use super::dispatch::Dispatch;
-use super::jobs::{Consent, JobId, Jobs};
+use super::jobs::{Consent, JobId};
 use super::queue::Queue;
 use super::slots::OfferId;
 
@@ -32,10 +33,10 @@ pub async fn listen(
     let mut cancels = transport.subscribe(&queue.cancel).await?;
     let mut repeats = transport.subscribe(&queue.repeat).await?;
     let tasks = &dispatch.tasks;
-    let (of_own, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
+    let (of_own, dispatch_of_own) = (Arc::clone(queue), Arc::clone(dispatch));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = own.next().await {
-            handle(&of_own, &jobs, message).await;
+            handle(&of_own, &dispatch_of_own, message).await;
         }
     });
     let (of_cancels, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
@@ -51,12 +52,16 @@ pub async fn listen(
             }
         }
     });
-    let (number, dispatch) = (queue.number, Arc::clone(dispatch));
-    let _detached = dispatch.tasks.clone().spawn_background(async move {
+    let (number, of_repeats) = (queue.number, Arc::clone(dispatch));
+    let _detached = tasks.spawn_background(async move {
         while let Some(message) = repeats.next().await {
-            match Control::parse_repeat(&message) {
-                Some(names) => dispatch.repeat(number, &names).await,
-                None => malformed(),
+            let Some(names) = Control::parse_repeat(&message) else {
+                malformed();
+                continue;
+            };
+            let lacking = of_repeats.recent.below(number, &names, Instant::now());
+            for job in lacking {
+                of_repeats.resend.ask(job);
             }
         }
     });
@@ -87,7 +92,8 @@ impl Address {
     }
 }
 
-async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
+async fn handle(queue: &Arc<Queue>, dispatch: &Dispatch, message: Message) {
+    let jobs = &dispatch.jobs;
     let address = message
         .subject
         .as_str()
@@ -103,9 +109,10 @@ async fn handle(queue: &Arc<Queue>, jobs: &Jobs, message: Message) {
                 Some(Control::Deny) => jobs.consent(id, Consent::Denied),
                 Some(Control::Cancel) => jobs.cancel(id),
                 Some(Control::Taken(part)) => jobs.taken(id, part),
+                Some(Control::Repeat) => dispatch.resend.ask(id),
                 // Nobody heard what named this subject: there is no gateway to grant anything.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),
-                Some(Control::Decline | Control::Repeat | Control::Members) | None => malformed(),
+                Some(Control::Decline | Control::Members) | None => malformed(),
             }
         }
         Some(Address::Offer(id)) => match control {

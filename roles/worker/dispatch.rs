@@ -1,6 +1,6 @@
 //! Runs one job: claim, handler, progress, answer.
 
-use std::future::ready;
+use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use super::jobs::{Entry, Jobs};
 use super::outlet::Outlet;
 use super::queue::{Queue, Work};
 use super::recent::Recent;
+use super::resend::{Pace, Resend};
 use super::stream::{self, Stream};
 use super::traced::Traced;
 
@@ -51,6 +52,10 @@ pub struct Dispatch {
     pub config: WorkerConfig,
     /// The last answers, for the case that the link takes them with it.
     pub recent: Recent,
+    /// Where those are asked for again.
+    pub resend: Resend,
+    /// The pace of what is sent after an outage.
+    pub pace: Pace,
 }
 
 /// One job with all it needs on its way.
@@ -105,38 +110,15 @@ impl Dispatch {
         })));
     }
 
-    /// After every loss of the link sends the last answers again, once it is back.
-    pub fn follow_link(this: &Arc<Self>) {
-        let dispatch = Arc::clone(this);
-        let mut link = dispatch.transport.link();
-        let mut epoch = link.borrow().epoch;
-        let _detached = this.tasks.spawn_background(async move {
-            loop {
-                let Some(next) = messaging::next_epoch(&mut link, epoch).await else { return };
-                epoch = next;
-                dispatch.send_again(dispatch.recent.all(Instant::now())).await;
-            }
-        });
-    }
-
-    /// A gateway lost its link: answers to these requests of a queue may have been lost.
-    pub async fn repeat(&self, queue: usize, names: &[Subject]) {
-        self.send_again(self.recent.below(queue, names, Instant::now())).await;
-    }
-
-    async fn send_again(&self, answers: Vec<(Reply, Subject)>) {
-        for (reply, to) in answers {
-            if let Err(error) = self.send(reply, to).await {
-                tracing::debug!(%error, "an answer was not sent again");
-            }
-        }
-    }
-
-    /// Says something to a caller. What cannot be said is logged: the caller's own timers do the rest.
-    pub async fn say(&self, reply: Reply, to: Subject) {
-        if let Err(error) = self.send(reply, to).await {
+    /// Says something to a caller. Never waits, so that whoever reads a subscription may say something: what cannot be said
+    /// at once is dropped and counted, and the caller's own timers do the rest.
+    pub fn say(&self, reply: Reply, to: Subject) -> Ready<()> {
+        let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
+        if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
+            counter(&names::WORKER_UNSENT, &[]).increment(1);
             tracing::debug!(%error, "could not answer a gateway");
         }
+        ready(())
     }
 
     /// What a part or final has room for in a message.
@@ -177,6 +159,8 @@ impl Run {
                 answer.phases = Some(times.phases(began.elapsed()));
                 if stream.has_begun() {
                     answer.parts = stream.sent();
+                    // Its status has gone out. 503 is no worker's to say, and any other says as well that it failed.
+                    answer.status = if answer.status == 503 { 500 } else { answer.status };
                 }
                 answer.control = self.is_named.load(Ordering::Relaxed).then(|| self.control());
                 self.answer(answer).await;
@@ -315,8 +299,8 @@ impl Run {
             };
             match delivered {
                 Ok(()) => {
-                    let (recent, queue) = (&self.dispatch.recent, self.queue.number);
-                    recent.sent(queue, reply, to.clone(), Instant::now());
+                    let recent = &self.dispatch.recent;
+                    recent.sent(self.entry.id, reply, to.clone(), Instant::now());
                     true
                 }
                 Err(error) => {
@@ -337,6 +321,8 @@ impl Run {
                 if messaging::up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
+                // Whatever ended meanwhile waits for the same moment.
+                self.dispatch.pace.wait(reply.body_bytes()).await;
                 // The event comes a moment before the state that `publish` looks at.
                 tokio::task::yield_now().await;
                 match self.dispatch.send(reply.clone(), to.clone()).await {

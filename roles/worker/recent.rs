@@ -9,16 +9,17 @@ use tokio::time::Instant;
 use crate::envelope::Reply;
 use crate::messaging::Subject;
 
+use super::jobs::JobId;
+
 /// How long before the loss was noticed an answer may have gone into the dying connection: the server's
 /// pings find a dead link within two intervals.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Answers that are remembered at most.
+/// Messages that are remembered at most.
 const MESSAGES_MAX: usize = 1024;
 /// Bytes of them at most.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The last answers, oldest first. Sent again after a reconnect, and to a gateway that asks after its own: one that
-/// has an answer already ignores it.
+/// The last answers, oldest first. A gateway that lacks one asks for it.
 #[derive(Debug, Default)]
 pub struct Recent(Mutex<State>);
 
@@ -31,43 +32,50 @@ struct State {
 #[derive(Debug)]
 struct Sent {
     at: Instant,
-    queue: usize,
+    job: JobId,
     to: Subject,
     reply: Reply,
 }
 
 impl Recent {
-    /// Remembers an answer of a queue that was handed to the transport.
-    pub fn sent(&self, queue: usize, reply: Reply, to: Subject, now: Instant) {
+    /// Remembers a part or the final of a job's answer that was handed to the transport.
+    pub fn sent(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
-        state.sent.push_back(Sent { at: now, queue, to, reply });
+        state.sent.push_back(Sent { at: now, job, to, reply });
         state.forget(now);
     }
 
-    /// What may have been lost, in the order it was sent.
+    /// The jobs that were answered, and where to.
     #[must_use]
-    pub fn all(&self, now: Instant) -> Vec<(Reply, Subject)> {
-        self.those(now, |_| true)
-    }
-
-    /// What of one queue's went to these subjects or below.
-    #[must_use]
-    pub fn below(&self, queue: usize, names: &[Subject], now: Instant) -> Vec<(Reply, Subject)> {
-        self.those(now, |sent| {
-            let is_below = |name: &Subject| {
-                let tail = sent.to.as_str().strip_prefix(name.as_str());
-                tail.is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
-            };
-            sent.queue == queue && names.iter().any(is_below)
-        })
-    }
-
-    fn those(&self, now: Instant, wanted: impl Fn(&Sent) -> bool) -> Vec<(Reply, Subject)> {
+    pub fn answered(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
         state.forget(now);
-        let sent = state.sent.iter().filter(|sent| wanted(sent));
-        sent.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
+        let finals = state.sent.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
+        finals.map(|sent| (sent.job, sent.to.clone())).collect()
+    }
+
+    /// The jobs of a queue that were answered to these subjects or below.
+    #[must_use]
+    pub fn below(&self, queue: usize, names: &[Subject], now: Instant) -> Vec<JobId> {
+        let is_below = |to: &Subject, name: &Subject| {
+            let tail = to.as_str().strip_prefix(name.as_str());
+            tail.is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
+        };
+        let of_queue = self.answered(now).into_iter().filter(|(job, _)| job.queue == queue);
+        of_queue
+            .filter(|(_, to)| names.iter().any(|name| is_below(to, name)))
+            .map(|(job, _)| job)
+            .collect()
+    }
+
+    /// A job's answer, in the order it was sent.
+    #[must_use]
+    pub fn answer(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
+        let mut state = self.lock();
+        state.forget(now);
+        let of_job = state.sent.iter().filter(|sent| sent.job == job);
+        of_job.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,30 +100,54 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Final;
+    use crate::outcome::Word;
 
-    fn part(bytes: usize) -> Reply {
-        Reply::Part { number: 1, bytes: vec![0; bytes].into(), head: None, control: None }
+    const QUEUE: usize = 3;
+
+    fn answer(bytes: usize) -> Reply {
+        Reply::Final(Final::whole(200, "text/plain", vec![0; bytes].into(), Word::Ok))
+    }
+
+    fn job(number: u64) -> JobId {
+        JobId { queue: QUEUE, number }
+    }
+
+    fn numbers(jobs: &[JobId]) -> Vec<u64> {
+        jobs.iter().map(|job| job.number).collect()
     }
 
     #[test]
-    fn only_what_is_recent_and_within_bounds_is_sent_again() {
+    fn only_what_is_recent_and_within_bounds_is_remembered() {
         let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
         let recent = Recent::default();
-        recent.sent(0, part(1), to.clone(), start);
-        recent.sent(0, part(2), to.clone(), start + WINDOW);
-        recent.sent(0, part(3), to.clone(), start + WINDOW + WINDOW);
-        let again = recent.all(start + WINDOW + WINDOW);
-        assert_eq!(again.iter().map(|(reply, _)| reply.body_bytes()).collect::<Vec<_>>(), [2, 3]);
-        let below = |queue, name| {
-            let names = [Subject::new(name).unwrap()];
-            recent.below(queue, &names, start + WINDOW + WINDOW).len()
-        };
-        assert_eq!((below(0, "inbox"), below(0, "inbox.1"), below(0, "in")), (2, 2, 0));
-        assert_eq!(below(1, "inbox"), 0, "another queue's");
-        let recent = Recent::default();
-        for _ in 0..20 {
-            recent.sent(0, part(1 << 20), to.clone(), start);
+        for (number, at) in [(1, start), (2, start + WINDOW), (3, start + WINDOW + WINDOW)] {
+            recent.sent(job(number), answer(1), to.clone(), at);
         }
-        assert_eq!(recent.all(start).len(), 8);
+        let now = start + WINDOW + WINDOW;
+        let jobs: Vec<_> = recent.answered(now).into_iter().map(|(job, _)| job).collect();
+        assert_eq!(numbers(&jobs), [2, 3]);
+        let recent = Recent::default();
+        for number in 0..20 {
+            recent.sent(job(number), answer(1 << 20), to.clone(), start);
+        }
+        assert_eq!(recent.answered(start).len(), 8);
+    }
+
+    #[test]
+    fn an_answer_is_found_by_the_request_and_comes_with_its_parts() {
+        let (now, to) = (Instant::now(), Subject::new("inbox.r.1.17.1.99").unwrap());
+        let recent = Recent::default();
+        let part = Reply::Part { number: 1, bytes: "a".into(), head: None, control: None };
+        recent.sent(job(7), part, to.clone(), now);
+        recent.sent(job(7), answer(1), to, now);
+        recent.sent(job(8), answer(1), Subject::new("inbox.r.1.171.1.99").unwrap(), now);
+        let below =
+            |queue, name: &str| numbers(&recent.below(queue, &[Subject::new(name).unwrap()], now));
+        assert_eq!(below(QUEUE, "inbox.r.1.17"), [7]);
+        assert_eq!(below(QUEUE, "inbox.r"), [7, 8]);
+        assert!(below(QUEUE, "inbox.r.1.1").is_empty());
+        assert!(below(QUEUE + 1, "inbox.r").is_empty(), "another queue's");
+        assert_eq!(recent.answer(job(7), now).len(), 2);
     }
 }

@@ -33,6 +33,7 @@ use super::jobs::Jobs;
 use super::queue::{Place, Queue, Service};
 use super::recent::Recent;
 use super::report;
+use super::resend::{self, Pace, Resend};
 use super::slots::Slots;
 
 /// How long tasks that were cut off may take to end.
@@ -101,11 +102,14 @@ impl Worker {
         let health = Arc::new(Health::new(readiness.clone()));
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
-        let dispatch = Arc::new(dispatch(&config, &transport, &tasks));
-        Dispatch::follow_link(&dispatch);
+        let (resend, asked) = Resend::new();
+        let dispatch = Arc::new(dispatch(&config, &transport, resend, &tasks));
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
         distance::follow(&transport, &queues, &config.worker, &tasks);
+        let _detached =
+            tasks.spawn_background(resend::run(Arc::clone(&dispatch), Arc::clone(&queues), asked));
+        resend::follow_link(&dispatch, &queues);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
         let status = status(&queues);
         admin.serve(
@@ -253,7 +257,12 @@ fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
-fn dispatch(config: &Config, transport: &Arc<dyn Transport>, tasks: &Tasks) -> Dispatch {
+fn dispatch(
+    config: &Config,
+    transport: &Arc<dyn Transport>,
+    resend: Resend,
+    tasks: &Tasks,
+) -> Dispatch {
     Dispatch {
         transport: Arc::clone(transport),
         jobs: Arc::new(Jobs::default()),
@@ -261,6 +270,8 @@ fn dispatch(config: &Config, transport: &Arc<dyn Transport>, tasks: &Tasks) -> D
         worker: uuid::Uuid::new_v4().simple().to_string(),
         config: config.worker.clone(),
         recent: Recent::default(),
+        resend,
+        pace: Pace::default(),
     }
 }
 

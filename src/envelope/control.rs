@@ -15,7 +15,7 @@ pub enum Control {
     Cancel,
     /// The offered slot is not needed: give it to the next.
     Decline,
-    /// My link was lost: send the last answers to these requests again.
+    /// I lack the answer to this job, or to these requests: a link was lost. Send it again.
     Repeat,
     /// Who serves this queue? Every worker answers with a progress that names its own subject.
     Members,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::messaging::{HeaderError, Headers, Message, Subject};
 use crate::outcome::Word;
 
-use super::{EnvelopeError, Phases, headers};
+use super::{EnvelopeError, Phases, headers, promise};
 
 /// A worker's reply, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub enum Reply {
     Offer {
         /// The worker's own subject for this offer.
         direct: Subject,
+    },
+    /// I have sent the answer, and my link was lost: whoever lacks it says `repeat` to `control`.
+    Answered {
+        /// The job's control subject.
+        control: Subject,
     },
     /// A piece of a large answer.
     Part {
@@ -135,6 +140,10 @@ impl Reply {
                 .reply
                 .map(|direct| Self::Offer { direct })
                 .ok_or(error(headers::REPLY, "an offer needs a reply subject")),
+            Some("answered") => message
+                .reply
+                .map(|control| Self::Answered { control })
+                .ok_or(error(headers::REPLY, "what was answered needs a reply subject")),
             Some("refused") => {
                 let reason = match found.reason {
                     Some("busy") => Reason::Busy,
@@ -173,6 +182,9 @@ impl Reply {
                 content_type: media_type(from.content_type.unwrap_or_default()),
             }),
         };
+        if head.as_ref().is_some_and(|head| !promise::may_begin(head.status, &head.content_type)) {
+            return Err(NOT_OF_A_WORKER);
+        }
         Ok(Self::Part { number, bytes, head, control })
     }
 
@@ -193,9 +205,13 @@ impl Reply {
             Some(word) => Word::of(word),
             None => presumed(status),
         };
+        let content_type = media_type(from.content_type.unwrap_or_default());
+        if !promise::may_end(status, &content_type, (&body, parts)) {
+            return Err(NOT_OF_A_WORKER);
+        }
         Ok(Self::Final(Final {
             status,
-            content_type: media_type(from.content_type.unwrap_or_default()),
+            content_type,
             body,
             parts,
             control,
@@ -217,6 +233,9 @@ impl Reply {
         };
         let status = code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500);
         let content_type = media_type(from.content_type.unwrap_or(JSON));
+        if !promise::may_end(status, &content_type, (&body, 0)) {
+            return Err(EnvelopeError { header: headers::SERVICE_ERROR_CODE, ..NOT_OF_A_WORKER });
+        }
         Ok(Self::Final(Final {
             status,
             content_type: if body.is_empty() { Cow::Borrowed("") } else { content_type },
@@ -236,7 +255,9 @@ impl Reply {
             | Self::Refused { control, .. }
             | Self::Part { control, .. }
             | Self::Final(Final { control, .. }) => control.as_ref(),
-            Self::Claim { control: named } | Self::Offer { direct: named } => Some(named),
+            Self::Claim { control: named }
+            | Self::Offer { direct: named }
+            | Self::Answered { control: named } => Some(named),
             Self::NoResponders => None,
         }
     }
@@ -275,6 +296,10 @@ impl Reply {
                 message.headers.push(headers::REPLY, "offer")?;
                 message.reply = Some(direct);
             }
+            Self::Answered { control } => {
+                message.headers.push(headers::REPLY, "answered")?;
+                message.reply = Some(control);
+            }
             Self::Part { number, bytes, head, control } => {
                 message.headers.push(headers::REPLY, "part")?;
                 message.headers.push(headers::PART, number.to_string())?;
@@ -309,6 +334,12 @@ impl Reply {
         Ok(message)
     }
 }
+
+/// An answer that promises what only a gateway can know.
+const NOT_OF_A_WORKER: EnvelopeError = EnvelopeError {
+    header: headers::STATUS,
+    expected: "expected no 503 and no effect \"not-executed\": a worker that did not execute refuses",
+};
 
 /// How an answer ended that does not say it.
 fn presumed(status: u16) -> Word {

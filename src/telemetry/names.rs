@@ -70,6 +70,8 @@ metrics! {
     WORKER_REFUSALS: Counter "fjord_worker_refusals_total", "Messages refused, by queue and reason.";
     WORKER_OFFERS: Counter "fjord_worker_offers_total", "Freed slots offered, by queue and what became of the offer.";
     WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be read.";
+    WORKER_UNSENT: Counter "fjord_worker_replies_unsent_total", "Interim replies and refusals dropped because NATS did not take them at once.";
+    WORKER_RESENT: Counter "fjord_worker_answers_resent_total", "Messages of answers that gateways asked for again after a lost link, by result.";
     WORKER_QUEUE_READY: Gauge "fjord_worker_queue_ready", "1 while a queue is served, 0 while it is not, by queue.";
 
     BACKEND_CONNECTIONS: Gauge "fjord_backend_connections", "Database connections, by database, program name and state.";

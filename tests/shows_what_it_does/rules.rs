@@ -89,6 +89,8 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::ADMIN_CONNECTIONS_EVICTED, "the newer connection was served"),
     (names::WORKER_REFUSALS, "busy is how load is spread; the others have alerts of their causes"),
     (names::WORKER_OFFERS, "how slots are given away"),
+    (names::WORKER_UNSENT, "the gateway's timers do it; a stalled link is FjordLinkUnsteady's"),
+    (names::WORKER_RESENT, "a call that lacks its answer has an outcome, which FjordErrors counts"),
     (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),
     (names::AUTH_FAILURES, "the callers' own"),
     (names::RATE_LIMITED, "the callers' own"),

@@ -62,6 +62,17 @@ async def main(url, ca, queues, way, every=None):
             await nc.publish(message.reply, json.dumps({"plain": asked["id"]}).encode())
         elif way == "service-error":
             await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "418", "Nats-Service-Error": "teapot"})
+        elif way == "service-503":
+            await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "503", "Nats-Service-Error": "away"})
+        elif way == "final-503":
+            await say(message, "final", b"{}", Fjord_Status="503", Content_Type="application/json")
+        elif way == "part-503":
+            await control(message)
+            await say(message, "part", b"[1", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
+            await say(message, "final", b"]", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
+        elif way == "promise":
+            promise = b'{"type": "urn:fjord:problem:expired", "status": 504, "effect": "not-executed"}'
+            await say(message, "final", promise, Fjord_Status="504", Content_Type="application/problem+json")
         elif way == "garbage":
             await nc.publish(message.reply, b"{", headers={"Fjord-Reply": "final", "Fjord-Status": "tea"})
         elif way == "two-finals":

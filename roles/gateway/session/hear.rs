@@ -1,7 +1,7 @@
 //! What each reply means for a session.
 
 use crate::catalogue::Execution;
-use crate::envelope::{Control, Final, Reply};
+use crate::envelope::{Control, Final, Reason, Reply};
 use crate::messaging::Subject;
 use crate::problem::ProblemKind;
 
@@ -15,6 +15,10 @@ impl Session {
             return self.hear_on(attempt, reply, step);
         }
         match reply {
+            // The worker that offered its slot is gone. That says nothing of the others.
+            Reply::NoResponders if self.direct == Some(attempt) => {
+                self.refused(attempt, Reason::Unavailable, step);
+            }
             Reply::NoResponders => {
                 self.attempts.close(attempt);
                 if self.is_sent(attempt) {
@@ -43,6 +47,13 @@ impl Session {
                 if self.is_heard(attempt) {
                     self.attempts.control(attempt, control);
                     self.runs(attempt, step);
+                }
+            }
+            Reply::Answered { control } => {
+                if self.is_heard(attempt) {
+                    self.attempts.control(attempt, Some(control.clone()));
+                    self.runs(attempt, step);
+                    step.actions.push(Action::Tell { to: control, control: Control::Repeat });
                 }
             }
             Reply::Part { number, bytes, head, control } => {

@@ -75,6 +75,11 @@ impl Session {
                 step.actions.push(stream.tell_taken());
                 self.runs(attempt, step);
             }
+            // Parts are never sent again, the last piece is: it ends what came whole.
+            Reply::Answered { control } if stream.is_of(attempt, Some(&control)) => {
+                step.actions.push(Action::Tell { to: control, control: Control::Repeat });
+                self.runs(attempt, step);
+            }
             Reply::Final(answer) if stream.is_of(attempt, answer.control.as_ref()) => {
                 self.finish(answer, step);
             }

@@ -55,6 +55,7 @@ impl Session {
 
     pub(super) fn send(&mut self, to: Destination, step: &mut Step<'_>) {
         let attempt = self.attempts.open(step.now);
+        self.direct = matches!(to, Destination::Direct(_)).then_some(attempt);
         let until = step.now + self.sign_timeout(step.now);
         self.phase = Phase::Sent { attempt, until };
         self.sent_at = step.now;
