@@ -219,6 +219,47 @@ async fn a_subscription_that_a_reload_takes_away_is_told_and_comes_back() {
     }
 }
 
+/// The library keeps 128 events at most for us: of more refusals at once some are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_refusals_at_once_than_the_library_keeps_leave_no_queue_unserved() {
+    const QUEUES: usize = 300;
+    let endpoint = |number| {
+        format!(
+            r#""many-{number}": {{ "route": "GET /v1/many/{number}", "queue": "many-{number}",
+               "procedure": "ledger.slow", "result": "value", "auth": "public",
+               "parameters": {{ "ms": {{ "in": "query", "type": "int32", "default": 0 }} }} }}"#
+        )
+    };
+    let endpoints: Vec<_> = (0..QUEUES).map(endpoint).collect();
+    let catalogue: &'static str = format!("{{{}}}", endpoints.join(",")).leak();
+    let options =
+        FleetOptions { catalogue: Some(("many.json", catalogue)), ..denying("fjord.q.none") };
+    let mut fleet = Fleet::start(options).await;
+    let served = async |fleet: &Fleet| {
+        let subjects = subjects(&fleet.nats.servers[0]).await;
+        subjects.iter().filter(|subject| subject.starts_with("fjord.q.many-")).count()
+    };
+    eventually_some("all are served", SOON * 2, async || {
+        (served(&fleet).await == QUEUES).then_some(())
+    })
+    .await;
+    fleet.nats.servers[0].edit("fjord.q.none", "fjord.q.*");
+    fleet.nats.servers[0].reload().await;
+    let refused = r#"fjord_nats_subscriptions_refused{kind="queue"}"#;
+    eventually_some("it is told", SOON, async || {
+        (fleet.workers[0].figure(refused).await > 0.5).then_some(())
+    })
+    .await;
+    fleet.nats.servers[0].edit("fjord.q.*", "fjord.q.none");
+    fleet.nats.servers[0].reload().await;
+    eventually_some("all are served again", SOON * 2, async || {
+        (served(&fleet).await == QUEUES && fleet.workers[0].figure(refused).await < 0.5)
+            .then_some(())
+    })
+    .await;
+    served_again(&fleet.client(), &fleet, "many").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_subscriptions_is_told_and_its_end_is_used() {
     const MANY: &str = "max_subscriptions: 1000";

@@ -12,7 +12,7 @@ use crate::telemetry::{counter, names};
 /// Lines that are logged for a reason in each `PERIOD` at most: whoever sends many must not fill the disk.
 const LINES_MAX: u32 = 10;
 /// See `LINES_MAX`.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// Why a reply is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

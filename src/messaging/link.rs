@@ -9,8 +9,8 @@ use tokio::sync::watch;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Grows whenever messages to this process may have been lost: with every new connection (the first is 1), and
-    /// with every subscription that is served again.
+    /// Grows whenever answers to this process may have been lost: with every new connection (the first is 1), and
+    /// with every inbox that is served again.
     pub epoch: u64,
 }
 

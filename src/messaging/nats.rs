@@ -14,7 +14,9 @@ use futures_util::poll;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Link, Message, RoundTrip, Subject, Subscription, Transport, TransportError, up};
+use super::{
+    Link, LinkState, Message, RoundTrip, Subject, Subscription, Transport, TransportError,
+};
 use crate::config::messaging::NatsConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
@@ -226,10 +228,14 @@ impl Transport for Nats {
         let mut link = self.shared.state.link();
         Box::pin(async move {
             loop {
-                let Ok(Some(now)) = timeout_at(end, up(&mut link)).await else {
+                // A process that is deaf can still speak.
+                let connected = link.wait_for(|link| link.state != LinkState::Down);
+                let connected = timeout_at(end, connected).await;
+                let Ok(Ok(epoch)) = connected.map(|link| link.map(|link| link.epoch)) else {
                     return Err(TransportError::Disconnected);
                 };
-                let lost = link.wait_for(|link| !link.is_up() || link.epoch != now.epoch);
+                let lost =
+                    link.wait_for(|link| link.state == LinkState::Down || link.epoch != epoch);
                 let flushed = tokio::select! {
                     flushed = self.flush_until(end) => flushed,
                     // What was sent went with the connection.

@@ -79,7 +79,12 @@ impl State {
         }
     }
 
-    /// A subscription is served again: what was sent to it meanwhile is lost.
+    /// Whether nothing was proved since the link was lost.
+    pub(super) fn is_down(&self) -> bool {
+        self.link.borrow().state == LinkState::Down
+    }
+
+    /// An inbox is served again: the answers that were sent to it meanwhile are lost.
     pub(super) fn renewed(&self) {
         self.change(|known| known.epoch += 1);
     }
@@ -165,7 +170,10 @@ impl State {
             return;
         };
         if self.subscriptions.refuse(&refusal) {
-            tracing::error!(%error, "NATS refuses a subscription; trying again until it is served");
+            // One that is not named is told of for each subscription that there is.
+            if refusal != Refusal::TooMany || conditions::begins(&REFUSED, "subscriptions") {
+                tracing::error!(%error, "NATS refuses a subscription; trying again until it is served");
+            }
             self.look();
         }
     }

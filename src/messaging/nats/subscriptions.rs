@@ -1,6 +1,6 @@
 //! What this process listens to, whichever client carries it: each subscription outlives the client it was made on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,10 @@ use crate::telemetry::{gauge, names};
 
 /// Longest wait until the client has taken that a group is to be left.
 const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// Refusals at once after which others may have been lost: the library keeps 128 events at most, of any kind.
+const REFUSALS_SURE_MAX: usize = 64;
+/// What stands for the number of a client once a subscription was left: no client subscribes it any more.
+const LEFT: u64 = u64::MAX;
 
 /// A subject, and how it is listened to.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(super) struct Handle {
     pub(super) subject: Subject,
     pub(super) group: Option<String>,
     kind: Kind,
-    /// The number of the client that it was last subscribed on.
+    /// The number of the latest client that it was subscribed on; `LEFT` once it was left.
     client: AtomicU64,
     next: Mutex<Next>,
     reader: AtomicWaker,
@@ -79,11 +83,22 @@ impl Kind {
 }
 
 impl Handle {
-    /// Subscribes on a client, unless that was done; whoever reads goes on there.
+    /// Whether answers arrive on it.
+    pub(super) fn is_inbox(&self) -> bool {
+        self.kind == Kind::Inbox
+    }
+
+    /// Subscribes on a client, unless that was done on it or on a later one; whoever reads goes on there.
     pub(super) async fn subscribe_on(&self, live: &Live) -> Result<(), TransportError> {
-        if self.client.swap(live.number, Ordering::AcqRel) != live.number {
+        if self.client.fetch_max(live.number, Ordering::AcqRel) < live.number {
             let subscriber = self.subscriber(live).await?;
-            self.go_on_with(Next::New(subscriber));
+            let mut next = self.lock_next();
+            // A later client may have taken over while this one had no room, or the group was left.
+            if self.client.load(Ordering::Acquire) == live.number {
+                *next = Next::New(subscriber);
+                drop(next);
+                self.reader.wake();
+            }
         }
         Ok(())
     }
@@ -105,18 +120,21 @@ impl Handle {
 
     /// Whoever reads goes on with a subscription that was proved.
     fn go_on(&self, subscriber: async_nats::Subscriber, client: u64) {
-        self.client.store(client, Ordering::Release);
+        self.client.fetch_max(client, Ordering::AcqRel);
         self.go_on_with(Next::New(subscriber));
     }
 
     fn go_on_with(&self, next: Next) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        *self.lock_next() = next;
         self.reader.wake();
     }
 
     fn take_next(&self) -> Next {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *next, Next::Same)
+        std::mem::replace(&mut *self.lock_next(), Next::Same)
+    }
+
+    fn lock_next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,8 +152,31 @@ pub(super) struct Subscriptions {
 #[derive(Debug, Default)]
 struct All {
     handles: BTreeMap<u64, Entry>,
-    /// The one that is being tried, and whether that was refused.
-    trying: Option<(u64, bool)>,
+    /// What is being tried.
+    batch: Option<Batch>,
+    /// Refusals since it was looked last whether others may have been lost.
+    refusals: usize,
+}
+
+/// Subscriptions that are tried together, and what the server said of them.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    tried: BTreeSet<u64>,
+    refused: BTreeSet<u64>,
+    /// Refusals that do not say of which.
+    unnamed: usize,
+}
+
+impl Batch {
+    /// Whether some were refused and nobody knows which.
+    pub(super) fn is_unclear(&self) -> bool {
+        self.unnamed > 0 && self.tried.len() > 1
+    }
+
+    /// Whether the server serves this one.
+    pub(super) fn serves(&self, handle: &Handle) -> bool {
+        self.unnamed == 0 && self.tried.contains(&handle.id) && !self.refused.contains(&handle.id)
+    }
 }
 
 #[derive(Debug)]
@@ -195,25 +236,11 @@ impl Subscriptions {
     /// The server refused a subscription, or ended it. Says whether that is news.
     pub(super) fn refuse(&self, refusal: &Refusal) -> bool {
         let mut all = self.lock();
-        let All { handles, trying } = &mut *all;
         let is_news = match refusal {
-            Refusal::Of { subject, group } => {
-                let mut is_news = false;
-                for (id, entry) in handles {
-                    let handle = &entry.handle;
-                    if handle.subject.as_str() != subject || handle.group != *group {
-                        continue;
-                    }
-                    match trying {
-                        Some((tried, was_refused)) if *tried == *id => *was_refused = true,
-                        _ => is_news |= entry.refuse(),
-                    }
-                }
-                is_news
-            }
-            Refusal::TooMany => match trying {
-                Some((_, was_refused)) if !*was_refused => {
-                    *was_refused = true;
+            Refusal::Of { subject, group } => all.refuse(subject, group.as_deref()),
+            Refusal::TooMany => match &mut all.batch {
+                Some(batch) if batch.unnamed < batch.tried.len() => {
+                    batch.unnamed += 1;
                     false
                 }
                 _ => {
@@ -222,12 +249,17 @@ impl Subscriptions {
                 }
             },
         };
-        show(&all);
-        drop(all);
         if is_news {
+            show(&all);
+            drop(all);
             self.refused.notify_one();
         }
         is_news
+    }
+
+    /// Whether so many were refused since this was asked last that the refusal of others may have been lost.
+    pub(super) fn may_have_missed_some(&self) -> bool {
+        std::mem::take(&mut self.lock().refusals) >= REFUSALS_SURE_MAX
     }
 
     /// Nobody knows which are good: none counts as such until it was tried.
@@ -239,14 +271,15 @@ impl Subscriptions {
         show(&all);
     }
 
-    /// Begins to try one: what is refused from here on is this one.
-    pub(super) fn begin_to_try(&self, handle: &Handle) {
-        self.lock().trying = Some((handle.id, false));
+    /// Begins to try some: what is refused from here on is one of these.
+    pub(super) fn begin_to_try(&self, handles: &[Arc<Handle>]) {
+        let tried = handles.iter().map(|handle| handle.id).collect();
+        self.lock().batch = Some(Batch { tried, ..Batch::default() });
     }
 
-    /// Ends that. Says whether it was refused.
-    pub(super) fn end_to_try(&self) -> bool {
-        self.lock().trying.take().is_some_and(|(_, was_refused)| was_refused)
+    /// Ends that. Says what was refused.
+    pub(super) fn end_to_try(&self) -> Batch {
+        self.lock().batch.take().unwrap_or_default()
     }
 
     /// One was tried on a client, and the server serves it.
@@ -263,6 +296,28 @@ impl Subscriptions {
 
     fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    /// This subscription is refused. Says whether that is news; that one which is tried is refused is none.
+    fn refuse(&mut self, subject: &str, group: Option<&str>) -> bool {
+        let Self { handles, batch, refusals } = self;
+        let mut is_news = false;
+        for (id, entry) in handles {
+            let handle = &entry.handle;
+            if handle.subject.as_str() != subject || handle.group.as_deref() != group {
+                continue;
+            }
+            match batch {
+                Some(batch) if batch.tried.contains(id) => {
+                    batch.refused.insert(*id);
+                }
+                _ => is_news |= entry.refuse(),
+            }
+        }
+        *refusals += usize::from(is_news);
+        is_news
     }
 }
 
@@ -351,6 +406,8 @@ impl Subscription for NatsSubscription {
         // what was seen is agreed upon by both sides and loses none.
         self.subscriptions.forget(self.handle.id);
         self.is_leaving = true;
+        // Nobody would read what a new client had for a group that is left.
+        self.handle.client.store(LEFT, Ordering::Release);
         if let Next::New(inner) = self.handle.take_next() {
             (self.inner, self.seen) = (Some(inner), 0);
         }
@@ -366,5 +423,64 @@ impl Subscription for NatsSubscription {
 
     fn served(&self) -> watch::Receiver<bool> {
         self.handle.served.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> (Subscriptions, [Arc<Handle>; 3]) {
+        let all = Subscriptions::default();
+        let add = |subject, kind| all.add(&Subject::new(subject).unwrap(), None, kind);
+        let handles = [add("a", Kind::Queue), add("b", Kind::Control), add("c", Kind::Queue)];
+        (all, handles)
+    }
+
+    fn of(subject: &str) -> Refusal {
+        Refusal::Of { subject: subject.to_owned(), group: None }
+    }
+
+    #[test]
+    fn of_those_that_are_tried_together_only_the_refused_one_is_not_served() {
+        let (all, [a, b, c]) = three();
+        all.refuse_all();
+        assert_eq!(all.bad()[0].id, b.id, "what the process needs comes first");
+        all.begin_to_try(&[Arc::clone(&a), Arc::clone(&b)]);
+        assert!(!all.refuse(&of("b")) && !all.refuse(&of("c")), "known already");
+        let batch = all.end_to_try();
+        assert_eq!([&a, &b, &c].map(|handle| batch.serves(handle)), [true, false, false]);
+        assert!(!batch.is_unclear());
+    }
+
+    #[test]
+    fn a_refusal_without_a_name_is_clear_where_one_was_tried_alone() {
+        let (all, [a, b, _]) = three();
+        all.refuse_all();
+        all.begin_to_try(&[Arc::clone(&a), b]);
+        assert!(!all.refuse(&Refusal::TooMany));
+        let batch = all.end_to_try();
+        assert!(batch.is_unclear() && !batch.serves(&a));
+        all.begin_to_try(&[Arc::clone(&a)]);
+        assert!(!all.refuse(&Refusal::TooMany));
+        let batch = all.end_to_try();
+        assert!(!batch.is_unclear() && !batch.serves(&a));
+        assert!(all.refuse(&Refusal::TooMany), "of something else");
+    }
+
+    #[test]
+    fn after_many_refusals_at_once_none_is_trusted() {
+        let all = Subscriptions::default();
+        for number in 0..=REFUSALS_SURE_MAX {
+            all.add(&Subject::new(&number.to_string()).unwrap(), None, Kind::Queue);
+        }
+        for number in 1..REFUSALS_SURE_MAX {
+            assert!(all.refuse(&of(&number.to_string())));
+        }
+        assert!(!all.may_have_missed_some());
+        assert!(all.refuse(&of("0")));
+        assert!(!all.may_have_missed_some(), "counted anew");
+        all.refuse_all();
+        assert_eq!(all.good().len(), 0);
     }
 }

@@ -26,6 +26,8 @@ const LEAVE_SPREAD: Duration = Duration::from_secs(2);
 /// Pauses between attempts to have a refused subscription served: each is a line in the server's log.
 const TRY_FIRST: Duration = Duration::from_secs(1);
 const TRY_MAX: Duration = Duration::from_secs(10);
+/// Subscriptions that are tried together: their refusals must not be more than the library keeps for us.
+const TRY_TOGETHER: usize = 64;
 /// A refusal is told by another task than an echo: how much later it may come.
 const TELL_LIMIT: Duration = Duration::from_millis(50);
 /// Pause before a client is made again that could not be made.
@@ -74,6 +76,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             reason = shared.watch_over(&live) => reason,
         };
         live.retire();
+        // It may have been replaced while some were tried on it.
+        let _not_finished = shared.state.subscriptions.end_to_try();
         shared.state.lost();
         let label = [(names::REASON, reason.as_str().to_owned())];
         counter(&names::NATS_CLIENTS_REPLACED, &label).increment(1);
@@ -134,7 +138,9 @@ impl Shared {
                 Ok(Ok(took)) => {
                     last = Instant::now();
                     self.measured(took);
-                    if connections != proved {
+                    // A loss may be told late, after the connection that followed it was proved.
+                    let is_news = connections != proved || self.state.is_down();
+                    if is_news && live.is_connected() && live.connections() == connections {
                         proved = connections;
                         self.state.proved();
                     }
@@ -195,57 +201,81 @@ impl Shared {
     async fn renew(&self, live: &Live) {
         let subscriptions = &self.state.subscriptions;
         let mut link = self.state.link();
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut together) = (Duration::ZERO, TRY_TOGETHER);
         loop {
             let bad = subscriptions.bad();
             if bad.is_empty() {
+                together = TRY_TOGETHER;
                 subscriptions.refused.notified().await;
                 pause = TRY_FIRST;
                 sleep(jittered(pause)).await;
+                if subscriptions.may_have_missed_some() {
+                    tracing::warn!(
+                        "refusals of subscriptions may have been missed, each is made anew"
+                    );
+                    subscriptions.refuse_all();
+                }
                 continue;
             }
             let connected = link.wait_for(|link| link.state != LinkState::Down);
             if connected.await.is_err() {
                 std::future::pending::<()>().await;
             }
-            for handle in bad {
-                self.try_again(live, &handle).await;
+            let mut is_clear = true;
+            for handles in bad.chunks(together) {
+                is_clear &= self.try_again(live, handles).await;
             }
-            if !subscriptions.bad().is_empty() {
+            self.state.look();
+            if !is_clear {
+                // One after the other then, so that it is known which.
+                together = 1;
+            } else if !subscriptions.bad().is_empty() {
                 pause = (pause * 2).clamp(TRY_FIRST, TRY_MAX);
                 sleep(jittered(pause)).await;
             }
         }
     }
 
-    /// Subscribes once more, and waits until the server has said what it thinks of it.
-    async fn try_again(&self, live: &Live, handle: &Handle) {
+    /// Subscribes to some once more, and waits until the server has answered. Says whether it is known which it refused.
+    async fn try_again(&self, live: &Live, handles: &[Arc<Handle>]) -> bool {
         let subscriptions = &self.state.subscriptions;
-        subscriptions.begin_to_try(handle);
-        let tried = self.tried(live, handle).await;
-        let was_refused = subscriptions.end_to_try();
-        match tried {
-            Ok(subscriber) if !was_refused => {
-                subscriptions.serve(handle, subscriber, live.number);
-                self.state.renewed();
-                tracing::info!(subject = %handle.subject, "a subscription is served again");
+        subscriptions.begin_to_try(handles);
+        let tried = self.tried(live, handles).await;
+        let batch = subscriptions.end_to_try();
+        let subscribers = match tried {
+            Ok(subscribers) => subscribers,
+            Err(error) => {
+                tracing::debug!(%error, "cannot subscribe");
+                return true;
             }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, subject = %handle.subject, "cannot subscribe"),
+        };
+        let served = handles.iter().zip(subscribers).filter(|(handle, _)| batch.serves(handle));
+        let mut misses_answers = false;
+        for (handle, subscriber) in served {
+            subscriptions.serve(handle, subscriber, live.number);
+            misses_answers |= handle.is_inbox();
+            tracing::info!(subject = %handle.subject, "a subscription is served again");
         }
+        if misses_answers {
+            self.state.renewed();
+        }
+        !batch.is_unclear()
     }
 
     async fn tried(
         &self,
         live: &Live,
-        handle: &Handle,
-    ) -> Result<async_nats::Subscriber, TransportError> {
-        let taken = timeout(live.operation_timeout, handle.subscriber(live));
-        let subscriber = taken.await.map_err(|_| TransportError::TimedOut)??;
+        handles: &[Arc<Handle>],
+    ) -> Result<Vec<async_nats::Subscriber>, TransportError> {
+        let mut subscribers = Vec::with_capacity(handles.len());
+        for handle in handles {
+            let taken = timeout(live.operation_timeout, handle.subscriber(live));
+            subscribers.push(taken.await.map_err(|_| TransportError::TimedOut)??);
+        }
         let proof = timeout(self.config.ping_interval, live.round_trip(&self.echoes));
         let _took = proof.await.map_err(|_| TransportError::TimedOut)??;
         sleep(TELL_LIMIT).await;
-        Ok(subscriber)
+        Ok(subscribers)
     }
 
     /// Leaves a server that is about to stop (lame duck) before it ends the connection. Not all clients at once: the
