@@ -24,6 +24,8 @@ pub struct Problem {
     pub violations: Vec<Violation>,
     /// When to try again; the answer's `Retry-After` rounds it up to whole seconds.
     pub retry_after: Option<Duration>,
+    /// What may have happened to the procedure, where more is known than its kind says.
+    pub effect: Option<Effect>,
 }
 
 /// One thing wrong with a request.
@@ -381,7 +383,7 @@ impl Problem {
     /// A problem that says no more than its kind.
     #[must_use]
     pub fn new(kind: ProblemKind) -> Self {
-        Self { kind, detail: None, violations: Vec::new(), retry_after: None }
+        Self { kind, detail: None, violations: Vec::new(), retry_after: None, effect: None }
     }
 
     /// A problem with a sentence for the caller.
@@ -402,6 +404,12 @@ impl Problem {
         Self { retry_after: Some(after), ..self }
     }
 
+    /// The same problem, saying what may have happened to the procedure.
+    #[must_use]
+    pub fn with_effect(self, effect: Effect) -> Self {
+        Self { effect: Some(effect), ..self }
+    }
+
     /// The problem document for one request.
     #[must_use]
     pub fn to_json(&self, request_id: &str) -> Vec<u8> {
@@ -413,7 +421,7 @@ impl Problem {
             detail: self.detail.as_deref(),
             instance: format!("urn:fjord:request:{request_id}"),
             request_id,
-            effect: meaning.effect.as_str(),
+            effect: self.effect.unwrap_or(meaning.effect).as_str(),
             errors: &self.violations,
         };
         serde_json::to_vec(&document).unwrap_or_default()

@@ -15,10 +15,14 @@ pub mod arguments;
 pub mod connections;
 pub mod databases;
 pub mod described;
+mod error;
 pub mod mssql;
 pub mod sqlite;
 
 pub use described::Described;
+pub use error::{
+    BackendError, BackendErrorKind, CallError, SentError, SentErrorKind, ServerErrorClass,
+};
 
 /// Where procedures run. After an error the connection is clean or gone.
 pub trait Backend: Debug + Send + Sync {
@@ -34,7 +38,7 @@ pub trait Backend: Debug + Send + Sync {
         call: Call<'a>,
         rows: &'a mut dyn RowSink,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Outcome, BackendError>>;
+    ) -> BoxFuture<'a, Result<Outcome, CallError>>;
 
     /// Checks that procedures exist and take these arguments, and says what was found of each need as soon as it is.
     /// Costs the database little, however many there are: few connections, few questions, bounded in time.
@@ -103,8 +107,22 @@ pub struct Call<'a> {
     pub arguments: &'a [Argument],
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution does no harm: then a call whose connection broke may be tried again.
+    /// Whether a second execution does no harm. Without it a call of which a byte has left is never sent again.
     pub may_repeat: bool,
+    /// Whether the backend puts a transaction around it.
+    pub transaction: Transaction,
+}
+
+/// The transaction that a backend puts around a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transaction {
+    /// None: the procedure's own statements begin and commit what they like.
+    #[default]
+    None,
+    /// One that is committed when the call succeeds, and rolled back when it does not.
+    Committed,
+    /// One that is always rolled back: a dry run.
+    RolledBack,
 }
 
 /// One argument of a call.
@@ -226,125 +244,4 @@ pub struct Outcome {
     pub outputs: Vec<(String, OwnedCell)>,
     /// The RETURN status.
     pub return_status: i32,
-}
-
-/// Why a call has no outcome.
-#[derive(Debug, thiserror::Error)]
-#[error("{kind}")]
-pub struct BackendError {
-    /// Which failure it is.
-    pub kind: BackendErrorKind,
-    /// The database's own number and message, for the log and for user errors.
-    #[source]
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-/// The failures of a backend that the worker tells apart.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendErrorKind {
-    /// The procedure raised an error of its own (THROW, RAISERROR): its number, and its message for the caller.
-    #[error("the procedure raised error {number}")]
-    User {
-        /// The error number.
-        number: u32,
-        /// The message, meant for the caller.
-        message: String,
-    },
-    /// An error of the database with a number that the catalogue may map; its message is for the log only.
-    #[error("the database answered error {number}")]
-    Server {
-        /// The error number.
-        number: u32,
-        /// The status that it means when the catalogue does not say.
-        class: ServerErrorClass,
-    },
-    /// An argument cannot become the declared SQL type.
-    #[error("argument {argument} does not fit its SQL type: {expected}")]
-    Argument {
-        /// The procedure's parameter.
-        argument: String,
-        /// What was expected.
-        expected: String,
-    },
-    /// The catalogue and the database disagree about the procedure.
-    #[error("catalogue and database disagree about {procedure}: {difference}")]
-    Mismatch {
-        /// The procedure.
-        procedure: String,
-        /// Both sides, named.
-        difference: String,
-    },
-    /// A value of the result cannot be decoded or expressed.
-    #[error("the result cannot be read: {0}")]
-    Undecodable(String),
-    /// The answer's limit was reached.
-    #[error(transparent)]
-    Sink(SinkError),
-    /// The deadline passed while the call ran.
-    #[error("the call ran past its deadline")]
-    TimedOut,
-    /// The call was cancelled.
-    #[error("the call was cancelled")]
-    Cancelled,
-    /// No connection was free in time: nothing ran.
-    #[error("no connection was free in time")]
-    PoolTimedOut,
-    /// The database cannot be reached: nothing ran.
-    #[error("the database is not available")]
-    Unavailable,
-    /// The connection broke while the call ran: it may have been executed.
-    #[error("the connection was lost during the call")]
-    Lost,
-}
-
-/// What a numbered database error means by itself (DESIGN §7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerErrorClass {
-    /// A unique or foreign key: 409.
-    Conflict,
-    /// A value that does not convert or fit: 400.
-    BadValue,
-    /// Catalogue and database disagree: 500.
-    Mismatch,
-    /// A permission is missing: 500, a misconfiguration.
-    Permission,
-    /// Chosen as deadlock victim, also after the retries: rolled back.
-    Deadlock,
-    /// Everything else: 500.
-    Other,
-}
-
-impl BackendError {
-    /// An error without a cause of its own.
-    #[must_use]
-    pub fn new(kind: BackendErrorKind) -> Self {
-        Self { kind, source: None }
-    }
-
-    /// An error with the driver's error as its cause.
-    #[must_use]
-    pub fn caused_by(
-        kind: BackendErrorKind,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self { kind, source: Some(source.into()) }
-    }
-}
-
-impl From<BackendErrorKind> for BackendError {
-    fn from(kind: BackendErrorKind) -> Self {
-        Self::new(kind)
-    }
-}
-
-impl From<SinkError> for BackendErrorKind {
-    fn from(error: SinkError) -> Self {
-        Self::Sink(error)
-    }
-}
-
-impl From<SinkError> for BackendError {
-    fn from(error: SinkError) -> Self {
-        Self::new(BackendErrorKind::Sink(error))
-    }
 }

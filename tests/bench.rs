@@ -27,7 +27,9 @@ use std::time::{Duration, Instant};
 use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::Cancel;
-use fjord::procedures::{Argument, Backend, BackendError, Call, Cell, RowSink, SinkError, mssql};
+use fjord::procedures::{
+    Argument, Backend, Call, CallError, Cell, RowSink, SinkError, Transaction, mssql,
+};
 use futures_util::TryStreamExt;
 use support::mssql_server::{self, Server};
 use tiberius::{ColumnData, Command};
@@ -77,7 +79,7 @@ impl RowSink for Json {
     }
 }
 
-async fn through_backend(backend: &Arc<dyn Backend>, work: Work) -> Result<Duration, BackendError> {
+async fn through_backend(backend: &Arc<dyn Backend>, work: Work) -> Result<Duration, CallError> {
     #[expect(clippy::expect_used, reason = "names of this file")]
     let (queue, procedure) = (
         QueueName::new("bench").expect("a name"),
@@ -100,6 +102,7 @@ async fn through_backend(backend: &Arc<dyn Backend>, work: Work) -> Result<Durat
             arguments: &arguments,
             deadline,
             may_repeat: false,
+            transaction: Transaction::None,
         };
         backend.call(call, &mut Json::default(), &cancel).await?;
     }

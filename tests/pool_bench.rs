@@ -26,7 +26,7 @@ use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use fjord::cli::Role;
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::procedures::{Argument, Backend, Call, Cell, RowSink, SinkError, mssql};
+use fjord::procedures::{Argument, Backend, Call, Cell, RowSink, SinkError, Transaction, mssql};
 use fjord::telemetry::{Format, recorder};
 use rand::RngExt;
 use support::mssql_server::{self, Server};
@@ -125,6 +125,7 @@ impl Caller {
             arguments: &arguments,
             deadline: Instant::now() + Duration::from_secs(10),
             may_repeat: false,
+            transaction: Transaction::None,
         };
         self.backend.call(call, &mut Sink(count), cancel).await.is_ok()
     }

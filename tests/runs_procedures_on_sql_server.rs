@@ -11,8 +11,8 @@ use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, Backend, BackendError, BackendErrorKind, Call, Cell, Need, Outcome, OwnedCell,
-    RowSink, SinkError, mssql,
+    Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, Need, Outcome,
+    OwnedCell, RowSink, SentErrorKind, SinkError, Transaction, mssql,
 };
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::support::mssql_server::Server;
 mod cancels;
 mod connections;
 mod faults;
+mod once;
 mod outcomes;
 mod pools;
 mod types;
@@ -105,19 +106,25 @@ struct Caller {
     backend: Arc<dyn Backend>,
     queue: QueueName,
     may_repeat: bool,
+    transaction: Transaction,
 }
 
 impl Caller {
     fn of(server: &Server) -> Self {
         let backend = mssql::connect(&server.config, "default").expect("a backend");
-        Self { backend, queue: QueueName::new("suite").expect("a name"), may_repeat: false }
+        Self {
+            backend,
+            queue: QueueName::new("suite").expect("a name"),
+            may_repeat: false,
+            transaction: Transaction::None,
+        }
     }
 
     fn with_queue(&self, name: &str) -> Self {
         Self { queue: QueueName::new(name).expect("a name"), ..self.clone() }
     }
 
-    async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<Answer, BackendError> {
+    async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<Answer, CallError> {
         self.call_within(LONG, &Cancel::new(), procedure, arguments).await
     }
 
@@ -139,7 +146,7 @@ impl Caller {
         cancel: &Cancel,
         procedure: &str,
         arguments: &[Argument],
-    ) -> Result<Answer, BackendError> {
+    ) -> Result<Answer, CallError> {
         let mut answer = Answer::default();
         answer.outcome = self.call_into(&mut answer, time, cancel, (procedure, arguments)).await?;
         Ok(answer)
@@ -151,12 +158,12 @@ impl Caller {
         time: Duration,
         cancel: &Cancel,
         (procedure, arguments): (&str, &[Argument]),
-    ) -> Result<Outcome, BackendError> {
+    ) -> Result<Outcome, CallError> {
         let procedure = name(procedure);
         let deadline = Instant::now() + time;
-        let may_repeat = self.may_repeat;
-        let call =
-            Call { queue: &self.queue, procedure: &procedure, arguments, deadline, may_repeat };
+        let (may_repeat, transaction) = (self.may_repeat, self.transaction);
+        let (queue, procedure) = (&self.queue, &procedure);
+        let call = Call { queue, procedure, arguments, deadline, may_repeat, transaction };
         self.backend.call(call, answer, cancel).await
     }
 }
@@ -184,10 +191,20 @@ fn text(name: &str, text: &str) -> Argument {
     given(name, Value::Text(text.to_owned()))
 }
 
+/// The error of a call that was sent.
 #[track_caller]
-fn kind(result: Result<Answer, BackendError>) -> BackendErrorKind {
+fn kind(result: Result<Answer, CallError>) -> SentErrorKind {
     match result {
-        Ok(answer) => panic!("expected an error, got {answer:?}"),
-        Err(error) => error.kind,
+        Err(CallError::Sent(error)) => error.kind,
+        other => panic!("expected an error of a call that was sent, got {other:?}"),
+    }
+}
+
+/// The error of a call of which nothing was sent.
+#[track_caller]
+fn unsent(result: Result<Answer, CallError>) -> BackendErrorKind {
+    match result {
+        Err(CallError::NotSent(error)) => error.kind,
+        other => panic!("expected an error before anything was sent, got {other:?}"),
     }
 }

@@ -35,6 +35,37 @@ pub enum Ending {
     },
 }
 
+/// How a job ended whose call was sent to the database: a refusal is none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SentEnding {
+    /// With an answer.
+    Final(Final),
+    /// With a problem that the client is told of.
+    Problem {
+        /// The problem.
+        problem: Problem,
+        /// The word for metrics.
+        outcome: Word,
+    },
+    /// With nothing that may be said: see `Ending::Unanswered`.
+    Unanswered {
+        /// What a client would be told.
+        problem: Problem,
+        /// The word for metrics.
+        outcome: Word,
+    },
+}
+
+impl From<SentEnding> for Ending {
+    fn from(ending: SentEnding) -> Self {
+        match ending {
+            SentEnding::Final(answer) => Self::Final(answer),
+            SentEnding::Problem { problem, outcome } => Self::Problem { problem, outcome },
+            SentEnding::Unanswered { problem, outcome } => Self::Unanswered { problem, outcome },
+        }
+    }
+}
+
 impl Ending {
     /// How it ended.
     #[must_use]

@@ -1,6 +1,6 @@
 //! What a procedure's outcome means to the client: the answer, or which problem.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -9,10 +9,14 @@ use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
 use crate::envelope::Final;
 use crate::envelope::reply::JSON;
 use crate::outcome::Word;
-use crate::problem::{Problem, ProblemKind, Violation};
-use crate::procedures::{BackendError, BackendErrorKind, Outcome, ServerErrorClass, SinkError};
+use crate::problem::{Effect, Problem, ProblemKind, Violation};
+use crate::procedures::{
+    BackendError, BackendErrorKind, CallError, Outcome, SentError, SentErrorKind, ServerErrorClass,
+    SinkError,
+};
 use crate::telemetry::conditions::{self, Condition};
 
+use super::ending::SentEnding;
 use super::{Ending, Job};
 
 mod answer;
@@ -35,33 +39,35 @@ const OURS: std::ops::RangeInclusive<u16> = 502..=504;
 
 /// The ending of a call: the only place where a backend's errors and a RETURN status become HTTP (DESIGN §7).
 #[must_use]
-pub fn conclude(job: &Job, answer: Answer, result: Result<Outcome, BackendError>) -> Ending {
+pub fn conclude(job: &Job, answer: Answer, result: Result<Outcome, CallError>) -> Ending {
     match result {
-        Ok(outcome) => succeeded(job, answer, &outcome),
-        Err(error) => failed(job, &error),
+        Ok(outcome) => succeeded(job, answer, &outcome).into(),
+        Err(CallError::NotSent(error)) => not_sent(job, &error),
+        Err(CallError::Sent(error)) => sent(job, &error).into(),
     }
 }
 
-fn succeeded(job: &Job, answer: Answer, outcome: &Outcome) -> Ending {
+fn succeeded(job: &Job, answer: Answer, outcome: &Outcome) -> SentEnding {
     let endpoint = &job.endpoint;
     let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
     if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
-        return refused(status, None, Word::SqlReturn);
+        return refused(status, None, (Word::SqlReturn, None));
     }
     let body = match answer.finish(&endpoint.outputs, outcome) {
         Ok(Some(body)) => body,
         Ok(None) => {
-            return Ending::Problem {
-                problem: Problem::new(ProblemKind::NoRow),
-                outcome: Word::NoRow,
-            };
+            return problem(ProblemKind::NoRow, Word::NoRow);
         }
-        Err(error) => return failed(job, &error.into()),
+        Err(error) => return sent(job, &SentErrorKind::Sink(error).into()),
     };
     if endpoint.result == ResultKind::None {
-        return Ending::Final(Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Word::Ok));
+        return SentEnding::Final(Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Word::Ok));
     }
-    Ending::Final(Final::whole(mapped.unwrap_or(200), JSON, body.into(), Word::Ok))
+    SentEnding::Final(Final::whole(mapped.unwrap_or(200), JSON, body.into(), Word::Ok))
+}
+
+fn problem(kind: ProblemKind, outcome: Word) -> SentEnding {
+    SentEnding::Problem { problem: Problem::new(kind), outcome }
 }
 
 /// Statuses whose answers have no body (RFC 9110 §15).
@@ -70,68 +76,108 @@ fn is_bodiless(status: u16) -> bool {
 }
 
 /// The procedure said no in its own words: a status that it or the catalogue chose.
-fn refused(status: u16, detail: Option<String>, outcome: Word) -> Ending {
+fn refused(
+    status: u16,
+    detail: Option<String>,
+    (outcome, effect): (Word, Option<Effect>),
+) -> SentEnding {
     let kind = match status {
-        ..400 => return Ending::Final(Final::whole(status, "", Bytes::new(), Word::Ok)),
+        ..400 => return SentEnding::Final(Final::whole(status, "", Bytes::new(), Word::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
         status => ProblemKind::Refused(status),
     };
-    Ending::Problem { problem: Problem { detail, ..Problem::new(kind) }, outcome }
+    SentEnding::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
 }
 
-fn failed(job: &Job, error: &BackendError) -> Ending {
-    let problem = |kind, outcome| Ending::Problem { problem: Problem::new(kind), outcome };
+/// Nothing of the call was sent: whatever the client is told, the procedure did not run.
+fn not_sent(job: &Job, error: &BackendError) -> Ending {
+    let told = |problem: Problem, outcome| {
+        let problem = problem.with_effect(Effect::NotExecuted);
+        Ending::Problem { problem, outcome }
+    };
     let not_executed = |kind, outcome| Ending::NotExecuted { problem: Problem::new(kind), outcome };
-    match &error.kind {
-        BackendErrorKind::User { number, message } => user(job, error, *number, message),
-        BackendErrorKind::Server { number, class } => server(job, error, *number, *class),
+    let (level, ending) = match &error.kind {
+        BackendErrorKind::Server { class, .. } => {
+            (Level::Error, told(Problem::new(ProblemKind::Internal), word_of(*class)))
+        }
         BackendErrorKind::Argument { argument, expected } => {
-            log(job, error, Level::Debug);
             let problem = Problem::invalid(vec![violation(&job.endpoint, argument, expected)]);
-            Ending::Problem { problem, outcome: Word::BadArgument }
+            (Level::Debug, told(problem, Word::BadArgument))
         }
         BackendErrorKind::Mismatch { .. } => {
-            log(job, error, Level::Misfit);
-            problem(ProblemKind::Internal, Word::SqlMismatch)
+            (Level::Misfit, told(Problem::new(ProblemKind::Internal), Word::SqlMismatch))
         }
-        BackendErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
-        BackendErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Word::AnswerTooLarge),
-        BackendErrorKind::Sink(SinkError::Shape) => unusable(job, error, Word::AnswerShape),
         BackendErrorKind::TimedOut => {
-            log(job, error, Level::Debug);
-            problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
+            (Level::Debug, told(Problem::new(ProblemKind::Expired), Word::Expired))
         }
-        BackendErrorKind::Cancelled | BackendErrorKind::Sink(SinkError::Gone) => {
-            log(job, error, Level::Debug);
-            problem(ProblemKind::Cancelled, Word::Cancelled)
+        BackendErrorKind::Cancelled => {
+            (Level::Debug, told(Problem::new(ProblemKind::Cancelled), Word::Cancelled))
         }
         BackendErrorKind::PoolTimedOut => {
-            log(job, error, Level::Debug);
-            not_executed(ProblemKind::Busy, Word::PoolTimeout)
+            (Level::Debug, not_executed(ProblemKind::Busy, Word::PoolTimeout))
         }
         // Logged once for all of its calls, by who knows which database it is.
         BackendErrorKind::Unavailable => {
-            log(job, error, Level::Debug);
-            not_executed(ProblemKind::BackendDown, Word::BackendDown)
+            (Level::Debug, not_executed(ProblemKind::BackendDown, Word::BackendDown))
         }
-        BackendErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
-            log(job, error, Level::Warn);
+    };
+    log(job, error, None, level);
+    ending
+}
+
+/// The call was sent: there is no way from here to a refusal.
+fn sent(job: &Job, error: &SentError) -> SentEnding {
+    match &error.kind {
+        SentErrorKind::User { number, message } => user(job, error, *number, message),
+        SentErrorKind::Server { number, class } => server(job, error, *number, *class),
+        SentErrorKind::Mismatch { .. } => {
+            log(job, error, None, Level::Misfit);
+            let problem = Problem::new(ProblemKind::Internal).with_effect(effect(error));
+            SentEnding::Problem { problem, outcome: Word::SqlMismatch }
+        }
+        SentErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
+        SentErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Word::AnswerTooLarge),
+        SentErrorKind::Sink(SinkError::Shape) => unusable(job, error, Word::AnswerShape),
+        SentErrorKind::TimedOut => {
+            log(job, error, None, Level::Debug);
+            problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
+        }
+        SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Gone) => {
+            log(job, error, None, Level::Debug);
+            problem(ProblemKind::Cancelled, Word::Cancelled)
+        }
+        SentErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
+            log(job, error, None, Level::Warn);
             let problem = Problem::new(ProblemKind::BadAnswer);
-            Ending::Unanswered { problem, outcome: Word::SqlLost }
+            SentEnding::Unanswered { problem, outcome: Word::SqlLost }
         }
-        BackendErrorKind::Lost => unusable(job, error, Word::SqlLost),
+        SentErrorKind::Lost => unusable(job, error, Word::SqlLost),
+    }
+}
+
+/// What an error of the database leaves behind. Without a transaction of ours the statements before it may have been
+/// committed, whatever its number says.
+fn effect(error: &SentError) -> Effect {
+    let is_deadlock =
+        matches!(error.kind, SentErrorKind::Server { class: ServerErrorClass::Deadlock, .. });
+    match (error.is_rolled_back, is_deadlock) {
+        (false, _) => Effect::Unknown,
+        // It may well succeed when it is sent again.
+        (true, true) => Effect::NotExecuted,
+        (true, false) => Effect::Executed,
     }
 }
 
 /// An error that the procedure raised: its message is for the caller only when a status is known for it.
-fn user(job: &Job, error: &BackendError, number: u32, message: &str) -> Ending {
+fn user(job: &Job, error: &SentError, number: u32, message: &str) -> SentEnding {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
-        return refused(status, Some(message.to_owned()), Word::SqlUser);
+        return refused(status, Some(message.to_owned()), (Word::SqlUser, None));
     }
-    log(job, error, Level::Error);
-    Ending::Problem { problem: Problem::new(ProblemKind::Internal), outcome: Word::SqlUser }
+    log(job, error, Some(message), Level::Error);
+    let problem = Problem::new(ProblemKind::Internal).with_effect(effect(error));
+    SentEnding::Problem { problem, outcome: Word::SqlUser }
 }
 
 /// The status that a number names by itself. One that is ours becomes 500, with the message.
@@ -141,31 +187,45 @@ fn own_status(number: u32) -> Option<u16> {
 }
 
 /// An error of the database itself: its message never leaves.
-fn server(job: &Job, error: &BackendError, number: u32, class: ServerErrorClass) -> Ending {
-    let (level, kind, outcome) = match class {
-        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict, Word::SqlConflict),
-        ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400), Word::SqlBadValue),
-        ServerErrorClass::Mismatch => (Level::Misfit, ProblemKind::Internal, Word::SqlMismatch),
-        ServerErrorClass::Permission => (Level::Misfit, ProblemKind::Internal, Word::SqlPermission),
-        ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal, Word::SqlDeadlock),
-        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal, Word::SqlError),
+fn server(job: &Job, error: &SentError, number: u32, class: ServerErrorClass) -> SentEnding {
+    let (level, kind) = match class {
+        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict),
+        ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400)),
+        ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal),
+        ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
+            (Level::Misfit, ProblemKind::Internal)
+        }
+        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal),
     };
+    let outcome = word_of(class);
     if let Some(status) = job.endpoint.status.errors.get(&number) {
-        log(job, error, Level::Debug);
-        return refused(*status, None, outcome);
+        log(job, error, None, Level::Debug);
+        return refused(*status, None, (outcome, Some(effect(error))));
     }
-    log(job, error, level);
-    Ending::Problem { problem: Problem::new(kind), outcome }
+    log(job, error, None, level);
+    let problem = Problem::new(kind).with_effect(effect(error));
+    SentEnding::Problem { problem, outcome }
+}
+
+fn word_of(class: ServerErrorClass) -> Word {
+    match class {
+        ServerErrorClass::Conflict => Word::SqlConflict,
+        ServerErrorClass::BadValue => Word::SqlBadValue,
+        ServerErrorClass::Mismatch => Word::SqlMismatch,
+        ServerErrorClass::Permission => Word::SqlPermission,
+        ServerErrorClass::Deadlock => Word::SqlDeadlock,
+        ServerErrorClass::Other => Word::SqlError,
+    }
 }
 
 /// The procedure ran, or may have, and its answer cannot be passed on.
-fn unusable(job: &Job, error: &BackendError, outcome: Word) -> Ending {
-    log(job, error, Level::Error);
+fn unusable(job: &Job, error: &SentError, outcome: Word) -> SentEnding {
+    log(job, error, None, Level::Error);
     let kind = match job.request.execution {
         Execution::AtLeastOnce => ProblemKind::BadAnswer,
         Execution::AtMostOnce => ProblemKind::BadAnswerOutcomeUnknown,
     };
-    Ending::Problem { problem: Problem::new(kind), outcome }
+    problem(kind, outcome)
 }
 
 /// The violation that an argument stands for, in the words of the request.
@@ -195,9 +255,9 @@ enum Level {
     Debug,
 }
 
-fn log(job: &Job, error: &BackendError, level: Level) {
+fn log(job: &Job, error: &dyn Error, message: Option<&str>, level: Level) {
     let mut cause = error.to_string();
-    if let BackendErrorKind::User { message, .. } = &error.kind {
+    if let Some(message) = message {
         append(&mut cause, message);
     }
     let mut source = error.source();

@@ -9,9 +9,9 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::procedures::Call;
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
+use crate::procedures::{Call, CallError, Transaction};
 use crate::telemetry::traces;
 
 use super::handlers::{HandlerError, Tools};
@@ -67,6 +67,7 @@ impl Procedure {
             arguments: &arguments,
             deadline,
             may_repeat: job.request.execution == Execution::AtLeastOnce,
+            transaction: Transaction::None,
         };
         let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();
@@ -75,7 +76,7 @@ impl Procedure {
         let waited = answer.waited();
         job.times.tell(waited, began.elapsed().saturating_sub(waited));
         let ended = Instant::now();
-        if let Err(error) = &result {
+        if let Err(CallError::NotSent(error)) = &result {
             self.database.note_failure(error);
         }
         let ending = conclude(&job, answer, result);

@@ -68,7 +68,7 @@ pub struct MssqlConfig {
     pub cancel_timeout: Duration,
     /// After this long a connection is replaced.
     pub connection_age_max: Duration,
-    /// How often a deadlock victim is tried again.
+    /// How often a deadlock victim, or a conflict under snapshot isolation, is tried again.
     pub deadlock_retries: u32,
 }
 

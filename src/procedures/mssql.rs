@@ -4,7 +4,7 @@
 //! A connection serves one call at a time and goes back to its pool only after the answer was read to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::time::error::Elapsed;
@@ -14,17 +14,18 @@ use crate::config::procedures::{DatabaseConfig, MssqlConfig, MssqlEncryption};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::procedures::{
-    Backend, BackendError, BackendErrorKind, Call, Described, Found, Need, Outcome, RowSink,
+    Backend, BackendError, BackendErrorKind, Call, CallError, Described, Found, Need, Outcome,
+    RowSink, SentError,
 };
 use crate::telemetry::{self, names};
 use crate::tls::Connector;
 
 mod answer;
+mod attempt;
 mod bind;
 mod breaker;
 mod connect;
 mod describe;
-mod ended;
 mod errors;
 mod lease;
 mod marks;
@@ -32,19 +33,22 @@ mod pool;
 mod pools;
 mod prelogin;
 mod run;
+mod server;
 mod shared;
 mod signature;
 mod socket;
 mod statement;
+mod transaction;
 mod types;
 mod verify;
 mod wire;
 
+use attempt::{AttemptFailure, RetryReason, SentFailure};
 use bind::mismatch;
-use ended::{Again, Ended, Step};
 use lease::Lease;
 use pools::Pools;
-use signature::{Signature, Signatures};
+use server::Server;
+use signature::Signatures;
 
 /// The pause before a deadlock victim is tried again; it grows with each try and is varied at random.
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -70,7 +74,8 @@ pub fn connect(config: &MssqlConfig, name: &str) -> Result<Arc<dyn Backend>, Bac
         config: config.clone(),
         pools: Pools::new(config, name, dialer),
         signatures: Signatures::default(),
-        refuses_untyped_null: AtomicBool::new(false),
+        server: Server::default(),
+        untyped_null_refused: AtomicBool::new(false),
         closing: Cancel::new(),
     }))
 }
@@ -82,14 +87,16 @@ struct Mssql {
     config: MssqlConfig,
     pools: Pools,
     signatures: Signatures,
-    refuses_untyped_null: AtomicBool,
+    server: Server,
+    /// Seen in an answer. Where the server says beforehand what it is, nothing has to be refused first.
+    untyped_null_refused: AtomicBool,
     closing: Cancel,
 }
 
 /// How often a call was tried again, by reason.
 #[derive(Debug, Default)]
 struct Tries {
-    deadlocks: u32,
+    contention: u32,
     unsent: u32,
     signatures: u32,
     nulls: u32,
@@ -106,7 +113,7 @@ impl Backend for Mssql {
         call: Call<'a>,
         rows: &'a mut dyn RowSink,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Outcome, BackendError>> {
+    ) -> BoxFuture<'a, Result<Outcome, CallError>> {
         Box::pin(self.call_until_done(call, rows, cancel))
     }
 
@@ -139,101 +146,61 @@ impl Backend for Mssql {
 }
 
 impl Mssql {
+    /// Tries a call until something of it was sent, and leaves the rest to `after_sending`.
     async fn call_until_done(
         &self,
         call: Call<'_>,
         rows: &mut dyn RowSink,
         cancel: &Cancel,
-    ) -> Result<Outcome, BackendError> {
+    ) -> Result<Outcome, CallError> {
         let mut tries = Tries::default();
-        // Once an attempt may have run, none after it can make that undone: the call does not count as not executed.
-        let mut lost = None;
         loop {
-            let asked = Instant::now();
-            let lease = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(cancelled()),
-                () = self.closing.cancelled() => return Err(cancelled()),
-                lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease,
-            };
-            rows.waited(asked.elapsed());
-            let lease = match lease {
-                Ok(lease) => lease,
-                Err(error) => return Err(lost.unwrap_or(error)),
-            };
-            let Ended { error, again } = match self.attempt(lease, &call, rows, cancel).await {
+            let failure = match self.try_once(&call, rows, cancel).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(ended) => ended,
-            };
-            let is_unsent = error.kind == BackendErrorKind::Unavailable;
-            let again = again.filter(|again| self.may_try(*again, &mut tries));
-            let Some(again) = again.filter(|_| rows.restart()) else {
-                return Err(lost.filter(|_| is_unsent).unwrap_or(error));
-            };
-            telemetry::counter(
-                &names::BACKEND_RETRIES,
-                &[(names::DATABASE, self.name.clone()), (names::REASON, again.as_str().to_owned())],
-            )
-            .increment(1);
-            if again == Again::Deadlock {
-                let pause = breaker::jittered(DEADLOCK_PAUSE.saturating_mul(tries.deadlocks));
-                tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => return Err(cancelled()),
-                    () = sleep_until(call.deadline) => return Err(error),
-                    () = tokio::time::sleep(pause) => {}
+                Err(AttemptFailure::NotSent(failure)) => failure,
+                Err(AttemptFailure::Sent(failure)) => {
+                    let rest = self.after_sending(&call, rows, cancel, (failure, tries));
+                    // Boxed: few calls come here, and every call would carry its room.
+                    return Box::pin(rest).await.map_err(CallError::Sent);
                 }
-            }
-            if again == Again::Lost {
-                lost = Some(error);
+            };
+            if !self.may_try(failure.retry, &mut tries) {
+                return Err(failure.error.into());
             }
         }
     }
 
-    fn may_try(&self, again: Again, tries: &mut Tries) -> bool {
-        let (count, most) = match again {
-            Again::Deadlock => (&mut tries.deadlocks, self.config.deadlock_retries),
-            Again::Unsent => (&mut tries.unsent, UNSENT_RETRIES),
-            Again::Signature => (&mut tries.signatures, 1),
-            Again::UntypedNull => (&mut tries.nulls, 1),
-            Again::Lost => (&mut tries.lost, 1),
-        };
-        *count += 1;
-        *count <= most
-    }
-
-    /// One try on one connection, which goes back clean or is gone afterwards.
-    async fn attempt(
+    /// The rest of a call that was sent. Whatever comes, its error is one of a call that was sent.
+    async fn after_sending(
         &self,
-        mut lease: Lease,
         call: &Call<'_>,
         rows: &mut dyn RowSink,
         cancel: &Cancel,
-    ) -> Result<Outcome, Ended> {
-        let mut used = None;
-        let started = Instant::now();
-        let run = async {
-            let signature = self.signature(&mut lease, call).await?;
-            used = Some(Arc::clone(&signature));
-            if cancel.is_cancelled() {
-                return Err(Step::Clean(cancelled()));
+        (mut failure, mut tries): (SentFailure, Tries),
+    ) -> Result<Outcome, SentError> {
+        loop {
+            let retry = failure.retry.filter(|_| rows.restart());
+            if !self.may_try(retry, &mut tries) {
+                return Err(failure.error);
             }
-            self.run(&mut lease, call, rows, &signature).await
-        };
-        // The clock and the cancel first: an answer without end would not let them have a turn.
-        let step = tokio::select! {
-            biased;
-            () = self.is_worth_a_cancel(cancel, started) => Err(Step::Stopped(BackendErrorKind::Cancelled)),
-            () = self.closing.cancelled() => Err(Step::Stopped(BackendErrorKind::Cancelled)),
-            () = sleep_until(call.deadline) => Err(Step::Stopped(BackendErrorKind::TimedOut)),
-            step = run => step,
-        };
-        match step {
-            Ok(outcome) => {
-                lease.keep();
-                Ok(outcome)
+            if retry.is_some_and(RetryReason::is_contention) {
+                let pause = breaker::jittered(DEADLOCK_PAUSE.saturating_mul(tries.contention));
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Err(failure.error),
+                    () = sleep_until(call.deadline) => return Err(failure.error),
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
-            Err(step) => Err(self.end(lease, call, step, used).await),
+            failure = match self.try_once(call, rows, cancel).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(AttemptFailure::Sent(mut next)) => {
+                    // Nothing stays only if nothing of any attempt does.
+                    next.error.is_rolled_back &= failure.error.is_rolled_back;
+                    next
+                }
+                Err(AttemptFailure::NotSent(next)) => failure.followed_by(next),
+            };
         }
     }
 
@@ -244,34 +211,44 @@ impl Mssql {
         sleep_until(started + self.pools.connection_cost()).await;
     }
 
-    /// The signature of a call's procedure, read where it is not known.
-    async fn signature(&self, lease: &mut Lease, call: &Call<'_>) -> Result<Arc<Signature>, Step> {
-        if let Some(signature) = self.signatures.known(call.procedure) {
-            return Ok(signature);
-        }
-        let session = lease.session().ok_or_else(gone)?;
-        let read = self.signatures.read(&mut session.client, call.procedure).await;
-        read.map_err(Step::Asking)?.ok_or_else(|| Step::Clean(self.missing(call)))
-    }
-
-    /// Sends the call and reads its answer.
-    async fn run(
+    /// One attempt on a connection of the pool.
+    async fn try_once(
         &self,
-        lease: &mut Lease,
         call: &Call<'_>,
         rows: &mut dyn RowSink,
-        signature: &Signature,
-    ) -> Result<Outcome, Step> {
-        let session = lease.session().ok_or_else(gone)?;
-        let bound = bind::bind(call, signature).map_err(Step::Clean)?;
-        let refuses = self.refuses_untyped_null.load(Ordering::Relaxed);
-        let form = run::form(call.procedure, bound, refuses).map_err(Step::Clean)?;
-        session.marks.call_starts();
-        run::run(&mut session.client, form, signature, rows).await.map_err(Step::Calling)
+        cancel: &Cancel,
+    ) -> Result<Outcome, AttemptFailure> {
+        let asked = Instant::now();
+        let lease = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease,
+        };
+        rows.waited(asked.elapsed());
+        self.attempt(lease?, call, rows, cancel).await
     }
 
-    fn missing(&self, call: &Call<'_>) -> BackendError {
-        mismatch(call.procedure, self.missing_text())
+    /// Whether there is a reason to try again, and it was not used up.
+    fn may_try(&self, reason: Option<RetryReason>, tries: &mut Tries) -> bool {
+        let Some(reason) = reason else { return false };
+        let (count, most) = match reason {
+            RetryReason::Deadlock | RetryReason::Snapshot => {
+                (&mut tries.contention, self.config.deadlock_retries)
+            }
+            RetryReason::Unsent => (&mut tries.unsent, UNSENT_RETRIES),
+            RetryReason::Signature => (&mut tries.signatures, 1),
+            RetryReason::UntypedNull => (&mut tries.nulls, 1),
+            RetryReason::Lost => (&mut tries.lost, 1),
+        };
+        *count += 1;
+        if *count > most {
+            return false;
+        }
+        let labels =
+            [(names::DATABASE, self.name.clone()), (names::REASON, reason.as_str().to_owned())];
+        telemetry::counter(&names::BACKEND_RETRIES, &labels).increment(1);
+        true
     }
 
     fn missing_text(&self) -> String {
@@ -330,14 +307,6 @@ fn settle<T>(
     }
 }
 
-fn cancelled() -> BackendError {
-    BackendError::new(BackendErrorKind::Cancelled)
-}
-
 fn unavailable() -> BackendError {
     BackendError::new(BackendErrorKind::Unavailable)
-}
-
-fn gone() -> Step {
-    Step::Clean(unavailable())
 }

@@ -19,7 +19,8 @@ use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
 use super::{
-    Backend, BackendError, BackendErrorKind, Call, Described, Found, Need, Outcome, RowSink,
+    Backend, BackendError, BackendErrorKind, Call, CallError, Described, Found, Need, Outcome,
+    RowSink, SentErrorKind,
 };
 
 mod describe;
@@ -201,11 +202,10 @@ impl Sqlite {
         let session = self.session(deadline, cancel).await?;
         let (directory, full) = (self.procedures.clone(), name.to_string());
         let load = move |session: &mut Session| {
-            procedure::load(&session.connection, &directory, &full).map(Arc::new)
+            Ok(Arc::new(procedure::load(&session.connection, &directory, &full)?))
         };
-        let procedure = watch::Watch { deadline, cancel, closing: &self.closing }
-            .run(session, None, load)
-            .await?;
+        let loading = watch::Watch { deadline, cancel, closing: &self.closing };
+        let procedure = loading.run(session, None, load).await.map_err(before_sending)?;
         self.keep(name, Loaded { procedure: Arc::clone(&procedure), changed, checked });
         Ok(procedure)
     }
@@ -215,7 +215,7 @@ impl Sqlite {
         call: Call<'_>,
         rows: &mut dyn RowSink,
         cancel: &Cancel,
-    ) -> Result<Outcome, BackendError> {
+    ) -> Result<Outcome, CallError> {
         let deadline = call.deadline;
         let name = call.procedure;
         let procedure = self.procedure(name, deadline, cancel).await?;
@@ -230,7 +230,8 @@ impl Sqlite {
             .map(|argument| (argument.name.to_string(), types::bound(argument)))
             .collect();
         let (events, received) = tokio::sync::mpsc::channel(watch::EVENTS_MAX);
-        let work = run::Work { name: name.to_string(), procedure, arguments, events };
+        let (name, transaction) = (name.to_string(), call.transaction);
+        let work = run::Work { name, procedure, arguments, events, transaction };
         let job = move |session: &mut Session| {
             // The turn ends with the job, even when nobody waits for it any more.
             let _turn = turn;
@@ -272,6 +273,21 @@ impl Sqlite {
     }
 }
 
+/// The error of a procedure's file that was not loaded: nothing of the call ran, however the loading ended.
+fn before_sending(error: CallError) -> BackendError {
+    match error {
+        CallError::NotSent(error) => error,
+        CallError::Sent(error) => {
+            let kind = match error.kind {
+                SentErrorKind::TimedOut => BackendErrorKind::TimedOut,
+                SentErrorKind::Cancelled => BackendErrorKind::Cancelled,
+                _ => BackendErrorKind::Unavailable,
+            };
+            BackendError { kind, source: error.source }
+        }
+    }
+}
+
 impl Backend for Sqlite {
     fn system(&self) -> &'static str {
         "sqlite"
@@ -282,7 +298,7 @@ impl Backend for Sqlite {
         call: Call<'a>,
         rows: &'a mut dyn RowSink,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Outcome, BackendError>> {
+    ) -> BoxFuture<'a, Result<Outcome, CallError>> {
         Box::pin(self.run(call, rows, cancel))
     }
 

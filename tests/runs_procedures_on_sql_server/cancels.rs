@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use fjord::catalogue::Value;
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::procedures::{Argument, BackendErrorKind, OwnedCell, SinkError};
+use fjord::procedures::{
+    Argument, BackendErrorKind, CallError, OwnedCell, SentErrorKind, SinkError,
+};
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Caller, LONG, given, int, kind};
+use super::{Answer, Caller, LONG, given, int, kind, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::State;
@@ -39,7 +41,7 @@ async fn left_after(
     caller: &Caller,
     time: Duration,
     (procedure, arguments): (&str, &[Argument]),
-) -> Result<Answer, fjord::procedures::BackendError> {
+) -> Result<Answer, CallError> {
     let cancel = Cancel::new();
     let leaving = async {
         let _over = timeout(time, pending::<()>()).await;
@@ -84,7 +86,7 @@ async fn a_long_call_is_stopped_soon_after_its_client_left() {
         for time in [YOUNG, SHORT] {
             let started = Instant::now();
             let error = kind(left_after(&caller, time, ("slow", &[int("ms", SLOW_MS)])).await);
-            assert_eq!(error, BackendErrorKind::Cancelled, "{}", server.name);
+            assert_eq!(error, SentErrorKind::Cancelled, "{}", server.name);
             let took = started.elapsed().saturating_sub(time + deaf);
             assert!(took < STOPPED, "{}: {took:?}", server.name);
             if !server.is_babelfish {
@@ -105,7 +107,7 @@ async fn a_call_ends_with_its_deadline_and_its_connection_is_kept() {
         let started = Instant::now();
         let slow = [int("ms", SLOW_MS)];
         let error = kind(caller.call_within(SHORT, &Cancel::new(), "slow", &slow).await);
-        assert_eq!(error, BackendErrorKind::TimedOut, "{}", server.name);
+        assert_eq!(error, SentErrorKind::TimedOut, "{}", server.name);
         let limit = SHORT + server.config.cancel_timeout + Duration::from_secs(1);
         assert!(started.elapsed() < limit, "{}: {:?}", server.name, started.elapsed());
         let after = next(&caller, &server).await;
@@ -119,7 +121,7 @@ async fn what_a_cancelled_call_left_open_is_rolled_back_at_once() {
     let caller = Caller::of(&server);
     let begins = [int("ms", SLOW_MS)];
     let error = kind(caller.call_within(SHORT, &Cancel::new(), "begins", &begins).await);
-    assert_eq!(error, BackendErrorKind::TimedOut);
+    assert_eq!(error, SentErrorKind::TimedOut);
     assert_eq!(state(&server).rollbacks.load(Ordering::Acquire), 1);
     let open = caller.call("transactions", &[]).await.expect("a count");
     assert_eq!(*open.cell(), OwnedCell::Int(0));
@@ -135,8 +137,9 @@ async fn an_answer_that_is_not_wanted_costs_no_connection() {
             let mut answer = Answer { rows_max: Some(10), ..Answer::default() };
             let count = [int("count", count)];
             let ended = caller.call_into(&mut answer, LONG, &Cancel::new(), ("many", &count)).await;
-            let error = ended.expect_err("too many rows").kind;
-            assert_eq!(error, BackendErrorKind::Sink(SinkError::TooLarge), "{}", server.name);
+            let too_large = SentErrorKind::Sink(SinkError::TooLarge);
+            let is_told = matches!(&ended, Err(CallError::Sent(error)) if error.kind == too_large);
+            assert!(is_told, "{}: {ended:?}", server.name);
             let after = next(&caller, &server).await;
             assert!(before == after || server.is_babelfish, "{}", server.name);
         }
@@ -150,7 +153,7 @@ async fn a_call_cancelled_before_it_was_sent_is_never_sent() {
     let before = next(&caller, &server).await;
     let cancel = Cancel::new();
     cancel.cancel();
-    let error = kind(caller.call_within(LONG, &cancel, "nothing", &[]).await);
+    let error = unsent(caller.call_within(LONG, &cancel, "nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Cancelled);
     assert_eq!(before, next(&caller, &server).await);
     let state = state(&server);
@@ -178,7 +181,7 @@ async fn no_acknowledgement_ever_answers_another_call() {
         let before = next(&caller, &server).await;
         for _ in 0..3 {
             let ended = caller.call_within(SHORT, &Cancel::new(), procedure, &arguments).await;
-            assert_eq!(kind(ended), BackendErrorKind::TimedOut, "{procedure}");
+            assert_eq!(kind(ended), SentErrorKind::TimedOut, "{procedure}");
             let after = next(&caller, &server).await;
             assert_eq!(before == after, is_kept, "{procedure} {arguments:?}");
         }
@@ -230,10 +233,10 @@ async fn a_closed_backend_ends_its_calls_at_once() {
         let started = Instant::now();
         caller.backend.close().await;
         let error = kind(call.await.expect("no panic"));
-        assert_eq!(error, BackendErrorKind::Cancelled, "{}", server.name);
+        assert_eq!(error, SentErrorKind::Cancelled, "{}", server.name);
         let limit = server.config.cancel_timeout + STOPPED;
         assert!(started.elapsed() < limit, "{}: {:?}", server.name, started.elapsed());
-        let error = kind(caller.call("nothing", &[]).await);
+        let error = unsent(caller.call("nothing", &[]).await);
         assert!(matches!(error, BackendErrorKind::Cancelled | BackendErrorKind::Unavailable));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fjord::lifecycle::Cancel;
-use fjord::procedures::{BackendErrorKind, Call, Cell, OwnedCell, RowSink, SinkError};
+use fjord::procedures::{Call, Cell, OwnedCell, RowSink, SentErrorKind, SinkError, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::{Caller, LONG, int, kind, name, text};
@@ -37,7 +37,7 @@ async fn a_session_starts_clean_on_the_same_connection() {
         let nothing = [OwnedCell::Null, OwnedCell::Text("NoLock".to_owned())];
         assert_eq!(recalled.sets, [[nothing]], "{}: it was not reset", server.name);
         let error = kind(caller.call("leaves_open", &[]).await);
-        assert!(matches!(error, BackendErrorKind::User { number: 50409, .. }), "{error}");
+        assert!(matches!(error, SentErrorKind::User { number: 50409, .. }), "{error}");
         let open = caller.call("transactions", &[]).await.expect("a count");
         assert_eq!(*open.cell(), OwnedCell::Int(0), "{}: a transaction is open", server.name);
         let last = caller.call("process", &[]).await.expect("an id");
@@ -85,6 +85,7 @@ fn a_result_is_passed_on_while_it_comes_and_never_held_whole() {
                 arguments: &arguments,
                 deadline,
                 may_repeat: false,
+                transaction: Transaction::None,
             };
             caller.backend.call(call, &mut weigh, &Cancel::new()).await.expect("rows");
             weigh.0

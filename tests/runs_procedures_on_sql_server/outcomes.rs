@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use fjord::catalogue::{ParameterType, ResultKind, Value};
 use fjord::lifecycle::Cancel;
-use fjord::procedures::{Argument, BackendErrorKind, Call, Need, OwnedCell, ServerErrorClass};
+use fjord::procedures::{
+    Argument, BackendErrorKind, Call, Need, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
+};
 use fjord::roles::worker::{Times, outcome};
 use tokio::time::Instant;
 
-use super::{Caller, LONG, given, int, kind, name, text};
+use super::{Caller, LONG, given, int, kind, name, text, unsent};
 use crate::support::mssql_server::servers;
 
 fn said(text: &str) -> OwnedCell {
@@ -94,7 +96,8 @@ async fn rows_wait_in_the_database_while_nobody_takes_them() {
         let mut answer = outcome::Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
         let deadline = Instant::now() + LONG;
         let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
-        let call = Call { queue, procedure, arguments, deadline, may_repeat: false };
+        let transaction = Transaction::None;
+        let call = Call { queue, procedure, arguments, deadline, may_repeat: false, transaction };
         let (mut pieces, cancel) = (Vec::new(), Cancel::new());
         let mut call = caller.backend.call(call, &mut answer, &cancel);
         let early = tokio::time::timeout(Duration::from_millis(500), &mut call).await;
@@ -155,7 +158,7 @@ async fn a_table_is_passed_by_its_column_names() {
             vec![Value::Null, Value::Null, Value::Integer(2)],
         ];
         let answer = caller.call("lists", &[things(&columns, rows)]).await;
-        let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {:?}", server.name, e.source));
+        let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {e:?}", server.name));
         let price = OwnedCell::Number("1.25".to_owned());
         let first = vec![OwnedCell::Int(1), said("o'ne; --"), price, OwnedCell::Null];
         let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null, OwnedCell::Null];
@@ -164,10 +167,10 @@ async fn a_table_is_passed_by_its_column_names() {
         assert_eq!(none.sets, [Vec::<Vec<OwnedCell>>::new()], "{}", server.name);
 
         let stray = things(&[("colour", ParameterType::String)], vec![vec![word("red")]]);
-        let error = kind(caller.call("lists", &[stray]).await).to_string();
+        let error = unsent(caller.call("lists", &[stray]).await).to_string();
         assert!(error.contains("colour") && error.contains("id, name, price, at"), "{error}");
         let bad = things(&[("id", ParameterType::String)], vec![vec![word("x")]]);
-        let error = kind(caller.call("lists", &[bad]).await);
+        let error = unsent(caller.call("lists", &[bad]).await);
         let expected = "a value of int".to_owned();
         assert_eq!(error, BackendErrorKind::Argument { argument: "things.id".into(), expected });
     }
@@ -194,7 +197,7 @@ async fn the_procedures_own_errors_have_number_and_message() {
             let arguments = [int("number", number), text("message", "no such horse: 'x'")];
             let error = kind(caller.call("throws", &arguments).await);
             let message = "no such horse: 'x'".to_owned();
-            let user = BackendErrorKind::User { number: expected, message };
+            let user = SentErrorKind::User { number: expected, message };
             assert_eq!(error, user, "{}", server.name);
         }
     }
@@ -205,7 +208,7 @@ async fn an_error_after_rows_is_an_error() {
     for server in servers().await {
         let caller = Caller::of(&server);
         let error = kind(caller.call("rows_then_error", &[]).await);
-        assert!(matches!(error, BackendErrorKind::User { number: 50500, .. }), "{error}");
+        assert!(matches!(error, SentErrorKind::User { number: 50500, .. }), "{error}");
         assert!(caller.call("nothing", &[]).await.is_ok(), "{}", server.name);
     }
 }
@@ -215,10 +218,10 @@ async fn errors_of_the_database_have_their_class() {
     for server in servers().await {
         let caller = Caller::of(&server);
         let error = kind(caller.call("doubles", &[]).await);
-        let conflict = BackendErrorKind::Server { number: 2627, class: ServerErrorClass::Conflict };
+        let conflict = SentErrorKind::Server { number: 2627, class: ServerErrorClass::Conflict };
         assert_eq!(error, conflict, "{}", server.name);
         let error = kind(caller.call("divides", &[int("by", 0)]).await);
-        let other = BackendErrorKind::Server { number: 8134, class: ServerErrorClass::Other };
+        let other = SentErrorKind::Server { number: 8134, class: ServerErrorClass::Other };
         assert_eq!(error, other, "{}", server.name);
     }
 }
@@ -227,9 +230,9 @@ async fn errors_of_the_database_have_their_class() {
 async fn a_procedure_that_is_not_there_is_a_mismatch() {
     for server in servers().await {
         let caller = Caller::of(&server);
-        let error = kind(caller.call("is_not_there", &[]).await);
+        let error = unsent(caller.call("is_not_there", &[]).await);
         assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{}: {error}", server.name);
-        let error = kind(caller.call("returns", &[int("state", 1)]).await).to_string();
+        let error = unsent(caller.call("returns", &[int("state", 1)]).await).to_string();
         assert!(error.contains("@state") && error.contains("@status"), "{error}");
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use fjord::catalogue::{ProcedureName, QueueName};
 use fjord::config::procedures::PoolConfig;
 use fjord::lifecycle::{Cancel, Tasks};
-use fjord::procedures::{BackendError, BackendErrorKind, Call, Outcome, OwnedCell};
+use fjord::procedures::{BackendErrorKind, Call, CallError, Outcome, OwnedCell, Transaction};
 use futures_util::future::join_all;
 use futures_util::poll;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Caller, LONG, int, kind, text};
+use super::{Answer, Caller, LONG, int, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::State;
@@ -25,7 +25,7 @@ fn state(server: &Server) -> Arc<State> {
 }
 
 /// A call that the endpoint's ledger remembers in the order of its start.
-async fn write(caller: &Caller, id: String, cancel: &Cancel) -> Result<Outcome, BackendError> {
+async fn write(caller: &Caller, id: String, cancel: &Cancel) -> Result<Outcome, CallError> {
     let procedure = ProcedureName::new("ledger.write").expect("a name");
     let arguments = [int("ms", 1), text("request_id", &id)];
     let call = Call {
@@ -34,6 +34,7 @@ async fn write(caller: &Caller, id: String, cancel: &Cancel) -> Result<Outcome, 
         arguments: &arguments,
         deadline: Instant::now() + LONG,
         may_repeat: false,
+        transaction: Transaction::None,
     };
     caller.backend.call(call, &mut Answer::default(), cancel).await
 }
@@ -86,7 +87,8 @@ async fn who_waits_is_served_in_the_order_of_coming_whatever_the_queue() {
     let ended = join_all(calls).await;
     assert_eq!(ended.iter().filter(|one| one.is_ok()).count(), 8);
     let cancelled = ended.iter().filter_map(|one| one.as_ref().err());
-    assert!(cancelled.clone().all(|error| error.kind == BackendErrorKind::Cancelled));
+    assert!(cancelled.clone().all(|error| matches!(error, CallError::NotSent(error)
+        if error.kind == BackendErrorKind::Cancelled)));
     assert_eq!(cancelled.count(), 3);
     let order = state(&server).ledger.lock().expect("not poisoned").clone();
     assert_eq!(order, ["0", "1", "3", "4", "6", "7", "9", "10"]);
@@ -104,7 +106,7 @@ async fn who_leaves_while_its_connection_is_made_leaves_it_to_the_next() {
     let mut call = Box::pin(caller.call_within(LONG, &cancel, "nothing", &[]));
     assert!(poll!(&mut call).is_pending());
     cancel.cancel();
-    assert_eq!(kind(call.await), BackendErrorKind::Cancelled);
+    assert_eq!(unsent(call.await), BackendErrorKind::Cancelled);
     assert!(caller.call("nothing", &[]).await.is_ok());
     let state = state(&server);
     assert_eq!((state.attempts.load(Ordering::Acquire), state.logins()), (1, 1));
@@ -138,7 +140,7 @@ async fn a_wrong_password_costs_one_attempt_whoever_asks() {
     let caller = Caller::of(&server);
     let all = join_all((0..64).map(|_| caller.call("nothing", &[]))).await;
     for answer in all {
-        let error = answer.expect_err("no connection");
+        let Err(CallError::NotSent(error)) = answer else { panic!("{answer:?}") };
         assert_eq!(error.kind, BackendErrorKind::Unavailable);
         let cause = error.source.expect("a cause").to_string();
         assert!(cause.contains("Login failed"), "{cause}");
@@ -177,7 +179,7 @@ async fn connections_are_bounded_over_all_queues() {
             assert!(timeout(SHORT, call).await.is_err(), "{}: it runs", server.name);
         }
         let third = caller.with_queue("three");
-        let error = kind(third.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
+        let error = unsent(third.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
         assert_eq!(error, BackendErrorKind::PoolTimedOut, "{}", server.name);
         assert!(third.call("nothing", &[]).await.is_ok(), "{}", server.name);
         for call in busy {
@@ -222,7 +224,7 @@ async fn a_pool_of_its_own_is_not_held_up_by_the_others() {
     let running = Tasks::new().spawn(async move { busy.call("slow", &[int("ms", 2000)]).await });
     eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
     let waiting = caller.with_queue("two");
-    let error = kind(waiting.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
+    let error = unsent(waiting.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::PoolTimedOut);
     let own = caller.with_queue("census");
     assert!(own.call_within(SHORT, &Cancel::new(), "nothing", &[]).await.is_ok());

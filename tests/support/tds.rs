@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::certs::Certs;
 
+mod database;
 mod metadata;
 mod procedures;
 mod reply;
@@ -62,6 +63,8 @@ pub(crate) struct State {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// It has no `sys.parameters`, as Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
+    /// It says that it is Babelfish.
+    pub(crate) is_babelfish: AtomicBool,
     /// It takes no untyped NULL, as Babelfish.
     pub(crate) refuses_untyped_null: AtomicBool,
     /// The procedure `changed` has been replaced.
@@ -100,6 +103,10 @@ pub(crate) struct State {
     pub(crate) sessions: AtomicI64,
     /// Request ids that `ledger.write` was called with: from its start an execution counts.
     pub(crate) ledger: Mutex<Vec<String>>,
+    /// What was committed to the audit table.
+    pub(crate) audit: database::Audit,
+    /// A commit ends the connection instead.
+    pub(crate) loses_commits: AtomicBool,
     victims: Mutex<HashMap<String, i64>>,
     /// Given to end every open connection.
     hang_up: Mutex<Cancel>,
@@ -151,6 +158,7 @@ impl Endpoint {
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
+            is_babelfish: AtomicBool::new(false),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),
             changed_error: AtomicU32::new(8145),
@@ -170,6 +178,8 @@ impl Endpoint {
             statements: AtomicUsize::new(0),
             sessions: AtomicI64::new(0),
             ledger: Mutex::default(),
+            audit: database::Audit::default(),
+            loses_commits: AtomicBool::new(false),
             victims: Mutex::default(),
             hang_up: Mutex::default(),
             ids: AtomicI64::new(50),

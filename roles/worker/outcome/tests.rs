@@ -193,15 +193,18 @@ fn what_json_text_cannot_be_is_refused() {
     assert_eq!(feed(&mut answer, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
 }
 
-fn concluded(kind: BackendErrorKind, execution: Execution) -> Ending {
+fn concluded(error: impl Into<CallError>, execution: Execution) -> Ending {
     let job = job(endpoint(ResultKind::Row, &[]), execution);
-    let error = BackendError::caused_by(kind, "secret of the database");
-    conclude(&job, Answer::new(ResultKind::Row, 100), Err(error))
+    conclude(&job, Answer::new(ResultKind::Row, 100), Err(error.into()))
 }
 
-#[test]
-fn every_error_has_its_problem() {
-    use BackendErrorKind as K;
+fn of_sent(kind: SentErrorKind) -> SentError {
+    SentError::caused_by(kind, "secret of the database")
+}
+
+/// Every failure of a call that was sent: its problem, its word, its detail.
+fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Word, Option<&'static str>)> {
+    use SentErrorKind as K;
     use ServerErrorClass as C;
     let user = |number| K::User { number, message: "says why".to_owned() };
     let server = |class| K::Server { number: 1, class };
@@ -209,7 +212,7 @@ fn every_error_has_its_problem() {
     let mismatch = K::Mismatch { procedure: text.clone(), difference: text.clone() };
     let internal = ProblemKind::Internal;
     let shown = Some("says why");
-    let cases = [
+    vec![
         (user(50400), ProblemKind::Refused(400), Word::SqlUser, shown),
         (user(50404), ProblemKind::NoRow, Word::SqlUser, shown),
         (user(50409), ProblemKind::Conflict, Word::SqlUser, shown),
@@ -236,40 +239,106 @@ fn every_error_has_its_problem() {
         (K::Undecodable(text), ProblemKind::BadAnswer, Word::SqlUndecodable, None),
         (K::Sink(SinkError::TooLarge), ProblemKind::BadAnswer, Word::AnswerTooLarge, None),
         (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, Word::AnswerShape, None),
+        (K::Sink(SinkError::Gone), ProblemKind::Cancelled, Word::Cancelled, None),
         (K::TimedOut, ProblemKind::AttemptTimedOut, Word::SqlTimeout, None),
         (K::Cancelled, ProblemKind::Cancelled, Word::Cancelled, None),
-    ];
-    for (kind, expected, word, detail) in cases {
-        let problem = Problem { detail: detail.map(ToOwned::to_owned), ..Problem::new(expected) };
-        let ending = concluded(kind.clone(), Execution::AtLeastOnce);
-        assert_eq!(ending, Ending::Problem { problem, outcome: word }, "{kind:?}");
+    ]
+}
+
+#[test]
+fn every_error_has_its_problem() {
+    for (kind, expected, word, detail) in sent_errors() {
+        match concluded(of_sent(kind.clone()), Execution::AtLeastOnce) {
+            Ending::Problem { problem, outcome } => {
+                assert_eq!((problem.kind, outcome), (expected, word), "{kind:?}");
+                assert_eq!(problem.detail.as_deref(), detail, "{kind:?}");
+            }
+            other => panic!("{kind:?}: {other:?}"),
+        }
     }
 }
 
 #[test]
-fn what_surely_did_not_run_is_a_refusal() {
+fn nothing_that_was_sent_becomes_a_refusal_or_a_503() {
+    let kinds = sent_errors().into_iter().map(|(kind, ..)| kind).chain([SentErrorKind::Lost]);
+    for kind in kinds {
+        for execution in [Execution::AtLeastOnce, Execution::AtMostOnce] {
+            for is_rolled_back in [false, true] {
+                let error = SentError { is_rolled_back, ..of_sent(kind.clone()) };
+                let ending = concluded(error, execution);
+                let is_refusal = matches!(ending, Ending::NotExecuted { .. });
+                let status = ending.into_final("r").status;
+                assert!(!is_refusal && status != 503, "{kind:?} {execution:?}: {status}");
+            }
+        }
+    }
+}
+
+/// What a problem document says of the procedure.
+fn effect_of(ending: Ending) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&ending.into_final("r").body).unwrap();
+    body["effect"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_error_of_the_database_has_an_unknown_effect_unless_all_of_it_was_rolled_back() {
+    use ServerErrorClass as C;
+    for class in [C::Conflict, C::BadValue, C::Mismatch, C::Permission, C::Deadlock, C::Other] {
+        for number in [1, 2067] {
+            let error = of_sent(SentErrorKind::Server { number, class });
+            for execution in [Execution::AtLeastOnce, Execution::AtMostOnce] {
+                let error = SentError { source: None, ..SentError::new(error.kind.clone()) };
+                assert_eq!(effect_of(concluded(error, execution)), "unknown", "{class:?}");
+            }
+            let error = SentError { is_rolled_back: true, ..error };
+            let expected = if class == C::Deadlock { "not-executed" } else { "executed" };
+            assert_eq!(effect_of(concluded(error, Execution::AtMostOnce)), expected, "{class:?}");
+        }
+    }
+    // The procedure's own word is its answer.
+    let thrown = SentErrorKind::User { number: 50409, message: "no".to_owned() };
+    assert_eq!(effect_of(concluded(of_sent(thrown), Execution::AtMostOnce)), "executed");
+}
+
+#[test]
+fn what_was_not_sent_was_not_executed() {
+    use BackendErrorKind as K;
+    let text = "x".to_owned();
+    let kinds = [
+        K::Server { number: 229, class: ServerErrorClass::Permission },
+        K::Argument { argument: text.clone(), expected: text.clone() },
+        K::Mismatch { procedure: text.clone(), difference: text },
+        K::TimedOut,
+        K::Cancelled,
+        K::PoolTimedOut,
+        K::Unavailable,
+    ];
+    for kind in kinds {
+        let ending = concluded(BackendError::new(kind.clone()), Execution::AtMostOnce);
+        assert_eq!(effect_of(ending), "not-executed", "{kind:?}");
+    }
     let cases = [
-        (BackendErrorKind::PoolTimedOut, ProblemKind::Busy, Word::PoolTimeout),
-        (BackendErrorKind::Unavailable, ProblemKind::BackendDown, Word::BackendDown),
+        (K::PoolTimedOut, ProblemKind::Busy, Word::PoolTimeout),
+        (K::Unavailable, ProblemKind::BackendDown, Word::BackendDown),
     ];
     for (kind, expected, outcome) in cases {
         let problem = Problem::new(expected);
-        let ending = concluded(kind, Execution::AtMostOnce);
+        let ending = concluded(BackendError::new(kind), Execution::AtMostOnce);
         assert_eq!(ending, Ending::NotExecuted { problem, outcome });
     }
 }
 
 #[test]
 fn a_call_that_may_be_repeated_and_was_lost_is_not_answered() {
-    let ending = concluded(BackendErrorKind::Lost, Execution::AtLeastOnce);
+    let ending = concluded(of_sent(SentErrorKind::Lost), Execution::AtLeastOnce);
     let problem = Problem::new(ProblemKind::BadAnswer);
     assert_eq!(ending, Ending::Unanswered { problem, outcome: Word::SqlLost });
 }
 
 #[test]
 fn a_granted_call_whose_answer_is_unusable_has_an_unknown_outcome() {
-    for kind in [BackendErrorKind::Lost, BackendErrorKind::Sink(SinkError::TooLarge)] {
-        match concluded(kind, Execution::AtMostOnce) {
+    for kind in [SentErrorKind::Lost, SentErrorKind::Sink(SinkError::TooLarge)] {
+        match concluded(of_sent(kind), Execution::AtMostOnce) {
             Ending::Problem { problem, .. } => {
                 assert_eq!(problem.kind, ProblemKind::BadAnswerOutcomeUnknown);
             }
@@ -302,7 +371,7 @@ fn an_argument_that_does_not_fit_is_named_as_the_client_knows_it() {
         let job = job(endpoint, Execution::AtLeastOnce);
         let kind = BackendErrorKind::Argument { argument: "arg".into(), expected: "a date".into() };
         let ending = conclude(&job, Answer::new(ResultKind::Row, 100), Err(kind.into()));
-        let problem = Problem::invalid(vec![expected]);
+        let problem = Problem::invalid(vec![expected]).with_effect(Effect::NotExecuted);
         assert_eq!(ending, Ending::Problem { problem, outcome: Word::BadArgument });
     }
 }

@@ -2,7 +2,9 @@
 
 use tiberius::error::{Error, TokenError};
 
-use crate::procedures::{BackendError, BackendErrorKind, ServerErrorClass};
+use crate::procedures::{
+    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
+};
 
 /// Numbers from here on are the procedure's own (THROW, RAISERROR).
 const USER_ERROR_MIN: u32 = 50_000;
@@ -10,16 +12,20 @@ const USER_ERROR_MIN: u32 = 50_000;
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
 /// From this severity on the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// Chosen as deadlock victim: rolled back as a whole.
+/// Chosen as deadlock victim: its transaction is rolled back, and what was committed before stays.
 const DEADLOCK_VICTIM: u32 = 1205;
+/// An update under snapshot isolation came second: its transaction is rolled back.
+const SNAPSHOT_CONFLICT: u32 = 3960;
+/// A procedure left with another count of open transactions; COMMIT, ROLLBACK without one.
+const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: an untyped NULL that this server does not take.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
 /// The class of an error by its number (DESIGN §7).
 fn class_of(number: u32) -> ServerErrorClass {
     match number {
-        // Unique index, unique or primary key; foreign key or check constraint.
-        2601 | 2627 | 547 => ServerErrorClass::Conflict,
+        // Unique index, unique or primary key; foreign key or check constraint; snapshot isolation.
+        2601 | 2627 | 547 | SNAPSHOT_CONFLICT => ServerErrorClass::Conflict,
         // Conversion failed; does not convert; overflow; too long; too long, with names; overflow of an integer.
         245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
         // Parameter missing; too many; not a parameter; no such procedure; parameter of a statement missing.
@@ -32,31 +38,38 @@ fn class_of(number: u32) -> ServerErrorClass {
 }
 
 /// The error that an error token of a call stands for.
-pub(super) fn from_token(token: TokenError) -> BackendError {
+pub(super) fn from_token(token: TokenError) -> SentError {
     let number = token.code();
     let kind = if is_fatal(&token) {
-        BackendErrorKind::Lost
+        SentErrorKind::Lost
     } else if number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED {
-        BackendErrorKind::User { number, message: token.message().to_owned() }
+        SentErrorKind::User { number, message: token.message().to_owned() }
     } else {
-        BackendErrorKind::Server { number, class: class_of(number) }
+        SentErrorKind::Server { number, class: class_of(number) }
     };
+    SentError::caused_by(kind, Error::Server(token))
+}
+
+/// The error of a question of our own that the server answered with an error token.
+pub(super) fn of_question(token: TokenError) -> BackendError {
+    let number = token.code();
+    let kind = BackendErrorKind::Server { number, class: class_of(number) };
     BackendError::caused_by(kind, Error::Server(token))
 }
 
 /// The error that a broken connection or an unreadable answer stands for, once the call may have run.
-pub(super) fn after_sending(error: Error) -> BackendError {
+pub(super) fn after_sending(error: Error) -> SentError {
     let kind = match &error {
-        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => BackendErrorKind::Lost,
+        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => SentErrorKind::Lost,
         Error::Utf16 | Error::Utf8 => {
-            BackendErrorKind::Undecodable("it has text that is not well-formed Unicode".to_owned())
+            SentErrorKind::Undecodable("it has text that is not well-formed Unicode".to_owned())
         }
-        _ => BackendErrorKind::Undecodable("the driver cannot decode it".to_owned()),
+        _ => SentErrorKind::Undecodable("the driver cannot decode it".to_owned()),
     };
-    BackendError::caused_by(kind, error)
+    SentError::caused_by(kind, error)
 }
 
-/// The error of values that the driver cannot put into the columns of a table: nothing was sent.
+/// The error of values that the driver cannot put into the columns of a table. To be asked only when nothing was sent.
 pub(super) fn before_sending(error: &Error) -> Option<BackendError> {
     let is_value = matches!(error, Error::Encoding(_) | Error::BulkInput(_) | Error::Conversion(_));
     is_value.then(|| {
@@ -74,12 +87,29 @@ pub(super) fn is_fatal(token: &TokenError) -> bool {
     token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
 }
 
-/// Whether the call was rolled back as a whole and may be tried again as it is.
+/// Whether the server chose the call as a deadlock victim.
 pub(super) fn is_deadlock(token: &TokenError) -> bool {
     token.code() == DEADLOCK_VICTIM
 }
 
-/// Whether the server refused the call because of an untyped NULL: it did not run.
+/// Whether an update of the call conflicted under snapshot isolation.
+pub(super) fn is_snapshot_conflict(token: &TokenError) -> bool {
+    token.code() == SNAPSHOT_CONFLICT
+}
+
+/// Whether the error says that a procedure ended a transaction that it did not begin.
+pub(super) fn ends_transaction(token: &TokenError) -> bool {
+    TRANSACTION_ENDED.contains(&token.code())
+}
+
+/// The error of a procedure that ended the transaction which the worker had begun.
+pub(super) fn transaction_ended() -> SentError {
+    let [number, ..] = TRANSACTION_ENDED;
+    let kind = SentErrorKind::Server { number, class: ServerErrorClass::Other };
+    SentError::caused_by(kind, "the procedure ended the transaction that the worker had begun")
+}
+
+/// Whether the server refused the call because of an untyped NULL.
 pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
     token.code() == UNKNOWN_DATA_TYPE
 }
@@ -114,12 +144,12 @@ mod tests {
     #[test]
     fn every_number_of_the_design_has_its_class() {
         let table: [(&[u32], ServerErrorClass); 6] = [
-            (&[2601, 2627, 547], ServerErrorClass::Conflict),
+            (&[2601, 2627, 547, 3960], ServerErrorClass::Conflict),
             (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
             (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
             (&[229], ServerErrorClass::Permission),
             (&[1205], ServerErrorClass::Deadlock),
-            (&[8134, 515, 1222, 3960, 208], ServerErrorClass::Other),
+            (&[8134, 515, 1222, 266, 208], ServerErrorClass::Other),
         ];
         for (numbers, class) in table {
             for number in numbers {

@@ -9,7 +9,7 @@ use super::pool::{Pool, Session};
 use super::shared::Cancelled;
 
 /// Undoes what a failed call may have left open. Runs outside every procedure, so it holds for the session.
-const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
+const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 
 /// A connection in use. Dropped without a word, as a cancelled future drops it, it is closed.
 #[derive(Debug)]
@@ -42,11 +42,15 @@ impl Lease {
     }
 
     /// Keeps the connection after an error of the call: an open transaction must not hold its locks until the next one.
-    pub(super) async fn keep_rolled_back(mut self) {
-        match self.roll_back().await {
-            Ok(Ok(())) => self.keep(),
-            Ok(Err(_)) | Err(_) => self.discard("rollback"),
+    /// Says whether the server acknowledged that nothing is open any more.
+    pub(super) async fn keep_rolled_back(mut self) -> bool {
+        let is_rolled_back = matches!(self.roll_back().await, Ok(Ok(())));
+        if is_rolled_back {
+            self.keep();
+        } else {
+            self.discard("rollback");
         }
+        is_rolled_back
     }
 
     /// Tells the server to stop working on the call. The connection is kept when the server has acknowledged that in

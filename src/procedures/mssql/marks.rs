@@ -16,15 +16,34 @@ pub(super) struct Marks {
 struct State {
     /// The next request resets the session first.
     resets: bool,
-    /// The whole of a request has been taken since the call started.
-    is_complete: bool,
-    /// What the kernel had taken when the call started, and when the connection was handed out.
+    call: CallMessage,
+    /// What the kernel had taken when the call's own message began, and when the connection was handed out.
     call_start: u64,
     lease_start: u64,
     /// A whole request has been taken, and no whole answer to it has come.
     is_owed: bool,
     attention: Attention,
 }
+
+/// How far the message of a call has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum CallMessage {
+    /// No call is about to be sent.
+    #[default]
+    None,
+    /// The next remote procedure call is the call.
+    Expected,
+    /// It has begun.
+    Begun,
+}
+
+/// Nothing of the call has left this process. Only `Marks` makes it.
+#[derive(Debug)]
+pub(super) struct NothingSent(());
+
+/// Something of the call has left this process. Only `Marks` makes it.
+#[derive(Debug)]
+pub(super) struct SomethingSent(());
 
 /// How far a cancel has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,20 +74,29 @@ impl Marks {
     pub(super) fn lease_starts(&self) {
         let written = self.tcp.written();
         let mut state = self.state();
-        (state.lease_start, state.call_start, state.is_complete) = (written, written, false);
+        (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
-    /// A call starts: from here on it counts whether it was sent.
+    /// The call starts: the next remote procedure call is it, in both of its forms. A batch that the driver sends
+    /// before, to ask for the columns of a table, is no part of it.
     pub(super) fn call_starts(&self) {
+        self.state().call = CallMessage::Expected;
+    }
+
+    /// A remote procedure call begins. Nothing of it is written yet, and all that came before it is: it was answered.
+    pub(super) fn procedure_call_begins(&self) {
         let written = self.tcp.written();
         let mut state = self.state();
-        (state.call_start, state.is_complete) = (written, false);
+        if state.call == CallMessage::Expected {
+            (state.call, state.call_start) = (CallMessage::Begun, written);
+        }
     }
 
-    /// Whether the server can have seen the whole request, which is when it may have run.
-    pub(super) fn may_have_run(&self) -> bool {
+    /// Whether a byte of the call has left.
+    pub(super) fn sent(&self) -> Result<SomethingSent, NothingSent> {
         let state = *self.state();
-        state.is_complete && self.tcp.written() > state.call_start
+        let has_left = state.call == CallMessage::Begun && self.tcp.written() > state.call_start;
+        if has_left { Ok(SomethingSent(())) } else { Err(NothingSent(())) }
     }
 
     /// Whether nothing was asked since the connection was handed out.
@@ -104,8 +132,7 @@ impl Marks {
 
     /// Before a byte of its end is written: from here on the server may come to see all of a request.
     pub(super) fn request_is_whole(&self) {
-        let mut state = self.state();
-        (state.is_complete, state.is_owed) = (true, true);
+        self.state().is_owed = true;
     }
 
     /// Whether a cancel is to be sent now. Once.

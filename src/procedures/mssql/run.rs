@@ -11,7 +11,9 @@ use super::signature::Signature;
 use super::statement::{self, RETURN_COLUMN, Statement};
 use super::types::{self, Cells};
 use crate::catalogue::ProcedureName;
-use crate::procedures::{BackendError, Outcome, OwnedCell, RowSink, SinkError};
+use crate::procedures::{
+    BackendError, Outcome, OwnedCell, RowSink, SentError, SentErrorKind, SinkError,
+};
 
 /// Why a call has no outcome, by what it means for the connection.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(super) enum Failure {
     /// The driver failed; the connection is of no more use.
     Driver(Error),
     /// We stopped reading; the rest of the answer is still to come.
-    Ours(BackendError),
+    Ours(SentError),
 }
 
 impl From<Error> for Failure {
@@ -35,12 +37,12 @@ impl From<Error> for Failure {
 
 impl From<SinkError> for Failure {
     fn from(error: SinkError) -> Self {
-        Self::Ours(error.into())
+        Self::Ours(SentErrorKind::from(error).into())
     }
 }
 
-impl From<BackendError> for Failure {
-    fn from(error: BackendError) -> Self {
+impl From<SentError> for Failure {
+    fn from(error: SentError) -> Self {
         Self::Ours(error)
     }
 }
@@ -163,7 +165,7 @@ fn output(
     signature: &Signature,
     name: &str,
     value: &tiberius::ColumnData<'_>,
-) -> Result<(String, OwnedCell), BackendError> {
+) -> Result<(String, OwnedCell), SentError> {
     let sql = signature.parameter(name).and_then(|parameter| match &parameter.kind {
         Kind::Scalar(sql) => Some(sql),
         Kind::Table { .. } => None,

@@ -17,8 +17,12 @@ use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, Socket};
 /// It is what `sp_reset_connection` is on the wire: open transactions, SET options, session context,
 /// application locks and temporary tables of the call before are gone, without a round trip.
 const RESET_CONNECTION: u8 = 0x08;
-/// A batch, a remote procedure call: the packet types that may carry the reset.
-const REQUESTS: [u8; 2] = [0x01, 0x03];
+/// The packet type of a batch.
+const BATCH: u8 = 0x01;
+/// The packet type of a remote procedure call.
+const RPC: u8 = 0x03;
+/// The packet types that may carry the reset.
+const REQUESTS: [u8; 2] = [BATCH, RPC];
 /// The whole packet that asks the server to stop what it does (MS-TDS 2.2.1.7). Its number is ignored.
 const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
 /// What ends a connection that cannot be told any more.
@@ -112,6 +116,9 @@ impl Wire {
         self.skips = self.swallows && kind == PRELOGIN;
         if begins && !self.skips {
             self.first = First::Settle;
+            if kind == RPC {
+                self.marks.procedure_call_begins();
+            }
         }
         let resets = REQUESTS.contains(&kind) && self.marks.takes_reset();
         if !self.skips {

@@ -2,19 +2,31 @@
 
 use rusqlite::ffi::{self, ErrorCode};
 
-use crate::procedures::{BackendError, BackendErrorKind, ServerErrorClass};
+use crate::procedures::{
+    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
+};
 
 /// An error of a statement that ran.
-pub(super) fn of_running(error: rusqlite::Error) -> BackendError {
+pub(super) fn of_running(error: rusqlite::Error) -> SentError {
     let kind = match error.sqlite_error() {
-        Some(code) => of_code(*code),
-        None => BackendErrorKind::Server { number: 0, class: ServerErrorClass::Other },
+        Some(code) => match code.code {
+            ErrorCode::CannotOpen | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure => {
+                SentErrorKind::Lost
+            }
+            ErrorCode::OperationInterrupted => SentErrorKind::Cancelled,
+            _ => SentErrorKind::Server { number: number(*code), class: class_of(*code) },
+        },
+        None => SentErrorKind::Server { number: 0, class: ServerErrorClass::Other },
     };
-    BackendError::caused_by(kind, error)
+    SentError::caused_by(kind, error)
 }
 
-fn of_code(error: ffi::Error) -> BackendErrorKind {
-    let class = match error.code {
+fn number(error: ffi::Error) -> u32 {
+    error.extended_code.unsigned_abs()
+}
+
+fn class_of(error: ffi::Error) -> ServerErrorClass {
+    match error.code {
         ErrorCode::ConstraintViolation => match error.extended_code {
             // The catalogue's types cannot know these two: the value is wrong, not what is stored.
             ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
@@ -31,12 +43,8 @@ fn of_code(error: ffi::Error) -> BackendErrorKind {
         | ErrorCode::AuthorizationForStatementDenied => ServerErrorClass::Permission,
         // Another process wrote in between: our transaction is rolled back, as a deadlock's victim is.
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => ServerErrorClass::Deadlock,
-        ErrorCode::CannotOpen | ErrorCode::NotADatabase => return BackendErrorKind::Unavailable,
-        ErrorCode::SystemIoFailure => return BackendErrorKind::Lost,
-        ErrorCode::OperationInterrupted => return BackendErrorKind::Cancelled,
         _ => ServerErrorClass::Other,
-    };
-    BackendErrorKind::Server { number: error.extended_code.unsigned_abs(), class }
+    }
 }
 
 /// An error before anything ran: opening a connection, waiting for the write lock.
@@ -51,7 +59,18 @@ pub(super) fn of_preparing(procedure: &str, error: rusqlite::Error) -> BackendEr
         rusqlite::Error::SqliteFailure(code, message) if code.code == ErrorCode::Unknown => {
             mismatch(procedure, message.unwrap_or_default())
         }
-        error => of_running(error),
+        error => {
+            let kind = match error.sqlite_error() {
+                Some(code) if code.code == ErrorCode::OperationInterrupted => {
+                    BackendErrorKind::Cancelled
+                }
+                Some(code) => {
+                    BackendErrorKind::Server { number: number(*code), class: class_of(*code) }
+                }
+                None => BackendErrorKind::Unavailable,
+            };
+            BackendError::caused_by(kind, error)
+        }
     }
 }
 

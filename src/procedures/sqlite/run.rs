@@ -6,7 +6,9 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{CachedStatement, Connection, Rows};
 use tokio::sync::mpsc::Sender;
 
-use crate::procedures::{BackendError, BackendErrorKind, Outcome, OwnedCell};
+use crate::procedures::{
+    BackendError, CallError, Outcome, OwnedCell, SentError, SentErrorKind, Transaction,
+};
 
 use super::errors;
 use super::procedure::{self, Procedure, Statement};
@@ -39,27 +41,32 @@ pub(super) struct Work {
     pub(super) procedure: Arc<Procedure>,
     pub(super) arguments: Vec<(String, SqlValue)>,
     pub(super) events: Sender<Event>,
+    /// Every call is one transaction: all that this says is whether it is rolled back at its end.
+    pub(super) transaction: Transaction,
 }
 
 /// Runs the procedure and commits, or leaves no trace. Blocks.
-pub(super) fn run(session: &mut Session, work: Work) -> Result<Outcome, BackendError> {
+pub(super) fn run(session: &mut Session, work: Work) -> Result<Outcome, CallError> {
     let ended = transact(&session.connection, &session.signal, work);
-    if !session.connection.is_autocommit() && session.connection.execute_batch("ROLLBACK").is_err()
-    {
-        session.is_broken = true;
-    }
-    ended.map_err(|error| {
-        session.is_broken |= error.kind == BackendErrorKind::Lost;
-        match session.signal.take_thrown() {
-            Some((number, message)) => {
-                BackendError { kind: BackendErrorKind::User { number, message }, ..error }
-            }
-            None => error,
+    let is_rolled_back =
+        session.connection.is_autocommit() || session.connection.execute_batch("ROLLBACK").is_ok();
+    session.is_broken |= !is_rolled_back;
+    ended.map_err(|error| match error {
+        CallError::NotSent(error) => error.into(),
+        CallError::Sent(error) => {
+            let is_lost = error.kind == SentErrorKind::Lost;
+            session.is_broken |= is_lost;
+            let kind = match session.signal.take_thrown() {
+                Some((number, message)) => SentErrorKind::User { number, message },
+                None => error.kind,
+            };
+            let is_rolled_back = is_rolled_back && !is_lost;
+            SentError { kind, is_rolled_back, ..error }.into()
         }
     })
 }
 
-fn transact(connection: &Connection, signal: &Signal, work: Work) -> Result<Outcome, BackendError> {
+fn transact(connection: &Connection, signal: &Signal, work: Work) -> Result<Outcome, CallError> {
     let mut prepared = Vec::with_capacity(work.procedure.statements.len());
     for statement in &work.procedure.statements {
         let ready = connection
@@ -87,7 +94,8 @@ fn transact(connection: &Connection, signal: &Signal, work: Work) -> Result<Outc
     drop(prepared);
     call.stop_when_asked()?;
     if !is_lone_read {
-        connection.execute_batch("COMMIT").map_err(errors::of_running)?;
+        let end = if work.transaction == Transaction::RolledBack { "ROLLBACK" } else { "COMMIT" };
+        connection.execute_batch(end).map_err(errors::of_running)?;
     }
     Ok(call.outcome)
 }
@@ -111,9 +119,9 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// An interrupt between two statements is forgotten by `SQLite`: the signal is not.
-    fn stop_when_asked(&self) -> Result<(), BackendError> {
+    fn stop_when_asked(&self) -> Result<(), SentError> {
         if self.signal.is_stopped() {
-            return Err(BackendError::new(BackendErrorKind::Cancelled));
+            return Err(SentError::new(SentErrorKind::Cancelled));
         }
         Ok(())
     }
@@ -123,7 +131,7 @@ impl Running<'_> {
         &mut self,
         statement: &Statement,
         ready: &mut CachedStatement<'_>,
-    ) -> Result<bool, BackendError> {
+    ) -> Result<bool, SentError> {
         for (index, name) in (1..).zip(&statement.parameters) {
             let value = self.variables.iter().find(|(variable, _)| variable == name);
             ready
@@ -151,7 +159,7 @@ impl Running<'_> {
         &mut self,
         columns: &[(String, Hint)],
         mut rows: Rows<'_>,
-    ) -> Result<bool, BackendError> {
+    ) -> Result<bool, SentError> {
         let mut returns = false;
         while let Some(row) = rows.next().map_err(errors::of_running)? {
             for (index, (column, hint)) in columns.iter().enumerate() {
@@ -172,7 +180,7 @@ impl Running<'_> {
     }
 
     /// Sends the rows off as they come, a batch at a time; waits while the answer is not ready for more.
-    fn send(&mut self, columns: &[(String, Hint)], mut rows: Rows<'_>) -> Result<(), BackendError> {
+    fn send(&mut self, columns: &[(String, Hint)], mut rows: Rows<'_>) -> Result<(), SentError> {
         let names = columns.iter().map(|(name, _)| name.clone()).collect();
         self.give(Event::Set(names))?;
         let mut batch = Vec::new();
@@ -198,17 +206,17 @@ impl Running<'_> {
         self.give(Event::Rows { cells: batch, width: columns.len() })
     }
 
-    fn give(&self, event: Event) -> Result<(), BackendError> {
+    fn give(&self, event: Event) -> Result<(), SentError> {
         // Nobody listens any more: the call was given up.
-        self.events.blocking_send(event).map_err(|_| BackendError::new(BackendErrorKind::Cancelled))
+        self.events.blocking_send(event).map_err(|_| SentError::new(SentErrorKind::Cancelled))
     }
 }
 
-fn undecodable(column: &str, error: &str) -> BackendError {
-    BackendError::new(BackendErrorKind::Undecodable(format!("column {column}: {error}")))
+fn undecodable(column: &str, error: &str) -> SentError {
+    SentError::new(SentErrorKind::Undecodable(format!("column {column}: {error}")))
 }
 
-fn status(cell: &OwnedCell) -> Result<i32, BackendError> {
+fn status(cell: &OwnedCell) -> Result<i32, SentError> {
     match cell {
         OwnedCell::Int(number) => i32::try_from(*number)
             .map_err(|_| undecodable("@return", "a RETURN status has 32 bits")),

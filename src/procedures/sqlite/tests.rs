@@ -7,7 +7,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalogue::{ParameterType, QueueName, Value};
-use crate::procedures::{Argument, Cell, OwnedCell, ServerErrorClass, SinkError};
+use crate::procedures::{
+    Argument, Cell, OwnedCell, SentError, ServerErrorClass, SinkError, Transaction,
+};
 
 mod stops;
 
@@ -46,11 +48,7 @@ impl Stable {
         Self::with_connections(procedures, 4)
     }
 
-    async fn call(
-        &self,
-        name: &str,
-        arguments: &[Argument],
-    ) -> (Result<Outcome, BackendError>, Seen) {
+    async fn call(&self, name: &str, arguments: &[Argument]) -> (Result<Outcome, CallError>, Seen) {
         let mut seen = Seen::default();
         let cancel = Cancel::new();
         let result =
@@ -66,18 +64,41 @@ impl Stable {
     }
 }
 
+#[track_caller]
+fn sent(error: CallError) -> SentError {
+    match error {
+        CallError::Sent(error) => error,
+        CallError::NotSent(error) => panic!("nothing ran: {error}"),
+    }
+}
+
+#[track_caller]
+fn unsent(error: CallError) -> BackendErrorKind {
+    match error {
+        CallError::Sent(error) => panic!("it ran: {error}"),
+        CallError::NotSent(error) => error.kind,
+    }
+}
+
 async fn call(
     backend: &dyn Backend,
     name: &str,
     arguments: &[Argument],
     (budget, cancel, seen): (Duration, &Cancel, &mut Seen),
-) -> Result<Outcome, BackendError> {
+) -> Result<Outcome, CallError> {
     let queue = QueueName::new("test").unwrap();
     let procedure = ProcedureName::new(&format!("t.{name}")).unwrap();
     let deadline = Instant::now() + budget;
     backend
         .call(
-            Call { queue: &queue, procedure: &procedure, arguments, deadline, may_repeat: false },
+            Call {
+                queue: &queue,
+                procedure: &procedure,
+                arguments,
+                deadline,
+                may_repeat: false,
+                transaction: Transaction::None,
+            },
             seen,
             cancel,
         )
@@ -288,12 +309,12 @@ async fn variables_become_outputs_and_a_return_ends_the_procedure() {
 #[tokio::test]
 async fn an_error_says_its_kind_and_leaves_nothing_behind() {
     let insert = "INSERT INTO horse (id, name) VALUES (100, 'Gone');";
-    let server = |number, class| BackendErrorKind::Server { number, class };
+    let server = |number, class| SentErrorKind::Server { number, class };
     let cases = [
         (
             "user",
             "SELECT throw(50409, 'already ' || 'sold') AS \"@check\"",
-            BackendErrorKind::User { number: 50409, message: "already sold".into() },
+            SentErrorKind::User { number: 50409, message: "already sold".into() },
         ),
         (
             "unique",
@@ -325,19 +346,21 @@ async fn an_error_says_its_kind_and_leaves_nothing_behind() {
         (
             "bool",
             "SELECT 2 AS \"a:boolean\"",
-            BackendErrorKind::Undecodable("column a: a boolean is neither 0 nor 1".into()),
+            SentErrorKind::Undecodable("column a: a boolean is neither 0 nor 1".into()),
         ),
         (
             "infinite",
             "SELECT 9e999 AS a",
-            BackendErrorKind::Undecodable("column a: a number is not finite".into()),
+            SentErrorKind::Undecodable("column a: a number is not finite".into()),
         ),
     ];
     for (name, sql, expected) in cases {
         let count = ("count", "SELECT count(*) FROM horse");
         let stable = Stable::with_connections(&[(name, &format!("{insert}{sql}")), count], 1);
         let (result, _) = stable.call(name, &[]).await;
-        assert_eq!(result.unwrap_err().kind, expected, "{name}");
+        let error = sent(result.unwrap_err());
+        assert_eq!(error.kind, expected, "{name}");
+        assert!(error.is_rolled_back, "{name}");
         assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]], "{name}");
     }
 }
@@ -384,5 +407,5 @@ async fn a_procedure_that_does_not_fit_names_both_sides() {
         assert!(error.to_string().contains(expected), "{error}");
     }
     let (result, _) = stable.call("good", &[int("c", 1)]).await;
-    assert!(matches!(result.unwrap_err().kind, BackendErrorKind::Mismatch { .. }));
+    assert!(matches!(unsent(result.unwrap_err()), BackendErrorKind::Mismatch { .. }));
 }

@@ -9,7 +9,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::lifecycle::Cancel;
-use crate::procedures::{BackendError, BackendErrorKind, Cell, RowSink, SinkError};
+use crate::procedures::{
+    BackendError, BackendErrorKind, CallError, Cell, RowSink, SentError, SentErrorKind, SinkError,
+};
 
 use super::Sessions;
 use super::run::Event;
@@ -36,7 +38,35 @@ pub(super) struct Feed<'a> {
     pub(super) rows: &'a mut dyn RowSink,
 }
 
-type Ended<T> = (Object<Sessions>, Result<T, BackendError>);
+type Ended<T> = (Object<Sessions>, Result<T, CallError>);
+
+/// Why a job is stopped.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    TimedOut,
+    Cancelled,
+    /// The answer takes no more rows.
+    Sink(SinkError),
+}
+
+impl Stop {
+    /// The error of a call that was stopped before its first statement.
+    fn before(self) -> BackendErrorKind {
+        match self {
+            Self::TimedOut => BackendErrorKind::TimedOut,
+            Self::Cancelled | Self::Sink(_) => BackendErrorKind::Cancelled,
+        }
+    }
+
+    /// The error of a call that was stopped while it ran.
+    fn during(self) -> SentErrorKind {
+        match self {
+            Self::TimedOut => SentErrorKind::TimedOut,
+            Self::Cancelled => SentErrorKind::Cancelled,
+            Self::Sink(error) => SentErrorKind::Sink(error),
+        }
+    }
+}
 
 impl Watch<'_> {
     /// Runs a job on a blocking thread until it ends or is stopped.
@@ -46,8 +76,8 @@ impl Watch<'_> {
         self,
         mut lent: Object<Sessions>,
         feed: Option<Feed<'_>>,
-        job: impl FnOnce(&mut Session) -> Result<T, BackendError> + Send + 'static,
-    ) -> Result<T, BackendError> {
+        job: impl FnOnce(&mut Session) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
         lent.signal.reset();
         let (signal, interrupt) = (Arc::clone(&lent.signal), Arc::clone(&lent.interrupt));
         let mut ended = tokio::task::spawn_blocking(move || {
@@ -55,31 +85,31 @@ impl Watch<'_> {
             (lent, result)
         });
         let mut feed = feed;
-        let mut stopped: Option<(BackendErrorKind, Instant)> = None;
+        let mut stopped: Option<(Stop, Instant)> = None;
         let mut tick = tokio::time::interval(INTERRUPT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let reason = tokio::select! {
                 // The sign first: rows that keep coming must not hide it.
                 biased;
-                kind = self.sign(), if stopped.is_none() => kind,
+                stop = self.sign(), if stopped.is_none() => stop,
                 step = self.step(&mut feed, &mut ended) => match step {
                     Step::Ended(ended) => return conclude(*ended, stopped),
                     Step::Fed => continue,
-                    Step::Refused(kind) => kind,
+                    Step::Refused(error) => Stop::Sink(error),
                 },
                 _ = tick.tick(), if stopped.is_some() => {
                     interrupt.interrupt();
                     match stopped {
-                        Some((kind, since)) if since.elapsed() > STOP_MAX => {
-                            return Err(kind.into());
+                        Some((stop, since)) if since.elapsed() > STOP_MAX => {
+                            return Err(stop.during().into());
                         }
                         _ => continue,
                     }
                 }
             };
             // Without a receiver the job's next batch fails, also when it waits to hand it over.
-            if matches!(reason, BackendErrorKind::Sink(_)) {
+            if matches!(reason, Stop::Sink(_)) {
                 feed = None;
             }
             stopped = stopped.or(Some((reason, Instant::now())));
@@ -89,11 +119,11 @@ impl Watch<'_> {
     }
 
     /// Waits for a sign to stop.
-    async fn sign(&self) -> BackendErrorKind {
+    async fn sign(&self) -> Stop {
         tokio::select! {
-            () = self.cancel.cancelled() => BackendErrorKind::Cancelled,
-            () = self.closing.cancelled() => BackendErrorKind::Cancelled,
-            () = tokio::time::sleep_until(self.deadline) => BackendErrorKind::TimedOut,
+            () = self.cancel.cancelled() => Stop::Cancelled,
+            () = self.closing.cancelled() => Stop::Cancelled,
+            () = tokio::time::sleep_until(self.deadline) => Stop::TimedOut,
         }
     }
 
@@ -108,7 +138,7 @@ impl Watch<'_> {
         if open.rows.is_full() {
             return match open.rows.drain().await {
                 Ok(()) => Step::Fed,
-                Err(error) => Step::Refused(error.into()),
+                Err(error) => Step::Refused(error),
             };
         }
         let Some(event) = open.events.recv().await else {
@@ -117,14 +147,14 @@ impl Watch<'_> {
         };
         match pass_on(event, open.rows) {
             Ok(()) => Step::Fed,
-            Err(error) => Step::Refused(error.into()),
+            Err(error) => Step::Refused(error),
         }
     }
 }
 
 enum Step<T> {
     Fed,
-    Refused(BackendErrorKind),
+    Refused(SinkError),
     Ended(Box<Result<Ended<T>, JoinError>>),
 }
 
@@ -146,21 +176,25 @@ fn pass_on(event: Event, rows: &mut dyn RowSink) -> Result<(), SinkError> {
 /// What a job came to. One that finished although it was asked to stop has finished: it is committed.
 fn conclude<T>(
     ended: Result<Ended<T>, JoinError>,
-    stopped: Option<(BackendErrorKind, Instant)>,
-) -> Result<T, BackendError> {
-    let (lent, result) =
-        ended.map_err(|error| BackendError::caused_by(BackendErrorKind::Lost, error))?;
+    stopped: Option<(Stop, Instant)>,
+) -> Result<T, CallError> {
+    let (lent, result) = ended.map_err(|error| SentError::caused_by(SentErrorKind::Lost, error))?;
     drop(lent);
-    match (result, stopped) {
-        (Ok(_), Some((kind @ BackendErrorKind::Sink(_), _))) => Err(kind.into()),
+    match (result, stopped.map(|(stop, _)| stop)) {
+        (Ok(_), Some(Stop::Sink(error))) => Err(SentErrorKind::Sink(error).into()),
         (Ok(value), _) => Ok(value),
         (Err(error), None) => Err(error),
         // Stopped while it waited for the write lock: nothing ran.
-        (Err(error), Some((BackendErrorKind::TimedOut, _)))
+        (Err(CallError::NotSent(error)), Some(Stop::TimedOut))
             if error.kind == BackendErrorKind::Unavailable =>
         {
             Err(BackendErrorKind::PoolTimedOut.into())
         }
-        (Err(error), Some((kind, _))) => Err(BackendError { kind, ..error }),
+        (Err(CallError::NotSent(error)), Some(stop)) => {
+            Err(BackendError { kind: stop.before(), ..error }.into())
+        }
+        (Err(CallError::Sent(error)), Some(stop)) => {
+            Err(SentError { kind: stop.during(), ..error }.into())
+        }
     }
 }

@@ -80,6 +80,11 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 11]> {
     if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
         "@new".clone_into(&mut parameters[0].name);
     }
+    if name.ends_with(".replaced") && state.is_changed.load(Ordering::Acquire) {
+        let mut more = parameters[0].clone();
+        "@more".clone_into(&mut more.name);
+        parameters.push(more);
+    }
     if parameters.is_empty() {
         let mut values = [const { Sql::Null }; 11];
         values[0] = Sql::Int(1);

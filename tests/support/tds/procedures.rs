@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::State;
+use super::database::{self, Transaction};
 use super::reply::Reply;
 use super::request::Given;
 use super::values::{Declared, Sql};
@@ -19,10 +20,11 @@ CREATE PROCEDURE fjord_test.answers_late @together bit AS
 CREATE PROCEDURE fjord_test.acknowledges @after int, @times int AS
 CREATE PROCEDURE fjord_test.streams AS
 CREATE PROCEDURE fjord_test.begins @ms int AS
-CREATE PROCEDURE fjord_test.deadlocks @key nvarchar(50), @times int AS
 CREATE PROCEDURE fjord_test.raises @number int, @class int AS
 CREATE PROCEDURE fjord_test.babbles AS
 CREATE PROCEDURE fjord_test.changed @old int AS
+CREATE PROCEDURE fjord_test.replaced @number int, @procedure nvarchar(50) AS
+CREATE PROCEDURE fjord_test.runs @script nvarchar(200) AS
 CREATE PROCEDURE fjord_test.shape AS
 CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
 CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
@@ -36,7 +38,7 @@ pub(crate) struct Session {
     pub(crate) id: i64,
     pub(crate) application: String,
     pub(crate) context: Option<String>,
-    pub(crate) transactions: i64,
+    pub(crate) transaction: Transaction,
 }
 
 /// What comes of a call.
@@ -46,6 +48,8 @@ pub(crate) enum Outcome {
     Returned(i32, Vec<(String, Sql)>),
     /// It answers with an error: number, class, message.
     Raised(u32, u8, String),
+    /// The same, from a procedure of this name: number, message, name.
+    RaisedIn(u32, String, String),
     /// The connection ends without an answer.
     Dropped,
     /// The answer ends after so many bytes, and so does the connection.
@@ -110,7 +114,7 @@ pub(crate) fn run(
         "sets" | "many" | "json" | "lists" | "names" => sets(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
-            session.transactions += 1;
+            session.transaction.count += 1;
             Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
         "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
@@ -128,6 +132,16 @@ pub(crate) fn run(
             Outcome::Returned(status, Vec::new())
         }
         "nothing" => DONE,
+        "runs" => database::run(state, &mut session.transaction, &arguments.text("@script"), reply),
+        "replaced" => {
+            let script = if state.is_changed.load(Ordering::Acquire) {
+                let (number, procedure) = (arguments.int("@number"), arguments.text("@procedure"));
+                format!("INSERT replaced; THROW {number} {procedure}")
+            } else {
+                "INSERT first".to_owned()
+            };
+            database::run(state, &mut session.transaction, &script, reply)
+        }
         "ledger.write" => {
             let id = arguments.text("@request_id");
             reply.single("request_id", "nvarchar(100)", text(&id));
@@ -285,11 +299,11 @@ fn session_state(
             reply.row(&[("nvarchar(20)", value), ("nvarchar(32)", text(held))]);
         }
         "leaves_open" => {
-            session.transactions += 1;
+            session.transaction.count += 1;
             return Outcome::Raised(50409, 16, "left open".into());
         }
         "transactions" => {
-            reply.single("v", "int", Sql::Int(session.transactions));
+            reply.single("v", "int", Sql::Int(session.transaction.count));
         }
         _ => {
             reply.single("v", "int", Sql::Int(session.id));
@@ -315,16 +329,6 @@ fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome
             Outcome::Acknowledges(after, usize::try_from(arguments.int("@times")).expect("a count"))
         }
         "streams" => Outcome::Streams,
-        "deadlocks" => {
-            let mut victims = state.victims.lock().expect("not poisoned");
-            let count = victims.entry(arguments.text("@key")).or_insert(0);
-            *count += 1;
-            if *count <= arguments.int("@times") {
-                Outcome::Raised(1205, 13, "Transaction was deadlocked and has been chosen".into())
-            } else {
-                DONE
-            }
-        }
         "raises" => {
             let number = u32::try_from(arguments.int("@number")).expect("a number");
             let class = u8::try_from(arguments.int("@class")).expect("a class");

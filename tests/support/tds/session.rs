@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::State;
+use super::database::{self, Transaction};
 use super::metadata;
 use super::procedures::{self, Outcome, Session};
 use super::reply::Reply;
@@ -32,7 +33,7 @@ pub(super) async fn serve(tcp: TcpStream, state: &State) -> io::Result<()> {
         let mut reply = Reply::default();
         if message.resets {
             session.context = None;
-            session.transactions = 0;
+            session.transaction = Transaction::default();
             reply.was_reset();
         }
         let request = match message.kind {
@@ -94,7 +95,13 @@ async fn answer(
 ) -> io::Result<bool> {
     let (name, given, outputs) = match request {
         Request::Batch(text) => {
-            batch(state, session, &text, &mut reply);
+            let ours = database::batch(state, &mut session.transaction, &text, &mut reply);
+            if ours == Some(false) {
+                return Ok(false);
+            }
+            if ours.is_none() {
+                batch(state, &text, &mut reply);
+            }
             send(stream, reply.done(false)).await?;
             return Ok(true);
         }
@@ -233,6 +240,9 @@ fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
             let bare = call.name.rsplit('.').next().unwrap_or_default();
             reply.error(number, class, &message, bare).done_procedure(true);
         }
+        Outcome::RaisedIn(number, message, procedure) => {
+            reply.error(number, 14, &message, &procedure).done_procedure(true);
+        }
         other => panic!("{other:?} has no end"),
     }
 }
@@ -256,11 +266,8 @@ fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, re
     }
 }
 
-fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
-    if text.contains("ROLLBACK") {
-        let open = std::mem::take(&mut session.transactions);
-        state.rollbacks.fetch_add(usize::from(open > 0), Ordering::AcqRel);
-    } else if text.contains("FROM sys.procedures") {
+fn batch(state: &State, text: &str, reply: &mut Reply) {
+    if text.contains("FROM sys.procedures") {
         reply.columns(&["nvarchar(128)"; 2].map(|kind| ("", kind)));
         let mut names: Vec<_> = state.schema.procedures.keys().collect();
         names.sort();
@@ -268,6 +275,11 @@ fn batch(state: &State, session: &mut Session, text: &str, reply: &mut Reply) {
             let row = [schema, name].map(|part| ("nvarchar(128)", Sql::Text(part.to_owned())));
             reply.row(&row);
         }
+    } else if text.contains("SERVERPROPERTY('Babelfish')") {
+        let is_babelfish = state.is_babelfish.load(Ordering::Acquire);
+        let babelfish = if is_babelfish { Sql::Int(1) } else { Sql::Null };
+        reply.columns(&[("", "int"), ("", "int")]);
+        reply.row(&[("int", babelfish), ("int", Sql::Int(1252))]);
     } else if let Some(rest) = text.strip_prefix("DECLARE @P AS ") {
         let name = rest.split(';').next().expect("a type");
         let types = &state.schema.table_types;

@@ -6,7 +6,7 @@ use tiberius::{ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
 use super::{SqlType, clock, decimal};
-use crate::procedures::{BackendError, BackendErrorKind, Cell, OwnedCell};
+use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
 /// The driver reads money as a double: beyond this its four decimals are no longer exact (2^53 / 10^4).
 const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
@@ -33,7 +33,7 @@ enum Form {
 
 impl Cells {
     /// The cells of a row, handed to `take`.
-    pub(crate) fn of<E: From<BackendError>>(
+    pub(crate) fn of<E: From<SentError>>(
         &mut self,
         row: &Row,
         take: impl FnOnce(&[Cell<'_>]) -> Result<(), E>,
@@ -82,7 +82,7 @@ pub(crate) fn owned(
     name: &str,
     value: &ColumnData<'_>,
     sql: Option<&SqlType>,
-) -> Result<OwnedCell, BackendError> {
+) -> Result<OwnedCell, SentError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
     let mut text = String::new();
     let cell = match as_is(value, is_money) {
@@ -100,9 +100,9 @@ pub(crate) fn owned(
     })
 }
 
-fn undecodable(name: &str) -> BackendError {
+fn undecodable(name: &str) -> SentError {
     let place = if name.is_empty() { "an unnamed column".to_owned() } else { format!("'{name}'") };
-    BackendError::new(BackendErrorKind::Undecodable(format!(
+    SentError::new(SentErrorKind::Undecodable(format!(
         "{place} has a value that JSON cannot hold exactly"
     )))
 }

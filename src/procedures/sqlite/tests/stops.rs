@@ -24,7 +24,7 @@ async fn a_cancel_stops_a_call_within_100_ms() {
         };
         let (result, given) = tokio::join!(running, client);
         assert!(given.elapsed() < Duration::from_millis(100), "{:?} {sql}", given.elapsed());
-        assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled, "{sql}");
+        assert_eq!(sent(result.unwrap_err()).kind, SentErrorKind::Cancelled, "{sql}");
         assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]], "{sql}");
     }
 }
@@ -37,7 +37,7 @@ async fn a_call_ends_by_its_deadline() {
         let started = Instant::now();
         let until = (Duration::from_millis(150), &cancel, &mut seen);
         let error = call(&*stable.backend, "slow", &[], until).await.unwrap_err();
-        assert_eq!(error.kind, BackendErrorKind::TimedOut, "{sql}");
+        assert_eq!(sent(error).kind, SentErrorKind::TimedOut, "{sql}");
         assert!(started.elapsed() < Duration::from_millis(300), "{sql}");
     }
 }
@@ -60,14 +60,14 @@ async fn a_call_without_a_connection_or_the_write_lock_in_time_ran_nothing() {
             let never = Cancel::new();
             let until = (Duration::from_millis(100), &never, &mut second);
             let error = call(&*stable.backend, "write", &[], until).await.unwrap_err();
-            assert_eq!(error.kind, BackendErrorKind::PoolTimedOut, "{connections}");
+            assert_eq!(unsent(error), BackendErrorKind::PoolTimedOut, "{connections}");
             let until = (Duration::from_millis(200), &never, &mut third);
             let error = call(&*other, "write", &[], until).await.unwrap_err();
-            assert_eq!(error.kind, BackendErrorKind::PoolTimedOut, "{connections}");
+            assert_eq!(unsent(error), BackendErrorKind::PoolTimedOut, "{connections}");
             cancel.cancel();
         };
         let (held, ()) = tokio::join!(holder, waiters);
-        assert_eq!(held.unwrap_err().kind, BackendErrorKind::Cancelled);
+        assert_eq!(sent(held.unwrap_err()).kind, SentErrorKind::Cancelled);
         assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
     }
 }
@@ -80,7 +80,7 @@ async fn an_answer_that_takes_no_more_ends_the_call_and_undoes_it() {
     let (cancel, mut seen) = (Cancel::new(), Seen { rows_max: Some(5000), ..Seen::default() });
     let until = (Duration::from_secs(20), &cancel, &mut seen);
     let error = call(&*stable.backend, "flood", &[], until).await.unwrap_err();
-    assert_eq!(error.kind, BackendErrorKind::Sink(SinkError::TooLarge));
+    assert_eq!(sent(error).kind, SentErrorKind::Sink(SinkError::TooLarge));
     assert!(seen.drains >= 3, "{}", seen.drains);
     assert_eq!(stable.rows("count", &[]).await, vec![vec![OwnedCell::Int(2)]]);
 }
@@ -133,9 +133,9 @@ async fn a_close_cancels_what_runs_and_refuses_what_comes() {
         stable.backend.close().await;
     };
     let ((result, _), ()) = tokio::join!(stable.call("slow", &[]), closer);
-    assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled);
+    assert_eq!(sent(result.unwrap_err()).kind, SentErrorKind::Cancelled);
     let (result, _) = stable.call("slow", &[]).await;
-    assert_eq!(result.unwrap_err().kind, BackendErrorKind::Unavailable);
+    assert_eq!(unsent(result.unwrap_err()), BackendErrorKind::Unavailable);
 }
 
 #[tokio::test]
@@ -160,6 +160,6 @@ async fn a_busy_database_is_there_and_is_not_waited_for() {
     };
     let (ended, ()) = tokio::join!(calls, asking);
     for result in [ended.0, ended.1] {
-        assert_eq!(result.unwrap_err().kind, BackendErrorKind::Cancelled, "it ran all the time");
+        assert_eq!(sent(result.unwrap_err()).kind, SentErrorKind::Cancelled, "it ran all the time");
     }
 }

@@ -1,0 +1,476 @@
+//! One attempt of a call on one connection. A failure is of one type when nothing of the call was sent, and of another
+//! once something was: the stream below the driver knows which.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tiberius::error::{Error, TokenError};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Mssql;
+use super::bind::{self, mismatch};
+use super::errors;
+use super::lease::Lease;
+use super::marks::{NothingSent, SomethingSent};
+use super::run::{self, Failure};
+use super::server::Facts;
+use super::signature::Signature;
+use super::transaction;
+use crate::lifecycle::Cancel;
+use crate::procedures::{
+    BackendError, BackendErrorKind, Call, Outcome, RowSink, SentError, SentErrorKind, Transaction,
+};
+
+/// Why an attempt has no outcome.
+#[derive(Debug)]
+pub(super) enum AttemptFailure {
+    /// Nothing of the call was sent.
+    NotSent(NotSentFailure),
+    /// The call was sent.
+    Sent(SentFailure),
+}
+
+/// A failed attempt of which nothing was sent, its connection dealt with.
+#[derive(Debug)]
+pub(super) struct NotSentFailure {
+    /// The error, if it is the last attempt.
+    pub(super) error: BackendError,
+    /// Why it may be tried again.
+    pub(super) retry: Option<RetryReason>,
+}
+
+/// A failed attempt that was sent, its connection dealt with.
+#[derive(Debug)]
+pub(super) struct SentFailure {
+    /// The error, if it is the last attempt.
+    pub(super) error: SentError,
+    /// Why it may be sent again: only where a second execution does no harm, or where nothing of the first stays.
+    pub(super) retry: Option<RetryReason>,
+}
+
+/// Why a call is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RetryReason {
+    /// The connection broke before the call was sent.
+    Unsent,
+    /// The server rolled its transaction back for a deadlock.
+    Deadlock,
+    /// The server rolled its transaction back for an update under snapshot isolation.
+    Snapshot,
+    /// The procedure's parameters have changed since they were read.
+    Signature,
+    /// The server takes no untyped NULL.
+    UntypedNull,
+    /// The connection broke in the call.
+    Lost,
+}
+
+impl RetryReason {
+    /// The metric's label.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Deadlock => "deadlock",
+            Self::Snapshot => "snapshot",
+            Self::Signature => "signature",
+            Self::UntypedNull => "untyped-null",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whether others work on the same rows now: the next try waits a little.
+    pub(super) fn is_contention(self) -> bool {
+        matches!(self, Self::Deadlock | Self::Snapshot)
+    }
+}
+
+impl From<BackendError> for AttemptFailure {
+    fn from(error: BackendError) -> Self {
+        Self::NotSent(NotSentFailure { error, retry: None })
+    }
+}
+
+impl From<SentError> for SentFailure {
+    fn from(error: SentError) -> Self {
+        Self { error, retry: None }
+    }
+}
+
+impl SentFailure {
+    /// The failure of a call that was sent, when nothing of the attempt after that was: what was sent before still counts.
+    pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
+        let mut error = self.error;
+        if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
+            error.kind = SentErrorKind::Mismatch { procedure, difference };
+        }
+        Self { error, retry: next.retry }
+    }
+}
+
+/// What ended the wait for the database.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    TimedOut,
+    Cancelled,
+}
+
+impl Stop {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn before_sending(self) -> BackendErrorKind {
+        match self {
+            Self::TimedOut => BackendErrorKind::TimedOut,
+            Self::Cancelled => BackendErrorKind::Cancelled,
+        }
+    }
+
+    fn after_sending(self) -> SentErrorKind {
+        match self {
+            Self::TimedOut => SentErrorKind::TimedOut,
+            Self::Cancelled => SentErrorKind::Cancelled,
+        }
+    }
+}
+
+/// The sign that nobody waits any more, and when the attempt began: a young one is not worth a cancel.
+type Leaving<'a> = (&'a Cancel, Instant);
+
+/// A step of the call itself that failed.
+#[derive(Debug)]
+enum Step {
+    /// The procedure's call.
+    Calling(Failure),
+    /// The end of the transaction around it.
+    Ending(Failure),
+    /// The deadline or a cancel came first.
+    Stopped(Stop),
+}
+
+impl Mssql {
+    /// One try on one connection, which goes back clean or is gone afterwards.
+    pub(super) async fn attempt(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+    ) -> Result<Outcome, AttemptFailure> {
+        let Some(session) = lease.session() else {
+            return Err(BackendError::new(BackendErrorKind::Unavailable).into());
+        };
+        let marks = Arc::clone(&session.marks);
+        let leaving = (cancel, Instant::now());
+        let (lease, facts) = self.asked(lease, call, leaving).await?;
+        let (lease, signature) = self.described(lease, call, leaving).await?;
+        let refuses_null =
+            facts.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
+        let form = bind::bind(call, &signature)
+            .and_then(|bound| run::form(call.procedure, bound, refuses_null));
+        let form = match form {
+            Ok(form) => form,
+            Err(error) => {
+                lease.keep();
+                return Err(error.into());
+            }
+        };
+        if cancel.is_cancelled() {
+            lease.keep();
+            return Err(BackendError::new(BackendErrorKind::Cancelled).into());
+        }
+        let mut lease = self.begun(lease, call, leaving).await?;
+        let Some(session) = lease.session() else {
+            return Err(BackendError::new(BackendErrorKind::Unavailable).into());
+        };
+        marks.call_starts();
+        let client = &mut session.client;
+        let calling = async {
+            let called = run::run(client, form, &signature, rows).await;
+            let outcome = called.map_err(Step::Calling)?;
+            transaction::end(client, call.transaction).await.map_err(Step::Ending)?;
+            Ok(outcome)
+        };
+        let step = match self.within(call, leaving, calling).await {
+            Ok(Ok(outcome)) => {
+                lease.keep();
+                return Ok(outcome);
+            }
+            Ok(Err(step)) => step,
+            Err(stop) => Step::Stopped(stop),
+        };
+        Err(match marks.sent() {
+            Err(nothing) => {
+                let failure = self.end_unsent(lease, call, (step, &signature), nothing).await;
+                AttemptFailure::NotSent(failure)
+            }
+            Ok(something) => {
+                let failure = self.end_sent(lease, call, (step, &signature), something).await;
+                AttemptFailure::Sent(failure)
+            }
+        })
+    }
+
+    /// Waits for the database until the deadline, a cancel or the backend's end.
+    async fn within<F: Future>(
+        &self,
+        call: &Call<'_>,
+        (cancel, started): Leaving<'_>,
+        work: F,
+    ) -> Result<F::Output, Stop> {
+        // The clock and the cancel first: an answer without end would not let them have a turn.
+        tokio::select! {
+            biased;
+            () = self.is_worth_a_cancel(cancel, started) => Err(Stop::Cancelled),
+            () = self.closing.cancelled() => Err(Stop::Cancelled),
+            () = sleep_until(call.deadline) => Err(Stop::TimedOut),
+            done = work => Ok(done),
+        }
+    }
+
+    /// What the server is, asked where it is not known.
+    async fn asked(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        leaving: Leaving<'_>,
+    ) -> Result<(Lease, Facts), NotSentFailure> {
+        if let Some(facts) = self.server.known() {
+            return Ok((lease, facts));
+        }
+        let Some(session) = lease.session() else {
+            return Err(BackendError::new(BackendErrorKind::Unavailable).into());
+        };
+        match self.within(call, leaving, self.server.ask(&mut session.client)).await {
+            Ok(Ok(facts)) => Ok((lease, facts)),
+            asked => Err(unanswered(lease, asked.map(|answer| answer.map(drop))).await),
+        }
+    }
+
+    /// The procedure's signature, read where it is not known.
+    async fn described(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        leaving: Leaving<'_>,
+    ) -> Result<(Lease, Arc<Signature>), NotSentFailure> {
+        if let Some(signature) = self.signatures.known(call.procedure) {
+            return Ok((lease, signature));
+        }
+        let Some(session) = lease.session() else {
+            return Err(BackendError::new(BackendErrorKind::Unavailable).into());
+        };
+        let reading = self.signatures.read(&mut session.client, call.procedure);
+        match self.within(call, leaving, reading).await {
+            Ok(Ok(Some(signature))) => Ok((lease, signature)),
+            Ok(Ok(None)) => {
+                lease.keep();
+                Err(mismatch(call.procedure, self.missing_text()).into())
+            }
+            asked => Err(unanswered(lease, asked.map(|answer| answer.map(drop))).await),
+        }
+    }
+
+    /// Begins the transaction around the call, where there is one.
+    async fn begun(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        leaving: Leaving<'_>,
+    ) -> Result<Lease, NotSentFailure> {
+        if call.transaction == Transaction::None {
+            return Ok(lease);
+        }
+        let Some(session) = lease.session() else {
+            return Err(BackendError::new(BackendErrorKind::Unavailable).into());
+        };
+        match self.within(call, leaving, transaction::begin(&mut session.client)).await {
+            Ok(Ok(())) => Ok(lease),
+            asked => Err(unanswered(lease, asked).await),
+        }
+    }
+
+    /// Deals with the connection of an attempt of which nothing was sent.
+    async fn end_unsent(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        (failed, used): (Step, &Signature),
+        _nothing: NothingSent,
+    ) -> NotSentFailure {
+        match failed {
+            Step::Stopped(stop) => {
+                lease.cancel(stop.reason()).await;
+                BackendError::new(stop.before_sending()).into()
+            }
+            // The driver's own question about a table's columns was refused: the type may have changed.
+            Step::Calling(Failure::Server(token)) | Step::Ending(Failure::Server(token))
+                if !errors::is_fatal(&token) =>
+            {
+                let Some(fresh) = self.read_again(&mut lease, call).await else {
+                    return unsent(lease, Error::Server(token));
+                };
+                lease.keep_rolled_back().await;
+                match fresh {
+                    None => mismatch(call.procedure, self.missing_text()).into(),
+                    Some(fresh) => NotSentFailure {
+                        error: errors::of_question(token),
+                        retry: (*fresh != *used).then_some(RetryReason::Signature),
+                    },
+                }
+            }
+            Step::Calling(Failure::Server(token)) | Step::Ending(Failure::Server(token)) => {
+                unsent(lease, Error::Server(token))
+            }
+            Step::Calling(Failure::Driver(error)) | Step::Ending(Failure::Driver(error)) => {
+                if let Some(refused) = errors::before_sending(&error) {
+                    // The driver waits for the answer to what it never sent.
+                    lease.discard("unsendable");
+                    return refused.into();
+                }
+                unsent(lease, error)
+            }
+            // An answer to what was not sent.
+            Step::Calling(Failure::Ours(error)) | Step::Ending(Failure::Ours(error)) => {
+                lease.discard("broken");
+                BackendError::caused_by(BackendErrorKind::Unavailable, error).into()
+            }
+        }
+    }
+
+    /// Deals with the connection of an attempt that was sent.
+    async fn end_sent(
+        &self,
+        lease: Lease,
+        call: &Call<'_>,
+        (failed, used): (Step, &Signature),
+        _something: SomethingSent,
+    ) -> SentFailure {
+        match failed {
+            Step::Stopped(stop) => {
+                lease.cancel(stop.reason()).await;
+                SentError::new(stop.after_sending()).into()
+            }
+            Step::Calling(Failure::Server(token)) => self.refused(lease, call, token, used).await,
+            Step::Ending(Failure::Server(token)) => {
+                // Nobody knows what an end that failed has done.
+                let failure = self.refused(lease, call, token, used).await;
+                let error = SentError { is_rolled_back: false, ..failure.error };
+                SentFailure { error, retry: failure.retry.filter(|_| call.may_repeat) }
+            }
+            Step::Calling(Failure::Driver(error)) | Step::Ending(Failure::Driver(error)) => {
+                lease.discard("broken");
+                lost(call, errors::after_sending(error))
+            }
+            Step::Calling(Failure::Ours(error)) | Step::Ending(Failure::Ours(error)) => {
+                lease.cancel("unread").await;
+                error.into()
+            }
+        }
+    }
+
+    /// The server answered with an error. Its number says nothing about what ran before: an inner procedure may have
+    /// raised it, or a statement after others that were committed.
+    async fn refused(
+        &self,
+        mut lease: Lease,
+        call: &Call<'_>,
+        token: TokenError,
+        used: &Signature,
+    ) -> SentFailure {
+        if errors::is_fatal(&token) {
+            lease.discard("fatal");
+            return lost(call, errors::from_token(token));
+        }
+        let mut missing = None;
+        let reason = if errors::is_deadlock(&token) {
+            Some(RetryReason::Deadlock)
+        } else if errors::is_snapshot_conflict(&token) {
+            Some(RetryReason::Snapshot)
+        } else if errors::refuses_untyped_null(&token) {
+            let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
+            (!is_known).then_some(RetryReason::UntypedNull)
+        } else if errors::doubts_signature(&token) {
+            // Whoever calls next finds what is declared now.
+            let Some(fresh) = self.read_again(&mut lease, call).await else {
+                lease.discard("broken");
+                return errors::from_token(token).into();
+            };
+            if fresh.is_none() {
+                missing = Some(self.missing_text());
+            }
+            fresh.is_some_and(|fresh| *fresh != *used).then_some(RetryReason::Signature)
+        } else {
+            None
+        };
+        let is_rolled_back = lease.keep_rolled_back().await
+            && call.transaction != Transaction::None
+            && !errors::ends_transaction(&token);
+        let mut error = SentError { is_rolled_back, ..errors::from_token(token) };
+        if let Some(difference) = missing {
+            let procedure = call.procedure.as_str().to_owned();
+            error.kind = SentErrorKind::Mismatch { procedure, difference };
+        }
+        SentFailure { retry: reason.filter(|_| call.may_repeat || is_rolled_back), error }
+    }
+
+    /// Reads the signature once more. The outer `None`: it could not be read.
+    async fn read_again(
+        &self,
+        lease: &mut Lease,
+        call: &Call<'_>,
+    ) -> Option<Option<Arc<Signature>>> {
+        let session = lease.session()?;
+        let reading = self.signatures.read(&mut session.client, call.procedure);
+        timeout_at(call.deadline, reading).await.ok()?.ok()
+    }
+}
+
+impl From<BackendError> for NotSentFailure {
+    fn from(error: BackendError) -> Self {
+        Self { error, retry: None }
+    }
+}
+
+impl From<NotSentFailure> for AttemptFailure {
+    fn from(failure: NotSentFailure) -> Self {
+        Self::NotSent(failure)
+    }
+}
+
+/// The failure of a question of our own before the call.
+async fn unanswered(lease: Lease, asked: Result<Result<(), Error>, Stop>) -> NotSentFailure {
+    match asked {
+        Ok(Err(Error::Server(token))) if !errors::is_fatal(&token) => {
+            lease.keep_rolled_back().await;
+            errors::of_question(token).into()
+        }
+        Ok(Err(error)) => unsent(lease, error),
+        Ok(Ok(())) => {
+            lease.keep();
+            BackendError::new(BackendErrorKind::Unavailable).into()
+        }
+        Err(stop) => {
+            lease.cancel(stop.reason()).await;
+            BackendError::new(stop.before_sending()).into()
+        }
+    }
+}
+
+/// The connection broke, and nothing of the call was sent.
+fn unsent(lease: Lease, error: Error) -> NotSentFailure {
+    lease.discard("broken");
+    NotSentFailure {
+        error: BackendError::caused_by(BackendErrorKind::Unavailable, error),
+        retry: Some(RetryReason::Unsent),
+    }
+}
+
+/// The connection ended in a call that was sent.
+fn lost(call: &Call<'_>, error: SentError) -> SentFailure {
+    let may_repeat = call.may_repeat && error.kind == SentErrorKind::Lost;
+    SentFailure { error, retry: may_repeat.then_some(RetryReason::Lost) }
+}

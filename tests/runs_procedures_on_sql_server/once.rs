@@ -1,0 +1,147 @@
+//! Promise: after the first byte of an at-most-once call has left, it is never sent again, whatever the error.
+//! What counts are the rows of a database that commits each statement by itself.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fjord::catalogue::Value;
+use fjord::lifecycle::Cancel;
+use fjord::procedures::{BackendErrorKind, CallError, SentErrorKind, ServerErrorClass};
+
+use super::{Answer, Caller, given, int, kind, text, unsent};
+use crate::support::eventually::{SOON, TICK, eventually};
+use crate::support::mssql_server::{Server, endpoint};
+use crate::support::tds::State;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn state(server: &Server) -> &State {
+    &server.endpoint.as_ref().expect("the endpoint").state
+}
+
+async fn run(caller: &Caller, script: &str) -> Result<Answer, CallError> {
+    caller.call("runs", &[text("script", script)]).await
+}
+
+#[tokio::test]
+async fn an_error_never_sends_an_at_most_once_call_again() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let mut executions = 0;
+    for number in [1205, 3960, 201, 8144, 8145, 2812, 8178, 8009, 229, 547, 1222, 50409] {
+        // The error's own procedure: none, an inner one, the called one.
+        for procedure in ["-", "inner", "runs"] {
+            let script = format!("INSERT a{number}{procedure}; THROW {number} {procedure}");
+            let error = kind(run(&caller, &script).await);
+            let expected = match error {
+                SentErrorKind::Server { number, .. } | SentErrorKind::User { number, .. } => number,
+                other => panic!("{number} {procedure}: {other}"),
+            };
+            assert_eq!(expected, number);
+            executions += 1;
+            let rows = state(&server).audit.count(&format!("a{number}{procedure}"));
+            assert_eq!(rows, 1, "{number} {procedure}");
+            assert_eq!(state(&server).runs("fjord_test.runs"), executions);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deadlock_victim_that_may_repeat_is_sent_again() {
+    for (number, class) in [(1205, ServerErrorClass::Deadlock), (3960, ServerErrorClass::Conflict)]
+    {
+        let server = endpoint().await;
+        let caller = Caller { may_repeat: true, ..Caller::of(&server) };
+        let twice = format!("INSERT twice; THROW {number} - 2");
+        let answer = run(&caller, &twice).await.expect("the third try succeeds");
+        assert_eq!(answer.restarts, 2);
+        assert_eq!(state(&server).audit.count("twice"), 3);
+        let always = format!("INSERT always; THROW {number}");
+        let error = kind(run(&caller, &always).await);
+        assert_eq!(error, SentErrorKind::Server { number, class });
+        assert_eq!(state(&server).audit.count("always"), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_procedure_that_was_replaced_runs_once() {
+    for number in [201, 8144, 8145, 2812] {
+        for procedure in ["-", "inner", "replaced"] {
+            let server = endpoint().await;
+            let caller = Caller::of(&server);
+            let arguments = [int("number", number), text("procedure", procedure)];
+            caller.call("replaced", &arguments).await.expect("the first one");
+            state(&server).is_changed.store(true, Ordering::Release);
+            let error = kind(caller.call("replaced", &arguments).await);
+            let number = u32::try_from(number).expect("a number");
+            let class = ServerErrorClass::Mismatch;
+            assert_eq!(error, SentErrorKind::Server { number, class }, "{procedure}");
+            assert_eq!(state(&server).audit.count("replaced"), 1, "{number} {procedure}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_untyped_null_is_sent_again_only_when_it_may_be() {
+    let server = endpoint().await;
+    state(&server).refuses_untyped_null.store(true, Ordering::Release);
+    let arguments = [given("a", Value::Null), given("b", Value::Null)];
+    let caller = Caller::of(&server);
+    let error = kind(caller.call("defaults", &arguments).await);
+    assert!(matches!(error, SentErrorKind::Server { number: 8009, .. }), "{error}");
+    // The next one knows it.
+    assert!(caller.call("defaults", &arguments).await.is_ok());
+    let repeating = Caller { may_repeat: true, ..Caller::of(&server) };
+    assert!(repeating.call("defaults", &arguments).await.is_ok());
+}
+
+/// Another call takes the only connection between two tries, and keeps it.
+#[tokio::test]
+async fn a_call_that_was_sent_and_finds_no_connection_is_not_called_unexecuted() {
+    let mut server = endpoint().await;
+    server.config.connections_max = 1;
+    server.config.deadlock_retries = 1000;
+    let caller = Caller { may_repeat: true, ..Caller::of(&server) };
+    let other = caller.clone();
+    let holding = async {
+        eventually(SOON, TICK, || state(&server).audit.count("sent") > 0).await;
+        other.call("slow", &[int("ms", 3000)]).await
+    };
+    let (cancel, arguments) = (Cancel::new(), [text("script", "INSERT sent; THROW 1205")]);
+    let running = caller.call_within(Duration::from_secs(1), &cancel, "runs", &arguments);
+    let (ended, held) = tokio::join!(running, holding);
+    held.expect("the connection");
+    let class = ServerErrorClass::Deadlock;
+    assert_eq!(kind(ended), SentErrorKind::Server { number: 1205, class });
+}
+
+#[tokio::test]
+async fn a_call_that_was_sent_and_finds_no_server_is_not_called_unexecuted() {
+    let mut server = endpoint().await;
+    server.config.deadlock_retries = 1000;
+    let caller = Caller { may_repeat: true, ..Caller::of(&server) };
+    let calling = run(&caller, "INSERT gone; THROW 1205");
+    let leaving = async {
+        eventually(SOON, TICK, || state(&server).audit.count("gone") > 0).await;
+        state(&server).is_away.store(true, Ordering::Release);
+        state(&server).hang_up();
+    };
+    let error = kind(tokio::join!(calling, leaving).0);
+    assert!(matches!(error, SentErrorKind::Server { .. } | SentErrorKind::Lost), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_not_sent_says_so() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let error = unsent(caller.call_within(SHORT, &cancel, "nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Cancelled);
+    let error = unsent(caller.call_within(Duration::ZERO, &Cancel::new(), "nothing", &[]).await);
+    assert!(
+        matches!(error, BackendErrorKind::PoolTimedOut | BackendErrorKind::TimedOut),
+        "{error}"
+    );
+    assert_eq!(state(&server).runs("fjord_test.nothing"), 0);
+}
