@@ -154,6 +154,10 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
+    // The signature is read once, as when a queue starts: all callers at once would ask for it.
+    if !caller(0)?.call(&Count::default(), &Cancel::new()).await {
+        return None;
+    }
     for number in 0..row.callers {
         let (caller, count, is_over) = (caller(number)?, Arc::clone(&count), Arc::clone(&is_over));
         let _detached = tasks.spawn(async move {
