@@ -60,7 +60,9 @@ async fn everything_of_sql_server_becomes_a_good_catalogue() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
     let mistakes = text(&online.stderr);
-    let mistakes: Vec<&str> = mistakes.lines().filter(|line| line.contains("database ")).collect();
+    // So many queues want more connections than there are by default: that is a warning, and no misfit.
+    let is_misfit = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
+    let mistakes: Vec<&str> = mistakes.lines().filter(is_misfit).collect();
     assert!(mistakes.is_empty(), "{mistakes:#?}");
 
     // A second time there is nothing new, and no file is written over.

@@ -92,6 +92,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::WORKER_UNSENT, "the gateway's timers do it; a stalled link is FjordLinkUnsteady's"),
     (names::WORKER_RESENT, "a call that lacks its answer has an outcome, which FjordErrors counts"),
     (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),
+    (names::BACKEND_CANCELS, "its callers left or their time was over, which their outcomes say"),
     (names::AUTH_FAILURES, "the callers' own"),
     (names::RATE_LIMITED, "the callers' own"),
     (names::LOG_REPEATS, "its first line is in the log, and its requests have outcomes"),

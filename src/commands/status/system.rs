@@ -48,7 +48,9 @@ async fn ask_all(
     let mut link = transport.link();
     let up = timeout(LIMIT, messaging::up(&mut link)).await;
     if !matches!(up, Ok(Some(_))) {
-        return Err("no connection: wrong credentials, perhaps".to_owned());
+        return Err(
+            "no connection: wrong credentials, or not a user of the system account".to_owned()
+        );
     }
     let at = Instant::now();
     let figures = ask::<Varz>(transport, "VARZ", "{}", expected);
