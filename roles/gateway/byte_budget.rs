@@ -111,6 +111,10 @@ impl ByteBudget {
 
     /// Adds to what a client holds; `must_fit` within the bounds.
     fn add(&self, client: ClientNetwork, more: usize, must_fit: bool) -> Result<(), NoRoom> {
+        if more == 0 {
+            // An entry of nothing would never be given back.
+            return Ok(());
+        }
         let mut clients = self.clients();
         let held = self.0.held.load(Ordering::Relaxed);
         let own = clients.get(&client).copied().unwrap_or(0);
@@ -177,7 +181,10 @@ impl Reservation {
     /// # Errors
     /// As `reach`.
     pub fn step(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        if bytes <= self.bytes { Ok(()) } else { self.reach(bytes.saturating_add(STEP_BYTES)) }
+        if bytes <= SMALL_BYTES || bytes <= self.bytes {
+            return Ok(());
+        }
+        self.reach(bytes.saturating_add(STEP_BYTES))
     }
 
     /// Makes room for so many bytes more.
@@ -278,6 +285,9 @@ mod tests {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.reach(SMALL_BYTES).unwrap();
+        room.step(1).unwrap();
+        room.step(SMALL_BYTES).unwrap();
+        room.grow(0).unwrap();
         assert_eq!(held(&budget), (0, 0));
         room.step(SMALL_BYTES + 1).unwrap();
         let stepped = SMALL_BYTES + 1 + STEP_BYTES;

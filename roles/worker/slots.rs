@@ -253,6 +253,11 @@ impl<W> Slots<W> {
                 self.refused.push_front(reply.clone());
             }
         }
+        while self.refused.len() > self.refused_max
+            && let Some(youngest) = self.refused.pop_back()
+        {
+            self.remembered.remove(&youngest);
+        }
         Lapsed { count, offers, turned_away }
     }
 

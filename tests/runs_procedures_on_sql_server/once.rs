@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use fjord::catalogue::Value;
 use fjord::lifecycle::Cancel;
-use fjord::procedures::{BackendErrorKind, CallError, SentErrorKind, ServerErrorClass};
+use fjord::procedures::{
+    BackendErrorKind, CallError, SentErrorKind, ServerErrorClass, Transaction,
+};
 
 use super::{Answer, Caller, given, int, kind, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
@@ -60,6 +62,25 @@ async fn a_deadlock_victim_that_may_repeat_is_sent_again() {
         let error = kind(run(&caller, &always).await);
         assert_eq!(error, SentErrorKind::Server { number, class });
         assert_eq!(state(&server).audit.count("always"), 3);
+    }
+}
+
+/// It commits the worker's transaction, too, and becomes a deadlock's victim after that.
+#[tokio::test]
+async fn a_victim_that_committed_our_transaction_is_not_sent_again() {
+    for script in
+        ["INSERT {}; COMMIT; COMMIT; THROW", "ROLLBACK; BEGIN; INSERT {}; COMMIT; COMMIT; THROW"]
+    {
+        for number in [1205, 3960] {
+            let server = endpoint().await;
+            let caller = Caller { transaction: Transaction::Committed, ..Caller::of(&server) };
+            let script = format!("{} {number}", script.replace("{}", "kept"));
+            let Err(CallError::Sent(error)) = run(&caller, &script).await else {
+                panic!("{script}")
+            };
+            assert!(!error.is_rolled_back, "{script}");
+            assert_eq!(state(&server).audit.count("kept"), 1, "{script}");
+        }
     }
 }
 

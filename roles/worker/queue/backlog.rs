@@ -173,7 +173,8 @@ impl Queue {
         (slots.finish(now, more), slots.offer_more(now))
     }
 
-    async fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, mut ahead: Option<Offer>) {
+    async fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, ahead: Option<Offer>) {
+        let mut offers: Vec<_> = next.offer.take().into_iter().chain(ahead).collect();
         loop {
             if let Some(waiter) = next.starts.take() {
                 match self.begin(waiter) {
@@ -182,16 +183,14 @@ impl Queue {
                         if let Some((reason, reply)) = refused {
                             self.refuse(reason, reply).await;
                         }
-                        let (mut slots, now) = (self.slots(), Instant::now());
-                        let after = slots.finish(now, None);
-                        drop(slots);
+                        let after = self.slots().finish(Instant::now(), None);
                         next.starts = after.starts;
-                        ahead = ahead.or(after.offer);
+                        offers.extend(after.offer);
                         continue;
                     }
                 }
             }
-            for offer in [next.offer.take(), ahead.take()].into_iter().flatten() {
+            for offer in offers {
                 self.offer(offer).await;
             }
             return;

@@ -10,6 +10,11 @@ const DONE_ATTENTION: u8 = 0x20;
 /// Its length since TDS 7.2: token, status, command, count of rows.
 const DONE_BYTES: usize = 13;
 
+/// The start of the token that tells of a commit (MS-TDS 2.2.7.9): ENVCHANGE, its length, the type, no new value, the
+/// eight bytes of the old one. A value that looks like it costs a retry and no more.
+const COMMIT: [u8; 6] = [ENVCHANGE, 11, 0, 9, 0, 8];
+const ENVCHANGE: u8 = 0xe3;
+
 /// Where the server's current message stands.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
@@ -20,6 +25,9 @@ pub(super) struct Answer {
     /// The last bytes of the message so far: a whole one ends with a DONE token.
     tail: [u8; DONE_BYTES],
     tail_length: usize,
+    /// How much of `COMMIT` the last bytes are.
+    commit_read: usize,
+    commits: bool,
 }
 
 /// How a message ended.
@@ -27,6 +35,8 @@ pub(super) struct Answer {
 pub(super) struct Ended {
     /// Its last token acknowledges a cancel.
     pub(super) acknowledges: bool,
+    /// A transaction was committed.
+    pub(super) commits: bool,
 }
 
 impl Answer {
@@ -62,6 +72,12 @@ impl Answer {
     }
 
     fn remember(&mut self, part: &[u8]) {
+        for byte in part {
+            let goes_on = COMMIT.get(self.commit_read) == Some(byte);
+            let begins = usize::from(*byte == ENVCHANGE);
+            self.commit_read = if goes_on { self.commit_read + 1 } else { begins };
+            self.commits |= self.commit_read == COMMIT.len();
+        }
         let part = part.get(part.len().saturating_sub(DONE_BYTES)..).unwrap_or_default();
         self.tail.rotate_left(part.len().min(DONE_BYTES));
         let start = DONE_BYTES - part.len();
@@ -74,8 +90,8 @@ impl Answer {
         let acknowledges =
             self.tail_length == DONE_BYTES && token == DONE && status & DONE_ATTENTION != 0;
         self.is_last = false;
-        self.tail_length = 0;
-        Ended { acknowledges }
+        (self.tail_length, self.commit_read) = (0, 0);
+        Ended { acknowledges, commits: std::mem::take(&mut self.commits) }
     }
 }
 

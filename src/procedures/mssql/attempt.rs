@@ -406,7 +406,9 @@ impl Mssql {
         } else {
             None
         };
+        let has_committed = lease.session().is_none_or(|session| session.marks.has_committed());
         let is_rolled_back = lease.keep_rolled_back().await
+            && !has_committed
             && call.transaction != Transaction::None
             && !errors::ends_transaction(&token);
         let mut error = SentError { is_rolled_back, ..errors::from_token(token) };

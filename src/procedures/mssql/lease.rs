@@ -61,6 +61,11 @@ impl Lease {
     /// the roll-back is sent after exactly one acknowledgement, and an answer to it proves that nothing is left.
     pub(super) async fn cancel(mut self, reason: &'static str) {
         let Some(session) = self.session() else { return };
+        if session.marks.is_cut_off() {
+            // Whatever is written next would send the call, or a part of it as if it were whole.
+            self.pool.shared().cancelled(Cancelled::Broken);
+            return self.discard(reason);
+        }
         if session.marks.is_unused() {
             return self.keep();
         }

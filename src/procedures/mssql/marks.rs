@@ -13,6 +13,7 @@ pub(super) struct Marks {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the stream")]
 struct State {
     /// The next request resets the session first.
     resets: bool,
@@ -20,8 +21,12 @@ struct State {
     /// What the kernel had taken when the call's own message began, and when the connection was handed out.
     call_start: u64,
     lease_start: u64,
+    /// A request has begun, and its end has not been taken.
+    is_partial: bool,
     /// A whole request has been taken, and no whole answer to it has come.
     is_owed: bool,
+    /// The server has told of a commit since the call started.
+    has_committed: bool,
     attention: Attention,
 }
 
@@ -80,7 +85,13 @@ impl Marks {
     /// The call starts: the next remote procedure call is it, in both of its forms. A batch that the driver sends
     /// before, to ask for the columns of a table, is no part of it.
     pub(super) fn call_starts(&self) {
-        self.state().call = CallMessage::Expected;
+        let mut state = self.state();
+        (state.call, state.has_committed) = (CallMessage::Expected, false);
+    }
+
+    /// Whether the server has told of a commit since the call started: then a roll-back undoes a part at most.
+    pub(super) fn has_committed(&self) -> bool {
+        self.state().has_committed
     }
 
     /// A remote procedure call begins. Nothing of it is written yet, and all that came before it is: it was answered.
@@ -102,7 +113,14 @@ impl Marks {
     /// Whether nothing was asked since the connection was handed out.
     pub(super) fn is_unused(&self) -> bool {
         let state = *self.state();
-        !state.is_owed && self.tcp.written() == state.lease_start
+        !state.is_partial && !state.is_owed && self.tcp.written() == state.lease_start
+    }
+
+    /// Whether the next byte that is written would go on with a request, or with a call, that was given up.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let state = *self.state();
+        let is_held = state.call == CallMessage::Begun && self.tcp.written() <= state.call_start;
+        state.is_partial || is_held
     }
 
     /// Asks the server to stop, unless its answer is whole already. It is sent when the driver next reads; the driver's
@@ -117,7 +135,7 @@ impl Marks {
     /// Whether every request was answered whole and every cancel acknowledged once: nothing is left to come.
     pub(super) fn is_settled(&self) -> bool {
         let state = *self.state();
-        !state.is_owed && state.attention == Attention::None
+        !state.is_partial && !state.is_owed && state.attention == Attention::None
     }
 
     /// Whether an idle connection is still usable.
@@ -130,9 +148,15 @@ impl Marks {
         std::mem::take(&mut self.state().resets)
     }
 
+    /// A request begins. Nothing of it is written yet.
+    pub(super) fn request_begins(&self) {
+        self.state().is_partial = true;
+    }
+
     /// Before a byte of its end is written: from here on the server may come to see all of a request.
     pub(super) fn request_is_whole(&self) {
-        self.state().is_owed = true;
+        let mut state = self.state();
+        (state.is_partial, state.is_owed) = (false, true);
     }
 
     /// Whether a cancel is to be sent now. Once.
@@ -152,7 +176,10 @@ impl Marks {
 
     /// The answer that is owed has come.
     pub(super) fn answered(&self, ended: Ended) {
-        self.state().is_owed = false;
+        let mut state = self.state();
+        state.is_owed = false;
+        state.has_committed |= ended.commits;
+        drop(state);
         if ended.acknowledges {
             self.acknowledged();
         }

@@ -245,8 +245,9 @@ impl Pool {
         let _hope = self.grow();
     }
 
-    /// Closes idle connections that are too old, or that nobody has needed for long.
-    pub(super) fn trim(&self) {
+    /// Closes idle connections that are too old, or that nobody has needed for long, and makes those that are waited for
+    /// and could not be made before.
+    pub(super) fn trim(self: &Arc<Self>) {
         let now = Instant::now();
         let is_over = |one: &Session| now >= one.retires || now >= one.returned + IDLE_MAX;
         let mut closed = Vec::new();
@@ -262,6 +263,7 @@ impl Pool {
         for _ in closed {
             self.shared.discarded("idle");
         }
+        let _hope = self.grow();
     }
 
     /// Takes another bound. What is open beyond it is closed when it comes back.

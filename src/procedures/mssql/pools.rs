@@ -93,7 +93,7 @@ impl Pools {
 
     /// Closes what is too old, or was not needed for long.
     pub(super) fn trim(&self) {
-        self.all().for_each(|pool| pool.trim());
+        self.all().for_each(Pool::trim);
     }
 
     /// Closes idle connections at once and the others when they come back.

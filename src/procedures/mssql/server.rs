@@ -6,6 +6,7 @@ use tiberius::ColumnData;
 use tiberius::error::Error;
 
 use super::connect::Client;
+use super::errors;
 
 /// Babelfish says 1, SQL Server nothing. Then the code page of what is `varchar` in this database.
 const QUESTION: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
@@ -35,7 +36,7 @@ impl Server {
     pub(super) async fn ask(&self, client: &mut Client) -> Result<Facts, Error> {
         let row = match client.simple_query(QUESTION).await?.into_row().await {
             // One that does not know the question is none of those that differ.
-            Err(Error::Server(_)) => None,
+            Err(Error::Server(token)) if !errors::is_fatal(&token) => None,
             answer => answer?,
         };
         let number = |at| {

@@ -116,6 +116,7 @@ impl Wire {
         self.skips = self.swallows && kind == PRELOGIN;
         if begins && !self.skips {
             self.first = First::Settle;
+            self.marks.request_begins();
             if kind == RPC {
                 self.marks.procedure_call_begins();
             }

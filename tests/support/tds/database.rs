@@ -127,7 +127,13 @@ pub(super) fn run(
                 transaction.begin();
                 Ok(())
             }
-            ["COMMIT"] => transaction.commit(&state.audit),
+            ["COMMIT"] => {
+                let done = transaction.commit(&state.audit);
+                if done.is_ok() && transaction.count == 0 {
+                    reply.0.extend_from_slice(&[0xe3, 11, 0, 9, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
+                }
+                done
+            }
             ["ROLLBACK"] => transaction.roll_back(),
             ["ROW", number] => {
                 reply.single("n", "int", Sql::Int(number.parse().expect("a number")));
