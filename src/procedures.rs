@@ -107,7 +107,8 @@ pub struct Call<'a> {
     pub arguments: &'a [Argument],
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution does no harm. Without it a call of which a byte has left is never sent again.
+    /// Whether a second execution does no harm. Without it a call of which a byte has left is sent again only when all
+    /// of it was rolled back.
     pub may_repeat: bool,
     /// Whether the backend puts a transaction around it.
     pub transaction: Transaction,

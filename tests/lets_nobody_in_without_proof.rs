@@ -149,6 +149,7 @@ fn endpoint_with(auth: Auth) -> Endpoint {
         outputs: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
+        transaction: false,
         timeout: Duration::from_secs(1),
         session: Duration::from_secs(1),
         attempts: 1,

@@ -161,12 +161,8 @@ fn sent(job: &Job, error: &SentError) -> SentEnding {
 fn effect(error: &SentError) -> Effect {
     let is_deadlock =
         matches!(error.kind, SentErrorKind::Server { class: ServerErrorClass::Deadlock, .. });
-    match (error.is_rolled_back, is_deadlock) {
-        (false, _) => Effect::Unknown,
-        // It may well succeed when it is sent again.
-        (true, true) => Effect::NotExecuted,
-        (true, false) => Effect::Executed,
-    }
+    // A deadlock victim may well succeed when it is sent again. An answer cannot say `not-executed`: only a refusal can.
+    if error.is_rolled_back && !is_deadlock { Effect::Executed } else { Effect::Unknown }
 }
 
 /// An error that the procedure raised: its message is for the caller only when a status is known for it.

@@ -61,13 +61,15 @@ impl Procedure {
             }
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max).leaving(&job.times);
+        let transaction =
+            if endpoint.transaction { Transaction::Committed } else { Transaction::None };
         let call = Call {
             queue: &endpoint.queue,
             procedure,
             arguments: &arguments,
             deadline,
             may_repeat: job.request.execution == Execution::AtLeastOnce,
-            transaction: Transaction::None,
+            transaction,
         };
         let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();

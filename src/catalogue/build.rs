@@ -31,6 +31,8 @@ const SESSION_CEILING: Duration = Duration::from_hours(24);
 const BODY_BYTES_CEILING: usize = 64 << 20;
 /// Longest window of a rate.
 const WINDOW_CEILING: Duration = Duration::from_hours(24);
+/// The handler that calls a procedure.
+const PROCEDURE_HANDLER: &str = "procedure";
 /// Statuses by which the gateway itself tells what became of a request (DESIGN §5).
 const OWN_STATUSES: [u16; 3] = [502, 503, 504];
 
@@ -50,6 +52,9 @@ pub(super) fn endpoint(
         times(written.timeout.as_deref(), written.session.as_deref(), config, mistakes);
     let (handler, procedure) =
         handler(written.handler.as_deref(), written.procedure.as_deref(), mistakes);
+    if written.transaction && &*handler != PROCEDURE_HANDLER {
+        mistakes.add("transaction", "expected only with the handler `procedure`");
+    }
     let attempts = written.attempts.unwrap_or(config.attempts_default);
     if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
         mistakes.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
@@ -71,6 +76,7 @@ pub(super) fn endpoint(
     Some(Endpoint {
         id: id?,
         execution: execution(written.execution, &method),
+        transaction: written.transaction,
         method,
         path,
         summary: written.summary,
@@ -162,13 +168,13 @@ fn handler(
     procedure: Option<&str>,
     mistakes: &mut Mistakes<'_>,
 ) -> (Arc<str>, Option<ProcedureName>) {
-    let handler = handler.unwrap_or("procedure");
+    let handler = handler.unwrap_or(PROCEDURE_HANDLER);
     if QueueName::new(handler).is_err() {
         mistakes.add("handler", "expected the name of a handler, e.g. \"procedure\"");
     }
     let name = procedure.map(ProcedureName::new).transpose();
     let name = name.map_err(|error| mistakes.add("procedure", error.to_string())).ok().flatten();
-    if handler == "procedure" && procedure.is_none() {
+    if handler == PROCEDURE_HANDLER && procedure.is_none() {
         mistakes
             .add("procedure", "missing: the handler `procedure` needs it, e.g. \"dbo.horse_get\"");
     }

@@ -43,6 +43,8 @@ pub struct Endpoint {
     pub status: StatusMap,
     /// Whether a second execution would do harm.
     pub execution: Execution,
+    /// Whether the procedure is called in a transaction of the worker's own.
+    pub transaction: bool,
     /// How long one attempt may take while no worker reports progress.
     pub timeout: Duration,
     /// The longest a client is kept waiting while a worker reports progress; at least `timeout`.

@@ -42,6 +42,8 @@ pub struct WrittenEndpoint {
     pub status: Object<WrittenStatus>,
     /// Whether a second execution would do harm. Default: `at-most-once` for POST and PATCH, else `at-least-once`.
     pub execution: Option<WrittenExecution>,
+    /// Whether the worker calls the procedure in a transaction, and rolls all of it back when it fails. Only with the handler `procedure`.
+    pub transaction: bool,
     /// How long one attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
     /// The longest a client is kept waiting while a worker reports progress. Default: the timeout.

@@ -1,5 +1,5 @@
-//! Promise: after the first byte of an at-most-once call has left, it is never sent again, whatever the error.
-//! What counts are the rows of a database that commits each statement by itself.
+//! Promise: after the first byte of an at-most-once call has left, it is never sent again, whatever the error, unless
+//! all of it was rolled back. What counts are the rows of a database that commits each statement by itself.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     BackendErrorKind, CallError, SentErrorKind, ServerErrorClass, Transaction,
 };
+
+mod transactions;
 
 use super::{Answer, Caller, given, int, kind, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};

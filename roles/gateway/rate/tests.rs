@@ -27,6 +27,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         outputs: Vec::new(),
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
+        transaction: false,
         timeout: Duration::from_secs(1),
         session: Duration::from_secs(1),
         attempts: 1,

@@ -30,6 +30,7 @@ fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {
             errors: [(50001, 422), (60000, 418), (2067, 412)].into(),
         },
         execution: Execution::AtLeastOnce,
+        transaction: false,
         timeout: Duration::from_secs(1),
         session: Duration::from_secs(1),
         attempts: 1,
@@ -291,7 +292,7 @@ fn an_error_of_the_database_has_an_unknown_effect_unless_all_of_it_was_rolled_ba
                 assert_eq!(effect_of(concluded(error, execution)), "unknown", "{class:?}");
             }
             let error = SentError { is_rolled_back: true, ..error };
-            let expected = if class == C::Deadlock { "not-executed" } else { "executed" };
+            let expected = if class == C::Deadlock { "unknown" } else { "executed" };
             assert_eq!(effect_of(concluded(error, Execution::AtMostOnce)), expected, "{class:?}");
         }
     }

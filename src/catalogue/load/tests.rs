@@ -148,6 +148,11 @@ fn endpoint_keys_are_checked() {
     check(r#"{"route":"POST /e","procedure":"a.b","auth":{"scopes":["a b"]}}"#, "auth.scopes: ");
     check(&with(r#""queue":"a.b""#), "queue: ");
     check(&with(r#""handler":"""#), "handler: ");
+    check(&with(r#""transaction":"yes""#), "transaction: invalid type");
+    check(
+        r#"{"route":"POST /e","handler":"echo","auth":"public","transaction":true}"#,
+        "transaction: expected only with the handler `procedure`",
+    );
     check(&with(r#""timeout":"2""#), "timeout: ");
     check(&with(r#""timeout":"0s""#), "timeout: ");
     check(&with(r#""session":"1s""#), "session: expected at least");
@@ -167,6 +172,17 @@ fn endpoint_keys_are_checked() {
     check(&with(r#""status":{"error":{"50001":200}}"#), "status.error.50001: ");
     check(&with(r#""status":{"error":{"50001":503}}"#), "status.error.50001: ");
     check(&with(r#""status":{"error":{"1":404,"1":409}}"#), "status: `1` is given more than once");
+}
+
+#[test]
+fn a_procedure_is_called_in_a_transaction_only_where_the_catalogue_says_so() {
+    let cases = [("", false), (r#","transaction":false"#, false), (r#","transaction":true"#, true)];
+    for (key, expected) in cases {
+        let endpoint = with(&format!(r#""tags":[]{key}"#));
+        let text = format!("{{\"e\": {endpoint}}}");
+        let catalogue = parse(&[("a.json", &text)], &config()).unwrap();
+        assert_eq!(catalogue.endpoints()[0].transaction, expected, "{key}");
+    }
 }
 
 #[test]

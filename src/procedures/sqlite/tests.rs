@@ -12,6 +12,7 @@ use crate::procedures::{
 };
 
 mod stops;
+mod transactions;
 
 const SCHEMA: &str = "
     CREATE TABLE horse (
