@@ -159,8 +159,12 @@ impl Run {
                 answer.phases = Some(times.phases(began.elapsed()));
                 if stream.has_begun() {
                     answer.parts = stream.sent();
-                    // Its status has gone out. 503 is no worker's to say, and any other says as well that it failed.
-                    answer.status = if answer.status == 503 { 500 } else { answer.status };
+                    if answer.status >= 500 {
+                        // Its status has gone out: this one only says that it failed, and nobody reads a document.
+                        // 503 is no worker's to say.
+                        answer.status = if answer.status == 503 { 500 } else { answer.status };
+                        (answer.body, answer.content_type) = (Bytes::new(), "".into());
+                    }
                 }
                 answer.control = self.is_named.load(Ordering::Relaxed).then(|| self.control());
                 self.answer(answer).await;

@@ -129,7 +129,7 @@ async fn tls_clients_get_hsts_and_their_names_are_known() {
     stream.write_all(&get("/peer", "Connection: close\r\n")).await.unwrap();
     let answers = Answer::parse_all(&read_to_close(&mut stream).await);
     answers[0].assert_fixed_headers();
-    assert_eq!(answers[0].body, b"localhost");
+    assert_eq!(answers[0].body, b"dns:localhost");
     assert!(answers[0].has("strict-transport-security: max-age=31536000"), "{answers:?}");
     assert!(!answers[0].head.contains("\nserver:"), "no banner");
 }
