@@ -213,12 +213,18 @@ impl Pipeline {
     }
 
     /// How many parts of its answer may be on their way to the client; 0 where it has to be whole: HTTP/1.0 cannot tell
-    /// a whole answer from one that was cut off. HEAD wants none of them, and asks for one to hear how it begins.
+    /// a whole answer from one that was cut off. HEAD wants none of them, and always asks for one to hear how it begins:
+    /// without a window the worker would send all of the answer at once.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
-        let is_head = parts.method == Method::HEAD;
-        let may = endpoint.may_stream() && (is_head || parts.version >= Version::HTTP_11);
-        let window = if may { self.placer.config.load().window_parts } else { 0 };
-        if is_head { window.min(1) } else { window }
+        if !endpoint.may_stream() {
+            0
+        } else if parts.method == Method::HEAD {
+            1
+        } else if parts.version >= Version::HTTP_11 {
+            self.placer.config.load().window_parts
+        } else {
+            0
+        }
     }
 
     /// The endpoint that a page's request was for when it was refused before that was known.
