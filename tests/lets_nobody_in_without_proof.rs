@@ -32,6 +32,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const READ: &str = "horses:read";
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+mod failures;
 mod forged_tokens;
 mod issuer;
 mod several_issuers;

@@ -120,7 +120,7 @@ impl Authenticator {
         if scopes.iter().all(|scope| caller.scopes.contains(scope)) {
             Ok(caller)
         } else {
-            Err(Box::new(AuthRefusal::forbidden(method)))
+            Err(Box::new(AuthRefusal::forbidden(method, caller)))
         }
     }
 
@@ -139,17 +139,15 @@ impl Authenticator {
                 Ok((AuthMethod::Jwt, self.jwt.verify(token, issuers)?))
             }
             Some(Credential::ApiKey(key)) => {
-                let found = self.api_keys.find(key, unix_seconds());
-                let refused = |failure| (failure, Presented::of(AuthMethod::ApiKey));
-                Ok((AuthMethod::ApiKey, found.map_err(refused)?))
+                Ok((AuthMethod::ApiKey, self.api_keys.find(key, unix_seconds())?))
             }
             None if methods.contains(&AuthMethod::ClientCertificate)
                 && !peer.certificate_names.is_empty() =>
             {
                 let found = self.certificates.find(&peer.certificate_names);
                 let refused = |failure| {
-                    let key = peer.certificate_names.first().cloned();
-                    (failure, Presented { key, ..Presented::of(AuthMethod::ClientCertificate) })
+                    let name = peer.certificate_names.first().map(String::as_str);
+                    (failure, Presented::of(AuthMethod::ClientCertificate).with_key(name))
                 };
                 Ok((AuthMethod::ClientCertificate, found.map_err(refused)?))
             }

@@ -1,5 +1,6 @@
 //! The network that counts as one client where clients are counted by address.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// One client as connections and rates count it: an IPv4 address, or the IPv6 prefix that a site is given.
@@ -21,6 +22,13 @@ impl ClientNetwork {
             }
             v4 @ IpAddr::V4(_) => Self(v4),
         }
+    }
+}
+
+impl fmt::Display for ClientNetwork {
+    /// The first address of the network.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -3,20 +3,18 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Version};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
-use rand::RngExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::gateway::{CompressionConfig, HttpLimits, ProxyConfig};
@@ -26,11 +24,12 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::{self, names};
 
 use super::caller::Peer;
-use super::respond::{self, AnswerBody, RequestId, Response, Shape};
+use super::respond::{self, AnswerBody, ConnectionEnd, RequestId, Response, Shape};
 
 mod activity;
 mod body;
 mod compress;
+mod drive;
 mod early;
 mod encoding;
 mod filter;
@@ -47,6 +46,7 @@ mod together;
 use activity::{Activity, Overdue, Running};
 pub use body::{RequestBody, read_body};
 pub(super) use compress::Compressor;
+use drive::{End, drive};
 use encoding::Accepted;
 use held::{Due, Held, Left};
 use paced::Paced;
@@ -98,11 +98,6 @@ pub(super) struct Agreed {
     pub(super) is_http2: bool,
 }
 
-/// Shortest and longest life of a connection, so that a rebalanced fleet gets its share of clients. Chosen at random between
-/// the two: clients that connected together, after an outage, do not connect again together.
-const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
-/// How long a connection that has asked nothing yet may still ask once it should end.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// How much later than ours hyper's own timer is.
 const TIMER_SLACK: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
@@ -221,73 +216,6 @@ fn http2_builder(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<Streams> {
     builder
 }
 
-/// How a connection ended.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// By itself, or by us in good order.
-    Ended,
-    /// In the middle of a head that did not come.
-    Late,
-}
-
-/// Runs a connection to its end: its own, or ours once it is overdue, old or the process stops.
-async fn drive<C>(
-    mut connection: Pin<&mut C>,
-    activity: &Activity,
-    overdue: impl Future<Output = Overdue>,
-    limits: &HttpLimits,
-    stop: &Cancel,
-) -> End
-where
-    C: GracefulConnection<Error = hyper::Error>,
-{
-    tokio::select! {
-        result = &mut connection => return ended(result),
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(age_max()) => {}
-        what = overdue => if what == Overdue::Head {
-            refused("header_timeout");
-            return End::Late;
-        }
-    }
-    if !activity.has_served() {
-        // Its first request may be on its way already: hyper would close without having read it.
-        tokio::select! {
-            result = &mut connection => return ended(result),
-            () = activity.first(FIRST_REQUEST_GRACE) => {}
-        }
-    }
-    connection.as_mut().graceful_shutdown();
-    // hyper waits for a peer that never speaks, and for one that never reads: we do not.
-    let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
-    tokio::select! {
-        result = &mut connection => ended(result),
-        () = activity.quiet(grace) => {
-            refused("unresponsive");
-            End::Ended
-        }
-    }
-}
-
-/// How long a connection lives at most.
-fn age_max() -> Duration {
-    rand::rng().random_range(AGE_RANGE)
-}
-
-/// Counts what ended a connection early.
-fn ended(result: Result<(), hyper::Error>) -> End {
-    let Err(error) = result else { return End::Ended };
-    tracing::debug!(%error, "a connection ended early");
-    if error.is_timeout() {
-        refused("header_timeout");
-        return End::Late;
-    }
-    if error.is_parse() {
-        refused("malformed");
-    }
-    End::Ended
-}
-
 /// Counts a connection that was refused, or ended, by one of our limits.
 pub(super) fn refused(reason: &'static str) {
     telemetry::counter(&names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, reason.to_owned())])
@@ -326,6 +254,7 @@ impl Each {
         let compressor = &self.serving.compressor;
         let mut response = compressor.compress(response, accepted, &rules.compression).await;
         respond::count_again(&mut response);
+        self.end_connection(&mut response);
         let mut response = respond::finish(response, &shape);
         if body.is_over() {
             drop(body);
@@ -347,6 +276,21 @@ impl Each {
             });
         }
         response
+    }
+
+    /// Ends the connection where its response says so. What a client has done is no reason on the connection of a proxy:
+    /// others come over it.
+    fn end_connection(&self, response: &mut Response) {
+        let Some(end) = ConnectionEnd::take(response) else { return };
+        let is_proxy = self.serving.rules.proxies.trusted.contains(self.agreed.peer.address);
+        if is_proxy && end == ConnectionEnd::AuthFailures {
+            return;
+        }
+        // Over HTTP/1.1 the header does it.
+        if !self.agreed.is_http2 || self.activity.end_requests() == 0 {
+            refused(end.reason());
+        }
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 
     /// Who the request is from: the connection's peer, or whom a trusted proxy names.
@@ -383,20 +327,5 @@ where
 {
     fn execute(&self, stream: F) {
         drop(self.0.spawn(stream));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_of_one_moment_do_not_end_together() {
-        let mut ages: Vec<Duration> = (0..100).map(|_| age_max()).collect();
-        ages.sort();
-        assert!(ages.iter().all(|age| AGE_RANGE.contains(age)), "{ages:?}");
-        let most_at_once =
-            ages.windows(20).any(|some| some[19] < some[0] + Duration::from_secs(10));
-        assert!(!most_at_once, "20 of 100 connections end within 10 s: {ages:?}");
     }
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use tokio::time::Instant;
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::catalogue::{Endpoint, Execution};
 use crate::envelope::{Final, Request as Envelope};
@@ -26,13 +25,15 @@ use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
 use super::place::{Answered, Begun, Placed, Placer, Rest, Wanted};
-use super::rate::{RateLimiter, Verdict};
-use super::respond::{self, RequestId, Response};
+use super::rate::RateLimiter;
+use super::respond::{self, ConnectionEnd, RequestId, Response};
 use super::router::{Found, Matched};
 use super::session::Ending;
 use super::snapshot::Snapshot;
 use super::trip::Trip;
 use super::{accept, cors, idempotency};
+
+mod access;
 
 /// When a request that found the gateway full may come again.
 const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -80,11 +81,13 @@ struct Refusal {
     allow: Option<String>,
     challenge: Option<HeaderValue>,
     outcome: Option<Word>,
+    /// Where the connection has to end with it.
+    ends: Option<ConnectionEnd>,
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, allow: None, challenge: None, outcome: None }
+        Self { problem, allow: None, challenge: None, outcome: None, ends: None }
     }
 }
 
@@ -100,6 +103,9 @@ impl Refusal {
         let mut response = respond::problem(&self.problem, &trip.request_id);
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
+        }
+        if let Some(end) = self.ends {
+            end.mark(&mut response);
         }
         match self.challenge {
             Some(challenge) => respond::with_challenge(response, challenge),
@@ -233,54 +239,6 @@ impl Pipeline {
         match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
             Found::Matched(matched) => Some(matched.endpoint),
             _ => None,
-        }
-    }
-
-    /// Who calls, whether it may, and whether it is within its rate.
-    async fn admit(
-        &self,
-        snapshot: &Snapshot,
-        headers: &HeaderMap,
-        peer: &Peer,
-        trip: &mut Trip,
-    ) -> Result<Caller, Box<Refusal>> {
-        let Some(endpoint) = trip.endpoint.clone() else {
-            return Err(Problem::new(ProblemKind::Internal).into());
-        };
-        let endpoint = &*endpoint;
-        let authenticator = &snapshot.authenticator;
-        let mut found = authenticator.authenticate(endpoint, headers, peer);
-        if let Err(refusal) = &found
-            // Boxed: it is for the rare case, and every request would carry its room.
-            && Box::pin(authenticator.look_again(refusal)).await
-        {
-            found = authenticator.authenticate(endpoint, headers, peer);
-        }
-        let caller = found.map_err(|refusal| {
-            let labels = [
-                (names::ENDPOINT, endpoint.id.to_string()),
-                (names::REASON, refusal.failure.as_str().to_owned()),
-            ];
-            counter(&names::AUTH_FAILURES, &labels).increment(1);
-            Box::new(Refusal { challenge: refusal.challenge, ..refusal.problem.into() })
-        })?;
-        trip.principal.clone_from(&caller.principal);
-        if caller.principal.is_some() {
-            trip.trace.authenticated();
-        }
-        trip.shows_timing = snapshot.shows_timing(&caller);
-        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
-        match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
-            Verdict::Allowed { headers } => {
-                trip.rate = headers;
-                Ok(caller)
-            }
-            Verdict::Limited { problem, headers } => {
-                trip.rate = headers;
-                let label = [(names::ENDPOINT, endpoint.id.to_string())];
-                counter(&names::RATE_LIMITED, &label).increment(1);
-                Err(problem.into())
-            }
         }
     }
 }

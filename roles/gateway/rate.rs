@@ -1,4 +1,4 @@
-//! Each caller's own rate at an endpoint: the generic cell rate algorithm over a bounded table.
+//! Each caller's own rate at an endpoint, and each client's of refusals: the generic cell rate algorithm over bounded tables.
 //!
 //! A caller's state is a single instant, the one at which its whole quota is back; once it has passed, the
 //! caller is as good as unknown and can be forgotten. (`governor` counts the same way, but its keyed
@@ -17,8 +17,11 @@ use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::RateLimit;
 use crate::problem::{Problem, ProblemKind};
 
-/// Callers that are remembered in each of the two generations of each of the two tables.
+/// Callers that are remembered in each of the two generations of each of the tables.
 const CALLERS_MAX: usize = 32_768;
+
+/// In which so many refusals of one client are allowed.
+const REFUSALS_WINDOW: Duration = Duration::from_mins(1);
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -61,13 +64,15 @@ impl RateHeaders {
     }
 }
 
-/// Counts every caller's requests to every endpoint with a rate.
+/// Counts every caller's requests to every endpoint with a rate, and every client's that are refused.
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Callers with a principal.
     named: Mutex<Table>,
     /// Callers known by their address only. Apart, so that a flood of addresses cannot make us forget the others.
     addresses: Mutex<Table>,
+    /// Clients whose requests are refused, whatever the endpoint.
+    refused: Mutex<Table>,
     hasher: RandomState,
 }
 
@@ -93,6 +98,7 @@ impl RateLimiter {
         Self {
             named: Mutex::new(Generations::new(callers_max)),
             addresses: Mutex::new(Generations::new(callers_max)),
+            refused: Mutex::new(Generations::new(callers_max)),
             hasher: RandomState::new(),
         }
     }
@@ -117,9 +123,44 @@ impl RateLimiter {
             None => count(&self.addresses, self.hasher.hash_one((id, network)), limit, now),
         }
     }
+
+    /// Counts a request of a client that is refused.
+    ///
+    /// # Errors
+    /// How long to wait, where more than `per_minute` of them were.
+    pub fn admit_refusal(
+        &self,
+        network: ClientNetwork,
+        per_minute: u32,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let limit = RateLimit { requests: per_minute, window: REFUSALS_WINDOW };
+        take(&self.refused, self.hasher.hash_one(network), limit, now).map(drop)
+    }
 }
 
 fn count(table: &Mutex<Table>, key: u64, limit: RateLimit, now: Instant) -> Verdict {
+    match take(table, key, limit, now) {
+        Ok(quota) => {
+            Verdict::Allowed { headers: RateHeaders::new(limit, quota.remaining, quota.reset) }
+        }
+        // `t` and `Retry-After` say the same: when the next request will pass, not when all of them will.
+        Err(wait) => Verdict::Limited {
+            problem: Problem::new(ProblemKind::RateLimited).retry_after(wait),
+            headers: RateHeaders::new(limit, 0, wait),
+        },
+    }
+}
+
+/// What is left of a quota.
+struct Quota {
+    remaining: u128,
+    /// Until all of it is back.
+    reset: Duration,
+}
+
+/// Takes one request out of a quota; over it, says how long until the next one passes.
+fn take(table: &Mutex<Table>, key: u64, limit: RateLimit, now: Instant) -> Result<Quota, Duration> {
     let requests = limit.requests.max(1);
     let interval = (limit.window / requests).max(Duration::from_nanos(1));
     let capacity = interval * requests;
@@ -136,17 +177,8 @@ fn count(table: &Mutex<Table>, key: u64, limit: RateLimit, now: Instant) -> Verd
     table.put(key, now + kept, |full_at| *full_at > now);
     drop(table);
 
-    if let Some(spare) = spare {
-        let remaining = spare.as_nanos() / interval.as_nanos();
-        Verdict::Allowed { headers: RateHeaders::new(limit, remaining, next_debt) }
-    } else {
-        // `t` and `Retry-After` say the same: when the next request will pass, not when all of them will.
-        let wait = next_debt.saturating_sub(capacity);
-        Verdict::Limited {
-            problem: Problem::new(ProblemKind::RateLimited).retry_after(wait),
-            headers: RateHeaders::new(limit, 0, wait),
-        }
-    }
+    let spare = spare.ok_or_else(|| next_debt.saturating_sub(capacity))?;
+    Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
 }
 
 /// A duration in seconds, rounded up: who comes back then must not be early.

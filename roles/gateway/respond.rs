@@ -14,10 +14,12 @@ use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use super::byte_budget::Reservation;
 
 mod body;
+mod connection_end;
 mod request_id;
 
 pub(super) use body::Piece;
 pub use body::{AnswerBody, Coder, CutOff, Streamed};
+pub use connection_end::ConnectionEnd;
 pub use request_id::RequestId;
 
 /// Every response.

@@ -8,10 +8,12 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::catalogue::Endpoint;
+use crate::catalogue::endpoint::AuthMethod;
 use crate::outcome::Word;
 use crate::telemetry::context::Served;
 use crate::telemetry::trace::TraceContext;
 
+use super::auth::AuthRefusal;
 use super::caller::Peer;
 use super::phases::{Phase, Phases, millis};
 use super::place::Placed;
@@ -44,6 +46,8 @@ pub(super) struct Trip {
     pub(super) trace: TraceContext,
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) principal: Option<Arc<str>>,
+    /// Why its caller was not let in.
+    pub(super) refused: Option<Box<AuthRefusal>>,
     pub(super) attempts: u32,
     pub(super) outcome: Word,
     pub(super) rate: RateHeaders,
@@ -69,6 +73,7 @@ impl Trip {
             trace: TraceContext::continued(text(TRACEPARENT), text(TRACESTATE)),
             endpoint: None,
             principal: None,
+            refused: None,
             attempts: 0,
             outcome: Word::Ok,
             rate: RateHeaders::default(),
@@ -101,6 +106,12 @@ impl Trip {
         self.since = now;
     }
 
+    /// Its caller proved who it is.
+    pub(super) fn authenticated(&mut self, principal: &Arc<str>) {
+        self.principal = Some(Arc::clone(principal));
+        self.trace.authenticated();
+    }
+
     /// It was placed, and has an ending.
     pub(super) fn placed(&mut self, placed: &Placed) {
         self.attempts = placed.attempts;
@@ -129,6 +140,8 @@ impl Trip {
         let id = self.endpoint.as_ref().map(|endpoint| &endpoint.id);
         figures::ended(id, status, self.outcome, took);
         let endpoint = id.map_or("none", |id| id.as_str());
+        let refused = self.refused.as_deref();
+        let presented = refused.map(|refused| &refused.presented);
         tracing::info!(
             target: "fjord::access",
             request_id = %self.request_id,
@@ -140,6 +153,10 @@ impl Trip {
             attempts = self.attempts,
             principal = self.principal.as_deref(),
             client = %Client(self.client),
+            auth_failure = refused.map(|refused| refused.failure.as_str()),
+            auth_method = presented.and_then(|it| it.method).map(AuthMethod::as_str),
+            auth_issuer = presented.and_then(|it| it.issuer.as_deref()),
+            auth_key = presented.and_then(|it| it.key.as_deref()),
             duration_ms = millis(took),
             auth_ms = phase(Phase::Auth),
             parameters_ms = phase(Phase::Parameters),

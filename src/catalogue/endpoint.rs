@@ -165,6 +165,18 @@ pub enum AuthMethod {
     ClientCertificate,
 }
 
+impl AuthMethod {
+    /// The word in the catalogue and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api-key",
+            Self::ClientCertificate => "certificate",
+        }
+    }
+}
+
 /// So many requests in a window, for each caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {

@@ -75,6 +75,8 @@ pub struct HttpLimits {
     pub streams_max: u32,
     /// Streams of an HTTP/2 connection that may be reset before they were looked at.
     pub resets_max: usize,
+    /// Requests of one client a minute that are refused with 401 or 403; further ones with 429.
+    pub auth_failures_per_minute_max: u32,
 }
 
 /// `[gateway.session]`: how a request is placed and waited for (DESIGN §5).
@@ -175,6 +177,8 @@ impl HttpLimits {
             body_timeout: table.limited("body_timeout", limits::BODY_TIMEOUT),
             streams_max: table.limited("streams_max", limits::STREAMS_MAX),
             resets_max: table.limited("resets_max", limits::RESETS_MAX),
+            auth_failures_per_minute_max: table
+                .limited("auth_failures_per_minute_max", limits::AUTH_FAILURES_PER_MINUTE_MAX),
         }
     }
 }

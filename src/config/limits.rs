@@ -96,6 +96,10 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
+/// `gateway.http.auth_failures_per_minute_max`. Ten a second: more than a page with an old token makes, and a thousandth of what one
+/// connection can ask.
+pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
+
 /// `gateway.compression.bytes_min`. Below some hundred bytes nothing is saved: an answer is one packet anyhow.
 pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);
 

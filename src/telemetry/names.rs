@@ -93,6 +93,7 @@ metrics! {
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
     CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Callers refused, by endpoint and reason.";
+    AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Callers refused with 429, as too many requests of their address had been refused, by endpoint.";
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
     AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When an issuer's keys were last fetched, by issuer.";
     RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests over their caller's rate, by endpoint.";

@@ -94,6 +94,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
     (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),
     (names::BACKEND_CANCELS, "its callers left or their time was over, which their outcomes say"),
     (names::AUTH_FAILURES, "the callers' own"),
+    (names::AUTH_FAILURES_LIMITED, "the callers' own; a warning in the log names the address"),
     (names::RATE_LIMITED, "the callers' own"),
     (names::LOG_REPEATS, "its first line is in the log, and its requests have outcomes"),
     (names::TRACE_EXPORTS, "FjordTracesLost counts what was in them"),

@@ -57,6 +57,8 @@ pub(crate) struct FleetOptions {
     pub(crate) log_filter: &'static str,
     /// Further keys of `[gateway]`.
     pub(crate) gateway_keys: &'static str,
+    /// Further keys of `[gateway.tls]`; `{ca}` stands for the authority's file.
+    pub(crate) gateway_tls_keys: &'static str,
     /// One more file of the catalogue: its name and its text.
     pub(crate) catalogue: Option<(&'static str, &'static str)>,
     /// Further lines of `gateway.toml`.
@@ -82,6 +84,7 @@ impl Default for FleetOptions {
             queues: "*",
             log_filter: "info",
             gateway_keys: "",
+            gateway_tls_keys: "",
             catalogue: None,
             gateway_toml: String::new(),
             worker_toml: String::new(),
@@ -274,12 +277,13 @@ impl Fleet {
         let directory = self.home.path().join(format!("gateway-{}", self.gateways.len()));
         let text = format!(
             "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n{}\n\
-             [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n\
+             [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n{}\n\
              [gateway.http]\nconnections_per_client_max = 10000\n{}\n",
             self.shared("gateway"),
             self.options.gateway_keys,
             self.certs.server.certificate.display(),
             self.certs.server.key.display(),
+            self.options.gateway_tls_keys.replace("{ca}", &self.certs.ca.display().to_string()),
             self.options.gateway_toml,
         );
         self.gateways.push(self.started("gateway", &directory, &text));

@@ -341,6 +341,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             body_timeout: BODY_TIMEOUT,
             streams_max: 10,
             resets_max: 20,
+            auth_failures_per_minute_max: 600,
         },
         compression: CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1024 },
         session: SessionConfig {

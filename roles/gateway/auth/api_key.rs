@@ -7,7 +7,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde_json::Value;
 
-use super::refusal::AuthFailure;
+use super::refusal::{AuthFailure, Presented, Refused};
+use crate::catalogue::endpoint::AuthMethod;
 use crate::config::auth::ApiKeyConfig;
 use crate::roles::gateway::caller::{Caller, PRINCIPAL_BYTES_MAX, is_principal};
 
@@ -72,9 +73,10 @@ impl ApiKeys {
     }
 
     /// Whose key this is. It is compared with all of them, each in constant time.
-    pub(super) fn find(&self, key: &str, now: i64) -> Result<Caller, AuthFailure> {
+    pub(super) fn find(&self, key: &str, now: i64) -> Result<Caller, Refused> {
+        let refused = |failure| (failure, Presented::of(AuthMethod::ApiKey));
         if key.len() > KEY_BYTES_MAX {
-            return Err(AuthFailure::Malformed);
+            return Err(refused(AuthFailure::Malformed));
         }
         let sent = digest(&SHA256, key.as_bytes());
         let mut found = None;
@@ -83,9 +85,12 @@ impl ApiKeys {
                 found = Some(stored);
             }
         }
-        let stored = found.ok_or(AuthFailure::UnknownApiKey)?;
+        let stored = found.ok_or_else(|| refused(AuthFailure::UnknownApiKey))?;
         match stored.expires_at {
-            Some(end) if now >= end => Err(AuthFailure::Expired),
+            Some(end) if now >= end => {
+                let (failure, presented) = refused(AuthFailure::Expired);
+                Err((failure, presented.with_key(stored.caller.principal.as_deref())))
+            }
             _ => Ok(Caller::clone(&stored.caller)),
         }
     }
@@ -138,7 +143,12 @@ mod tests {
     }
 
     fn find(keys: &ApiKeys, key: &str, now: i64) -> Result<String, AuthFailure> {
-        keys.find(key, now).map(|caller| caller.principal.unwrap().to_string())
+        let found = keys.find(key, now).map(|caller| caller.principal.unwrap().to_string());
+        found.map_err(|(failure, presented)| {
+            let is_known = failure == AuthFailure::Expired;
+            assert_eq!(presented.key.as_deref(), is_known.then_some("billing"));
+            failure
+        })
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
-use super::refusal::{AuthFailure, Presented};
+use super::refusal::{AuthFailure, Presented, Refused};
 use super::unix_seconds;
 use crate::admin::Readiness;
 use crate::catalogue::endpoint::AuthMethod;
@@ -53,9 +53,6 @@ struct Remembered {
     keys: u64,
     caller: Arc<Caller>,
 }
-
-/// A token that was refused, and what is known of it.
-pub(super) type Refused = (AuthFailure, Presented);
 
 impl JwtVerifier {
     pub(super) fn load(config: &BTreeMap<String, IssuerConfig>) -> Result<Self, Vec<String>> {
@@ -110,10 +107,7 @@ impl JwtVerifier {
             return Ok(Caller::clone(&caller));
         }
         let token = Token::read(text).map_err(unread)?;
-        let presented = Presented {
-            key: token.key_id().map(ToOwned::to_owned),
-            ..Presented::of(AuthMethod::Jwt)
-        };
+        let presented = Presented::of(AuthMethod::Jwt).with_key(token.key_id());
         let (at, issuer) = match self.issuer_of(&token) {
             Ok(found) => found,
             Err(failure) => return Err((failure, presented)),

@@ -7,9 +7,13 @@ use http::HeaderValue;
 
 use crate::catalogue::endpoint::AuthMethod;
 use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::caller::Caller;
 
 /// When to come again while the issuer's keys are not there.
 const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Characters of a name in a refused credential that are logged.
+const NAME_CHARACTERS_MAX: usize = 64;
 
 /// Why a caller was not let in: a label of `fjord_auth_failures_total`. The caller learns none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,14 +84,32 @@ pub struct Presented {
     pub method: Option<AuthMethod>,
     /// The issuer that a token names, by its name in the configuration.
     pub issuer: Option<Arc<str>>,
-    /// The `kid` that a token names, the label of an API key, the first name in a certificate.
+    /// The `kid` that a token names, the label of an API key, the first name in a certificate; as it can be logged.
     pub key: Option<String>,
 }
+
+/// A credential that was refused, and what is known of it.
+pub(super) type Refused = (AuthFailure, Presented);
 
 impl Presented {
     /// Of a credential of which nothing else is known.
     pub(super) fn of(method: AuthMethod) -> Self {
         Self { method: Some(method), ..Self::default() }
+    }
+
+    /// The same, with the name of its key. It may be anybody's text: what does not show is escaped, and it is cut.
+    pub(super) fn with_key(self, name: Option<&str>) -> Self {
+        let key = name.map(|name| {
+            let mut shown = name.chars().take(NAME_CHARACTERS_MAX).collect::<String>();
+            if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
+                shown = shown.escape_debug().collect();
+            }
+            if name.chars().nth(NAME_CHARACTERS_MAX).is_some() {
+                shown.push('…');
+            }
+            shown
+        });
+        Self { key, ..self }
     }
 }
 
@@ -96,6 +118,8 @@ impl Presented {
 pub struct AuthRefusal {
     /// What it had presented.
     pub presented: Presented,
+    /// Who it is: of a caller that proved it, and may not call.
+    pub principal: Option<Arc<str>>,
     /// What the caller is told: its kind alone, unless it is we who cannot check.
     pub problem: Problem,
     /// The answer's `WWW-Authenticate`: always on a 401 (RFC 9110 §11.6.1), on a 403 for bearer tokens.
@@ -115,7 +139,7 @@ impl AuthRefusal {
             let detail = "the token cannot be checked now: the issuer's keys are not there";
             let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
             let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);
-            return Self { presented, problem, challenge: None, failure };
+            return Self { presented, principal: None, problem, challenge: None, failure };
         }
         // Who sent no credentials is told no error (RFC 6750 §3.1). All others get the same word, so that
         // nobody can feel the way to a good token.
@@ -138,22 +162,47 @@ impl AuthRefusal {
             .unwrap_or(HeaderValue::from_static(r#"Bearer realm="fjord""#));
         Self {
             presented,
+            principal: None,
             problem: Problem::new(ProblemKind::Unauthenticated),
             challenge: Some(challenge),
             failure,
         }
     }
 
-    pub(super) fn forbidden(method: AuthMethod) -> Self {
+    pub(super) fn forbidden(method: AuthMethod, caller: Caller) -> Self {
         // RFC 6750 §3.1 would let us name the scope. Which scopes there are is nobody's business.
         let challenge = (method == AuthMethod::Jwt).then_some(HeaderValue::from_static(
             r#"Bearer realm="fjord", error="insufficient_scope""#,
         ));
         Self {
-            presented: Presented::of(method),
+            presented: Presented { issuer: caller.issuer, ..Presented::of(method) },
+            principal: caller.principal,
             problem: Problem::new(ProblemKind::Forbidden),
             challenge,
             failure: AuthFailure::MissingScope,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_logged_short_and_so_that_all_of_it_shows() {
+        let long = "k".repeat(64);
+        for (sent, shown) in [
+            ("2026-11", "2026-11"),
+            ("", ""),
+            ("a\"b", "a\"b"),
+            ("a\r\nb", "a\\r\\nb"),
+            ("\u{202e}x\u{200b}", "\\u{202e}x\\u{200b}"),
+            ("é 1", "é 1"),
+            (&long, &long),
+            (&"k".repeat(8_000), &format!("{long}…")),
+        ] {
+            let presented = Presented::of(AuthMethod::Jwt).with_key(Some(sent));
+            assert_eq!(presented.key.as_deref(), Some(shown), "{sent:?}");
         }
     }
 }

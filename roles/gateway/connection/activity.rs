@@ -1,7 +1,7 @@
 //! What a connection is busy with: requests that run, bytes that move.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -32,6 +32,10 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// Bytes of answers that the peer took, over HTTP/2.
     taken: AtomicU64,
+    /// Responses that end the connection.
+    last_responses: AtomicU32,
+    /// Given when there is one, or too many.
+    requests_end: Notify,
     /// Whether we have ended it: only the peer's end is waited for, and not for long.
     has_ended: AtomicBool,
 }
@@ -61,7 +65,24 @@ impl Activity {
             since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            last_responses: AtomicU32::new(0),
+            requests_end: Notify::new(),
             has_ended: AtomicBool::new(false),
+        }
+    }
+
+    /// A response is the last one: no more requests are taken. How many were before.
+    pub(super) fn end_requests(&self) -> u32 {
+        let before = self.last_responses.fetch_add(1, Ordering::AcqRel);
+        self.requests_end.notify_one();
+        before
+    }
+
+    /// Waits until so many responses were the last one. One task at a time.
+    pub(super) async fn requests_end(&self, responses: u32) {
+        while self.last_responses.load(Ordering::Acquire) < responses {
+            // One that comes between the two is not missed: its permit is kept.
+            self.requests_end.notified().await;
         }
     }
 

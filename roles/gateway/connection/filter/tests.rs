@@ -24,6 +24,7 @@ fn rules(hosts: &[&str]) -> Rules {
         body_timeout: second,
         streams_max: 1,
         resets_max: 1,
+        auth_failures_per_minute_max: 600,
     };
     let hosts = hosts.iter().map(ToString::to_string).collect();
     let compression = CompressionConfig { codings: Coding::ALL.to_vec(), bytes_min: 1 };

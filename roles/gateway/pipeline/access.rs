@@ -1,0 +1,102 @@
+//! Lets callers in: credentials, scopes and rates, and how often a client may fail at them.
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::auth::AuthRefusal;
+use crate::roles::gateway::caller::{Caller, Peer};
+use crate::roles::gateway::client_network::ClientNetwork;
+use crate::roles::gateway::rate::Verdict;
+use crate::roles::gateway::respond::ConnectionEnd;
+use crate::roles::gateway::snapshot::Snapshot;
+use crate::roles::gateway::trip::Trip;
+use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::{counter, names};
+
+use super::{Pipeline, Refusal};
+
+/// Each request has its access line.
+const REFUSED_TOO_OFTEN: Condition = Condition::new("requests of a client are refused too often");
+
+impl Pipeline {
+    /// Who calls, whether it may, and whether it is within its rate.
+    pub(super) async fn admit(
+        &self,
+        snapshot: &Snapshot,
+        headers: &HeaderMap,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Caller, Box<Refusal>> {
+        let Some(endpoint) = trip.endpoint.clone() else {
+            return Err(Problem::new(ProblemKind::Internal).into());
+        };
+        let endpoint = &*endpoint;
+        let authenticator = &snapshot.authenticator;
+        let mut found = authenticator.authenticate(endpoint, headers, peer);
+        if let Err(refusal) = &found
+            // Boxed: it is for the rare case, and every request would carry its room.
+            && Box::pin(authenticator.look_again(refusal)).await
+        {
+            found = authenticator.authenticate(endpoint, headers, peer);
+        }
+        let caller = found.map_err(|refusal| self.refuse(refusal, snapshot, peer, trip))?;
+        if let Some(principal) = &caller.principal {
+            trip.authenticated(principal);
+        }
+        trip.shows_timing = snapshot.shows_timing(&caller);
+        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
+            Verdict::Allowed { headers } => {
+                trip.rate = headers;
+                Ok(caller)
+            }
+            Verdict::Limited { problem, headers } => {
+                trip.rate = headers;
+                let label = [(names::ENDPOINT, endpoint.id.to_string())];
+                counter(&names::RATE_LIMITED, &label).increment(1);
+                Err(problem.into())
+            }
+        }
+    }
+
+    /// Counts and notes that a caller was not let in. It is told so, or 429 where too many requests of its client were
+    /// refused.
+    ///
+    /// Its credential is checked before, whatever its client did: behind one address there are others, and a good one gets
+    /// in. Credentials cannot be guessed; the limit bounds what trying costs us.
+    fn refuse(
+        &self,
+        refusal: Box<AuthRefusal>,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Box<Refusal> {
+        let endpoint = trip.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
+        let endpoint = (names::ENDPOINT, endpoint.to_owned());
+        let reason = (names::REASON, refusal.failure.as_str().to_owned());
+        counter(&names::AUTH_FAILURES, &[endpoint.clone(), reason]).increment(1);
+        if let Some(principal) = &refusal.principal {
+            trip.authenticated(principal);
+        }
+        let (problem, challenge) = (refusal.problem.clone(), refusal.challenge.clone());
+        trip.refused = Some(refusal);
+        if problem.kind == ProblemKind::NotExecuted {
+            // 503: that its credential cannot be checked is not the caller's fault.
+            return problem.into();
+        }
+        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        let per_minute = snapshot.http.auth_failures_per_minute_max;
+        let now = Instant::now().into_std();
+        let Err(wait) = self.rates.admit_refusal(network, per_minute, now) else {
+            return Box::new(Refusal { challenge, ..problem.into() });
+        };
+        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint]).increment(1);
+        if conditions::begins(&REFUSED_TOO_OFTEN, &network.to_string()) {
+            tracing::warn!(client = %network, per_minute, "too many requests of a client were refused: it gets 429");
+        }
+        let detail = "too many requests from this client address were refused";
+        let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
+        Box::new(Refusal { ends: Some(ConnectionEnd::AuthFailures), ..problem.into() })
+    }
+}
