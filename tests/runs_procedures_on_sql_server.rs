@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::support::mssql_server::Server;
 
 mod cancels;
+mod code_pages;
 mod connections;
 mod faults;
 mod once;

@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
+use crate::catalogue::findings::Pointer;
 use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
 use crate::envelope::Final;
 use crate::envelope::reply::JSON;
 use crate::outcome::Word;
 use crate::problem::{Effect, Problem, ProblemKind, Violation};
 use crate::procedures::{
-    BackendError, BackendErrorKind, CallError, Outcome, SentError, SentErrorKind, ServerErrorClass,
-    SinkError,
+    BackendError, BackendErrorKind, BadArgument, CallError, Outcome, SentError, SentErrorKind,
+    ServerErrorClass, SinkError,
 };
 use crate::telemetry::conditions::{self, Condition};
 
@@ -101,8 +102,9 @@ fn not_sent(job: &Job, error: &BackendError) -> Ending {
         BackendErrorKind::Server { class, .. } => {
             (Level::Error, told(Problem::new(ProblemKind::Internal), word_of(*class)))
         }
-        BackendErrorKind::Argument { argument, expected } => {
-            let problem = Problem::invalid(vec![violation(&job.endpoint, argument, expected)]);
+        BackendErrorKind::Arguments(bad) => {
+            let violations = bad.iter().map(|one| violation(&job.endpoint, one)).collect();
+            let problem = Problem::invalid(violations);
             (Level::Debug, told(problem, Word::BadArgument))
         }
         BackendErrorKind::Mismatch { .. } => {
@@ -224,18 +226,23 @@ fn unusable(job: &Job, error: &SentError, outcome: Word) -> SentEnding {
     problem(kind, outcome)
 }
 
-/// The violation that an argument stands for, in the words of the request.
-fn violation(endpoint: &Endpoint, argument: &str, expected: &str) -> Violation {
-    match endpoint.parameters.iter().find(|parameter| &*parameter.argument == argument) {
-        Some(parameter) if parameter.place == Place::Body => {
-            let name = parameter.name.replace('~', "~0").replace('/', "~1");
-            Violation::of_body(format!("/{name}"), expected)
-        }
-        Some(parameter) => {
-            Violation::of_parameter(parameter.place.as_str(), &parameter.name, expected)
-        }
-        None => Violation::of_parameter("argument", argument, expected),
+/// The violation that a bad argument stands for, in the words of the request.
+fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
+    let BadArgument { argument, cell, reason } = bad;
+    let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {
+        return Violation::of_parameter("argument", argument, reason);
+    };
+    if parameter.place != Place::Body {
+        return Violation::of_parameter(parameter.place.as_str(), &parameter.name, reason);
     }
+    let pointer = Pointer::ROOT.key(&parameter.name);
+    let Some((row, column)) = cell else {
+        return Violation::of_body(pointer.to_string(), reason);
+    };
+    let mut columns = parameter.columns.iter();
+    let named = columns.find(|one| one.argument.eq_ignore_ascii_case(column));
+    let name = named.map_or(column.as_str(), |one| &*one.name);
+    Violation::of_body(pointer.index(*row).key(name).to_string(), reason)
 }
 
 /// Who has to do something about it.

@@ -40,14 +40,9 @@ pub enum BackendErrorKind {
         /// What it means.
         class: ServerErrorClass,
     },
-    /// An argument cannot become the declared SQL type.
-    #[error("argument {argument} does not fit its SQL type: {expected}")]
-    Argument {
-        /// The procedure's parameter.
-        argument: String,
-        /// What was expected.
-        expected: String,
-    },
+    /// Arguments cannot become the declared SQL types.
+    #[error("these do not fit their SQL types: {}", names(.0))]
+    Arguments(Vec<BadArgument>),
     /// The catalogue and the database disagree about the procedure.
     #[error("catalogue and database disagree about {procedure}: {difference}")]
     Mismatch {
@@ -68,6 +63,26 @@ pub enum BackendErrorKind {
     /// The database cannot be reached.
     #[error("the database is not available")]
     Unavailable,
+}
+
+/// An argument, or a cell of one, that cannot become its declared SQL type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadArgument {
+    /// The procedure's parameter.
+    pub argument: String,
+    /// The row and the column of a table.
+    pub cell: Option<(usize, String)>,
+    /// Why, for the caller alone: it may tell of the value.
+    pub reason: String,
+}
+
+/// Their names, for the log.
+fn names(bad: &[BadArgument]) -> String {
+    let one = |BadArgument { argument, cell, .. }: &BadArgument| match cell {
+        Some((row, column)) => format!("{argument}[{row}].{column}"),
+        None => argument.clone(),
+    };
+    bad.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// An error of a call that was sent.

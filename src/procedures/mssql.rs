@@ -32,6 +32,7 @@ mod marks;
 mod pool;
 mod pools;
 mod prelogin;
+mod question;
 mod run;
 mod server;
 mod shared;

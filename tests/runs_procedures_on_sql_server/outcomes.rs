@@ -7,7 +7,8 @@ use std::time::Duration;
 use fjord::catalogue::{ParameterType, ResultKind, Value};
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
-    Argument, BackendErrorKind, Call, Need, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
+    Argument, BackendErrorKind, BadArgument, Call, Need, OwnedCell, SentErrorKind,
+    ServerErrorClass, Transaction,
 };
 use fjord::roles::worker::{Times, outcome};
 use tokio::time::Instant;
@@ -172,7 +173,14 @@ async fn a_table_is_passed_by_its_column_names() {
         let bad = things(&[("id", ParameterType::String)], vec![vec![word("x")]]);
         let error = unsent(caller.call("lists", &[bad]).await);
         let expected = "a value of int".to_owned();
-        assert_eq!(error, BackendErrorKind::Argument { argument: "things.id".into(), expected });
+        assert_eq!(
+            error,
+            BackendErrorKind::Arguments(vec![BadArgument {
+                argument: "things".into(),
+                cell: Some((0, "id".into())),
+                reason: expected
+            }])
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every type in, and out again as a column and as an OUTPUT parameter: the table of docs/TYPES.md, line by line.
 
 use fjord::catalogue::Value;
-use fjord::procedures::{BackendErrorKind, CallError, OwnedCell, SentErrorKind};
+use fjord::procedures::{BackendErrorKind, BadArgument, CallError, OwnedCell, SentErrorKind};
 
 use super::{Caller, given, text, unsent};
 use crate::support::mssql_server::servers;
@@ -180,11 +180,13 @@ async fn what_does_not_fit_names_the_parameter() {
             ("uniqueidentifier", words("x")),
         ] {
             let error = unsent(caller.call(&format!("echo_{name}"), &[given("v", value)]).await);
-            let BackendErrorKind::Argument { argument, expected } = error else {
+            let BackendErrorKind::Arguments(bad) = error else {
                 panic!("{}: {name}: {error}", server.name)
             };
+            let [BadArgument { argument, reason, .. }] = bad.as_slice() else { panic!("{bad:?}") };
             assert_eq!(argument, "v");
-            assert!(expected.starts_with("a value of "), "{expected}");
+            let (kind, _) = name.split_once('_').unwrap_or((name, ""));
+            assert!(reason.contains(kind), "{reason}");
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::certs::Certs;
 
+mod collations;
 mod database;
 mod metadata;
 mod procedures;
@@ -27,7 +28,8 @@ mod session;
 mod stream;
 mod values;
 
-use request::Login;
+use collations::Collation;
+use request::{Given, Login};
 use schema::Schema;
 use values::Declared;
 
@@ -65,6 +67,10 @@ pub(crate) struct State {
     pub(crate) lacks_parameters_view: AtomicBool,
     /// It says that it is Babelfish.
     pub(crate) is_babelfish: AtomicBool,
+    /// The code page of the database's collation.
+    pub(crate) code_page: AtomicI64,
+    /// The question what it is fails with this error, unless it is 0.
+    pub(crate) facts_error: AtomicU32,
     /// It takes no untyped NULL, as Babelfish.
     pub(crate) refuses_untyped_null: AtomicBool,
     /// The procedure `changed` has been replaced.
@@ -81,6 +87,8 @@ pub(crate) struct State {
     pub(crate) signatures_ms: AtomicU64,
     /// Questions about signatures so far.
     pub(crate) signature_reads: AtomicUsize,
+    /// Questions about a table type's columns so far, of the driver's.
+    pub(crate) column_reads: AtomicUsize,
     /// Procedures that somebody alters in an open transaction: whoever asks for them waits.
     pub(crate) locked: Mutex<Vec<String>>,
     /// Procedures that were dropped.
@@ -116,7 +124,24 @@ pub(crate) struct State {
 impl State {
     fn parameter(&self, procedure: &str, name: &str) -> Declared {
         let parameters = self.schema.procedure(procedure).expect("a procedure");
-        parameters.iter().find(|one| one.name == name).expect("a parameter").declared.clone()
+        let found = parameters.iter().find(|one| one.name == name).expect("a parameter");
+        let page = self.code_page.load(Ordering::Acquire);
+        let collation = found.declared.collation.or(Some(Collation::of_page(page)));
+        Declared { collation, ..found.declared.clone() }
+    }
+
+    /// What becomes of arguments in the types of a procedure's parameters.
+    fn stored(&self, procedure: &str, given: Vec<Given>) -> Vec<Given> {
+        let parameters = self.schema.procedure(procedure).expect("a procedure");
+        let one = |given: Given| {
+            // One that was replaced takes other names.
+            if !parameters.iter().any(|one| one.name == given.name) {
+                return given;
+            }
+            let value = self.parameter(procedure, &given.name).store(given.value);
+            Given { value, ..given }
+        };
+        given.into_iter().map(one).collect()
     }
 
     /// How often a procedure ran.
@@ -148,7 +173,9 @@ impl Endpoint {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let mut schema = Schema::read(schema::SQL);
-        schema.procedures.extend(Schema::read(procedures::FAULTS).procedures);
+        let ours = Schema::read(procedures::ONLY_HERE);
+        schema.procedures.extend(ours.procedures);
+        schema.table_types.extend(ours.table_types);
         let state = Arc::new(State {
             schema,
             // SQL Server speaks TLS 1.2 where TLS is agreed upon inside of TDS.
@@ -159,6 +186,8 @@ impl Endpoint {
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
             is_babelfish: AtomicBool::new(false),
+            code_page: AtomicI64::new(1252),
+            facts_error: AtomicU32::new(0),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),
             changed_error: AtomicU32::new(8145),
@@ -167,6 +196,7 @@ impl Endpoint {
             login_ms: AtomicU64::new(0),
             signatures_ms: AtomicU64::new(0),
             signature_reads: AtomicUsize::new(0),
+            column_reads: AtomicUsize::new(0),
             locked: Mutex::default(),
             dropped: Mutex::default(),
             connects: AtomicUsize::new(0),

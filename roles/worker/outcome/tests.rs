@@ -307,7 +307,11 @@ fn what_was_not_sent_was_not_executed() {
     let text = "x".to_owned();
     let kinds = [
         K::Server { number: 229, class: ServerErrorClass::Permission },
-        K::Argument { argument: text.clone(), expected: text.clone() },
+        K::Arguments(vec![BadArgument {
+            argument: text.clone(),
+            cell: Some((1, text.clone())),
+            reason: text.clone(),
+        }]),
         K::Mismatch { procedure: text.clone(), difference: text },
         K::TimedOut,
         K::Cancelled,
@@ -350,9 +354,9 @@ fn a_granted_call_whose_answer_is_unusable_has_an_unknown_outcome() {
 
 #[test]
 fn an_argument_that_does_not_fit_is_named_as_the_client_knows_it() {
-    let parameter = |place| Parameter {
-        name: "in/put".into(),
-        argument: "arg".into(),
+    let parameter = |name: &str, argument: &str, place| Parameter {
+        name: name.into(),
+        argument: argument.into(),
         place,
         kind: ParameterType::String,
         required: false,
@@ -362,15 +366,20 @@ fn an_argument_that_does_not_fit_is_named_as_the_client_knows_it() {
         columns: Vec::new(),
         table_type: None,
     };
+    let cell = Some((3, "COL".to_owned()));
     let cases = [
-        (Place::Body, Violation::of_body("/in~1put", "a date")),
-        (Place::Query, Violation::of_parameter("query", "in/put", "a date")),
+        (Place::Body, None, Violation::of_body("/in~1put", "a date")),
+        (Place::Body, cell, Violation::of_body("/in~1put/3/column", "a date")),
+        (Place::Query, None, Violation::of_parameter("query", "in/put", "a date")),
     ];
-    for (place, expected) in cases {
+    for (place, cell, expected) in cases {
         let mut endpoint = endpoint(ResultKind::Row, &[]);
-        endpoint.parameters = Arc::new([parameter(place)]);
+        let columns = vec![parameter("column", "col", Place::Column)];
+        endpoint.parameters =
+            Arc::new([Parameter { columns, ..parameter("in/put", "arg", place) }]);
         let job = job(endpoint, Execution::AtLeastOnce);
-        let kind = BackendErrorKind::Argument { argument: "arg".into(), expected: "a date".into() };
+        let bad = BadArgument { argument: "arg".into(), cell, reason: "a date".into() };
+        let kind = BackendErrorKind::Arguments(vec![bad]);
         let ending = conclude(&job, Answer::new(ResultKind::Row, 100), Err(kind.into()));
         let problem = Problem::invalid(vec![expected]).with_effect(Effect::NotExecuted);
         assert_eq!(ending, Ending::Problem { problem, outcome: Word::BadArgument });

@@ -12,6 +12,7 @@ use super::bind::{self, mismatch};
 use super::errors;
 use super::lease::Lease;
 use super::marks::{NothingSent, SomethingSent};
+use super::question::Question;
 use super::run::{self, Failure};
 use super::server::Facts;
 use super::signature::Signature;
@@ -169,9 +170,11 @@ impl Mssql {
         let (lease, signature) = self.described(lease, call, leaving).await?;
         let refuses_null =
             facts.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
-        let form = bind::bind(call, &signature)
-            .and_then(|bound| run::form(call.procedure, bound, refuses_null));
-        let form = match form {
+        let form = bind::bind(call, &signature).and_then(|bound| {
+            let questions = Question::of_call(&bound);
+            Ok((questions, run::form(call.procedure, bound, refuses_null)?))
+        });
+        let (mut questions, form) = match form {
             Ok(form) => form,
             Err(error) => {
                 lease.keep();
@@ -186,7 +189,10 @@ impl Mssql {
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
-        marks.call_starts();
+        if facts.splices_table_text {
+            questions.clear();
+        }
+        marks.call_starts(questions);
         let client = &mut session.client;
         let calling = async {
             let called = run::run(client, form, &signature, rows).await;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
 use super::signature::{Kind, Parameter, Signature};
-use super::types::{self, SqlType};
+use super::types::{self, Expected, SqlType};
+use crate::catalogue::findings::VIOLATIONS_MAX;
 use crate::catalogue::names::is_identifier;
 use crate::catalogue::{ProcedureName, Value};
-use crate::procedures::{Argument, BackendError, BackendErrorKind, Call};
+use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, Call};
 
 /// A parameter with its value.
 #[derive(Debug)]
@@ -60,7 +61,8 @@ impl Bound<'_> {
     }
 }
 
-/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, so that they come back.
+/// Binds the arguments of a call, or names all that do not fit. OUTPUT parameters without an argument are passed as NULL,
+/// so that they come back.
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,
@@ -75,6 +77,7 @@ pub(super) fn bind<'a>(
         ));
     }
     let mut bound = Vec::with_capacity(signature.parameters.len());
+    let mut unfit = Unfit::default();
     for parameter in &signature.parameters {
         let argument = call.arguments.iter().find(|argument| {
             signature.parameter(&argument.name).is_some_and(|one| std::ptr::eq(one, parameter))
@@ -82,19 +85,41 @@ pub(super) fn bind<'a>(
         let data = match (argument, &parameter.kind) {
             (None, Kind::Scalar(sql)) if parameter.is_output => Data::Scalar(sql, types::null(sql)),
             (None, _) => continue,
-            (Some(argument), Kind::Scalar(sql)) => {
-                let value = types::encode(&argument.value, sql)
-                    .map_err(|expected| unfit(&argument.name, expected))?;
-                Data::Scalar(sql, value)
-            }
+            (Some(argument), Kind::Scalar(sql)) => match types::encode(&argument.value, sql) {
+                Ok(value) => Data::Scalar(sql, value),
+                Err(expected) => {
+                    unfit.add(&argument.name, None, expected);
+                    continue;
+                }
+            },
             (Some(argument), Kind::Table { name, columns }) => {
-                let rows = table(call.procedure, argument, columns)?;
+                let rows = table(call.procedure, argument, columns, &mut unfit)?;
                 Data::Table(type_name(argument, name, call.procedure)?, rows)
             }
         };
         bound.push(Bound { parameter, data });
     }
-    Ok(bound)
+    if unfit.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(unfit.0).into()) }
+}
+
+/// The arguments that do not fit, as many as an answer tells.
+#[derive(Debug, Default)]
+struct Unfit(Vec<BadArgument>);
+
+impl Unfit {
+    fn add(&mut self, argument: &str, cell: Option<(usize, &str)>, expected: Expected) {
+        if !self.is_full() {
+            self.0.push(BadArgument {
+                argument: argument.to_owned(),
+                cell: cell.map(|(row, column)| (row, column.to_owned())),
+                reason: expected.0,
+            });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= VIOLATIONS_MAX
+    }
 }
 
 /// The remote procedure call of bound parameters.
@@ -116,12 +141,16 @@ fn table<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
     columns: &[(String, SqlType)],
+    unfit: &mut Unfit,
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<Value>] = match &argument.value {
         Value::Table(rows) => rows,
         // SQL Server knows no NULL table: an absent and an empty one are the same.
         Value::Null => &[],
-        _ => return Err(unfit(&argument.name, types::Expected("a table".to_owned()))),
+        _ => {
+            unfit.add(&argument.name, None, Expected("a table".to_owned()));
+            &[]
+        }
     };
     let given = &argument.columns;
     let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| one.eq_ignore_ascii_case(name));
@@ -139,17 +168,22 @@ fn table<'a>(
         .iter()
         .map(|(name, _)| given.iter().position(|(one, _)| one.eq_ignore_ascii_case(name)))
         .collect();
-    let encode_row = |row: &'a Vec<Value>| {
-        let cells = columns.iter().zip(&places).map(|((column, sql), place)| {
-            match place.and_then(|place| row.get(place)) {
-                None => Ok(types::null(sql)),
-                Some(value) => types::encode(value, sql)
-                    .map_err(|expected| unfit(&format!("{}.{column}", argument.name), expected)),
+    let mut encoded = Vec::with_capacity(rows.len());
+    for (number, row) in rows.iter().enumerate() {
+        let mut cells = Vec::with_capacity(columns.len());
+        for ((column, sql), place) in columns.iter().zip(&places) {
+            match place.and_then(|place| row.get(place)).map(|value| types::encode(value, sql)) {
+                None => cells.push(types::null(sql)),
+                Some(Ok(cell)) => cells.push(cell),
+                Some(Err(expected)) => unfit.add(&argument.name, Some((number, column)), expected),
             }
-        });
-        cells.collect::<Result<_, _>>().map(TableRow)
-    };
-    rows.iter().map(encode_row).collect()
+        }
+        encoded.push(TableRow(cells));
+        if unfit.is_full() {
+            break;
+        }
+    }
+    Ok(encoded)
 }
 
 /// The table type's name: the database's own. It stands in a statement of the driver, so it must be plain.
@@ -169,13 +203,6 @@ fn type_name<'a>(
         procedure,
         format!("the table type of @{parameter} has a name that needs quoting in the database"),
     ))
-}
-
-fn unfit(argument: &str, expected: types::Expected) -> BackendError {
-    BackendError::new(BackendErrorKind::Argument {
-        argument: argument.to_owned(),
-        expected: expected.0,
-    })
 }
 
 /// The error of a catalogue and a database that disagree.

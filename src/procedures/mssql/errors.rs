@@ -3,7 +3,7 @@
 use tiberius::error::{Error, TokenError};
 
 use crate::procedures::{
-    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
+    BackendError, BackendErrorKind, BadArgument, SentError, SentErrorKind, ServerErrorClass,
 };
 
 /// Numbers from here on are the procedure's own (THROW, RAISERROR).
@@ -73,10 +73,11 @@ pub(super) fn after_sending(error: Error) -> SentError {
 pub(super) fn before_sending(error: &Error) -> Option<BackendError> {
     let is_value = matches!(error, Error::Encoding(_) | Error::BulkInput(_) | Error::Conversion(_));
     is_value.then(|| {
-        let kind = BackendErrorKind::Argument {
+        let kind = BackendErrorKind::Arguments(vec![BadArgument {
             argument: "of a table".to_owned(),
-            expected: "values that its columns and their collation can hold".to_owned(),
-        };
+            cell: None,
+            reason: "values that its columns and their collation can hold".to_owned(),
+        }]);
         BackendError::caused_by(kind, error.clone())
     })
 }

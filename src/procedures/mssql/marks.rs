@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::BytesMut;
+
 use super::answer::Ended;
+use super::question::Question;
 use super::socket::Tcp;
 
 /// Where a connection stands: what was asked, what was answered, and whether a cancel is under way.
@@ -10,6 +13,7 @@ use super::socket::Tcp;
 pub(super) struct Marks {
     tcp: Arc<Tcp>,
     state: Mutex<State>,
+    questions: Mutex<Vec<Question>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,7 +71,7 @@ enum Attention {
 impl Marks {
     /// Marks for a stream over this connection.
     pub(super) fn new(tcp: Arc<Tcp>) -> Self {
-        Self { tcp, state: Mutex::default() }
+        Self { tcp, state: Mutex::default(), questions: Mutex::default() }
     }
 
     /// The next request resets the session first.
@@ -83,10 +87,16 @@ impl Marks {
     }
 
     /// The call starts: the next remote procedure call is it, in both of its forms. A batch that the driver sends
-    /// before, to ask for the columns of a table, is no part of it.
-    pub(super) fn call_starts(&self) {
+    /// before, to ask for the columns of a table, is no part of it; some of them are sent in other words.
+    pub(super) fn call_starts(&self, questions: Vec<Question>) {
+        *self.questions() = questions;
         let mut state = self.state();
         (state.call, state.has_committed) = (CallMessage::Expected, false);
+    }
+
+    /// What is sent in the place of a batch, where it is not sent as it is.
+    pub(super) fn instead_of(&self, packet: &[u8]) -> Option<BytesMut> {
+        self.questions().iter().find_map(|question| question.replace(packet))
     }
 
     /// Whether the server has told of a commit since the call started: then a roll-back undoes a part at most.
@@ -193,6 +203,10 @@ impl Marks {
             Attention::Sent => Attention::None,
             Attention::None | Attention::Wanted | Attention::Doubtful => Attention::Doubtful,
         };
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Vec<Question>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

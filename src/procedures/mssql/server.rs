@@ -8,18 +8,16 @@ use tiberius::error::Error;
 use super::connect::Client;
 use super::errors;
 
-/// Babelfish says 1, SQL Server nothing. Then the code page of what is `varchar` in this database.
-const QUESTION: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int), \
-     CAST(COLLATIONPROPERTY(CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)), \
-     'CodePage') AS int)";
+/// Babelfish says 1, SQL Server nothing.
+const QUESTION: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
 
 /// What a server is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Whether it refuses a NULL without a type in a remote procedure call.
     pub(super) refuses_untyped_null: bool,
-    /// The code page of the database's collation, which is that of every `varchar` parameter.
-    pub(super) code_page: Option<u16>,
+    /// Whether it puts `nvarchar` of a table into SQL text as it is, instead of as data.
+    pub(super) splices_table_text: bool,
 }
 
 /// The server of a database.
@@ -32,24 +30,16 @@ impl Server {
         self.0.get().copied()
     }
 
-    /// Asks it. Not safe to drop: discard the connection then.
+    /// Asks it. An error is not remembered: whoever calls next asks again. Not safe to drop: discard the connection then.
     pub(super) async fn ask(&self, client: &mut Client) -> Result<Facts, Error> {
         let row = match client.simple_query(QUESTION).await?.into_row().await {
-            // One that does not know the question is none of those that differ.
-            Err(Error::Server(token)) if !errors::is_fatal(&token) => None,
+            // Until it says otherwise it is none of those that differ.
+            Err(Error::Server(token)) if !errors::is_fatal(&token) => return Ok(Facts::default()),
             answer => answer?,
         };
-        let number = |at| {
-            let cells = row.as_ref()?.cells().nth(at);
-            cells.and_then(|(_, value)| match value {
-                ColumnData::I32(number) => *number,
-                _ => None,
-            })
-        };
-        let facts = Facts {
-            refuses_untyped_null: number(0) == Some(1),
-            code_page: number(1).and_then(|page| u16::try_from(page).ok()),
-        };
+        let said = row.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
+        let is_babelfish = said == Some(&ColumnData::I32(Some(1)));
+        let facts = Facts { refuses_untyped_null: is_babelfish, splices_table_text: is_babelfish };
         Ok(*self.0.get_or_init(|| facts))
     }
 }

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tiberius::{ColumnData, Row, ToSql, error::Error};
 
 use super::connect::Client;
-use super::types::{Described, SqlType};
+use super::types::{CodePage, Described, SqlType};
 use crate::catalogue::{ParameterType, ProcedureName};
 use crate::procedures::Need;
 
 /// Where parameters are found. The second is where Babelfish keeps them; SQL Server has both.
 const VIEWS: [&str; 2] = ["sys.parameters", "sys.all_parameters"];
+/// A parameter has no collation of its own: it is that of the database.
+const DATABASE_CODE_PAGE: &str = "CAST(COLLATIONPROPERTY(CAST(DATABASEPROPERTYEX(DB_NAME(), \
+     'Collation') AS nvarchar(128)), 'CodePage') AS int)";
 /// Procedures of one query: with some parameters each the answer fills a few packets.
 pub(super) const PROCEDURES_PER_QUERY: usize = 128;
 /// Table types of one query: a request may have 2,100 parameters.
@@ -30,7 +33,7 @@ fn parameters_query(view: &str, procedures: usize) -> String {
     format!(
         "SELECT o.place, o.id, p.name, TYPE_NAME(p.user_type_id), TYPE_NAME(p.system_type_id), \
          p.max_length, p.precision, p.scale, p.is_output, t.is_table_type, \
-         SCHEMA_NAME(t.schema_id), p.user_type_id FROM (VALUES {ids}) AS o (place, id) \
+         SCHEMA_NAME(t.schema_id), p.user_type_id, {DATABASE_CODE_PAGE} FROM (VALUES {ids}) AS o (place, id) \
          LEFT JOIN {view} AS p ON p.object_id = o.id AND p.parameter_id > 0 \
          LEFT JOIN sys.types AS t ON t.user_type_id = p.user_type_id \
          ORDER BY o.place, p.parameter_id"
@@ -46,7 +49,8 @@ fn columns_query(types: usize) -> String {
     }
     format!(
         "SELECT t.user_type_id, c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
-         c.max_length, c.precision, c.scale FROM sys.table_types AS t \
+         c.max_length, c.precision, c.scale, \
+         CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int) FROM sys.table_types AS t \
          JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
          WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
     )
@@ -109,6 +113,18 @@ impl Signature {
     pub(super) fn names(&self) -> String {
         let names: Vec<&str> = self.parameters.iter().map(|one| one.name.as_str()).collect();
         if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
+    }
+
+    /// The first text of a code page that is not known: its name and the page.
+    fn unknown_code_page(&self) -> Option<(&str, CodePage)> {
+        let of = |name, sql: &SqlType| match sql {
+            SqlType::Text { code_page, .. } if !code_page.is_known() => Some((name, *code_page)),
+            _ => None,
+        };
+        self.parameters.iter().find_map(|parameter| match &parameter.kind {
+            Kind::Scalar(sql) => of(parameter.name.as_str(), sql),
+            Kind::Table { columns, .. } => columns.iter().find_map(|(name, sql)| of(name, sql)),
+        })
     }
 
     /// Where an endpoint's needs and the procedure do not fit: both sides, named. `None` when they do.
@@ -197,6 +213,8 @@ fn takes(kind: &Kind, given: ParameterType) -> bool {
 pub(super) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
     lacks_parameters_view: AtomicBool,
+    /// It was said that there is text in a code page that is not known.
+    is_unknown_logged: AtomicBool,
 }
 
 impl Signatures {
@@ -235,9 +253,27 @@ impl Signatures {
                     None => known.remove(procedure),
                 };
             }
+            drop(known);
+            for (procedure, found) in some.iter().zip(&found) {
+                self.note_code_page(procedure, found.as_deref());
+            }
             all.extend(found);
         }
         Ok(all)
+    }
+
+    /// Says once that there is text of which only ASCII is passed.
+    fn note_code_page(&self, procedure: &ProcedureName, found: Option<&Signature>) {
+        let Some((name, page)) = found.and_then(Signature::unknown_code_page) else { return };
+        if !self.is_unknown_logged.swap(true, Ordering::Relaxed) {
+            let (procedure, code_page) = (procedure.as_str(), page.number());
+            tracing::warn!(
+                procedure,
+                name,
+                code_page,
+                "the code page of text in the database is not known: only ASCII is passed there"
+            );
+        }
     }
 
     async fn parameter_rows(
@@ -279,7 +315,7 @@ async fn read_tables(client: &mut Client, parameters: &[Row]) -> Result<Tables, 
         for column in rows(client, &columns_query(some.len()), some).await? {
             let Some(id) = number(&column, 0) else { continue };
             let name = text(&column, 1).unwrap_or_default().to_owned();
-            tables.entry(id).or_default().push((name, scalar(&column, 2)));
+            tables.entry(id).or_default().push((name, scalar(&column, 2, 7)));
         }
     }
     Ok(tables)
@@ -306,15 +342,15 @@ fn signatures(count: usize, rows: &[Row], tables: &Tables) -> Vec<Option<Arc<Sig
 
 fn kind(row: &Row, tables: &Tables) -> Kind {
     if number(row, 9) != Some(1) {
-        return Kind::Scalar(scalar(row, 3));
+        return Kind::Scalar(scalar(row, 3, 12));
     }
     let columns = number(row, 11).and_then(|id| tables.get(&id)).cloned().unwrap_or_default();
     let (schema, name) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
     Kind::Table { name: format!("{schema}.{name}"), columns }
 }
 
-/// The type whose name, base type, length, precision and scale stand from a column on.
-fn scalar(row: &Row, from: usize) -> SqlType {
+/// The type whose name, base type, length, precision and scale stand from a column on, and its code page in another.
+fn scalar(row: &Row, from: usize, code_page: usize) -> SqlType {
     let own = text(row, from).unwrap_or_default();
     // An alias type has a name of its own and the base type's properties.
     let base = text(row, from + 1).unwrap_or_default();
@@ -325,6 +361,7 @@ fn scalar(row: &Row, from: usize) -> SqlType {
         length,
         precision: small(from + 3),
         scale: small(from + 4),
+        code_page: CodePage::new(number(row, code_page)),
     })
 }
 

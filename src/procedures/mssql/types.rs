@@ -3,10 +3,12 @@
 use std::fmt;
 
 mod clock;
+mod code_page;
 mod decimal;
 mod decode;
 mod encode;
 
+pub(super) use code_page::CodePage;
 pub(super) use decode::{Cells, owned};
 pub(super) use encode::{Expected, encode, has_typed_null, null};
 
@@ -47,8 +49,10 @@ pub(super) enum SqlType {
     Text {
         /// The type's own name.
         name: &'static str,
-        /// How many characters it takes; `None` for `max`.
+        /// How many bytes it takes, of UTF-16 how many pairs; `None` for `max`.
         length: Option<usize>,
+        /// What it is stored in.
+        code_page: CodePage,
     },
     /// `binary`, `varbinary`, `image`, `timestamp`.
     Binary {
@@ -90,14 +94,18 @@ pub(super) struct Described<'a> {
     pub(super) precision: u8,
     /// Its digits after the point, or of a second.
     pub(super) scale: u8,
+    /// The code page of its collation, for a type that has one.
+    pub(super) code_page: CodePage,
 }
 
 impl SqlType {
     /// The type of a description.
     pub(super) fn of(described: Described<'_>) -> Self {
-        let Described { name, length, precision, scale } = described;
+        let Described { name, length, precision, scale, code_page } = described;
         let bytes = (length != MAX).then(|| usize::try_from(length).unwrap_or_default());
-        let text = |name, per_char: usize| Self::Text { name, length: bytes.map(|n| n / per_char) };
+        let narrow = |name, length| Self::Text { name, length, code_page };
+        let wide = |name, length| Self::Text { name, length, code_page: CodePage::UTF_16 };
+        let pairs = bytes.map(|bytes| bytes / 2);
         match name {
             "bit" => Self::Bit,
             "tinyint" => Self::TinyInt,
@@ -110,13 +118,13 @@ impl SqlType {
             "smallmoney" => Self::SmallMoney,
             "real" => Self::Real,
             "float" => Self::Float,
-            "char" => text("char", 1),
-            "varchar" => text("varchar", 1),
-            "nchar" => text("nchar", 2),
-            "nvarchar" => text("nvarchar", 2),
-            "sysname" => Self::Text { name: "nvarchar", length: Some(128) },
-            "text" => Self::Text { name: "varchar", length: None },
-            "ntext" => Self::Text { name: "nvarchar", length: None },
+            "char" => narrow("char", bytes),
+            "varchar" => narrow("varchar", bytes),
+            "nchar" => wide("nchar", pairs),
+            "nvarchar" => wide("nvarchar", pairs),
+            "sysname" => wide("nvarchar", Some(128)),
+            "text" => narrow("varchar", None),
+            "ntext" => wide("nvarchar", None),
             "binary" => Self::Binary { name: "binary", length: bytes },
             "varbinary" => Self::Binary { name: "varbinary", length: bytes },
             "image" => Self::Binary { name: "varbinary", length: None },
@@ -136,7 +144,8 @@ impl SqlType {
 
     /// Whether a type of this name is one of SQL Server's own.
     pub(super) fn is_known(name: &str) -> bool {
-        let described = Described { name, length: 0, precision: 0, scale: 0 };
+        let code_page = CodePage::UNKNOWN;
+        let described = Described { name, length: 0, precision: 0, scale: 0, code_page };
         !matches!(Self::of(described), Self::Other(_))
     }
 }
@@ -155,10 +164,10 @@ impl fmt::Display for SqlType {
             Self::SmallMoney => f.write_str("smallmoney"),
             Self::Real => f.write_str("real"),
             Self::Float => f.write_str("float"),
-            Self::Text { name, length: None } | Self::Binary { name, length: None } => {
+            Self::Text { name, length: None, .. } | Self::Binary { name, length: None } => {
                 write!(f, "{name}(max)")
             }
-            Self::Text { name, length: Some(length) }
+            Self::Text { name, length: Some(length), .. }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
             // The default, and the only way that Babelfish takes it.

@@ -57,6 +57,8 @@ pub(super) struct Wire {
     payload_left: usize,
     skips: bool,
     is_last: bool,
+    /// The length of the packet that is taken, where a whole batch is in it.
+    batch_bytes: Option<usize>,
     first: First,
     answer: Answer,
     /// What came after the end of an answer.
@@ -76,6 +78,7 @@ impl Wire {
             payload_left: 0,
             skips: false,
             is_last: true,
+            batch_bytes: None,
             first: First::Nothing,
             answer: Answer::default(),
             surplus: BytesMut::new(),
@@ -121,6 +124,8 @@ impl Wire {
                 self.marks.procedure_call_begins();
             }
         }
+        let is_batch = begins && self.is_last && kind == BATCH;
+        self.batch_bytes = is_batch.then_some(usize::from(length));
         let resets = REQUESTS.contains(&kind) && self.marks.takes_reset();
         if !self.skips {
             let status = if resets { status | RESET_CONNECTION } else { status };
@@ -134,11 +139,24 @@ impl Wire {
 
     fn end_packet(&mut self) {
         if self.payload_left == 0 && self.is_last {
+            if let Some(bytes) = self.batch_bytes.take() {
+                self.replace_question(bytes);
+            }
             if self.skips {
                 self.swallows = false;
             } else {
                 self.marks.request_is_whole();
             }
+        }
+    }
+
+    /// Puts another question in the place of the driver's about a table's columns. Nothing of it is written yet.
+    fn replace_question(&mut self, bytes: usize) {
+        let Some(start) = self.held.len().checked_sub(bytes) else { return };
+        let instead = self.held.get(start..).and_then(|packet| self.marks.instead_of(packet));
+        if let Some(instead) = instead {
+            self.held.truncate(start);
+            self.held.extend_from_slice(&instead);
         }
     }
 

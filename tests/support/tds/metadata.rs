@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use super::State;
 use super::reply::Reply;
 use super::request::Given;
-use super::schema::Declaration;
-use super::values::Sql;
+use super::schema::{Declaration, unquoted};
+use super::values::{Declared, Sql};
 
 /// How often it is looked whether a lock is gone.
 const LOCK_TICK: Duration = Duration::from_millis(10);
 /// What is answered for each parameter: the procedure's place in the question first.
-const PARAMETER_COLUMNS: [&str; 12] = [
+const PARAMETER_COLUMNS: [&str; 13] = [
     "int",
     "int",
     "nvarchar(128)",
@@ -26,6 +26,7 @@ const PARAMETER_COLUMNS: [&str; 12] = [
     "bit",
     "bit",
     "nvarchar(128)",
+    "int",
     "int",
 ];
 
@@ -71,10 +72,10 @@ fn parameters_of(state: &State, names: &[String], reply: &mut Reply) {
 }
 
 /// The rows of one procedure, behind its place in the question.
-fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 11]> {
+fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
-        return vec![[const { Sql::Null }; 11]];
+        return vec![[const { Sql::Null }; 12]];
     };
     let mut parameters = parameters.clone();
     if name.ends_with(".changed") && state.is_changed.load(Ordering::Acquire) {
@@ -86,7 +87,7 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 11]> {
         parameters.push(more);
     }
     if parameters.is_empty() {
-        let mut values = [const { Sql::Null }; 11];
+        let mut values = [const { Sql::Null }; 12];
         values[0] = Sql::Int(1);
         return vec![values];
     }
@@ -108,13 +109,14 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 11]> {
             Sql::Int(table.is_some().into()),
             Sql::Text(schema.to_owned()),
             Sql::Int(table.map_or(56, |at| 1000 + i64::try_from(at).expect("few"))),
+            Sql::Int(state.code_page.load(Ordering::Acquire)),
         ]
     };
     parameters.iter().map(row).collect()
 }
 
 fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
-    const TYPES: [&str; 7] = [
+    const TYPES: [&str; 8] = [
         "int",
         "nvarchar(128)",
         "nvarchar(128)",
@@ -122,6 +124,7 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
         "smallint",
         "tinyint",
         "tinyint",
+        "int",
     ];
     reply.columns(&TYPES.map(|kind| ("", kind)));
     for given in values {
@@ -138,9 +141,40 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
                 Sql::Int(length),
                 Sql::Int(precision),
                 Sql::Int(scale),
+                one.declared.code_page().map_or(Sql::Null, |page| Sql::Int(page.into())),
             ];
             let row: Vec<_> = TYPES.into_iter().zip(row).collect();
             reply.row(&row);
         }
+    }
+}
+
+/// Answers `type;SELECT TOP 0 columns FROM @P`: the columns' types, or those that they are cast to.
+pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
+    state.column_reads.fetch_add(1, Ordering::AcqRel);
+    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a question about columns");
+    let (_, columns) =
+        state.schema.table_types.iter().find(|(one, _)| one == name).expect("a table type");
+    let selected = select.strip_suffix(" FROM @P").expect("of the variable");
+    let types: Vec<Declared> = if selected == "*" {
+        columns.iter().map(|one| one.declared.clone()).collect()
+    } else {
+        let all = selected.split(", ").map(|one| {
+            if let Some(cast) = one.strip_prefix("CAST(") {
+                return Declared::parse(cast.split_once(" AS ").expect("a type").1);
+            }
+            let name = unquoted(one);
+            let found = columns.iter().find(|column| column.name == name);
+            found.expect("a column of the type").declared.clone()
+        });
+        all.collect()
+    };
+    let count = u16::try_from(types.len()).expect("few");
+    reply.0.extend_from_slice(&[0x81]);
+    reply.0.extend_from_slice(&count.to_le_bytes());
+    for declared in types {
+        reply.0.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
+        declared.write_type(&mut reply.0);
+        tds_protocol::codec::write_b_varchar(&mut reply.0, "");
     }
 }

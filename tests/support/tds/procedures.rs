@@ -12,7 +12,10 @@ use super::values::{Declared, Sql};
 
 /// Procedures that only the endpoint has, beside those of `mssql.sql`. Of one with a number behind its name there are as
 /// many as there are numbers.
-pub(crate) const FAULTS: &str = "\
+pub(crate) const ONLY_HERE: &str = "\
+CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
+CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
+CREATE PROCEDURE fjord_test.narrow @v varchar(5) AS
 CREATE PROCEDURE fjord_test.drops AS
 CREATE PROCEDURE fjord_test.cuts @at int AS
 CREATE PROCEDURE fjord_test.stalls AS
@@ -111,7 +114,8 @@ pub(crate) fn run(
         return outcome;
     }
     match bare {
-        "sets" | "many" | "json" | "lists" | "names" => sets(bare, &arguments, reply),
+        "sets" | "many" | "json" => sets(bare, &arguments, reply),
+        "lists" | "names" | "codes" | "pages" => tables(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
@@ -161,7 +165,7 @@ pub(crate) fn run(
             reply.single("done", "int", Sql::Int(1));
             Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "shape" | "takes_variant" | "variant" => odd_types(bare, &arguments, reply),
+        "shape" | "takes_variant" | "variant" | "narrow" => odd_types(bare, &arguments, reply),
         other => panic!("no procedure {other}"),
     }
 }
@@ -175,6 +179,9 @@ fn odd_types(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcom
             reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
             reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
             reply.0.extend_from_slice(&[0, 0, 0, 0]);
+        }
+        "narrow" => {
+            reply.single("v", "nvarchar(5)", arguments.get("@v").cloned().unwrap_or(Sql::Null));
         }
         "takes_variant" => {
             let said = match arguments.get("@v") {
@@ -235,25 +242,34 @@ fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
                 reply.row(&[("nvarchar(max)", text(part))]);
             }
         }
-        "names" => {
-            reply.columns(&[("name", "nvarchar(100)")]);
-            if let Some(Sql::Table(rows)) = arguments.get("@names") {
-                for row in rows {
-                    reply.row(&[("nvarchar(100)", row[0].clone())]);
-                }
-            }
+        other => panic!("no procedure {other}"),
+    }
+    DONE
+}
+
+/// The rows of a table as they were passed.
+fn tables(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+    let (table, columns): (_, &[(&str, &str)]) = match name {
+        "names" => ("@names", &[("name", "nvarchar(100)")]),
+        "codes" => {
+            ("@codes", &[("code", "varchar(5)"), ("kana", "varchar(5) COLLATE Japanese_CI_AS")])
         }
-        _ => {
-            let kinds = ["int", "varchar(100)", "decimal(9, 2)", "datetime2(3)"];
-            let names = ["id", "name", "price", "at"];
-            let columns: Vec<_> = names.into_iter().zip(kinds).collect();
-            reply.columns(&columns);
-            if let Some(Sql::Table(rows)) = arguments.get("@things") {
-                for row in rows {
-                    let row: Vec<_> = kinds.into_iter().zip(row.iter().cloned()).collect();
-                    reply.row(&row);
-                }
-            }
+        "pages" => ("@pages", &[("", "nvarchar(5)"); 4]),
+        _ => (
+            "@things",
+            &[
+                ("id", "int"),
+                ("name", "varchar(100)"),
+                ("price", "decimal(9, 2)"),
+                ("at", "datetime2(3)"),
+            ],
+        ),
+    };
+    reply.columns(columns);
+    if let Some(Sql::Table(rows)) = arguments.get(table) {
+        for row in rows {
+            let cells = columns.iter().map(|(_, kind)| *kind).zip(row.iter().cloned());
+            reply.row(&cells.collect::<Vec<_>>());
         }
     }
     DONE

@@ -103,7 +103,8 @@ fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
         read_b_varchar(from).expect("a schema"),
         read_b_varchar(from).expect("a name")
     );
-    assert!(schema.table_types.iter().any(|(one, _)| *one == name), "no table type {name}");
+    let found = schema.table_types.iter().find(|(one, _)| *one == name);
+    let (_, columns) = found.unwrap_or_else(|| panic!("no table type {name}"));
     let count = from.get_u16_le();
     let kinds: Vec<Kind> = (0..count)
         .map(|_| {
@@ -116,7 +117,8 @@ fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
     assert_eq!(from.get_u8(), 0, "no optional metadata");
     let mut rows = Vec::new();
     while from.get_u8() == 1 {
-        rows.push(kinds.iter().map(|kind| kind.value(from)).collect());
+        let cells = kinds.iter().zip(columns);
+        rows.push(cells.map(|(kind, one)| one.declared.store(kind.value(from))).collect());
     }
     Sql::Table(rows)
 }

@@ -76,5 +76,11 @@ fn declaration(text: &str) -> Declaration {
     let kind = rest.split(" = ").next().expect("a type");
     let kind =
         kind.trim_end_matches(" OUTPUT").trim_end_matches(" READONLY").trim_end_matches(" NULL");
-    Declaration { name: name.to_owned(), declared: Declared::parse(kind), is_output }
+    Declaration { name: unquoted(name), declared: Declared::parse(kind), is_output }
+}
+
+/// A name without its brackets.
+pub(crate) fn unquoted(name: &str) -> String {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    bare.map_or_else(|| name.to_owned(), |bare| bare.replace("]]", "]"))
 }

@@ -117,6 +117,7 @@ async fn answer(
         }
         Request::Call(name, given) => (name, given, None),
     };
+    let given = state.stored(&name, given);
     let refuses = state.refuses_untyped_null.load(Ordering::Acquire);
     let outcome = if refuses && given.iter().any(|one| one.is_untyped) {
         Outcome::Raised(8009, 16, "Data type 0x1F is unknown.".into())
@@ -276,22 +277,16 @@ fn batch(state: &State, text: &str, reply: &mut Reply) {
             reply.row(&row);
         }
     } else if text.contains("SERVERPROPERTY('Babelfish')") {
+        let error = state.facts_error.load(Ordering::Acquire);
+        if error != 0 {
+            reply.error(error, 16, "not now", "");
+            return;
+        }
         let is_babelfish = state.is_babelfish.load(Ordering::Acquire);
         let babelfish = if is_babelfish { Sql::Int(1) } else { Sql::Null };
-        reply.columns(&[("", "int"), ("", "int")]);
-        reply.row(&[("int", babelfish), ("int", Sql::Int(1252))]);
+        reply.single("", "int", babelfish);
     } else if let Some(rest) = text.strip_prefix("DECLARE @P AS ") {
-        let name = rest.split(';').next().expect("a type");
-        let types = &state.schema.table_types;
-        let (_, columns) = types.iter().find(|(one, _)| one == name).expect("a table type");
-        let count = u16::try_from(columns.len()).expect("few");
-        reply.0.extend_from_slice(&[0x81]);
-        reply.0.extend_from_slice(&count.to_le_bytes());
-        for one in columns {
-            reply.0.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
-            one.declared.write_type(&mut reply.0);
-            tds_protocol::codec::write_b_varchar(&mut reply.0, &one.name);
-        }
+        metadata::table_columns(state, rest, reply);
     } else {
         reply.single("", "int", Sql::Int(1));
     }

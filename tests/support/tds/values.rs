@@ -3,8 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
 
-/// Latin 1, case-insensitive: what a server installed with the defaults of the United States says.
-const COLLATION: [u8; 5] = [0x09, 0x04, 0xd0, 0x00, 0x34];
+use super::collations::Collation;
 
 /// A value, whatever type carries it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,18 +29,42 @@ pub(crate) struct Declared {
     pub(crate) name: String,
     pub(crate) numbers: Vec<u8>,
     pub(crate) is_max: bool,
+    /// Where it is not the database's.
+    pub(crate) collation: Option<&'static Collation>,
 }
 
 impl Declared {
     pub(crate) fn parse(text: &str) -> Self {
+        let (text, collation) = text.split_once(" COLLATE ").unwrap_or((text, ""));
         let (name, inside) =
             text.trim().trim_end_matches(')').split_once('(').unwrap_or((text, ""));
         let numbers = inside.split(',').filter_map(|one| one.trim().parse().ok()).collect();
-        Self { name: name.trim().to_owned(), numbers, is_max: inside.trim() == "max" }
+        let collation = (!collation.is_empty()).then(|| Collation::named(collation));
+        Self { name: name.trim().to_owned(), numbers, is_max: inside.trim() == "max", collation }
     }
 
     fn number(&self, at: usize) -> u8 {
         self.numbers.get(at).copied().unwrap_or_default()
+    }
+
+    fn collation(&self) -> &'static Collation {
+        self.collation.unwrap_or_else(Collation::default)
+    }
+
+    /// The code page of its text, when it has one.
+    pub(crate) fn code_page(&self) -> Option<u16> {
+        matches!(self.name.as_str(), "char" | "varchar").then(|| self.collation().page)
+    }
+
+    /// What SQL Server makes of a value that is passed as this type.
+    pub(crate) fn store(&self, value: Sql) -> Sql {
+        match value {
+            Sql::Text(text) if self.code_page().is_some() => {
+                let most = (!self.is_max).then(|| usize::from(self.number(0)));
+                Sql::Text(self.collation().store(&text, most))
+            }
+            value => value,
+        }
     }
 
     /// What `sys.parameters` says: length in bytes, precision, scale.
@@ -61,7 +84,7 @@ impl Declared {
             |type_id, length| TypeInfo { type_id, max_length: Some(length), ..TypeInfo::int() };
         let length = if self.is_max { 0xffff } else { u16::from(self.number(0)) };
         let sized = |type_id, length, has_collation: bool| TypeInfo {
-            collation: has_collation.then_some(COLLATION),
+            collation: has_collation.then(|| self.collation().wire),
             ..bare(type_id, length)
         };
         match self.name.as_str() {
@@ -123,14 +146,16 @@ impl Declared {
         match value {
             Sql::Text(text) => {
                 let is_fixed = matches!(self.name.as_str(), "char" | "nchar");
-                let blanks = length.saturating_sub(text.encode_utf16().count());
-                let blanks = if is_fixed { blanks } else { 0 };
-                let text = format!("{text}{}", " ".repeat(blanks));
-                Some(if wide {
+                let blank: &[u8] = if wide { &[b' ', 0] } else { b" " };
+                let mut bytes: Vec<u8> = if wide {
                     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
                 } else {
-                    text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
-                })
+                    self.collation().encode(text)
+                };
+                let blanks = length.saturating_sub(bytes.len() / blank.len());
+                let blanks = if is_fixed { blanks } else { 0 };
+                bytes.extend(blank.repeat(blanks));
+                Some(bytes)
             }
             Sql::Bytes(bytes) => {
                 let mut bytes = bytes.clone();
@@ -249,12 +274,14 @@ pub(crate) struct Kind {
     id: u8,
     length: u16,
     scale: u8,
+    collation: &'static Collation,
 }
 
 impl Kind {
     pub(crate) fn read(from: &mut Bytes) -> Self {
         let id = from.get_u8();
         let (mut length, mut scale) = (0, 0);
+        let mut collation = Collation::default();
         match id {
             0x1f | 0x28 => {}
             0x29..=0x2b => scale = from.get_u8(),
@@ -267,11 +294,14 @@ impl Kind {
             0xa5 | 0xad => length = from.get_u16_le(),
             0xa7 | 0xaf | 0xe7 | 0xef => {
                 length = from.get_u16_le();
-                from.advance(5);
+                let wire = from.split_to(5);
+                if matches!(id, 0xa7 | 0xaf) {
+                    collation = Collation::of_wire(&wire);
+                }
             }
             _ => length = u16::from(from.get_u8()),
         }
-        Self { id, length, scale }
+        Self { id, length, scale, collation }
     }
 
     pub(crate) fn value(&self, from: &mut Bytes) -> Sql {
@@ -327,7 +357,7 @@ impl Kind {
             }
             0x6f if bytes.len() == 4 => Sql::SmallDateTime(bytes.get_u16_le(), bytes.get_u16_le()),
             0x6f => Sql::DateTime(bytes.get_i32_le(), bytes.get_u32_le()),
-            0xa7 | 0xaf => Sql::Text(bytes.iter().map(|byte| char::from(*byte)).collect()),
+            0xa7 | 0xaf => Sql::Text(self.collation.decode(&bytes)),
             0xe7 | 0xef | 0xf1 => {
                 let units: Vec<u16> =
                     bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();

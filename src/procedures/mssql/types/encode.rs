@@ -9,10 +9,12 @@ use uuid::Uuid;
 
 use super::SqlType;
 use super::clock::{self, Moment};
+use super::code_page::{CodePage, Unmappable};
 use super::decimal::{self, Excess};
 use crate::catalogue::Value;
 
-/// A value does not fit: what would have. It never quotes the value.
+/// Why a value does not fit, or what would have, for its caller. It never quotes the value, but for the one character
+/// that has no place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected(pub(crate) String);
 
@@ -45,9 +47,13 @@ pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'
         }
         SqlType::Real => real(value).map(|n| ColumnData::F32(Some(n))),
         SqlType::Float => double(value).map(|n| ColumnData::F64(Some(n))),
-        SqlType::Text { name, length } => text(value)
-            .filter(|text| fits(text, name, *length))
-            .map(|text| ColumnData::String(Some(text))),
+        SqlType::Text { length, code_page, .. } => match text(value) {
+            Some(text) => {
+                fits(&text, sql, *length, *code_page)?;
+                Some(ColumnData::String(Some(text)))
+            }
+            None => None,
+        },
         SqlType::Binary { length, .. } => match value {
             Value::Binary(bytes) if length.is_none_or(|most| bytes.len() <= most) => {
                 Some(ColumnData::Binary(Some(Cow::Borrowed(bytes))))
@@ -193,16 +199,35 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// SQL Server cuts an argument that is too long without a word: we do not let it.
-fn fits(text: &str, name: &str, length: Option<usize>) -> bool {
-    let Some(most) = length else { return true };
-    // Bytes are the cheap upper bound of both counts.
-    text.len() <= most
-        || if name.starts_with('n') {
-            text.encode_utf16().count() <= most
+/// SQL Server cuts an argument that is too long, and replaces what its code page does not have, without a word.
+fn fits(
+    text: &str,
+    sql: &SqlType,
+    length: Option<usize>,
+    code_page: CodePage,
+) -> Result<(), Expected> {
+    // A text of UTF-16 has no more pairs of bytes than one of UTF-8 has bytes.
+    if code_page == CodePage::UTF_16 && length.is_none_or(|most| text.len() <= most) {
+        return Ok(());
+    }
+    let page = code_page.number();
+    let taken = code_page.length(text).map_err(|Unmappable(c)| {
+        let code = u32::from(c);
+        Expected(if code_page.is_known() {
+            format!("U+{code:04X} has no place in code page {page}")
         } else {
-            text.chars().count() <= most
+            format!("U+{code:04X} may have no place in {sql}: only ASCII certainly has")
+        })
+    })?;
+    match length {
+        Some(most) if taken > most && (code_page == CodePage::UTF_16 || text.is_ascii()) => {
+            Err(Expected(format!("longer than {sql}")))
         }
+        Some(most) if taken > most => {
+            Err(Expected(format!("longer than {sql}: {taken} bytes in code page {page}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
@@ -270,20 +295,57 @@ mod tests {
             (text_value("2024-02-30"), SqlType::Date, "a value of date"),
             (text_value("25:00:00"), SqlType::Time(7), "a value of time"),
             (text_value("not a guid"), SqlType::Guid, "a value of uniqueidentifier"),
-            (
-                text_value("€€€"),
-                SqlType::Text { name: "nvarchar", length: Some(2) },
-                "a value of nvarchar(2)",
-            ),
-            (
-                text_value("𝄞𝄞"),
-                SqlType::Text { name: "nvarchar", length: Some(3) },
-                "a value of nvarchar(3)",
-            ),
+            (Value::Binary(vec![1].into()), varchar(2, 1252), "a value of varchar(2)"),
             (text_value("x"), SqlType::Other("geography".into()), "a value of geography"),
         ];
         for (value, sql, expected) in table {
             assert_eq!(encode(&value, &sql).unwrap_err(), Expected(expected.to_owned()), "{sql}");
+        }
+    }
+
+    fn varchar(length: usize, page: i64) -> SqlType {
+        let code_page = CodePage::new(Some(page));
+        SqlType::Text { name: "varchar", length: Some(length), code_page }
+    }
+
+    #[test]
+    fn text_is_stored_as_it_was_sent_or_refused() {
+        let nvarchar = |length| {
+            let code_page = CodePage::UTF_16;
+            SqlType::Text { name: "nvarchar", length: Some(length), code_page }
+        };
+        // Each text at its type's limit, and one byte or pair of bytes beyond it.
+        let cases = [
+            ("€€é", varchar(3, 1252), varchar(2, 1252), ": 3 bytes in code page 1252"),
+            ("日本", varchar(4, 932), varchar(3, 932), ": 4 bytes in code page 932"),
+            ("aｶ日", varchar(4, 932), varchar(3, 932), ": 4 bytes in code page 932"),
+            ("日本", varchar(6, 65001), varchar(5, 65001), ": 6 bytes in code page 65001"),
+            ("√Ω", varchar(2, 437), varchar(1, 437), ": 2 bytes in code page 437"),
+            ("abc", varchar(3, 0), varchar(2, 0), ""),
+            ("€€€", nvarchar(3), nvarchar(2), ""),
+            ("𝄞𝄞", nvarchar(4), nvarchar(3), ""),
+        ];
+        for (text, fits, short, more) in cases {
+            let value = text_value(text);
+            let encoded = encode(&value, &fits).unwrap();
+            assert_eq!(encoded, ColumnData::String(Some(text.into())), "{fits}");
+            let expected = Expected(format!("longer than {short}{more}"));
+            assert_eq!(encode(&value, &short).unwrap_err(), expected, "{text}");
+        }
+        let max = |page| SqlType::Text {
+            name: "varchar",
+            length: None,
+            code_page: CodePage::new(Some(page)),
+        };
+        let refused = [
+            ("日本", varchar(50, 1252), "U+65E5 has no place in code page 1252"),
+            ("aĀ", max(1252), "U+0100 has no place in code page 1252"),
+            ("𝄞", max(437), "U+1D11E has no place in code page 437"),
+            ("é", max(0), "U+00E9 may have no place in varchar(max): only ASCII certainly has"),
+        ];
+        for (text, sql, expected) in refused {
+            let error = encode(&text_value(text), &sql).unwrap_err();
+            assert_eq!(error, Expected(expected.to_owned()), "{sql}");
         }
     }
 

@@ -1,0 +1,164 @@
+//! The driver's question about a table type's columns, in other words: where the driver would write a column of text in
+//! another code page than the column's, it is shown `nvarchar`. Then the server converts, as it does for a parameter.
+
+use std::fmt::Write as _;
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::bind::Bound;
+use super::signature::Kind;
+use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
+use super::types::SqlType;
+
+/// The longest packet that the driver agrees upon (its default).
+pub(super) const PACKET_BYTES_MAX: usize = 4096;
+/// The longest `nvarchar` that is not `nvarchar(max)`.
+const NVARCHAR_MAX: usize = 4000;
+
+/// A batch of the driver's, and what is sent in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    asked: String,
+    instead: String,
+}
+
+impl Question {
+    /// The questions about those tables of a call that hold text which the driver would not write as the column stores it.
+    pub(super) fn of_call(bound: &[Bound<'_>]) -> Vec<Self> {
+        let tables = bound.iter().filter_map(|one| match &one.parameter.kind {
+            Kind::Table { name, columns } => Self::of_table(name, columns),
+            Kind::Scalar(_) => None,
+        });
+        tables.collect()
+    }
+
+    fn of_table(name: &str, columns: &[(String, SqlType)]) -> Option<Self> {
+        let mut selected = String::new();
+        let mut is_needed = false;
+        for (column, sql) in columns {
+            let separator = if selected.is_empty() { "" } else { ", " };
+            let column = column.replace(']', "]]");
+            let written = match sql {
+                SqlType::Text { length, code_page, .. } if !code_page.is_written_by_driver() => {
+                    is_needed = true;
+                    let length = match length {
+                        Some(length) if *length <= NVARCHAR_MAX => length.to_string(),
+                        _ => "max".to_owned(),
+                    };
+                    write!(selected, "{separator}CAST([{column}] AS nvarchar({length}))")
+                }
+                _ => write!(selected, "{separator}[{column}]"),
+            };
+            debug_assert!(written.is_ok(), "writing to a string does not fail");
+        }
+        is_needed.then(|| Self {
+            asked: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
+            instead: format!("DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"),
+        })
+    }
+
+    /// The message that takes the place of a batch in one packet: its header, the headers of its payload, other words.
+    pub(super) fn replace(&self, packet: &[u8]) -> Option<BytesMut> {
+        let (header, payload) = packet.split_at_checked(HEADER_BYTES)?;
+        let headers = usize::try_from(payload.get(..4)?.get_u32_le()).ok()?;
+        let (headers, text) = payload.split_at_checked(headers)?;
+        let is_asked =
+            self.asked.encode_utf16().flat_map(u16::to_le_bytes).eq(text.iter().copied());
+        if !is_asked {
+            return None;
+        }
+        let mut payload = BytesMut::from(headers);
+        self.instead.encode_utf16().for_each(|unit| payload.put_u16_le(unit));
+        let [kind, status, _, _, rest @ ..] = header else { return None };
+        let mut message = BytesMut::with_capacity(HEADER_BYTES + payload.len());
+        let mut status = status & !END_OF_MESSAGE;
+        while !payload.is_empty() {
+            let part = payload.split_to(payload.len().min(PACKET_BYTES_MAX - HEADER_BYTES));
+            let end = if payload.is_empty() { END_OF_MESSAGE } else { 0 };
+            let length = u16::try_from(HEADER_BYTES + part.len()).ok()?;
+            message.extend_from_slice(&[*kind, status | end]);
+            message.put_u16(length);
+            message.extend_from_slice(rest);
+            message.extend_from_slice(&part);
+            // Only its first packet asks for a reset.
+            status = 0;
+        }
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::CodePage;
+    use super::*;
+
+    const RESET: u8 = 0x08;
+
+    fn text(name: &'static str, length: Option<usize>, page: i64) -> SqlType {
+        SqlType::Text { name, length, code_page: CodePage::new(Some(page)) }
+    }
+
+    fn packet(batch: &str) -> Vec<u8> {
+        let text: Vec<u8> = batch.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let length = u16::try_from(HEADER_BYTES + 22 + text.len()).unwrap().to_be_bytes();
+        let header = [1, END_OF_MESSAGE | RESET, length[0], length[1], 0, 0, 7, 0];
+        let headers = [&[22, 0, 0, 0][..], &[9; 18]].concat();
+        [&header[..], &headers, &text].concat()
+    }
+
+    /// The packets of a message, and its text.
+    fn read(mut message: &[u8]) -> (Vec<u8>, String) {
+        let (mut statuses, mut payload) = (Vec::new(), Vec::new());
+        while !message.is_empty() {
+            let length = usize::from(u16::from_be_bytes([message[2], message[3]]));
+            assert!(length <= PACKET_BYTES_MAX && message[0] == 1 && message[6] == 7);
+            statuses.push(message[1]);
+            payload.extend_from_slice(&message[HEADER_BYTES..length]);
+            message = &message[length..];
+        }
+        assert_eq!(payload[..22], [&[22, 0, 0, 0][..], &[9; 18]].concat());
+        let units = payload[22..].chunks(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+        (statuses, char::decode_utf16(units).collect::<Result<_, _>>().unwrap())
+    }
+
+    #[test]
+    fn text_that_the_driver_cannot_write_is_asked_for_as_nvarchar() {
+        let columns = [
+            ("id".to_owned(), SqlType::Int),
+            ("a]b".to_owned(), text("varchar", Some(5), 65001)),
+            ("kana".to_owned(), text("varchar", Some(5), 932)),
+            ("long".to_owned(), text("varchar", Some(8000), 437)),
+            ("max".to_owned(), text("varchar", None, 0)),
+        ];
+        let question = Question::of_table("dbo.t", &columns).unwrap();
+        let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
+        let (statuses, said) = read(&question.replace(&asked).unwrap());
+        assert_eq!(statuses, [END_OF_MESSAGE | RESET]);
+        assert_eq!(
+            said,
+            "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), [kana], \
+             CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
+        );
+        for other in ["DECLARE @P AS dbo.u;SELECT TOP 0 * FROM @P", "ROLLBACK TRANSACTION", ""] {
+            assert_eq!(question.replace(&packet(other)), None);
+        }
+        assert_eq!(question.replace(&[]), None);
+        assert_eq!(Question::of_table("dbo.t", &columns[..1]), None);
+        assert_eq!(Question::of_table("dbo.t", &columns[2..3]), None);
+    }
+
+    #[test]
+    fn many_columns_are_a_message_of_many_packets() {
+        let column = |n| (format!("{n}_{}", "ä".repeat(100)), text("varchar", Some(9), 850));
+        let columns: Vec<_> = (0..100).map(column).collect();
+        let question = Question::of_table("dbo.t", &columns).unwrap();
+        let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
+        let (statuses, said) = read(&question.replace(&asked).unwrap());
+        assert!(statuses.len() > 2, "{statuses:?}");
+        let (first, rest) = statuses.split_first().unwrap();
+        let (last, between) = rest.split_last().unwrap();
+        assert_eq!((*first, *last), (RESET, END_OF_MESSAGE));
+        assert!(between.iter().all(|status| *status == 0));
+        assert_eq!(said, question.instead);
+    }
+}

@@ -1,0 +1,181 @@
+//! Promise: text is stored as it was sent, or refused before anything is sent: `varchar` counts the bytes of its code page.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fjord::catalogue::{ParameterType, Value};
+use fjord::procedures::{Argument, BackendErrorKind, BadArgument, OwnedCell, Transaction};
+use http::Method;
+use serde_json::json;
+
+use super::{Caller, given, text, unsent};
+use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::mssql_server::{Server, endpoint, servers};
+use crate::support::tds::{PASSWORD, State};
+
+fn state(server: &Server) -> &State {
+    &server.endpoint.as_ref().expect("the endpoint").state
+}
+
+fn said(text: &str) -> OwnedCell {
+    OwnedCell::Text(text.to_owned())
+}
+
+/// A table of text.
+fn table<const N: usize>(name: &str, columns: [&str; N], rows: &[[&str; N]]) -> Argument {
+    let columns = columns.map(|column| (column.into(), ParameterType::String));
+    let value = |text: &&str| Value::Text((*text).to_owned());
+    let rows: Arc<[Vec<Value>]> = rows.iter().map(|row| row.iter().map(value).collect()).collect();
+    Argument { columns: Arc::new(columns), ..given(name, Value::Table(rows)) }
+}
+
+fn codes(rows: &[[&str; 2]]) -> Argument {
+    table("codes", ["code", "kana"], rows)
+}
+
+fn bad(argument: &str, cell: Option<(usize, &str)>, reason: &str) -> BadArgument {
+    let cell = cell.map(|(row, column)| (row, column.to_owned()));
+    BadArgument { argument: argument.to_owned(), cell, reason: reason.to_owned() }
+}
+
+/// The connection that serves the next call.
+async fn process(caller: &Caller) -> OwnedCell {
+    caller.call("process", &[]).await.expect("a process").cell().clone()
+}
+
+#[tokio::test]
+async fn a_table_of_text_is_stored_as_it_was_sent_or_refused_whole() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        let answer = caller.call("codes", &[codes(&[["é€abc", "日本a"]])]).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{}: {error:?}", server.name));
+        assert_eq!(answer.sets, [[[said("é€abc"), said("日本a")]]], "{}", server.name);
+        let before = process(&caller).await;
+        let asked = |server: &Server| {
+            let state = server.endpoint.as_ref().map(|one| &one.state);
+            state.map(|state| state.column_reads.load(Ordering::Acquire))
+        };
+        let questions = asked(&server);
+        let rows = [["ok", "ｶﾅ"], ["日本", "é"], ["abcdef", "日本語"]];
+        let error = unsent(caller.call("codes", &[codes(&rows)]).await);
+        let expected = vec![
+            bad("codes", Some((1, "code")), "U+65E5 has no place in code page 1252"),
+            bad("codes", Some((1, "kana")), "U+00E9 has no place in code page 932"),
+            bad("codes", Some((2, "code")), "longer than varchar(5)"),
+            bad("codes", Some((2, "kana")), "longer than varchar(5): 6 bytes in code page 932"),
+        ];
+        assert_eq!(error, BackendErrorKind::Arguments(expected), "{}", server.name);
+        assert_eq!(questions, asked(&server), "{}: the driver asked", server.name);
+        assert_eq!(before, process(&caller).await, "{}: another connection", server.name);
+    }
+}
+
+#[tokio::test]
+async fn a_text_is_stored_as_it_was_sent_or_refused() {
+    for server in servers().await {
+        let caller = Caller::of(&server);
+        for value in ["é€abc", "ÿ“”–Š", ""] {
+            let answer = caller.call("echo_varchar_5", &[text("v", value)]).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{}: {error:?}", server.name));
+            assert_eq!((answer.cell(), answer.output("out")), (&said(value), &said(value)));
+        }
+        let before = process(&caller).await;
+        for (procedure, value, reason) in [
+            ("echo_varchar_5", "日本", "U+65E5 has no place in code page 1252"),
+            ("echo_varchar_5", "Āb", "U+0100 has no place in code page 1252"),
+            ("echo_varchar_5", "éabcde", "longer than varchar(5): 6 bytes in code page 1252"),
+            ("echo_char_10", "\u{2212}1", "U+2212 has no place in code page 1252"),
+            ("echo_varchar_max", "long 𝄞", "U+1D11E has no place in code page 1252"),
+        ] {
+            let error = unsent(caller.call(procedure, &[text("v", value)]).await);
+            let expected = BackendErrorKind::Arguments(vec![bad("v", None, reason)]);
+            assert_eq!(error, expected, "{}", server.name);
+        }
+        let arguments = [text("a", "seven"), text("b", &"x".repeat(21))];
+        let error = unsent(caller.call("defaults", &arguments).await);
+        let expected =
+            vec![bad("a", None, "a value of int"), bad("b", None, "longer than nvarchar(20)")];
+        assert_eq!(error, BackendErrorKind::Arguments(expected), "{}", server.name);
+        assert_eq!(before, process(&caller).await, "{}: another connection", server.name);
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_has_the_code_page_of_its_database() {
+    let cases = [
+        (1252, "é€abc", "éabcde", "longer than varchar(5): 6 bytes in code page 1252"),
+        (932, "日本a", "日本ab", "longer than varchar(5): 6 bytes in code page 932"),
+        (65001, "é€", "é€a", "longer than varchar(5): 6 bytes in code page 65001"),
+        (437, "Ω√éab", "Ω√éabc", "longer than varchar(5): 6 bytes in code page 437"),
+        (437, "Ω", "€", "U+20AC has no place in code page 437"),
+        (0, "abcde", "é", "U+00E9 may have no place in varchar(5): only ASCII certainly has"),
+    ];
+    for (page, fits, wrong, reason) in cases {
+        let server = endpoint().await;
+        state(&server).code_page.store(page, Ordering::Release);
+        let caller = Caller::of(&server);
+        let answer = caller.call("narrow", &[text("v", fits)]).await.expect("it fits");
+        assert_eq!(*answer.cell(), said(fits), "{page}");
+        let error = unsent(caller.call("narrow", &[text("v", wrong)]).await);
+        assert_eq!(error, BackendErrorKind::Arguments(vec![bad("v", None, reason)]), "{page}");
+    }
+}
+
+/// The driver would write the code page of the language into a column of UTF-8, cannot write 437 at all, and takes
+/// GB 18030 for 936.
+#[tokio::test]
+async fn a_table_holds_text_that_the_driver_cannot_write() {
+    let server = endpoint().await;
+    let columns = ["utf", "oem", "prc", "a]b"];
+    let rows = [["é€", "Ω√éab", "日本€", "ｶﾅab"], ["", "", "", "日本"]];
+    for transaction in [Transaction::None, Transaction::Committed] {
+        let caller = Caller { transaction, ..Caller::of(&server) };
+        let answer = caller.call("pages", &[table("pages", columns, &rows)]).await.expect("pages");
+        let expected = rows.map(|row| row.map(said).to_vec());
+        assert_eq!(answer.sets, [expected]);
+    }
+    let wrong = [["é€a", "Ω√éabc", "日本語", "日本a"]];
+    let error = unsent(Caller::of(&server).call("pages", &[table("pages", columns, &wrong)]).await);
+    let BackendErrorKind::Arguments(bad) = error else { panic!("{error}") };
+    let found: Vec<_> = bad.iter().map(|one| one.cell.clone().expect("a cell").1).collect();
+    assert_eq!(found, columns);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_is_told_of_every_row_in_its_own_words() {
+    const CATALOGUE: &str = r#"{
+        "codes": { "route": "POST /v1/codes", "queue": "codes", "procedure": "fjord_test.codes",
+            "result": "rows", "auth": "public",
+            "parameters": { "a/b": { "in": "body", "as": "codes", "type": "table", "columns": {
+                "latin": { "type": "string", "as": "code" }, "kana": { "type": "string" } } } } }
+    }"#;
+    let server = endpoint().await;
+    let endpoint = server.endpoint.as_ref().expect("the endpoint");
+    let worker_toml = format!(
+        "[worker.queues.codes]\ndatabase = 'sql'\n\
+         [procedures.databases.sql]\nbackend = 'mssql'\n\
+         [procedures.databases.sql.mssql]\nhost = '127.0.0.1'\nport = {}\n\
+         database = 'd'\nuser = 'u'\npassword = '{PASSWORD}'\ntls.ca = '{}'\n",
+        endpoint.address.port(),
+        endpoint.ca.display(),
+    );
+    let catalogue = Some(("codes.json", CATALOGUE));
+    let fleet =
+        Fleet::start(FleetOptions { catalogue, worker_toml, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let fits = json!({ "a/b": [{ "latin": "é€abc", "kana": "日本a" }] });
+    let answer = client.send(Method::POST, "/v1/codes", &fits).await;
+    assert_eq!(answer.is(200).json(), json!([{ "code": "é€abc", "kana": "日本a" }]));
+    let connections = state(&server).logins();
+    let wrong = json!({ "a/b": [{ "latin": "ok" }, { "latin": "日本", "kana": "日本語" }] });
+    let answer = client.send(Method::POST, "/v1/codes", &wrong).await;
+    let problem = answer.is_problem(400, "invalid-request");
+    let errors = json!([
+        { "in": "body", "pointer": "/a~1b/1/latin", "detail": "U+65E5 has no place in code page 1252" },
+        { "in": "body", "pointer": "/a~1b/1/kana",
+            "detail": "longer than varchar(5): 6 bytes in code page 932" },
+    ]);
+    assert_eq!((&problem["errors"], &problem["effect"]), (&errors, &json!("not-executed")));
+    assert_eq!(state(&server).runs("fjord_test.codes"), 1);
+    assert_eq!(state(&server).logins(), connections);
+}
