@@ -24,6 +24,7 @@ pub mod params;
 mod phases;
 pub mod pipeline;
 pub mod place;
+mod prefer;
 pub mod queues;
 pub mod rate;
 pub mod rejections;

@@ -151,6 +151,7 @@ fn endpoint_with(auth: Auth) -> Endpoint {
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,
+        dry_run: false,
         timeout: Duration::from_secs(1),
         session: Duration::from_secs(1),
         attempts: 1,

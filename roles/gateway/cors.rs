@@ -89,7 +89,8 @@ mod tests {
                    "cors": {"origins": ["https://a.example"], "credentials": true, "headers": ["X-More"], "max_age": "1h"}},
         "delete": {"route":"DELETE /h", KEYS},
         "open": {"route":"GET /open", KEYS, "cors": {"origins": ["*"], "exposed_headers": ["X-Cache"]}},
-        "none": {"route":"GET /none", KEYS, "cors": {"origins": []}}"#;
+        "none": {"route":"GET /none", KEYS, "cors": {"origins": []}},
+        "try": {"route":"PUT /try", KEYS, "transaction": true, "dry_run": true, "cors": {"origins": ["*"]}}"#;
 
     /// The headers that a preflight is answered with, a line each; `Vary` last, as one.
     fn preflight(path: &str, headers: &[(&str, &str)]) -> Vec<String> {
@@ -131,6 +132,10 @@ mod tests {
                 "allow-headers: idempotency-key, x-request-id, traceparent, tracestate",
                 "max-age: 600",
             ]
+        );
+        assert_eq!(
+            preflight("/try", &asking("https://c.example", "PUT"))[2],
+            "allow-headers: idempotency-key, x-request-id, traceparent, tracestate, prefer"
         );
         assert_eq!(
             preflight("/open", &asking("https://c.example", "GET"))[..2],
@@ -177,6 +182,8 @@ mod tests {
         let (origin, exposed, vary) = answered("open", "https://c.example");
         assert_eq!((origin.as_deref(), vary.as_deref()), (Some("*"), Some("Origin")));
         assert!(exposed.unwrap().ends_with(", www-authenticate, x-cache"));
+        let exposed = answered("try", "https://c.example").1.unwrap();
+        assert!(exposed.ends_with(", preference-applied"), "{exposed}");
         assert_eq!(answered("list", "https://c.example"), (None, None, Some("Origin".into())));
         assert_eq!(answered("delete", "https://a.example"), (None, None, None));
     }

@@ -25,13 +25,14 @@ use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
 use super::place::{Answered, Begun, Placed, Placer, Rest, Wanted};
+use super::prefer::{PREFERENCE_APPLIED, TransactionEnd};
 use super::rate::RateLimiter;
 use super::respond::{self, ConnectionEnd, RequestId, Response};
 use super::router::{Found, Matched};
 use super::session::Ending;
 use super::snapshot::Snapshot;
 use super::trip::Trip;
-use super::{accept, cors, idempotency};
+use super::{accept, cors, idempotency, prefer};
 
 mod access;
 
@@ -194,6 +195,8 @@ impl Pipeline {
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
         }
+        trip.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
+            .map_err(|violation| Problem::invalid(vec![violation]))?;
         let bytes_max = matched.endpoint.body_bytes_max;
         let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
@@ -201,7 +204,7 @@ impl Pipeline {
         let sent = Sent { parts, matched: &matched, body: &body };
         let mut envelope = sent.envelope(&caller, peer, trip)?;
         drop(body);
-        envelope.window = self.window(parts, &matched.endpoint);
+        envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
         trip.enter(None);
         let wanted = Wanted { keeps_answer: parts.method != Method::HEAD, room };
         match self.placer.place(&matched.endpoint, envelope, wanted).await {
@@ -212,7 +215,10 @@ impl Pipeline {
             Answered::Begun(begun) => {
                 let Begun { head, body, rest } = *begun;
                 let begun = respond::beginning(&head, body);
-                let response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
+                let mut response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
+                if let Some(end) = trip.transaction_end {
+                    response.headers_mut().insert(PREFERENCE_APPLIED, end.header_value());
+                }
                 Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
             }
         }
@@ -262,13 +268,15 @@ impl Sent<'_> {
             principal: caller.principal.as_deref(),
             client_ip: peer.address,
         };
+        let dry_run = trip.transaction_end == Some(TransactionEnd::Rollback);
         let payload = params::check(self.matched, self.parts, self.body, caller, &context)?;
         Ok(Envelope {
             endpoint: endpoint.id.clone(),
             request_id: Arc::clone(trip.request_id.shared()),
             attempt: 0,
             timeout: Duration::ZERO,
-            execution: endpoint.execution,
+            execution: if dry_run { Execution::AtMostOnce } else { endpoint.execution },
+            dry_run,
             waiting: 0,
             window: 0,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
@@ -285,7 +293,11 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
     match placed.ending {
         Ending::Final(answer) => {
             trip.outcome = answer.outcome;
+            let applied = prefer::applied(trip.transaction_end, &answer, endpoint)?;
             let mut response = passed_on(answer, endpoint)?;
+            if let Some(applied) = applied {
+                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+            }
             if let Some(room) = placed.room {
                 respond::count(&mut response, room);
             }

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
-use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::{Control, Head, Reply, Request, WorkerId};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
@@ -25,12 +24,13 @@ use super::members::Way;
 use super::queues::{Queue, Queues};
 use super::replies::{Registration, Replies};
 use super::respond::Streamed;
-use super::session::{Action, Destination, Ending, Event, Session, Step, Terms, Why};
+use super::session::{Action, Destination, Ending, Event, Session, Step, Why};
 use super::traced::Traced;
 
 mod begun;
 mod heard;
 mod placed;
+mod terms;
 mod wanted;
 
 use begun::Pieces;
@@ -105,10 +105,7 @@ impl Placer {
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
             registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(
-                self.terms(endpoint, &queue, request.window, wanted.keeps_answer),
-                now,
-            ),
+            session: Session::new(self.terms(endpoint, &queue, &request, wanted.keeps_answer), now),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
@@ -165,22 +162,6 @@ impl Placer {
     pub fn reload(&self, config: SessionConfig) {
         self.budget.set(config.retry_percent, config.retry_floor);
         self.config.store(Arc::new(config));
-    }
-
-    fn terms(&self, endpoint: &Endpoint, queue: &Queue, window: u32, keeps_answer: bool) -> Terms {
-        let config = self.config.load();
-        Terms {
-            execution: endpoint.execution,
-            on_disconnect: endpoint.on_disconnect,
-            timeout: endpoint.timeout,
-            session: endpoint.session,
-            attempts: endpoint.attempts,
-            accept_timeout: queue.timing.accept_timeout(config.accept_timeout),
-            silence: config.progress_interval * PROGRESS_MISSED_MAX + queue.timing.round_trip(),
-            answer_bytes_max: config.answer_bytes_max,
-            keeps_answer,
-            window,
-        }
     }
 }
 
@@ -503,7 +484,7 @@ impl Ride {
         Ok(Message {
             reply: Some(self.registration.reply_subject(attempt)),
             headers: self.request.headers().map_err(|e| TransportError::Refused(e.into()))?,
-            payload: self.request.payload.clone(),
+            payload: self.request.body(),
             ..Message::to(subject)
         })
     }

@@ -17,6 +17,7 @@ use super::auth::AuthRefusal;
 use super::caller::Peer;
 use super::phases::{Phase, Phases, millis};
 use super::place::Placed;
+use super::prefer::TransactionEnd;
 use super::rate::RateHeaders;
 use super::respond::RequestId;
 use super::session::Ending;
@@ -50,6 +51,8 @@ pub(super) struct Trip {
     pub(super) refused: Option<Box<AuthRefusal>>,
     pub(super) attempts: u32,
     pub(super) outcome: Word,
+    /// How the caller wants the call's transaction to end, when it says so.
+    pub(super) transaction_end: Option<TransactionEnd>,
     pub(super) rate: RateHeaders,
     /// Whether the caller may see where the time went.
     pub(super) shows_timing: bool,
@@ -76,6 +79,7 @@ impl Trip {
             refused: None,
             attempts: 0,
             outcome: Word::Ok,
+            transaction_end: None,
             rate: RateHeaders::default(),
             shows_timing: false,
             began: now,
@@ -151,6 +155,7 @@ impl Trip {
             status = status.as_u16(),
             outcome = self.outcome.as_str(),
             attempts = self.attempts,
+            dry_run = (self.transaction_end == Some(TransactionEnd::Rollback)).then_some(true),
             principal = self.principal.as_deref(),
             client = %Client(self.client),
             auth_failure = refused.map(|refused| refused.failure.as_str()),

@@ -157,6 +157,7 @@ impl Run {
             ending => {
                 let mut answer = ending.into_final(&request_id);
                 answer.phases = Some(times.phases(began.elapsed()));
+                answer.is_rolled_back = times.is_rolled_back();
                 if stream.has_begun() {
                     answer.parts = stream.sent();
                     if answer.status >= 500 {

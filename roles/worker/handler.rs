@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -39,13 +39,14 @@ pub struct Job {
     pub times: Arc<Times>,
 }
 
-/// What a handler tells while it works: where the time goes, and the parts of a large answer.
+/// What a handler tells while it works: where the time goes, the parts of a large answer, and what stays of a dry run.
 #[derive(Debug, Default)]
 pub struct Times {
     /// Where parts of the answer may be left before it is whole.
     pub parts: Outlet,
     pool_micros: AtomicU64,
     call_micros: AtomicU64,
+    is_rolled_back: AtomicBool,
 }
 
 impl Times {
@@ -54,6 +55,17 @@ impl Times {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.pool_micros.store(micros(pool), Ordering::Relaxed);
         self.call_micros.store(micros(call), Ordering::Relaxed);
+    }
+
+    /// Nothing of a dry run stays: it was rolled back, or never sent.
+    pub fn tell_rolled_back(&self) {
+        self.is_rolled_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was told.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> bool {
+        self.is_rolled_back.load(Ordering::Relaxed)
     }
 
     /// What the gateway is told of a job that took `total`.

@@ -11,7 +11,7 @@ use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
-use crate::procedures::{Call, CallError, Transaction};
+use crate::procedures::{Call, CallError, Outcome, Transaction};
 use crate::telemetry::traces;
 
 use super::handlers::{HandlerError, Tools};
@@ -57,12 +57,18 @@ impl Procedure {
             Ok(values) => arguments(endpoint, values),
             Err(violations) => {
                 let problem = Problem::invalid(violations);
+                if job.request.dry_run {
+                    job.times.tell_rolled_back();
+                }
                 return Ending::Problem { problem, outcome: Word::BadMessage };
             }
         };
         let mut answer = Answer::new(endpoint.result, self.answer_bytes_max).leaving(&job.times);
-        let transaction =
-            if endpoint.transaction { Transaction::Committed } else { Transaction::None };
+        let transaction = match (endpoint.transaction, job.request.dry_run) {
+            (_, true) => Transaction::RolledBack,
+            (true, false) => Transaction::Committed,
+            (false, false) => Transaction::None,
+        };
         let call = Call {
             queue: &endpoint.queue,
             procedure,
@@ -81,12 +87,23 @@ impl Procedure {
         if let Err(CallError::NotSent(error)) = &result {
             self.database.note_failure(error);
         }
+        if job.request.dry_run && leaves_nothing(&result) {
+            job.times.tell_rolled_back();
+        }
         let ending = conclude(&job, answer, result);
         if let Some(span) = span {
             let told = traced::call(backend.system(), procedure, ending.outcome());
             span.since(began + waited).end_at(ended, told);
         }
         ending
+    }
+}
+
+/// Whether nothing of a dry run stays. That its deadline or a cancel stopped it proves nothing.
+fn leaves_nothing(result: &Result<Outcome, CallError>) -> bool {
+    match result {
+        Ok(_) | Err(CallError::NotSent(_)) => true,
+        Err(CallError::Sent(error)) => error.is_rolled_back,
     }
 }
 

@@ -264,6 +264,11 @@ impl Queue {
             let problem = Problem::with_detail(ProblemKind::Internal, detail);
             return Err(Unserved::Malformed(Box::new(problem), served, reply));
         };
+        if request.dry_run && !service.endpoint.dry_run {
+            let detail = "this worker's catalogue has no dry run of the endpoint";
+            let problem = Problem::with_detail(ProblemKind::Internal, detail);
+            return Err(Unserved::Malformed(Box::new(problem), served, reply));
+        }
         if request.timeout.is_zero() {
             return Err(Unserved::Refused(Reason::Expired, reply));
         }

@@ -11,6 +11,7 @@ use super::endpoint::{
 };
 use super::mistake::Mistakes;
 use super::names::{EndpointId, ProcedureName, QueueName, is_identifier};
+use super::parameter::{Parameter, Place};
 use super::route;
 use super::written::{
     Members, WrittenAuth, WrittenEndpoint, WrittenExecution, WrittenMethod, WrittenOnDisconnect,
@@ -55,6 +56,9 @@ pub(super) fn endpoint(
     if written.transaction && &*handler != PROCEDURE_HANDLER {
         mistakes.add("transaction", "expected only with the handler `procedure`");
     }
+    if written.dry_run {
+        dry_run(written.transaction, route.as_ref(), &parameters, mistakes);
+    }
     let attempts = written.attempts.unwrap_or(config.attempts_default);
     if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
         mistakes.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
@@ -68,7 +72,8 @@ pub(super) fn endpoint(
     let body_bytes_max = body_bytes_max(written.max_body, config, mistakes);
     let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, mistakes));
     let cache_control = cache_control(written.cache_control, route.as_ref(), mistakes);
-    let cors = cors::rules(written.cors, config, (&parameters, auth.as_ref()), mistakes);
+    let known = (&*parameters, auth.as_ref(), written.dry_run);
+    let cors = cors::rules(written.cors, config, known, mistakes);
     if mistakes.list.len() > before {
         return None;
     }
@@ -77,6 +82,7 @@ pub(super) fn endpoint(
         id: id?,
         execution: execution(written.execution, &method),
         transaction: written.transaction,
+        dry_run: written.dry_run,
         method,
         path,
         summary: written.summary,
@@ -118,6 +124,29 @@ fn route_of(written: Option<&str>, mistakes: &mut Mistakes<'_>) -> Option<(Metho
         mistakes.add("route", "expected a path that the gateway does not answer itself");
     }
     Some(parsed)
+}
+
+/// What a dry run needs.
+fn dry_run(
+    transaction: bool,
+    route: Option<&(Method, Arc<str>)>,
+    parameters: &[Parameter],
+    mistakes: &mut Mistakes<'_>,
+) {
+    if !transaction {
+        let expected = "expected together with \"transaction\": true, which is what it rolls back";
+        mistakes.add("dry_run", expected);
+    }
+    if route.is_some_and(|(method, _)| method.is_safe()) {
+        mistakes.add("dry_run", "expected only with POST, PUT, PATCH and DELETE");
+    }
+    let is_prefer =
+        |p: &Parameter| p.place == Place::Header && p.name.eq_ignore_ascii_case("prefer");
+    if let Some(own) = parameters.iter().find(|parameter| is_prefer(parameter)) {
+        let key = format!("parameters.{}", own.name);
+        mistakes
+            .add(key, "expected another header: Prefer is the gateway's where there is a dry run");
+    }
 }
 
 fn result_of(written: Option<WrittenResult>) -> ResultKind {

@@ -109,8 +109,13 @@ pub struct CorsRules {
 }
 
 impl CorsRules {
-    /// The rules of an endpoint with these parameters and callers; `None` when no other origin may call it.
-    pub(super) fn new(cors: &Cors, parameters: &[Parameter], auth: &Auth) -> Option<Self> {
+    /// The rules of an endpoint with these parameters and callers, with a dry run or without; `None` when no other origin
+    /// may call it.
+    pub(super) fn new(
+        cors: &Cors,
+        (parameters, dry_run): (&[Parameter], bool),
+        auth: &Auth,
+    ) -> Option<Self> {
         if cors.origins.is_empty() {
             return None;
         }
@@ -127,8 +132,10 @@ impl CorsRules {
             }
             allowed.extend(keys.then(|| "x-api-key".to_owned()));
         }
+        allowed.extend(dry_run.then(|| "prefer".to_owned()));
         allowed.extend_from_slice(&cors.headers);
         let mut exposed = EXPOSED.map(ToOwned::to_owned).to_vec();
+        exposed.extend(dry_run.then(|| "preference-applied".to_owned()));
         exposed.extend_from_slice(&cors.exposed_headers);
         Some(Self {
             origins: cors

@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub execution: Execution,
     /// Whether the procedure is called in a transaction of the worker's own.
     pub transaction: bool,
+    /// Whether a caller may have that transaction rolled back at its end.
+    pub dry_run: bool,
     /// How long one attempt may take while no worker reports progress.
     pub timeout: Duration,
     /// The longest a client is kept waiting while a worker reports progress; at least `timeout`.

@@ -103,7 +103,7 @@ fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         }
         Some(written)
     });
-    written.chain(idempotency_key(endpoint)).collect()
+    written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
 }
 
 /// The header behind `"in": "context"`, when the procedure takes the key.
@@ -114,6 +114,17 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
         "name": "Idempotency-Key", "in": "header", "required": parameter.required,
         "schema": { "type": "string" },
         "description": "The same key means the same effect, however often the request is sent." }))
+}
+
+/// The header by which a caller asks for a dry run, where there is one.
+fn prefer(endpoint: &Endpoint) -> Option<Json> {
+    endpoint.dry_run.then(|| {
+        json!({
+            "name": "Prefer", "in": "header", "required": false,
+            "schema": { "type": "string", "examples": ["tx=rollback"] },
+            "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the database is \
+                rolled back, and the answer is what it would have been. `tx=commit` is the default (RFC 7240)." })
+    })
 }
 
 fn request_body(endpoint: &Endpoint) -> Json {
@@ -210,11 +221,17 @@ fn responses(endpoint: &Endpoint) -> Json {
         ResultKind::None => None,
     };
     let mut responses = Map::new();
-    let good = |shape: Option<&Json>| match shape {
-        Some(shape) => json!({
-            "description": "The procedure's answer.",
-            "content": { "application/json": { "schema": shape } } }),
-        None => json!({ "description": "Done." }),
+    let good = |shape: Option<&Json>| {
+        let mut good = match shape {
+            Some(shape) => json!({
+                "description": "The procedure's answer.",
+                "content": { "application/json": { "schema": shape } } }),
+            None => json!({ "description": "Done." }),
+        };
+        if let Some(good) = good.as_object_mut().filter(|_| endpoint.dry_run) {
+            good.insert("headers".into(), preference_applied());
+        }
+        good
     };
     let own = if shape.is_some() { "200" } else { "204" };
     responses.insert(own.to_owned(), good(shape.as_ref()));
@@ -241,6 +258,12 @@ fn responses(endpoint: &Endpoint) -> Json {
     }
     responses.insert("default".into(), json!({ "$ref": "#/components/responses/Problem" }));
     responses.into()
+}
+
+fn preference_applied() -> Json {
+    json!({ "Preference-Applied": {
+        "schema": { "type": "string", "enum": ["tx=rollback", "tx=commit"] },
+        "description": "What became of the transaction, where `Prefer` asked for it." } })
 }
 
 fn security(auth: &Auth) -> Json {
@@ -324,7 +347,7 @@ mod tests {
                     "id":{"in":"path","type":"int32","minimum":1},
                     "kind":{"in":"query","type":"string","enum":["a","b"],"default":"a","description":"Which"},
                     "org":{"in":"claim","type":"int32"}}},
-        "put": {"route":"PUT /e/{key}", KEYS, "result":"none","status":{"error":{"50001":422}},"parameters":{
+        "put": {"route":"PUT /e/{key}", KEYS, "result":"none","status":{"error":{"50001":422}},"transaction":true,"dry_run":true,"parameters":{
                     "key":{"in":"path","type":"uuid"}, "idempotency_key":{"in":"context","required":true},
                     "d":{"in":"body","type":"decimal","required":true},
                     "t":{"in":"body","type":"table","maxItems":2,"columns":{"c":{"type":"date","required":true}}}}}"#;
@@ -351,6 +374,10 @@ mod tests {
         let put = &document["paths"]["/e/{id}"]["put"];
         assert_eq!(put["parameters"][0]["name"], "id");
         assert_eq!(put["parameters"][1]["name"], "Idempotency-Key");
+        assert_eq!(put["parameters"][2]["name"], "Prefer");
+        let applied = &put["responses"]["204"]["headers"]["Preference-Applied"]["schema"]["enum"];
+        assert_eq!(*applied, json!(["tx=rollback", "tx=commit"]));
+        assert!(get["responses"]["200"].get("headers").is_none(), "it has no dry run");
         assert_eq!(put["security"], json!([]));
         assert!(put["responses"]["204"].is_object() && put["responses"]["422"].is_object());
         let body = &put["requestBody"]["content"]["application/json"]["schema"];

@@ -44,6 +44,8 @@ pub struct WrittenEndpoint {
     pub execution: Option<WrittenExecution>,
     /// Whether the worker calls the procedure in a transaction, and rolls all of it back when it fails. Only with the handler `procedure`.
     pub transaction: bool,
+    /// Whether a caller may ask for a dry run by `Prefer: tx=rollback`: the transaction is rolled back, and the answer is what it would have been. Only with `transaction`, and not with GET or HEAD.
+    pub dry_run: bool,
     /// How long one attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
     /// The longest a client is kept waiting while a worker reports progress. Default: the timeout.

@@ -116,6 +116,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         attempt: 0,
         timeout: Duration::ZERO,
         execution: endpoint.execution,
+        dry_run: false,
         waiting: 0,
         window: 0,
         principal: arguments.principal.clone(),

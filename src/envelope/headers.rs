@@ -8,7 +8,7 @@ pub const REQUEST_ID: &str = "Fjord-Request-Id";
 pub const ATTEMPT: &str = "Fjord-Attempt";
 /// The budget left in milliseconds: relative, so that clocks need not agree.
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
-/// `at-least-once` or `at-most-once`.
+/// `at-least-once`, `at-most-once` or `dry-run`.
 pub const EXECUTION: &str = "Fjord-Execution";
 /// How many more requests for the queue wait at the sender; left out when there are none.
 pub const WAITING: &str = "Fjord-Waiting";
@@ -35,6 +35,8 @@ pub const STATUS: &str = "Fjord-Status";
 pub const OUTCOME: &str = "Fjord-Outcome";
 /// Where the worker's time went, for metrics and logs.
 pub const PHASES: &str = "Fjord-Phases";
+/// In the final of a dry run: `rolled-back`.
+pub const TRANSACTION: &str = "Fjord-Transaction";
 /// The media type of a final.
 pub const CONTENT_TYPE: &str = "Content-Type";
 

@@ -108,6 +108,8 @@ pub struct Final {
     pub outcome: Word,
     /// Where the worker's time went, when it tells.
     pub phases: Option<Phases>,
+    /// Of a dry run: whether nothing of it stays. It was rolled back, or never sent.
+    pub is_rolled_back: bool,
 }
 
 impl Final {
@@ -115,7 +117,16 @@ impl Final {
     #[must_use]
     pub fn whole(status: u16, content_type: &'static str, body: Bytes, outcome: Word) -> Self {
         let content_type = Cow::Borrowed(content_type);
-        Self { status, content_type, body, parts: 0, control: None, outcome, phases: None }
+        Self {
+            status,
+            content_type,
+            body,
+            parts: 0,
+            control: None,
+            outcome,
+            phases: None,
+            is_rolled_back: false,
+        }
     }
 }
 
@@ -217,6 +228,7 @@ impl Reply {
             control,
             outcome,
             phases: from.phases.and_then(Phases::parse),
+            is_rolled_back: from.transaction == Some(ROLLED_BACK),
         }))
     }
 
@@ -236,15 +248,9 @@ impl Reply {
         if !promise::may_end(status, &content_type, (&body, 0)) {
             return Err(EnvelopeError { header: headers::SERVICE_ERROR_CODE, ..NOT_OF_A_WORKER });
         }
-        Ok(Self::Final(Final {
-            status,
-            content_type: if body.is_empty() { Cow::Borrowed("") } else { content_type },
-            body,
-            parts: 0,
-            control: None,
-            outcome: Word::ServiceError,
-            phases: None,
-        }))
+        let content_type = if body.is_empty() { Cow::Borrowed("") } else { content_type };
+        let answer = Final::whole(status, "", body, Word::ServiceError);
+        Ok(Self::Final(Final { content_type, ..answer }))
     }
 
     /// The subject of its worker that it names.
@@ -320,6 +326,9 @@ impl Reply {
                 if let Some(phases) = answer.phases {
                     message.headers.push(headers::PHASES, phases.to_text())?;
                 }
+                if answer.is_rolled_back {
+                    message.headers.push(headers::TRANSACTION, ROLLED_BACK)?;
+                }
                 if !answer.content_type.is_empty() {
                     message.headers.push(headers::CONTENT_TYPE, answer.content_type)?;
                 }
@@ -340,6 +349,9 @@ const NOT_OF_A_WORKER: EnvelopeError = EnvelopeError {
     header: headers::STATUS,
     expected: "expected no 503 and no effect \"not-executed\": a worker that did not execute refuses",
 };
+
+/// Nothing of a dry run stays.
+const ROLLED_BACK: &str = "rolled-back";
 
 /// How an answer ended that does not say it.
 fn presumed(status: u16) -> Word {
@@ -376,6 +388,7 @@ struct Found<'a> {
     status: Option<&'a str>,
     outcome: Option<&'a str>,
     phases: Option<&'a str>,
+    transaction: Option<&'a str>,
     content_type: Option<&'a str>,
     service_error_code: Option<&'a str>,
     /// Whether any of them is fjord's.
@@ -394,6 +407,7 @@ impl<'a> Found<'a> {
                 headers::STATUS => &mut found.status,
                 headers::OUTCOME => &mut found.outcome,
                 headers::PHASES => &mut found.phases,
+                headers::TRANSACTION => &mut found.transaction,
                 headers::CONTENT_TYPE => &mut found.content_type,
                 headers::SERVICE_ERROR_CODE => &mut found.service_error_code,
                 _ => return,

@@ -10,6 +10,8 @@ use crate::messaging::{HeaderError, Headers};
 
 use super::{EnvelopeError, headers};
 
+/// The word on the wire for a request whose effects are rolled back.
+const DRY_RUN: &str = "dry-run";
 /// Longest request id, principal or idempotency key in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
 /// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
@@ -18,6 +20,10 @@ pub const TRACESTATE_BYTES_MAX: usize = 512;
 /// What is left of the session of a request that does not say it. A promise of the wire: the configuration's default may
 /// become another, this may not.
 pub const TIMEOUT_PRESUMED: Duration = Duration::from_secs(10);
+
+/// How the payload of a dry run begins, before the JSON object. A responder that reads no headers cannot take it for a
+/// request that it should execute.
+const DRY_RUN_MARK: &[u8] = b"dry-run ";
 
 /// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,9 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether it may be executed twice.
     pub execution: Execution,
+    /// Whether everything that it does is to be rolled back. It is at most once then: what the procedure does outside of
+    /// the database is not.
+    pub dry_run: bool,
     /// How many more requests for the queue wait at the sender.
     pub waiting: u32,
     /// How many parts of an answer the sender takes before it has acknowledged any; 0: the answer comes whole.
@@ -65,7 +74,9 @@ impl Request {
         if self.attempt > 1 {
             written.push(headers::ATTEMPT, self.attempt.to_string())?;
         }
-        if self.execution != Execution::AtLeastOnce {
+        if self.dry_run {
+            written.push(headers::EXECUTION, DRY_RUN)?;
+        } else if self.execution != Execution::AtLeastOnce {
             written.push(headers::EXECUTION, self.execution.as_str())?;
         }
         if self.waiting > 0 {
@@ -86,6 +97,16 @@ impl Request {
             }
         }
         Ok(written)
+    }
+
+    /// The message's payload.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        if self.dry_run {
+            [DRY_RUN_MARK, &*self.payload].concat().into()
+        } else {
+            self.payload.clone()
+        }
     }
 
     /// Reads a request. Trusts nothing: a header that is missing or malformed is an error that names it.
@@ -117,13 +138,20 @@ impl Request {
                 .map(|ms| Duration::from_millis(ms.into()))
                 .map_err(|_| error(headers::TIMEOUT_MS, "expected milliseconds, a whole number"))?,
         };
+        let dry_run = found.execution == Some(DRY_RUN);
         let execution = match found.execution {
             None | Some("at-least-once") => Execution::AtLeastOnce,
-            Some("at-most-once") => Execution::AtMostOnce,
+            Some("at-most-once" | DRY_RUN) => Execution::AtMostOnce,
             Some(_) => {
-                return Err(error(headers::EXECUTION, "expected at-least-once or at-most-once"));
+                let expected = "expected at-least-once, at-most-once or dry-run";
+                return Err(error(headers::EXECUTION, expected));
             }
         };
+        if dry_run != payload.starts_with(DRY_RUN_MARK) {
+            let expected = "expected dry-run, and a payload that begins with it, or neither";
+            return Err(error(headers::EXECUTION, expected));
+        }
+        let payload = if dry_run { payload.slice(DRY_RUN_MARK.len()..) } else { payload };
         let bounded = |name: &'static str, value: Option<&str>, bytes_max| match value {
             Some(value) if value.len() > bytes_max => Err(error(name, "too long")),
             _ => Ok(()),
@@ -139,10 +167,12 @@ impl Request {
             attempt,
             timeout,
             execution,
+            dry_run,
             // A hint: what cannot be read is none.
             waiting: found.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // What cannot be read is none: then the answer comes whole.
-            window: found.window.and_then(|n| n.parse().ok()).unwrap_or_default(),
+            // What cannot be read is none: then the answer comes whole. So does that of a dry run: nothing of it may be
+            // told before it is rolled back.
+            window: found.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
             principal: found.principal.map(ToOwned::to_owned),
             idempotency_key: found.idempotency_key.map(ToOwned::to_owned),
             traceparent: found.traceparent.map(Into::into),
@@ -210,6 +240,7 @@ mod tests {
             attempt: 2,
             timeout: Duration::from_millis(1500),
             execution: Execution::AtMostOnce,
+            dry_run: false,
             waiting: 7,
             window: 2,
             principal: Some("p".to_owned()),
@@ -221,7 +252,7 @@ mod tests {
     }
 
     fn carried(request: &Request) -> Result<Request, EnvelopeError> {
-        Request::parse(&request.headers().unwrap(), request.payload.clone())
+        Request::parse(&request.headers().unwrap(), request.body())
     }
 
     #[test]
@@ -247,5 +278,19 @@ mod tests {
         assert_eq!(carried(&longest), Ok(longest));
         let error = carried(&request(TRACESTATE_BYTES_MAX + 1)).unwrap_err();
         assert_eq!(error.header, headers::TRACESTATE);
+    }
+
+    #[test]
+    fn a_dry_run_is_unreadable_for_who_does_not_know_it_and_never_streams() {
+        let dry_run = Request { dry_run: true, window: 0, ..request(0) };
+        assert_eq!(carried(&dry_run), Ok(dry_run.clone()));
+        assert_eq!(carried(&Request { window: 2, ..dry_run.clone() }), Ok(dry_run.clone()));
+        assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
+        let headers = dry_run.headers().unwrap();
+        assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
+        // Half of it is none: neither is executed for real.
+        let half = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
+        let other = Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();
+        assert_eq!([half.header, other.header], [headers::EXECUTION; 2]);
     }
 }

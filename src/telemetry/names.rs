@@ -40,6 +40,7 @@ metrics! {
     GATEWAY_REQUESTS: Counter "fjord_gateway_requests_total", "Requests answered, by endpoint, status and outcome.";
     GATEWAY_REQUEST_DURATION: Histogram "fjord_gateway_request_duration_seconds", "Time from a request's headers to its answer's headers, by endpoint.";
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
+    GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
     GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker took the request, or until none did, by queue.";
     GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while a worker of the queue seems to hang and requests go past it, by queue.";

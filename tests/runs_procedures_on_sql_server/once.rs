@@ -10,6 +10,7 @@ use fjord::procedures::{
     BackendErrorKind, CallError, SentErrorKind, ServerErrorClass, Transaction,
 };
 
+mod dry_runs;
 mod transactions;
 
 use super::{Answer, Caller, given, int, kind, text, unsent};

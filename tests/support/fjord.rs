@@ -19,9 +19,10 @@ use super::process::Process;
 /// The tests' own catalogue, procedures and schema: what they write can be counted afterwards.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
-const PROCEDURES: [(&str, &str); 5] = [
+const PROCEDURES: [(&str, &str); 6] = [
     ("ledger.write.sql", include_str!("ledger/procedures/ledger.write.sql")),
     ("ledger.refuse.sql", include_str!("ledger/procedures/ledger.refuse.sql")),
+    ("ledger.keyed.sql", include_str!("ledger/procedures/ledger.keyed.sql")),
     ("ledger.slow.sql", include_str!("ledger/procedures/ledger.slow.sql")),
     ("ledger.flow.sql", include_str!("ledger/procedures/ledger.flow.sql")),
     ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),

@@ -57,8 +57,21 @@ async def main(url, ca, queues, way, every=None):
     async def treat(message):
         nonlocal executed
         headers = message.headers or {}
+        if way == "careless":  # It reads neither headers nor payload.
+            return await say(message, "final", b"{}", Fjord_Status="200", Content_Type="application/json")
+        if way == "older":
+            assert headers["Fjord-Execution"] not in ("at-least-once", "at-most-once")
+            unknown = b'{"type": "urn:fjord:problem:invalid-request", "status": 400, "effect": "not-executed"}'
+            return await say(message, "final", unknown, Fjord_Status="400", Content_Type="application/problem+json")
+        if way == "dry":
+            assert headers["Fjord-Execution"] == "dry-run" and "Fjord-Window" not in headers
+            mark, payload = message.data[:8], message.data[8:]
+            assert mark == b"dry-run " and await consent(message)
+            proof = {"Fjord_Transaction": "rolled-back", "Fjord_Status": "200", "Content_Type": "application/json"}
+            return await say(message, "final", payload, **proof)
         asked = json.loads(message.data)
         if way == "plain":
+            print("executed", flush=True)
             await nc.publish(message.reply, json.dumps({"plain": asked["id"]}).encode())
         elif way == "service-error":
             await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "418", "Nats-Service-Error": "teapot"})

@@ -28,6 +28,7 @@ fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
         status: StatusMap::default(),
         execution: Execution::AtLeastOnce,
         transaction: false,
+        dry_run: false,
         timeout: Duration::from_secs(1),
         session: Duration::from_secs(1),
         attempts: 1,

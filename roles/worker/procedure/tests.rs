@@ -88,6 +88,7 @@ impl Register {
             attempt: 1,
             timeout: Duration::from_secs(20),
             execution: endpoint.execution,
+            dry_run: false,
             principal: None,
             waiting: 0,
             window: 0,

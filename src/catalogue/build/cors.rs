@@ -14,7 +14,7 @@ use crate::config::duration::{DURATION_EXPECTED, parse_duration};
 pub(super) fn rules(
     written: Option<Object<WrittenCors>>,
     config: &CatalogueConfig,
-    (parameters, auth): (&[Parameter], Option<&Auth>),
+    (parameters, auth, dry_run): (&[Parameter], Option<&Auth>, bool),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Arc<CorsRules>> {
     let cors = match written {
@@ -22,7 +22,7 @@ pub(super) fn rules(
         None => config.cors_default.clone(),
     };
     // Without `auth` there is no endpoint: that mistake is known.
-    CorsRules::new(&cors, parameters, auth?).map(Arc::new)
+    CorsRules::new(&cors, (parameters, dry_run), auth?).map(Arc::new)
 }
 
 fn read(written: WrittenCors, mistakes: &mut Mistakes<'_>) -> Cors {

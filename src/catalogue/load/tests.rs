@@ -153,6 +153,17 @@ fn endpoint_keys_are_checked() {
         r#"{"route":"POST /e","handler":"echo","auth":"public","transaction":true}"#,
         "transaction: expected only with the handler `procedure`",
     );
+    check(&with(r#""dry_run":true"#), "dry_run: expected together with \"transaction\": true");
+    check(
+        r#"{"route":"GET /e","procedure":"a.b","auth":"public","transaction":true,"dry_run":true}"#,
+        "dry_run: expected only with POST, PUT, PATCH and DELETE",
+    );
+    check(
+        &with(
+            r#""transaction":true,"dry_run":true,"parameters":{"prefer":{"in":"header","type":"string"}}"#,
+        ),
+        "parameters.prefer: expected another header",
+    );
     check(&with(r#""timeout":"2""#), "timeout: ");
     check(&with(r#""timeout":"0s""#), "timeout: ");
     check(&with(r#""session":"1s""#), "session: expected at least");
@@ -176,12 +187,18 @@ fn endpoint_keys_are_checked() {
 
 #[test]
 fn a_procedure_is_called_in_a_transaction_only_where_the_catalogue_says_so() {
-    let cases = [("", false), (r#","transaction":false"#, false), (r#","transaction":true"#, true)];
+    let cases = [
+        ("", (false, false)),
+        (r#","transaction":false"#, (false, false)),
+        (r#","transaction":true"#, (true, false)),
+        (r#","transaction":true,"dry_run":true"#, (true, true)),
+    ];
     for (key, expected) in cases {
         let endpoint = with(&format!(r#""tags":[]{key}"#));
         let text = format!("{{\"e\": {endpoint}}}");
         let catalogue = parse(&[("a.json", &text)], &config()).unwrap();
-        assert_eq!(catalogue.endpoints()[0].transaction, expected, "{key}");
+        let endpoint = &catalogue.endpoints()[0];
+        assert_eq!((endpoint.transaction, endpoint.dry_run), expected, "{key}");
     }
 }
 

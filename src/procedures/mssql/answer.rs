@@ -11,7 +11,7 @@ const DONE_ATTENTION: u8 = 0x20;
 const DONE_BYTES: usize = 13;
 
 /// The start of the token that tells of a commit (MS-TDS 2.2.7.9): ENVCHANGE, its length, the type, no new value, the
-/// eight bytes of the old one. A value that looks like it costs a retry and no more.
+/// eight bytes of the old one. A value that looks like it costs a retry, or a dry run, and no more.
 const COMMIT: [u8; 6] = [ENVCHANGE, 11, 0, 9, 0, 8];
 const ENVCHANGE: u8 = 0xe3;
 

@@ -198,6 +198,10 @@ impl Mssql {
             let called = run::run(client, form, &signature, rows).await;
             let outcome = called.map_err(Step::Calling)?;
             transaction::end(client, call.transaction).await.map_err(Step::Ending)?;
+            if call.transaction == Transaction::RolledBack && marks.has_committed() {
+                // What was rolled back was not the whole call.
+                return Err(Step::Ending(errors::transaction_ended().into()));
+            }
             Ok(outcome)
         };
         let step = match self.within(call, leaving, calling).await {

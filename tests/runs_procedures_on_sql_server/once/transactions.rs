@@ -18,7 +18,7 @@ fn caller(server: &Server) -> Caller {
 }
 
 #[track_caller]
-fn sent(result: Result<Answer, CallError>) -> SentError {
+pub(super) fn sent(result: Result<Answer, CallError>) -> SentError {
     match result {
         Err(CallError::Sent(error)) => error,
         other => panic!("expected an error of a call that was sent, got {other:?}"),
@@ -93,17 +93,17 @@ async fn a_connection_that_ends_is_an_unknown_outcome() {
     }
 }
 
-/// Two at-most-once endpoints: a call of one is a transaction.
+/// Two at-most-once endpoints: a call of one is a transaction, and may be a dry run.
 const CATALOGUE: &str = r#"{
     "whole": { "route": "POST /v1/whole", "queue": "whole", "procedure": "fjord_test.runs",
-        "transaction": true, "result": "value", "auth": "public",
+        "transaction": true, "dry_run": true, "result": "value", "auth": "public",
         "parameters": { "script": { "in": "body", "type": "string" } } },
     "parts": { "route": "POST /v1/parts", "queue": "whole", "procedure": "fjord_test.runs",
         "result": "value", "auth": "public",
         "parameters": { "script": { "in": "body", "type": "string" } } }
 }"#;
 
-async fn fleet_on(server: &Server) -> Fleet {
+pub(super) async fn fleet_on(server: &Server) -> Fleet {
     let endpoint = server.endpoint.as_ref().expect("the endpoint");
     let worker_toml = format!(
         "[worker.queues.whole]\ndatabase = 'sql'\n\

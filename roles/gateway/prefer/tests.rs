@@ -1,0 +1,115 @@
+//! Every form of the `Prefer` header, and what an answer to a dry run proves.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::catalogue::load::fixture::catalogue;
+use crate::outcome::Word;
+
+/// An endpoint with a dry run, and one without.
+fn endpoints() -> [Arc<Endpoint>; 2] {
+    let catalogue = catalogue(
+        r#""try": {"route":"POST /try", KEYS, "transaction": true, "dry_run": true},
+           "real": {"route":"POST /real", KEYS, "transaction": true}"#,
+    );
+    ["try", "real"].map(|id| {
+        let mut endpoints = catalogue.endpoints().iter();
+        Arc::clone(endpoints.find(|endpoint| endpoint.id.as_str() == id).unwrap())
+    })
+}
+
+fn asked(values: &[&str], endpoint: &Endpoint) -> Result<Option<TransactionEnd>, String> {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(PREFER, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    transaction_end(&headers, endpoint).map_err(|violation| violation.detail)
+}
+
+#[test]
+fn a_dry_run_is_asked_for_in_every_form_of_the_header() {
+    let [dry, _] = endpoints();
+    for values in [
+        &["tx=rollback"][..],
+        &["TX=rollback"],
+        &["tx=\"rollback\""],
+        &["tx=\"roll\\back\""],
+        &["tx = rollback"],
+        &["\ttx=rollback ;a=b; c ; d=\"e,f;\\\"\";"],
+        &["return=minimal, tx=rollback"],
+        &[", ,tx=rollback,,"],
+        &["foo=\"tx=commit, \", tx=rollback"],
+        &["respond-async", "wait=10, tx=rollback"],
+        &["tx=rollback, tx=rollback"],
+        &["handling=lenient, tx=rollback, handling=strict, x"],
+        &["handling=strict, tx=rollback"],
+    ] {
+        assert_eq!(asked(values, &dry), Ok(Some(TransactionEnd::Rollback)), "{values:?}");
+    }
+    for values in [&["tx=commit"][..], &["Handling=strict", "Tx=commit"]] {
+        assert_eq!(asked(values, &dry), Ok(Some(TransactionEnd::Commit)), "{values:?}");
+    }
+    for values in [&[][..], &[""], &["return=minimal"], &["txx=rollback"]] {
+        assert_eq!(asked(values, &dry), Ok(None), "{values:?}");
+    }
+}
+
+#[test]
+fn what_is_not_certainly_met_is_refused() {
+    let [dry, real] = endpoints();
+    for (values, expected) in [
+        (&["tx"][..], "tx: expected commit or rollback"),
+        (&["tx="], "tx: expected commit or rollback"),
+        (&["tx=Rollback"], "tx: expected commit or rollback"),
+        (&["tx=rolback"], "tx: expected commit or rollback"),
+        (&["tx=roll back"], "tx: expected commit or rollback"),
+        (&["tx=commit, tx=rollback"], "tx: expected commit or rollback, not both"),
+        (&["tx=rollback", "tx=commit"], "tx: expected commit or rollback, not both"),
+        (&["handling=strict, return=minimal, tx=rollback"], "handling=strict: expected no other"),
+        (&["return=minimal; TX=rollback"], "tx: expected a comma"),
+        (&["tx=\"rollback"], MALFORMED),
+        (&["tx=\"rollback\\"], MALFORMED),
+        (&["tx=rollback tx=commit"], MALFORMED),
+        (&["=rollback"], MALFORMED),
+        (&["tx==rollback"], "tx: expected commit or rollback"),
+        (&["a; =b"], MALFORMED),
+        (&["{\"tx\": \"rollback\"}"], MALFORMED),
+        (&["tx=rollback\u{e9}"], MALFORMED),
+    ] {
+        for endpoint in [&dry, &real] {
+            let refused = asked(values, endpoint).unwrap_err();
+            assert!(refused.starts_with(expected), "{values:?}: {refused}");
+        }
+    }
+    let refused = asked(&["tx=rollback"], &real).unwrap_err();
+    assert!(refused.starts_with("tx=rollback: this endpoint has no dry run"), "{refused}");
+    for values in [&["tx=commit"][..], &["handling=strict"], &["return=minimal"]] {
+        assert_eq!(asked(values, &real), Ok(None), "{values:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_proof_is_none() {
+    let [dry, _] = endpoints();
+    let answer = |status, is_rolled_back| Final {
+        is_rolled_back,
+        ..Final::whole(status, "application/json", Bytes::new(), Word::Ok)
+    };
+    let told = |end, status, is_rolled_back| {
+        let applied = applied(Some(end), &answer(status, is_rolled_back), &dry);
+        applied.map(|value| value.map(|value| value.to_str().unwrap().to_owned()))
+    };
+    let some = |text: &str| Ok(Some(text.to_owned()));
+    for status in [200, 204, 404, 422, 500] {
+        assert_eq!(told(TransactionEnd::Rollback, status, true), some("tx=rollback"), "{status}");
+    }
+    for status in [200, 204, 304, 400, 409] {
+        let problem = told(TransactionEnd::Rollback, status, false).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::BadAnswerOutcomeUnknown, "{status}");
+    }
+    assert_eq!(told(TransactionEnd::Rollback, 504, false), Ok(None));
+    assert_eq!(told(TransactionEnd::Commit, 200, false), some("tx=commit"));
+    assert_eq!(told(TransactionEnd::Commit, 409, false), Ok(None));
+}

@@ -1,0 +1,96 @@
+//! A dry run leaves nothing, or fails: a procedure that commits by itself is not told as rolled back.
+
+use fjord::procedures::{SentErrorKind, Transaction};
+use http::Method;
+use serde_json::json;
+
+use super::super::Caller;
+use super::transactions::{fleet_on, sent};
+use super::{run, state};
+use crate::support::client::Answer;
+use crate::support::mssql_server::{Server, endpoint};
+
+fn caller(server: &Server) -> Caller {
+    Caller { transaction: Transaction::RolledBack, ..Caller::of(server) }
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_nothing_and_a_deadlock_victim_is_tried_again() {
+    let server = endpoint().await;
+    let caller = caller(&server);
+    for script in ["INSERT dry; ROW 7", "BEGIN; INSERT dry; COMMIT; ROW 7"] {
+        run(&caller, script).await.expect("a dry run");
+        assert_eq!(state(&server).audit.count("dry"), 0, "{script}");
+    }
+    for number in [1205, 3960] {
+        let answer = run(&caller, &format!("INSERT dry; THROW {number} - 2")).await;
+        assert_eq!(answer.expect("the third try").restarts, 2);
+    }
+    let error = sent(run(&caller, "INSERT dry; THROW 50422").await);
+    assert!(error.is_rolled_back);
+    assert_eq!(state(&server).audit.count("dry"), 0);
+    // The connection is as it was.
+    run(&Caller { transaction: Transaction::None, ..caller }, "INSERT real").await.expect("a call");
+    assert_eq!(state(&server).audit.count("real"), 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_that_commits_by_itself_fails_and_runs_once() {
+    let cases = [
+        ("INSERT e; COMMIT", 0),
+        ("INSERT e; ROLLBACK; INSERT e", 0),
+        ("INSERT e; COMMIT; COMMIT", 1),
+        // As many transactions are open as before, and they are others.
+        ("INSERT e; COMMIT; COMMIT; BEGIN", 1),
+        ("INSERT e; COMMIT; COMMIT; BEGIN; INSERT e", 1),
+        ("INSERT e; COMMIT; COMMIT; THROW 50422", 1),
+        ("INSERT e; COMMIT; COMMIT; THROW 1205", 1),
+    ];
+    for (script, rows) in cases {
+        let server = endpoint().await;
+        let error = sent(run(&caller(&server), script).await);
+        assert!(!error.is_rolled_back, "{script}: nobody can say so");
+        if !script.contains("THROW") {
+            assert!(matches!(error.kind, SentErrorKind::Server { number: 266, .. }), "{script}");
+        }
+        assert_eq!(state(&server).audit.count("e"), rows, "{script}");
+        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_of_a_dry_run_hears_what_stays_of_it() {
+    let server = endpoint().await;
+    let fleet = fleet_on(&server).await;
+    let dry = fleet.client().with_header("prefer", "tx=rollback");
+    let ask = async |script: &str| {
+        dry.send(Method::POST, "/v1/whole", &json!({ "script": script })).await
+    };
+    let count = |word: &str| state(&server).audit.count(word);
+    let applied = |answer: &Answer| answer.header("preference-applied").to_owned();
+
+    let answer = ask("INSERT dry; ROW 7; THROW 1205 - 1").await;
+    assert_eq!((answer.is(200).json(), applied(&answer).as_str()), (json!(7), "tx=rollback"));
+    let answer = ask("INSERT dry; THROW 547").await;
+    assert_eq!(answer.is_problem(409, "conflict")["effect"], "executed");
+    assert_eq!((applied(&answer).as_str(), count("dry")), ("tx=rollback", 0));
+
+    for (script, status, slug) in [
+        ("INSERT kept; COMMIT; COMMIT; BEGIN; ROW 7", 500, "internal"),
+        ("INSERT kept; COMMIT; COMMIT; THROW 50422", 502, "outcome-unknown"),
+        ("INSERT kept; COMMIT; COMMIT; THROW 547", 502, "outcome-unknown"),
+    ] {
+        let answer = ask(script).await;
+        assert_eq!(answer.is_problem(status, slug)["effect"], "unknown", "{script}");
+        assert_eq!(applied(&answer), "", "{script}");
+    }
+    assert_eq!(count("kept"), 3);
+
+    // The same connection of the pool commits again.
+    let (client, script) = (fleet.client(), json!({ "script": "INSERT real" }));
+    client.send(Method::POST, "/v1/whole", &script).await.is_problem(404, "no-row");
+    assert_eq!(count("real"), 1);
+    let refused = dry.send(Method::POST, "/v1/parts", &json!({ "script": "INSERT part" })).await;
+    refused.is_problem(400, "invalid-request");
+    assert_eq!(count("part"), 0);
+}
