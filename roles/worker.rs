@@ -2,6 +2,7 @@
 //!
 //! intake → slots (+ offers) → dispatch → handler → outcome
 
+pub mod call_time;
 pub mod control;
 pub mod dispatch;
 mod distance;

@@ -132,7 +132,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let place =
         Place { name: endpoint.queue.clone(), number: 0, prefix: config.messaging.prefix.clone() };
     let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
-    let queue = Queue::new(place, vec![Service { endpoint, handler }], slots, dispatch);
+    let queue = Queue::new(place, vec![Service::new(endpoint, handler)], slots, dispatch);
     let health = Arc::new(Health::new(Readiness::new()));
     let intake = Intake {
         queue: Arc::new(queue.expect("subjects")),

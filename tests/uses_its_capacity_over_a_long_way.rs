@@ -12,6 +12,7 @@ use http::Method;
 use tokio::time::{Instant, interval};
 
 use super::support::client::Client;
+use super::support::eventually::for_a_while;
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::nats::NatsOptions;
 
@@ -108,6 +109,43 @@ async fn a_third_of_a_second_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nearly_a_second_away() {
     check(Duration::from_millis(800), Duration::from_secs(7), Duration::from_secs(6)).await;
+}
+
+/// Two endpoints of one queue: whether a call can still end in time is judged by how long calls of its own endpoint take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_call_waits_for_a_slot_behind_long_ones() {
+    const SHARED: &str = r#"{
+      "report": {
+        "route": "GET /v1/report", "queue": "shared", "procedure": "ledger.slow", "auth": "public", "timeout": "20s",
+        "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" },
+      "look": {
+        "route": "GET /v1/look", "queue": "shared", "procedure": "ledger.slow", "auth": "public", "timeout": "3s",
+        "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" }
+    }"#;
+    let fleet = Fleet::start(FleetOptions {
+        workers: 1,
+        concurrency: 1,
+        worker_round_trip: Duration::from_millis(400),
+        nats: NatsOptions { has_tls: false, ..NatsOptions::default() },
+        nats_keys: "connect_timeout = '20s'\noperation_timeout = '20s'\n".to_owned(),
+        catalogue: Some(("shared.json", SHARED)),
+        ..FleetOptions::default()
+    })
+    .await;
+    let client = fleet.client();
+    // Longer than a look may take.
+    client.get("/v1/report?ms=4000").await.is(200);
+    let worker = &fleet.workers[0];
+    let report = async { client.get("/v1/report?ms=1200").await };
+    let look = async {
+        for_a_while(Duration::from_millis(700)).await;
+        client.get("/v1/look?ms=1").await
+    };
+    let (report, look) = tokio::join!(report, look);
+    report.is(200);
+    look.is(200);
+    let refusals = worker.figure("fjord_worker_refusals_total").await;
+    assert!(refusals < 1.0, "{refusals} refusals");
 }
 
 #[tokio::test(flavor = "multi_thread")]

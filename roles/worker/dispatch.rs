@@ -22,6 +22,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, UNSENT};
 use crate::telemetry::{context, counter, names};
 
+use super::call_time::CallTime;
 use super::ending::Ending;
 use super::handler::{Job, QueueHandler};
 use super::jobs::{Entry, Jobs};
@@ -65,6 +66,7 @@ struct Run {
     entry: Entry,
     reply: Option<Subject>,
     deadline: Instant,
+    call_time: Arc<CallTime>,
     /// Whether a reply has named the job's control subject: then each further one does.
     is_named: AtomicBool,
 }
@@ -72,7 +74,7 @@ struct Run {
 impl Dispatch {
     /// Starts a job that has a slot, or first asks for consent. The slot is given back when it ends, however it ends.
     pub fn start(this: &Arc<Self>, queue: &Arc<Queue>, work: Work, claims: bool) {
-        let Work { mut job, handler, reply, .. } = work;
+        let Work { mut job, handler, call_time, reply, .. } = work;
         let began = Instant::now();
         let traced = Traced::begin(&mut job, queue);
         let entry = this.jobs.enter(queue.number, reply.clone());
@@ -80,6 +82,7 @@ impl Dispatch {
             dispatch: Arc::clone(this),
             queue: Arc::clone(queue),
             deadline: began + job.request.timeout,
+            call_time: Arc::clone(&call_time),
             entry,
             reply,
             is_named: AtomicBool::new(false),
@@ -105,7 +108,9 @@ impl Dispatch {
             let (queue_name, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
             if let Ok(since) = slot {
-                queue.finished(outcome, since.elapsed(), more).await;
+                let took = since.elapsed();
+                call_time.record(took);
+                queue.finished(outcome, took, more).await;
             }
         })));
     }

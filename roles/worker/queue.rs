@@ -17,6 +17,7 @@ use crate::telemetry::conditions::{self, Condition, MALFORMED};
 use crate::telemetry::context::{self, Served};
 use crate::telemetry::{counter, names};
 
+use super::call_time::CallTime;
 use super::dispatch::Dispatch;
 use super::handler::{Job, QueueHandler};
 use super::load::Load;
@@ -69,6 +70,8 @@ pub struct Work {
     pub job: Box<Job>,
     /// What does it.
     pub handler: Arc<dyn QueueHandler>,
+    /// How long such calls take.
+    pub call_time: Arc<CallTime>,
     /// Where the answer goes.
     pub reply: Option<Subject>,
     /// What the lines that are logged for it say.
@@ -88,6 +91,7 @@ pub struct Service {
     pub endpoint: Arc<Endpoint>,
     /// What does its work.
     pub handler: Arc<dyn QueueHandler>,
+    call_time: Arc<CallTime>,
 }
 
 /// What names a queue on the bus.
@@ -233,9 +237,11 @@ impl Queue {
                 Dispatch::start(&self.dispatch, self, work, true);
             }
             Verdict::Waits => {}
-            Verdict::Refuse(_, Pending::Granted(_))
-            | Verdict::Take(Pending::Granted(_))
-            | Verdict::Claim(Pending::Granted(_)) => debug_assert!(false, "no message is a grant"),
+            Verdict::Refuse(_, Pending::Granted { .. })
+            | Verdict::Take(Pending::Granted { .. })
+            | Verdict::Claim(Pending::Granted { .. }) => {
+                debug_assert!(false, "no message is a grant");
+            }
         }
         Ok(())
     }
@@ -274,7 +280,8 @@ impl Queue {
         }
         let endpoint = Arc::clone(&service.endpoint);
         let job = Box::new(Job { endpoint, request, times: Arc::default() });
-        Ok(Work { job, handler: Arc::clone(&service.handler), reply, served })
+        let (handler, call_time) = (Arc::clone(&service.handler), Arc::clone(&service.call_time));
+        Ok(Work { job, handler, call_time, reply, served })
     }
 
     /// Answers a message that is not worked on.
@@ -339,6 +346,14 @@ impl Queue {
     pub fn note_load(&self) {
         let slots = self.slots();
         self.load.note(&slots, Instant::now());
+    }
+}
+
+impl Service {
+    /// An endpoint whose calls have not been timed yet.
+    #[must_use]
+    pub fn new(endpoint: Arc<Endpoint>, handler: Arc<dyn QueueHandler>) -> Self {
+        Self { endpoint, handler, call_time: Arc::default() }
     }
 }
 

@@ -327,7 +327,7 @@ fn services(
         Tools { database: database.cloned(), answer_bytes_max: config.worker.answer_bytes_max };
     let service = |endpoint: &&Arc<Endpoint>| {
         let handler = handlers::make(&endpoint.handler, &tools).map_err(|e| e.to_string())?;
-        Ok(Service { endpoint: Arc::clone(endpoint), handler })
+        Ok(Service::new(Arc::clone(endpoint), handler))
     };
     endpoints.iter().map(service).collect()
 }

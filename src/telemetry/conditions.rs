@@ -13,8 +13,8 @@ use super::{counter, names};
 const QUIET: Duration = Duration::from_secs(10);
 /// How often it is looked which are over.
 const LOOK: Duration = Duration::from_secs(1);
-/// Conditions at once. Beyond them all of a kind are one.
-const CONDITIONS_MAX: usize = 256;
+/// Conditions at once: queues and databases of a configuration, several kinds for each. Beyond them all of a kind are one.
+const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! The way of a job that may run only with its gateway's consent: claim, grant, slot.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval_at, timeout_at};
 
@@ -17,7 +19,12 @@ impl Run {
             self.queue.not_granted(bytes, outcome).await;
             return Err(outcome);
         }
-        match self.queue.granted(self.reply.clone(), bytes) {
+        if self.call_time.exceeds(self.deadline.saturating_duration_since(Instant::now())) {
+            self.queue.not_granted(bytes, Word::NotExecuted).await;
+            return Err(self.give_up(Reason::Busy).await);
+        }
+        let (reply, call_time) = (self.reply.clone(), Arc::clone(&self.call_time));
+        match self.queue.granted(reply, bytes, self.deadline, call_time) {
             Granted::Runs => Ok(Instant::now()),
             Granted::Waits(turn) => self.await_turn(turn).await,
             Granted::Refused(reason) => Err(self.give_up(reason).await),

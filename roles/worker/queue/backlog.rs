@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::envelope::{Reason, Reply};
 use crate::messaging::Subject;
 use crate::outcome::Word;
+use crate::roles::worker::call_time::CallTime;
 use crate::roles::worker::dispatch::Dispatch;
 use crate::roles::worker::slots::{Next, Offer, Verdict, Waiter};
 use crate::telemetry::context;
@@ -22,7 +23,14 @@ pub enum Pending {
     /// A request of which nothing was said yet.
     Request(Work),
     /// A job that has its consent.
-    Granted(oneshot::Sender<Turn>),
+    Granted {
+        /// Where it is told whether it has a slot.
+        turn: oneshot::Sender<Turn>,
+        /// When its time ends.
+        deadline: Instant,
+        /// How long calls of its endpoint take.
+        call_time: Arc<CallTime>,
+    },
 }
 
 /// What a job with consent is told: it has a slot, or why it gets none. Nothing: nobody waits for it any more.
@@ -57,9 +65,15 @@ impl Queue {
     }
 
     /// A job has its consent: it runs, or waits for a slot.
-    pub fn granted(&self, reply: Option<Subject>, bytes: usize) -> Granted {
-        let (sender, receiver) = oneshot::channel();
-        let work = Pending::Granted(sender);
+    pub fn granted(
+        &self,
+        reply: Option<Subject>,
+        bytes: usize,
+        deadline: Instant,
+        call_time: Arc<CallTime>,
+    ) -> Granted {
+        let (turn, receiver) = oneshot::channel();
+        let work = Pending::Granted { turn, deadline, call_time };
         let waiter = Waiter { since: Instant::now(), reply, bytes, claims: true, work };
         let verdict = self.slots().granted(waiter);
         self.note_load();
@@ -153,7 +167,7 @@ impl Queue {
             match waiter.work {
                 Pending::Request(work) => self.refuse(reason, work.reply).await,
                 // A job that is gone needs no word.
-                Pending::Granted(turn) => drop(turn.send(Err(reason))),
+                Pending::Granted { turn, .. } => drop(turn.send(Err(reason))),
             }
         }
     }
@@ -201,15 +215,22 @@ impl Queue {
     /// refused, or when it is gone.
     fn begin(self: &Arc<Self>, waiter: Waiter<Pending>) -> Result<(), Option<Refusal>> {
         match waiter.work {
-            Pending::Granted(turn) => turn.send(Ok(())).map_err(|_| None),
+            Pending::Granted { turn, deadline, call_time } => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let told = if call_time.exceeds(left) { Err(Reason::Busy) } else { Ok(()) };
+                let begins = told.is_ok();
+                match turn.send(told) {
+                    Ok(()) if begins => Ok(()),
+                    _ => Err(None),
+                }
+            }
             Pending::Request(mut work) => {
                 let budget = &mut work.job.request.timeout;
                 *budget = budget.saturating_sub(waiter.since.elapsed());
                 if budget.is_zero() {
                     return Err(Some((Reason::Expired, work.reply)));
                 }
-                let call = self.slots().pace.call();
-                if call.is_some_and(|call| *budget < call) {
+                if work.call_time.exceeds(*budget) {
                     return Err(Some((Reason::Busy, work.reply)));
                 }
                 let served = Arc::clone(&work.served);
