@@ -76,7 +76,7 @@ fn file(text: &str) -> NamedTempFile {
     file
 }
 
-fn hash(key: &str) -> String {
+pub(crate) fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes()).as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text

@@ -9,12 +9,14 @@ use crate::catalogue::endpoint::{Auth, AuthMethod};
 use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
 
+mod allowed;
 mod api_key;
 mod certificate;
 mod credentials;
 mod jwt;
 mod refusal;
 
+pub use allowed::Allowed;
 use api_key::ApiKeys;
 use certificate::Certificates;
 use credentials::Credential;
@@ -111,17 +113,27 @@ impl Authenticator {
         let Auth::Required { methods, scopes, issuers } = &endpoint.auth else {
             return Ok(Caller::default());
         };
-        let usable: Vec<AuthMethod> =
-            methods.iter().copied().filter(|method| self.knows(*method)).collect();
-        let (method, caller) =
-            self.identify((&usable, issuers), headers, peer).map_err(|(failure, presented)| {
-                Box::new(AuthRefusal::unauthenticated(failure, presented, &usable))
-            })?;
-        if scopes.iter().all(|scope| caller.scopes.contains(scope)) {
+        let (method, caller) = self.prove(methods, issuers, headers, peer)?;
+        if has_all(&caller, scopes) {
             Ok(caller)
         } else {
             Err(Box::new(AuthRefusal::forbidden(method, caller)))
         }
+    }
+
+    /// Finds out who calls, by one of these methods and, with a token, of one of these issuers.
+    fn prove(
+        &self,
+        methods: &[AuthMethod],
+        issuers: &[String],
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<(AuthMethod, Caller), Box<AuthRefusal>> {
+        let usable: Vec<AuthMethod> =
+            methods.iter().copied().filter(|method| self.knows(*method)).collect();
+        self.identify((&usable, issuers), headers, peer).map_err(|(failure, presented)| {
+            Box::new(AuthRefusal::unauthenticated(failure, presented, &usable))
+        })
     }
 
     fn identify(
@@ -154,6 +166,11 @@ impl Authenticator {
             None => Err(nothing(AuthFailure::NoCredentials)),
         }
     }
+}
+
+/// Whether a caller has every one of some scopes.
+fn has_all(caller: &Caller, scopes: &[String]) -> bool {
+    scopes.iter().all(|scope| caller.scopes.contains(scope))
 }
 
 /// Keeps what was loaded, or the mistakes.

@@ -178,11 +178,9 @@ impl Pipeline {
                 return Ok((response, None));
             }
             Found::NoRoute => {
-                let page = snapshot.documentation.as_ref();
-                return page
-                    .and_then(|pages| pages.page(&parts.method, parts.uri.path()))
-                    .map(|page| (page, None))
-                    .ok_or_else(|| Problem::new(ProblemKind::NoRoute).into());
+                // Boxed: it is for the rare case, and every request would carry its room.
+                let page = Box::pin(self.document(&snapshot, parts, peer, trip));
+                return page.await.map(|page| (page, None));
             }
             Found::MethodNotAllowed { allow } => {
                 let problem = Problem::new(ProblemKind::MethodNotAllowed);

@@ -60,7 +60,7 @@ impl Snapshot {
             return Err(mistakes);
         }
         let router = Router::new(&catalogue)?;
-        let documentation = config.gateway.documentation.then(|| Documentation::of(&catalogue));
+        let documentation = Documentation::new(&catalogue, config.gateway.documentation);
         let http = config.gateway.http.clone();
         let server_timing_scope = config.gateway.server_timing_scope.clone();
         Ok(Self {

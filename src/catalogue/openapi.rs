@@ -1,25 +1,24 @@
-//! The `OpenAPI` 3.1 document of a catalogue.
+//! The `OpenAPI` 3.1 document of endpoints.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::endpoint::{Auth, AuthMethod, Endpoint, ResultKind};
-use super::load::Catalogue;
 use super::parameter::{Parameter, ParameterType, Place};
 use super::payload;
 use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
-/// The document, indented.
+/// The document, indented. It says nothing of any other endpoint.
 #[must_use]
-pub fn text(catalogue: &Catalogue) -> String {
-    format!("{:#}\n", document(catalogue))
+pub fn text(endpoints: &[&Endpoint]) -> String {
+    format!("{:#}\n", document(endpoints))
 }
 
-fn document(catalogue: &Catalogue) -> Json {
+fn document(endpoints: &[&Endpoint]) -> Json {
     let mut paths: Map<String, Json> = Map::new();
     // Paths that differ only in their parameters' names are one path to OpenAPI: the first names hold.
     let mut named: std::collections::HashMap<String, String> = std::collections::HashMap::new();
-    for endpoint in catalogue.endpoints() {
+    for endpoint in endpoints {
         let first = named.entry(shape(&endpoint.path)).or_insert_with(|| endpoint.path.to_string());
         let operation = operation(endpoint, first);
         let methods = paths.entry(first.clone()).or_insert_with(|| json!({}));
@@ -36,7 +35,7 @@ fn document(catalogue: &Catalogue) -> Json {
             "responses": { "Problem": {
                 "description": "What went wrong (RFC 9457).",
                 "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
-            "securitySchemes": security_schemes(catalogue)
+            "securitySchemes": security_schemes(endpoints)
         }
     })
 }
@@ -287,12 +286,12 @@ fn issuer_scheme(name: &str) -> String {
     format!("jwt-{name}")
 }
 
-fn security_schemes(catalogue: &Catalogue) -> Json {
+fn security_schemes(endpoints: &[&Endpoint]) -> Json {
     let mut schemes = json!({
         "jwt": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
         "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
         "certificate": { "type": "mutualTLS" } });
-    let issuers = catalogue.endpoints().iter().filter_map(|endpoint| match &endpoint.auth {
+    let issuers = endpoints.iter().filter_map(|endpoint| match &endpoint.auth {
         Auth::Required { issuers, .. } => Some(issuers),
         Auth::Public => None,
     });
@@ -354,7 +353,9 @@ mod tests {
 
     #[test]
     fn endpoints_become_operations() {
-        let document = document(&catalogue(ENDPOINTS));
+        let catalogue = catalogue(ENDPOINTS);
+        let all: Vec<&Endpoint> = catalogue.endpoints().iter().map(|each| &**each).collect();
+        let document = document(&all);
         assert_eq!(document["paths"].as_object().unwrap().len(), 1, "one path for both names");
         let get = &document["paths"]["/e/{id}"]["get"];
         assert_eq!(get["operationId"], "get");

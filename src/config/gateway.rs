@@ -36,10 +36,21 @@ pub struct GatewayConfig {
     pub session: SessionConfig,
     /// Where load balancers ask whether this gateway is ready; none: nowhere.
     pub health_path: Option<String>,
-    /// Whether `/openapi.json` and `/docs` are served.
-    pub documentation: bool,
+    /// To whom `/openapi.json` and `/docs` are served.
+    pub documentation: DocumentationAccess,
     /// The scope whose callers see `Server-Timing`; `*`: everybody; none: nobody.
     pub server_timing_scope: Option<String>,
+}
+
+/// To whom the documentation is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentationAccess {
+    /// To everybody, all of it.
+    Public,
+    /// To each caller, of the endpoints that it may call.
+    Authenticated,
+    /// To nobody.
+    Off,
 }
 
 /// `[gateway.http]`: what clients may do.
@@ -114,10 +125,20 @@ impl GatewayConfig {
             compression: table.table("compression", CompressionConfig::read),
             session: table.table("session", SessionConfig::read),
             health_path: read_health_path(table),
-            documentation: table.get_or("documentation", true),
+            documentation: read_documentation(table),
             server_timing_scope: table.get("server_timing_scope"),
         }
     }
+}
+
+fn read_documentation(table: &mut Table<'_>) -> DocumentationAccess {
+    let words = [
+        ("public", DocumentationAccess::Public),
+        ("authenticated", DocumentationAccess::Authenticated),
+        ("off", DocumentationAccess::Off),
+    ];
+    let found = table.choice("documentation", &words, "authenticated");
+    found.unwrap_or(DocumentationAccess::Authenticated)
 }
 
 /// A path that is compared as it is written, so it has nothing that could be written in two ways.

@@ -174,7 +174,7 @@ fn a_higher_layer_wins_and_is_named() {
         ("conf.d/20-b.toml", "[log]\nfilter = \"debug\""),
         (
             "conf.d/10-a.json",
-            r#"{"log": {"filter": "trace"}, "gateway": {"documentation": false}}"#,
+            r#"{"log": {"filter": "trace"}, "gateway": {"documentation": "off"}}"#,
         ),
         ("conf.d/30.toml.rpmsave", "not read"),
         ("gateway.toml", "not read"),
@@ -205,7 +205,7 @@ fn a_higher_layer_wins_and_is_named() {
         format!("{} {origin}", entry.value.as_deref().unwrap_or("unset"))
     };
     assert_eq!(shown("log.filter"), "\"debug\" 20-b.toml");
-    assert_eq!(shown("gateway.documentation"), "false 10-a.json");
+    assert_eq!(shown("gateway.documentation"), "\"off\" 10-a.json");
     assert_eq!(shown("worker.leave_messages"), "7 worker.json");
     assert_eq!(shown("worker.refused_max"), "1 fjord.toml");
     assert_eq!(shown("gateway.hosts"), "[\"b.example\", \"c.example\"] FJORD_GATEWAY__HOSTS");

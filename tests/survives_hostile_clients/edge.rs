@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fjord::config::gateway::{
-    Coding, CompressionConfig, GatewayConfig, HttpLimits, ProxyConfig, SessionConfig,
+    Coding, CompressionConfig, DocumentationAccess, GatewayConfig, HttpLimits, ProxyConfig,
+    SessionConfig,
 };
 use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
 use fjord::envelope::Final;
@@ -356,7 +357,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             answer_bytes_max: 1,
         },
         health_path: None,
-        documentation: false,
+        documentation: DocumentationAccess::Off,
         server_timing_scope: None,
     }
 }

@@ -1,14 +1,16 @@
 //! Lets callers in: credentials, scopes and rates, and how often a client may fail at them.
 
 use http::HeaderMap;
+use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::auth::AuthRefusal;
 use crate::roles::gateway::caller::{Caller, Peer};
 use crate::roles::gateway::client_network::ClientNetwork;
+use crate::roles::gateway::documentation::Page;
 use crate::roles::gateway::rate::Verdict;
-use crate::roles::gateway::respond::ConnectionEnd;
+use crate::roles::gateway::respond::{ConnectionEnd, Response};
 use crate::roles::gateway::snapshot::Snapshot;
 use crate::roles::gateway::trip::Trip;
 use crate::telemetry::conditions::{self, Condition};
@@ -58,6 +60,35 @@ impl Pipeline {
                 Err(problem.into())
             }
         }
+    }
+
+    /// What is served about the endpoints, as far as the caller may call them.
+    pub(super) async fn document(
+        &self,
+        snapshot: &Snapshot,
+        parts: &Parts,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Response, Box<Refusal>> {
+        let served = snapshot.documentation.as_ref();
+        let documents = match served.and_then(|it| it.page(&parts.method, parts.uri.path())) {
+            Some(Page::OfCaller(documents)) => documents,
+            Some(Page::Same(page)) => return Ok(page),
+            None => return Err(Problem::new(ProblemKind::NoRoute).into()),
+        };
+        let authenticator = &snapshot.authenticator;
+        let kinds = documents.kinds();
+        let mut found = authenticator.allowed(kinds, &parts.headers, peer);
+        if let Err(refusal) = &found
+            && authenticator.look_again(refusal).await
+        {
+            found = authenticator.allowed(kinds, &parts.headers, peer);
+        }
+        let allowed = found.map_err(|refusal| self.refuse(refusal, snapshot, peer, trip))?;
+        if let Some(principal) = &allowed.principal {
+            trip.authenticated(principal);
+        }
+        Ok(documents.of(&allowed))
     }
 
     /// Counts and notes that a caller was not let in. It is told so, or 429 where too many requests of its client were
