@@ -5,6 +5,8 @@ CREATE SCHEMA fjord_test
 GO
 CREATE TABLE fjord_test.things (id int NOT NULL PRIMARY KEY, name nvarchar(100) NULL)
 GO
+CREATE TABLE fjord_test.kept (word nvarchar(20) NOT NULL)
+GO
 CREATE TYPE fjord_test.thing_list AS TABLE (id int NULL, name varchar(100) NULL, price decimal(9, 2) NULL, at datetime2(3) NULL)
 GO
 CREATE TYPE fjord_test.name_list AS TABLE (name nvarchar(100) NULL)
@@ -122,4 +124,9 @@ GO
 CREATE PROCEDURE fjord_test.takes_variant @v sql_variant AS SELECT CAST(@v AS nvarchar(50)) AS v
 GO
 CREATE PROCEDURE fjord_test.variant AS SELECT CAST(7 AS sql_variant) AS v
+GO
+-- Ends so many transactions after it has written, and begins so many.
+CREATE PROCEDURE fjord_test.keeps @word nvarchar(20), @commits int, @begins int AS BEGIN INSERT INTO fjord_test.kept VALUES (@word); WHILE @commits > 0 BEGIN COMMIT TRANSACTION; SET @commits = @commits - 1; END; WHILE @begins > 0 BEGIN BEGIN TRANSACTION; SET @begins = @begins - 1; END; SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word; END
+GO
+CREATE PROCEDURE fjord_test.kept_count @word nvarchar(20) AS SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word
 GO

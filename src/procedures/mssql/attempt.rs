@@ -297,7 +297,10 @@ impl Mssql {
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
-        match self.within(call, leaving, transaction::begin(&mut session.client)).await {
+        match self
+            .within(call, leaving, transaction::begin(&mut session.client, call.transaction))
+            .await
+        {
             Ok(Ok(())) => Ok(lease),
             asked => Err(unanswered(lease, asked).await),
         }

@@ -3,6 +3,9 @@
 //! It is begun twice, so that a COMMIT of the procedure's for which it had no BEGIN commits nothing, and what the
 //! procedure does after a ROLLBACK of its own begins a transaction again instead of committing by itself. SQL Server
 //! reports either as error 266, and all of it is rolled back.
+//!
+//! That of a dry run has a savepoint as well: it ends with its transaction, so a procedure that commits and begins another
+//! one is found out, also on a server that tells of no commit.
 
 use tiberius::ColumnData;
 use tiberius::error::Error;
@@ -13,17 +16,21 @@ use super::run::Failure;
 use crate::procedures::Transaction;
 
 const BEGIN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; SET IMPLICIT_TRANSACTIONS ON";
+const BEGIN_DRY_RUN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
+    SAVE TRANSACTION fjord_dry_run; SET IMPLICIT_TRANSACTIONS ON";
 /// Says 1 when the transaction was still the worker's, and 0 when it is gone.
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
     COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 1 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
-const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
-    ROLLBACK TRANSACTION; SELECT 1 END \
-    ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
+/// The same of a dry run. The savepoint is there only in the worker's own transaction.
+const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = 0; \
+    BEGIN TRY IF @@TRANCOUNT = 2 BEGIN ROLLBACK TRANSACTION fjord_dry_run; SET @own = 1 END END TRY \
+    BEGIN CATCH SET @own = 0 END CATCH; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT @own";
 
 /// Begins it. Not safe to drop: the connection is of no more use then.
-pub(super) async fn begin(client: &mut Client) -> Result<(), Error> {
-    client.simple_query(BEGIN).await?.into_results().await.map(drop)
+pub(super) async fn begin(client: &mut Client, transaction: Transaction) -> Result<(), Error> {
+    let sql = if transaction == Transaction::RolledBack { BEGIN_DRY_RUN } else { BEGIN };
+    client.simple_query(sql).await?.into_results().await.map(drop)
 }
 
 /// Ends the transaction of a call that succeeded. Not safe to drop: the connection is of no more use then.

@@ -1,14 +1,14 @@
 //! A dry run leaves nothing, or fails: a procedure that commits by itself is not told as rolled back.
 
-use fjord::procedures::{SentErrorKind, Transaction};
+use fjord::procedures::{OwnedCell, SentErrorKind, Transaction};
 use http::Method;
 use serde_json::json;
 
-use super::super::Caller;
+use super::super::{Caller, int, text};
 use super::transactions::{fleet_on, sent};
 use super::{run, state};
 use crate::support::client::Answer;
-use crate::support::mssql_server::{Server, endpoint};
+use crate::support::mssql_server::{Server, endpoint, servers};
 
 fn caller(server: &Server) -> Caller {
     Caller { transaction: Transaction::RolledBack, ..Caller::of(server) }
@@ -55,6 +55,37 @@ async fn a_dry_run_that_commits_by_itself_fails_and_runs_once() {
         }
         assert_eq!(state(&server).audit.count("e"), rows, "{script}");
         assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+    }
+}
+
+/// What a procedure of a real server does, and what the server tells of it.
+#[tokio::test]
+async fn every_server_undoes_a_dry_run_or_it_fails() {
+    for server in servers().await {
+        let caller = caller(&server);
+        let keeps = async |word: &str, commits, begins| {
+            let arguments = [text("word", word), int("commits", commits), int("begins", begins)];
+            caller.call("keeps", &arguments).await
+        };
+        let count = async |word: &str| {
+            let plain = Caller { transaction: Transaction::None, ..caller.clone() };
+            let answer = plain.call("kept_count", &[text("word", word)]).await;
+            answer.expect("a count").cell().clone()
+        };
+        for _ in 0..2 {
+            let answer = keeps("dry", 0, 0).await.expect("a dry run");
+            assert_eq!(*answer.cell(), OwnedCell::Int(1), "{}", server.name);
+            assert_eq!(count("dry").await, OwnedCell::Int(0), "{}", server.name);
+        }
+        for (word, commits, begins) in [("one", 1, 0), ("both", 2, 0), ("others", 2, 1)] {
+            let error = sent(keeps(word, commits, begins).await);
+            assert!(!error.is_rolled_back, "{}: {word}: {error:?}", server.name);
+        }
+        assert_eq!(count("others").await, OwnedCell::Int(1), "{}", server.name);
+        let committing = Caller { transaction: Transaction::Committed, ..caller.clone() };
+        let arguments = [text("word", "real"), int("commits", 0), int("begins", 0)];
+        committing.call("keeps", &arguments).await.expect("a commit");
+        assert_eq!(count("real").await, OwnedCell::Int(1), "{}", server.name);
     }
 }
 

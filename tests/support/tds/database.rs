@@ -29,6 +29,7 @@ pub(crate) struct Transaction {
     /// `@@TRANCOUNT`.
     pub(crate) count: i64,
     is_implicit: bool,
+    has_savepoint: bool,
     pending: Vec<String>,
 }
 
@@ -53,6 +54,7 @@ impl Transaction {
         }
         self.count -= 1;
         if self.count == 0 {
+            self.has_savepoint = false;
             audit.commit(&mut self.pending);
         }
         Ok(())
@@ -60,6 +62,7 @@ impl Transaction {
 
     fn roll_back(&mut self) -> Result<(), u32> {
         self.pending.clear();
+        self.has_savepoint = false;
         let count = std::mem::take(&mut self.count);
         if count == 0 { Err(3903) } else { Ok(()) }
     }
@@ -77,12 +80,14 @@ pub(super) fn batch(
         for _ in text.matches("BEGIN TRANSACTION") {
             transaction.begin();
         }
+        transaction.has_savepoint |= text.contains("SAVE TRANSACTION fjord_dry_run");
         transaction.is_implicit |= text.contains("IMPLICIT_TRANSACTIONS ON");
         return Some(true);
     }
     let rest = text.strip_prefix("SET IMPLICIT_TRANSACTIONS OFF; ")?;
     transaction.is_implicit = false;
-    let is_whole = transaction.count == 2;
+    let is_dry = rest.contains("ROLLBACK TRANSACTION fjord_dry_run");
+    let is_whole = transaction.count == 2 && (transaction.has_savepoint || !is_dry);
     let commits = rest.contains("COMMIT TRANSACTION; COMMIT TRANSACTION");
     if commits && state.loses_commits.load(std::sync::atomic::Ordering::Acquire) {
         return Some(false);
@@ -93,7 +98,7 @@ pub(super) fn batch(
     } else if transaction.roll_back().is_ok() {
         state.rollbacks.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     }
-    if rest.contains("SELECT 1") {
+    if is_dry || rest.contains("SELECT 1") {
         reply.single("", "int", Sql::Int(is_whole.into()));
     }
     Some(true)

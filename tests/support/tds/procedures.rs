@@ -136,15 +136,8 @@ pub(crate) fn run(
             Outcome::Returned(status, Vec::new())
         }
         "nothing" => DONE,
-        "runs" => database::run(state, &mut session.transaction, &arguments.text("@script"), reply),
-        "replaced" => {
-            let script = if state.is_changed.load(Ordering::Acquire) {
-                let (number, procedure) = (arguments.int("@number"), arguments.text("@procedure"));
-                format!("INSERT replaced; THROW {number} {procedure}")
-            } else {
-                "INSERT first".to_owned()
-            };
-            database::run(state, &mut session.transaction, &script, reply)
+        "runs" | "keeps" | "kept_count" | "replaced" => {
+            audited(state, session, (bare, &arguments), reply)
         }
         "ledger.write" => {
             let id = arguments.text("@request_id");
@@ -295,6 +288,34 @@ fn errors(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
             DONE
         }
     }
+}
+
+/// Procedures whose rows are counted.
+fn audited(
+    state: &State,
+    session: &mut Session,
+    (name, arguments): (&str, &Arguments<'_>),
+    reply: &mut Reply,
+) -> Outcome {
+    let script = match name {
+        "runs" => arguments.text("@script"),
+        "keeps" => {
+            let times = |name| usize::try_from(arguments.int(name)).expect("a count");
+            let (commits, begins) = ("; COMMIT".repeat(times("@commits")), times("@begins"));
+            format!(
+                "INSERT {}{commits}{}; ROW 1",
+                arguments.text("@word"),
+                "; BEGIN".repeat(begins)
+            )
+        }
+        "kept_count" => format!("ROW {}", state.audit.count(&arguments.text("@word"))),
+        _ if state.is_changed.load(Ordering::Acquire) => {
+            let (number, procedure) = (arguments.int("@number"), arguments.text("@procedure"));
+            format!("INSERT replaced; THROW {number} {procedure}")
+        }
+        _ => "INSERT first".to_owned(),
+    };
+    database::run(state, &mut session.transaction, &script, reply)
 }
 
 fn session_state(
