@@ -107,6 +107,9 @@ pub struct CallArguments {
     /// The client's key for one effect.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// Everything that it does in the database is rolled back, where the endpoint allows it.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Answer and phases as one JSON document in a line.
     #[arg(long)]
     pub json: bool,

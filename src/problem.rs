@@ -398,6 +398,13 @@ impl Problem {
         Self { violations, ..Self::new(ProblemKind::InvalidRequest) }
     }
 
+    /// The problem of a dry run that was answered without the worker's word that nothing of it stays.
+    #[must_use]
+    pub fn unproved_dry_run() -> Self {
+        let detail = "the worker did not prove that the dry run was rolled back";
+        Self::with_detail(ProblemKind::BadAnswerOutcomeUnknown, detail)
+    }
+
     /// The same problem, saying when to try again.
     #[must_use]
     pub fn retry_after(self, after: Duration) -> Self {

@@ -2,6 +2,7 @@
 //! not certain, nothing runs, or the answer says that nobody knows.
 
 use std::fs;
+use std::process::Command;
 
 use http::Method;
 use rustix::process::Signal;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::support::client::{Answer, Client, send};
 use super::support::eventually::{SOON, TICK, eventually, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fjord_binary;
 
 mod foreign;
 
@@ -149,6 +151,28 @@ async fn a_dry_run_does_not_use_up_an_idempotency_key() {
     assert_eq!([key(fleet.client()).await, key(fleet.client()).await], [json!(1), json!(0)]);
     assert_eq!(key(dry()).await, json!(0), "it finds what stands there");
     assert_eq!(fleet.ledger(), ["k-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_may_call_dry() {
+    let fleet = fleet("try").await;
+    let call = |arguments: &[&str]| {
+        let mut command = Command::new(fjord_binary());
+        command.arg("call").arg("--config").arg(fleet.gateways[0].directory()).args(arguments);
+        let output = command.output().expect("fjord runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, body, said) = call(&["try", "--dry-run"]);
+    assert!(code == Some(0) && body.contains(r#""line":1"#), "{body}{said}");
+    assert!(said.starts_with("200 application/json (ok, rolled back, 1 attempt, "), "{said}");
+    let (code, document, said) = call(&["try-again", "--dry-run", "--json"]);
+    assert!(code == Some(0) && document.contains(r#""rolled_back":true"#), "{document}{said}");
+    assert_eq!(call(&["slow", "--dry-run"]).0, Some(2));
+    assert!(fleet.ledger().is_empty());
+    let (code, _, said) = call(&["try"]);
+    assert!(code == Some(0) && said.starts_with("200 application/json (ok, 1 attempt, "), "{said}");
+    assert_eq!(fleet.ledger().len(), 1);
 }
 
 /// Its answer is all that there is of a dry run: without a reader it is stopped, whatever `on_disconnect` says.

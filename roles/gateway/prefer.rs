@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::catalogue::Endpoint;
 use crate::envelope::Final;
-use crate::problem::{Problem, ProblemKind, Violation};
+use crate::problem::{Problem, Violation};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, names};
 
@@ -86,8 +86,7 @@ pub(super) fn applied(
             count(endpoint, "rolled_back");
             Ok(Some(TransactionEnd::Rollback.header_value()))
         }
-        // It says by itself that something went wrong.
-        Some(TransactionEnd::Rollback) if answer.status >= 500 => {
+        Some(TransactionEnd::Rollback) if answer.may_answer_dry_run() => {
             count(endpoint, "failed");
             Ok(None)
         }
@@ -100,8 +99,7 @@ pub(super) fn applied(
                      or its procedure ends the transaction"
                 );
             }
-            let detail = "the worker did not prove that the dry run was rolled back";
-            Err(Problem::with_detail(ProblemKind::BadAnswerOutcomeUnknown, detail))
+            Err(Problem::unproved_dry_run())
         }
     }
 }

@@ -14,7 +14,9 @@ use super::bus::{self, Bus};
 use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::catalogue::check::{self, Slot, json as json_check};
 use crate::catalogue::findings::{Findings, Pointer, Spot};
-use crate::catalogue::{self, Endpoint, EndpointId, Parameter, ParameterType, Place, payload};
+use crate::catalogue::{
+    self, Endpoint, EndpointId, Execution, Parameter, ParameterType, Place, payload,
+};
 use crate::cli::CallArguments;
 use crate::config::{Config, Sources};
 use crate::envelope::{Final, Request};
@@ -69,10 +71,13 @@ pub(super) fn run<O: Write, E: Write>(
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
+    let dry_run = request.dry_run;
     bus::run(sources, "fjord call", output, async |bus: Bus, output: &mut Output<O, E>| {
         let transport = Arc::clone(&bus.transport);
         match place(Call { endpoint, request, config, transport }).await {
-            Ok(called) => print(&called, arguments.json, output),
+            Ok(called) => {
+                print(&if dry_run { proved(called) } else { called }, arguments.json, output)
+            }
             Err(error) => {
                 writeln!(output.err, "error: the call cannot be placed: {error}")?;
                 Ok(ExitCode::from(EXIT_FAILED))
@@ -110,13 +115,17 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         ("principal", arguments.principal.as_deref()),
         ("client_ip", Some("127.0.0.1")),
     ];
+    let dry_run = arguments.dry_run;
+    if dry_run && !endpoint.dry_run {
+        return Err(vec![format!("--dry-run: {} has no dry run", endpoint.id)]);
+    }
     let payload = payload(endpoint, &arguments.values, &known)?;
     Ok(Request {
         endpoint: endpoint.id.clone(),
         attempt: 0,
         timeout: Duration::ZERO,
-        execution: endpoint.execution,
-        dry_run: false,
+        execution: if dry_run { Execution::AtMostOnce } else { endpoint.execution },
+        dry_run,
         waiting: 0,
         window: 0,
         principal: arguments.principal.clone(),
@@ -194,6 +203,14 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
+/// What a client of a gateway would be told of a dry run.
+fn proved(called: Called) -> Called {
+    let answer = called.answer.and_then(|answer| {
+        if answer.may_answer_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
+    });
+    Called { answer, ..called }
+}
+
 /// The body to stdout, everything about it to stderr; or all in one document.
 fn print(
     called: &Called,
@@ -205,6 +222,7 @@ fn print(
         Err(problem) => told(problem),
     };
     let took = called.took.as_secs_f64() * 1e3;
+    let is_rolled_back = called.answer.as_ref().is_ok_and(|answer| answer.is_rolled_back);
     if as_json {
         let text = String::from_utf8_lossy(&body).into_owned();
         let phases: serde_json::Map<String, Value> =
@@ -212,14 +230,15 @@ fn print(
         let document = json!({
             "status": status, "outcome": outcome.as_str(), "attempts": called.attempts,
             "duration_ms": took, "phases_ms": phases, "content_type": content_type,
-            "body": serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            "rolled_back": is_rolled_back, "body": serde_json::from_str(&text).unwrap_or(Value::String(text)),
         });
         writeln!(output.out, "{document}")?;
     } else {
         let attempts = if called.attempts == 1 { "attempt" } else { "attempts" };
         writeln!(
             output.err,
-            "{status} {content_type} ({outcome}, {} {attempts}, {took:.2} ms)",
+            "{status} {content_type} ({outcome}, {}{} {attempts}, {took:.2} ms)",
+            if is_rolled_back { "rolled back, " } else { "" },
             called.attempts
         )?;
         for (name, ms) in &called.phases {

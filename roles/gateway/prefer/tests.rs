@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::catalogue::load::fixture::catalogue;
 use crate::outcome::Word;
+use crate::problem::ProblemKind;
 
 /// An endpoint with a dry run, and one without.
 fn endpoints() -> [Arc<Endpoint>; 2] {
