@@ -161,10 +161,16 @@ fn sent(job: &Job, error: &SentError) -> SentEnding {
 /// What an error of the database leaves behind. Without a transaction of ours the statements before it may have been
 /// committed, whatever its number says.
 fn effect(error: &SentError) -> Effect {
-    let is_deadlock =
-        matches!(error.kind, SentErrorKind::Server { class: ServerErrorClass::Deadlock, .. });
-    // A deadlock victim may well succeed when it is sent again. An answer cannot say `not-executed`: only a refusal can.
-    if error.is_rolled_back && !is_deadlock { Effect::Executed } else { Effect::Unknown }
+    // It lost against another call, and may well succeed when it is sent again. An answer cannot say `not-executed`: only a
+    // refusal can.
+    let may_succeed = matches!(
+        error.kind,
+        SentErrorKind::Server {
+            class: ServerErrorClass::Deadlock | ServerErrorClass::SnapshotConflict,
+            ..
+        }
+    );
+    if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
 }
 
 /// An error that the procedure raised: its message is for the caller only when a status is known for it.
@@ -187,7 +193,9 @@ fn own_status(number: u32) -> Option<u16> {
 /// An error of the database itself: its message never leaves.
 fn server(job: &Job, error: &SentError, number: u32, class: ServerErrorClass) -> SentEnding {
     let (level, kind) = match class {
-        ServerErrorClass::Conflict => (Level::Debug, ProblemKind::Conflict),
+        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => {
+            (Level::Debug, ProblemKind::Conflict)
+        }
         ServerErrorClass::BadValue => (Level::Warn, ProblemKind::Refused(400)),
         ServerErrorClass::Deadlock => (Level::Warn, ProblemKind::Internal),
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
@@ -207,7 +215,7 @@ fn server(job: &Job, error: &SentError, number: u32, class: ServerErrorClass) ->
 
 fn word_of(class: ServerErrorClass) -> Word {
     match class {
-        ServerErrorClass::Conflict => Word::SqlConflict,
+        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => Word::SqlConflict,
         ServerErrorClass::BadValue => Word::SqlBadValue,
         ServerErrorClass::Mismatch => Word::SqlMismatch,
         ServerErrorClass::Permission => Word::SqlPermission,

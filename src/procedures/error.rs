@@ -143,8 +143,10 @@ pub enum SentErrorKind {
 /// What a numbered database error means by itself (DESIGN §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerErrorClass {
-    /// A unique or foreign key, or a change under snapshot isolation that came second: 409.
+    /// A unique or foreign key: 409.
     Conflict,
+    /// A change under snapshot isolation that came second, also after the retries: its transaction was rolled back. 409.
+    SnapshotConflict,
     /// A value that does not convert or fit: 400.
     BadValue,
     /// Catalogue and database disagree: 500.

@@ -53,7 +53,8 @@ async fn an_error_never_sends_an_at_most_once_call_again() {
 
 #[tokio::test]
 async fn a_deadlock_victim_that_may_repeat_is_sent_again() {
-    for (number, class) in [(1205, ServerErrorClass::Deadlock), (3960, ServerErrorClass::Conflict)]
+    for (number, class) in
+        [(1205, ServerErrorClass::Deadlock), (3960, ServerErrorClass::SnapshotConflict)]
     {
         let server = endpoint().await;
         let caller = Caller { may_repeat: true, ..Caller::of(&server) };

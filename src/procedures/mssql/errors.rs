@@ -24,8 +24,9 @@ const UNKNOWN_DATA_TYPE: u32 = 8009;
 /// The class of an error by its number (DESIGN §7).
 fn class_of(number: u32) -> ServerErrorClass {
     match number {
-        // Unique index, unique or primary key; foreign key or check constraint; snapshot isolation.
-        2601 | 2627 | 547 | SNAPSHOT_CONFLICT => ServerErrorClass::Conflict,
+        // Unique index, unique or primary key; foreign key or check constraint.
+        2601 | 2627 | 547 => ServerErrorClass::Conflict,
+        SNAPSHOT_CONFLICT => ServerErrorClass::SnapshotConflict,
         // Conversion failed; does not convert; overflow; too long; too long, with names; overflow of an integer.
         245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
         // Parameter missing; too many; not a parameter; no such procedure; parameter of a statement missing.
@@ -144,8 +145,9 @@ mod tests {
 
     #[test]
     fn every_number_of_the_design_has_its_class() {
-        let table: [(&[u32], ServerErrorClass); 6] = [
-            (&[2601, 2627, 547, 3960], ServerErrorClass::Conflict),
+        let table: [(&[u32], ServerErrorClass); 7] = [
+            (&[2601, 2627, 547], ServerErrorClass::Conflict),
+            (&[3960], ServerErrorClass::SnapshotConflict),
             (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
             (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
             (&[229], ServerErrorClass::Permission),

@@ -27,7 +27,8 @@ pub(super) fn sent(result: Result<Answer, CallError>) -> SentError {
 
 #[tokio::test]
 async fn a_deadlock_victim_is_sent_again_and_has_one_effect() {
-    for (number, class) in [(1205, ServerErrorClass::Deadlock), (3960, ServerErrorClass::Conflict)]
+    for (number, class) in
+        [(1205, ServerErrorClass::Deadlock), (3960, ServerErrorClass::SnapshotConflict)]
     {
         let server = endpoint().await;
         let caller = caller(&server);
@@ -135,6 +136,7 @@ async fn an_endpoint_says_whether_its_calls_are_transactions() {
 
     let cases = [
         ("INSERT none; THROW 1205", 500, "internal", "unknown"),
+        ("INSERT none; THROW 3960", 409, "conflict", "unknown"),
         ("INSERT none; THROW 547", 409, "conflict", "executed"),
         ("INSERT none; COMMIT", 500, "internal", "unknown"),
     ];
