@@ -120,6 +120,21 @@ async fn a_refused_untyped_null_is_sent_again_only_when_it_may_be() {
     assert!(repeating.call("defaults", &arguments).await.is_ok());
 }
 
+#[tokio::test]
+async fn what_the_server_is_stays_unknown_when_it_answers_with_an_error() {
+    for error in [1222, 1205, 596] {
+        let server = endpoint().await;
+        state(&server).is_babelfish.store(true, Ordering::Release);
+        state(&server).refuses_untyped_null.store(true, Ordering::Release);
+        state(&server).facts_error.store(error, Ordering::Release);
+        let caller = Caller::of(&server);
+        let _one_that_is_fatal_has_no_answer = caller.call("nothing", &[]).await;
+        state(&server).facts_error.store(0, Ordering::Release);
+        let arguments = [given("a", Value::Null), given("b", Value::Null)];
+        caller.call("defaults", &arguments).await.expect("it is asked again, and says what it is");
+    }
+}
+
 /// Another call takes the only connection between two tries, and keeps it.
 #[tokio::test]
 async fn a_call_that_was_sent_and_finds_no_connection_is_not_called_unexecuted() {

@@ -12,13 +12,16 @@ use super::errors;
 const QUESTION: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
 
 /// What a server is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Whether it refuses a NULL without a type in a remote procedure call.
     pub(super) refuses_untyped_null: bool,
     /// Whether it puts `nvarchar` of a table into SQL text as it is, instead of as data.
     pub(super) splices_table_text: bool,
 }
+
+/// What is assumed of a server that does not say: it takes a NULL like SQL Server, and text no better than Babelfish.
+const UNKNOWN: Facts = Facts { refuses_untyped_null: false, splices_table_text: true };
 
 /// The server of a database.
 #[derive(Debug, Default)]
@@ -33,8 +36,7 @@ impl Server {
     /// Asks it. An error is not remembered: whoever calls next asks again. Not safe to drop: discard the connection then.
     pub(super) async fn ask(&self, client: &mut Client) -> Result<Facts, Error> {
         let row = match client.simple_query(QUESTION).await?.into_row().await {
-            // Until it says otherwise it is none of those that differ.
-            Err(Error::Server(token)) if !errors::is_fatal(&token) => return Ok(Facts::default()),
+            Err(Error::Server(token)) if !errors::is_fatal(&token) => return Ok(UNKNOWN),
             answer => answer?,
         };
         let said = row.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
