@@ -27,6 +27,7 @@ mod breaker;
 mod connect;
 mod describe;
 mod errors;
+mod failure;
 mod lease;
 mod marks;
 mod pool;
@@ -44,8 +45,8 @@ mod types;
 mod verify;
 mod wire;
 
-use attempt::{AttemptFailure, RetryReason, SentFailure};
 use bind::mismatch;
+use failure::{AttemptFailure, RetryReason, SentFailure};
 use lease::Lease;
 use pools::Pools;
 use server::Server;

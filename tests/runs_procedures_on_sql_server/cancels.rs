@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::Value;
+use fjord::catalogue::{ParameterType, Value};
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{
-    Argument, BackendErrorKind, CallError, OwnedCell, SentErrorKind, SinkError,
+    Argument, BackendErrorKind, CallError, OwnedCell, SentErrorKind, SinkError, Transaction,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -238,5 +238,36 @@ async fn a_closed_backend_ends_its_calls_at_once() {
         assert!(started.elapsed() < limit, "{}: {:?}", server.name, started.elapsed());
         let error = unsent(caller.call("nothing", &[]).await);
         assert!(matches!(error, BackendErrorKind::Cancelled | BackendErrorKind::Unavailable));
+    }
+}
+
+/// The client leaves while the worker begins the transaction, or the driver asks for the columns of a table.
+#[tokio::test]
+async fn a_call_that_is_cancelled_before_it_was_sent_never_starts() {
+    let cases = [(Transaction::Committed, 1), (Transaction::Committed, 2), (Transaction::None, 1)];
+    for (transaction, batches) in cases {
+        let server = endpoint().await;
+        let caller = Caller { transaction, ..Caller::of(&server) };
+        let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
+        let rows: Arc<[_]> = Arc::new([vec![Value::Null]]);
+        let names = [Argument { columns, ..given("names", Value::Table(rows)) }];
+        caller.call("names", &names).await.expect("an answer");
+        let before = next(&caller, &server).await;
+        state(&server).batch_ms.store(100, Ordering::Release);
+        let cancel = Cancel::new();
+        let seen = || state(&server).slow_batches.load(Ordering::Acquire) == batches;
+        let leaving = async {
+            eventually(SOON, TICK, seen).await;
+            cancel.cancel();
+        };
+        let ended = tokio::join!(caller.call_within(LONG, &cancel, "names", &names), leaving).0;
+        assert_eq!(unsent(ended), BackendErrorKind::Cancelled, "{transaction:?} {batches}");
+        assert_eq!(state(&server).runs("fjord_test.names"), 1, "{transaction:?} {batches}");
+        state(&server).batch_ms.store(0, Ordering::Release);
+        let open = Caller::call(&caller, "transactions", &[]).await.expect("a count");
+        let count = if transaction == Transaction::None { 0 } else { 2 };
+        assert_eq!(*open.cell(), OwnedCell::Int(count), "{transaction:?} {batches}");
+        assert_eq!(before, next(&caller, &server).await, "{transaction:?} {batches}");
+        assert_eq!(state(&server).logins(), 1, "{transaction:?} {batches}");
     }
 }

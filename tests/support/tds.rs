@@ -87,6 +87,9 @@ pub(crate) struct State {
     pub(crate) signatures_ms: AtomicU64,
     /// Questions about signatures so far.
     pub(crate) signature_reads: AtomicUsize,
+    /// How long a batch that begins a transaction or asks for columns takes, in milliseconds, and how many have.
+    pub(crate) batch_ms: AtomicU64,
+    pub(crate) slow_batches: AtomicUsize,
     /// Questions about a table type's columns so far, of the driver's.
     pub(crate) column_reads: AtomicUsize,
     /// Procedures that somebody alters in an open transaction: whoever asks for them waits.
@@ -196,6 +199,8 @@ impl Endpoint {
             login_ms: AtomicU64::new(0),
             signatures_ms: AtomicU64::new(0),
             signature_reads: AtomicUsize::new(0),
+            batch_ms: AtomicU64::new(0),
+            slow_batches: AtomicUsize::new(0),
             column_reads: AtomicUsize::new(0),
             locked: Mutex::default(),
             dropped: Mutex::default(),

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Mssql;
 use super::bind::{self, mismatch};
 use super::errors;
+use super::failure::{AttemptFailure, NotSentFailure, RetryReason, SentFailure, Stop};
 use super::lease::Lease;
-use super::marks::{NothingSent, SomethingSent};
+use super::marks::{Marks, NothingSent, SomethingSent};
 use super::question::Question;
 use super::run::{self, Failure};
 use super::server::Facts;
@@ -21,122 +22,6 @@ use crate::lifecycle::Cancel;
 use crate::procedures::{
     BackendError, BackendErrorKind, Call, Outcome, RowSink, SentError, SentErrorKind, Transaction,
 };
-
-/// Why an attempt has no outcome.
-#[derive(Debug)]
-pub(super) enum AttemptFailure {
-    /// Nothing of the call was sent.
-    NotSent(NotSentFailure),
-    /// The call was sent.
-    Sent(SentFailure),
-}
-
-/// A failed attempt of which nothing was sent, its connection dealt with.
-#[derive(Debug)]
-pub(super) struct NotSentFailure {
-    /// The error, if it is the last attempt.
-    pub(super) error: BackendError,
-    /// Why it may be tried again.
-    pub(super) retry: Option<RetryReason>,
-}
-
-/// A failed attempt that was sent, its connection dealt with.
-#[derive(Debug)]
-pub(super) struct SentFailure {
-    /// The error, if it is the last attempt.
-    pub(super) error: SentError,
-    /// Why it may be sent again: only where a second execution does no harm, or where nothing of the first stays.
-    pub(super) retry: Option<RetryReason>,
-}
-
-/// Why a call is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RetryReason {
-    /// The connection broke before the call was sent.
-    Unsent,
-    /// The server rolled its transaction back for a deadlock.
-    Deadlock,
-    /// The server rolled its transaction back for an update under snapshot isolation.
-    Snapshot,
-    /// The procedure's parameters have changed since they were read.
-    Signature,
-    /// The server takes no untyped NULL.
-    UntypedNull,
-    /// The connection broke in the call.
-    Lost,
-}
-
-impl RetryReason {
-    /// The metric's label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unsent => "unsent",
-            Self::Deadlock => "deadlock",
-            Self::Snapshot => "snapshot",
-            Self::Signature => "signature",
-            Self::UntypedNull => "untyped-null",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// Whether others work on the same rows now: the next try waits a little.
-    pub(super) fn is_contention(self) -> bool {
-        matches!(self, Self::Deadlock | Self::Snapshot)
-    }
-}
-
-impl From<BackendError> for AttemptFailure {
-    fn from(error: BackendError) -> Self {
-        Self::NotSent(NotSentFailure { error, retry: None })
-    }
-}
-
-impl From<SentError> for SentFailure {
-    fn from(error: SentError) -> Self {
-        Self { error, retry: None }
-    }
-}
-
-impl SentFailure {
-    /// The failure of a call that was sent, when nothing of the attempt after that was: what was sent before still counts.
-    pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
-        let mut error = self.error;
-        if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
-            error.kind = SentErrorKind::Mismatch { procedure, difference };
-        }
-        Self { error, retry: next.retry }
-    }
-}
-
-/// What ended the wait for the database.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    TimedOut,
-    Cancelled,
-}
-
-impl Stop {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::TimedOut => "timeout",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    fn before_sending(self) -> BackendErrorKind {
-        match self {
-            Self::TimedOut => BackendErrorKind::TimedOut,
-            Self::Cancelled => BackendErrorKind::Cancelled,
-        }
-    }
-
-    fn after_sending(self) -> SentErrorKind {
-        match self {
-            Self::TimedOut => SentErrorKind::TimedOut,
-            Self::Cancelled => SentErrorKind::Cancelled,
-        }
-    }
-}
 
 /// The sign that nobody waits any more, and when the attempt began: a young one is not worth a cancel.
 type Leaving<'a> = (&'a Cancel, Instant);
@@ -186,6 +71,10 @@ impl Mssql {
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
         }
         let mut lease = self.begun(lease, call, leaving).await?;
+        if cancel.is_cancelled() {
+            lease.keep_rolled_back().await;
+            return Err(BackendError::new(BackendErrorKind::Cancelled).into());
+        }
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
@@ -204,7 +93,12 @@ impl Mssql {
             }
             Ok(outcome)
         };
-        let step = match self.within(call, leaving, calling).await {
+        let called = tokio::select! {
+            biased;
+            () = cancelled_unsent(cancel, &marks) => Err(Stop::Cancelled),
+            called = self.within(call, leaving, calling) => called,
+        };
+        let step = match called {
             Ok(Ok(outcome)) => {
                 lease.keep();
                 return Ok(outcome);
@@ -444,15 +338,12 @@ impl Mssql {
     }
 }
 
-impl From<BackendError> for NotSentFailure {
-    fn from(error: BackendError) -> Self {
-        Self { error, retry: None }
-    }
-}
-
-impl From<NotSentFailure> for AttemptFailure {
-    fn from(failure: NotSentFailure) -> Self {
-        Self::NotSent(failure)
+/// Waits for a cancel that comes before a byte of the call has left: such a call never starts. Another cancel is left to
+/// `within`.
+async fn cancelled_unsent(cancel: &Cancel, marks: &Marks) {
+    cancel.cancelled().await;
+    if marks.sent().is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

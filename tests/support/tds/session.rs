@@ -95,6 +95,10 @@ async fn answer(
 ) -> io::Result<bool> {
     let (name, given, outputs) = match request {
         Request::Batch(text) => {
+            if is_cancelled(stream, state, &text).await? {
+                send(stream, reply.attention_done()).await?;
+                return Ok(true);
+            }
             let ours = database::batch(state, &mut session.transaction, &text, &mut reply);
             if ours == Some(false) {
                 return Ok(false);
@@ -127,6 +131,20 @@ async fn answer(
     };
     let call = Call { name: &name, given: &given, outputs };
     finish(stream, state, call, outcome, reply).await
+}
+
+/// Lets a batch before a call take its time. Says whether a cancel came.
+async fn is_cancelled(stream: &mut Stream, state: &State, text: &str) -> io::Result<bool> {
+    let time = Duration::from_millis(state.batch_ms.load(Ordering::Acquire));
+    let is_slow = ["BEGIN TRANSACTION", "DECLARE @P AS"].iter().any(|one| text.starts_with(one));
+    if time.is_zero() || !is_slow {
+        return Ok(false);
+    }
+    state.slow_batches.fetch_add(1, Ordering::AcqRel);
+    match tokio::time::timeout(time, attention(stream, state)).await {
+        Ok(heard) => heard.map(|()| true),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Waits for a cancel.
