@@ -157,7 +157,8 @@ impl Mssql {
     ) -> Result<Outcome, CallError> {
         let mut tries = Tries::default();
         loop {
-            let failure = match self.try_once(&call, rows, cancel).await {
+            let had_turn = tries.unsent > 0;
+            let failure = match self.try_once(&call, rows, cancel, had_turn).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(AttemptFailure::NotSent(failure)) => failure,
                 Err(AttemptFailure::Sent(failure)) => {
@@ -194,7 +195,7 @@ impl Mssql {
                     () = tokio::time::sleep(pause) => {}
                 }
             }
-            failure = match self.try_once(call, rows, cancel).await {
+            failure = match self.try_once(call, rows, cancel, false).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(AttemptFailure::Sent(mut next)) => {
                     // Nothing stays only if nothing of any attempt does.
@@ -213,22 +214,45 @@ impl Mssql {
         sleep_until(started + self.pools.connection_cost()).await;
     }
 
-    /// One attempt on a connection of the pool.
+    /// One attempt on a connection of the pool, ahead of those who wait for one where its turn has come before.
     async fn try_once(
         &self,
         call: &Call<'_>,
         rows: &mut dyn RowSink,
         cancel: &Cancel,
+        had_turn: bool,
     ) -> Result<Outcome, AttemptFailure> {
         let asked = Instant::now();
+        // Whoever waits for another to read the signature does so without a connection.
+        let turn = self.while_wanted(call, cancel, self.signatures.turn(call.procedure)).await?;
+        let queue = call.queue.as_str();
         let lease = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
             () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
-            lease = self.pools.lease(call.queue.as_str(), call.deadline) => lease,
+            lease = self.pools.lease(queue, call.deadline, had_turn) => lease,
         };
         rows.waited(asked.elapsed());
-        self.attempt(lease?, call, rows, cancel).await
+        let leaving = (cancel, Instant::now());
+        let prepared = self.prepare(lease?, call, leaving).await?;
+        drop(turn);
+        self.attempt(prepared, call, rows, leaving).await
+    }
+
+    /// Waits for something that has to be there before a call is sent, as long as the call is wanted.
+    async fn while_wanted<F: Future>(
+        &self,
+        call: &Call<'_>,
+        cancel: &Cancel,
+        work: F,
+    ) -> Result<F::Output, BackendError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            done = work => Ok(done),
+            () = sleep_until(call.deadline) => Err(BackendErrorKind::TimedOut.into()),
+        }
     }
 
     /// Whether there is a reason to try again, and it was not used up.

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use futures_util::poll;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Caller, LONG, int, text, unsent};
+use super::{Answer, Caller, LONG, int, kind, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::State;
@@ -169,6 +169,8 @@ async fn connections_are_bounded_over_all_queues() {
     for mut server in servers().await {
         server.config.connections_max = 2;
         let caller = Caller::of(&server);
+        // Both are in use at once only when it is known how to call it.
+        caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
         let tasks = Tasks::new();
         let mut busy = Vec::new();
         for queue in ["one", "two"] {
@@ -253,4 +255,59 @@ async fn a_reload_gives_a_pool_more_connections_and_takes_them_back() {
     caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config));
     both(&caller).await;
     eventually(SOON, TICK, || state(&server).sessions.load(Ordering::Acquire) == 1).await;
+}
+
+/// The next connections are closed as soon as they are made: each is a turn of the first in the line.
+#[tokio::test]
+async fn who_is_given_a_closed_connection_keeps_its_place() {
+    let mut server = endpoint().await;
+    server.config.connections_max = 1;
+    let caller = Caller::of(&server);
+    write(&caller, "warm".to_owned(), &Cancel::new()).await.expect("an answer");
+    let first = caller.clone();
+    let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 30_000)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let stays = Cancel::new();
+    let mut calls = Vec::new();
+    for number in 0..4 {
+        let mut call = Box::pin(write(&caller, format!("{number}"), &stays));
+        assert!(poll!(&mut call).is_pending());
+        calls.push(call);
+    }
+    state(&server).closes_after_login.store(2, Ordering::Release);
+    state(&server).hang_up();
+    for ended in join_all(calls).await {
+        ended.expect("an answer");
+    }
+    kind(busy.await.expect("no panic"));
+    assert_eq!(*state(&server).ledger.lock().expect("not poisoned"), ["warm", "0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn of_many_calls_of_a_procedure_that_is_not_known_one_reads_it() {
+    let mut server = endpoint().await;
+    server.config.connections_max = 16;
+    state(&server).signatures_ms.store(200, Ordering::Release);
+    let caller = Caller::of(&server);
+    let (reads, gone) = (|| state(&server).signature_reads.load(Ordering::Acquire), Cancel::new());
+    let status = [int("status", 1)];
+    // Whoever reads it leaves, and another does so. One has too little time to wait for that.
+    let mut reader = Box::pin(caller.call_within(LONG, &gone, "returns", &status));
+    assert!(poll!(&mut reader).is_pending());
+    let all = join_all((0..64).map(|_| caller.call("returns", &status)));
+    let leaving = async {
+        eventually(SOON, TICK, || reads() == 1).await;
+        gone.cancel();
+    };
+    let (started, forever) = (Instant::now(), Cancel::new());
+    let hasty = caller.call_within(SHORT / 6, &forever, "returns", &status);
+    let hasty = async { (hasty.await, started.elapsed()) };
+    let (left, all, (late, took), ()) = tokio::join!(reader, all, hasty, leaving);
+    assert_eq!(unsent(late), BackendErrorKind::TimedOut);
+    assert!(took < SHORT, "{took:?}");
+    assert!(left.is_ok() || matches!(left, Err(CallError::NotSent(_))), "{left:?}");
+    for answer in all {
+        assert_eq!(answer.expect("an answer").outcome.return_status, 1);
+    }
+    assert!(reads() <= 2, "{} reads", reads());
 }

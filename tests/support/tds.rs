@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) is_away: AtomicBool,
     /// With the connection that the procedure `drops` ends the server goes away.
     pub(crate) drops_and_leaves: AtomicBool,
+    /// So many logins are accepted, and then the connection is closed.
+    pub(crate) closes_after_login: AtomicUsize,
     /// How long a login takes, in milliseconds.
     pub(crate) login_ms: AtomicU64,
     /// How long a question about signatures takes, in milliseconds.
@@ -196,6 +198,7 @@ impl Endpoint {
             changed_error: AtomicU32::new(8145),
             is_away: AtomicBool::new(false),
             drops_and_leaves: AtomicBool::new(false),
+            closes_after_login: AtomicUsize::new(0),
             login_ms: AtomicU64::new(0),
             signatures_ms: AtomicU64::new(0),
             signature_reads: AtomicUsize::new(0),

@@ -24,7 +24,7 @@ use crate::procedures::{
 };
 
 /// The sign that nobody waits any more, and when the attempt began: a young one is not worth a cancel.
-type Leaving<'a> = (&'a Cancel, Instant);
+pub(super) type Leaving<'a> = (&'a Cancel, Instant);
 
 /// A step of the call itself that failed.
 #[derive(Debug)]
@@ -37,22 +37,40 @@ enum Step {
     Stopped(Stop),
 }
 
+/// A connection, with what has to be known before a call is made on it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    lease: Lease,
+    facts: Facts,
+    signature: Arc<Signature>,
+}
+
 impl Mssql {
+    /// Asks on a connection what is not known yet.
+    pub(super) async fn prepare(
+        &self,
+        lease: Lease,
+        call: &Call<'_>,
+        leaving: Leaving<'_>,
+    ) -> Result<Prepared, NotSentFailure> {
+        let (lease, facts) = self.asked(lease, call, leaving).await?;
+        let (lease, signature) = self.described(lease, call, leaving).await?;
+        Ok(Prepared { lease, facts, signature })
+    }
+
     /// One try on one connection, which goes back clean or is gone afterwards.
     pub(super) async fn attempt(
         &self,
-        mut lease: Lease,
+        Prepared { mut lease, facts, signature }: Prepared,
         call: &Call<'_>,
         rows: &mut dyn RowSink,
-        cancel: &Cancel,
+        leaving: Leaving<'_>,
     ) -> Result<Outcome, AttemptFailure> {
+        let (cancel, _) = leaving;
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
         let marks = Arc::clone(&session.marks);
-        let leaving = (cancel, Instant::now());
-        let (lease, facts) = self.asked(lease, call, leaving).await?;
-        let (lease, signature) = self.described(lease, call, leaving).await?;
         let refuses_null =
             facts.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
         let form = bind::bind(call, &signature).and_then(|bound| {

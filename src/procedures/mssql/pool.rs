@@ -1,6 +1,6 @@
 //! One pool of connections: who waits is served in the order of coming, by whichever connection is free first.
 //!
-//! The line is tokio's semaphore, which is fair. A new connection is made beside the line, not by the one who waits: it
+//! The line is tokio's semaphore, which is fair; so is the one ahead of it, of those whose connection turned out closed. A new connection is made beside the line, not by the one who waits: it
 //! goes to whoever waits longest, a caller that is served meanwhile does not leave with it, and one that gives up does
 //! not throw it away.
 
@@ -34,6 +34,8 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// A permit for each idle connection.
     idle: Semaphore,
+    /// The same for who waits ahead of the line: its turn had come, and its connection was closed.
+    front: Semaphore,
     /// Told to all who wait when there is no connection and none can be made.
     outage: Notify,
 }
@@ -45,6 +47,7 @@ struct State {
     open: usize,
     dialling: usize,
     waiting: usize,
+    waiting_in_front: usize,
     connections_max: usize,
     is_closed: bool,
     answered: Option<Instant>,
@@ -109,19 +112,26 @@ impl Pool {
                 open: 0,
                 dialling: 0,
                 waiting: 0,
+                waiting_in_front: 0,
                 connections_max,
                 is_closed: false,
                 answered: None,
             }),
             idle: Semaphore::new(0),
+            front: Semaphore::new(0),
             outage: Notify::new(),
         })
     }
 
-    /// A connection, waited for until the deadline. Safe to drop: the place in the line is given up.
-    pub(super) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, BackendError> {
+    /// A connection, waited for until the deadline, ahead of the line where this call's turn has come before. Safe to drop:
+    /// the place in the line is given up.
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        deadline: Instant,
+        had_turn: bool,
+    ) -> Result<Lease, BackendError> {
         let started = Instant::now();
-        let found = timeout_at(deadline, self.take()).await;
+        let found = timeout_at(deadline, self.take(had_turn)).await;
         self.figures.wait.record(started.elapsed().as_secs_f64());
         match found {
             Ok(Ok(session)) => Ok(Lease::new(session, Arc::clone(self))),
@@ -130,12 +140,13 @@ impl Pool {
         }
     }
 
-    async fn take(self: &Arc<Self>) -> Result<Session, BackendError> {
+    async fn take(self: &Arc<Self>, mut had_turn: bool) -> Result<Session, BackendError> {
         loop {
             let session = match self.try_take() {
                 Some(session) => session,
-                None => self.wait().await?,
+                None => self.wait(had_turn).await?,
             };
+            had_turn = true;
             if Instant::now() >= session.retires {
                 self.discard(session, "age");
             } else if !session.marks.is_quiet() {
@@ -153,16 +164,21 @@ impl Pool {
     }
 
     /// Waits in the line. Safe to drop.
-    async fn wait(self: &Arc<Self>) -> Result<Session, BackendError> {
+    async fn wait(self: &Arc<Self>, in_front: bool) -> Result<Session, BackendError> {
         // From here on no word of an outage is missed.
         let outage = self.outage.notified();
-        let _place = Place::enter(self);
+        let _place = Place::enter(self, in_front);
         if !self.grow() {
             return Err(self.shared.outage());
         }
+        let line = if in_front { &self.front } else { &self.idle };
+        // One that came back before this place counted stands for nobody in front.
+        if let Some(session) = self.try_take() {
+            return Ok(session);
+        }
         tokio::select! {
             biased;
-            permit = self.idle.acquire() => {
+            permit = line.acquire() => {
                 permit.map_err(|_| self.shared.outage())?.forget();
                 self.pop().ok_or_else(|| self.shared.outage())
             }
@@ -176,6 +192,13 @@ impl Pool {
         let session = state.idle.pop();
         self.report(&state);
         session
+    }
+
+    /// Lets whoever is first have a connection that was put back.
+    fn free(&self, state: MutexGuard<'_, State>) {
+        let line = if state.waiting_in_front > 0 { &self.front } else { &self.idle };
+        line.add_permits(1);
+        drop(state);
     }
 
     /// Starts to make connections for those who wait. `false`: there is none, and none can be made now.
@@ -226,9 +249,7 @@ impl Pool {
         } else {
             state.idle.push(session);
             self.report(&state);
-            drop(state);
-            self.idle.add_permits(1);
-            return;
+            return self.free(state);
         };
         drop(state);
         self.discard(session, reason);
@@ -307,6 +328,7 @@ impl Pool {
         self.report(&state);
         drop(state);
         self.idle.close();
+        self.front.close();
         self.outage.notify_waiters();
     }
 
@@ -321,19 +343,35 @@ impl Pool {
     }
 }
 
-/// A place in the line; given up with its value.
-struct Place<'a>(&'a Pool);
+/// A place in the line, or ahead of it; given up with its value.
+struct Place<'a> {
+    pool: &'a Pool,
+    in_front: bool,
+}
 
 impl<'a> Place<'a> {
-    fn enter(pool: &'a Pool) -> Self {
-        pool.lock().waiting += 1;
-        Self(pool)
+    fn enter(pool: &'a Pool, in_front: bool) -> Self {
+        let mut state = pool.lock();
+        state.waiting += 1;
+        state.waiting_in_front += usize::from(in_front);
+        drop(state);
+        Self { pool, in_front }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+        let mut state = self.pool.lock();
+        state.waiting -= 1;
+        state.waiting_in_front -= usize::from(self.in_front);
+        if self.in_front {
+            // What was freed for somebody in front and is not needed there is for the line.
+            while let Ok(permit) = self.pool.front.try_acquire() {
+                permit.forget();
+                self.pool.idle.add_permits(1);
+            }
+        }
+        drop(state);
     }
 }
 
@@ -351,8 +389,7 @@ impl Dial {
             state.open += 1;
             state.idle.push(session);
             pool.report(&state);
-            drop(state);
-            pool.idle.add_permits(1);
+            pool.free(state);
         } else {
             drop(state);
         }

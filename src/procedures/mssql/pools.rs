@@ -55,13 +55,14 @@ impl Pools {
         &self,
         queue: &str,
         deadline: Instant,
+        had_turn: bool,
     ) -> Result<Lease, BackendError> {
-        self.by_queue.get(queue).unwrap_or(&self.main).lease(deadline).await
+        self.by_queue.get(queue).unwrap_or(&self.main).lease(deadline, had_turn).await
     }
 
     /// A connection for our own questions: an idle one where there is one, so that asking takes nobody's place.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
-        self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main).lease(deadline).await
+        self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main).lease(deadline, false).await
     }
 
     /// Whether no connection is idle because calls use them all and are answered: then the database is there.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tiberius::{ColumnData, Row, ToSql, error::Error};
+use tokio::sync::OwnedMutexGuard;
 
 use super::connect::Client;
 use super::types::{CodePage, Described, SqlType};
@@ -212,6 +213,8 @@ fn takes(kind: &Kind, given: ParameterType) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
+    /// Of those that are not known: whose turn it is to read them.
+    turns: Mutex<HashMap<ProcedureName, Arc<tokio::sync::Mutex<()>>>>,
     lacks_parameters_view: AtomicBool,
     /// It was said that there is text in a code page that is not known.
     is_unknown_logged: AtomicBool,
@@ -221,6 +224,20 @@ impl Signatures {
     /// The signature as it was last read.
     pub(super) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
+    }
+
+    /// Waits for the turn to read an unknown signature: of many calls one reads it, and then the others know it. `None` when
+    /// it is known. Safe to drop.
+    pub(super) async fn turn(&self, procedure: &ProcedureName) -> Option<OwnedMutexGuard<()>> {
+        if self.known(procedure).is_some() {
+            return None;
+        }
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(procedure.clone()).or_default())
+        };
+        let turn = turn.lock_owned().await;
+        self.known(procedure).is_none().then_some(turn)
     }
 
     /// Reads the signature of one procedure from the database. `None` when there is no such procedure.
@@ -254,6 +271,9 @@ impl Signatures {
                 };
             }
             drop(known);
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|procedure, _| !some.contains(procedure));
+            drop(turns);
             for (procedure, found) in some.iter().zip(&found) {
                 self.note_code_page(procedure, found.as_deref());
             }

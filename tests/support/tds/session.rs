@@ -78,7 +78,9 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
         reply.elsewhere(&address.ip().to_string(), address.port());
     }
     send(stream, reply.done(false)).await?;
-    Ok(Some(session))
+    let closes = &state.closes_after_login;
+    let one_less = closes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+    Ok(one_less.is_err().then_some(session))
 }
 
 async fn send(stream: &mut Stream, reply: &mut Reply) -> io::Result<()> {
