@@ -10,12 +10,14 @@ use fjord::procedures::{
     BackendErrorKind, CallError, SentErrorKind, ServerErrorClass, Transaction,
 };
 
+use tokio::time::Instant;
+
 mod dry_runs;
 mod transactions;
 
 use super::{Answer, Caller, given, int, kind, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
-use crate::support::mssql_server::{Server, endpoint};
+use crate::support::mssql_server::{Direct, Server, direct, endpoint, servers};
 use crate::support::tds::State;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -85,6 +87,55 @@ async fn a_victim_that_committed_our_transaction_is_not_sent_again() {
             assert!(!error.is_rolled_back, "{script}");
             assert_eq!(state(&server).audit.count("kept"), 1, "{script}");
         }
+    }
+}
+
+/// Another session holds the second row and then wants the first. The endpoint has no locks.
+#[tokio::test]
+async fn a_deadlock_with_another_session_leaves_one_execution() {
+    for server in servers().await.into_iter().filter(|server| server.endpoint.is_none()) {
+        for transaction in [Transaction::None, Transaction::Committed] {
+            let caller = Caller { transaction, ..Caller::of(&server) };
+            let mut other = direct(&server.config).await;
+            execute(&mut other, "DELETE FROM fjord_test.audit").await.expect("an empty table");
+            // Who has less to lose is the victim.
+            let _not_known_everywhere = execute(&mut other, "SET DEADLOCK_PRIORITY HIGH").await;
+            let hold = "BEGIN TRANSACTION; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2";
+            execute(&mut other, hold).await.expect("the second row");
+            let crossing = async {
+                is_locked(&server).await;
+                let cross = "UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; COMMIT";
+                execute(&mut other, cross).await.expect("the first row, and no deadlock here");
+            };
+            let (ended, ()) = tokio::join!(caller.call("deadlocks", &[]), crossing);
+            if transaction == Transaction::None {
+                let Err(CallError::Sent(error)) = ended else { panic!("{ended:?}") };
+                let class = ServerErrorClass::Deadlock;
+                assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
+                assert!(!error.is_rolled_back, "what was committed before stays");
+            } else {
+                assert_eq!(ended.expect("another try").restarts, 1);
+            }
+            let count = "SELECT CAST(COUNT(*) AS int) FROM fjord_test.audit WHERE who = 'a'";
+            let row = other.simple_query(count).await.expect("a count").into_row().await;
+            let rows: Option<i32> = row.expect("a count").expect("a row").get(0);
+            assert_eq!(rows, Some(1), "{}: {transaction:?}", server.name);
+        }
+    }
+}
+
+async fn execute(client: &mut Direct, sql: &str) -> tiberius::Result<()> {
+    client.simple_query(sql).await?.into_results().await.map(drop)
+}
+
+/// Waits until somebody holds the first row.
+async fn is_locked(server: &Server) {
+    let mut client = direct(&server.config).await;
+    execute(&mut client, "SET LOCK_TIMEOUT 50").await.expect("a limit");
+    let probe = "UPDATE fjord_test.locks SET n = n WHERE id = 1";
+    let limit = Instant::now() + SOON;
+    while execute(&mut client, probe).await.is_ok() {
+        assert!(Instant::now() < limit, "nobody holds it");
     }
 }
 

@@ -7,6 +7,12 @@ CREATE TABLE fjord_test.things (id int NOT NULL PRIMARY KEY, name nvarchar(100) 
 GO
 CREATE TABLE fjord_test.kept (word nvarchar(20) NOT NULL)
 GO
+CREATE TABLE fjord_test.locks (id int NOT NULL PRIMARY KEY, n int NOT NULL)
+GO
+INSERT INTO fjord_test.locks VALUES (1, 0), (2, 0)
+GO
+CREATE TABLE fjord_test.audit (who varchar(10) NOT NULL)
+GO
 CREATE TYPE fjord_test.thing_list AS TABLE (id int NULL, name varchar(100) NULL, price decimal(9, 2) NULL, at datetime2(3) NULL)
 GO
 CREATE TYPE fjord_test.name_list AS TABLE (name nvarchar(100) NULL)
@@ -93,6 +99,9 @@ GO
 CREATE PROCEDURE fjord_test.rows_then_error AS BEGIN SELECT 1 AS a; THROW 50500, 'after rows', 1; END
 GO
 CREATE PROCEDURE fjord_test.doubles AS BEGIN DELETE FROM fjord_test.things WHERE id = 1; INSERT INTO fjord_test.things VALUES (1, N'one'); INSERT INTO fjord_test.things VALUES (1, N'two'); END
+GO
+-- It commits a row by itself, and may then become a deadlock's victim.
+CREATE PROCEDURE fjord_test.deadlocks AS BEGIN SET NOCOUNT ON; INSERT INTO fjord_test.audit (who) VALUES ('a'); BEGIN TRAN; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2; COMMIT; END
 GO
 CREATE PROCEDURE fjord_test.divides @by int AS SELECT 1 / @by AS v
 GO
