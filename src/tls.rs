@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 mod client;
+mod client_certificate;
 mod dial;
 mod names;
 mod pem;
@@ -14,6 +15,7 @@ mod server;
 mod trust_any;
 
 pub use client::client_config;
+pub use client_certificate::{ClientCertificate, Distrust};
 pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{Accepted, ServerTls};

@@ -35,6 +35,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 mod failures;
 mod forged_tokens;
 mod issuer;
+mod open_connections;
 mod several_issuers;
 
 /// The keys of an issuer, and a gateway that believes it.
@@ -166,9 +167,8 @@ fn endpoint_with(auth: Auth) -> Endpoint {
 
 fn peer(names: &[&str]) -> Peer {
     Peer {
-        address: Ipv4Addr::LOCALHOST.into(),
-        is_tls: true,
         certificate_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Peer::new(Ipv4Addr::LOCALHOST.into(), true)
     }
 }
 

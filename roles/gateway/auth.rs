@@ -8,6 +8,7 @@ use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
+use crate::tls::Distrust;
 
 mod allowed;
 mod api_key;
@@ -96,6 +97,24 @@ impl Authenticator {
         }
     }
 
+    /// Whether a connection's certificate, if it has one, would still be believed: a reload may have taken its authority away,
+    /// and its time may be over.
+    ///
+    /// # Errors
+    /// `AuthRefusal`: for whatever is asked on the connection, as a new one would not be made.
+    pub fn check_connection(peer: &Peer) -> Result<(), Box<AuthRefusal>> {
+        let Some(certificate) = &peer.certificate else { return Ok(()) };
+        certificate.check().map_err(|distrust| {
+            let failure = match distrust {
+                Distrust::Expired => AuthFailure::ExpiredCertificate,
+                Distrust::Untrusted => AuthFailure::UntrustedCertificate,
+            };
+            let presented = of_certificate(peer);
+            let methods = [AuthMethod::ClientCertificate];
+            Box::new(AuthRefusal::unauthenticated(failure, presented, &methods))
+        })
+    }
+
     /// Finds out who calls, and whether it may.
     ///
     /// Only credentials of methods that the endpoint accepts, and that are configured, are looked at; a
@@ -157,15 +176,18 @@ impl Authenticator {
                 && !peer.certificate_names.is_empty() =>
             {
                 let found = self.certificates.find(&peer.certificate_names);
-                let refused = |failure| {
-                    let name = peer.certificate_names.first().map(String::as_str);
-                    (failure, Presented::of(AuthMethod::ClientCertificate).with_key(name))
-                };
-                Ok((AuthMethod::ClientCertificate, found.map_err(refused)?))
+                let found = found.map_err(|failure| (failure, of_certificate(peer)))?;
+                Ok((AuthMethod::ClientCertificate, found))
             }
             None => Err(nothing(AuthFailure::NoCredentials)),
         }
     }
+}
+
+/// What is known of a certificate that was refused.
+fn of_certificate(peer: &Peer) -> Presented {
+    let name = peer.certificate_names.first().map(String::as_str);
+    Presented::of(AuthMethod::ClientCertificate).with_key(name)
 }
 
 /// Whether a caller has every one of some scopes.

@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 use serde_json::Value;
 
+use crate::tls::ClientCertificate;
+
 /// Longest principal in bytes: it travels in a header of every message.
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 
@@ -18,6 +20,23 @@ pub struct Peer {
     pub is_tls: bool,
     /// The names (SAN: URI, DNS, e-mail) in the client's certificate, when it showed one that was believed.
     pub certificate_names: Arc<[String]>,
+    /// The certificate itself, to be asked whether it is still believed.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// A peer that has shown no certificate.
+    #[must_use]
+    pub fn new(address: IpAddr, is_tls: bool) -> Self {
+        Self { address, is_tls, certificate_names: Arc::from([]), certificate: None }
+    }
+
+    /// The same peer with its certificate.
+    #[must_use]
+    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
+        let certificate_names = Arc::clone(certificate.names());
+        Self { certificate_names, certificate: Some(Arc::new(certificate)), ..self }
+    }
 }
 
 /// A caller that proved who it is, or that did not need to.

@@ -267,14 +267,13 @@ async fn open(
         tasks: doors.tasks.clone(),
         stop: doors.stop.clone(),
     };
-    let (address, certificate_names) = (arrived.address, Arc::from([]));
-    let peer = Peer { address, is_tls: doors.tls.is_some(), certificate_names };
+    let peer = Peer::new(arrived.address, doors.tls.is_some());
     let Some(tls) = &doors.tls else {
         let agreed = Agreed { peer, is_http2: false };
         return Some(connection::serve(stream, agreed, serving));
     };
     let accepted = shake_hands(stream, tls, doors).await?;
-    let peer = Peer { certificate_names: accepted.certificate_names, ..peer };
+    let peer = accepted.certificate.into_iter().fold(peer, Peer::with_certificate);
     let agreed = Agreed { peer, is_http2: accepted.is_http2 };
     Some(connection::serve(accepted.stream, agreed, serving))
 }
@@ -292,7 +291,7 @@ async fn shake_hands(
         drop(turn);
         accepted
     };
-    match timeout(tls.files().handshake_timeout, shaking).await {
+    match timeout(tls.handshake_timeout(), shaking).await {
         Ok(Ok(accepted)) => Some(accepted),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a TLS handshake failed");

@@ -17,6 +17,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{context, counter, names};
 
+use super::auth::Authenticator;
 use super::byte_budget::ByteBudget;
 use super::caller::{Caller, Peer};
 use super::client_network::ClientNetwork;
@@ -35,6 +36,8 @@ use super::trip::Trip;
 use super::{accept, cors, idempotency, prefer};
 
 mod access;
+
+use access::distrusted;
 
 /// When a request that found the gateway full may come again.
 const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -168,6 +171,7 @@ impl Pipeline {
         peer: &Peer,
         trip: &mut Trip,
     ) -> Result<(Response, Option<Rest>), Box<Refusal>> {
+        Authenticator::check_connection(peer).map_err(|refusal| distrusted(refusal, trip))?;
         let snapshot = self.snapshot.load_full();
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
             Found::Matched(matched) => matched,

@@ -145,7 +145,7 @@ impl Gateway {
         counter(&names::CONFIG_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
         if let Some(tls) = &self.tls {
             // Its outcome is logged and counted where it is known.
-            let _taken = tls.reload();
+            let _taken = tls.reload(self.config.gateway.tls.as_ref());
         }
     }
 

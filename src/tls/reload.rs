@@ -10,7 +10,6 @@ use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
 use super::ServerTls;
-use super::server::Loaded;
 
 /// How often the files are looked at. A change is taken when it has stood still for one such interval,
 /// so that a certificate is not read before its key is there.
@@ -20,14 +19,12 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
-    /// Reads every file again. Says whether they were taken; what was before stays otherwise.
+    /// Reads every file again, or these in their place. Says whether they were taken; what was before stays otherwise.
     ///
     /// The outcome is logged and counted here.
-    pub fn reload(&self) -> bool {
-        let result = Loaded::read(self.files());
-        let (word, is_taken) = match result {
-            Ok(loaded) => {
-                self.take(loaded);
+    pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
+        let (word, is_taken) = match self.read(files) {
+            Ok(()) => {
                 tracing::info!("took new TLS files");
                 ("ok", true)
             }
@@ -50,7 +47,7 @@ impl ServerTls {
     /// Safe to drop. By mtime, inode and size: that sees atomic renames and swapped links on every
     /// file system, which a watch on an inode does not.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
-        let mut taken = stamps(self.files());
+        let mut taken = stamps(&self.files());
         let mut before = taken.clone();
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -59,9 +56,9 @@ impl ServerTls {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let now = stamps(self.files());
+            let now = stamps(&self.files());
             if now != taken && now == before {
-                self.reload();
+                self.reload(None);
                 taken.clone_from(&now);
             }
             before = now;

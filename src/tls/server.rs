@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
@@ -19,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::tls::{ClientCertificates, ServerTlsConfig};
 
+use super::client_certificate::ClientCertificate;
 use super::{TlsError, TlsErrorKind, names, pem, provider};
 
 /// What a client may speak inside TLS, the better one first.
@@ -29,8 +31,20 @@ const HTTP2: &[u8] = b"h2";
 /// A listener's TLS. Cheap to clone; all clones see a reload.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    files: Arc<ServerTlsConfig>,
-    current: Arc<ArcSwap<ServerConfig>>,
+    current: Arc<ArcSwap<Current>>,
+    /// Held from the reading of the files until what they gave is in use.
+    reading: Arc<Mutex<()>>,
+}
+
+/// What the last reading of the files gave.
+#[derive(Debug)]
+pub(super) struct Current {
+    files: ServerTlsConfig,
+    config: Arc<ServerConfig>,
+    /// Who says which client certificates are believed; nobody where none is asked for.
+    pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// The number of the reading.
+    pub(super) generation: u64,
 }
 
 /// A connection after its handshake.
@@ -40,13 +54,14 @@ pub struct Accepted<IO> {
     pub stream: TlsStream<IO>,
     /// Whether HTTP/2 was agreed on; else it is HTTP/1.1.
     pub is_http2: bool,
-    /// The names in the client's certificate, when it showed one that was believed.
-    pub certificate_names: Arc<[String]>,
+    /// The client's certificate, when it showed one that was believed.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// What one reading of the files gave.
-pub(super) struct Loaded {
+struct Loaded {
     config: ServerConfig,
+    client_verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// The end of each certificate, by its file.
     expiries: Vec<(PathBuf, i64)>,
 }
@@ -58,27 +73,43 @@ impl ServerTls {
     /// `TlsError` names the first file that cannot be used, and what was expected of it.
     pub fn load(config: &ServerTlsConfig) -> Result<Self, TlsError> {
         let loaded = Loaded::read(config)?;
-        loaded.report();
-        let current = Arc::new(ArcSwap::from_pointee(loaded.config));
-        Ok(Self { files: Arc::new(config.clone()), current })
+        let current = Arc::new(ArcSwap::from_pointee(loaded.into_current(config, 0)));
+        Ok(Self { current, reading: Arc::default() })
     }
 
     /// The configuration for the next handshake.
     #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+        Arc::clone(&self.current.load().config)
     }
 
-    /// The files this was made from.
+    /// The files that were read last.
     #[must_use]
-    pub fn files(&self) -> &ServerTlsConfig {
-        &self.files
+    pub fn files(&self) -> ServerTlsConfig {
+        self.current.load().files.clone()
     }
 
-    /// Takes what a new reading gave; connections that are open keep what they have.
-    pub(super) fn take(&self, loaded: Loaded) {
-        loaded.report();
-        self.current.store(Arc::new(loaded.config));
+    /// Longest handshake.
+    #[must_use]
+    pub fn handshake_timeout(&self) -> Duration {
+        self.current.load().files.handshake_timeout
+    }
+
+    pub(super) fn loaded(&self) -> Guard<Arc<Current>> {
+        self.current.load()
+    }
+
+    /// Reads these files, or those from before, and takes what they gave; connections that are open keep what they have, but
+    /// for the client's certificate: see `ClientCertificate::check`.
+    pub(super) fn read(&self, files: Option<&ServerTlsConfig>) -> Result<(), TlsError> {
+        // A signal and the watch may come at once: what was read last has to be what is used.
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current.load_full();
+        let files = files.unwrap_or(&before.files);
+        let current = Loaded::read(files)?.into_current(files, before.generation + 1);
+        self.current.store(Arc::new(current));
+        drop(reading);
+        Ok(())
     }
 
     /// Does the handshake. Safe to drop: the connection is closed then. The caller sets the deadline.
@@ -89,30 +120,31 @@ impl ServerTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(self.current()).accept(io).await?;
+        let current = self.current.load_full();
+        let generation = current.generation;
+        let stream = TlsAcceptor::from(Arc::clone(&current.config)).accept(io).await?;
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(HTTP2);
-        let certificate_names = session
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .map(names::client_names)
-            .unwrap_or_default()
-            .into();
-        Ok(Accepted { stream, is_http2, certificate_names })
+        let chain = session.peer_certificates();
+        let certificate = chain.and_then(|chain| ClientCertificate::new(chain, self, generation));
+        Ok(Accepted { stream, is_http2, certificate })
     }
 }
 
 impl Loaded {
-    pub(super) fn read(files: &ServerTlsConfig) -> Result<Self, TlsError> {
+    fn read(files: &ServerTlsConfig) -> Result<Self, TlsError> {
         let (resolver, expiries) = ByName::read(files)?;
         let first = expiries.first().map_or(Path::new(""), |(file, _)| file.as_path());
         let unusable = |error| TlsError::caused_by(first, TlsErrorKind::Unusable, error);
         let versions: &[&SupportedProtocolVersion] =
             if files.tls12 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
+        let client_verifier = client_verifier(&files.client_certificates)?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(unusable)?
-            .with_client_cert_verifier(client_verifier(&files.client_certificates)?)
+            .with_client_cert_verifier(
+                client_verifier.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth),
+            )
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         // A request in early data can be replayed by whoever saw it (RFC 8446 §8).
@@ -126,7 +158,13 @@ impl Loaded {
                 config.send_tls13_tickets = 0;
             }
         }
-        Ok(Self { config, expiries })
+        Ok(Self { config, client_verifier, expiries })
+    }
+
+    fn into_current(self, files: &ServerTlsConfig, generation: u64) -> Current {
+        self.report();
+        let (config, client_verifier) = (Arc::new(self.config), self.client_verifier);
+        Current { files: files.clone(), config, client_verifier, generation }
     }
 
     fn report(&self) {
@@ -141,16 +179,20 @@ impl Loaded {
     }
 }
 
-fn client_verifier(wanted: &ClientCertificates) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn client_verifier(
+    wanted: &ClientCertificates,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let (ca, is_optional) = match wanted {
-        ClientCertificates::Off => return Ok(WebPkiClientVerifier::no_client_auth()),
+        ClientCertificates::Off => return Ok(None),
         ClientCertificates::Optional { ca } => (ca, true),
         ClientCertificates::Required { ca } => (ca, false),
     };
     let roots = Arc::new(pem::roots(ca)?);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
-    builder.build().map_err(|error| TlsError::caused_by(ca, TlsErrorKind::Unusable, error))
+    let built = builder.build();
+    let built = built.map_err(|error| TlsError::caused_by(ca, TlsErrorKind::Unusable, error))?;
+    Ok(Some(built))
 }
 
 /// Chooses a certificate by the name that the client asks for.

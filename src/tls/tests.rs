@@ -19,6 +19,8 @@ use super::*;
 use crate::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
 use crate::lifecycle::Cancel;
 
+mod client_certificate;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A directory with a CA, in which certificates are made.
@@ -204,7 +206,9 @@ async fn client_certificates_are_off_optional_or_required() {
         let config = ServerTlsConfig { client_certificates: wanted, ..ours.clone() };
         let tls = ServerTls::load(&config).unwrap();
         let handshake = shake(&tls, workshop.client(identity.cloned()), "a.test").await;
-        let seen = handshake.server.ok().map(|accepted| accepted.certificate_names);
+        let seen = handshake.server.ok().map(|accepted| {
+            accepted.certificate.map(|shown| shown.names().to_vec()).unwrap_or_default()
+        });
         let expected = names.map(|names| names.iter().map(ToString::to_string).collect());
         assert_eq!(seen, expected, "{case}");
     }
@@ -232,7 +236,8 @@ async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kin
         params.subject_alt_names = names;
         let identity = partner.written("client", &params);
         let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
-        let seen = handshake.server.ok().map(|accepted| accepted.certificate_names.join(","));
+        let seen = handshake.server.ok().and_then(|accepted| accepted.certificate);
+        let seen = seen.map(|certificate| certificate.names().join(","));
         assert_eq!(seen.as_deref(), expected);
     }
 }
@@ -256,7 +261,7 @@ async fn a_broken_new_file_keeps_the_old_one() {
         let (new_certificate, new_key) = (fs::read(certificate).unwrap(), fs::read(key).unwrap());
         fs::write(&files.certificate, new_certificate).unwrap();
         fs::write(&files.key, new_key).unwrap();
-        assert!(!tls.reload(), "{what} was taken");
+        assert!(!tls.reload(None), "{what} was taken");
         let handshake = shake(&tls, workshop.client(None), "a.test").await;
         assert_eq!(handshake.shown(), ["a.test", "old.test"], "{what}");
         fs::write(&files.certificate, before).unwrap();
@@ -264,7 +269,7 @@ async fn a_broken_new_file_keeps_the_old_one() {
     }
 
     workshop.certificate("a", &["a.test", "new.test"]);
-    assert!(tls.reload());
+    assert!(tls.reload(None));
     let handshake = shake(&tls, workshop.client(None), "a.test").await;
     assert_eq!(handshake.shown(), ["a.test", "new.test"]);
 }

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Datelike;
 use rcgen::{
@@ -46,6 +47,8 @@ pub(crate) struct Leaf<'a> {
     pub(crate) uris: &'a [&'a str],
     /// Whether its time is over.
     pub(crate) is_expired: bool,
+    /// How long it is good from now on, where that is short.
+    pub(crate) lifetime: Option<Duration>,
 }
 
 impl Leaf<'static> {
@@ -55,6 +58,7 @@ impl Leaf<'static> {
         addresses: &["127.0.0.1", "::1"],
         uris: &[],
         is_expired: false,
+        lifetime: None,
     };
     /// This machine, until some years ago.
     pub(crate) const EXPIRED: Self = Self { is_expired: true, ..Self::LOCAL };
@@ -124,6 +128,10 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, leaf.is_expired);
+    if let Some(lifetime) = leaf.lifetime {
+        let now = u64::try_from(chrono::Utc::now().timestamp()).expect("after 1970");
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now) + lifetime;
+    }
     let key = KeyPair::generate().expect("a key");
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     let files = Files {

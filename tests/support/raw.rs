@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certs::Certs;
+use super::certs::{Certs, Files};
 use super::client::install_provider;
 
 /// A connection to a gateway.
@@ -25,17 +25,40 @@ pub(crate) struct RawClient {
 impl RawClient {
     /// Connects; `alpn` is what is offered, e.g. `http/1.1` or `h2`.
     pub(crate) async fn connect(gateway: SocketAddr, certs: &Certs, alpn: &[&str]) -> Self {
+        Self::connect_as(gateway, certs, alpn, None).await
+    }
+
+    /// Connects and shows a certificate.
+    pub(crate) async fn connect_as(
+        gateway: SocketAddr,
+        certs: &Certs,
+        alpn: &[&str],
+        identity: Option<&Files>,
+    ) -> Self {
         install_provider();
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(&certs.ca).expect("the authority's certificate");
         roots.add(ca).expect("a certificate of an authority");
-        let mut config =
-            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let builder = ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let chain = CertificateDer::pem_file_iter(&files.certificate).expect("a file");
+                let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+                let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
+                builder.with_client_auth_cert(chain, key).expect("a certificate with its key")
+            }
+        };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let tcp = TcpStream::connect(gateway).await.expect("the gateway listens");
         let name = ServerName::try_from("localhost").expect("a name");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
         Self { stream: stream.expect("a handshake") }
+    }
+
+    /// The connection itself, for a library of its own.
+    pub(crate) fn into_stream(self) -> TlsStream<TcpStream> {
+        self.stream
     }
 
     /// Sends bytes, which the other side may refuse to read.

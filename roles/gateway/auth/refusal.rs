@@ -48,6 +48,10 @@ pub enum AuthFailure {
     UnknownApiKey,
     /// A certificate that stands for nobody.
     UnknownCertificate,
+    /// A certificate that ended after its connection was made.
+    ExpiredCertificate,
+    /// A certificate whose authority has been removed since its connection was made.
+    UntrustedCertificate,
     /// A known caller that lacks a scope.
     MissingScope,
 }
@@ -72,6 +76,8 @@ impl AuthFailure {
             Self::BadClaims => "bad-claims",
             Self::UnknownApiKey => "unknown-api-key",
             Self::UnknownCertificate => "unknown-certificate",
+            Self::ExpiredCertificate => "expired-certificate",
+            Self::UntrustedCertificate => "untrusted-certificate",
             Self::MissingScope => "missing-scope",
         }
     }

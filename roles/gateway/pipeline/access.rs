@@ -21,6 +21,10 @@ use super::{Pipeline, Refusal};
 /// Each request has its access line.
 const REFUSED_TOO_OFTEN: Condition = Condition::new("requests of a client are refused too often");
 
+/// See `REFUSED_TOO_OFTEN`.
+const DISTRUSTED: Condition =
+    Condition::new("certificates of connections are not believed any more");
+
 impl Pipeline {
     /// Who calls, whether it may, and whether it is within its rate.
     pub(super) async fn admit(
@@ -103,15 +107,7 @@ impl Pipeline {
         peer: &Peer,
         trip: &mut Trip,
     ) -> Box<Refusal> {
-        let endpoint = trip.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
-        let endpoint = (names::ENDPOINT, endpoint.to_owned());
-        let reason = (names::REASON, refusal.failure.as_str().to_owned());
-        counter(&names::AUTH_FAILURES, &[endpoint.clone(), reason]).increment(1);
-        if let Some(principal) = &refusal.principal {
-            trip.authenticated(principal);
-        }
-        let (problem, challenge) = (refusal.problem.clone(), refusal.challenge.clone());
-        trip.refused = Some(refusal);
+        let Refusal { problem, challenge, .. } = *note(refusal, trip);
         if problem.kind == ProblemKind::NotExecuted {
             // 503: that its credential cannot be checked is not the caller's fault.
             return problem.into();
@@ -122,7 +118,7 @@ impl Pipeline {
         let Err(wait) = self.rates.admit_refusal(network, per_minute, now) else {
             return Box::new(Refusal { challenge, ..problem.into() });
         };
-        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint]).increment(1);
+        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(trip)]).increment(1);
         if conditions::begins(&REFUSED_TOO_OFTEN, &network.to_string()) {
             tracing::warn!(client = %network, per_minute, "too many requests of a client were refused: it gets 429");
         }
@@ -130,4 +126,35 @@ impl Pipeline {
         let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
         Box::new(Refusal { ends: Some(ConnectionEnd::AuthFailures), ..problem.into() })
     }
+}
+
+/// Counts and notes that the certificate of a connection is not believed any more. The connection ends with what its caller is
+/// told.
+pub(super) fn distrusted(refusal: Box<AuthRefusal>, trip: &mut Trip) -> Box<Refusal> {
+    let failure = refusal.failure.as_str();
+    if conditions::begins(&DISTRUSTED, failure) {
+        tracing::warn!(
+            failure,
+            "a client's certificate is not believed any more: its connection ends"
+        );
+    }
+    let refusal = note(refusal, trip);
+    Box::new(Refusal { ends: Some(ConnectionEnd::ClientCertificate), ..*refusal })
+}
+
+/// Counts and notes that a caller was not let in.
+fn note(refusal: Box<AuthRefusal>, trip: &mut Trip) -> Box<Refusal> {
+    let reason = (names::REASON, refusal.failure.as_str().to_owned());
+    counter(&names::AUTH_FAILURES, &[endpoint(trip), reason]).increment(1);
+    if let Some(principal) = &refusal.principal {
+        trip.authenticated(principal);
+    }
+    let (problem, challenge) = (refusal.problem.clone(), refusal.challenge.clone());
+    trip.refused = Some(refusal);
+    Box::new(Refusal { challenge, ..problem.into() })
+}
+
+fn endpoint(trip: &Trip) -> (&'static str, String) {
+    let id = trip.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
+    (names::ENDPOINT, id.to_owned())
 }

@@ -7,6 +7,8 @@ use super::Response;
 pub enum ConnectionEnd {
     /// Too many requests of its client were refused.
     AuthFailures,
+    /// The client's certificate is not believed any more.
+    ClientCertificate,
 }
 
 impl ConnectionEnd {
@@ -15,6 +17,7 @@ impl ConnectionEnd {
     pub fn reason(self) -> &'static str {
         match self {
             Self::AuthFailures => "auth_failures",
+            Self::ClientCertificate => "client_certificate",
         }
     }
 

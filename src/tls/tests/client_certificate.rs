@@ -1,0 +1,105 @@
+//! A client's certificate after its handshake.
+
+use rustls::pki_types::UnixTime;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn optional(ca: &Workshop) -> ClientCertificates {
+    ClientCertificates::Optional { ca: ca.path("ca.pem") }
+}
+
+/// A server, and the certificate that a client of it has shown.
+async fn shown(
+    workshop: &Workshop,
+    identity: CertificateFiles,
+    wanted: ClientCertificates,
+) -> (ServerTls, ClientCertificate) {
+    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
+    let tls = ServerTls::load(&ServerTlsConfig { client_certificates: wanted, ..ours }).unwrap();
+    let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
+    let certificate = handshake.server.unwrap().certificate.unwrap();
+    assert_eq!(certificate.check(), Ok(()));
+    (tls, certificate)
+}
+
+/// So long from now.
+fn later(time: Duration) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
+}
+
+#[tokio::test]
+async fn it_is_believed_as_long_as_its_authority_is() {
+    let (workshop, other) = (Workshop::new(), Workshop::new());
+    let identity = workshop.certificate("client", &["client.test"]);
+    let (tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+    assert!(tls.reload(None));
+    assert_eq!(certificate.check(), Ok(()), "the same files");
+
+    let ca = fs::read(workshop.path("ca.pem")).unwrap();
+    fs::write(workshop.path("ca.pem"), other.ca.pem()).unwrap();
+    assert_eq!(certificate.check(), Ok(()), "nothing was read yet");
+    assert!(tls.reload(None));
+    for _ in 0..2 {
+        assert_eq!(certificate.check(), Err(Distrust::Untrusted), "another authority");
+    }
+    fs::write(workshop.path("ca.pem"), "rubbish").unwrap();
+    assert!(!tls.reload(None));
+    assert_eq!(certificate.check(), Err(Distrust::Untrusted), "what is broken is not taken");
+    fs::write(workshop.path("ca.pem"), [other.ca.pem().as_bytes(), &ca].concat()).unwrap();
+    assert!(tls.reload(None));
+    assert_eq!(certificate.check(), Ok(()), "it is back");
+
+    for wanted in [ClientCertificates::Off, optional(&other)] {
+        let files = ServerTlsConfig { client_certificates: wanted.clone(), ..tls.files() };
+        assert!(tls.reload(Some(&files)));
+        assert_eq!(certificate.check(), Err(Distrust::Untrusted), "{wanted:?}");
+    }
+}
+
+#[tokio::test]
+async fn it_ends_at_its_second_without_a_reload() {
+    let workshop = Workshop::new();
+    let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
+    let identity = workshop.written("client", &params);
+    let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+    for (time, expected) in [
+        (HOUR / 2, Ok(())),
+        (HOUR + SECOND, Err(Distrust::Expired)),
+        (2 * HOUR, Err(Distrust::Expired)),
+    ] {
+        assert_eq!(certificate.check_at(later(time)), expected, "{time:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_above_it_ends_it_and_what_is_beside_it_does_not() {
+    let workshop = Workshop::new();
+    let in_an_hour = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "between");
+    params.not_after = in_an_hour;
+    let key = KeyPair::generate().unwrap();
+    let between = params.signed_by(&key, &workshop.ca).unwrap().pem();
+    let between_issuer = rcgen::Issuer::new(params, key);
+
+    let beside = workshop.certificate("beside", &["client.test"]);
+    let pem = fs::read_to_string(&beside.certificate).unwrap() + &between;
+    fs::write(&beside.certificate, pem).unwrap();
+    let below = workshop.files("below");
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+    let leaf = params.signed_by(&key, &between_issuer).unwrap().pem();
+    fs::write(&below.certificate, leaf + &between).unwrap();
+    fs::write(&below.key, key.serialize_pem()).unwrap();
+
+    for (identity, expected) in [(beside, Ok(())), (below, Err(Distrust::Expired))] {
+        let case = format!("{identity:?}");
+        let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+        assert_eq!(certificate.check_at(later(HOUR / 2)), Ok(()), "{case}");
+        assert_eq!(certificate.check_at(later(2 * HOUR)), expected, "{case}");
+    }
+}

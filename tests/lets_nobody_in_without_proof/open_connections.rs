@@ -1,0 +1,230 @@
+//! What a reload takes away from a client certificate is gone with the next request on connections that are open, and so is one
+//! whose time is over.
+
+use std::fs;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fjord::lifecycle::Tasks;
+use h2::client::SendRequest;
+use http::{Request, Version};
+use rustix::process::Signal;
+
+use crate::support::certs::{Certs, Files, Leaf};
+use crate::support::eventually::{SOON, eventually_some};
+use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::raw::RawClient;
+
+const ENDPOINTS: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo", "timeout": "2s",
+    "auth": { "methods": ["certificate"] } } }"#;
+const GUARDED: &str = "/v1/guarded";
+const PUBLIC: &str = "/v1/echo/1";
+
+/// One connection, and no other after it.
+enum Connection {
+    One(Box<RawClient>),
+    Two(SendRequest<Bytes>),
+}
+
+impl Connection {
+    async fn open(fleet: &Fleet, protocol: &str, identity: Option<&Files>) -> Self {
+        let gateway = fleet.gateways[0].https();
+        let raw = RawClient::connect_as(gateway, &fleet.certs, &[protocol], identity).await;
+        if protocol == "http/1.1" {
+            return Self::One(Box::new(raw));
+        }
+        let (sender, connection) = h2::client::handshake(raw.into_stream()).await.unwrap();
+        drop(Tasks::new().spawn(connection));
+        Self::Two(sender)
+    }
+
+    /// The status of a GET; nothing where the connection has ended.
+    async fn get(&mut self, path: &str) -> Option<u16> {
+        match self {
+            Self::One(raw) => {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                raw.send(request.as_bytes()).await.ok()?;
+                let mut answer = String::new();
+                loop {
+                    let (bytes, closed) = Box::pin(raw.read(Duration::from_millis(20))).await;
+                    answer.push_str(&String::from_utf8_lossy(&bytes));
+                    // Bodies are small: they come with their heads.
+                    if let Some(status) = answer.get(9..12) {
+                        return status.parse().ok();
+                    }
+                    if closed {
+                        return None;
+                    }
+                }
+            }
+            Self::Two(sender) => {
+                let mut sender = sender.clone().ready().await.ok()?;
+                let request = Request::get(format!("https://localhost{path}"));
+                let request = request.version(Version::HTTP_2).body(()).unwrap();
+                let (answer, _) = sender.send_request(request, true).ok()?;
+                Some(answer.await.ok()?.status().as_u16())
+            }
+        }
+    }
+
+    /// Asks until the connection has ended: what it may still be answered is 401.
+    async fn ends(&mut self, what: &str) {
+        eventually_some(format!("{what}: the end of the connection"), SOON, async || {
+            let status = self.get(PUBLIC).await;
+            assert!(matches!(status, None | Some(401)), "{what}: {status:?}");
+            status.is_none().then_some(())
+        })
+        .await;
+    }
+}
+
+/// A gateway that asks for certificates of two authorities.
+struct Guarded {
+    fleet: Fleet,
+    other: Certs,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let mut fleet = Fleet::start(FleetOptions {
+            gateways: 0,
+            catalogue: Some(("guarded.json", ENDPOINTS)),
+            gateway_tls_keys: "client_certificates = 'optional'\nclient_ca = '../certs/clients.pem'",
+            gateway_toml: "[auth.certificates.'dns:fjord-test']\nprincipal = 'clinic'\n".to_owned(),
+            ..FleetOptions::default()
+        })
+        .await;
+        let other = Certs::new(&fleet.certs.ca.with_file_name("other"));
+        let guarded = [&fleet.certs.ca, &other.ca];
+        write_authorities(&fleet, &guarded.map(|ca| fs::read_to_string(ca).unwrap()));
+        fleet.add_gateway().ready().await;
+        Self { fleet, other }
+    }
+
+    async fn figure(&self, name: &str) -> f64 {
+        self.fleet.gateways[0].figure(name).await
+    }
+
+    /// Has the gateway read its files again, each reading twice: the configuration first, then TLS.
+    async fn reload(&mut self) {
+        let reloads = r#"fjord_tls_reloads_total{result="ok"}"#;
+        let before = self.figure(reloads).await;
+        self.fleet.gateways[0].process.signal(Signal::HUP);
+        eventually_some("the reload", SOON, async || {
+            (self.figure(reloads).await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// Changes the gateway's file.
+    fn edit(&self, from: &str, to: &str) {
+        let file = self.fleet.gateways[0].directory().join("gateway.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&file, text.replace(from, to)).unwrap();
+    }
+}
+
+fn write_authorities(fleet: &Fleet, authorities: &[String]) {
+    let file = fleet.certs.ca.with_file_name("clients.pem");
+    fs::write(file, authorities.concat()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_authority_ends_the_connections_of_its_clients_and_no_other() {
+    let mut guarded = Guarded::start().await;
+    let mut connections = Vec::new();
+    for protocol in ["http/1.1", "h2"] {
+        let (fleet, other) = (&guarded.fleet, &guarded.other);
+        for (who, identity) in
+            [("removed", Some(&fleet.certs.client)), ("kept", Some(&other.client)), ("none", None)]
+        {
+            let connection = Connection::open(fleet, protocol, identity).await;
+            connections.push((format!("{who} {protocol}"), who, connection));
+        }
+    }
+    // With the same authorities nothing ends.
+    for reload in [false, true] {
+        if reload {
+            guarded.reload().await;
+        }
+        for (case, who, connection) in &mut connections {
+            let expected = if *who == "none" { 401 } else { 200 };
+            assert_eq!(connection.get(GUARDED).await, Some(expected), "{case}");
+            assert_eq!(connection.get(PUBLIC).await, Some(200), "{case}");
+        }
+    }
+    write_authorities(&guarded.fleet, &[fs::read_to_string(&guarded.other.ca).unwrap()]);
+    guarded.reload().await;
+    for (case, who, connection) in &mut connections {
+        match *who {
+            // Whatever it asks for: a new connection would not be made.
+            "removed" => {
+                assert_eq!(connection.get(PUBLIC).await, Some(401), "{case}");
+                connection.ends(case).await;
+            }
+            "kept" => assert_eq!(connection.get(GUARDED).await, Some(200), "{case}"),
+            _ => assert_eq!(connection.get(PUBLIC).await, Some(200), "{case}"),
+        }
+    }
+    let ended = r#"fjord_gateway_connections_refused_total{reason="client_certificate"}"#;
+    assert!((guarded.figure(ended).await - 2.0).abs() < 0.5, "two connections ended");
+    let failed = r#"fjord_auth_failures_total{endpoint="none",reason="untrusted-certificate"}"#;
+    assert!(guarded.figure(failed).await >= 2.0);
+    let log = guarded.fleet.gateways[0].process.log();
+    let said = r#""auth_failure":"untrusted-certificate","auth_method":"certificate","auth_key":"dns:fjord-test""#;
+    assert!(log.contains(said), "the access line says why");
+    assert_eq!(log.matches("a client's certificate is not believed any more").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_file_of_authorities_and_another_mapping_count_with_the_next_request() {
+    let mut guarded = Guarded::start().await;
+    let identity = guarded.fleet.certs.client.clone();
+    for (protocol, principal) in [("http/1.1", "hospital"), ("h2", "surgery")] {
+        let mut connection = Connection::open(&guarded.fleet, protocol, Some(&identity)).await;
+        assert_eq!(connection.get(GUARDED).await, Some(200), "{protocol}");
+        let before = if principal == "hospital" { "clinic" } else { "hospital" };
+        guarded.edit(&format!("principal = '{before}'"), &format!("principal = '{principal}'"));
+        guarded.reload().await;
+        assert_eq!(connection.get(GUARDED).await, Some(200), "{protocol}");
+        let said = format!(r#""principal":"{principal}""#);
+        eventually_some("the access line", SOON, async || {
+            guarded.fleet.gateways[0].process.log().contains(&said).then_some(())
+        })
+        .await;
+        guarded.edit("'dns:fjord-test'", "'dns:nobody'");
+        guarded.reload().await;
+        assert_eq!(connection.get(GUARDED).await, Some(401), "{protocol}");
+        assert_eq!(connection.get(PUBLIC).await, Some(200), "{protocol}: it goes on");
+        guarded.edit("'dns:nobody'", "'dns:fjord-test'");
+        guarded.edit("../certs/clients.pem", "../certs/other/ca.pem");
+        guarded.reload().await;
+        assert_eq!(connection.get(GUARDED).await, Some(401), "{protocol}");
+        connection.ends(protocol).await;
+        guarded.edit("../certs/other/ca.pem", "../certs/clients.pem");
+        guarded.reload().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_ends_ends_its_connection() {
+    let guarded = Guarded::start().await;
+    let fleet = &guarded.fleet;
+    for protocol in ["http/1.1", "h2"] {
+        let lifetime = Some(Duration::from_secs(3));
+        let leaf = Leaf { dns: &["fjord-test"], addresses: &[], lifetime, ..Leaf::LOCAL };
+        let short = fleet.certs.issue("short", leaf);
+        let mut connection = Connection::open(fleet, protocol, Some(&short)).await;
+        assert_eq!(connection.get(GUARDED).await, Some(200), "{protocol}");
+        eventually_some("the end of the certificate", SOON, async || {
+            let status = connection.get(GUARDED).await;
+            assert!(matches!(status, Some(200 | 401)), "{protocol}: {status:?}");
+            (status == Some(401)).then_some(())
+        })
+        .await;
+        connection.ends(protocol).await;
+    }
+    let failed = r#"fjord_auth_failures_total{endpoint="none",reason="expired-certificate"}"#;
+    assert!(guarded.figure(failed).await >= 2.0);
+}
