@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::support::client::{Answer, Client, send};
+use super::support::collector::Collector;
 use super::support::eventually::{SOON, TICK, eventually, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::fjord_binary;
@@ -151,6 +152,27 @@ async fn a_dry_run_does_not_use_up_an_idempotency_key() {
     assert_eq!([key(fleet.client()).await, key(fleet.client()).await], [json!(1), json!(0)]);
     assert_eq!(key(dry()).await, json!(0), "it finds what stands there");
     assert_eq!(fleet.ledger(), ["k-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_tells_a_dry_run_from_a_call() {
+    let collector = Collector::start(None).await;
+    let gateway_toml = format!(
+        "[traces]\nendpoint = 'http://{}'\ninsecure_plain_text = true\nsample_ratio = 1.0\n",
+        collector.address
+    );
+    let catalogue = Some(("try.json", CATALOGUE));
+    let options =
+        FleetOptions { queues: "try", catalogue, gateway_toml, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
+    try_it(&preferring(&fleet, "tx=rollback")).await.is(200);
+    try_it(&fleet.client()).await.is(200);
+    eventually(SOON, TICK, || collector.taken().len() == 4).await;
+    let taken = collector.taken();
+    let served = taken.iter().filter(|taken| taken.span.name == "POST /v1/try");
+    let mut said: Vec<String> = served.map(|taken| taken.attribute("fjord.dry_run")).collect();
+    said.sort();
+    assert_eq!(said, ["", "true"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

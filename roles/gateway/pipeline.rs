@@ -26,7 +26,7 @@ use super::health::HealthCheck;
 use super::params::{self, Context};
 use super::phases::Phase;
 use super::place::{Answered, Begun, Placed, Placer, Rest, Wanted};
-use super::prefer::{PREFERENCE_APPLIED, TransactionEnd};
+use super::prefer::PREFERENCE_APPLIED;
 use super::rate::RateLimiter;
 use super::respond::{self, ConnectionEnd, RequestId, Response};
 use super::router::{Found, Matched};
@@ -270,7 +270,7 @@ impl Sent<'_> {
             principal: caller.principal.as_deref(),
             client_ip: peer.address,
         };
-        let dry_run = trip.transaction_end == Some(TransactionEnd::Rollback);
+        let dry_run = trip.is_dry_run();
         let payload = params::check(self.matched, self.parts, self.body, caller, &context)?;
         Ok(Envelope {
             endpoint: endpoint.id.clone(),

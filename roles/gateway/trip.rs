@@ -134,6 +134,11 @@ impl Trip {
         if self.shows_timing { self.phases.server_timing(self.began.elapsed()) } else { None }
     }
 
+    /// Whether everything that it does is to be rolled back.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.transaction_end == Some(TransactionEnd::Rollback)
+    }
+
     /// It was answered.
     pub(super) fn end(&mut self, status: StatusCode) {
         self.has_ended = true;
@@ -155,7 +160,7 @@ impl Trip {
             status = status.as_u16(),
             outcome = self.outcome.as_str(),
             attempts = self.attempts,
-            dry_run = (self.transaction_end == Some(TransactionEnd::Rollback)).then_some(true),
+            dry_run = self.is_dry_run().then_some(true),
             principal = self.principal.as_deref(),
             client = %Client(self.client),
             auth_failure = refused.map(|refused| refused.failure.as_str()),

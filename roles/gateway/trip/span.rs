@@ -43,6 +43,9 @@ impl Trip {
             attributes.push(("http.route", Value::Name(endpoint.path.to_string())));
             attributes.push(("fjord.endpoint", Value::Name(endpoint.id.to_string())));
         }
+        if self.is_dry_run() {
+            attributes.push(("fjord.dry_run", Value::Word("true")));
+        }
         // A status below 500 is no error of the server's span.
         let error = status.is_server_error().then_some(outcome);
         if let Some(word) = error {
