@@ -125,11 +125,12 @@ fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
         section(table, &both);
         MessagingConfig::read(table, role)
     });
-    let catalogue = table.table("catalogue", CatalogueConfig::read);
+    let mut catalogue = table.table("catalogue", CatalogueConfig::read);
     let gateway = table.table("gateway", |table| {
         section(table, &[Role::Gateway]);
         GatewayConfig::read(table, role)
     });
+    catalogue.buffered_bytes_per_client_max = gateway.http.buffered_bytes_per_client_max;
     let worker = table.table("worker", |table| WorkerConfig::read(table, role));
     let procedures = table.table("procedures", |table| {
         section(table, &[Role::Worker]);

@@ -69,6 +69,27 @@ fn check_says_every_mistake_of_the_catalogue() {
 }
 
 #[test]
+fn a_body_that_would_never_find_room_is_a_mistake() {
+    let catalogue = r#"{
+        "small": { "route": "PUT /v1/small", "procedure": "s.a", "auth": "public", "max_body": "2MiB" },
+        "large": { "route": "PUT /v1/large", "procedure": "s.a", "auth": "public", "max_body": "3MiB" } }"#;
+    let limits = "[gateway]\nlisten = '127.0.0.1:0'\ninsecure_plain_text = true\n\
+                  [gateway.http]\nbuffered_bytes_per_client_max = '2MiB'\n\
+                  [gateway.session]\nanswer_bytes_max = '1MiB'\n\
+                  [messaging.nats]\nservers = ['nats://n:4222']\ninsecure_plain_text = true\n";
+    let directory = written(&[("gateway.toml", limits), ("endpoints/all.json", catalogue)]);
+    let expected = "endpoint \"large\": max_body: expected at most gateway.http.buffered_bytes_per_client_max \
+                    (2097152 bytes)";
+    for (arguments, code) in [(&["check"][..], 2), (&["--role", "gateway"], 78)] {
+        let output = run(directory.path(), arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let mistakes: Vec<_> = said.lines().filter(|line| line.starts_with("mistake")).collect();
+        assert!(mistakes.len() == 1 && mistakes[0].ends_with(expected), "{said}");
+    }
+}
+
+#[test]
 fn check_warns_about_a_public_endpoint_that_writes() {
     let catalogue = r#"{
         "look": { "route": "GET /v1/look", "handler": "echo", "auth": "public" },

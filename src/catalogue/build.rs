@@ -331,10 +331,16 @@ fn body_bytes_max(
         Some(WrittenSize::Bytes(bytes)) => Some(bytes),
         Some(WrittenSize::Text(text)) => parse_bytes(&text),
     };
-    if let Some(bytes) = read.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes)) {
-        return bytes;
+    let read = read.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes));
+    let share = config.buffered_bytes_per_client_max;
+    match read {
+        Some(bytes) if bytes <= share => return bytes,
+        Some(_) => {
+            let limit = "gateway.http.buffered_bytes_per_client_max";
+            mistakes.add("max_body", format!("expected at most {limit} ({share} bytes)"));
+        }
+        None => mistakes.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),
     }
-    mistakes.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB"));
     config.body_bytes_max_default
 }
 

@@ -261,6 +261,7 @@ pub(crate) mod fixture {
             timeout_default: Duration::from_secs(5),
             attempts_default: 3,
             body_bytes_max_default: 65_536,
+            buffered_bytes_per_client_max: 1 << 20,
             cors_default: crate::catalogue::cors::Cors::default(),
         }
     }

@@ -29,6 +29,8 @@ pub struct CatalogueConfig {
     pub attempts_default: u32,
     /// The `max_body` of an endpoint that has none, in bytes.
     pub body_bytes_max_default: usize,
+    /// What a client may have in memory at once, and so the largest `max_body`: a larger body would never find room.
+    pub buffered_bytes_per_client_max: usize,
     /// The `cors` of an endpoint that has none; without origins: no other origin.
     pub cors_default: Cors,
 }
@@ -42,6 +44,7 @@ impl CatalogueConfig {
             attempts_default: table.limited("attempts_default", limits::ATTEMPTS_DEFAULT),
             body_bytes_max_default: table
                 .bytes("body_bytes_max_default", limits::BODY_BYTES_MAX_DEFAULT),
+            buffered_bytes_per_client_max: limits::BUFFERED_BYTES_PER_CLIENT_MAX.default,
             cors_default: table.table("cors_default", read_cors),
         }
     }

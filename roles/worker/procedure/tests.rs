@@ -64,6 +64,7 @@ impl Register {
             timeout_default: Duration::from_secs(2),
             attempts_default: 3,
             body_bytes_max_default: 64 << 10,
+            buffered_bytes_per_client_max: 1 << 20,
             cors_default: crate::catalogue::cors::Cors::default(),
         };
         let filled = FILLED.get_or_init(filled).await;
