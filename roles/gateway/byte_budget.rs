@@ -19,9 +19,7 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 use super::client_network::ClientNetwork;
 
 /// What is not counted: `gateway.http.requests_in_flight_max` bounds it.
-const SMALL_BYTES: usize = 16 * 1024;
-/// What a body without an announced length reserves ahead.
-const STEP_BYTES: usize = 64 * 1024;
+pub const SMALL_BYTES: usize = 16 * 1024;
 /// When a request that found no room may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -176,15 +174,17 @@ impl Reservation {
         Ok(())
     }
 
-    /// Makes room for so many bytes in all, and some more, of which it is not known how many will come.
+    /// Whether there is room for so many bytes in all now. None is kept: who only says that it will send holds nothing.
     ///
     /// # Errors
-    /// As `reach`.
-    pub fn step(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// `NoRoom`.
+    pub fn could_reach(&self, bytes: usize) -> Result<(), NoRoom> {
         if bytes <= SMALL_BYTES || bytes <= self.bytes {
             return Ok(());
         }
-        self.reach(bytes.saturating_add(STEP_BYTES))
+        let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
+        let held = self.budget.0.held.load(Ordering::Relaxed);
+        if self.budget.fits(held, own, bytes - self.bytes) { Ok(()) } else { Err(NoRoom) }
     }
 
     /// Makes room for so many bytes more.
@@ -281,20 +281,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_is_not_counted_and_what_has_no_length_goes_in_steps() {
+    fn what_is_small_is_not_counted_and_what_is_only_announced_neither() {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.reach(SMALL_BYTES).unwrap();
-        room.step(1).unwrap();
-        room.step(SMALL_BYTES).unwrap();
         room.grow(0).unwrap();
+        room.could_reach(MIB).unwrap();
+        assert_eq!(room.could_reach(MIB + 1), Err(NoRoom));
         assert_eq!(held(&budget), (0, 0));
-        room.step(SMALL_BYTES + 1).unwrap();
-        let stepped = SMALL_BYTES + 1 + STEP_BYTES;
-        assert_eq!(held(&budget), (stepped, 1));
-        room.step(stepped).unwrap();
-        assert_eq!(held(&budget), (stepped, 1));
-        assert_eq!(room.step(MIB), Err(NoRoom));
+        room.reach(SMALL_BYTES + 1).unwrap();
+        room.could_reach(MIB).unwrap();
+        assert_eq!(held(&budget), (SMALL_BYTES + 1, 1));
+        let other = budget.enter(client(1)).unwrap();
+        other.could_reach(MIB - SMALL_BYTES - 1).unwrap();
+        assert_eq!(other.could_reach(MIB - SMALL_BYTES), Err(NoRoom));
     }
 
     #[test]

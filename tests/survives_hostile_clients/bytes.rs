@@ -95,3 +95,23 @@ async fn an_answer_for_which_there_is_no_room_is_not_put_together() {
     all_given_back(gateway).await;
     fleet.client().get(path).await.is(200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_announces_a_body_takes_nothing_from_others() {
+    let fleet = Fleet::start(options("8MiB")).await;
+    let gateway = &fleet.gateways[0];
+    let head = "PUT /v1/keep/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut client = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
+        client.send(format!("{head}1000000\r\n\r\n{{").as_bytes()).await.expect("it is taken");
+        silent.push(client);
+    }
+    eventually_some("all are waited for", Duration::from_secs(5), async || {
+        (gateway.figure("fjord_gateway_requests_in_flight ").await >= 40.0).then_some(())
+    })
+    .await;
+    assert!(gateway.figure("fjord_gateway_buffered_bytes ").await < 0.5);
+    let body = json!({ "note": "x".repeat(900_000) });
+    fleet.client().send(Method::PUT, "/v1/keep/1", &body).await.is(200);
+}

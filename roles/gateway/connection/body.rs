@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::gateway::HttpLimits;
 use crate::problem::{Problem, ProblemKind};
-use crate::roles::gateway::byte_budget::{Reservation, overloaded};
+use crate::roles::gateway::byte_budget::{Reservation, SMALL_BYTES, overloaded};
 
 /// A request's body as its connection lends it to the service. What the service leaves unread is the connection's to
 /// deal with: see `early`.
@@ -123,7 +123,8 @@ where
         return Ok(Bytes::new());
     }
     let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    room.reach(announced.unwrap_or(0)).map_err(|_no_room| overloaded())?;
+    room.could_reach(announced.unwrap_or(0)).map_err(|_no_room| overloaded())?;
+    let most = announced.unwrap_or(bytes_max).min(bytes_max);
     let mut body = body;
     let deadline = Instant::now() + limits.body_timeout;
     let mut read = Pieces::None;
@@ -144,8 +145,9 @@ where
         if read.len() + piece.len() > bytes_max {
             return Err(too_large());
         }
-        room.step(read.len() + piece.len()).map_err(|_no_room| overloaded())?;
-        read = read.with(piece, announced.unwrap_or(0));
+        let room_bytes = read.room_with(piece.len(), most);
+        room.reach(room_bytes).map_err(|_no_room| overloaded())?;
+        read = read.with(piece, room_bytes);
     }
 }
 
@@ -153,7 +155,7 @@ where
 enum Pieces {
     None,
     One(Bytes),
-    Many(BytesMut),
+    Many(Vec<u8>),
 }
 
 impl Pieces {
@@ -165,18 +167,31 @@ impl Pieces {
         }
     }
 
-    /// One piece more; `announced` bytes are to be expected in all.
-    fn with(self, piece: Bytes, announced: usize) -> Self {
+    /// What it takes up with so many bytes more, when it has `most` in the end: twice what came, and not what was
+    /// announced, so that a client holds no more than it sends.
+    fn room_with(&self, more: usize, most: usize) -> usize {
+        let length = self.len() + more;
+        match self {
+            Self::None => length,
+            Self::Many(pieces) if length <= pieces.capacity() => pieces.capacity(),
+            Self::One(_) | Self::Many(_) => {
+                length.saturating_mul(2).max(SMALL_BYTES).min(most).max(length)
+            }
+        }
+    }
+
+    /// With a piece more, taking up so much.
+    fn with(self, piece: Bytes, room_bytes: usize) -> Self {
         match self {
             Self::None => Self::One(piece),
             Self::One(first) => {
-                let length = announced.max(first.len() + piece.len());
-                let mut pieces = BytesMut::with_capacity(length);
+                let mut pieces = Vec::with_capacity(room_bytes);
                 pieces.extend_from_slice(&first);
                 pieces.extend_from_slice(&piece);
                 Self::Many(pieces)
             }
             Self::Many(mut pieces) => {
+                pieces.reserve_exact(room_bytes.saturating_sub(pieces.len()));
                 pieces.extend_from_slice(&piece);
                 Self::Many(pieces)
             }
@@ -187,7 +202,34 @@ impl Pieces {
         match self {
             Self::None => Bytes::new(),
             Self::One(piece) => piece,
-            Self::Many(pieces) => pieces.freeze(),
+            Self::Many(pieces) => pieces.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    #[test]
+    fn a_body_takes_up_twice_what_came_and_never_more_than_it_may_have() {
+        for (most, piece, count) in
+            [(1024 * KIB, KIB, 1024), (1000, 1, 1000), (100 * KIB, 60 * KIB, 1)]
+        {
+            let mut read = Pieces::None;
+            for number in 1..=count {
+                let room = read.room_with(piece, most);
+                read = read.with(vec![b'x'; piece].into(), room);
+                let came = number * piece;
+                assert_eq!(read.len(), came);
+                assert!(room >= came && room <= most.min((2 * came).max(SMALL_BYTES)), "{room}");
+                if let Pieces::Many(pieces) = &read {
+                    assert_eq!(pieces.capacity(), room, "{came}");
+                }
+            }
+            assert_eq!(read.into_bytes().len(), count * piece);
         }
     }
 }
