@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::support::certs::Certs;
+use super::support::delay::Delay;
 use super::support::fjord::{Fleet, FleetOptions};
 use super::support::fjord_binary;
 use super::support::mssql_server::endpoint;
@@ -89,6 +90,32 @@ async fn a_nats_server_that_does_not_take_us_is_said() {
     assert_eq!(output.status.code(), Some(2));
     one_has(&said(&output, "mistake"), &["refused", "Publish to", "fjord.w."]);
     one_has(&said(&output, "warning"), &["does not allow every queue"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_are_short_beside_the_way_to_nats_are_said() {
+    let payload_bytes_max = 4 << 20;
+    let fleet =
+        fleet(NatsOptions { has_tls: false, payload_bytes_max, ..NatsOptions::default() }).await;
+    // Four messages there and back take longer than any one of them may.
+    let one_way = Duration::from_millis(300);
+    let far = Delay::start(fleet.nats.servers[0].address(), one_way).await;
+    let far = format!("messaging.nats.servers=[\"nats://{}\"]", far.address);
+    for (node, keys) in [
+        (&fleet.gateways[0], &["gateway.session.accept_timeout is 1s"][..]),
+        (&fleet.workers[0], &["worker.offer_timeout is ", "worker.claim_timeout is "]),
+    ] {
+        let near = said(&check(node.role(), node.directory(), &[]), "warning");
+        assert!(!near.iter().any(|line| line.contains("round trip")), "{near:?}");
+        let output = check(node.role(), node.directory(), &["--set", &far]);
+        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "mistake"));
+        let warnings = said(&output, "warning");
+        let of_times = warnings.iter().filter(|line| line.contains("round trip"));
+        assert_eq!(of_times.count(), keys.len(), "{warnings:?}");
+        for key in keys {
+            one_has(&warnings, &[key, "and a round trip takes 6", "will be used"]);
+        }
+    }
 }
 
 /// Three databases: one that is there, one that refuses the login, one that is away.

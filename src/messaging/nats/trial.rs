@@ -75,8 +75,8 @@ pub async fn run(
     let client = options.connect(server).await.map_err(|e| TransportError::Refused(e.into()))?;
     let ServerInfo { version, max_payload, .. } = client.server_info();
     let limit = config.operation_timeout;
-    let tried = timeout(limit, attempt(&client, config, trial)).await;
-    let round_trip = tried.ok().and_then(Result::ok).flatten();
+    let tried = attempt(&client, config, trial).await;
+    let round_trip = tried.ok().flatten();
     // Events come in order: with the last one everything that was refused is known.
     if timeout(limit, client.drain()).await.is_ok() {
         let _closed = timeout(limit, is_closed.wait_for(|closed| *closed)).await;
@@ -88,30 +88,35 @@ pub async fn run(
     Ok(Found { version, payload_bytes_max: max_payload, round_trip, refused })
 }
 
-/// Tries, and returns the round trip once the server has read all of it.
+/// Tries, and returns the round trip once the server has read all of it. The way may be long: each message has its own time.
 async fn attempt(
     client: &Client,
     config: &NatsConfig,
     trial: &Trial,
 ) -> Result<Option<Duration>, async_nats::Error> {
-    let mut subscriptions = Vec::new();
-    for subject in &trial.subscribe {
-        subscriptions.push(client.subscribe(subject.as_str().to_owned()).await?);
-    }
-    for subject in &trial.join {
-        let group = subject.as_str().rsplit('.').next().unwrap_or_default().to_owned();
-        subscriptions.push(client.queue_subscribe(subject.as_str().to_owned(), group).await?);
-    }
-    for subject in &trial.publish {
-        client.publish(subject.as_str().to_owned(), Bytes::new()).await?;
-    }
+    let limit = config.operation_timeout;
     let inbox = format!("{}.{}", config.inbox_prefix, uuid::Uuid::new_v4().simple());
-    let mut echo = client.subscribe(inbox.clone()).await?;
+    let mut subscriptions = Vec::new();
+    let asking = async {
+        for subject in &trial.subscribe {
+            subscriptions.push(client.subscribe(subject.as_str().to_owned()).await?);
+        }
+        for subject in &trial.join {
+            let group = subject.as_str().rsplit('.').next().unwrap_or_default().to_owned();
+            subscriptions.push(client.queue_subscribe(subject.as_str().to_owned(), group).await?);
+        }
+        for subject in &trial.publish {
+            client.publish(subject.as_str().to_owned(), Bytes::new()).await?;
+        }
+        Ok::<_, async_nats::Error>(client.subscribe(inbox.clone()).await?)
+    };
+    let mut echo = timeout(limit, asking).await??;
     let mut quickest = None;
     for _ in 0..=ECHOES {
         let began = Instant::now();
-        client.publish(inbox.clone(), Bytes::new()).await?;
-        if echo.next().await.is_none() {
+        let sent = timeout(limit, client.publish(inbox.clone(), Bytes::new())).await;
+        sent??;
+        if !matches!(timeout(limit, echo.next()).await, Ok(Some(_))) {
             break;
         }
         // The first waits for all that was tried before it.
