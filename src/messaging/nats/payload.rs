@@ -1,13 +1,15 @@
 //! The largest message that the server takes, where a reload of the server has raised it: it does not tell its clients.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::ServerAddr;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::connect;
 use super::supervisor::Shared;
+use crate::lifecycle::Tasks;
 
 /// How often a server is asked at most.
 const ASK_INTERVAL: Duration = Duration::from_secs(10);
@@ -29,11 +31,23 @@ impl Asked {
 }
 
 /// Asks our server what it takes by now, over a connection of its own. Where that is more than it said when we
-/// connected, connects anew. Says whether a message of this size can be sent then.
-pub(super) async fn has_grown(shared: &Shared, asked: &Asked, bytes: usize) -> bool {
+/// connected, connects anew. Says whether a message of this size can be sent then, or `false` when that lasts: who asks
+/// has a request to answer, and a server that has more to take is used when it has said so.
+pub(super) async fn has_grown(shared: &Arc<Shared>, asked: &Asked, bytes: usize) -> bool {
     if !asked.may_ask(Instant::now()) {
         return false;
     }
+    let (sender, found) = oneshot::channel();
+    let limit = shared.config.operation_timeout;
+    let asking = Arc::clone(shared);
+    let _detached = Tasks::new().spawn_background(async move {
+        // Nobody may wait for it any more.
+        let _found = sender.send(grow(&asking, bytes).await);
+    });
+    matches!(timeout(limit, found).await, Ok(Ok(true)))
+}
+
+async fn grow(shared: &Shared, bytes: usize) -> bool {
     let live = shared.live.load_full();
     let known = live.client.server_info();
     let Ok(Ok(servers)) = timeout(live.operation_timeout, live.client.server_pool()).await else {
