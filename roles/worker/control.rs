@@ -36,7 +36,7 @@ pub async fn listen(
     let (of_own, dispatch_of_own) = (Arc::clone(queue), Arc::clone(dispatch));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = own.next().await {
-            handle(&of_own, &dispatch_of_own, message).await;
+            handle(&of_own, &dispatch_of_own, message);
         }
     });
     let (of_cancels, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
@@ -47,7 +47,7 @@ pub async fn listen(
                     of_cancels.cancelled(&reply);
                     jobs.cancel_by_reply(of_cancels.number, &reply);
                 }
-                (Some(Control::Members), Some(reply)) => of_cancels.present(reply).await,
+                (Some(Control::Members), Some(reply)) => of_cancels.present(reply),
                 _ => {}
             }
         }
@@ -92,7 +92,7 @@ impl Address {
     }
 }
 
-async fn handle(queue: &Arc<Queue>, dispatch: &Dispatch, message: Message) {
+fn handle(queue: &Arc<Queue>, dispatch: &Dispatch, message: Message) {
     let jobs = &dispatch.jobs;
     let address = message
         .subject
@@ -116,13 +116,13 @@ async fn handle(queue: &Arc<Queue>, dispatch: &Dispatch, message: Message) {
             }
         }
         Some(Address::Offer(id)) => match control {
-            Some(Control::Decline) => queue.declined(id).await,
+            Some(Control::Decline) => queue.declined(id),
             // Nobody heard the offer: the next may want it.
-            None if message.no_responders => queue.declined(id).await,
-            None => queue.accepted(id, message).await,
+            None if message.no_responders => queue.declined(id),
+            None => queue.accepted(id, message),
             Some(_) => malformed(),
         },
-        Some(Address::Direct) if control.is_none() => queue.arrived(message).await,
+        Some(Address::Direct) if control.is_none() => queue.arrived(message),
         Some(Address::Direct) | None => malformed(),
     }
 }

@@ -1,6 +1,6 @@
 //! Runs one job: claim, handler, progress, answer.
 
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -110,20 +110,19 @@ impl Dispatch {
             if let Ok(since) = slot {
                 let took = since.elapsed();
                 call_time.record(took);
-                queue.finished(outcome, took, more).await;
+                queue.finished(outcome, took, more);
             }
         })));
     }
 
     /// Says something to a caller. Never waits, so that whoever reads a subscription may say something: what cannot be said
     /// at once is dropped and counted, and the caller's own timers do the rest.
-    pub fn say(&self, reply: Reply, to: Subject) -> Ready<()> {
+    pub fn say(&self, reply: Reply, to: Subject) {
         let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
             counter(&names::WORKER_UNSENT, &[]).increment(1);
             tracing::debug!(%error, "could not answer a gateway");
         }
-        ready(())
     }
 
     /// What a part or final has room for in a message.
@@ -155,7 +154,7 @@ impl Run {
         let outcome = ending.outcome();
         match ending {
             Ending::NotExecuted { .. } if !stream.has_begun() => {
-                Box::pin(self.refuse(Reason::Unavailable)).await;
+                self.refuse(Reason::Unavailable);
             }
             Ending::Unanswered { .. } if !stream.has_begun() => {}
             // What has begun is not refused: it ends, by a final that is not its own.
@@ -239,7 +238,7 @@ impl Run {
                 () = cancel.cancelled(), if stream.has_begun() && !parts.is_closed() => {
                     parts.close();
                 }
-                _ = progress.tick() => Box::pin(self.progress()).await,
+                _ = progress.tick() => self.progress(),
             }
         }
     }
@@ -259,17 +258,17 @@ impl Run {
     }
 
     /// Says that it is taken care of.
-    async fn progress(&self) {
+    fn progress(&self) {
         if let Some(reply) = self.reply.clone() {
             let control = Some(self.control());
-            self.dispatch.say(Reply::Progress { control }, reply).await;
+            self.dispatch.say(Reply::Progress { control }, reply);
         }
     }
 
-    async fn refuse(&self, reason: Reason) {
+    fn refuse(&self, reason: Reason) {
         if let Some(reply) = self.reply.clone() {
             let control = Some(self.control());
-            self.dispatch.say(Reply::Refused { reason, control }, reply).await;
+            self.dispatch.say(Reply::Refused { reason, control }, reply);
         }
     }
 

@@ -138,8 +138,8 @@ impl Intake {
         self.queue.available();
         let left = self.read_on(&mut subscription).await;
         match left {
-            Left::Stopped => self.queue.drain().await,
-            Left::Unfit | Left::Deaf => self.queue.unavailable().await,
+            Left::Stopped => self.queue.drain(),
+            Left::Unfit | Left::Deaf => self.queue.unavailable(),
             Left::Closed => return left,
         }
         self.leave(subscription).await;
@@ -164,7 +164,7 @@ impl Intake {
                 () = &mut deaf => return Left::Deaf,
                 () = &mut told => {}
                 message = subscription.next() => match message {
-                    Some(message) => self.queue.arrived(message).await,
+                    Some(message) => self.queue.arrived(message),
                     None => return Left::Closed,
                 },
                 () = self.queue.waits() => {}
@@ -174,7 +174,7 @@ impl Intake {
             if look_at <= Instant::now()
                 || self.queue.slots().next_lapse().is_some_and(|at| at < look_at)
             {
-                let lapse = self.queue.lapse().await;
+                let lapse = self.queue.lapse();
                 self.queue.note_load();
                 let later = Instant::now() + OFFER_LOOK;
                 look.as_mut().reset(lapse.map_or(later, |at| at.min(later)));
@@ -200,7 +200,7 @@ impl Intake {
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
-                            self.queue.arrived(message).await;
+                            self.queue.arrived(message);
                         }
                         None => return,
                     },
@@ -222,7 +222,7 @@ impl Intake {
     async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
         while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
             let Some(message) = message else { return false };
-            self.queue.arrived(message).await;
+            self.queue.arrived(message);
         }
         true
     }

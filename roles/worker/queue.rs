@@ -154,33 +154,34 @@ impl Queue {
         self.services().filter_map(|service| Need::of(&service.endpoint))
     }
 
-    /// A message of the group: taken or refused before anything is awaited but the refusal itself.
-    pub async fn arrived(self: &Arc<Self>, message: Message) {
+    /// A message of the group: taken or refused at once.
+    pub fn arrived(self: &Arc<Self>, message: Message) {
         let read = Read::of(message);
         let served = Arc::clone(&read.served);
-        let judged = context::within(&served, || {
-            let waiter = self.fit(read)?.waiter(Instant::now());
-            let verdict = self.slots().arrive(waiter);
-            self.judged(verdict)
+        context::within(&served, || {
+            let judged = self.fit(read).and_then(|work| {
+                let verdict = self.slots().arrive(work.waiter(Instant::now()));
+                self.judged(verdict)
+            });
+            if let Err(unserved) = judged {
+                self.turn_down(unserved);
+            }
         });
-        // Boxed: nearly every message is taken, and then nothing is awaited.
-        if let Err(unserved) = judged {
-            Box::pin(context::serving(served, self.turn_down(unserved))).await;
-        }
     }
 
     /// A message to a slot that this queue offered.
-    pub async fn accepted(self: &Arc<Self>, id: OfferId, message: Message) {
+    pub fn accepted(self: &Arc<Self>, id: OfferId, message: Message) {
         let read = Read::of(message);
-        context::serving(Arc::clone(&read.served), self.judge_accepted(id, read)).await;
+        let served = Arc::clone(&read.served);
+        context::within(&served, || self.judge_accepted(id, read));
     }
 
-    async fn judge_accepted(self: &Arc<Self>, id: OfferId, read: Read) {
+    fn judge_accepted(self: &Arc<Self>, id: OfferId, read: Read) {
         let work = match self.fit(read) {
             Ok(work) => work,
             Err(unserved) => {
-                self.turn_down(unserved).await;
-                return self.declined(id).await;
+                self.turn_down(unserved);
+                return self.declined(id);
             }
         };
         let verdict = self.slots().accept(id, work.waiter(Instant::now()));
@@ -190,22 +191,22 @@ impl Queue {
             self.waits.notify_one();
         }
         if let Err(unserved) = self.judged(verdict) {
-            self.turn_down(unserved).await;
+            self.turn_down(unserved);
         }
     }
 
     /// An offered slot is not needed: the next one gets it.
-    pub async fn declined(self: &Arc<Self>, id: OfferId) {
+    pub fn declined(self: &Arc<Self>, id: OfferId) {
         self.count_offer("declined");
         let offer = self.slots().decline(id, Instant::now());
         if let Some(offer) = offer {
-            self.offer(offer).await;
+            self.offer(offer);
         }
     }
 
     /// A job has ended: its slot goes to whoever was refused first, or else back to `more`: the request's sender, when
     /// others waited there.
-    pub async fn finished(self: &Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
+    pub fn finished(self: &Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
         self.figures.duration.record(took.as_secs_f64());
         if outcome == Word::Ok {
             self.figures.calls_ok.increment(1);
@@ -215,7 +216,7 @@ impl Queue {
         if outcome.is_failure() {
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         }
-        self.give_back(took, more).await;
+        self.give_back(took, more);
         self.note_load();
     }
 
@@ -285,12 +286,12 @@ impl Queue {
     }
 
     /// Answers a message that is not worked on.
-    async fn turn_down(&self, unserved: Unserved) {
+    fn turn_down(&self, unserved: Unserved) {
         match unserved {
-            Unserved::Refused(reason, reply) => self.refuse(reason, reply).await,
+            Unserved::Refused(reason, reply) => self.refuse(reason, reply),
             Unserved::Malformed(problem, served, reply) => {
                 counter(&names::WORKER_MALFORMED, &[]).increment(1);
-                self.answer_problem(&problem, &served.request_id, reply).await;
+                self.answer_problem(&problem, &served.request_id, reply);
             }
         }
     }
@@ -304,26 +305,26 @@ impl Queue {
         counter(&names::WORKER_REFUSALS, &labels).increment(1);
     }
 
-    async fn refuse(&self, reason: Reason, reply: Option<Subject>) {
+    fn refuse(&self, reason: Reason, reply: Option<Subject>) {
         self.count_refusal(reason);
         if let Some(reply) = reply {
             let control = Some(self.own.clone());
-            self.dispatch.say(Reply::Refused { reason, control }, reply).await;
+            self.dispatch.say(Reply::Refused { reason, control }, reply);
         }
     }
 
-    async fn answer_problem(&self, problem: &Problem, request_id: &str, reply: Option<Subject>) {
+    fn answer_problem(&self, problem: &Problem, request_id: &str, reply: Option<Subject>) {
         let Some(reply) = reply else { return };
         let status = problem.kind.status().as_u16();
         let body = problem.to_json(request_id).into();
         let answer = Final::whole(status, PROBLEM_JSON, body, Word::BadMessage);
-        self.dispatch.say(Reply::Final(answer), reply).await;
+        self.dispatch.say(Reply::Final(answer), reply);
     }
 
-    async fn offer(&self, Offer { id, to }: Offer) {
+    fn offer(&self, Offer { id, to }: Offer) {
         self.count_offer("made");
         let direct = self.offers.numbered([id.0]);
-        self.dispatch.say(Reply::Offer { direct }, to).await;
+        self.dispatch.say(Reply::Offer { direct }, to);
     }
 
     fn count_offer(&self, word: &str) {

@@ -107,7 +107,7 @@ async fn announce(dispatch: &Dispatch, queues: &QueueTable) {
         for (job, to) in page {
             let Some(queue) = queues.load().get(job.queue).cloned() else { continue };
             let control = queue.job_subject(job.number);
-            dispatch.say(Reply::Answered { control }, to.clone()).await;
+            dispatch.say(Reply::Answered { control }, to.clone());
         }
         sleep(PAGE_PAUSE).await;
     }

@@ -70,7 +70,7 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
             signal = signals.next() => match signal {
                 Signal::Reload => {
                     systemd::reloading();
-                    worker.reload(&sources).await;
+                    worker.reload(&sources);
                     systemd::ready("serving");
                 }
                 Signal::Stop => break,
@@ -175,7 +175,7 @@ impl Worker {
 
     /// Reads configuration and catalogue again and takes the new limits. What cannot be used changes
     /// nothing; new queues and endpoints need a restart, which loses no request.
-    async fn reload(&mut self, sources: &Sources) {
+    fn reload(&mut self, sources: &Sources) {
         let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
             mistakes.iter().map(ToString::to_string).collect()
         };
@@ -188,7 +188,7 @@ impl Worker {
                 self.databases.resize(&connections::places(&config, &catalogue));
                 for queue in self.queues.load().iter() {
                     if let Some(limits) = config.worker.queue(&queue.name) {
-                        queue.set_limit(limits.concurrency).await;
+                        queue.set_limit(limits.concurrency);
                     }
                 }
                 crate::roles::take_log_filter(&config.log);

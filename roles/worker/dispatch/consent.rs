@@ -16,18 +16,18 @@ impl Run {
     /// Asks for consent, ahead of the slot, and waits for both. Since when it has the slot, or how it ended without one.
     pub(super) async fn await_slot(&self, bytes: usize) -> Result<Instant, Word> {
         if let Err(outcome) = self.claim().await {
-            self.queue.not_granted(bytes, outcome).await;
+            self.queue.not_granted(bytes, outcome);
             return Err(outcome);
         }
         if self.call_time.exceeds(self.deadline.saturating_duration_since(Instant::now())) {
-            self.queue.not_granted(bytes, Word::NotExecuted).await;
-            return Err(self.give_up(Reason::Busy).await);
+            self.queue.not_granted(bytes, Word::NotExecuted);
+            return Err(self.give_up(Reason::Busy));
         }
         let (reply, call_time) = (self.reply.clone(), Arc::clone(&self.call_time));
         match self.queue.granted(reply, bytes, self.deadline, call_time) {
             Granted::Runs => Ok(Instant::now()),
             Granted::Waits(turn) => self.await_turn(turn).await,
-            Granted::Refused(reason) => Err(self.give_up(reason).await),
+            Granted::Refused(reason) => Err(self.give_up(reason)),
         }
     }
 
@@ -51,7 +51,7 @@ impl Run {
             Err(_) => {
                 // The grant may be on its way. It finds no claim any more, and this refusal tells the
                 // gateway so: the request may go elsewhere.
-                self.refuse(Reason::Unavailable).await;
+                self.refuse(Reason::Unavailable);
                 Err(Word::ClaimTimeout)
             }
         }
@@ -75,20 +75,20 @@ impl Run {
                     // It has just got its slot, or been let go.
                     break (&mut turn).await;
                 }
-                _ = progress.tick() => self.progress().await,
+                _ = progress.tick() => self.progress(),
             }
         };
         match turn {
             Ok(Ok(())) => Ok(Instant::now()),
-            Ok(Err(reason)) => Err(self.give_up(reason).await),
+            Ok(Err(reason)) => Err(self.give_up(reason)),
             Err(_) => Err(Word::Cancelled),
         }
     }
 
     /// A job that was granted never starts: the refusal says so, and voids the grant.
-    async fn give_up(&self, reason: Reason) -> Word {
+    fn give_up(&self, reason: Reason) -> Word {
         self.queue.count_refusal(reason);
-        self.refuse(reason).await;
+        self.refuse(reason);
         Word::NotExecuted
     }
 }

@@ -52,14 +52,14 @@ pub enum Granted {
 
 impl Queue {
     /// A new limit, from a reload.
-    pub async fn set_limit(self: &Arc<Self>, limit: usize) {
+    pub fn set_limit(self: &Arc<Self>, limit: usize) {
         self.slots().set_limit(limit);
         loop {
             let starts = self.slots().start_next();
             if starts.is_none() {
                 break;
             }
-            self.pass_on(Next { starts, offer: None }, None).await;
+            self.pass_on(Next { starts, offer: None }, None);
         }
         self.note_load();
     }
@@ -88,20 +88,20 @@ impl Queue {
     }
 
     /// A job of so many bytes got no consent: others may have its place.
-    pub async fn not_granted(&self, bytes: usize, outcome: Word) {
+    pub fn not_granted(&self, bytes: usize, outcome: Word) {
         calls(&self.figures.queue, outcome).increment(1);
         let offer = self.slots().not_granted(bytes, Instant::now());
         self.note_load();
         if let Some(offer) = offer {
-            self.offer(offer).await;
+            self.offer(offer);
         }
     }
 
     /// A gateway asks who serves the queue. One that takes nothing says nothing.
-    pub async fn present(&self, reply: Subject) {
+    pub fn present(&self, reply: Subject) {
         if self.slots().is_open() {
             let control = Some(self.own.clone());
-            self.dispatch.say(Reply::Progress { control }, reply).await;
+            self.dispatch.say(Reply::Progress { control }, reply);
         }
     }
 
@@ -121,15 +121,15 @@ impl Queue {
     }
 
     /// Gives lapsed offers to the next, lets go what has waited too long, and says when to look again.
-    pub async fn lapse(self: &Arc<Self>) -> Option<Instant> {
+    pub fn lapse(self: &Arc<Self>) -> Option<Instant> {
         let lapsed = self.slots().lapse(Instant::now());
         for _ in 0..lapsed.count {
             self.count_offer("lapsed");
         }
         for offer in lapsed.offers {
-            self.offer(offer).await;
+            self.offer(offer);
         }
-        self.turn_away(Reason::Busy, lapsed.turned_away).await;
+        self.turn_away(Reason::Busy, lapsed.turned_away);
         self.slots().next_lapse()
     }
 
@@ -146,9 +146,9 @@ impl Queue {
     }
 
     /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
-    pub async fn drain(&self) {
+    pub fn drain(&self) {
         let waiting = self.slots().drain();
-        self.turn_away(Reason::Draining, waiting).await;
+        self.turn_away(Reason::Draining, waiting);
     }
 
     /// The backend of its procedures is there.
@@ -157,15 +157,15 @@ impl Queue {
     }
 
     /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
-    pub async fn unavailable(&self) {
+    pub fn unavailable(&self) {
         let waiting = self.slots().unavailable();
-        self.turn_away(Reason::Unavailable, waiting).await;
+        self.turn_away(Reason::Unavailable, waiting);
     }
 
-    async fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Pending>>) {
+    fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Pending>>) {
         for waiter in waiting {
             match waiter.work {
-                Pending::Request(work) => self.refuse(reason, work.reply).await,
+                Pending::Request(work) => self.refuse(reason, work.reply),
                 // A job that is gone needs no word.
                 Pending::Granted { turn, .. } => drop(turn.send(Err(reason))),
             }
@@ -173,11 +173,10 @@ impl Queue {
     }
 
     /// A slot is free: for a request that waits here, else for whoever was refused first.
-    pub(super) async fn give_back(self: &Arc<Self>, took: Duration, more: Option<Subject>) {
+    pub(super) fn give_back(self: &Arc<Self>, took: Duration, more: Option<Subject>) {
         let (next, ahead) = self.free(took, more);
-        // Boxed: most calls end with nobody who waits, and every job would carry its room.
         if next.starts.is_some() || next.offer.is_some() || ahead.is_some() {
-            Box::pin(self.pass_on(next, ahead)).await;
+            self.pass_on(next, ahead);
         }
     }
 
@@ -187,7 +186,7 @@ impl Queue {
         (slots.finish(now, more), slots.offer_more(now))
     }
 
-    async fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, ahead: Option<Offer>) {
+    fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, ahead: Option<Offer>) {
         let mut offers: Vec<_> = next.offer.take().into_iter().chain(ahead).collect();
         loop {
             if let Some(waiter) = next.starts.take() {
@@ -195,7 +194,7 @@ impl Queue {
                     Ok(()) => {}
                     Err(refused) => {
                         if let Some((reason, reply)) = refused {
-                            self.refuse(reason, reply).await;
+                            self.refuse(reason, reply);
                         }
                         let after = self.slots().finish(Instant::now(), None);
                         next.starts = after.starts;
@@ -205,7 +204,7 @@ impl Queue {
                 }
             }
             for offer in offers {
-                self.offer(offer).await;
+                self.offer(offer);
             }
             return;
         }
