@@ -23,6 +23,8 @@ mod goes_past_a_hung_worker;
 #[cfg(test)]
 mod health_check;
 #[cfg(test)]
+mod hears_every_reply;
+#[cfg(test)]
 mod imports_what_a_database_has;
 #[cfg(test)]
 mod keeps_each_role_to_its_subjects;

@@ -37,6 +37,16 @@ struct Inner {
     gauge: Gauge,
 }
 
+/// How much of the room may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Within {
+    All,
+    /// For what can be done without.
+    Half,
+    /// The bytes are there.
+    NoBound,
+}
+
 /// No room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no room for more bytes of requests and answers")]
@@ -88,7 +98,7 @@ impl ByteBudget {
         let held = self.0.held.load(Ordering::Relaxed);
         if held > 0 {
             let own = self.clients().get(&client).copied().unwrap_or(0);
-            if !self.fits(held, own, 1) {
+            if !self.fits(held, own, 1, Within::All) {
                 return Err(overloaded());
             }
         }
@@ -100,15 +110,20 @@ impl ByteBudget {
         Reservation { budget: self.clone(), client, bytes: 0 }
     }
 
-    fn fits(&self, held: usize, own: usize, more: usize) -> bool {
-        let within = |held: usize, max: &AtomicUsize| {
-            held.checked_add(more).is_some_and(|sum| sum <= max.load(Ordering::Relaxed))
+    fn fits(&self, held: usize, own: usize, more: usize, within: Within) -> bool {
+        let parts = match within {
+            Within::All => 1,
+            Within::Half => 2,
+            Within::NoBound => return true,
         };
-        within(held, &self.0.bytes_max) && within(own, &self.0.per_client_max)
+        let fits = |held: usize, max: &AtomicUsize| {
+            held.checked_add(more).is_some_and(|sum| sum <= max.load(Ordering::Relaxed) / parts)
+        };
+        fits(held, &self.0.bytes_max) && fits(own, &self.0.per_client_max)
     }
 
-    /// Adds to what a client holds; `must_fit` within the bounds.
-    fn add(&self, client: ClientNetwork, more: usize, must_fit: bool) -> Result<(), NoRoom> {
+    /// Adds to what a client holds.
+    fn add(&self, client: ClientNetwork, more: usize, within: Within) -> Result<(), NoRoom> {
         if more == 0 {
             // An entry of nothing would never be given back.
             return Ok(());
@@ -116,7 +131,7 @@ impl ByteBudget {
         let mut clients = self.clients();
         let held = self.0.held.load(Ordering::Relaxed);
         let own = clients.get(&client).copied().unwrap_or(0);
-        if must_fit && !self.fits(held, own, more) {
+        if !self.fits(held, own, more, within) {
             return Err(NoRoom);
         }
         clients.insert(client, own.saturating_add(more));
@@ -139,6 +154,12 @@ impl ByteBudget {
     fn show(&self, held: usize) {
         self.0.held.store(held, Ordering::Relaxed);
         self.0.gauge.set(held as f64);
+    }
+
+    /// What is held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
@@ -168,9 +189,19 @@ impl Reservation {
     /// `NoRoom`, and nothing has changed.
     pub fn reach(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes > SMALL_BYTES && bytes > self.bytes {
-            self.budget.add(self.client, bytes - self.bytes, true)?;
+            self.budget.add(self.client, bytes - self.bytes, Within::All)?;
             self.bytes = bytes;
         }
+        Ok(())
+    }
+
+    /// Makes room for so many bytes more, while half of all room stays free: for what can be done without.
+    ///
+    /// # Errors
+    /// `NoRoom`, and nothing has changed.
+    pub fn grow_within_half(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        self.budget.add(self.client, bytes, Within::Half)?;
+        self.bytes += bytes;
         Ok(())
     }
 
@@ -184,22 +215,28 @@ impl Reservation {
         }
         let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
         let held = self.budget.0.held.load(Ordering::Relaxed);
-        if self.budget.fits(held, own, bytes - self.bytes) { Ok(()) } else { Err(NoRoom) }
+        let fits = self.budget.fits(held, own, bytes - self.bytes, Within::All);
+        if fits { Ok(()) } else { Err(NoRoom) }
     }
 
-    /// Makes room for so many bytes more.
-    ///
-    /// # Errors
-    /// As `reach`.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        self.budget.add(self.client, bytes, true)?;
+    /// Counts so many bytes more, which are there: whoever asks next finds less room.
+    pub fn add(&mut self, bytes: usize) {
+        let _never_fails = self.budget.add(self.client, bytes, Within::NoBound);
         self.bytes += bytes;
-        Ok(())
     }
 
     /// Nothing yet, for the same client.
     pub fn another(&self) -> Self {
         self.budget.nothing(self.client)
+    }
+
+    /// Bytes that came, counted for as long as anybody has them, when there is room for them.
+    ///
+    /// # Errors
+    /// `NoRoom`: they are gone.
+    pub fn keep(mut self, bytes: Bytes) -> Result<Bytes, NoRoom> {
+        self.reach(bytes.len())?;
+        Ok(self.holding(bytes))
     }
 
     /// Bytes that are there, counted for as long as anybody has them: whoever asks next finds less room.
@@ -209,8 +246,7 @@ impl Reservation {
             return bytes;
         }
         match bytes.len().checked_sub(self.bytes) {
-            // Without a bound it cannot fail.
-            Some(more) => drop(self.budget.add(self.client, more, false)),
+            Some(more) => self.add(more),
             None => self.budget.give_back(self.client, self.bytes - bytes.len()),
         }
         self.bytes = bytes.len();
@@ -256,7 +292,7 @@ mod tests {
     }
 
     fn held(budget: &ByteBudget) -> (usize, usize) {
-        (budget.0.held.load(Ordering::Relaxed), budget.clients().len())
+        (budget.held(), budget.clients().len())
     }
 
     #[test]
@@ -285,7 +321,7 @@ mod tests {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.reach(SMALL_BYTES).unwrap();
-        room.grow(0).unwrap();
+        room.add(0);
         room.could_reach(MIB).unwrap();
         assert_eq!(room.could_reach(MIB + 1), Err(NoRoom));
         assert_eq!(held(&budget), (0, 0));
@@ -298,15 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_done_without_leaves_half_of_the_room() {
+        let budget = ByteBudget::bounded(2 * MIB, MIB);
+        let mut room = budget.enter(client(1)).unwrap();
+        room.grow_within_half(MIB / 2).unwrap();
+        assert_eq!(room.grow_within_half(1), Err(NoRoom));
+        let mut other = budget.enter(client(2)).unwrap();
+        other.grow_within_half(MIB / 2).unwrap();
+        let mut third = budget.enter(client(3)).unwrap();
+        assert_eq!(third.grow_within_half(1), Err(NoRoom), "half of all is taken");
+        third.reach(MIB).unwrap();
+        assert_eq!(held(&budget), (2 * MIB, 3));
+    }
+
+    #[test]
     fn what_is_there_is_counted_while_anybody_has_it() {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
-        room.grow(3 * MIB / 4).unwrap();
+        room.add(3 * MIB / 4);
         let small = room.another().holding(Bytes::from_static(b"small"));
         let answer = room.holding(vec![0; MIB / 2].into());
         assert_eq!(held(&budget), (MIB / 2, 1), "no more than what is there");
         let more = budget.nothing(client(1)).holding(vec![0; MIB].into());
         assert_eq!(held(&budget), (3 * MIB / 2, 1), "past the bound: it is there");
+        assert_eq!(budget.nothing(client(2)).keep(vec![0; MIB / 2].into()), Err(NoRoom));
         assert!(budget.enter(client(2)).is_err());
         let piece = answer.slice(..10);
         drop((answer, more));

@@ -31,7 +31,7 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
         let began = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
         let room = ByteBudget::unbounded().nothing(client);
-        let wanted = Wanted { keeps_answer: true, room };
+        let wanted = Wanted::new(true, room);
         let ended = tokio::select! {
             ended = placer.place(&endpoint, request, wanted) => Some(ended),
             _ = tokio::signal::ctrl_c() => None,

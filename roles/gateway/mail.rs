@@ -17,6 +17,8 @@ pub enum Mail {
         worker: Option<WorkerId>,
         /// The reply, or why it cannot be read.
         reply: Result<Reply, EnvelopeError>,
+        /// Whether there was room for its bytes; without it they are gone.
+        has_room: bool,
     },
     /// What the hold says.
     Turn(Turn),

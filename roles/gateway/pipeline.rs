@@ -208,7 +208,7 @@ impl Pipeline {
         drop(body);
         envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
         trip.enter(None);
-        let wanted = Wanted { keeps_answer: parts.method != Method::HEAD, room };
+        let wanted = Wanted::new(parts.method != Method::HEAD, room);
         match self.placer.place(&matched.endpoint, envelope, wanted).await {
             Answered::Whole(placed) => {
                 trip.placed(&placed);
@@ -300,8 +300,8 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
             if let Some(applied) = applied {
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
-            if let Some(room) = placed.room {
-                respond::count(&mut response, room);
+            if let Some(room) = &placed.room {
+                respond::remember(&mut response, room);
             }
             Ok(response)
         }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
 use crate::envelope::{Control, Head, Reply, Request, WorkerId};
-use crate::lifecycle::{Cancel, Tasks};
+use crate::lifecycle::Tasks;
 use crate::messaging::{Link, Message, Subject, Transport, TransportError};
 use crate::problem::ProblemKind;
 use crate::telemetry::conditions::{self, MALFORMED};
@@ -102,10 +102,14 @@ impl Placer {
             return Answered::Whole(shed);
         }
         let (sender, mail) = mpsc::channel(MAIL_MAX);
+        let (room, window) = (wanted.another(), request.window);
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
-            registration: self.replies.register(queue.number, sender.clone()),
-            session: Session::new(self.terms(endpoint, &queue, &request, wanted.keeps_answer), now),
+            registration: self.replies.register(queue.number, sender.clone(), room, window),
+            session: Session::new(
+                self.terms(endpoint, &queue, &request, wanted.keeps_answer()),
+                now,
+            ),
             link: self.transport.link(),
             placer: Arc::clone(self),
             ask_at: None,
@@ -303,24 +307,6 @@ impl Ride {
         begun
     }
 
-    fn begin(&mut self, head: Head) -> Stop {
-        let (window, mail) = (self.request.window, self.sender.clone());
-        let room = self.wanted.room.another();
-        let (pieces, body) = Pieces::open(window, mail, Cancel::new(), room);
-        self.pieces = Some(pieces);
-        Stop::Begun(head, body)
-    }
-
-    /// Tells the body of an answer that has begun whether that was all of it.
-    fn end(&mut self, ending: Ending) -> Ending {
-        if let Some(pieces) = self.pieces.take()
-            && matches!(ending, Ending::Final(_))
-        {
-            pieces.end();
-        }
-        ending
-    }
-
     async fn next_event(&mut self) -> Event {
         loop {
             let wake_at = self.session.wake_at().max(self.judge_at);
@@ -364,7 +350,7 @@ impl Ride {
 
     fn read(&mut self, mail: Mail) -> Option<Event> {
         match mail {
-            Mail::Reply { attempt, worker, reply } => {
+            Mail::Reply { attempt, worker, reply, has_room } => {
                 if !self.is_of_its_worker(attempt, worker, &reply) {
                     return None;
                 }
@@ -384,7 +370,7 @@ impl Ride {
                 if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. })) {
                     self.taken();
                 }
-                Some(self.wanted.heard(self.pieces.is_some(), attempt, reply))
+                Some(self.heard(attempt, reply, has_room))
             }
             Mail::Turn(Turn::Offered(direct)) => {
                 self.by_asking = false;
@@ -562,7 +548,7 @@ impl Ride {
             answered: now.saturating_duration_since(taken),
             attempts: self.session.attempts_made(),
             ending,
-            room: Some(self.wanted.room),
+            room: Some(self.wanted.into_room()),
         }
     }
 }

@@ -18,9 +18,14 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{Message, Subject, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
+use super::byte_budget::Reservation;
 use super::mail::Mail;
 use super::queues::Queues;
 use super::rejections::{Rejection, Rejections};
+
+mod counted;
+
+use counted::Waiting;
 
 /// The requests that wait for replies.
 #[derive(Debug)]
@@ -33,13 +38,6 @@ pub struct Replies {
     bytes: AtomicU64,
     /// Counts what is dropped.
     pub rejections: Rejections,
-}
-
-/// One request that waits.
-#[derive(Debug)]
-struct Waiting {
-    queue: u32,
-    mail: mpsc::Sender<Mail>,
 }
 
 /// Where a reply belongs: the last tokens of its subject but the very last.
@@ -112,11 +110,18 @@ impl Replies {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// A place for one request.
+    /// A place for one request; bytes that come for it are counted as `room` is, `window` parts may come ahead.
     #[must_use]
-    pub fn register(self: &Arc<Self>, queue: u32, mail: mpsc::Sender<Mail>) -> Registration {
+    pub fn register(
+        self: &Arc<Self>,
+        queue: u32,
+        mail: mpsc::Sender<Mail>,
+        room: Reservation,
+        window: u32,
+    ) -> Registration {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(request, Waiting { queue, mail });
+        let waiting = Waiting::new(queue, mail, room, window);
+        self.lock().insert(request, waiting);
         Registration { replies: Arc::clone(self), request, queue }
     }
 
@@ -246,13 +251,17 @@ impl Dispatcher {
             self.offer(address.queue, direct);
             return true;
         }
-        let mail = replies.lock().get(&address.request).map(|waiting| waiting.mail.clone());
-        let reply = Mail::Reply { attempt: address.attempt, worker, reply };
-        let stray = match mail {
-            Some(mail) => mail.try_send(reply).err().map(mpsc::error::TrySendError::into_inner),
-            None => Some(reply),
+        let waiting = replies
+            .lock()
+            .get_mut(&address.request)
+            .map(|waiting| (waiting.mail.clone(), waiting.counting(&reply)));
+        let stray = match waiting {
+            Some((mail, counting)) => {
+                counted::post(&mail, counting, (address.attempt, worker, reply))
+            }
+            None => reply.ok(),
         };
-        if let Some(Mail::Reply { reply: Ok(reply), .. }) = stray {
+        if let Some(reply) = stray {
             self.stray(reply);
         }
         true

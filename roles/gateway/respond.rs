@@ -143,13 +143,12 @@ fn with_body(
     Ok(response)
 }
 
-/// Counts an answer for as long as its body is in memory.
-pub(super) fn count(response: &mut Response, room: Reservation) {
-    if let AnswerBody::Whole(body) = response.body_mut()
+/// Remembers for whom a counted answer is: what it becomes counts as well.
+pub(super) fn remember(response: &mut Response, room: &Reservation) {
+    if let AnswerBody::Whole(body) = response.body()
         && Reservation::counts(body)
     {
         let again = room.another();
-        *body = room.holding(std::mem::take(body));
         response.extensions_mut().insert(Arc::new(again));
     }
 }

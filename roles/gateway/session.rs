@@ -269,6 +269,18 @@ impl Session {
         self.sent_at
     }
 
+    /// Whether this part of an attempt's answer is kept already.
+    #[must_use]
+    pub fn has_part(&self, attempt: u32, part: u32) -> bool {
+        self.attempts.has_part(attempt, part)
+    }
+
+    /// Bytes of the parts that are kept of an attempt's answer.
+    #[must_use]
+    pub fn part_bytes(&self, attempt: u32) -> usize {
+        self.attempts.part_bytes(attempt)
+    }
+
     /// When this attempt was sent, unless it was refused.
     #[must_use]
     pub fn attempt_sent_at(&self, attempt: u32) -> Option<Instant> {

@@ -49,7 +49,7 @@ metrics! {
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests that wait for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused at once because too many wait, by reason.";
-    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies and answers held in memory now; what is small does not count.";
+    GATEWAY_BUFFERED_BYTES: Gauge "fjord_gateway_buffered_bytes", "Bytes of request bodies, answers and what compresses them in memory now; what is small does not count.";
     GATEWAY_LATE_REPLIES: Counter "fjord_gateway_late_replies_total", "Replies that nobody waited for any more.";
     GATEWAY_BAD_REPLIES: Counter "fjord_gateway_bad_replies_total", "Replies that could not be read.";
     GATEWAY_REPLIES_REJECTED: Counter "fjord_gateway_replies_rejected_total", "Replies dropped because their sender may not speak for the request, by reason.";

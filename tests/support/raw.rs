@@ -67,6 +67,11 @@ impl RawClient {
         self.stream.flush().await
     }
 
+    /// The connection below TLS.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+
     /// Says that nothing more is sent, and goes on reading.
     pub(crate) async fn finish(&mut self) -> std::io::Result<()> {
         self.stream.shutdown().await

@@ -105,15 +105,16 @@ impl Compressor {
 }
 
 /// A body that still comes, made smaller piece by piece: each is large, and small enough to be done where it stands.
-fn streamed(body: Streamed, headers: &mut HeaderMap, accepted: Accepted) -> Streamed {
+/// Where there is no room for what does that, it goes as it is.
+fn streamed(mut body: Streamed, headers: &mut HeaderMap, accepted: Accepted) -> Streamed {
     headers.append(header::VARY, VARIES);
-    match accepted.coding.and_then(|coding| Some((coding, pieces::coder(coding).ok()?))) {
-        Some((coding, coder)) => {
-            tell(headers, coding);
-            body.coded(coder)
-        }
-        None => body,
+    let Some(coding) = accepted.coding else { return body };
+    if body.make_room(pieces::coder_bytes(coding)).is_err() {
+        return body;
     }
+    let Ok(coder) = pieces::coder(coding) else { return body };
+    tell(headers, coding);
+    body.coded(coder)
 }
 
 /// Says and counts how an answer was made smaller.

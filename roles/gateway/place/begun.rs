@@ -9,9 +9,10 @@ use crate::lifecycle::Cancel;
 use crate::roles::gateway::byte_budget::Reservation;
 use crate::roles::gateway::mail::Mail;
 use crate::roles::gateway::respond::{Piece, Streamed};
+use crate::roles::gateway::session::Ending;
 use crate::telemetry::context;
 
-use super::{Guard, Placed};
+use super::{Guard, Placed, Ride, Stop};
 
 /// Pieces beyond the window that have room on their way to the client: the last one, and the word that it was.
 const LAST_PIECES: usize = 2;
@@ -40,8 +41,6 @@ pub(super) struct Pieces {
     to: mpsc::Sender<Piece>,
     /// Whether a piece found no room: then the answer must not be told whole.
     lacks: bool,
-    /// For whom they are.
-    room: Reservation,
 }
 
 impl Pieces {
@@ -54,12 +53,11 @@ impl Pieces {
     ) -> (Self, Streamed) {
         let pieces = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
         let (sender, receiver) = mpsc::channel(pieces + LAST_PIECES);
-        (Self { to: sender, lacks: false, room }, Streamed::new(receiver, mail, ended))
+        (Self { to: sender, lacks: false }, Streamed::new(receiver, mail, ended, Some(room)))
     }
 
     /// Passes bytes on. There is room: the session keeps the worker to its window.
     pub(super) fn pass(&mut self, bytes: Bytes) {
-        let bytes = self.room.another().holding(bytes);
         self.put(Piece::Bytes(bytes));
     }
 
@@ -78,6 +76,30 @@ impl Pieces {
     /// Waits until nobody takes them any more. Safe to drop.
     pub(super) async fn left(&self) {
         self.to.closed().await;
+    }
+}
+
+impl Ride {
+    /// The beginning of an answer.
+    pub(super) fn begin(&mut self, head: Head) -> Stop {
+        let (window, mail) = (self.request.window, self.sender.clone());
+        let room = self.wanted.another();
+        let (pieces, body) = Pieces::open(window, mail, Cancel::new(), room);
+        self.pieces = Some(pieces);
+        Stop::Begun(head, body)
+    }
+
+    /// Tells the body of an answer that has begun whether that was all of it, and counts one that was put together.
+    pub(super) fn end(&mut self, mut ending: Ending) -> Ending {
+        if let Ending::Final(answer) = &mut ending {
+            self.wanted.keep(answer);
+        }
+        if let Some(pieces) = self.pieces.take()
+            && matches!(ending, Ending::Final(_))
+        {
+            pieces.end();
+        }
+        ending
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::envelope::{EnvelopeError, Reason, Reply, WorkerId};
 use crate::roles::gateway::members::Way;
 use crate::roles::gateway::rejections::Rejection;
+use crate::roles::gateway::session::Event;
 
 use super::Ride;
 
@@ -45,6 +46,29 @@ impl Ride {
             }
         }
         true
+    }
+
+    /// A reply for the session, when there was room for it, or when it lacks nothing.
+    pub(super) fn heard(
+        &mut self,
+        attempt: u32,
+        reply: Result<Reply, EnvelopeError>,
+        has_room: bool,
+    ) -> Event {
+        match &reply {
+            Ok(Reply::Part { number, .. })
+                if !has_room && !self.session.has_part(attempt, *number) =>
+            {
+                tracing::warn!("an answer cannot be put together: no room for more bytes");
+                return Event::NoRoom { attempt };
+            }
+            Ok(Reply::Final(answer)) if self.pieces.is_none() && answer.parts > 0 => {
+                let bytes = self.session.part_bytes(attempt) + answer.body.len();
+                self.wanted.put_together(bytes);
+            }
+            _ => {}
+        }
+        Event::Heard { attempt, reply }
     }
 
     /// Learns from a reply how long workers take.

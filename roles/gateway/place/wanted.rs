@@ -1,34 +1,53 @@
 //! What is wanted of an answer, and where there is room for it.
 
-use crate::envelope::{EnvelopeError, Reply};
+use crate::envelope::Final;
 use crate::roles::gateway::byte_budget::Reservation;
-use crate::roles::gateway::session::Event;
 
 /// What is wanted of an answer, and what it may hold.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Whether its parts are wanted; without them an answer in parts has no body (HEAD).
-    pub keeps_answer: bool,
-    /// What the request holds, and what parts that are put together will.
-    pub room: Reservation,
+    keeps_answer: bool,
+    room: Reservation,
+    /// Whether the answer is put together from parts.
+    has_parts: bool,
 }
 
 impl Wanted {
-    /// A reply for the session; a part of an answer that is put together only when there is room for it.
-    pub(super) fn heard(
-        &mut self,
-        streams: bool,
-        attempt: u32,
-        reply: Result<Reply, EnvelopeError>,
-    ) -> Event {
-        if let Ok(Reply::Part { bytes, .. }) = &reply
-            && !streams
-            && self.keeps_answer
-            && self.room.grow(bytes.len()).is_err()
-        {
-            tracing::warn!("an answer cannot be put together: no room for more bytes");
-            return Event::NoRoom { attempt };
+    /// All of an answer, or, without its parts, none of one in parts (HEAD). `room` is what the request holds.
+    #[must_use]
+    pub fn new(keeps_answer: bool, room: Reservation) -> Self {
+        Self { keeps_answer, room, has_parts: false }
+    }
+
+    /// Whether parts are wanted.
+    pub(super) fn keeps_answer(&self) -> bool {
+        self.keeps_answer
+    }
+
+    /// Nothing yet, counted for the same client.
+    pub(super) fn another(&self) -> Reservation {
+        self.room.another()
+    }
+
+    /// So many bytes are about to be put together: for a moment they are there twice.
+    pub(super) fn put_together(&mut self, bytes: usize) {
+        if self.keeps_answer && bytes > 0 {
+            self.room.add(bytes);
+            self.has_parts = true;
         }
-        Event::Heard { attempt, reply }
+    }
+
+    /// Counts an answer that was put together for as long as anybody has it.
+    pub(super) fn keep(&mut self, answer: &mut Final) {
+        if std::mem::take(&mut self.has_parts) {
+            let again = self.room.another();
+            let room = std::mem::replace(&mut self.room, again);
+            answer.body = room.holding(std::mem::take(&mut answer.body));
+        }
+    }
+
+    /// What the request holds.
+    pub(super) fn into_room(self) -> Reservation {
+        self.room
     }
 }

@@ -10,6 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::lifecycle::Cancel;
+use crate::roles::gateway::byte_budget::{NoRoom, Reservation};
 use crate::roles::gateway::mail::Mail;
 
 /// The body of every response.
@@ -32,6 +33,8 @@ pub struct Streamed {
     ended: Cancel,
     /// What makes it smaller on the way.
     coder: Option<Box<dyn Coder>>,
+    /// For whom that, and what comes of it, are counted.
+    room: Option<Reservation>,
 }
 
 /// Makes a body smaller while it comes.
@@ -68,8 +71,9 @@ impl Streamed {
         pieces: mpsc::Receiver<Piece>,
         mail: mpsc::Sender<Mail>,
         ended: Cancel,
+        room: Option<Reservation>,
     ) -> Self {
-        Self { pieces, mail, taken: 0, is_whole: false, ended, coder: None }
+        Self { pieces, mail, taken: 0, is_whole: false, ended, coder: None, room }
     }
 
     /// A body that nobody reads, and of which only is known that there is one: HEAD's.
@@ -77,13 +81,31 @@ impl Streamed {
     pub fn unread() -> Self {
         let (ended, (_, pieces), (mail, _)) = (Cancel::new(), mpsc::channel(1), mpsc::channel(1));
         ended.cancel();
-        Self::new(pieces, mail, ended)
+        Self::new(pieces, mail, ended, None)
+    }
+
+    /// Makes room for what makes it smaller, which takes so many bytes.
+    ///
+    /// # Errors
+    /// `NoRoom`: it has to go as it is, so that there is room for answers.
+    pub fn make_room(&mut self, coder_bytes: usize) -> Result<(), NoRoom> {
+        self.room.as_mut().map_or(Ok(()), |room| room.grow_within_half(coder_bytes))
     }
 
     /// The same body, made smaller.
     #[must_use]
     pub fn coded(self, coder: Box<dyn Coder>) -> Self {
         Self { coder: Some(coder), ..self }
+    }
+
+    /// What a coder made, counted.
+    fn counted(&self, coded: io::Result<Bytes>) -> Result<Frame<Bytes>, CutOff> {
+        let coded = coded.map_err(|_| CutOff)?;
+        let room = self.room.as_ref().map(Reservation::another);
+        Ok(Frame::data(match room {
+            Some(room) => room.holding(coded),
+            None => coded,
+        }))
     }
 
     /// Given once nothing more will come of it: what is left is for the client to take.
@@ -164,16 +186,16 @@ impl Streamed {
                 // A session that has ended needs not know. One with a thousand unread replies is told by the next part, if there
                 // is one; else the session's time ends it.
                 drop(self.mail.try_send(Mail::Taken(self.taken)));
-                let coded = match &mut self.coder {
-                    Some(coder) => coder.piece(&bytes),
-                    None => Ok(bytes),
+                let Some(coder) = &mut self.coder else {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 };
-                Poll::Ready(Some(coded.map(Frame::data).map_err(|_| CutOff)))
+                let smaller = coder.piece(&bytes);
+                Poll::Ready(Some(self.counted(smaller)))
             }
             Some(Piece::Whole) => {
                 self.is_whole = true;
                 let last = self.coder.take().map(Coder::end);
-                Poll::Ready(last.map(|last| last.map(Frame::data).map_err(|_| CutOff)))
+                Poll::Ready(last.map(|last| self.counted(last)))
             }
             None => Poll::Ready(Some(Err(CutOff))),
         }

@@ -6,7 +6,10 @@ use http::Request;
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::lifecycle::Cancel;
 use crate::outcome::Word;
+use crate::roles::gateway::ClientNetwork;
+use crate::roles::gateway::byte_budget::ByteBudget;
 
 fn shape(method: Method) -> Shape {
     let request_id = RequestId::fresh();
@@ -114,4 +117,42 @@ fn an_id_is_taken_from_the_client_only_when_it_is_harmless() {
     {
         assert_eq!(of(bad).as_str().len(), 36, "{bad:?} was taken");
     }
+}
+
+/// Makes nothing smaller.
+#[derive(Debug)]
+struct Same;
+
+impl Coder for Same {
+    fn piece(&mut self, bytes: &[u8]) -> std::io::Result<Bytes> {
+        Ok(Bytes::copy_from_slice(bytes))
+    }
+
+    fn end(self: Box<Self>) -> std::io::Result<Bytes> {
+        Ok(Bytes::from(vec![b'x'; 20_000]))
+    }
+}
+
+#[tokio::test]
+async fn what_a_coder_makes_counts_until_it_is_taken() {
+    let budget = ByteBudget::unbounded();
+    let room = budget.nothing(ClientNetwork::new([192, 0, 2, 1].into(), 56));
+    let (sender, pieces) = tokio::sync::mpsc::channel(2);
+    let (mail, _read_by_nobody) = tokio::sync::mpsc::channel(2);
+    let came = room.another().holding(vec![b'x'; 100_000].into());
+    sender.try_send(Piece::Bytes(came)).unwrap();
+    sender.try_send(Piece::Whole).unwrap();
+    let body = Streamed::new(pieces, mail, Cancel::new(), Some(room)).coded(Box::new(Same));
+    let mut body = AnswerBody::Streamed(body);
+    for length in [100_000, 20_000] {
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(
+            (piece.len(), budget.held()),
+            (length, length),
+            "and what it was made of is gone"
+        );
+        drop(piece);
+        assert_eq!(budget.held(), 0);
+    }
+    assert!(body.frame().await.is_none());
 }

@@ -87,6 +87,19 @@ impl Attempts {
         self.find(number).is_some_and(|attempt| !attempt.parts.is_empty())
     }
 
+    /// Whether this part of it is kept.
+    pub(super) fn has_part(&self, number: u32, part: u32) -> bool {
+        let attempt = self.open.iter().find(|attempt| attempt.number == number);
+        let part = usize::try_from(part).unwrap_or(usize::MAX);
+        attempt.is_some_and(|attempt| (1..=attempt.parts.len()).contains(&part))
+    }
+
+    /// Bytes of the parts of it.
+    pub(super) fn part_bytes(&self, number: u32) -> usize {
+        let attempt = self.open.iter().find(|attempt| attempt.number == number);
+        attempt.map_or(0, |attempt| attempt.part_bytes)
+    }
+
     /// Keeps a part. Parts come in order: NATS keeps the order of one publisher on one subject.
     pub(super) fn part(&mut self, number: u32, part: u32, bytes: Bytes) -> Result<(), Broken> {
         let (bytes_max, keeps) = (self.answer_bytes_max, self.keeps_answer);

@@ -1,0 +1,85 @@
+//! A NATS client without a library: a worker that sends whatever a test wants, as fast as it can.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// A connection to a server without TLS.
+#[derive(Debug)]
+pub(crate) struct RawNats {
+    stream: BufReader<TcpStream>,
+}
+
+/// A message that came.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Where its replies go.
+    pub(crate) reply: String,
+}
+
+impl RawNats {
+    /// Connects, and joins a queue group.
+    pub(crate) async fn join(server: SocketAddr, subject: &str, group: &str) -> Self {
+        let stream = TcpStream::connect(server).await.expect("the server listens");
+        let mut client = Self { stream: BufReader::new(stream) };
+        let connect = "CONNECT {\"headers\":true,\"verbose\":false}\r\n";
+        client.write(format!("{connect}SUB {subject} {group} 1\r\nPING\r\n").as_bytes()).await;
+        while client.line().await != "PONG" {}
+        client
+    }
+
+    /// Waits for the next message.
+    pub(crate) async fn next(&mut self) -> Received {
+        loop {
+            let line = self.line().await;
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["PING"] => self.write(b"PONG\r\n").await,
+                // Subject, subscription, reply subject, bytes of the headers, bytes of all.
+                ["HMSG", _, _, reply, _, bytes] => {
+                    let bytes: usize = bytes.parse().expect("a number");
+                    let mut payload = vec![0; bytes + 2];
+                    self.stream.read_exact(&mut payload).await.expect("a message");
+                    return Received { reply: reply.to_owned() };
+                }
+                _ => assert!(!line.starts_with("-ERR"), "{line}"),
+            }
+        }
+    }
+
+    /// Publishes a message.
+    pub(crate) async fn publish(&mut self, to: &str, headers: &[(&str, &str)], payload: &[u8]) {
+        self.publish_from(to, "", headers, payload).await;
+    }
+
+    /// Publishes a message with a reply subject.
+    pub(crate) async fn publish_from(
+        &mut self,
+        to: &str,
+        reply: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+    ) {
+        let mut head = "NATS/1.0\r\n".to_owned();
+        for (name, value) in headers {
+            write!(head, "{name}: {value}\r\n").expect("a text");
+        }
+        head.push_str("\r\n");
+        let (before, all) = (head.len(), head.len() + payload.len());
+        let line = format!("HPUB {to} {reply} {before} {all}\r\n{head}");
+        self.write(&[line.as_bytes(), payload, b"\r\n"].concat()).await;
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let count = self.stream.read_line(&mut line).await.expect("a line");
+        assert!(count > 0, "the server has closed");
+        line.trim_end().to_owned()
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("the server reads");
+    }
+}
