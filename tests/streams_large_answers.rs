@@ -10,7 +10,7 @@ use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions, Node};
 
 mod ends;
-mod heads;
+pub(crate) mod heads;
 mod leavers;
 pub(crate) mod memory;
 

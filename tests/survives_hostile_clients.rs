@@ -8,6 +8,7 @@ mod edge;
 mod http2;
 mod leaving;
 mod limits;
+mod memory;
 mod proxies;
 mod slow;
 mod smuggling;

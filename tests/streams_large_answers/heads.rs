@@ -49,27 +49,33 @@ async fn head_has_the_headers_of_get() {
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 
+/// Sends so many HEADs for 4 MiB at once; how many were answered.
+pub(crate) async fn many_heads(fleet: &Fleet, count: usize) -> usize {
+    let client = Arc::new(client(fleet, Http::Two));
+    let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);
+    let tasks = fjord::lifecycle::Tasks::new();
+    let heads: Vec<_> = (0..count)
+        .map(|_| {
+            let (client, path) = (Arc::clone(&client), path.clone());
+            tasks.spawn(async move { ask(&client, Method::HEAD, &path).await.status.as_u16() })
+        })
+        .collect();
+    let mut answered = 0;
+    for head in heads {
+        answered += usize::from(head.await.expect("it ends") == 200);
+    }
+    answered
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_heads_of_a_large_answer_hold_nothing() {
     for gateway_toml in ["", "[gateway.session]\nwindow_parts = 0\n"] {
         let gateway_toml = gateway_toml.to_owned();
         let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
         let gateway = &fleet.gateways[0];
-        let client = Arc::new(client(&fleet, Http::Two));
-        let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);
-        ask(&client, Method::HEAD, &path).await.is(200);
+        assert_eq!(many_heads(&fleet, 1).await, 1);
         let before = watch(gateway);
-        let tasks = fjord::lifecycle::Tasks::new();
-        let heads: Vec<_> = (0..300)
-            .map(|_| {
-                let (client, path) = (Arc::clone(&client), path.clone());
-                tasks.spawn(async move { ask(&client, Method::HEAD, &path).await.status.as_u16() })
-            })
-            .collect();
-        let mut answered = 0;
-        for head in heads {
-            answered += usize::from(head.await.expect("it ends") == 200);
-        }
+        let answered = many_heads(&fleet, 300).await;
         let grown = status(gateway, "VmHWM").saturating_sub(before) / 1024;
         println!("MEMORY of 300 HEADs, {answered} answered: +{grown} KiB");
         assert!(answered > 0 && grown < 64 << 10, "{answered} answered, +{grown} KiB");

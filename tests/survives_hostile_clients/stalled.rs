@@ -1,14 +1,18 @@
 //! Clients that take nothing: when they are given up, the system holds nothing of them either.
 
 use std::fs;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
-use super::edge::{Edge, Options, eventually, get, read_to_close};
+use super::edge::{Edge, LONG, Options, eventually, get, read_to_close};
+
+const CLIENTS: usize = 40;
 
 /// What the system holds of answers for the clients of this port, and of how many (proc(5), /proc/net/tcp).
-fn held(port: u16) -> (usize, u64) {
+pub(super) fn held(port: u16) -> (usize, u64) {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let mut found = (0, 0);
     for line in table.lines().skip(1) {
@@ -30,18 +34,78 @@ async fn connect(edge: &Edge) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_place_is_kept_for_as_long_as_the_system_holds_an_answer() {
-    let edge = Edge::start(&Options { connections_per_client_max: 1, ..Options::default() });
+async fn nothing_is_left_of_clients_that_take_nothing() {
+    // Long enough for all of them to be served first.
+    let body_idle_timeout = Duration::from_secs(3);
+    let connections_per_client_max = CLIENTS;
+    let options = Options { connections_per_client_max, body_idle_timeout, ..Options::default() };
+    let edge = Edge::start(&options);
     let port = edge.address().port();
-    let mut client = connect(&edge).await;
-    // All of it fits into what the system takes, and none of it into what the client does.
-    client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
-    eventually("it is written", || held(port).0 == 1).await;
-    let mut second = edge.connect().await;
-    assert!(read_to_close(&mut second).await.is_empty(), "the place is taken");
-    eventually("it is given up", || edge.running.connections() == 0).await;
-    assert_eq!(held(port), (0, 0));
+    for says_so in [false, true] {
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = connect(&edge).await;
+            client.write_all(&get("/large", "")).await.unwrap();
+            if says_so {
+                client.shutdown().await.unwrap();
+            }
+            clients.push(client);
+        }
+        eventually("all are served", || held(port).0 == CLIENTS).await;
+        let (_, unsent) = held(port);
+        // More than a socket holds by itself goes nowhere (TCP_NOTSENT_LOWAT), a segment or two apart.
+        assert!(unsent < CLIENTS as u64 * 512 * 1024, "{unsent} bytes");
+        let mut refused = edge.connect().await;
+        assert!(read_to_close(&mut refused).await.is_empty(), "all places are taken");
+        eventually("all are given up", || edge.running.connections() == 0).await;
+        assert_eq!(held(port), (0, 0), "their places are free, so the system holds nothing");
+        drop(clients);
+    }
     edge.assert_serves().await;
+}
+
+#[tokio::test]
+async fn a_place_is_kept_for_as_long_as_the_system_holds_an_answer() {
+    for says_so in [false, true] {
+        let edge = Edge::start(&Options { connections_per_client_max: 1, ..Options::default() });
+        let port = edge.address().port();
+        let mut client = connect(&edge).await;
+        // All of it fits into what the system takes, and none of it into what the client does.
+        client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
+        eventually("it is written", || held(port).0 == 1).await;
+        if says_so {
+            client.shutdown().await.unwrap();
+        }
+        let mut second = edge.connect().await;
+        assert!(read_to_close(&mut second).await.is_empty(), "the place is taken");
+        // Looked at in this order: what the system holds of a place that was free before is not ours.
+        eventually("it is given up", || {
+            let (connections, held) = (edge.running.connections(), held(port));
+            assert!(connections == 1 || held == (0, 0), "{held:?} without a place");
+            connections == 0
+        })
+        .await;
+        edge.assert_serves().await;
+    }
+}
+
+#[tokio::test]
+async fn who_takes_its_answer_and_leaves_has_its_place_back_at_once() {
+    let body_idle_timeout = LONG;
+    let edge = Edge::start(&Options { body_idle_timeout, ..Options::default() });
+    let started = Instant::now();
+    for is_first in [false, true] {
+        let mut client = edge.connect().await;
+        client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
+        if is_first {
+            // As `nc -N` does.
+            client.shutdown().await.unwrap();
+        }
+        assert!(read_to_close(&mut client).await.len() > 64 * 1024);
+        drop(client);
+        eventually("it is over", || edge.running.connections() == 0).await;
+    }
+    assert!(started.elapsed() < LONG / 2, "{:?}", started.elapsed());
 }
 
 #[tokio::test]

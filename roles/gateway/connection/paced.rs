@@ -29,6 +29,10 @@ pub(super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
 const LINGER_SLACK: Duration = Duration::from_secs(1);
 /// What a peer may still send meanwhile.
 pub(super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How soon, and how often at least, it is looked whether a peer that has ended its side has its answer.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+/// See `LOOK_MIN`.
+const LOOK_MAX: Duration = Duration::from_millis(500);
 /// One read of what is thrown away.
 const DISCARD_BYTES: usize = 8 * 1024;
 
@@ -45,17 +49,8 @@ pub(super) struct Paced<IO: Socket> {
     activity: Arc<Activity>,
     /// Given when the process stops.
     stop: Cancel,
-    /// Whether the peer sends nothing more, and whether it was written to all the same.
-    half_closed: HalfClosed,
     /// Whether it has ended in good order.
     has_ended: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HalfClosed {
-    No,
-    Yes,
-    WrittenTo,
 }
 
 /// What bounds the time after our end.
@@ -66,6 +61,9 @@ struct Linger {
     bytes_left: usize,
     /// What came since the silence began.
     heard_bytes: usize,
+    /// When it is looked again whether the system has let go, and the pause before that.
+    look: Pin<Box<Sleep>>,
+    pause: Duration,
 }
 
 impl Linger {
@@ -78,7 +76,17 @@ impl Linger {
             drop(tokio::time::timeout(LINGER, stopped).await);
         });
         let silence = Box::pin(tokio::time::sleep(silence_max));
-        Self { end, silence, silence_max, bytes_left: LINGER_BYTES_MAX, heard_bytes: 0 }
+        let (bytes_left, pause) = (LINGER_BYTES_MAX, LOOK_MIN);
+        let look = Box::pin(tokio::time::sleep(pause));
+        Self { end, silence, silence_max, bytes_left, heard_bytes: 0, look, pause }
+    }
+
+    /// Waits until it is to be looked again, each time longer.
+    fn poll_look(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.look.as_mut().poll(context));
+        self.pause = (self.pause * 2).min(LOOK_MAX);
+        self.look.as_mut().reset(Instant::now() + self.pause);
+        Poll::Ready(())
     }
 }
 
@@ -103,7 +111,6 @@ impl<IO: Socket> Paced<IO> {
             linger: None,
             activity,
             stop,
-            half_closed: HalfClosed::No,
             has_ended: false,
         }
     }
@@ -118,9 +125,6 @@ impl<IO: Socket> Paced<IO> {
         if let Poll::Ready(result) = result {
             self.activity.wrote();
             let taken = result.as_ref().map_or(0, taken_bytes);
-            if taken > 0 && self.half_closed == HalfClosed::Yes {
-                self.half_closed = HalfClosed::WrittenTo;
-            }
             self.taken_bytes += taken;
             if self.taken_bytes >= TAKEN_BYTES_MIN {
                 self.caught_up();
@@ -142,6 +146,12 @@ impl<IO: Socket> Paced<IO> {
         self.stall = None;
         self.taken_bytes = 0;
     }
+}
+
+/// Whether the system still holds something for the peer. When both have ended and everything was taken, the socket is
+/// closed, and has no peer (Linux: `ENOTCONN` of a socket in `TCP_CLOSE`).
+fn is_held(io: &impl Socket) -> bool {
+    io.socket().is_some_and(|socket| socket.peer_addr().is_ok())
 }
 
 impl<IO: AsyncRead + Socket + Unpin> Paced<IO> {
@@ -170,9 +180,10 @@ impl<IO: AsyncRead + Socket + Unpin> Paced<IO> {
             let result = ready!(Pin::new(&mut self.io).poll_read(context, &mut discarded));
             let count = discarded.filled().len();
             linger.bytes_left = linger.bytes_left.saturating_sub(count);
-            if count == 0 && result.is_ok() && self.half_closed == HalfClosed::WrittenTo {
-                // It ended its side long ago: whether it has its answer is only known when it would have been given up.
-                return linger.silence.as_mut().poll(context);
+            if count == 0 && result.is_ok() && is_held(&self.io) {
+                // It ends its side too, and may lack some of its answer.
+                ready!(linger.poll_look(context));
+                continue;
             }
             if result.is_err() || count == 0 || linger.bytes_left == 0 {
                 return Poll::Ready(());
@@ -215,8 +226,6 @@ impl<IO: AsyncRead + Socket + Unpin> AsyncRead for Paced<IO> {
         let result = Pin::new(&mut self.io).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.activity.read();
-        } else if matches!(result, Poll::Ready(Ok(()))) && self.half_closed == HalfClosed::No {
-            self.half_closed = HalfClosed::Yes;
         }
         result
     }
