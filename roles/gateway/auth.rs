@@ -161,11 +161,10 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<(AuthMethod, Caller), (AuthFailure, Presented)> {
-        let nothing = |failure| (failure, Presented::default());
         if methods.is_empty() {
-            return Err(nothing(AuthFailure::NotConfigured));
+            return Err((AuthFailure::NotConfigured, Presented::default()));
         }
-        match credentials::presented(methods, headers).map_err(nothing)? {
+        match credentials::presented(methods, headers)? {
             Some(Credential::Bearer(token)) => {
                 Ok((AuthMethod::Jwt, self.jwt.verify(token, issuers)?))
             }
@@ -179,7 +178,7 @@ impl Authenticator {
                 let found = found.map_err(|failure| (failure, of_certificate(peer)))?;
                 Ok((AuthMethod::ClientCertificate, found))
             }
-            None => Err(nothing(AuthFailure::NoCredentials)),
+            None => Err((AuthFailure::NoCredentials, Presented::default())),
         }
     }
 }

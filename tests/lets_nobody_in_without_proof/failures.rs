@@ -105,7 +105,13 @@ async fn the_access_line_says_why_a_caller_was_refused_and_never_with_what() {
     let with = |name, value: &str| client.with_header(name, value);
     for (client, path, expected) in [
         (client.clone(), "guarded", ["no-credentials", "", "", "", ""]),
-        (with("authorization", "Bearer a,b"), "guarded", ["malformed", "", "", "", ""]),
+        (with("authorization", "Bearer a,b"), "guarded", ["malformed", "jwt", "", "", ""]),
+        (with("authorization", "ApiKey "), "guarded", ["malformed", "api-key", "", "", ""]),
+        (
+            client.with_bearer(&token).with_header("x-api-key", "billing-key"),
+            "guarded",
+            ["ambiguous", "", "", "", ""],
+        ),
         (client.with_bearer(&forged), "guarded", ["bad-signature", "jwt", "main", "2026-11", ""]),
         (client.with_bearer(&long), "guarded", ["unknown-key", "jwt", "main", &cut, ""]),
         (

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::refusal::AuthFailure;
+use super::refusal::{AuthFailure, Presented, Refused};
 use crate::catalogue::endpoint::AuthMethod;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -21,7 +21,7 @@ pub(super) enum Credential<'a> {
 pub(super) fn presented<'h>(
     methods: &[AuthMethod],
     headers: &'h HeaderMap,
-) -> Result<Option<Credential<'h>>, AuthFailure> {
+) -> Result<Option<Credential<'h>>, Refused> {
     let takes_tokens = methods.contains(&AuthMethod::Jwt);
     let takes_keys = methods.contains(&AuthMethod::ApiKey);
     let authorization = match single(headers, &AUTHORIZATION, takes_tokens || takes_keys)? {
@@ -33,10 +33,22 @@ pub(super) fn presented<'h>(
     };
     let key = single(headers, &X_API_KEY, takes_keys)?.map(Credential::ApiKey);
     match (authorization, key) {
-        (Some(_), Some(_)) => Err(AuthFailure::Ambiguous),
-        (Some(Credential::Bearer("") | Credential::ApiKey("")), None)
-        | (None, Some(Credential::ApiKey(""))) => Err(AuthFailure::Malformed),
-        (one, other) => Ok(one.or(other)),
+        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, Presented::default())),
+        (one, other) => match one.or(other) {
+            Some(empty @ (Credential::Bearer("") | Credential::ApiKey(""))) => {
+                Err((AuthFailure::Malformed, Presented::of(empty.method())))
+            }
+            sent => Ok(sent),
+        },
+    }
+}
+
+impl Credential<'_> {
+    fn method(&self) -> AuthMethod {
+        match self {
+            Self::Bearer(_) => AuthMethod::Jwt,
+            Self::ApiKey(_) => AuthMethod::ApiKey,
+        }
     }
 }
 
@@ -45,7 +57,7 @@ fn single<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
     wanted: bool,
-) -> Result<Option<&'h str>, AuthFailure> {
+) -> Result<Option<&'h str>, Refused> {
     if !wanted {
         return Ok(None);
     }
@@ -53,16 +65,16 @@ fn single<'h>(
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => visible(value).map(Some),
-        (Some(_), Some(_)) => Err(AuthFailure::Ambiguous),
+        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, Presented::default())),
     }
 }
 
-fn visible(value: &HeaderValue) -> Result<&str, AuthFailure> {
-    value.to_str().map_err(|_| AuthFailure::Malformed)
+fn visible(value: &HeaderValue) -> Result<&str, Refused> {
+    value.to_str().map_err(|_| (AuthFailure::Malformed, Presented::default()))
 }
 
 /// Splits `scheme credentials` (RFC 9110 §11.4); a scheme that is not ours is no credential.
-fn with_scheme(text: &str) -> Result<Option<Credential<'_>>, AuthFailure> {
+fn with_scheme(text: &str) -> Result<Option<Credential<'_>>, Refused> {
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim_matches(' ');
     let credential = if scheme.eq_ignore_ascii_case("Bearer") {
@@ -73,7 +85,7 @@ fn with_scheme(text: &str) -> Result<Option<Credential<'_>>, AuthFailure> {
         return Ok(None);
     };
     if rest.contains(|c: char| !c.is_ascii_graphic() || c == ',') {
-        return Err(AuthFailure::Malformed);
+        return Err((AuthFailure::Malformed, Presented::of(credential.method())));
     }
     Ok(Some(credential))
 }
