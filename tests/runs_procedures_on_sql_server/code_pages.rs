@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fjord::catalogue::{ParameterType, Value};
-use fjord::procedures::{Argument, BackendErrorKind, BadArgument, OwnedCell, Transaction};
+use fjord::procedures::{
+    Argument, BackendErrorKind, BadArgument, OwnedCell, SentErrorKind, Transaction,
+};
 use http::Method;
 use serde_json::json;
 
-use super::{Caller, given, text, unsent};
+use super::{Caller, given, kind, text, unsent};
 use crate::support::fjord::{Fleet, FleetOptions};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::{PASSWORD, State};
@@ -141,15 +143,28 @@ async fn a_table_holds_text_that_the_driver_cannot_write() {
     assert_eq!(found, columns);
 }
 
+#[tokio::test]
+async fn a_column_that_the_driver_cannot_read_is_a_clear_error() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let error = kind(caller.call("oem", &[]).await);
+    assert!(matches!(error, SentErrorKind::Undecodable(_)), "{error}");
+    caller.call("nothing", &[]).await.expect("another connection");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_is_told_of_every_row_in_its_own_words() {
     const CATALOGUE: &str = r#"{
         "codes": { "route": "POST /v1/codes", "queue": "codes", "procedure": "fjord_test.codes",
             "result": "rows", "auth": "public",
             "parameters": { "a/b": { "in": "body", "as": "codes", "type": "table", "columns": {
-                "latin": { "type": "string", "as": "code" }, "kana": { "type": "string" } } } } }
+                "latin": { "type": "string", "as": "code" }, "kana": { "type": "string" } } } } },
+        "narrow": { "route": "POST /v1/narrow", "queue": "codes", "procedure": "fjord_test.narrow",
+            "result": "value", "auth": "public",
+            "parameters": { "v": { "in": "body", "type": "string" } } }
     }"#;
     let server = endpoint().await;
+    state(&server).code_page.store(20127, Ordering::Release);
     let endpoint = server.endpoint.as_ref().expect("the endpoint");
     let worker_toml = format!(
         "[worker.queues.codes]\ndatabase = 'sql'\n\
@@ -160,8 +175,9 @@ async fn a_caller_is_told_of_every_row_in_its_own_words() {
         endpoint.ca.display(),
     );
     let catalogue = Some(("codes.json", CATALOGUE));
-    let fleet =
-        Fleet::start(FleetOptions { catalogue, worker_toml, ..FleetOptions::default() }).await;
+    let log_filter = "trace";
+    let options = FleetOptions { log_filter, catalogue, worker_toml, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
     let client = fleet.client();
     let fits = json!({ "a/b": [{ "latin": "é€abc", "kana": "日本a" }] });
     let answer = client.send(Method::POST, "/v1/codes", &fits).await;
@@ -177,5 +193,14 @@ async fn a_caller_is_told_of_every_row_in_its_own_words() {
     ]);
     assert_eq!((&problem["errors"], &problem["effect"]), (&errors, &json!("not-executed")));
     assert_eq!(state(&server).runs("fjord_test.codes"), 1);
+    let answer = client.send(Method::POST, "/v1/narrow", &json!({ "v": "abc" })).await;
+    assert_eq!(answer.is(200).json(), json!("abc"));
+    client
+        .send(Method::POST, "/v1/narrow", &json!({ "v": "é" }))
+        .await
+        .is_problem(400, "invalid-request");
     assert_eq!(state(&server).logins(), connections);
+    let log = fleet.workers[0].process.log();
+    assert_eq!(log.matches("only ASCII is passed there").count(), 1, "it is said once");
+    assert!(!log.contains("U+65E5") && !log.contains("日本"), "a part of a value is in the log");
 }

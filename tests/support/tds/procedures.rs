@@ -15,6 +15,7 @@ use super::values::{Declared, Sql};
 pub(crate) const ONLY_HERE: &str = "\
 CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
+CREATE PROCEDURE fjord_test.oem AS
 CREATE PROCEDURE fjord_test.narrow @v varchar(5) AS
 CREATE PROCEDURE fjord_test.drops AS
 CREATE PROCEDURE fjord_test.cuts @at int AS
@@ -158,7 +159,9 @@ pub(crate) fn run(
             reply.single("done", "int", Sql::Int(1));
             Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "shape" | "takes_variant" | "variant" | "narrow" => odd_types(bare, &arguments, reply),
+        "shape" | "takes_variant" | "variant" | "narrow" | "oem" => {
+            odd_types(bare, &arguments, reply)
+        }
         other => panic!("no procedure {other}"),
     }
 }
@@ -172,6 +175,9 @@ fn odd_types(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcom
             reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
             reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
             reply.0.extend_from_slice(&[0, 0, 0, 0]);
+        }
+        "oem" => {
+            reply.single("v", "varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS", text("Ω"));
         }
         "narrow" => {
             reply.single("v", "nvarchar(5)", arguments.get("@v").cloned().unwrap_or(Sql::Null));
