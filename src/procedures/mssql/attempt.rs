@@ -331,11 +331,15 @@ impl Mssql {
         } else {
             None
         };
-        let has_committed = lease.session().is_none_or(|session| session.marks.has_committed());
-        let is_rolled_back = lease.keep_rolled_back().await
-            && !has_committed
-            && call.transaction != Transaction::None
-            && !errors::ends_transaction(&token);
+        let tells_of_commits = self.server.known().is_some_and(|facts| facts.tells_of_commits);
+        let Some(session) = lease.session() else { return errors::from_token(token).into() };
+        let judging = transaction::is_whole(session, call.transaction, tells_of_commits);
+        let Ok(is_whole) = timeout_at(call.deadline, judging).await else {
+            lease.discard("rollback");
+            return errors::from_token(token).into();
+        };
+        let is_rolled_back =
+            lease.keep_rolled_back().await && is_whole && !errors::ends_transaction(&token);
         let mut error = SentError { is_rolled_back, ..errors::from_token(token) };
         if let Some(difference) = missing {
             let procedure = call.procedure.as_str().to_owned();

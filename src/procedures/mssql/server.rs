@@ -18,10 +18,13 @@ pub(super) struct Facts {
     pub(super) refuses_untyped_null: bool,
     /// Whether it puts `nvarchar` of a table into SQL text as it is, instead of as data.
     pub(super) splices_table_text: bool,
+    /// Whether it tells of each commit. Where it does not, an error says less about what stays.
+    pub(super) tells_of_commits: bool,
 }
 
 /// What is assumed of a server that does not say: it takes a NULL like SQL Server, and text no better than Babelfish.
-const UNKNOWN: Facts = Facts { refuses_untyped_null: false, splices_table_text: true };
+const UNKNOWN: Facts =
+    Facts { refuses_untyped_null: false, splices_table_text: true, tells_of_commits: false };
 
 /// The server of a database.
 #[derive(Debug, Default)]
@@ -41,7 +44,11 @@ impl Server {
         };
         let said = row.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
         let is_babelfish = said == Some(&ColumnData::I32(Some(1)));
-        let facts = Facts { refuses_untyped_null: is_babelfish, splices_table_text: is_babelfish };
+        let facts = Facts {
+            refuses_untyped_null: is_babelfish,
+            splices_table_text: is_babelfish,
+            tells_of_commits: !is_babelfish,
+        };
         Ok(*self.0.get_or_init(|| facts))
     }
 }

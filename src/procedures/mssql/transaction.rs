@@ -12,6 +12,7 @@ use tiberius::error::Error;
 
 use super::connect::Client;
 use super::errors;
+use super::pool::Session;
 use super::run::Failure;
 use crate::procedures::Transaction;
 
@@ -31,6 +32,22 @@ const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = 0; \
 pub(super) async fn begin(client: &mut Client, transaction: Transaction) -> Result<(), Error> {
     let sql = if transaction == Transaction::RolledBack { BEGIN_DRY_RUN } else { BEGIN };
     client.simple_query(sql).await?.into_results().await.map(drop)
+}
+
+/// Whether nothing that a call did before its error can have been committed. Not safe to drop: the connection is of no
+/// more use then.
+pub(super) async fn is_whole(
+    session: &mut Session,
+    transaction: Transaction,
+    tells_of_commits: bool,
+) -> bool {
+    if transaction == Transaction::None || session.marks.has_committed() {
+        return false;
+    }
+    // Without the server's word only the savepoint proves it.
+    tells_of_commits
+        || transaction == Transaction::RolledBack
+            && end(&mut session.client, transaction).await.is_ok()
 }
 
 /// Ends the transaction of a call that succeeded. Not safe to drop: the connection is of no more use then.

@@ -1,5 +1,7 @@
 //! A dry run leaves nothing, or fails: a procedure that commits by itself is not told as rolled back.
 
+use std::sync::atomic::Ordering;
+
 use fjord::procedures::{OwnedCell, SentErrorKind, Transaction};
 use http::Method;
 use serde_json::json;
@@ -58,6 +60,28 @@ async fn a_dry_run_that_commits_by_itself_fails_and_runs_once() {
     }
 }
 
+/// Babelfish does not. Then only the savepoint proves what became of a call that failed.
+#[tokio::test]
+async fn a_server_that_tells_of_no_commit_is_not_believed_to_have_made_none() {
+    let cases = [
+        (Transaction::RolledBack, "INSERT e; THROW 50422", (0, true)),
+        (Transaction::RolledBack, "INSERT e; BEGIN; COMMIT; THROW 547", (0, true)),
+        (Transaction::RolledBack, "INSERT e; COMMIT; COMMIT; THROW 50422", (1, false)),
+        (Transaction::RolledBack, "INSERT e; COMMIT; COMMIT; BEGIN; THROW 547", (1, false)),
+        (Transaction::RolledBack, "INSERT e; COMMIT; COMMIT; BEGIN", (1, false)),
+        (Transaction::RolledBack, "INSERT e; COMMIT; COMMIT; THROW 1205", (1, false)),
+        (Transaction::Committed, "INSERT e; COMMIT; COMMIT; THROW 1205", (1, false)),
+    ];
+    for (transaction, script, expected) in cases {
+        let server = endpoint().await;
+        state(&server).is_babelfish.store(true, Ordering::Release);
+        let caller = Caller { transaction, ..Caller::of(&server) };
+        let error = sent(run(&caller, script).await);
+        assert_eq!((state(&server).audit.count("e"), error.is_rolled_back), expected, "{script}");
+        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+    }
+}
+
 /// What a procedure of a real server does, and what the server tells of it.
 #[tokio::test]
 async fn every_server_undoes_a_dry_run_or_it_fails() {
@@ -77,6 +101,8 @@ async fn every_server_undoes_a_dry_run_or_it_fails() {
             assert_eq!(*answer.cell(), OwnedCell::Int(1), "{}", server.name);
             assert_eq!(count("dry").await, OwnedCell::Int(0), "{}", server.name);
         }
+        let arguments = [int("number", 50404), text("message", "no")];
+        assert!(sent(caller.call("throws", &arguments).await).is_rolled_back, "{}", server.name);
         for (word, commits, begins) in [("one", 1, 0), ("both", 2, 0), ("others", 2, 1)] {
             let error = sent(keeps(word, commits, begins).await);
             assert!(!error.is_rolled_back, "{}: {word}: {error:?}", server.name);

@@ -134,7 +134,8 @@ pub(super) fn run(
             }
             ["COMMIT"] => {
                 let done = transaction.commit(&state.audit);
-                if done.is_ok() && transaction.count == 0 {
+                let tells = !state.is_babelfish.load(std::sync::atomic::Ordering::Acquire);
+                if done.is_ok() && transaction.count == 0 && tells {
                     reply.0.extend_from_slice(&[0xe3, 11, 0, 9, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
                 }
                 done
