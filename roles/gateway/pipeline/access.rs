@@ -124,7 +124,8 @@ impl Pipeline {
         }
         let detail = "too many requests from this client address were refused";
         let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
-        Box::new(Refusal { ends: Some(ConnectionEnd::AuthFailures), ..problem.into() })
+        // A good credential would be taken: clients that wait to be asked for it are asked (RFC 9110 §11.6.1).
+        Box::new(Refusal { challenge, ends: Some(ConnectionEnd::AuthFailures), ..problem.into() })
     }
 }
 
