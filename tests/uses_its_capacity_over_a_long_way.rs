@@ -144,6 +144,11 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     let (report, look) = tokio::join!(report, look);
     report.is(200);
     look.is(200);
+    // A call that was stopped says nothing of those that come after it.
+    client.get("/v1/look?ms=5000").await.is(504);
+    let (first, second) = tokio::join!(client.get("/v1/look?ms=300"), client.get("/v1/look?ms=1"));
+    first.is(200);
+    second.is(200);
     let refusals = worker.figure("fjord_worker_refusals_total").await;
     assert!(refusals < 1.0, "{refusals} refusals");
 }

@@ -15,7 +15,8 @@ pub struct CallTime {
 }
 
 impl CallTime {
-    /// Adds a call.
+    /// Adds a call that was answered as its endpoint says. One that was stopped tells how long its caller waited, not how
+    /// long such calls take.
     pub fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed) {
@@ -25,10 +26,16 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Whether a call that has this much time left will probably not end in time. Never before a call has ended.
+    /// Whether a call that waited for its slot, and has this much time left, can be expected to end in time. True until a
+    /// call has ended. Each refusal lowers the mean a little, so that calls that have become shorter are tried again.
     #[must_use]
-    pub fn exceeds(&self, left: Duration) -> bool {
-        Duration::from_nanos(self.mean.load(Ordering::Relaxed)) > left
+    pub fn fits(&self, left: Duration) -> bool {
+        let mean = self.mean.load(Ordering::Relaxed);
+        let fits = Duration::from_nanos(mean) <= left;
+        if !fits {
+            self.mean.store(mean - mean / WEIGHT, Ordering::Relaxed);
+        }
+        fits
     }
 }
 
@@ -37,12 +44,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_too_short_until_a_call_has_ended() {
+    fn every_call_fits_until_one_has_ended() {
         let time = CallTime::default();
-        assert!(!time.exceeds(Duration::ZERO));
+        assert!(time.fits(Duration::ZERO));
         time.record(Duration::from_millis(10));
-        assert!(time.exceeds(Duration::from_millis(9)));
-        assert!(!time.exceeds(Duration::from_millis(10)));
+        assert!(time.fits(Duration::from_millis(10)));
+        assert!(!time.fits(Duration::from_millis(9)));
+    }
+
+    #[test]
+    fn refusals_alone_end_with_a_call_that_is_tried() {
+        let time = CallTime::default();
+        time.record(Duration::from_secs(12));
+        let refusals = (0..100).take_while(|_| !time.fits(Duration::from_secs(1))).count();
+        assert!((1..60).contains(&refusals), "{refusals}");
     }
 
     #[test]
@@ -52,8 +67,8 @@ mod tests {
         for _ in 0..200 {
             time.record(Duration::from_millis(1));
         }
-        assert!(!time.exceeds(Duration::from_millis(20)));
+        assert!(time.fits(Duration::from_millis(20)));
         time.record(Duration::MAX);
-        assert!(time.exceeds(Duration::from_hours(1)), "a long call counts, and nothing overflows");
+        assert!(!time.fits(Duration::from_hours(1)), "a long call counts, and nothing overflows");
     }
 }

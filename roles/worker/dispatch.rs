@@ -109,7 +109,9 @@ impl Dispatch {
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
             if let Ok(since) = slot {
                 let took = since.elapsed();
-                call_time.record(took);
+                if outcome == Word::Ok {
+                    call_time.record(took);
+                }
                 queue.finished(outcome, took, more);
             }
         })));

@@ -19,10 +19,6 @@ impl Run {
             self.queue.not_granted(bytes, outcome);
             return Err(outcome);
         }
-        if self.call_time.exceeds(self.deadline.saturating_duration_since(Instant::now())) {
-            self.queue.not_granted(bytes, Word::NotExecuted);
-            return Err(self.give_up(Reason::Busy));
-        }
         let (reply, call_time) = (self.reply.clone(), Arc::clone(&self.call_time));
         match self.queue.granted(reply, bytes, self.deadline, call_time) {
             Granted::Runs => Ok(Instant::now()),
