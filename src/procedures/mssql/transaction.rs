@@ -44,10 +44,10 @@ pub(super) async fn is_whole(
     if transaction == Transaction::None || session.marks.has_committed() {
         return false;
     }
-    // Without the server's word only the savepoint proves it.
+    // A dry run promises that nothing stays: without the server's word only the savepoint proves it.
     tells_of_commits
-        || transaction == Transaction::RolledBack
-            && end(&mut session.client, transaction).await.is_ok()
+        || transaction != Transaction::RolledBack
+        || end(&mut session.client, transaction).await.is_ok()
 }
 
 /// Ends the transaction of a call that succeeded. Not safe to drop: the connection is of no more use then.
