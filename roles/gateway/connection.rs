@@ -287,7 +287,7 @@ impl Each {
             return;
         }
         // Over HTTP/1.1 the header does it.
-        if !self.agreed.is_http2 || self.activity.end_requests() == 0 {
+        if !self.agreed.is_http2 || self.activity.end_requests() {
             refused(end.reason());
         }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -257,7 +257,7 @@ async fn over_http2_it_is_told_to_go_and_cut_off_when_it_does_not() {
     }
     let answers = count(&bytes, HEADERS);
     assert!(closed, "{answers} answers, and the connection goes on");
-    assert!(answers <= LIMIT + 10 + 2 * STREAMS_MAX, "{answers} answers");
+    assert!(answers <= LIMIT + 10 + 3 * STREAMS_MAX, "{answers} answers");
     assert!(answers > LIMIT && count(&bytes, GOAWAY) > 0, "{answers} answers, no GOAWAY");
     guarded.client().with_bearer(&guarded.token()).get("/v1/guarded").await.is(200);
 }

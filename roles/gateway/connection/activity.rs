@@ -32,9 +32,11 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// Bytes of answers that the peer took, over HTTP/2.
     taken: AtomicU64,
-    /// Responses that end the connection.
-    last_responses: AtomicU32,
-    /// Given when there is one, or too many.
+    /// Whether no more requests should come.
+    requests_ended: AtomicBool,
+    /// Those that came all the same.
+    late_requests: AtomicU32,
+    /// Given when either changes.
     requests_end: Notify,
     /// Whether we have ended it: only the peer's end is waited for, and not for long.
     has_ended: AtomicBool,
@@ -65,23 +67,31 @@ impl Activity {
             since: AtomicU64::new(0),
             written: AtomicU64::new(0),
             taken: AtomicU64::new(0),
-            last_responses: AtomicU32::new(0),
+            requests_ended: AtomicBool::new(false),
+            late_requests: AtomicU32::new(0),
             requests_end: Notify::new(),
             has_ended: AtomicBool::new(false),
         }
     }
 
-    /// A response is the last one: no more requests are taken. How many were before.
-    pub(super) fn end_requests(&self) -> u32 {
-        let before = self.last_responses.fetch_add(1, Ordering::AcqRel);
+    /// No more requests should come. Whether that is new.
+    pub(super) fn end_requests(&self) -> bool {
+        let is_new = !self.requests_ended.swap(true, Ordering::AcqRel);
         self.requests_end.notify_one();
-        before
+        is_new
     }
 
-    /// Waits until so many responses were the last one. One task at a time.
-    pub(super) async fn requests_end(&self, responses: u32) {
-        while self.last_responses.load(Ordering::Acquire) < responses {
-            // One that comes between the two is not missed: its permit is kept.
+    /// Waits until no more requests should come. One task at a time waits for this, or for those that are late.
+    pub(super) async fn requests_ended(&self) {
+        // A change between the two is not missed: its permit is kept.
+        while !self.requests_ended.load(Ordering::Acquire) {
+            self.requests_end.notified().await;
+        }
+    }
+
+    /// Waits until more than so many requests came after that.
+    pub(super) async fn late_requests(&self, most: u32) {
+        while self.late_requests.load(Ordering::Acquire) <= most {
             self.requests_end.notified().await;
         }
     }
@@ -91,6 +101,10 @@ impl Activity {
         self.takes_interim.store(takes_interim, Ordering::Release);
         self.running.fetch_add(1, Ordering::AcqRel);
         self.has_begun.store(false, Ordering::Release);
+        if self.requests_ended.load(Ordering::Acquire) {
+            self.late_requests.fetch_add(1, Ordering::AcqRel);
+            self.requests_end.notify_one();
+        }
         if !self.has_served.swap(true, Ordering::AcqRel) {
             self.first.notify_waiters();
         }

@@ -19,6 +19,10 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::
 /// How long a connection that has asked nothing yet may still ask once it should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
+/// Requests that may still come once a connection should end, as a multiple of the streams that it may have: that many may be
+/// on their way. Who asks on does not mean to end, and hyper would let it.
+const LATE_STREAMS: u32 = 2;
+
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -43,7 +47,7 @@ where
         result = &mut connection => return ended(result),
         () = stop.cancelled() => {}
         () = tokio::time::sleep(age_max()) => {}
-        () = activity.requests_end(1) => {}
+        () = activity.requests_ended() => {}
         what = overdue => if what == Overdue::Head {
             refused("header_timeout");
             return End::Late;
@@ -57,13 +61,13 @@ where
         }
     }
     connection.as_mut().graceful_shutdown();
+    activity.end_requests();
     // hyper waits for a peer that never speaks, and for one that never reads: we do not.
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
     tokio::select! {
         result = &mut connection => ended(result),
         () = activity.quiet(grace) => unresponsive(),
-        // As many requests may have been on their way; who still asks does not mean to end.
-        () = activity.requests_end(1 + limits.streams_max) => unresponsive(),
+        () = activity.late_requests(LATE_STREAMS * limits.streams_max) => unresponsive(),
     }
 }
 

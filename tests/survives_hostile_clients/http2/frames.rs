@@ -195,3 +195,43 @@ async fn a_flood_of_small_frames_keeps_nobody_out() {
         eventually("both are gone", || edge.running.connections() == 0).await;
     }
 }
+
+/// How many frames of a kind came.
+fn count(mut bytes: &[u8], kind: u8) -> usize {
+    let mut found = 0;
+    while let [a, b, c, of, ..] = *bytes {
+        found += usize::from(of == kind);
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        bytes = bytes.get(9 + length..).unwrap_or_default();
+    }
+    found
+}
+
+#[tokio::test]
+async fn who_asks_on_after_goaway_is_cut_off() {
+    let edge = Edge::tls();
+    let mut stream = edge.connect_tls(&["h2"]).await;
+    stream.write_all(PREFACE).await.unwrap();
+    let running = edge.running.clone();
+    // One request after the other, whatever the gateway says meanwhile: a PING that asks for an answer gets none.
+    let asking = async {
+        let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+        for asked in 1.. {
+            let number = u32::try_from(2 * asked - 1).unwrap();
+            if stream.write_all(&frame(HEADERS, WHOLE, number, HEAD)).await.is_err() {
+                return asked;
+            }
+            while count(&came, HEADERS) < asked {
+                match stream.read(&mut piece).await {
+                    Ok(bytes @ 1..) => came.extend_from_slice(&piece[..bytes]),
+                    _ => return asked,
+                }
+            }
+        }
+        usize::MAX
+    };
+    let (is_clean, asked) = tokio::join!(running.drain(LONG), asking);
+    assert!(is_clean, "it went on for {LONG:?}, {asked} requests");
+    // Twice what it may have open at once.
+    assert!(asked <= 40, "{asked}");
+}
