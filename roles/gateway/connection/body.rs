@@ -14,6 +14,9 @@ use crate::config::gateway::HttpLimits;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::byte_budget::{Reservation, SMALL_BYTES, overloaded};
 
+/// How much more than what came a body may take up.
+const GROWTH: usize = 8;
+
 /// A request's body as its connection lends it to the service. What the service leaves unread is the connection's to
 /// deal with: see `early`.
 #[derive(Debug)]
@@ -167,15 +170,16 @@ impl Pieces {
         }
     }
 
-    /// What it takes up with so many bytes more, when it has `most` in the end: twice what came, and not what was
-    /// announced, so that a client holds no more than it sends.
+    /// What it takes up with so many bytes more, when it has `most` in the end: eight times what came, and not what was
+    /// announced, so that a client holds little more than it sends. With smaller steps more bodies grow side by side, and
+    /// leave blocks of more sizes to the allocator.
     fn room_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;
         match self {
             Self::None => length,
             Self::Many(pieces) if length <= pieces.capacity() => pieces.capacity(),
             Self::One(_) | Self::Many(_) => {
-                length.saturating_mul(2).max(SMALL_BYTES).min(most).max(length)
+                length.saturating_mul(GROWTH).max(SMALL_BYTES).min(most).max(length)
             }
         }
     }
@@ -214,7 +218,7 @@ mod tests {
     const KIB: usize = 1024;
 
     #[test]
-    fn a_body_takes_up_twice_what_came_and_never_more_than_it_may_have() {
+    fn a_body_takes_up_a_few_times_what_came_and_never_more_than_it_may_have() {
         for (most, piece, count) in
             [(1024 * KIB, KIB, 1024), (1000, 1, 1000), (100 * KIB, 60 * KIB, 1)]
         {
@@ -224,7 +228,10 @@ mod tests {
                 read = read.with(vec![b'x'; piece].into(), room);
                 let came = number * piece;
                 assert_eq!(read.len(), came);
-                assert!(room >= came && room <= most.min((2 * came).max(SMALL_BYTES)), "{room}");
+                assert!(
+                    room >= came && room <= most.min((GROWTH * came).max(SMALL_BYTES)),
+                    "{room}"
+                );
                 if let Pieces::Many(pieces) = &read {
                     assert_eq!(pieces.capacity(), room, "{came}");
                 }
