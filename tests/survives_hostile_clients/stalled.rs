@@ -90,6 +90,33 @@ async fn a_place_is_kept_for_as_long_as_the_system_holds_an_answer() {
 }
 
 #[tokio::test]
+async fn a_place_is_kept_over_tls_however_its_client_ends_its_side() {
+    for says_goodbye in [true, false] {
+        let edge = Edge::start(&Options {
+            tls: true,
+            connections_per_client_max: 1,
+            ..Options::default()
+        });
+        let port = edge.address().port();
+        let mut client = edge.shake_hands(connect(&edge).await, &["http/1.1"]).await;
+        client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
+        eventually("it is written", || held(port).0 == 1).await;
+        if says_goodbye {
+            client.shutdown().await.unwrap();
+        } else {
+            client.get_mut().0.shutdown().await.unwrap();
+        }
+        eventually("it is given up", || {
+            // In this order, as above.
+            let (connections, held) = (edge.running.connections(), held(port));
+            assert!(connections == 1 || held == (0, 0), "{held:?} without a place");
+            connections == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn who_takes_its_answer_and_leaves_has_its_place_back_at_once() {
     let body_idle_timeout = LONG;
     let edge = Edge::start(&Options { body_idle_timeout, ..Options::default() });

@@ -180,12 +180,14 @@ impl<IO: AsyncRead + Socket + Unpin> Paced<IO> {
             let result = ready!(Pin::new(&mut self.io).poll_read(context, &mut discarded));
             let count = discarded.filled().len();
             linger.bytes_left = linger.bytes_left.saturating_sub(count);
-            if count == 0 && result.is_ok() && is_held(&self.io) {
+            // Over TLS an end without its goodbye is an error.
+            let has_ended = result.is_err() || count == 0;
+            if has_ended && is_held(&self.io) {
                 // It ends its side too, and may lack some of its answer.
                 ready!(linger.poll_look(context));
                 continue;
             }
-            if result.is_err() || count == 0 || linger.bytes_left == 0 {
+            if has_ended || linger.bytes_left == 0 {
                 return Poll::Ready(());
             }
             linger.heard_bytes += count;
