@@ -63,8 +63,7 @@ impl Ride {
                 return Event::NoRoom { attempt };
             }
             Ok(Reply::Final(answer)) if self.pieces.is_none() && answer.parts > 0 => {
-                let bytes = self.session.part_bytes(attempt) + answer.body.len();
-                self.wanted.put_together(bytes);
+                self.wanted.put_together(self.session.part_bytes(attempt), &answer.body);
             }
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! What is wanted of an answer, and where there is room for it.
 
+use bytes::Bytes;
+
 use crate::envelope::Final;
 use crate::roles::gateway::byte_budget::Reservation;
 
@@ -29,10 +31,11 @@ impl Wanted {
         self.room.another()
     }
 
-    /// So many bytes are about to be put together: for a moment they are there twice.
-    pub(super) fn put_together(&mut self, bytes: usize) {
-        if self.keeps_answer && bytes > 0 {
-            self.room.add(bytes);
+    /// So many bytes of parts, when there are any, are about to be put together with the last: for a moment they are
+    /// there twice.
+    pub(super) fn put_together(&mut self, part_bytes: usize, last: &Bytes) {
+        if self.keeps_answer && part_bytes > 0 && !self.has_parts {
+            self.room.add(part_bytes + last.len());
             self.has_parts = true;
         }
     }
