@@ -93,8 +93,12 @@ async fn post(client: reqwest::Client, url: String, number: usize, counts: Arc<C
     let body = format!(r#"{{"note": "{}"}}"#, "x".repeat(bytes));
     let request = client.post(url).header("content-type", "application/json");
     let answer = request.header("x-api-key", key).body(body).send().await.expect("nginx answers");
-    let status = answer.status();
+    let mut status = answer.status();
     drop(answer.bytes().await);
+    if expected == StatusCode::UNAUTHORIZED && status == StatusCode::TOO_MANY_REQUESTS {
+        // All of them are one address, of which only so many may fail.
+        status = expected;
+    }
     if status == expected { count } else { &counts.wrong }.fetch_add(1, Ordering::Relaxed);
 }
 
