@@ -149,7 +149,7 @@ async fn a_socket_that_stands_still_keeps_no_answer_from_its_client() {
     }
     let Scene { fleet, stall, mut worker, tasks } = scene;
     stall.go_on();
-    let _detached = tasks.spawn_background(async move {
+    let serving = tasks.spawn(async move {
         loop {
             let call = worker.next().await;
             worker.publish(&call.reply, &headers, b"").await;
@@ -159,6 +159,7 @@ async fn a_socket_that_stands_still_keeps_no_answer_from_its_client() {
         (fleet.client().get("/v1/foreign/b").await.status == 200).then_some(())
     })
     .await;
+    serving.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,7 +64,9 @@ fn socket_bytes() -> u64 {
 
 async fn weigh(what: &str, gateway_toml: &str, attack: impl AsyncFnOnce(&Fleet)) {
     let gateway_toml = gateway_toml.to_owned();
-    let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    // All calls run side by side.
+    let options = FleetOptions { gateway_toml, concurrency: 64, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
     let gateway = &fleet.gateways[0];
     fleet.client().get("/v1/flow?rows=3000").await.is(200);
     watch(gateway);
@@ -109,7 +111,7 @@ async fn stall(fleet: &Fleet, clients: usize) {
         client.send(request.as_bytes()).await.expect("it is taken");
         stalled.push(client);
     }
-    eventually_some("all are given up", Duration::from_mins(1), async || {
+    eventually_some("all are given up", Duration::from_mins(2), async || {
         // In this order: what is given up now counts neither.
         let connections = gateway.figure("fjord_gateway_connections ").await;
         let (sockets, _) = held(port);
@@ -140,6 +142,12 @@ async fn many_answers(fleet: &Fleet, count: usize) {
 #[ignore = "minutes: make test-hostile"]
 async fn long_every_attack_by_bytes_gives_its_memory_back() {
     const WHOLE: &str = "[gateway.session]\nwindow_parts = 0\n";
+    for (how, toml) in [("streamed", ""), ("put together", WHOLE)] {
+        weigh(&format!("40 stalled readers of 8 MiB, {how}"), toml, async |fleet| {
+            stall(fleet, 40).await;
+        })
+        .await;
+    }
     weigh("300 bodies of 0.9 MB on 3 connections", "", async |fleet| {
         large_bodies(fleet).await;
     })
@@ -156,10 +164,6 @@ async fn long_every_attack_by_bytes_gives_its_memory_back() {
         .await;
         weigh(&format!("300 GETs of 4 MiB, {how}"), toml, async |fleet| {
             many_answers(fleet, 300).await;
-        })
-        .await;
-        weigh(&format!("40 stalled readers of 8 MiB, {how}"), toml, async |fleet| {
-            stall(fleet, 40).await;
         })
         .await;
     }
