@@ -123,6 +123,54 @@ async fn a_parameter_has_the_code_page_of_its_database() {
     }
 }
 
+/// The driver would write "é" as E9 into a column of UTF-8.
+#[tokio::test]
+async fn a_table_of_text_is_not_sent_while_it_is_unknown_what_the_server_is() {
+    for (transaction, number) in [(Transaction::None, 701), (Transaction::Committed, 1222)] {
+        let server = endpoint().await;
+        state(&server).is_recollated.store(true, Ordering::Release);
+        state(&server).facts_error.store(number, Ordering::Release);
+        let caller = Caller { transaction, ..Caller::of(&server) };
+        for _ in 0..2 {
+            let error = unsent(caller.call("codes", &[codes(&[["é€", "a"]])]).await);
+            assert_eq!(error, BackendErrorKind::Unavailable);
+        }
+        caller.call("nothing", &[]).await.expect("what has no such table is sent");
+        state(&server).facts_error.store(0, Ordering::Release);
+        let answer = caller.call("codes", &[codes(&[["é€", "a"]])]).await.expect("codes");
+        assert_eq!(answer.sets, [[[said("é€"), said("a")]]]);
+        assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.codes")), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn babelfish_is_sent_no_text_of_a_table_that_the_driver_would_alter() {
+    let server = endpoint().await;
+    state(&server).is_babelfish.store(true, Ordering::Release);
+    state(&server).is_recollated.store(true, Ordering::Release);
+    let caller = Caller::of(&server);
+    let answer = caller.call("codes", &[codes(&[["abc", "a"]])]).await.expect("codes");
+    assert_eq!(answer.sets, [[[said("abc"), said("a")]]]);
+    let error = unsent(caller.call("codes", &[codes(&[["é", "a"]])]).await);
+    let reason = "in a table, text of code page 65001 must be ASCII on this server";
+    let expected = vec![bad("codes", Some((0, "code")), reason)];
+    assert_eq!(error, BackendErrorKind::Arguments(expected));
+}
+
+/// The code page that was read with the parameters is not the column's any more.
+#[tokio::test]
+async fn a_table_of_text_is_stored_as_it_was_sent_also_in_a_type_that_was_made_anew() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let rows = [["é€", "日"]];
+    for is_recollated in [false, true] {
+        state(&server).is_recollated.store(is_recollated, Ordering::Release);
+        let answer = caller.call("codes", &[codes(&rows)]).await.expect("codes");
+        assert_eq!(answer.sets, [[[said("é€"), said("日")]]], "{is_recollated}");
+    }
+    assert_eq!(state(&server).signature_reads.load(Ordering::Acquire), 2, "it was read once");
+}
+
 /// The driver would write the code page of the language into a column of UTF-8, cannot write 437 at all, and takes
 /// GB 18030 for 936.
 #[tokio::test]

@@ -14,9 +14,12 @@ use super::tds::{Endpoint, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// What a run before has left.
-const PROCEDURES: &str =
-    "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')";
+/// What a run before has left, also one of another version of `mssql.sql`, in the order in which it can be dropped.
+const LEFT_BEHIND: [(&str, &str); 3] = [
+    ("PROCEDURE", "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')"),
+    ("TYPE", "SELECT name FROM sys.table_types WHERE schema_id = SCHEMA_ID('fjord_test')"),
+    ("TABLE", "SELECT name FROM sys.tables WHERE schema_id = SCHEMA_ID('fjord_test')"),
+];
 
 /// A server of the suite.
 #[derive(Debug)]
@@ -148,24 +151,17 @@ async fn create_objects(config: &MssqlConfig) -> bool {
         })
         .filter(|batch| !batch.is_empty())
         .collect();
-    // Those of an older version of the file, too.
-    let old = client.simple_query(PROCEDURES).await.expect("the procedures that there are");
-    let old: Vec<String> = old
-        .into_first_result()
-        .await
-        .expect("the procedures that there are")
-        .iter()
-        .filter_map(|row| row.get::<&str, _>(0).map(ToOwned::to_owned))
-        .collect();
-    for name in old {
-        run(&mut client, &format!("DROP PROCEDURE fjord_test.{name}")).await.expect("dropped");
-    }
-    for batch in batches.iter().rev() {
-        if let Some(drop) = drop_of(batch) {
-            // What is not there cannot be dropped, on the first run.
-            let _ignored = run(&mut client, &drop).await;
+    for (kind, query) in LEFT_BEHIND {
+        let names = client.simple_query(query).await.expect("an answer");
+        let names = names.into_first_result().await.expect("names");
+        let names: Vec<_> = names.iter().filter_map(|row| row.get::<&str, _>(0)).collect();
+        for name in names {
+            let drop = format!("DROP {kind} fjord_test.[{name}]");
+            run(&mut client, &drop).await.unwrap_or_else(|error| panic!("{error}: {drop}"));
         }
     }
+    // There is none on the first run.
+    let _ignored = run(&mut client, "DROP SCHEMA fjord_test").await;
     for batch in &batches {
         if let Err(error) = run(&mut client, batch).await {
             panic!("{error}: {batch}");
@@ -178,10 +174,4 @@ async fn create_objects(config: &MssqlConfig) -> bool {
 
 async fn run(client: &mut Direct, sql: &str) -> tiberius::Result<()> {
     client.simple_query(sql).await?.into_results().await.map(|_| ())
-}
-
-/// `DROP <kind> <name>` for `CREATE <kind> <name> …`.
-fn drop_of(batch: &str) -> Option<String> {
-    let mut words = batch.strip_prefix("CREATE ")?.split_whitespace();
-    Some(format!("DROP {} {}", words.next()?, words.next()?))
 }

@@ -30,7 +30,7 @@ mod values;
 
 use collations::Collation;
 use request::{Given, Login};
-use schema::Schema;
+use schema::{Declaration, Schema};
 use values::Declared;
 
 /// The password that the endpoint believes.
@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
+    /// Every table type was made anew with text of UTF-8.
+    pub(crate) is_recollated: AtomicBool,
     /// The question what it is fails with this error, unless it is 0.
     pub(crate) facts_error: AtomicU32,
     /// It takes no untyped NULL, as Babelfish.
@@ -131,8 +133,21 @@ impl State {
         let parameters = self.schema.procedure(procedure).expect("a procedure");
         let found = parameters.iter().find(|one| one.name == name).expect("a parameter");
         let page = self.code_page.load(Ordering::Acquire);
-        let collation = found.declared.collation.or(Some(Collation::of_page(page)));
+        let collation = found.declared.collation.or(Some(Collation::for_page(page)));
         Declared { collation, ..found.declared.clone() }
+    }
+
+    /// The columns of a table type as they are now.
+    fn columns(&self, table_type: &str) -> Vec<Declaration> {
+        let found = self.schema.table_types.iter().find(|(one, _)| *one == table_type);
+        let mut columns = found.unwrap_or_else(|| panic!("no table type {table_type}")).1.clone();
+        if self.is_recollated.load(Ordering::Acquire) {
+            let utf_8 = Collation::for_page(65001);
+            for one in &mut columns {
+                one.declared.collation = Some(utf_8);
+            }
+        }
+        columns
     }
 
     /// What becomes of arguments in the types of a procedure's parameters.
@@ -192,6 +207,7 @@ impl Endpoint {
             lacks_parameters_view: AtomicBool::new(false),
             is_babelfish: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
+            is_recollated: AtomicBool::new(false),
             facts_error: AtomicU32::new(0),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),

@@ -73,11 +73,11 @@ impl Mssql {
         let marks = Arc::clone(&session.marks);
         let refuses_null =
             facts.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
-        let form = bind::bind(call, &signature).and_then(|bound| {
-            let questions = Question::of_call(&bound);
+        let form = bind::bind(call, &signature, facts.narrow_text).and_then(|bound| {
+            let questions = Question::for_call(&bound, facts.narrow_text)?;
             Ok((questions, run::form(call.procedure, bound, refuses_null)?))
         });
-        let (mut questions, form) = match form {
+        let (questions, form) = match form {
             Ok(form) => form,
             Err(error) => {
                 lease.keep();
@@ -96,9 +96,6 @@ impl Mssql {
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
-        if facts.splices_table_text {
-            questions.clear();
-        }
         marks.call_starts(questions);
         let client = &mut session.client;
         let calling = async {

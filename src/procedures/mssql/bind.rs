@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
+use super::server::NarrowText;
 use super::signature::{Kind, Parameter, Signature};
 use super::types::{self, Expected, SqlType};
 use crate::catalogue::findings::VIOLATIONS_MAX;
@@ -66,6 +67,7 @@ impl Bound<'_> {
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,
+    narrow_text: NarrowText,
 ) -> Result<Vec<Bound<'a>>, BackendError> {
     if let Some(stray) = call.arguments.iter().find(|one| signature.parameter(&one.name).is_none())
     {
@@ -92,8 +94,8 @@ pub(super) fn bind<'a>(
                     continue;
                 }
             },
-            (Some(argument), Kind::Table { name, columns }) => {
-                let rows = table(call.procedure, argument, columns, &mut unfit)?;
+            (Some(argument), Kind::Table { name, columns, .. }) => {
+                let rows = table(call.procedure, argument, (columns, narrow_text), &mut unfit)?;
                 Data::Table(type_name(argument, name, call.procedure)?, rows)
             }
         };
@@ -140,7 +142,7 @@ pub(super) fn command<'a>(procedure: &ProcedureName, bound: Vec<Bound<'a>>) -> C
 fn table<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
-    columns: &[(String, SqlType)],
+    (columns, narrow_text): (&[(String, SqlType)], NarrowText),
     unfit: &mut Unfit,
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<Value>] = match &argument.value {
@@ -172,7 +174,8 @@ fn table<'a>(
     for (number, row) in rows.iter().enumerate() {
         let mut cells = Vec::with_capacity(columns.len());
         for ((column, sql), place) in columns.iter().zip(&places) {
-            match place.and_then(|place| row.get(place)).map(|value| types::encode(value, sql)) {
+            let value = place.and_then(|place| row.get(place));
+            match value.map(|value| cell(value, sql, narrow_text)) {
                 None => cells.push(types::null(sql)),
                 Some(Ok(cell)) => cells.push(cell),
                 Some(Err(expected)) => unfit.add(&argument.name, Some((number, column)), expected),
@@ -184,6 +187,26 @@ fn table<'a>(
         }
     }
     Ok(encoded)
+}
+
+/// Encodes a cell as the column's type, or says what the driver could not write as it is.
+fn cell<'a>(
+    value: &'a Value,
+    sql: &SqlType,
+    narrow_text: NarrowText,
+) -> Result<ColumnData<'a>, Expected> {
+    let cell = types::encode(value, sql)?;
+    if let (ColumnData::String(Some(text)), SqlType::Text { code_page, .. }) = (&cell, sql)
+        && narrow_text == NarrowText::ByDriver
+        && !code_page.is_written_by_driver()
+        && !text.is_ascii()
+    {
+        let page = code_page.number();
+        return Err(Expected(format!(
+            "in a table, text of code page {page} must be ASCII on this server"
+        )));
+    }
+    Ok(cell)
 }
 
 /// The table type's name: the database's own. It stands in a statement of the driver, so it must be plain.

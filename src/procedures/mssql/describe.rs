@@ -46,7 +46,7 @@ fn parameter(parameter: &Parameter) -> DescribedParameter {
     let name = parameter.bare_name();
     let described = match &parameter.kind {
         Kind::Scalar(sql) => scalar(name, sql),
-        Kind::Table { name: kind, columns } => DescribedParameter {
+        Kind::Table { name: kind, columns, .. } => DescribedParameter {
             kind: Some(ParameterType::Table),
             columns: columns.iter().map(|(name, sql)| scalar(name, sql)).collect(),
             ..DescribedParameter::new(name, kind)

@@ -13,7 +13,7 @@ use super::socket::Tcp;
 pub(super) struct Marks {
     tcp: Arc<Tcp>,
     state: Mutex<State>,
-    questions: Mutex<Vec<Question>>,
+    questions: Mutex<Vec<Arc<Question>>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,15 +87,15 @@ impl Marks {
     }
 
     /// The call starts: the next remote procedure call is it, in both of its forms. A batch that the driver sends
-    /// before, to ask for the columns of a table, is no part of it; some of them are sent in other words.
-    pub(super) fn call_starts(&self, questions: Vec<Question>) {
+    /// before, to ask for the columns of a table, is no part of it; some of them are rewritten.
+    pub(super) fn call_starts(&self, questions: Vec<Arc<Question>>) {
         *self.questions() = questions;
         let mut state = self.state();
         (state.call, state.has_committed) = (CallMessage::Expected, false);
     }
 
     /// What is sent in the place of a batch, where it is not sent as it is.
-    pub(super) fn instead_of(&self, packet: &[u8]) -> Option<BytesMut> {
+    pub(super) fn replacement(&self, packet: &[u8]) -> Option<BytesMut> {
         self.questions().iter().find_map(|question| question.replace(packet))
     }
 
@@ -205,7 +205,7 @@ impl Marks {
         };
     }
 
-    fn questions(&self) -> MutexGuard<'_, Vec<Question>> {
+    fn questions(&self) -> MutexGuard<'_, Vec<Arc<Question>>> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

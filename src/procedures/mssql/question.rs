@@ -1,14 +1,18 @@
-//! The driver's question about a table type's columns, in other words: where the driver would write a column of text in
-//! another code page than the column's, it is shown `nvarchar`. Then the server converts, as it does for a parameter.
+//! The driver's question about a table type's columns, rewritten: of `char` and `varchar` it is shown `nvarchar`. Then the
+//! server converts, as it does for a parameter. The driver would take a code page for the column's language, which is another
+//! one for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::bind::Bound;
+use super::server::NarrowText;
 use super::signature::Kind;
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
-use super::types::SqlType;
+use super::types::{CodePage, SqlType};
+use crate::procedures::{BackendError, BackendErrorKind};
 
 /// The longest packet that the driver agrees upon (its default).
 pub(super) const PACKET_BYTES_MAX: usize = 4096;
@@ -18,28 +22,38 @@ const NVARCHAR_MAX: usize = 4000;
 /// A batch of the driver's, and what is sent in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    asked: String,
-    instead: String,
+    original: String,
+    replacement: String,
 }
 
 impl Question {
-    /// The questions about those tables of a call that hold text which the driver would not write as the column stores it.
-    pub(super) fn of_call(bound: &[Bound<'_>]) -> Vec<Self> {
-        let tables = bound.iter().filter_map(|one| match &one.parameter.kind {
-            Kind::Table { name, columns } => Self::of_table(name, columns),
+    /// The questions that are rewritten for a call. An error when it is not known whether they must be.
+    pub(super) fn for_call(
+        bound: &[Bound<'_>],
+        narrow_text: NarrowText,
+    ) -> Result<Vec<Arc<Self>>, BackendError> {
+        let mut needed = bound.iter().filter_map(|one| match &one.parameter.kind {
+            Kind::Table { question, .. } => question.as_ref(),
             Kind::Scalar(_) => None,
         });
-        tables.collect()
+        match narrow_text {
+            NarrowText::AsNvarchar => Ok(needed.cloned().collect()),
+            NarrowText::Unknown if needed.next().is_some() => {
+                Err(BackendErrorKind::Unavailable.into())
+            }
+            NarrowText::ByDriver | NarrowText::Unknown => Ok(Vec::new()),
+        }
     }
 
-    fn of_table(name: &str, columns: &[(String, SqlType)]) -> Option<Self> {
+    /// The question about a table type; `None` for one without text in a code page.
+    pub(super) fn for_table(name: &str, columns: &[(String, SqlType)]) -> Option<Self> {
         let mut selected = String::new();
         let mut is_needed = false;
         for (column, sql) in columns {
             let separator = if selected.is_empty() { "" } else { ", " };
             let column = column.replace(']', "]]");
             let written = match sql {
-                SqlType::Text { length, code_page, .. } if !code_page.is_written_by_driver() => {
+                SqlType::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
                     is_needed = true;
                     let length = match length {
                         Some(length) if *length <= NVARCHAR_MAX => length.to_string(),
@@ -52,23 +66,23 @@ impl Question {
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }
         is_needed.then(|| Self {
-            asked: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
-            instead: format!("DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"),
+            original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
+            replacement: format!("DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"),
         })
     }
 
-    /// The message that takes the place of a batch in one packet: its header, the headers of its payload, other words.
+    /// The message that takes the place of a batch in one packet: its header, the headers of its payload, another text.
     pub(super) fn replace(&self, packet: &[u8]) -> Option<BytesMut> {
         let (header, payload) = packet.split_at_checked(HEADER_BYTES)?;
         let headers = usize::try_from(payload.get(..4)?.get_u32_le()).ok()?;
         let (headers, text) = payload.split_at_checked(headers)?;
-        let is_asked =
-            self.asked.encode_utf16().flat_map(u16::to_le_bytes).eq(text.iter().copied());
-        if !is_asked {
+        let is_original =
+            self.original.encode_utf16().flat_map(u16::to_le_bytes).eq(text.iter().copied());
+        if !is_original {
             return None;
         }
         let mut payload = BytesMut::from(headers);
-        self.instead.encode_utf16().for_each(|unit| payload.put_u16_le(unit));
+        self.replacement.encode_utf16().for_each(|unit| payload.put_u16_le(unit));
         let [kind, status, _, _, rest @ ..] = header else { return None };
         let mut message = BytesMut::with_capacity(HEADER_BYTES + payload.len());
         let mut status = status & !END_OF_MESSAGE;
@@ -122,36 +136,37 @@ mod tests {
     }
 
     #[test]
-    fn text_that_the_driver_cannot_write_is_asked_for_as_nvarchar() {
+    fn text_in_a_code_page_is_asked_for_as_nvarchar() {
         let columns = [
             ("id".to_owned(), SqlType::Int),
             ("a]b".to_owned(), text("varchar", Some(5), 65001)),
             ("kana".to_owned(), text("varchar", Some(5), 932)),
+            ("wide".to_owned(), text("nvarchar", None, 1200)),
             ("long".to_owned(), text("varchar", Some(8000), 437)),
             ("max".to_owned(), text("varchar", None, 0)),
         ];
-        let question = Question::of_table("dbo.t", &columns).unwrap();
+        let question = Question::for_table("dbo.t", &columns).unwrap();
         let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
         let (statuses, said) = read(&question.replace(&asked).unwrap());
         assert_eq!(statuses, [END_OF_MESSAGE | RESET]);
         assert_eq!(
             said,
-            "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), [kana], \
-             CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
+            "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \
+             CAST([kana] AS nvarchar(5)), [wide], CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
         );
         for other in ["DECLARE @P AS dbo.u;SELECT TOP 0 * FROM @P", "ROLLBACK TRANSACTION", ""] {
             assert_eq!(question.replace(&packet(other)), None);
         }
         assert_eq!(question.replace(&[]), None);
-        assert_eq!(Question::of_table("dbo.t", &columns[..1]), None);
-        assert_eq!(Question::of_table("dbo.t", &columns[2..3]), None);
+        assert_eq!(Question::for_table("dbo.t", &columns[..1]), None);
+        assert_eq!(Question::for_table("dbo.t", &columns[3..4]), None);
     }
 
     #[test]
     fn many_columns_are_a_message_of_many_packets() {
         let column = |n| (format!("{n}_{}", "ä".repeat(100)), text("varchar", Some(9), 850));
         let columns: Vec<_> = (0..100).map(column).collect();
-        let question = Question::of_table("dbo.t", &columns).unwrap();
+        let question = Question::for_table("dbo.t", &columns).unwrap();
         let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
         let (statuses, said) = read(&question.replace(&asked).unwrap());
         assert!(statuses.len() > 2, "{statuses:?}");
@@ -159,6 +174,6 @@ mod tests {
         let (last, between) = rest.split_last().unwrap();
         assert_eq!((*first, *last), (RESET, END_OF_MESSAGE));
         assert!(between.iter().all(|status| *status == 0));
-        assert_eq!(said, question.instead);
+        assert_eq!(said, question.replacement);
     }
 }

@@ -9,6 +9,7 @@ use tiberius::{ColumnData, Row, ToSql, error::Error};
 use tokio::sync::OwnedMutexGuard;
 
 use super::connect::Client;
+use super::question::Question;
 use super::types::{CodePage, Described, SqlType};
 use crate::catalogue::{ParameterType, ProcedureName};
 use crate::procedures::Need;
@@ -91,6 +92,8 @@ pub(super) enum Kind {
         name: String,
         /// Its columns, in order.
         columns: Vec<(String, SqlType)>,
+        /// What the driver is to ask about it instead, where its text is passed as `nvarchar`.
+        question: Option<Arc<Question>>,
     },
 }
 
@@ -366,7 +369,9 @@ fn kind(row: &Row, tables: &Tables) -> Kind {
     }
     let columns = number(row, 11).and_then(|id| tables.get(&id)).cloned().unwrap_or_default();
     let (schema, name) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
-    Kind::Table { name: format!("{schema}.{name}"), columns }
+    let name = format!("{schema}.{name}");
+    let question = Question::for_table(&name, &columns).map(Arc::new);
+    Kind::Table { name, columns, question }
 }
 
 /// The type whose name, base type, length, precision and scale stand from a column on, and its code page in another.

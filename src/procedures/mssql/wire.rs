@@ -153,7 +153,7 @@ impl Wire {
     /// Puts another question in the place of the driver's about a table's columns. Nothing of it is written yet.
     fn replace_question(&mut self, bytes: usize) {
         let Some(start) = self.held.len().checked_sub(bytes) else { return };
-        let instead = self.held.get(start..).and_then(|packet| self.marks.instead_of(packet));
+        let instead = self.held.get(start..).and_then(|packet| self.marks.replacement(packet));
         if let Some(instead) = instead {
             self.held.truncate(start);
             self.held.extend_from_slice(&instead);

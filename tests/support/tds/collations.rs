@@ -41,11 +41,11 @@ impl Collation {
     }
 
     /// That of a code page, or the default.
-    pub(crate) fn of_page(page: i64) -> &'static Self {
+    pub(crate) fn for_page(page: i64) -> &'static Self {
         ALL.iter().find(|one| i64::from(one.page) == page).unwrap_or(&ALL[0])
     }
 
-    pub(crate) fn of_wire(wire: &[u8]) -> &'static Self {
+    pub(crate) fn from_wire(wire: &[u8]) -> &'static Self {
         ALL.iter().find(|one| one.wire == wire).expect("a collation of the endpoint")
     }
 

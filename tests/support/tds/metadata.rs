@@ -129,8 +129,8 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
     reply.columns(&TYPES.map(|kind| ("", kind)));
     for given in values {
         let Sql::Int(id) = given.value else { panic!("a table type's id") };
-        let (_, columns) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
-        for one in columns {
+        let (name, _) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
+        for one in state.columns(name) {
             let (length, precision, scale) = one.declared.described();
             let kind = Sql::Text(one.declared.name.clone());
             let row = [
@@ -153,8 +153,7 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
 pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
     state.column_reads.fetch_add(1, Ordering::AcqRel);
     let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a question about columns");
-    let (_, columns) =
-        state.schema.table_types.iter().find(|(one, _)| one == name).expect("a table type");
+    let columns = state.columns(name);
     let selected = select.strip_suffix(" FROM @P").expect("of the variable");
     let types: Vec<Declared> = if selected == "*" {
         columns.iter().map(|one| one.declared.clone()).collect()

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 use tds_protocol::codec::{read_b_varchar, read_us_varchar, read_utf16_string};
 
+use super::State;
 use super::schema::{Declaration, Schema};
 use super::values::{Kind, Sql, read};
 
@@ -57,7 +58,7 @@ impl Request {
         Self::Batch(read_utf16_string(&mut payload, length).expect("UTF-16"))
     }
 
-    pub(crate) fn call(mut payload: Bytes, schema: &Schema) -> Self {
+    pub(crate) fn call(mut payload: Bytes, state: &State) -> Self {
         skip_headers(&mut payload);
         let is_number = payload[..2] == [0xff, 0xff];
         let name = if is_number {
@@ -70,7 +71,7 @@ impl Request {
         payload.advance(2);
         let mut given = Vec::new();
         while payload.has_remaining() {
-            given.push(Given::read(&mut payload, schema));
+            given.push(Given::read(&mut payload, state));
         }
         if let Some(name) = name {
             return Self::Call(name.replace(['[', ']'], ""), given);
@@ -85,17 +86,17 @@ impl Request {
 }
 
 impl Given {
-    fn read(from: &mut Bytes, schema: &Schema) -> Self {
+    fn read(from: &mut Bytes, state: &State) -> Self {
         let name = read_b_varchar(from).expect("a name");
         let flags = from.get_u8();
         let is_untyped = from[0] == 0x1f;
-        let value = if from[0] == 0xf3 { read_table(from, schema) } else { read(from) };
+        let value = if from[0] == 0xf3 { read_table(from, state) } else { read(from) };
         Self { name, is_output: flags & 1 != 0, value, is_untyped }
     }
 }
 
 /// A table: its type's name, the types of its columns, its rows.
-fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
+fn read_table(from: &mut Bytes, state: &State) -> Sql {
     from.advance(1);
     let _database = read_b_varchar(from);
     let name = format!(
@@ -103,8 +104,7 @@ fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
         read_b_varchar(from).expect("a schema"),
         read_b_varchar(from).expect("a name")
     );
-    let found = schema.table_types.iter().find(|(one, _)| *one == name);
-    let (_, columns) = found.unwrap_or_else(|| panic!("no table type {name}"));
+    let columns = state.columns(&name);
     let count = from.get_u16_le();
     let kinds: Vec<Kind> = (0..count)
         .map(|_| {
@@ -117,7 +117,7 @@ fn read_table(from: &mut Bytes, schema: &Schema) -> Sql {
     assert_eq!(from.get_u8(), 0, "no optional metadata");
     let mut rows = Vec::new();
     while from.get_u8() == 1 {
-        let cells = kinds.iter().zip(columns);
+        let cells = kinds.iter().zip(&columns);
         rows.push(cells.map(|(kind, one)| one.declared.store(kind.value(from))).collect());
     }
     Sql::Table(rows)

@@ -38,7 +38,7 @@ pub(super) async fn serve(tcp: TcpStream, state: &State) -> io::Result<()> {
         }
         let request = match message.kind {
             PacketType::SqlBatch => Request::batch(message.payload),
-            PacketType::Rpc => Request::call(message.payload, &state.schema),
+            PacketType::Rpc => Request::call(message.payload, state),
             PacketType::Attention => {
                 // Nothing runs any more: it is acknowledged all the same.
                 state.attentions.fetch_add(1, Ordering::AcqRel);
@@ -299,6 +299,10 @@ fn batch(state: &State, text: &str, reply: &mut Reply) {
     } else if text.contains("SERVERPROPERTY('Babelfish')") {
         let error = state.facts_error.load(Ordering::Acquire);
         if error != 0 {
+            // No memory: found out when the row is made.
+            if error == 701 {
+                reply.columns(&[("", "int")]);
+            }
             reply.error(error, 16, "not now", "");
             return;
         }

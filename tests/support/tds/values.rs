@@ -296,7 +296,7 @@ impl Kind {
                 length = from.get_u16_le();
                 let wire = from.split_to(5);
                 if matches!(id, 0xa7 | 0xaf) {
-                    collation = Collation::of_wire(&wire);
+                    collation = Collation::from_wire(&wire);
                 }
             }
             _ => length = u16::from(from.get_u8()),

@@ -49,8 +49,8 @@ impl CodePage {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Whether the driver writes this code page into the column of a table. It has none for collations of 437 and 850,
-    /// does not tell UTF-8 from the code page of the collation's language, and takes GB 18030 for 936.
+    /// Whether the driver, left to itself, writes this code page into the column of a table. It has none for collations of 437
+    /// and 850, does not tell UTF-8 from the code page of the collation's language, and takes GB 18030 for 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
