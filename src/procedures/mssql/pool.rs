@@ -1,8 +1,8 @@
 //! One pool of connections: who waits is served in the order of coming, by whichever connection is free first.
 //!
-//! The line is tokio's semaphore, which is fair; so is the one ahead of it, of those whose connection turned out closed. A new connection is made beside the line, not by the one who waits: it
-//! goes to whoever waits longest, a caller that is served meanwhile does not leave with it, and one that gives up does
-//! not throw it away.
+//! The line is tokio's semaphore, which is fair; so is the one ahead of it, of those whose connection turned out closed. A new
+//! connection is made beside the line, not by the one who waits: it goes to whoever waits longest, a caller that is served
+//! meanwhile does not leave with it, and one that gives up does not throw it away.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -364,8 +364,9 @@ impl Drop for Place<'_> {
         let mut state = self.pool.lock();
         state.waiting -= 1;
         state.waiting_in_front -= usize::from(self.in_front);
-        if self.in_front {
-            // What was freed for somebody in front and is not needed there is for the line.
+        if state.waiting_in_front == 0 {
+            // What was freed for somebody in front and is not needed there is for the line. While another is in front it is
+            // for that one, who may not wait for it yet.
             while let Ok(permit) = self.pool.front.try_acquire() {
                 permit.forget();
                 self.pool.idle.add_permits(1);
@@ -405,3 +406,6 @@ impl Drop for Dial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
