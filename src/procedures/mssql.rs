@@ -50,7 +50,7 @@ use failure::{AttemptFailure, RetryReason, SentFailure};
 use lease::Lease;
 use pools::Pools;
 use server::Server;
-use signature::Signatures;
+use signature::{Signatures, Turn};
 
 /// The pause before a deadlock victim is tried again; it grows with each try and is varied at random.
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -224,7 +224,14 @@ impl Mssql {
     ) -> Result<Outcome, AttemptFailure> {
         let asked = Instant::now();
         // Whoever waits for another to read the signature does so without a connection.
-        let turn = self.while_wanted(call, cancel, self.signatures.turn(call.procedure)).await?;
+        let turn = if self.signatures.is_known(call.procedure) {
+            Turn::Known
+        } else {
+            self.while_wanted(call, cancel, self.signatures.turn(call.procedure)).await?
+        };
+        if matches!(turn, Turn::Missing) {
+            return Err(mismatch(call.procedure, self.missing_text()).into());
+        }
         let queue = call.queue.as_str();
         let lease = tokio::select! {
             biased;

@@ -311,3 +311,25 @@ async fn of_many_calls_of_a_procedure_that_is_not_known_one_reads_it() {
     }
     assert!(reads() <= 2, "{} reads", reads());
 }
+
+#[tokio::test]
+async fn of_many_calls_of_a_procedure_that_was_dropped_one_looks_for_it() {
+    let mut server = endpoint().await;
+    server.config.connections_max = 16;
+    state(&server).signatures_ms.store(200, Ordering::Release);
+    let dropped = ["fjord_test.returns".to_owned()];
+    state(&server).dropped.lock().expect("not poisoned").extend(dropped);
+    let caller = Caller::of(&server);
+    let reads = || state(&server).signature_reads.load(Ordering::Acquire);
+    let status = [int("status", 1)];
+    for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
+        assert!(matches!(unsent(answer), BackendErrorKind::Mismatch { .. }));
+    }
+    assert_eq!(reads(), 1);
+    // It is looked for again, and found.
+    state(&server).dropped.lock().expect("not poisoned").clear();
+    for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
+        answer.expect("an answer");
+    }
+    assert_eq!(reads(), 2);
+}

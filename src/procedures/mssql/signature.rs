@@ -212,12 +212,31 @@ fn takes(kind: &Kind, given: ParameterType) -> bool {
     }
 }
 
+/// A signature that is being read: one call has the lock, and the others wait for it.
+#[derive(Clone, Debug, Default)]
+struct Reading {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// It was read, and there is no such procedure.
+    is_missing: Arc<AtomicBool>,
+}
+
+/// What a call that needs a signature has waited for.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The signature is known.
+    Known,
+    /// Another call has found that there is no such procedure.
+    Missing,
+    /// This call is to read it, and holds this while it does.
+    Reader(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
+}
+
 /// The signatures read so far. As many as the catalogue has procedures.
 #[derive(Debug, Default)]
 pub(super) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
-    /// Of those that are not known: whose turn it is to read them.
-    turns: Mutex<HashMap<ProcedureName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Of those that are not known: who reads them.
+    readings: Mutex<HashMap<ProcedureName, Reading>>,
     lacks_parameters_view: AtomicBool,
     /// It was said that there is text in a code page that is not known.
     is_unknown_logged: AtomicBool,
@@ -229,18 +248,26 @@ impl Signatures {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
     }
 
-    /// Waits for the turn to read an unknown signature: of many calls one reads it, and then the others know it. `None` when
-    /// it is known. Safe to drop.
-    pub(super) async fn turn(&self, procedure: &ProcedureName) -> Option<OwnedMutexGuard<()>> {
-        if self.known(procedure).is_some() {
-            return None;
-        }
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(procedure.clone()).or_default())
+    /// Whether it was read.
+    pub(super) fn is_known(&self, procedure: &ProcedureName) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
+    }
+
+    /// Waits for the turn to read an unknown signature: of many calls one reads it, and then the others know it, or that there
+    /// is no such procedure. Safe to drop.
+    pub(super) async fn turn(&self, procedure: &ProcedureName) -> Turn {
+        let reading = {
+            let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+            readings.entry(procedure.clone()).or_default().clone()
         };
-        let turn = turn.lock_owned().await;
-        self.known(procedure).is_none().then_some(turn)
+        let guard = reading.lock.lock_owned().await;
+        if self.is_known(procedure) {
+            Turn::Known
+        } else if reading.is_missing.load(Ordering::Acquire) {
+            Turn::Missing
+        } else {
+            Turn::Reader(guard)
+        }
     }
 
     /// Reads the signature of one procedure from the database. `None` when there is no such procedure.
@@ -274,9 +301,14 @@ impl Signatures {
                 };
             }
             drop(known);
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|procedure, _| !some.contains(procedure));
-            drop(turns);
+            let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+            for (procedure, found) in some.iter().zip(&found) {
+                // Whoever comes from now on reads anew.
+                if let Some(reading) = readings.remove(procedure) {
+                    reading.is_missing.store(found.is_none(), Ordering::Release);
+                }
+            }
+            drop(readings);
             for (procedure, found) in some.iter().zip(&found) {
                 self.note_code_page(procedure, found.as_deref());
             }
