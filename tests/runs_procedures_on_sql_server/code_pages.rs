@@ -61,8 +61,8 @@ async fn a_table_of_text_is_stored_as_it_was_sent_or_refused_whole() {
         let rows = [["ok", "ｶﾅ"], ["日本", "é"], ["abcdef", "日本語"]];
         let error = unsent(caller.call("codes", &[codes(&rows)]).await);
         let expected = vec![
-            bad("codes", Some((1, "code")), "U+65E5 has no place in code page 1252"),
-            bad("codes", Some((1, "kana")), "U+00E9 has no place in code page 932"),
+            bad("codes", Some((1, "code")), "U+65E5 cannot be represented in code page 1252"),
+            bad("codes", Some((1, "kana")), "U+00E9 cannot be represented in code page 932"),
             bad("codes", Some((2, "code")), "longer than varchar(5)"),
             bad("codes", Some((2, "kana")), "longer than varchar(5): 6 bytes in code page 932"),
         ];
@@ -83,11 +83,11 @@ async fn a_text_is_stored_as_it_was_sent_or_refused() {
         }
         let before = process(&caller).await;
         for (procedure, value, reason) in [
-            ("echo_varchar_5", "日本", "U+65E5 has no place in code page 1252"),
-            ("echo_varchar_5", "Āb", "U+0100 has no place in code page 1252"),
+            ("echo_varchar_5", "日本", "U+65E5 cannot be represented in code page 1252"),
+            ("echo_varchar_5", "Āb", "U+0100 cannot be represented in code page 1252"),
             ("echo_varchar_5", "éabcde", "longer than varchar(5): 6 bytes in code page 1252"),
-            ("echo_char_10", "\u{2212}1", "U+2212 has no place in code page 1252"),
-            ("echo_varchar_max", "long 𝄞", "U+1D11E has no place in code page 1252"),
+            ("echo_char_10", "\u{2212}1", "U+2212 cannot be represented in code page 1252"),
+            ("echo_varchar_max", "long 𝄞", "U+1D11E cannot be represented in code page 1252"),
         ] {
             let error = unsent(caller.call(procedure, &[text("v", value)]).await);
             let expected = BackendErrorKind::Arguments(vec![bad("v", None, reason)]);
@@ -109,8 +109,8 @@ async fn a_parameter_has_the_code_page_of_its_database() {
         (932, "日本a", "日本ab", "longer than varchar(5): 6 bytes in code page 932"),
         (65001, "é€", "é€a", "longer than varchar(5): 6 bytes in code page 65001"),
         (437, "Ω√éab", "Ω√éabc", "longer than varchar(5): 6 bytes in code page 437"),
-        (437, "Ω", "€", "U+20AC has no place in code page 437"),
-        (0, "abcde", "é", "U+00E9 may have no place in varchar(5): only ASCII certainly has"),
+        (437, "Ω", "€", "U+20AC cannot be represented in code page 437"),
+        (0, "abcde", "é", "U+00E9 may be lost in varchar(5): only ASCII certainly is not"),
     ];
     for (page, fits, wrong, reason) in cases {
         let server = endpoint().await;
@@ -235,7 +235,7 @@ async fn a_caller_is_told_of_every_row_in_its_own_words() {
     let answer = client.send(Method::POST, "/v1/codes", &wrong).await;
     let problem = answer.is_problem(400, "invalid-request");
     let errors = json!([
-        { "in": "body", "pointer": "/a~1b/1/latin", "detail": "U+65E5 has no place in code page 1252" },
+        { "in": "body", "pointer": "/a~1b/1/latin", "detail": "U+65E5 cannot be represented in code page 1252" },
         { "in": "body", "pointer": "/a~1b/1/kana",
             "detail": "longer than varchar(5): 6 bytes in code page 932" },
     ]);

@@ -1,11 +1,12 @@
-//! The code pages of `char`, `varchar` and `text`: how much room a text takes, and whether it has a place there at all.
+//! The code pages of `char`, `varchar` and `text`: how long a text is there, and whether it can be represented at all.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
     WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1255, WINDOWS_1256, WINDOWS_1257,
     WINDOWS_1258,
 };
-use oem_cp::code_table::{DECODING_TABLE_CP437, DECODING_TABLE_CP850};
+use oem_cp::OEMCPHashMap;
+use oem_cp::code_table::{ENCODING_TABLE_CP437, ENCODING_TABLE_CP850};
 
 /// Room for one character in any encoding, and for what the library wants to see free beside it.
 const CHAR_BYTES_MAX: usize = 16;
@@ -14,14 +15,14 @@ const CHAR_BYTES_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CodePage(u16);
 
-/// A character that has no place in a code page.
+/// A character that cannot be represented in a code page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unmappable(pub(crate) char);
 
 /// How a code page is known.
 enum Table {
     /// By the characters of its upper half.
-    UpperHalf(&'static [char; 128]),
+    UpperHalf(&'static OEMCPHashMap<char, u8>),
     /// By an encoding of the web.
     Encoding(&'static Encoding),
 }
@@ -30,7 +31,7 @@ impl CodePage {
     /// UTF-16: `nchar`, `nvarchar`, `ntext`.
     pub(crate) const UTF_16: Self = Self(1200);
     /// A collation whose name ends with `_UTF8`.
-    const UTF_8: Self = Self(65001);
+    pub(crate) const UTF_8: Self = Self(65001);
     /// The server does not say which. ASCII is the same in every code page of SQL Server.
     pub(crate) const UNKNOWN: Self = Self(0);
 
@@ -73,7 +74,7 @@ impl CodePage {
 
     fn bytes_of(self, c: char, table: Option<&Table>) -> Result<usize, Unmappable> {
         let bytes = match table {
-            Some(Table::UpperHalf(chars)) => chars.contains(&c).then_some(1),
+            Some(Table::UpperHalf(chars)) => chars.contains_key(&c).then_some(1),
             Some(Table::Encoding(encoding)) => encoded(encoding, c)
                 .filter(|(bytes, length)| self.has(c, bytes.get(..*length).unwrap_or_default()))
                 .map(|(_, length)| length),
@@ -103,8 +104,8 @@ impl CodePage {
 
     fn table(self) -> Option<Table> {
         Some(Table::Encoding(match self.0 {
-            437 => return Some(Table::UpperHalf(&DECODING_TABLE_CP437)),
-            850 => return Some(Table::UpperHalf(&DECODING_TABLE_CP850)),
+            437 => return Some(Table::UpperHalf(&ENCODING_TABLE_CP437)),
+            850 => return Some(Table::UpperHalf(&ENCODING_TABLE_CP850)),
             874 => WINDOWS_874,
             932 => SHIFT_JIS,
             936 => GBK,
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_replace_has_no_place() {
+    fn what_the_server_would_replace_is_unmappable() {
         let cases: &[(u16, &str, char)] = &[
             (1252, "a日本", '日'),
             // SQL Server makes an A of it, of the next ones a backslash, a tilde, a hyphen.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use tiberius::{ColumnData, ColumnType, Row};
 use uuid::Uuid;
 
-use super::{SqlType, clock, decimal};
+use super::{CodePage, SqlType, clock, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
 /// The driver reads money as a double: beyond this its four decimals are no longer exact (2^53 / 10^4).
@@ -84,6 +84,15 @@ pub(crate) fn owned(
     sql: Option<&SqlType>,
 ) -> Result<OwnedCell, SentError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
+    if let (ColumnData::String(Some(text)), Some(SqlType::Text { code_page, .. })) = (value, sql)
+        && *code_page == CodePage::UTF_8
+        && !text.is_ascii()
+    {
+        // It was read as the code page of the collation's language, and is another text now.
+        return Err(SentError::new(SentErrorKind::Undecodable(format!(
+            "'{name}' is varchar in UTF-8, of which the driver reads ASCII only: declare it nvarchar"
+        ))));
+    }
     let mut text = String::new();
     let cell = match as_is(value, is_money) {
         Some(cell) => cell,
@@ -196,6 +205,19 @@ mod tests {
             assert_eq!(number(driver), Some(text));
         }
         assert_eq!(number(922_337_203_685_477.6), None);
+    }
+
+    #[test]
+    fn output_in_utf_8_is_ascii_or_an_error() {
+        let sql = |code_page| SqlType::Text { name: "varchar", length: Some(9), code_page };
+        // What the driver makes of the two bytes of an é.
+        let value = ColumnData::String(Some("Ã©".into()));
+        let error = owned("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
+        assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
+        for (text, code_page) in [("abc", CodePage::UTF_8), ("é", CodePage::new(Some(1252)))] {
+            let cell = owned("x", &ColumnData::String(Some(text.into())), Some(&sql(code_page)));
+            assert_eq!(cell.unwrap(), OwnedCell::Text(text.to_owned()));
+        }
     }
 
     #[test]

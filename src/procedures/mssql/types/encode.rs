@@ -14,7 +14,7 @@ use super::decimal::{self, Excess};
 use crate::catalogue::Value;
 
 /// Why a value does not fit, or what would have, for its caller. It never quotes the value, but for the one character
-/// that has no place.
+/// that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected(pub(crate) String);
 
@@ -28,8 +28,11 @@ impl Expected {
 const MONEY_DIGITS: u8 = 19;
 const SMALLMONEY_DIGITS: u8 = 10;
 const MONEY_SCALE: u8 = 4;
-/// The longest text of a `sql_variant`, in characters, and its most bytes.
-const VARIANT_CHARS_MAX: usize = 4000;
+/// The most bytes of UTF-8 of a text that the driver passes as `nvarchar(4000)`: a longer one is `nvarchar(max)`, which cannot
+/// become a `sql_variant`.
+const VARIANT_TEXT_BYTES_MAX: usize = 4000;
+/// The most bytes of a `sql_variant`.
+const VARIANT_BYTES_MAX: usize = 8000;
 
 /// Encodes a value as the declared type.
 pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'a>, Expected> {
@@ -66,7 +69,7 @@ pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'
         SqlType::Xml => {
             plain(value).map(|text| ColumnData::Xml(Some(Cow::Owned(XmlData::new(text)))))
         }
-        SqlType::Variant => variant(value),
+        SqlType::Variant => variant(value)?,
         SqlType::Other(_) => None,
         _ => plain(value).and_then(|text| moment(text, sql)),
     };
@@ -199,7 +202,7 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// SQL Server cuts an argument that is too long, and replaces what its code page does not have, without a word.
+/// SQL Server cuts an argument that is too long, and replaces what its code page does not have, silently.
 fn fits(
     text: &str,
     sql: &SqlType,
@@ -214,9 +217,9 @@ fn fits(
     let taken = code_page.length(text).map_err(|Unmappable(c)| {
         let code = u32::from(c);
         Expected(if code_page.is_known() {
-            format!("U+{code:04X} has no place in code page {page}")
+            format!("U+{code:04X} cannot be represented in code page {page}")
         } else {
-            format!("U+{code:04X} may have no place in {sql}: only ASCII certainly has")
+            format!("U+{code:04X} may be lost in {sql}: only ASCII certainly is not")
         })
     })?;
     match length {
@@ -253,21 +256,30 @@ fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
 }
 
 /// A `sql_variant` takes the SQL type nearest to the JSON value.
-fn variant(value: &Value) -> Option<ColumnData<'_>> {
-    match value {
+fn variant(value: &Value) -> Result<Option<ColumnData<'_>>, Expected> {
+    let fits = |bytes: usize, most: usize| {
+        let longer =
+            || Expected(format!("longer than a sql_variant: {bytes} bytes, {most} at most"));
+        if bytes <= most { Ok(()) } else { Err(longer()) }
+    };
+    Ok(match value {
         Value::Boolean(bit) => Some(ColumnData::Bit(Some(*bit))),
         Value::Integer(number) => Some(ColumnData::I64(Some(*number))),
         Value::Number(number) => Some(ColumnData::F64(Some(*number))),
         Value::Decimal(text) => {
             let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-            numeric(value, 38, u8::try_from(scale).ok()?)
+            u8::try_from(scale).ok().and_then(|scale| numeric(value, 38, scale))
         }
-        Value::Text(text) | Value::Json(text) => (text.encode_utf16().count() <= VARIANT_CHARS_MAX)
-            .then(|| ColumnData::String(Some(Cow::Borrowed(text)))),
-        Value::Binary(bytes) => (bytes.len() <= 2 * VARIANT_CHARS_MAX)
-            .then(|| ColumnData::Binary(Some(Cow::Borrowed(bytes)))),
+        Value::Text(text) | Value::Json(text) => {
+            fits(text.len(), VARIANT_TEXT_BYTES_MAX)?;
+            Some(ColumnData::String(Some(Cow::Borrowed(text))))
+        }
+        Value::Binary(bytes) => {
+            fits(bytes.len(), VARIANT_BYTES_MAX)?;
+            Some(ColumnData::Binary(Some(Cow::Borrowed(bytes))))
+        }
         Value::Null | Value::Table(_) => None,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -338,15 +350,33 @@ mod tests {
             code_page: CodePage::new(Some(page)),
         };
         let refused = [
-            ("日本", varchar(50, 1252), "U+65E5 has no place in code page 1252"),
-            ("aĀ", max(1252), "U+0100 has no place in code page 1252"),
-            ("𝄞", max(437), "U+1D11E has no place in code page 437"),
-            ("é", max(0), "U+00E9 may have no place in varchar(max): only ASCII certainly has"),
+            ("日本", varchar(50, 1252), "U+65E5 cannot be represented in code page 1252"),
+            ("aĀ", max(1252), "U+0100 cannot be represented in code page 1252"),
+            ("𝄞", max(437), "U+1D11E cannot be represented in code page 437"),
+            ("é", max(0), "U+00E9 may be lost in varchar(max): only ASCII certainly is not"),
         ];
         for (text, sql, expected) in refused {
             let error = encode(&text_value(text), &sql).unwrap_err();
             assert_eq!(error, Expected(expected.to_owned()), "{sql}");
         }
+    }
+
+    /// The driver counts bytes of UTF-8, whatever a `sql_variant` could hold.
+    #[test]
+    fn a_variant_takes_what_the_driver_passes_with_a_length() {
+        for (text, fits) in [("日".repeat(1333), true), ("日".repeat(1334), false)] {
+            assert_eq!(
+                encode(&text_value(&text), &SqlType::Variant).is_ok(),
+                fits,
+                "{}",
+                text.len()
+            );
+        }
+        let error = encode(&text_value(&"é".repeat(2001)), &SqlType::Variant).unwrap_err();
+        assert_eq!(error.0, "longer than a sql_variant: 4002 bytes, 4000 at most");
+        let binary = |length| Value::Binary(vec![1; length].into());
+        assert!(encode(&binary(8000), &SqlType::Variant).is_ok());
+        assert!(encode(&binary(8001), &SqlType::Variant).is_err());
     }
 
     #[test]
