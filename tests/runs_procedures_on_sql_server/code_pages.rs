@@ -191,6 +191,70 @@ async fn a_table_holds_text_that_the_driver_cannot_write() {
     assert_eq!(found, columns);
 }
 
+/// A cell of each `(max)` column with so many characters or bytes.
+fn longs([wide, narrow, bytes]: [usize; 3]) -> Argument {
+    let columns = ["wide", "narrow", "bytes"].map(|one| (one.into(), ParameterType::String));
+    let text = |length| Value::Text("x".repeat(length));
+    let rows = vec![text(wide), text(narrow), Value::Binary(vec![7; bytes].into())];
+    Argument { columns: Arc::new(columns), ..given("rows", Value::Table(Arc::new([rows]))) }
+}
+
+/// The driver takes the mark of `max`, 0xFFFF, for a length.
+#[tokio::test]
+async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_anything_is_sent() {
+    let mut all = servers().await;
+    let babelfish = Server { name: "the endpoint as Babelfish", ..endpoint().await };
+    state(&babelfish).is_babelfish.store(true, Ordering::Release);
+    all.push(Server { is_babelfish: true, ..babelfish });
+    for server in all {
+        let caller = Caller::of(&server);
+        let (narrow, unit) =
+            if server.is_babelfish { (65_535, "bytes") } else { (32_767, "bytes of UTF-16") };
+        let longest = [32_767, narrow, 65_535];
+        let answer = caller.call("longs", &[longs(longest)]).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{}: {error:?}", server.name));
+        let sizes: Vec<usize> = answer.sets[0][0]
+            .iter()
+            .map(|cell| match cell {
+                OwnedCell::Text(text) => text.len(),
+                OwnedCell::Binary(bytes) => bytes.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sizes, longest, "{}", server.name);
+        let before = process(&caller).await;
+        let error = unsent(caller.call("longs", &[longs(longest.map(|most| most + 1))]).await);
+        let reason = |unit| format!("65536 {unit}: a cell of a table has 65535 at most");
+        let expected = vec![
+            bad("rows", Some((0, "wide")), &reason("bytes of UTF-16")),
+            bad("rows", Some((0, "narrow")), &reason(unit)),
+            bad("rows", Some((0, "bytes")), &reason("bytes")),
+        ];
+        assert_eq!(error, BackendErrorKind::Arguments(expected), "{}", server.name);
+        assert_eq!(before, process(&caller).await, "{}: another connection", server.name);
+    }
+}
+
+/// A column of the table type became narrower than it was when the procedure's parameters were read.
+#[tokio::test]
+async fn a_cell_that_fits_the_column_no_more_is_refused_by_what_the_column_is_now() {
+    let server = endpoint().await;
+    let caller = Caller::of(&server);
+    let names = |length: usize| {
+        let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
+        let rows: Arc<[_]> = Arc::new([vec![Value::Text("x".repeat(length))]]);
+        Argument { columns, ..given("names", Value::Table(rows)) }
+    };
+    caller.call("names", &[names(100)]).await.expect("it fits");
+    state(&server).is_narrowed.store(true, Ordering::Release);
+    let error = unsent(caller.call("names", &[names(100)]).await);
+    let expected = bad("names", Some((0, "name")), "longer than nvarchar(10)");
+    assert_eq!(error, BackendErrorKind::Arguments(vec![expected]));
+    let logins = state(&server).logins();
+    caller.call("names", &[names(10)]).await.expect("it fits");
+    assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.names")), (logins, 2));
+}
+
 #[tokio::test]
 async fn a_column_that_the_driver_cannot_read_is_a_clear_error() {
     let server = endpoint().await;

@@ -19,6 +19,8 @@ CREATE TYPE fjord_test.name_list AS TABLE (name nvarchar(100) NULL)
 GO
 CREATE TYPE fjord_test.code_list AS TABLE (code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL)
 GO
+CREATE TYPE fjord_test.long_list AS TABLE (wide nvarchar(max) NULL, narrow varchar(max) NULL, bytes varbinary(max) NULL)
+GO
 -- Every type in, and out again as a column and as an OUTPUT parameter; of the two that have none, Babelfish 4 cannot
 -- write OUTPUT at all.
 CREATE PROCEDURE fjord_test.echo_bit @v bit = NULL, @out bit OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
@@ -110,6 +112,8 @@ GO
 CREATE PROCEDURE fjord_test.names @names fjord_test.name_list READONLY AS SELECT name FROM @names
 GO
 CREATE PROCEDURE fjord_test.codes @codes fjord_test.code_list READONLY AS SELECT code, kana FROM @codes
+GO
+CREATE PROCEDURE fjord_test.longs @rows fjord_test.long_list READONLY AS SELECT wide, narrow, bytes FROM @rows
 GO
 CREATE PROCEDURE fjord_test.json @count int AS BEGIN DECLARE @t TABLE (n int); DECLARE @i int = 0; WHILE @i < @count BEGIN INSERT INTO @t VALUES (@i); SET @i = @i + 1; END; SELECT n, N'a "quoted" name' AS name FROM @t ORDER BY n FOR JSON PATH; END
 GO

@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) code_page: AtomicI64,
     /// Every table type was made anew with text of UTF-8.
     pub(crate) is_recollated: AtomicBool,
+    /// Every `nvarchar` column of a table type was made anew with ten characters.
+    pub(crate) is_narrowed: AtomicBool,
     /// The question what it is fails with this error, unless it is 0.
     pub(crate) facts_error: AtomicU32,
     /// It takes no untyped NULL, as Babelfish.
@@ -147,6 +149,10 @@ impl State {
                 one.declared.collation = Some(utf_8);
             }
         }
+        let is_narrowed = self.is_narrowed.load(Ordering::Acquire);
+        for one in columns.iter_mut().filter(|one| is_narrowed && one.declared.name == "nvarchar") {
+            one.declared.numbers = vec![10];
+        }
         columns
     }
 
@@ -208,6 +214,7 @@ impl Endpoint {
             is_babelfish: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
             is_recollated: AtomicBool::new(false),
+            is_narrowed: AtomicBool::new(false),
             facts_error: AtomicU32::new(0),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),

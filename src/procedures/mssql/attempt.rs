@@ -248,10 +248,10 @@ impl Mssql {
                 unsent(lease, Error::Server(token))
             }
             Step::Calling(Failure::Driver(error)) | Step::Ending(Failure::Driver(error)) => {
-                if let Some(refused) = errors::before_sending(&error) {
+                if let Some(reason) = errors::refused_cell(&error) {
                     // The driver waits for the answer to what it never sent.
                     lease.discard("unsendable");
-                    return refused.into();
+                    return self.unwritable(call, used, reason);
                 }
                 unsent(lease, error)
             }
@@ -260,6 +260,18 @@ impl Mssql {
                 lease.discard("broken");
                 BackendError::caused_by(BackendErrorKind::Unavailable, error).into()
             }
+        }
+    }
+
+    /// The driver cannot write a cell that was found to fit: the table type is not what it was when the signature was read,
+    /// or fjord is wrong about the driver.
+    fn unwritable(&self, call: &Call<'_>, used: &Signature, reason: &str) -> NotSentFailure {
+        self.signatures.forget(call.procedure, used);
+        let difference =
+            format!("the driver cannot write a cell into a column of a table type ({reason})");
+        NotSentFailure {
+            error: mismatch(call.procedure, difference),
+            retry: Some(RetryReason::Signature),
         }
     }
 

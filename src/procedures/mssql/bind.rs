@@ -7,7 +7,7 @@ use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
 use super::server::NarrowText;
 use super::signature::{Kind, Parameter, Signature};
-use super::types::{self, Expected, SqlType};
+use super::types::{self, CodePage, Expected, SqlType};
 use crate::catalogue::findings::VIOLATIONS_MAX;
 use crate::catalogue::names::is_identifier;
 use crate::catalogue::{ProcedureName, Value};
@@ -30,6 +30,9 @@ pub(super) enum Data<'a> {
     /// A table of this type.
     Table(&'a str, Vec<TableRow<'a>>),
 }
+
+/// The most bytes of a cell in a `(max)` column: the driver takes the mark for `max` on the wire, 0xFFFF, for a length.
+const MAX_CELL_BYTES: usize = 0xffff;
 
 /// A row of a table-valued parameter.
 #[derive(Debug)]
@@ -196,14 +199,37 @@ fn cell<'a>(
     narrow_text: NarrowText,
 ) -> Result<ColumnData<'a>, Expected> {
     let cell = types::encode(value, sql)?;
-    if let (ColumnData::String(Some(text)), SqlType::Text { code_page, .. }) = (&cell, sql)
-        && narrow_text == NarrowText::ByDriver
-        && !code_page.is_written_by_driver()
-        && !text.is_ascii()
-    {
-        let page = code_page.number();
+    let (bytes, unit) = match (&cell, sql) {
+        (ColumnData::String(Some(text)), SqlType::Text { code_page, length, .. }) => {
+            let is_by_driver =
+                narrow_text == NarrowText::ByDriver && *code_page != CodePage::UTF_16;
+            if is_by_driver && !code_page.is_written_by_driver() && !text.is_ascii() {
+                let page = code_page.number();
+                return Err(Expected(format!(
+                    "in a table, text of code page {page} must be ASCII on this server"
+                )));
+            }
+            // Neither has more bytes than two for each of UTF-8's.
+            if length.is_some() || text.len() <= MAX_CELL_BYTES / 2 {
+                return Ok(cell);
+            }
+            if is_by_driver {
+                (code_page.length(text).unwrap_or(usize::MAX), "bytes")
+            } else {
+                (
+                    CodePage::UTF_16.length(text).map_or(usize::MAX, |pairs| pairs * 2),
+                    "bytes of UTF-16",
+                )
+            }
+        }
+        (ColumnData::Binary(Some(bytes)), SqlType::Binary { length: None, .. }) => {
+            (bytes.len(), "bytes")
+        }
+        _ => return Ok(cell),
+    };
+    if bytes > MAX_CELL_BYTES {
         return Err(Expected(format!(
-            "in a table, text of code page {page} must be ASCII on this server"
+            "{bytes} {unit}: a cell of a table has {MAX_CELL_BYTES} at most"
         )));
     }
     Ok(cell)

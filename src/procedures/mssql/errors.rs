@@ -3,7 +3,7 @@
 use tiberius::error::{Error, TokenError};
 
 use crate::procedures::{
-    BackendError, BackendErrorKind, BadArgument, SentError, SentErrorKind, ServerErrorClass,
+    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
 };
 
 /// Numbers from here on are the procedure's own (THROW, RAISERROR).
@@ -70,17 +70,15 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, error)
 }
 
-/// The error of values that the driver cannot put into the columns of a table. To be asked only when nothing was sent.
-pub(super) fn before_sending(error: &Error) -> Option<BackendError> {
-    let is_value = matches!(error, Error::Encoding(_) | Error::BulkInput(_) | Error::Conversion(_));
-    is_value.then(|| {
-        let kind = BackendErrorKind::Arguments(vec![BadArgument {
-            argument: "of a table".to_owned(),
-            cell: None,
-            reason: "values that its columns and their collation can hold".to_owned(),
-        }]);
-        BackendError::caused_by(kind, error.clone())
-    })
+/// What the driver calls it when it cannot write a value into a column of a table. To be asked only when nothing was sent.
+/// The driver's own text is left out: it may quote the value.
+pub(super) fn refused_cell(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Encoding(_) => Some("encoding"),
+        Error::BulkInput(_) => Some("bulk input"),
+        Error::Conversion(_) => Some("conversion"),
+        _ => None,
+    }
 }
 
 /// Whether the server ends the session with this error.

@@ -253,6 +253,14 @@ impl Signatures {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
     }
 
+    /// Forgets a signature, unless another was read since.
+    pub(super) fn forget(&self, procedure: &ProcedureName, used: &Signature) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(procedure).is_some_and(|one| **one == *used) {
+            known.remove(procedure);
+        }
+    }
+
     /// Waits for the turn to read an unknown signature: of many calls one reads it, and then the others know it, or that there
     /// is no such procedure. Safe to drop.
     pub(super) async fn turn(&self, procedure: &ProcedureName) -> Turn {

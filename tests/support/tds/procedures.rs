@@ -116,7 +116,7 @@ pub(crate) fn run(
     }
     match bare {
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
-        "lists" | "names" | "codes" | "pages" => tables(bare, &arguments, reply),
+        "lists" | "names" | "codes" | "pages" | "longs" => tables(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
@@ -253,6 +253,10 @@ fn tables(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
         "codes" => {
             ("@codes", &[("code", "varchar(5)"), ("kana", "varchar(5) COLLATE Japanese_CI_AS")])
         }
+        "longs" => (
+            "@rows",
+            &[("wide", "nvarchar(max)"), ("narrow", "varchar(max)"), ("bytes", "varbinary(max)")],
+        ),
         "pages" => ("@pages", &[("", "nvarchar(5)"); 4]),
         _ => (
             "@things",
