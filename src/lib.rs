@@ -23,3 +23,8 @@ pub mod tls;
 /// The two roles. They sit beside `src` because the checkout's top level is what an operator sees first.
 #[path = "../roles/mod.rs"]
 pub mod roles;
+
+/// The examples in `CONTRIBUTING.md`, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+pub mod contributing {}
