@@ -13,6 +13,8 @@ mod checks_what_it_would_meet;
 #[cfg(test)]
 mod compresses_what_gets_smaller;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod documentation;
 #[cfg(test)]
 mod dry_run;

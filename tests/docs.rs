@@ -1,0 +1,223 @@
+//! Promise: the documentation is complete and true where a program can tell: links lead somewhere, every page is in the index,
+//! every module is in ARCHITECTURE.md, and the files of the tutorial pass `fjord check` with the output that it quotes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::support::certs::Certs;
+use super::support::fjord_binary;
+
+/// More lines than this are not read by anybody who wants to begin.
+const ARCHITECTURE_LINES_MAX: usize = 150;
+
+static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\]\(([^)\s]+)\)"));
+static HEADING: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^#+ +(.+)$"));
+static BLOCK: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)\n```(\w+)\n(.*?\n)```"));
+
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a good pattern")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(page: &Path) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
+}
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).expect("a directory of the checkout");
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Every page of the repository.
+fn pages() -> Vec<PathBuf> {
+    let in_directory = |directory: PathBuf| {
+        let files = names(&directory).into_iter().map(|name| directory.join(name));
+        files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect::<Vec<_>>()
+    };
+    let pages = [in_directory(root().to_owned()), in_directory(root().join("docs"))].concat();
+    assert!(pages.len() > 15, "{pages:?}");
+    pages
+}
+
+/// A page without its code blocks.
+fn prose(page: &str) -> String {
+    BLOCK.replace_all(page, "\n").into_owned()
+}
+
+/// The anchors of a page's headings, made as GitHub makes them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let text = prose(page);
+    let headings = HEADING.captures_iter(&text).map(|heading| anchor(&heading[1]));
+    headings.collect()
+}
+
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// The links of a page that lead nowhere.
+fn broken_links(page: &Path, text: &str) -> Vec<String> {
+    let directory = page.parent().expect("a directory");
+    let text = prose(text);
+    let links = LINK.captures_iter(&text).map(|link| link[1].to_owned());
+    let broken = links.filter(|link| {
+        if link.contains("://") {
+            return false;
+        }
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = if file.is_empty() { page.to_owned() } else { directory.join(file) };
+        !target.exists() || !(anchor.is_empty() || anchors(&read(&target)).contains(anchor))
+    });
+    broken.collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    for page in pages() {
+        let broken = broken_links(&page, &read(&page));
+        assert!(broken.is_empty(), "{}: {broken:?}", page.display());
+    }
+    let page = root().join("README.md");
+    let broken =
+        broken_links(&page, "[a](nowhere.md) [b](#nowhere) [c](https://example.com/) [d](LICENSE)");
+    assert_eq!(broken, ["nowhere.md", "#nowhere"]);
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let index = read(&root().join("docs/README.md"));
+    for page in names(&root().join("docs")) {
+        assert!(
+            page == "README.md" || index.contains(&format!("({page}")),
+            "{page} is not in the index"
+        );
+    }
+}
+
+/// What of a directory of the source is not mentioned in a text: a file as `name.rs` or `name`, a directory also as `name/`.
+fn unmentioned(directory: &str, text: &str) -> Vec<String> {
+    let names = names(&root().join(directory)).into_iter();
+    let modules: BTreeSet<String> =
+        names.map(|name| name.trim_end_matches(".rs").to_owned()).collect();
+    let is_missing = |module: &String| {
+        let mention = pattern(&format!(r"[`/]{}(\.rs|/)?`", regex::escape(module)));
+        !matches!(module.as_str(), "tests" | "lib" | "mod") && !mention.is_match(text)
+    };
+    modules.into_iter().filter(is_missing).collect()
+}
+
+#[test]
+fn architecture_is_short_and_mentions_every_module() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let lines = text.lines().count();
+    assert!(lines <= ARCHITECTURE_LINES_MAX, "ARCHITECTURE.md has {lines} lines");
+    for directory in ["src", "roles/gateway", "roles/gateway/connection", "roles/worker"] {
+        let missing = unmentioned(directory, &text);
+        assert!(missing.is_empty(), "ARCHITECTURE.md does not mention {missing:?} of {directory}");
+    }
+    assert!(unmentioned("src", "`main.rs`, `cli`").contains(&"config".to_owned()));
+}
+
+#[test]
+fn architecture_mentions_no_file_that_does_not_exist() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let mut files = BTreeSet::new();
+    for part in ["src", "roles", "tests"] {
+        collect(&root().join(part), part, &mut files);
+    }
+    for mention in pattern(r"`([\w/]+\.rs)`").captures_iter(&text) {
+        let end = format!("/{}", &mention[1]);
+        let is_file = files.iter().any(|file| format!("/{file}").ends_with(&end));
+        assert!(is_file, "ARCHITECTURE.md mentions {}", &mention[1]);
+    }
+}
+
+fn collect(directory: &Path, name: &str, into: &mut BTreeSet<String>) {
+    for entry in names(directory) {
+        let path = directory.join(&entry);
+        let name = format!("{name}/{entry}");
+        if path.is_dir() { collect(&path, &name, into) } else { assert!(into.insert(name)) }
+    }
+}
+
+/// The code blocks of a page in one language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let of_language = BLOCK.captures_iter(page).filter(|block| &block[1] == language);
+    of_language.filter_map(|block| block.get(2)).map(|text| text.as_str()).collect()
+}
+
+/// What a command says in a directory, both streams.
+fn output(directory: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(fjord_binary());
+    let output = command.args(arguments).args(["--config", "."]).current_dir(directory).output();
+    let output = output.expect("fjord runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// The directory of the tutorial, with every file but the catalogue's.
+fn tutorial_directory(tutorial: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    for name in ["endpoints", "secrets", "tls"] {
+        fs::create_dir(at(name)).expect("a directory");
+    }
+    let certs = Certs::new(directory.path());
+    for (from, to) in [
+        (&certs.ca, "tls/ca.pem"),
+        (&certs.ca, "tls/mssql-ca.pem"),
+        (&certs.server.certificate, "tls/server.pem"),
+        (&certs.server.key, "tls/server.key"),
+    ] {
+        fs::copy(from, at(to)).expect("a copy");
+    }
+    let password = at("secrets/mssql-password");
+    fs::write(&password, "Tutorial-1234\n").expect("a file");
+    let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(password, only_ours).expect("permissions");
+    let configuration = blocks(tutorial, "toml");
+    let files = ["fjord.toml", "gateway.toml", "worker.toml"];
+    assert_eq!(configuration.len(), files.len(), "a block for each of {files:?}");
+    for (file, text) in files.into_iter().zip(configuration) {
+        fs::write(at(file), text).expect("a file");
+    }
+    directory
+}
+
+#[test]
+fn the_files_of_the_tutorial_are_good_and_its_output_is_what_fjord_says() {
+    let tutorial = read(&root().join("docs/TUTORIAL.md"));
+    let directory = tutorial_directory(&tutorial);
+    let [orders, more] = blocks(&tutorial, "json")[..] else {
+        panic!("two files of the catalogue")
+    };
+    fs::write(directory.path().join("endpoints/orders.json"), orders).expect("a file");
+    let said = output(directory.path(), &["check"]);
+    assert!(tutorial.contains(&format!("$ fjord check --config .\n{said}```")), "{said}");
+    fs::write(directory.path().join("endpoints/more.json"), more).expect("a file");
+    let said = output(directory.path(), &["routes"]);
+    assert!(tutorial.contains(&format!("$ fjord routes --config .\n{said}```")), "{said}");
+}
+
+#[test]
+fn the_endpoint_of_the_readme_is_good() {
+    let directory = tutorial_directory(&read(&root().join("docs/TUTORIAL.md")));
+    let readme = read(&root().join("README.md"));
+    let endpoint = blocks(&readme, "json").into_iter().next().expect("an endpoint");
+    fs::write(directory.path().join("endpoints/horses.json"), endpoint).expect("a file");
+    assert!(output(directory.path(), &["check"]).contains("good for gateway and worker"));
+}
