@@ -135,7 +135,7 @@ fn sent(job: &Job, error: &SentError) -> SentEnding {
         SentErrorKind::Server { number, class } => server(job, error, *number, *class),
         SentErrorKind::Mismatch { .. } => {
             log(job, error, None, Level::Misfit);
-            let problem = Problem::new(ProblemKind::Internal).with_effect(effect(error));
+            let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
             SentEnding::Problem { problem, outcome: Word::SqlMismatch }
         }
         SentErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
@@ -160,16 +160,17 @@ fn sent(job: &Job, error: &SentError) -> SentEnding {
 
 /// What an error of the database leaves behind. Without a transaction of ours the statements before it may have been
 /// committed, whatever its number says.
-fn effect(error: &SentError) -> Effect {
+fn effect(job: &Job, error: &SentError) -> Effect {
     // It lost against another call, and may well succeed when it is sent again. An answer cannot say `not-executed`: only a
-    // refusal can.
-    let may_succeed = matches!(
-        error.kind,
-        SentErrorKind::Server {
-            class: ServerErrorClass::Deadlock | ServerErrorClass::SnapshotConflict,
-            ..
-        }
-    );
+    // refusal can. A dry run that is proved to leave nothing was executed: to send it again does no harm.
+    let may_succeed = !job.request.dry_run
+        && matches!(
+            error.kind,
+            SentErrorKind::Server {
+                class: ServerErrorClass::Deadlock | ServerErrorClass::SnapshotConflict,
+                ..
+            }
+        );
     if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
 }
 
@@ -177,10 +178,13 @@ fn effect(error: &SentError) -> Effect {
 fn user(job: &Job, error: &SentError, number: u32, message: &str) -> SentEnding {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
-        return refused(status, Some(message.to_owned()), (Word::SqlUser, None));
+        // In a transaction it is the answer only when nothing of the call stays.
+        let is_open = job.endpoint.transaction && !error.is_rolled_back;
+        let effect = is_open.then_some(Effect::Unknown);
+        return refused(status, Some(message.to_owned()), (Word::SqlUser, effect));
     }
     log(job, error, Some(message), Level::Error);
-    let problem = Problem::new(ProblemKind::Internal).with_effect(effect(error));
+    let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
     SentEnding::Problem { problem, outcome: Word::SqlUser }
 }
 
@@ -206,10 +210,10 @@ fn server(job: &Job, error: &SentError, number: u32, class: ServerErrorClass) ->
     let outcome = word_of(class);
     if let Some(status) = job.endpoint.status.errors.get(&number) {
         log(job, error, None, Level::Debug);
-        return refused(*status, None, (outcome, Some(effect(error))));
+        return refused(*status, None, (outcome, Some(effect(job, error))));
     }
     log(job, error, None, level);
-    let problem = Problem::new(kind).with_effect(effect(error));
+    let problem = Problem::new(kind).with_effect(effect(job, error));
     SentEnding::Problem { problem, outcome }
 }
 

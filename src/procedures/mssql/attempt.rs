@@ -88,7 +88,7 @@ impl Mssql {
             lease.keep();
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
         }
-        let mut lease = self.begun(lease, call, leaving).await?;
+        let mut lease = self.begun(lease, call, facts, leaving).await?;
         if cancel.is_cancelled() {
             lease.keep_rolled_back().await;
             return Err(BackendError::new(BackendErrorKind::Cancelled).into());
@@ -198,6 +198,7 @@ impl Mssql {
         &self,
         mut lease: Lease,
         call: &Call<'_>,
+        facts: Facts,
         leaving: Leaving<'_>,
     ) -> Result<Lease, NotSentFailure> {
         if call.transaction == Transaction::None {
@@ -206,10 +207,9 @@ impl Mssql {
         let Some(session) = lease.session() else {
             return Err(BackendError::new(BackendErrorKind::Unavailable).into());
         };
-        match self
-            .within(call, leaving, transaction::begin(&mut session.client, call.transaction))
-            .await
-        {
+        let beginning =
+            transaction::begin(&mut session.client, call.transaction, facts.tells_of_commits);
+        match self.within(call, leaving, beginning).await {
             Ok(Ok(())) => Ok(lease),
             asked => Err(unanswered(lease, asked).await),
         }
@@ -320,6 +320,9 @@ impl Mssql {
             return lost(call, errors::from_token(token));
         }
         let mut missing = None;
+        let reports = self.server.known().is_some_and(|facts| facts.tells_of_commits);
+        // Before anything else is asked on the connection.
+        let reported = lease.session().filter(|_| reports).map(|one| one.marks.reported());
         let reason = if errors::is_deadlock(&token) {
             Some(RetryReason::Deadlock)
         } else if errors::is_snapshot_conflict(&token) {
@@ -340,15 +343,14 @@ impl Mssql {
         } else {
             None
         };
-        let tells_of_commits = self.server.known().is_some_and(|facts| facts.tells_of_commits);
         let Some(session) = lease.session() else { return errors::from_token(token).into() };
-        let judging = transaction::is_whole(session, call.transaction, tells_of_commits);
-        let Ok(is_whole) = timeout_at(call.deadline, judging).await else {
+        let undoing = transaction::undoes_all(session, call.transaction, reported);
+        let Ok(undoes_all) = timeout_at(call.deadline, undoing).await else {
             lease.discard("rollback");
             return errors::from_token(token).into();
         };
         let is_rolled_back =
-            lease.keep_rolled_back().await && is_whole && !errors::ends_transaction(&token);
+            lease.keep_rolled_back().await && undoes_all && !errors::ends_transaction(&token);
         let mut error = SentError { is_rolled_back, ..errors::from_token(token) };
         if let Some(difference) = missing {
             let procedure = call.procedure.as_str().to_owned();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
-use super::answer::Ended;
+use super::answer::{Ended, Reported};
 use super::question::Question;
 use super::socket::Tcp;
 
@@ -31,6 +31,8 @@ struct State {
     is_owed: bool,
     /// The server has told of a commit since the call started.
     has_committed: bool,
+    /// What it has reported of transactions since then.
+    reported: Reported,
     attention: Attention,
 }
 
@@ -92,6 +94,7 @@ impl Marks {
         *self.questions() = questions;
         let mut state = self.state();
         (state.call, state.has_committed) = (CallMessage::Expected, false);
+        state.reported = Reported::Nothing;
     }
 
     /// What is sent in the place of a batch, where it is not sent as it is.
@@ -102,6 +105,11 @@ impl Marks {
     /// Whether the server has told of a commit since the call started: then a roll-back undoes a part at most.
     pub(super) fn has_committed(&self) -> bool {
         self.state().has_committed
+    }
+
+    /// What the server has reported of transactions since the call started.
+    pub(super) fn reported(&self) -> Reported {
+        self.state().reported
     }
 
     /// A remote procedure call begins. Nothing of it is written yet, and all that came before it is: it was answered.
@@ -189,6 +197,7 @@ impl Marks {
         let mut state = self.state();
         state.is_owed = false;
         state.has_committed |= ended.commits;
+        state.reported = state.reported.and(ended.reported);
         drop(state);
         if ended.acknowledges {
             self.acknowledged();

@@ -4,12 +4,17 @@
 //! procedure does after a ROLLBACK of its own begins a transaction again instead of committing by itself. SQL Server
 //! reports either as error 266, and all of it is rolled back.
 //!
-//! That of a dry run has a savepoint as well: it ends with its transaction, so a procedure that commits and begins another
-//! one is found out, also on a server that tells of no commit.
+//! A procedure can switch the latter off for itself (`SET IMPLICIT_TRANSACTIONS`), and nothing of that can be seen
+//! afterwards. So nothing is taken for rolled back without a proof:
+//! - SQL Server reports each transaction that begins or ends. It reported none, and one is still open: it is the worker's.
+//!   Or it reported one roll-back, and that was the last that happened: an error ended the procedure.
+//! - A savepoint ends with its transaction. A dry run always has one. A call that is to be committed has one only on a
+//!   server that reports nothing, because SQL Server makes no distributed transaction of one with a savepoint.
 
 use tiberius::ColumnData;
 use tiberius::error::Error;
 
+use super::answer::Reported;
 use super::connect::Client;
 use super::errors;
 use super::pool::Session;
@@ -17,37 +22,45 @@ use super::run::Failure;
 use crate::procedures::Transaction;
 
 const BEGIN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; SET IMPLICIT_TRANSACTIONS ON";
-const BEGIN_DRY_RUN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
-    SAVE TRANSACTION fjord_dry_run; SET IMPLICIT_TRANSACTIONS ON";
-/// Says 1 when the transaction was still the worker's, and 0 when it is gone.
+const BEGIN_WITH_SAVEPOINT: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
+    SAVE TRANSACTION fjord_call; SET IMPLICIT_TRANSACTIONS ON";
+/// Says 2 when the transaction was still the worker's, and 0 when it is gone.
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
-    COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 1 END \
+    COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 2 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
-/// The same of a dry run. The savepoint is there only in the worker's own transaction.
-const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = 0; \
-    BEGIN TRY IF @@TRANCOUNT = 2 BEGIN ROLLBACK TRANSACTION fjord_dry_run; SET @own = 1 END END TRY \
+/// Says `@@TRANCOUNT` when the savepoint, which is there only in the worker's own transaction, was there; else 0.
+const ROLLBACK_TO_SAVEPOINT: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
+    BEGIN TRY IF @own > 0 ROLLBACK TRANSACTION fjord_call END TRY \
     BEGIN CATCH SET @own = 0 END CATCH; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT @own";
+/// Says what `@@TRANCOUNT` was.
+const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
+    IF @own > 0 ROLLBACK TRANSACTION; SELECT @own";
 
-/// Begins it. Not safe to drop: the connection is of no more use then.
-pub(super) async fn begin(client: &mut Client, transaction: Transaction) -> Result<(), Error> {
-    let sql = if transaction == Transaction::RolledBack { BEGIN_DRY_RUN } else { BEGIN };
+/// Begins it, on a server that reports transactions or not. Not safe to drop: the connection is of no more use then.
+pub(super) async fn begin(
+    client: &mut Client,
+    transaction: Transaction,
+    reports: bool,
+) -> Result<(), Error> {
+    let has_savepoint = transaction == Transaction::RolledBack || !reports;
+    let sql = if has_savepoint { BEGIN_WITH_SAVEPOINT } else { BEGIN };
     client.simple_query(sql).await?.into_results().await.map(drop)
 }
 
-/// Whether nothing that a call did before its error can have been committed. Not safe to drop: the connection is of no
-/// more use then.
-pub(super) async fn is_whole(
+/// Undoes what a call did before its error, and says whether that is proved to be all that it did. `reported` is what
+/// the call's answer reported, on a server that reports. Not safe to drop: the connection is of no more use then.
+pub(super) async fn undoes_all(
     session: &mut Session,
     transaction: Transaction,
-    tells_of_commits: bool,
+    reported: Option<Reported>,
 ) -> bool {
-    if transaction == Transaction::None || session.marks.has_committed() {
-        return false;
-    }
-    // A dry run promises that nothing stays: without the server's word only the savepoint proves it.
-    tells_of_commits
-        || transaction != Transaction::RolledBack
-        || end(&mut session.client, transaction).await.is_ok()
+    let sql = match (transaction, reported) {
+        (Transaction::None, _) | (_, Some(Reported::Other)) => return false,
+        (_, Some(Reported::RolledBack)) => return true,
+        (Transaction::Committed, Some(Reported::Nothing)) => ROLLBACK,
+        (Transaction::RolledBack, Some(Reported::Nothing)) | (_, None) => ROLLBACK_TO_SAVEPOINT,
+    };
+    matches!(said(&mut session.client, sql).await, Ok(Some(count)) if count > 0)
 }
 
 /// Ends the transaction of a call that succeeded. Not safe to drop: the connection is of no more use then.
@@ -55,12 +68,20 @@ pub(super) async fn end(client: &mut Client, transaction: Transaction) -> Result
     let sql = match transaction {
         Transaction::None => return Ok(()),
         Transaction::Committed => COMMIT,
-        Transaction::RolledBack => ROLLBACK,
+        Transaction::RolledBack => ROLLBACK_TO_SAVEPOINT,
     };
-    let answer = client.simple_query(sql).await?.into_row().await?;
-    let said = answer.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
-    match said {
-        Some(ColumnData::I32(Some(1))) => Ok(()),
+    match said(client, sql).await? {
+        Some(2) => Ok(()),
         _ => Err(errors::transaction_ended().into()),
     }
+}
+
+/// The number that a batch of ours answers with.
+async fn said(client: &mut Client, sql: &str) -> Result<Option<i32>, Error> {
+    let answer = client.simple_query(sql).await?.into_row().await?;
+    let said = answer.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));
+    Ok(match said {
+        Some(ColumnData::I32(count)) => *count,
+        _ => None,
+    })
 }

@@ -60,23 +60,73 @@ async fn a_dry_run_that_commits_by_itself_fails_and_runs_once() {
     }
 }
 
-/// Babelfish does not. Then only the savepoint proves what became of a dry run that failed.
+/// Babelfish does not. Then only the savepoint proves what became of a call that failed.
 #[tokio::test]
 async fn a_server_that_tells_of_no_commit_is_not_believed_to_have_made_none() {
     let cases = [
         ("INSERT e; THROW 50422", (0, true)),
         ("INSERT e; BEGIN; COMMIT; THROW 547", (0, true)),
+        ("INSERT e; BEGIN; INSERT e; THROW 547", (0, true)),
+        // All was rolled back, and nothing proves it.
+        ("INSERT e; THROW 1205", (0, false)),
+        ("INSERT e; THROW 3960", (0, false)),
+        ("SET XACT_ABORT; INSERT e; THROW 50422", (0, false)),
         ("INSERT e; COMMIT; COMMIT; THROW 50422", (1, false)),
         ("INSERT e; COMMIT; COMMIT; BEGIN; THROW 547", (1, false)),
-        ("INSERT e; COMMIT; COMMIT; BEGIN", (1, false)),
         ("INSERT e; COMMIT; COMMIT; THROW 1205", (1, false)),
     ];
-    for (script, expected) in cases {
+    for transaction in [Transaction::RolledBack, Transaction::Committed] {
+        for (script, expected) in cases {
+            let server = endpoint().await;
+            state(&server).is_babelfish.store(true, Ordering::Release);
+            let error = sent(run(&Caller { transaction, ..caller(&server) }, script).await);
+            let found = (state(&server).audit.count("e"), error.is_rolled_back);
+            assert_eq!(found, expected, "{transaction:?}: {script}");
+            assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
+        }
+    }
+}
+
+/// It ends by an error, and so does the transaction: that is the last that happens.
+#[tokio::test]
+async fn a_procedure_under_xact_abort_leaves_nothing_and_runs_once() {
+    for transaction in [Transaction::RolledBack, Transaction::Committed] {
         let server = endpoint().await;
-        state(&server).is_babelfish.store(true, Ordering::Release);
-        let error = sent(run(&caller(&server), script).await);
-        assert_eq!((state(&server).audit.count("e"), error.is_rolled_back), expected, "{script}");
-        assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{script}");
+        let caller = Caller { transaction, ..caller(&server) };
+        for (executions, number) in [547, 1222, 2627, 50422].into_iter().enumerate() {
+            let script = format!("SET XACT_ABORT; INSERT e; BEGIN; INSERT e; THROW {number}");
+            let error = sent(run(&caller, &script).await);
+            assert!(error.is_rolled_back, "{transaction:?}: {number}: {error:?}");
+            assert_eq!(state(&server).audit.count("e"), 0, "{transaction:?}: {number}");
+            assert_eq!(state(&server).runs("fjord_test.runs"), executions + 1);
+        }
+    }
+}
+
+/// After a ROLLBACK of its own a procedure may commit each statement by itself, and of that a server reports nothing.
+#[tokio::test]
+async fn what_follows_a_procedures_own_rollback_is_not_taken_for_rolled_back() {
+    let cases = [
+        "SET AUTOCOMMIT; ROLLBACK; INSERT e; THROW 50422",
+        "SET AUTOCOMMIT; ROLLBACK; INSERT e; THROW 547",
+        "SET AUTOCOMMIT; ROLLBACK; INSERT e; THROW 1205",
+        "SET AUTOCOMMIT; ROLLBACK; INSERT e; THROW 3960",
+        "SET AUTOCOMMIT; SET XACT_ABORT; ROLLBACK; INSERT e; THROW 547",
+        "SET AUTOCOMMIT; SET XACT_ABORT; ROLLBACK; INSERT e; BEGIN; BEGIN; THROW 1205",
+        "SET AUTOCOMMIT; ROLLBACK; INSERT e; BEGIN; BEGIN; THROW 50422",
+        // It goes on after its error, to its end.
+        "SET AUTOCOMMIT; SET XACT_ABORT; RAISE 50422; ROLLBACK; INSERT e",
+        "SET AUTOCOMMIT; SET XACT_ABORT; ROLLBACK; INSERT e",
+    ];
+    for transaction in [Transaction::RolledBack, Transaction::Committed] {
+        for (script, is_babelfish) in cases.iter().flat_map(|one| [(one, false), (one, true)]) {
+            let server = endpoint().await;
+            state(&server).is_babelfish.store(is_babelfish, Ordering::Release);
+            let error = sent(run(&Caller { transaction, ..caller(&server) }, script).await);
+            assert!(!error.is_rolled_back, "{transaction:?}: {script}: {error:?}");
+            assert_eq!(state(&server).audit.count("e"), 1, "{transaction:?}: {script}");
+            assert_eq!(state(&server).runs("fjord_test.runs"), 1, "{transaction:?}: {script}");
+        }
     }
 }
 
@@ -101,11 +151,13 @@ async fn every_server_undoes_a_dry_run_or_it_fails() {
         }
         let arguments = [int("number", 50404), text("message", "no")];
         assert!(sent(caller.call("throws", &arguments).await).is_rolled_back, "{}", server.name);
-        for (word, commits, begins) in [("one", 1, 0), ("both", 2, 0), ("others", 2, 1)] {
+        for (word, commits, begins, rows) in
+            [("one", 1, 0, 0), ("both", 2, 0, 1), ("others", 2, 1, 1)]
+        {
             let error = sent(keeps(word, commits, begins).await);
             assert!(!error.is_rolled_back, "{}: {word}: {error:?}", server.name);
+            assert_eq!(count(word).await, OwnedCell::Int(rows), "{}: {word}", server.name);
         }
-        assert_eq!(count("others").await, OwnedCell::Int(1), "{}", server.name);
         let committing = Caller { transaction: Transaction::Committed, ..caller.clone() };
         let arguments = [text("word", "real"), int("commits", 0), int("begins", 0)];
         committing.call("keeps", &arguments).await.expect("a commit");
@@ -126,20 +178,29 @@ async fn a_caller_of_a_dry_run_hears_what_stays_of_it() {
 
     let answer = ask("INSERT dry; ROW 7; THROW 1205 - 1").await;
     assert_eq!((answer.is(200).json(), applied(&answer).as_str()), (json!(7), "tx=rollback"));
-    let answer = ask("INSERT dry; THROW 547").await;
-    assert_eq!(answer.is_problem(409, "conflict")["effect"], "executed");
-    assert_eq!((applied(&answer).as_str(), count("dry")), ("tx=rollback", 0));
+    // What was proved to leave nothing was executed, and may pass when it is sent again.
+    for (script, status, slug) in [
+        ("INSERT dry; THROW 547", 409, "conflict"),
+        ("INSERT dry; THROW 1205", 500, "internal"),
+        ("INSERT dry; THROW 3960", 409, "conflict"),
+    ] {
+        let answer = ask(script).await;
+        assert_eq!(answer.is_problem(status, slug)["effect"], "executed", "{script}");
+        assert_eq!((applied(&answer).as_str(), count("dry")), ("tx=rollback", 0), "{script}");
+    }
 
     for (script, status, slug) in [
         ("INSERT kept; COMMIT; COMMIT; BEGIN; ROW 7", 500, "internal"),
         ("INSERT kept; COMMIT; COMMIT; THROW 50422", 502, "outcome-unknown"),
         ("INSERT kept; COMMIT; COMMIT; THROW 547", 502, "outcome-unknown"),
+        ("SET AUTOCOMMIT; ROLLBACK; INSERT kept; THROW 50422", 502, "outcome-unknown"),
+        ("SET AUTOCOMMIT; ROLLBACK; INSERT kept; THROW 1205", 500, "internal"),
     ] {
         let answer = ask(script).await;
         assert_eq!(answer.is_problem(status, slug)["effect"], "unknown", "{script}");
         assert_eq!(applied(&answer), "", "{script}");
     }
-    assert_eq!(count("kept"), 3);
+    assert_eq!(count("kept"), 5);
 
     // The same connection of the pool commits again.
     let (client, script) = (fleet.client(), json!({ "script": "INSERT real" }));

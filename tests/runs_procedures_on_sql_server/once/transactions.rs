@@ -145,6 +145,13 @@ async fn an_endpoint_says_whether_its_calls_are_transactions() {
         assert_eq!((&problem["effect"], count("none")), (&json!(effect), 0), "{script}");
     }
 
+    // Of an error of the procedure's own, too, somebody has to know what stays.
+    let problem = ask("/v1/whole", "INSERT none; THROW 50422").await.is_problem(422, "refused");
+    assert_eq!((&problem["effect"], count("none")), (&json!("executed"), 0));
+    let script = "SET AUTOCOMMIT; ROLLBACK; INSERT logged; THROW 50422";
+    let problem = ask("/v1/whole", script).await.is_problem(422, "refused");
+    assert_eq!((&problem["effect"], count("logged")), (&json!("unknown"), 1));
+
     let before = state(&server).runs("fjord_test.runs");
     state(&server).loses_commits.store(true, Ordering::Release);
     ask("/v1/whole", "INSERT lost; ROW 7").await.is_problem(502, "outcome-unknown");

@@ -31,18 +31,38 @@ pub(crate) struct Transaction {
     is_implicit: bool,
     has_savepoint: bool,
     pending: Vec<String>,
+    /// What it has to report: ENVCHANGE tokens, as Babelfish does not send them.
+    report: Vec<u8>,
 }
 
 impl Transaction {
     fn begin(&mut self) {
         // Under SET IMPLICIT_TRANSACTIONS a BEGIN outside of one begins two.
-        self.count += if self.count == 0 && self.is_implicit { 2 } else { 1 };
+        let is_new = self.count == 0;
+        self.count += if is_new && self.is_implicit { 2 } else { 1 };
+        if is_new {
+            self.report(&[8, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+
+    fn report(&mut self, change: &[u8]) {
+        self.report.extend_from_slice(&[0xe3, 11, 0]);
+        self.report.extend_from_slice(change);
+    }
+
+    /// Puts into an answer what has to be reported.
+    fn tell(&mut self, state: &State, reply: &mut Reply) {
+        let report = std::mem::take(&mut self.report);
+        if !state.is_babelfish.load(std::sync::atomic::Ordering::Acquire) {
+            reply.0.extend_from_slice(&report);
+        }
     }
 
     fn insert(&mut self, audit: &Audit, word: &str) {
         self.pending.push(word.to_owned());
         if self.count == 0 && self.is_implicit {
             self.count = 1;
+            self.report(&[8, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
         } else if self.count == 0 {
             audit.commit(&mut self.pending);
         }
@@ -56,6 +76,7 @@ impl Transaction {
         if self.count == 0 {
             self.has_savepoint = false;
             audit.commit(&mut self.pending);
+            self.report(&[9, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
         }
         Ok(())
     }
@@ -64,7 +85,11 @@ impl Transaction {
         self.pending.clear();
         self.has_savepoint = false;
         let count = std::mem::take(&mut self.count);
-        if count == 0 { Err(3903) } else { Ok(()) }
+        if count == 0 {
+            return Err(3903);
+        }
+        self.report(&[10, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
+        Ok(())
     }
 }
 
@@ -80,41 +105,59 @@ pub(super) fn batch(
         for _ in text.matches("BEGIN TRANSACTION") {
             transaction.begin();
         }
-        transaction.has_savepoint |= text.contains("SAVE TRANSACTION fjord_dry_run");
+        transaction.has_savepoint |= text.contains("SAVE TRANSACTION fjord_call");
         transaction.is_implicit |= text.contains("IMPLICIT_TRANSACTIONS ON");
+        transaction.tell(state, reply);
         return Some(true);
     }
     let rest = text.strip_prefix("SET IMPLICIT_TRANSACTIONS OFF; ")?;
     transaction.is_implicit = false;
-    let is_dry = rest.contains("ROLLBACK TRANSACTION fjord_dry_run");
-    let is_whole = transaction.count == 2 && (transaction.has_savepoint || !is_dry);
+    let count = transaction.count;
+    let needs_savepoint = rest.contains("ROLLBACK TRANSACTION fjord_call");
+    let is_own = transaction.has_savepoint || !needs_savepoint;
     let commits = rest.contains("COMMIT TRANSACTION; COMMIT TRANSACTION");
     if commits && state.loses_commits.load(std::sync::atomic::Ordering::Acquire) {
         return Some(false);
     }
-    if commits && is_whole {
+    if commits && count == 2 {
         let committed = transaction.commit(&state.audit).and(transaction.commit(&state.audit));
         committed.expect("two transactions");
     } else if transaction.roll_back().is_ok() {
         state.rollbacks.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     }
-    if is_dry || rest.contains("SELECT 1") {
-        reply.single("", "int", Sql::Int(is_whole.into()));
+    transaction.tell(state, reply);
+    if commits || rest.contains("SELECT @own") {
+        let said = if is_own && (count == 2 || !commits) { count } else { 0 };
+        reply.single("", "int", Sql::Int(said));
     }
     Some(true)
 }
 
 /// Runs the procedure `runs`: statements with semicolons between them.
 ///
-/// `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (the connection ends), and `THROW number [procedure]`,
-/// which ends it; as the last of a script `THROW number procedure times` does so only the first times.
+/// `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (the connection ends), `RAISE number`, after which it goes
+/// on, and `THROW number [procedure]`, which ends it; as the last of a script `THROW number procedure times` does so only
+/// the first times. `SET AUTOCOMMIT` is `IMPLICIT_TRANSACTIONS` OFF and `SET XACT_ABORT` is that ON, until its end.
 pub(super) fn run(
     state: &State,
     transaction: &mut Transaction,
     script: &str,
     reply: &mut Reply,
 ) -> Outcome {
+    let was_implicit = transaction.is_implicit;
+    let outcome = statements(state, transaction, script, reply);
+    transaction.is_implicit = was_implicit;
+    outcome
+}
+
+fn statements(
+    state: &State,
+    transaction: &mut Transaction,
+    script: &str,
+    reply: &mut Reply,
+) -> Outcome {
     let before = transaction.count;
+    let mut aborts = false;
     let run = {
         let mut runs = state.victims.lock().expect("not poisoned");
         let run = runs.entry(script.to_owned()).or_insert(0);
@@ -132,13 +175,18 @@ pub(super) fn run(
                 transaction.begin();
                 Ok(())
             }
-            ["COMMIT"] => {
-                let done = transaction.commit(&state.audit);
-                let tells = !state.is_babelfish.load(std::sync::atomic::Ordering::Acquire);
-                if done.is_ok() && transaction.count == 0 && tells {
-                    reply.0.extend_from_slice(&[0xe3, 11, 0, 9, 0, 8, 1, 0, 0, 0, 0, 0, 0, 0]);
-                }
-                done
+            ["COMMIT"] => transaction.commit(&state.audit),
+            ["SET", "AUTOCOMMIT"] => {
+                transaction.is_implicit = false;
+                Ok(())
+            }
+            ["SET", "XACT_ABORT"] => {
+                aborts = true;
+                Ok(())
+            }
+            ["RAISE", number] => {
+                reply.error(number.parse().expect("a number"), 16, "raised", "runs");
+                Ok(())
             }
             ["ROLLBACK"] => transaction.roll_back(),
             ["ROW", number] => {
@@ -153,23 +201,33 @@ pub(super) fn run(
                     continue;
                 }
                 let number = number.parse().expect("a number");
-                if matches!(number, 1205 | 3960) {
-                    // Its transaction goes, what was committed before it stays.
-                    let _ended = transaction.roll_back();
-                }
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
-                return raised(number, procedure);
+                if matches!(number, 1205 | 3960) || aborts {
+                    // Its transaction goes, what was committed before it stays. The error is told first.
+                    let _ended = transaction.roll_back();
+                }
+                let mut after = Reply::default();
+                transaction.tell(state, &mut after);
+                return raised(number, procedure, after.0.to_vec());
             }
             other => panic!("statement {other:?}"),
         };
+        transaction.tell(state, reply);
         if let Err(number) = done {
-            return raised(number, "runs");
+            return raised(number, "runs", Vec::new());
         }
     }
-    if transaction.count == before { Outcome::Returned(0, Vec::new()) } else { raised(266, "runs") }
+    // Under XACT_ABORT nothing is said of another count.
+    if transaction.count == before || aborts {
+        Outcome::Returned(0, Vec::new())
+    } else {
+        raised(266, "runs", Vec::new())
+    }
 }
 
-fn raised(number: u32, procedure: &str) -> Outcome {
-    Outcome::RaisedIn(number, "secret of the database".to_owned(), procedure.to_owned())
+/// An error, and what the server reports after it.
+fn raised(number: u32, procedure: &str, report: Vec<u8>) -> Outcome {
+    let message = "secret of the database".to_owned();
+    Outcome::RaisedIn(number, message, procedure.to_owned(), report)
 }

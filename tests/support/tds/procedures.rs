@@ -52,8 +52,8 @@ pub(crate) enum Outcome {
     Returned(i32, Vec<(String, Sql)>),
     /// It answers with an error: number, class, message.
     Raised(u32, u8, String),
-    /// The same, from a procedure of this name: number, message, name.
-    RaisedIn(u32, String, String),
+    /// The same, from a procedure of this name: number, message, name, and the tokens after it.
+    RaisedIn(u32, String, String, Vec<u8>),
     /// The connection ends without an answer.
     Dropped,
     /// The answer ends after so many bytes, and so does the connection.

@@ -261,8 +261,9 @@ fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
             let bare = call.name.rsplit('.').next().unwrap_or_default();
             reply.error(number, class, &message, bare).done_procedure(true);
         }
-        Outcome::RaisedIn(number, message, procedure) => {
-            reply.error(number, 14, &message, &procedure).done_procedure(true);
+        Outcome::RaisedIn(number, message, procedure, after) => {
+            reply.error(number, 14, &message, &procedure).0.extend_from_slice(&after);
+            reply.done_procedure(true);
         }
         other => panic!("{other:?} has no end"),
     }
