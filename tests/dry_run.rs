@@ -111,7 +111,8 @@ async fn a_large_answer_of_a_dry_run_comes_whole() {
     assert_eq!(answer.is(200).header("content-length"), answer.body.len().to_string());
     assert!(answer.body == streamed.body && answer.body.len() > 512 << 10, "{}", answer.body.len());
     let commit = send(preferring(&fleet, "tx=commit").request(Method::POST, path)).await;
-    assert_eq!((applied(&commit), commit.header("content-length")), ("tx=commit", ""));
+    // It begins before the COMMIT, so it says nothing of one.
+    assert_eq!((applied(&commit), commit.header("content-length")), ("", ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,6 +125,8 @@ async fn what_is_not_certainly_a_dry_run_is_refused_and_runs_nothing() {
         ("tx=rolback", Method::POST, "/v1/try"),
         ("tx=commit, tx=rollback", Method::POST, "/v1/try"),
         ("tx=\"rollback", Method::POST, "/v1/try"),
+        ("tx%3Drollback", Method::POST, "/v1/try"),
+        ("dry-run", Method::POST, "/v1/once"),
         ("return=minimal; tx=rollback", Method::POST, "/v1/try"),
         ("handling=strict, return=minimal", Method::POST, "/v1/try"),
     ] {
@@ -238,8 +241,13 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     })
     .await;
     let answer = try_it(&preferring(&fleet, "tx=rollback")).await;
-    let problem = answer.is_problem(500, "internal");
+    let problem = answer.is_problem(400, "invalid-request");
     assert_eq!(problem["detail"], "this worker's catalogue has no dry run of the endpoint");
-    assert_eq!(applied(&answer), "");
+    assert_eq!((&problem["effect"], applied(&answer)), (&json!("not-executed"), "tx=rollback"));
+    try_it(&preferring(&fleet, "tx=rollback")).await.is_problem(400, "invalid-request");
+    let log = fleet.workers[0].process.log();
+    assert_eq!(log.matches("this worker's catalogue has none of the endpoint").count(), 1, "{log}");
+    let malformed = fleet.workers[0].figure("fjord_worker_malformed_total").await;
+    assert!(malformed.abs() < 0.1, "{malformed}");
     assert!(fleet.ledger().is_empty());
 }

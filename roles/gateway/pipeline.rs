@@ -217,10 +217,8 @@ impl Pipeline {
             Answered::Begun(begun) => {
                 let Begun { head, body, rest } = *begun;
                 let begun = respond::beginning(&head, body);
-                let mut response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
-                if let Some(end) = trip.transaction_end {
-                    response.headers_mut().insert(PREFERENCE_APPLIED, end.header_value());
-                }
+                // What it would say of a preference is known at its end only: it says nothing of it.
+                let response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
                 Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
             }
         }

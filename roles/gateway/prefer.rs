@@ -112,7 +112,7 @@ fn count(endpoint: &Endpoint, result: &str) {
 impl TransactionEnd {
     /// The value of `Preference-Applied`.
     #[must_use]
-    pub(super) fn header_value(self) -> HeaderValue {
+    fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Commit => "tx=commit",
             Self::Rollback => "tx=rollback",
@@ -120,6 +120,7 @@ impl TransactionEnd {
     }
 }
 
+const LIKE_ROLLBACK: &str = "expected tx=rollback, or no preference that looks like a dry run";
 const MALFORMED: &str =
     "expected preferences with commas between them, such as tx=rollback (RFC 7240)";
 
@@ -163,11 +164,19 @@ impl Preferences {
         } else if name.eq_ignore_ascii_case("handling") {
             let handling = if value == "strict" { Handling::Strict } else { Handling::Other };
             self.handling.get_or_insert(handling);
+        } else if is_like_rollback(name) || is_like_rollback(value) {
+            return Err(LIKE_ROLLBACK);
         } else {
             self.has_unknown = true;
         }
         Ok(())
     }
+}
+
+/// Whether an unknown preference may well be meant as a dry run: it must not be executed for real.
+fn is_like_rollback(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["rollback", "roll-back", "dry"].iter().any(|word| text.contains(word))
 }
 
 /// What is left of a header's value.
@@ -229,9 +238,12 @@ impl<'a> Text<'a> {
         while self.takes(';') {
             self.skip_blanks();
             if let Some(name) = self.token() {
-                self.value()?;
+                let value = self.value()?;
                 if name.eq_ignore_ascii_case("tx") {
                     return Err("tx: expected a comma before it, not a semicolon");
+                }
+                if is_like_rollback(name) || is_like_rollback(&value) {
+                    return Err(LIKE_ROLLBACK);
                 }
             }
         }

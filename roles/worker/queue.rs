@@ -32,7 +32,8 @@ pub use backlog::{Granted, Pending, Turn};
 use figures::{Figures, calls};
 use read::Read;
 
-/// Gateway and worker have different catalogues.
+/// Gateway and worker have different catalogues: of an endpoint's dry run, and of an endpoint.
+const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");
 const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
 
 /// A queue with its slots and what runs in them.
@@ -82,6 +83,7 @@ pub struct Work {
 enum Unserved {
     Refused(Reason, Option<Subject>),
     Malformed(Box<Problem>, Arc<Served>, Option<Subject>),
+    NoDryRun(Arc<Served>, Option<Subject>),
 }
 
 /// An endpoint and what does its work.
@@ -272,9 +274,13 @@ impl Queue {
             return Err(Unserved::Malformed(Box::new(problem), served, reply));
         };
         if request.dry_run && !service.endpoint.dry_run {
-            let detail = "this worker's catalogue has no dry run of the endpoint";
-            let problem = Problem::with_detail(ProblemKind::Internal, detail);
-            return Err(Unserved::Malformed(Box::new(problem), served, reply));
+            if conditions::begins(&NO_DRY_RUN, self.name.as_str()) {
+                tracing::error!(
+                    queue = %self.name, endpoint = %request.endpoint,
+                    "a gateway sends a dry run, and this worker's catalogue has none of the endpoint"
+                );
+            }
+            return Err(Unserved::NoDryRun(served, reply));
         }
         if request.timeout.is_zero() {
             return Err(Unserved::Refused(Reason::Expired, reply));
@@ -291,7 +297,13 @@ impl Queue {
             Unserved::Refused(reason, reply) => self.refuse(reason, reply),
             Unserved::Malformed(problem, served, reply) => {
                 counter(&names::WORKER_MALFORMED, &[]).increment(1);
-                self.answer_problem(&problem, &served.request_id, reply);
+                self.answer_problem(&problem, false, (&served.request_id, reply));
+            }
+            Unserved::NoDryRun(served, reply) => {
+                // As a gateway with this catalogue would answer. Nothing of it stays: it was never sent.
+                let detail = "this worker's catalogue has no dry run of the endpoint";
+                let problem = Problem::with_detail(ProblemKind::InvalidRequest, detail);
+                self.answer_problem(&problem, true, (&served.request_id, reply));
             }
         }
     }
@@ -313,11 +325,17 @@ impl Queue {
         }
     }
 
-    fn answer_problem(&self, problem: &Problem, request_id: &str, reply: Option<Subject>) {
+    fn answer_problem(
+        &self,
+        problem: &Problem,
+        is_rolled_back: bool,
+        (request_id, reply): (&str, Option<Subject>),
+    ) {
         let Some(reply) = reply else { return };
         let status = problem.kind.status().as_u16();
         let body = problem.to_json(request_id).into();
         let answer = Final::whole(status, PROBLEM_JSON, body, Word::BadMessage);
+        let answer = Final { is_rolled_back, ..answer };
         self.dispatch.say(Reply::Final(answer), reply);
     }
 

@@ -52,7 +52,7 @@ fn a_dry_run_is_asked_for_in_every_form_of_the_header() {
     for values in [&["tx=commit"][..], &["Handling=strict", "Tx=commit"]] {
         assert_eq!(asked(values, &dry), Ok(Some(TransactionEnd::Commit)), "{values:?}");
     }
-    for values in [&[][..], &[""], &["return=minimal"], &["txx=rollback"]] {
+    for values in [&[][..], &[""], &["return=minimal"], &["txx=commit"]] {
         assert_eq!(asked(values, &dry), Ok(None), "{values:?}");
     }
 }
@@ -70,6 +70,14 @@ fn what_is_not_certainly_met_is_refused() {
         (&["tx=rollback", "tx=commit"], "tx: expected commit or rollback, not both"),
         (&["handling=strict, return=minimal, tx=rollback"], "handling=strict: expected no other"),
         (&["return=minimal; TX=rollback"], "tx: expected a comma"),
+        (&["tx%3Drollback"], LIKE_ROLLBACK),
+        (&["rollback"], LIKE_ROLLBACK),
+        (&["dry-run"], LIKE_ROLLBACK),
+        (&["return=minimal, X-Dry-Run=1"], LIKE_ROLLBACK),
+        (&["txx=Rollback"], LIKE_ROLLBACK),
+        (&["transaction=roll-back"], LIKE_ROLLBACK),
+        (&["return=minimal; dryrun"], LIKE_ROLLBACK),
+        (&["return=minimal; end=rollback"], LIKE_ROLLBACK),
         (&["tx=\"rollback"], MALFORMED),
         (&["tx=\"rollback\\"], MALFORMED),
         (&["tx=rollback tx=commit"], MALFORMED),
