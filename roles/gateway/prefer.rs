@@ -86,7 +86,7 @@ pub(super) fn applied(
             count(endpoint, "rolled_back");
             Ok(Some(TransactionEnd::Rollback.header_value()))
         }
-        Some(TransactionEnd::Rollback) if answer.may_answer_dry_run() => {
+        Some(TransactionEnd::Rollback) if answer.is_valid_for_dry_run() => {
             count(endpoint, "failed");
             Ok(None)
         }

@@ -58,7 +58,7 @@ impl Times {
     }
 
     /// Nothing of a dry run stays: it was rolled back, or never sent.
-    pub fn tell_rolled_back(&self) {
+    pub fn mark_rolled_back(&self) {
         self.is_rolled_back.store(true, Ordering::Relaxed);
     }
 

@@ -58,7 +58,7 @@ impl Procedure {
             Err(violations) => {
                 let problem = Problem::invalid(violations);
                 if job.request.dry_run {
-                    job.times.tell_rolled_back();
+                    job.times.mark_rolled_back();
                 }
                 return Ending::Problem { problem, outcome: Word::BadMessage };
             }
@@ -88,7 +88,7 @@ impl Procedure {
             self.database.note_failure(error);
         }
         if job.request.dry_run && leaves_nothing(&result) {
-            job.times.tell_rolled_back();
+            job.times.mark_rolled_back();
         }
         let ending = conclude(&job, answer, result);
         if let Some(span) = span {

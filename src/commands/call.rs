@@ -206,7 +206,7 @@ fn line(violation: &Violation) -> String {
 /// What a client of a gateway would be told of a dry run.
 fn proved(called: Called) -> Called {
     let answer = called.answer.and_then(|answer| {
-        if answer.may_answer_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
+        if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
     });
     Called { answer, ..called }
 }

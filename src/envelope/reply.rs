@@ -131,7 +131,7 @@ impl Final {
 
     /// Whether a caller of a dry run may be told this: it is proved, or says by itself that something went wrong.
     #[must_use]
-    pub fn may_answer_dry_run(&self) -> bool {
+    pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500
     }
 }

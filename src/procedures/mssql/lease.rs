@@ -11,7 +11,7 @@ use super::shared::Cancelled;
 /// Undoes what a failed call may have left open. Runs outside every procedure, so it holds for the session.
 const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 
-/// A connection in use. Dropped without a word, as a cancelled future drops it, it is closed.
+/// A connection in use. Silently dropped, as a cancelled future drops it, it is closed.
 #[derive(Debug)]
 pub(super) struct Lease {
     session: Option<Session>,

@@ -29,7 +29,7 @@ struct State {
     is_partial: bool,
     /// A whole request has been taken, and no whole answer to it has come.
     is_owed: bool,
-    /// The server has told of a commit since the call started.
+    /// The server has reported a commit since the call started.
     has_committed: bool,
     /// What it has reported of transactions since then.
     reported: Reported,
@@ -102,7 +102,7 @@ impl Marks {
         self.questions().iter().find_map(|question| question.replace(packet))
     }
 
-    /// Whether the server has told of a commit since the call started: then a roll-back undoes a part at most.
+    /// Whether the server has reported a commit since the call started: then a roll-back undoes a part at most.
     pub(super) fn has_committed(&self) -> bool {
         self.state().has_committed
     }

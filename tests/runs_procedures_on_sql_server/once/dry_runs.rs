@@ -62,7 +62,7 @@ async fn a_dry_run_that_commits_by_itself_fails_and_runs_once() {
 
 /// Babelfish does not. Then only the savepoint proves what became of a call that failed.
 #[tokio::test]
-async fn a_server_that_tells_of_no_commit_is_not_believed_to_have_made_none() {
+async fn a_server_that_reports_no_commit_is_not_believed_to_have_made_none() {
     let cases = [
         ("INSERT e; THROW 50422", (0, true)),
         ("INSERT e; BEGIN; COMMIT; THROW 547", (0, true)),

@@ -58,7 +58,7 @@ impl Collation {
         }
     }
 
-    /// Its bytes; what has none becomes something similar or a question mark, without a word.
+    /// Its bytes; what has none becomes something similar or a question mark, silently.
     pub(crate) fn encode(&self, text: &str) -> Vec<u8> {
         text.chars().flat_map(|c| self.encode_char(c)).collect()
     }
