@@ -155,8 +155,9 @@ impl Run {
         let ending = self.work(handler, job, &mut stream).await;
         let outcome = ending.outcome();
         match ending {
-            Ending::NotExecuted { .. } if !stream.has_begun() => {
-                self.refuse(Reason::Unavailable);
+            Ending::NotExecuted { problem, .. } if !stream.has_begun() => {
+                let is_expired = problem.kind == ProblemKind::Expired;
+                self.refuse(if is_expired { Reason::Expired } else { Reason::Unavailable });
             }
             Ending::Unanswered { .. } if !stream.has_begun() => {}
             // What has begun is not refused: it ends, by a final that is not its own.

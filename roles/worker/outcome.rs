@@ -93,9 +93,11 @@ fn refused(
 
 /// Nothing of the call was sent: whatever the client is told, the procedure did not run.
 fn not_sent(job: &Job, error: &BackendError) -> Ending {
+    // From 500 on an answer cannot say so: a gateway takes that from nobody (`envelope::promise`).
     let told = |problem: Problem, outcome| {
-        let problem = problem.with_effect(Effect::NotExecuted);
-        Ending::Problem { problem, outcome }
+        let may_say = problem.kind.status().as_u16() < 500;
+        let effect = if may_say { Effect::NotExecuted } else { Effect::Unknown };
+        Ending::Problem { problem: problem.with_effect(effect), outcome }
     };
     let not_executed = |kind, outcome| Ending::NotExecuted { problem: Problem::new(kind), outcome };
     let (level, ending) = match &error.kind {
@@ -111,7 +113,7 @@ fn not_sent(job: &Job, error: &BackendError) -> Ending {
             (Level::Misfit, told(Problem::new(ProblemKind::Internal), Word::SqlMismatch))
         }
         BackendErrorKind::TimedOut => {
-            (Level::Debug, told(Problem::new(ProblemKind::Expired), Word::Expired))
+            (Level::Debug, not_executed(ProblemKind::Expired, Word::Expired))
         }
         BackendErrorKind::Cancelled => {
             (Level::Debug, told(Problem::new(ProblemKind::Cancelled), Word::Cancelled))

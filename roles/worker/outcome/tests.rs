@@ -7,7 +7,8 @@ use super::*;
 use crate::catalogue::endpoint::{Auth, OnDisconnect};
 use crate::catalogue::parameter::Constraints;
 use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
-use crate::envelope::Request;
+use crate::envelope::{Reply, Request};
+use crate::messaging::Subject;
 use crate::procedures::{Cell, OwnedCell, RowSink};
 
 fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {
@@ -270,11 +271,19 @@ fn nothing_that_was_sent_becomes_a_refusal_or_a_503() {
                 let error = SentError { is_rolled_back, ..of_sent(kind.clone()) };
                 let ending = concluded(error, execution);
                 let is_refusal = matches!(ending, Ending::NotExecuted { .. });
-                let status = ending.into_final("r").status;
+                let answer = ending.into_final("r");
+                let status = answer.status;
                 assert!(!is_refusal && status != 503, "{kind:?} {execution:?}: {status}");
+                assert!(is_taken(answer), "{kind:?} {execution:?}: {status}");
             }
         }
     }
+}
+
+/// Whether a gateway takes an answer.
+fn is_taken(answer: Final) -> bool {
+    let reply = Subject::new("_INBOX.r").unwrap();
+    Reply::parse(Reply::Final(answer).into_message(reply).unwrap()).is_ok()
 }
 
 /// What a problem document says of the procedure.
@@ -324,9 +333,17 @@ fn what_was_not_sent_was_not_executed() {
     ];
     for kind in kinds {
         let ending = concluded(BackendError::new(kind.clone()), Execution::AtMostOnce);
-        assert_eq!(effect_of(ending), "not-executed", "{kind:?}");
+        let is_refusal = matches!(ending, Ending::NotExecuted { .. });
+        let answer = ending.clone().into_final("r");
+        if is_refusal || answer.status < 500 {
+            assert_eq!(effect_of(ending), "not-executed", "{kind:?}");
+        }
+        if !is_refusal {
+            assert!(is_taken(answer), "{kind:?}");
+        }
     }
     let cases = [
+        (K::TimedOut, ProblemKind::Expired, Word::Expired),
         (K::PoolTimedOut, ProblemKind::Busy, Word::PoolTimeout),
         (K::Unavailable, ProblemKind::BackendDown, Word::BackendDown),
     ];
