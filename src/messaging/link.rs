@@ -70,3 +70,26 @@ impl RoundTrip {
         self.pending > self.smoothed * 2 + STALL_MIN
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_broke_and_came_back_unseen_is_a_new_epoch() {
+        let up = |epoch| Link { state: LinkState::Up, epoch };
+        let (sender, mut link) = watch::channel(up(1));
+        assert_eq!(next_epoch(&mut link, 1).now_or_never(), None);
+        // Nobody looks between these two.
+        sender.send_replace(Link { state: LinkState::Down, epoch: 1 });
+        sender.send_replace(up(2));
+        assert_eq!(next_epoch(&mut link, 1).now_or_never(), Some(Some(2)));
+        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "and told once");
+        sender.send_replace(Link { state: LinkState::Down, epoch: 3 });
+        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "not before it is up");
+        drop(sender);
+        assert_eq!(next_epoch(&mut link, 3).now_or_never(), Some(None));
+    }
+}

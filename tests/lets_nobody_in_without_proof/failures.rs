@@ -278,3 +278,19 @@ async fn clients_behind_a_trusted_proxy_are_counted_apart_and_share_its_connecti
     let refused = r#"fjord_gateway_connections_refused_total{reason="auth_failures"}"#;
     assert!(guarded.figure(refused).await < 0.5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_network_is_one_client_whatever_address_it_uses() {
+    let guarded = Guarded::start(LIMIT, "trusted_proxies = ['127.0.0.0/8']\n").await;
+    let ask = async |address: String| {
+        let client = guarded.client().with_header("x-forwarded-for", &address);
+        client.with_bearer("a.b.c").get("/v1/guarded").await.status
+    };
+    let mut limited = 0;
+    // By default the first 56 bits are the client.
+    for subnet in 0..LIMIT + 10 {
+        limited += usize::from(ask(format!("2001:db8:1:{subnet:x}::1")).await == 429);
+    }
+    assert!((1..=10).contains(&limited), "{limited} were limited");
+    assert_eq!(ask("2001:db8:1:100::1".to_owned()).await, 401, "another network");
+}
