@@ -162,11 +162,12 @@ async fn babelfish_is_sent_no_text_of_a_table_that_the_driver_would_alter() {
 async fn a_table_of_text_is_stored_as_it_was_sent_also_in_a_type_that_was_made_anew() {
     let server = endpoint().await;
     let caller = Caller::of(&server);
-    let rows = [["é€", "日"]];
     for is_recollated in [false, true] {
         state(&server).is_recollated.store(is_recollated, Ordering::Release);
-        let answer = caller.call("codes", &[codes(&rows)]).await.expect("codes");
-        assert_eq!(answer.sets, [[[said("é€"), said("日")]]], "{is_recollated}");
+        for row in [["é€", "a"], ["é", "日"]] {
+            let answer = caller.call("codes", &[codes(&[row])]).await.expect("codes");
+            assert_eq!(answer.sets, [[row.map(said)]], "{is_recollated}");
+        }
     }
     assert_eq!(state(&server).signature_reads.load(Ordering::Acquire), 2, "it was read once");
 }
@@ -253,6 +254,18 @@ async fn a_cell_that_fits_the_column_no_more_is_refused_by_what_the_column_is_no
     let logins = state(&server).logins();
     caller.call("names", &[names(10)]).await.expect("it fits");
     assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.names")), (logins, 2));
+}
+
+/// The driver reads neither 437 nor UTF-8.
+#[tokio::test]
+async fn output_of_every_code_page_comes_back_as_it_is() {
+    for (page, value) in [(437, "Ω√"), (65001, "é€"), (932, "日本"), (1252, "é€")] {
+        let server = endpoint().await;
+        state(&server).code_page.store(page, Ordering::Release);
+        let answer = Caller::of(&server).call("narrow_out", &[text("v", value)]).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{page}: {error:?}"));
+        assert_eq!(*answer.output("v"), said(value), "{page}");
+    }
 }
 
 #[tokio::test]

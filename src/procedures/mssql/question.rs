@@ -11,13 +11,11 @@ use super::bind::Bound;
 use super::server::NarrowText;
 use super::signature::Kind;
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
-use super::types::{CodePage, SqlType};
+use super::types::SqlType;
 use crate::procedures::{BackendError, BackendErrorKind};
 
 /// The longest packet that the driver agrees upon (its default).
 pub(super) const PACKET_BYTES_MAX: usize = 4096;
-/// The longest `nvarchar` that is not `nvarchar(max)`.
-const NVARCHAR_MAX: usize = 4000;
 
 /// A batch of the driver's, and what is sent in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +50,11 @@ impl Question {
         for (column, sql) in columns {
             let separator = if selected.is_empty() { "" } else { ", " };
             let column = column.replace(']', "]]");
-            let written = match sql {
-                SqlType::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
-                    is_needed = true;
-                    let length = match length {
-                        Some(length) if *length <= NVARCHAR_MAX => length.to_string(),
-                        _ => "max".to_owned(),
-                    };
-                    write!(selected, "{separator}CAST([{column}] AS nvarchar({length}))")
-                }
-                _ => write!(selected, "{separator}[{column}]"),
+            let written = if let Some(wide) = sql.as_nvarchar() {
+                is_needed = true;
+                write!(selected, "{separator}CAST([{column}] AS {wide})")
+            } else {
+                write!(selected, "{separator}[{column}]")
             };
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }

@@ -9,11 +9,9 @@ use super::connect::Client;
 use super::signature::Kind;
 use super::signature::Signature;
 use super::statement::{self, RETURN_COLUMN, Statement};
-use super::types::{self, Cells};
+use super::types::{self, Cells, SqlType};
 use crate::catalogue::ProcedureName;
-use crate::procedures::{
-    BackendError, Outcome, OwnedCell, RowSink, SentError, SentErrorKind, SinkError,
-};
+use crate::procedures::{BackendError, Outcome, RowSink, SentError, SentErrorKind, SinkError};
 
 /// Why a call has no outcome, by what it means for the connection.
 #[derive(Debug)]
@@ -107,7 +105,9 @@ async fn run_command(
             outcome.return_status = status.cast_signed();
         } else if let Some(value) = item.as_return_value() {
             let name = value.name().trim_start_matches('@');
-            outcome.outputs.push(output(signature, name, value.data())?);
+            let sql = declared(signature, name);
+            let cell = types::owned_as_declared(name, value.data(), sql)?;
+            outcome.outputs.push((name.to_owned(), cell));
         }
     }
     Ok(outcome)
@@ -156,21 +156,17 @@ fn read_results(
         outcome.return_status = *status;
     }
     for (name, value) in outputs.iter().zip(values) {
-        outcome.outputs.push(output(signature, name, value)?);
+        let cell = types::owned(name, value, declared(signature, name))?;
+        outcome.outputs.push((name.clone(), cell));
     }
     Ok(())
 }
 
-fn output(
-    signature: &Signature,
-    name: &str,
-    value: &tiberius::ColumnData<'_>,
-) -> Result<(String, OwnedCell), SentError> {
-    let sql = signature.parameter(name).and_then(|parameter| match &parameter.kind {
+fn declared<'a>(signature: &'a Signature, name: &str) -> Option<&'a SqlType> {
+    match &signature.parameter(name)?.kind {
         Kind::Scalar(sql) => Some(sql),
         Kind::Table { .. } => None,
-    });
-    Ok((name.to_owned(), types::owned(name, value, sql)?))
+    }
 }
 
 fn names(columns: &[Column]) -> Vec<String> {

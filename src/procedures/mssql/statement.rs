@@ -58,8 +58,12 @@ pub(super) fn statement<'a>(
         let written = if parameter.is_output {
             let variable = format!("@fjord_{}", outputs.len());
             outputs.push(parameter.bare_name().to_owned());
+            // The driver reads not every code page.
+            let result = sql
+                .as_nvarchar()
+                .map_or_else(|| variable.clone(), |wide| format!("CAST({variable} AS {wide})"));
             write!(variables, ", {variable} {sql} = {passed}")
-                .and_then(|()| write!(results, ", {variable}"))
+                .and_then(|()| write!(results, ", {result}"))
                 .and_then(|()| write!(arguments, "{separator} {name} = {variable} OUTPUT"))
         } else {
             write!(arguments, "{separator} {name} = {passed}")

@@ -9,9 +9,11 @@ mod decode;
 mod encode;
 
 pub(super) use code_page::CodePage;
-pub(super) use decode::{Cells, owned};
+pub(super) use decode::{Cells, owned, owned_as_declared};
 pub(super) use encode::{Expected, encode, has_typed_null, null};
 
+/// The longest `nvarchar` that is not `nvarchar(max)`.
+const NVARCHAR_MAX: usize = 4000;
 /// The length of a type that was declared with `max`.
 const MAX: i16 = -1;
 
@@ -139,6 +141,17 @@ impl SqlType {
             "xml" => Self::Xml,
             "sql_variant" => Self::Variant,
             other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// The `nvarchar` that holds all of a text type in a code page; `None` for every other type.
+    pub(super) fn as_nvarchar(&self) -> Option<Self> {
+        match self {
+            Self::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
+                let length = length.filter(|length| *length <= NVARCHAR_MAX);
+                Some(Self::Text { name: "nvarchar", length, code_page: CodePage::UTF_16 })
+            }
+            _ => None,
         }
     }
 

@@ -17,6 +17,7 @@ CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
 CREATE PROCEDURE fjord_test.oem AS
 CREATE PROCEDURE fjord_test.narrow @v varchar(5) AS
+CREATE PROCEDURE fjord_test.narrow_out @v varchar(5) OUTPUT AS
 CREATE PROCEDURE fjord_test.drops AS
 CREATE PROCEDURE fjord_test.cuts @at int AS
 CREATE PROCEDURE fjord_test.stalls AS
@@ -115,6 +116,7 @@ pub(crate) fn run(
         return outcome;
     }
     match bare {
+        "narrow_out" => Outcome::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
         "lists" | "names" | "codes" | "pages" | "longs" => tables(bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),

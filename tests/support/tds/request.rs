@@ -5,7 +5,7 @@ use tds_protocol::codec::{read_b_varchar, read_us_varchar, read_utf16_string};
 
 use super::State;
 use super::schema::{Declaration, Schema};
-use super::values::{Kind, Sql, read};
+use super::values::{Declared, Kind, Sql, read};
 
 /// The number that stands for `sp_executesql` instead of its name.
 const EXECUTE_SQL: u16 = 10;
@@ -158,9 +158,16 @@ pub(crate) fn called(
             }
             None => word,
         };
-        if variable.is_some() {
+        if let Some(variable) = variable {
             let one = declared.iter().find(|one| one.name == parameter).expect("a parameter");
-            outputs.push(one.clone());
+            let mut one = one.clone();
+            if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
+                let wide = Declared::parse(cast.split("))").next().expect("a type"));
+                // What was `char` keeps its blanks.
+                let name = if one.declared.name == "char" { "nchar".to_owned() } else { wide.name };
+                one.declared = Declared { name, ..wide };
+            }
+            outputs.push(one);
         }
         given.push(Given {
             name: parameter.to_owned(),

@@ -77,6 +77,25 @@ impl Form {
     }
 }
 
+/// The value of an OUTPUT parameter as the driver read it in its own type: text of UTF-8 as the code page of the collation's
+/// language, so that what is not ASCII is another text now.
+pub(crate) fn owned_as_declared(
+    name: &str,
+    value: &ColumnData<'_>,
+    sql: Option<&SqlType>,
+) -> Result<OwnedCell, SentError> {
+    match (value, sql) {
+        (ColumnData::String(Some(text)), Some(SqlType::Text { code_page, .. }))
+            if *code_page == CodePage::UTF_8 && !text.is_ascii() =>
+        {
+            Err(SentError::new(SentErrorKind::Undecodable(format!(
+                "'{name}' is varchar in UTF-8, of which the driver reads ASCII only: declare it nvarchar"
+            ))))
+        }
+        _ => owned(name, value, sql),
+    }
+}
+
 /// The value of an OUTPUT parameter.
 pub(crate) fn owned(
     name: &str,
@@ -84,15 +103,6 @@ pub(crate) fn owned(
     sql: Option<&SqlType>,
 ) -> Result<OwnedCell, SentError> {
     let is_money = matches!(sql, Some(SqlType::Money | SqlType::SmallMoney));
-    if let (ColumnData::String(Some(text)), Some(SqlType::Text { code_page, .. })) = (value, sql)
-        && *code_page == CodePage::UTF_8
-        && !text.is_ascii()
-    {
-        // It was read as the code page of the collation's language, and is another text now.
-        return Err(SentError::new(SentErrorKind::Undecodable(format!(
-            "'{name}' is varchar in UTF-8, of which the driver reads ASCII only: declare it nvarchar"
-        ))));
-    }
     let mut text = String::new();
     let cell = match as_is(value, is_money) {
         Some(cell) => cell,
@@ -212,10 +222,11 @@ mod tests {
         let sql = |code_page| SqlType::Text { name: "varchar", length: Some(9), code_page };
         // What the driver makes of the two bytes of an é.
         let value = ColumnData::String(Some("Ã©".into()));
-        let error = owned("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
+        let error = owned_as_declared("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
         assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
         for (text, code_page) in [("abc", CodePage::UTF_8), ("é", CodePage::new(Some(1252)))] {
-            let cell = owned("x", &ColumnData::String(Some(text.into())), Some(&sql(code_page)));
+            let value = ColumnData::String(Some(text.into()));
+            let cell = owned_as_declared("x", &value, Some(&sql(code_page)));
             assert_eq!(cell.unwrap(), OwnedCell::Text(text.to_owned()));
         }
     }
