@@ -11,5 +11,6 @@ mod limits;
 mod memory;
 mod proxies;
 mod slow;
+mod slow_readers;
 mod smuggling;
 mod stalled;

@@ -29,6 +29,7 @@ use super::respond::{self, AnswerBody, ConnectionEnd, RequestId, Response, Shape
 mod activity;
 mod body;
 mod compress;
+mod delivery;
 mod drive;
 mod early;
 mod encoding;

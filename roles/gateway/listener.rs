@@ -195,7 +195,7 @@ fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
     drop(doors.tasks.spawn(serve(stream, arrived, shared)));
 }
 
-/// Bounds what the system holds of a connection by itself, and for how long when its peer says nothing any more.
+/// Bounds what the system holds of a connection by itself, and until it is served for how long.
 fn bound_socket(stream: &TcpStream, silence_max: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(silence_max))?;

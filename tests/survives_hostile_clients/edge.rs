@@ -38,7 +38,9 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(1200);
 /// What it waits for the next piece of a body, and for a reader.
 pub(crate) const BODY_IDLE: Duration = Duration::from_millis(300);
-/// What it waits for a whole body.
+/// What it waits for a whole body, as a multiple of that.
+const BODY_IDLES: u32 = 3;
+/// See `BODY_IDLES`.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
 /// The largest body that the service takes.
 pub(crate) const BODY_BYTES_MAX: usize = 1000;
@@ -48,6 +50,9 @@ pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 static LARGE_ANSWER: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
 /// What `/medium` answers: more than a client takes that does not read, and less than the system does.
 const MEDIUM: usize = 64 * 1024;
+
+/// What `/slow` answers: more than the system takes at once.
+pub(crate) const SLOW: usize = 384 * 1024;
 
 /// What reached the service.
 #[derive(Debug)]
@@ -100,6 +105,7 @@ impl Service for Probe {
                 }
                 "/panic" => panic!("a bug in the handling of a request"),
                 "/large" => LARGE_ANSWER.clone(),
+                "/slow" => LARGE_ANSWER.slice(..SLOW),
                 "/medium" => Bytes::from(vec![b'x'; MEDIUM]),
                 "/address" => peer.address.to_string().into(),
                 "/peer" => peer.certificate_names.join(",").into(),
@@ -201,11 +207,11 @@ impl Edge {
     }
 
     /// Does a handshake, offering these protocols.
-    pub(crate) async fn shake_hands(
+    pub(crate) async fn shake_hands<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: IO,
         protocols: &[&str],
-    ) -> TlsStream<TcpStream> {
+    ) -> TlsStream<IO> {
         let ca = self.directory.path().join("cert.pem");
         let identity = CertificateFiles {
             certificate: ca.clone(),
@@ -339,7 +345,7 @@ fn config(options: &Options, tls: Option<ServerTlsConfig>) -> GatewayConfig {
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             body_idle_timeout: options.body_idle_timeout,
-            body_timeout: BODY_TIMEOUT,
+            body_timeout: options.body_idle_timeout * BODY_IDLES,
             streams_max: 10,
             resets_max: 20,
             auth_failures_per_minute_max: 600,

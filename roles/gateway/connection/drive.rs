@@ -18,6 +18,8 @@ use super::refused;
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
 /// How long a connection that has asked nothing yet may still ask once it should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long a client that takes its last answers slowly may do so once its connection should end.
+const LAST_ANSWERS_MAX: Duration = Duration::from_hours(1);
 
 /// Requests that may still come once a connection should end, as a multiple of the streams that it may have: that many may be
 /// on their way. Who asks on does not mean to end, and hyper would let it.
@@ -66,7 +68,8 @@ where
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
     tokio::select! {
         result = &mut connection => ended(result),
-        () = activity.quiet(grace) => unresponsive(),
+        () = activity.unresponsive(grace) => unresponsive(),
+        () = tokio::time::sleep(LAST_ANSWERS_MAX) => unresponsive(),
         () = activity.late_requests(LATE_STREAMS * limits.streams_max) => unresponsive(),
     }
 }

@@ -286,6 +286,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
             return Poll::Ready(Ok(bytes.len()));
         };
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(context, own))?;
+        self.activity.took(written as u64);
         self.advance(std::iter::once(own), ours, written);
         Poll::Ready(Ok(written))
     }
@@ -304,6 +305,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Held<IO> {
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
         let written = std::task::ready!(result)?;
+        self.activity.took(written as u64);
         self.advance(pieces.iter().map(|piece| &**piece), ours, written);
         Poll::Ready(Ok(written))
     }
