@@ -2,6 +2,7 @@
 //! next client is served. What it answers is what HTTP demands (RFC 9110, 9112, 9113).
 
 mod bytes;
+mod bytes_of_answers;
 mod drain;
 mod early;
 mod edge;

@@ -95,14 +95,8 @@ impl ByteBudget {
     /// # Errors
     /// `Overloaded`: nothing of it was read.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
-        let held = self.0.held.load(Ordering::Relaxed);
-        if held > 0 {
-            let own = self.clients().get(&client).copied().unwrap_or(0);
-            if !self.fits(held, own, 1, Within::All) {
-                return Err(overloaded());
-            }
-        }
-        Ok(self.nothing(client))
+        let room = self.nothing(client);
+        if room.others_leave_room() { Ok(room) } else { Err(overloaded()) }
     }
 
     /// Nothing yet, for this client.
@@ -195,6 +189,18 @@ impl Reservation {
         Ok(())
     }
 
+    /// Whether others leave any room: what the request itself holds does not keep it from being placed.
+    #[must_use]
+    pub fn others_leave_room(&self) -> bool {
+        let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
+        // No client holds more than all do.
+        if self.budget.fits(held, held, 1, Within::All) {
+            return true;
+        }
+        let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
+        self.budget.fits(held, own.saturating_sub(self.bytes), 1, Within::All)
+    }
+
     /// Makes room for so many bytes more, while half of all room stays free: for what can be done without.
     ///
     /// # Errors
@@ -230,21 +236,24 @@ impl Reservation {
         self.budget.nothing(self.client)
     }
 
-    /// Bytes that came, counted for as long as anybody has them, when there is room for them.
+    /// Bytes that came, however few, counted for as long as anybody has them, when there is room for them.
     ///
     /// # Errors
     /// `NoRoom`: they are gone.
     pub fn keep(mut self, bytes: Bytes) -> Result<Bytes, NoRoom> {
-        self.reach(bytes.len())?;
-        Ok(self.holding(bytes))
+        let more = bytes.len().saturating_sub(self.bytes);
+        self.budget.add(self.client, more, Within::All)?;
+        self.bytes += more;
+        Ok(self.hold(bytes))
     }
 
     /// Bytes that are there, counted for as long as anybody has them: whoever asks next finds less room.
     #[must_use]
-    pub fn holding(mut self, bytes: Bytes) -> Bytes {
-        if !Self::counts(&bytes) {
-            return bytes;
-        }
+    pub fn holding(self, bytes: Bytes) -> Bytes {
+        if Self::counts(&bytes) { self.hold(bytes) } else { bytes }
+    }
+
+    fn hold(mut self, bytes: Bytes) -> Bytes {
         match bytes.len().checked_sub(self.bytes) {
             Some(more) => self.add(more),
             None => self.budget.give_back(self.client, self.bytes - bytes.len()),

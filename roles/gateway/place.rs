@@ -12,7 +12,7 @@ use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
 use crate::envelope::{Control, Head, Reply, Request, WorkerId};
 use crate::lifecycle::Tasks;
-use crate::messaging::{Link, Message, Subject, Transport, TransportError};
+use crate::messaging::{Link, Message, Transport};
 use crate::problem::ProblemKind;
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{context, counter, names};
@@ -24,12 +24,13 @@ use super::members::Way;
 use super::queues::{Queue, Queues};
 use super::replies::{Registration, Replies};
 use super::respond::Streamed;
-use super::session::{Action, Destination, Ending, Event, Session, Step, Why};
+use super::session::{Action, Ending, Event, Session, Step, Why};
 use super::traced::Traced;
 
 mod begun;
 mod heard;
 mod placed;
+mod publish;
 mod terms;
 mod wanted;
 
@@ -102,10 +103,10 @@ impl Placer {
             return Answered::Whole(shed);
         }
         let (sender, mail) = mpsc::channel(MAIL_MAX);
-        let (room, window) = (wanted.another(), request.window);
+        let expected = wanted.expected(&request);
         let ride = Ride {
             traced: Traced::of(&request, &endpoint.queue, &queue.subject),
-            registration: self.replies.register(queue.number, sender.clone(), room, window),
+            registration: self.replies.register(queue.number, sender.clone(), expected),
             session: Session::new(
                 self.terms(endpoint, &queue, &request, wanted.keeps_answer()),
                 now,
@@ -426,59 +427,6 @@ impl Ride {
 
     fn is_linked(&self) -> bool {
         self.link.borrow().is_up()
-    }
-
-    async fn publish(&mut self, attempt: u32, to: Destination, budget: Duration) {
-        let sent = match self.message(attempt, to, budget) {
-            Ok(message) => self.placer.transport.publish(message).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "not sent");
-            let too_large = matches!(error, TransportError::TooLarge);
-            self.step(Event::NotSent { attempt, too_large });
-        }
-    }
-
-    fn message(
-        &mut self,
-        attempt: u32,
-        to: Destination,
-        budget: Duration,
-    ) -> Result<Message, TransportError> {
-        self.request.attempt = attempt;
-        if let Some(traced) = &mut self.traced {
-            traced.sent(attempt, &mut self.request);
-        }
-        self.request.timeout = budget;
-        self.request.waiting = u32::try_from(self.queue.hold.waiting()).unwrap_or(u32::MAX);
-        let subject: Subject = match to {
-            Destination::Group => {
-                let way = self.queue.members.pick(Instant::now());
-                let subject = match &way {
-                    Way::Member(direct) => direct.clone(),
-                    Way::Group | Way::Trial => self.queue.subject.clone(),
-                };
-                self.way = Some(way);
-                subject
-            }
-            Destination::Direct(subject) => {
-                self.way = None;
-                subject
-            }
-        };
-        Ok(Message {
-            reply: Some(self.registration.reply_subject(attempt)),
-            headers: self.request.headers().map_err(|e| TransportError::Refused(e.into()))?,
-            payload: self.request.body(),
-            ..Message::to(subject)
-        })
-    }
-
-    async fn tell(&self, message: Message) {
-        if let Err(error) = self.placer.transport.publish(message).await {
-            tracing::debug!(%error, "could not tell a worker");
-        }
     }
 
     fn hold(&mut self, why: Why) {

@@ -18,13 +18,13 @@ use crate::lifecycle::Tasks;
 use crate::messaging::{Message, Subject, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
-use super::byte_budget::Reservation;
 use super::mail::Mail;
 use super::queues::Queues;
 use super::rejections::{Rejection, Rejections};
 
 mod counted;
 
+pub use counted::Expected;
 use counted::Waiting;
 
 /// The requests that wait for replies.
@@ -110,17 +110,16 @@ impl Replies {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// A place for one request; bytes that come for it are counted as `room` is, `window` parts may come ahead.
+    /// A place for one request, and how its answer may come.
     #[must_use]
     pub fn register(
         self: &Arc<Self>,
         queue: u32,
         mail: mpsc::Sender<Mail>,
-        room: Reservation,
-        window: u32,
+        expected: Expected,
     ) -> Registration {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting::new(queue, mail, room, window);
+        let waiting = Waiting::new(queue, mail, expected);
         self.lock().insert(request, waiting);
         Registration { replies: Arc::clone(self), request, queue }
     }

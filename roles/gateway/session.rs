@@ -80,7 +80,7 @@ pub enum Event {
         /// The reply, or why it cannot be read.
         reply: Result<Reply, EnvelopeError>,
     },
-    /// A part of its answer came, and there is no room for it.
+    /// Its answer or a part of it came, and there is no room for it.
     NoRoom {
         /// The attempt.
         attempt: u32,
@@ -89,8 +89,8 @@ pub enum Event {
     NotSent {
         /// The attempt.
         attempt: u32,
-        /// Whether it is larger than the bus allows, so that trying again is no use.
-        too_large: bool,
+        /// Why.
+        why: Unsent,
     },
     /// The client took the parts of its answer up to this one.
     Taken(u32),
@@ -147,6 +147,17 @@ pub enum Destination {
     Group,
     /// To the worker that offered a slot.
     Direct(Subject),
+}
+
+/// Why a request was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The bus did not take it.
+    BusDown,
+    /// It is larger than the bus allows, so that trying again is no use.
+    TooLarge,
+    /// There is no room for what comes of it.
+    NoRoom,
 }
 
 /// Why a request waits.
@@ -338,7 +349,7 @@ impl Session {
             Event::Heard { attempt, reply: Err(_) } | Event::NoRoom { attempt } => {
                 self.hear_unusable(attempt, step);
             }
-            Event::NotSent { attempt, too_large } => self.not_sent(attempt, too_large, step),
+            Event::NotSent { attempt, why } => self.not_sent(attempt, why, step),
             Event::Taken(part) => self.taken(part, step),
             Event::ClientGone => self.client_gone(step),
             Event::Tick => self.tick(step),

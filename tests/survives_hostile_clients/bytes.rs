@@ -16,7 +16,7 @@ use crate::support::raw_nats::{RawNats, Received};
 
 const MIB: u64 = 1 << 20;
 
-fn options(per_client: &str) -> FleetOptions {
+pub(super) fn options(per_client: &str) -> FleetOptions {
     let gateway_toml = format!(
         "buffered_bytes_max = '16MiB'\nbuffered_bytes_per_client_max = '{per_client}'\n\
          [gateway.session]\nanswer_bytes_max = '{per_client}'\nwindow_parts = 0\n"
@@ -24,7 +24,7 @@ fn options(per_client: &str) -> FleetOptions {
     FleetOptions { gateway_toml, ..FleetOptions::default() }
 }
 
-async fn all_given_back(gateway: &Node) {
+pub(super) async fn all_given_back(gateway: &Node) {
     eventually_some("nothing is held", Duration::from_secs(20), async || {
         (gateway.figure("fjord_gateway_buffered_bytes ").await < 0.5).then_some(())
     })
@@ -136,8 +136,12 @@ async fn who_only_announces_a_body_takes_nothing_from_others() {
 
 /// A fleet whose worker is a test's own, and the worker.
 async fn with_own_worker(per_client: &str) -> (Fleet, RawNats) {
+    own_worker(options(per_client)).await
+}
+
+pub(super) async fn own_worker(options: FleetOptions) -> (Fleet, RawNats) {
     let nats = NatsOptions { has_tls: false, ..NatsOptions::default() };
-    let fleet = Fleet::start(FleetOptions { nats, workers: 0, ..options(per_client) }).await;
+    let fleet = Fleet::start(FleetOptions { nats, workers: 0, ..options }).await;
     let server = fleet.nats.servers[0].address();
     let worker = RawNats::join(server, "fjord.q.foreign", "foreign").await;
     (fleet, worker)
@@ -163,7 +167,7 @@ async fn send_final(worker: &mut RawNats, to: &Received, parts: u32) {
     worker.publish(&to.reply, &headers, b"[]").await;
 }
 
-async fn holds(gateway: &Node, bytes: usize) {
+pub(super) async fn holds(gateway: &Node, bytes: usize) {
     let expected = format!("fjord_gateway_buffered_bytes {bytes}");
     eventually_some(&expected, Duration::from_secs(10), async || {
         let held = gateway.figure("fjord_gateway_buffered_bytes ").await;

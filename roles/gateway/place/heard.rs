@@ -8,11 +8,22 @@ use crate::envelope::{EnvelopeError, Reason, Reply, WorkerId};
 use crate::roles::gateway::members::Way;
 use crate::roles::gateway::rejections::Rejection;
 use crate::roles::gateway::session::Event;
+use crate::telemetry::conditions::{self, Condition};
 
 use super::Ride;
 
 /// The least that workers are given to say who they are.
 const ANSWER_MIN: Duration = Duration::from_millis(10);
+
+/// Each request has its access line.
+const NO_ROOM: Condition = Condition::new("answers find no room");
+
+fn no_room(attempt: u32) -> Event {
+    if conditions::begins(&NO_ROOM, "") {
+        tracing::warn!("an answer is dropped: no room for more bytes of answers and requests");
+    }
+    Event::NoRoom { attempt }
+}
 
 impl Ride {
     /// Whether a reply comes from the worker that has the attempt: the first that names itself. From then on only what
@@ -59,9 +70,9 @@ impl Ride {
             Ok(Reply::Part { number, .. })
                 if !has_room && !self.session.has_part(attempt, *number) =>
             {
-                tracing::warn!("an answer cannot be put together: no room for more bytes");
-                return Event::NoRoom { attempt };
+                return no_room(attempt);
             }
+            Ok(Reply::Final(_)) if !has_room => return no_room(attempt),
             Ok(Reply::Final(answer)) if self.pieces.is_none() && answer.parts > 0 => {
                 self.wanted.put_together(self.session.part_bytes(attempt), &answer.body);
             }

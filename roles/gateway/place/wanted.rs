@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::envelope::Final;
+use crate::envelope::{Final, Request};
 use crate::roles::gateway::byte_budget::Reservation;
+use crate::roles::gateway::replies::Expected;
 
 /// What is wanted of an answer, and what it may hold.
 #[derive(Debug)]
@@ -24,6 +25,17 @@ impl Wanted {
     /// Whether parts are wanted.
     pub(super) fn keeps_answer(&self) -> bool {
         self.keeps_answer
+    }
+
+    /// Whether others leave room for it.
+    pub(super) fn has_room(&self) -> bool {
+        self.room.others_leave_room()
+    }
+
+    /// How it may come.
+    pub(super) fn expected(&self, request: &Request) -> Expected {
+        let (window, execution) = (request.window, request.execution);
+        Expected { room: self.another(), window, execution }
     }
 
     /// Nothing yet, counted for the same client.

@@ -2,21 +2,32 @@
 
 use tokio::sync::mpsc;
 
+use crate::catalogue::Execution;
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
-use crate::roles::gateway::byte_budget::Reservation;
+use crate::roles::gateway::byte_budget::{Reservation, SMALL_BYTES};
 use crate::roles::gateway::mail::Mail;
+
+/// How the answer of a request may come.
+#[derive(Debug)]
+pub struct Expected {
+    /// For whom bytes are counted that come of it.
+    pub room: Reservation,
+    /// How many parts may be on their way to its client; 0: they all come at once.
+    pub window: u32,
+    /// Whether it may be asked for again when there is no room for it.
+    pub execution: Execution,
+}
 
 /// One request that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) queue: u32,
     pub(super) mail: mpsc::Sender<Mail>,
-    /// For whom bytes are counted that come for it.
-    room: Reservation,
-    /// How many parts may be on their way to it; 0: they all come at once.
-    window: u32,
+    expected: Expected,
     /// Whether its answer has begun with its first part: then the window bounds what comes.
     streams: bool,
+    /// Bytes of small parts that came and do not count.
+    uncounted: usize,
 }
 
 /// What counts the bytes of a reply.
@@ -27,50 +38,54 @@ pub(super) struct Counting {
 }
 
 impl Waiting {
-    pub(super) fn new(
-        queue: u32,
-        mail: mpsc::Sender<Mail>,
-        room: Reservation,
-        window: u32,
-    ) -> Self {
-        Self { queue, mail, room, window, streams: false }
+    pub(super) fn new(queue: u32, mail: mpsc::Sender<Mail>, expected: Expected) -> Self {
+        Self { queue, mail, expected, streams: false, uncounted: 0 }
     }
 
-    /// What counts a reply's bytes, when they count: parts of an answer that is put together need free room, an answer that is
-    /// there, or has begun, is passed on.
+    /// What counts a reply's bytes, when they count: parts of an answer that is put together need free room, and so does what
+    /// can be asked for again. The whole answer of a request that runs at most once is never dropped, and an answer that
+    /// has begun is passed on.
     pub(super) fn counting(&mut self, reply: &Result<Reply, EnvelopeError>) -> Option<Counting> {
-        let (bytes, is_bounded) = match reply {
+        let may_be_dropped = self.expected.execution == Execution::AtLeastOnce && !self.streams;
+        let (counts, is_bounded) = match reply {
             Ok(Reply::Part { number, bytes, head, .. }) => {
-                self.streams |= *number == 1 && head.is_some() && self.window > 0;
-                (bytes, !self.streams)
+                self.streams |= *number == 1 && head.is_some() && self.expected.window > 0;
+                if self.streams {
+                    // Of its first part nobody has seen anything.
+                    (Reservation::counts(bytes), may_be_dropped)
+                } else {
+                    (self.gathers(bytes.len()), true)
+                }
             }
-            Ok(Reply::Final(answer)) => (&answer.body, false),
+            Ok(Reply::Final(answer)) => (Reservation::counts(&answer.body), may_be_dropped),
             _ => return None,
         };
-        Reservation::counts(bytes).then(|| Counting { room: self.room.another(), is_bounded })
+        counts.then(|| Counting { room: self.expected.room.another(), is_bounded })
+    }
+
+    /// Whether a part of an answer that is put together counts: the first of them do not, as long as all together are small.
+    fn gathers(&mut self, bytes: usize) -> bool {
+        let sum = self.uncounted.saturating_add(bytes);
+        if sum <= SMALL_BYTES {
+            self.uncounted = sum;
+        }
+        sum > SMALL_BYTES
     }
 }
 
 impl Counting {
     /// The same reply, its bytes counted for as long as anybody has them; whether there was room for them.
-    fn count(self, reply: Reply) -> (Reply, bool) {
-        match reply {
-            Reply::Part { number, bytes, head, control } => {
-                let kept = if self.is_bounded {
-                    self.room.keep(bytes)
-                } else {
-                    Ok(self.room.holding(bytes))
-                };
-                let has_room = kept.is_ok();
-                let bytes = kept.unwrap_or_default();
-                (Reply::Part { number, bytes, head, control }, has_room)
-            }
-            Reply::Final(mut answer) => {
-                answer.body = self.room.holding(answer.body);
-                (Reply::Final(answer), true)
-            }
-            other => (other, true),
-        }
+    fn count(self, mut reply: Reply) -> (Reply, bool) {
+        let bytes = match &mut reply {
+            Reply::Part { bytes, .. } => bytes,
+            Reply::Final(answer) => &mut answer.body,
+            _ => return (reply, true),
+        };
+        let came = std::mem::take(bytes);
+        let kept = if self.is_bounded { self.room.keep(came) } else { Ok(self.room.holding(came)) };
+        let has_room = kept.is_ok();
+        *bytes = kept.unwrap_or_default();
+        (reply, has_room)
     }
 }
 

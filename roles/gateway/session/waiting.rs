@@ -8,7 +8,7 @@ use crate::catalogue::Execution;
 use crate::problem::ProblemKind;
 use crate::roles::gateway::timing::Needs;
 
-use super::{Action, Destination, Ending, Phase, Session, Step, Why};
+use super::{Action, Destination, Ending, Phase, Session, Step, Unsent, Why};
 
 impl Session {
     /// What an attempt needs, as it is known now.
@@ -63,15 +63,15 @@ impl Session {
         step.actions.push(Action::Publish { attempt, to, budget });
     }
 
-    pub(super) fn not_sent(&mut self, attempt: u32, too_large: bool, step: &mut Step<'_>) {
+    pub(super) fn not_sent(&mut self, attempt: u32, why: Unsent, step: &mut Step<'_>) {
         self.attempts.close(attempt);
         if !self.is_sent(attempt) {
             return;
         }
-        if too_large {
-            self.end(Ending::Problem(ProblemKind::BodyTooLarge), step);
-        } else {
-            self.hold(Why::BusDown, step);
+        match why {
+            Unsent::BusDown => self.hold(Why::BusDown, step),
+            Unsent::TooLarge => self.end(Ending::Problem(ProblemKind::BodyTooLarge), step),
+            Unsent::NoRoom => self.finds_no_place(step),
         }
     }
 
