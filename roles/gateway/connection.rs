@@ -101,10 +101,6 @@ pub(super) struct Agreed {
 
 /// How much later than ours hyper's own timer is.
 const TIMER_SLACK: Duration = Duration::from_secs(1);
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// See `PING_INTERVAL`.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 flow control: what a client may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// See `STREAM_WINDOW_BYTES`.
@@ -211,9 +207,8 @@ fn http2_builder(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<Streams> {
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(limits.resets_max)
-        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        // No PING asks whether a client is there: it would wait behind what a slow reader has not read yet. TCP asks.
+        .max_local_error_reset_streams(RESETS_LOCAL_MAX);
     builder
 }
 

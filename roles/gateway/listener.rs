@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -36,6 +36,12 @@ const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
 /// What the system holds of an answer that its client does not take, beyond what fits into the client's own buffers.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+/// A client that has vanished is noticed after this, and after `PROBES` that nothing answered, `PROBE_INTERVAL` apart.
+const SILENCE: Duration = Duration::from_secs(20);
+/// See `SILENCE`.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// See `SILENCE`.
+const PROBES: u32 = 2;
 /// How long connections that were cut off may take to be gone.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
@@ -198,6 +204,9 @@ fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
 /// Bounds what the system holds of a connection by itself, and until it is served for how long.
 fn bound_socket(stream: &TcpStream, silence_max: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
+    let keepalive =
+        TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(silence_max))?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }

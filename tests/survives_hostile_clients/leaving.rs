@@ -104,3 +104,19 @@ async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, stream: &mut IO,
         stream.shutdown().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_silent_client_is_probed() {
+    let edge = Edge::plain();
+    let _client = edge.connect().await;
+    let port = format!(":{:04X}", edge.address().port());
+    // The columns of proc(5): local address, remote address, state, queues, timer. 2 is that of keepalive.
+    let is_probed = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().any(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns[1].ends_with(&port) && columns[3] == "01" && columns[5].starts_with("02:")
+        })
+    };
+    eventually("it is probed", is_probed).await;
+}
