@@ -15,8 +15,7 @@ pub struct CallTime {
 }
 
 impl CallTime {
-    /// Adds a call that was answered as its endpoint says. One that was stopped tells how long its caller waited, not how
-    /// long such calls take.
+    /// Adds a call that was answered as its endpoint says.
     pub fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed) {
@@ -24,6 +23,15 @@ impl CallTime {
             before => before - before / WEIGHT + sample / WEIGHT,
         };
         self.mean.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    /// Adds a call that failed or was stopped: it would have taken at least this long, so it can only raise the mean. Until a
+    /// call was answered it says nothing: the first ones may wait for a database that starts.
+    pub fn record_at_least(&self, took: Duration) {
+        let mean = self.mean.load(Ordering::Relaxed);
+        if mean != 0 && took.as_nanos() > u128::from(mean) {
+            self.record(took);
+        }
     }
 
     /// Whether a call that waited for its slot, and has this much time left, can be expected to end in time. True until a
@@ -58,6 +66,22 @@ mod tests {
         time.record(Duration::from_secs(12));
         let refusals = (0..100).take_while(|_| !time.fits(Duration::from_secs(1))).count();
         assert!((1..60).contains(&refusals), "{refusals}");
+    }
+
+    #[test]
+    fn a_stopped_call_raises_the_mean_and_never_lowers_it() {
+        let time = CallTime::default();
+        time.record(Duration::from_secs(1));
+        time.record_at_least(Duration::from_millis(1));
+        assert!(!time.fits(Duration::from_millis(999)));
+        let time = CallTime::default();
+        time.record_at_least(Duration::from_secs(3));
+        assert!(time.fits(Duration::ZERO), "nothing was answered yet");
+        time.record(Duration::from_secs(1));
+        for _ in 0..100 {
+            time.record_at_least(Duration::from_secs(3));
+        }
+        assert!(!time.fits(Duration::from_secs(2)));
     }
 
     #[test]

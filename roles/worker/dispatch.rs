@@ -111,6 +111,8 @@ impl Dispatch {
                 let took = since.elapsed();
                 if outcome == Word::Ok {
                     call_time.record(took);
+                } else {
+                    call_time.record_at_least(took);
                 }
                 queue.finished(outcome, took, more);
             }

@@ -101,6 +101,11 @@ fn not_sent(job: &Job, error: &BackendError) -> Ending {
     };
     let not_executed = |kind, outcome| Ending::NotExecuted { problem: Problem::new(kind), outcome };
     let (level, ending) = match &error.kind {
+        // The server is at fault, for now: it lacks memory, a lock or its turn.
+        BackendErrorKind::Server {
+            class: ServerErrorClass::Other | ServerErrorClass::Deadlock,
+            ..
+        } => (Level::Misfit, not_executed(ProblemKind::BackendDown, Word::BackendDown)),
         BackendErrorKind::Server { class, .. } => {
             (Level::Error, told(Problem::new(ProblemKind::Internal), word_of(*class)))
         }

@@ -320,6 +320,7 @@ fn what_was_not_sent_was_not_executed() {
     let text = "x".to_owned();
     let kinds = [
         K::Server { number: 229, class: ServerErrorClass::Permission },
+        K::Server { number: 701, class: ServerErrorClass::Other },
         K::Arguments(vec![BadArgument {
             argument: text.clone(),
             cell: Some((1, text.clone())),
@@ -346,6 +347,12 @@ fn what_was_not_sent_was_not_executed() {
         (K::TimedOut, ProblemKind::Expired, Word::Expired),
         (K::PoolTimedOut, ProblemKind::Busy, Word::PoolTimeout),
         (K::Unavailable, ProblemKind::BackendDown, Word::BackendDown),
+        // The worker's own question before the call met what passes.
+        (
+            K::Server { number: 1222, class: ServerErrorClass::Other },
+            ProblemKind::BackendDown,
+            Word::BackendDown,
+        ),
     ];
     for (kind, expected, outcome) in cases {
         let problem = Problem::new(expected);
