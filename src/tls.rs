@@ -18,7 +18,7 @@ pub use client::client_config;
 pub use client_certificate::{ClientCertificate, Distrust};
 pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
-pub use server::{Accepted, ServerTls};
+pub use server::{Accepted, Asks, NewFiles, ServerTls};
 
 /// A file that TLS cannot use. Says which, and what was expected of it; never what is in it.
 #[derive(Debug, thiserror::Error)]

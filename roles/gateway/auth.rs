@@ -1,5 +1,7 @@
 //! Says who a caller is, and whether it may call an endpoint.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 
 use super::caller::{Caller, Peer};
@@ -8,7 +10,7 @@ use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
-use crate::tls::Distrust;
+use crate::tls::{Asks, Distrust, ServerTls};
 
 mod allowed;
 mod api_key;
@@ -97,22 +99,27 @@ impl Authenticator {
         }
     }
 
-    /// Whether a connection's certificate, if it has one, would still be believed: a reload may have taken its authority away,
-    /// and its time may be over.
+    /// A connection's peer as it would be after a handshake now: a reload may have taken the authority of its certificate
+    /// away, ask for certificates where none was asked for, or for none any more, and its time may be over.
     ///
     /// # Errors
     /// `AuthRefusal`: for whatever is asked on the connection, as a new one would not be made.
-    pub fn check_connection(peer: &Peer) -> Result<(), Box<AuthRefusal>> {
-        let Some(certificate) = &peer.certificate else { return Ok(()) };
-        certificate.check().map_err(|distrust| {
-            let failure = match distrust {
-                Distrust::Expired => AuthFailure::ExpiredCertificate,
-                Distrust::Untrusted => AuthFailure::UntrustedCertificate,
-            };
-            let presented = of_certificate(peer);
-            let methods = [AuthMethod::ClientCertificate];
-            Box::new(AuthRefusal::unauthenticated(failure, presented, &methods))
-        })
+    pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRefusal>> {
+        let asks = peer.tls.as_ref().map(ServerTls::asks);
+        let failure = match (&peer.certificate, asks) {
+            (Some(_), Some(Asks::Nobody)) => {
+                return Ok(Cow::Owned(Peer::new(peer.address, peer.is_tls)));
+            }
+            (Some(certificate), _) => match certificate.check() {
+                Ok(()) => return Ok(Cow::Borrowed(peer)),
+                Err(Distrust::Expired) => AuthFailure::ExpiredCertificate,
+                Err(Distrust::Untrusted) => AuthFailure::UntrustedCertificate,
+            },
+            (None, Some(Asks::Everybody)) => AuthFailure::MissingCertificate,
+            (None, _) => return Ok(Cow::Borrowed(peer)),
+        };
+        let methods = [AuthMethod::ClientCertificate];
+        Err(Box::new(AuthRefusal::unauthenticated(failure, of_certificate(peer), &methods)))
     }
 
     /// Finds out who calls, and whether it may.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 use serde_json::Value;
 
-use crate::tls::ClientCertificate;
+use crate::tls::{ClientCertificate, ServerTls};
 
 /// Longest principal in bytes: it travels in a header of every message.
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
@@ -22,13 +22,21 @@ pub struct Peer {
     pub certificate_names: Arc<[String]>,
     /// The certificate itself, to be asked whether it is still believed.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// What is asked of clients, where the connection is TLS.
+    pub tls: Option<ServerTls>,
 }
 
 impl Peer {
     /// A peer that has shown no certificate.
     #[must_use]
     pub fn new(address: IpAddr, is_tls: bool) -> Self {
-        Self { address, is_tls, certificate_names: Arc::from([]), certificate: None }
+        Self { address, is_tls, certificate_names: Arc::from([]), certificate: None, tls: None }
+    }
+
+    /// The same peer, on a connection of this TLS.
+    #[must_use]
+    pub fn over(self, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The same peer with its certificate.

@@ -282,6 +282,7 @@ async fn open(
         return Some(connection::serve(stream, agreed, serving));
     };
     let accepted = shake_hands(stream, tls, doors).await?;
+    let peer = peer.over(tls.clone());
     let peer = accepted.certificate.into_iter().fold(peer, Peer::with_certificate);
     let agreed = Agreed { peer, is_http2: accepted.is_http2 };
     Some(connection::serve(accepted.stream, agreed, serving))

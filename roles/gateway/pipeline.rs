@@ -171,8 +171,10 @@ impl Pipeline {
         peer: &Peer,
         trip: &mut Trip,
     ) -> Result<(Response, Option<Rest>), Box<Refusal>> {
-        Authenticator::check_connection(peer).map_err(|refusal| distrusted(refusal, trip))?;
+        // In this order: a reload takes the files of TLS before the snapshot that goes with them.
         let snapshot = self.snapshot.load_full();
+        let checked = Authenticator::check_connection(peer);
+        let peer = &*checked.map_err(|refusal| distrusted(refusal, trip))?;
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
             Found::Matched(matched) => matched,
             Found::Malformed(problem) => return Err(problem.into()),

@@ -116,16 +116,27 @@ impl Gateway {
         let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
             mistakes.iter().map(ToString::to_string).collect()
         };
+        let tls = self.tls.clone();
         let read = Config::load(sources).map_err(lines).and_then(|loaded| {
-            Snapshot::load(&loaded.config).map(|snapshot| (loaded.config, snapshot))
+            let config = loaded.config;
+            let snapshot = Snapshot::load(&config)?;
+            let files = tls.as_ref().map(|tls| tls.prepare(config.gateway.tls.as_ref()));
+            let files = files.transpose().map_err(|error| vec![error.to_string()])?;
+            Ok((config, snapshot, files))
         });
         let word = match read {
-            Ok((config, snapshot)) => {
+            Ok((config, snapshot, files)) => {
                 let old = self.pipeline.snapshot.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
                 snapshot.authenticator.follow_issuers(old, &self.readiness, tasks, stop);
-                self.pipeline.snapshot.store(Arc::new(snapshot));
+                let snapshot = Arc::new(snapshot);
+                let judge_by_it = || self.pipeline.snapshot.store(snapshot);
+                match files {
+                    // No new mapping may meet a certificate that only the old files believe.
+                    Some(files) => files.take(judge_by_it),
+                    None => judge_by_it(),
+                }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);
                 self.pipeline.placer.reload(config.gateway.session.clone());
@@ -143,10 +154,6 @@ impl Gateway {
             }
         };
         counter(&names::CONFIG_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
-        if let Some(tls) = &self.tls {
-            // Its outcome is logged and counted where it is known.
-            let _taken = tls.reload(self.config.gateway.tls.as_ref());
-        }
     }
 
     /// Says "not ready", stops accepting, lets requests finish, ends.

@@ -9,7 +9,7 @@ use crate::config::tls::{ClientCertificates, ServerTlsConfig};
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
-use super::ServerTls;
+use super::{NewFiles, ServerTls, TlsError};
 
 /// How often the files are looked at. A change is taken when it has stood still for one such interval,
 /// so that a certificate is not read before its key is there.
@@ -22,24 +22,25 @@ impl ServerTls {
     /// Reads every file again, or these in their place. Says whether they were taken; what was before stays otherwise.
     ///
     /// The outcome is logged and counted here.
+    #[must_use = "what was before may have stayed"]
     pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
-        let (word, is_taken) = match self.read(files) {
-            Ok(()) => {
-                tracing::info!("took new TLS files");
-                ("ok", true)
-            }
-            Err(error) => {
-                tracing::error!(
-                    file = %error.file.display(),
-                    error = %error.kind,
-                    source = error.source.as_ref().map(tracing::field::display),
-                    "cannot take new TLS files; the old ones stay in use"
-                );
-                ("failed", false)
-            }
-        };
-        telemetry::counter(&names::TLS_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
-        is_taken
+        self.prepare(files).map(|new| new.take(|| ())).is_ok()
+    }
+
+    /// Reads every file again, or these in their place, for `NewFiles::take`.
+    ///
+    /// # Errors
+    /// `TlsError` says which cannot be used; it is logged and counted here.
+    pub fn prepare(&self, files: Option<&ServerTlsConfig>) -> Result<NewFiles<'_>, TlsError> {
+        self.read(files).inspect_err(|error| {
+            tracing::error!(
+                file = %error.file.display(),
+                error = %error.kind,
+                source = error.source.as_ref().map(tracing::field::display),
+                "cannot take new TLS files; the old ones stay in use"
+            );
+            count("failed");
+        })
     }
 
     /// Looks at the files every `interval` and reloads when they have changed, until `stop`.
@@ -58,12 +59,26 @@ impl ServerTls {
             }
             let now = stamps(&self.files());
             if now != taken && now == before {
-                self.reload(None);
+                let _taken = self.reload(None);
                 taken.clone_from(&now);
             }
             before = now;
         }
     }
+}
+
+impl NewFiles<'_> {
+    /// Uses them, and then does what goes with them: whoever sees that sees them as well.
+    pub fn take(self, then: impl FnOnce()) {
+        self.store();
+        then();
+        tracing::info!("took new TLS files");
+        count("ok");
+    }
+}
+
+fn count(word: &str) {
+    telemetry::counter(&names::TLS_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
 }
 
 fn stamps(files: &ServerTlsConfig) -> Vec<Stamp> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -58,6 +58,32 @@ pub struct Accepted<IO> {
     pub certificate: Option<ClientCertificate>,
 }
 
+/// Who is asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// No client.
+    Nobody,
+    /// A client may show one.
+    WhoHasOne,
+    /// Without one a connection is refused.
+    Everybody,
+}
+
+/// Files that were read and can be used. Nobody else reads them until they are taken, or dropped.
+#[derive(Debug)]
+#[must_use = "they are not in use before they are taken"]
+pub struct NewFiles<'a> {
+    tls: &'a ServerTls,
+    current: Arc<Current>,
+    _reading: MutexGuard<'a, ()>,
+}
+
+impl NewFiles<'_> {
+    pub(super) fn store(self) {
+        self.tls.current.store(self.current);
+    }
+}
+
 /// What one reading of the files gave.
 struct Loaded {
     config: ServerConfig,
@@ -99,17 +125,25 @@ impl ServerTls {
         self.current.load()
     }
 
-    /// Reads these files, or those from before, and takes what they gave; connections that are open keep what they have, but
-    /// for the client's certificate: see `ClientCertificate::check`.
-    pub(super) fn read(&self, files: Option<&ServerTlsConfig>) -> Result<(), TlsError> {
+    /// Reads these files, or those from before. Connections that are open keep what they have when it is taken, but for the
+    /// client's certificate: see `ClientCertificate::check`.
+    pub(super) fn read(&self, files: Option<&ServerTlsConfig>) -> Result<NewFiles<'_>, TlsError> {
         // A signal and the watch may come at once: what was read last has to be what is used.
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let files = files.unwrap_or(&before.files);
         let current = Loaded::read(files)?.into_current(files, before.generation + 1);
-        self.current.store(Arc::new(current));
-        drop(reading);
-        Ok(())
+        Ok(NewFiles { tls: self, current: Arc::new(current), _reading: reading })
+    }
+
+    /// Whether clients have to show a certificate now, may, or are not asked.
+    #[must_use]
+    pub fn asks(&self) -> Asks {
+        match self.current.load().files.client_certificates {
+            ClientCertificates::Off => Asks::Nobody,
+            ClientCertificates::Optional { .. } => Asks::WhoHasOne,
+            ClientCertificates::Required { .. } => Asks::Everybody,
+        }
     }
 
     /// Does the handshake. Safe to drop: the connection is closed then. The caller sets the deadline.

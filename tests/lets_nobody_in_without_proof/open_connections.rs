@@ -174,7 +174,7 @@ async fn a_removed_authority_ends_the_connections_of_its_clients_and_no_other() 
     let log = guarded.fleet.gateways[0].process.log();
     let said = r#""auth_failure":"untrusted-certificate","auth_method":"certificate","auth_key":"dns:fjord-test""#;
     assert!(log.contains(said), "the access line says why");
-    assert_eq!(log.matches("a client's certificate is not believed any more").count(), 1);
+    assert_eq!(log.matches("a connection would not be made any more").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,6 +205,62 @@ async fn another_file_of_authorities_and_another_mapping_count_with_the_next_req
         guarded.edit("../certs/other/ca.pem", "../certs/clients.pem");
         guarded.reload().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_mapping_is_not_taken_without_the_authorities_that_go_with_it() {
+    let mut guarded = Guarded::start().await;
+    let identity = guarded.fleet.certs.client.clone();
+    let mut connection = Connection::open(&guarded.fleet, "http/1.1", Some(&identity)).await;
+    guarded.edit("'dns:fjord-test'", "'dns:nobody'");
+    guarded.reload().await;
+    assert_eq!(connection.get(GUARDED).await, Some(401));
+    guarded.edit("'dns:nobody'", "'dns:fjord-test'");
+    let broken = guarded.fleet.certs.ca.with_file_name("broken.pem");
+    fs::write(broken, "rubbish").unwrap();
+    guarded.edit("../certs/clients.pem", "../certs/broken.pem");
+    for figure in ["fjord_tls_reloads_total", "fjord_config_reloads_total"] {
+        let figure = format!(r#"{figure}{{result="failed"}}"#);
+        let before = guarded.figure(&figure).await;
+        guarded.fleet.gateways[0].process.signal(Signal::HUP);
+        eventually_some("the refusal", SOON, async || {
+            (guarded.figure(&figure).await > before).then_some(())
+        })
+        .await;
+        assert_eq!(connection.get(GUARDED).await, Some(401), "the mapping stays as it was");
+    }
+    guarded.edit("../certs/broken.pem", "../certs/clients.pem");
+    guarded.reload().await;
+    assert_eq!(connection.get(GUARDED).await, Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_certificates_are_asked_for_counts_with_the_next_request() {
+    let mut guarded = Guarded::start().await;
+    let identity = guarded.fleet.certs.client.clone();
+    for protocol in ["http/1.1", "h2"] {
+        let mut with = Connection::open(&guarded.fleet, protocol, Some(&identity)).await;
+        let mut without = Connection::open(&guarded.fleet, protocol, None).await;
+        guarded.edit("client_certificates = 'optional'", "client_certificates = 'off'");
+        guarded.edit("client_ca = '../certs/clients.pem'", "");
+        guarded.reload().await;
+        for connection in [&mut with, &mut without] {
+            assert_eq!(connection.get(PUBLIC).await, Some(200), "{protocol}");
+            assert_eq!(connection.get(GUARDED).await, Some(401), "{protocol}: it names nobody");
+        }
+        guarded.edit(
+            "client_certificates = 'off'",
+            "client_certificates = 'required'\nclient_ca = '../certs/clients.pem'",
+        );
+        guarded.reload().await;
+        assert_eq!(with.get(GUARDED).await, Some(200), "{protocol}");
+        assert_eq!(without.get(PUBLIC).await, Some(401), "{protocol}");
+        without.ends(protocol).await;
+        guarded.edit("client_certificates = 'required'", "client_certificates = 'optional'");
+        guarded.reload().await;
+    }
+    let failed = r#"fjord_auth_failures_total{endpoint="none",reason="missing-certificate"}"#;
+    assert!(guarded.figure(failed).await >= 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

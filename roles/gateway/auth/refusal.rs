@@ -52,6 +52,8 @@ pub enum AuthFailure {
     ExpiredCertificate,
     /// A certificate whose authority has been removed since its connection was made.
     UntrustedCertificate,
+    /// No certificate, on a connection that was made before one had to be shown.
+    MissingCertificate,
     /// A known caller that lacks a scope.
     MissingScope,
 }
@@ -78,6 +80,7 @@ impl AuthFailure {
             Self::UnknownCertificate => "unknown-certificate",
             Self::ExpiredCertificate => "expired-certificate",
             Self::UntrustedCertificate => "untrusted-certificate",
+            Self::MissingCertificate => "missing-certificate",
             Self::MissingScope => "missing-scope",
         }
     }

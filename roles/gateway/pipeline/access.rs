@@ -19,11 +19,11 @@ use crate::telemetry::{counter, names};
 use super::{Pipeline, Refusal};
 
 /// Each request has its access line.
+/// Of all networks together: whoever has many would else fill what is kept of conditions.
 const REFUSED_TOO_OFTEN: Condition = Condition::new("requests of a client are refused too often");
 
 /// See `REFUSED_TOO_OFTEN`.
-const DISTRUSTED: Condition =
-    Condition::new("certificates of connections are not believed any more");
+const DISTRUSTED: Condition = Condition::new("connections would not be made any more");
 
 impl Pipeline {
     /// Who calls, whether it may, and whether it is within its rate.
@@ -119,7 +119,7 @@ impl Pipeline {
             return Box::new(Refusal { challenge, ..problem.into() });
         };
         counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(trip)]).increment(1);
-        if conditions::begins(&REFUSED_TOO_OFTEN, &network.to_string()) {
+        if conditions::begins(&REFUSED_TOO_OFTEN, "") {
             tracing::warn!(client = %network, per_minute, "too many requests of a client were refused: it gets 429");
         }
         let detail = "too many requests from this client address were refused";
@@ -134,10 +134,7 @@ impl Pipeline {
 pub(super) fn distrusted(refusal: Box<AuthRefusal>, trip: &mut Trip) -> Box<Refusal> {
     let failure = refusal.failure.as_str();
     if conditions::begins(&DISTRUSTED, failure) {
-        tracing::warn!(
-            failure,
-            "a client's certificate is not believed any more: its connection ends"
-        );
+        tracing::warn!(failure, "a connection would not be made any more: it ends");
     }
     let refusal = note(refusal, trip);
     Box::new(Refusal { ends: Some(ConnectionEnd::ClientCertificate), ..*refusal })
