@@ -23,6 +23,10 @@ const ENVCHANGE: u8 = 0xe3;
 const BEGIN: u8 = 8;
 const COMMIT: u8 = 9;
 const ROLLBACK: u8 = 10;
+/// Of a distributed transaction: enlisted in it, left it, and ended by somebody else. All have the same length.
+const ENLISTED: u8 = 11;
+const DEFECTED: u8 = 12;
+const ENDED: u8 = 17;
 /// The whole of a roll-back's token: type, no new value, and the eight bytes of the old one.
 const ROLLBACK_START: [u8; 6] = [ENVCHANGE, 11, 0, ROLLBACK, 0, 8];
 const ROLLBACK_BYTES: usize = 14;
@@ -124,7 +128,7 @@ impl Answer {
 
     fn remember(&mut self, part: &[u8]) {
         for byte in part {
-            if self.transaction_read == TRANSACTION.len() && (BEGIN..=ROLLBACK).contains(byte) {
+            if self.transaction_read == TRANSACTION.len() && reports_transaction(*byte) {
                 self.transactions = self.transactions.saturating_add(1);
                 self.commits |= *byte == COMMIT;
             }
@@ -154,6 +158,11 @@ impl Answer {
         (self.tail_length, self.transaction_read, self.transactions) = (0, 0, 0);
         Ended { acknowledges, commits: std::mem::take(&mut self.commits), reported }
     }
+}
+
+/// Whether a report of this type is one of a transaction's begin or end.
+fn reports_transaction(kind: u8) -> bool {
+    matches!(kind, BEGIN | COMMIT | ROLLBACK | ENLISTED | DEFECTED | ENDED)
 }
 
 /// Whether these last bytes of an answer acknowledge a cancel.
@@ -245,7 +254,13 @@ mod tests {
         let failed = done(DONE_IN_PROC, DONE_ERROR);
         let counted = done(DONE_IN_PROC, DONE_COUNT);
         let status = vec![0x79, 0, 0, 0, 0];
-        let cases: [(&[&Vec<u8>], Reported); 12] = [
+        let (enlisted, defected, ended) =
+            (token(ENLISTED, false), token(DEFECTED, true), token(ENDED, false));
+        let cases: [(&[&Vec<u8>], Reported); 16] = [
+            (&[&enlisted, &error, &end], Reported::Other),
+            (&[&defected, &error, &end], Reported::Other),
+            (&[&error, &ended, &end], Reported::Other),
+            (&[&ended, &error, &rollback, &end], Reported::Other),
             (&[&error, &end], Reported::Nothing),
             (&[&error, &rollback, &end], Reported::RolledBack),
             (&[&counted, &error, &rollback, &failed, &failed, &end], Reported::RolledBack),
