@@ -25,6 +25,7 @@ mod faults;
 mod once;
 mod outcomes;
 mod pools;
+mod remade_types;
 mod types;
 
 /// Long enough for every call that is not meant to run out of time.

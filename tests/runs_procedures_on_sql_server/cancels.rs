@@ -14,7 +14,7 @@ use fjord::procedures::{
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, Caller, LONG, given, int, kind, unsent};
+use super::{Answer, Caller, LONG, given, int, kind, text, unsent};
 use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::State;
@@ -270,4 +270,31 @@ async fn a_call_that_is_cancelled_before_it_was_sent_never_starts() {
         assert_eq!(before, next(&caller, &server).await, "{transaction:?} {batches}");
         assert_eq!(state(&server).logins(), 1, "{transaction:?} {batches}");
     }
+}
+
+/// The client leaves while the worker rolls back what a failed call did.
+#[tokio::test]
+async fn a_roll_back_that_takes_long_is_given_up_with_its_connection() {
+    let server = endpoint().await;
+    let caller = Caller { transaction: Transaction::Committed, ..Caller::of(&server) };
+    let script = [text("script", "INSERT left; THROW 50001")];
+    // Longer than a connection takes to be made, so that it is worth a cancel.
+    state(&server).batch_ms.store(400, Ordering::Release);
+    let cancel = Cancel::new();
+    let slow = || state(&server).slow_batches.load(Ordering::Acquire);
+    let leaving = async {
+        eventually(SOON, TICK, || slow() == 1).await;
+        state(&server).batch_ms.store(600_000, Ordering::Release);
+        eventually(SOON, TICK, || slow() == 2).await;
+        cancel.cancel();
+    };
+    let calling = caller.call_within(10 * LONG, &cancel, "runs", &script);
+    let both = timeout(LONG, async { tokio::join!(calling, leaving).0 }).await;
+    let Err(CallError::Sent(error)) = both.expect("it does not wait for the server") else {
+        panic!("another outcome")
+    };
+    assert!(!error.is_rolled_back, "nothing proves it: {error:?}");
+    state(&server).batch_ms.store(0, Ordering::Release);
+    caller.call("nothing", &[]).await.expect("another connection");
+    assert_eq!(state(&server).logins(), 2);
 }

@@ -15,6 +15,9 @@ use crate::support::fjord::{Fleet, FleetOptions};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::{PASSWORD, State};
 
+/// The columns of `code_list` in UTF-8.
+const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
+
 fn state(server: &Server) -> &State {
     &server.endpoint.as_ref().expect("the endpoint").state
 }
@@ -128,7 +131,7 @@ async fn a_parameter_has_the_code_page_of_its_database() {
 async fn a_table_of_text_is_not_sent_while_it_is_unknown_what_the_server_is() {
     for (transaction, number) in [(Transaction::None, 701), (Transaction::Committed, 1222)] {
         let server = endpoint().await;
-        state(&server).is_recollated.store(true, Ordering::Release);
+        state(&server).remake("code_list", UTF_8);
         state(&server).facts_error.store(number, Ordering::Release);
         let caller = Caller { transaction, ..Caller::of(&server) };
         for _ in 0..2 {
@@ -147,7 +150,7 @@ async fn a_table_of_text_is_not_sent_while_it_is_unknown_what_the_server_is() {
 async fn babelfish_is_sent_no_text_of_a_table_that_the_driver_would_alter() {
     let server = endpoint().await;
     state(&server).is_babelfish.store(true, Ordering::Release);
-    state(&server).is_recollated.store(true, Ordering::Release);
+    state(&server).remake("code_list", UTF_8);
     let caller = Caller::of(&server);
     let answer = caller.call("codes", &[codes(&[["abc", "a"]])]).await.expect("codes");
     assert_eq!(answer.sets, [[[said("abc"), said("a")]]]);
@@ -155,21 +158,6 @@ async fn babelfish_is_sent_no_text_of_a_table_that_the_driver_would_alter() {
     let reason = "in a table, text of code page 65001 must be ASCII on this server";
     let expected = vec![bad("codes", Some((0, "code")), reason)];
     assert_eq!(error, BackendErrorKind::Arguments(expected));
-}
-
-/// The code page that was read with the parameters is not the column's any more.
-#[tokio::test]
-async fn a_table_of_text_is_stored_as_it_was_sent_also_in_a_type_that_was_made_anew() {
-    let server = endpoint().await;
-    let caller = Caller::of(&server);
-    for is_recollated in [false, true] {
-        state(&server).is_recollated.store(is_recollated, Ordering::Release);
-        for row in [["é€", "a"], ["é", "日"]] {
-            let answer = caller.call("codes", &[codes(&[row])]).await.expect("codes");
-            assert_eq!(answer.sets, [[row.map(said)]], "{is_recollated}");
-        }
-    }
-    assert_eq!(state(&server).signature_reads.load(Ordering::Acquire), 2, "it was read once");
 }
 
 /// The driver would write the code page of the language into a column of UTF-8, cannot write 437 at all, and takes
@@ -247,7 +235,7 @@ async fn a_cell_that_fits_the_column_no_more_is_refused_by_what_the_column_is_no
         Argument { columns, ..given("names", Value::Table(rows)) }
     };
     caller.call("names", &[names(100)]).await.expect("it fits");
-    state(&server).is_narrowed.store(true, Ordering::Release);
+    state(&server).remake("name_list", "name nvarchar(10) NULL");
     let error = unsent(caller.call("names", &[names(100)]).await);
     let expected = bad("names", Some((0, "name")), "longer than nvarchar(10)");
     assert_eq!(error, BackendErrorKind::Arguments(vec![expected]));

@@ -69,10 +69,10 @@ pub(crate) struct State {
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
-    /// Every table type was made anew with text of UTF-8.
-    pub(crate) is_recollated: AtomicBool,
-    /// Every `nvarchar` column of a table type was made anew with ten characters.
-    pub(crate) is_narrowed: AtomicBool,
+    /// Table types that were made anew under their names, the last one last.
+    remade: Mutex<Vec<(String, Vec<Declaration>)>>,
+    /// A table type and its columns: it is made anew when the driver has asked for those that it had.
+    pub(crate) remade_late: Mutex<Option<(&'static str, &'static str)>>,
     /// The question what it is fails with this error, unless it is 0.
     pub(crate) facts_error: AtomicU32,
     /// It takes no untyped NULL, as Babelfish.
@@ -93,7 +93,7 @@ pub(crate) struct State {
     pub(crate) signatures_ms: AtomicU64,
     /// Questions about signatures so far.
     pub(crate) signature_reads: AtomicUsize,
-    /// How long a batch that begins a transaction or asks for columns takes, in milliseconds, and how many have.
+    /// How long a batch that begins a transaction, rolls one back or asks for columns takes, in milliseconds, and how many have.
     pub(crate) batch_ms: AtomicU64,
     pub(crate) slow_batches: AtomicUsize,
     /// Questions about a table type's columns so far, of the driver's.
@@ -139,21 +139,37 @@ impl State {
         Declared { collation, ..found.declared.clone() }
     }
 
+    /// Makes a table type of the suite anew, with other columns.
+    pub(crate) fn remake(&self, table_type: &str, columns: &str) {
+        let one = (format!("fjord_test.{table_type}"), schema::declarations(columns));
+        self.remade.lock().expect("not poisoned").push(one);
+    }
+
     /// The columns of a table type as they are now.
     fn columns(&self, table_type: &str) -> Vec<Declaration> {
-        let found = self.schema.table_types.iter().find(|(one, _)| *one == table_type);
-        let mut columns = found.unwrap_or_else(|| panic!("no table type {table_type}")).1.clone();
-        if self.is_recollated.load(Ordering::Acquire) {
-            let utf_8 = Collation::for_page(65001);
-            for one in &mut columns {
-                one.declared.collation = Some(utf_8);
-            }
-        }
-        let is_narrowed = self.is_narrowed.load(Ordering::Acquire);
-        for one in columns.iter_mut().filter(|one| is_narrowed && one.declared.name == "nvarchar") {
-            one.declared.numbers = vec![10];
-        }
-        columns
+        let remade = self.remade.lock().expect("not poisoned");
+        let mut all = remade.iter().rev().chain(&self.schema.table_types);
+        let found = all.find(|(one, _)| one == table_type);
+        found.unwrap_or_else(|| panic!("no table type {table_type}")).1.clone()
+    }
+
+    /// The id of the table type that has this name now, if one has.
+    fn type_id(&self, table_type: &str) -> Option<i64> {
+        let remade = self.remade.lock().expect("not poisoned");
+        let place =
+            |all: &[(String, Vec<Declaration>)]| all.iter().rposition(|(one, _)| one == table_type);
+        let place = match place(&remade) {
+            Some(place) => place + self.schema.table_types.len(),
+            None => place(&self.schema.table_types)?,
+        };
+        Some(1000 + i64::try_from(place).expect("few"))
+    }
+
+    /// Its name and the id of its object.
+    fn table_type(&self, type_id: i64) -> Option<(&str, i64)> {
+        let mut names = self.schema.table_types.iter().map(|(name, _)| name.as_str());
+        let name = names.find(|name| self.type_id(name) == Some(type_id))?;
+        Some((name, type_id + 100_000))
     }
 
     /// What becomes of arguments in the types of a procedure's parameters.
@@ -213,8 +229,8 @@ impl Endpoint {
             lacks_parameters_view: AtomicBool::new(false),
             is_babelfish: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
-            is_recollated: AtomicBool::new(false),
-            is_narrowed: AtomicBool::new(false),
+            remade: Mutex::default(),
+            remade_late: Mutex::default(),
             facts_error: AtomicU32::new(0),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tiberius::error::{Error, TokenError};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::Mssql;
 use super::bind::{self, mismatch};
@@ -13,7 +13,7 @@ use super::errors;
 use super::failure::{AttemptFailure, NotSentFailure, RetryReason, SentFailure, Stop};
 use super::lease::Lease;
 use super::marks::{Marks, NothingSent, SomethingSent};
-use super::question::Question;
+use super::question::Questions;
 use super::run::{self, Failure};
 use super::server::Facts;
 use super::signature::Signature;
@@ -74,7 +74,7 @@ impl Mssql {
         let refuses_null =
             facts.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
         let form = bind::bind(call, &signature, facts.narrow_text).and_then(|bound| {
-            let questions = Question::for_call(&bound, facts.narrow_text)?;
+            let questions = Questions::for_call(&bound, facts.narrow_text)?;
             Ok((questions, run::form(call.procedure, bound, refuses_null)?))
         });
         let (questions, form) = match form {
@@ -123,11 +123,13 @@ impl Mssql {
         };
         Err(match marks.sent() {
             Err(nothing) => {
-                let failure = self.end_unsent(lease, call, (step, &signature), nothing).await;
+                let failure =
+                    self.end_unsent(lease, (call, leaving), (step, &signature), nothing).await;
                 AttemptFailure::NotSent(failure)
             }
             Ok(something) => {
-                let failure = self.end_sent(lease, call, (step, &signature), something).await;
+                let failure =
+                    self.end_sent(lease, (call, leaving), (step, &signature), something).await;
                 AttemptFailure::Sent(failure)
             }
         })
@@ -219,7 +221,7 @@ impl Mssql {
     async fn end_unsent(
         &self,
         mut lease: Lease,
-        call: &Call<'_>,
+        (call, leaving): (&Call<'_>, Leaving<'_>),
         (failed, used): (Step, &Signature),
         _nothing: NothingSent,
     ) -> NotSentFailure {
@@ -232,7 +234,7 @@ impl Mssql {
             Step::Calling(Failure::Server(token)) | Step::Ending(Failure::Server(token))
                 if !errors::is_fatal(&token) =>
             {
-                let Some(fresh) = self.read_again(&mut lease, call).await else {
+                let Some(fresh) = self.read_again(&mut lease, (call, leaving)).await else {
                     return unsent(lease, Error::Server(token));
                 };
                 lease.keep_rolled_back().await;
@@ -279,7 +281,7 @@ impl Mssql {
     async fn end_sent(
         &self,
         lease: Lease,
-        call: &Call<'_>,
+        (call, leaving): (&Call<'_>, Leaving<'_>),
         (failed, used): (Step, &Signature),
         _something: SomethingSent,
     ) -> SentFailure {
@@ -288,10 +290,12 @@ impl Mssql {
                 lease.cancel(stop.reason()).await;
                 SentError::new(stop.after_sending()).into()
             }
-            Step::Calling(Failure::Server(token)) => self.refused(lease, call, token, used).await,
+            Step::Calling(Failure::Server(token)) => {
+                self.refused(lease, (call, leaving), token, used).await
+            }
             Step::Ending(Failure::Server(token)) => {
                 // Nobody knows what an end that failed has done.
-                let failure = self.refused(lease, call, token, used).await;
+                let failure = self.refused(lease, (call, leaving), token, used).await;
                 let error = SentError { is_rolled_back: false, ..failure.error };
                 SentFailure { error, retry: failure.retry.filter(|_| call.may_repeat) }
             }
@@ -311,7 +315,7 @@ impl Mssql {
     async fn refused(
         &self,
         mut lease: Lease,
-        call: &Call<'_>,
+        (call, leaving): (&Call<'_>, Leaving<'_>),
         token: TokenError,
         used: &Signature,
     ) -> SentFailure {
@@ -332,7 +336,7 @@ impl Mssql {
             (!is_known).then_some(RetryReason::UntypedNull)
         } else if errors::doubts_signature(&token) {
             // Whoever calls next finds what is declared now.
-            let Some(fresh) = self.read_again(&mut lease, call).await else {
+            let Some(fresh) = self.read_again(&mut lease, (call, leaving)).await else {
                 lease.discard("broken");
                 return errors::from_token(token).into();
             };
@@ -345,7 +349,7 @@ impl Mssql {
         };
         let Some(session) = lease.session() else { return errors::from_token(token).into() };
         let undoing = transaction::undoes_all(session, call.transaction, reported);
-        let Ok(undoes_all) = timeout_at(call.deadline, undoing).await else {
+        let Ok(undoes_all) = self.within(call, leaving, undoing).await else {
             lease.discard("rollback");
             return errors::from_token(token).into();
         };
@@ -363,11 +367,11 @@ impl Mssql {
     async fn read_again(
         &self,
         lease: &mut Lease,
-        call: &Call<'_>,
+        (call, leaving): (&Call<'_>, Leaving<'_>),
     ) -> Option<Option<Arc<Signature>>> {
         let session = lease.session()?;
         let reading = self.signatures.read(&mut session.client, call.procedure);
-        timeout_at(call.deadline, reading).await.ok()?.ok()
+        self.within(call, leaving, reading).await.ok()?.ok()
     }
 }
 

@@ -21,6 +21,9 @@ const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: an untyped NULL that this server does not take.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
+/// "Trying to pass a table-valued parameter with … column(s)": the table type was made anew just before the call.
+const OTHER_COLUMNS: u32 = 500;
+
 /// The class of an error by its number (DESIGN §7).
 fn class_of(number: u32) -> ServerErrorClass {
     match number {
@@ -116,7 +119,7 @@ pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
 
 /// Whether the error says that the procedure's parameters may not be what was read from the database.
 pub(super) fn doubts_signature(token: &TokenError) -> bool {
-    class_of(token.code()) == ServerErrorClass::Mismatch
+    class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
 }
 
 /// What a failed login means for the attempts after it.

@@ -84,6 +84,7 @@ impl Marks {
     /// The connection is handed out.
     pub(super) fn lease_starts(&self) {
         let written = self.tcp.written();
+        self.questions().clear();
         let mut state = self.state();
         (state.lease_start, state.call) = (written, CallMessage::None);
     }

@@ -1,6 +1,9 @@
-//! The driver's question about a table type's columns, rewritten: of `char` and `varchar` it is shown `nvarchar`. Then the
-//! server converts, as it does for a parameter. The driver would take a code page for the column's language, which is another
-//! one for 437, 850, 936 and UTF-8.
+//! The driver's question about a table type's columns, rewritten.
+//!
+//! - It fails when the type is not the one whose columns were read with the procedure's parameters: the cells were made
+//!   for those. A type that was made anew under its name has another object id.
+//! - Of `char` and `varchar` the driver is shown `nvarchar`. Then the server converts, as it does for a parameter. The driver
+//!   would take a code page for the column's language, which is another one for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,6 +20,9 @@ use crate::procedures::{BackendError, BackendErrorKind};
 /// The longest packet that the driver agrees upon (its default).
 pub(super) const PACKET_BYTES_MAX: usize = 4096;
 
+/// The error of a question about a type that is not the one that was read. Nothing was sent then: it is never a procedure's.
+const TYPE_CHANGED: u32 = 50_000;
+
 /// A batch of the driver's, and what is sent in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
@@ -24,27 +30,38 @@ pub(super) struct Question {
     replacement: String,
 }
 
-impl Question {
-    /// The questions that are rewritten for a call. An error when it is not known whether they must be.
+/// What is asked about a table type in the place of the driver's question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Questions {
+    /// For its columns as they are.
+    plain: Arc<Question>,
+    /// For `nvarchar` instead of text in a code page, where it has any.
+    wide: Option<Arc<Question>>,
+}
+
+impl Questions {
+    /// The questions that are rewritten for a call. An error when it is not known which they must be.
     pub(super) fn for_call(
         bound: &[Bound<'_>],
         narrow_text: NarrowText,
-    ) -> Result<Vec<Arc<Self>>, BackendError> {
-        let mut needed = bound.iter().filter_map(|one| match &one.parameter.kind {
-            Kind::Table { question, .. } => question.as_ref(),
+    ) -> Result<Vec<Arc<Question>>, BackendError> {
+        let tables = bound.iter().filter_map(|one| match &one.parameter.kind {
+            Kind::Table { questions, .. } => questions.as_ref(),
             Kind::Scalar(_) => None,
         });
-        match narrow_text {
-            NarrowText::AsNvarchar => Ok(needed.cloned().collect()),
-            NarrowText::Unknown if needed.next().is_some() => {
-                Err(BackendErrorKind::Unavailable.into())
+        let question = |one: &Self| match (&one.wide, narrow_text) {
+            (Some(_), NarrowText::Unknown) => {
+                let reason = "the server did not say what it is, and the call has a table with varchar columns";
+                Err(BackendError::caused_by(BackendErrorKind::Unavailable, reason))
             }
-            NarrowText::ByDriver | NarrowText::Unknown => Ok(Vec::new()),
-        }
+            (Some(wide), NarrowText::AsNvarchar) => Ok(Arc::clone(wide)),
+            _ => Ok(Arc::clone(&one.plain)),
+        };
+        tables.map(question).collect()
     }
 
-    /// The question about a table type; `None` for one without text in a code page.
-    pub(super) fn for_table(name: &str, columns: &[(String, SqlType)]) -> Option<Self> {
+    /// The questions about the table type of this object id, which has these columns.
+    pub(super) fn for_table(name: &str, object_id: i64, columns: &[(String, SqlType)]) -> Self {
         let mut selected = String::new();
         let mut is_needed = false;
         for (column, sql) in columns {
@@ -58,12 +75,22 @@ impl Question {
             };
             debug_assert!(written.is_ok(), "writing to a string does not fail");
         }
-        is_needed.then(|| Self {
-            original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
-            replacement: format!("DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"),
-        })
+        let question = |selected: &str| {
+            let quoted = name.replace('\'', "''");
+            Arc::new(Question {
+                original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
+                replacement: format!(
+                    "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{quoted}') \
+                     AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was made anew', 1;\
+                     DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"
+                ),
+            })
+        };
+        Self { plain: question("*"), wide: is_needed.then(|| question(&selected)) }
     }
+}
 
+impl Question {
     /// The message that takes the place of a batch in one packet: its header, the headers of its payload, another text.
     pub(super) fn replace(&self, packet: &[u8]) -> Option<BytesMut> {
         let (header, payload) = packet.split_at_checked(HEADER_BYTES)?;
@@ -138,12 +165,14 @@ mod tests {
             ("long".to_owned(), text("varchar", Some(8000), 437)),
             ("max".to_owned(), text("varchar", None, 0)),
         ];
-        let question = Question::for_table("dbo.t", &columns).unwrap();
+        let question = Questions::for_table("dbo.t", 7, &columns).wide.unwrap();
         let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
         let (statuses, said) = read(&question.replace(&asked).unwrap());
         assert_eq!(statuses, [END_OF_MESSAGE | RESET]);
+        let check = "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'dbo.t') \
+                     AND type_table_object_id = 7) THROW 50000, N'the table type was made anew', 1;";
         assert_eq!(
-            said,
+            said.strip_prefix(check).unwrap(),
             "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \
              CAST([kana] AS nvarchar(5)), [wide], CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
         );
@@ -151,15 +180,26 @@ mod tests {
             assert_eq!(question.replace(&packet(other)), None);
         }
         assert_eq!(question.replace(&[]), None);
-        assert_eq!(Question::for_table("dbo.t", &columns[..1]), None);
-        assert_eq!(Question::for_table("dbo.t", &columns[3..4]), None);
+        for without in [&columns[..1], &columns[3..4]] {
+            let questions = Questions::for_table("dbo.t", 7, without);
+            assert_eq!(questions.wide, None);
+            let (_, said) = read(&questions.plain.replace(&asked).unwrap());
+            assert_eq!(
+                said.strip_prefix(check).unwrap(),
+                "DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P"
+            );
+        }
+        assert_ne!(
+            Questions::for_table("dbo.t", 7, &columns),
+            Questions::for_table("dbo.t", 8, &columns)
+        );
     }
 
     #[test]
     fn many_columns_are_a_message_of_many_packets() {
         let column = |n| (format!("{n}_{}", "ä".repeat(100)), text("varchar", Some(9), 850));
         let columns: Vec<_> = (0..100).map(column).collect();
-        let question = Question::for_table("dbo.t", &columns).unwrap();
+        let question = Questions::for_table("dbo.t", 7, &columns).wide.unwrap();
         let asked = packet("DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P");
         let (statuses, said) = read(&question.replace(&asked).unwrap());
         assert!(statuses.len() > 2, "{statuses:?}");

@@ -9,7 +9,7 @@ use tiberius::{ColumnData, Row, ToSql, error::Error};
 use tokio::sync::OwnedMutexGuard;
 
 use super::connect::Client;
-use super::question::Question;
+use super::question::Questions;
 use super::types::{CodePage, Described, SqlType};
 use crate::catalogue::{ParameterType, ProcedureName};
 use crate::procedures::Need;
@@ -52,7 +52,8 @@ fn columns_query(types: usize) -> String {
     format!(
         "SELECT t.user_type_id, c.name, TYPE_NAME(c.user_type_id), TYPE_NAME(c.system_type_id), \
          c.max_length, c.precision, c.scale, \
-         CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int) FROM sys.table_types AS t \
+         CAST(COLLATIONPROPERTY(c.collation_name, 'CodePage') AS int), t.type_table_object_id \
+         FROM sys.table_types AS t \
          JOIN sys.columns AS c ON c.object_id = t.type_table_object_id \
          WHERE t.user_type_id IN ({ids}) ORDER BY t.user_type_id, c.column_id"
     )
@@ -92,8 +93,8 @@ pub(super) enum Kind {
         name: String,
         /// Its columns, in order.
         columns: Vec<(String, SqlType)>,
-        /// What the driver is to ask about it instead, where its text is passed as `nvarchar`.
-        question: Option<Arc<Question>>,
+        /// What the driver is to ask about it instead; `None` of one without columns, which takes no cell.
+        questions: Option<Questions>,
     },
 }
 
@@ -364,8 +365,15 @@ async fn rows<T: ToSql>(client: &mut Client, sql: &str, given: &[T]) -> Result<V
     client.query(sql, &given).await?.into_first_result().await
 }
 
-/// The columns of table types, by the type's id.
-type Tables = BTreeMap<i64, Vec<(String, SqlType)>>;
+/// A table type: the id of its object, and its columns.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    object_id: i64,
+    columns: Vec<(String, SqlType)>,
+}
+
+/// Table types by their id.
+type Tables = BTreeMap<i64, Table>;
 
 /// Reads the columns of every table type that the parameters have.
 async fn read_tables(client: &mut Client, parameters: &[Row]) -> Result<Tables, Error> {
@@ -378,7 +386,9 @@ async fn read_tables(client: &mut Client, parameters: &[Row]) -> Result<Tables, 
         for column in rows(client, &columns_query(some.len()), some).await? {
             let Some(id) = number(&column, 0) else { continue };
             let name = text(&column, 1).unwrap_or_default().to_owned();
-            tables.entry(id).or_default().push((name, scalar(&column, 2, 7)));
+            let table = tables.entry(id).or_default();
+            table.object_id = number(&column, 8).unwrap_or_default();
+            table.columns.push((name, scalar(&column, 2, 7)));
         }
     }
     Ok(tables)
@@ -407,11 +417,12 @@ fn kind(row: &Row, tables: &Tables) -> Kind {
     if number(row, 9) != Some(1) {
         return Kind::Scalar(scalar(row, 3, 12));
     }
-    let columns = number(row, 11).and_then(|id| tables.get(&id)).cloned().unwrap_or_default();
+    let table = number(row, 11).and_then(|id| tables.get(&id));
     let (schema, name) = (text(row, 10).unwrap_or("dbo"), text(row, 3).unwrap_or_default());
     let name = format!("{schema}.{name}");
-    let question = Question::for_table(&name, &columns).map(Arc::new);
-    Kind::Table { name, columns, question }
+    let questions = table.map(|table| Questions::for_table(&name, table.object_id, &table.columns));
+    let columns = table.map(|table| table.columns.clone()).unwrap_or_default();
+    Kind::Table { name, columns, questions }
 }
 
 /// The type whose name, base type, length, precision and scale stand from a column on, and its code page in another.

@@ -92,8 +92,7 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
         return vec![values];
     }
     let row = |one: &Declaration| {
-        let table =
-            state.schema.table_types.iter().position(|(name, _)| *name == one.declared.name);
+        let table = state.type_id(&one.declared.name);
         let (length, precision, scale) = one.declared.described();
         let (schema, kind) =
             one.declared.name.split_once('.').unwrap_or(("sys", &one.declared.name));
@@ -108,7 +107,7 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
             Sql::Int(one.is_output.into()),
             Sql::Int(table.is_some().into()),
             Sql::Text(schema.to_owned()),
-            Sql::Int(table.map_or(56, |at| 1000 + i64::try_from(at).expect("few"))),
+            Sql::Int(table.unwrap_or(56)),
             Sql::Int(state.code_page.load(Ordering::Acquire)),
         ]
     };
@@ -116,7 +115,7 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
 }
 
 fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
-    const TYPES: [&str; 8] = [
+    const TYPES: [&str; 9] = [
         "int",
         "nvarchar(128)",
         "nvarchar(128)",
@@ -125,11 +124,12 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
         "tinyint",
         "tinyint",
         "int",
+        "int",
     ];
     reply.columns(&TYPES.map(|kind| ("", kind)));
     for given in values {
         let Sql::Int(id) = given.value else { panic!("a table type's id") };
-        let (name, _) = &state.schema.table_types[usize::try_from(id - 1000).expect("an id")];
+        let Some((name, object)) = state.table_type(id) else { continue };
         for one in state.columns(name) {
             let (length, precision, scale) = one.declared.described();
             let kind = Sql::Text(one.declared.name.clone());
@@ -142,10 +142,27 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
                 Sql::Int(precision),
                 Sql::Int(scale),
                 one.declared.code_page().map_or(Sql::Null, |page| Sql::Int(page.into())),
+                Sql::Int(object),
             ];
             let row: Vec<_> = TYPES.into_iter().zip(row).collect();
             reply.row(&row);
         }
+    }
+}
+
+/// Answers `IF NOT EXISTS (… TYPE_ID(N'type') AND type_table_object_id = id) THROW number, …;DECLARE @P AS …`.
+pub(super) fn checked_table_columns(state: &State, check: &str, rest: &str, reply: &mut Reply) {
+    let between = |from: &str, to: &str| {
+        let after = check.split_once(from).expect("a check").1;
+        after.split_once(to).expect("a check").0.to_owned()
+    };
+    let now = state.type_id(&between("TYPE_ID(N'", "')"));
+    let now = now.and_then(|id| state.table_type(id)).map(|(_, object)| object);
+    if now == between("type_table_object_id = ", ")").parse().ok() {
+        table_columns(state, rest, reply);
+    } else {
+        let number = between("THROW ", ",").parse().expect("a number");
+        reply.error(number, 16, "the table type was made anew", "");
     }
 }
 
@@ -155,18 +172,22 @@ pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
     let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a question about columns");
     let columns = state.columns(name);
     let selected = select.strip_suffix(" FROM @P").expect("of the variable");
-    let types: Vec<Declared> = if selected == "*" {
-        columns.iter().map(|one| one.declared.clone()).collect()
+    let types: Option<Vec<Declared>> = if selected == "*" {
+        Some(columns.iter().map(|one| one.declared.clone()).collect())
     } else {
         let all = selected.split(", ").map(|one| {
             if let Some(cast) = one.strip_prefix("CAST(") {
-                return Declared::parse(cast.split_once(" AS ").expect("a type").1);
+                return Some(Declared::parse(cast.split_once(" AS ").expect("a type").1));
             }
             let name = unquoted(one);
             let found = columns.iter().find(|column| column.name == name);
-            found.expect("a column of the type").declared.clone()
+            found.map(|one| one.declared.clone())
         });
-        all.collect()
+        all.collect::<Option<_>>()
+    };
+    let Some(types) = types else {
+        reply.error(207, 16, "Invalid column name.", "");
+        return;
     };
     let count = u16::try_from(types.len()).expect("few");
     reply.0.extend_from_slice(&[0x81]);
@@ -175,5 +196,8 @@ pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
         reply.0.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
         declared.write_type(&mut reply.0);
         tds_protocol::codec::write_b_varchar(&mut reply.0, "");
+    }
+    if let Some((name, columns)) = state.remade_late.lock().expect("not poisoned").take() {
+        state.remake(name, columns);
     }
 }

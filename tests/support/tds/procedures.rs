@@ -118,7 +118,7 @@ pub(crate) fn run(
     match bare {
         "narrow_out" => Outcome::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
-        "lists" | "names" | "codes" | "pages" | "longs" => tables(bare, &arguments, reply),
+        "lists" | "names" | "codes" | "pages" | "longs" => tables(state, bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
@@ -248,8 +248,8 @@ fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
     DONE
 }
 
-/// The rows of a table as they were passed.
-fn tables(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+/// The rows of a table as they were passed: the columns that its type had at first, by their names.
+fn tables(state: &State, name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
     let (table, columns): (_, &[(&str, &str)]) = match name {
         "names" => ("@names", &[("name", "nvarchar(100)")]),
         "codes" => {
@@ -259,7 +259,15 @@ fn tables(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
             "@rows",
             &[("wide", "nvarchar(max)"), ("narrow", "varchar(max)"), ("bytes", "varbinary(max)")],
         ),
-        "pages" => ("@pages", &[("", "nvarchar(5)"); 4]),
+        "pages" => (
+            "@pages",
+            &[
+                ("utf", "nvarchar(5)"),
+                ("oem", "nvarchar(5)"),
+                ("prc", "nvarchar(5)"),
+                ("a]b", "nvarchar(5)"),
+            ],
+        ),
         _ => (
             "@things",
             &[
@@ -271,10 +279,15 @@ fn tables(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
         ),
     };
     reply.columns(columns);
+    let kind = state.parameter(&format!("fjord_test.{name}"), table).name;
+    let now = state.columns(&kind);
     if let Some(Sql::Table(rows)) = arguments.get(table) {
         for row in rows {
-            let cells = columns.iter().map(|(_, kind)| *kind).zip(row.iter().cloned());
-            reply.row(&cells.collect::<Vec<_>>());
+            let cell = |(name, kind): &(&str, &'static str)| {
+                let place = now.iter().position(|one| one.name == *name);
+                (*kind, place.map_or(Sql::Null, |place| row[place].clone()))
+            };
+            reply.row(&columns.iter().map(cell).collect::<Vec<_>>());
         }
     }
     DONE

@@ -117,10 +117,11 @@ fn read_table(from: &mut Bytes, state: &State) -> Sql {
     assert_eq!(from.get_u8(), 0, "no optional metadata");
     let mut rows = Vec::new();
     while from.get_u8() == 1 {
-        let cells = kinds.iter().zip(&columns);
-        rows.push(cells.map(|(kind, one)| one.declared.store(kind.value(from))).collect());
+        let cells: Vec<Sql> = kinds.iter().map(|kind| kind.value(from)).collect();
+        let cells = cells.into_iter().zip(&columns);
+        rows.push(cells.map(|(value, one)| one.declared.store(value)).collect());
     }
-    Sql::Table(rows)
+    if kinds.len() == columns.len() { Sql::Table(rows) } else { Sql::OtherColumns }
 }
 
 fn skip_headers(payload: &mut Bytes) {

@@ -52,7 +52,7 @@ impl Schema {
 }
 
 /// `@name type [= default] [OUTPUT]`, with commas between them but not inside a type.
-fn declarations(text: &str) -> Vec<Declaration> {
+pub(super) fn declarations(text: &str) -> Vec<Declaration> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
     for c in text.chars() {

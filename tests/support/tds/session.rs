@@ -123,6 +123,11 @@ async fn answer(
         }
         Request::Call(name, given) => (name, given, None),
     };
+    if given.iter().any(|one| one.value == Sql::OtherColumns) {
+        let text = "Trying to pass a table-valued parameter with other columns than its type has.";
+        send(stream, reply.error(500, 16, text, &name).done_procedure(true)).await?;
+        return Ok(true);
+    }
     let given = state.stored(&name, given);
     let refuses = state.refuses_untyped_null.load(Ordering::Acquire);
     let outcome = if refuses && given.iter().any(|one| one.is_untyped) {
@@ -138,7 +143,8 @@ async fn answer(
 /// Lets a batch before a call take its time. Says whether a cancel came.
 async fn is_cancelled(stream: &mut Stream, state: &State, text: &str) -> io::Result<bool> {
     let time = Duration::from_millis(state.batch_ms.load(Ordering::Acquire));
-    let is_slow = ["BEGIN TRANSACTION", "DECLARE @P AS"].iter().any(|one| text.starts_with(one));
+    let is_slow =
+        ["BEGIN TRANSACTION", "DECLARE @P AS", "SELECT @own"].iter().any(|one| text.contains(one));
     if time.is_zero() || !is_slow {
         return Ok(false);
     }
@@ -310,8 +316,12 @@ fn batch(state: &State, text: &str, reply: &mut Reply) {
         let is_babelfish = state.is_babelfish.load(Ordering::Acquire);
         let babelfish = if is_babelfish { Sql::Int(1) } else { Sql::Null };
         reply.single("", "int", babelfish);
-    } else if let Some(rest) = text.strip_prefix("DECLARE @P AS ") {
-        metadata::table_columns(state, rest, reply);
+    } else if let Some((check, rest)) = text.split_once("DECLARE @P AS ") {
+        if check.is_empty() {
+            metadata::table_columns(state, rest, reply);
+        } else {
+            metadata::checked_table_columns(state, check, rest, reply);
+        }
     } else {
         reply.single("", "int", Sql::Int(1));
     }

@@ -21,6 +21,8 @@ pub(crate) enum Sql {
     DateTime(i32, u32),
     SmallDateTime(u16, u16),
     Table(Vec<Vec<Sql>>),
+    /// A table with more or fewer columns than its type has.
+    OtherColumns,
 }
 
 /// A declared type: its name and the numbers in its parentheses.
