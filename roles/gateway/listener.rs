@@ -41,7 +41,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// See `SILENCE`.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// See `SILENCE`.
-const PROBES: u32 = 2;
+const PROBES: u32 = 6;
 /// How long connections that were cut off may take to be gone.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
@@ -206,9 +206,9 @@ fn bound_socket(stream: &TcpStream, silence_max: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive =
         TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.set_tcp_user_timeout(Some(silence_max))?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// A place for the client, unless it is a proxy: many clients come through one, and are counted once they are known.

@@ -18,11 +18,10 @@ use crate::telemetry::{counter, names};
 
 use super::{Pipeline, Refusal};
 
-/// Each request has its access line.
-/// Of all networks together: whoever has many would else fill what is kept of conditions.
+/// Of all networks together: a client with many networks would otherwise fill the table of conditions. The access line of
+/// each request has the address.
 const REFUSED_TOO_OFTEN: Condition = Condition::new("requests of a client are refused too often");
 
-/// See `REFUSED_TOO_OFTEN`.
 const DISTRUSTED: Condition = Condition::new("connections would not be made any more");
 
 impl Pipeline {
