@@ -10,7 +10,7 @@ use crate::catalogue::Endpoint;
 use crate::catalogue::endpoint::{Auth, AuthMethod};
 use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
-use crate::tls::{Asks, Distrust, ServerTls};
+use crate::tls::{Asks, Distrust};
 
 mod allowed;
 mod api_key;
@@ -105,7 +105,7 @@ impl Authenticator {
     /// # Errors
     /// `AuthRefusal`: for whatever is asked on the connection, as a new one would not be made.
     pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRefusal>> {
-        let asks = peer.tls.as_ref().map(ServerTls::asks);
+        let asks = peer.tls.as_ref().map(|tls| tls.asks());
         let failure = match (&peer.certificate, asks) {
             (Some(_), Some(Asks::Nobody)) => {
                 return Ok(Cow::Owned(Peer::new(peer.address, peer.is_tls)));

@@ -23,7 +23,7 @@ pub struct Peer {
     /// The certificate itself, to be asked whether it is still believed.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// What is asked of clients, where the connection is TLS.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Peer {
@@ -36,7 +36,8 @@ impl Peer {
     /// The same peer, on a connection of this TLS.
     #[must_use]
     pub fn over(self, tls: ServerTls) -> Self {
-        Self { tls: Some(tls), ..self }
+        // Every request has a copy of the peer: what it copies belongs to its connection alone.
+        Self { tls: Some(Arc::new(tls)), ..self }
     }
 
     /// The same peer with its certificate.
