@@ -1,13 +1,18 @@
 //! Who has ended its sending side still gets its answer; whose client has left is not worked for.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::support::eventually::for_a_while;
 
-use super::edge::{Answer, Edge, LARGE, LONG, eventually, get, read_to_close};
+use super::edge::{Answer, BODY_IDLE, Edge, LARGE, LONG, eventually, get, read_to_close};
+use super::http2::request;
+use super::stalled::held;
 
 /// Longer than an answer may take before the client is tried.
 const LATER: Duration = Duration::from_millis(800);
@@ -103,6 +108,70 @@ async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, stream: &mut IO,
     if says_so {
         stream.shutdown().await.unwrap();
     }
+}
+
+/// Has the system throw away what comes for the socket: it acknowledges nothing any more, as if its machine were gone.
+fn vanish(socket: &impl AsFd) {
+    // BPF_RET, of no bytes (linux/filter.h).
+    SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+}
+
+/// What is answered at once, and what is still worked for when the client no longer is.
+fn answered_and_hanging() -> Vec<u8> {
+    [get("/", ""), get("/hang", "")].concat()
+}
+
+/// The request that hangs is dropped, and so is the connection.
+async fn assert_is_noticed(edge: &Edge) {
+    eventually("both requests came", || edge.paths().len() == 2).await;
+    let start = Instant::now();
+    eventually("the request is dropped", || edge.probe.hanging() == 0).await;
+    eventually("the connection is over", || edge.running.connections() == 0).await;
+    assert!(start.elapsed() < BODY_IDLE * 10, "{:?}", start.elapsed());
+    assert_eq!(held(edge.address().port()), (0, 0), "the system holds nothing");
+}
+
+#[tokio::test]
+async fn who_vanishes_before_it_has_an_answer_is_not_worked_for() {
+    let edge = Edge::plain();
+    let mut client = edge.connect().await;
+    vanish(&client);
+    client.write_all(&answered_and_hanging()).await.unwrap();
+    assert_is_noticed(&edge).await;
+
+    let edge = Edge::tls();
+    let mut client = edge.connect_tls(&["http/1.1"]).await;
+    vanish(client.get_ref().0);
+    client.write_all(&answered_and_hanging()).await.unwrap();
+    client.flush().await.unwrap();
+    assert_is_noticed(&edge).await;
+}
+
+#[tokio::test]
+async fn who_vanishes_over_http2_is_not_worked_for() {
+    let edge = Edge::tls();
+    let client = edge.connect().await.into_std().unwrap();
+    let socket = client.try_clone().unwrap();
+    let client = TcpStream::from_std(client).unwrap();
+    let stream = edge.shake_hands(client, &["h2"]).await;
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let _connection = fjord::lifecycle::Tasks::new().spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    vanish(&socket);
+    let _answers = ["https://localhost/", "https://localhost/hang"]
+        .map(|target| sender.send_request(request(target), true).unwrap());
+    assert_is_noticed(&edge).await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_is_not_worked_for() {
+    let edge = Edge::plain();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(edge.address()).await.unwrap();
+    let sent = [get("/medium", ""), get("/hang", "")].concat();
+    client.write_all(&sent).await.unwrap();
+    assert_is_noticed(&edge).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, Interval, interval, timeout};
 
-use super::edge::{Edge, Options, SLOW, eventually, get};
+use super::edge::{Answer, Edge, Options, SLOW, eventually, get};
 use super::http2::request;
 use super::stalled::held;
 
@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const JUST_ENOUGH: u32 = 12 * 1024;
 const ENOUGH: u32 = 16 * 1024;
 const TOO_LITTLE: u32 = 4 * 1024;
+/// Enough for a large answer in some seconds, and so little that a write waits for longer than a head may take.
+const PLENTY: u32 = 64 * 1024;
 /// One read.
 const PIECE: u32 = 1024;
 /// What is read as fast as it comes: a handshake, and the beginning.
@@ -106,6 +108,50 @@ async fn a_slow_reader_gets_all_of_a_large_answer() {
     client.write_all(&get("/slow", "")).await.unwrap();
     let count = read(&mut client, SLOW).await;
     assert!(count >= SLOW, "{count} of {SLOW} bytes");
+}
+
+#[tokio::test]
+async fn a_slow_reader_that_asks_on_meanwhile_gets_all_answers() {
+    for tls in [false, true] {
+        let edge = edge(tls);
+        let client = Slow::connect(&edge, PLENTY).await;
+        let answers = if tls {
+            ask_on_meanwhile(edge.shake_hands(client, &["http/1.1"]).await).await
+        } else {
+            ask_on_meanwhile(client).await
+        };
+        let lengths: Vec<usize> = answers.iter().map(|answer| answer.body.len()).collect();
+        assert_eq!(Answer::statuses(&answers), [200, 200], "TLS: {tls}; {lengths:?} bytes");
+        assert_eq!(lengths, [SLOW, 0]);
+    }
+}
+
+/// Asks, and asks again once the first answer has begun; all answers.
+async fn ask_on_meanwhile<IO: AsyncRead + AsyncWrite + Unpin>(mut client: IO) -> Vec<Answer> {
+    client.write_all(&get("/slow", "")).await.unwrap();
+    client.flush().await.unwrap();
+    let mut bytes = vec![0; AT_ONCE / 2];
+    client.read_exact(&mut bytes).await.unwrap();
+    client.write_all(&get("/next", "Connection: close\r\n")).await.unwrap();
+    client.flush().await.unwrap();
+    // A reset ends it too.
+    drop(timeout(VERY_LONG, client.read_to_end(&mut bytes)).await.expect("it ends"));
+    Answer::parse_all(&bytes)
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_worked_for() {
+    let edge = edge(false);
+    let mut client = Slow::connect(&edge, ENOUGH).await;
+    let asked = [get("/medium", ""), get("/hang", "Connection: close\r\n")].concat();
+    client.write_all(&asked).await.unwrap();
+    let started = Instant::now();
+    let mut bytes = vec![0; 60 * 1024];
+    client.read_exact(&mut bytes).await.expect("it is not given up");
+    assert!(started.elapsed() > LIMIT * 3, "it was no slow reader: {:?}", started.elapsed());
+    edge.probe.release();
+    client.read_to_end(&mut bytes).await.unwrap();
+    assert!(bytes.ends_with(b"released"));
 }
 
 #[tokio::test]

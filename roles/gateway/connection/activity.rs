@@ -33,6 +33,8 @@ pub(super) struct Activity {
     since: AtomicU64,
     /// When the peer last took some bytes.
     written: AtomicU64,
+    /// Whether a write waits for the peer.
+    is_blocked: AtomicBool,
     /// Bytes of answers that the peer took: that the system took for it, and what it acknowledged while the system took none.
     taken: AtomicU64,
     /// What the peer's system has acknowledged of the socket's bytes, as of the last time that it was asked.
@@ -73,6 +75,7 @@ impl Activity {
             has_begun: AtomicBool::new(false),
             since: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             is_asked: AtomicBool::new(false),
@@ -136,6 +139,22 @@ impl Activity {
     /// The peer took some bytes.
     pub(super) fn wrote(&self) {
         self.note(&self.written);
+    }
+
+    /// A write waits for the peer. Whoever says so bounds how long it may.
+    pub(super) fn block(&self) {
+        self.is_blocked.store(true, Ordering::Release);
+    }
+
+    /// All was written.
+    pub(super) fn unblock(&self) {
+        self.wrote();
+        self.is_blocked.store(false, Ordering::Release);
+    }
+
+    /// Whether a write waits for the peer.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Acquire)
     }
 
     /// The peer took so much of its answers.
@@ -242,12 +261,12 @@ impl Activity {
     pub(super) async fn overdue(&self, head: Duration, next: Duration) -> Overdue {
         loop {
             // In this order, as in `quiet`.
-            let is_running = self.is_running();
+            let is_busy = self.is_running() || self.is_blocked();
             let now = Instant::now();
             let is_head = self.has_begun.load(Ordering::Acquire) || !self.has_served();
             let busy = self.time(&self.since).max(self.time(&self.written));
             let end = busy + if is_head { head } else { next };
-            if end <= now && !is_running {
+            if end <= now && !is_busy {
                 self.unless_ended().await;
                 return if is_head { Overdue::Head } else { Overdue::Next };
             }
@@ -346,6 +365,20 @@ mod tests {
         activity.read();
         let found = overdue(&activity).await;
         assert_eq!(found, (Overdue::Head, 17 * SECOND), "more bytes are no new begin");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_overdue_while_a_write_waits() {
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new());
+        drop(activity.begin(true));
+        activity.block();
+        activity.read();
+        let (found, ()) = tokio::join!(activity.overdue(SECOND, SECOND), async {
+            tokio::time::sleep(5 * SECOND).await;
+            activity.unblock();
+        });
+        assert_eq!((found, start.elapsed()), (Overdue::Head, 6 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]

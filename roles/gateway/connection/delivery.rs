@@ -77,14 +77,24 @@ pub(super) struct Progress {
     pub(super) bytes: u64,
     /// Whether that is enough, or cannot be told yet.
     pub(super) is_enough: bool,
+    /// Whether it is nothing, of what was pending at the last look.
+    pub(super) is_stuck: bool,
     pub(super) is_pending: bool,
 }
 
 impl DeliveryWatch {
     /// A peer has to take `TAKEN_BYTES_MIN` in each interval.
     pub(super) fn new(interval: Duration) -> Self {
-        let look = Box::pin(tokio::time::sleep(interval / FIRST_LOOK_PART));
-        Self { look, interval, last: None }
+        Self::after(interval / FIRST_LOOK_PART, interval)
+    }
+
+    /// The same where nothing is blocked: the first look waits for a whole interval, by which nearly all is acknowledged.
+    pub(super) fn later(interval: Duration) -> Self {
+        Self::after(interval, interval)
+    }
+
+    fn after(first: Duration, interval: Duration) -> Self {
+        Self { look: Box::pin(tokio::time::sleep(first)), interval, last: None }
     }
 
     /// Waits until an interval is over; what the peer has taken in it.
@@ -96,6 +106,7 @@ impl DeliveryWatch {
         let bytes = before
             .map_or(0, |before| now.acknowledged_bytes.saturating_sub(before.acknowledged_bytes));
         let is_enough = before.is_none() || bytes >= TAKEN_BYTES_MIN;
-        Poll::Ready(Progress { bytes, is_enough, is_pending: now.is_pending })
+        let is_stuck = bytes == 0 && before.is_some_and(|before| before.is_pending);
+        Poll::Ready(Progress { bytes, is_enough, is_stuck, is_pending: now.is_pending })
     }
 }

@@ -40,8 +40,10 @@ const DISCARD_BYTES: usize = 8 * 1024;
 pub(super) struct Paced<IO: Socket> {
     io: IO,
     stall_limit: Duration,
-    /// Runs from when the system took nothing until it has taken everything.
-    stall: Option<DeliveryWatch>,
+    /// Runs from when something was written, anew from when the system took nothing, until the peer has everything.
+    watch: Option<DeliveryWatch>,
+    /// Whether something was written since nothing of it was seen to be pending.
+    has_written: bool,
     linger: Option<Linger>,
     activity: Arc<Activity>,
     /// Given when the process stops.
@@ -155,7 +157,16 @@ impl<IO: Socket> Paced<IO> {
         if let Some(Err(error)) = lifted {
             tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
-        Self { io, stall_limit, stall: None, linger: None, activity, stop, has_ended: false }
+        Self {
+            io,
+            stall_limit,
+            watch: None,
+            has_written: false,
+            linger: None,
+            activity,
+            stop,
+            has_ended: false,
+        }
     }
 
     /// Passes on what a write came to; one that is pending while the peer takes too little is an error.
@@ -166,16 +177,19 @@ impl<IO: Socket> Paced<IO> {
     ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.activity.wrote();
+            self.has_written = true;
             return result;
         }
+        if !self.activity.is_blocked() {
+            self.activity.block();
+            self.watch = None;
+        }
         let limit = self.stall_limit;
-        let stall = self.stall.get_or_insert_with(|| DeliveryWatch::new(limit));
+        let watch = self.watch.get_or_insert_with(|| DeliveryWatch::new(limit));
         loop {
-            let progress = ready!(stall.poll(context, &self.io));
+            let progress = ready!(watch.poll(context, &self.io));
             if !progress.is_enough {
-                super::refused("write_stalled");
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading");
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Err(stalled()));
             }
             if progress.bytes > 0 {
                 self.activity.wrote();
@@ -183,6 +197,31 @@ impl<IO: Socket> Paced<IO> {
             }
         }
     }
+
+    /// Looks, once in each limit, whether the peer acknowledges anything of what the system holds for it. While it holds
+    /// something, it sends no keepalive probes: a peer that has vanished would be noticed after a quarter of an hour.
+    fn check_delivery(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.watch.is_none() && self.has_written {
+            self.watch = Some(DeliveryWatch::later(self.stall_limit));
+        }
+        while let Some(watch) = &mut self.watch {
+            let Poll::Ready(progress) = watch.poll(context, &self.io) else { break };
+            if progress.is_stuck {
+                return Err(stalled());
+            }
+            if !progress.is_pending {
+                self.watch = None;
+                self.has_written = false;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The end of a peer that takes too little.
+fn stalled() -> io::Error {
+    super::refused("write_stalled");
+    io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")
 }
 
 impl<IO: Socket> Drop for Paced<IO> {
@@ -247,12 +286,16 @@ impl<IO: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Paced<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(context);
-        if result.is_ready() {
-            // HTTP flushes when it has written all it had. Nothing may have been there: that is no activity.
-            self.stall = None;
-            return result;
+        if result.is_pending() {
+            return self.paced(context, result);
         }
-        self.paced(context, result)
+        // HTTP flushes when it has written all it had, and whenever it is woken. Nothing may have been there: that is no
+        // activity.
+        if self.activity.is_blocked() {
+            self.activity.unblock();
+        }
+        let checked = self.check_delivery(context);
+        result.map(|result| result.and(checked))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
