@@ -344,3 +344,21 @@ async fn a_rolling_restart_while_nats_stands_still_loses_nothing() {
     }
     reckon("NATS stands still while workers restart", &answers, fleet.ledger()).all_well();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_never_connected_ends_at_once() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    fleet.nats.servers[0].kill();
+    let Fleet { gateways, workers, .. } = &mut fleet;
+    for node in gateways.iter_mut().chain(workers) {
+        node.restart();
+        eventually_some("it tries", SOON, async || {
+            node.process.log().contains("cannot connect to NATS").then_some(())
+        })
+        .await;
+        let begin = Instant::now();
+        let status = node.stop().await;
+        assert_eq!(status.code(), Some(0), "{}", node.process.log_tail());
+        assert!(begin.elapsed() < Duration::from_secs(10), "nothing was sent that could be lost");
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::settings::Table;
 
-/// What is logged when nothing is said.
-const FILTER_DEFAULT: &str = "info";
+/// The default filter. The NATS client library logs each attempt to connect without its cause; our own lines have it.
+const FILTER_DEFAULT: &str = "info,async_nats=warn";
 
 /// Logs.
 #[derive(Clone, Debug)]

@@ -227,6 +227,10 @@ impl Transport for Nats {
         let end = Instant::now() + limit;
         let mut link = self.shared.state.link();
         Box::pin(async move {
+            if link.borrow().epoch == 0 {
+                // Never connected, so nothing was ever sent.
+                return Ok(());
+            }
             loop {
                 // A process that is deaf can still speak.
                 let connected = link.wait_for(|link| link.state != LinkState::Down);
