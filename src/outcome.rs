@@ -121,16 +121,21 @@ impl Word {
                 | Self::Cancelled
                 | Self::NotGranted
         );
-        let is_procedures = matches!(
+        !self.is_complete() && !matches!(self, Self::BadArgument) && !is_callers
+    }
+
+    /// Whether the procedure ran to its end, and its answer is one that the endpoint describes.
+    #[must_use]
+    pub const fn is_complete(self) -> bool {
+        matches!(
             self,
-            Self::NoRow
+            Self::Ok
+                | Self::NoRow
                 | Self::SqlReturn
                 | Self::SqlUser
                 | Self::SqlConflict
                 | Self::SqlBadValue
-                | Self::BadArgument
-        );
-        !matches!(self, Self::Ok) && !is_callers && !is_procedures
+        )
     }
 }
 

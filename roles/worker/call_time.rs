@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A new call counts for one part in this many.
+/// Each new sample has a weight of one part in this many.
 const WEIGHT: u64 = 16;
 
 /// A moving mean of the time that an endpoint's calls hold a slot. Calls that end at the same moment may overwrite each
@@ -15,7 +15,7 @@ pub struct CallTime {
 }
 
 impl CallTime {
-    /// Adds a call that was answered as its endpoint says.
+    /// Adds a call that ran to its end.
     pub fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed) {
@@ -25,8 +25,8 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Adds a call that failed or was stopped: it would have taken at least this long, so it can only raise the mean. Until a
-    /// call was answered it says nothing: the first ones may wait for a database that starts.
+    /// Adds a call that was stopped at its deadline: it would have taken at least this long, so it can only raise the mean.
+    /// Ignored until a call has run to its end: the first calls may have waited for a database that was starting.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {
@@ -37,13 +37,13 @@ impl CallTime {
     /// Whether a call that waited for its slot, and has this much time left, can be expected to end in time. True until a
     /// call has ended. Each refusal lowers the mean a little, so that calls that have become shorter are tried again.
     #[must_use]
-    pub fn fits(&self, left: Duration) -> bool {
+    pub fn admit(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);
-        let fits = Duration::from_nanos(mean) <= left;
-        if !fits {
+        let admits = Duration::from_nanos(mean) <= left;
+        if !admits {
             self.mean.store(mean - mean / WEIGHT, Ordering::Relaxed);
         }
-        fits
+        admits
     }
 }
 
@@ -54,17 +54,17 @@ mod tests {
     #[test]
     fn every_call_fits_until_one_has_ended() {
         let time = CallTime::default();
-        assert!(time.fits(Duration::ZERO));
+        assert!(time.admit(Duration::ZERO));
         time.record(Duration::from_millis(10));
-        assert!(time.fits(Duration::from_millis(10)));
-        assert!(!time.fits(Duration::from_millis(9)));
+        assert!(time.admit(Duration::from_millis(10)));
+        assert!(!time.admit(Duration::from_millis(9)));
     }
 
     #[test]
     fn refusals_alone_end_with_a_call_that_is_tried() {
         let time = CallTime::default();
         time.record(Duration::from_secs(12));
-        let refusals = (0..100).take_while(|_| !time.fits(Duration::from_secs(1))).count();
+        let refusals = (0..100).take_while(|_| !time.admit(Duration::from_secs(1))).count();
         assert!((1..60).contains(&refusals), "{refusals}");
     }
 
@@ -73,15 +73,15 @@ mod tests {
         let time = CallTime::default();
         time.record(Duration::from_secs(1));
         time.record_at_least(Duration::from_millis(1));
-        assert!(!time.fits(Duration::from_millis(999)));
+        assert!(!time.admit(Duration::from_millis(999)));
         let time = CallTime::default();
         time.record_at_least(Duration::from_secs(3));
-        assert!(time.fits(Duration::ZERO), "nothing was answered yet");
+        assert!(time.admit(Duration::ZERO), "nothing was answered yet");
         time.record(Duration::from_secs(1));
         for _ in 0..100 {
             time.record_at_least(Duration::from_secs(3));
         }
-        assert!(!time.fits(Duration::from_secs(2)));
+        assert!(!time.admit(Duration::from_secs(2)));
     }
 
     #[test]
@@ -91,8 +91,8 @@ mod tests {
         for _ in 0..200 {
             time.record(Duration::from_millis(1));
         }
-        assert!(time.fits(Duration::from_millis(20)));
+        assert!(time.admit(Duration::from_millis(20)));
         time.record(Duration::MAX);
-        assert!(!time.fits(Duration::from_hours(1)), "a long call counts, and nothing overflows");
+        assert!(!time.admit(Duration::from_hours(1)), "a long call counts, and nothing overflows");
     }
 }

@@ -109,9 +109,9 @@ impl Dispatch {
             tracing::debug!(queue = queue_name, endpoint, %outcome, duration_ms, "call");
             if let Ok(since) = slot {
                 let took = since.elapsed();
-                if outcome == Word::Ok {
+                if outcome.is_complete() {
                     call_time.record(took);
-                } else {
+                } else if outcome == Word::SqlTimeout {
                     call_time.record_at_least(took);
                 }
                 queue.finished(outcome, took, more);
@@ -170,8 +170,8 @@ impl Run {
                 if stream.has_begun() {
                     answer.parts = stream.sent();
                     if answer.status >= 500 {
-                        // Its status has gone out: this one only says that it failed, and nobody reads a document.
-                        // 503 is no worker's to say.
+                        // The status was already sent: this final only reports the failure, so its body is dropped.
+                        // Workers never send 503.
                         answer.status = if answer.status == 503 { 500 } else { answer.status };
                         (answer.body, answer.content_type) = (Bytes::new(), "".into());
                     }

@@ -35,6 +35,9 @@ const SELF_MAPPED_BASE: u32 = 50_000;
 /// Every call of an endpoint fails until somebody changes the catalogue, the database or the rights.
 const MISFIT: Condition = Condition::new("a procedure does not fit");
 
+/// The database refuses the queries that the worker makes before a call.
+const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
+
 /// Statuses by which the gateway itself says what became of a request (DESIGN §5): not for a procedure to use.
 const OURS: std::ops::RangeInclusive<u16> = 502..=504;
 
@@ -93,7 +96,7 @@ fn refused(
 
 /// Nothing of the call was sent: whatever the client is told, the procedure did not run.
 fn not_sent(job: &Job, error: &BackendError) -> Ending {
-    // From 500 on an answer cannot say so: a gateway takes that from nobody (`envelope::promise`).
+    // A reply of 500 or more cannot claim `not-executed`: the gateway does not trust it (`envelope::promise`).
     let told = |problem: Problem, outcome| {
         let may_say = problem.kind.status().as_u16() < 500;
         let effect = if may_say { Effect::NotExecuted } else { Effect::Unknown };
@@ -101,11 +104,11 @@ fn not_sent(job: &Job, error: &BackendError) -> Ending {
     };
     let not_executed = |kind, outcome| Ending::NotExecuted { problem: Problem::new(kind), outcome };
     let (level, ending) = match &error.kind {
-        // The server is at fault, for now: it lacks memory, a lock or its turn.
+        // One of the worker's own queries before the call failed: another attempt may succeed.
         BackendErrorKind::Server {
-            class: ServerErrorClass::Other | ServerErrorClass::Deadlock,
+            class: class @ (ServerErrorClass::Transient | ServerErrorClass::Deadlock),
             ..
-        } => (Level::Misfit, not_executed(ProblemKind::BackendDown, Word::BackendDown)),
+        } => (Level::Query, not_executed(ProblemKind::BackendDown, word_of(*class))),
         BackendErrorKind::Server { class, .. } => {
             (Level::Error, told(Problem::new(ProblemKind::Internal), word_of(*class)))
         }
@@ -212,7 +215,9 @@ fn server(job: &Job, error: &SentError, number: u32, class: ServerErrorClass) ->
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
             (Level::Misfit, ProblemKind::Internal)
         }
-        ServerErrorClass::Other => (Level::Error, ProblemKind::Internal),
+        ServerErrorClass::Transient | ServerErrorClass::Other => {
+            (Level::Error, ProblemKind::Internal)
+        }
     };
     let outcome = word_of(class);
     if let Some(status) = job.endpoint.status.errors.get(&number) {
@@ -231,7 +236,7 @@ fn word_of(class: ServerErrorClass) -> Word {
         ServerErrorClass::Mismatch => Word::SqlMismatch,
         ServerErrorClass::Permission => Word::SqlPermission,
         ServerErrorClass::Deadlock => Word::SqlDeadlock,
-        ServerErrorClass::Other => Word::SqlError,
+        ServerErrorClass::Transient | ServerErrorClass::Other => Word::SqlError,
     }
 }
 
@@ -271,6 +276,8 @@ enum Level {
     Error,
     /// Somebody here, and until then every call fails: catalogue and database, or rights.
     Misfit,
+    /// Somebody here, if it lasts: the database lacks something, and the call was not sent.
+    Query,
     /// Nobody now.
     Warn,
     /// It is the caller's matter.
@@ -292,6 +299,12 @@ fn log(job: &Job, error: &dyn Error, message: Option<&str>, level: Level) {
     match level {
         Level::Misfit if !conditions::begins(&MISFIT, endpoint) => {
             tracing::debug!(endpoint, cause, "the procedure failed");
+        }
+        Level::Query if conditions::begins(&QUERY_REFUSED, endpoint) => {
+            tracing::warn!(endpoint, cause, "a call was not sent: a query before it failed");
+        }
+        Level::Query => {
+            tracing::debug!(endpoint, cause, "a call was not sent: a query before it failed");
         }
         Level::Error | Level::Misfit => tracing::error!(endpoint, cause, "the procedure failed"),
         Level::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),

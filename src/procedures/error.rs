@@ -155,6 +155,8 @@ pub enum ServerErrorClass {
     Permission,
     /// Chosen as deadlock victim, also after the retries: its transaction was rolled back.
     Deadlock,
+    /// A temporary lack of memory, a lock or capacity: another attempt may succeed. 500 once the call was sent.
+    Transient,
     /// Everything else: 500.
     Other,
 }

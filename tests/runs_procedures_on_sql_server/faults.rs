@@ -109,7 +109,7 @@ async fn every_number_has_its_class() {
         (201, ServerErrorClass::Mismatch),
         (2812, ServerErrorClass::Mismatch),
         (229, ServerErrorClass::Permission),
-        (1222, ServerErrorClass::Other),
+        (1222, ServerErrorClass::Transient),
         (33_557_097, ServerErrorClass::Other),
     ] {
         let error = kind(caller.call("raises", &[int("number", number), int("class", 16)]).await);

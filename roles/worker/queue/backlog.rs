@@ -216,7 +216,7 @@ impl Queue {
         match waiter.work {
             Pending::Granted { turn, deadline, call_time } => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let told = if call_time.fits(left) { Ok(()) } else { Err(Reason::Busy) };
+                let told = if call_time.admit(left) { Ok(()) } else { Err(Reason::Busy) };
                 let begins = told.is_ok();
                 match turn.send(told) {
                     Ok(()) if begins => Ok(()),
@@ -229,7 +229,7 @@ impl Queue {
                 if budget.is_zero() {
                     return Err(Some((Reason::Expired, work.reply)));
                 }
-                if !work.call_time.fits(*budget) {
+                if !work.call_time.admit(*budget) {
                     return Err(Some((Reason::Busy, work.reply)));
                 }
                 let served = Arc::clone(&work.served);

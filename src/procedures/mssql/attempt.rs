@@ -23,7 +23,7 @@ use crate::procedures::{
     BackendError, BackendErrorKind, Call, Outcome, RowSink, SentError, SentErrorKind, Transaction,
 };
 
-/// The sign that nobody waits any more, and when the attempt began: a young one is not worth a cancel.
+/// The cancel token and the start of the attempt: a short call is not cancelled.
 pub(super) type Leaving<'a> = (&'a Cancel, Instant);
 
 /// A step of the call itself that failed.
@@ -142,7 +142,7 @@ impl Mssql {
         (cancel, started): Leaving<'_>,
         work: F,
     ) -> Result<F::Output, Stop> {
-        // The clock and the cancel first: an answer without end would not let them have a turn.
+        // Check the deadline and the cancel first: an endless result would starve them.
         tokio::select! {
             biased;
             () = self.is_worth_a_cancel(cancel, started) => Err(Stop::Cancelled),
@@ -294,7 +294,7 @@ impl Mssql {
                 self.refused(lease, (call, leaving), token, used).await
             }
             Step::Ending(Failure::Server(token)) => {
-                // Nobody knows what an end that failed has done.
+                // It is unknown whether a failed COMMIT or ROLLBACK took effect.
                 let failure = self.refused(lease, (call, leaving), token, used).await;
                 let error = SentError { is_rolled_back: false, ..failure.error };
                 SentFailure { error, retry: failure.retry.filter(|_| call.may_repeat) }

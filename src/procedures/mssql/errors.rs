@@ -21,7 +21,7 @@ const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: an untyped NULL that this server does not take.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
-/// "Trying to pass a table-valued parameter with … column(s)": the table type was made anew just before the call.
+/// "Trying to pass a table-valued parameter with … column(s)": the table type was recreated just before the call.
 const OTHER_COLUMNS: u32 = 500;
 
 /// The class of an error by its number (DESIGN §7).
@@ -37,6 +37,10 @@ fn class_of(number: u32) -> ServerErrorClass {
         // No permission on the object; on a column; in the database.
         229 | 230 | 916 => ServerErrorClass::Permission,
         DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
+        // Memory; locks; lock timeout; waiting for memory; Azure's limits of resources, its throttling.
+        701 | 802 | 1204 | 1222 | 8645 | 8651 | 10928 | 10929 | 40501 | 49918..=49920 => {
+            ServerErrorClass::Transient
+        }
         _ => ServerErrorClass::Other,
     }
 }
@@ -146,14 +150,15 @@ mod tests {
 
     #[test]
     fn every_number_of_the_design_has_its_class() {
-        let table: [(&[u32], ServerErrorClass); 7] = [
+        let table: [(&[u32], ServerErrorClass); 8] = [
             (&[2601, 2627, 547], ServerErrorClass::Conflict),
             (&[3960], ServerErrorClass::SnapshotConflict),
             (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
             (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
             (&[229], ServerErrorClass::Permission),
             (&[1205], ServerErrorClass::Deadlock),
-            (&[8134, 515, 1222, 266, 208], ServerErrorClass::Other),
+            (&[701, 1222, 8645, 10928, 40501, 49919], ServerErrorClass::Transient),
+            (&[8134, 515, 266, 208], ServerErrorClass::Other),
         ];
         for (numbers, class) in table {
             for number in numbers {

@@ -20,22 +20,22 @@ use crate::procedures::{BackendError, BackendErrorKind};
 /// The longest packet that the driver agrees upon (its default).
 pub(super) const PACKET_BYTES_MAX: usize = 4096;
 
-/// The error of a question about a type that is not the one that was read. Nothing was sent then: it is never a procedure's.
+/// The error of our own check that a table type was recreated. The call was not sent yet, so it is never the procedure's.
 const TYPE_CHANGED: u32 = 50_000;
 
-/// A batch of the driver's, and what is sent in its place.
+/// A batch of the driver, and its replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     original: String,
     replacement: String,
 }
 
-/// What is asked about a table type in the place of the driver's question.
+/// Replacements for the driver's column query of one table type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Questions {
-    /// For its columns as they are.
+    /// Selects the columns unchanged.
     plain: Arc<Question>,
-    /// For `nvarchar` instead of text in a code page, where it has any.
+    /// Selects `nvarchar` in place of text in a code page, if there is any.
     wide: Option<Arc<Question>>,
 }
 
@@ -81,7 +81,7 @@ impl Questions {
                 original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
                 replacement: format!(
                     "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{quoted}') \
-                     AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was made anew', 1;\
+                     AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was recreated', 1;\
                      DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"
                 ),
             })
@@ -170,7 +170,7 @@ mod tests {
         let (statuses, said) = read(&question.replace(&asked).unwrap());
         assert_eq!(statuses, [END_OF_MESSAGE | RESET]);
         let check = "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'dbo.t') \
-                     AND type_table_object_id = 7) THROW 50000, N'the table type was made anew', 1;";
+                     AND type_table_object_id = 7) THROW 50000, N'the table type was recreated', 1;";
         assert_eq!(
             said.strip_prefix(check).unwrap(),
             "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \

@@ -93,7 +93,7 @@ pub(super) enum Kind {
         name: String,
         /// Its columns, in order.
         columns: Vec<(String, SqlType)>,
-        /// What the driver is to ask about it instead; `None` of one without columns, which takes no cell.
+        /// Replacements for the driver's column query; `None` for a type without columns.
         questions: Option<Questions>,
     },
 }
