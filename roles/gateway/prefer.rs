@@ -176,9 +176,9 @@ impl Preferences {
 /// Whether an unknown preference may well be meant as a dry run: it must not be executed for real.
 fn is_like_rollback(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    let is_word = |word: &str| matches!(word, "dry" | "dryrun");
-    ["rollback", "roll-back", "roll_back"].iter().any(|part| text.contains(part))
-        || text.split(|c: char| !c.is_ascii_alphabetic()).any(is_word)
+    // "dry" alone only as a word: "laundry" is none.
+    ["rollback", "roll-back", "roll_back", "dryrun"].iter().any(|part| text.contains(part))
+        || text.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word == "dry")
 }
 
 /// What is left of a header's value.

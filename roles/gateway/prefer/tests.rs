@@ -52,7 +52,7 @@ fn a_dry_run_is_asked_for_in_every_form_of_the_header() {
     for values in [&["tx=commit"][..], &["Handling=strict", "Tx=commit"]] {
         assert_eq!(asked(values, &dry), Ok(Some(TransactionEnd::Commit)), "{values:?}");
     }
-    for values in [&[][..], &[""], &["return=minimal"], &["txx=commit"]] {
+    for values in [&[][..], &[""], &["return=minimal"], &["txx=commit"], &["tenant=laundry"]] {
         assert_eq!(asked(values, &dry), Ok(None), "{values:?}");
     }
 }
@@ -75,6 +75,8 @@ fn what_is_not_certainly_met_is_refused() {
         (&["dry-run"], LIKE_ROLLBACK),
         (&["return=minimal, X-Dry-Run=1"], LIKE_ROLLBACK),
         (&["txx=Rollback"], LIKE_ROLLBACK),
+        (&["isDryRun"], LIKE_ROLLBACK),
+        (&["mode=dry"], LIKE_ROLLBACK),
         (&["transaction=roll-back"], LIKE_ROLLBACK),
         (&["return=minimal; dryrun"], LIKE_ROLLBACK),
         (&["return=minimal; end=rollback"], LIKE_ROLLBACK),
