@@ -41,9 +41,9 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Within {
     All,
-    /// For what can be done without.
+    /// At most half, for optional uses such as compression.
     Half,
-    /// The bytes are there.
+    /// Always succeeds: the bytes are already in memory.
     NoBound,
 }
 
@@ -189,7 +189,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Whether others leave any room: what the request itself holds does not keep it from being placed.
+    /// Whether the budget has room, not counting what this request holds itself.
     #[must_use]
     pub fn others_leave_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);

@@ -131,11 +131,11 @@ impl Gateway {
                 let old = Some(&old.authenticator);
                 snapshot.authenticator.follow_issuers(old, &self.readiness, tasks, stop);
                 let snapshot = Arc::new(snapshot);
-                let judge_by_it = || self.pipeline.snapshot.store(snapshot);
+                let store_snapshot = || self.pipeline.snapshot.store(snapshot);
                 match files {
                     // No new mapping may meet a certificate that only the old files believe.
-                    Some(files) => files.take(judge_by_it),
-                    None => judge_by_it(),
+                    Some(files) => files.take(store_snapshot),
+                    None => store_snapshot(),
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);

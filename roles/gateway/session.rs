@@ -156,7 +156,7 @@ pub enum Unsent {
     BusDown,
     /// It is larger than the bus allows, so that trying again is no use.
     TooLarge,
-    /// There is no room for what comes of it.
+    /// The byte budget has no room for its answer.
     NoRoom,
 }
 

@@ -74,7 +74,7 @@ impl ClientCertificate {
                 (Some(verifier), Some((leaf, above))) => {
                     verifier.verify_client_cert(leaf, above, now).map(drop).map_err(|e| why(&e))
                 }
-                // Clients are not asked for certificates any more: there is nobody whose word would count.
+                // Client certificates are off: there is no CA to verify against.
                 _ => Err(Distrust::Untrusted),
             };
             *checked = Checked {

@@ -68,7 +68,7 @@ impl ServerTls {
 }
 
 impl NewFiles<'_> {
-    /// Uses them, and then does what goes with them: whoever sees that sees them as well.
+    /// Stores the files, then runs `then`: whoever sees its effect also sees the new files.
     pub fn take(self, then: impl FnOnce()) {
         self.store();
         then();

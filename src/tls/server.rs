@@ -69,7 +69,7 @@ pub enum Asks {
     Everybody,
 }
 
-/// Files that were read and can be used. Nobody else reads them until they are taken, or dropped.
+/// Validated TLS files, not yet in use. Holds the reload lock until taken or dropped.
 #[derive(Debug)]
 #[must_use = "they are not in use before they are taken"]
 pub struct NewFiles<'a> {

@@ -174,7 +174,7 @@ async fn a_removed_authority_ends_the_connections_of_its_clients_and_no_other() 
     let log = guarded.fleet.gateways[0].process.log();
     let said = r#""auth_failure":"untrusted-certificate","auth_method":"certificate","auth_key":"dns:fjord-test""#;
     assert!(log.contains(said), "the access line says why");
-    assert_eq!(log.matches("a connection would not be made any more").count(), 1);
+    assert_eq!(log.matches("closing a connection that a new handshake would refuse").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use super::{Pipeline, Refusal};
 /// each request has the address.
 const REFUSED_TOO_OFTEN: Condition = Condition::new("requests of a client are refused too often");
 
-const DISTRUSTED: Condition = Condition::new("connections would not be made any more");
+const DISTRUSTED: Condition = Condition::new("open connections no longer meet the TLS settings");
 
 impl Pipeline {
     /// Who calls, whether it may, and whether it is within its rate.
@@ -94,8 +94,7 @@ impl Pipeline {
         Ok(documents.of(&allowed))
     }
 
-    /// Counts and notes that a caller was not let in. It is told so, or 429 where too many requests of its client were
-    /// refused.
+    /// Counts and logs a failed authentication. The caller gets its refusal, or 429 if its address had too many.
     ///
     /// Its credential is checked before, whatever its client did: behind one address there are others, and a good one gets
     /// in. Credentials cannot be guessed; the limit bounds what trying costs us.
@@ -128,12 +127,11 @@ impl Pipeline {
     }
 }
 
-/// Counts and notes that the certificate of a connection is not believed any more. The connection ends with what its caller is
-/// told.
+/// Counts and logs a connection whose client certificate is missing or no longer trusted, and closes it after the response.
 pub(super) fn distrusted(refusal: Box<AuthRefusal>, trip: &mut Trip) -> Box<Refusal> {
     let failure = refusal.failure.as_str();
     if conditions::begins(&DISTRUSTED, failure) {
-        tracing::warn!(failure, "a connection would not be made any more: it ends");
+        tracing::warn!(failure, "closing a connection that a new handshake would refuse");
     }
     let refusal = note(refusal, trip);
     Box::new(Refusal { ends: Some(ConnectionEnd::ClientCertificate), ..*refusal })

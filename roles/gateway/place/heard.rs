@@ -15,7 +15,7 @@ use super::Ride;
 /// The least that workers are given to say who they are.
 const ANSWER_MIN: Duration = Duration::from_millis(10);
 
-/// Each request has its access line.
+/// One condition for all requests: each dropped answer is in its access line.
 const NO_ROOM: Condition = Condition::new("answers find no room");
 
 fn no_room(attempt: u32) -> Event {

@@ -12,7 +12,7 @@ use crate::roles::gateway::session::{Destination, Event, Unsent};
 use super::{Ride, shed};
 
 impl Ride {
-    /// Sends an attempt, as long as there is room for what comes of it: how much that is nobody knows before it comes.
+    /// Publishes an attempt, unless the byte budget is used up: the size of the answer is not known yet.
     pub(super) async fn publish(&mut self, attempt: u32, to: Destination, budget: Duration) {
         if !self.wanted.has_room() {
             return self.finds_no_room(attempt, to).await;
@@ -29,7 +29,7 @@ impl Ride {
         }
     }
 
-    /// An attempt is not sent, and the slot that was offered for it is somebody else's.
+    /// Does not publish the attempt; passes its offered slot to the next waiter, or declines it.
     async fn finds_no_room(&mut self, attempt: u32, to: Destination) {
         if let Destination::Direct(slot) = to
             && let Err(slot) = self.queue.hold.offer(slot, Instant::now())

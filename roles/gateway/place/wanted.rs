@@ -27,12 +27,12 @@ impl Wanted {
         self.keeps_answer
     }
 
-    /// Whether others leave room for it.
+    /// Whether the byte budget has room for another answer.
     pub(super) fn has_room(&self) -> bool {
         self.room.others_leave_room()
     }
 
-    /// How it may come.
+    /// Limits on the answer, for the reply table.
     pub(super) fn expected(&self, request: &Request) -> Expected {
         let (window, execution) = (request.window, request.execution);
         Expected { room: self.another(), window, execution }

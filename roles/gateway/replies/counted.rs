@@ -7,14 +7,14 @@ use crate::envelope::{EnvelopeError, Reply, WorkerId};
 use crate::roles::gateway::byte_budget::{Reservation, SMALL_BYTES};
 use crate::roles::gateway::mail::Mail;
 
-/// How the answer of a request may come.
+/// Limits on the answer to a request.
 #[derive(Debug)]
 pub struct Expected {
-    /// For whom bytes are counted that come of it.
+    /// The budget to which the bytes of the answer are charged.
     pub room: Reservation,
-    /// How many parts may be on their way to its client; 0: they all come at once.
+    /// How many parts may be on their way to the client; 0: the answer is sent whole.
     pub window: u32,
-    /// Whether it may be asked for again when there is no room for it.
+    /// An at-least-once answer may be dropped (502) when there is no room.
     pub execution: Execution,
 }
 
@@ -51,7 +51,7 @@ impl Waiting {
             Ok(Reply::Part { number, bytes, head, .. }) => {
                 self.streams |= *number == 1 && head.is_some() && self.expected.window > 0;
                 if self.streams {
-                    // Of its first part nobody has seen anything.
+                    // The client has not seen any of the first part, so it may still be dropped.
                     (Reservation::counts(bytes), may_be_dropped)
                 } else {
                     (self.gathers(bytes.len()), true)

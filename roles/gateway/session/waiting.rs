@@ -33,7 +33,7 @@ impl Session {
         self.is_held() && now < self.held_end()
     }
 
-    /// Too many wait. What may have been executed has to be waited for all the same.
+    /// The wait queue or the byte budget is full. An attempt that may have been executed is still waited for.
     pub(super) fn finds_no_place(&mut self, step: &mut Step<'_>) {
         if self.attempts.none_open() {
             return self.end(Ending::Problem(ProblemKind::Overloaded), step);
