@@ -7,6 +7,7 @@ pub(crate) mod delay;
 pub(crate) mod eventually;
 pub(crate) mod fjord;
 pub(crate) mod guard;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod mssql_server;
 pub(crate) mod nats;

@@ -8,6 +8,7 @@ use crate::support::certs::{Files, Leaf};
 use crate::support::client::{Answer, Client, ClientOptions, Http};
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::http2;
 use crate::support::raw::RawClient;
 use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 
@@ -210,23 +211,6 @@ async fn a_client_that_is_refused_too_often_gets_429_and_no_connection() {
     assert_eq!(log.matches("too many requests of a client were refused").count(), 1);
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// How many frames of a kind came.
-fn count(mut bytes: &[u8], kind: u8) -> usize {
-    let mut found = 0;
-    while let [a, b, c, of, ..] = *bytes {
-        found += usize::from(of == kind);
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        bytes = bytes.get(9 + length..).unwrap_or_default();
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http2_it_is_told_to_go_and_cut_off_when_it_does_not() {
     const HEADERS: u8 = 1;
@@ -242,10 +226,10 @@ async fn over_http2_it_is_told_to_go_and_cut_off_when_it_does_not() {
     for round in 1..=40 {
         let some = (0..AT_ONCE).flat_map(|_| {
             stream += 2;
-            frame(HEADERS, 0x05, stream - 2, head)
+            http2::frame(HEADERS, 0x05, stream - 2, head)
         });
         let is_sent = raw.send(&some.collect::<Vec<_>>()).await.is_ok();
-        while !closed && count(&bytes, HEADERS) < round * AT_ONCE {
+        while !closed && http2::count(&bytes, HEADERS) < round * AT_ONCE {
             let (more, is_closed) = Box::pin(raw.read(Duration::from_millis(100))).await;
             // Neither GOAWAY nor PING is heeded.
             bytes.extend(more);
@@ -255,10 +239,10 @@ async fn over_http2_it_is_told_to_go_and_cut_off_when_it_does_not() {
             break;
         }
     }
-    let answers = count(&bytes, HEADERS);
+    let answers = http2::count(&bytes, HEADERS);
     assert!(closed, "{answers} answers, and the connection goes on");
     assert!(answers <= LIMIT + 10 + 3 * STREAMS_MAX, "{answers} answers");
-    assert!(answers > LIMIT && count(&bytes, GOAWAY) > 0, "{answers} answers, no GOAWAY");
+    assert!(answers > LIMIT && http2::count(&bytes, GOAWAY) > 0, "{answers} answers, no GOAWAY");
     guarded.client().with_bearer(&guarded.token()).get("/v1/guarded").await.is(200);
 }
 

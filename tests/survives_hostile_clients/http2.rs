@@ -6,6 +6,7 @@ use http::{Request, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::super::support::http2::frame;
 use super::edge::{
     BODY_BYTES_MAX, Edge, HEADER_TIMEOUT, IDLE_TIMEOUT, LONG, eventually, read_to_close,
 };
@@ -26,11 +27,6 @@ pub(super) async fn connect(edge: &Edge) -> (SendRequest<Bytes>, Connection) {
 
 pub(super) fn request(uri: &str) -> Request<()> {
     Request::get(uri).version(Version::HTTP_2).body(()).unwrap()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::edge::{Edge, LONG, eventually};
 use super::{PREFACE, connect, frame, goaway, request};
+use crate::support::http2::count;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -194,17 +195,6 @@ async fn a_flood_of_small_frames_keeps_nobody_out() {
         drop((stream, sender));
         eventually("both are gone", || edge.running.connections() == 0).await;
     }
-}
-
-/// How many frames of a kind came.
-fn count(mut bytes: &[u8], kind: u8) -> usize {
-    let mut found = 0;
-    while let [a, b, c, of, ..] = *bytes {
-        found += usize::from(of == kind);
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        bytes = bytes.get(9 + length..).unwrap_or_default();
-    }
-    found
 }
 
 #[tokio::test]
