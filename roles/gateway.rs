@@ -1,44 +1,15 @@
-//! The public side: HTTPS in, one answer out.
+//! The gateway: accepts HTTPS requests and answers each once.
 //!
-//! listener → connection → router → auth → rate → params → session → respond
+//! A request passes `edge` → `pipeline` → `admission` → `dispatch`, and `observation` records it.
 
-pub mod accept;
-pub mod auth;
-pub mod budget;
-pub mod byte_budget;
+pub mod admission;
 pub mod call;
-pub mod caller;
-pub mod client_network;
-pub mod connection;
-mod cors;
-mod distance;
-pub mod documentation;
-mod generations;
-pub mod health;
-pub mod hold;
-pub mod idempotency;
-pub mod listener;
-pub mod mail;
-pub mod members;
-pub mod params;
-mod phases;
+pub mod client;
+pub mod dispatch;
+pub mod edge;
+mod observation;
 pub mod pipeline;
-pub mod place;
-mod prefer;
-pub mod queues;
-pub mod rate;
-pub mod rejections;
-mod repeat;
-pub mod replies;
 mod report;
-pub mod respond;
-pub mod router;
+pub mod response;
 pub mod run;
-pub mod session;
 pub mod snapshot;
-pub mod timing;
-mod traced;
-mod trip;
-
-pub use caller::{Caller, Peer};
-pub use client_network::ClientNetwork;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fjord::catalogue::{Execution, OnDisconnect};
 use fjord::envelope::{Control, Reason, Reply};
 use fjord::messaging::Subject;
-use fjord::roles::gateway::session::{
+use fjord::roles::gateway::dispatch::session::{
     Action, Destination, Ending, Event, Session, Step, Terms, Why,
 };
 use terms::{Faults, Guards, Report};

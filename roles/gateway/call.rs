@@ -11,12 +11,14 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::problem::{Problem, ProblemKind};
 
-use super::byte_budget::ByteBudget;
-use super::client_network::ClientNetwork;
-use super::phases::{Phase, Phases};
-use super::place::{Answered, Wanted};
-use super::run::placer;
-use super::session::Ending;
+use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::dispatch::phases::Phase;
+use crate::roles::gateway::dispatch::phases::Phases;
+use crate::roles::gateway::dispatch::place::Answered;
+use crate::roles::gateway::dispatch::place::Wanted;
+use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::run::placer;
 
 /// How long a call that was given up may take to cancel itself at its worker.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);

@@ -17,23 +17,39 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{context, counter, names};
 
-use super::auth::Authenticator;
-use super::byte_budget::ByteBudget;
-use super::caller::{Caller, Peer};
-use super::client_network::ClientNetwork;
-use super::connection::{RequestBody, Service, read_body};
-use super::health::HealthCheck;
-use super::params::{self, Context};
-use super::phases::Phase;
-use super::place::{Answered, Begun, Placed, Placer, Rest, Wanted};
-use super::prefer::PREFERENCE_APPLIED;
-use super::rate::RateLimiter;
-use super::respond::{self, ConnectionEnd, RequestId, Response};
-use super::router::{Found, Matched};
-use super::session::Ending;
-use super::snapshot::Snapshot;
-use super::trip::Trip;
-use super::{accept, cors, idempotency, prefer};
+use crate::roles::gateway::admission::accept;
+use crate::roles::gateway::admission::auth::Authenticator;
+use crate::roles::gateway::admission::cors;
+use crate::roles::gateway::admission::idempotency;
+use crate::roles::gateway::admission::params;
+use crate::roles::gateway::admission::params::Context;
+use crate::roles::gateway::admission::prefer;
+use crate::roles::gateway::admission::prefer::PREFERENCE_APPLIED;
+use crate::roles::gateway::admission::rate::RateLimiter;
+use crate::roles::gateway::admission::router::Found;
+use crate::roles::gateway::admission::router::Matched;
+use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::client::caller::Peer;
+use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::dispatch::phases::Phase;
+use crate::roles::gateway::dispatch::place::Answered;
+use crate::roles::gateway::dispatch::place::Begun;
+use crate::roles::gateway::dispatch::place::Placed;
+use crate::roles::gateway::dispatch::place::Placer;
+use crate::roles::gateway::dispatch::place::Rest;
+use crate::roles::gateway::dispatch::place::Wanted;
+use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::edge::connection::RequestBody;
+use crate::roles::gateway::edge::connection::Service;
+use crate::roles::gateway::edge::connection::read_body;
+use crate::roles::gateway::edge::health::HealthCheck;
+use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::response;
+use crate::roles::gateway::response::ConnectionEnd;
+use crate::roles::gateway::response::RequestId;
+use crate::roles::gateway::response::Response;
+use crate::roles::gateway::snapshot::Snapshot;
 
 mod access;
 
@@ -104,7 +120,7 @@ impl From<Problem> for Box<Refusal> {
 impl Refusal {
     fn into_response(self, trip: &mut Trip) -> Response {
         trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.word());
-        let mut response = respond::problem(&self.problem, &trip.request_id);
+        let mut response = response::problem(&self.problem, &trip.request_id);
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
         }
@@ -112,7 +128,7 @@ impl Refusal {
             end.mark(&mut response);
         }
         match self.challenge {
-            Some(challenge) => respond::with_challenge(response, challenge),
+            Some(challenge) => response::with_challenge(response, challenge),
             None => response,
         }
     }
@@ -143,7 +159,7 @@ impl Pipeline {
             cors::allow(&endpoint, &parts.headers, response.headers_mut());
         }
         if let Some(timing) = trip.server_timing() {
-            response.headers_mut().insert(respond::SERVER_TIMING, timing);
+            response.headers_mut().insert(response::SERVER_TIMING, timing);
         }
         let status = response.status();
         match rest {
@@ -218,7 +234,7 @@ impl Pipeline {
             }
             Answered::Begun(begun) => {
                 let Begun { head, body, rest } = *begun;
-                let begun = respond::beginning(&head, body);
+                let begun = response::beginning(&head, body);
                 // What it would say of a preference is known at its end only: it says nothing of it.
                 let response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
                 Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
@@ -301,7 +317,7 @@ fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Respons
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
             if let Some(room) = &placed.room {
-                respond::remember(&mut response, room);
+                response::remember(&mut response, room);
             }
             Ok(response)
         }
@@ -341,7 +357,7 @@ fn brought(ending: &Ending) -> Word {
 }
 
 fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
-    let response = respond::answer(answer).map_err(|problem| unusable(problem, endpoint))?;
+    let response = response::answer(answer).map_err(|problem| unusable(problem, endpoint))?;
     Ok(as_the_endpoint_says(response, endpoint))
 }
 

@@ -10,7 +10,7 @@ use crate::fleet::{Report, ReportSource};
 use crate::telemetry::names;
 use crate::telemetry::reading::{Distribution, Reading, whole};
 
-use super::pipeline::Pipeline;
+use crate::roles::gateway::pipeline::Pipeline;
 
 /// What makes the reports.
 pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportSource {

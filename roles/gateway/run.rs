@@ -20,20 +20,21 @@ use crate::roles::RunError;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
-use super::budget::RetryBudget;
-use super::byte_budget::ByteBudget;
-use super::connection::Service;
-use super::distance;
-use super::health::HealthCheck;
-use super::listener::{Listener, Running};
-use super::pipeline::Pipeline;
-use super::place::Placer;
-use super::queues::Queues;
-use super::rate::RateLimiter;
-use super::repeat;
-use super::replies::Replies;
-use super::report;
-use super::snapshot::Snapshot;
+use crate::roles::gateway::admission::rate::RateLimiter;
+use crate::roles::gateway::client::byte_budget::ByteBudget;
+use crate::roles::gateway::dispatch::budget::RetryBudget;
+use crate::roles::gateway::dispatch::distance;
+use crate::roles::gateway::dispatch::place::Placer;
+use crate::roles::gateway::dispatch::queues::Queues;
+use crate::roles::gateway::dispatch::repeat;
+use crate::roles::gateway::dispatch::replies::Replies;
+use crate::roles::gateway::edge::connection::Service;
+use crate::roles::gateway::edge::health::HealthCheck;
+use crate::roles::gateway::edge::listener::Listener;
+use crate::roles::gateway::edge::listener::Running;
+use crate::roles::gateway::pipeline::Pipeline;
+use crate::roles::gateway::report;
+use crate::roles::gateway::snapshot::Snapshot;
 
 /// How long tasks that were cut off may take to end.
 const LAST_WAIT: Duration = Duration::from_secs(2);

@@ -6,10 +6,11 @@ use crate::catalogue::{self, Catalogue};
 use crate::config::Config;
 use crate::config::gateway::HttpLimits;
 
-use super::auth::Authenticator;
-use super::caller::Caller;
-use super::documentation::{Documentation, PATHS};
-use super::router::Router;
+use crate::roles::gateway::admission::auth::Authenticator;
+use crate::roles::gateway::admission::router::Router;
+use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::edge::documentation::Documentation;
+use crate::roles::gateway::edge::documentation::PATHS;
 
 /// One state of catalogue, routes, keys and limits.
 #[derive(Debug)]

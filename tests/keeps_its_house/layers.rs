@@ -9,30 +9,30 @@ use super::{Source, names};
 /// A crate and the files that may name it, by the start of their paths.
 const HOMES: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
-    ("brotli", &["roles/gateway/connection/compress"]),
+    ("brotli", &["roles/gateway/edge/connection/compress"]),
     ("clap", &["src/cli", "src/commands"]),
     ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),
     ("figment", &["src/config"]),
-    ("flate2", &["roles/gateway/connection/compress"]),
+    ("flate2", &["roles/gateway/edge/connection/compress"]),
     ("hyper", &["roles/gateway", "src/admin"]),
     ("hyper_util", &["roles/gateway", "src/admin"]),
-    ("jsonwebtoken", &["roles/gateway/auth"]),
-    ("matchit", &["roles/gateway/router", "src/catalogue"]),
+    ("jsonwebtoken", &["roles/gateway/admission/auth"]),
+    ("matchit", &["roles/gateway/admission/router", "src/catalogue"]),
     ("metrics", &["src/telemetry"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
-    ("proxy_header", &["roles/gateway/listener"]),
-    ("reqwest", &["roles/gateway/auth/jwt/fetch", "src/telemetry/traces"]),
+    ("proxy_header", &["roles/gateway/edge/listener"]),
+    ("reqwest", &["roles/gateway/admission/auth/jwt/fetch", "src/telemetry/traces"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // The provider of a process is chosen first thing in main.
     ("rustls", &["src/tls", "src/main.rs"]),
     ("rustls_native_certs", &["src/tls"]),
     ("sd_notify", &["src/lifecycle"]),
     ("tiberius", &["src/procedures/mssql"]),
-    ("tokio_rustls", &["src/tls", "roles/gateway/listener", "roles/gateway/connection"]),
+    ("tokio_rustls", &["src/tls", "roles/gateway/edge/listener", "roles/gateway/edge/connection"]),
     ("tracing_subscriber", &["src/telemetry"]),
-    ("zstd", &["roles/gateway/connection/compress"]),
+    ("zstd", &["roles/gateway/edge/connection/compress"]),
 ];
 
 pub(super) fn drivers_away_from_home(source: &Source) -> Vec<String> {

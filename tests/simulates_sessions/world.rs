@@ -8,10 +8,12 @@ use fjord::catalogue::{EndpointId, Execution, OnDisconnect};
 use fjord::envelope::{Control, Reply};
 use fjord::messaging::Subject;
 use fjord::problem::ProblemKind;
-use fjord::roles::gateway::hold::{Admission, Hold, Ticket};
-use fjord::roles::gateway::mail::{Mail, Turn};
-use fjord::roles::gateway::session::{Action, Destination, Ending, Event, Session, Step, Terms};
-use fjord::roles::gateway::timing::Timing;
+use fjord::roles::gateway::dispatch::hold::{Admission, Hold, Ticket};
+use fjord::roles::gateway::dispatch::mail::{Mail, Turn};
+use fjord::roles::gateway::dispatch::session::{
+    Action, Destination, Ending, Event, Session, Step, Terms,
+};
+use fjord::roles::gateway::dispatch::timing::Timing;
 use fjord::roles::worker::slots::OfferId;
 use fjord::telemetry::Gauge;
 use rand::rngs::StdRng;

@@ -16,12 +16,12 @@ use fjord::envelope::Final;
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
 use fjord::outcome::Word;
-use fjord::roles::gateway::ClientNetwork;
-use fjord::roles::gateway::Peer;
-use fjord::roles::gateway::byte_budget::ByteBudget;
-use fjord::roles::gateway::connection::{RequestBody, Service, read_body};
-use fjord::roles::gateway::listener::{Listener, Running};
-use fjord::roles::gateway::respond::{self, RequestId, Response};
+use fjord::roles::gateway::client::ClientNetwork;
+use fjord::roles::gateway::client::Peer;
+use fjord::roles::gateway::client::byte_budget::ByteBudget;
+use fjord::roles::gateway::edge::connection::{RequestBody, Service, read_body};
+use fjord::roles::gateway::edge::listener::{Listener, Running};
+use fjord::roles::gateway::response::{self, RequestId, Response};
 use fjord::tls::{ServerTls, client_config};
 use http::Request;
 use tempfile::TempDir;
@@ -115,11 +115,11 @@ impl Service for Probe {
                     let body = request.into_body();
                     match read_body(body, BODY_BYTES_MAX, &self.limits, &mut room).await {
                         Ok(body) => body,
-                        Err(problem) => return respond::problem(&problem, &id),
+                        Err(problem) => return response::problem(&problem, &id),
                     }
                 }
             };
-            respond::answer(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
+            response::answer(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
         })
     }
 }

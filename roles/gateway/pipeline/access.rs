@@ -5,14 +5,16 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::problem::{Problem, ProblemKind};
-use crate::roles::gateway::auth::AuthRefusal;
-use crate::roles::gateway::caller::{Caller, Peer};
-use crate::roles::gateway::client_network::ClientNetwork;
-use crate::roles::gateway::documentation::Page;
-use crate::roles::gateway::rate::Verdict;
-use crate::roles::gateway::respond::{ConnectionEnd, Response};
+use crate::roles::gateway::admission::auth::AuthRefusal;
+use crate::roles::gateway::admission::rate::Verdict;
+use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::client::caller::Peer;
+use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::edge::documentation::Page;
+use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::response::ConnectionEnd;
+use crate::roles::gateway::response::Response;
 use crate::roles::gateway::snapshot::Snapshot;
-use crate::roles::gateway::trip::Trip;
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, names};
 

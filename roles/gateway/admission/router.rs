@@ -1,0 +1,310 @@
+//! Finds the endpoint of a request by its method and path.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Method;
+use memchr::memchr;
+
+use crate::catalogue::{Catalogue, Endpoint, route};
+use crate::problem::{Problem, Violation};
+
+/// Methods that endpoints can have, in the order of `Allow`.
+pub(in crate::roles::gateway) const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// All routes. A lookup costs the length of the path, however many endpoints there are.
+#[derive(Debug)]
+pub struct Router {
+    /// A tree for each of `METHODS`, so that plain text on one method does not hide a parameter on another.
+    trees: [matchit::Router<Target>; METHODS.len()],
+}
+
+/// What a route leads to.
+#[derive(Debug)]
+struct Target {
+    endpoint: Arc<Endpoint>,
+    /// The parameter of each value, in the order of the path.
+    parameters: Arc<[usize]>,
+}
+
+/// What a request's path and method lead to.
+#[derive(Debug)]
+pub enum Found {
+    /// An endpoint.
+    Matched(Matched),
+    /// Nothing has this path.
+    NoRoute,
+    /// The path exists with other methods.
+    MethodNotAllowed {
+        /// The methods that it has, for the `Allow` header.
+        allow: String,
+    },
+    /// `OPTIONS` of a path that exists, or of `*`.
+    Options {
+        /// The methods that it has, for the `Allow` header.
+        allow: String,
+    },
+    /// The path itself is malformed.
+    Malformed(Problem),
+}
+
+/// A request that has its endpoint.
+#[derive(Clone, Debug)]
+pub struct Matched {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Path values, decoded, each with the index of its parameter.
+    pub values: Vec<(usize, String)>,
+}
+
+impl Router {
+    /// Makes the routes of a catalogue.
+    ///
+    /// # Errors
+    /// A line for each route that conflicts with another. A catalogue that loaded has none.
+    pub fn new(catalogue: &Catalogue) -> Result<Self, Vec<String>> {
+        let mut trees: [matchit::Router<Target>; METHODS.len()] = Default::default();
+        let mut conflicts = Vec::new();
+        for endpoint in catalogue.endpoints() {
+            let target = Target {
+                endpoint: Arc::clone(endpoint),
+                parameters: route::path_order(&endpoint.path, &endpoint.parameters).into(),
+            };
+            let tree =
+                METHODS.iter().zip(&mut trees).find(|(method, _)| **method == endpoint.method);
+            let inserted = match tree {
+                Some((_, tree)) => tree.insert(&*endpoint.path, target).map_err(|e| e.to_string()),
+                None => Err(format!("no endpoint can have the method {}", endpoint.method)),
+            };
+            if let Err(error) = inserted {
+                conflicts.push(format!("endpoint {:?}: {}: {error}", endpoint.id, endpoint.path));
+            }
+        }
+        if conflicts.is_empty() { Ok(Self { trees }) } else { Err(conflicts) }
+    }
+
+    /// Finds what a method and a raw path (without its query) lead to.
+    #[must_use]
+    pub fn find(&self, method: &Method, path: &str) -> Found {
+        if *method == Method::OPTIONS && path == "*" {
+            return Found::Options { allow: self.allow(|_| true) };
+        }
+        let path = match decode(path) {
+            Ok(path) => path,
+            Err(expected) => {
+                let violation = Violation {
+                    place: "path".to_owned(),
+                    parameter: None,
+                    pointer: None,
+                    detail: expected.to_owned(),
+                };
+                return Found::Malformed(Problem::invalid(vec![violation]));
+            }
+        };
+        if let Some(matched) = self.at(method, &path) {
+            return Found::Matched(matched);
+        }
+        // HEAD is GET without a body (RFC 9110 §9.3.2).
+        if *method == Method::HEAD
+            && let Some(matched) = self.at(&Method::GET, &path)
+        {
+            return Found::Matched(matched);
+        }
+        let has_path = |tree: &matchit::Router<Target>| tree.at(&path).is_ok();
+        if !self.trees.iter().any(has_path) {
+            return Found::NoRoute;
+        }
+        let allow = self.allow(has_path);
+        if *method == Method::OPTIONS {
+            return Found::Options { allow };
+        }
+        Found::MethodNotAllowed { allow }
+    }
+
+    fn at(&self, method: &Method, path: &str) -> Option<Matched> {
+        let (_, tree) = METHODS.iter().zip(&self.trees).find(|(known, _)| *known == method)?;
+        let matched = tree.at(path).ok()?;
+        let texts = matched.params.iter().map(|(_, text)| text.to_owned());
+        Some(Matched {
+            endpoint: Arc::clone(&matched.value.endpoint),
+            values: matched.value.parameters.iter().copied().zip(texts).collect(),
+        })
+    }
+
+    fn allow(&self, has: impl Fn(&matchit::Router<Target>) -> bool) -> String {
+        let mut methods: Vec<&str> = Vec::with_capacity(METHODS.len() + 1);
+        for (method, tree) in METHODS.iter().zip(&self.trees) {
+            let implied = *method == Method::HEAD && methods.contains(&"GET");
+            if implied || has(tree) {
+                methods.push(method.as_str());
+            }
+        }
+        methods.push("OPTIONS");
+        methods.join(", ")
+    }
+}
+
+/// Decodes a path once and strictly. What could be read in two ways is refused, not repaired: a path that two
+/// parties read differently is how access rules are passed by.
+fn decode(path: &str) -> Result<Cow<'_, str>, &'static str> {
+    if !path.starts_with('/') {
+        return Err("expected a path that starts with '/'");
+    }
+    if !path.is_ascii() {
+        return Err("expected bytes outside ASCII to be percent-encoded");
+    }
+    if memchr(b'\\', path.as_bytes()).is_some() {
+        return Err("expected no backslash");
+    }
+    let decoded = if memchr(b'%', path.as_bytes()).is_some() {
+        let decoded = super::params::text::percent_decode(path, &|byte| match byte {
+            b'/' | b'\\' => Err("expected no encoded slash or backslash"),
+            _ => Ok(()),
+        })?;
+        Cow::Owned(decoded)
+    } else {
+        Cow::Borrowed(path)
+    };
+    check_segments(&decoded)?;
+    Ok(decoded)
+}
+
+fn check_segments(path: &str) -> Result<(), &'static str> {
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err("expected no empty segment");
+        }
+        if segment == "." || segment == ".." {
+            return Err("expected no dot segment");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::catalogue::load::fixture::catalogue;
+
+    const ROUTES: &str = r#"
+        "list": {"route":"GET /v1/horses", KEYS},
+        "create": {"route":"POST /v1/horses", KEYS},
+        "search": {"route":"GET /v1/horses/search", KEYS},
+        "get": {"route":"GET /v1/horses/{ueln}", KEYS, "parameters":{"ueln":{"in":"path","type":"string"}}},
+        "delete": {"route":"DELETE /v1/horses/{id}", KEYS, "parameters":{"id":{"in":"path","type":"string"}}},
+        "two": {"route":"PUT /v1/{b}/of/{a}", KEYS, "parameters":{"a":{"in":"path","type":"string"},"b":{"in":"path","type":"string"}}},
+        "root": {"route":"GET /", KEYS}"#;
+
+    fn router() -> Router {
+        Router::new(&catalogue(ROUTES)).unwrap()
+    }
+
+    /// What a request leads to, as text.
+    fn outcome(request: &str) -> String {
+        let (method, path) = request.split_once(' ').unwrap();
+        match router().find(&method.parse().unwrap(), path) {
+            Found::Matched(Matched { endpoint, values }) => {
+                let texts: Vec<String> =
+                    values.into_iter().map(|(n, text)| format!("{n}={text}")).collect();
+                format!("{} {}", endpoint.id, texts.join(" ")).trim_end().to_owned()
+            }
+            Found::NoRoute => "none".to_owned(),
+            Found::MethodNotAllowed { allow } => format!("405 {allow}"),
+            Found::Options { allow } => format!("options {allow}"),
+            Found::Malformed(problem) => {
+                assert_eq!(problem.kind.status(), 400);
+                "malformed".to_owned()
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_finds_its_endpoint() {
+        let check =
+            |request: &str, expected: &str| assert_eq!(outcome(request), expected, "{request}");
+        check("GET /", "root");
+        check("GET /v1/horses", "list");
+        check("HEAD /v1/horses", "list");
+        check("GET /v1/horses/search", "search");
+        check("GET /v1/h%6Frses/%73earch", "search");
+        check("GET /v1/horses/528003", "get 0=528003");
+        check("GET /v1/horses/a%20b%C3%BC", "get 0=a bü");
+        check("GET /v1/horses/a%2520", "get 0=a%20");
+        check("GET /v1/horses/a+b", "get 0=a+b");
+        check("DELETE /v1/horses/search", "delete 0=search");
+        check("PUT /v1/x/of/y", "two 1=x 0=y");
+        check("GET /v1/horses/", "none");
+        check("GET /v1", "none");
+        check("GET /v1/horses/a/b", "none");
+        check("GET /V1/horses", "none");
+    }
+
+    #[test]
+    fn a_method_that_a_path_lacks_is_told_with_those_it_has() {
+        let check =
+            |request: &str, expected: &str| assert_eq!(outcome(request), expected, "{request}");
+        check("PUT /v1/horses", "405 GET, HEAD, POST, OPTIONS");
+        check("POST /v1/horses/search", "405 GET, HEAD, DELETE, OPTIONS");
+        check("TRACE /", "405 GET, HEAD, OPTIONS");
+        check("HEAD /v1/x/of/y", "405 PUT, OPTIONS");
+        check("OPTIONS /v1/horses", "options GET, HEAD, POST, OPTIONS");
+        check("OPTIONS /v1/x/of/y", "options PUT, OPTIONS");
+        check("OPTIONS *", "options GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        check("OPTIONS /nothing", "none");
+    }
+
+    #[test]
+    fn a_path_that_could_be_read_in_two_ways_is_refused() {
+        for path in [
+            "",
+            "*",
+            "v1/horses",
+            "//v1/horses",
+            "/v1//horses",
+            "/v1/horses//",
+            "/v1/./horses",
+            "/v1/../horses",
+            "/v1/%2e%2E/horses",
+            "/v1/horses/..",
+            "/v1/horses/a%2Fb",
+            "/v1/horses/a%2fb",
+            "/v1/horses/a%5Cb",
+            "/v1/horses/a\\b",
+            "/v1/horses/a%00",
+            "/v1/horses/%",
+            "/v1/horses/%4",
+            "/v1/horses/%zz",
+            "/v1/horses/%+1",
+            "/v1/horses/%ff",
+            "/v1/horses/%C3",
+            "/v1/horses/%C0%AF",
+            "/v1/horses/%ED%A0%80",
+            "/v1/horses/ü",
+        ] {
+            assert_eq!(outcome(&format!("GET {path}")), "malformed", "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_judged_without_a_panic(path in "/[ -~ü%0-9a-f/.]{0,40}") {
+            drop(outcome(&format!("GET {path}")));
+        }
+
+        #[test]
+        fn an_encoded_value_arrives_as_it_was(value in "[^/\\\\\0]{1,20}") {
+            proptest::prop_assume!(value != "." && value != ".." && value != "search");
+            let mut encoded = String::new();
+            for byte in value.bytes() {
+                write!(encoded, "%{byte:02X}").unwrap();
+            }
+            let expected = format!("get 0={value}");
+            let found = outcome(&format!("GET /v1/horses/{encoded}"));
+            proptest::prop_assert_eq!(found, expected.trim_end());
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Who is at the other end: the connection's peer, and the caller once it proved itself.
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::tls::{ClientCertificate, ServerTls};
+
+/// Longest principal in bytes: it travels in a header of every message.
+pub const PRINCIPAL_BYTES_MAX: usize = 256;
+
+/// What a connection knows of its peer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address: the connection's own, or what a trusted proxy said.
+    pub address: IpAddr,
+    /// Whether the connection is TLS.
+    pub is_tls: bool,
+    /// The names (SAN: URI, DNS, e-mail) in the client's certificate, when it showed one that was believed.
+    pub certificate_names: Arc<[String]>,
+    /// The certificate itself, to be asked whether it is still believed.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// What is asked of clients, where the connection is TLS.
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+impl Peer {
+    /// A peer that has shown no certificate.
+    #[must_use]
+    pub fn new(address: IpAddr, is_tls: bool) -> Self {
+        Self { address, is_tls, certificate_names: Arc::from([]), certificate: None, tls: None }
+    }
+
+    /// The same peer, on a connection of this TLS.
+    #[must_use]
+    pub fn over(self, tls: ServerTls) -> Self {
+        // Every request has a copy of the peer: what it copies belongs to its connection alone.
+        Self { tls: Some(Arc::new(tls)), ..self }
+    }
+
+    /// The same peer with its certificate.
+    #[must_use]
+    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
+        let certificate_names = Arc::clone(certificate.names());
+        Self { certificate_names, certificate: Some(Arc::new(certificate)), ..self }
+    }
+}
+
+/// A caller that proved who it is, or that did not need to.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Its name; `None` on a public endpoint without credentials.
+    pub principal: Option<Arc<str>>,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// What its token says, for parameters with `in: claim`.
+    pub claims: serde_json::Map<String, Value>,
+    /// The issuer of its token, by its name in the configuration.
+    pub issuer: Option<Arc<str>>,
+}
+
+impl Caller {
+    /// A claim by its name, or by a path into nested objects whose steps are joined by dots.
+    ///
+    /// A claim of exactly this name comes first: names such as `https://example.com/herd` have dots of their own.
+    #[must_use]
+    pub fn claim(&self, path: &str) -> Option<&Value> {
+        claim(&self.claims, path)
+    }
+}
+
+/// A claim by its name or dotted path; a claim that is `null` counts as absent.
+pub(in crate::roles::gateway) fn claim<'a>(
+    claims: &'a serde_json::Map<String, Value>,
+    path: &str,
+) -> Option<&'a Value> {
+    let found = claims.get(path).or_else(|| {
+        let mut steps = path.split('.');
+        let first = claims.get(steps.next()?)?;
+        steps.try_fold(first, |value, step| value.as_object()?.get(step))
+    })?;
+    (!found.is_null()).then_some(found)
+}
+
+/// What a principal must not have: control, format and private characters, unassigned ones, what is not shown
+/// (default-ignorable code points, which the braille blank is not), and every space but the plain one. With one of them two
+/// principals look the same, or are the same to a collation of SQL Server, and are not.
+const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
+
+/// Whether a text can be a principal: it is logged, and sent to workers in a header.
+///
+/// Blanks at the ends are refused because header parsers drop them, which would make one caller into another.
+#[must_use]
+pub fn is_principal(text: &str) -> bool {
+    static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());
+    !text.is_empty()
+        && text.len() <= PRINCIPAL_BYTES_MAX
+        && text.trim() == text
+        && HIDDEN_CHARACTER.as_ref().is_some_and(|hidden| !hidden.is_match(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller {
+        let claims = serde_json::json!({
+            "sub": "anna",
+            "org": {"id": 7, "unit": {"name": "north"}},
+            "https://example.com/herd": "h1",
+            "a.b": "flat",
+            "a": {"b": "nested"},
+            "none": null
+        });
+        Caller { claims: claims.as_object().cloned().unwrap(), ..Caller::default() }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_and_by_its_path() {
+        let check = |path: &str, expected: Option<Value>| {
+            assert_eq!(caller().claim(path).cloned(), expected, "{path}");
+        };
+        check("sub", Some("anna".into()));
+        check("org.id", Some(7.into()));
+        check("org.unit.name", Some("north".into()));
+        check("https://example.com/herd", Some("h1".into()));
+        check("a.b", Some("flat".into()));
+        for absent in ["", ".", "none", "sub.x", "org.", ".org", "org.unit.name.x", "nobody"] {
+            check(absent, None);
+        }
+    }
+
+    #[test]
+    fn a_principal_is_a_short_text_that_shows_all_that_is_in_it() {
+        for good in
+            ["anna", "urn:stable:7", "Łukasz Żak", "a b", "李雷", "a\u{301}", &"x".repeat(256)]
+        {
+            assert!(is_principal(good), "{good}");
+        }
+        let bad =
+            ["", " anna", "anna ", "a\r\nNats-X: 1", "a\0", "a\u{7f}", "a\u{85}b", "a\u{2028}b"];
+        for bad in bad.into_iter().chain([&*"x".repeat(257)]) {
+            assert!(!is_principal(bad), "{bad:?}");
+        }
+        // Format, bidi, joiners, tags, soft hyphen, fillers, selectors, blanks, private, unassigned, not a character.
+        for hidden in [
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{200d}',
+            '\u{e0061}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{3164}',
+            '\u{115f}',
+            '\u{fe0f}',
+            '\u{34f}',
+            '\u{2800}',
+            '\u{a0}',
+            '\u{3000}',
+            '\u{2003}',
+            '\u{e000}',
+            '\u{378}',
+            '\u{fffe}',
+            '\u{9b}',
+        ] {
+            for bad in [format!("an{hidden}na"), format!("{hidden}anna"), format!("anna{hidden}")] {
+                assert!(!is_principal(&bad), "{bad:?}");
+            }
+        }
+    }
+}

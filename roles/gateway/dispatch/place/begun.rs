@@ -1,0 +1,129 @@
+//! An answer that goes to its client while it still comes.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::config::limits::WINDOW_PARTS;
+use crate::envelope::Head;
+use crate::lifecycle::Cancel;
+use crate::roles::gateway::client::byte_budget::Reservation;
+use crate::roles::gateway::dispatch::mail::Mail;
+use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::response::Piece;
+use crate::roles::gateway::response::Streamed;
+use crate::telemetry::context;
+
+use super::{Guard, Placed, Ride, Stop};
+
+/// Pieces beyond the window that have room on their way to the client: the last one, and the word that it was.
+const LAST_PIECES: usize = 2;
+
+/// An answer that has begun, with what brings the rest of it.
+#[derive(Debug)]
+pub struct Begun {
+    /// How it begins.
+    pub head: Head,
+    /// What comes.
+    pub body: Streamed,
+    /// What brings it.
+    pub rest: Rest,
+}
+
+/// What brings the rest of an answer. Dropped before it does, it takes the client for gone.
+#[derive(Debug)]
+pub struct Rest {
+    pub(super) guard: Guard,
+    pub(super) ended: Cancel,
+}
+
+/// The way of the pieces to the client.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    to: mpsc::Sender<Piece>,
+    /// Whether a piece found no room: then the answer must not be told whole.
+    lacks: bool,
+}
+
+impl Pieces {
+    /// The way, and the body at its end.
+    pub(super) fn open(
+        window: u32,
+        mail: mpsc::Sender<Mail>,
+        ended: Cancel,
+        room: Reservation,
+    ) -> (Self, Streamed) {
+        let pieces = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
+        let (sender, receiver) = mpsc::channel(pieces + LAST_PIECES);
+        (Self { to: sender, lacks: false }, Streamed::new(receiver, mail, ended, Some(room)))
+    }
+
+    /// Passes bytes on. There is room: the session keeps the worker to its window.
+    pub(super) fn pass(&mut self, bytes: Bytes) {
+        self.put(Piece::Bytes(bytes));
+    }
+
+    /// Says that they were all. If one was not, this end says nothing, and the body is cut off.
+    pub(super) fn end(mut self) {
+        if !self.lacks {
+            self.put(Piece::Whole);
+        }
+    }
+
+    fn put(&mut self, piece: Piece) {
+        self.lacks |= matches!(self.to.try_send(piece), Err(mpsc::error::TrySendError::Full(_)));
+        debug_assert!(!self.lacks, "a worker is kept to its window");
+    }
+
+    /// Waits until nobody takes them any more. Safe to drop.
+    pub(super) async fn left(&self) {
+        self.to.closed().await;
+    }
+}
+
+impl Ride {
+    /// The beginning of an answer.
+    pub(super) fn begin(&mut self, head: Head) -> Stop {
+        let (window, mail) = (self.request.window, self.sender.clone());
+        let room = self.wanted.another();
+        let (pieces, body) = Pieces::open(window, mail, Cancel::new(), room);
+        self.pieces = Some(pieces);
+        Stop::Begun(head, body)
+    }
+
+    /// Tells the body of an answer that has begun whether that was all of it, and counts one that was put together.
+    pub(super) fn end(&mut self, mut ending: Ending) -> Ending {
+        if let Ending::Final(answer) = &mut ending {
+            self.wanted.keep(answer);
+        }
+        if let Some(pieces) = self.pieces.take()
+            && matches!(ending, Ending::Final(_))
+        {
+            pieces.end();
+        }
+        ending
+    }
+}
+
+impl Rest {
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.guard.0.as_ref().map_or(0, |ride| ride.session.attempts_made())
+    }
+
+    /// Brings the rest in a task of its own, and says then how it ended.
+    pub fn bring(mut self, ended: impl FnOnce(&Placed) + Send + 'static) {
+        let Some(tasks) = self.guard.0.as_ref().map(|ride| ride.placer.tasks.clone()) else {
+            return;
+        };
+        let _detached = tasks.spawn(context::carried(async move {
+            let _ended = self.ended.given_at_the_end();
+            if let Some(ride) = self.guard.0.as_mut() {
+                let ending = ride.run_on().await;
+                if let Some(ride) = self.guard.0.take() {
+                    ended(&ride.finish(ending));
+                }
+            }
+        }));
+    }
+}

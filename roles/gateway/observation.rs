@@ -1,0 +1,3 @@
+//! Records each request: the access line, metrics and spans.
+
+pub(in crate::roles::gateway) mod trip;
