@@ -1,9 +1,11 @@
 //! The two roles. They use `src`, never each other: they meet on the wire.
 
 use crate::cli::Role;
-use crate::config::{Loaded, LogConfig, Sources};
+use crate::config::{Loaded, LogConfig, Sources, TracesConfig};
 use crate::lifecycle::Tasks;
-use crate::telemetry::{conditions, logs, recorder, traces};
+use crate::telemetry::traces::{self, Exporter};
+use crate::telemetry::{conditions, logs, recorder};
+use crate::tls;
 
 pub mod gateway;
 pub mod worker;
@@ -50,8 +52,12 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
         tracing::warn!("{warning}");
     }
     recorder::install(role);
-    let exporter = traces::start(loaded.config.traces.as_ref(), role)
-        .map_err(|mistake| RunError::Config(vec![mistake]))?;
+    let exporter = match &loaded.config.traces {
+        Some(config) => {
+            Some(start_traces(config, role).map_err(|problem| RunError::Config(vec![problem]))?)
+        }
+        None => None,
+    };
     let _detached = Tasks::new().spawn_background(conditions::watch());
     let ended = match role {
         Role::Gateway => Box::pin(gateway::run::run(loaded.config, sources)).await,
@@ -61,4 +67,10 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
         exporter.flush().await;
     }
     ended
+}
+
+fn start_traces(config: &TracesConfig, role: Role) -> Result<Exporter, String> {
+    let tls = config.tls.as_ref().map(tls::client_config).transpose();
+    let tls = tls.map_err(|error| format!("traces.tls: {error}"))?;
+    traces::start(config, role, tls)
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::cli::Role;
 use crate::config::MessagingConfig;
 use crate::lifecycle::Tasks;
-use crate::messaging::{Subject, Transport, TransportError};
+use crate::message::Subject;
+use crate::messaging::{Transport, TransportError};
 
 pub mod ask;
 pub mod report;

@@ -13,6 +13,7 @@ pub mod future;
 pub mod in_flight;
 pub mod lifecycle;
 pub mod listen;
+pub mod message;
 pub mod messaging;
 pub mod outcome;
 pub mod problem;

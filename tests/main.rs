@@ -7,6 +7,8 @@ mod answers_over_the_whole_road;
 #[cfg(test)]
 mod answers_pages_of_other_origins_as_told;
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod binds_nobody_to_a_long_call;
 #[cfg(test)]
 mod checks_what_it_would_meet;
@@ -30,8 +32,6 @@ mod hears_every_reply;
 mod imports_what_a_database_has;
 #[cfg(test)]
 mod keeps_each_role_to_its_subjects;
-#[cfg(test)]
-mod keeps_its_house;
 #[cfg(test)]
 mod keeps_secrets;
 #[cfg(test)]

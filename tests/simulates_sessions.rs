@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fjord::catalogue::{Execution, OnDisconnect};
 use fjord::envelope::{Control, Reason, Reply};
-use fjord::messaging::Subject;
+use fjord::message::Subject;
 use fjord::roles::gateway::dispatch::session::{
     Action, Destination, Ending, Event, Session, Step, Terms, Why,
 };

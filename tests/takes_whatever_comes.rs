@@ -9,7 +9,7 @@ use fjord::catalogue;
 use fjord::cli::Role;
 use fjord::config::{Config, Sources};
 use fjord::envelope::{Control, Reply, Request};
-use fjord::messaging::{Headers, Message, Subject};
+use fjord::message::{Headers, Message, Subject};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

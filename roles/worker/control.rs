@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::envelope::{Control, DIRECT_TOKEN};
-use crate::messaging::{Message, Transport, TransportError};
+use crate::message::Message;
+use crate::messaging::{Transport, TransportError};
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
 
@@ -29,7 +30,7 @@ pub async fn listen(
     queue: &Arc<Queue>,
     dispatch: &Arc<Dispatch>,
 ) -> Result<(), TransportError> {
-    let mut own = transport.subscribe(&queue.own.below()).await?;
+    let mut own = transport.subscribe(&queue.own.all_below()).await?;
     let mut cancels = transport.subscribe(&queue.cancel).await?;
     let mut repeats = transport.subscribe(&queue.repeat).await?;
     let tasks = &dispatch.tasks;

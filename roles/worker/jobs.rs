@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::lifecycle::Cancel;
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 /// A job of this worker. Whoever may speak to one queue of it can name no job of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, Execution, QueueName};
 use crate::envelope::{Final, REPEAT_TOKEN, Reason, Reply, WORKERS_TOKEN};
-use crate::messaging::{Message, Subject};
+use crate::message::{Message, Subject};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::procedures::Need;
@@ -117,7 +117,7 @@ impl Queue {
         services: Vec<Service>,
         slots: Slots<Pending>,
         dispatch: Arc<Dispatch>,
-    ) -> Result<Self, crate::messaging::SubjectError> {
+    ) -> Result<Self, crate::message::SubjectError> {
         let Place { name, number, prefix } = place;
         let figures = Figures::of(&name);
         let own = prefix.join(format_args!("{WORKERS_TOKEN}.{name}.{}", dispatch.worker))?;
@@ -143,7 +143,7 @@ impl Queue {
     /// Where a grant or a cancel for one of its jobs goes.
     #[must_use]
     pub fn job_subject(&self, number: u64) -> Subject {
-        self.jobs.numbered([number])
+        self.jobs.join_numbers([number])
     }
 
     /// The endpoints that it serves.
@@ -341,7 +341,7 @@ impl Queue {
 
     fn offer(&self, Offer { id, to }: Offer) {
         self.count_offer("made");
-        let direct = self.offers.numbered([id.0]);
+        let direct = self.offers.join_numbers([id.0]);
         self.dispatch.say(Reply::Offer { direct }, to);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::envelope::Reply;
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 use super::jobs::JobId;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::envelope::Reason;
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 use super::pace::Pace;
 

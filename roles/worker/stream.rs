@@ -9,7 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::reply::JSON;
 use crate::envelope::{Head, Reply};
-use crate::messaging::{Subject, TransportError};
+use crate::message::Subject;
+use crate::messaging::TransportError;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 

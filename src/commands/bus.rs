@@ -11,7 +11,8 @@ use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::cli::Role;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::config::{Config, Sources};
-use crate::messaging::{self, Subject, Transport, TransportError};
+use crate::message::Subject;
+use crate::messaging::{self, Transport, TransportError};
 use crate::telemetry::logs;
 
 /// Longest wait for a connection, tried again in between.

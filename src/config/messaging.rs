@@ -8,7 +8,7 @@ use super::limits;
 use super::settings::Table;
 use super::tls::ClientTlsConfig;
 use crate::cli::Role;
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 /// The message bus.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What a gateway tells one worker about a claim, a running job or an offer.
 
-use crate::messaging::{Headers, Message, Subject};
+use crate::message::{Headers, Message, Subject};
 
 use super::headers;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::messaging::{HeaderError, Headers, Message, Subject};
+use crate::message::{HeaderError, Headers, Message, Subject};
 use crate::outcome::Word;
 
 use super::{EnvelopeError, Phases, headers, promise};
@@ -404,7 +404,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn of(from: &'a Headers) -> Self {
         let mut found = Self::default();
-        from.each(|name, value| {
+        from.for_each(|name, value| {
             found.has_ours |= name.starts_with(headers::PREFIX);
             let place = match name {
                 headers::REPLY => &mut found.reply,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::catalogue::{EndpointId, Execution};
-use crate::messaging::{HeaderError, Headers};
+use crate::message::{HeaderError, Headers};
 
 use super::{EnvelopeError, headers};
 
@@ -208,7 +208,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn of(from: &'a Headers) -> Self {
         let mut found = Self::default();
-        from.each(|name, value| {
+        from.for_each(|name, value| {
             let place = match name {
                 headers::ENDPOINT => &mut found.endpoint,
                 headers::REQUEST_ID => &mut found.request_id,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 /// The token, after the prefix, of the subjects of workers.
 pub const WORKERS_TOKEN: &str = "w";
@@ -80,7 +80,7 @@ mod tests {
     fn only_a_subject_of_the_queue_names_a_worker() {
         let workers = Subject::new("fjord.w.reports").unwrap();
         let id = |text: &str| {
-            let found = WorkerId::parse(&Subject::received(text), &workers);
+            let found = WorkerId::parse(&Subject::from_received(text), &workers);
             found.map(|worker| worker.to_string())
         };
         assert_eq!(id("fjord.w.reports.a1.j.7").as_deref(), Some("a1"));

@@ -8,7 +8,8 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::lifecycle::Tasks;
-use crate::messaging::{Message, Subject, SubjectError, Transport, TransportError};
+use crate::message::{Message, Subject, SubjectError};
+use crate::messaging::{Transport, TransportError};
 
 use super::{Member, Report};
 

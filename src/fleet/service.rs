@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::cli::Role;
 use crate::envelope::headers;
 use crate::lifecycle::Tasks;
-use crate::messaging::{Message, Subject, Subscription, Transport, TransportError};
+use crate::message::{Message, Subject};
+use crate::messaging::{Subscription, Transport, TransportError};
 
 use super::report::QueueReport;
 use super::{Identity, Member, Report};

@@ -14,12 +14,11 @@ use futures_util::poll;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{
-    Link, LinkState, Message, RoundTrip, Subject, Subscription, Transport, TransportError,
-};
+use super::{Link, LinkState, RoundTrip, Subscription, Transport, TransportError};
 use crate::config::messaging::NatsConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
+use crate::message::{Message, Subject, SubjectError};
 
 mod connect;
 mod convert;
@@ -73,7 +72,7 @@ pub async fn connect(
     name: &str,
 ) -> Result<Arc<dyn Transport>, TransportError> {
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let refused = |error: super::SubjectError| TransportError::Refused(error.into());
+    let refused = |error: SubjectError| TransportError::Refused(error.into());
     let inbox = config.inbox_prefix.join(&unique).map_err(refused)?;
     let echoes = Arc::new(Echoes::new(&inbox).map_err(refused)?);
     let state = Arc::new(State::new(Pace::new(config.reconnect_delay_max)));

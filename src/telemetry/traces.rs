@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -91,14 +92,18 @@ struct Span {
     told: Told,
 }
 
-/// Starts the export of spans; nothing where no endpoint is configured. Once in a process.
+/// Starts the export of spans. May be called once in a process. `tls` is the TLS configuration for the connection to the
+/// collector; without one the connection is plain text.
 ///
 /// # Errors
-/// What is wrong with a file of TLS.
-pub fn start(config: Option<&TracesConfig>, role: Role) -> Result<Option<Exporter>, String> {
-    let Some(config) = config else { return Ok(None) };
+/// Describes why the HTTP client cannot be built.
+pub fn start(
+    config: &TracesConfig,
+    role: Role,
+    tls: Option<ClientConfig>,
+) -> Result<Exporter, String> {
     let (spans, ended) = mpsc::channel(config.spans_max);
-    let exporter = Exporter::start(config, role, ended)?;
+    let exporter = Exporter::start(config, role, tls, ended)?;
     let dropped = Dropped(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
     // At zero from the start, so that the first one has an increase that an alert sees.
     dropped.0.increment(0);
@@ -111,7 +116,7 @@ pub fn start(config: Option<&TracesConfig>, role: Role) -> Result<Option<Exporte
     if RECORDER.set(recorder).is_err() {
         tracing::error!("traces were exported before: where to stays as it was");
     }
-    Ok(Some(exporter))
+    Ok(exporter)
 }
 
 /// The bound below which the lowest 56 bits of a trace's id lie for this share of all.

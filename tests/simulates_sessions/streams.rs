@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fjord::envelope::{Final, Head, Reply};
-use fjord::messaging::Subject;
+use fjord::message::Subject;
 use fjord::outcome::Word;
 use rand::RngExt;
 use rand::rngs::StdRng;

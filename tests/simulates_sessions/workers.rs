@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fjord::catalogue::Execution;
 use fjord::envelope::{Control, Final, Reason, Reply};
-use fjord::messaging::Subject;
+use fjord::message::Subject;
 use fjord::outcome::Word;
 use fjord::roles::worker::pace::BACKLOG_MAX;
 use fjord::roles::worker::slots::{Offer, Slots, Verdict, Waiter};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fjord::catalogue::{EndpointId, Execution, OnDisconnect};
 use fjord::envelope::{Control, Reply};
-use fjord::messaging::Subject;
+use fjord::message::Subject;
 use fjord::problem::ProblemKind;
 use fjord::roles::gateway::dispatch::hold::{Admission, Hold, Ticket};
 use fjord::roles::gateway::dispatch::mail::{Mail, Turn};

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::telemetry::Gauge;
 
 use super::mail::Mail;

@@ -1,7 +1,7 @@
 //! What reaches a waiting request from outside: replies to it, and its turns in the hold.
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 /// Messages that wait to be read by one request. An answer in more parts than this is not read in time.
 pub const MAIL_MAX: usize = 1024;

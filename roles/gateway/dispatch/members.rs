@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::telemetry::Gauge;
 
 /// Workers of a queue that are remembered.

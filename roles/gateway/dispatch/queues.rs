@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::catalogue::QueueName;
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
-use crate::messaging::{Subject, SubjectError};
+use crate::message::{Subject, SubjectError};
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
 use super::hold::Hold;

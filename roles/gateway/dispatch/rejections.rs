@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::telemetry::{counter, names};
 
 /// Lines that are logged for a reason in each `PERIOD` at most: whoever sends many must not fill the disk.

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::envelope::{Control, DIRECT_TOKEN, Reply, WorkerId};
 use crate::lifecycle::Tasks;
-use crate::messaging::{Message, Subject, Transport, TransportError};
+use crate::message::{Message, Subject};
+use crate::messaging::{Transport, TransportError};
 use crate::telemetry::{counter, names};
 
 use super::mail::Mail;
@@ -74,7 +75,7 @@ impl Replies {
             .inbox()
             .join("r")
             .map_err(|error| TransportError::Refused(Box::new(error)))?;
-        let mut subscription = transport.subscribe(&base.below()).await?;
+        let mut subscription = transport.subscribe(&base.all_below()).await?;
         let replies = Arc::new(Self {
             base,
             tokens: Tokens::new(),
@@ -140,7 +141,7 @@ impl Replies {
     #[must_use]
     pub fn members_subject(&self, queue: u32) -> Subject {
         let address = Address { queue, request: 0, attempt: 0 };
-        self.base.numbered([queue.into(), 0, 0, self.tokens.of(address)])
+        self.base.join_numbers([queue.into(), 0, 0, self.tokens.of(address)])
     }
 
     /// Where a subject belongs, when this process made it.
@@ -161,7 +162,7 @@ impl Registration {
     pub fn reply_subject(&self, attempt: u32) -> Subject {
         let address = Address { queue: self.queue, request: self.request, attempt };
         let token = self.replies.tokens.of(address);
-        self.replies.base.numbered([self.queue.into(), self.request, attempt.into(), token])
+        self.replies.base.join_numbers([self.queue.into(), self.request, attempt.into(), token])
     }
 
     /// Where it is noted what is dropped.
@@ -330,7 +331,7 @@ mod tests {
     fn numbers_make_the_same_tokens_as_any_text() {
         let base = Subject::new("inbox.r").unwrap();
         assert_eq!(
-            base.numbered([0, u64::MAX, 2]),
+            base.join_numbers([0, u64::MAX, 2]),
             base.join(format!("0.{}.2", u64::MAX)).unwrap()
         );
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::{Execution, OnDisconnect};
 use crate::envelope::{Control, EnvelopeError, Final, Head, Reason, Reply};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::problem::ProblemKind;
 
 use super::timing::Needs;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::catalogue::QueueName;
 use crate::envelope::{EnvelopeError, Reply, Request};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::telemetry::traces::{self, Kind, Open, Told, Value};
 
 /// Attempts that are recorded of one request. A queue that is full may take many, which all say the same.

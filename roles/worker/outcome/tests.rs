@@ -8,7 +8,7 @@ use crate::catalogue::endpoint::{Auth, OnDisconnect};
 use crate::catalogue::parameter::Constraints;
 use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
 use crate::envelope::{Reply, Request};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::procedures::{Cell, OwnedCell, RowSink};
 
 fn endpoint(result: ResultKind, outputs: &[&str]) -> Endpoint {

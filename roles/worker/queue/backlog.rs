@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::envelope::{Reason, Reply};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::outcome::Word;
 use crate::roles::worker::call_time::CallTime;
 use crate::roles::worker::dispatch::Dispatch;

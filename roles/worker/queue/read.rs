@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::envelope::request::TEXT_BYTES_MAX;
 use crate::envelope::{EnvelopeError, Request, headers};
-use crate::messaging::{Headers, Message, Subject};
+use crate::message::{Headers, Message, Subject};
 use crate::telemetry::context::Served;
 
 /// A message as it was read, before it is known whether it can be worked on.

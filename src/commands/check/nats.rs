@@ -12,8 +12,8 @@ use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
 use crate::fleet::ask::STATUS_TOKEN;
 use crate::future::BoxFuture;
+use crate::message::{Subject, SubjectError};
 use crate::messaging::nats::trial::{self, Found, Trial};
-use crate::messaging::{Subject, SubjectError};
 use crate::telemetry::chain;
 
 /// What every process subscribes to for the NATS service API (ADR-32).
@@ -76,7 +76,7 @@ fn what_to_try(part: &Part, nobody: &str) -> Result<Trial, SubjectError> {
             for queue in queues {
                 let own = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{nobody}"))?;
                 trial.subscribe.extend([
-                    own.below(),
+                    own.all_below(),
                     prefix.join(format_args!("cancel.{queue}"))?,
                     prefix.join(format_args!("{REPEAT_TOKEN}.{queue}"))?,
                 ]);

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use super::monitoring::{Connz, Failure, Look, Varz};
 use crate::fleet::ask;
-use crate::messaging::{self, Message, Subject, Transport};
+use crate::message::{Message, Subject};
+use crate::messaging::{self, Transport};
 
 /// Longest wait for the connection to be up, and for the answers.
 const LIMIT: Duration = Duration::from_secs(3);

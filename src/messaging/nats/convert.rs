@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::messaging::{Arrived, HeaderError, Headers, Message, Subject, TransportError};
+use crate::message::{HeaderError, Headers, Message, ReceivedHeaders, Subject};
+use crate::messaging::TransportError;
 
 /// Bytes of the header block's first line and of its end (`NATS/1.0` CRLF … CRLF).
 const HEADER_FRAME_BYTES: usize = 12;
@@ -34,9 +35,9 @@ impl From<WireHeaders> for HeaderMap {
 pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     let refused = || TransportError::Refused(Box::new(HeaderError));
     let mut map = HeaderMap::new();
-    let written = from.into_written();
-    let mut bytes = if written.is_empty() { 0 } else { HEADER_FRAME_BYTES };
-    for (name, value) in written {
+    let built = from.into_built();
+    let mut bytes = if built.is_empty() { 0 } else { HEADER_FRAME_BYTES };
+    for (name, value) in built {
         bytes += name.len() + value.len() + HEADER_LINE_BYTES;
         let name = match name {
             Cow::Borrowed(name) => HeaderName::from_static(name),
@@ -56,11 +57,11 @@ pub(super) fn subject(from: &Subject) -> async_nats::Subject {
 /// A message that arrived.
 pub(super) fn received(message: async_nats::Message) -> Message {
     let headers = message.headers.map_or_else(Headers::default, |map| {
-        Headers::arrived(Box::new(Map(map)) as Box<dyn Arrived>)
+        Headers::from_received(Box::new(Map(map)) as Box<dyn ReceivedHeaders>)
     });
     Message {
-        subject: Subject::received(&message.subject),
-        reply: message.reply.as_deref().map(Subject::received),
+        subject: Subject::from_received(&message.subject),
+        reply: message.reply.as_deref().map(Subject::from_received),
         headers,
         payload: message.payload,
         no_responders: message.status == Some(StatusCode::NO_RESPONDERS),
@@ -71,11 +72,11 @@ pub(super) fn received(message: async_nats::Message) -> Message {
 #[derive(Debug)]
 struct Map(HeaderMap);
 
-impl Arrived for Map {
-    fn each<'a>(&'a self, show: &mut dyn FnMut(&'a str, &'a str)) {
+impl ReceivedHeaders for Map {
+    fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str)) {
         for (name, values) in self.0.iter() {
             for value in values {
-                show(name.as_ref(), value.as_str());
+                visit(name.as_ref(), value.as_str());
             }
         }
     }

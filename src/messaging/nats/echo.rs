@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::messaging::{Subject, SubjectError};
+use crate::message::{Subject, SubjectError};
 
 /// The echoes that are waited for.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Echoes {
 
     /// What has to be subscribed to.
     pub(super) fn subject(&self) -> Subject {
-        self.base.below()
+        self.base.all_below()
     }
 
     /// Begins to wait for one.
@@ -61,7 +61,7 @@ impl Echoes {
 impl Echo<'_> {
     /// Where an empty message has to be sent.
     pub(super) fn subject(&self) -> Subject {
-        self.echoes.base.numbered([self.number])
+        self.echoes.base.join_numbers([self.number])
     }
 
     /// Waits until it comes; for ever when it never does. Safe to drop.

@@ -16,7 +16,8 @@ use super::convert;
 use super::live::Live;
 use super::refusal::Refusal;
 use crate::future::BoxFuture;
-use crate::messaging::{Message, Subject, Subscription, TransportError};
+use crate::message::{Message, Subject};
+use crate::messaging::{Subscription, TransportError};
 use crate::telemetry::{gauge, names};
 
 /// Longest wait until the client has taken that a group is to be left.

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::connect;
 use crate::config::messaging::NatsConfig;
-use crate::messaging::{Subject, TransportError};
+use crate::message::Subject;
+use crate::messaging::TransportError;
 
 /// What is tried. Nothing of it may reach anybody: others use the server meanwhile.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use rand::RngExt;
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -15,7 +16,6 @@ use crate::cli::Role;
 use crate::config::TracesConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::{chain, counter, names};
-use crate::tls;
 
 /// Spans of one export, and how long the first one waits for others.
 const BATCH_SPANS_MAX: usize = 512;
@@ -43,11 +43,12 @@ impl Exporter {
     pub(super) fn start(
         config: &TracesConfig,
         role: Role,
+        tls: Option<ClientConfig>,
         ended: mpsc::Receiver<Span>,
     ) -> Result<Self, String> {
         let sender = Sender {
             url: config.url.clone(),
-            client: client(config)?,
+            client: client(config, tls)?,
             resource: batch::resource(role),
             ended,
             is_away: false,
@@ -69,7 +70,7 @@ impl Exporter {
     }
 }
 
-fn client(config: &TracesConfig) -> Result<reqwest::Client, String> {
+fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         // The layers are the only configuration: no proxy of the environment.
@@ -77,11 +78,8 @@ fn client(config: &TracesConfig) -> Result<reqwest::Client, String> {
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
         .user_agent(concat!("fjord/", env!("CARGO_PKG_VERSION")));
-    let builder = match &config.tls {
-        Some(files) => {
-            let tls = tls::client_config(files).map_err(|error| format!("traces.tls: {error}"))?;
-            builder.tls_backend_preconfigured(tls).https_only(true)
-        }
+    let builder = match tls {
+        Some(tls) => builder.tls_backend_preconfigured(tls).https_only(true),
         None => builder,
     };
     builder.build().map_err(|error| format!("traces: {}", chain(&error)))

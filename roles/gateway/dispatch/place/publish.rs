@@ -5,11 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::envelope::Control;
-use crate::messaging::{Message, Subject, TransportError};
+use crate::message::{Message, Subject};
+use crate::messaging::TransportError;
 use crate::roles::gateway::dispatch::members::Way;
-use crate::roles::gateway::dispatch::session::Destination;
-use crate::roles::gateway::dispatch::session::Event;
-use crate::roles::gateway::dispatch::session::Unsent;
+use crate::roles::gateway::dispatch::session::{Destination, Event, Unsent};
 
 use super::{Ride, shed};
 

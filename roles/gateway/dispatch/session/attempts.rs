@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::envelope::Final;
-use crate::messaging::Subject;
+use crate::message::Subject;
 
 /// Every attempt that was sent and not refused.
 #[derive(Debug)]

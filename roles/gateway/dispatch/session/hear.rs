@@ -2,7 +2,7 @@
 
 use crate::catalogue::Execution;
 use crate::envelope::{Control, Final, Reason, Reply};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::problem::ProblemKind;
 
 use super::attempts::Broken;

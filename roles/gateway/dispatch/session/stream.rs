@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::envelope::{Control, Final, Head, Reply};
-use crate::messaging::Subject;
+use crate::message::Subject;
 use crate::outcome::Word;
 use crate::problem::ProblemKind;
 
