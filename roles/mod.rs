@@ -13,7 +13,7 @@ pub mod worker;
 /// Why a role ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// What the configuration names cannot be used: every mistake, a line each.
+    /// What the configuration names cannot be used: every error, a line each.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
     /// The system refused something.
@@ -54,7 +54,7 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
     recorder::install(role);
     let exporter = match &loaded.config.traces {
         Some(config) => {
-            Some(start_traces(config, role).map_err(|problem| RunError::Config(vec![problem]))?)
+            Some(start_traces(config, role).map_err(|error| RunError::Config(vec![error]))?)
         }
         None => None,
     };

@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// What ends the help of every command.
-const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usage, or a mistake in the configuration \
-                          found by a command; 78 a mistake in the configuration found by a role at its start.";
+const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usage, or an error in the configuration \
+                          found by a command; 78 an error in the configuration found by a role at its start.";
 
 /// An HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 #[derive(Debug, Parser)]
@@ -47,7 +47,7 @@ impl fmt::Debug for Layers {
 /// What is done instead of running a role.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Checks configuration and catalogue and tells every mistake. Without --role: for each role that has a file.
+    /// Checks configuration and catalogue and tells every error. Without --role: for each role that has a file.
     Check {
         /// Asks NATS and the databases as well: whether they can be reached and take our credentials, whether the
         /// queues' procedures fit. Changes nothing, takes no message from anybody, and ends within a minute or so.

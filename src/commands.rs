@@ -22,9 +22,9 @@ mod table;
 
 /// A command failed while it ran.
 pub const EXIT_FAILED: u8 = 1;
-/// Bad usage, or a mistake in the configuration that a command found.
+/// Bad usage, or an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
-/// A mistake in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The unit does not restart
+/// An error in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The unit does not restart
 /// after it (`RestartPreventExitStatus=`), since the next start would find the same.
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -33,7 +33,7 @@ pub const EXIT_CONFIG: u8 = 78;
 pub struct Output<O, E> {
     /// What was asked for.
     pub out: O,
-    /// Mistakes and warnings.
+    /// Errors and warnings.
     pub err: E,
 }
 
@@ -60,7 +60,7 @@ pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode 
     status.unwrap_or_else(|error| failed_to_write(&error, &mut output.err))
 }
 
-/// Prints each line with a word in front of it: mistakes and warnings, one a line.
+/// Prints each line with a word in front of it: errors and warnings, one a line.
 ///
 /// # Errors
 /// When the output cannot be written.
@@ -78,7 +78,7 @@ fn with_catalogue(
     output: &mut Output<impl Write, impl Write>,
     print: impl Fn(&Catalogue) -> String,
 ) -> io::Result<ExitCode> {
-    let mistakes: Vec<String> = match Config::load(sources) {
+    let errors: Vec<String> = match Config::load(sources) {
         Ok(loaded) => {
             let config = &loaded.config.catalogue;
             match catalogue::load(&config.directory, config) {
@@ -86,12 +86,12 @@ fn with_catalogue(
                     output.out.write_all(print(&catalogue).as_bytes())?;
                     return Ok(ExitCode::SUCCESS);
                 }
-                Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+                Err(errors) => errors.iter().map(ToString::to_string).collect(),
             }
         }
-        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
     };
-    tell(&mut output.err, "mistake", &mistakes)?;
+    tell(&mut output.err, "error", &errors)?;
     Ok(ExitCode::from(EXIT_USAGE))
 }
 

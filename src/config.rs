@@ -8,13 +8,13 @@ pub mod admin;
 pub mod auth;
 pub mod catalogue;
 pub mod duration;
+pub mod error;
 pub mod gateway;
 pub mod layers;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;
 pub mod messaging;
-pub mod mistake;
 pub mod procedures;
 mod relations;
 pub mod secret;
@@ -26,12 +26,12 @@ pub mod worker;
 pub use admin::AdminConfig;
 pub use auth::AuthConfig;
 pub use catalogue::CatalogueConfig;
+pub use error::ConfigError;
 pub use gateway::GatewayConfig;
 pub use layers::Sources;
 pub use lifecycle::LifecycleConfig;
 pub use log::LogConfig;
 pub use messaging::MessagingConfig;
-pub use mistake::Mistake;
 pub use procedures::ProceduresConfig;
 pub use secret::Secret;
 pub use settings::{Entry, Origin};
@@ -40,7 +40,7 @@ pub use worker::WorkerConfig;
 
 use settings::{Settings, Table};
 
-/// Everything, checked. Made only from settings that have no mistake.
+/// Everything, checked. Made only from settings that have no error.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The role this process runs, when one was chosen.
@@ -69,7 +69,7 @@ pub struct Config {
     pub lifecycle: LifecycleConfig,
 }
 
-/// A configuration without a mistake, and what is to be said about it.
+/// A configuration without an error, and what is to be said about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
@@ -85,25 +85,25 @@ impl Config {
     /// they name readable; the others are read too, but what they name is not looked at.
     ///
     /// # Errors
-    /// Every mistake there is, sorted by place and key.
-    pub fn load(sources: &Sources) -> Result<Loaded, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
-        let figment = sources.merge(&mut mistakes);
+    /// Every error there is, sorted by place and key.
+    pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let figment = sources.merge(&mut errors);
         let directory = sources.directory();
-        let settings = Settings::new(figment, directory, sources.credentials(), mistakes);
+        let settings = Settings::new(figment, directory, sources.credentials(), errors);
         let config = settings.read(|table| read(table, sources));
         let mut findings = settings.into_findings();
         findings.judge_unknown();
         if let Some(config) = &config {
             relations::check(config, &mut findings);
         }
-        findings.mistakes.sort();
-        findings.mistakes.dedup();
+        findings.errors.sort();
+        findings.errors.dedup();
         match config {
-            Some(config) if findings.mistakes.is_empty() => {
+            Some(config) if findings.errors.is_empty() => {
                 Ok(Loaded { config, entries: findings.entries, warnings: findings.warnings })
             }
-            _ => Err(findings.mistakes),
+            _ => Err(findings.errors),
         }
     }
 }

@@ -58,8 +58,8 @@ fn start(sources: &Sources) -> ExitCode {
     };
     let loaded = match Config::load(sources) {
         Ok(loaded) => loaded,
-        Err(mistakes) => {
-            commands::tell(&mut err, "mistake", &mistakes).ok();
+        Err(errors) => {
+            commands::tell(&mut err, "error", &errors).ok();
             return ExitCode::from(commands::EXIT_CONFIG);
         }
     };
@@ -89,8 +89,8 @@ fn start(sources: &Sources) -> ExitCode {
     logs.flush(FLUSH_LIMIT);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(RunError::Config(mistakes)) => {
-            commands::tell(&mut err, "mistake", &mistakes).ok();
+        Err(RunError::Config(errors)) => {
+            commands::tell(&mut err, "error", &errors).ok();
             ExitCode::from(commands::EXIT_CONFIG)
         }
         Err(error) => {

@@ -327,7 +327,7 @@ fn the_challenge_names_every_accepted_method() {
 }
 
 #[test]
-fn a_configuration_is_refused_with_all_its_mistakes() {
+fn a_configuration_is_refused_with_all_its_errors() {
     let keys = file("{\"keys\":[]}");
     let mut config = config(&keys);
     if let Some(issuer) = config.issuers.get_mut("main") {
@@ -338,7 +338,7 @@ fn a_configuration_is_refused_with_all_its_mistakes() {
         "dns:x".to_owned(),
         CertificateConfig { principal: String::new(), scopes: Vec::new() },
     );
-    let mistakes = Authenticator::load(&config).unwrap_err();
+    let errors = Authenticator::load(&config).unwrap_err();
     for expected in [
         "auth.jwt.main.audiences",
         "auth.jwt.main.keys",
@@ -346,7 +346,7 @@ fn a_configuration_is_refused_with_all_its_mistakes() {
         "auth.api_keys.bad",
         "auth.certificates.\"dns:x\".principal",
     ] {
-        assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected}: {mistakes:?}");
+        assert!(errors.iter().any(|m| m.contains(expected)), "{expected}: {errors:?}");
     }
 }
 
@@ -366,15 +366,15 @@ fn only_configured_methods_count() {
     let nothing = load(BTreeMap::new());
     let told = r#"Bearer realm="fjord""#.to_owned();
     assert_eq!(refused(&nothing, &bearer("a.b.c")), (AuthFailure::NotConfigured, told));
-    assert!(nothing.mistake(&endpoint(&METHODS)).unwrap().contains("horse-get"));
-    assert!(nothing.mistake(&endpoint(&[])).is_some());
-    assert!(nothing.mistake(&endpoint_with(Auth::Public)).is_none());
+    assert!(nothing.endpoint_error(&endpoint(&METHODS)).unwrap().contains("horse-get"));
+    assert!(nothing.endpoint_error(&endpoint(&[])).is_some());
+    assert!(nothing.endpoint_error(&endpoint_with(Auth::Public)).is_none());
 
     let keys = load(BTreeMap::from([("billing".to_owned(), api_key(&["k"], &[READ], None))]));
     let told = r#"ApiKey realm="fjord""#.to_owned();
     assert_eq!(refused(&keys, &bearer("a.b.c")), (AuthFailure::NoCredentials, told));
-    assert!(keys.mistake(&endpoint(&METHODS)).is_none());
-    assert!(keys.mistake(&endpoint(&[AuthMethod::Jwt])).is_some());
+    assert!(keys.endpoint_error(&endpoint(&METHODS)).is_none());
+    assert!(keys.endpoint_error(&endpoint(&[AuthMethod::Jwt])).is_some());
 }
 
 fn header_bytes() -> impl Strategy<Value = Vec<u8>> {

@@ -11,13 +11,11 @@ mod architecture;
 #[cfg(test)]
 mod binds_nobody_to_a_long_call;
 #[cfg(test)]
-mod checks_what_it_would_meet;
-#[cfg(test)]
 mod compresses_what_gets_smaller;
 #[cfg(test)]
-mod docs;
+mod config_errors;
 #[cfg(test)]
-mod documentation;
+mod docs;
 #[cfg(test)]
 mod dry_run;
 #[cfg(test)]
@@ -29,11 +27,9 @@ mod health_check;
 #[cfg(test)]
 mod hears_every_reply;
 #[cfg(test)]
-mod imports_what_a_database_has;
+mod import_command;
 #[cfg(test)]
 mod keeps_each_role_to_its_subjects;
-#[cfg(test)]
-mod keeps_secrets;
 #[cfg(test)]
 mod lets_no_more_wait_than_may;
 #[cfg(test)]
@@ -45,6 +41,10 @@ mod loses_nothing_whatever_dies;
 #[cfg(test)]
 mod nats_link;
 #[cfg(test)]
+mod online_check;
+#[cfg(test)]
+mod openapi_visibility;
+#[cfg(test)]
 mod proves_itself_to_nats;
 #[cfg(test)]
 mod refuses_bad_requests_in_full;
@@ -55,7 +55,7 @@ mod runs_procedures_on_sql_server;
 #[cfg(test)]
 mod runs_under_systemd;
 #[cfg(test)]
-mod says_every_config_mistake;
+mod secrets;
 #[cfg(test)]
 mod shows_what_it_does;
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn value(unit: &str, key: &str) -> String {
 fn the_unit_fits_what_fjord_does_on_every_systemd() {
     let unit = text("systemd/fjord@.service");
     assert_eq!(value(&unit, "TimeoutStopSec"), UNIT_STOP_TIMEOUT.as_secs().to_string());
-    assert_eq!(value(&unit, "RestartPreventExitStatus"), "2 78", "mistakes are not tried again");
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), "2 78", "errors are not tried again");
     assert_eq!(value(&unit, "LimitCORE"), "0", "what is in memory never goes to disk");
     // systemd 219 takes unknown groups for an empty list of what is allowed, and refuses `strict`.
     assert!(value(&unit, "SystemCallFilter").starts_with('~'));

@@ -273,10 +273,10 @@ proptest! {
         let config = Config::load(&sources).unwrap().config.catalogue;
         match catalogue::load(&config.directory, &config) {
             Ok(catalogue) => prop_assert!(catalogue.endpoints().len() < 100),
-            Err(mistakes) => {
-                prop_assert!(!mistakes.is_empty());
-                for mistake in mistakes {
-                    prop_assert!(is_one_line(&mistake.to_string()), "{}", mistake);
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    prop_assert!(is_one_line(&error.to_string()), "{}", error);
                 }
             }
         }
@@ -293,10 +293,10 @@ proptest! {
                 sets: vec![set.clone()],
                 ..Sources::default()
             };
-            if let Err(mistakes) = Config::load(&sources) {
-                prop_assert!(!mistakes.is_empty());
-                for mistake in mistakes {
-                    prop_assert!(is_one_line(&mistake.to_string()), "{}", mistake);
+            if let Err(errors) = Config::load(&sources) {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    prop_assert!(is_one_line(&error.to_string()), "{}", error);
                 }
             }
         }

@@ -115,8 +115,8 @@ impl Gateway {
 
     /// Reads configuration, catalogue, keys and certificates again. What cannot be used changes nothing.
     fn reload(&mut self, sources: &Sources) {
-        let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
-            mistakes.iter().map(ToString::to_string).collect()
+        let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
+            errors.iter().map(ToString::to_string).collect()
         };
         let tls = self.tls.clone();
         let read = Config::load(sources).map_err(lines).and_then(|loaded| {
@@ -148,9 +148,9 @@ impl Gateway {
                 tracing::info!("took the new configuration");
                 "ok"
             }
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    tracing::error!(mistake, "the new configuration is refused, the old one stays");
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!(error, "the new configuration is refused, the old one stays");
                 }
                 "failed"
             }

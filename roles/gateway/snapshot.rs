@@ -35,30 +35,30 @@ impl Snapshot {
     /// Reads everything that a configuration names.
     ///
     /// # Errors
-    /// Every mistake, a line each.
+    /// Every error, a line each.
     pub fn load(config: &Config) -> Result<Self, Vec<String>> {
-        let lines = |mistakes: Vec<catalogue::Mistake>| -> Vec<String> {
-            mistakes.iter().map(ToString::to_string).collect()
+        let lines = |errors: Vec<catalogue::CatalogueError>| -> Vec<String> {
+            errors.iter().map(ToString::to_string).collect()
         };
         let authenticator = Authenticator::load(&config.auth);
         let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue);
         let (authenticator, catalogue) = match (authenticator, catalogue) {
             (Ok(authenticator), Ok(catalogue)) => (authenticator, Arc::new(catalogue)),
             (authenticator, catalogue) => {
-                let mut mistakes = authenticator.err().unwrap_or_default();
-                mistakes.extend(catalogue.map_err(lines).err().unwrap_or_default());
-                return Err(mistakes);
+                let mut errors = authenticator.err().unwrap_or_default();
+                errors.extend(catalogue.map_err(lines).err().unwrap_or_default());
+                return Err(errors);
             }
         };
         let health_path = config.gateway.health_path.clone();
-        let mistakes: Vec<String> = catalogue
+        let errors: Vec<String> = catalogue
             .endpoints()
             .iter()
-            .filter_map(|endpoint| authenticator.mistake(endpoint))
+            .filter_map(|endpoint| authenticator.endpoint_error(endpoint))
             .chain(health_path.as_deref().and_then(|path| taken(path, &catalogue)))
             .collect();
-        if !mistakes.is_empty() {
-            return Err(mistakes);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let router = Router::new(&catalogue)?;
         let documentation = Documentation::new(&catalogue, config.gateway.documentation);

@@ -176,8 +176,8 @@ impl Worker {
     /// Reads configuration and catalogue again and takes the new limits. What cannot be used changes
     /// nothing; new queues and endpoints need a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
-        let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
-            mistakes.iter().map(ToString::to_string).collect()
+        let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
+            errors.iter().map(ToString::to_string).collect()
         };
         let read = Config::load(sources)
             .map_err(lines)
@@ -196,9 +196,9 @@ impl Worker {
                 tracing::info!("took the new limits");
                 "ok"
             }
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    tracing::error!(mistake, "the new configuration is refused, the old one stays");
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!(error, "the new configuration is refused, the old one stays");
                 }
                 "failed"
             }
@@ -254,7 +254,7 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
 
 fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
     catalogue::load(&config.catalogue.directory, &config.catalogue)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 fn dispatch(
@@ -287,7 +287,7 @@ fn queues(
         by_queue.entry(&endpoint.queue).or_default().push(endpoint);
     }
     let mut queues = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (name, endpoints) in by_queue {
         let Some(limits) = config.worker.queue(name) else { continue };
         match services(config, limits, &endpoints, databases) {
@@ -304,13 +304,13 @@ fn queues(
                     .map_err(|error| RunError::system(format!("queue {name}"), error))?;
                 queues.push(Arc::new(queue));
             }
-            Err(mistake) => mistakes.push(format!("queue {name}: {mistake}")),
+            Err(error) => errors.push(format!("queue {name}: {error}")),
         }
     }
-    if queues.is_empty() && mistakes.is_empty() {
-        mistakes.push("worker.queues: expected at least one queue of the catalogue".to_owned());
+    if queues.is_empty() && errors.is_empty() {
+        errors.push("worker.queues: expected at least one queue of the catalogue".to_owned());
     }
-    if mistakes.is_empty() { Ok(queues) } else { Err(RunError::Config(mistakes)) }
+    if errors.is_empty() { Ok(queues) } else { Err(RunError::Config(errors)) }
 }
 
 fn services(

@@ -1,4 +1,4 @@
-//! From what was written to a checked endpoint. Every mistake is gathered, none ends the check.
+//! From what was written to a checked endpoint. Every error is gathered, none ends the check.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http::{HeaderValue, Method};
 use super::endpoint::{
     Auth, AuthMethod, Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap,
 };
-use super::mistake::Mistakes;
+use super::error::EndpointErrors;
 use super::names::{EndpointId, ProcedureName, QueueName, is_identifier};
 use super::parameter::{Parameter, Place};
 use super::route;
@@ -37,44 +37,44 @@ const PROCEDURE_HANDLER: &str = "procedure";
 /// Statuses by which the gateway itself tells what became of a request (DESIGN §5).
 const OWN_STATUSES: [u16; 3] = [502, 503, 504];
 
-/// Checks one endpoint; `None` when it has a mistake.
+/// Checks one endpoint; `None` when it has an error.
 pub(super) fn endpoint(
     id: &str,
     written: WrittenEndpoint,
     config: &CatalogueConfig,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<Endpoint> {
-    let before = mistakes.list.len();
-    let id = EndpointId::new(id).map_err(|error| mistakes.add("", format!("id: {error}"))).ok();
-    let route = route_of(written.route.as_deref(), mistakes);
-    let parameters = parameters::parameters(written.parameters, route.as_ref(), mistakes);
+    let before = errors.list.len();
+    let id = EndpointId::new(id).map_err(|error| errors.add("", format!("id: {error}"))).ok();
+    let route = route_of(written.route.as_deref(), errors);
+    let parameters = parameters::parameters(written.parameters, route.as_ref(), errors);
     let result = result_of(written.result);
     let (timeout, session) =
-        times(written.timeout.as_deref(), written.session.as_deref(), config, mistakes);
+        times(written.timeout.as_deref(), written.session.as_deref(), config, errors);
     let (handler, procedure) =
-        handler(written.handler.as_deref(), written.procedure.as_deref(), mistakes);
+        handler(written.handler.as_deref(), written.procedure.as_deref(), errors);
     if written.transaction && &*handler != PROCEDURE_HANDLER {
-        mistakes.add("transaction", "expected only with the handler `procedure`");
+        errors.add("transaction", "expected only with the handler `procedure`");
     }
     if written.dry_run {
-        dry_run(written.transaction, route.as_ref(), &parameters, mistakes);
+        dry_run(written.transaction, route.as_ref(), &parameters, errors);
     }
     let attempts = written.attempts.unwrap_or(config.attempts_default);
     if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
-        mistakes.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
+        errors.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
     }
     let queue = written.queue.as_deref().map(QueueName::new).transpose();
-    let queue = queue.map_err(|error| mistakes.add("queue", error.to_string())).ok().flatten();
+    let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
-    let outputs = outputs(written.outputs, result, mistakes);
-    let status = status(written.status.0, mistakes);
-    let auth = auth(written.auth, config, mistakes);
-    let body_bytes_max = body_bytes_max(written.max_body, config, mistakes);
-    let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, mistakes));
-    let cache_control = cache_control(written.cache_control, route.as_ref(), mistakes);
+    let outputs = outputs(written.outputs, result, errors);
+    let status = status(written.status.0, errors);
+    let auth = auth(written.auth, config, errors);
+    let body_bytes_max = body_bytes_max(written.max_body, config, errors);
+    let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
+    let cache_control = cache_control(written.cache_control, route.as_ref(), errors);
     let known = (&*parameters, auth.as_ref(), written.dry_run);
-    let cors = cors::rules(written.cors, config, known, mistakes);
-    if mistakes.list.len() > before {
+    let cors = cors::rules(written.cors, config, known, errors);
+    if errors.list.len() > before {
         return None;
     }
     let (method, path) = route?;
@@ -111,17 +111,17 @@ pub(super) fn endpoint(
     })
 }
 
-fn route_of(written: Option<&str>, mistakes: &mut Mistakes<'_>) -> Option<(Method, Arc<str>)> {
+fn route_of(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<(Method, Arc<str>)> {
     let Some(text) = written else {
-        mistakes.add_missing("route", route::EXPECTED);
+        errors.add_missing("route", route::EXPECTED);
         return None;
     };
     let Some(parsed) = route::parse(text) else {
-        mistakes.add("route", route::EXPECTED);
+        errors.add("route", route::EXPECTED);
         return None;
     };
     if route::RESERVED.contains(&&*parsed.1) {
-        mistakes.add("route", "expected a path that the gateway does not answer itself");
+        errors.add("route", "expected a path that the gateway does not answer itself");
     }
     Some(parsed)
 }
@@ -131,20 +131,20 @@ fn dry_run(
     transaction: bool,
     route: Option<&(Method, Arc<str>)>,
     parameters: &[Parameter],
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) {
     if !transaction {
         let expected = "expected together with \"transaction\": true, which is what it rolls back";
-        mistakes.add("dry_run", expected);
+        errors.add("dry_run", expected);
     }
     if route.is_some_and(|(method, _)| method.is_safe()) {
-        mistakes.add("dry_run", "expected only with POST, PUT, PATCH and DELETE");
+        errors.add("dry_run", "expected only with POST, PUT, PATCH and DELETE");
     }
     let is_prefer =
         |p: &Parameter| p.place == Place::Header && p.name.eq_ignore_ascii_case("prefer");
     if let Some(own) = parameters.iter().find(|parameter| is_prefer(parameter)) {
         let key = format!("parameters.{}", own.name);
-        mistakes
+        errors
             .add(key, "expected another header: Prefer is the gateway's where there is a dry run");
     }
 }
@@ -174,20 +174,20 @@ fn times(
     timeout: Option<&str>,
     session: Option<&str>,
     config: &CatalogueConfig,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> (Duration, Duration) {
     let mut read = |key: &str, text: Option<&str>| {
         let duration = parse_duration(text?);
         let duration = duration.filter(|d| !d.is_zero() && *d <= SESSION_CEILING);
         if duration.is_none() {
-            mistakes.add(key, format!("expected {DURATION_EXPECTED}, more than 0 and at most 24h"));
+            errors.add(key, format!("expected {DURATION_EXPECTED}, more than 0 and at most 24h"));
         }
         duration
     };
     let timeout = read("timeout", timeout).unwrap_or(config.timeout_default);
     let written = read("session", session);
     if written.is_some_and(|session| session < timeout) {
-        mistakes.add("session", "expected at least the endpoint's timeout");
+        errors.add("session", "expected at least the endpoint's timeout");
     }
     (timeout, written.unwrap_or(timeout))
 }
@@ -195,34 +195,38 @@ fn times(
 fn handler(
     handler: Option<&str>,
     procedure: Option<&str>,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> (Arc<str>, Option<ProcedureName>) {
     let handler = handler.unwrap_or(PROCEDURE_HANDLER);
     if QueueName::new(handler).is_err() {
-        mistakes.add("handler", "expected the name of a handler, e.g. \"procedure\"");
+        errors.add("handler", "expected the name of a handler, e.g. \"procedure\"");
     }
     let name = procedure.map(ProcedureName::new).transpose();
-    let name = name.map_err(|error| mistakes.add("procedure", error.to_string())).ok().flatten();
+    let name = name.map_err(|error| errors.add("procedure", error.to_string())).ok().flatten();
     if handler == PROCEDURE_HANDLER && procedure.is_none() {
-        mistakes
+        errors
             .add("procedure", "missing: the handler `procedure` needs it, e.g. \"dbo.horse_get\"");
     }
     (handler.into(), name)
 }
 
-fn outputs(written: Vec<String>, result: ResultKind, mistakes: &mut Mistakes<'_>) -> Vec<String> {
+fn outputs(
+    written: Vec<String>,
+    result: ResultKind,
+    errors: &mut EndpointErrors<'_>,
+) -> Vec<String> {
     if !written.is_empty()
         && !matches!(result, ResultKind::Row | ResultKind::Value | ResultKind::Full)
     {
-        mistakes.add("outputs", "expected only with the results `row`, `value` and `full`");
+        errors.add("outputs", "expected only with the results `row`, `value` and `full`");
     }
     let mut outputs: Vec<String> = Vec::with_capacity(written.len());
     for name in written {
         let name = name.strip_prefix('@').unwrap_or(&name);
         if !is_identifier(name) {
-            mistakes.add("outputs", format!("{name:?}: expected the name of an OUTPUT parameter"));
+            errors.add("outputs", format!("{name:?}: expected the name of an OUTPUT parameter"));
         } else if outputs.iter().any(|other| other.eq_ignore_ascii_case(name)) {
-            mistakes.add("outputs", format!("{name:?} is given more than once"));
+            errors.add("outputs", format!("{name:?} is given more than once"));
         } else {
             outputs.push(name.to_owned());
         }
@@ -230,28 +234,28 @@ fn outputs(written: Vec<String>, result: ResultKind, mistakes: &mut Mistakes<'_>
     outputs
 }
 
-fn status(written: WrittenStatus, mistakes: &mut Mistakes<'_>) -> StatusMap {
+fn status(written: WrittenStatus, errors: &mut EndpointErrors<'_>) -> StatusMap {
     StatusMap {
-        returns: outcomes(("status.return", 200), written.returns, mistakes),
-        errors: outcomes(("status.error", 400), written.errors, mistakes),
+        returns: outcomes(("status.return", 200), written.returns, errors),
+        errors: outcomes(("status.error", 400), written.errors, errors),
     }
 }
 
 fn outcomes<K: FromStr + Ord + Copy>(
     (key, lowest): (&str, u16),
     written: Members<u16>,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> std::collections::BTreeMap<K, u16> {
     let mut read = std::collections::BTreeMap::new();
     for (outcome, status) in written.0 {
         let key = format!("{key}.{outcome}");
         if !(lowest..=599).contains(&status) || OWN_STATUSES.contains(&status) {
             let own = "other than 502, 503 and 504, by which the gateway tells of itself";
-            mistakes.add(&key, format!("expected a status from {lowest} to 599, {own}"));
+            errors.add(&key, format!("expected a status from {lowest} to 599, {own}"));
         }
         match outcome.parse() {
             Ok(number) if read.insert(number, status).is_none() => {}
-            _ => mistakes.add(&key, "expected a whole number as the key, each once"),
+            _ => errors.add(&key, "expected a whole number as the key, each once"),
         }
     }
     read
@@ -260,7 +264,7 @@ fn outcomes<K: FromStr + Ord + Copy>(
 fn auth(
     written: Option<WrittenAuth>,
     config: &CatalogueConfig,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<Auth> {
     let required = match written {
         Some(WrittenAuth::Public(_)) => return Some(Auth::Public),
@@ -269,7 +273,7 @@ fn auth(
             if config.auth_default.is_none() {
                 let words = "\"public\", or an object with `methods` and `scopes`";
                 let why = "because the configuration names no default";
-                mistakes.add_missing("auth", &format!("expected {words}, {why}"));
+                errors.add_missing("auth", &format!("expected {words}, {why}"));
             }
             return config.auth_default.clone();
         }
@@ -286,33 +290,33 @@ fn auth(
         },
     );
     if methods.is_empty() {
-        mistakes.add("auth.methods", "expected at least one of jwt, api-key and certificate");
+        errors.add("auth.methods", "expected at least one of jwt, api-key and certificate");
     }
     // RFC 6749 §3.3: the characters of a scope.
     let well_formed = |scope: &String| {
         !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
     };
     if !required.scopes.iter().all(well_formed) {
-        mistakes.add("auth.scopes", "expected scopes without blanks, quotes or backslashes");
+        errors.add("auth.scopes", "expected scopes without blanks, quotes or backslashes");
     }
-    let issuers = issuers(required.issuers, &methods, mistakes);
+    let issuers = issuers(required.issuers, &methods, errors);
     Some(Auth::Required { methods, scopes: required.scopes, issuers })
 }
 
 fn issuers(
     written: Option<Vec<String>>,
     methods: &[AuthMethod],
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Vec<String> {
     let Some(issuers) = written else { return Vec::new() };
-    if let Some(expected) = issuers_mistake(&issuers, methods) {
-        mistakes.add("auth.issuers", expected);
+    if let Some(expected) = issuers_error(&issuers, methods) {
+        errors.add("auth.issuers", expected);
     }
     issuers
 }
 
 /// What is wrong with the issuers that an `auth` names.
-pub(crate) fn issuers_mistake(issuers: &[String], methods: &[AuthMethod]) -> Option<&'static str> {
+pub(crate) fn issuers_error(issuers: &[String], methods: &[AuthMethod]) -> Option<&'static str> {
     if issuers.is_empty() || !issuers.iter().all(|name| is_name(name)) {
         return Some(
             "expected the names of issuers in the configuration (auth.jwt.NAME), one or more",
@@ -324,7 +328,7 @@ pub(crate) fn issuers_mistake(issuers: &[String], methods: &[AuthMethod]) -> Opt
 fn body_bytes_max(
     written: Option<WrittenSize>,
     config: &CatalogueConfig,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> usize {
     let read = match written {
         None => return config.body_bytes_max_default,
@@ -337,22 +341,22 @@ fn body_bytes_max(
         Some(bytes) if bytes <= share => return bytes,
         Some(_) => {
             let limit = "gateway.http.buffered_bytes_per_client_max";
-            mistakes.add("max_body", format!("expected at most {limit} ({share} bytes)"));
+            errors.add("max_body", format!("expected at most {limit} ({share} bytes)"));
         }
-        None => mistakes.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),
+        None => errors.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),
     }
     config.body_bytes_max_default
 }
 
-fn rate_limit(written: &WrittenRate, mistakes: &mut Mistakes<'_>) -> Option<RateLimit> {
+fn rate_limit(written: &WrittenRate, errors: &mut EndpointErrors<'_>) -> Option<RateLimit> {
     if written.requests == 0 {
-        mistakes.add("rate_limit.requests", "expected at least 1");
+        errors.add("rate_limit.requests", "expected at least 1");
     }
     let window = parse_duration(&written.window)
         .filter(|window| (Duration::from_secs(1)..=WINDOW_CEILING).contains(window));
     if window.is_none() {
         let range = "from 1s to 24h";
-        mistakes.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, {range}"));
+        errors.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, {range}"));
     }
     Some(RateLimit { requests: written.requests, window: window? })
 }
@@ -360,14 +364,14 @@ fn rate_limit(written: &WrittenRate, mistakes: &mut Mistakes<'_>) -> Option<Rate
 fn cache_control(
     written: Option<String>,
     route: Option<&(Method, Arc<str>)>,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<String> {
     let text = written?;
     if route.is_some_and(|(method, _)| !method.is_safe()) {
-        mistakes.add("cache_control", "expected only with GET and HEAD");
+        errors.add("cache_control", "expected only with GET and HEAD");
     }
     if text.is_empty() || HeaderValue::from_str(&text).is_err() {
-        mistakes.add("cache_control", "expected a header's value, e.g. \"max-age=60\"");
+        errors.add("cache_control", "expected a header's value, e.g. \"max-age=60\"");
     }
     Some(text)
 }

@@ -41,9 +41,9 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Every mistake in it, with the key it stands at.
+    /// Every error in it, with the key it stands at.
     #[must_use]
-    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+    pub fn errors(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let any = self.origins.iter().any(|origin| origin == "*");
         if any && self.origins.len() > 1 {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unsafe_or_meaningless_is_a_mistake() {
+    fn what_is_unsafe_or_meaningless_is_an_error() {
         let cors = Cors {
             origins: vec!["*".into(), "null".into()],
             headers: vec!["x y".into()],
@@ -209,11 +209,11 @@ mod tests {
             credentials: true,
             max_age: MAX_AGE_CEILING + Duration::from_secs(1),
         };
-        let keys: Vec<_> = cors.mistakes().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = cors.errors().into_iter().map(|(key, _)| key).collect();
         let expected =
             ["origins", "credentials", "origins", "headers", "exposed_headers", "max_age"];
         assert_eq!(keys, expected);
         let any = Cors { origins: vec!["*".into()], ..Cors::default() };
-        assert_eq!(any.mistakes(), Vec::new());
+        assert_eq!(any.errors(), Vec::new());
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::parameter::{Parameter, Place};
 use crate::problem::Violation;
 
-/// Violations that one answer tells. A body of nothing but mistakes must not become a larger answer.
+/// Violations that one answer tells. A body of nothing but errors must not become a larger answer.
 pub const VIOLATIONS_MAX: usize = 64;
 /// Characters of a client's own parameter name that a violation repeats.
 const NAME_CHARS_MAX: usize = 64;

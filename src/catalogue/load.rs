@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::build;
 use super::endpoint::Endpoint;
-use super::mistake::{Mistake, Mistakes};
+use super::error::{CatalogueError, EndpointErrors};
 use super::names::EndpointId;
 use super::route::Routes;
 use super::written::{Object, WrittenEndpoint, WrittenParameter};
@@ -45,37 +45,42 @@ impl Catalogue {
 /// Reads every `*.json` file of a directory in name order.
 ///
 /// # Errors
-/// Every mistake of every file.
-pub fn load(directory: &Path, config: &CatalogueConfig) -> Result<Catalogue, Vec<Mistake>> {
+/// Every error of every file.
+pub fn load(directory: &Path, config: &CatalogueConfig) -> Result<Catalogue, Vec<CatalogueError>> {
     let mut texts = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     match files(directory) {
-        Err(error) => mistakes.push(of_file(directory, format!("cannot be read: {error}"))),
+        Err(error) => errors.push(of_file(directory, format!("cannot be read: {error}"))),
         Ok(files) if files.is_empty() => {
-            mistakes.push(of_file(directory, "expected at least one file *.json".to_owned()));
+            errors.push(of_file(directory, "expected at least one file *.json".to_owned()));
         }
         Ok(files) => {
             for file in files {
                 match read(&file) {
                     Ok(text) => texts.push((file.display().to_string(), text)),
-                    Err(error) => mistakes.push(of_file(&file, error)),
+                    Err(error) => errors.push(of_file(&file, error)),
                 }
             }
         }
     }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(file, text)| (&**file, &**text)).collect();
     match parse(&texts, config) {
-        Ok(catalogue) if mistakes.is_empty() => Ok(catalogue),
-        Ok(_) => Err(mistakes),
+        Ok(catalogue) if errors.is_empty() => Ok(catalogue),
+        Ok(_) => Err(errors),
         Err(more) => {
-            mistakes.extend(more);
-            Err(mistakes)
+            errors.extend(more);
+            Err(errors)
         }
     }
 }
 
-fn of_file(file: &Path, expected: String) -> Mistake {
-    Mistake { file: file.display().to_string(), endpoint: None, key: String::new(), expected }
+fn of_file(file: &Path, expected: String) -> CatalogueError {
+    CatalogueError {
+        file: file.display().to_string(),
+        endpoint: None,
+        key: String::new(),
+        expected,
+    }
 }
 
 fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -108,23 +113,26 @@ fn read(file: &Path) -> Result<String, String> {
 /// Reads a catalogue from the texts of its files, each with its name.
 ///
 /// # Errors
-/// Every mistake of every file.
-pub fn parse(files: &[(&str, &str)], config: &CatalogueConfig) -> Result<Catalogue, Vec<Mistake>> {
+/// Every error of every file.
+pub fn parse(
+    files: &[(&str, &str)],
+    config: &CatalogueConfig,
+) -> Result<Catalogue, Vec<CatalogueError>> {
     let mut catalogue = Catalogue::default();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     let mut routes = Routes::default();
     let mut first: HashMap<String, &str> = HashMap::new();
     for &(file, text) in files {
         let endpoints: Pairs<'_> = match serde_json::from_str(text) {
             Ok(endpoints) => endpoints,
             Err(error) => {
-                let mut mistakes = Mistakes { file, endpoint: None, list: &mut mistakes };
-                mistakes.add("", format!("expected a JSON object of endpoints by id: {error}"));
+                let mut errors = EndpointErrors { file, endpoint: None, list: &mut errors };
+                errors.add("", format!("expected a JSON object of endpoints by id: {error}"));
                 continue;
             }
         };
         for (id, raw) in endpoints.0 {
-            let mut found = Mistakes { file, endpoint: Some(&id), list: &mut mistakes };
+            let mut found = EndpointErrors { file, endpoint: Some(&id), list: &mut errors };
             if let Some(other) = first.insert(id.clone(), file) {
                 found.add(
                     "",
@@ -135,37 +143,37 @@ pub fn parse(files: &[(&str, &str)], config: &CatalogueConfig) -> Result<Catalog
             let Some(endpoint) = build::endpoint(&id, written, config, &mut found) else {
                 continue;
             };
-            if let Err(mistake) = routes.add((file, &id), &endpoint.method, &endpoint.path) {
-                mistakes.push(mistake);
+            if let Err(error) = routes.add((file, &id), &endpoint.method, &endpoint.path) {
+                errors.push(error);
             }
             let endpoint = Arc::new(endpoint);
             catalogue.by_id.insert(endpoint.id.clone(), Arc::clone(&endpoint));
             catalogue.endpoints.push(endpoint);
         }
     }
-    if mistakes.is_empty() { Ok(catalogue) } else { Err(mistakes) }
+    if errors.is_empty() { Ok(catalogue) } else { Err(errors) }
 }
 
-/// Reads one endpoint. When it does not read, each key is tried on its own, so that every mistake shows;
+/// Reads one endpoint. When it does not read, each key is tried on its own, so that every error shows;
 /// what is left without the wrong keys is checked further.
-fn written(raw: &RawValue, mistakes: &mut Mistakes<'_>) -> Option<WrittenEndpoint> {
+fn written(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<WrittenEndpoint> {
     if let Ok(Object(written)) = serde_json::from_str(raw.get()) {
         return Some(written);
     }
-    let good = good_keys::<WrittenEndpoint>(raw, "", mistakes)?;
-    serde_json::from_str(&good).map_err(|error| mistakes.add("", plain(&error))).ok()
+    let good = good_keys::<WrittenEndpoint>(raw, "", errors)?;
+    serde_json::from_str(&good).map_err(|error| errors.add("", plain(&error))).ok()
 }
 
 /// The members of an object that can be read, as an object again.
 fn good_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     key: &str,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<String> {
     let members: Pairs<'_> = match serde_json::from_str(raw.get()) {
         Ok(members) => members,
         Err(error) => {
-            mistakes.add(key.trim_end_matches('.'), plain(&error));
+            errors.add(key.trim_end_matches('.'), plain(&error));
             return None;
         }
     };
@@ -174,34 +182,33 @@ fn good_keys<T: for<'de> Deserialize<'de>>(
     for (name, value) in members.0 {
         let path = format!("{key}{name}");
         if !seen.insert(name.clone()) {
-            mistakes.add(&path, "given more than once");
+            errors.add(&path, "given more than once");
             continue;
         }
         let alone = format!("{{{}:{}}}", quoted(&name), value.get());
         match serde_json::from_str::<T>(&alone) {
             Ok(_) => good.push(format!("{}:{}", quoted(&name), value.get())),
             Err(_) if name == "parameters" || name == "columns" => {
-                if let Some(kept) = good_parameters(value, &path, mistakes) {
+                if let Some(kept) = good_parameters(value, &path, errors) {
                     good.push(format!("{}:{kept}", quoted(&name)));
                 }
             }
-            Err(error) => mistakes.add(&path, plain(&error)),
+            Err(error) => errors.add(&path, plain(&error)),
         }
     }
     Some(format!("{{{}}}", good.join(",")))
 }
 
-fn good_parameters(raw: &RawValue, key: &str, mistakes: &mut Mistakes<'_>) -> Option<String> {
+fn good_parameters(raw: &RawValue, key: &str, errors: &mut EndpointErrors<'_>) -> Option<String> {
     let parameters: Pairs<'_> =
-        serde_json::from_str(raw.get()).map_err(|error| mistakes.add(key, plain(&error))).ok()?;
+        serde_json::from_str(raw.get()).map_err(|error| errors.add(key, plain(&error))).ok()?;
     let mut good = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for (name, value) in parameters.0 {
         let path = format!("{key}.{name}");
         if !seen.insert(name.clone()) {
-            mistakes.add(&path, "given more than once");
-        } else if let Some(kept) =
-            good_keys::<WrittenParameter>(value, &format!("{path}."), mistakes)
+            errors.add(&path, "given more than once");
+        } else if let Some(kept) = good_keys::<WrittenParameter>(value, &format!("{path}."), errors)
         {
             good.push(format!("{}:{kept}", quoted(&name)));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::mistake::Mistake;
+use super::error::CatalogueError;
 use super::parameter::Parameter;
 
 /// What a route looks like, for messages.
@@ -106,7 +106,7 @@ struct Precision {
 }
 
 impl Routes {
-    /// Adds a route; a mistake when another could match the same request and neither is more specific.
+    /// Adds a route; an error when another could match the same request and neither is more specific.
     ///
     /// `/horses/search` beside `/horses/{ueln}` is fine: plain text wins. `/a/{x}/c` beside `/a/b/{y}` is not.
     pub(super) fn add(
@@ -114,13 +114,13 @@ impl Routes {
         (file, endpoint): (&str, &str),
         method: &Method,
         path: &Arc<str>,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), CatalogueError> {
         let parts: Vec<Segment<'_>> = segments(path).collect();
         let root = self.methods.entry(method.clone()).or_default();
         if let Some(other) = conflict(root, &parts, Precision::default())
             && let Some(other) = self.known.get(other)
         {
-            return Err(Mistake {
+            return Err(CatalogueError {
                 file: file.to_owned(),
                 endpoint: Some(endpoint.to_owned()),
                 key: "route".to_owned(),

@@ -15,7 +15,7 @@ pub fn text() -> String {
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by their id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
-    // The reader takes an endpoint without a route, so that its other mistakes are told with that one.
+    // The reader takes an endpoint without a route, so that its other errors are told with that one.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }

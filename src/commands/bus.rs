@@ -47,14 +47,14 @@ pub(super) fn run<O: Write, E: Write>(
 ) -> io::Result<ExitCode> {
     let config = match Config::load(&self::sources(sources)) {
         Ok(loaded) => loaded.config,
-        Err(mistakes) => {
-            tell(&mut output.err, "mistake", &mistakes)?;
+        Err(errors) => {
+            tell(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     if nats.servers.is_empty() {
-        tell(&mut output.err, "mistake", ["messaging.nats.servers: is missing: no NATS to ask"])?;
+        tell(&mut output.err, "error", ["messaging.nats.servers: is missing: no NATS to ask"])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     logs::warn_on_stderr();

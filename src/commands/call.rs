@@ -66,8 +66,8 @@ pub(super) fn run<O: Write, E: Write>(
     let prepared = prepare(arguments, &bus::sources(sources));
     let (config, endpoint, request) = match prepared {
         Ok(prepared) => prepared,
-        Err(mistakes) => {
-            tell(&mut output.err, "mistake", &mistakes)?;
+        Err(errors) => {
+            tell(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
@@ -89,12 +89,12 @@ pub(super) fn run<O: Write, E: Write>(
 type Prepared = (Config, Arc<Endpoint>, Request);
 
 fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec<String>> {
-    let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
-        mistakes.iter().map(ToString::to_string).collect()
+    let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
     };
     let config = Config::load(sources).map_err(lines)?.config;
     let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let id = EndpointId::new(&arguments.endpoint).ok();
     let endpoint = id.as_ref().and_then(|id| catalogue.get(id)).cloned().ok_or_else(|| {
         vec![format!(
@@ -137,24 +137,24 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     })
 }
 
-/// The payload of `name=value` texts, checked as a gateway checks; every mistake otherwise.
+/// The payload of `name=value` texts, checked as a gateway checks; every error otherwise.
 fn payload(
     endpoint: &Endpoint,
     values: &[String],
     known: &[(&str, Option<&str>)],
 ) -> Result<Bytes, Vec<String>> {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     let mut given: Vec<(&str, &str)> = Vec::new();
     for value in values {
         match value.split_once('=') {
             Some((name, _)) if !endpoint.parameters.iter().any(|p| &*p.name == name) => {
-                mistakes.push(format!("{name}: {} has no such parameter", endpoint.id));
+                errors.push(format!("{name}: {} has no such parameter", endpoint.id));
             }
             Some((name, _)) if given.iter().any(|(each, _)| *each == name) => {
-                mistakes.push(format!("{name}: {}", json_check::TWICE));
+                errors.push(format!("{name}: {}", json_check::TWICE));
             }
             Some(pair) => given.push(pair),
-            None => mistakes.push(format!("{value}: expected name=value")),
+            None => errors.push(format!("{value}: expected name=value")),
         }
     }
     let mut findings = Findings::default();
@@ -172,9 +172,9 @@ fn payload(
             findings.add(Spot::Named(parameter), json_check::REQUIRED);
         }
     }
-    let is_good = mistakes.is_empty() && findings.is_empty();
-    mistakes.extend(findings.into_violations().iter().map(line));
-    if is_good { Ok(payload::write(endpoint, &slots)) } else { Err(mistakes) }
+    let is_good = errors.is_empty() && findings.is_empty();
+    errors.extend(findings.into_violations().iter().map(line));
+    if is_good { Ok(payload::write(endpoint, &slots)) } else { Err(errors) }
 }
 
 /// What a gateway knows by itself.
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_the_arguments_is_told() {
+    fn every_error_of_the_arguments_is_told() {
         let found = written(&["note", "tea=1", "rows=x", "note=a", "note=b"]).unwrap_err();
         for expected in ["note: expected name=value", "tea: move has no such", "note: given more"] {
             assert!(found.iter().any(|line| line.starts_with(expected)), "{found:?}");

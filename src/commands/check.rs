@@ -1,4 +1,4 @@
-//! `fjord check`: every mistake of the configuration, without running anything; `--online`: of what it names, too.
+//! `fjord check`: every error of the configuration, without running anything; `--online`: of what it names, too.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub(super) fn run(
         Some(role) => vec![Some(role)],
         None => configured_roles(sources),
     };
-    let (mut mistakes, mut warnings, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut errors, mut warnings, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     let mut good = Vec::new();
     for role in &roles {
         match Config::load(&Sources { role: *role, ..sources.clone() }) {
@@ -44,23 +44,23 @@ pub(super) fn run(
                         }
                         parts.extend(role.map(|role| Part { role, config, catalogue }));
                     }
-                    Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
+                    Err(found) => errors.extend(found.iter().map(ToString::to_string)),
                 }
             }
-            Err(found) => mistakes.extend(found.iter().map(ToString::to_string)),
+            Err(found) => errors.extend(found.iter().map(ToString::to_string)),
         }
     }
     let online = if is_online { online::run(&parts)? } else { online::Findings::default() };
-    mistakes.extend(online.mistakes);
+    errors.extend(online.errors);
     warnings.extend(online.warnings);
-    sort(&mut mistakes);
+    sort(&mut errors);
     sort(&mut warnings);
     tell(&mut output.err, "warning", &warnings)?;
-    tell(&mut output.err, "mistake", &mistakes)?;
+    tell(&mut output.err, "error", &errors)?;
     for good in good.iter().chain(&online.good) {
         writeln!(output.out, "{good}")?;
     }
-    if !mistakes.is_empty() {
+    if !errors.is_empty() {
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     let names: Vec<&str> = roles.iter().flatten().map(|role| role.as_str()).collect();
@@ -76,7 +76,7 @@ fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
     if roles.is_empty() { vec![None] } else { roles }
 }
 
-/// Roles share most layers, and with them their mistakes.
+/// Roles share most layers, and with them their errors.
 fn sort<T: Ord>(list: &mut Vec<T>) {
     list.sort();
     list.dedup();

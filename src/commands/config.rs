@@ -16,8 +16,8 @@ pub(super) fn run(
 ) -> io::Result<ExitCode> {
     let loaded = match Config::load(sources) {
         Ok(loaded) => loaded,
-        Err(mistakes) => {
-            tell(&mut output.err, "mistake", &mistakes)?;
+        Err(errors) => {
+            tell(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };

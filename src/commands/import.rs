@@ -43,20 +43,20 @@ pub(super) fn run(
     let role = sources.role.or(Some(Role::Worker));
     let config = match Config::load(&Sources { role, ..sources.clone() }) {
         Ok(loaded) => loaded.config,
-        Err(mistakes) => {
-            tell(&mut output.err, "mistake", &mistakes)?;
+        Err(errors) => {
+            tell(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
     if config.catalogue.auth_default.is_none() && arguments.auth.is_none() {
         let text = "--auth: is missing: the configuration has no catalogue.auth_default, so say who may call";
-        tell(&mut output.err, "mistake", [text])?;
+        tell(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     let name = arguments.database.as_deref().unwrap_or(DEFAULT_DATABASE);
     let Some(database) = config.procedures.databases.get(name) else {
         let text = format!("--database: no [procedures.databases.{name}] is configured");
-        tell(&mut output.err, "mistake", [text])?;
+        tell(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     };
     let described = match describe(name, database, arguments)? {
@@ -68,8 +68,8 @@ pub(super) fn run(
     };
     let mut taken = match Taken::by(&config.catalogue) {
         Ok(taken) => taken,
-        Err(mistakes) => {
-            tell(&mut output.err, "mistake", mistakes)?;
+        Err(errors) => {
+            tell(&mut output.err, "error", errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
@@ -143,8 +143,8 @@ fn entries<'a>(
                 .map_err(|error| error.to_string())?;
             match catalogue::load::parse(&[("", &text)], config) {
                 Ok(_) => Ok((id, entry)),
-                Err(mistakes) => {
-                    Err(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+                Err(errors) => {
+                    Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
                 }
             }
         });

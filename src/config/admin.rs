@@ -39,7 +39,7 @@ impl AdminConfig {
             } else if host.is_empty() || host.contains([':', '/', '*', ' ']) {
                 let expected =
                     format!("expected a host name without a port, or \"*\", found {host:?}");
-                table.mistake("hosts", expected);
+                table.error("hosts", expected);
             }
         }
         Self { listen, hosts }

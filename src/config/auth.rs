@@ -51,7 +51,7 @@ impl AuthConfig {
             api_keys: table.named_tables("api_keys", |_, key| ApiKeyConfig::read(key)),
             certificates: table.named_tables("certificates", |name, each| {
                 if let Err(expected) = san::written(name) {
-                    each.mistake("", expected);
+                    each.error("", expected);
                 }
                 CertificateConfig {
                     principal: each.need("principal"),
@@ -65,10 +65,10 @@ impl AuthConfig {
 fn read_issuers(table: &mut Table<'_>) -> BTreeMap<String, IssuerConfig> {
     table.table("jwt", |table| {
         let issuers = table.own_named_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
-        for (name, key, expected) in issuer::mistakes(&issuers) {
+        for (name, key, expected) in issuer::errors(&issuers) {
             // What is missing is known already.
             if key.is_empty() || table.has_below(name, key) || key == "principal_prefix" {
-                table.mistake_below(name, key, expected);
+                table.error_below(name, key, expected);
             }
         }
         issuers
@@ -83,7 +83,7 @@ impl ApiKeyConfig {
         if sha256.is_empty() || !sha256.iter().all(is_hash) {
             let expected =
                 "expected the SHA-256 of each key, 64 hexadecimal digits, and at least one";
-            table.mistake("sha256", expected.to_owned());
+            table.error("sha256", expected.to_owned());
         }
         Self {
             sha256: sha256.iter().map(|hash| hash.to_ascii_lowercase()).collect(),
@@ -92,7 +92,7 @@ impl ApiKeyConfig {
                 let date = DateTime::parse_from_rfc3339(&text);
                 if date.is_err() {
                     let expected = "expected a date and time, e.g. \"2030-01-31T00:00:00Z\"";
-                    table.mistake("expires_at", expected.to_owned());
+                    table.error("expires_at", expected.to_owned());
                 }
                 date.ok().map(|date| date.timestamp())
             }),

@@ -7,7 +7,7 @@ use super::limits;
 use super::settings::Table;
 use crate::catalogue::cors::{Cors, MAX_AGE_DEFAULT};
 use crate::catalogue::endpoint::{Auth, AuthMethod};
-use crate::catalogue::issuers_mistake;
+use crate::catalogue::issuers_error;
 
 /// The words for the methods; an endpoint that names none accepts all.
 const METHODS: [(&str, AuthMethod); 3] = [
@@ -58,8 +58,8 @@ fn read_cors(table: &mut Table<'_>) -> Cors {
         credentials: table.get_or("credentials", false),
         max_age: table.get_or("max_age", MAX_AGE_DEFAULT),
     };
-    for (key, expected) in cors.mistakes() {
-        table.mistake(key, expected);
+    for (key, expected) in cors.errors() {
+        table.error(key, expected);
     }
     cors
 }
@@ -75,13 +75,13 @@ fn read_auth(table: &mut Table<'_>) -> Option<Auth> {
             let methods: Option<Vec<_>> = words.iter().map(|word| Some(method(word)?.1)).collect();
             let methods = methods.filter(|methods| !methods.is_empty()).unwrap_or_else(|| {
                 let expected = "expected one or more of jwt, api-key, certificate";
-                auth.mistake("methods", expected.to_owned());
+                auth.error("methods", expected.to_owned());
                 Vec::new()
             });
             let issuers: Option<Vec<String>> = auth.get("issuers");
-            let mistake = issuers.as_ref().and_then(|issuers| issuers_mistake(issuers, &methods));
-            if let Some(expected) = mistake {
-                auth.mistake("issuers", expected.to_owned());
+            let error = issuers.as_ref().and_then(|issuers| issuers_error(issuers, &methods));
+            if let Some(expected) = error {
+                auth.error("issuers", expected.to_owned());
             }
             Auth::Required { methods, scopes, issuers: issuers.unwrap_or_default() }
         });
@@ -91,7 +91,6 @@ fn read_auth(table: &mut Table<'_>) -> Option<Auth> {
         table.warn(NAME, "endpoints without auth are open to everybody");
         return Some(Auth::Public);
     }
-    table
-        .mistake(NAME, "expected \"public\", or a table of methods, scopes and issuers".to_owned());
+    table.error(NAME, "expected \"public\", or a table of methods, scopes and issuers".to_owned());
     None
 }

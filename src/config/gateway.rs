@@ -156,7 +156,7 @@ fn read_health_path(table: &mut Table<'_>) -> Option<String> {
         || !path.bytes().all(is_plain)
     {
         let expected = "expected a path such as \"/healthz\", or \"\" for none";
-        table.mistake(HEALTH_PATH, expected.to_owned());
+        table.error(HEALTH_PATH, expected.to_owned());
         return None;
     }
     Some(path)
@@ -167,7 +167,7 @@ fn read_tls(table: &mut Table<'_>, role: Option<Role>) -> Option<ServerTlsConfig
     let plain = table.get_or("insecure_plain_text", false);
     if plain && table.has("tls") {
         let expected = "is true and [gateway.tls] is set: expected one of the two";
-        table.mistake("insecure_plain_text", expected.to_owned());
+        table.error("insecure_plain_text", expected.to_owned());
     } else if plain {
         table.warn("insecure_plain_text", "clients are served without TLS");
     } else if role == Some(Role::Gateway) {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::error::ConfigError;
 use super::limits;
-use super::mistake::Mistake;
 use crate::cli::Role;
 
 mod text;
@@ -68,26 +68,29 @@ impl Sources {
         Some(PathBuf::from(value))
     }
 
-    /// All layers in one tree. What cannot be read is a mistake, and the others are read all the same.
-    pub(super) fn merge(&self, mistakes: &mut Vec<Mistake>) -> Figment {
+    /// All layers in one tree. What cannot be read is an error, and the others are read all the same.
+    pub(super) fn merge(&self, errors: &mut Vec<ConfigError>) -> Figment {
         let mut figment = Figment::new();
-        let files = self.files(mistakes);
+        let files = self.files(errors);
         let layers = files.iter().map(|path| file_layer(path));
         let layers = layers.chain(self.environment_layers()).chain(self.set_layers());
         for layer in layers {
             match layer {
                 Ok(layer) => figment = figment.merge(layer),
-                Err(mistake) => mistakes.push(mistake),
+                Err(error) => errors.push(error),
             }
         }
         figment
     }
 
     /// The files there are, lowest first.
-    fn files(&self, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
+    fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
         let directory = self.directory();
         if self.directory.is_some() && !directory.is_dir() {
-            mistakes.push(Mistake::of(directory.display().to_string(), "expected a directory"));
+            errors.push(ConfigError::in_source(
+                directory.display().to_string(),
+                "expected a directory",
+            ));
             return Vec::new();
         }
         let mut files = Vec::new();
@@ -96,15 +99,15 @@ impl Sources {
             let present: Vec<PathBuf> = both.into_iter().filter(|path| path.exists()).collect();
             if let [toml, _json] = present.as_slice() {
                 let expected = format!("{stem}.json stands beside it: keep one of the two");
-                mistakes.push(Mistake::of(toml.display().to_string(), expected));
+                errors.push(ConfigError::in_source(toml.display().to_string(), expected));
             }
             files.extend(present);
         }
-        files.extend(fragments(&directory.join("conf.d"), mistakes));
+        files.extend(fragments(&directory.join("conf.d"), errors));
         files
     }
 
-    fn environment_layers(&self) -> impl Iterator<Item = Result<Layer, Mistake>> {
+    fn environment_layers(&self) -> impl Iterator<Item = Result<Layer, ConfigError>> {
         let mut variables: Vec<_> = self
             .environment
             .iter()
@@ -116,16 +119,17 @@ impl Sources {
             .collect();
         variables.sort();
         variables.into_iter().map(|(name, key, value)| {
-            let value = value.to_str().ok_or_else(|| Mistake::of(name, "expected UTF-8"))?;
+            let value =
+                value.to_str().ok_or_else(|| ConfigError::in_source(name, "expected UTF-8"))?;
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
             Ok(Layer::of_text(name.to_owned(), &path, value))
         })
     }
 
-    fn set_layers(&self) -> impl Iterator<Item = Result<Layer, Mistake>> {
+    fn set_layers(&self) -> impl Iterator<Item = Result<Layer, ConfigError>> {
         self.sets.iter().map(|set| {
             // Of a flag that cannot be read nothing is repeated: it may hold a secret.
-            let wrong = || Mistake::of("--set", "expected section.key=value");
+            let wrong = || ConfigError::in_source("--set", "expected section.key=value");
             let (key, value) = text::split_assignment(set).ok_or_else(wrong)?;
             let path = text::split_key(key).filter(|path| path.len() > 1).ok_or_else(wrong)?;
             Ok(Layer::of_text("--set".to_owned(), &path, value))
@@ -134,12 +138,12 @@ impl Sources {
 }
 
 /// The files of `conf.d` that are configuration, in name order. Others, such as an editor's or rpm's copies, are not.
-fn fragments(directory: &Path, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
+fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            mistakes.push(Mistake::of(directory.display().to_string(), reason(&error)));
+            errors.push(ConfigError::in_source(directory.display().to_string(), reason(&error)));
             return Vec::new();
         }
     };
@@ -154,9 +158,9 @@ fn fragments(directory: &Path, mistakes: &mut Vec<Mistake>) -> Vec<PathBuf> {
     files
 }
 
-fn file_layer(path: &Path) -> Result<Layer, Mistake> {
+fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let place = path.display().to_string();
-    let wrong = |expected: String| Mistake::of(place.clone(), expected);
+    let wrong = |expected: String| ConfigError::in_source(place.clone(), expected);
     let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX).map_err(wrong)?;
     let values = if path.extension().is_some_and(|end| end == "json") {
         text::parse_json(&text)
@@ -186,7 +190,7 @@ pub(super) fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// One layer under the name that mistakes and `fjord config` call it by.
+/// One layer under the name that errors and `fjord config` call it by.
 struct Layer {
     name: String,
     values: Dict,

@@ -34,7 +34,7 @@ impl LogConfig {
         if !is_filter(&filter) {
             let expected = "expected a level (error, warn, info, debug, trace, off), or several of \
                             target=level with commas, e.g. info,fjord::messaging=debug";
-            table.mistake("filter", expected.to_owned());
+            table.error("filter", expected.to_owned());
         }
         Self { filter, format }
     }

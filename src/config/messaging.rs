@@ -91,12 +91,12 @@ impl MessagingConfig {
     }
 }
 
-/// A subject. After a mistake the rest is read on with the default, which is a good one.
+/// A subject. After an error the rest is read on with the default, which is a good one.
 fn read_subject(table: &mut Table<'_>, name: &str, default: &str) -> Option<Subject> {
     let subject = Subject::new(&table.get_or(name, default.to_owned()));
     if subject.is_err() {
         let expected = "expected NATS subject tokens joined by dots, without wildcards";
-        table.mistake(name, expected.to_owned());
+        table.error(name, expected.to_owned());
     }
     subject.or_else(|_| Subject::new(default)).ok()
 }
@@ -139,7 +139,7 @@ fn read_servers(table: &mut Table<'_>, role: Option<Role>) -> Vec<String> {
     if !servers.iter().all(good) || (servers.is_empty() && table.has("servers")) {
         let expected = "expected tls://host:port or nats://host:port of at least one server; \
                         user and password have keys of their own";
-        table.mistake("servers", expected.to_owned());
+        table.error("servers", expected.to_owned());
     }
     servers
 }
@@ -154,7 +154,7 @@ fn read_monitoring(table: &mut Table<'_>) -> Vec<String> {
     };
     if !urls.iter().all(good) {
         let expected = "expected http://host:port of each server's monitoring";
-        table.mistake("monitoring", expected.to_owned());
+        table.error("monitoring", expected.to_owned());
     }
     urls
 }
@@ -166,7 +166,7 @@ fn read_tls(table: &mut Table<'_>, servers: &[String]) -> Option<ClientTlsConfig
     if plain && (table.has("tls") || tls_server) {
         let expected =
             "is true beside [messaging.nats.tls] or a tls:// server: expected one of the two";
-        table.mistake("insecure_plain_text", expected.to_owned());
+        table.error("insecure_plain_text", expected.to_owned());
     } else if plain {
         table.warn("insecure_plain_text", "NATS is spoken without TLS");
     }
@@ -183,11 +183,11 @@ impl NatsCredentials {
         if ways.iter().filter(|given| **given).count() > 1 {
             let expected = "more than one way to prove who we are: expected user and password, \
                             or token, or nkey, or credentials_file";
-            table.mistake("", expected.to_owned());
+            table.error("", expected.to_owned());
         }
         if user.is_some() != password.is_some() {
             let missing = if user.is_some() { "password" } else { "user" };
-            table.mistake(missing, "user and password go together: expected both".to_owned());
+            table.error(missing, "user and password go together: expected both".to_owned());
         }
         match (user, password, token, nkey, file) {
             (Some(user), Some(password), ..) => Self::User { user, password },

@@ -166,10 +166,8 @@ impl SqliteConfig {
 impl MssqlConfig {
     fn read(table: &mut Table<'_>) -> Self {
         if !table.has_secret("password") {
-            table.mistake(
-                "password_file",
-                "is missing: expected a file with the password".to_owned(),
-            );
+            table
+                .error("password_file", "is missing: expected a file with the password".to_owned());
         }
         Self {
             host: table.need("host"),
@@ -196,7 +194,7 @@ impl MssqlEncryption {
         let trust_any = table.get_or("insecure_trust_any", false);
         if trust_any && table.has("tls") {
             let expected = "is true and a tls table is set: expected one of the two";
-            table.mistake("insecure_trust_any", expected.to_owned());
+            table.error("insecure_trust_any", expected.to_owned());
         } else if trust_any {
             table.warn("insecure_trust_any", "any certificate of the SQL Server is believed");
         }

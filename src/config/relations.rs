@@ -33,7 +33,7 @@ impl Relations<'_> {
         if low.1 > high.1 {
             let (found, limit) = (low.1.shown(), high.1.shown());
             let expected = format!("expected at most {} ({limit}), found {found}", high.0);
-            self.findings.mistake(low.0, self.directory, expected);
+            self.findings.error(low.0, self.directory, expected);
         }
     }
 
@@ -42,7 +42,7 @@ impl Relations<'_> {
         if low.1 >= high.1 {
             let (found, limit) = (low.1.shown(), high.1.shown());
             let expected = format!("expected less than {} ({limit}), found {found}", high.0);
-            self.findings.mistake(low.0, self.directory, expected);
+            self.findings.error(low.0, self.directory, expected);
         }
     }
 
@@ -103,7 +103,7 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
              {} ({limit}), found {found}",
             attempt.0
         );
-        relations.findings.mistake(
+        relations.findings.error(
             "gateway.session.progress_interval",
             relations.directory,
             expected,
@@ -173,14 +173,14 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             let expected =
                 format!("expected \"read-write\": database {name} is SQLite and has no replica");
             let key = key("application_intent");
-            relations.findings.mistake(&key, relations.directory, expected);
+            relations.findings.error(&key, relations.directory, expected);
         }
         if queue.application_name.is_some()
             && matches!(databases.get(name), Some(DatabaseConfig::Sqlite(_)))
         {
             let expected = format!("is set: database {name} is SQLite and knows no program names");
             let key = key("application_name");
-            relations.findings.mistake(&key, relations.directory, expected);
+            relations.findings.error(&key, relations.directory, expected);
         }
         match databases.get(name) {
             // Of SQL Server, once the catalogue says how many queues there are: `procedures::connections`.
@@ -194,7 +194,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             None if queue.database.is_some() => {
                 let expected =
                     format!("expected a database of [procedures.databases], found {name:?}");
-                relations.findings.mistake(&key("database"), relations.directory, expected);
+                relations.findings.error(&key("database"), relations.directory, expected);
             }
             _ => {}
         }
@@ -217,7 +217,7 @@ fn check_pools(config: &Config, relations: &mut Relations<'_>) {
                      found {found}"
                 );
                 let key = format!("procedures.databases.{name}.mssql.connections_max");
-                relations.findings.mistake(&key, relations.directory, expected);
+                relations.findings.error(&key, relations.directory, expected);
             }
         }
     }

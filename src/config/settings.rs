@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::value::{Dict, Value};
 
+use super::error::ConfigError;
 use super::limits::Limit;
-use super::mistake::Mistake;
 
 mod findings;
 mod kinds;
@@ -32,16 +32,16 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// What was merged, with the mistakes of files that could not be read.
+    /// What was merged, with the errors of files that could not be read.
     pub(super) fn new(
         figment: Figment,
         directory: &Path,
         credentials: Option<PathBuf>,
-        mistakes: Vec<Mistake>,
+        errors: Vec<ConfigError>,
     ) -> Self {
         // Merging cannot fail: every layer was parsed before it was given to figment.
         let values = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
-        let findings = RefCell::new(Findings { mistakes, ..Findings::default() });
+        let findings = RefCell::new(Findings { errors, ..Findings::default() });
         Self { figment, values, findings, directory: directory.to_owned(), credentials }
     }
 
@@ -80,7 +80,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The value of a key, or nothing: not set, or a mistake that is now known.
+    /// The value of a key, or nothing: not set, or an error that is now known.
     pub(super) fn get<T: Kind>(&mut self, name: &str) -> Option<T> {
         let value = self.take(name);
         let result = value.and_then(|value| self.convert(name, value));
@@ -105,7 +105,7 @@ impl<'a> Table<'a> {
     /// Says that a key is missing, unless it is set.
     pub(super) fn require(&mut self, name: &str, expected: &str) {
         if !self.has(name) {
-            self.mistake(name, format!("is missing: expected {expected}"));
+            self.error(name, format!("is missing: expected {expected}"));
         }
     }
 
@@ -118,7 +118,7 @@ impl<'a> Table<'a> {
         let value: T = self.get_or(name, limit.default);
         if value < limit.floor || value > limit.ceiling {
             let (floor, ceiling, found) = (limit.floor.show(), limit.ceiling.show(), value.show());
-            self.mistake(name, format!("expected {floor} to {ceiling}, found {found}"));
+            self.error(name, format!("expected {floor} to {ceiling}, found {found}"));
             return limit.default;
         }
         value
@@ -140,7 +140,7 @@ impl<'a> Table<'a> {
         let found = words.iter().find(|(each, _)| *each == word).map(|(_, choice)| *choice);
         if found.is_none() {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.mistake(name, format!("expected one of {}", words.join(", ")));
+            self.error(name, format!("expected one of {}", words.join(", ")));
         }
         found
     }
@@ -189,9 +189,9 @@ impl<'a> Table<'a> {
         let (tables, others): (Vec<_>, Vec<_>) =
             names.into_iter().partition(|name| self.has_table(name));
         if let Some(first) = others.first() {
-            self.mistake(first, expected.to_owned());
+            self.error(first, expected.to_owned());
         }
-        // Known, so that none is a mistake of its own.
+        // Known, so that none is an error of its own.
         self.asked.extend(others);
         let read = tables
             .into_iter()
@@ -221,7 +221,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let Some(items) = value.as_array() else {
-            self.mistake(name, "expected a list of tables".to_owned());
+            self.error(name, "expected a list of tables".to_owned());
             return Vec::new();
         };
         let items = items.iter().enumerate().filter_map(|(at, item)| {
@@ -251,10 +251,10 @@ impl<'a> Table<'a> {
     }
 
     /// Says that a key is wrong. It stands where its value is from.
-    pub(super) fn mistake(&self, name: &str, expected: String) {
+    pub(super) fn error(&self, name: &str, expected: String) {
         let place = self.place(name);
-        let mistake = Mistake::at(place, self.path(name), expected);
-        self.settings.findings.borrow_mut().mistakes.push(mistake);
+        let error = ConfigError::at_key(place, self.path(name), expected);
+        self.settings.findings.borrow_mut().errors.push(error);
     }
 
     /// Whether a key of a table below this one is set in some layer.
@@ -263,7 +263,7 @@ impl<'a> Table<'a> {
     }
 
     /// Says that a key of a table below this one is wrong; of an empty name, the table.
-    pub(super) fn mistake_below(&self, table: &str, name: &str, expected: String) {
+    pub(super) fn error_below(&self, table: &str, name: &str, expected: String) {
         let below = Table {
             settings: self.settings,
             key: self.path(table),
@@ -271,7 +271,7 @@ impl<'a> Table<'a> {
             asked: Vec::new(),
             looks_at_files: self.looks_at_files,
         };
-        below.mistake(name, expected);
+        below.error(name, expected);
     }
 
     fn dict_below(&self, table: &str) -> Option<&'a Dict> {
@@ -280,7 +280,7 @@ impl<'a> Table<'a> {
 
     /// Says something that does not stop the start.
     pub(super) fn warn(&self, name: &str, text: &str) {
-        let warning = Mistake::at(self.place(name), self.path(name), text).to_string();
+        let warning = ConfigError::at_key(self.place(name), self.path(name), text).to_string();
         self.settings.findings.borrow_mut().warnings.push(warning);
     }
 
@@ -292,7 +292,7 @@ impl<'a> Table<'a> {
     fn convert<T: Kind>(&self, name: &str, value: &Value) -> Option<T> {
         let converted = T::read(value);
         if converted.is_none() {
-            self.mistake(name, format!("expected {}, found {}", T::EXPECTED, kinds::what(value)));
+            self.error(name, format!("expected {}, found {}", T::EXPECTED, kinds::what(value)));
         }
         converted
     }
@@ -300,7 +300,7 @@ impl<'a> Table<'a> {
     fn as_dict(&self, name: &str, value: &'a Value) -> Option<&'a Dict> {
         let values = value.as_dict();
         if values.is_none() {
-            self.mistake(name, format!("expected a table, found {}", kinds::what(value)));
+            self.error(name, format!("expected a table, found {}", kinds::what(value)));
         }
         values
     }

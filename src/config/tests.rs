@@ -33,15 +33,15 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// The mistakes of one file, without the directory's name.
-fn mistakes(role: Option<Role>, text: &str) -> Vec<String> {
+/// The errors of one file, without the directory's name.
+fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
     let place = format!("{}/", directory.path().display());
-    let mistakes = Config::load(&sources(directory.path(), role)).unwrap_err();
-    mistakes
+    let errors = Config::load(&sources(directory.path(), role)).unwrap_err();
+    errors
         .iter()
-        .map(|mistake| {
-            mistake.to_string().replace(&place, "").replace(place.trim_end_matches('/'), "DIR")
+        .map(|error| {
+            error.to_string().replace(&place, "").replace(place.trim_end_matches('/'), "DIR")
         })
         .collect()
 }
@@ -70,8 +70,8 @@ fn a_gateway_starts_with_certificates_and_servers_alone() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
-    let found = mistakes(
+fn every_error_is_told_at_once() {
+    let found = errors(
         Some(Role::Gateway),
         r#"
         listen = "0.0.0.0:443"
@@ -121,7 +121,7 @@ fn every_mistake_is_told_at_once() {
 
 #[test]
 fn each_issuer_has_a_table_of_its_own() {
-    let found = mistakes(
+    let found = errors(
         None,
         "[auth.jwt]\nissuer = 'https://a'\naudience = 'x'\nkeys = 'k'\n[auth.jwt.good]\nissuer = 'https://g/'\n\
          audiences = ['x']\nprincipal_prefix = 'g:'\n[auth.jwt.plain]\nissuer = 'http://p'\naudience = 'x'\n\
@@ -150,7 +150,7 @@ fn a_worker_needs_queues_servers_and_what_its_database_needs() {
         [worker.queues.a]
         database = "third"
         "#;
-    let found = mistakes(Some(Role::Worker), text);
+    let found = errors(Some(Role::Worker), text);
     insta::assert_snapshot!(found.join("\n"), @r#"
     DIR: messaging.nats.servers: is missing: expected every NATS server, e.g. ["tls://nats-1.example:4222"]
     DIR: procedures.databases.default.mssql.database: is missing: expected text in quotes
@@ -221,7 +221,7 @@ fn only_sql_server_has_replicas() {
                 [procedures.databases.default]\nbackend = 'sqlite'\n\
                 [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
-    let found = mistakes(Some(Role::Worker), text);
+    let found = errors(Some(Role::Worker), text);
     assert_eq!(
         found,
         [
@@ -244,14 +244,14 @@ fn a_program_name_is_one_that_the_login_has_room_for() {
         assert_eq!(queue.application_name.as_deref(), Some(name));
     }
     for name in ["", " reports", "reports\t", "re\nports", &"x".repeat(129), &"𝄞".repeat(65)] {
-        let found = mistakes(Some(Role::Worker), &named(name));
+        let found = errors(Some(Role::Worker), &named(name));
         let expected = "fjord.toml: worker.queues.a.application_name: expected 1 to 128 characters, no control \
                         character, no space at either end";
         assert_eq!(found, [expected], "{name}");
     }
     let three =
         format!("{}[worker.queues.b]\napplication_name = 'b'\n[worker.queues.c]\n", named("a"));
-    let found = mistakes(Some(Role::Worker), &three);
+    let found = errors(Some(Role::Worker), &three);
     assert!(
         found.len() == 1
             && found.iter().all(|one| one.contains("connections_max: expected at least 3")),
@@ -265,7 +265,7 @@ fn only_sql_server_knows_program_names() {
                 [procedures.databases.default]\nbackend = 'sqlite'\n\
                 [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
-    let found = mistakes(Some(Role::Worker), text);
+    let found = errors(Some(Role::Worker), text);
     let expected = "fjord.toml: worker.queues.census.application_name: is set: database default is SQLite and knows no \
                     program names";
     assert_eq!(found, [expected]);

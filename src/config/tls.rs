@@ -101,7 +101,7 @@ impl ClientCertificates {
             if ca.is_some() {
                 let expected =
                     "expected client_certificates = \"optional\" or \"required\" beside it";
-                table.mistake("client_ca", expected.to_owned());
+                table.error("client_ca", expected.to_owned());
             }
             return Self::Off;
         }

@@ -63,7 +63,7 @@ impl TracesConfig {
         let spans_max = table.limited("spans_max", limits::TRACES_SPANS_MAX);
         if plain && table.has("tls") {
             let expected = "is true and [traces.tls] is set: expected one of the two";
-            table.mistake("insecure_plain_text", expected.to_owned());
+            table.error("insecure_plain_text", expected.to_owned());
         }
         let endpoint = endpoint?;
         if plain {
@@ -78,7 +78,7 @@ impl TracesConfig {
                 "expected {scheme}:// and a host, a port of 1 to 65535 if any, no user, password, query or \
                  fragment{plain}"
             );
-            table.mistake("endpoint", expected);
+            table.error("endpoint", expected);
         }
         let tls = (!plain).then_some(tls);
         Some(Self { url: url?, headers, tls, timeout, sample_ratio, parent_sampling, spans_max })
@@ -114,7 +114,7 @@ fn read_headers(table: &mut Table<'_>) -> HeaderMap {
     let lines = secret.expose().lines().filter(|line| !line.trim().is_empty());
     let headers: Option<HeaderMap> = lines.map(header).collect();
     if headers.is_none() {
-        table.mistake("headers", "expected lines of name=value, each an HTTP header".to_owned());
+        table.error("headers", "expected lines of name=value, each an HTTP header".to_owned());
     }
     headers.unwrap_or_default()
 }

@@ -70,7 +70,7 @@ impl WorkerConfig {
             if !is_pattern(pattern) {
                 let expected =
                     "expected a queue's name: letters, digits, '-', '_', and '*' for any of them";
-                queue.mistake("", expected.to_owned());
+                queue.error("", expected.to_owned());
             }
             QueueConfig {
                 concurrency: queue.limited("concurrency", limits::CONCURRENCY),
@@ -84,7 +84,7 @@ impl WorkerConfig {
         if role == Some(Role::Worker) && queues.is_empty() {
             let expected =
                 "is missing: expected at least one queue, e.g. \"*\" = { concurrency = 16 }";
-            table.mistake("queues", expected.to_owned());
+            table.error("queues", expected.to_owned());
         }
         Self {
             queues,
@@ -122,7 +122,7 @@ fn application_name(queue: &mut Table<'_>) -> Option<String> {
         let expected = format!(
             "expected 1 to {APPLICATION_NAME_UNITS_MAX} characters, no control character, no space at either end"
         );
-        queue.mistake("application_name", expected);
+        queue.error("application_name", expected);
         return None;
     }
     Some(name)

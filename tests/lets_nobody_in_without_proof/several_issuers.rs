@@ -155,9 +155,9 @@ fn an_endpoint_accepts_the_issuers_that_it_names() {
             assert_eq!(gateway.at(&endpoint, &partner), expected, "{issuers:?}");
         }
     }
-    assert_eq!(gateway.authenticator.mistake(&accepting(&["staff"])), None);
-    let mistake = gateway.authenticator.mistake(&accepting(&["staff", "staf"])).unwrap();
-    assert!(mistake.contains("no [auth.jwt.staf]"), "{mistake}");
+    assert_eq!(gateway.authenticator.endpoint_error(&accepting(&["staff"])), None);
+    let error = gateway.authenticator.endpoint_error(&accepting(&["staff", "staf"])).unwrap();
+    assert!(error.contains("no [auth.jwt.staf]"), "{error}");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_key_of_an_algorithm_that_is_not_allowed_opens_nothing() {
     let mut config = issuer_config(PARTNER, &keys);
     config.algorithms = vec!["RS256".to_owned(), "ES256".to_owned()];
     let issuers = BTreeMap::from([("partner".to_owned(), config)]);
-    let mistakes = Authenticator::load(&AuthConfig { issuers, ..AuthConfig::default() });
-    let mistakes = mistakes.unwrap_err().join("\n");
-    assert!(mistakes.contains("no key for RS256, ES256"), "{mistakes}");
+    let errors = Authenticator::load(&AuthConfig { issuers, ..AuthConfig::default() });
+    let errors = errors.unwrap_err().join("\n");
+    assert!(errors.contains("no key for RS256, ES256"), "{errors}");
 }

@@ -37,7 +37,7 @@ async fn an_answer_that_grows_too_large_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_in_other_languages_stream_and_their_mistakes_are_seen() {
+async fn workers_in_other_languages_stream_and_their_errors_are_seen() {
     let fleet = Fleet::start(FleetOptions { queues: "ledger-*", ..FleetOptions::default() }).await;
     let cases = [
         ("stream", true),

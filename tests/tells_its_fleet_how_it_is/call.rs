@@ -40,7 +40,7 @@ async fn an_endpoint_is_called_without_its_gateway() {
     let output = call(&fleet, &["slow", "ms=many", "tea=1"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("mistake: ms: ") && said.contains("mistake: tea: "), "{said}");
+    assert!(said.contains("error: ms: ") && said.contains("error: tea: "), "{said}");
     assert!(!said.contains("many"), "a value is never said: {said}");
     assert_eq!(call(&fleet, &["slwo"]).status.code(), Some(2));
 

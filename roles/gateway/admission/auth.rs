@@ -39,17 +39,17 @@ impl Authenticator {
     /// Reads the keys that the configuration names and checks everything else in it.
     ///
     /// # Errors
-    /// Every mistake, each with its key and, where one was read, its file.
+    /// Every error, each with its key and, where one was read, its file.
     pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
-        let mut mistakes = Vec::new();
-        let jwt = keep(JwtVerifier::load(&config.issuers), &mut mistakes);
-        let api_keys = keep(ApiKeys::load(&config.api_keys), &mut mistakes);
-        let certificates = keep(Certificates::load(&config.certificates), &mut mistakes);
+        let mut errors = Vec::new();
+        let jwt = keep(JwtVerifier::load(&config.issuers), &mut errors);
+        let api_keys = keep(ApiKeys::load(&config.api_keys), &mut errors);
+        let certificates = keep(Certificates::load(&config.certificates), &mut errors);
         match (jwt, api_keys, certificates) {
             (Some(jwt), Some(api_keys), Some(certificates)) => {
                 Ok(Self { jwt, api_keys, certificates })
             }
-            _ => Err(mistakes),
+            _ => Err(errors),
         }
     }
 
@@ -76,7 +76,7 @@ impl Authenticator {
 
     /// Why nobody could ever call an endpoint: `[auth]` says nothing about any method, or an issuer, that it accepts.
     #[must_use]
-    pub fn mistake(&self, endpoint: &Endpoint) -> Option<String> {
+    pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<String> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
         if let Some(unknown) = issuers.iter().find(|name| !self.jwt.knows(name)) {
             let id = &endpoint.id;
@@ -202,9 +202,9 @@ fn has_all(caller: &Caller, scopes: &[String]) -> bool {
     scopes.iter().all(|scope| caller.scopes.contains(scope))
 }
 
-/// Keeps what was loaded, or the mistakes.
-fn keep<T>(loaded: Result<T, Vec<String>>, mistakes: &mut Vec<String>) -> Option<T> {
-    loaded.map_err(|found| mistakes.extend(found)).ok()
+/// Keeps what was loaded, or the errors.
+fn keep<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) -> Option<T> {
+    loaded.map_err(|found| errors.extend(found)).ok()
 }
 
 /// The wall clock in seconds since 1970; tokens and keys end by it.

@@ -114,7 +114,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// The smallest frame limit that RFC 9113 §6.5.2 allows, and its default.
 const FRAME_BYTES: u32 = 16 * 1024;
-/// Streams that we reset for a client's mistakes before the connection ends.
+/// Streams that we reset for a client's errors before the connection ends.
 const RESETS_LOCAL_MAX: usize = 128;
 /// hyper is given this much more than our own limits, so that what is only a little too large is read to its end,
 /// and refused with the limit that it broke.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::catalogue::cors::{Cors, CorsRules, MAX_AGE_DEFAULT};
 use crate::catalogue::endpoint::Auth;
-use crate::catalogue::mistake::Mistakes;
+use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::parameter::Parameter;
 use crate::catalogue::written::{Object, WrittenCors};
 use crate::config::CatalogueConfig;
@@ -15,23 +15,23 @@ pub(super) fn rules(
     written: Option<Object<WrittenCors>>,
     config: &CatalogueConfig,
     (parameters, auth, dry_run): (&[Parameter], Option<&Auth>, bool),
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<Arc<CorsRules>> {
     let cors = match written {
-        Some(written) => read(written.0, mistakes),
+        Some(written) => read(written.0, errors),
         None => config.cors_default.clone(),
     };
-    // Without `auth` there is no endpoint: that mistake is known.
+    // Without `auth` there is no endpoint: that error is known.
     CorsRules::new(&cors, (parameters, dry_run), auth?).map(Arc::new)
 }
 
-fn read(written: WrittenCors, mistakes: &mut Mistakes<'_>) -> Cors {
+fn read(written: WrittenCors, errors: &mut EndpointErrors<'_>) -> Cors {
     if written.origins.is_none() {
-        mistakes.add_missing("cors.origins", "expected the origins; an empty list switches it off");
+        errors.add_missing("cors.origins", "expected the origins; an empty list switches it off");
     }
     let max_age = written.max_age.as_deref().map(parse_duration);
     if max_age == Some(None) {
-        mistakes.add("cors.max_age", format!("expected {DURATION_EXPECTED}"));
+        errors.add("cors.max_age", format!("expected {DURATION_EXPECTED}"));
     }
     let cors = Cors {
         origins: written.origins.unwrap_or_default(),
@@ -40,8 +40,8 @@ fn read(written: WrittenCors, mistakes: &mut Mistakes<'_>) -> Cors {
         credentials: written.credentials,
         max_age: max_age.flatten().unwrap_or(MAX_AGE_DEFAULT),
     };
-    for (key, expected) in cors.mistakes() {
-        mistakes.add(format!("cors.{key}"), expected);
+    for (key, expected) in cors.errors() {
+        errors.add(format!("cors.{key}"), expected);
     }
     cors
 }

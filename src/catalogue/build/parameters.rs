@@ -9,8 +9,8 @@ use regex::Regex;
 use serde_json::value::RawValue;
 
 use crate::catalogue::check::{self, decimal};
+use crate::catalogue::error::EndpointErrors;
 use crate::catalogue::findings::{Findings, Spot};
-use crate::catalogue::mistake::Mistakes;
 use crate::catalogue::names::{ProcedureName, is_identifier};
 use crate::catalogue::parameter::{Bound, Constraints, Parameter, ParameterType, Place};
 use crate::catalogue::route::{self, Segment};
@@ -51,27 +51,26 @@ const HEADERS_TAKEN: [&str; 20] = [
 pub(super) fn parameters(
     written: Members<Object<WrittenParameter>>,
     route: Option<&(Method, Arc<str>)>,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Vec<Parameter> {
     if written.0.len() > PARAMETERS_MAX {
-        mistakes.add("parameters", format!("expected at most {PARAMETERS_MAX}"));
+        errors.add("parameters", format!("expected at most {PARAMETERS_MAX}"));
         return Vec::new();
     }
     let mut checked = Vec::with_capacity(written.0.len());
     for (name, Object(parameter)) in written.0 {
         let key = format!("parameters.{name}");
-        let place = place(&parameter, &key, mistakes);
+        let place = place(&parameter, &key, errors);
         if place == Place::Body && route.is_some_and(|(method, _)| !takes_body(method)) {
-            mistakes
-                .add(format!("{key}.in"), "expected no body parameter with GET, HEAD or DELETE");
+            errors.add(format!("{key}.in"), "expected no body parameter with GET, HEAD or DELETE");
         }
-        checked.push(one((&key, name), place, parameter, mistakes));
+        checked.push(one((&key, name), place, parameter, errors));
     }
     if let Some((_, path)) = route {
-        both_sides(path, &checked, mistakes);
+        both_sides(path, &checked, errors);
     }
-    headers_once(&checked, mistakes);
-    arguments_once("parameters", &checked, mistakes);
+    headers_once(&checked, errors);
+    arguments_once("parameters", &checked, errors);
     checked
 }
 
@@ -80,16 +79,16 @@ fn takes_body(method: &Method) -> bool {
 }
 
 /// Path and parameters must name each other.
-fn both_sides(path: &str, checked: &[Parameter], mistakes: &mut Mistakes<'_>) {
+fn both_sides(path: &str, checked: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut named = HashSet::new();
     for segment in route::segments(path) {
         let Segment::Parameter(name) = segment else { continue };
         if !named.insert(name) {
-            mistakes.add("route", format!("{{{name}}} is there more than once"));
+            errors.add("route", format!("{{{name}}} is there more than once"));
         }
         if !checked.iter().any(|p| p.place == Place::Path && *p.name == *name) {
             let what = format!("{{{name}}} is not among the parameters");
-            mistakes.add(
+            errors.add(
                 "route",
                 format!("{what}: expected a parameter {name:?} with `\"in\": \"path\"`"),
             );
@@ -98,33 +97,33 @@ fn both_sides(path: &str, checked: &[Parameter], mistakes: &mut Mistakes<'_>) {
     for parameter in checked.iter().filter(|p| p.place == Place::Path) {
         if !named.contains(&*parameter.name) {
             let expected = format!("the route has no {{{}}}", parameter.name);
-            mistakes.add(format!("parameters.{}.in", parameter.name), expected);
+            errors.add(format!("parameters.{}.in", parameter.name), expected);
         }
     }
 }
 
-fn headers_once(checked: &[Parameter], mistakes: &mut Mistakes<'_>) {
+fn headers_once(checked: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut seen = HashSet::new();
     for parameter in checked.iter().filter(|p| p.place == Place::Header) {
         if !seen.insert(parameter.name.to_ascii_lowercase()) {
             let key = format!("parameters.{}", parameter.name);
-            mistakes.add(key, "another parameter is the same header: case does not count");
+            errors.add(key, "another parameter is the same header: case does not count");
         }
     }
 }
 
 /// Two parameters must not become the same argument. SQL Server's names have no case in most collations.
-fn arguments_once(key: &str, checked: &[Parameter], mistakes: &mut Mistakes<'_>) {
+fn arguments_once(key: &str, checked: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for parameter in checked {
         if let Some(other) = seen.insert(parameter.argument.to_ascii_lowercase(), &parameter.name) {
             let expected = format!("the same argument as {other:?}: expected another name");
-            mistakes.add(format!("{key}.{}.as", parameter.name), expected);
+            errors.add(format!("{key}.{}.as", parameter.name), expected);
         }
     }
 }
 
-fn place(written: &WrittenParameter, key: &str, mistakes: &mut Mistakes<'_>) -> Place {
+fn place(written: &WrittenParameter, key: &str, errors: &mut EndpointErrors<'_>) -> Place {
     match written.place {
         Some(WrittenPlace::Path) => Place::Path,
         Some(WrittenPlace::Query) => Place::Query,
@@ -134,7 +133,7 @@ fn place(written: &WrittenParameter, key: &str, mistakes: &mut Mistakes<'_>) -> 
         Some(WrittenPlace::Context) => Place::Context,
         None => {
             let expected = "expected path, query, header, body, claim or context";
-            mistakes.add_missing(format!("{key}.in"), expected);
+            errors.add_missing(format!("{key}.in"), expected);
             Place::Query
         }
     }
@@ -165,31 +164,31 @@ fn one(
     (key, name): (&str, String),
     place: Place,
     mut written: WrittenParameter,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Parameter {
     let kind = kind(written.kind, place).unwrap_or_else(|| {
-        mistakes.add_missing(format!("{key}.type"), "expected a type, e.g. \"string\"");
+        errors.add_missing(format!("{key}.type"), "expected a type, e.g. \"string\"");
         ParameterType::String
     });
-    check_name(&name, key, place, mistakes);
-    check_place(kind, key, place, mistakes);
+    check_name(&name, key, place, errors);
+    check_place(kind, key, place, errors);
     let argument = written.argument.as_deref().unwrap_or(&name);
     let argument = argument.strip_prefix('@').unwrap_or(argument);
     if !is_identifier(argument) {
         let expected =
             "expected the procedure's parameter: a letter or '_', then letters, digits or '_'";
-        mistakes.add(format!("{key}.as"), expected);
+        errors.add(format!("{key}.as"), expected);
     }
     if place == Place::Path && written.required == Some(false) {
-        mistakes.add(format!("{key}.required"), "a path parameter is always required");
+        errors.add(format!("{key}.required"), "a path parameter is always required");
     }
     let required = written.required.unwrap_or(place == Place::Path);
     if required && written.default.is_some() {
-        mistakes.add(format!("{key}.default"), "expected none, because the parameter is required");
+        errors.add(format!("{key}.default"), "expected none, because the parameter is required");
     }
-    let columns = columns(written.columns.take(), kind, key, mistakes);
-    let table_type = table_type(written.table_type.as_deref(), kind, key, mistakes);
-    let constraints = constraints(&written, kind, key, mistakes);
+    let columns = columns(written.columns.take(), kind, key, errors);
+    let table_type = table_type(written.table_type.as_deref(), kind, key, errors);
+    let constraints = constraints(&written, kind, key, errors);
     let mut parameter = Parameter {
         argument: argument.into(),
         name: name.into(),
@@ -202,34 +201,34 @@ fn one(
         columns,
         table_type,
     };
-    own_values(&mut parameter, (written.allowed, written.default), key, mistakes);
+    own_values(&mut parameter, (written.allowed, written.default), key, errors);
     parameter
 }
 
-fn check_name(name: &str, key: &str, place: Place, mistakes: &mut Mistakes<'_>) {
+fn check_name(name: &str, key: &str, place: Place, errors: &mut EndpointErrors<'_>) {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
-        mistakes.add(key, "expected a name of 1 to 128 bytes without control characters");
+        errors.add(key, "expected a name of 1 to 128 bytes without control characters");
     }
     if place == Place::Header {
         let lower = name.to_ascii_lowercase();
         let ours = lower.starts_with("fjord-") || lower.starts_with("nats-");
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            mistakes.add(key, "expected the name of a header");
+            errors.add(key, "expected the name of a header");
         } else if ours || HEADERS_TAKEN.contains(&&*lower) {
-            mistakes.add(key, "this header is not for parameters: expected another");
+            errors.add(key, "this header is not for parameters: expected another");
         }
     }
     if place == Place::Context && !CONTEXT.contains(&name) {
-        mistakes.add(key, format!("expected one of {} with `in: context`", CONTEXT.join(", ")));
+        errors.add(key, format!("expected one of {} with `in: context`", CONTEXT.join(", ")));
     }
 }
 
-fn check_place(kind: ParameterType, key: &str, place: Place, mistakes: &mut Mistakes<'_>) {
+fn check_place(kind: ParameterType, key: &str, place: Place, errors: &mut EndpointErrors<'_>) {
     if kind == ParameterType::Table && place != Place::Body {
-        mistakes.add(format!("{key}.type"), "a table can only stand in the body");
+        errors.add(format!("{key}.type"), "a table can only stand in the body");
     }
     if place == Place::Context && kind != ParameterType::String {
-        mistakes.add(format!("{key}.type"), "expected string with `in: context`");
+        errors.add(format!("{key}.type"), "expected string with `in: context`");
     }
 }
 
@@ -237,18 +236,18 @@ fn columns(
     written: Option<Members<Object<WrittenParameter>>>,
     kind: ParameterType,
     key: &str,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Vec<Parameter> {
     let key = format!("{key}.columns");
     let written = match (kind, written) {
         (ParameterType::Table, Some(columns)) if !columns.0.is_empty() => columns,
         (ParameterType::Table, _) => {
-            mistakes.add_missing(key, "expected the columns of the table, by name");
+            errors.add_missing(key, "expected the columns of the table, by name");
             return Vec::new();
         }
         (_, None) => return Vec::new(),
         (_, Some(_)) => {
-            mistakes.add(key, "expected only with the type `table`");
+            errors.add(key, "expected only with the type `table`");
             return Vec::new();
         }
     };
@@ -256,11 +255,11 @@ fn columns(
     for (name, Object(column)) in written.0 {
         let key = format!("{key}.{name}");
         if column.place.is_some() {
-            mistakes.add(format!("{key}.in"), "expected none: a column stands in its table");
+            errors.add(format!("{key}.in"), "expected none: a column stands in its table");
         }
-        checked.push(one((&key, name), Place::Column, column, mistakes));
+        checked.push(one((&key, name), Place::Column, column, errors));
     }
-    arguments_once(&key, &checked, mistakes);
+    arguments_once(&key, &checked, errors);
     checked
 }
 
@@ -268,14 +267,14 @@ fn table_type(
     written: Option<&str>,
     kind: ParameterType,
     key: &str,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<Arc<str>> {
     let name = written?;
     if kind != ParameterType::Table {
-        mistakes.add(format!("{key}.tableType"), "expected only with the type `table`");
+        errors.add(format!("{key}.tableType"), "expected only with the type `table`");
     }
     if ProcedureName::new(name).is_err() {
-        mistakes.add(format!("{key}.tableType"), "expected schema.type, e.g. \"dbo.horse_list\"");
+        errors.add(format!("{key}.tableType"), "expected schema.type, e.g. \"dbo.horse_list\"");
     }
     Some(name.into())
 }
@@ -285,7 +284,7 @@ fn constraints(
     written: &WrittenParameter,
     kind: ParameterType,
     key: &str,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Constraints {
     use ParameterType as T;
     let number = matches!(kind, T::Int32 | T::Int64 | T::Number | T::Decimal);
@@ -314,7 +313,7 @@ fn constraints(
     ];
     for (constraint, given, fits, types) in fits {
         if given && !fits {
-            mistakes.add(
+            errors.add(
                 format!("{key}.{constraint}"),
                 format!("expected only with the types {types}"),
             );
@@ -325,24 +324,24 @@ fn constraints(
             .map_err(|error| {
                 let error = error.to_string();
                 let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                mistakes.add(
+                errors.add(
                     format!("{key}.pattern"),
                     format!("expected a regular expression: {last}"),
                 );
             })
             .ok()
     });
-    let minimum = bound("minimum", written.minimum.as_deref(), (kind, key), mistakes);
-    let maximum = bound("maximum", written.maximum.as_deref(), (kind, key), mistakes);
+    let minimum = bound("minimum", written.minimum.as_deref(), (kind, key), errors);
+    let maximum = bound("maximum", written.maximum.as_deref(), (kind, key), errors);
     if let (Some(minimum), Some(maximum)) = (&minimum, &maximum)
         && decimal::compare(&minimum.0, &maximum.0) == Some(Ordering::Greater)
     {
-        mistakes.add(format!("{key}.minimum"), "expected at most `maximum`");
+        errors.add(format!("{key}.minimum"), "expected at most `maximum`");
     }
     if let (Some(fewest), Some(most)) = (written.min_length, written.max_length)
         && fewest > most
     {
-        mistakes.add(format!("{key}.minLength"), "expected at most `maxLength`");
+        errors.add(format!("{key}.minLength"), "expected at most `maxLength`");
     }
     Constraints {
         allowed: None,
@@ -359,7 +358,7 @@ fn bound(
     constraint: &str,
     raw: Option<&RawValue>,
     (kind, key): (ParameterType, &str),
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) -> Option<Bound> {
     let text = raw?.get();
     let whole = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
@@ -369,7 +368,7 @@ fn bound(
         _ => decimal::is_number(text),
     };
     if !fits {
-        mistakes.add(format!("{key}.{constraint}"), check::expected(kind));
+        errors.add(format!("{key}.{constraint}"), check::expected(kind));
         return None;
     }
     Some(Bound(text.into()))
@@ -380,25 +379,25 @@ fn own_values(
     parameter: &mut Parameter,
     (allowed, default): (Option<Vec<Box<RawValue>>>, Option<Box<RawValue>>),
     key: &str,
-    mistakes: &mut Mistakes<'_>,
+    errors: &mut EndpointErrors<'_>,
 ) {
     use ParameterType as T;
     if let Some(allowed) = allowed {
         let key = format!("{key}.enum");
         if matches!(parameter.kind, T::Boolean | T::Binary | T::Json | T::Table) {
-            mistakes.add(&key, "expected only with text, numbers, dates and times");
+            errors.add(&key, "expected only with text, numbers, dates and times");
         } else if allowed.is_empty() {
-            mistakes.add(&key, "expected at least one value");
+            errors.add(&key, "expected at least one value");
         } else {
             let mut values: Vec<Value> = Vec::with_capacity(allowed.len());
             for raw in allowed {
                 match read_own(parameter, &raw) {
-                    Ok(Value::Null) => mistakes.add(&key, "expected no null"),
+                    Ok(Value::Null) => errors.add(&key, "expected no null"),
                     Ok(value) if values.contains(&value) => {
-                        mistakes.add(&key, format!("{raw} is given more than once"));
+                        errors.add(&key, format!("{raw} is given more than once"));
                     }
                     Ok(value) => values.push(value),
-                    Err(expected) => mistakes.add(&key, format!("{raw}: {expected}")),
+                    Err(expected) => errors.add(&key, format!("{raw}: {expected}")),
                 }
             }
             parameter.constraints.allowed = Some(values);
@@ -408,10 +407,10 @@ fn own_values(
     match default.map(|raw| (read_own(parameter, &raw), raw)) {
         None => {}
         Some(_) if matches!(parameter.kind, T::Table) => {
-            mistakes.add(key, "a table has no default");
+            errors.add(key, "a table has no default");
         }
         Some((Ok(value), _)) => parameter.default = Some(value),
-        Some((Err(expected), raw)) => mistakes.add(key, format!("{raw}: {expected}")),
+        Some((Err(expected), raw)) => errors.add(key, format!("{raw}: {expected}")),
     }
 }
 

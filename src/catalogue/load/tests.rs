@@ -1,4 +1,4 @@
-//! Catalogues with every mistake there is.
+//! Catalogues with every error there is.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use super::*;
 use crate::catalogue::endpoint::{Auth, Execution};
 use crate::catalogue::value::Value;
 
-/// The mistakes of a catalogue of one file, a line each.
-fn mistakes(text: &str) -> Vec<String> {
+/// The errors of a catalogue of one file, a line each.
+fn errors(text: &str) -> Vec<String> {
     match parse(&[("a.json", text)], &config()) {
         Ok(_) => Vec::new(),
-        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
 }
 
-/// Checks that an endpoint has exactly one mistake, which has these words.
+/// Checks that an endpoint has exactly one error, which has these words.
 fn check(endpoint: &str, words: &str) {
-    let found = mistakes(&format!("{{\"e\": {endpoint}}}"));
+    let found = errors(&format!("{{\"e\": {endpoint}}}"));
     assert_eq!(found.len(), 1, "{endpoint}\n{found:#?}");
     assert!(found[0].contains(words), "{endpoint}\n{}", found[0]);
     assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
@@ -35,7 +35,7 @@ fn with_parameter(keys: &str) -> String {
 }
 
 #[test]
-fn a_mistake_about_other_origins_is_told_with_its_key() {
+fn an_error_about_other_origins_is_told_with_its_key() {
     let cors = |keys: &str| with(&format!(r#""cors": {{{keys}}}"#));
     check(&cors(""), "cors.origins: missing: expected the origins");
     check(&cors(r#""origins":["*"],"credentials":true"#), "cors.credentials: expected origins by");
@@ -70,7 +70,7 @@ fn the_example_of_the_design_loads() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
+fn every_error_is_told_at_once() {
     let text = r#"{
         "one": {"route": "FETCH /x", "procedure": 7, "unknown": 1, "result": "rowz", "auth": "public",
                 "parameters": {"a": {"in": "qury", "type": "string"}, "b": {"in": "query", "type": "strin", "x": 1},
@@ -78,7 +78,7 @@ fn every_mistake_is_told_at_once() {
         "two": {"route": "POST /b/{id}", "procedure": "a.b", "timeout": "2", "attempts": 0},
         "bad id!": {"route": "GET /c", "procedure": "a.b", "auth": "public"}
     }"#;
-    let found = mistakes(text);
+    let found = errors(text);
     for words in [
         "endpoint \"one\": route: ",
         "one\": procedure: invalid type",
@@ -101,7 +101,7 @@ fn every_mistake_is_told_at_once() {
 #[test]
 fn a_file_that_is_no_catalogue_is_told() {
     let check = |text: &str, words: &str| {
-        let found = mistakes(text);
+        let found = errors(text);
         assert!(found.len() == 1 && found[0].contains(words), "{text}\n{found:#?}");
     };
     check("", "line 1 column 0");
@@ -125,7 +125,7 @@ fn ids_and_routes_are_there_once_over_all_files() {
         "{lines:#?}"
     );
     let twice = r#"{"e": {"route":"GET /e","procedure":"a.b","auth":"public"}, "e": {"route":"GET /f","procedure":"a.b","auth":"public"}}"#;
-    assert!(mistakes(twice)[0].contains("this id is taken"));
+    assert!(errors(twice)[0].contains("this id is taken"));
 }
 
 #[test]

@@ -35,14 +35,14 @@ async fn check(part: &Part, place: Place, config: DatabaseConfig) -> Findings {
     let backend = match databases::connect(&config, &place.to_string()) {
         Ok(backend) => backend,
         Err(error) => {
-            findings.mistakes.push(format!("{name}: {}", chain(&error)));
+            findings.errors.push(format!("{name}: {}", chain(&error)));
             return findings;
         }
     };
     match timeout_at(deadline, backend.ping()).await {
         Ok(Ok(())) => verify(part, (&place, &name), &backend, deadline, &mut findings).await,
-        Ok(Err(error)) => findings.mistakes.push(format!("{name}: {}", chain(&error))),
-        Err(_) => findings.mistakes.push(format!("{name}: no answer within {LIMIT:?}")),
+        Ok(Err(error)) => findings.errors.push(format!("{name}: {}", chain(&error))),
+        Err(_) => findings.errors.push(format!("{name}: no answer within {LIMIT:?}")),
     }
     backend.close().await;
     findings
@@ -65,20 +65,20 @@ async fn verify(
         endpoints.filter_map(|endpoint| Some((endpoint, Need::of(endpoint)?))).unzip();
     let all = needs.len();
     let mut left = all;
-    let mistakes = &mut findings.mistakes;
+    let errors = &mut findings.errors;
     let mut found = |place: usize, result: Result<(), BackendError>| {
         left = left.saturating_sub(1);
         if let (Err(error), Some(endpoint)) = (result, endpoints.get(place)) {
             let (id, queue, why) = (&endpoint.id, &endpoint.queue, chain(&error));
-            mistakes.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
+            errors.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
         }
     };
     let verified = timeout_at(deadline, backend.verify(&needs, &mut found)).await;
     if verified.is_err() {
         let text = format!("{left} of {all} procedures were not checked within {LIMIT:?}");
-        findings.mistakes.push(format!("{name}: {text}"));
+        findings.errors.push(format!("{name}: {text}"));
     }
-    if findings.mistakes.is_empty() {
+    if findings.errors.is_empty() {
         findings.good.push(format!("{name}: answers; procedures that fit: {all}"));
     }
 }

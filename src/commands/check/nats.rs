@@ -35,15 +35,15 @@ async fn check(part: &Part, nats: &NatsConfig, server: &str) -> Findings {
     // A name that no queue, worker or call has: whatever is sent there reaches nobody.
     let nobody = uuid::Uuid::new_v4().simple().to_string();
     let Ok(tried) = what_to_try(part, &nobody) else {
-        findings.mistakes.push(format!("{place}: messaging.prefix is too long for a subject"));
+        findings.errors.push(format!("{place}: messaging.prefix is too long for a subject"));
         return findings;
     };
     match timeout(LIMIT, trial::run(nats, server, &tried)).await {
         Ok(Ok(found)) => judge(part, &place, &nobody, &found, &mut findings),
-        Ok(Err(error)) => findings.mistakes.push(format!("{place}: {}", chain(&error))),
-        Err(_) => findings.mistakes.push(format!("{place}: no answer within {LIMIT:?}")),
+        Ok(Err(error)) => findings.errors.push(format!("{place}: {}", chain(&error))),
+        Err(_) => findings.errors.push(format!("{place}: no answer within {LIMIT:?}")),
     }
-    if findings.mistakes.is_empty() {
+    if findings.errors.is_empty() {
         let count = tried.subscribe.len() + tried.join.len() + tried.publish.len() + 1;
         let tls = if nats.tls.is_some() { "TLS, " } else { "" };
         findings.good.push(format!("{place}: {tls}credentials and {count} subjects are good"));
@@ -96,7 +96,7 @@ fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut F
                 "the account does not allow every queue: whether it allows ours was not tried";
             findings.warnings.push(format!("{place}: {text}"));
         } else {
-            findings.mistakes.push(format!("{place}: refused: {refusal}"));
+            findings.errors.push(format!("{place}: refused: {refusal}"));
         }
     }
     findings.warnings.dedup();
@@ -106,7 +106,7 @@ fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut F
     if part.role == Role::Gateway {
         let limit = found.payload_bytes_max;
         let large = part.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
-        findings.mistakes.extend(large.map(|endpoint| {
+        findings.errors.extend(large.map(|endpoint| {
             format!(
                 "{place}: endpoint {:?} takes bodies of {} bytes, the server ({}) messages of {limit} (max_payload)",
                 endpoint.id, endpoint.body_bytes_max, found.version

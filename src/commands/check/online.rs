@@ -14,7 +14,7 @@ use crate::future::BoxFuture;
 /// Longest check of one server or database.
 pub(super) const LIMIT: Duration = Duration::from_mins(1);
 
-/// A role whose configuration and catalogue have no mistake.
+/// A role whose configuration and catalogue have no error.
 #[derive(Debug)]
 pub(super) struct Part {
     /// The role.
@@ -39,7 +39,7 @@ impl Part {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// What does not fit.
-    pub(super) mistakes: Vec<String>,
+    pub(super) errors: Vec<String>,
     /// What could not be checked.
     pub(super) warnings: Vec<String>,
     /// What was checked and is good.
@@ -61,7 +61,7 @@ pub(super) fn run(parts: &[Part]) -> io::Result<Findings> {
     let checks: Vec<BoxFuture<'_, Findings>> = checks.collect();
     let mut all = Findings::default();
     for found in runtime.block_on(join_all(checks)) {
-        all.mistakes.extend(found.mistakes);
+        all.errors.extend(found.errors);
         all.warnings.extend(found.warnings);
         all.good.extend(found.good);
     }

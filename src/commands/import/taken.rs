@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::catalogue::route::{Segment, segments};
-use crate::catalogue::{self, Mistake};
+use crate::catalogue::{self, CatalogueError};
 use crate::config::CatalogueConfig;
 
 /// What is taken.
@@ -21,8 +21,8 @@ impl Taken {
     /// What the catalogue has. One without any file has nothing: it is the first import.
     ///
     /// # Errors
-    /// The catalogue's mistakes: what it has cannot be told then.
-    pub(super) fn by(config: &CatalogueConfig) -> Result<Self, Vec<Mistake>> {
+    /// The catalogue's errors: what it has cannot be told then.
+    pub(super) fn by(config: &CatalogueConfig) -> Result<Self, Vec<CatalogueError>> {
         let mut taken = Self::default();
         if has_no_file(&config.directory) {
             return Ok(taken);

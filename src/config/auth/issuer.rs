@@ -94,21 +94,21 @@ impl IssuerConfig {
     }
 
     /// What is wrong with this issuer alone: the key, and what was expected.
-    fn mistakes(&self) -> Vec<(&'static str, String)> {
-        let mut mistakes = Vec::new();
+    fn errors(&self) -> Vec<(&'static str, String)> {
+        let mut errors = Vec::new();
         if self.issuer.is_empty() {
-            mistakes.push(("issuer", "expected the issuer as tokens name it in iss".to_owned()));
+            errors.push(("issuer", "expected the issuer as tokens name it in iss".to_owned()));
         }
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
-            mistakes.push(("audiences", "expected one audience or more".to_owned()));
+            errors.push(("audiences", "expected one audience or more".to_owned()));
         }
         let is_known = |name: &String| ALGORITHMS.contains(&name.as_str());
         if self.algorithms.is_empty() || !self.algorithms.iter().all(is_known) {
             let known = ALGORITHMS.join(", ");
-            mistakes.push(("algorithms", format!("expected one or more of {known}")));
+            errors.push(("algorithms", format!("expected one or more of {known}")));
         }
         if self.principal_claim.is_empty() {
-            mistakes.push(("principal_claim", "expected the name of a claim".to_owned()));
+            errors.push(("principal_claim", "expected the name of a claim".to_owned()));
         }
         let is_visible = |c: char| c.is_ascii_graphic();
         let prefix = &self.principal_prefix;
@@ -116,9 +116,9 @@ impl IssuerConfig {
             let expected = format!(
                 "expected at most {PREFIX_BYTES_MAX} visible ASCII characters, e.g. \"partner:\""
             );
-            mistakes.push(("principal_prefix", expected));
+            errors.push(("principal_prefix", expected));
         }
-        mistakes
+        errors
     }
 }
 
@@ -127,24 +127,24 @@ impl IssuerConfig {
 /// Two issuers must not be able to name the same principal: with several, every one has a prefix, and none begins with
 /// another's.
 #[must_use]
-pub fn mistakes(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
-    let mut mistakes = Vec::new();
+pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
+    let mut errors = Vec::new();
     if let Some((name, _)) = issuers.iter().nth(ISSUERS_MAX) {
-        mistakes.push((name.as_str(), "", format!("expected at most {ISSUERS_MAX} issuers")));
+        errors.push((name.as_str(), "", format!("expected at most {ISSUERS_MAX} issuers")));
     }
     for (name, issuer) in issuers {
         if !is_name(name) {
             let expected = format!(
                 "expected a name of 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_' that begins with a letter or digit"
             );
-            mistakes.push((name.as_str(), "", expected));
+            errors.push((name.as_str(), "", expected));
         }
-        let own = issuer.mistakes().into_iter();
-        mistakes.extend(own.map(|(key, expected)| (name.as_str(), key, expected)));
+        let own = issuer.errors().into_iter();
+        errors.extend(own.map(|(key, expected)| (name.as_str(), key, expected)));
         let others = || issuers.iter().filter(|(other, _)| *other != name);
         if let Some((other, _)) = others().find(|(_, each)| each.issuer == issuer.issuer) {
             let expected = format!("expected another issuer than that of auth.jwt.{other}");
-            mistakes.push((name.as_str(), "issuer", expected));
+            errors.push((name.as_str(), "issuer", expected));
         }
         let prefix = &issuer.principal_prefix;
         let overlap = others().find(|(_, each)| prefix.starts_with(&each.principal_prefix));
@@ -154,10 +154,10 @@ pub fn mistakes(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static
                  another, or two issuers could name the same principal",
                 each.principal_prefix
             );
-            mistakes.push((name.as_str(), "principal_prefix", expected));
+            errors.push((name.as_str(), "principal_prefix", expected));
         }
     }
-    mistakes
+    errors
 }
 
 /// Whether a text can name an issuer in the configuration: it is a label of metrics, and part of a name in `OpenAPI`.
@@ -189,10 +189,7 @@ impl KeySource {
             for key in ["keys_url", "keys_url_ca", "keys_refresh", "keys_cooldown", "keys_age_max"]
             {
                 if table.has(key) {
-                    table.mistake(
-                        key,
-                        "expected either keys or fetched ones, found both".to_owned(),
-                    );
+                    table.error(key, "expected either keys or fetched ones, found both".to_owned());
                 }
             }
             return Self::File(file);
@@ -206,7 +203,7 @@ impl KeySource {
             Some(url) if !is_url(url, is_insecure) => {
                 let expected =
                     format!("expected {schemes} and a host, without user and password{plain}");
-                table.mistake("keys_url", expected);
+                table.error("keys_url", expected);
             }
             None if !issuer.is_empty()
                 && (!is_url(issuer, is_insecure) || issuer.contains(['?', '#'])) =>
@@ -215,7 +212,7 @@ impl KeySource {
                     "without keys and keys_url its keys are found by its URL: expected {schemes} and a host, without \
                      user, password, query and fragment{plain}"
                 );
-                table.mistake("issuer", expected);
+                table.error("issuer", expected);
             }
             _ => {}
         }
@@ -260,7 +257,7 @@ mod tests {
                 ("a".to_owned(), issuer("https://a", first)),
                 ("b".to_owned(), issuer("https://b", second)),
             ]);
-            let found = mistakes(&issuers);
+            let found = errors(&issuers);
             assert_eq!(found.len(), expected, "{first:?} {second:?}: {found:?}");
             assert!(found.iter().all(|(_, key, _)| *key == "principal_prefix"), "{found:?}");
         };
@@ -278,12 +275,12 @@ mod tests {
             ("a".to_owned(), issuer("https://a", "a:")),
             ("b".to_owned(), issuer("https://a", "b:")),
         ]);
-        let found = mistakes(&issuers);
+        let found = errors(&issuers);
         assert!(found.iter().all(|(_, key, _)| *key == "issuer") && found.len() == 2, "{found:?}");
     }
 
     #[test]
-    fn every_mistake_of_an_issuer_is_told() {
+    fn every_error_of_an_issuer_is_told() {
         let bad = IssuerConfig {
             audiences: Vec::new(),
             algorithms: vec!["HS256".to_owned()],
@@ -291,7 +288,7 @@ mod tests {
             ..issuer("", "a\u{200b}")
         };
         let issuers = BTreeMap::from([("bad name".to_owned(), bad)]);
-        let keys: Vec<_> = mistakes(&issuers).into_iter().map(|(_, key, _)| key).collect();
+        let keys: Vec<_> = errors(&issuers).into_iter().map(|(_, key, _)| key).collect();
         let expected =
             ["", "issuer", "audiences", "algorithms", "principal_claim", "principal_prefix"];
         assert_eq!(keys, expected);

@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn what_names_nobody_is_refused_with_what_to_write() {
         let check = |text: &str, expected: &str| {
-            let mistake = written(text).unwrap_err();
-            assert!(mistake.contains(expected), "{text}: {mistake}");
+            let error = written(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
         };
         check("clinic.example.com", r#"[auth.certificates."dns:clinic.example.com"]"#);
         check("spiffe://example.com/x", r#"[auth.certificates."uri:spiffe://example.com/x"]"#);

@@ -51,7 +51,7 @@ impl ProxyConfig {
         for text in &texts {
             match range(text) {
                 Ok(range) => ranges.push(range),
-                Err(expected) => table.mistake(KEY, format!("{text:?}: {expected}")),
+                Err(expected) => table.error(KEY, format!("{text:?}: {expected}")),
             }
         }
         if ranges.iter().any(|range| range.prefix_len() == 0) {
@@ -61,7 +61,7 @@ impl ProxyConfig {
         if proxy_protocol && texts.is_empty() {
             let expected = "is true: expected gateway.trusted_proxies to say whose connections \
                             begin with it";
-            table.mistake("proxy_protocol", expected.to_owned());
+            table.error("proxy_protocol", expected.to_owned());
         }
         Self { trusted: TrustedProxies::new(ranges), proxy_protocol }
     }

@@ -1,6 +1,6 @@
-//! What reading the settings found out: every key with its value and layer, every mistake, every warning.
+//! What reading the settings found out: every key with its value and layer, every error, every warning.
 
-use crate::config::mistake::Mistake;
+use crate::config::error::ConfigError;
 
 /// A key that fjord knows, with what holds for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) struct Unknown {
 /// Everything that was found out.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) errors: Vec<ConfigError>,
     pub(crate) warnings: Vec<String>,
     pub(crate) entries: Vec<Entry>,
     pub(super) tables: Vec<String>,
@@ -45,15 +45,15 @@ const LIKENESS_MIN: f64 = 0.8;
 
 impl Findings {
     /// Says that a value does not go with another one. It stands where the first key's value is from.
-    pub(crate) fn mistake(&mut self, key: &str, directory: &str, expected: String) {
+    pub(crate) fn error(&mut self, key: &str, directory: &str, expected: String) {
         let place = self.place(key, directory);
-        self.mistakes.push(Mistake::at(place, key, expected));
+        self.errors.push(ConfigError::at_key(place, key, expected));
     }
 
     /// Says something about a value that does not stop the start.
     pub(crate) fn warn(&mut self, key: &str, directory: &str, text: &str) {
         let place = self.place(key, directory);
-        self.warnings.push(Mistake::at(place, key, text).to_string());
+        self.warnings.push(ConfigError::at_key(place, key, text).to_string());
     }
 
     fn place(&self, key: &str, directory: &str) -> String {
@@ -63,7 +63,7 @@ impl Findings {
         }
     }
 
-    /// Turns the keys nobody asked for into mistakes. Only now all known ones are there to suggest.
+    /// Turns the keys nobody asked for into errors. Only now all known ones are there to suggest.
     pub(crate) fn judge_unknown(&mut self) {
         for unknown in std::mem::take(&mut self.unknown) {
             let key = if unknown.table.is_empty() {
@@ -75,7 +75,7 @@ impl Findings {
                 Some(known) => format!("is not a key: did you mean {known}?"),
                 None => "is not a key".to_owned(),
             };
-            self.mistakes.push(Mistake::at(unknown.place, key, expected));
+            self.errors.push(ConfigError::at_key(unknown.place, key, expected));
         }
     }
 

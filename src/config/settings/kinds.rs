@@ -12,7 +12,7 @@ use crate::config::duration::{
 
 /// A kind of value: how it is read and how `fjord config` shows it, in TOML.
 pub(crate) trait Kind: Sized {
-    /// What is expected, for a mistake.
+    /// What is expected, for an error.
     const EXPECTED: &'static str;
     /// Reads a value. Text from a variable or a flag is as good as the type itself.
     fn read(value: &Value) -> Option<Self>;

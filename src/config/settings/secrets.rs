@@ -29,7 +29,7 @@ impl Table<'_> {
         if self.looks_at_files
             && let Err(error) = std::fs::File::open(&path)
         {
-            self.mistake(name, format!("{}: {}", path.display(), reason(&error)));
+            self.error(name, format!("{}: {}", path.display(), reason(&error)));
         }
         Some(path)
     }
@@ -50,7 +50,7 @@ impl Table<'_> {
         let written = self.take(name);
         let inline: Option<String> = written.and_then(|value| self.convert(name, value));
         if written.is_some() && file.is_some() {
-            self.mistake(name, format!("expected either {name} or {file_key}, found both"));
+            self.error(name, format!("expected either {name} or {file_key}, found both"));
         }
         let credential_name = match &file {
             Some(path) => path.file_name().map(PathBuf::from).unwrap_or_default(),
@@ -74,7 +74,7 @@ impl Table<'_> {
         secret.filter(|secret| {
             let empty = self.looks_at_files && secret.expose().is_empty();
             if empty {
-                self.mistake(name, "expected a secret, found nothing in it".to_owned());
+                self.error(name, "expected a secret, found nothing in it".to_owned());
             }
             !empty
         })
@@ -126,7 +126,7 @@ impl Table<'_> {
                 Some(Secret::in_file(path, &text))
             }
             Err(why) => {
-                self.mistake(key, format!("{}: {why}", path.display()));
+                self.error(key, format!("{}: {why}", path.display()));
                 None
             }
         }

@@ -27,19 +27,19 @@ fn uncommented(text: &str) -> String {
 /// Each key with its value, and whether it is a secret.
 type Keys = BTreeMap<String, (Option<String>, bool)>;
 
-/// Every key with its value, whatever mistakes there are: secrets stand in the file and beside it, examples of
+/// Every key with its value, whatever errors there are: secrets stand in the file and beside it, examples of
 /// files are not there.
-fn read_all(text: &str) -> (Keys, Vec<Mistake>) {
+fn read_all(text: &str) -> (Keys, Vec<ConfigError>) {
     let directory = written(&[("fjord.toml", text)]);
     let sources = sources(directory.path(), None);
-    let mut mistakes = Vec::new();
-    let figment = sources.merge(&mut mistakes);
-    let settings = Settings::new(figment, directory.path(), None, mistakes);
+    let mut errors = Vec::new();
+    let figment = sources.merge(&mut errors);
+    let settings = Settings::new(figment, directory.path(), None, errors);
     settings.read(|table| read(table, &sources)).unwrap();
     let mut findings = settings.into_findings();
     findings.judge_unknown();
     let entry = |entry: Entry| (entry.key, (entry.value, entry.origin != Origin::Default));
-    (findings.entries.into_iter().map(entry).collect(), findings.mistakes)
+    (findings.entries.into_iter().map(entry).collect(), findings.errors)
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn the_shipped_files_change_nothing() {
 
 #[test]
 fn the_shipped_file_has_every_key_and_no_other() {
-    let (entries, mistakes) = read_all(&uncommented(FJORD));
+    let (entries, errors) = read_all(&uncommented(FJORD));
     let allowed = [
         "expected either",
         "more than one way",
@@ -61,7 +61,7 @@ fn the_shipped_file_has_every_key_and_no_other() {
         "is true and",
         "found both",
     ];
-    let unexpected: Vec<String> = mistakes
+    let unexpected: Vec<String> = errors
         .iter()
         .map(ToString::to_string)
         .filter(|line| !allowed.iter().any(|part| line.contains(part)))

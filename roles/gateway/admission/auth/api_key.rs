@@ -36,28 +36,28 @@ struct StoredKey {
 
 impl ApiKeys {
     pub(super) fn load(config: &BTreeMap<String, ApiKeyConfig>) -> Result<Self, Vec<String>> {
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         if config.len() > LABELS_MAX {
-            mistakes.push(format!("auth.api_keys: at most {LABELS_MAX} labels"));
+            errors.push(format!("auth.api_keys: at most {LABELS_MAX} labels"));
         }
         let mut keys: Vec<StoredKey> = Vec::new();
         for (label, written) in config {
             let place = format!("auth.api_keys.{label}");
             if !is_principal(label) {
-                mistakes.push(format!(
+                errors.push(format!(
                     "{place}: a label is 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible or bidi characters"
                 ));
             }
             if !(1..=KEYS_OF_LABEL_MAX).contains(&written.sha256.len()) {
-                mistakes.push(format!("{place}.sha256: expected one hash, or two in an exchange"));
+                errors.push(format!("{place}.sha256: expected one hash, or two in an exchange"));
             }
             let caller = Arc::new(caller(label, written));
             for text in &written.sha256 {
                 match from_hex(text) {
-                    None => mistakes
+                    None => errors
                         .push(format!("{place}.sha256: expected 64 hexadecimal digits for each")),
                     Some(digest) if keys.iter().any(|key| key.digest == digest) => {
-                        mistakes.push(format!("{place}.sha256: one of the hashes occurs twice"));
+                        errors.push(format!("{place}.sha256: one of the hashes occurs twice"));
                     }
                     Some(digest) => keys.push(StoredKey {
                         digest,
@@ -67,7 +67,7 @@ impl ApiKeys {
                 }
             }
         }
-        if mistakes.is_empty() { Ok(Self(keys)) } else { Err(mistakes) }
+        if errors.is_empty() { Ok(Self(keys)) } else { Err(errors) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -181,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_key_and_without_the_hash() {
+    fn every_error_is_told_with_its_key_and_without_the_hash() {
         let check = |hashes: &[&str], expected: &str| {
-            let mistakes = ApiKeys::load(&config(hashes, None)).unwrap_err().join("\n");
-            assert!(mistakes.starts_with("auth.api_keys.billing.sha256: "), "{mistakes}");
-            assert!(mistakes.contains(expected), "{mistakes}");
-            assert!(!mistakes.contains("762c"), "{mistakes}");
+            let errors = ApiKeys::load(&config(hashes, None)).unwrap_err().join("\n");
+            assert!(errors.starts_with("auth.api_keys.billing.sha256: "), "{errors}");
+            assert!(errors.contains(expected), "{errors}");
+            assert!(!errors.contains("762c"), "{errors}");
         };
         let non_ascii = "é".repeat(32);
         check(&[], "one hash");

@@ -14,24 +14,24 @@ pub(super) struct Certificates(BTreeMap<String, Caller>);
 
 impl Certificates {
     pub(super) fn load(config: &BTreeMap<String, CertificateConfig>) -> Result<Self, Vec<String>> {
-        let (mut known, mut mistakes) = (BTreeMap::new(), Vec::new());
+        let (mut known, mut errors) = (BTreeMap::new(), Vec::new());
         for (subject, written) in config {
             let place = format!("auth.certificates.{subject:?}");
             match san::written(subject) {
                 Ok(name) => {
                     if known.insert(name, caller(written)).is_some() {
-                        mistakes.push(format!("{place}: expected each name once, found it twice"));
+                        errors.push(format!("{place}: expected each name once, found it twice"));
                     }
                 }
-                Err(expected) => mistakes.push(format!("{place}: {expected}")),
+                Err(expected) => errors.push(format!("{place}: {expected}")),
             }
             if !is_principal(&written.principal) {
-                mistakes.push(format!(
+                errors.push(format!(
                     "{place}.principal: expected 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible or bidi characters"
                 ));
             }
         }
-        if mistakes.is_empty() { Ok(Self(known)) } else { Err(mistakes) }
+        if errors.is_empty() { Ok(Self(known)) } else { Err(errors) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -118,13 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_that_cannot_travel_is_a_mistake_in_the_configuration() {
+    fn a_principal_that_cannot_travel_is_an_error_in_the_configuration() {
         let bad = CertificateConfig { principal: "a\r\nb".to_owned(), scopes: Vec::new() };
-        let mistakes =
-            Certificates::load(&BTreeMap::from([("dns:x".to_owned(), bad)])).unwrap_err();
-        assert!(
-            mistakes.join("").starts_with("auth.certificates.\"dns:x\".principal"),
-            "{mistakes:?}"
-        );
+        let errors = Certificates::load(&BTreeMap::from([("dns:x".to_owned(), bad)])).unwrap_err();
+        assert!(errors.join("").starts_with("auth.certificates.\"dns:x\".principal"), "{errors:?}");
     }
 }

@@ -10,7 +10,7 @@ use super::unix_seconds;
 use crate::admin::Readiness;
 use crate::catalogue::endpoint::AuthMethod;
 use crate::config::auth::IssuerConfig;
-use crate::config::auth::issuer::mistakes;
+use crate::config::auth::issuer::errors;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::roles::gateway::admission::generations::Generations;
 use crate::roles::gateway::client::caller::Caller;
@@ -56,7 +56,7 @@ struct Remembered {
 
 impl JwtVerifier {
     pub(super) fn load(config: &BTreeMap<String, IssuerConfig>) -> Result<Self, Vec<String>> {
-        let mut mistakes: Vec<String> = mistakes(config)
+        let mut errors: Vec<String> = errors(config)
             .into_iter()
             .map(|(name, key, expected)| {
                 let dot = if key.is_empty() { "" } else { "." };
@@ -67,11 +67,11 @@ impl JwtVerifier {
         for (name, issuer) in config {
             match Issuer::load(name, issuer) {
                 Ok(issuer) => issuers.push(issuer),
-                Err(mistake) => mistakes.push(mistake),
+                Err(error) => errors.push(error),
             }
         }
-        if !mistakes.is_empty() {
-            return Err(mistakes);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let by_url = issuers.iter().enumerate().map(|(at, issuer)| (issuer.url().to_owned(), at));
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Requests with every mistake there is.
+//! Requests with every error there is.
 
 use std::net::Ipv4Addr;
 

@@ -169,7 +169,7 @@ impl KeyFetcher {
                 let url = format!("{}{DISCOVERY}", issuer.strip_suffix('/').unwrap_or(issuer));
                 let document = self.get(&url).await.map_err(|error| format!("{url}: {error}"))?;
                 let keys = keys_at(&document, issuer, self.settings.is_insecure)
-                    .map_err(|mistake| format!("{url}: {mistake}"))?;
+                    .map_err(|error| format!("{url}: {error}"))?;
                 self.get(&keys).await.map_err(|error| format!("{keys}: {error}"))
             }
         }

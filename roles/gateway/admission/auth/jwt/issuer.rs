@@ -90,14 +90,14 @@ impl Issuer {
         };
         issuer.keys = match &config.keys {
             KeySource::File(file) => {
-                let keys = keys::load(file, &issuer.algorithms).map_err(|mistake| {
-                    format!("auth.jwt.{name}.keys: {}: {mistake}", file.display())
+                let keys = keys::load(file, &issuer.algorithms).map_err(|error| {
+                    format!("auth.jwt.{name}.keys: {}: {error}", file.display())
                 })?;
                 Source::File(Arc::new(Indexed { number: 0, keys: issuer.index(&keys) }))
             }
             KeySource::Fetched(settings) => Source::Fetched {
                 fetcher: KeyFetcher::new(&issuer.name, settings, &issuer.algorithms)
-                    .map_err(|mistake| format!("auth.jwt.{name}.keys_url_ca: {mistake}"))?,
+                    .map_err(|error| format!("auth.jwt.{name}.keys_url_ca: {error}"))?,
                 indexed: ArcSwapOption::empty(),
             },
         };

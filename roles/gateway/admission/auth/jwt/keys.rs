@@ -30,7 +30,7 @@ const SECRET: &str = "a secret key; only public keys belong here";
 /// Who wrote a set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// We did: a key that cannot be used is a mistake.
+    /// We did: a key that cannot be used is an error.
     Ours,
     /// The issuer, for everybody: such a key is passed over (RFC 7517 §5), or one odd key would keep new ones from
     /// counting.
@@ -86,26 +86,26 @@ pub(super) fn from_jwks(
     let mut keys: Vec<PublicKey> = Vec::new();
     let mut passed_over = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
-        let told = |mistake: &str| format!("keys[{number}]: {mistake}");
+        let told = |error: &str| format!("keys[{number}]: {error}");
         if entry.as_object().is_some_and(is_secret) {
             return Err(told(SECRET));
         }
         match from_entry(entry, &keys, allowed) {
             Ok(key) => keys.extend(key),
-            Err(mistake) if whose == Whose::Issuers => passed_over.push(told(&mistake)),
-            Err(mistake) => return Err(told(&mistake)),
+            Err(error) if whose == Whose::Issuers => passed_over.push(told(&error)),
+            Err(error) => return Err(told(&error)),
         }
     }
     if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
-        let mistake = "expected a \"kid\" in every key, because there are several".to_owned();
+        let error = "expected a \"kid\" in every key, because there are several".to_owned();
         if whose == Whose::Ours {
-            return Err(mistake);
+            return Err(error);
         }
         keys.retain(|key| key.id.is_some());
-        passed_over.push(mistake);
+        passed_over.push(error);
     }
-    for mistake in passed_over {
-        tracing::warn!(mistake, "a key of the issuer is passed over");
+    for error in passed_over {
+        tracing::warn!(error, "a key of the issuer is passed over");
     }
     if keys.is_empty() {
         return Err(format!("no key for {}", names(allowed)));

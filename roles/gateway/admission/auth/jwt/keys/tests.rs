@@ -131,8 +131,8 @@ fn keys_for_something_else_are_passed_over() {
 #[test]
 fn a_bad_key_is_refused_with_its_number_and_without_its_text() {
     let check = |changes: Value, expected: &str| {
-        let mistake = jwks(&[p256().into(), with(&changes)]).unwrap_err();
-        assert!(mistake.contains(expected), "{changes}: {mistake}");
+        let error = jwks(&[p256().into(), with(&changes)]).unwrap_err();
+        assert!(error.contains(expected), "{changes}: {error}");
     };
     check(json!({"kid": "b", "d": "c2VjcmV0"}), "keys[1]: a secret key");
     check(json!({"kid": "b", "kty": "oct", "k": "c2VjcmV0"}), "keys[1]: a secret key");
@@ -159,9 +159,9 @@ fn what_is_no_key_file_is_refused() {
     let check = |text: &[u8], expected: &str| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
-        let mistake = load(file.path(), &all()).unwrap_err();
-        assert!(mistake.contains(expected), "{mistake}");
-        assert!(!mistake.contains("s3cret"), "{mistake}");
+        let error = load(file.path(), &all()).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
     };
     check(b"", "expected a JWKS");
     check(b"s3cret", "expected a JWKS");
@@ -193,7 +193,7 @@ fn an_odd_key_of_an_issuer_is_passed_over_but_never_a_secret_one() {
         assert_eq!(keys.len(), 1, "{odd}");
         assert!(
             from_jwks(&set, Whose::Ours, &all()).is_err(),
-            "in our own file it is a mistake: {odd}"
+            "in our own file it is an error: {odd}"
         );
     }
     let secret = json!({ "keys": [good, with(&json!({"d": "AA"}))] }).to_string();

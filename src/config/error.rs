@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// A mistake: where it stands, under which key, and what was expected there. One line, never a secret's value.
+/// An error: where it stands, under which key, and what was expected there. One line, never a secret's value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
+pub struct ConfigError {
     /// The file, the variable or the flag; the configuration directory for what stands nowhere.
     pub place: String,
     /// The key, with its section; empty when the place as a whole is wrong.
@@ -13,9 +13,9 @@ pub struct Mistake {
     pub expected: String,
 }
 
-impl Mistake {
-    /// A mistake at a key.
-    pub fn at(
+impl ConfigError {
+    /// An error at a key.
+    pub fn at_key(
         place: impl Into<String>,
         key: impl Into<String>,
         expected: impl Into<String>,
@@ -23,13 +23,13 @@ impl Mistake {
         Self { place: place.into(), key: key.into(), expected: expected.into() }
     }
 
-    /// A mistake of a whole file, variable or flag.
-    pub fn of(place: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::at(place, "", expected)
+    /// An error of a whole file, variable or flag.
+    pub fn in_source(place: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::at_key(place, "", expected)
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [&self.place, &self.key, &self.expected];
         let line: Vec<String> =
@@ -38,7 +38,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// The text with its control characters escaped: keys come from outside, and a mistake is one line of a log.
+/// The text with its control characters escaped: keys come from outside, and an error is one line of a log.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
@@ -56,9 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_is_one_line_whatever_the_key_is() {
-        let mistake = Mistake::at("fjord.toml", "gateway.a\nb\u{1b}[31m", "unknown key");
-        assert_eq!(mistake.to_string(), "fjord.toml: gateway.a\\nb\\u{1b}[31m: unknown key");
-        assert_eq!(Mistake::of("fjord.toml", "not TOML").to_string(), "fjord.toml: not TOML");
+    fn an_error_is_one_line_whatever_the_key_is() {
+        let error = ConfigError::at_key("fjord.toml", "gateway.a\nb\u{1b}[31m", "unknown key");
+        assert_eq!(error.to_string(), "fjord.toml: gateway.a\\nb\\u{1b}[31m: unknown key");
+        assert_eq!(
+            ConfigError::in_source("fjord.toml", "not TOML").to_string(),
+            "fjord.toml: not TOML"
+        );
     }
 }

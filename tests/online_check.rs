@@ -51,7 +51,7 @@ async fn what_fits_is_good_and_said() {
         (&fleet.workers[0], &["worker: NATS server 127.0.0.1:", "worker: database default ("]),
     ] {
         let output = check(node.role(), node.directory(), &[]);
-        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "mistake"));
+        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "error"));
         let told = String::from_utf8_lossy(&output.stdout);
         let told: Vec<String> = told.lines().map(ToOwned::to_owned).collect();
         assert_eq!(told.len(), expected.len() + 1, "{told:?}");
@@ -69,26 +69,26 @@ async fn a_nats_server_that_does_not_take_us_is_said() {
     let gateway = fleet.gateways[0].directory();
     // The shipped permissions suffice; one endpoint takes larger bodies than the server.
     assert_eq!(check("worker", fleet.workers[0].directory(), &[]).status.code(), Some(0));
-    let mistakes = said(&check("gateway", gateway, &[]), "mistake");
-    one_has(&mistakes, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
-    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    let errors = said(&check("gateway", gateway, &[]), "error");
+    one_has(&errors, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
+    assert_eq!(errors.len(), 1, "{errors:?}");
 
     let of_other = format!("messaging.nats.password={SHIPPED_PASSWORD}x");
     let output = check("gateway", gateway, &["--set", &of_other]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "mistake"), &["gateway: NATS server 127.0.0.1:", "authorization"]);
+    one_has(&said(&output, "error"), &["gateway: NATS server 127.0.0.1:", "authorization"]);
 
     let directory = tempfile::tempdir().expect("a directory");
     let stranger = Certs::new(directory.path());
     let ca = format!("messaging.nats.tls.ca={}", stranger.ca.display());
     let output = check("gateway", gateway, &["--set", &ca]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "mistake"), &["NATS server 127.0.0.1:", "certificate"]);
+    one_has(&said(&output, "error"), &["NATS server 127.0.0.1:", "certificate"]);
 
     // A gateway with the rights of a worker.
     let output = check("gateway", gateway, &["--set", "messaging.nats.user=worker"]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "mistake"), &["refused", "Publish to", "fjord.w."]);
+    one_has(&said(&output, "error"), &["refused", "Publish to", "fjord.w."]);
     one_has(&said(&output, "warning"), &["does not allow every queue"]);
 }
 
@@ -108,7 +108,7 @@ async fn times_that_are_short_beside_the_way_to_nats_are_said() {
         let near = said(&check(node.role(), node.directory(), &[]), "warning");
         assert!(!near.iter().any(|line| line.contains("round trip")), "{near:?}");
         let output = check(node.role(), node.directory(), &["--set", &far]);
-        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "mistake"));
+        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "error"));
         let warnings = said(&output, "warning");
         let of_times = warnings.iter().filter(|line| line.contains("round trip"));
         assert_eq!(of_times.count(), keys.len(), "{warnings:?}");
@@ -168,17 +168,14 @@ async fn every_database_and_queue_that_does_not_fit_is_said_at_once() {
     let output = check("worker", directory.path(), &[]);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     assert_eq!(output.status.code(), Some(2));
-    let mistakes = said(&output, "mistake");
-    one_has(&mistakes, &["NATS server 127.0.0.1:", "refused"]);
-    one_has(&mistakes, &["database default (", "queue wrong", "@status", "uuid", "int", "@colour"]);
-    one_has(
-        &mistakes,
-        &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"],
-    );
-    one_has(&mistakes, &["database default:read-only (", "queue read", "fjord_test.absent"]);
-    one_has(&mistakes, &["database refusing (", "Login failed"]);
-    one_has(&mistakes, &["database away (", "refused"]);
-    assert_eq!(mistakes.len(), 6, "{mistakes:?}");
+    let errors = said(&output, "error");
+    one_has(&errors, &["NATS server 127.0.0.1:", "refused"]);
+    one_has(&errors, &["database default (", "queue wrong", "@status", "uuid", "int", "@colour"]);
+    one_has(&errors, &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"]);
+    one_has(&errors, &["database default:read-only (", "queue read", "fjord_test.absent"]);
+    one_has(&errors, &["database refusing (", "Login failed"]);
+    one_has(&errors, &["database away (", "refused"]);
+    assert_eq!(errors.len(), 6, "{errors:?}");
     assert_eq!(refusing.state.attempts.load(Ordering::Acquire), 1, "an account is not locked");
     assert!(there.state.ran.lock().expect("not poisoned").is_empty(), "no procedure ran");
     assert!(!String::from_utf8_lossy(&output.stderr).contains(PASSWORD));

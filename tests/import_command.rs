@@ -59,11 +59,11 @@ async fn everything_of_sql_server_becomes_a_good_catalogue() {
     let checked = fjord(directory.path(), &["check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
-    let mistakes = text(&online.stderr);
+    let errors = text(&online.stderr);
     // So many queues want more connections than there are by default: that is a warning, and no misfit.
     let is_misfit = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
-    let mistakes: Vec<&str> = mistakes.lines().filter(is_misfit).collect();
-    assert!(mistakes.is_empty(), "{mistakes:#?}");
+    let errors: Vec<&str> = errors.lines().filter(is_misfit).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
 
     // A second time there is nothing new, and no file is written over.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
@@ -194,7 +194,7 @@ async fn what_cannot_be_read_is_said_and_nothing_is_made() {
     check(&[], 1, &["not-there.db", "is not there"]);
     assert!(!file.exists(), "an import only reads");
     check(&["--database", "nope"], 2, &["--database", "nope"]);
-    // Of a catalogue with a mistake nobody knows what it has.
+    // Of a catalogue with an error nobody knows what it has.
     fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ").expect("a file");
     fs::write(&file, "").expect("a file");
     check(&[], 2, &["broken.json"]);

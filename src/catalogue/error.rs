@@ -1,10 +1,10 @@
-//! What is wrong with a catalogue: every mistake, with its file, endpoint and key.
+//! What is wrong with a catalogue: every error, with its file, endpoint and key.
 
 use std::fmt;
 
-/// One mistake of a catalogue.
+/// One error of a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct CatalogueError {
     /// The file, or the directory.
     pub file: String,
     /// The endpoint's id; `None` when the file itself is wrong.
@@ -15,7 +15,7 @@ pub struct Mistake {
     pub expected: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for CatalogueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.file)?;
         if let Some(endpoint) = &self.endpoint {
@@ -28,20 +28,20 @@ impl fmt::Display for Mistake {
     }
 }
 
-impl std::error::Error for Mistake {}
+impl std::error::Error for CatalogueError {}
 
-/// Gathers the mistakes of one endpoint.
+/// Gathers the errors of one endpoint.
 #[derive(Debug)]
-pub(super) struct Mistakes<'a> {
+pub(super) struct EndpointErrors<'a> {
     pub(super) file: &'a str,
     pub(super) endpoint: Option<&'a str>,
-    pub(super) list: &'a mut Vec<Mistake>,
+    pub(super) list: &'a mut Vec<CatalogueError>,
 }
 
-impl Mistakes<'_> {
+impl EndpointErrors<'_> {
     /// Adds one.
     pub(super) fn add(&mut self, key: impl Into<String>, expected: impl Into<String>) {
-        self.list.push(Mistake {
+        self.list.push(CatalogueError {
             file: self.file.to_owned(),
             endpoint: self.endpoint.map(ToOwned::to_owned),
             key: key.into(),
@@ -52,9 +52,9 @@ impl Mistakes<'_> {
     /// Adds that a key is missing, unless it is there and could not be read.
     pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
         let key = key.into();
-        let told = |mistake: &&Mistake| mistake.endpoint.as_deref() == self.endpoint;
-        // Mistakes of one endpoint stand together at the end.
-        if !self.list.iter().rev().take_while(told).any(|mistake| mistake.key == key) {
+        let told = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;
+        // Errors of one endpoint stand together at the end.
+        if !self.list.iter().rev().take_while(told).any(|error| error.key == key) {
             self.add(key, format!("missing: {expected}"));
         }
     }

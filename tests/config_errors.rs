@@ -1,4 +1,4 @@
-//! Promise: a role with a mistake in its configuration says every one, a line each, binds nothing and exits 78;
+//! Promise: a role with an error in its configuration says every one, a line each, binds nothing and exits 78;
 //! `fjord check` says the same and exits 2.
 
 use std::fs;
@@ -32,7 +32,7 @@ const BROKEN: &str = "[gateway]\nlisten = 'nowhere'\nhost = ['a']\n[messaging.na
                       password = 'hunter2'\nping_interval = '5'\n";
 
 #[test]
-fn a_role_says_every_mistake_and_exits_with_78() {
+fn a_role_says_every_error_and_exits_with_78() {
     let directory = written(&[("gateway.toml", BROKEN)]);
     let output = run(directory.path(), &["--role", "gateway"]);
     assert_eq!(output.status.code(), Some(78));
@@ -47,14 +47,14 @@ fn a_role_says_every_mistake_and_exits_with_78() {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
     assert!(!said.contains("hunter2"), "a secret is never said:\n{said}");
-    assert!(said.lines().all(|line| line.starts_with("mistake: ")), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("error: ")), "{said}");
     let checked = run(directory.path(), &["check"]);
     assert_eq!(checked.status.code(), Some(2));
     assert_eq!(sorted(&String::from_utf8_lossy(&checked.stderr)), sorted(&said));
 }
 
 #[test]
-fn check_says_every_mistake_of_the_catalogue() {
+fn check_says_every_error_of_the_catalogue() {
     let catalogue = r#"{
         "a": { "route": "GET /v1/{x}", "procedure": "s.a", "auth": "public" },
         "b": { "route": "GET /v1/{y}", "procedure": "nodot", "auth": "public",
@@ -69,7 +69,7 @@ fn check_says_every_mistake_of_the_catalogue() {
 }
 
 #[test]
-fn a_body_that_would_never_find_room_is_a_mistake() {
+fn a_body_that_would_never_find_room_is_an_error() {
     let catalogue = r#"{
         "small": { "route": "PUT /v1/small", "procedure": "s.a", "auth": "public", "max_body": "2MiB" },
         "large": { "route": "PUT /v1/large", "procedure": "s.a", "auth": "public", "max_body": "3MiB" } }"#;
@@ -84,8 +84,8 @@ fn a_body_that_would_never_find_room_is_a_mistake() {
         let output = run(directory.path(), arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
-        let mistakes: Vec<_> = said.lines().filter(|line| line.starts_with("mistake")).collect();
-        assert!(mistakes.len() == 1 && mistakes[0].ends_with(expected), "{said}");
+        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error")).collect();
+        assert!(errors.len() == 1 && errors[0].ends_with(expected), "{said}");
     }
 }
 
@@ -148,5 +148,5 @@ fn how_many_connections_a_database_gets_is_said_and_that_they_are_too_few() {
                  (20 as \"fjord\", 1 as \"reports\"): further calls wait for one (connections_max)";
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().any(|one| one == short), "{said}");
-    assert_eq!(output.status.code(), Some(0), "a warning is no mistake");
+    assert_eq!(output.status.code(), Some(0), "a warning is no error");
 }
