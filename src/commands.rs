@@ -7,7 +7,7 @@ use crate::catalogue::{self, Catalogue};
 use crate::cli::{Arguments, Command};
 use crate::config::{Config, Sources};
 
-use call::CallPlacer;
+use crate::endpoint_call::CallFunction;
 
 pub mod bus;
 pub mod call;
@@ -37,9 +37,9 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// Runs a command and says the process's status. `place` is what `fjord call` calls through.
+/// Runs a command and says the process's status. `call_endpoint` is what `fjord call` executes.
 #[must_use]
-pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode {
+pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };
     let status = match command {
         Command::Check { online } => check::run(sources, *online, &mut output),
@@ -50,7 +50,7 @@ pub fn run(command: &Command, sources: &Sources, place: CallPlacer) -> ExitCode 
             output.out.write_all(schema::run().as_bytes()).map(|()| ExitCode::SUCCESS)
         }
         Command::Status(arguments) => status::run(arguments, sources, &mut output),
-        Command::Call(arguments) => call::run(arguments, sources, place, &mut output),
+        Command::Call(arguments) => call::run(arguments, sources, call_endpoint, &mut output),
         Command::Import(arguments) => import::run(arguments, sources, &mut output),
         Command::Completions { shell } => completions(*shell, &mut output.out),
         Command::Man => clap_mangen::Man::new(Arguments::definition())

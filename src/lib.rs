@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod endpoint_call;
 pub mod envelope;
 pub mod fleet;
 pub mod future;

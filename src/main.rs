@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::from(commands::EXIT_FAILED);
     }
     match arguments.command {
-        Some(command) => commands::run(&command, &sources, roles::gateway::call::place),
+        Some(command) => commands::run(&command, &sources, roles::gateway::call::execute),
         None => start(&sources),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::commands::call::{Call, Called};
+use crate::endpoint_call::{EndpointCall, EndpointCallResult};
 use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
@@ -13,20 +13,25 @@ use crate::problem::{Problem, ProblemKind};
 
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::client::network::ClientNetwork;
-use crate::roles::gateway::dispatch::phases::Phase;
-use crate::roles::gateway::dispatch::phases::Phases;
 use crate::roles::gateway::dispatch::place::Answered;
 use crate::roles::gateway::dispatch::place::Wanted;
 use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::observation::phases::Phase;
+use crate::roles::gateway::observation::phases::Phases;
 use crate::roles::gateway::run::placer;
 
 /// How long a call that was given up may take to cancel itself at its worker.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
 
-/// Places one call and waits for its answer. An interrupt gives it up, as a client's leaving would.
-pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
+/// Dispatches one call and waits for its answer. An interrupt cancels it, as a client's disconnect would.
+///
+/// # Errors
+/// `TransportError` when the gateway cannot subscribe to replies.
+pub fn execute(
+    call: EndpointCall,
+) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>> {
     Box::pin(async move {
-        let Call { endpoint, request, config, transport } = call;
+        let EndpointCall { endpoint, request, config, transport } = call;
         let tasks = Tasks::new();
         let queues = std::slice::from_ref(&endpoint.queue);
         let placer = placer(&config, queues, transport, &tasks).await?;
@@ -43,7 +48,7 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
             let _whole = tasks.wait(GIVE_UP_LIMIT).await;
             let answer = Err(Problem::new(ProblemKind::Cancelled));
             let (attempts, phases) = (0, Vec::new());
-            return Ok(Called { answer, attempts, took: began.elapsed(), phases });
+            return Ok(EndpointCallResult { answer, attempts, duration: began.elapsed(), phases });
         };
         let mut phases = Phases::default();
         phases.set(Phase::QueueWait, ended.waited);
@@ -58,10 +63,10 @@ pub fn place(call: Call) -> BoxFuture<'static, Result<Called, TransportError>> {
             Ending::Cut(_) => Err(Problem::new(ProblemKind::BadAnswer)),
             Ending::ClientGone => Err(Problem::new(ProblemKind::Cancelled)),
         };
-        Ok(Called {
+        Ok(EndpointCallResult {
             answer,
             attempts: ended.attempts,
-            took: began.elapsed(),
+            duration: began.elapsed(),
             phases: phases.passed().collect(),
         })
     })

@@ -5,7 +5,6 @@ pub(in crate::roles::gateway) mod distance;
 pub mod hold;
 pub mod mail;
 pub mod members;
-pub(in crate::roles::gateway) mod phases;
 pub mod place;
 pub mod queues;
 pub mod rejections;

@@ -19,47 +19,17 @@ use crate::catalogue::{
 };
 use crate::cli::CallArguments;
 use crate::config::{Config, Sources};
-use crate::envelope::{Final, Request};
-use crate::future::BoxFuture;
-use crate::messaging::{Transport, TransportError};
+use crate::endpoint_call::{CallFunction, EndpointCall, EndpointCallResult};
+use crate::envelope::Request;
 use crate::outcome::Word;
 use crate::problem::{Problem, Violation};
 use crate::telemetry::trace::TraceContext;
 
-/// One call to be placed.
-#[derive(Debug)]
-pub struct Call {
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// The request as it travels.
-    pub request: Request,
-    /// The configuration: how requests are placed.
-    pub config: Config,
-    /// The bus.
-    pub transport: Arc<dyn Transport>,
-}
-
-/// What became of a call.
-#[derive(Debug)]
-pub struct Called {
-    /// The answer of a worker, or the problem that a client would have got.
-    pub answer: Result<Final, Problem>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// All of it.
-    pub took: Duration,
-    /// Where the time went, in milliseconds.
-    pub phases: Vec<(&'static str, f64)>,
-}
-
-/// What places calls: a gateway's code, which this part of the house does not know.
-pub type CallPlacer = fn(Call) -> BoxFuture<'static, Result<Called, TransportError>>;
-
-/// Checks the arguments, places the call, prints what came of it.
+/// Checks the arguments, executes the call and prints its result.
 pub(super) fn run<O: Write, E: Write>(
     arguments: &CallArguments,
     sources: &Sources,
-    place: CallPlacer,
+    call: CallFunction,
     output: &mut Output<O, E>,
 ) -> io::Result<ExitCode> {
     // Both roles load all endpoints: those that a gateway would take stand in its layers.
@@ -74,7 +44,7 @@ pub(super) fn run<O: Write, E: Write>(
     let dry_run = request.dry_run;
     bus::run(sources, "fjord call", output, async |bus: Bus, output: &mut Output<O, E>| {
         let transport = Arc::clone(&bus.transport);
-        match place(Call { endpoint, request, config, transport }).await {
+        match call(EndpointCall { endpoint, request, config, transport }).await {
             Ok(called) => {
                 print(&if dry_run { proved(called) } else { called }, arguments.json, output)
             }
@@ -204,16 +174,16 @@ fn line(violation: &Violation) -> String {
 }
 
 /// What a client of a gateway would be told of a dry run.
-fn proved(called: Called) -> Called {
+fn proved(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
     });
-    Called { answer, ..called }
+    EndpointCallResult { answer, ..called }
 }
 
 /// The body to stdout, everything about it to stderr; or all in one document.
 fn print(
-    called: &Called,
+    called: &EndpointCallResult,
     as_json: bool,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
@@ -221,7 +191,7 @@ fn print(
         Ok(answer) => (answer.status, &*answer.content_type, answer.body.clone(), answer.outcome),
         Err(problem) => told(problem),
     };
-    let took = called.took.as_secs_f64() * 1e3;
+    let took = called.duration.as_secs_f64() * 1e3;
     let is_rolled_back = called.answer.as_ref().is_ok_and(|answer| answer.is_rolled_back);
     if as_json {
         let text = String::from_utf8_lossy(&body).into_owned();

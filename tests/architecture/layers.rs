@@ -50,7 +50,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli", "future", "message", "outcome"],
     &["envelope", "problem", "catalogue", "config"],
     &["tls", "lifecycle", "in_flight", "listen", "telemetry"],
-    &["messaging", "procedures", "admin", "fleet"],
+    &["messaging", "procedures", "admin", "fleet", "endpoint_call"],
     &["commands", "roles"],
 ];
 

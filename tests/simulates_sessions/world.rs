@@ -388,7 +388,6 @@ impl World {
                     Mail::Reply { attempt, reply, .. } => {
                         self.event(number, Event::Heard { attempt, reply });
                     }
-                    Mail::Taken(part) => self.event(number, Event::Taken(part)),
                 }
             }
         }

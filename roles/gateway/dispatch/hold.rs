@@ -176,9 +176,7 @@ impl Hold {
         self.note(&state);
         match offer {
             Mail::Turn(Turn::Offered(direct)) => Err(direct),
-            Mail::Turn(Turn::Head | Turn::Ask | Turn::Full)
-            | Mail::Reply { .. }
-            | Mail::Taken(_) => Ok(()),
+            Mail::Turn(Turn::Head | Turn::Ask | Turn::Full) | Mail::Reply { .. } => Ok(()),
         }
     }
 
@@ -304,7 +302,7 @@ mod tests {
             Ok(Mail::Turn(Turn::Ask)) => "ask".to_owned(),
             Ok(Mail::Turn(Turn::Full)) => "full".to_owned(),
             Ok(Mail::Turn(Turn::Offered(direct))) => direct.to_string(),
-            Ok(Mail::Reply { .. } | Mail::Taken(_)) => "other".to_owned(),
+            Ok(Mail::Reply { .. }) => "other".to_owned(),
             Err(_) => "nothing".to_owned(),
         }
     }

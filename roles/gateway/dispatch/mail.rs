@@ -22,8 +22,6 @@ pub enum Mail {
     },
     /// What the hold says.
     Turn(Turn),
-    /// The client took so many pieces of its answer.
-    Taken(u32),
 }
 
 /// What the hold tells a waiting request.

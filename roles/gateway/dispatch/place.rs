@@ -45,8 +45,8 @@ mod publish;
 mod terms;
 mod wanted;
 
-use begun::Pieces;
 pub use begun::{Begun, Rest};
+use begun::{PieceEvent, Pieces};
 pub use placed::Placed;
 pub use wanted::Wanted;
 
@@ -330,10 +330,13 @@ impl Ride {
                     Some(mail) => if let Some(event) = self.read(mail) { return event },
                     None => return Event::Tick,
                 },
-                () = left(self.pieces.as_ref()) => {
-                    self.pieces = None;
-                    return Event::ClientGone;
-                }
+                event = client_event(self.pieces.as_mut()) => match event {
+                    PieceEvent::Consumed(pieces) => return Event::Taken(pieces),
+                    PieceEvent::ClientGone => {
+                        self.pieces = None;
+                        return Event::ClientGone;
+                    }
+                },
                 () = sleep_until(wake_at.min(ask_at)) => {
                     if ask_at < wake_at {
                         if let Some(event) = self.ask() { return event }
@@ -388,7 +391,6 @@ impl Ride {
                 self.by_asking = false;
                 Some(Event::Offered(direct))
             }
-            Mail::Taken(pieces) => Some(Event::Taken(pieces)),
             Mail::Turn(Turn::Ask) => self.is_linked().then_some(Event::Ask),
             Mail::Turn(Turn::Full) => {
                 shed("queue");
@@ -476,7 +478,7 @@ impl Ride {
                     tell.push(Control::Deny.message(control));
                 }
                 Mail::Reply { .. } => counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1),
-                Mail::Turn(Turn::Head | Turn::Ask | Turn::Full) | Mail::Taken(_) => {}
+                Mail::Turn(Turn::Head | Turn::Ask | Turn::Full) => {}
             }
         }
         if !tell.is_empty() {
@@ -517,10 +519,10 @@ fn shed(reason: &str) {
     counter(&names::GATEWAY_SHED, &[(names::REASON, reason.to_owned())]).increment(1);
 }
 
-/// Waits until the client of an answer that has begun has left.
-async fn left(pieces: Option<&Pieces>) {
+/// Waits for the client of an answer that has begun.
+async fn client_event(pieces: Option<&mut Pieces>) -> PieceEvent {
     match pieces {
-        Some(pieces) => pieces.left().await,
+        Some(pieces) => pieces.next_event().await,
         None => std::future::pending().await,
     }
 }

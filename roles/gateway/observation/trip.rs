@@ -17,11 +17,11 @@ use crate::roles::gateway::admission::auth::AuthRefusal;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
 use crate::roles::gateway::admission::rate::RateHeaders;
 use crate::roles::gateway::client::caller::Peer;
-use crate::roles::gateway::dispatch::phases::Phase;
-use crate::roles::gateway::dispatch::phases::Phases;
-use crate::roles::gateway::dispatch::phases::millis;
 use crate::roles::gateway::dispatch::place::Placed;
 use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::observation::phases::Phase;
+use crate::roles::gateway::observation::phases::Phases;
+use crate::roles::gateway::observation::phases::millis;
 use crate::roles::gateway::response::RequestId;
 
 mod client;

@@ -7,12 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::NoRoom;
 use crate::roles::gateway::client::byte_budget::Reservation;
-use crate::roles::gateway::dispatch::mail::Mail;
 
 /// The body of every response.
 #[derive(Debug)]
@@ -27,9 +26,8 @@ pub enum AnswerBody {
 #[derive(Debug)]
 pub struct Streamed {
     pieces: mpsc::Receiver<Piece>,
-    /// Where it is said how much was taken.
-    mail: mpsc::Sender<Mail>,
-    taken: u32,
+    /// The number of pieces that the client's connection has consumed.
+    consumed: watch::Sender<u32>,
     is_whole: bool,
     ended: Cancel,
     /// What makes it smaller on the way.
@@ -70,19 +68,19 @@ impl Streamed {
     /// A body of what comes. `ended` is given once nothing more will.
     pub(in crate::roles::gateway) fn new(
         pieces: mpsc::Receiver<Piece>,
-        mail: mpsc::Sender<Mail>,
+        consumed: watch::Sender<u32>,
         ended: Cancel,
         room: Option<Reservation>,
     ) -> Self {
-        Self { pieces, mail, taken: 0, is_whole: false, ended, coder: None, room }
+        Self { pieces, consumed, is_whole: false, ended, coder: None, room }
     }
 
     /// A body that nobody reads, and of which only is known that there is one: HEAD's.
     #[must_use]
     pub fn unread() -> Self {
-        let (ended, (_, pieces), (mail, _)) = (Cancel::new(), mpsc::channel(1), mpsc::channel(1));
+        let (ended, (_, pieces)) = (Cancel::new(), mpsc::channel(1));
         ended.cancel();
-        Self::new(pieces, mail, ended, None)
+        Self::new(pieces, watch::Sender::new(0), ended, None)
     }
 
     /// Makes room for what makes it smaller, which takes so many bytes.
@@ -183,10 +181,7 @@ impl Streamed {
         }
         match ready!(self.pieces.poll_recv(context)) {
             Some(Piece::Bytes(bytes)) => {
-                self.taken += 1;
-                // A session that has ended needs not know. One with a thousand unread replies is told by the next part, if there
-                // is one; else the session's time ends it.
-                drop(self.mail.try_send(Mail::Taken(self.taken)));
+                self.consumed.send_modify(|pieces| *pieces += 1);
                 let Some(coder) = &mut self.coder else {
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 };

@@ -138,11 +138,11 @@ async fn what_a_coder_makes_counts_until_it_is_taken() {
     let budget = ByteBudget::unbounded();
     let room = budget.nothing(ClientNetwork::new([192, 0, 2, 1].into(), 56));
     let (sender, pieces) = tokio::sync::mpsc::channel(2);
-    let (mail, _read_by_nobody) = tokio::sync::mpsc::channel(2);
     let came = room.another().holding(vec![b'x'; 100_000].into());
     sender.try_send(Piece::Bytes(came)).unwrap();
     sender.try_send(Piece::Whole).unwrap();
-    let body = Streamed::new(pieces, mail, Cancel::new(), Some(room)).coded(Box::new(Same));
+    let body = Streamed::new(pieces, tokio::sync::watch::Sender::new(0), Cancel::new(), Some(room))
+        .coded(Box::new(Same));
     let mut body = AnswerBody::Streamed(body);
     for length in [100_000, 20_000] {
         let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();

@@ -1,13 +1,12 @@
 //! An answer that goes to its client while it still comes.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::limits::WINDOW_PARTS;
 use crate::envelope::Head;
 use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::Reservation;
-use crate::roles::gateway::dispatch::mail::Mail;
 use crate::roles::gateway::dispatch::session::Ending;
 use crate::roles::gateway::response::Piece;
 use crate::roles::gateway::response::Streamed;
@@ -36,25 +35,31 @@ pub struct Rest {
     pub(super) ended: Cancel,
 }
 
+/// What the client of a streaming answer does.
+pub(super) enum PieceEvent {
+    /// It has consumed this many pieces in total.
+    Consumed(u32),
+    /// It has disconnected.
+    ClientGone,
+}
+
 /// The way of the pieces to the client.
 #[derive(Debug)]
 pub(super) struct Pieces {
     to: mpsc::Sender<Piece>,
+    consumed: watch::Receiver<u32>,
     /// Whether a piece found no room: then the answer must not be told whole.
     lacks: bool,
 }
 
 impl Pieces {
     /// The way, and the body at its end.
-    pub(super) fn open(
-        window: u32,
-        mail: mpsc::Sender<Mail>,
-        ended: Cancel,
-        room: Reservation,
-    ) -> (Self, Streamed) {
+    pub(super) fn open(window: u32, ended: Cancel, room: Reservation) -> (Self, Streamed) {
         let pieces = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
         let (sender, receiver) = mpsc::channel(pieces + LAST_PIECES);
-        (Self { to: sender, lacks: false }, Streamed::new(receiver, mail, ended, Some(room)))
+        let (consumed_sender, consumed) = watch::channel(0);
+        let body = Streamed::new(receiver, consumed_sender, ended, Some(room));
+        (Self { to: sender, consumed, lacks: false }, body)
     }
 
     /// Passes bytes on. There is room: the session keeps the worker to its window.
@@ -74,18 +79,24 @@ impl Pieces {
         debug_assert!(!self.lacks, "a worker is kept to its window");
     }
 
-    /// Waits until nobody takes them any more. Safe to drop.
-    pub(super) async fn left(&self) {
-        self.to.closed().await;
+    /// Waits until the client consumes pieces or disconnects. Safe to drop.
+    pub(super) async fn next_event(&mut self) -> PieceEvent {
+        tokio::select! {
+            biased;
+            Ok(()) = self.consumed.changed() => {
+                PieceEvent::Consumed(*self.consumed.borrow_and_update())
+            }
+            () = self.to.closed() => PieceEvent::ClientGone,
+        }
     }
 }
 
 impl Ride {
     /// The beginning of an answer.
     pub(super) fn begin(&mut self, head: Head) -> Stop {
-        let (window, mail) = (self.request.window, self.sender.clone());
+        let window = self.request.window;
         let room = self.wanted.another();
-        let (pieces, body) = Pieces::open(window, mail, Cancel::new(), room);
+        let (pieces, body) = Pieces::open(window, Cancel::new(), room);
         self.pieces = Some(pieces);
         Stop::Begun(head, body)
     }

@@ -1,0 +1,41 @@
+//! One call of an endpoint outside a gateway: the types between `fjord call` and the gateway's dispatcher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalogue::Endpoint;
+use crate::config::Config;
+use crate::envelope::{Final, Request};
+use crate::future::BoxFuture;
+use crate::messaging::{Transport, TransportError};
+use crate::problem::Problem;
+
+/// A checked request for one endpoint, with everything needed to dispatch it.
+#[derive(Debug)]
+pub struct EndpointCall {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The request as it is sent to a worker.
+    pub request: Request,
+    /// The configuration that the dispatcher uses.
+    pub config: Config,
+    /// The connection to the message bus.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The result of an [`EndpointCall`].
+#[derive(Debug)]
+pub struct EndpointCallResult {
+    /// A worker's answer, or the problem that a client would have received.
+    pub answer: Result<Final, Problem>,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// The time from the first attempt to the answer.
+    pub duration: Duration,
+    /// The duration of each phase in milliseconds.
+    pub phases: Vec<(&'static str, f64)>,
+}
+
+/// Executes an [`EndpointCall`]. `main` passes the gateway's function to the command: shared code names no role.
+pub type CallFunction =
+    fn(EndpointCall) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>>;
