@@ -105,6 +105,6 @@ pub(super) fn post(
     };
     match mail.try_send(Mail::Reply { attempt, worker, reply, has_room }).err()?.into_inner() {
         Mail::Reply { reply, .. } => reply.ok(),
-        _ => None,
+        Mail::Turn(_) => None,
     }
 }
