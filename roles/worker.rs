@@ -1,31 +1,11 @@
-//! The side that runs procedures.
+//! The worker role: receives requests from NATS and calls stored procedures.
 //!
-//! intake → slots (+ offers) → dispatch → handler → outcome
+//! Dependencies go one way: `run` → `intake` → `execution` → `observation`.
 
-pub mod call_time;
-pub mod control;
-pub mod dispatch;
-mod distance;
-pub mod echo;
-pub mod ending;
-pub mod handler;
-pub mod handlers;
-pub mod health;
+pub mod execution;
 pub mod intake;
-pub mod jobs;
-mod load;
-pub mod outcome;
-pub mod outlet;
-pub mod pace;
-pub mod procedure;
-pub mod queue;
-pub mod recent;
-mod report;
-pub mod resend;
+pub mod observation;
 pub mod run;
-pub mod slots;
-mod stream;
-mod traced;
 
-pub use ending::Ending;
-pub use handler::{Job, QueueHandler, Times};
+pub use execution::handler::{Job, QueueHandler, Times};
+pub use execution::job_result::Ending;

@@ -28,13 +28,13 @@ use fjord::roles::gateway::edge::health::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
 use fjord::roles::gateway::snapshot::Snapshot;
-use fjord::roles::worker::dispatch::Dispatch;
-use fjord::roles::worker::handlers::{self, Tools};
-use fjord::roles::worker::health::Health;
-use fjord::roles::worker::intake::Intake;
-use fjord::roles::worker::queue::{Place, Queue, Service};
-use fjord::roles::worker::resend::{Pace, Resend};
-use fjord::roles::worker::slots::Slots;
+use fjord::roles::worker::execution::executor::Dispatch;
+use fjord::roles::worker::execution::handlers::{self, Tools};
+use fjord::roles::worker::execution::resend::{Pace, Resend};
+use fjord::roles::worker::intake::membership::Intake;
+use fjord::roles::worker::intake::queue::{Place, Queue, Service};
+use fjord::roles::worker::intake::slots::Slots;
+use fjord::roles::worker::observation::readiness::Health;
 use fjord::telemetry::{gauge, names, recorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -120,7 +120,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
         tasks: tasks.clone(),
         worker: "1".to_owned(),
         config: config.worker.clone(),
-        recent: fjord::roles::worker::recent::Recent::default(),
+        recent: fjord::roles::worker::execution::recent_replies::Recent::default(),
         resend: Resend::new().0,
         pace: Pace::default(),
     });

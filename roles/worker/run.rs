@@ -23,18 +23,18 @@ use crate::procedures::{Need, connections};
 use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
-use super::control::{self, QueueTable};
-use super::dispatch::Dispatch;
-use super::distance;
-use super::handlers::{self, Tools};
-use super::health::Health;
-use super::intake::Intake;
-use super::jobs::Jobs;
-use super::queue::{Place, Queue, Service};
-use super::recent::Recent;
-use super::report;
-use super::resend::{self, Pace, Resend};
-use super::slots::Slots;
+use super::intake::round_trip;
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::execution::handlers::{self, Tools};
+use crate::roles::worker::execution::recent_replies::Recent;
+use crate::roles::worker::execution::resend::{self, Pace, Resend};
+use crate::roles::worker::execution::running_jobs::Jobs;
+use crate::roles::worker::intake::control::{self, QueueTable};
+use crate::roles::worker::intake::membership::Intake;
+use crate::roles::worker::intake::queue::{Place, Queue, Service};
+use crate::roles::worker::intake::slots::Slots;
+use crate::roles::worker::observation::readiness::Health;
+use crate::roles::worker::observation::report;
 
 /// How long tasks that were cut off may take to end.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ impl Worker {
         let dispatch = Arc::new(dispatch(&config, &transport, resend, &tasks));
         let queues: QueueTable =
             Arc::new(ArcSwap::from_pointee(queues(&config, &catalogue, &databases, &dispatch)?));
-        distance::follow(&transport, &queues, &config.worker, &tasks);
+        round_trip::follow(&transport, &queues, &config.worker, &tasks);
         let _detached =
             tasks.spawn_background(resend::run(Arc::clone(&dispatch), Arc::clone(&queues), asked));
         resend::follow_link(&dispatch, &queues);

@@ -10,7 +10,8 @@ use fjord::procedures::{
     Argument, BackendErrorKind, BadArgument, Call, Need, OwnedCell, SentErrorKind,
     ServerErrorClass, Transaction,
 };
-use fjord::roles::worker::{Times, outcome};
+use fjord::roles::worker::Times;
+use fjord::roles::worker::execution::procedure::json_sink;
 use tokio::time::Instant;
 
 use super::{Caller, LONG, given, int, kind, name, text, unsent};
@@ -94,7 +95,7 @@ async fn rows_wait_in_the_database_while_nobody_takes_them() {
         let arguments = [int("count", 5000)];
         let times = Arc::<Times>::default();
         times.parts.open(1024);
-        let mut answer = outcome::Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
+        let mut answer = json_sink::Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
         let deadline = Instant::now() + LONG;
         let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
         let transaction = Transaction::None;

@@ -1,7 +1,7 @@
 //! What travels, and what is about to happen.
 
 use fjord::envelope::{Control, Reply};
-use fjord::roles::worker::slots::OfferId;
+use fjord::roles::worker::intake::slots::OfferId;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {

@@ -7,8 +7,8 @@ use fjord::catalogue::Execution;
 use fjord::envelope::{Control, Final, Reason, Reply};
 use fjord::message::Subject;
 use fjord::outcome::Word;
-use fjord::roles::worker::pace::BACKLOG_MAX;
-use fjord::roles::worker::slots::{Offer, Slots, Verdict, Waiter};
+use fjord::roles::worker::intake::latency::BACKLOG_MAX;
+use fjord::roles::worker::intake::slots::{Offer, Slots, Verdict, Waiter};
 use rand::RngExt;
 use tokio::time::Instant;
 

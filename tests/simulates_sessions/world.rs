@@ -14,7 +14,7 @@ use fjord::roles::gateway::dispatch::session::{
     Action, Destination, Ending, Event, Session, Step, Terms,
 };
 use fjord::roles::gateway::dispatch::timing::Timing;
-use fjord::roles::worker::slots::OfferId;
+use fjord::roles::worker::intake::slots::OfferId;
 use fjord::telemetry::Gauge;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::envelope::Reply;
 use crate::message::Subject;
 
-use super::jobs::JobId;
+use crate::roles::worker::execution::running_jobs::JobId;
 
 /// How long before the loss was noticed an answer may have gone into the dying connection: the server's
 /// pings find a dead link within two intervals.

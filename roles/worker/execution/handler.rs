@@ -12,8 +12,8 @@ use crate::envelope::{Phases, Request};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
-use super::Ending;
-use super::outlet::Outlet;
+use crate::roles::worker::Ending;
+use crate::roles::worker::execution::chunk_channel::Outlet;
 
 /// What a worker does with a message of a queue.
 pub trait QueueHandler: Debug + Send + Sync {

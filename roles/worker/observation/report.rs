@@ -9,11 +9,11 @@ use crate::outcome::Word;
 use crate::telemetry::names;
 use crate::telemetry::reading::{Reading, whole};
 
-use super::control::QueueTable;
-use super::queue::Queue;
+use crate::roles::worker::intake::control::QueueTable;
+use crate::roles::worker::intake::queue::Queue;
 
 /// What makes the reports.
-pub(super) fn source(queues: &QueueTable, readiness: &Readiness) -> ReportSource {
+pub(crate) fn source(queues: &QueueTable, readiness: &Readiness) -> ReportSource {
     let (queues, readiness) = (Arc::clone(queues), readiness.clone());
     Arc::new(move |identity| {
         let reading = Reading::now();

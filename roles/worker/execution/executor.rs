@@ -23,16 +23,16 @@ use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, UNSENT};
 use crate::telemetry::{context, counter, names};
 
-use super::call_time::CallTime;
-use super::ending::Ending;
-use super::handler::{Job, QueueHandler};
-use super::jobs::{Entry, Jobs};
-use super::outlet::Outlet;
-use super::queue::{Queue, Work};
-use super::recent::Recent;
-use super::resend::{Pace, Resend};
-use super::stream::{self, Stream};
-use super::traced::Traced;
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::chunk_channel::Outlet;
+use crate::roles::worker::execution::chunk_sender::{self, Stream};
+use crate::roles::worker::execution::handler::{Job, QueueHandler};
+use crate::roles::worker::execution::job_result::Ending;
+use crate::roles::worker::execution::recent_replies::Recent;
+use crate::roles::worker::execution::resend::{Pace, Resend};
+use crate::roles::worker::execution::running_jobs::{Entry, Jobs};
+use crate::roles::worker::intake::queue::{Queue, Work};
+use crate::roles::worker::observation::spans::Traced;
 
 /// Room that is left in a message for the headers of a part or final.
 const HEADER_ROOM: usize = 1024;
@@ -193,7 +193,7 @@ impl Run {
     ) -> Ending {
         let (endpoint, times) = (Arc::clone(&job.endpoint), Arc::clone(&job.times));
         let call = handler.handle(*job, self.deadline, &self.entry.cancel);
-        let call = AssertUnwindSafe(stream::to_its_end(call, &times.parts));
+        let call = AssertUnwindSafe(chunk_sender::to_its_end(call, &times.parts));
         let mut call = pin!(call.catch_unwind());
         if stream.has_room() {
             times.parts.want();

@@ -17,20 +17,18 @@ use crate::telemetry::conditions::{self, Condition, MALFORMED};
 use crate::telemetry::context::{self, Served};
 use crate::telemetry::{counter, names};
 
-use super::call_time::CallTime;
-use super::dispatch::Dispatch;
-use super::handler::{Job, QueueHandler};
-use super::load::Load;
-use super::slots::{Offer, OfferId, Slots, Verdict, Waiter};
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::execution::handler::{Job, QueueHandler};
+use crate::roles::worker::intake::slots::{Offer, OfferId, Slots, Verdict, Waiter};
+use crate::roles::worker::observation::load::Load;
 
 mod backlog;
-mod figures;
-mod read;
 
 pub use backlog::{Granted, Pending, Turn};
 
-use figures::{Figures, calls};
-use read::Read;
+use super::message::Read;
+use crate::roles::worker::observation::queue_metrics::{Figures, calls};
 
 /// Gateway and worker have different catalogues: of an endpoint's dry run, and of an endpoint.
 const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-use super::slots::Slots;
+use crate::roles::worker::intake::slots::Slots;
 
 /// The time over which utilisation is averaged: an autoscaler wants a trend, and soon.
 const AVERAGED: Duration = Duration::from_mins(1);
@@ -16,7 +16,7 @@ const AVERAGED: Duration = Duration::from_mins(1);
 const MICROS: u64 = 1_000_000;
 
 /// The load of one queue and its figures.
-pub(super) struct Load {
+pub(crate) struct Load {
     limit: Gauge,
     running: Gauge,
     waiting: Gauge,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Load {
 
 impl Load {
     /// Of a queue on which nothing runs yet.
-    pub(super) fn of<W>(name: &QueueName, slots: &Slots<W>, now: Instant) -> Self {
+    pub(crate) fn of<W>(name: &QueueName, slots: &Slots<W>, now: Instant) -> Self {
         let label = [(names::QUEUE, name.to_string())];
         let load = Self {
             limit: gauge(&names::WORKER_LIMIT, &label),
@@ -61,13 +61,13 @@ impl Load {
     }
 
     /// The time that calls held slots, and the time that all slots were taken, since the start.
-    pub(super) fn totals(&self) -> (Duration, Duration) {
+    pub(crate) fn totals(&self) -> (Duration, Duration) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.slot_time.total(), state.saturated.total())
     }
 
     /// Takes what is so now. To be called whenever it has changed, and now and then: what was so until now is counted.
-    pub(super) fn note<W>(&self, slots: &Slots<W>, now: Instant) {
+    pub(crate) fn note<W>(&self, slots: &Slots<W>, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = state.pass(now);
         self.slot_time.increment(passed.slot_seconds);

@@ -12,10 +12,10 @@ use crate::messaging::{Transport, TransportError};
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
 
-use super::dispatch::Dispatch;
-use super::jobs::{Consent, JobId};
-use super::queue::Queue;
-use super::slots::OfferId;
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::execution::running_jobs::{Consent, JobId};
+use crate::roles::worker::intake::queue::Queue;
+use crate::roles::worker::intake::slots::OfferId;
 
 /// The queues of this worker by number; replaced whole at a reload.
 pub type QueueTable = Arc<ArcSwap<Vec<Arc<Queue>>>>;

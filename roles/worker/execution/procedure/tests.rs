@@ -17,7 +17,7 @@ use crate::envelope::{Final, Request};
 use crate::procedures::Backend;
 use crate::procedures::arguments::need;
 use crate::procedures::sqlite;
-use crate::roles::worker::handlers;
+use crate::roles::worker::execution::handlers;
 
 const HORSE: &str = "528003000003001";
 const DEAD: &str = "528003000000003";

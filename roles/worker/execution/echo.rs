@@ -10,8 +10,8 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::outcome::Word;
 
-use super::handlers::{HandlerError, Tools};
-use super::{Ending, Job, QueueHandler};
+use crate::roles::worker::execution::handlers::{HandlerError, Tools};
+use crate::roles::worker::{Ending, Job, QueueHandler};
 
 /// Makes the handler.
 ///

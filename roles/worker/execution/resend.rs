@@ -11,9 +11,9 @@ use crate::envelope::{Final, Reply};
 use crate::messaging;
 use crate::telemetry::{counter, names};
 
-use super::control::QueueTable;
-use super::dispatch::Dispatch;
-use super::jobs::JobId;
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::execution::running_jobs::JobId;
+use crate::roles::worker::intake::control::QueueTable;
 
 /// Answers that are asked for and not sent yet, at most. What is asked for beyond is dropped: the gateway asks again, or
 /// takes the call for lost.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::procedures::databases::Database;
 
-use super::{QueueHandler, echo, procedure};
+use super::{echo, procedure};
+use crate::roles::worker::QueueHandler;
 
 type Make = fn(&Tools) -> Result<Arc<dyn QueueHandler>, HandlerError>;
 

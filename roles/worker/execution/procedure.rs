@@ -14,9 +14,16 @@ use crate::procedures::databases::Database;
 use crate::procedures::{Call, CallError, Outcome, Transaction};
 use crate::telemetry::traces;
 
-use super::handlers::{HandlerError, Tools};
-use super::outcome::{Answer, conclude};
-use super::{Ending, Job, QueueHandler, traced};
+use crate::roles::worker::execution::handlers::{HandlerError, Tools};
+use crate::roles::worker::observation::spans;
+use crate::roles::worker::{Ending, Job, QueueHandler};
+use conclusion::conclude;
+use json_sink::Answer;
+
+pub mod conclusion;
+mod json;
+pub mod json_sink;
+mod redact;
 
 /// Makes the handler.
 ///
@@ -92,7 +99,7 @@ impl Procedure {
         }
         let ending = conclude(&job, answer, result);
         if let Some(span) = span {
-            let told = traced::call(backend.system(), procedure, ending.outcome());
+            let told = spans::call(backend.system(), procedure, ending.outcome());
             span.since(began + waited).end_at(ended, told);
         }
         ending

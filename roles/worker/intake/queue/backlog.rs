@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use crate::envelope::{Reason, Reply};
 use crate::message::Subject;
 use crate::outcome::Word;
-use crate::roles::worker::call_time::CallTime;
-use crate::roles::worker::dispatch::Dispatch;
-use crate::roles::worker::slots::{Next, Offer, Verdict, Waiter};
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::intake::slots::{Next, Offer, Verdict, Waiter};
 use crate::telemetry::context;
 
-use super::figures::calls;
 use super::{Queue, Work};
+use crate::roles::worker::observation::queue_metrics::calls;
 
 /// What waits for a slot.
 #[derive(Debug)]

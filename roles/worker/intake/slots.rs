@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::envelope::Reason;
 use crate::message::Subject;
 
-use super::pace::Pace;
+use crate::roles::worker::intake::latency::Pace;
 
 /// Bytes of the messages beyond the slots.
 pub const BACKLOG_BYTES_MAX: usize = 8 << 20;

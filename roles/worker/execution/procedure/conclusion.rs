@@ -17,16 +17,14 @@ use crate::procedures::{
 };
 use crate::telemetry::conditions::{self, Condition};
 
-use super::ending::SentEnding;
-use super::{Ending, Job};
+use crate::roles::worker::execution::job_result::SentEnding;
+use crate::roles::worker::{Ending, Job};
 
-mod answer;
-mod json;
-mod struck;
 #[cfg(test)]
 mod tests;
 
-pub use answer::Answer;
+use super::json_sink::Answer;
+use super::redact;
 /// User errors that name an HTTP status by themselves: 50404 is 404.
 const SELF_MAPPED: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// What stands before the status in such a number.
@@ -294,7 +292,7 @@ fn log(job: &Job, error: &dyn Error, message: Option<&str>, level: Level) {
         append(&mut cause, inner);
         source = inner.source();
     }
-    let cause = struck::without_values(&cause, &job.request.payload);
+    let cause = redact::without_values(&cause, &job.request.payload);
     let endpoint = job.endpoint.id.as_str();
     match level {
         Level::Misfit if !conditions::begins(&MISFIT, endpoint) => {

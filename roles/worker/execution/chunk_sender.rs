@@ -14,11 +14,11 @@ use crate::messaging::TransportError;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 
-use super::Ending;
-use super::dispatch::Dispatch;
-use super::handler::Job;
-use super::jobs::Entry;
-use super::outlet::{Gone, Outlet};
+use crate::roles::worker::Ending;
+use crate::roles::worker::execution::chunk_channel::{Gone, Outlet};
+use crate::roles::worker::execution::executor::Dispatch;
+use crate::roles::worker::execution::handler::Job;
+use crate::roles::worker::execution::running_jobs::Entry;
 
 /// One answer on its way.
 pub(super) struct Stream {

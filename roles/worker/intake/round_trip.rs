@@ -11,14 +11,14 @@ use crate::lifecycle::Tasks;
 use crate::messaging::Transport;
 use crate::telemetry::{gauge, names};
 
-use super::control::QueueTable;
-use super::queue::Queue;
+use crate::roles::worker::intake::control::QueueTable;
+use crate::roles::worker::intake::queue::Queue;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks for as long as the worker lives.
-pub(super) fn follow(
+pub(crate) fn follow(
     transport: &Arc<dyn Transport>,
     queues: &QueueTable,
     config: &WorkerConfig,

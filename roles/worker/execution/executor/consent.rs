@@ -7,8 +7,8 @@ use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::envelope::{Reason, Reply};
 use crate::outcome::Word;
-use crate::roles::worker::jobs::Consent;
-use crate::roles::worker::queue::{Granted, Turn};
+use crate::roles::worker::execution::running_jobs::Consent;
+use crate::roles::worker::intake::queue::{Granted, Turn};
 
 use super::Run;
 

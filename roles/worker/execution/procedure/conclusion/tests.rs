@@ -441,7 +441,7 @@ fn no_shape_holds_the_result_a_second_time() {
 
 /// The text of an answer whose pieces leave while it is written, each taken as soon as it is there.
 async fn in_pieces(shape: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
-    let times = Arc::<super::super::Times>::default();
+    let times = Arc::<crate::roles::worker::Times>::default();
     times.parts.open(7);
     let mut answer = Answer::new(shape, 1 << 20).leaving(&times);
     let (mut pieces, mut text) = (0, Vec::new());
@@ -497,7 +497,7 @@ async fn an_answer_in_pieces_is_the_same_answer() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_takes_is_never_whole() {
-    let times = Arc::<super::super::Times>::default();
+    let times = Arc::<crate::roles::worker::Times>::default();
     times.parts.open(7);
     let mut answer = Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
     feed(&mut answer, &[(&["a"], &[&[Cell::Text("longer than a piece")]])]).unwrap();

@@ -7,10 +7,10 @@ use crate::outcome::Word;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
 /// The queue's metrics, looked up once.
-pub(super) struct Figures {
-    pub(super) duration: Histogram,
-    pub(super) calls_ok: Counter,
-    pub(super) queue: String,
+pub(crate) struct Figures {
+    pub(crate) duration: Histogram,
+    pub(crate) calls_ok: Counter,
+    pub(crate) queue: String,
 }
 
 impl fmt::Debug for Figures {
@@ -20,7 +20,7 @@ impl fmt::Debug for Figures {
 }
 
 impl Figures {
-    pub(super) fn of(name: &QueueName) -> Self {
+    pub(crate) fn of(name: &QueueName) -> Self {
         let calls_ok = calls(name.as_str(), Word::Ok);
         // At zero from the start, so that the first calls count in a rate.
         calls_ok.increment(0);
@@ -30,7 +30,7 @@ impl Figures {
 }
 
 /// Calls of a queue that ended so.
-pub(super) fn calls(queue: &str, outcome: Word) -> Counter {
+pub(crate) fn calls(queue: &str, outcome: Word) -> Counter {
     let labels = [(names::QUEUE, queue.to_owned()), (names::OUTCOME, outcome.as_str().to_owned())];
     counter(&names::WORKER_CALLS, &labels)
 }

@@ -4,12 +4,12 @@ use crate::catalogue::{EndpointId, ProcedureName};
 use crate::outcome::Word;
 use crate::telemetry::traces::{self, Kind, Open, Told, Value};
 
-use super::Job;
-use super::queue::Queue;
+use crate::roles::worker::Job;
+use crate::roles::worker::intake::queue::Queue;
 
 /// The span of a message while it is worked on; there is none unless its sender's is recorded.
 #[derive(Debug)]
-pub(super) struct Traced {
+pub(crate) struct Traced {
     open: Open,
     queue: String,
     subject: String,
@@ -18,7 +18,7 @@ pub(super) struct Traced {
 
 impl Traced {
     /// Begins it. What is done for the job from here on is below it.
-    pub(super) fn begin(job: &mut Job, queue: &Queue) -> Option<Self> {
+    pub(crate) fn begin(job: &mut Job, queue: &Queue) -> Option<Self> {
         let open = traces::open(job.request.traceparent.as_deref())?;
         job.request.traceparent = Some(open.traceparent());
         let (queue, subject) = (queue.name.to_string(), queue.subject.to_string());
@@ -26,7 +26,7 @@ impl Traced {
     }
 
     /// The job has ended, its answer is sent.
-    pub(super) fn end(self, outcome: Word) {
+    pub(crate) fn end(self, outcome: Word) {
         let attributes = vec![
             ("messaging.system", Value::Word("nats")),
             ("messaging.operation.type", Value::Word("process")),
@@ -43,7 +43,7 @@ impl Traced {
 }
 
 /// What is told of a procedure's call.
-pub(super) fn call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> Told {
+pub(crate) fn call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> Told {
     let attributes = vec![
         ("db.system.name", Value::Word(system)),
         ("db.operation.name", Value::Word("EXECUTE")),
