@@ -1,11 +1,12 @@
 //! The worker role: receives requests from NATS and calls stored procedures.
 //!
-//! Dependencies go one way: `run` → `intake` → `execution` → `observation`.
+//! Dependencies go one way: `run` → `intake` → `execution` → `observation` → `subjects`.
 
 pub mod execution;
 pub mod intake;
 pub mod observation;
 pub mod run;
+pub mod subjects;
 
-pub use execution::handler::{Job, QueueHandler, Times};
-pub use execution::job_result::Ending;
+pub use execution::handler::{HandlerContext, HandlerError, Job, JobProgress, QueueHandler};
+pub use execution::job_result::JobResult;

@@ -28,13 +28,15 @@ use fjord::roles::gateway::edge::health::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
 use fjord::roles::gateway::snapshot::Snapshot;
-use fjord::roles::worker::execution::executor::Dispatch;
-use fjord::roles::worker::execution::handlers::{self, Tools};
-use fjord::roles::worker::execution::resend::{Pace, Resend};
-use fjord::roles::worker::intake::membership::Intake;
-use fjord::roles::worker::intake::queue::{Place, Queue, Service};
+use fjord::roles::worker::HandlerContext;
+use fjord::roles::worker::execution::executor::Executor;
+use fjord::roles::worker::execution::handlers;
+use fjord::roles::worker::execution::reply_sender::ReplySender;
+use fjord::roles::worker::intake::membership::GroupMembership;
+use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
 use fjord::roles::worker::intake::slots::Slots;
-use fjord::roles::worker::observation::readiness::Health;
+use fjord::roles::worker::observation::readiness::QueueReadiness;
+use fjord::roles::worker::subjects::QueueSubjects;
 use fjord::telemetry::{gauge, names, recorder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -114,38 +116,30 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
 /// A worker as `roles::worker::run` makes it; returns once its queue is served.
 async fn worker(config: &Config, tasks: &Tasks) {
     let transport = connect(config).await;
-    let dispatch = Arc::new(Dispatch {
-        transport: Arc::clone(&transport),
-        jobs: Arc::default(),
-        tasks: tasks.clone(),
-        worker: "1".to_owned(),
-        config: config.worker.clone(),
-        recent: fjord::roles::worker::execution::recent_replies::Recent::default(),
-        resend: Resend::new().0,
-        pace: Pace::default(),
-    });
+    let replies = ReplySender::new(Arc::clone(&transport));
+    let (executor, _requests) = Executor::new(replies, config.worker.clone(), tasks.clone());
     let directory = &config.catalogue.directory;
     let catalogue = fjord::catalogue::load(directory, &config.catalogue).expect("a good catalogue");
     let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
-    let tools = Tools { database: None, answer_bytes_max: 1 << 20 };
-    let handler = handlers::make(&endpoint.handler, &tools).expect("the handler");
-    let place =
-        Place { name: endpoint.queue.clone(), number: 0, prefix: config.messaging.prefix.clone() };
+    let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
+    let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
+    let (prefix, name) = (&config.messaging.prefix, endpoint.queue.clone());
+    let subjects = QueueSubjects::new(prefix, name, 0, "1").expect("subjects");
     let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
-    let queue = Queue::new(place, vec![Service::new(endpoint, handler)], slots, dispatch);
-    let health = Arc::new(Health::new(Readiness::new()));
-    let intake = Intake {
-        queue: Arc::new(queue.expect("subjects")),
+    let endpoints = vec![ServedEndpoint::new(endpoint, handler)];
+    let readiness = Arc::new(QueueReadiness::new(Readiness::new()));
+    let membership = GroupMembership {
+        queue: Arc::new(Queue::new(subjects, endpoints, slots, Arc::new(executor))),
         transport,
         fitness: None,
         config: config.worker.clone(),
-        health: Arc::clone(&health),
+        readiness: Arc::clone(&readiness),
         stop: Cancel::new(),
-        leave_limit: std::time::Duration::from_secs(1),
+        leave_timeout: std::time::Duration::from_secs(1),
     };
-    drop(tasks.spawn(intake.serve()));
+    drop(tasks.spawn(membership.serve()));
     let served =
-        poll(SOON, TICK, async || tokio::time::timeout(TICK, health.first_served()).await.ok());
+        poll(SOON, TICK, async || tokio::time::timeout(TICK, readiness.any_served()).await.ok());
     served.await.expect("the queue is served");
 }
 

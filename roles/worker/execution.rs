@@ -1,7 +1,7 @@
-//! Runs requests that have a slot and sends their replies.
+//! Runs requests and sends their replies.
 
 pub mod call_time;
-mod chunk_channel;
+pub mod chunk_channel;
 mod chunk_sender;
 pub mod echo;
 pub mod executor;
@@ -10,5 +10,7 @@ pub mod handlers;
 pub mod job_result;
 pub mod procedure;
 pub mod recent_replies;
+pub mod reply_sender;
 pub mod resend;
 pub mod running_jobs;
+pub mod slot;

@@ -1,9 +1,10 @@
-//! Receives requests and decides whether to execute, queue or refuse them.
+//! Receives requests and decides whether to run, queue or refuse them.
 
 pub mod control;
 pub mod latency;
 pub mod membership;
 mod message;
 pub mod queue;
-pub(super) mod round_trip;
+pub mod round_trip;
+mod slot_pool;
 pub mod slots;

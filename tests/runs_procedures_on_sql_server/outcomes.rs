@@ -10,8 +10,8 @@ use fjord::procedures::{
     Argument, BackendErrorKind, BadArgument, Call, Need, OwnedCell, SentErrorKind,
     ServerErrorClass, Transaction,
 };
-use fjord::roles::worker::Times;
-use fjord::roles::worker::execution::procedure::json_sink;
+use fjord::roles::worker::JobProgress;
+use fjord::roles::worker::execution::procedure::json_sink::JsonSink;
 use tokio::time::Instant;
 
 use super::{Caller, LONG, given, int, kind, name, text, unsent};
@@ -93,9 +93,9 @@ async fn rows_wait_in_the_database_while_nobody_takes_them() {
     for server in servers().await {
         let (caller, procedure) = (Caller::of(&server), name("many"));
         let arguments = [int("count", 5000)];
-        let times = Arc::<Times>::default();
-        times.parts.open(1024);
-        let mut answer = json_sink::Answer::new(ResultKind::Rows, 1 << 20).leaving(&times);
+        let progress = Arc::<JobProgress>::default();
+        progress.chunks.enable(1024);
+        let mut answer = JsonSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
         let deadline = Instant::now() + LONG;
         let (queue, procedure, arguments) = (&caller.queue, &procedure, &arguments[..]);
         let transaction = Transaction::None;
@@ -105,14 +105,14 @@ async fn rows_wait_in_the_database_while_nobody_takes_them() {
         let early = tokio::time::timeout(Duration::from_millis(500), &mut call).await;
         assert!(early.is_err(), "{}: {early:?} although nobody took its rows", server.name);
         loop {
-            times.parts.want();
+            progress.chunks.demand();
             tokio::select! {
                 biased;
-                piece = times.parts.next() => pieces.extend_from_slice(&piece),
+                piece = progress.chunks.receive() => pieces.extend_from_slice(&piece),
                 ended = &mut call => break drop(ended.expect("an outcome")),
             }
         }
-        pieces.extend_from_slice(&times.parts.take().unwrap_or_default());
+        pieces.extend_from_slice(&progress.chunks.try_receive().unwrap_or_default());
         let numbers = String::from_utf8(pieces).expect("text").replace('[', ",");
         let numbers = numbers.split("},").filter_map(|row| row.split(':').nth(1)?.parse().ok());
         let mut numbers: Vec<usize> = numbers.collect();

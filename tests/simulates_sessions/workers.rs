@@ -8,7 +8,7 @@ use fjord::envelope::{Control, Final, Reason, Reply};
 use fjord::message::Subject;
 use fjord::outcome::Word;
 use fjord::roles::worker::intake::latency::BACKLOG_MAX;
-use fjord::roles::worker::intake::slots::{Offer, Slots, Verdict, Waiter};
+use fjord::roles::worker::intake::slots::{Offer, SlotDecision, SlotRequest, Slots};
 use rand::RngExt;
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ impl Worker {
         let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
         // Every other life has calls that seem short at first, so that a backlog waits for long ones.
         if life % 2 == 1 {
-            slots.pace.record_call(Duration::from_millis(2));
+            slots.latency.record_call(Duration::from_millis(2));
         }
         let jobs = BTreeMap::new();
         let (next_job, executing, is_draining, wakes_at) = (0, 0, false, None);
@@ -71,7 +71,7 @@ impl Worker {
 
     /// What is wrong with it at this moment.
     pub(super) fn wrong(&self) -> Option<String> {
-        let (running, promised) = (self.slots.running(), self.slots.promised());
+        let (running, promised) = (self.slots.running(), self.slots.committed());
         let wrong = running != self.executing
             || running > LIMIT
             || promised > LIMIT + BACKLOG_MAX
@@ -85,11 +85,11 @@ impl World {
         match due {
             WorkerDue::Wakes => {
                 self.workers[worker].wakes_at = None;
-                let lapsed = self.workers[worker].slots.lapse(self.now);
+                let lapsed = self.workers[worker].slots.expire(self.now);
                 for offer in lapsed.offers {
                     self.offer(worker, Some(offer));
                 }
-                self.turn_away(worker, Reason::Busy, lapsed.turned_away);
+                self.turn_away(worker, Reason::Busy, lapsed.evicted);
                 self.wake_worker(worker);
             }
             WorkerDue::ClaimTimesOut(job) => self.claim_times_out(worker, job),
@@ -170,38 +170,44 @@ impl World {
         }
     }
 
-    fn waiter(&self, request: usize, attempt: u32) -> Waiter<Pending> {
+    fn waiter(&self, request: usize, attempt: u32) -> SlotRequest<Pending> {
         let is_once = self.clients[request].execution == Execution::AtMostOnce;
-        Waiter {
+        SlotRequest {
             since: self.now,
             reply: Some(reply_subject(request, attempt)),
             bytes: BYTES,
-            claims: is_once && self.guards.worker_awaits_grant,
+            needs_consent: is_once && self.guards.worker_awaits_grant,
             work: Pending { request, attempt, job: None },
         }
     }
 
-    fn judge(&mut self, worker: usize, verdict: &Verdict<Pending>, request: usize, attempt: u32) {
+    fn judge(
+        &mut self,
+        worker: usize,
+        verdict: &SlotDecision<Pending>,
+        request: usize,
+        attempt: u32,
+    ) {
         match *verdict {
-            Verdict::Refuse(reason, _) => {
+            SlotDecision::Refuse(reason, _) => {
                 let reply = Reply::Refused { reason, control: None };
                 self.send(Packet::Reply { request, attempt, reply });
             }
-            Verdict::Take(pending) => self.start(worker, pending),
-            Verdict::Claim(Pending { request, attempt, .. }) => {
+            SlotDecision::Run(pending) => self.start(worker, pending),
+            SlotDecision::Claim(Pending { request, attempt, .. }) => {
                 let id = self.enter(worker, request, attempt, Stage::Claims(self.now));
                 let job = self.workers[worker].jobs[&id].clone();
                 let control = job_subject(worker, self.workers[worker].life, id);
                 self.reply(&job, Reply::Claim { control });
-                let limit = self.workers[worker].slots.pace.at_least(CLAIM_TIMEOUT);
+                let limit = self.workers[worker].slots.latency.timeout(CLAIM_TIMEOUT);
                 self.worker_after(worker, limit, WorkerDue::ClaimTimesOut(id));
             }
-            Verdict::Waits => self.wake_worker(worker),
+            SlotDecision::Wait => self.wake_worker(worker),
         }
     }
 
     fn wake_worker(&mut self, worker: usize) {
-        let Some(at) = self.workers[worker].slots.next_lapse() else { return };
+        let Some(at) = self.workers[worker].slots.next_expiry() else { return };
         if self.workers[worker].wakes_at.is_none_or(|wakes_at| wakes_at > at) {
             self.workers[worker].wakes_at = Some(at);
             let delay = at.saturating_duration_since(self.now) + Duration::from_micros(1);
@@ -231,9 +237,9 @@ impl World {
         &mut self,
         worker: usize,
         reason: Reason,
-        waiting: impl IntoIterator<Item = Waiter<Pending>>,
+        waiting: impl IntoIterator<Item = SlotRequest<Pending>>,
     ) {
-        for Waiter { work: Pending { request, attempt, job }, .. } in waiting {
+        for SlotRequest { work: Pending { request, attempt, job }, .. } in waiting {
             if let Some(id) = job {
                 self.give_up(worker, id, reason);
             } else {
@@ -260,14 +266,16 @@ impl World {
                 self.answered(worker, since);
                 let mut waiter = self.waiter(job.request, job.attempt);
                 waiter.work.job = Some(id);
-                let verdict = self.workers[worker].slots.granted(waiter);
+                let verdict = self.workers[worker].slots.consent_granted(waiter);
                 if let Some(job) = self.workers[worker].jobs.get_mut(&id) {
                     job.stage = Stage::Waits;
                 }
                 match verdict {
-                    Verdict::Refuse(reason, _) => self.give_up(worker, id, reason),
-                    Verdict::Take(pending) | Verdict::Claim(pending) => self.start(worker, pending),
-                    Verdict::Waits => self.wake_worker(worker),
+                    SlotDecision::Refuse(reason, _) => self.give_up(worker, id, reason),
+                    SlotDecision::Run(pending) | SlotDecision::Claim(pending) => {
+                        self.start(worker, pending)
+                    }
+                    SlotDecision::Wait => self.wake_worker(worker),
                 }
             }
             (Control::Deny, Stage::Claims(since)) => {
@@ -282,12 +290,12 @@ impl World {
 
     fn answered(&mut self, worker: usize, since: Instant) {
         let took = self.now.saturating_duration_since(since);
-        self.workers[worker].slots.pace.record_answer(took);
+        self.workers[worker].slots.latency.record_round_trip(took);
     }
 
     fn not_granted(&mut self, worker: usize, id: u64) {
         self.workers[worker].jobs.remove(&id);
-        let next = self.workers[worker].slots.not_granted(BYTES, self.now);
+        let next = self.workers[worker].slots.consent_denied(BYTES, self.now);
         self.offer(worker, next);
         self.begin_again(worker);
     }
@@ -363,10 +371,10 @@ impl World {
         let more = more.filter(|_| self.hold.waiting() > 0);
         let took = self.now.saturating_duration_since(since);
         let slots = &mut self.workers[worker].slots;
-        slots.pace.record_call(took);
+        slots.latency.record_call(took);
         let next = slots.finish(self.now, more);
-        let ahead = slots.offer_more(self.now);
-        if let Some(waiter) = next.starts {
+        let ahead = slots.offer(self.now);
+        if let Some(waiter) = next.start {
             self.start(worker, waiter.work);
         }
         self.offer(worker, next.offer);

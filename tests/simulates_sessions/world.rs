@@ -247,7 +247,7 @@ impl World {
         if self.broken.is_none() && !self.active.is_empty() {
             self.broken = Some(format!("sessions never ended: {:?}", self.active));
         }
-        let left = self.workers.iter().position(|worker| worker.slots.promised() > 0);
+        let left = self.workers.iter().position(|worker| worker.slots.committed() > 0);
         if let (None, Some(worker)) = (&self.broken, left) {
             self.broken = Some(format!("worker {worker} keeps a place for nobody"));
         }

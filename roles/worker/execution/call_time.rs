@@ -1,13 +1,13 @@
-//! How long calls of one endpoint take.
+//! How long calls of one endpoint take, and whether another can still end in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Each new sample has a weight of one part in this many.
+/// The divisor of a new sample in the moving mean.
 const WEIGHT: u64 = 16;
 
-/// A moving mean of the time that an endpoint's calls hold a slot. Calls that end at the same moment may overwrite each
-/// other's sample: the mean decides only what is not worth starting.
+/// A moving mean of the time for which an endpoint's calls hold a slot. Calls that end at the same moment may overwrite each
+/// other's sample, which is harmless: the mean only decides which calls are not worth starting.
 #[derive(Debug, Default)]
 pub struct CallTime {
     /// Nanoseconds; 0 until a call has ended.
@@ -25,8 +25,8 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Adds a call that was stopped at its deadline: it would have taken at least this long, so it can only raise the mean.
-    /// Ignored until a call has run to its end: the first calls may have waited for a database that was starting.
+    /// Adds a call that was stopped at its deadline. It would have taken at least this long, so it can only raise the mean.
+    /// Ignored until a call has run to its end, because the first calls may have waited for a database that was starting.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {
@@ -34,8 +34,8 @@ impl CallTime {
         }
     }
 
-    /// Whether a call that waited for its slot, and has this much time left, can be expected to end in time. True until a
-    /// call has ended. Each refusal lowers the mean a little, so that calls that have become shorter are tried again.
+    /// Whether a call that has this much time left after waiting for a slot can be expected to end in time. True until a
+    /// call has ended. Each refusal lowers the mean a little, so that a call is tried again if calls have become shorter.
     #[must_use]
     pub fn admit(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_fits_until_one_has_ended() {
+    fn every_call_is_admitted_until_one_has_ended() {
         let time = CallTime::default();
         assert!(time.admit(Duration::ZERO));
         time.record(Duration::from_millis(10));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_alone_end_with_a_call_that_is_tried() {
+    fn a_call_is_tried_again_after_some_refusals() {
         let time = CallTime::default();
         time.record(Duration::from_secs(12));
         let refusals = (0..100).take_while(|_| !time.admit(Duration::from_secs(1))).count();
@@ -76,7 +76,7 @@ mod tests {
         assert!(!time.admit(Duration::from_millis(999)));
         let time = CallTime::default();
         time.record_at_least(Duration::from_secs(3));
-        assert!(time.admit(Duration::ZERO), "nothing was answered yet");
+        assert!(time.admit(Duration::ZERO), "no call has run to its end yet");
         time.record(Duration::from_secs(1));
         for _ in 0..100 {
             time.record_at_least(Duration::from_secs(3));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_follows_what_calls_take() {
+    fn the_mean_follows_the_calls() {
         let time = CallTime::default();
         time.record(Duration::from_secs(10));
         for _ in 0..200 {
@@ -93,6 +93,9 @@ mod tests {
         }
         assert!(time.admit(Duration::from_millis(20)));
         time.record(Duration::MAX);
-        assert!(!time.admit(Duration::from_hours(1)), "a long call counts, and nothing overflows");
+        assert!(
+            !time.admit(Duration::from_hours(1)),
+            "the longest time neither overflows nor is ignored"
+        );
     }
 }

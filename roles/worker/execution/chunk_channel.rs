@@ -1,4 +1,4 @@
-//! The way of a large answer out of its job while it is still made: a piece at a time, and each only when it can be sent.
+//! Passes a large answer from its handler to the sender, one chunk at a time and on demand.
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,128 +7,130 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// Where a handler leaves pieces of its answer. Closed until somebody opens it, and then costs nothing until it is used.
+/// A channel for one chunk. It costs nothing until it is enabled and used.
 #[derive(Debug, Default)]
-pub struct Outlet {
-    /// Size of a piece; 0 while it is closed.
-    piece_bytes: AtomicUsize,
-    place: Mutex<Place>,
-    /// The place has changed in a way that the handler waits for.
-    ready: Notify,
-    /// A piece is there.
-    filled: Notify,
+pub struct ChunkChannel {
+    /// Size of a chunk; 0 until the channel is enabled.
+    chunk_bytes: AtomicUsize,
+    state: Mutex<State>,
+    /// Wakes the handler: there is demand, or the channel was closed.
+    demanded: Notify,
+    /// Wakes the receiver: there is a chunk.
+    sent: Notify,
 }
 
 #[derive(Debug, Default)]
-enum Place {
-    /// Nothing was ever left here, and nothing is wanted.
+enum State {
+    /// There has been neither demand nor a chunk.
     #[default]
     Unused,
-    /// The last piece was taken; the next is not wanted yet.
-    Taken,
-    /// A piece can be sent.
-    Wanted {
+    /// The last chunk was received, and there is no demand for the next.
+    Idle,
+    /// There is demand for a chunk.
+    Demanded {
+        /// Whether it will be the first.
         is_first: bool,
     },
-    Filled(Bytes),
-    /// Nobody takes any more.
+    /// A chunk was sent and not received yet.
+    Full(Bytes),
+    /// The receiver has closed the channel.
     Closed,
 }
 
-/// Nobody takes the answer any more.
+/// The receiver has closed the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct ChannelClosed;
 
-impl Outlet {
-    /// Lets pieces of this size through.
-    pub fn open(&self, piece_bytes: usize) {
-        self.piece_bytes.store(piece_bytes, Ordering::Relaxed);
+impl ChunkChannel {
+    /// Allows chunks of this size.
+    pub fn enable(&self, chunk_bytes: usize) {
+        self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// The size of the pieces to be left here; `None` while the answer has to stay together.
+    /// The size of the chunks to send; `None` if the answer must not be divided.
     #[must_use]
-    pub fn piece_bytes(&self) -> Option<usize> {
-        Some(self.piece_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    pub fn chunk_bytes(&self) -> Option<usize> {
+        Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    /// Whether any piece was left here: then the answer has begun, and is no problem document any more.
+    /// Whether a chunk was sent. From then on the answer cannot become a problem document.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        !matches!(*self.place(), Place::Unused | Place::Wanted { is_first: true })
+        !matches!(*self.state(), State::Unused | State::Demanded { is_first: true })
     }
 
-    /// Waits until a piece is wanted. Safe to drop.
+    /// Waits until there is demand for a chunk. Safe to drop.
     ///
     /// # Errors
-    /// `Gone` when none ever will be.
-    pub async fn ready(&self) -> Result<(), Gone> {
+    /// `ChannelClosed` if there will be none.
+    pub async fn wait_for_demand(&self) -> Result<(), ChannelClosed> {
         loop {
-            match *self.place() {
-                Place::Wanted { .. } => return Ok(()),
-                Place::Closed => return Err(Gone),
-                Place::Unused | Place::Taken | Place::Filled(_) => {}
+            match *self.state() {
+                State::Demanded { .. } => return Ok(()),
+                State::Closed => return Err(ChannelClosed),
+                State::Unused | State::Idle | State::Full(_) => {}
             }
-            self.ready.notified().await;
+            self.demanded.notified().await;
         }
     }
 
-    /// Leaves a piece, once it is `ready`.
-    pub fn put(&self, piece: Bytes) {
-        let mut place = self.place();
-        if !matches!(*place, Place::Closed) {
-            *place = Place::Filled(piece);
-            self.filled.notify_one();
+    /// Sends a chunk after `wait_for_demand`. Dropped if the channel is closed.
+    pub fn send(&self, chunk: Bytes) {
+        let mut state = self.state();
+        if !matches!(*state, State::Closed) {
+            *state = State::Full(chunk);
+            self.sent.notify_one();
         }
     }
 
-    /// The next piece can be sent.
-    pub fn want(&self) {
-        let mut place = self.place();
-        let is_first = match *place {
-            Place::Unused => true,
-            Place::Taken => false,
-            Place::Wanted { .. } | Place::Filled(_) | Place::Closed => return,
+    /// Demands the next chunk.
+    pub fn demand(&self) {
+        let mut state = self.state();
+        let is_first = match *state {
+            State::Unused => true,
+            State::Idle => false,
+            State::Demanded { .. } | State::Full(_) | State::Closed => return,
         };
-        *place = Place::Wanted { is_first };
-        self.ready.notify_one();
+        *state = State::Demanded { is_first };
+        self.demanded.notify_one();
     }
 
-    /// Waits for the next piece. Safe to drop.
-    pub async fn next(&self) -> Bytes {
+    /// Receives the next chunk. Safe to drop.
+    pub async fn receive(&self) -> Bytes {
         loop {
-            if let Some(piece) = self.take() {
-                return piece;
+            if let Some(chunk) = self.try_receive() {
+                return chunk;
             }
-            self.filled.notified().await;
+            self.sent.notified().await;
         }
     }
 
-    /// The piece that is here now.
-    pub fn take(&self) -> Option<Bytes> {
-        let mut place = self.place();
-        match mem::replace(&mut *place, Place::Taken) {
-            Place::Filled(piece) => Some(piece),
+    /// Receives a chunk that was already sent.
+    pub fn try_receive(&self) -> Option<Bytes> {
+        let mut state = self.state();
+        match mem::replace(&mut *state, State::Idle) {
+            State::Full(chunk) => Some(chunk),
             other => {
-                *place = other;
+                *state = other;
                 None
             }
         }
     }
 
-    /// Takes nothing any more.
+    /// Closes the channel: further chunks are dropped.
     pub fn close(&self) {
-        *self.place() = Place::Closed;
-        self.ready.notify_one();
+        *self.state() = State::Closed;
+        self.demanded.notify_one();
     }
 
-    /// Whether it takes nothing any more.
+    /// Whether the channel was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(*self.place(), Place::Closed)
+        matches!(*self.state(), State::Closed)
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,39 +139,39 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_piece_waits_until_it_is_wanted_and_goes_once() {
-        let outlet = Outlet::default();
-        assert_eq!(outlet.piece_bytes(), None);
-        outlet.want();
-        assert!(!outlet.has_begun(), "wanted is not begun");
-        assert_eq!(outlet.ready().await, Ok(()));
-        outlet.put(Bytes::from_static(b"1"));
-        assert!(outlet.has_begun());
-        assert_eq!(outlet.next().await, "1");
-        assert_eq!(outlet.take(), None);
-        let giving = async {
-            outlet.ready().await.unwrap();
-            outlet.put(Bytes::from_static(b"2"));
+    async fn a_chunk_is_sent_on_demand_and_received_once() {
+        let channel = ChunkChannel::default();
+        assert_eq!(channel.chunk_bytes(), None);
+        channel.demand();
+        assert!(!channel.has_begun(), "demand alone does not begin the answer");
+        assert_eq!(channel.wait_for_demand().await, Ok(()));
+        channel.send(Bytes::from_static(b"1"));
+        assert!(channel.has_begun());
+        assert_eq!(channel.receive().await, "1");
+        assert_eq!(channel.try_receive(), None);
+        let sender = async {
+            channel.wait_for_demand().await.unwrap();
+            channel.send(Bytes::from_static(b"2"));
         };
-        let taking = async {
+        let receiver = async {
             tokio::task::yield_now().await;
-            assert_eq!(outlet.take(), None, "none is wanted yet");
-            outlet.want();
-            outlet.next().await
+            assert_eq!(channel.try_receive(), None, "there was no demand yet");
+            channel.demand();
+            channel.receive().await
         };
-        assert_eq!(tokio::join!(giving, taking).1, "2");
+        assert_eq!(tokio::join!(sender, receiver).1, "2");
     }
 
     #[tokio::test]
-    async fn who_waits_hears_that_nobody_takes_any_more() {
-        let outlet = Outlet::default();
+    async fn closing_the_channel_ends_the_wait_and_drops_late_chunks() {
+        let channel = ChunkChannel::default();
         let closing = async {
             tokio::task::yield_now().await;
-            outlet.close();
+            channel.close();
         };
-        assert_eq!(tokio::join!(outlet.ready(), closing).0, Err(Gone));
-        outlet.want();
-        outlet.put(Bytes::from_static(b"late"));
-        assert_eq!((outlet.take(), outlet.has_begun()), (None, true));
+        assert_eq!(tokio::join!(channel.wait_for_demand(), closing).0, Err(ChannelClosed));
+        channel.demand();
+        channel.send(Bytes::from_static(b"late"));
+        assert_eq!((channel.try_receive(), channel.has_begun()), (None, true));
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of an answer that streams: numbered, and never more of them on their way than the gateway's window.
+//! Sends a large answer in chunks: decides their size, numbers them, and limits how many the gateway has not acknowledged.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::config::WorkerConfig;
 use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::reply::JSON;
 use crate::envelope::{Head, Reply};
@@ -14,44 +15,61 @@ use crate::messaging::TransportError;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 
-use crate::roles::worker::Ending;
-use crate::roles::worker::execution::chunk_channel::{Gone, Outlet};
-use crate::roles::worker::execution::executor::Dispatch;
-use crate::roles::worker::execution::handler::Job;
-use crate::roles::worker::execution::running_jobs::Entry;
+use super::chunk_channel::{ChannelClosed, ChunkChannel};
+use super::handler::Job;
+use super::job_result::JobResult;
+use super::reply_sender::ReplySender;
+use super::running_jobs::JobEntry;
 
-/// One answer on its way.
-pub(super) struct Stream {
-    /// Parts that may be on their way; 0: the answer does not stream.
+/// Sends the chunks of one answer as parts.
+pub(super) struct ChunkSender {
+    /// How many parts may be sent ahead of the last acknowledgement. 0 if the answer must not be divided.
     window: u32,
     sent: u32,
-    /// The last part that was taken. A gateway says so again with each progress that it hears: its word is also the
-    /// sign that it is there.
-    taken: Option<watch::Receiver<u32>>,
-    /// How long it may be silent while we wait for it.
-    silence: Duration,
-    heard: Instant,
+    /// The number of the last acknowledged part. A gateway repeats it whenever it receives a progress report, which also
+    /// proves that the gateway is alive.
+    acknowledged: Option<watch::Receiver<u32>>,
+    /// How long the gateway may be silent.
+    silence_max: Duration,
+    last_heard: Instant,
 }
 
-impl Stream {
-    /// Opens the job's outlet when its answer may stream, to somebody who takes it so.
-    pub(super) fn of(job: &Job, dispatch: &Dispatch, has_reply: bool, now: Instant) -> Self {
-        let may = has_reply && job.endpoint.may_stream();
-        let window = if may { job.request.window } else { 0 };
+/// The destination of a part, and the job that it belongs to.
+pub(super) struct PartRoute<'a> {
+    pub(super) replies: &'a ReplySender,
+    pub(super) entry: &'a JobEntry,
+    pub(super) to: &'a Subject,
+    pub(super) control: Subject,
+}
+
+/// The gateway has been silent for too long.
+pub(super) struct GatewaySilent;
+
+impl ChunkSender {
+    /// Creates the sender of a job, and enables the job's channel if the answer may be divided.
+    pub(super) fn new(
+        job: &Job,
+        config: &WorkerConfig,
+        replies: &ReplySender,
+        has_reply: bool,
+        now: Instant,
+    ) -> Self {
+        let may_stream = has_reply && job.endpoint.may_stream();
+        let window = if may_stream { job.request.window } else { 0 };
         if window > 0 {
-            let part_bytes = dispatch.config.part_bytes.min(dispatch.room());
-            job.times.parts.open(part_bytes);
+            let chunk_bytes = config.part_bytes.min(replies.body_bytes_max());
+            job.progress.chunks.enable(chunk_bytes);
         }
-        let silence = dispatch.config.progress_interval * PROGRESS_MISSED_MAX;
-        Self { window, sent: 0, taken: None, silence, heard: now }
+        let silence_max = config.progress_interval * PROGRESS_MISSED_MAX;
+        Self { window, sent: 0, acknowledged: None, silence_max, last_heard: now }
     }
 
-    /// Whether there may ever be a part.
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether the answer may be divided.
+    pub(super) fn is_enabled(&self) -> bool {
         self.window > 0
     }
 
-    /// Whether the answer has begun.
+    /// Whether a part was sent.
     pub(super) fn has_begun(&self) -> bool {
         self.sent > 0
     }
@@ -61,59 +79,63 @@ impl Stream {
         self.sent
     }
 
-    /// Whether another part may go now.
+    /// Whether the window allows another part.
     pub(super) fn has_room(&self) -> bool {
-        let taken = self.taken.as_ref().map_or(0, |taken| *taken.borrow());
-        self.sent.saturating_sub(taken) < self.window
+        let acknowledged = self.acknowledged.as_ref().map_or(0, |number| *number.borrow());
+        self.sent.saturating_sub(acknowledged) < self.window
     }
 
-    /// Waits until the gateway says what it has taken. Safe to drop.
+    /// Waits for the next acknowledgement. Safe to drop.
     ///
     /// # Errors
-    /// `Gone` when it has been silent for too long.
-    pub(super) async fn hear(&mut self) -> Result<(), Gone> {
-        let Some(taken) = &mut self.taken else { return std::future::pending().await };
-        match timeout_at(self.heard + self.silence, taken.changed()).await {
+    /// `GatewaySilent` if the gateway has been silent for too long.
+    pub(super) async fn next_acknowledgement(&mut self) -> Result<(), GatewaySilent> {
+        let Some(acknowledged) = &mut self.acknowledged else {
+            return std::future::pending().await;
+        };
+        match timeout_at(self.last_heard + self.silence_max, acknowledged.changed()).await {
             Ok(Ok(())) => {
-                self.heard = Instant::now();
+                self.last_heard = Instant::now();
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => Err(Gone),
+            Ok(Err(_)) | Err(_) => Err(GatewaySilent),
         }
     }
 
-    /// Sends the next part. Its number is spent before it goes: when it is lost, the gateway misses it.
+    /// Sends the next part. Its number is used even if it is lost, so that the gateway notices the loss.
     ///
     /// # Errors
-    /// `TransportError`: it may not have been sent, so that the answer cannot become whole any more.
+    /// `TransportError` if the part may not have been sent. The answer can then no longer be completed.
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
-        way: (&Dispatch, &Entry, &Subject, &Subject),
+        route: PartRoute<'_>,
     ) -> Result<(), TransportError> {
-        let (dispatch, entry, to, control) = way;
-        self.taken.get_or_insert_with(|| entry.watch_taken());
+        self.acknowledged.get_or_insert_with(|| route.entry.watch_acknowledged());
         self.sent += 1;
-        self.heard = Instant::now();
+        self.last_heard = Instant::now();
         let head = (self.sent == 1).then(|| Head { status: 200, content_type: JSON.into() });
-        let control = Some(control.clone());
+        let control = Some(route.control);
         let part = Reply::Part { number: self.sent, bytes, head, control };
-        dispatch.send(part, to.clone()).await
+        route.replies.send(part, route.to.clone()).await
     }
 }
 
-/// Runs a call, and lets out what is left of an answer that has begun, up to its last piece.
-pub(super) async fn to_its_end(call: impl Future<Output = Ending>, parts: &Outlet) -> Ending {
-    let mut ending = call.await;
-    let (Ending::Final(answer), Some(piece_bytes)) = (&mut ending, parts.piece_bytes()) else {
-        return ending;
+/// Runs a call. If chunks of its answer were sent, also sends the rest of the answer but for the last chunk.
+pub(super) async fn run_and_send_rest(
+    call: impl Future<Output = JobResult>,
+    chunks: &ChunkChannel,
+) -> JobResult {
+    let mut result = call.await;
+    let (JobResult::Final(answer), Some(chunk_bytes)) = (&mut result, chunks.chunk_bytes()) else {
+        return result;
     };
-    while parts.has_begun() && answer.body.len() > piece_bytes {
-        if parts.ready().await.is_err() {
+    while chunks.has_begun() && answer.body.len() > chunk_bytes {
+        if chunks.wait_for_demand().await == Err(ChannelClosed) {
             let problem = Problem::new(ProblemKind::Cancelled);
-            return Ending::Problem { problem, outcome: Word::Cancelled };
+            return JobResult::Problem { problem, outcome: Word::Cancelled };
         }
-        parts.put(answer.body.split_to(piece_bytes));
+        chunks.send(answer.body.split_to(chunk_bytes));
     }
-    ending
+    result
 }

@@ -1,4 +1,4 @@
-//! The handler `echo`: answers with the parameters it got. It needs no database: benchmarks and trials use it.
+//! The handler `echo`: answers with the parameters of the request. It needs no database, for benchmarks and trials.
 
 use std::sync::Arc;
 
@@ -6,18 +6,19 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::envelope::Final;
+use crate::envelope::reply::JSON;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 use crate::outcome::Word;
 
-use crate::roles::worker::execution::handlers::{HandlerError, Tools};
-use crate::roles::worker::{Ending, Job, QueueHandler};
+use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
+use super::job_result::JobResult;
 
-/// Makes the handler.
+/// Creates the handler.
 ///
 /// # Errors
-/// None: it needs nothing.
-pub fn make(_tools: &Tools) -> Result<Arc<dyn QueueHandler>, HandlerError> {
+/// Never.
+pub fn new(_context: &HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError> {
     Ok(Arc::new(Echo))
 }
 
@@ -30,12 +31,12 @@ impl QueueHandler for Echo {
         job: Job,
         _deadline: Instant,
         _cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Ending> {
+    ) -> BoxFuture<'a, JobResult> {
         let body = match job.request.payload {
             empty if empty.is_empty() => Bytes::from_static(b"{}"),
             payload => payload,
         };
-        let answer = Final::whole(200, "application/json", body, Word::Ok);
-        Box::pin(std::future::ready(Ending::Final(answer)))
+        let answer = Final::whole(200, JSON, body, Word::Ok);
+        Box::pin(std::future::ready(JobResult::Final(answer)))
     }
 }

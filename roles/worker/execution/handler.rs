@@ -1,4 +1,4 @@
-//! The `QueueHandler` seam: what a worker does with a message of a queue.
+//! The `QueueHandler` trait: what a worker does with a request.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,67 +11,93 @@ use crate::catalogue::Endpoint;
 use crate::envelope::{Phases, Request};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
+use crate::procedures::databases::Database;
 
-use crate::roles::worker::Ending;
-use crate::roles::worker::execution::chunk_channel::Outlet;
+use super::chunk_channel::ChunkChannel;
+use super::job_result::JobResult;
 
-/// What a worker does with a message of a queue.
+/// Handles the requests of an endpoint.
 pub trait QueueHandler: Debug + Send + Sync {
-    /// Does the job before its deadline; the slot is held until this returns.
+    /// Handles a request before its deadline. The slot is occupied until this returns.
     ///
-    /// Not safe to drop: the `cancel` sign is given instead, and the return waited for.
+    /// The future is never dropped: `cancel` is triggered instead, and the worker waits for the return.
     fn handle<'a>(
         &'a self,
         job: Job,
         deadline: Instant,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Ending>;
+    ) -> BoxFuture<'a, JobResult>;
 }
 
-/// A request that holds a slot.
+/// A request that has a slot.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The endpoint, as this worker's catalogue has it.
+    /// The endpoint, from this worker's catalogue.
     pub endpoint: Arc<Endpoint>,
-    /// The request as it came.
+    /// The request as it was received.
     pub request: Request,
-    /// Where its time goes, and where a large answer does: for the handler to say.
-    pub times: Arc<Times>,
+    /// Where the handler reports its progress.
+    pub progress: Arc<JobProgress>,
 }
 
-/// What a handler tells while it works: where the time goes, the parts of a large answer, and what stays of a dry run.
+/// What a handler reports while it runs: chunks of a large answer, times, and the roll-back of a dry run.
 #[derive(Debug, Default)]
-pub struct Times {
-    /// Where parts of the answer may be left before it is whole.
-    pub parts: Outlet,
+pub struct JobProgress {
+    /// Where chunks of the answer are sent before it is complete.
+    pub chunks: ChunkChannel,
     pool_micros: AtomicU64,
     call_micros: AtomicU64,
     is_rolled_back: AtomicBool,
 }
 
-impl Times {
-    /// A call took so long, and before it so much was spent waiting for a connection.
-    pub fn tell(&self, pool: Duration, call: Duration) {
+impl JobProgress {
+    /// Records the duration of a call, and how long it waited for a connection before that.
+    pub fn record_call(&self, pool: Duration, call: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.pool_micros.store(micros(pool), Ordering::Relaxed);
         self.call_micros.store(micros(call), Ordering::Relaxed);
     }
 
-    /// Nothing of a dry run stays: it was rolled back, or never sent.
+    /// Records that nothing of a dry run remains: it was rolled back, or never sent.
     pub fn mark_rolled_back(&self) {
         self.is_rolled_back.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that was told.
+    /// Whether `mark_rolled_back` was called.
     #[must_use]
     pub fn is_rolled_back(&self) -> bool {
         self.is_rolled_back.load(Ordering::Relaxed)
     }
 
-    /// What the gateway is told of a job that took `total`.
+    /// The times that are reported to the gateway for a job that took `total`.
     #[must_use]
     pub fn phases(&self, total: Duration) -> Phases {
         let time = |micros: &AtomicU64| Duration::from_micros(micros.load(Ordering::Relaxed));
         Phases { pool: time(&self.pool_micros), call: time(&self.call_micros), total }
     }
+}
+
+/// What a worker provides to the handlers of a queue.
+#[derive(Clone, Debug)]
+pub struct HandlerContext {
+    /// The database that the queue's configuration selects, if any.
+    pub database: Option<Database>,
+    /// Largest answer in bytes.
+    pub answer_bytes_max: usize,
+}
+
+/// Why a queue has no handler.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandlerError {
+    /// No handler has this name.
+    #[error("no handler is called '{name}', expected one of: {known}")]
+    Unknown {
+        /// The name in the catalogue.
+        name: String,
+        /// The names of all handlers.
+        known: String,
+    },
+    /// The handler runs procedures and the queue has no database.
+    #[error("the handler 'procedure' needs a database, none is configured for the queue")]
+    NeedsDatabase,
 }

@@ -1,73 +1,86 @@
-//! How a job ended: what becomes of it on the wire, and the word for it in metrics.
+//! The result of a job, and the one place where it becomes a reply.
 
 use bytes::Bytes;
 
-use crate::envelope::Final;
+use crate::envelope::{Final, Reason};
 use crate::outcome::Word;
-use crate::problem::{PROBLEM_JSON, Problem};
+use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
-/// How a job ended.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With an answer. Its `outcome` is the word.
+pub enum JobResult {
+    /// An answer. Its `outcome` is that of the job.
     Final(Final),
-    /// With a problem that the client is told of.
+    /// A problem to be reported to the client.
     Problem {
         /// The problem.
         problem: Problem,
-        /// The word for metrics and the `Fjord-Outcome` header.
+        /// The outcome for metrics and the `Fjord-Outcome` header.
         outcome: Word,
     },
-    /// It certainly had no effect and another worker may do it: a refusal, not an answer.
+    /// The request certainly had no effect, and another worker may execute it: it is refused.
     NotExecuted {
-        /// What a client is told when nobody else can do it either.
+        /// The problem, in case no other worker can execute it either.
         problem: Problem,
-        /// The word for metrics.
+        /// The outcome for metrics.
         outcome: Word,
     },
-    /// It may have run and its outcome is lost with the database's connection; a second execution does no harm. Nothing is
-    /// said: the gateway hears no more of it, as of a worker that died, and sends it to another.
+    /// The connection to the database was lost during the call. It may have been executed, and a second execution does no
+    /// harm, so the worker sends no reply: the gateway treats it as lost and sends it to another worker.
     Unanswered {
-        /// What a client would be told.
+        /// The problem that describes the failure.
         problem: Problem,
-        /// The word for metrics.
+        /// The outcome for metrics.
         outcome: Word,
     },
 }
 
-/// How a job ended whose call was sent to the database: a refusal is none of it.
+/// The result of a job whose call was sent to the database. It cannot be a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SentEnding {
-    /// With an answer.
+pub enum SentCallResult {
+    /// See `JobResult::Final`.
     Final(Final),
-    /// With a problem that the client is told of.
+    /// See `JobResult::Problem`.
     Problem {
         /// The problem.
         problem: Problem,
-        /// The word for metrics.
+        /// The outcome for metrics and the `Fjord-Outcome` header.
         outcome: Word,
     },
-    /// With nothing that may be said: see `Ending::Unanswered`.
+    /// See `JobResult::Unanswered`.
     Unanswered {
-        /// What a client would be told.
+        /// The problem that describes the failure.
         problem: Problem,
-        /// The word for metrics.
+        /// The outcome for metrics.
         outcome: Word,
     },
 }
 
-impl From<SentEnding> for Ending {
-    fn from(ending: SentEnding) -> Self {
-        match ending {
-            SentEnding::Final(answer) => Self::Final(answer),
-            SentEnding::Problem { problem, outcome } => Self::Problem { problem, outcome },
-            SentEnding::Unanswered { problem, outcome } => Self::Unanswered { problem, outcome },
+/// The reply to send for a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobReply {
+    /// A refusal.
+    Refused(Reason),
+    /// No reply.
+    Silence,
+    /// A final.
+    Final(Final),
+}
+
+impl From<SentCallResult> for JobResult {
+    fn from(result: SentCallResult) -> Self {
+        match result {
+            SentCallResult::Final(answer) => Self::Final(answer),
+            SentCallResult::Problem { problem, outcome } => Self::Problem { problem, outcome },
+            SentCallResult::Unanswered { problem, outcome } => {
+                Self::Unanswered { problem, outcome }
+            }
         }
     }
 }
 
-impl Ending {
-    /// How it ended.
+impl JobResult {
+    /// The outcome for metrics and logs.
     #[must_use]
     pub fn outcome(&self) -> Word {
         match self {
@@ -78,7 +91,25 @@ impl Ending {
         }
     }
 
-    /// The final reply: a problem as its document (RFC 9457).
+    /// The reply to send. `parts` is the number of parts of the answer that were sent before.
+    #[must_use]
+    pub fn into_reply(self, request_id: &str, parts: u32) -> JobReply {
+        if parts > 0 {
+            return JobReply::Final(self.into_last(request_id, parts));
+        }
+        match self {
+            Self::NotExecuted { problem, .. } if problem.kind == ProblemKind::Expired => {
+                JobReply::Refused(Reason::Expired)
+            }
+            Self::NotExecuted { .. } => JobReply::Refused(Reason::Unavailable),
+            Self::Unanswered { .. } => JobReply::Silence,
+            result @ (Self::Final(_) | Self::Problem { .. }) => {
+                JobReply::Final(result.into_final(request_id))
+            }
+        }
+    }
+
+    /// A final with the answer, or with the problem document (RFC 9457).
     #[must_use]
     pub fn into_final(self, request_id: &str) -> Final {
         match self {
@@ -91,21 +122,63 @@ impl Ending {
             }
         }
     }
+
+    /// The final of an answer of which parts were sent. Such a request is never refused.
+    fn into_last(self, request_id: &str, parts: u32) -> Final {
+        let mut last = Final { parts, ..self.into_final(request_id) };
+        if last.status >= 500 {
+            // The status of the response was sent with the first part. This final only reports the failure, so its body is
+            // dropped. A worker never sends 503.
+            last.status = if last.status == 503 { 500 } else { last.status };
+            (last.body, last.content_type) = (Bytes::new(), "".into());
+        }
+        last
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::ProblemKind;
+
+    fn final_of(reply: JobReply) -> Final {
+        match reply {
+            JobReply::Final(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
-    fn a_problem_becomes_a_final_that_says_which_request_it_was() {
+    fn a_problem_becomes_a_final_with_the_request_id() {
         let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
-        let answer = Ending::Problem { problem, outcome: Word::SqlUser }.into_final("r-1");
+        let result = JobResult::Problem { problem, outcome: Word::SqlUser };
+        let answer = final_of(result.into_reply("r-1", 0));
         assert_eq!((answer.status, &*answer.content_type), (422, PROBLEM_JSON));
         assert_eq!(answer.outcome, Word::SqlUser);
         let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(document["detail"], "too young");
         assert_eq!(document["request_id"], "r-1");
+    }
+
+    #[test]
+    fn a_request_is_refused_only_before_its_first_part() {
+        for (kind, reason, status) in [
+            (ProblemKind::Expired, Reason::Expired, 504),
+            (ProblemKind::BackendDown, Reason::Unavailable, 500),
+        ] {
+            let result =
+                JobResult::NotExecuted { problem: Problem::new(kind), outcome: Word::BackendDown };
+            assert_eq!(result.clone().into_reply("r", 0), JobReply::Refused(reason));
+            let answer = final_of(result.into_reply("r", 3));
+            assert_eq!((answer.status, answer.parts), (status, 3), "{kind:?}");
+            assert!(answer.body.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_lost_call_gets_no_reply_unless_parts_were_sent() {
+        let problem = Problem::new(ProblemKind::BadAnswer);
+        let result = JobResult::Unanswered { problem, outcome: Word::SqlLost };
+        assert_eq!(result.clone().into_reply("r", 0), JobReply::Silence);
+        assert_eq!(final_of(result.into_reply("r", 1)).status, 502);
     }
 }

@@ -1,4 +1,4 @@
-//! The handler `procedure`: reads the parameters again, calls the procedure, says what came of it.
+//! The handler `procedure`: validates the parameters, calls the stored procedure, and turns its result into an answer.
 
 use std::sync::Arc;
 
@@ -12,65 +12,67 @@ use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
 use crate::procedures::{Call, CallError, Outcome, Transaction};
+use crate::roles::worker::observation::spans;
 use crate::telemetry::traces;
 
-use crate::roles::worker::execution::handlers::{HandlerError, Tools};
-use crate::roles::worker::observation::spans;
-use crate::roles::worker::{Ending, Job, QueueHandler};
-use conclusion::conclude;
-use json_sink::Answer;
+use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
+use super::job_result::JobResult;
 
-pub mod conclusion;
+mod failure_log;
 mod json;
 pub mod json_sink;
-mod redact;
+pub mod status_mapping;
 
-/// Makes the handler.
+use json_sink::JsonSink;
+use status_mapping::map_result;
+
+/// Creates the handler.
 ///
 /// # Errors
-/// `HandlerError` when the queue has no database.
-pub fn make(tools: &Tools) -> Result<Arc<dyn QueueHandler>, HandlerError> {
-    let database = tools.database.clone().ok_or(HandlerError::NeedsDatabase)?;
-    Ok(Arc::new(Procedure { database, answer_bytes_max: tools.answer_bytes_max }))
+/// `HandlerError` if the queue has no database.
+pub fn new(context: &HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError> {
+    let database = context.database.clone().ok_or(HandlerError::NeedsDatabase)?;
+    Ok(Arc::new(ProcedureHandler { database, answer_bytes_max: context.answer_bytes_max }))
 }
 
 #[derive(Debug)]
-struct Procedure {
+struct ProcedureHandler {
     database: Database,
     answer_bytes_max: usize,
 }
 
-impl QueueHandler for Procedure {
+impl QueueHandler for ProcedureHandler {
     fn handle<'a>(
         &'a self,
         job: Job,
         deadline: Instant,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Ending> {
+    ) -> BoxFuture<'a, JobResult> {
         Box::pin(self.call(job, deadline, cancel))
     }
 }
 
-impl Procedure {
-    async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> Ending {
+impl ProcedureHandler {
+    async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> JobResult {
         let endpoint = &job.endpoint;
         let Some(procedure) = &endpoint.procedure else {
-            // The catalogue refuses such an endpoint when it is loaded.
+            // The catalogue rejects such an endpoint when it is loaded.
             let problem = Problem::new(ProblemKind::Internal);
-            return Ending::Problem { problem, outcome: Word::Internal };
+            return JobResult::Problem { problem, outcome: Word::Internal };
         };
-        // The message may come from anybody who may publish: what the gateway checked is checked again.
+        // The gateway has validated the parameters, but anyone who may publish can have sent this message.
         let arguments = match payload::read(endpoint, &job.request.payload) {
             Ok(values) => arguments(endpoint, values),
             Err(violations) => {
                 let problem = Problem::invalid(violations);
                 if job.request.dry_run {
-                    job.times.mark_rolled_back();
+                    job.progress.mark_rolled_back();
                 }
-                return Ending::Problem { problem, outcome: Word::BadMessage };
+                return JobResult::Problem { problem, outcome: Word::BadMessage };
             }
         };
-        let mut answer = Answer::new(endpoint.result, self.answer_bytes_max).leaving(&job.times);
+        let mut sink =
+            JsonSink::new(endpoint.result, self.answer_bytes_max).with_chunks(&job.progress);
         let transaction = match (endpoint.transaction, job.request.dry_run) {
             (_, true) => Transaction::RolledBack,
             (true, false) => Transaction::Committed,
@@ -87,26 +89,26 @@ impl Procedure {
         let span = traces::open(job.request.traceparent.as_deref());
         let began = Instant::now();
         let backend = &self.database.backend;
-        let result = backend.call(call, &mut answer, cancel).await;
-        let waited = answer.waited();
-        job.times.tell(waited, began.elapsed().saturating_sub(waited));
+        let result = backend.call(call, &mut sink, cancel).await;
+        let waited = sink.waited();
+        job.progress.record_call(waited, began.elapsed().saturating_sub(waited));
         let ended = Instant::now();
         if let Err(CallError::NotSent(error)) = &result {
             self.database.note_failure(error);
         }
         if job.request.dry_run && leaves_nothing(&result) {
-            job.times.mark_rolled_back();
+            job.progress.mark_rolled_back();
         }
-        let ending = conclude(&job, answer, result);
+        let result = map_result(&job, sink, result);
         if let Some(span) = span {
-            let told = spans::call(backend.system(), procedure, ending.outcome());
-            span.since(began + waited).end_at(ended, told);
+            let data = spans::procedure_call(backend.system(), procedure, result.outcome());
+            span.since(began + waited).end_at(ended, data);
         }
-        ending
+        result
     }
 }
 
-/// Whether nothing of a dry run stays. That its deadline or a cancel stopped it proves nothing.
+/// Whether nothing of a dry run remains. A deadline or a cancel that stopped the call does not prove it.
 fn leaves_nothing(result: &Result<Outcome, CallError>) -> bool {
     match result {
         Ok(_) | Err(CallError::NotSent(_)) => true,

@@ -1,4 +1,4 @@
-//! Answers that were sent a moment before a link was lost, ours or the gateway's, and may have been lost with it.
+//! Answers that were sent shortly before a connection was lost, the worker's or the gateway's, and may be lost as well.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,72 +9,72 @@ use tokio::time::Instant;
 use crate::envelope::Reply;
 use crate::message::Subject;
 
-use crate::roles::worker::execution::running_jobs::JobId;
+use super::running_jobs::JobId;
 
-/// How long before the loss was noticed an answer may have gone into the dying connection: the server's
-/// pings find a dead link within two intervals.
-const WINDOW: Duration = Duration::from_secs(10);
-/// Messages that are remembered at most.
-const MESSAGES_MAX: usize = 1024;
-/// Bytes of them at most.
+/// How long a reply is remembered. The NATS server's pings find a dead connection within two intervals, and a reply may
+/// have been written to it during that time.
+const AGE_MAX: Duration = Duration::from_secs(10);
+/// Largest number of replies.
+const REPLIES_MAX: usize = 1024;
+/// Largest size of all replies.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The last answers, oldest first. A gateway that lacks one asks for it.
+/// The last parts and finals, oldest first. A gateway that did not receive one asks for it.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<State>);
+pub struct RecentReplies(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    sent: VecDeque<Sent>,
+    replies: VecDeque<SentReply>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Sent {
-    at: Instant,
+struct SentReply {
+    sent_at: Instant,
     job: JobId,
     to: Subject,
     reply: Reply,
 }
 
-impl Recent {
-    /// Remembers a part or the final of a job's answer that was handed to the transport.
-    pub fn sent(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
+impl RecentReplies {
+    /// Remembers a part or the final of a job that was given to the transport.
+    pub fn add(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
-        state.sent.push_back(Sent { at: now, job, to, reply });
-        state.forget(now);
+        state.replies.push_back(SentReply { sent_at: now, job, to, reply });
+        state.forget_old(now);
     }
 
-    /// The jobs that were answered, and where to.
+    /// The jobs whose final was sent, with its subject.
     #[must_use]
-    pub fn answered(&self, now: Instant) -> Vec<(JobId, Subject)> {
+    pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
-        state.forget(now);
-        let finals = state.sent.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
+        state.forget_old(now);
+        let finals = state.replies.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
         finals.map(|sent| (sent.job, sent.to.clone())).collect()
     }
 
-    /// The jobs of a queue that were answered to these subjects or below.
+    /// The jobs of a queue whose final was sent to one of these subjects, or to a subject below one.
     #[must_use]
-    pub fn below(&self, queue: usize, names: &[Subject], now: Instant) -> Vec<JobId> {
-        let is_below = |to: &Subject, name: &Subject| {
-            let tail = to.as_str().strip_prefix(name.as_str());
+    pub fn finished_below(&self, queue: usize, subjects: &[Subject], now: Instant) -> Vec<JobId> {
+        let is_below = |to: &Subject, subject: &Subject| {
+            let tail = to.as_str().strip_prefix(subject.as_str());
             tail.is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
         };
-        let of_queue = self.answered(now).into_iter().filter(|(job, _)| job.queue == queue);
+        let of_queue = self.finished_jobs(now).into_iter().filter(|(job, _)| job.queue == queue);
         of_queue
-            .filter(|(_, to)| names.iter().any(|name| is_below(to, name)))
+            .filter(|(_, to)| subjects.iter().any(|subject| is_below(to, subject)))
             .map(|(job, _)| job)
             .collect()
     }
 
-    /// A job's answer, in the order it was sent.
+    /// The replies of a job in the order in which they were sent.
     #[must_use]
-    pub fn answer(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
+    pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
         let mut state = self.lock();
-        state.forget(now);
-        let of_job = state.sent.iter().filter(|sent| sent.job == job);
+        state.forget_old(now);
+        let of_job = state.replies.iter().filter(|sent| sent.job == job);
         of_job.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
     }
 
@@ -84,13 +84,13 @@ impl Recent {
 }
 
 impl State {
-    fn forget(&mut self, now: Instant) {
-        while let Some(oldest) = self.sent.front() {
-            let is_full = self.sent.len() > MESSAGES_MAX || self.bytes > BYTES_MAX;
-            if !is_full && now.saturating_duration_since(oldest.at) <= WINDOW {
+    fn forget_old(&mut self, now: Instant) {
+        while let Some(oldest) = self.replies.front() {
+            let is_full = self.replies.len() > REPLIES_MAX || self.bytes > BYTES_MAX;
+            if !is_full && now.saturating_duration_since(oldest.sent_at) <= AGE_MAX {
                 break;
             }
-            if let Some(forgotten) = self.sent.pop_front() {
+            if let Some(forgotten) = self.replies.pop_front() {
                 self.bytes = self.bytes.saturating_sub(forgotten.reply.body_bytes());
             }
         }
@@ -118,36 +118,37 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_recent_and_within_bounds_is_remembered() {
+    fn replies_are_remembered_within_their_age_and_size() {
         let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
-        let recent = Recent::default();
-        for (number, at) in [(1, start), (2, start + WINDOW), (3, start + WINDOW + WINDOW)] {
-            recent.sent(job(number), answer(1), to.clone(), at);
+        let recent = RecentReplies::default();
+        for (number, at) in [(1, start), (2, start + AGE_MAX), (3, start + AGE_MAX + AGE_MAX)] {
+            recent.add(job(number), answer(1), to.clone(), at);
         }
-        let now = start + WINDOW + WINDOW;
-        let jobs: Vec<_> = recent.answered(now).into_iter().map(|(job, _)| job).collect();
+        let now = start + AGE_MAX + AGE_MAX;
+        let jobs: Vec<_> = recent.finished_jobs(now).into_iter().map(|(job, _)| job).collect();
         assert_eq!(numbers(&jobs), [2, 3]);
-        let recent = Recent::default();
+        let recent = RecentReplies::default();
         for number in 0..20 {
-            recent.sent(job(number), answer(1 << 20), to.clone(), start);
+            recent.add(job(number), answer(1 << 20), to.clone(), start);
         }
-        assert_eq!(recent.answered(start).len(), 8);
+        assert_eq!(recent.finished_jobs(start).len(), 8);
     }
 
     #[test]
-    fn an_answer_is_found_by_the_request_and_comes_with_its_parts() {
+    fn a_job_is_found_by_its_reply_subject_and_its_answer_includes_the_parts() {
         let (now, to) = (Instant::now(), Subject::new("inbox.r.1.17.1.99").unwrap());
-        let recent = Recent::default();
+        let recent = RecentReplies::default();
         let part = Reply::Part { number: 1, bytes: "a".into(), head: None, control: None };
-        recent.sent(job(7), part, to.clone(), now);
-        recent.sent(job(7), answer(1), to, now);
-        recent.sent(job(8), answer(1), Subject::new("inbox.r.1.171.1.99").unwrap(), now);
-        let below =
-            |queue, name: &str| numbers(&recent.below(queue, &[Subject::new(name).unwrap()], now));
+        recent.add(job(7), part, to.clone(), now);
+        recent.add(job(7), answer(1), to, now);
+        recent.add(job(8), answer(1), Subject::new("inbox.r.1.171.1.99").unwrap(), now);
+        let below = |queue, subject: &str| {
+            numbers(&recent.finished_below(queue, &[Subject::new(subject).unwrap()], now))
+        };
         assert_eq!(below(QUEUE, "inbox.r.1.17"), [7]);
         assert_eq!(below(QUEUE, "inbox.r"), [7, 8]);
         assert!(below(QUEUE, "inbox.r.1.1").is_empty());
-        assert!(below(QUEUE + 1, "inbox.r").is_empty(), "another queue's");
-        assert_eq!(recent.answer(job(7), now).len(), 2);
+        assert!(below(QUEUE + 1, "inbox.r").is_empty(), "these jobs are of another queue");
+        assert_eq!(recent.of_job(job(7), now).len(), 2);
     }
 }

@@ -1,5 +1,5 @@
-//! Sends answers again to gateways that lack them, at a bounded pace: after an outage many are asked for at once, and a
-//! server cuts off whoever it cannot keep up with.
+//! Sends answers again to gateways that did not receive them, at a limited rate: after an outage many are requested at once,
+//! and a NATS server disconnects a client that sends faster than it can forward.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,108 +8,133 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::envelope::{Final, Reply};
+use crate::lifecycle::Tasks;
 use crate::messaging;
+use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::{counter, names};
 
-use crate::roles::worker::execution::executor::Dispatch;
-use crate::roles::worker::execution::running_jobs::JobId;
-use crate::roles::worker::intake::control::QueueTable;
+use super::recent_replies::RecentReplies;
+use super::reply_sender::ReplySender;
+use super::running_jobs::JobId;
 
-/// Answers that are asked for and not sent yet, at most. What is asked for beyond is dropped: the gateway asks again, or
-/// takes the call for lost.
-const ASKED_MAX: usize = 1024;
-/// Bytes a second that one worker sends again, or late.
+/// Largest number of requested answers. Further requests are dropped: the gateway repeats them, or treats the call as lost.
+const REQUESTS_MAX: usize = 1024;
+/// The rate at which a worker sends answers again or late.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
-/// Answers that are announced together.
+/// Number of answers that are announced between two pauses.
 const PAGE: usize = 64;
-/// Pause after each of them.
+/// The pause after each page.
 const PAGE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Keeps what is sent after an outage to a pace, all of it together.
+/// Limits the rate of everything that is sent after an outage.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<Option<Instant>>);
+pub struct SendThrottle(Mutex<Option<Instant>>);
 
-impl Pace {
-    /// Waits until so many bytes may go. Safe to drop.
+impl SendThrottle {
+    /// Waits until this many bytes may be sent. Safe to drop.
     pub async fn wait(&self, bytes: usize) {
-        sleep_until(self.take(bytes, Instant::now())).await;
+        sleep_until(self.reserve(bytes, Instant::now())).await;
     }
 
-    /// When they may go: at once, unless others went a moment ago.
-    fn take(&self, bytes: usize, now: Instant) -> Instant {
+    /// Reserves time for the bytes; returns when they may be sent.
+    fn reserve(&self, bytes: usize, now: Instant) -> Instant {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = free.map_or(now, |free| free.max(now));
         #[expect(clippy::cast_precision_loss, reason = "bounded by the largest message")]
-        let takes = Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND);
-        *free = Some(start + takes);
+        let duration = Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND);
+        *free = Some(start + duration);
         start
     }
 }
 
-/// Where answers are asked for again.
+/// Where gateways' requests for answers are queued.
 #[derive(Debug)]
-pub struct Resend(mpsc::Sender<JobId>);
+pub struct ResendQueue(mpsc::Sender<JobId>);
 
-impl Resend {
-    /// Also gives what `run` reads.
+impl ResendQueue {
+    /// Creates the queue and its receiver, which `Resender::run` reads.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<JobId>) {
-        let (sender, receiver) = mpsc::channel(ASKED_MAX);
+        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
         (Self(sender), receiver)
     }
 
-    /// A gateway lacks the answer of this job. Never waits.
-    pub fn ask(&self, job: JobId) {
+    /// Requests that the answer of a job is sent again. Never waits.
+    pub fn request(&self, job: JobId) {
         if self.0.try_send(job).is_err() {
             count("dropped");
         }
     }
 }
 
-/// Sends what is asked for, until nobody can ask any more.
-pub async fn run(dispatch: Arc<Dispatch>, queues: QueueTable, mut asked: mpsc::Receiver<JobId>) {
-    while let Some(job) = asked.recv().await {
-        let Some(queue) = queues.load().get(job.queue).cloned() else { continue };
-        for (mut reply, to) in dispatch.recent.answer(job, Instant::now()) {
-            // To be asked for it the job was named: from then on only what names it counts.
-            if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) = &mut reply {
-                control.get_or_insert_with(|| queue.job_subject(job.number));
-            }
-            dispatch.pace.wait(reply.body_bytes()).await;
-            match dispatch.send(reply, to).await {
-                Ok(()) => count("sent"),
-                Err(error) => {
-                    count("unsent");
-                    tracing::debug!(%error, "an answer was not sent again");
+/// Sends answers again.
+#[derive(Clone, Debug)]
+pub struct Resender {
+    /// The connection to the gateways.
+    pub replies: ReplySender,
+    /// The answers.
+    pub recent: Arc<RecentReplies>,
+    /// Limits the rate.
+    pub throttle: Arc<SendThrottle>,
+    /// Every queue of this worker by its index.
+    pub queues: Arc<[Arc<QueueSubjects>]>,
+}
+
+impl Resender {
+    /// Starts sending the answers that are requested, and announcing answers after the connection was lost.
+    pub fn start(&self, requests: mpsc::Receiver<JobId>, tasks: &Tasks) {
+        let _detached = tasks.spawn_background(self.clone().run(requests));
+        self.follow_link(tasks);
+    }
+
+    /// Sends the answers that are requested. Ends with the queue.
+    async fn run(self, mut requests: mpsc::Receiver<JobId>) {
+        while let Some(job) = requests.recv().await {
+            let Some(queue) = self.queues.get(job.queue) else { continue };
+            for (mut reply, to) in self.recent.of_job(job, Instant::now()) {
+                // The request for the answer was sent to the job's subject. Since then the gateway accepts only replies that
+                // contain it.
+                if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
+                    &mut reply
+                {
+                    control.get_or_insert_with(|| queue.of_job(job.number));
+                }
+                self.throttle.wait(reply.body_bytes()).await;
+                match self.replies.send(reply, to).await {
+                    Ok(()) => count("sent"),
+                    Err(error) => {
+                        count("unsent");
+                        tracing::debug!(%error, "could not send an answer again");
+                    }
                 }
             }
         }
     }
-}
 
-/// After every loss of the link tells gateways which answers they should have: those that lack one say so.
-pub fn follow_link(dispatch: &Arc<Dispatch>, queues: &QueueTable) {
-    let (dispatch, queues) = (Arc::clone(dispatch), Arc::clone(queues));
-    let tasks = dispatch.tasks.clone();
-    let mut link = dispatch.transport.link();
-    let mut epoch = link.borrow().epoch;
-    let _detached = tasks.spawn_background(async move {
-        while let Some(next) = messaging::next_epoch(&mut link, epoch).await {
-            epoch = next;
-            announce(&dispatch, &queues).await;
-        }
-    });
-}
+    /// After every loss of the connection, tells gateways which answers they should have, so that they can request those
+    /// that were lost.
+    fn follow_link(&self, tasks: &Tasks) {
+        let resender = self.clone();
+        let mut link = self.replies.link();
+        let mut epoch = link.borrow().epoch;
+        let _detached = tasks.spawn_background(async move {
+            while let Some(next) = messaging::next_epoch(&mut link, epoch).await {
+                epoch = next;
+                resender.announce().await;
+            }
+        });
+    }
 
-async fn announce(dispatch: &Dispatch, queues: &QueueTable) {
-    let answered = dispatch.recent.answered(Instant::now());
-    for page in answered.chunks(PAGE) {
-        for (job, to) in page {
-            let Some(queue) = queues.load().get(job.queue).cloned() else { continue };
-            let control = queue.job_subject(job.number);
-            dispatch.say(Reply::Answered { control }, to.clone());
+    async fn announce(&self) {
+        let finished = self.recent.finished_jobs(Instant::now());
+        for page in finished.chunks(PAGE) {
+            for (job, to) in page {
+                let Some(queue) = self.queues.get(job.queue) else { continue };
+                let control = queue.of_job(job.number);
+                self.replies.try_send(Reply::Answered { control }, to.clone());
+            }
+            sleep(PAGE_PAUSE).await;
         }
-        sleep(PAGE_PAUSE).await;
     }
 }
 
@@ -122,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_spread_and_a_pause_is_not_saved_up() {
-        let (pace, start) = (Pace::default(), Instant::now());
+    fn a_burst_is_spread_over_time_and_idle_time_is_not_saved() {
+        let (throttle, start) = (SendThrottle::default(), Instant::now());
         let second = 8 << 20;
-        assert_eq!(pace.take(second, start), start, "the first goes at once");
-        assert_eq!(pace.take(second, start), start + Duration::from_secs(1));
-        assert_eq!(pace.take(second, start), start + Duration::from_secs(2));
+        assert_eq!(throttle.reserve(second, start), start, "the first is sent at once");
+        assert_eq!(throttle.reserve(second, start), start + Duration::from_secs(1));
+        assert_eq!(throttle.reserve(second, start), start + Duration::from_secs(2));
         let later = start + Duration::from_mins(1);
-        assert_eq!(pace.take(second, later), later);
-        assert_eq!(pace.take(0, later), later + Duration::from_secs(1));
+        assert_eq!(throttle.reserve(second, later), later);
+        assert_eq!(throttle.reserve(0, later), later + Duration::from_secs(1));
     }
 }

@@ -1,4 +1,4 @@
-//! The jobs that run now: where a grant, a denial or a cancel finds them.
+//! The jobs of this worker, so that grants, denials, acknowledgements and cancels find theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,109 +8,112 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::message::Subject;
 
-/// A job of this worker. Whoever may speak to one queue of it can name no job of another.
+/// Identifies a job. It contains the queue, so that a client that may use one queue cannot affect the jobs of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId {
-    /// The number of its queue.
+    /// The index of the queue.
     pub queue: usize,
-    /// Its number within this worker.
+    /// The number of the job within this worker.
     pub number: u64,
 }
 
-/// What the gateway says to a claim.
+/// The gateway's answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
-    /// Execute.
+    /// The job may execute.
     Granted,
-    /// Do not.
+    /// The job must not execute.
     Denied,
 }
 
-/// Every job that holds a slot.
+/// Every job that runs, claims, or waits for a slot after its claim.
 #[derive(Debug, Default)]
-pub struct Jobs {
+pub struct RunningJobs {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    next: u64,
-    running: BTreeMap<JobId, Running>,
+    last_number: u64,
+    jobs: BTreeMap<JobId, JobSignals>,
 }
 
+/// Where a job is signalled.
 #[derive(Debug)]
-struct Running {
+struct JobSignals {
     cancel: Cancel,
     consent: Option<oneshot::Sender<Consent>>,
-    taken: Option<watch::Sender<u32>>,
+    acknowledged: Option<watch::Sender<u32>>,
     reply: Option<Subject>,
 }
 
-/// A job's entry; removed with it.
+/// The entry of a job. The job is removed when its entry is dropped.
 #[derive(Debug)]
-pub struct Entry {
-    jobs: Arc<Jobs>,
-    /// Its number.
+pub struct JobEntry {
+    jobs: Arc<RunningJobs>,
+    /// The id of the job.
     pub id: JobId,
-    /// Given when nobody waits for it any more.
+    /// Triggered when the job is cancelled.
     pub cancel: Cancel,
 }
 
-impl Jobs {
-    /// Enters a job of a queue.
-    pub fn enter(self: &Arc<Self>, queue: usize, reply: Option<Subject>) -> Entry {
+impl RunningJobs {
+    /// Adds a job of a queue.
+    pub fn add(self: &Arc<Self>, queue: usize, reply: Option<Subject>) -> JobEntry {
         let mut state = self.lock();
-        state.next += 1;
-        let id = JobId { queue, number: state.next };
+        state.last_number += 1;
+        let id = JobId { queue, number: state.last_number };
         let cancel = Cancel::new();
-        let running = Running { cancel: cancel.clone(), consent: None, taken: None, reply };
-        state.running.insert(id, running);
-        Entry { jobs: Arc::clone(self), id, cancel }
+        let signals =
+            JobSignals { cancel: cancel.clone(), consent: None, acknowledged: None, reply };
+        state.jobs.insert(id, signals);
+        JobEntry { jobs: Arc::clone(self), id, cancel }
     }
 
-    /// How many there are.
+    /// The number of jobs.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().running.len()
+        self.lock().jobs.len()
     }
 
-    /// The gateway's answer to a claim. One that comes when nobody waits for it changes nothing.
+    /// Passes the gateway's answer on to a job that claims. Other jobs are not affected.
     pub fn consent(&self, id: JobId, consent: Consent) {
-        let waiting = self.lock().running.get_mut(&id).and_then(|job| job.consent.take());
-        // The claim may have timed out in this very moment: then it was refused already.
-        if waiting.is_some_and(|waiting| waiting.send(consent).is_err()) {
-            tracing::debug!(?id, "a consent came too late");
+        let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
+        // If the claim has just timed out, the job has refused the request.
+        if claim.is_some_and(|claim| claim.send(consent).is_err()) {
+            tracing::debug!(?id, "the answer to a claim came too late");
         }
     }
 
-    /// The gateway has taken the parts of this job's answer up to this one, or says so again.
-    pub fn taken(&self, id: JobId, part: u32) {
-        if let Some(taken) = self.lock().running.get(&id).and_then(|job| job.taken.as_ref()) {
-            // What comes late says less than what came before it.
-            taken.send_modify(|last| *last = part.max(*last));
+    /// Passes on that the gateway has acknowledged the parts of a job's answer up to this one, or repeats that it has.
+    pub fn acknowledge(&self, id: JobId, part: u32) {
+        let state = self.lock();
+        if let Some(last) = state.jobs.get(&id).and_then(|job| job.acknowledged.as_ref()) {
+            // Acknowledgements may arrive out of order.
+            last.send_modify(|last| *last = part.max(*last));
         }
     }
 
-    /// Nobody waits for this job any more.
+    /// Cancels a job.
     pub fn cancel(&self, id: JobId) {
-        if let Some(job) = self.lock().running.get(&id) {
+        if let Some(job) = self.lock().jobs.get(&id) {
             job.cancel.cancel();
         }
     }
 
-    /// Nobody waits for the job of this queue's request any more.
+    /// Cancels the jobs of a queue that have this reply subject.
     pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
-        // A walk, because cancels are rare: an index would cost every job more than they ever cost.
+        // A linear scan: such cancels are rare, and an index would cost more for every job.
         let state = self.lock();
-        let of_queue = state.running.iter().filter(|(id, _)| id.queue == queue);
+        let of_queue = state.jobs.iter().filter(|(id, _)| id.queue == queue);
         for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {
             job.cancel.cancel();
         }
     }
 
-    /// Cancels whatever runs: the drain is out of time.
+    /// Cancels every job.
     pub fn cancel_all(&self) {
-        for job in self.lock().running.values() {
+        for job in self.lock().jobs.values() {
             job.cancel.cancel();
         }
     }
@@ -120,31 +123,31 @@ impl Jobs {
     }
 }
 
-impl Entry {
-    /// Where the gateway's answer to a claim will arrive. Listen before the claim is sent.
+impl JobEntry {
+    /// Returns where the gateway's answer to a claim arrives. To be called before the claim is sent.
     #[must_use]
-    pub fn await_consent(&self) -> oneshot::Receiver<Consent> {
+    pub fn watch_consent(&self) -> oneshot::Receiver<Consent> {
         let (sender, receiver) = oneshot::channel();
-        if let Some(job) = self.jobs.lock().running.get_mut(&self.id) {
+        if let Some(job) = self.jobs.lock().jobs.get_mut(&self.id) {
             job.consent = Some(sender);
         }
         receiver
     }
 
-    /// Where it will be said which parts of the answer were taken.
+    /// Returns where the number of the last acknowledged part arrives.
     #[must_use]
-    pub fn watch_taken(&self) -> watch::Receiver<u32> {
+    pub fn watch_acknowledged(&self) -> watch::Receiver<u32> {
         let (sender, receiver) = watch::channel(0);
-        if let Some(job) = self.jobs.lock().running.get_mut(&self.id) {
-            job.taken = Some(sender);
+        if let Some(job) = self.jobs.lock().jobs.get_mut(&self.id) {
+            job.acknowledged = Some(sender);
         }
         receiver
     }
 }
 
-impl Drop for Entry {
+impl Drop for JobEntry {
     fn drop(&mut self) {
-        self.jobs.lock().running.remove(&self.id);
+        self.jobs.lock().jobs.remove(&self.id);
     }
 }
 
@@ -154,13 +157,13 @@ mod tests {
 
     #[test]
     fn a_cancel_finds_its_job_by_number_and_by_reply_subject() {
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(RunningJobs::default());
         let reply = Subject::new("inbox.1").unwrap();
-        let first = jobs.enter(0, Some(reply.clone()));
-        let second = jobs.enter(0, None);
+        let first = jobs.add(0, Some(reply.clone()));
+        let second = jobs.add(0, None);
         jobs.cancel_by_reply(1, &reply);
         jobs.cancel(JobId { queue: 1, ..first.id });
-        assert!(!first.cancel.is_cancelled(), "another queue's");
+        assert!(!first.cancel.is_cancelled(), "the cancel was for another queue");
         jobs.cancel_by_reply(0, &reply);
         assert!(first.cancel.is_cancelled());
         assert!(!second.cancel.is_cancelled());
@@ -172,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn a_consent_reaches_only_a_claim_that_waits() {
-        let jobs = Arc::new(Jobs::default());
-        let job = jobs.enter(0, None);
+    fn consent_reaches_only_a_job_that_claims() {
+        let jobs = Arc::new(RunningJobs::default());
+        let job = jobs.add(0, None);
         jobs.consent(job.id, Consent::Granted);
-        let mut claim = job.await_consent();
-        assert!(claim.try_recv().is_err(), "the early one was for nobody");
+        let mut claim = job.watch_consent();
+        assert!(claim.try_recv().is_err(), "the first answer came before the claim");
         jobs.consent(job.id, Consent::Denied);
         assert_eq!(claim.try_recv(), Ok(Consent::Denied));
     }

@@ -1,85 +1,84 @@
-//! What arrives on this worker's own subject: consents, cancels, and requests for offered slots.
+//! Receives what gateways send to this worker about a queue: consents, cancels, and requests for offered slots.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::envelope::{Control, DIRECT_TOKEN};
-use crate::message::Message;
+use crate::message::{Message, Subject};
 use crate::messaging::{Transport, TransportError};
+use crate::roles::worker::execution::executor::Executor;
+use crate::roles::worker::execution::running_jobs::{Consent, JobId};
 use crate::telemetry::conditions::{self, MALFORMED};
 use crate::telemetry::{counter, names};
 
-use crate::roles::worker::execution::executor::Dispatch;
-use crate::roles::worker::execution::running_jobs::{Consent, JobId};
-use crate::roles::worker::intake::queue::Queue;
-use crate::roles::worker::intake::slots::OfferId;
+use super::queue::Queue;
+use super::slots::OfferId;
 
-/// The queues of this worker by number; replaced whole at a reload.
-pub type QueueTable = Arc<ArcSwap<Vec<Arc<Queue>>>>;
-
-/// Reads what gateways say to this worker about one queue, until the transport closes: on its own subject, cancels whose
-/// sender does not know which worker has the call, and the calls of gateways that lost their link.
+/// Subscribes to the worker's own subject of a queue, to cancels whose sender does not know which worker runs the call, and
+/// to requests of gateways that lost their connection. The messages are handled until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when a subscription is not taken.
+/// `TransportError` if a subscription is refused.
 pub async fn listen(
     transport: &Arc<dyn Transport>,
     queue: &Arc<Queue>,
-    dispatch: &Arc<Dispatch>,
+    executor: &Arc<Executor>,
 ) -> Result<(), TransportError> {
-    let mut own = transport.subscribe(&queue.own.all_below()).await?;
-    let mut cancels = transport.subscribe(&queue.cancel).await?;
-    let mut repeats = transport.subscribe(&queue.repeat).await?;
-    let tasks = &dispatch.tasks;
-    let (of_own, dispatch_of_own) = (Arc::clone(queue), Arc::clone(dispatch));
+    let subjects = &queue.subjects;
+    let mut own = transport.subscribe(&subjects.own.all_below()).await?;
+    let mut cancels = transport.subscribe(&subjects.cancel).await?;
+    let mut repeats = transport.subscribe(&subjects.repeat).await?;
+    let tasks = &executor.tasks;
+    let (own_queue, own_executor) = (Arc::clone(queue), Arc::clone(executor));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = own.next().await {
-            handle(&of_own, &dispatch_of_own, message);
+            handle(&own_queue, &own_executor, message);
         }
     });
-    let (of_cancels, jobs) = (Arc::clone(queue), Arc::clone(&dispatch.jobs));
+    let (cancel_queue, jobs) = (Arc::clone(queue), Arc::clone(&executor.jobs));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = cancels.next().await {
             match (Control::parse(&message.headers), message.reply) {
                 (Some(Control::Cancel), Some(reply)) => {
-                    of_cancels.cancelled(&reply);
-                    jobs.cancel_by_reply(of_cancels.number, &reply);
+                    cancel_queue.cancel(&reply);
+                    jobs.cancel_by_reply(cancel_queue.subjects.index, &reply);
                 }
-                (Some(Control::Members), Some(reply)) => of_cancels.present(reply),
+                (Some(Control::Members), Some(reply)) => cancel_queue.announce_membership(reply),
                 _ => {}
             }
         }
     });
-    let (number, of_repeats) = (queue.number, Arc::clone(dispatch));
+    let (index, repeat_executor) = (subjects.index, Arc::clone(executor));
     let _detached = tasks.spawn_background(async move {
         while let Some(message) = repeats.next().await {
-            let Some(names) = Control::parse_repeat(&message) else {
-                malformed();
+            let Some(subjects) = Control::parse_repeat(&message) else {
+                count_malformed();
                 continue;
             };
-            let lacking = of_repeats.recent.below(number, &names, Instant::now());
-            for job in lacking {
-                of_repeats.resend.ask(job);
+            let recent = &repeat_executor.recent;
+            for job in recent.finished_below(index, &subjects, Instant::now()) {
+                repeat_executor.resend.request(job);
             }
         }
     });
     Ok(())
 }
 
-/// Where on this worker's subject a message arrived.
+/// What a message to the worker's own subject is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Address {
+enum ControlTarget {
     Job(u64),
     Offer(OfferId),
-    /// A request that went past the group.
+    /// A request that was sent to this worker and not to the queue group.
     Direct,
 }
 
-impl Address {
-    fn parse(tail: &str) -> Option<Self> {
+impl ControlTarget {
+    /// Parses a subject below the worker's own.
+    fn parse(subject: &Subject, own: &Subject) -> Option<Self> {
+        let tail = subject.as_str().strip_prefix(own.as_str())?.strip_prefix('.')?;
         if tail == DIRECT_TOKEN {
             return Some(Self::Direct);
         }
@@ -93,45 +92,39 @@ impl Address {
     }
 }
 
-fn handle(queue: &Arc<Queue>, dispatch: &Dispatch, message: Message) {
-    let jobs = &dispatch.jobs;
-    let address = message
-        .subject
-        .as_str()
-        .strip_prefix(queue.own.as_str())
-        .and_then(|tail| tail.strip_prefix('.'))
-        .and_then(Address::parse);
+fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
+    let jobs = &executor.jobs;
     let control = Control::parse(&message.headers);
-    match address {
-        Some(Address::Job(number)) => {
-            let id = JobId { queue: queue.number, number };
+    match ControlTarget::parse(&message.subject, &queue.subjects.own) {
+        Some(ControlTarget::Job(number)) => {
+            let id = JobId { queue: queue.subjects.index, number };
             match control {
                 Some(Control::Grant) => jobs.consent(id, Consent::Granted),
                 Some(Control::Deny) => jobs.consent(id, Consent::Denied),
                 Some(Control::Cancel) => jobs.cancel(id),
-                Some(Control::Taken(part)) => jobs.taken(id, part),
-                Some(Control::Repeat) => dispatch.resend.ask(id),
-                // Nobody heard what named this subject: there is no gateway to grant anything.
+                Some(Control::Taken(part)) => jobs.acknowledge(id, part),
+                Some(Control::Repeat) => executor.resend.request(id),
+                // The claim had no receiver, so no gateway can grant it.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),
-                Some(Control::Decline | Control::Members) | None => malformed(),
+                Some(Control::Decline | Control::Members) | None => count_malformed(),
             }
         }
-        Some(Address::Offer(id)) => match control {
-            Some(Control::Decline) => queue.declined(id),
-            // Nobody heard the offer: the next may want it.
-            None if message.no_responders => queue.declined(id),
-            None => queue.accepted(id, message),
-            Some(_) => malformed(),
+        Some(ControlTarget::Offer(id)) => match control {
+            Some(Control::Decline) => queue.decline_offer(id),
+            // The offer had no receiver.
+            None if message.no_responders => queue.decline_offer(id),
+            None => queue.accept_offer(id, message),
+            Some(_) => count_malformed(),
         },
-        Some(Address::Direct) if control.is_none() => queue.arrived(message),
-        Some(Address::Direct) | None => malformed(),
+        Some(ControlTarget::Direct) if control.is_none() => queue.arrive(message),
+        Some(ControlTarget::Direct) | None => count_malformed(),
     }
 }
 
-fn malformed() {
+fn count_malformed() {
     counter(&names::WORKER_MALFORMED, &[]).increment(1);
     if conditions::begins(&MALFORMED, "control") {
-        tracing::warn!("a control message does not keep to the protocol");
+        tracing::warn!("a control message violates the protocol");
     }
 }
 
@@ -140,12 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_a_job_or_an_offer_and_nothing_else() {
-        assert_eq!(Address::parse("j.7"), Some(Address::Job(7)));
-        assert_eq!(Address::parse("o.9"), Some(Address::Offer(OfferId(9))));
-        assert_eq!(Address::parse("q"), Some(Address::Direct));
-        for bad in ["", "j", "j.", "j.x", "j.7.1", "o.9.1", "x.1"] {
-            assert_eq!(Address::parse(bad), None, "{bad}");
+    fn a_control_subject_names_a_job_or_an_offer_or_is_direct() {
+        let own = Subject::new("fjord.w.queue.1").unwrap();
+        let parse = |tail: &str| ControlTarget::parse(&Subject::received(tail), &own);
+        assert_eq!(parse("fjord.w.queue.1.j.7"), Some(ControlTarget::Job(7)));
+        assert_eq!(parse("fjord.w.queue.1.o.9"), Some(ControlTarget::Offer(OfferId(9))));
+        assert_eq!(parse("fjord.w.queue.1.q"), Some(ControlTarget::Direct));
+        for bad in ["", ".", ".j", ".j.", ".j.x", ".j.7.1", ".o.9.1", ".x.1", "2.j.7"] {
+            assert_eq!(parse(&format!("fjord.w.queue.1{bad}")), None, "{bad}");
         }
     }
 }

@@ -1,123 +1,129 @@
-//! How long calls and round trips take on a queue, and what follows: how many messages to take beyond the slots, and how
-//! long to wait for an answer.
+//! How long calls and round trips take on a queue, and what follows from that: the size of the backlog and the timeouts.
 //!
-//! No clock in here: every time is passed in.
+//! All times are passed in.
 
 use std::time::Duration;
 
 use crate::config::limits;
 
-/// What a process needs to take a message and start its call, on top of a round trip.
-const OWN_PACE: Duration = Duration::from_millis(2);
-/// Messages beyond the slots at most.
+/// Time that a worker needs to read a message and start its call, in addition to the round trip.
+const START_TIME: Duration = Duration::from_millis(2);
+/// Largest backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
-/// Calls end unevenly: one part in so many more of a round trip is bridged.
-const UNEVEN: u32 = 4;
-/// A slot that is idle for less than this part of a call needs no backlog.
-const IDLE_SHARE: u32 = 20;
-/// The longest that a message waits beyond the slots, on top of two round trips.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Moving means give a new sample one part in so many.
+/// Calls do not end at regular intervals, so the backlog covers one round trip and this fraction of another.
+const JITTER_DIVISOR: u32 = 4;
+/// There is no backlog if a slot would be idle for less than this fraction of a call.
+const IDLE_DIVISOR: u32 = 20;
+/// Longest wait in the backlog, in addition to two round trips.
+const BACKLOG_WAIT: Duration = Duration::from_millis(100);
+/// The divisor of a new sample in the moving mean of call times.
 const CALL_WEIGHT: u32 = 16;
+/// The divisor of a new sample in the moving mean of round trips.
 const ROUND_TRIP_WEIGHT: u32 = 8;
-/// All messages ask for consent.
-const ALL: u32 = 256;
+/// The consent share if every request needs consent.
+const WHOLE: u32 = 256;
 
-/// The pace of one queue.
+/// The latencies of one queue.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Configured; the least that an offer is kept for.
-    offer_timeout: Duration,
-    /// How long a call holds a slot: a moving mean, once one has ended.
-    call: Option<Duration>,
-    /// How long gateways take to answer offers and claims: a moving mean, once one has.
-    answer: Option<Duration>,
-    /// The transport's own round trip to its server: the least that an answer takes.
+pub struct QueueLatency {
+    /// As configured: the shortest time for which a slot is offered.
+    offer_timeout_min: Duration,
+    /// The moving mean of the times that calls held a slot; `None` until a call has ended.
+    call_time: Option<Duration>,
+    /// The moving mean of the times that gateways took to answer offers and claims; `None` until one has.
+    answer_time: Option<Duration>,
+    /// The round trip to the NATS server. No gateway can answer faster.
     link: Duration,
-    /// The part of messages that ask for consent before they run, of `ALL`.
-    claims: u32,
+    /// The share of requests that need consent, as a fraction of `WHOLE`.
+    consent_share: u32,
 }
 
-impl Pace {
-    /// Of a queue of which nothing is known.
+impl QueueLatency {
+    /// Creates the state of a queue without any measurement.
     #[must_use]
-    pub fn new(offer_timeout: Duration) -> Self {
-        Self { offer_timeout, call: None, answer: None, link: Duration::ZERO, claims: 0 }
+    pub fn new(offer_timeout_min: Duration) -> Self {
+        Self {
+            offer_timeout_min,
+            call_time: None,
+            answer_time: None,
+            link: Duration::ZERO,
+            consent_share: 0,
+        }
     }
 
-    /// A call held a slot for so long.
+    /// Adds the time for which a call held its slot.
     pub fn record_call(&mut self, took: Duration) {
-        self.call = Some(mean(self.call, took, CALL_WEIGHT));
+        self.call_time = Some(mean(self.call_time, took, CALL_WEIGHT));
     }
 
-    /// A gateway took so long to answer an offer or a claim.
-    pub fn record_answer(&mut self, took: Duration) {
-        self.answer = Some(mean(self.answer, took, ROUND_TRIP_WEIGHT));
+    /// Adds the time that a gateway took to answer an offer or a claim.
+    pub fn record_round_trip(&mut self, took: Duration) {
+        self.answer_time = Some(mean(self.answer_time, took, ROUND_TRIP_WEIGHT));
     }
 
-    /// What the transport measured.
-    pub fn set_link(&mut self, round_trip: Duration) {
+    /// Sets the measured round trip to the NATS server.
+    pub fn set_link_round_trip(&mut self, round_trip: Duration) {
         self.link = round_trip;
     }
 
-    /// A message was taken that asks for consent, or one that does not.
-    pub fn record_taken(&mut self, claims: bool) {
-        let sample = if claims { ALL / CALL_WEIGHT } else { 0 };
-        self.claims = self.claims - self.claims / CALL_WEIGHT + sample;
+    /// Adds an accepted request to the share of those that need consent.
+    pub fn record_accepted(&mut self, needs_consent: bool) {
+        let sample = if needs_consent { WHOLE / CALL_WEIGHT } else { 0 };
+        self.consent_share = self.consent_share - self.consent_share / CALL_WEIGHT + sample;
     }
 
-    /// Calls are longer than they seemed: a message waited for so long and none ended.
-    pub fn set_call_at_least(&mut self, took: Duration) {
-        self.call = Some(self.call.unwrap_or_default().max(took));
+    /// Raises the call time to that of a running call: a request has waited for so long and no call has ended.
+    pub fn raise_call_time(&mut self, at_least: Duration) {
+        self.call_time = Some(self.call_time.unwrap_or_default().max(at_least));
     }
 
-    /// A message waited too long although calls ended meanwhile: there are too many for this pace.
-    pub fn slow_down(&mut self) {
-        self.call = self.call.map(|call| call.saturating_mul(2));
+    /// Doubles the call time: a request waited for too long although calls ended, so the backlog is too large.
+    pub fn double_call_time(&mut self) {
+        self.call_time = self.call_time.map(|time| time.saturating_mul(2));
     }
 
-    /// How long a call holds a slot.
+    /// How long a call holds its slot; `None` until a call has ended.
     #[must_use]
-    pub fn call(&self) -> Option<Duration> {
-        self.call
+    pub fn call_time(&self) -> Option<Duration> {
+        self.call_time
     }
 
     /// The round trip to a gateway.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
-        self.answer.unwrap_or_default().max(self.link)
+        self.answer_time.unwrap_or_default().max(self.link)
     }
 
-    /// How many messages beyond `limit` slots keep these busy while a further one is on its way: those that ask for consent
-    /// travel twice. None where calls are long beside that.
+    /// How many requests beyond `limit` slots keep the slots busy until the next request arrives. Requests that need
+    /// consent take two round trips. Zero if calls are long compared with that.
     #[must_use]
-    pub fn backlog(&self, limit: usize) -> usize {
-        let Some(call) = self.call else { return 0 };
-        let travel = self.round_trip().saturating_mul(ALL + self.claims) / ALL;
-        let travel = travel + travel / UNEVEN + OWN_PACE;
-        if travel.saturating_mul(IDLE_SHARE) < call {
+    pub fn backlog_max(&self, limit: usize) -> usize {
+        let Some(call_time) = self.call_time else { return 0 };
+        let mean_trip = self.round_trip().saturating_mul(WHOLE + self.consent_share) / WHOLE;
+        let covered = mean_trip + mean_trip / JITTER_DIVISOR + START_TIME;
+        if covered.saturating_mul(IDLE_DIVISOR) < call_time {
             return 0;
         }
-        let calls =
-            (travel.as_nanos().saturating_mul(limit as u128)).div_ceil(call.as_nanos().max(1));
+        let slot_time = covered.as_nanos().saturating_mul(limit as u128);
+        let calls = slot_time.div_ceil(call_time.as_nanos().max(1));
         usize::try_from(calls).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX)
     }
 
-    /// How long a message may wait beyond the slots: about what an offer elsewhere costs.
+    /// How long a request may wait in the backlog: about as long as an offer from another worker takes.
     #[must_use]
-    pub fn patience(&self) -> Duration {
-        self.round_trip() * 2 + PATIENCE
+    pub fn backlog_wait_max(&self) -> Duration {
+        self.round_trip() * 2 + BACKLOG_WAIT
     }
 
-    /// How long an offer is open.
+    /// How long an offered slot is reserved.
     #[must_use]
     pub fn offer_timeout(&self) -> Duration {
-        self.at_least(self.offer_timeout)
+        self.timeout(self.offer_timeout_min)
     }
 
-    /// A configured time, or longer where a few round trips take longer.
+    /// Returns a configured timeout, or a longer one if the round trip requires it.
     #[must_use]
-    pub fn at_least(&self, configured: Duration) -> Duration {
+    pub fn timeout(&self, configured: Duration) -> Duration {
         limits::too_short(configured, self.round_trip()).unwrap_or(configured)
     }
 }
@@ -134,44 +140,44 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    fn pace(call: Duration, round_trip: Duration) -> Pace {
-        let mut pace = Pace::new(ms(250));
-        pace.record_call(call);
-        pace.record_answer(round_trip);
-        pace
+    fn latency(call_time: Duration, round_trip: Duration) -> QueueLatency {
+        let mut latency = QueueLatency::new(ms(250));
+        latency.record_call(call_time);
+        latency.record_round_trip(round_trip);
+        latency
     }
 
     #[test]
-    fn a_backlog_keeps_slots_busy_for_a_round_trip_and_is_none_for_long_calls() {
-        assert_eq!(Pace::new(ms(250)).backlog(64), 0, "nothing is known");
-        assert_eq!(pace(ms(100), ms(300)).backlog(8), 31, "377 ms of eight slots");
-        assert_eq!(pace(ms(10), ms(0)).backlog(4), 1);
-        assert_eq!(pace(ms(1000), ms(1)).backlog(64), 0);
-        assert_eq!(pace(ms(1000), ms(800)).backlog(2), 3);
-        assert_eq!(pace(Duration::from_micros(100), ms(1)).backlog(64), 2080);
-        assert_eq!(pace(Duration::ZERO, ms(800)).backlog(10_000), BACKLOG_MAX);
+    fn the_backlog_covers_a_round_trip_and_is_empty_for_long_calls() {
+        assert_eq!(QueueLatency::new(ms(250)).backlog_max(64), 0, "no measurement yet");
+        assert_eq!(latency(ms(100), ms(300)).backlog_max(8), 31, "377 ms of eight slots");
+        assert_eq!(latency(ms(10), ms(0)).backlog_max(4), 1);
+        assert_eq!(latency(ms(1000), ms(1)).backlog_max(64), 0);
+        assert_eq!(latency(ms(1000), ms(800)).backlog_max(2), 3);
+        assert_eq!(latency(Duration::from_micros(100), ms(1)).backlog_max(64), 2080);
+        assert_eq!(latency(Duration::ZERO, ms(800)).backlog_max(10_000), BACKLOG_MAX);
     }
 
     #[test]
-    fn who_asks_for_consent_travels_twice() {
-        let mut pace = pace(ms(125), ms(798));
-        assert_eq!(pace.backlog(1), 8);
+    fn requests_that_need_consent_count_two_round_trips() {
+        let mut latency = latency(ms(125), ms(798));
+        assert_eq!(latency.backlog_max(1), 8);
         for _ in 0..200 {
-            pace.record_taken(true);
+            latency.record_accepted(true);
         }
-        assert!((15..=16).contains(&pace.backlog(1)), "{}", pace.backlog(1));
+        assert!((15..=16).contains(&latency.backlog_max(1)), "{}", latency.backlog_max(1));
         for _ in 0..200 {
-            pace.record_taken(false);
+            latency.record_accepted(false);
         }
-        assert!(pace.backlog(1) <= 9, "{}", pace.backlog(1));
+        assert!(latency.backlog_max(1) <= 9, "{}", latency.backlog_max(1));
     }
 
     #[test]
-    fn configured_times_are_floors() {
-        assert_eq!(pace(ms(1), ms(1)).offer_timeout(), ms(250));
-        assert_eq!(pace(ms(1), ms(800)).offer_timeout(), ms(2400));
-        let mut far = pace(ms(1), ms(1));
-        far.set_link(ms(500));
-        assert_eq!(far.at_least(ms(1000)), ms(1500));
+    fn configured_timeouts_are_minima() {
+        assert_eq!(latency(ms(1), ms(1)).offer_timeout(), ms(250));
+        assert_eq!(latency(ms(1), ms(800)).offer_timeout(), ms(2400));
+        let mut far = latency(ms(1), ms(1));
+        far.set_link_round_trip(ms(500));
+        assert_eq!(far.timeout(ms(1000)), ms(1500));
     }
 }

@@ -1,4 +1,4 @@
-//! Membership of one queue group: joins, reads eagerly, leaves without losing a message.
+//! Membership of a queue group: joins, reads messages, and leaves without losing one.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,75 +13,75 @@ use crate::config::limits::OFFER_LOOK;
 use crate::lifecycle::Cancel;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::procedures::databases::Fitness;
+use crate::roles::worker::observation::readiness::QueueReadiness;
 use crate::telemetry::{gauge, names};
 
-use crate::roles::worker::intake::queue::Queue;
-use crate::roles::worker::observation::readiness::Health;
+use super::queue::Queue;
 
-/// Pause before a queue that could not start is tried again.
-const START_AGAIN: Duration = Duration::from_secs(5);
-/// How much later than an answer of the server its refusal may be told.
-const REFUSAL_LIMIT: Duration = Duration::from_millis(20);
+/// Pause before another attempt to join.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// How long after the server's acknowledgement a refusal of the subscription may be reported.
+const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
 /// Why a queue is not served.
-const REFUSED: &str = "NATS refuses a subscription: see the log";
+const SUBSCRIPTION_REFUSED: &str = "NATS refuses a subscription: see the log";
 
-/// A queue's membership with all it depends on.
+/// The membership of one queue group.
 #[derive(Debug)]
-pub struct Intake {
+pub struct GroupMembership {
     /// The queue.
     pub queue: Arc<Queue>,
-    /// The message bus.
+    /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
-    /// Whether its database answers and has what it needs; none for handlers that need no database.
+    /// Whether the queue's database answers and has the procedures; `None` if no handler needs a database.
     pub fitness: Option<watch::Receiver<Fitness>>,
-    /// The worker's configuration.
+    /// The configuration of the worker.
     pub config: WorkerConfig,
-    /// Where readiness is reported.
-    pub health: Arc<Health>,
-    /// Given when the queue is to be left for good.
+    /// Where the state of the queue is reported.
+    pub readiness: Arc<QueueReadiness>,
+    /// Triggered when the group is to be left for good.
     pub stop: Cancel,
-    /// Longest wait for the proof that it was left.
-    pub leave_limit: Duration,
+    /// How long leaving may take.
+    pub leave_timeout: Duration,
 }
 
-/// Why a queue was left.
+/// Why a group is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// For good.
+enum LeaveReason {
+    /// The worker stops.
     Stopped,
-    /// Its database went away, or has no longer what it needs.
+    /// The database does not answer, or no longer has the procedures.
     Unfit,
-    /// NATS refuses what the worker needs beside the queue: consents and cancels would not reach it.
+    /// NATS refuses another subscription of the worker, so that consents and cancels would not arrive.
     Deaf,
-    /// The transport closed the subscription.
+    /// The transport has closed the subscription.
     Closed,
 }
 
-impl Intake {
-    /// Serves the queue until `stop`: waits until its database has what it needs, joins, and joins again.
+impl GroupMembership {
+    /// Serves the queue until `stop`: joins when the database is fit, and again whenever the group was left.
     pub async fn serve(mut self) {
         let mut is_back = false;
-        while self.fits().await {
+        while self.wait_until_fit().await {
             match self.join().await {
                 Ok(subscription) => {
                     self.log_joined(is_back);
-                    let left = self.read(subscription).await;
-                    self.log_left(left);
-                    is_back = left == Left::Unfit;
-                    if left == Left::Deaf {
-                        self.report(Err(REFUSED.to_owned()));
+                    let reason = self.read(subscription).await;
+                    self.log_left(reason);
+                    is_back = reason == LeaveReason::Unfit;
+                    if reason == LeaveReason::Deaf {
+                        self.report(Err(SUBSCRIPTION_REFUSED.to_owned()));
                     }
                 }
                 Err(error) => {
                     self.report(Err(error.to_string()));
-                    self.pause(START_AGAIN).await;
+                    self.pause(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Waits until the database has what the queue needs; `false` when it is to stop.
-    async fn fits(&mut self) -> bool {
+    /// Waits until the database has what the queue needs; `false` if the worker stops.
+    async fn wait_until_fit(&mut self) -> bool {
         while !self.stop.is_cancelled() {
             let Some(fitness) = &mut self.fitness else { return true };
             let why = match &*fitness.borrow_and_update() {
@@ -97,9 +97,9 @@ impl Intake {
         false
     }
 
-    /// A queue that comes back with its database is one of many: the database has a line for all.
+    /// A queue that returns with its database is logged at `debug`: the database has one line for all of its queues.
     fn log_joined(&self, is_back: bool) {
-        let (queue, limit) = (self.queue.name.as_str(), self.queue.slots().limit());
+        let (queue, limit) = (self.queue.subjects.name.as_str(), self.queue.limit());
         if is_back {
             tracing::debug!(queue, limit, "joined the queue group");
         } else {
@@ -107,180 +107,182 @@ impl Intake {
         }
     }
 
-    fn log_left(&self, left: Left) {
-        let queue = self.queue.name.as_str();
-        match left {
-            Left::Unfit => tracing::debug!(queue, ?left, "left the queue group"),
-            Left::Stopped | Left::Deaf | Left::Closed => {
-                tracing::info!(queue, ?left, "left the queue group");
+    fn log_left(&self, reason: LeaveReason) {
+        let queue = self.queue.subjects.name.as_str();
+        match reason {
+            LeaveReason::Unfit => tracing::debug!(queue, ?reason, "left the queue group"),
+            LeaveReason::Stopped | LeaveReason::Deaf | LeaveReason::Closed => {
+                tracing::info!(queue, ?reason, "left the queue group");
             }
         }
     }
 
-    /// Joins the group; returns once the server knows it.
+    /// Joins the group. Returns after the server has processed the subscription.
     async fn join(&self) -> Result<Box<dyn Subscription>, TransportError> {
         let mut link = self.transport.link();
         tokio::select! {
-            // A transport that closed refuses what follows.
+            // If the transport is closed, the subscription fails.
             _ = messaging::up(&mut link) => {}
             () = self.stop.cancelled() => return Err(TransportError::Disconnected),
         }
-        let group = self.queue.name.as_str();
-        let subscription = self.transport.queue_subscribe(&self.queue.subject, group).await?;
+        let subjects = &self.queue.subjects;
+        let subscription =
+            self.transport.queue_subscribe(&subjects.requests, subjects.name.as_str()).await?;
         self.transport.flush().await?;
-        // The server has answered by now, but its refusal may reach us a moment after that.
+        // The server has answered by now, but the client may report a refusal a moment later.
         let mut served = subscription.served();
-        let _served = timeout(REFUSAL_LIMIT, served.wait_for(|served| !served)).await;
+        let _served = timeout(REFUSAL_DELAY_MAX, served.wait_for(|served| !served)).await;
         Ok(subscription)
     }
 
-    async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> Left {
-        self.queue.available();
-        let left = self.read_on(&mut subscription).await;
-        match left {
-            Left::Stopped => self.queue.drain(),
-            Left::Unfit | Left::Deaf => self.queue.unavailable(),
-            Left::Closed => return left,
+    /// Reads messages until the group is to be left, and leaves it.
+    async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> LeaveReason {
+        self.queue.set_available();
+        let reason = self.read_messages(&mut subscription).await;
+        match reason {
+            LeaveReason::Stopped => self.queue.drain(),
+            LeaveReason::Unfit | LeaveReason::Deaf => self.queue.set_unavailable(),
+            LeaveReason::Closed => return reason,
         }
         self.leave(subscription).await;
-        left
+        reason
     }
 
-    /// Reads until the group is to be left.
-    async fn read_on(&mut self, subscription: &mut Box<dyn Subscription>) -> Left {
-        // Made once: made for each message they are most of what it costs to wait for one.
+    async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
+        // Created once: creating them for each message would be most of the cost of waiting for it.
         let mut stopped = pin!(self.stop.cancelled());
         let mut unfit = pin!(unfit(&mut self.fitness));
         let mut deaf = pin!(deaf(self.transport.link()));
-        let (queue, health) = (&self.queue, &self.health);
-        let mut told = pin!(tell(subscription.served(), |state| report(queue, health, state)));
-        let mut look = pin!(sleep(OFFER_LOOK));
+        let (queue, readiness) = (&self.queue, &self.readiness);
+        let mut reported =
+            pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
+        let mut timer = pin!(sleep(OFFER_LOOK));
         loop {
             tokio::select! {
-                // Messages come last: a queue that is never quiet could not be left otherwise.
+                // Messages come last. Otherwise a queue that always has messages could not be left.
                 biased;
-                () = &mut stopped => return Left::Stopped,
-                () = &mut unfit => return Left::Unfit,
-                () = &mut deaf => return Left::Deaf,
-                () = &mut told => {}
+                () = &mut stopped => return LeaveReason::Stopped,
+                () = &mut unfit => return LeaveReason::Unfit,
+                () = &mut deaf => return LeaveReason::Deaf,
+                () = &mut reported => {}
                 message = subscription.next() => match message {
-                    Some(message) => self.queue.arrived(message),
-                    None => return Left::Closed,
+                    Some(message) => queue.arrive(message),
+                    None => return LeaveReason::Closed,
                 },
-                () = self.queue.waits() => {}
-                () = &mut look => {}
+                () = queue.backlog_grew() => {}
+                () = &mut timer => {}
             }
-            let look_at = look.deadline();
-            if look_at <= Instant::now()
-                || self.queue.slots().next_lapse().is_some_and(|at| at < look_at)
-            {
-                let lapse = self.queue.lapse();
-                self.queue.note_load();
-                let later = Instant::now() + OFFER_LOOK;
-                look.as_mut().reset(lapse.map_or(later, |at| at.min(later)));
+            let fires_at = timer.deadline();
+            if fires_at <= Instant::now() || queue.next_expiry().is_some_and(|at| at < fires_at) {
+                let next = queue.expire();
+                let latest = Instant::now() + OFFER_LOOK;
+                timer.as_mut().reset(next.map_or(latest, |at| at.min(latest)));
             }
         }
     }
 
-    /// Leaves the group: the server stops after a number of messages beyond what was seen, and whatever
-    /// still comes is refused. The group is left when it was silent for a while, and a message to ourselves
-    /// has come back since: silence alone may be a server that stands still.
+    /// Leaves the group. The server sends a limited number of further messages, and all that arrive are refused.
+    ///
+    /// The group is left when no message has arrived for a while and then a message of the worker to itself has come back
+    /// through the server. Silence alone does not prove it, because the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
+        let queue = &self.queue.subjects.name;
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
-            tracing::warn!(queue = %self.queue.name, %error, "could not leave the queue group in order");
+            tracing::warn!(%queue, %error, "could not leave the queue group in order");
         }
-        let end = Instant::now() + self.leave_limit;
+        let end = Instant::now() + self.leave_timeout;
         while self.refuse_until_silent(&mut subscription).await {
             let left = end.saturating_duration_since(Instant::now());
-            let mut proof = pin!(self.transport.flush_within(left));
+            let mut flushed = pin!(self.transport.flush_within(left));
             let mut is_silent = true;
-            let proved = loop {
+            let flushed = loop {
                 tokio::select! {
                     biased;
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
-                            self.queue.arrived(message);
+                            self.queue.arrive(message);
                         }
                         None => return,
                     },
-                    proved = &mut proof => break proved,
+                    flushed = &mut flushed => break flushed,
                 }
             };
-            match proved {
+            match flushed {
                 Ok(()) if is_silent => return,
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(queue = %self.queue.name, %error, "not proved to have left the queue group");
+                    tracing::warn!(%queue, %error, "could not verify that the queue group was left");
                     return;
                 }
             }
         }
     }
 
-    /// Refuses what comes until nothing has come for a while; not when there is nothing more to come.
+    /// Refuses messages until none has arrived for a while; `false` if the subscription has ended.
     async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
         while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
             let Some(message) = message else { return false };
-            self.queue.arrived(message);
+            self.queue.arrive(message);
         }
         true
     }
 
     fn report(&self, state: Result<(), String>) {
-        report(&self.queue, &self.health, state);
+        report(&self.queue, &self.readiness, state);
     }
 
-    async fn pause(&self, limit: Duration) {
+    async fn pause(&self, duration: Duration) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = sleep(limit) => {}
+            () = sleep(duration) => {}
         }
     }
 }
 
-fn report(queue: &Queue, health: &Health, state: Result<(), String>) {
-    let label = [(names::QUEUE, queue.name.to_string())];
-    gauge(&names::WORKER_QUEUE_READY, &label).set(if state.is_ok() { 1.0 } else { 0.0 });
-    health.queue(queue.name.as_str(), state);
+fn report(queue: &Queue, readiness: &QueueReadiness, state: Result<(), String>) {
+    let name = &queue.subjects.name;
+    let is_ready = if state.is_ok() { 1.0 } else { 0.0 };
+    gauge(&names::WORKER_QUEUE_READY, &[(names::QUEUE, name.to_string())]).set(is_ready);
+    readiness.set(name.as_str(), state);
 }
 
-/// Tells whether the queue's subscription is served, and every change of that; never returns.
-async fn tell(mut served: watch::Receiver<bool>, report: impl Fn(Result<(), String>)) {
+/// Reports whether the subscription is served, now and after every change. Never returns.
+async fn follow(mut served: watch::Receiver<bool>, report: impl Fn(Result<(), String>)) {
     loop {
         let is_served = *served.borrow_and_update();
-        report(if is_served { Ok(()) } else { Err(REFUSED.to_owned()) });
+        report(if is_served { Ok(()) } else { Err(SUBSCRIPTION_REFUSED.to_owned()) });
         if served.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Waits until what the worker needs beside its queues is refused.
+/// Waits until NATS refuses another subscription of the worker.
 async fn deaf(mut link: watch::Receiver<Link>) {
     if link.wait_for(|link| link.state == LinkState::Deaf).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Waits until more is known; for ever when nothing more comes.
+/// Waits until the fitness changes. Never returns if it cannot change.
 async fn changed(fitness: &mut Option<watch::Receiver<Fitness>>) {
-    let changed = match fitness {
+    let has_changed = match fitness {
         Some(fitness) => fitness.changed().await.is_ok(),
         None => false,
     };
-    if !changed {
+    if !has_changed {
         std::future::pending::<()>().await;
     }
 }
 
-/// Waits until the queue cannot be served; for ever when it needs no database.
+/// Waits until the queue cannot be served. Never returns if it needs no database.
 async fn unfit(fitness: &mut Option<watch::Receiver<Fitness>>) {
-    let unfit = match fitness {
+    let is_unfit = match fitness {
         Some(fitness) => fitness.wait_for(|fitness| *fitness != Fitness::Fits).await.is_ok(),
         None => false,
     };
-    if !unfit {
+    if !is_unfit {
         std::future::pending::<()>().await;
     }
 }

@@ -1,4 +1,4 @@
-//! A message as it arrived at a queue. It may come from anybody.
+//! A message of a queue as it was received. Anyone who may publish to the queue can have sent it.
 
 use std::sync::Arc;
 
@@ -7,31 +7,31 @@ use crate::envelope::{EnvelopeError, Request, headers};
 use crate::message::{Headers, Message, Subject};
 use crate::telemetry::context::Served;
 
-/// A message as it was read, before it is known whether it can be worked on.
-pub(super) struct Read {
+/// A message, and the request that it contains.
+pub(super) struct ReceivedMessage {
     pub(super) request: Result<Request, EnvelopeError>,
     pub(super) reply: Option<Subject>,
-    pub(super) served: Arc<Served>,
+    /// The ids that are logged with every line about the message.
+    pub(super) ids: Arc<Served>,
 }
 
-impl Read {
-    pub(super) fn of(message: Message) -> Self {
+impl ReceivedMessage {
+    pub(super) fn parse(message: Message) -> Self {
         let request = Request::parse(&message.headers, message.payload);
-        let served = match &request {
+        let ids = match &request {
             Ok(request) => Served {
                 request_id: Arc::clone(&request.request_id),
                 traceparent: request.traceparent.clone().unwrap_or_default(),
             },
-            Err(_) => served(&message.headers),
+            Err(_) => ids_of_malformed(&message.headers),
         };
-        Self { request, reply: message.reply, served: Arc::new(served) }
+        Self { request, reply: message.reply, ids: Arc::new(ids) }
     }
 }
 
-/// What every line that is logged for a message says that cannot be read. It may come from anybody: what is too long is
-/// left out.
-fn served(from: &Headers) -> Served {
-    let text = |name| from.get(name).filter(|value| value.len() <= TEXT_BYTES_MAX);
+/// The ids of a message that is not a valid request. Values that are too long are omitted.
+fn ids_of_malformed(headers: &Headers) -> Served {
+    let text = |name| headers.get(name).filter(|value| value.len() <= TEXT_BYTES_MAX);
     let [request_id, traceparent] = [headers::REQUEST_ID, headers::TRACEPARENT]
         .map(|name| text(name).unwrap_or_default().into());
     Served { request_id, traceparent }

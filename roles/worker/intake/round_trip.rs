@@ -1,4 +1,4 @@
-//! How far this worker is from its gateways: tells its queues what the transport measures, and the log what does not fit.
+//! Gives the measured round trip to the queues, and warns if a configured timeout is too short for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,59 +11,53 @@ use crate::lifecycle::Tasks;
 use crate::messaging::Transport;
 use crate::telemetry::{gauge, names};
 
-use crate::roles::worker::intake::control::QueueTable;
-use crate::roles::worker::intake::queue::Queue;
+use super::queue::Queue;
 
-/// How often it looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the round trip is read.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks for as long as the worker lives.
-pub(crate) fn follow(
+/// Starts a task that follows the round trip for as long as the worker runs.
+pub fn follow(
     transport: &Arc<dyn Transport>,
-    queues: &QueueTable,
+    queues: &Arc<[Arc<Queue>]>,
     config: &WorkerConfig,
     tasks: &Tasks,
 ) {
     let (transport, queues) = (Arc::clone(transport), Arc::clone(queues));
-    let times = [
+    let timeouts = [
         ("worker.offer_timeout", config.offer_timeout),
         ("worker.claim_timeout", config.claim_timeout),
     ];
     let _detached = tasks.spawn_background(async move {
-        let mut look = interval(LOOK);
-        // Said once until it fits again.
-        let mut said = times.map(|_| false);
+        let mut tick = interval(INTERVAL);
+        // A warning is logged once, and again only after the timeout was long enough.
+        let mut was_too_short = timeouts.map(|_| false);
         loop {
-            look.tick().await;
+            tick.tick().await;
             let link = transport.round_trip().smoothed;
-            let queues = queues.load_full();
-            let farthest = queues.iter().map(|queue| measure(queue, link)).max();
-            for ((key, configured), said) in times.iter().zip(&mut said) {
-                let longer = limits::too_short(*configured, farthest.unwrap_or_default());
-                if let (Some(used), false) = (longer, *said) {
-                    let round_trip = farthest.unwrap_or_default();
+            let longest = queues.iter().map(|queue| measure(queue, link)).max();
+            let round_trip = longest.unwrap_or_default();
+            for ((key, configured), was_too_short) in timeouts.iter().zip(&mut was_too_short) {
+                let longer = limits::too_short(*configured, round_trip);
+                if let (Some(used), false) = (longer, *was_too_short) {
                     tracing::warn!(
                         key,
                         ?configured,
                         ?round_trip,
                         ?used,
-                        "a configured time is short beside the round trip: a longer one is used"
+                        "a configured timeout is too short for the round trip: a longer one is used"
                     );
                 }
-                *said = longer.is_some();
+                *was_too_short = longer.is_some();
             }
         }
     });
 }
 
-/// A queue's round trip, now that the transport's is known.
-fn measure(queue: &Arc<Queue>, link: Duration) -> Duration {
-    let round_trip = {
-        let mut slots = queue.slots();
-        slots.pace.set_link(link);
-        slots.pace.round_trip()
-    };
-    let label = [(names::QUEUE, queue.name.to_string())];
+/// Gives the round trip to the NATS server to a queue; returns and exports the round trip to its gateways.
+fn measure(queue: &Queue, link: Duration) -> Duration {
+    let round_trip = queue.set_link_round_trip(link);
+    let label = [(names::QUEUE, queue.subjects.name.to_string())];
     gauge(&names::WORKER_ROUND_TRIP, &label).set(round_trip.as_secs_f64());
     round_trip
 }

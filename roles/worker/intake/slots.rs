@@ -1,11 +1,11 @@
-//! A queue's slots as a plain state machine: never more calls than the limit, and a freed slot goes to
-//! the caller that was refused first.
+//! The slots of a queue as a state machine without I/O: never more calls than the limit, and a freed slot goes to the
+//! caller that was refused first.
 //!
-//! Beyond the slots it takes a backlog: as many messages as keep the slots busy for one round trip (`pace.rs`).
+//! Beyond the slots there is a backlog: as many requests as keep the slots busy for one round trip (`latency.rs`).
 //!
-//! No I/O and no clock in here, so that the simulation runs the same code as the worker (DESIGN §6).
+//! The time is passed in, so that the simulation of `tests/` runs the same code as the worker.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,71 +13,62 @@ use tokio::time::Instant;
 use crate::envelope::Reason;
 use crate::message::Subject;
 
-use crate::roles::worker::intake::latency::Pace;
+use super::latency::QueueLatency;
 
-/// Bytes of the messages beyond the slots.
+mod offers;
+
+pub use offers::{Offer, OfferId};
+
+use offers::Offers;
+
+/// Limit of the bytes of all requests beyond the slots.
 pub const BACKLOG_BYTES_MAX: usize = 8 << 20;
-/// Offers that lapsed and whose answer, when it comes late, still tells the round trip.
-const LAPSED_MAX: usize = 64;
 
-/// An offer's number, never used twice by one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OfferId(pub u64);
-
-/// A slot that is kept for somebody.
+/// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Its number.
-    pub id: OfferId,
-    /// The reply subject of the refused request.
-    pub to: Subject,
-}
-
-/// What happens to a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict<W> {
-    /// It has a slot: run it, and call `finish` when it is done.
-    Take(W),
-    /// It asks for consent first: call `granted` or `not_granted` when that is known.
+pub enum SlotDecision<W> {
+    /// Run it: it has a slot. Call `finish` when it has ended.
+    Run(W),
+    /// Ask the gateway for consent, then call `consent_granted` or `consent_denied`.
     Claim(W),
-    /// It waits for a slot, and `finish` hands it out.
-    Waits,
-    /// It was not executed.
+    /// Nothing: it is in the backlog, and `finish` returns it when it has a slot.
+    Wait,
+    /// Refuse it. It was not executed.
     Refuse(Reason, W),
 }
 
-/// What follows the end of a call.
+/// What to do after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Next<W> {
-    /// What waited here longest has the slot now: run it, and call `finish` when it is done.
-    pub starts: Option<Waiter<W>>,
-    /// A slot to offer.
+pub struct FreedSlot<W> {
+    /// The oldest request of the backlog, which has the slot now. Run it, and call `finish` when it has ended.
+    pub start: Option<SlotRequest<W>>,
+    /// An offer to send.
     pub offer: Option<Offer>,
 }
 
-/// What follows from time that passed.
+/// What to do after some time has passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lapsed<W> {
-    /// How many offers were not answered.
-    pub count: usize,
-    /// Whom to offer their slots to.
+pub struct ExpiredWaits<W> {
+    /// The number of offers that were not answered in time.
+    pub offers_expired: usize,
+    /// Offers to send in their place.
     pub offers: Vec<Offer>,
-    /// What has waited here for too long, and is to be refused.
-    pub turned_away: Vec<Waiter<W>>,
+    /// Requests that have waited in the backlog for too long. Refuse them.
+    pub evicted: Vec<SlotRequest<W>>,
 }
 
-/// A request that waits for a call to end.
+/// A request for a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiter<W> {
-    /// Since when.
+pub struct SlotRequest<W> {
+    /// When it arrived, or was granted.
     pub since: Instant,
-    /// Who sent it.
+    /// The reply subject of the request.
     pub reply: Option<Subject>,
-    /// Bytes that it takes.
+    /// The size that counts against `BACKLOG_BYTES_MAX`.
     pub bytes: usize,
-    /// Whether it may run only with consent.
-    pub claims: bool,
-    /// The request.
+    /// Whether it must not run without the gateway's consent.
+    pub needs_consent: bool,
+    /// The request itself.
     pub work: W,
 }
 
@@ -85,324 +76,267 @@ pub struct Waiter<W> {
 #[derive(Debug)]
 pub struct Slots<W> {
     /// How long calls and round trips take.
-    pub pace: Pace,
+    pub latency: QueueLatency,
     limit: usize,
     running: usize,
-    /// Requests whose consent is on its way.
+    /// Requests that wait for their gateway's consent.
     claiming: usize,
-    /// Oldest first, each at most for the pace's patience.
-    waiting: VecDeque<Waiter<W>>,
-    /// Bytes of those that claim or wait.
-    held_bytes: usize,
-    draining: bool,
-    available: bool,
-    /// When a call ended last.
-    finished: Option<Instant>,
-    /// Slots kept for those they were offered to.
-    offered: BTreeMap<OfferId, Kept>,
-    /// When offers were made that nobody answered in time.
-    lapsed: VecDeque<(OfferId, Instant)>,
-    next_offer: u64,
-    /// Whom to offer a slot to, oldest first, each at most once.
-    refused: VecDeque<Subject>,
-    remembered: HashSet<Subject>,
-    refused_max: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Kept {
-    since: Instant,
-    until: Instant,
+    /// Requests that may run, oldest first. None waits for longer than `QueueLatency::backlog_wait_max`.
+    backlog: VecDeque<SlotRequest<W>>,
+    /// The size of all requests that claim or wait.
+    backlog_bytes: usize,
+    is_draining: bool,
+    is_available: bool,
+    /// When the last call ended.
+    last_finish: Option<Instant>,
+    offers: Offers,
 }
 
 impl<W> Slots<W> {
-    /// Free slots.
+    /// Creates `limit` free slots.
     #[must_use]
     pub fn new(limit: usize, refused_max: usize, offer_timeout: Duration) -> Self {
         Self {
-            pace: Pace::new(offer_timeout),
+            latency: QueueLatency::new(offer_timeout),
             limit,
             running: 0,
             claiming: 0,
-            waiting: VecDeque::new(),
-            held_bytes: 0,
-            draining: false,
-            available: true,
-            finished: None,
-            offered: BTreeMap::new(),
-            lapsed: VecDeque::new(),
-            next_offer: 0,
-            refused: VecDeque::new(),
-            remembered: HashSet::new(),
-            refused_max,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            is_draining: false,
+            is_available: true,
+            last_finish: None,
+            offers: Offers::new(refused_max),
         }
     }
 
-    /// A message of the group.
-    pub fn arrive(&mut self, waiter: Waiter<W>) -> Verdict<W> {
+    /// Decides about a request that arrived from the queue group.
+    pub fn arrive(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
         if let Some(reason) = self.closed() {
-            return Verdict::Refuse(reason, waiter.work);
+            return SlotDecision::Refuse(reason, request.work);
         }
-        if !self.has_room(waiter.bytes) {
-            if let Some(reply) = &waiter.reply {
-                self.remember(reply);
+        if !self.has_room(request.bytes) {
+            if let Some(reply) = &request.reply {
+                self.offers.remember(reply);
             }
-            return Verdict::Refuse(Reason::Busy, waiter.work);
+            return SlotDecision::Refuse(Reason::Busy, request.work);
         }
-        self.pace.record_taken(waiter.claims);
-        if waiter.claims {
+        self.latency.record_accepted(request.needs_consent);
+        if request.needs_consent {
             self.claiming += 1;
-            self.held_bytes += waiter.bytes;
-            return Verdict::Claim(waiter.work);
+            self.backlog_bytes += request.bytes;
+            return SlotDecision::Claim(request.work);
         }
-        self.run_or_wait(waiter)
+        self.run_or_wait(request)
     }
 
-    /// A message to an offered slot. One that lapsed is no offer any more: it takes any free slot.
-    pub fn accept(&mut self, id: OfferId, waiter: Waiter<W>) -> Verdict<W> {
-        self.answered(id, waiter.since);
-        self.arrive(waiter)
+    /// Decides about a request for an offered slot. If the offer has expired, the request takes any free slot.
+    pub fn accept(&mut self, id: OfferId, request: SlotRequest<W>) -> SlotDecision<W> {
+        self.offer_answered(id, request.since);
+        self.arrive(request)
     }
 
-    /// A request has its consent.
-    pub fn granted(&mut self, waiter: Waiter<W>) -> Verdict<W> {
-        self.unclaim(waiter.bytes);
+    /// Decides about a request whose gateway has consented.
+    pub fn consent_granted(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
+        self.end_claim(request.bytes);
         match self.closed() {
-            Some(reason) => Verdict::Refuse(reason, waiter.work),
-            None => self.run_or_wait(waiter),
+            Some(reason) => SlotDecision::Refuse(reason, request.work),
+            None => self.run_or_wait(request),
         }
     }
 
-    /// A request of so many bytes gets no consent: others may have its place.
-    pub fn not_granted(&mut self, bytes: usize, now: Instant) -> Option<Offer> {
-        self.unclaim(bytes);
+    /// Removes a request of this size that got no consent; returns an offer of its place.
+    pub fn consent_denied(&mut self, bytes: usize, now: Instant) -> Option<Offer> {
+        self.end_claim(bytes);
         self.offer(now)
     }
 
-    /// A call has ended. `more` is its reply subject when others waited where it came from: they may have asked
-    /// workers that stay busy and know of nobody's free slot, so they are offered this one when nobody was refused here.
-    pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> Next<W> {
-        debug_assert!(self.running > 0, "every finish has its take");
+    /// Frees the slot of a call that has ended.
+    ///
+    /// `more` is its reply subject if further requests waited at its gateway. They may have asked only workers that
+    /// stay busy and do not know of this slot, so it is offered to them if no caller was refused here.
+    pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> FreedSlot<W> {
+        debug_assert!(self.running > 0, "finish without a running call");
         self.running = self.running.saturating_sub(1);
-        self.finished = Some(now);
-        let starts = self.start_next();
-        if let Some(more) = more.filter(|_| self.refused.is_empty() && self.closed().is_none()) {
-            self.remember(&more);
+        self.last_finish = Some(now);
+        let start = self.start_next();
+        if let Some(more) = more.filter(|_| !self.offers.has_refused() && self.is_open()) {
+            self.offers.remember(&more);
         }
-        Next { starts, offer: self.offer(now) }
+        FreedSlot { start, offer: self.offer(now) }
     }
 
-    /// What waited here longest has a slot now, when one is free: run it, and call `finish` when it is done.
-    pub fn start_next(&mut self) -> Option<Waiter<W>> {
-        let waiter = if self.running < self.limit { self.waiting.pop_front() } else { None }?;
+    /// Gives a free slot to the oldest request of the backlog. Run it, and call `finish` when it has ended.
+    pub fn start_next(&mut self) -> Option<SlotRequest<W>> {
+        let request = if self.running < self.limit { self.backlog.pop_front() } else { None }?;
         self.running += 1;
-        self.held_bytes = self.held_bytes.saturating_sub(waiter.bytes);
-        Some(waiter)
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(request.bytes);
+        Some(request)
     }
 
-    /// Nobody waits for the answer to this request any more: it need not wait here.
-    pub fn cancel(&mut self, reply: &Subject) -> Option<Waiter<W>> {
-        let place = self.waiting.iter().position(|waiter| waiter.reply.as_ref() == Some(reply))?;
-        let waiter = self.waiting.remove(place)?;
-        self.held_bytes = self.held_bytes.saturating_sub(waiter.bytes);
-        Some(waiter)
+    /// Removes a request from the backlog because its client no longer waits.
+    pub fn cancel(&mut self, reply: &Subject) -> Option<SlotRequest<W>> {
+        let index = self.backlog.iter().position(|one| one.reply.as_ref() == Some(reply))?;
+        let request = self.backlog.remove(index)?;
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(request.bytes);
+        Some(request)
     }
 
-    /// One more offer, where there is room.
-    pub fn offer_more(&mut self, now: Instant) -> Option<Offer> {
-        self.offer(now)
+    /// Offers a free place, if there is one, to the caller that was refused first.
+    pub fn offer(&mut self, now: Instant) -> Option<Offer> {
+        if !self.offers.has_refused() || !self.has_room(0) || !self.is_open() {
+            return None;
+        }
+        self.offers.make(now, self.latency.offer_timeout())
     }
 
-    /// An offered slot is not needed.
+    /// Frees an offered slot that the gateway does not need; returns an offer to the next caller.
     pub fn decline(&mut self, id: OfferId, now: Instant) -> Option<Offer> {
-        if self.answered(id, now) { self.offer(now) } else { None }
+        if self.offer_answered(id, now) { self.offer(now) } else { None }
     }
 
-    /// Offers that were not answered in time go to the next. What waits too long for a call to end is let go, and is
-    /// the first to be offered another slot: here it is bound to a call that takes long, and other workers may have
-    /// free slots meanwhile.
-    pub fn lapse(&mut self, now: Instant) -> Lapsed<W> {
-        let mut count = 0;
-        while let Some(entry) = self.offered.first_entry()
-            && entry.get().until <= now
-        {
-            let (id, kept) = entry.remove_entry();
-            if self.lapsed.len() >= LAPSED_MAX {
-                self.lapsed.pop_front();
-            }
-            self.lapsed.push_back((id, kept.since));
-            count += 1;
-        }
-        let patience = self.pace.patience();
-        let late = self.waiting.partition_point(|waiter| waiter.since + patience <= now);
-        let turned_away: Vec<_> = self.waiting.drain(..late).collect();
-        if let Some(oldest) = turned_away.first() {
-            // The calls that it waited for count when they end: too late to learn it.
-            if self.finished.is_some_and(|finished| finished > oldest.since) {
-                self.pace.slow_down();
+    /// Ends offers that were not answered in time, and evicts requests that have waited in the backlog for too long.
+    ///
+    /// An evicted request is the first to be offered a slot: here it waits for a long call, while other workers may
+    /// have free slots.
+    pub fn expire(&mut self, now: Instant) -> ExpiredWaits<W> {
+        let offers_expired = self.offers.expire(now);
+        let wait_max = self.latency.backlog_wait_max();
+        let late = self.backlog.partition_point(|request| request.since + wait_max <= now);
+        let evicted: Vec<_> = self.backlog.drain(..late).collect();
+        if let Some(oldest) = evicted.first() {
+            // The running calls are measured only when they end, which is too late.
+            if self.last_finish.is_some_and(|finished| finished > oldest.since) {
+                self.latency.double_call_time();
             } else {
-                self.pace.set_call_at_least(now.saturating_duration_since(oldest.since));
+                self.latency.raise_call_time(now.saturating_duration_since(oldest.since));
             }
         }
-        let offers = std::iter::from_fn(|| self.offer(now)).take(count).collect();
-        for waiter in turned_away.iter().rev() {
-            self.held_bytes = self.held_bytes.saturating_sub(waiter.bytes);
-            if let Some(reply) = &waiter.reply
-                && self.remembered.insert(reply.clone())
-            {
-                self.refused.push_front(reply.clone());
-            }
+        let offers = std::iter::from_fn(|| self.offer(now)).take(offers_expired).collect();
+        for request in &evicted {
+            self.backlog_bytes = self.backlog_bytes.saturating_sub(request.bytes);
         }
-        while self.refused.len() > self.refused_max
-            && let Some(youngest) = self.refused.pop_back()
-        {
-            self.remembered.remove(&youngest);
-        }
-        Lapsed { count, offers, turned_away }
+        self.offers.remember_first(evicted.iter().filter_map(|request| request.reply.as_ref()));
+        ExpiredWaits { offers_expired, offers, evicted }
     }
 
-    /// When to look again for what has lapsed.
+    /// When to call `expire` next.
     #[must_use]
-    pub fn next_lapse(&self) -> Option<Instant> {
-        // Numbers and times grow together: the first is the oldest.
-        let offer = self.offered.first_key_value().map(|(_, kept)| kept.until);
-        let waiter = self.waiting.front().map(|waiter| waiter.since + self.pace.patience());
-        offer.into_iter().chain(waiter).min()
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let oldest = self.backlog.front();
+        let eviction = oldest.map(|request| request.since + self.latency.backlog_wait_max());
+        self.offers.next_expiry().into_iter().chain(eviction).min()
     }
 
-    /// No message is taken any more. What waits here is to be refused; whoever waits for an offer learns it from the
-    /// silence.
-    pub fn drain(&mut self) -> VecDeque<Waiter<W>> {
-        self.draining = true;
-        self.forget()
+    /// Stops accepting requests for good. Returns the backlog, which is to be refused.
+    pub fn drain(&mut self) -> VecDeque<SlotRequest<W>> {
+        self.is_draining = true;
+        self.clear()
     }
 
-    /// The backend is there.
-    pub fn available(&mut self) {
-        self.available = true;
+    /// Accepts requests again: the database is available.
+    pub fn set_available(&mut self) {
+        self.is_available = true;
     }
 
-    /// The backend is away. What waits here is to be refused.
-    pub fn unavailable(&mut self) -> VecDeque<Waiter<W>> {
-        self.available = false;
-        self.forget()
+    /// Stops accepting requests because the database is not available. Returns the backlog, which is to be refused.
+    pub fn set_unavailable(&mut self) -> VecDeque<SlotRequest<W>> {
+        self.is_available = false;
+        self.clear()
     }
 
-    /// A new limit, from a reload: `start_next` until nothing starts. Calls that run above it end as they would.
+    /// Changes the limit. Then call `start_next` until it returns `None`; calls above a lower limit run to their end.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// The limit.
+    /// The number of slots.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Calls that run.
+    /// The number of running calls.
     #[must_use]
     pub fn running(&self) -> usize {
         self.running
     }
 
-    /// Requests that may run and wait for a call to end.
+    /// The length of the backlog.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.backlog.len()
     }
 
-    /// Requests that were taken, or promised a place.
+    /// The number of requests that run, claim or wait, and of open offers.
     #[must_use]
-    pub fn promised(&self) -> usize {
-        self.running + self.claiming + self.waiting.len() + self.offered.len()
+    pub fn committed(&self) -> usize {
+        self.running + self.claiming + self.backlog.len() + self.offers.open_count()
     }
 
-    /// Whether messages are taken at all.
+    /// Whether requests are accepted at all.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed().is_none()
     }
 
-    /// Whether every slot is taken or kept.
+    /// Whether no slot is free: each is used, reserved or needed for a request that was accepted.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.promised() >= self.limit
+        self.committed() >= self.limit
     }
 
-    fn run_or_wait(&mut self, waiter: Waiter<W>) -> Verdict<W> {
+    fn run_or_wait(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
         if self.running < self.limit {
             self.running += 1;
-            return Verdict::Take(waiter.work);
+            return SlotDecision::Run(request.work);
         }
-        self.held_bytes += waiter.bytes;
-        self.waiting.push_back(waiter);
-        Verdict::Waits
+        self.backlog_bytes += request.bytes;
+        self.backlog.push_back(request);
+        SlotDecision::Wait
     }
 
-    fn unclaim(&mut self, bytes: usize) {
-        debug_assert!(self.claiming > 0, "every consent has its claim");
+    fn end_claim(&mut self, bytes: usize) {
+        debug_assert!(self.claiming > 0, "consent without a claim");
         self.claiming = self.claiming.saturating_sub(1);
-        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
     }
 
-    /// An offer has its answer, in time or not; whether a slot was still kept for it.
-    fn answered(&mut self, id: OfferId, now: Instant) -> bool {
-        let kept = self.offered.remove(&id);
-        let since = kept.map(|kept| kept.since).or_else(|| {
-            let place = self.lapsed.iter().position(|(lapsed, _)| *lapsed == id)?;
-            self.lapsed.remove(place).map(|(_, since)| since)
-        });
-        if let Some(since) = since {
-            self.pace.record_answer(now.saturating_duration_since(since));
+    /// Records the answer to an offer; whether the slot was still reserved.
+    fn offer_answered(&mut self, id: OfferId, now: Instant) -> bool {
+        let answered = self.offers.answer(id);
+        if let Some(offer) = answered {
+            self.latency.record_round_trip(now.saturating_duration_since(offer.made_at));
         }
-        kept.is_some()
+        answered.is_some_and(|offer| offer.is_open)
     }
 
+    /// Whether a further request fits into the slots or the backlog.
     fn has_room(&self, bytes: usize) -> bool {
-        let promised = self.promised();
-        promised < self.limit
-            || (promised < self.limit + self.pace.backlog(self.limit)
-                && self.held_bytes + bytes <= BACKLOG_BYTES_MAX)
+        let committed = self.committed();
+        committed < self.limit
+            || (committed < self.limit + self.latency.backlog_max(self.limit)
+                && self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX)
     }
 
+    /// Why no request is accepted; `None` if requests are accepted.
     fn closed(&self) -> Option<Reason> {
-        if self.draining {
+        if self.is_draining {
             Some(Reason::Draining)
-        } else if self.available {
+        } else if self.is_available {
             None
         } else {
             Some(Reason::Unavailable)
         }
     }
 
-    fn remember(&mut self, reply: &Subject) {
-        if self.refused.len() >= self.refused_max || self.remembered.contains(reply) {
-            return;
+    fn clear(&mut self) -> VecDeque<SlotRequest<W>> {
+        self.offers.forget_refused();
+        let backlog = std::mem::take(&mut self.backlog);
+        for request in &backlog {
+            self.backlog_bytes = self.backlog_bytes.saturating_sub(request.bytes);
         }
-        self.remembered.insert(reply.clone());
-        self.refused.push_back(reply.clone());
-    }
-
-    fn forget(&mut self) -> VecDeque<Waiter<W>> {
-        self.refused.clear();
-        self.remembered.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        for waiter in &waiting {
-            self.held_bytes = self.held_bytes.saturating_sub(waiter.bytes);
-        }
-        waiting
-    }
-
-    fn offer(&mut self, now: Instant) -> Option<Offer> {
-        if self.refused.is_empty() || !self.has_room(0) || self.closed().is_some() {
-            return None;
-        }
-        let to = self.refused.pop_front()?;
-        self.remembered.remove(&to);
-        self.next_offer += 1;
-        let id = OfferId(self.next_offer);
-        self.offered.insert(id, Kept { since: now, until: now + self.pace.offer_timeout() });
-        Some(Offer { id, to })
+        backlog
     }
 }
 

@@ -1,6 +1,5 @@
-//! How loaded a queue is: what runs, how much of its slots is used, and for how long it was full.
+//! The load of a queue over time: running calls, utilization of the slots, and the time for which none was free.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,33 +7,44 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-use crate::roles::worker::intake::slots::Slots;
-
-/// The time over which utilisation is averaged: an autoscaler wants a trend, and soon.
-const AVERAGED: Duration = Duration::from_mins(1);
+/// The time constant of the averaged utilization: an autoscaler needs a trend, but soon.
+const AVERAGING_TIME: Duration = Duration::from_mins(1);
 /// Microseconds in a second.
 const MICROS: u64 = 1_000_000;
 
-/// The load of one queue and its figures.
-pub(crate) struct Load {
+/// How the slots of a queue are used at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotUsage {
+    /// The number of slots.
+    pub limit: usize,
+    /// The number of running calls.
+    pub running: usize,
+    /// The length of the backlog.
+    pub waiting: usize,
+    /// Whether no slot is free.
+    pub is_full: bool,
+}
+
+/// The load of one queue, and its metrics.
+pub struct Load {
     limit: Gauge,
     running: Gauge,
     waiting: Gauge,
     utilization: Gauge,
-    slot_time: Counter,
-    saturated: Counter,
-    state: Mutex<State>,
+    slot_seconds: Counter,
+    saturated_seconds: Counter,
+    state: State,
 }
 
-/// What has been so since `at`.
+/// The usage since `since`, and what was accumulated before.
 struct State {
-    at: Instant,
+    since: Instant,
     running: u32,
     limit: u32,
     is_full: bool,
     utilization: f64,
-    slot_time: Carry,
-    saturated: Carry,
+    slot_time: TimeCounter,
+    saturated_time: TimeCounter,
 }
 
 impl std::fmt::Debug for Load {
@@ -44,86 +54,87 @@ impl std::fmt::Debug for Load {
 }
 
 impl Load {
-    /// Of a queue on which nothing runs yet.
-    pub(crate) fn of<W>(name: &QueueName, slots: &Slots<W>, now: Instant) -> Self {
+    /// Creates the load of a queue without running calls.
+    #[must_use]
+    pub fn new(name: &QueueName, now: Instant) -> Self {
         let label = [(names::QUEUE, name.to_string())];
-        let load = Self {
+        Self {
             limit: gauge(&names::WORKER_LIMIT, &label),
             running: gauge(&names::WORKER_RUNNING, &label),
             waiting: gauge(&names::WORKER_WAITING, &label),
             utilization: gauge(&names::WORKER_UTILIZATION, &label),
-            slot_time: counter(&names::WORKER_SLOT_SECONDS, &label),
-            saturated: counter(&names::WORKER_SATURATED, &label),
-            state: Mutex::new(State::new(now)),
-        };
-        load.note(slots, now);
-        load
+            slot_seconds: counter(&names::WORKER_SLOT_SECONDS, &label),
+            saturated_seconds: counter(&names::WORKER_SATURATED, &label),
+            state: State::new(now),
+        }
     }
 
-    /// The time that calls held slots, and the time that all slots were taken, since the start.
-    pub(crate) fn totals(&self) -> (Duration, Duration) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.slot_time.total(), state.saturated.total())
+    /// The time that calls held slots, and the time that no slot was free, since the start.
+    #[must_use]
+    pub fn totals(&self) -> (Duration, Duration) {
+        (self.state.slot_time.total(), self.state.saturated_time.total())
     }
 
-    /// Takes what is so now. To be called whenever it has changed, and now and then: what was so until now is counted.
-    pub(crate) fn note<W>(&self, slots: &Slots<W>, now: Instant) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = state.pass(now);
-        self.slot_time.increment(passed.slot_seconds);
-        self.saturated.increment(passed.saturated_seconds);
-        state.running = u32::try_from(slots.running()).unwrap_or(u32::MAX);
-        state.limit = u32::try_from(slots.limit()).unwrap_or(u32::MAX);
-        state.is_full = slots.is_full();
-        self.running.set(f64::from(state.running));
-        self.waiting.set(f64::from(u32::try_from(slots.waiting()).unwrap_or(u32::MAX)));
-        self.limit.set(f64::from(state.limit));
-        self.utilization.set(state.utilization);
+    /// Accounts for the time since the last call, and begins a new period with this usage. To be called after every change,
+    /// and from time to time without one.
+    pub fn record(&mut self, usage: SlotUsage, now: Instant) {
+        let elapsed = self.state.advance(now);
+        self.slot_seconds.increment(elapsed.slot_seconds);
+        self.saturated_seconds.increment(elapsed.saturated_seconds);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.state.running = count(usage.running);
+        self.state.limit = count(usage.limit);
+        self.state.is_full = usage.is_full;
+        self.running.set(f64::from(self.state.running));
+        self.waiting.set(f64::from(count(usage.waiting)));
+        self.limit.set(f64::from(self.state.limit));
+        self.utilization.set(self.state.utilization);
     }
 }
 
-/// What a counter gets: whole seconds.
-struct Passed {
+/// The whole seconds that a period adds to the counters.
+struct ElapsedSeconds {
     slot_seconds: u64,
     saturated_seconds: u64,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
-        let (slot_time, saturated) = (Carry::default(), Carry::default());
+        let (slot_time, saturated_time) = (TimeCounter::default(), TimeCounter::default());
         let (running, limit, is_full, utilization) = (0, 0, false, 0.0);
-        Self { at: now, running, limit, is_full, utilization, slot_time, saturated }
+        Self { since: now, running, limit, is_full, utilization, slot_time, saturated_time }
     }
 
-    fn pass(&mut self, now: Instant) -> Passed {
-        let passed = now.saturating_duration_since(self.at);
-        self.at = now;
-        // Exponentially weighted, exact between two changes: the load was constant.
+    fn advance(&mut self, now: Instant) -> ElapsedSeconds {
+        let elapsed = now.saturating_duration_since(self.since);
+        self.since = now;
+        // An exponentially weighted average. It is exact, because the load was constant during the period.
         let load = f64::from(self.running) / f64::from(self.limit.max(1));
-        let weight = 1.0 - (-passed.as_secs_f64() / AVERAGED.as_secs_f64()).exp();
+        let weight = 1.0 - (-elapsed.as_secs_f64() / AVERAGING_TIME.as_secs_f64()).exp();
         self.utilization += weight * (load - self.utilization);
-        let full = if self.is_full { passed } else { Duration::ZERO };
-        Passed {
-            slot_seconds: self.slot_time.add(passed.saturating_mul(self.running)),
-            saturated_seconds: self.saturated.add(full),
+        let saturated = if self.is_full { elapsed } else { Duration::ZERO };
+        ElapsedSeconds {
+            slot_seconds: self.slot_time.add(elapsed.saturating_mul(self.running)),
+            saturated_seconds: self.saturated_time.add(saturated),
         }
     }
 }
 
-/// A counter holds whole numbers, and its unit is the second: the rest is carried over.
+/// Sums times, and returns whole seconds for a metric, whose counter takes only integers.
 #[derive(Default)]
-struct Carry {
+struct TimeCounter {
     micros: u64,
-    told: u64,
+    /// The seconds that were returned.
+    counted_seconds: u64,
 }
 
-impl Carry {
-    /// The whole seconds that the counter does not have yet.
-    fn add(&mut self, passed: Duration) -> u64 {
-        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+impl TimeCounter {
+    /// Adds a time; returns the whole seconds that were not returned before.
+    fn add(&mut self, time: Duration) -> u64 {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.micros = self.micros.saturating_add(micros);
-        let seconds = (self.micros / MICROS).saturating_sub(self.told);
-        self.told = self.told.saturating_add(seconds);
+        let seconds = (self.micros / MICROS).saturating_sub(self.counted_seconds);
+        self.counted_seconds = self.counted_seconds.saturating_add(seconds);
         seconds
     }
 
@@ -137,33 +148,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slot_time_and_full_time_are_counted_to_the_microsecond() {
+    fn slot_time_and_saturated_time_are_counted_to_the_microsecond() {
         let mut now = Instant::now();
         let mut state = State::new(now);
         (state.running, state.limit, state.is_full) = (3, 3, true);
         let (mut slot_seconds, mut saturated) = (0, 0);
         for _ in 0..1000 {
             now += Duration::from_micros(7_001);
-            let passed = state.pass(now);
-            slot_seconds += passed.slot_seconds;
-            saturated += passed.saturated_seconds;
+            let elapsed = state.advance(now);
+            slot_seconds += elapsed.slot_seconds;
+            saturated += elapsed.saturated_seconds;
         }
-        assert_eq!((slot_seconds, saturated), (21, 7), "7.001 s, three slots");
+        assert_eq!((slot_seconds, saturated), (21, 7), "7.001 s of three slots");
         let total = state.slot_time.total();
-        assert_eq!(total, Duration::from_millis(21_003), "and to the microsecond");
+        assert_eq!(total, Duration::from_millis(21_003));
     }
 
     #[test]
-    fn utilisation_follows_the_load_within_a_minute_or_two() {
+    fn utilization_follows_the_load_within_minutes() {
         let mut now = Instant::now();
         let mut state = State::new(now);
         (state.running, state.limit) = (2, 4);
-        now += AVERAGED;
-        state.pass(now);
+        now += AVERAGING_TIME;
+        state.advance(now);
         assert!((state.utilization - 0.5 * (1.0 - 1.0_f64.exp().recip())).abs() < 1e-9);
         for _ in 0..600 {
             now += Duration::from_secs(1);
-            state.pass(now);
+            state.advance(now);
         }
         assert!((state.utilization - 0.5).abs() < 1e-3, "{}", state.utilization);
     }

@@ -1,36 +1,79 @@
-//! What a queue counts.
+//! The metrics of a queue: calls, refusals and offers.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::catalogue::QueueName;
+use crate::envelope::Reason;
 use crate::outcome::Word;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
-/// The queue's metrics, looked up once.
-pub(crate) struct Figures {
-    pub(crate) duration: Histogram,
-    pub(crate) calls_ok: Counter,
-    pub(crate) queue: String,
+/// The metrics of one queue. Those of every call are looked up once.
+pub struct QueueMetrics {
+    queue: String,
+    duration: Histogram,
+    calls_ok: Counter,
+    /// The outcome of the last failed call.
+    last_failure: Mutex<Option<Word>>,
 }
 
-impl fmt::Debug for Figures {
+impl fmt::Debug for QueueMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Figures").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("QueueMetrics").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
-impl Figures {
-    pub(crate) fn of(name: &QueueName) -> Self {
+impl QueueMetrics {
+    /// Looks up the metrics of a queue.
+    #[must_use]
+    pub fn new(name: &QueueName) -> Self {
+        let label = [(names::QUEUE, name.to_string())];
+        let duration = histogram(&names::WORKER_CALL_DURATION, &label);
         let calls_ok = calls(name.as_str(), Word::Ok);
-        // At zero from the start, so that the first calls count in a rate.
+        // Exported as zero from the start, so that a rate includes the first calls.
         calls_ok.increment(0);
-        let duration = histogram(&names::WORKER_CALL_DURATION, &[(names::QUEUE, name.to_string())]);
-        Self { duration, calls_ok, queue: name.to_string() }
+        Self { queue: name.to_string(), duration, calls_ok, last_failure: Mutex::default() }
+    }
+
+    /// Records a call that has ended.
+    pub fn record_call(&self, outcome: Word, took: Duration) {
+        self.duration.record(took.as_secs_f64());
+        if outcome == Word::Ok {
+            self.calls_ok.increment(1);
+        } else {
+            calls(&self.queue, outcome).increment(1);
+        }
+        if outcome.is_failure() {
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        }
+    }
+
+    /// Counts a job that got no consent.
+    pub fn count_unstarted(&self, outcome: Word) {
+        calls(&self.queue, outcome).increment(1);
+    }
+
+    /// Counts a refused request.
+    pub fn count_refusal(&self, reason: Reason) {
+        let reason = (names::REASON, reason.as_str().to_owned());
+        counter(&names::WORKER_REFUSALS, &[(names::QUEUE, self.queue.clone()), reason])
+            .increment(1);
+    }
+
+    /// Counts a step of an offer: `made`, `accepted`, `declined`, `late` or `lapsed`.
+    pub fn count_offer(&self, result: &str) {
+        let result = (names::RESULT, result.to_owned());
+        counter(&names::WORKER_OFFERS, &[(names::QUEUE, self.queue.clone()), result]).increment(1);
+    }
+
+    /// The outcome of the last failed call.
+    pub fn last_failure(&self) -> Option<Word> {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Calls of a queue that ended so.
-pub(crate) fn calls(queue: &str, outcome: Word) -> Counter {
+fn calls(queue: &str, outcome: Word) -> Counter {
     let labels = [(names::QUEUE, queue.to_owned()), (names::OUTCOME, outcome.as_str().to_owned())];
     counter(&names::WORKER_CALLS, &labels)
 }

@@ -1,4 +1,4 @@
-//! Which queues are served, for `/readyz`, systemd and whoever waits for the first one.
+//! Which queues are served, for `/readyz` and systemd.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,41 +7,41 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 
-/// The part of readiness that says whether any queue is served.
-const PART: &str = "queues";
+/// The component of the readiness that the queues determine.
+const COMPONENT: &str = "queues";
 
-/// The state of every queue.
+/// The state of every queue. The worker is ready if it serves any.
 #[derive(Debug)]
-pub struct Health {
+pub struct QueueReadiness {
     readiness: Readiness,
     queues: Mutex<BTreeMap<String, Result<(), String>>>,
-    served: watch::Sender<bool>,
+    is_any_served: watch::Sender<bool>,
 }
 
-impl Health {
-    /// No queue is served yet.
+impl QueueReadiness {
+    /// Creates the state before any queue is served.
     #[must_use]
     pub fn new(readiness: Readiness) -> Self {
-        readiness.set(PART, Err("no queue is served yet".to_owned()));
-        Self { readiness, queues: Mutex::default(), served: watch::Sender::new(false) }
+        readiness.set(COMPONENT, Err("no queue is served yet".to_owned()));
+        Self { readiness, queues: Mutex::default(), is_any_served: watch::Sender::new(false) }
     }
 
-    /// Says what became of a queue. One that cannot be served is named and does not stop the others.
-    pub fn queue(&self, name: &str, state: Result<(), String>) {
+    /// Sets the state of a queue. A queue that cannot be served is reported by name, and does not affect the others.
+    pub fn set(&self, name: &str, state: Result<(), String>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());
         queues.insert(name.to_owned(), state);
-        let served = queues.values().any(Result::is_ok);
+        let is_any_served = queues.values().any(Result::is_ok);
         drop(queues);
-        self.served.send_replace(served);
-        let state = if served { Ok(()) } else { Err("no queue is served".to_owned()) };
-        self.readiness.set(PART, state);
+        self.is_any_served.send_replace(is_any_served);
+        let state = if is_any_served { Ok(()) } else { Err("no queue is served".to_owned()) };
+        self.readiness.set(COMPONENT, state);
     }
 
-    /// Waits until any queue is served. Safe to drop and to call again.
-    pub async fn first_served(&self) {
-        // The sender is ours: it cannot be gone.
-        if self.served.subscribe().wait_for(|served| *served).await.is_err() {
+    /// Waits until a queue is served. Safe to drop and to call again.
+    pub async fn any_served(&self) {
+        // The wait fails only without a sender, and `self` holds it.
+        if self.is_any_served.subscribe().wait_for(|served| *served).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -1,6 +1,8 @@
-//! What a worker says of itself to its fleet.
+//! The report of a worker to its fleet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::Readiness;
 use crate::fleet::report::{self, QueueReport, SlotsReport};
@@ -9,15 +11,32 @@ use crate::outcome::Word;
 use crate::telemetry::names;
 use crate::telemetry::reading::{Reading, whole};
 
-use crate::roles::worker::intake::control::QueueTable;
-use crate::roles::worker::intake::queue::Queue;
+use super::load::SlotUsage;
 
-/// What makes the reports.
-pub(crate) fn source(queues: &QueueTable, readiness: &Readiness) -> ReportSource {
-    let (queues, readiness) = (Arc::clone(queues), readiness.clone());
+/// The state of a queue at one moment.
+#[derive(Clone, Debug)]
+pub struct QueueSnapshot {
+    /// The name of the queue.
+    pub name: String,
+    /// How its slots are used.
+    pub slots: SlotUsage,
+    /// The time that calls have held slots since the start.
+    pub slot_time: Duration,
+    /// The time for which no slot was free since the start.
+    pub saturated_time: Duration,
+    /// The outcome of the last failed call.
+    pub last_failure: Option<Word>,
+}
+
+/// Returns what creates the reports from snapshots of all queues.
+pub fn source(
+    queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,
+    readiness: &Readiness,
+) -> ReportSource {
+    let readiness = readiness.clone();
     Arc::new(move |identity| {
         let reading = Reading::now();
-        let queues = of_queues(&queues, &reading);
+        let queues = queue_reports(queues(), &reading);
         let slots = || queues.iter().filter_map(|queue| queue.slots.as_ref());
         let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
         Report {
@@ -31,41 +50,34 @@ pub(crate) fn source(queues: &QueueTable, readiness: &Readiness) -> ReportSource
     })
 }
 
-fn of_queues(queues: &QueueTable, reading: &Reading) -> Vec<QueueReport> {
+fn queue_reports(queues: Vec<QueueSnapshot>, reading: &Reading) -> Vec<QueueReport> {
     let calls = reading.by(&names::WORKER_CALLS, names::QUEUE);
     let errors = reading.by_if(&names::WORKER_CALLS, names::QUEUE, |label| {
         Word::of(&label(names::OUTCOME)).is_failure()
     });
     let mut times = reading.distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
-    let served = reading.by(&names::WORKER_QUEUE_READY, names::QUEUE);
-    let table = queues.load();
-    let each = table.iter().map(|queue| {
-        let name = queue.name.as_str();
-        let count =
-            |of: &std::collections::BTreeMap<String, f64>| of.get(name).copied().map_or(0, whole);
-        QueueReport {
-            calls: count(&calls),
-            errors: count(&errors),
-            last_error: queue.last_failure().map_or("", Word::as_str).to_owned(),
-            times: times.remove(name).unwrap_or_default(),
-            slots: Some(slots(queue, count(&served) > 0)),
-            name: name.to_owned(),
-            demand: None,
-        }
+    let ready = reading.by(&names::WORKER_QUEUE_READY, names::QUEUE);
+    let count = |of: &BTreeMap<String, f64>, name: &str| of.get(name).copied().map_or(0, whole);
+    let reports = queues.into_iter().map(|queue| QueueReport {
+        calls: count(&calls, &queue.name),
+        errors: count(&errors, &queue.name),
+        last_error: queue.last_failure.map_or("", Word::as_str).to_owned(),
+        times: times.remove(&queue.name).unwrap_or_default(),
+        slots: Some(slots_report(&queue, count(&ready, &queue.name) > 0)),
+        name: queue.name,
+        demand: None,
     });
-    each.collect()
+    reports.collect()
 }
 
-fn slots(queue: &Queue, is_served: bool) -> SlotsReport {
-    let (used, full) = queue.slot_times();
-    let slots = queue.slots();
+fn slots_report(queue: &QueueSnapshot, is_served: bool) -> SlotsReport {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     SlotsReport {
-        limit: count(slots.limit()),
-        running: count(slots.running()),
-        waiting: count(slots.waiting()),
-        used_seconds: used.as_secs_f64(),
-        full_seconds: full.as_secs_f64(),
+        limit: count(queue.slots.limit),
+        running: count(queue.slots.running),
+        waiting: count(queue.slots.waiting),
+        used_seconds: queue.slot_time.as_secs_f64(),
+        full_seconds: queue.saturated_time.as_secs_f64(),
         is_served,
     }
 }

@@ -1,32 +1,31 @@
-//! The spans of a call: the message that is worked on, and the procedure below it.
+//! The spans of a job: the processing of its message, and the call of its procedure.
 
 use crate::catalogue::{EndpointId, ProcedureName};
+use crate::envelope::Request;
 use crate::outcome::Word;
+use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::traces::{self, Kind, Open, Told, Value};
 
-use crate::roles::worker::Job;
-use crate::roles::worker::intake::queue::Queue;
-
-/// The span of a message while it is worked on; there is none unless its sender's is recorded.
+/// The span of a message while it is processed. There is none unless the sender's span is recorded.
 #[derive(Debug)]
-pub(crate) struct Traced {
+pub struct JobSpan {
     open: Open,
     queue: String,
     subject: String,
     endpoint: EndpointId,
 }
 
-impl Traced {
-    /// Begins it. What is done for the job from here on is below it.
-    pub(crate) fn begin(job: &mut Job, queue: &Queue) -> Option<Self> {
-        let open = traces::open(job.request.traceparent.as_deref())?;
-        job.request.traceparent = Some(open.traceparent());
-        let (queue, subject) = (queue.name.to_string(), queue.subject.to_string());
-        Some(Self { open, queue, subject, endpoint: job.endpoint.id.clone() })
+impl JobSpan {
+    /// Begins the span. All later spans of the request are below it.
+    pub fn begin(request: &mut Request, queue: &QueueSubjects) -> Option<Self> {
+        let open = traces::open(request.traceparent.as_deref())?;
+        request.traceparent = Some(open.traceparent());
+        let (queue, subject) = (queue.name.to_string(), queue.requests.to_string());
+        Some(Self { open, queue, subject, endpoint: request.endpoint.clone() })
     }
 
-    /// The job has ended, its answer is sent.
-    pub(crate) fn end(self, outcome: Word) {
+    /// Ends the span after the reply was sent.
+    pub fn end(self, outcome: Word) {
         let attributes = vec![
             ("messaging.system", Value::Word("nats")),
             ("messaging.operation.type", Value::Word("process")),
@@ -42,16 +41,16 @@ impl Traced {
     }
 }
 
-/// What is told of a procedure's call.
-pub(crate) fn call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> Told {
+/// The data of a procedure call's span.
+pub fn procedure_call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> Told {
     let attributes = vec![
         ("db.system.name", Value::Word(system)),
         ("db.operation.name", Value::Word("EXECUTE")),
         ("db.stored_procedure.name", Value::Name(procedure.to_string())),
         ("fjord.outcome", Value::Word(outcome.as_str())),
     ];
-    // An error that the procedure raises is one of the database's call, whoever is to blame.
-    let is_good = matches!(outcome, Word::Ok | Word::NoRow | Word::SqlReturn);
-    let error = (!is_good).then(|| outcome.as_str());
+    // An error that the procedure raises is an error of the database call, even if the client caused it.
+    let is_success = matches!(outcome, Word::Ok | Word::NoRow | Word::SqlReturn);
+    let error = (!is_success).then(|| outcome.as_str());
     Told { kind: Kind::Client, name: format!("EXECUTE {procedure}"), attributes, error }
 }

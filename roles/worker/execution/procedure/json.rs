@@ -1,4 +1,4 @@
-//! Cells as JSON, straight into the answer's bytes.
+//! Writes the values of a row as JSON.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -14,8 +14,8 @@ pub(super) fn write(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> 
         Cell::Null => out.extend_from_slice(b"null"),
         Cell::Bool(true) => out.extend_from_slice(b"true"),
         Cell::Bool(false) => out.extend_from_slice(b"false"),
-        Cell::Int(number) => display(out, number)?,
-        // JSON has no NaN and no infinity.
+        Cell::Int(number) => write_integer(out, number)?,
+        // JSON has neither NaN nor infinity.
         Cell::Float(number) if !number.is_finite() => return Err(SinkError::Shape),
         Cell::Float(number) => encode(out, &number)?,
         Cell::Number(text) => out.extend_from_slice(text.as_bytes()),
@@ -38,8 +38,11 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) -> Result<(), SinkError>
     encode(out, text)
 }
 
-/// Writes a whole number.
-pub(super) fn display(out: &mut Vec<u8>, number: impl std::fmt::Display) -> Result<(), SinkError> {
+/// Writes an integer.
+pub(super) fn write_integer(
+    out: &mut Vec<u8>,
+    number: impl std::fmt::Display,
+) -> Result<(), SinkError> {
     write!(out, "{number}").map_err(|_| SinkError::Shape)
 }
 
@@ -47,25 +50,25 @@ fn encode(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) -> Result
     serde_json::to_writer(out, value).map_err(|_| SinkError::Shape)
 }
 
-/// The member names of an object, made from column names.
+/// Makes the member names of an object from column names.
 ///
-/// A name that was there before gets a number: `a`, `a_2`. A column without a name is `column_1`, by its place.
+/// A repeated name gets a number: `a`, `a_2`. A column without a name is called `column_1`, by its position.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    taken: HashSet<String>,
+pub(super) struct MemberNames {
+    used: HashSet<String>,
     columns: usize,
 }
 
-impl Names {
+impl MemberNames {
     /// The member name of the next column.
     pub(super) fn next(&mut self, column: &str) -> String {
         self.columns += 1;
-        let wanted =
+        let base =
             if column.is_empty() { format!("column_{}", self.columns) } else { column.to_owned() };
-        let mut name = wanted.clone();
+        let mut name = base.clone();
         let mut number = 2;
-        while !self.taken.insert(name.clone()) {
-            name = format!("{wanted}_{number}");
+        while !self.used.insert(name.clone()) {
+            name = format!("{base}_{number}");
             number += 1;
         }
         name
@@ -102,8 +105,8 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_one_name_or_none_are_told_apart() {
-        let mut names = Names::default();
+    fn columns_with_equal_names_or_none_get_different_members() {
+        let mut names = MemberNames::default();
         let got: Vec<String> =
             ["a", "", "a", "a_2", "a", "column_2"].iter().map(|name| names.next(name)).collect();
         assert_eq!(got, ["a", "column_2", "a_2", "a_2_2", "a_3", "column_2_2"]);

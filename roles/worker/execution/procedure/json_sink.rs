@@ -1,4 +1,4 @@
-//! The answer of a procedure, written as JSON while its rows come.
+//! Writes the answer of a procedure as JSON while its rows arrive.
 
 use std::mem;
 use std::sync::Arc;
@@ -9,127 +9,126 @@ use bytes::Bytes;
 use crate::catalogue::ResultKind;
 use crate::future::BoxFuture;
 use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
+use crate::roles::worker::execution::handler::JobProgress;
 
-use super::json::{self, Names};
-use crate::roles::worker::Times;
+use super::json::{self, MemberNames};
 
-/// The room for the row that fills a piece, as a share of the piece: without it a buffer would double for that row.
-const ROOM_SHARE: usize = 4;
-/// Room for an ordinary answer.
+/// The buffer has room for a chunk and this fraction of another. Otherwise the row that completes a chunk would double it.
+const SPARE_DIVISOR: usize = 4;
+/// Initial size of the buffer: an ordinary answer.
 const CAPACITY: usize = 1024;
-/// How `full` begins.
-const SETS: &[u8] = b"{\"sets\":";
+/// The beginning of a `full` answer.
+const FULL_START: &[u8] = b"{\"sets\":";
 
-/// Takes rows and keeps nothing but the JSON that they become.
+/// Writes rows as JSON. Only the JSON text is kept, and of a large answer only the part that was not sent.
 #[derive(Debug)]
-pub struct Answer {
-    shape: ResultKind,
+pub struct JsonSink {
+    kind: ResultKind,
     bytes_max: usize,
     out: Vec<u8>,
-    /// Where pieces go before the end, when they may.
-    outlet: Option<Arc<Times>>,
-    /// Whole pieces on their way there.
-    leaving: Bytes,
-    /// Bytes that have gone there.
-    gone_bytes: usize,
-    /// Whether nobody takes the rest: whatever the call comes to, this answer is not whole.
-    is_lost: bool,
-    /// What stands before each value of a row: `{"a":` and then `,"b":`.
+    /// Where chunks are sent before the end; `None` if the answer must not be divided.
+    progress: Option<Arc<JobProgress>>,
+    /// Complete chunks that are not sent yet.
+    unsent: Bytes,
+    /// The size of all chunks that were sent.
+    sent_bytes: usize,
+    /// Whether the receiver has closed the channel. The answer cannot be completed then.
+    is_abandoned: bool,
+    /// What precedes each value of a row: `{"a":` and then `,"b":`.
     keys: Vec<Vec<u8>>,
-    names: Names,
+    names: MemberNames,
     sets: usize,
-    /// Rows of the current set.
+    /// The number of rows in the current set.
     rows: usize,
-    /// Time spent waiting for a connection.
+    /// How long the call waited for a connection.
     waited: Duration,
 }
 
-impl Answer {
-    /// An empty answer of a shape; at most so many bytes.
+impl JsonSink {
+    /// Creates a sink for an answer of this kind and at most `bytes_max` bytes.
     #[must_use]
-    pub fn new(shape: ResultKind, bytes_max: usize) -> Self {
-        let out = match shape {
+    pub fn new(kind: ResultKind, bytes_max: usize) -> Self {
+        let out = match kind {
             ResultKind::None => Vec::new(),
             _ => Vec::with_capacity(CAPACITY.min(bytes_max)),
         };
-        let (keys, names) = (Vec::new(), Names::default());
         Self {
-            shape,
+            kind,
             bytes_max,
             out,
-            outlet: None,
-            leaving: Bytes::new(),
-            gone_bytes: 0,
-            is_lost: false,
-            keys,
-            names,
+            progress: None,
+            unsent: Bytes::new(),
+            sent_bytes: 0,
+            is_abandoned: false,
+            keys: Vec::new(),
+            names: MemberNames::default(),
             sets: 0,
             rows: 0,
             waited: Duration::ZERO,
         }
     }
 
-    /// The same, leaving pieces at the job's outlet while it grows, when that is open.
+    /// Makes the sink send chunks while it grows, if the job's channel is enabled.
     #[must_use]
-    pub fn leaving(self, times: &Arc<Times>) -> Self {
-        let outlet = times.parts.piece_bytes().map(|_| Arc::clone(times));
-        Self { outlet, ..self }
+    pub fn with_chunks(self, progress: &Arc<JobProgress>) -> Self {
+        let progress = progress.chunks.chunk_bytes().map(|_| Arc::clone(progress));
+        Self { progress, ..self }
     }
 
-    /// Whether nothing was written yet.
+    /// Whether nothing was written.
     fn is_blank(&self) -> bool {
-        self.gone_bytes == 0 && self.leaving.is_empty() && self.out.is_empty()
+        self.sent_bytes == 0 && self.unsent.is_empty() && self.out.is_empty()
     }
 
-    /// How much of its call's time was waiting for a connection.
+    /// How long the call waited for a connection.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// The whole text; `None` when there should be a row and is none.
+    /// Completes the text, of which chunks may have been sent; `None` if the answer needs a row and there is none.
     ///
     /// # Errors
-    /// `SinkError` when the outputs make it larger than its limit, or cannot be expressed.
+    /// `SinkError` if the outputs make the text too large or cannot be written, or the answer was abandoned.
     pub(super) fn finish(
         mut self,
-        wanted: &[String],
+        outputs: &[String],
         outcome: &Outcome,
     ) -> Result<Option<Vec<u8>>, SinkError> {
         let has_row = self.sets > 0 && !self.out.is_empty();
         // A procedure without any result set may answer by its OUTPUT parameters alone.
-        let only_outputs = self.sets == 0 && !wanted.is_empty();
-        match self.shape {
+        let only_outputs = self.sets == 0 && !outputs.is_empty();
+        match self.kind {
             ResultKind::Rows | ResultKind::Sets => self.close_array(),
-            ResultKind::Row if has_row || only_outputs => self.join_outputs(wanted, outcome)?,
+            ResultKind::Row if has_row || only_outputs => self.join_outputs(outputs, outcome)?,
             ResultKind::Value if has_row || only_outputs => {
-                self.finish_value(wanted, outcome)?;
+                self.finish_value(outputs, outcome)?;
             }
             ResultKind::Row | ResultKind::Value => return Ok(None),
             ResultKind::Json if self.is_blank() => self.out.extend_from_slice(b"null"),
             ResultKind::Json | ResultKind::None => {}
-            ResultKind::Full => self.finish_full(wanted, outcome)?,
+            ResultKind::Full => self.finish_full(outputs, outcome)?,
         }
         self.check_size()?;
-        if !self.leaving.is_empty() {
-            let mut all = Vec::from(mem::take(&mut self.leaving));
+        if !self.unsent.is_empty() {
+            let mut all = Vec::from(mem::take(&mut self.unsent));
             all.append(&mut self.out);
             self.out = all;
         }
-        if self.gone_bytes > 0 {
-            // It is remembered for a while, by its length.
+        if self.sent_bytes > 0 {
+            // The final is remembered for some time, and counts with its length.
             self.out.shrink_to_fit();
         }
         Ok(Some(self.out))
     }
 
     fn close_array(&mut self) {
-        let is_set_open = self.shape != ResultKind::Rows && self.sets > 0;
+        let is_set_open = self.kind != ResultKind::Rows && self.sets > 0;
         if is_set_open {
             self.close_set();
         }
-        // Of `full`, only what comes before its sets was written.
-        if self.is_blank() || (self.shape == ResultKind::Full && self.sets == 0) {
+        // Without a set, only the beginning of a `full` answer was written.
+        if self.is_blank() || (self.kind == ResultKind::Full && self.sets == 0) {
             self.out.push(b'[');
         }
         self.out.push(b']');
@@ -142,13 +141,13 @@ impl Answer {
         self.out.push(b']');
     }
 
-    /// The open object with the outputs as further members, closed.
-    fn join_outputs(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
-        for name in wanted {
+    /// Adds the outputs to the open object as further members, and closes it.
+    fn join_outputs(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        for name in outputs {
             let cell = outcome.outputs.iter().find(|(known, _)| known == name);
             let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
             let key = self.names.next(name);
-            self.member(&key, cell)?;
+            self.write_member(&key, cell)?;
         }
         if self.out.is_empty() {
             self.out.push(b'{');
@@ -157,40 +156,41 @@ impl Answer {
         Ok(())
     }
 
-    fn member(&mut self, key: &str, cell: Cell<'_>) -> Result<(), SinkError> {
+    fn write_member(&mut self, key: &str, cell: Cell<'_>) -> Result<(), SinkError> {
         self.out.push(if self.out.is_empty() { b'{' } else { b',' });
         json::write_text(&mut self.out, key)?;
         self.out.push(b':');
         json::write(&mut self.out, cell)
     }
 
-    /// The value alone, or beside its outputs.
-    fn finish_value(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
-        if wanted.is_empty() {
+    /// Completes a `value` answer: the value itself, or an object with the value and the outputs.
+    fn finish_value(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+        if outputs.is_empty() {
             return Ok(());
         }
         if self.out.is_empty() {
             self.out.extend_from_slice(b"null");
         }
-        self.names = Names::default();
+        self.names = MemberNames::default();
         let mut start = vec![b'{'];
         json::write_text(&mut start, &self.names.next("value"))?;
         start.push(b':');
-        self.put_first(&start);
-        self.join_outputs(wanted, outcome)
+        // Shifts the value within its buffer, because a copy of it could be large.
+        self.out.splice(..0, start);
+        self.join_outputs(outputs, outcome)
     }
 
-    fn finish_full(&mut self, wanted: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+    fn finish_full(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
         if self.is_blank() {
-            self.out.extend_from_slice(SETS);
+            self.out.extend_from_slice(FULL_START);
         }
         self.close_array();
         let out = &mut self.out;
         out.extend_from_slice(b",\"outputs\":{");
-        let is_wanted =
-            |entry: &&(String, OwnedCell)| wanted.is_empty() || wanted.contains(&entry.0);
-        for (at, (name, cell)) in outcome.outputs.iter().filter(is_wanted).enumerate() {
-            if at > 0 {
+        let is_selected =
+            |entry: &&(String, OwnedCell)| outputs.is_empty() || outputs.contains(&entry.0);
+        for (index, (name, cell)) in outcome.outputs.iter().filter(is_selected).enumerate() {
+            if index > 0 {
                 out.push(b',');
             }
             json::write_text(out, name)?;
@@ -198,54 +198,48 @@ impl Answer {
             json::write(out, cell.as_cell())?;
         }
         out.extend_from_slice(b"},\"return\":");
-        json::display(out, outcome.return_status)?;
+        json::write_integer(out, outcome.return_status)?;
         out.push(b'}');
         Ok(())
     }
 
-    /// Puts text before what is there, which is moved and not copied to a second place: it may be large.
-    fn put_first(&mut self, text: &[u8]) {
-        self.out.splice(..0, text.iter().copied());
-    }
-
     fn check_size(&self) -> Result<(), SinkError> {
-        if self.is_lost {
+        if self.is_abandoned {
             return Err(SinkError::Gone);
         }
-        if self.gone_bytes + self.leaving.len() + self.out.len() > self.bytes_max {
+        if self.sent_bytes + self.unsent.len() + self.out.len() > self.bytes_max {
             Err(SinkError::TooLarge)
         } else {
             Ok(())
         }
     }
 
-    /// Leaves whole pieces at the outlet, each when it is wanted. Safe to drop: what has not gone is still here.
-    async fn leave_pieces(&mut self) -> Result<(), SinkError> {
-        let Some(outlet) = self.outlet.clone() else { return Ok(()) };
-        let Some(piece_bytes) = outlet.parts.piece_bytes() else { return Ok(()) };
-        let pieces = self.out.len() / piece_bytes;
-        if self.leaving.is_empty() && pieces > 0 {
-            // Once for all of them: a single value may be many pieces.
-            let whole = pieces * piece_bytes;
-            let mut rest = Vec::with_capacity(piece_bytes + piece_bytes / ROOM_SHARE);
-            rest.extend_from_slice(self.out.get(whole..).unwrap_or_default());
-            self.out.truncate(whole);
-            self.leaving = mem::replace(&mut self.out, rest).into();
+    /// Sends complete chunks, each when there is demand for it. Safe to drop: what was not sent is kept.
+    async fn send_chunks(&mut self) -> Result<(), SinkError> {
+        let Some(progress) = self.progress.clone() else { return Ok(()) };
+        let Some(chunk_bytes) = progress.chunks.chunk_bytes() else { return Ok(()) };
+        let complete = self.out.len() / chunk_bytes * chunk_bytes;
+        if self.unsent.is_empty() && complete > 0 {
+            // Divided only once, because a single value may be many chunks long.
+            let mut rest = Vec::with_capacity(chunk_bytes + chunk_bytes / SPARE_DIVISOR);
+            rest.extend_from_slice(self.out.get(complete..).unwrap_or_default());
+            self.out.truncate(complete);
+            self.unsent = mem::replace(&mut self.out, rest).into();
         }
-        while !self.leaving.is_empty() {
-            if outlet.parts.ready().await.is_err() {
-                self.is_lost = true;
+        while !self.unsent.is_empty() {
+            if progress.chunks.wait_for_demand().await.is_err() {
+                self.is_abandoned = true;
                 return Err(SinkError::Gone);
             }
-            let piece = self.leaving.split_to(piece_bytes.min(self.leaving.len()));
-            self.gone_bytes += piece.len();
-            outlet.parts.put(piece);
+            let chunk = self.unsent.split_to(chunk_bytes.min(self.unsent.len()));
+            self.sent_bytes += chunk.len();
+            progress.chunks.send(chunk);
         }
         Ok(())
     }
 
     fn name_columns(&mut self, columns: &[String]) -> Result<(), SinkError> {
-        self.names = Names::default();
+        self.names = MemberNames::default();
         self.keys.clear();
         for (index, column) in columns.iter().enumerate() {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
@@ -256,7 +250,7 @@ impl Answer {
         Ok(())
     }
 
-    /// A row as an object, without its closing brace.
+    /// Writes a row as an object without its closing brace.
     fn write_members(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         if self.keys.is_empty() || self.keys.len() != cells.len() {
             return Err(SinkError::Shape);
@@ -275,8 +269,8 @@ impl Answer {
         Ok(())
     }
 
-    /// A piece of the JSON text: SQL Server cuts a long one over several rows.
-    fn write_json_piece(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+    /// Writes a part of a JSON text. SQL Server divides a long one into several rows.
+    fn write_json_part(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         match cells.first() {
             None | Some(Cell::Binary(_)) => Err(SinkError::Shape),
             Some(Cell::Null) => Ok(()),
@@ -289,19 +283,19 @@ impl Answer {
     }
 }
 
-impl RowSink for Answer {
+impl RowSink for JsonSink {
     fn waited(&mut self, for_a_connection: Duration) {
         self.waited += for_a_connection;
     }
 
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
-        match self.shape {
+        match self.kind {
             ResultKind::Rows | ResultKind::Row if self.sets == 0 => self.name_columns(columns)?,
             ResultKind::Sets | ResultKind::Full => {
                 if self.sets > 0 {
                     self.close_set();
-                } else if self.shape == ResultKind::Full {
-                    self.out.extend_from_slice(SETS);
+                } else if self.kind == ResultKind::Full {
+                    self.out.extend_from_slice(FULL_START);
                 }
                 self.out.push(if self.sets == 0 { b'[' } else { b',' });
                 self.name_columns(columns)?;
@@ -315,16 +309,16 @@ impl RowSink for Answer {
 
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         let is_first_set = self.sets == 1;
-        match self.shape {
+        match self.kind {
             ResultKind::Rows if is_first_set => self.write_element(cells)?,
             ResultKind::Row if is_first_set && self.rows == 0 => self.write_members(cells)?,
             ResultKind::Value if is_first_set && self.rows == 0 => {
                 let cell = cells.first().ok_or(SinkError::Shape)?;
                 json::write(&mut self.out, *cell)?;
             }
-            ResultKind::Json if is_first_set => self.write_json_piece(cells)?,
+            ResultKind::Json if is_first_set => self.write_json_part(cells)?,
             ResultKind::Sets | ResultKind::Full => self.write_element(cells)?,
-            // What does not belong to the answer is not kept.
+            // The row is not part of the answer.
             _ => {}
         }
         self.rows += 1;
@@ -332,24 +326,26 @@ impl RowSink for Answer {
     }
 
     fn restart(&mut self) -> bool {
-        if self.gone_bytes > 0 {
+        if self.sent_bytes > 0 {
             return false;
         }
-        let outlet = self.outlet.take();
-        // The time of the tries before is part of the call's.
-        *self = Self { waited: self.waited, outlet, ..Self::new(self.shape, self.bytes_max) };
+        let progress = self.progress.take();
+        // The waits of earlier tries belong to the same call.
+        *self = Self { waited: self.waited, progress, ..Self::new(self.kind, self.bytes_max) };
         true
     }
 
     fn is_full(&self) -> bool {
-        let piece_bytes = self.outlet.as_ref().and_then(|outlet| outlet.parts.piece_bytes());
-        // It begins with two: one is on its way while the client takes the other.
-        let pieces = if self.gone_bytes == 0 { 2 } else { 1 };
-        !self.leaving.is_empty()
-            || piece_bytes.is_some_and(|bytes| self.out.len() / bytes >= pieces)
+        let chunk_bytes = self.progress.as_ref().and_then(|one| one.chunks.chunk_bytes());
+        // The first time two chunks are collected, so that one is sent while the client reads the other.
+        let chunks = if self.sent_bytes == 0 { 2 } else { 1 };
+        !self.unsent.is_empty() || chunk_bytes.is_some_and(|bytes| self.out.len() / bytes >= chunks)
     }
 
     fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
-        Box::pin(self.leave_pieces())
+        Box::pin(self.send_chunks())
     }
 }
+
+#[cfg(test)]
+mod tests;

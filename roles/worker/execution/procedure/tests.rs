@@ -1,4 +1,4 @@
-//! The demo register, as a worker serves it: every endpoint once, on a real database.
+//! Calls every endpoint of the demo register on a real database.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::roles::worker::execution::handlers;
 const HORSE: &str = "528003000003001";
 const DEAD: &str = "528003000000003";
 
-struct Register {
+struct DemoRegister {
     catalogue: Catalogue,
     backend: Arc<dyn Backend>,
     _directory: TempDir,
@@ -32,8 +32,8 @@ fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo")
 }
 
-/// The register, filled once: each test changes a copy.
-static FILLED: OnceCell<TempDir> = OnceCell::const_new();
+/// The database, filled once. Each test uses a copy.
+static FILLED_DATABASE: OnceCell<TempDir> = OnceCell::const_new();
 const FILE: &str = "register.db";
 
 fn database(directory: &Path) -> SqliteConfig {
@@ -45,16 +45,16 @@ fn database(directory: &Path) -> SqliteConfig {
     }
 }
 
-async fn filled() -> TempDir {
+async fn fill_database() -> TempDir {
     let directory = TempDir::new().unwrap();
     let backend = sqlite::connect(&database(directory.path()), "default").unwrap();
     backend.ping().await.unwrap();
-    // The last connection's end writes the log back into the file.
+    // Closing the last connection writes the log back into the file.
     backend.close().await;
     directory
 }
 
-impl Register {
+impl DemoRegister {
     async fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let endpoints = demo().join("endpoints");
@@ -67,7 +67,7 @@ impl Register {
             buffered_bytes_per_client_max: 1 << 20,
             cors_default: crate::catalogue::cors::Cors::default(),
         };
-        let filled = FILLED.get_or_init(filled).await;
+        let filled = FILLED_DATABASE.get_or_init(fill_database).await;
         let database = database(directory.path());
         std::fs::copy(filled.path().join(FILE), &database.file).unwrap();
         Self {
@@ -77,12 +77,12 @@ impl Register {
         }
     }
 
-    /// The final that a request is answered with, through the handler that its endpoint names.
-    async fn ask_raw(&self, id: &str, payload: &[u8]) -> Final {
+    /// The final for a request, from the handler that its endpoint names.
+    async fn call_raw(&self, id: &str, payload: &[u8]) -> Final {
         let endpoint = Arc::clone(self.catalogue.get(&EndpointId::new(id).unwrap()).unwrap());
         let database = Some(Database::new("default", Arc::clone(&self.backend)));
-        let tools = Tools { database, answer_bytes_max: 1 << 20 };
-        let handler = handlers::make(&endpoint.handler, &tools).unwrap();
+        let context = HandlerContext { database, answer_bytes_max: 1 << 20 };
+        let handler = handlers::create(&endpoint.handler, &context).unwrap();
         let request = Request {
             endpoint: endpoint.id.clone(),
             request_id: "r-1".into(),
@@ -99,12 +99,12 @@ impl Register {
             payload: Bytes::copy_from_slice(payload),
         };
         let deadline = Instant::now() + Duration::from_secs(20);
-        let job = Job { endpoint, request, times: Arc::default() };
+        let job = Job { endpoint, request, progress: Arc::default() };
         handler.handle(job, deadline, &Cancel::new()).await.into_final("r-1")
     }
 
-    async fn ask(&self, id: &str, payload: Json) -> (u16, Json) {
-        let answer = self.ask_raw(id, payload.to_string().as_bytes()).await;
+    async fn call(&self, id: &str, payload: Json) -> (u16, Json) {
+        let answer = self.call_raw(id, payload.to_string().as_bytes()).await;
         let body = match answer.body {
             empty if empty.is_empty() => Json::Null,
             body => serde_json::from_slice(&body).unwrap(),
@@ -115,7 +115,7 @@ impl Register {
 
 #[tokio::test]
 async fn the_demo_catalogue_fits_its_procedures() {
-    let register = Register::new().await;
+    let register = DemoRegister::new().await;
     for endpoint in register.catalogue.endpoints() {
         if let Some(need) = need(endpoint) {
             let mut fits = |_, found: Result<(), _>| found.unwrap();
@@ -128,110 +128,110 @@ async fn the_demo_catalogue_fits_its_procedures() {
 }
 
 #[tokio::test]
-async fn the_demo_register_answers_every_question() {
-    let register = Register::new().await;
+async fn every_endpoint_of_the_demo_register_that_reads_is_answered() {
+    let register = DemoRegister::new().await;
     let (status, horse) =
-        register.ask("horse-get", json!({ "ueln": HORSE, "detail": "full" })).await;
+        register.call("horse-get", json!({ "ueln": HORSE, "detail": "full" })).await;
     assert_eq!(status, 200);
     assert_eq!(horse["name"], "Quiet Comet 3001");
     assert_eq!((&horse["alive"], &horse["died"]), (&json!(true), &Json::Null));
     let raw = register
-        .ask_raw("horse-get", format!(r#"{{"ueln":"{HORSE}","detail":"full"}}"#).as_bytes())
+        .call_raw("horse-get", format!(r#"{{"ueln":"{HORSE}","detail":"full"}}"#).as_bytes())
         .await;
     assert!(String::from_utf8_lossy(&raw.body).contains(r#""height_cm":177.1,"#));
     let (_, summary) =
-        register.ask("horse-get", json!({ "ueln": HORSE, "detail": "summary" })).await;
+        register.call("horse-get", json!({ "ueln": HORSE, "detail": "summary" })).await;
     assert_eq!(summary["height_cm"], Json::Null);
-    let (status, _) = register.ask("horse-get", json!({ "ueln": "000000000000000" })).await;
+    let (status, _) = register.call("horse-get", json!({ "ueln": "000000000000000" })).await;
     assert_eq!(status, 404);
 
     let search = json!({ "name": "quiet c", "sex": "mare", "alive": true, "height_min": 150.5,
         "born_from": "1995-01-01", "born_to": "2020-12-31", "limit": 7 });
-    let (_, first) = register.ask("horse-search", search.clone()).await;
+    let (_, first) = register.call("horse-search", search.clone()).await;
     assert_eq!(first.as_array().unwrap().len(), 7);
     let mut next = search;
     next["after"] = first[6]["ueln"].clone();
-    let (_, second) = register.ask("horse-search", next).await;
+    let (_, second) = register.call("horse-search", next).await;
     assert!(second[0]["ueln"].as_str() > first[6]["ueln"].as_str());
 
-    let (_, count) = register.ask("horse-count", json!({})).await;
+    let (_, count) = register.call("horse-count", json!({})).await;
     assert_eq!(count, 24000);
     let (_, pedigree) =
-        register.ask("horse-pedigree", json!({ "ueln": HORSE, "generations": 1 })).await;
+        register.call("horse-pedigree", json!({ "ueln": HORSE, "generations": 1 })).await;
     assert_eq!(pedigree["ancestors"].as_array().unwrap().len(), 2);
-    let (status, _) = register.ask("horse-pedigree", json!({ "ueln": "000000000000000" })).await;
+    let (status, _) = register.call("horse-pedigree", json!({ "ueln": "000000000000000" })).await;
     assert_eq!(status, 404);
-    let (_, file) = register.ask("horse-file", json!({ "ueln": "528003000003002" })).await;
+    let (_, file) = register.call("horse-file", json!({ "ueln": "528003000003002" })).await;
     assert_eq!(file["sets"].as_array().unwrap().len(), 4);
     assert_eq!(
         file["outputs"],
         json!({ "movements": file["sets"][2].as_array().unwrap().len(), "transfers": 0 })
     );
-    let (status, _) = register.ask("horse-file", json!({ "ueln": "000000000000000" })).await;
+    let (status, _) = register.call("horse-file", json!({ "ueln": "000000000000000" })).await;
     assert_eq!(status, 404);
     let (_, moves) =
-        register.ask("movement-list", json!({ "ueln": "528003000003002", "limit": 1 })).await;
+        register.call("movement-list", json!({ "ueln": "528003000003002", "limit": 1 })).await;
     let before = moves[0]["id"].clone();
     let page =
         json!({ "ueln": "528003000003002", "before": before, "since": "1980-01-01T00:00:00Z" });
-    let (_, earlier) = register.ask("movement-list", page).await;
+    let (_, earlier) = register.call("movement-list", page).await;
     assert!(earlier[0]["id"].as_i64() < before.as_i64());
 
-    let (_, passport) = register.ask("passport-get", json!({ "number": "NL00003001" })).await;
+    let (_, passport) = register.call("passport-get", json!({ "number": "NL00003001" })).await;
     assert!(passport["scan"].as_str().unwrap().starts_with("iVBOR"));
     let (_, same) =
-        register.ask("passport-by-document", json!({ "document": passport["document"] })).await;
+        register.call("passport-by-document", json!({ "document": passport["document"] })).await;
     assert_eq!(same["number"], "NL00003001");
-    let (_, owner) = register.ask("owner-get", json!({ "id": 1 })).await;
+    let (_, owner) = register.call("owner-get", json!({ "id": 1 })).await;
     assert_eq!((&owner["newsletter"], &owner["horses"]), (&json!(false), &json!(6)));
-    let (_, echo) = register.ask("echo", json!({ "id": 7, "text": "hi" })).await;
+    let (_, echo) = register.call("echo", json!({ "id": 7, "text": "hi" })).await;
     assert_eq!(echo, json!({ "id": 7, "text": "hi" }));
-    assert_eq!(register.ask("slow", json!({ "ms": 1 })).await, (200, json!(1)));
-    let (_, census) = register.ask("report-census", json!({ "year_from": 2000 })).await;
+    assert_eq!(register.call("slow", json!({ "ms": 1 })).await, (200, json!(1)));
+    let (_, census) = register.call("report-census", json!({ "year_from": 2000 })).await;
     assert_eq!(census.as_array().unwrap().len(), 3);
     assert_eq!(census[0].as_array().unwrap().len(), 12);
     assert_eq!(census[2].as_array().unwrap().len(), 10);
 }
 
 #[tokio::test]
-async fn the_demo_register_takes_every_change() {
-    let register = Register::new().await;
+async fn every_endpoint_of_the_demo_register_that_writes_is_answered() {
+    let register = DemoRegister::new().await;
     let foal = json!({ "ueln": "276001000000001", "name": "Foal", "breed": "KWPN", "sex": "mare",
         "born": "2026-05-01", "microchip": "276000000000001", "height_cm": 101.10, "weight_kg": 55.5,
         "dam": "528003000000002", "sire": "528003000000004", "owner": 3, "principal": "clerk" });
-    let (status, made) = register.ask("horse-create", foal.clone()).await;
+    let (status, made) = register.call("horse-create", foal.clone()).await;
     assert_eq!((status, &made["passport"]), (201, &json!("NL00024001")));
-    assert_eq!(register.ask("horse-create", foal.clone()).await.0, 409);
+    assert_eq!(register.call("horse-create", foal.clone()).await.0, 409);
     let mut odd = foal;
     odd["ueln"] = json!("276001000000002");
     odd["microchip"] = Json::Null;
     odd["dam"] = json!("528003000000004");
-    let (status, problem) = register.ask("horse-create", odd.clone()).await;
+    let (status, problem) = register.call("horse-create", odd.clone()).await;
     assert_eq!((status, &problem["detail"]), (422, &json!("the dam must be a registered mare")));
     odd["dam"] = Json::Null;
     odd["owner"] = json!(99_999);
-    assert_eq!(register.ask("horse-create", odd).await.0, 409);
+    assert_eq!(register.call("horse-create", odd).await.0, 409);
 
     let death = |ueln: &str, died: &str| json!({ "ueln": ueln, "died": died });
-    assert_eq!(register.ask("horse-death", death(HORSE, "1990-01-01")).await.0, 422);
-    assert_eq!(register.ask("horse-death", death("528003000003003", "2026-01-01")).await.0, 409);
-    assert_eq!(register.ask("horse-death", death("000000000000000", "2026-01-01")).await.0, 404);
-    assert_eq!(register.ask("horse-death", death(HORSE, "2026-01-01")).await, (204, Json::Null));
+    assert_eq!(register.call("horse-death", death(HORSE, "1990-01-01")).await.0, 422);
+    assert_eq!(register.call("horse-death", death("528003000003003", "2026-01-01")).await.0, 409);
+    assert_eq!(register.call("horse-death", death("000000000000000", "2026-01-01")).await.0, 404);
+    assert_eq!(register.call("horse-death", death(HORSE, "2026-01-01")).await, (204, Json::Null));
 
     let contact = |id: i64| {
         json!({ "id": id, "name": "New", "email": "n@example.org", "call_after": "18:30:00",
         "newsletter": true, "preferences": { "language": "nl" } })
     };
-    assert_eq!(register.ask("owner-update", contact(1)).await.0, 204);
-    assert_eq!(register.ask("owner-update", contact(99_999)).await.0, 404);
-    let (_, owner) = register.ask("owner-get", json!({ "id": 1 })).await;
+    assert_eq!(register.call("owner-update", contact(1)).await.0, 204);
+    assert_eq!(register.call("owner-update", contact(99_999)).await.0, 404);
+    let (_, owner) = register.call("owner-get", json!({ "id": 1 })).await;
     assert_eq!(owner["preferences"], "{\"language\":\"nl\"}");
     let scan = json!({ "number": "NL00003001", "scan": "AAEC" });
-    assert_eq!(register.ask("passport-scan", scan).await.0, 204);
-    let (_, passport) = register.ask("passport-get", json!({ "number": "NL00003001" })).await;
+    assert_eq!(register.call("passport-scan", scan).await.0, 204);
+    let (_, passport) = register.call("passport-get", json!({ "number": "NL00003001" })).await;
     assert_eq!(passport["scan"], "AAEC");
     assert_eq!(
-        register.ask("passport-scan", json!({ "number": "NL99999999", "scan": "AAEC" })).await.0,
+        register.call("passport-scan", json!({ "number": "NL99999999", "scan": "AAEC" })).await.0,
         404
     );
 
@@ -241,32 +241,32 @@ async fn the_demo_register_takes_every_change() {
     };
     let device = "0b6f1f2e-0000-4000-8000-000000000001";
     let log = json!({ "movements": [movement(HORSE), movement(HORSE)], "X-Device-Id": device, "principal": "clerk" });
-    let (status, logged) = register.ask("movement-log", log).await;
+    let (status, logged) = register.call("movement-log", log).await;
     assert_eq!((status, &logged["value"]), (201, &json!(2)));
     let log = json!({ "movements": [movement(HORSE), movement("000000000000000")] });
-    let (status, problem) = register.ask("movement-log", log).await;
+    let (status, problem) = register.call("movement-log", log).await;
     assert_eq!(
         (status, &problem["detail"]),
         (404, &json!("no horse has the number 000000000000000"))
     );
     let since = json!({ "ueln": HORSE, "since": "2026-01-01T04:00:00-05:00" });
-    let (_, list) = register.ask("movement-list", since).await;
+    let (_, list) = register.call("movement-list", since).await;
     assert_eq!(list[0]["moved_at"], "2026-01-01T09:00:00Z");
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert_eq!((&list[0]["checked"], &list[0]["device"]), (&json!(true), &json!(device)));
 }
 
 #[tokio::test]
-async fn a_horse_changes_hands_once_for_one_key() {
-    let register = Register::new().await;
+async fn a_transfer_is_executed_once_for_an_idempotency_key() {
+    let register = DemoRegister::new().await;
     let ueln = "528003000003002";
     let transfer = |ueln: &str, to: i64, key: &str| {
         json!({ "ueln": ueln, "to_owner": to, "price": 12500.10,
         "office": "north", "principal": "clerk", "idempotency_key": key, "request_id": "r-1", "client_ip": "192.0.2.1" })
     };
-    let (status, first) = register.ask("ownership-transfer", transfer(ueln, 7, "k-1")).await;
+    let (status, first) = register.call("ownership-transfer", transfer(ueln, 7, "k-1")).await;
     assert_eq!((status, &first["is_new"], &first["to_owner"]), (201, &json!(true), &json!(7)));
-    let (status, again) = register.ask("ownership-transfer", transfer(ueln, 7, "k-1")).await;
+    let (status, again) = register.call("ownership-transfer", transfer(ueln, 7, "k-1")).await;
     assert_eq!((status, &again["is_new"], &again["id"]), (200, &json!(false), &first["id"]));
     let cases = [
         (transfer(ueln, 8, "k-1"), 422),
@@ -276,19 +276,19 @@ async fn a_horse_changes_hands_once_for_one_key() {
         (transfer(ueln, 99_999, "k-5"), 409),
     ];
     for (payload, expected) in cases {
-        let (status, problem) = register.ask("ownership-transfer", payload.clone()).await;
+        let (status, problem) = register.call("ownership-transfer", payload.clone()).await;
         assert_eq!(status, expected, "{payload} {problem}");
     }
-    let (_, file) = register.ask("horse-file", json!({ "ueln": ueln })).await;
+    let (_, file) = register.call("horse-file", json!({ "ueln": ueln })).await;
     assert_eq!(file["outputs"]["transfers"], 1);
     assert_eq!(file["sets"][1][0]["id"], 7);
 }
 
 #[tokio::test]
-async fn a_payload_that_breaks_the_catalogue_never_reaches_the_procedure() {
-    let register = Register::new().await;
+async fn a_payload_that_violates_the_catalogue_never_reaches_the_procedure() {
+    let register = DemoRegister::new().await;
     for payload in ["", "[]", "{", r#"{"ueln":"short"}"#, r#"{"ueln":1}"#, r#"{"other":1}"#] {
-        let answer = register.ask_raw("horse-get", payload.as_bytes()).await;
+        let answer = register.call_raw("horse-get", payload.as_bytes()).await;
         assert_eq!((answer.status, answer.outcome), (400, Word::BadMessage), "{payload}");
     }
 }

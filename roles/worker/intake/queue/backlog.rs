@@ -1,4 +1,4 @@
-//! What waits for a slot of a queue: who gets the next one, and what is let go.
+//! The backlog of a queue: starts the next request when a slot is freed, and refuses requests that have waited too long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::envelope::{Reason, Reply};
+use crate::envelope::Reason;
 use crate::message::Subject;
 use crate::outcome::Word;
 use crate::roles::worker::execution::call_time::CallTime;
-use crate::roles::worker::execution::executor::Dispatch;
-use crate::roles::worker::intake::slots::{Next, Offer, Verdict, Waiter};
+use crate::roles::worker::execution::slot::{GrantedJob, Slot, SlotAssignment, SlotQueue};
+use crate::roles::worker::intake::slots::{FreedSlot, Offer, SlotDecision, SlotRequest, Slots};
 use crate::telemetry::context;
 
-use super::{Queue, Work};
-use crate::roles::worker::observation::queue_metrics::calls;
+use super::Queue;
+use super::admission::AdmittedRequest;
 
-/// What waits for a slot.
+/// What can wait for a slot.
 #[derive(Debug)]
-pub enum Pending {
-    /// A request of which nothing was said yet.
-    Request(Work),
-    /// A job that has its consent.
+pub enum QueuedWork {
+    /// A request whose job has not been started.
+    Request(AdmittedRequest),
+    /// A job that has its gateway's consent.
     Granted {
-        /// Where it is told whether it has a slot.
-        turn: oneshot::Sender<Turn>,
+        /// Where the job receives its slot, or the reason why there is none.
+        assign: oneshot::Sender<Result<Slot, Reason>>,
         /// When its time ends.
         deadline: Instant,
         /// How long calls of its endpoint take.
@@ -33,209 +33,184 @@ pub enum Pending {
     },
 }
 
-/// What a job with consent is told: it has a slot, or why it gets none. Nothing: nobody waits for it any more.
-pub type Turn = Result<(), Reason>;
-
-/// Why a request is refused, and where that is said.
-type Refusal = (Reason, Option<Subject>);
-
-/// What becomes of a job with consent.
-#[derive(Debug)]
-pub enum Granted {
-    /// It has a slot.
-    Runs,
-    /// It waits for one.
-    Waits(oneshot::Receiver<Turn>),
-    /// It gets none.
-    Refused(Reason),
+/// Why a request or job cannot use its slot.
+enum NotStarted {
+    /// A request is refused, and its sender is to be told.
+    Refused(Reason, Option<Subject>),
+    /// A job was told, or has ended.
+    Settled,
 }
 
 impl Queue {
-    /// A new limit, from a reload.
+    /// Sets the number of slots.
     pub fn set_limit(self: &Arc<Self>, limit: usize) {
-        self.slots().set_limit(limit);
-        loop {
-            let starts = self.slots().start_next();
-            if starts.is_none() {
-                break;
-            }
-            self.pass_on(Next { starts, offer: None }, None);
-        }
-        self.note_load();
-    }
-
-    /// A job has its consent: it runs, or waits for a slot.
-    pub fn granted(
-        &self,
-        reply: Option<Subject>,
-        bytes: usize,
-        deadline: Instant,
-        call_time: Arc<CallTime>,
-    ) -> Granted {
-        let (turn, receiver) = oneshot::channel();
-        let work = Pending::Granted { turn, deadline, call_time };
-        let waiter = Waiter { since: Instant::now(), reply, bytes, claims: true, work };
-        let verdict = self.slots().granted(waiter);
-        self.note_load();
-        match verdict {
-            Verdict::Refuse(reason, _) => Granted::Refused(reason),
-            Verdict::Waits => {
-                self.waits.notify_one();
-                Granted::Waits(receiver)
-            }
-            Verdict::Take(_) | Verdict::Claim(_) => Granted::Runs,
+        self.slots.update(|slots, _| slots.set_limit(limit));
+        while let Some(start) = self.slots.update(|slots, _| slots.start_next()) {
+            self.use_slot(FreedSlot { start: Some(start), offer: None }, None);
         }
     }
 
-    /// A job of so many bytes got no consent: others may have its place.
-    pub fn not_granted(&self, bytes: usize, outcome: Word) {
-        calls(&self.figures.queue, outcome).increment(1);
-        let offer = self.slots().not_granted(bytes, Instant::now());
-        self.note_load();
-        if let Some(offer) = offer {
-            self.offer(offer);
+    /// Waits until the backlog grows. Safe to drop and to call again.
+    pub async fn backlog_grew(&self) {
+        self.backlog_grew.notified().await;
+    }
+
+    /// When to call `expire` next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.slots.read(Slots::next_expiry)
+    }
+
+    /// Ends offers that were not answered in time, and refuses requests that have waited in the backlog for too long.
+    /// Returns when to call it next.
+    pub fn expire(&self) -> Option<Instant> {
+        let (expired, next) =
+            self.slots.update(|slots, now| (slots.expire(now), slots.next_expiry()));
+        for _ in 0..expired.offers_expired {
+            self.metrics.count_offer("lapsed");
         }
+        self.send_offers(expired.offers);
+        self.evict(Reason::Busy, expired.evicted);
+        next
     }
 
-    /// A gateway asks who serves the queue. One that takes nothing says nothing.
-    pub fn present(&self, reply: Subject) {
-        if self.slots().is_open() {
-            let control = Some(self.own.clone());
-            self.dispatch.say(Reply::Progress { control }, reply);
+    /// Cancels a request or job in the backlog; whether it was there.
+    pub fn cancel(&self, reply: &Subject) -> bool {
+        let cancelled = self.slots.update(|slots, _| slots.cancel(reply));
+        if let Some(SlotRequest { work: QueuedWork::Request(request), .. }) = &cancelled {
+            let (queue, request_id) = (&self.subjects.name, &*request.ids.request_id);
+            tracing::debug!(%queue, request_id, "cancelled before it was started");
         }
+        cancelled.is_some()
     }
 
-    /// A gateway took so long to answer a claim.
-    pub fn record_answer(&self, took: Duration) {
-        self.slots().pace.record_answer(took);
-    }
-
-    /// How long a claim waits for its grant.
-    pub fn claim_timeout(&self) -> Duration {
-        self.slots().pace.at_least(self.dispatch.config.claim_timeout)
-    }
-
-    /// Waits until something waits for a slot. Safe to drop and to call again.
-    pub async fn waits(&self) {
-        self.waits.notified().await;
-    }
-
-    /// Gives lapsed offers to the next, lets go what has waited too long, and says when to look again.
-    pub fn lapse(self: &Arc<Self>) -> Option<Instant> {
-        let lapsed = self.slots().lapse(Instant::now());
-        for _ in 0..lapsed.count {
-            self.count_offer("lapsed");
-        }
-        for offer in lapsed.offers {
-            self.offer(offer);
-        }
-        self.turn_away(Reason::Busy, lapsed.turned_away);
-        self.slots().next_lapse()
-    }
-
-    /// Nobody waits any more for the answer to a request that may wait here for a slot. Whether it did.
-    pub fn cancelled(&self, reply: &Subject) -> bool {
-        let waiter = self.slots().cancel(reply);
-        if let Some(Waiter { work: Pending::Request(work), .. }) = &waiter {
-            tracing::debug!(queue = %self.name, request_id = &*work.served.request_id, "cancelled before it began");
-        }
-        if waiter.is_some() {
-            self.note_load();
-        }
-        waiter.is_some()
-    }
-
-    /// Refuses everything from now on, what waits for a slot as well: this worker is about to stop.
+    /// Refuses the backlog and all later requests: the worker stops.
     pub fn drain(&self) {
-        let waiting = self.slots().drain();
-        self.turn_away(Reason::Draining, waiting);
+        let backlog = self.slots.update(|slots, _| slots.drain());
+        self.evict(Reason::Draining, backlog);
     }
 
-    /// The backend of its procedures is there.
-    pub fn available(&self) {
-        self.slots().available();
+    /// Accepts requests: the database is available.
+    pub fn set_available(&self) {
+        self.slots.update(|slots, _| slots.set_available());
     }
 
-    /// The backend of its procedures is away: refuses everything, what waits for a slot as well.
-    pub fn unavailable(&self) {
-        let waiting = self.slots().unavailable();
-        self.turn_away(Reason::Unavailable, waiting);
+    /// Refuses the backlog and all later requests: the database is not available.
+    pub fn set_unavailable(&self) {
+        let backlog = self.slots.update(|slots, _| slots.set_unavailable());
+        self.evict(Reason::Unavailable, backlog);
     }
 
-    fn turn_away(&self, reason: Reason, waiting: impl IntoIterator<Item = Waiter<Pending>>) {
-        for waiter in waiting {
-            match waiter.work {
-                Pending::Request(work) => self.refuse(reason, work.reply),
-                // A job that is gone needs no word.
-                Pending::Granted { turn, .. } => drop(turn.send(Err(reason))),
+    fn evict(&self, reason: Reason, requests: impl IntoIterator<Item = SlotRequest<QueuedWork>>) {
+        for request in requests {
+            match request.work {
+                QueuedWork::Request(admitted) => self.refuse(reason, admitted.accepted.reply),
+                // Fails if the job has ended, which is no error.
+                QueuedWork::Granted { assign, .. } => drop(assign.send(Err(reason))),
             }
         }
     }
 
-    /// A slot is free: for a request that waits here, else for whoever was refused first.
-    pub(super) fn give_back(self: &Arc<Self>, took: Duration, more: Option<Subject>) {
-        let (next, ahead) = self.free(took, more);
-        if next.starts.is_some() || next.offer.is_some() || ahead.is_some() {
-            self.pass_on(next, ahead);
-        }
-    }
-
-    fn free(&self, took: Duration, more: Option<Subject>) -> (Next<Pending>, Option<Offer>) {
-        let (mut slots, now) = (self.slots(), Instant::now());
-        slots.pace.record_call(took);
-        (slots.finish(now, more), slots.offer_more(now))
-    }
-
-    fn pass_on(self: &Arc<Self>, mut next: Next<Pending>, ahead: Option<Offer>) {
-        let mut offers: Vec<_> = next.offer.take().into_iter().chain(ahead).collect();
-        loop {
-            if let Some(waiter) = next.starts.take() {
-                match self.begin(waiter) {
-                    Ok(()) => {}
-                    Err(refused) => {
-                        if let Some((reason, reply)) = refused {
-                            self.refuse(reason, reply);
-                        }
-                        let after = self.slots().finish(Instant::now(), None);
-                        next.starts = after.starts;
-                        offers.extend(after.offer);
-                        continue;
-                    }
-                }
+    /// Starts the request that a freed slot was given to, and sends offers.
+    fn use_slot(self: &Arc<Self>, mut freed: FreedSlot<QueuedWork>, ahead: Option<Offer>) {
+        let mut offers: Vec<_> = freed.offer.take().into_iter().chain(ahead).collect();
+        while let Some(request) = freed.start.take() {
+            match self.start_queued(request) {
+                Ok(()) => break,
+                Err(NotStarted::Refused(reason, reply)) => self.refuse(reason, reply),
+                Err(NotStarted::Settled) => {}
             }
-            for offer in offers {
-                self.offer(offer);
-            }
-            return;
+            freed = self.slots.update(|slots, now| slots.finish(now, None));
+            offers.extend(freed.offer.take());
         }
+        self.send_offers(offers);
     }
 
-    /// Begins what has a slot now. The slot is free again when its time is over or too short for such a call, which is
-    /// refused, or when it is gone.
-    fn begin(self: &Arc<Self>, waiter: Waiter<Pending>) -> Result<(), Option<Refusal>> {
-        match waiter.work {
-            Pending::Granted { turn, deadline, call_time } => {
+    /// Starts a request or job of the backlog. It is refused instead if its time is over or too short for such a call.
+    fn start_queued(self: &Arc<Self>, request: SlotRequest<QueuedWork>) -> Result<(), NotStarted> {
+        match request.work {
+            QueuedWork::Granted { assign, deadline, call_time } => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let told = if call_time.admit(left) { Ok(()) } else { Err(Reason::Busy) };
-                let begins = told.is_ok();
-                match turn.send(told) {
-                    Ok(()) if begins => Ok(()),
-                    _ => Err(None),
+                if !call_time.admit(left) {
+                    drop(assign.send(Err(Reason::Busy)));
+                    return Err(NotStarted::Settled);
                 }
+                let slot = Slot::new(Arc::clone(self) as Arc<dyn SlotQueue>, call_time);
+                assign.send(Ok(slot)).map_err(|unreceived| {
+                    if let Ok(slot) = unreceived {
+                        slot.discard();
+                    }
+                    NotStarted::Settled
+                })
             }
-            Pending::Request(mut work) => {
-                let budget = &mut work.job.request.timeout;
-                *budget = budget.saturating_sub(waiter.since.elapsed());
-                if budget.is_zero() {
-                    return Err(Some((Reason::Expired, work.reply)));
+            QueuedWork::Request(mut admitted) => {
+                let reply = &admitted.accepted.reply;
+                let timeout = &mut admitted.accepted.job.request.timeout;
+                *timeout = timeout.saturating_sub(request.since.elapsed());
+                if timeout.is_zero() {
+                    return Err(NotStarted::Refused(Reason::Expired, reply.clone()));
                 }
-                if !work.call_time.admit(*budget) {
-                    return Err(Some((Reason::Busy, work.reply)));
+                if !admitted.call_time.admit(*timeout) {
+                    return Err(NotStarted::Refused(Reason::Busy, reply.clone()));
                 }
-                let served = Arc::clone(&work.served);
-                context::within(&served, || Dispatch::start(&self.dispatch, self, work, false));
+                let ids = Arc::clone(&admitted.ids);
+                context::within(&ids, || self.start(admitted));
                 Ok(())
             }
         }
+    }
+}
+
+impl SlotQueue for Queue {
+    fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment {
+        let GrantedJob { reply, bytes, deadline, call_time } = job;
+        let (assign, assigned) = oneshot::channel();
+        let work = QueuedWork::Granted { assign, deadline, call_time: Arc::clone(&call_time) };
+        let request =
+            SlotRequest { since: Instant::now(), reply, bytes, needs_consent: true, work };
+        match self.slots.update(|slots, _| slots.consent_granted(request)) {
+            SlotDecision::Refuse(reason, _) => SlotAssignment::Refused(reason),
+            SlotDecision::Wait => {
+                self.backlog_grew.notify_one();
+                SlotAssignment::Waiting(assigned)
+            }
+            SlotDecision::Run(_) | SlotDecision::Claim(_) => {
+                SlotAssignment::Ready(Slot::new(self, call_time))
+            }
+        }
+    }
+
+    fn release_claim(&self, bytes: usize, outcome: Word) {
+        self.metrics.count_unstarted(outcome);
+        let offer = self.slots.update(|slots, now| slots.consent_denied(bytes, now));
+        self.send_offers(offer);
+    }
+
+    fn release_slot(self: Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
+        self.metrics.record_call(outcome, took);
+        let (freed, ahead) = self.slots.update(|slots, now| {
+            slots.latency.record_call(took);
+            (slots.finish(now, more), slots.offer(now))
+        });
+        if freed.start.is_some() || freed.offer.is_some() || ahead.is_some() {
+            self.use_slot(freed, ahead);
+        }
+    }
+
+    fn leave_backlog(&self, reply: &Subject) -> bool {
+        self.cancel(reply)
+    }
+
+    fn claim_timeout(&self) -> Duration {
+        let configured = self.executor.config.claim_timeout;
+        self.slots.read(|slots| slots.latency.timeout(configured))
+    }
+
+    fn record_claim_answer(&self, took: Duration) {
+        self.slots.update(|slots, _| slots.latency.record_round_trip(took));
+    }
+
+    fn count_refusal(&self, reason: Reason) {
+        self.metrics.count_refusal(reason);
     }
 }

@@ -1,0 +1,105 @@
+//! Obtains the slot of an at-most-once job: claim, grant, slot.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::envelope::{Reason, Reply};
+use crate::outcome::Word;
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::running_jobs::Consent;
+use crate::roles::worker::execution::slot::{GrantedJob, Slot, SlotAssignment, SlotQueue};
+
+use super::JobTask;
+
+impl JobTask {
+    /// Claims the request and, once it is granted, waits for a slot.
+    ///
+    /// # Errors
+    /// The outcome of the job if it does not get a slot.
+    pub(super) async fn claim_slot(
+        &self,
+        queue: Arc<dyn SlotQueue>,
+        call_time: Arc<CallTime>,
+        bytes: usize,
+    ) -> Result<Slot, Word> {
+        if let Err(outcome) = self.claim(&*queue).await {
+            queue.release_claim(bytes, outcome);
+            return Err(outcome);
+        }
+        let (reply, deadline) = (self.reply.clone(), self.deadline);
+        let granted = GrantedJob { reply, bytes, deadline, call_time };
+        match Arc::clone(&queue).request_slot(granted) {
+            SlotAssignment::Ready(slot) => Ok(slot),
+            SlotAssignment::Waiting(assigned) => self.wait_for_slot(&*queue, assigned).await,
+            SlotAssignment::Refused(reason) => Err(self.refuse_granted(&*queue, reason)),
+        }
+    }
+
+    /// Asks the gateway for consent.
+    async fn claim(&self, queue: &dyn SlotQueue) -> Result<(), Word> {
+        // Without a reply subject there is no gateway that could consent.
+        let Some(reply) = self.reply.clone() else { return Err(Word::NotGranted) };
+        let consent = self.entry.watch_consent();
+        let began = Instant::now();
+        let until = self.deadline.min(began + queue.claim_timeout());
+        let claim = Reply::Claim { control: self.control() };
+        let is_sent = self.executor.replies.send(claim, reply).await.is_ok();
+        if !is_sent {
+            return Err(Word::NotGranted);
+        }
+        let answer = timeout_at(until, consent).await;
+        if matches!(answer, Ok(Ok(_))) {
+            queue.record_claim_answer(began.elapsed());
+        }
+        match answer {
+            Ok(Ok(Consent::Granted)) => Ok(()),
+            // The gateway expects no reply from a job that it has denied.
+            Ok(Ok(Consent::Denied) | Err(_)) => Err(Word::NotGranted),
+            Err(_) => {
+                // A grant may still arrive, but the job no longer waits for it. The refusal tells the gateway so, which may
+                // then send the request to another worker.
+                self.refuse(Reason::Unavailable);
+                Err(Word::ClaimTimeout)
+            }
+        }
+    }
+
+    /// Waits for a slot, and reports progress meanwhile so that the gateway does not treat the job as lost.
+    async fn wait_for_slot(
+        &self,
+        queue: &dyn SlotQueue,
+        mut assigned: oneshot::Receiver<Result<Slot, Reason>>,
+    ) -> Result<Slot, Word> {
+        let mut progress = self.executor.progress_interval();
+        let cancel = &self.entry.cancel;
+        let slot = loop {
+            tokio::select! {
+                biased;
+                slot = &mut assigned => break slot,
+                () = cancel.cancelled() => {
+                    let reply = self.reply.as_ref();
+                    if reply.is_some_and(|reply| queue.leave_backlog(reply)) {
+                        return Err(Word::Cancelled);
+                    }
+                    // It has just left the backlog: it has a slot or was evicted.
+                    break (&mut assigned).await;
+                }
+                _ = progress.tick() => self.report_progress(),
+            }
+        };
+        match slot {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(reason)) => Err(self.refuse_granted(queue, reason)),
+            Err(_) => Err(Word::Cancelled),
+        }
+    }
+
+    /// Refuses a request after its grant. The job never starts, so the refusal voids the grant.
+    fn refuse_granted(&self, queue: &dyn SlotQueue, reason: Reason) -> Word {
+        queue.count_refusal(reason);
+        self.refuse(reason);
+        Word::NotExecuted
+    }
+}

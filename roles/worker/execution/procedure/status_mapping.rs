@@ -1,0 +1,268 @@
+//! Maps the result of a procedure to an HTTP status or a problem: the RETURN status, the errors that it raises, and the errors
+//! of the database. The meaning of SQL error numbers is in `src/procedures/mssql/errors.rs`.
+
+use bytes::Bytes;
+
+use crate::catalogue::findings::Pointer;
+use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
+use crate::envelope::Final;
+use crate::envelope::reply::JSON;
+use crate::outcome::Word;
+use crate::problem::{Effect, Problem, ProblemKind, Violation};
+use crate::procedures::{
+    BackendError, BackendErrorKind, BadArgument, CallError, Outcome, SentError, SentErrorKind,
+    ServerErrorClass, SinkError,
+};
+use crate::roles::worker::execution::handler::Job;
+use crate::roles::worker::execution::job_result::{JobResult, SentCallResult};
+
+use super::failure_log::{FailureLevel, log_failure};
+use super::json_sink::JsonSink;
+
+/// Error numbers that contain an HTTP status: 50404 is 404.
+const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
+/// The difference between such a number and its status.
+const STATUS_NUMBERS_BASE: u32 = 50_000;
+
+/// Statuses with which only a gateway reports what happened to a request. A procedure cannot use them.
+const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
+
+/// Maps the result of a call. No other function turns errors of a backend or a RETURN status into HTTP.
+#[must_use]
+pub fn map_result(job: &Job, sink: JsonSink, result: Result<Outcome, CallError>) -> JobResult {
+    match result {
+        Ok(outcome) => map_success(job, sink, &outcome).into(),
+        Err(CallError::NotSent(error)) => map_unsent(job, &error),
+        Err(CallError::Sent(error)) => map_sent(job, &error).into(),
+    }
+}
+
+fn map_success(job: &Job, sink: JsonSink, outcome: &Outcome) -> SentCallResult {
+    let endpoint = &job.endpoint;
+    let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
+    if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
+        return with_status(status, None, (Word::SqlReturn, None));
+    }
+    let body = match sink.finish(&endpoint.outputs, outcome) {
+        Ok(Some(body)) => body,
+        Ok(None) => return problem(ProblemKind::NoRow, Word::NoRow),
+        Err(error) => return map_sent(job, &SentErrorKind::Sink(error).into()),
+    };
+    let answer = if endpoint.result == ResultKind::None {
+        Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Word::Ok)
+    } else {
+        Final::whole(mapped.unwrap_or(200), JSON, body.into(), Word::Ok)
+    };
+    SentCallResult::Final(answer)
+}
+
+fn problem(kind: ProblemKind, outcome: Word) -> SentCallResult {
+    SentCallResult::Problem { problem: Problem::new(kind), outcome }
+}
+
+/// Whether a response with this status has no body (RFC 9110 §15).
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 205 | 304)
+}
+
+/// The result of a call for which the procedure or the catalogue has chosen a status.
+fn with_status(
+    status: u16,
+    detail: Option<String>,
+    (outcome, effect): (Word, Option<Effect>),
+) -> SentCallResult {
+    let kind = match status {
+        ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Word::Ok)),
+        404 => ProblemKind::NoRow,
+        409 => ProblemKind::Conflict,
+        status => ProblemKind::Refused(status),
+    };
+    SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
+}
+
+/// Maps an error of a call that was not sent to the database. The procedure certainly did not run.
+fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
+    // The gateway does not trust `not-executed` in a reply with a status of 500 or more (`envelope::promise`).
+    let reported = |problem: Problem, outcome| {
+        let may_say = problem.kind.status().as_u16() < 500;
+        let effect = if may_say { Effect::NotExecuted } else { Effect::Unknown };
+        JobResult::Problem { problem: problem.with_effect(effect), outcome }
+    };
+    let not_executed =
+        |kind, outcome| JobResult::NotExecuted { problem: Problem::new(kind), outcome };
+    let (level, result) = match &error.kind {
+        // A query of the worker itself failed before the call. Another attempt may succeed.
+        BackendErrorKind::Server {
+            class: class @ (ServerErrorClass::Transient | ServerErrorClass::Deadlock),
+            ..
+        } => (FailureLevel::Query, not_executed(ProblemKind::BackendDown, outcome_of(*class))),
+        BackendErrorKind::Server { class, .. } => {
+            let problem = Problem::new(ProblemKind::Internal);
+            (FailureLevel::Error, reported(problem, outcome_of(*class)))
+        }
+        BackendErrorKind::Arguments(bad) => {
+            let violations = bad.iter().map(|one| violation(&job.endpoint, one)).collect();
+            (FailureLevel::Debug, reported(Problem::invalid(violations), Word::BadArgument))
+        }
+        BackendErrorKind::Mismatch { .. } => {
+            let problem = Problem::new(ProblemKind::Internal);
+            (FailureLevel::Misfit, reported(problem, Word::SqlMismatch))
+        }
+        BackendErrorKind::TimedOut => {
+            (FailureLevel::Debug, not_executed(ProblemKind::Expired, Word::Expired))
+        }
+        BackendErrorKind::Cancelled => {
+            let problem = Problem::new(ProblemKind::Cancelled);
+            (FailureLevel::Debug, reported(problem, Word::Cancelled))
+        }
+        BackendErrorKind::PoolTimedOut => {
+            (FailureLevel::Debug, not_executed(ProblemKind::Busy, Word::PoolTimeout))
+        }
+        // The database's own check logs this once for all calls.
+        BackendErrorKind::Unavailable => {
+            (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Word::BackendDown))
+        }
+    };
+    log_failure(job, error, level);
+    result
+}
+
+/// Maps an error of a call that was sent to the database. The result is never a refusal.
+fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
+    match &error.kind {
+        SentErrorKind::User { number, message } => map_user_error(job, error, *number, message),
+        SentErrorKind::Server { number, class } => map_server_error(job, error, *number, *class),
+        SentErrorKind::Mismatch { .. } => {
+            log_failure(job, error, FailureLevel::Misfit);
+            let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
+            SentCallResult::Problem { problem, outcome: Word::SqlMismatch }
+        }
+        SentErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
+        SentErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Word::AnswerTooLarge),
+        SentErrorKind::Sink(SinkError::Shape) => unusable(job, error, Word::AnswerShape),
+        SentErrorKind::TimedOut => {
+            log_failure(job, error, FailureLevel::Debug);
+            problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
+        }
+        SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Gone) => {
+            log_failure(job, error, FailureLevel::Debug);
+            problem(ProblemKind::Cancelled, Word::Cancelled)
+        }
+        SentErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
+            log_failure(job, error, FailureLevel::Warn);
+            let problem = Problem::new(ProblemKind::BadAnswer);
+            SentCallResult::Unanswered { problem, outcome: Word::SqlLost }
+        }
+        SentErrorKind::Lost => unusable(job, error, Word::SqlLost),
+    }
+}
+
+/// The effect of a call that ended with an error of the database. Unless all of the call was rolled back, statements before
+/// the error may have been committed, whatever its number means.
+fn effect(job: &Job, error: &SentError) -> Effect {
+    // The call lost against another one, and may succeed when it is sent again. An answer cannot report `not-executed`; only a
+    // refusal can. A dry run of which nothing remains was executed: sending it again does no harm.
+    let may_succeed = !job.request.dry_run
+        && matches!(
+            error.kind,
+            SentErrorKind::Server {
+                class: ServerErrorClass::Deadlock | ServerErrorClass::SnapshotConflict,
+                ..
+            }
+        );
+    if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
+}
+
+/// Maps an error that the procedure raised. The client gets its message only if the error has a status.
+fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
+    let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
+    if let Some(status) = status {
+        // In a transaction of the worker, the error is the procedure's answer only if all of the call was rolled back.
+        let is_open = job.endpoint.transaction && !error.is_rolled_back;
+        let effect = is_open.then_some(Effect::Unknown);
+        return with_status(status, Some(message.to_owned()), (Word::SqlUser, effect));
+    }
+    log_failure(job, error, FailureLevel::Error);
+    let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
+    SentCallResult::Problem { problem, outcome: Word::SqlUser }
+}
+
+/// The status that an error number contains. One that only a gateway may use becomes 500, with the message.
+fn own_status(number: u32) -> Option<u16> {
+    let status = u16::try_from(number.checked_sub(STATUS_NUMBERS_BASE)?).ok()?;
+    let status = if GATEWAY_STATUSES.contains(&status) { 500 } else { status };
+    STATUS_NUMBERS.contains(&number).then_some(status)
+}
+
+/// Maps an error of the database itself. The client never gets its message.
+fn map_server_error(
+    job: &Job,
+    error: &SentError,
+    number: u32,
+    class: ServerErrorClass,
+) -> SentCallResult {
+    let (level, kind) = match class {
+        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => {
+            (FailureLevel::Debug, ProblemKind::Conflict)
+        }
+        ServerErrorClass::BadValue => (FailureLevel::Warn, ProblemKind::Refused(400)),
+        ServerErrorClass::Deadlock => (FailureLevel::Warn, ProblemKind::Internal),
+        ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
+            (FailureLevel::Misfit, ProblemKind::Internal)
+        }
+        ServerErrorClass::Transient | ServerErrorClass::Other => {
+            (FailureLevel::Error, ProblemKind::Internal)
+        }
+    };
+    let outcome = outcome_of(class);
+    if let Some(status) = job.endpoint.status.errors.get(&number) {
+        log_failure(job, error, FailureLevel::Debug);
+        return with_status(*status, None, (outcome, Some(effect(job, error))));
+    }
+    log_failure(job, error, level);
+    let problem = Problem::new(kind).with_effect(effect(job, error));
+    SentCallResult::Problem { problem, outcome }
+}
+
+fn outcome_of(class: ServerErrorClass) -> Word {
+    match class {
+        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => Word::SqlConflict,
+        ServerErrorClass::BadValue => Word::SqlBadValue,
+        ServerErrorClass::Mismatch => Word::SqlMismatch,
+        ServerErrorClass::Permission => Word::SqlPermission,
+        ServerErrorClass::Deadlock => Word::SqlDeadlock,
+        ServerErrorClass::Transient | ServerErrorClass::Other => Word::SqlError,
+    }
+}
+
+/// The result of a procedure that may have run, but whose answer cannot be forwarded.
+fn unusable(job: &Job, error: &SentError, outcome: Word) -> SentCallResult {
+    log_failure(job, error, FailureLevel::Error);
+    let kind = match job.request.execution {
+        Execution::AtLeastOnce => ProblemKind::BadAnswer,
+        Execution::AtMostOnce => ProblemKind::BadAnswerOutcomeUnknown,
+    };
+    problem(kind, outcome)
+}
+
+/// The violation for a bad argument, with the names that the client uses.
+fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
+    let BadArgument { argument, cell, reason } = bad;
+    let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {
+        return Violation::of_parameter("argument", argument, reason);
+    };
+    if parameter.place != Place::Body {
+        return Violation::of_parameter(parameter.place.as_str(), &parameter.name, reason);
+    }
+    let pointer = Pointer::ROOT.key(&parameter.name);
+    let Some((row, column)) = cell else {
+        return Violation::of_body(pointer.to_string(), reason);
+    };
+    let mut columns = parameter.columns.iter();
+    let named = columns.find(|one| one.argument.eq_ignore_ascii_case(column));
+    let name = named.map_or(column.as_str(), |one| &*one.name);
+    Violation::of_body(pointer.index(*row).key(name).to_string(), reason)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Sends replies to gateways.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::envelope::Reply;
+use crate::future::BoxFuture;
+use crate::message::Subject;
+use crate::messaging::{Link, Transport, TransportError};
+use crate::telemetry::{counter, names};
+
+/// Bytes of a message that are reserved for the headers of a part or a final.
+const HEADER_BYTES_MAX: usize = 1024;
+
+/// Sends replies over the transport.
+#[derive(Clone, Debug)]
+pub struct ReplySender {
+    transport: Arc<dyn Transport>,
+}
+
+impl ReplySender {
+    /// Creates a sender.
+    #[must_use]
+    pub fn new(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
+    }
+
+    /// Sends a reply without waiting, for tasks that read a subscription. A reply that cannot be sent at once is dropped
+    /// and counted; the gateway's timers handle the loss.
+    pub fn try_send(&self, reply: Reply, to: Subject) {
+        let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
+        if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
+            counter(&names::WORKER_UNSENT, &[]).increment(1);
+            tracing::debug!(%error, "a reply to a gateway was dropped");
+        }
+    }
+
+    /// Sends a reply. It may be sent before the future is polled, but is known to be sent only when the future is ready.
+    pub fn send(&self, reply: Reply, to: Subject) -> BoxFuture<'_, Result<(), TransportError>> {
+        match reply.into_message(to) {
+            Ok(message) => self.transport.publish(message),
+            Err(error) => Box::pin(ready(Err(TransportError::Refused(Box::new(error))))),
+        }
+    }
+
+    /// The largest body of a part or a final.
+    #[must_use]
+    pub fn body_bytes_max(&self) -> usize {
+        self.transport.payload_bytes_max().saturating_sub(HEADER_BYTES_MAX).max(1)
+    }
+
+    /// The state of the connection.
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.transport.link()
+    }
+}

@@ -1,0 +1,107 @@
+//! Slots as jobs see them. The queue implements `SlotQueue`, so that execution does not depend on intake.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::envelope::Reason;
+use crate::message::Subject;
+use crate::outcome::Word;
+
+use super::call_time::CallTime;
+
+/// The queue that slots belong to.
+pub trait SlotQueue: Debug + Send + Sync {
+    /// Requests a slot for a job that has its gateway's consent.
+    fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment;
+
+    /// Gives up the place of a job of this size that got no consent.
+    fn release_claim(&self, bytes: usize, outcome: Word);
+
+    /// Takes back the slot of a call that has ended. `more` is its reply subject if further requests wait at its gateway.
+    fn release_slot(self: Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>);
+
+    /// Removes a job from the backlog; whether it was there.
+    fn leave_backlog(&self, reply: &Subject) -> bool;
+
+    /// How long a claim waits for its grant.
+    fn claim_timeout(&self) -> Duration;
+
+    /// Records how long a gateway took to answer a claim.
+    fn record_claim_answer(&self, took: Duration);
+
+    /// Counts a refusal.
+    fn count_refusal(&self, reason: Reason);
+}
+
+/// A job that may run as soon as it has a slot.
+#[derive(Debug)]
+pub struct GrantedJob {
+    /// Its reply subject.
+    pub reply: Option<Subject>,
+    /// The size that counts against the limit of the backlog.
+    pub bytes: usize,
+    /// When its time ends.
+    pub deadline: Instant,
+    /// How long calls of its endpoint take.
+    pub call_time: Arc<CallTime>,
+}
+
+/// The queue's answer to a request for a slot.
+#[derive(Debug)]
+pub enum SlotAssignment {
+    /// A slot is free.
+    Ready(Slot),
+    /// The job waits in the backlog. The receiver gets the slot, or the reason why there is none.
+    Waiting(oneshot::Receiver<Result<Slot, Reason>>),
+    /// There will be no slot.
+    Refused(Reason),
+}
+
+/// The right to execute one call. It returns to its queue when it is released or dropped.
+#[derive(Debug)]
+pub struct Slot {
+    /// `None` once the slot was returned.
+    queue: Option<Arc<dyn SlotQueue>>,
+    call_time: Arc<CallTime>,
+    since: Instant,
+}
+
+impl Slot {
+    /// Creates a slot that the queue has marked as used.
+    #[must_use]
+    pub fn new(queue: Arc<dyn SlotQueue>, call_time: Arc<CallTime>) -> Self {
+        Self { queue: Some(queue), call_time, since: Instant::now() }
+    }
+
+    /// Returns the slot and records how long it was used. See `SlotQueue::release_slot` for `more`.
+    pub fn release(mut self, outcome: Word, more: Option<Subject>) {
+        self.give_back(outcome, more);
+    }
+
+    /// Drops the slot without returning it, because the queue still counts it as its own.
+    pub fn discard(mut self) {
+        self.queue = None;
+    }
+
+    fn give_back(&mut self, outcome: Word, more: Option<Subject>) {
+        let Some(queue) = self.queue.take() else { return };
+        let took = self.since.elapsed();
+        if outcome.is_complete() {
+            self.call_time.record(took);
+        } else if outcome == Word::SqlTimeout {
+            self.call_time.record_at_least(took);
+        }
+        queue.release_slot(outcome, took, more);
+    }
+}
+
+impl Drop for Slot {
+    /// Returns the slot of a job whose task ended early.
+    fn drop(&mut self) {
+        self.give_back(Word::Panic, None);
+    }
+}

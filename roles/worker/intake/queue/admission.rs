@@ -1,0 +1,112 @@
+//! Checks each message before it gets a slot: is it a request, of an endpoint of this queue, with time left?
+
+use std::sync::Arc;
+
+use crate::envelope::{Final, Reason, Reply};
+use crate::message::Subject;
+use crate::outcome::Word;
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::worker::execution::call_time::CallTime;
+use crate::roles::worker::execution::executor::AcceptedJob;
+use crate::roles::worker::execution::handler::Job;
+use crate::roles::worker::execution::job_result::JobResult;
+use crate::roles::worker::intake::message::ReceivedMessage;
+use crate::telemetry::conditions::{self, Condition, MALFORMED};
+use crate::telemetry::context::Served;
+use crate::telemetry::{counter, names};
+
+use super::Queue;
+
+/// Gateway and worker have different catalogues: the gateway's endpoint has dry runs.
+const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");
+/// Gateway and worker have different catalogues: the worker's does not have the endpoint.
+const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
+
+/// A request that may run as soon as it has a slot.
+#[derive(Debug)]
+pub struct AdmittedRequest {
+    pub(super) accepted: AcceptedJob,
+    /// How long calls of its endpoint take.
+    pub(super) call_time: Arc<CallTime>,
+    /// The ids that are logged with every line about the request.
+    pub(super) ids: Arc<Served>,
+}
+
+/// Why a message is not admitted, and where that is to be reported.
+pub(super) struct Rejection {
+    cause: Cause,
+    ids: Arc<Served>,
+    reply: Option<Subject>,
+}
+
+enum Cause {
+    Refused(Reason),
+    Malformed(Problem),
+    NoDryRun,
+}
+
+impl Queue {
+    /// Checks a message. Its sender is not trusted.
+    pub(super) fn admit(&self, message: ReceivedMessage) -> Result<AdmittedRequest, Rejection> {
+        let ReceivedMessage { request, reply, ids } = message;
+        let queue = &self.subjects.name;
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                if conditions::begins(&MALFORMED, queue.as_str()) {
+                    tracing::warn!(%queue, %error, "a message violates the protocol");
+                }
+                let problem = Problem::with_detail(ProblemKind::InvalidRequest, error.to_string());
+                return Err(Rejection { cause: Cause::Malformed(problem), ids, reply });
+            }
+        };
+        let endpoint = &request.endpoint;
+        let Some(served) = self.endpoints.get(endpoint) else {
+            if conditions::begins(&UNKNOWN_ENDPOINT, queue.as_str()) {
+                tracing::error!(
+                    %queue, %endpoint,
+                    "a gateway sends requests of an endpoint that this worker's catalogue does not have on this queue"
+                );
+            }
+            let detail = "gateway and worker have different catalogues";
+            let problem = Problem::with_detail(ProblemKind::Internal, detail);
+            return Err(Rejection { cause: Cause::Malformed(problem), ids, reply });
+        };
+        if request.dry_run && !served.endpoint.dry_run {
+            if conditions::begins(&NO_DRY_RUN, queue.as_str()) {
+                tracing::error!(
+                    %queue, %endpoint,
+                    "a gateway sends dry runs of an endpoint that has none in this worker's catalogue"
+                );
+            }
+            return Err(Rejection { cause: Cause::NoDryRun, ids, reply });
+        }
+        if request.timeout.is_zero() {
+            return Err(Rejection { cause: Cause::Refused(Reason::Expired), ids, reply });
+        }
+        let endpoint = Arc::clone(&served.endpoint);
+        let job = Box::new(Job { endpoint, request, progress: Arc::default() });
+        let accepted = AcceptedJob { job, handler: Arc::clone(&served.handler), reply };
+        Ok(AdmittedRequest { accepted, call_time: Arc::clone(&served.call_time), ids })
+    }
+
+    /// Replies to a message that is not admitted.
+    pub(super) fn reject(&self, Rejection { cause, ids, reply }: Rejection) {
+        let (problem, is_rolled_back) = match cause {
+            Cause::Refused(reason) => return self.refuse(reason, reply),
+            Cause::Malformed(problem) => {
+                counter(&names::WORKER_MALFORMED, &[]).increment(1);
+                (problem, false)
+            }
+            Cause::NoDryRun => {
+                // The same answer as from a gateway with this catalogue. Nothing was executed, so nothing remains.
+                let detail = "this worker's catalogue has no dry run of the endpoint";
+                (Problem::with_detail(ProblemKind::InvalidRequest, detail), true)
+            }
+        };
+        let Some(reply) = reply else { return };
+        let result = JobResult::Problem { problem, outcome: Word::BadMessage };
+        let answer = Final { is_rolled_back, ..result.into_final(&ids.request_id) };
+        self.executor.replies.try_send(Reply::Final(answer), reply);
+    }
+}

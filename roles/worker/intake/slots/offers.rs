@@ -1,0 +1,147 @@
+//! The callers that a queue has refused, oldest first, and the slots that it has offered to them.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::message::Subject;
+
+/// Expired offers that are remembered: an answer that arrives late still measures the round trip.
+const EXPIRED_MAX: usize = 64;
+
+/// The number of an offer. A worker uses each number once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OfferId(pub u64);
+
+/// A slot that is reserved for a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its number.
+    pub id: OfferId,
+    /// The reply subject of the refused request.
+    pub to: Subject,
+}
+
+/// An offer that has been answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnsweredOffer {
+    /// When the offer was made.
+    pub(super) made_at: Instant,
+    /// Whether the slot was still reserved.
+    pub(super) is_open: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OfferTimer {
+    made_at: Instant,
+    expires_at: Instant,
+}
+
+/// The offers of one queue.
+#[derive(Debug)]
+pub(super) struct Offers {
+    last_id: u64,
+    open: BTreeMap<OfferId, OfferTimer>,
+    expired: VecDeque<(OfferId, Instant)>,
+    /// Callers without an offer, oldest first, each at most once.
+    refused: VecDeque<Subject>,
+    /// The same callers.
+    known: HashSet<Subject>,
+    refused_max: usize,
+}
+
+impl Offers {
+    pub(super) fn new(refused_max: usize) -> Self {
+        Self {
+            last_id: 0,
+            open: BTreeMap::new(),
+            expired: VecDeque::new(),
+            refused: VecDeque::new(),
+            known: HashSet::new(),
+            refused_max,
+        }
+    }
+
+    /// The number of reserved slots.
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether any caller waits for an offer.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Adds a refused caller, unless the list is full.
+    pub(super) fn remember(&mut self, caller: &Subject) {
+        if self.refused.len() < self.refused_max && self.known.insert(caller.clone()) {
+            self.refused.push_back(caller.clone());
+        }
+    }
+
+    /// Puts callers before all others, the first of them first. If the list is full, the newest others are dropped.
+    pub(super) fn remember_first<'a>(
+        &mut self,
+        callers: impl DoubleEndedIterator<Item = &'a Subject>,
+    ) {
+        for caller in callers.rev() {
+            if self.known.insert(caller.clone()) {
+                self.refused.push_front(caller.clone());
+            }
+        }
+        while self.refused.len() > self.refused_max
+            && let Some(newest) = self.refused.pop_back()
+        {
+            self.known.remove(&newest);
+        }
+    }
+
+    /// Forgets the refused callers. Open offers stay open.
+    pub(super) fn forget_refused(&mut self) {
+        self.refused.clear();
+        self.known.clear();
+    }
+
+    /// Makes an offer to the caller that was refused first.
+    pub(super) fn make(&mut self, now: Instant, timeout: Duration) -> Option<Offer> {
+        let to = self.refused.pop_front()?;
+        self.known.remove(&to);
+        self.last_id += 1;
+        let id = OfferId(self.last_id);
+        self.open.insert(id, OfferTimer { made_at: now, expires_at: now + timeout });
+        Some(Offer { id, to })
+    }
+
+    /// Ends an offer that was accepted or declined; `None` if it was answered before or is too old.
+    pub(super) fn answer(&mut self, id: OfferId) -> Option<AnsweredOffer> {
+        if let Some(timer) = self.open.remove(&id) {
+            return Some(AnsweredOffer { made_at: timer.made_at, is_open: true });
+        }
+        let index = self.expired.iter().position(|(expired, _)| *expired == id)?;
+        let (_, made_at) = self.expired.remove(index)?;
+        Some(AnsweredOffer { made_at, is_open: false })
+    }
+
+    /// Ends the offers that were not answered in time; returns their number.
+    pub(super) fn expire(&mut self, now: Instant) -> usize {
+        let mut count = 0;
+        while let Some(entry) = self.open.first_entry()
+            && entry.get().expires_at <= now
+        {
+            let (id, timer) = entry.remove_entry();
+            if self.expired.len() >= EXPIRED_MAX {
+                self.expired.pop_front();
+            }
+            self.expired.push_back((id, timer.made_at));
+            count += 1;
+        }
+        count
+    }
+
+    /// When the next offer expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        // Ids and times grow together, so the first offer is the oldest.
+        self.open.first_key_value().map(|(_, timer)| timer.expires_at)
+    }
+}

@@ -1,0 +1,61 @@
+//! The NATS subjects of one queue of this worker.
+
+use crate::catalogue::QueueName;
+use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
+use crate::message::{Subject, SubjectError};
+
+/// The name of a queue, its index within this worker, and its subjects.
+#[derive(Clone, Debug)]
+pub struct QueueSubjects {
+    /// The name, which is also that of the queue group.
+    pub name: QueueName,
+    /// The index of the queue within this worker.
+    pub index: usize,
+    /// Where requests arrive.
+    pub requests: Subject,
+    /// Where cancels arrive if their sender does not know which worker runs the call.
+    pub cancel: Subject,
+    /// Where gateways ask for answers that they have not received.
+    pub repeat: Subject,
+    /// The subject of this worker, above those of its jobs and offers.
+    pub own: Subject,
+    jobs: Subject,
+    offers: Subject,
+}
+
+impl QueueSubjects {
+    /// Builds the subjects below `prefix`. `worker` is the id of this worker, which becomes a token.
+    ///
+    /// # Errors
+    /// `SubjectError` if a subject would be too long or have a token that NATS does not allow.
+    pub fn new(
+        prefix: &Subject,
+        name: QueueName,
+        index: usize,
+        worker: &str,
+    ) -> Result<Self, SubjectError> {
+        let own = prefix.join(format_args!("{WORKERS_TOKEN}.{name}.{worker}"))?;
+        Ok(Self {
+            requests: prefix.join(format_args!("q.{name}"))?,
+            cancel: prefix.join(format_args!("cancel.{name}"))?,
+            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            jobs: own.join("j")?,
+            offers: own.join("o")?,
+            own,
+            name,
+            index,
+        })
+    }
+
+    /// Where grants and cancels for a job arrive.
+    #[must_use]
+    pub fn of_job(&self, number: u64) -> Subject {
+        self.jobs.join_numbers([number])
+    }
+
+    /// Where the answer to an offer arrives.
+    #[must_use]
+    pub fn of_offer(&self, number: u64) -> Subject {
+        self.offers.join_numbers([number])
+    }
+}
