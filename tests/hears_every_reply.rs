@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::streams_large_answers::memory::{status, watch};
+use super::large_answers::memory::{reset_peak, status};
 use super::support::client::{Answer, send};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fjord::{Fleet, FleetOptions};
@@ -169,7 +169,7 @@ async fn what_waits_to_be_read_meanwhile_is_bounded() {
     let (calls, answers) = scene.calls(Method::POST).await;
     scene.stand_still(&left, &calls).await;
     let gateway = &scene.fleet.gateways[0];
-    let before = watch(gateway);
+    let before = reset_peak(gateway);
     for call in &calls {
         // Each has to be granted, which takes two seconds in vain: meanwhile the request reads nothing.
         for _ in 0..3 {

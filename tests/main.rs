@@ -9,27 +9,29 @@ mod answers_pages_of_other_origins_as_told;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
-mod binds_nobody_to_a_long_call;
-#[cfg(test)]
 mod compresses_what_gets_smaller;
 #[cfg(test)]
 mod config_errors;
+#[cfg(test)]
+mod distant_workers;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod dry_run;
 #[cfg(test)]
-mod extends_the_session_while_work_goes_on;
-#[cfg(test)]
-mod goes_past_a_hung_worker;
+mod foreign_workers;
 #[cfg(test)]
 mod health_check;
 #[cfg(test)]
 mod hears_every_reply;
 #[cfg(test)]
+mod hung_worker;
+#[cfg(test)]
 mod import_command;
 #[cfg(test)]
 mod keeps_each_role_to_its_subjects;
+#[cfg(test)]
+mod large_answers;
 #[cfg(test)]
 mod lets_no_more_wait_than_may;
 #[cfg(test)]
@@ -39,11 +41,15 @@ mod logs_tell_whose_and_never_what;
 #[cfg(test)]
 mod loses_nothing_whatever_dies;
 #[cfg(test)]
+mod mixed_call_durations;
+#[cfg(test)]
 mod nats_link;
 #[cfg(test)]
 mod online_check;
 #[cfg(test)]
 mod openapi_visibility;
+#[cfg(test)]
+mod overload_bench;
 #[cfg(test)]
 mod proves_itself_to_nats;
 #[cfg(test)]
@@ -57,19 +63,15 @@ mod runs_under_systemd;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod session_timeouts;
+#[cfg(test)]
 mod shows_what_it_does;
 #[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
-mod speaks_with_foreign_workers;
-#[cfg(test)]
-mod stands_ten_times_its_load;
-#[cfg(test)]
 mod starts_many_queues_on_one_database;
 #[cfg(test)]
 mod starts_real_servers;
-#[cfg(test)]
-mod streams_large_answers;
 #[cfg(test)]
 #[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
 mod support;
@@ -83,7 +85,5 @@ mod takes_whatever_comes;
 mod tells_its_fleet_how_it_is;
 #[cfg(test)]
 mod traces_each_request;
-#[cfg(test)]
-mod uses_its_capacity_over_a_long_way;
 #[cfg(test)]
 mod withstands_foreign_tools;

@@ -6,7 +6,7 @@ mod bottleneck;
 mod call;
 mod status;
 
-use super::speaks_with_foreign_workers::python;
+use super::foreign_workers::python;
 use super::support::fjord::{Fleet, FleetOptions};
 
 /// What the fleet answers on a subject of the NATS service API.

@@ -175,8 +175,8 @@ impl WorkerProcess {
     /// Reads configuration and catalogue again and applies the new limits, or changes nothing if there is an error. New
     /// queues and endpoints need a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
-        let lines = |mistakes: Vec<crate::config::Mistake>| -> Vec<String> {
-            mistakes.iter().map(ToString::to_string).collect()
+        let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
+            errors.iter().map(ToString::to_string).collect()
         };
         let loaded = Config::load(sources)
             .map_err(lines)
@@ -195,9 +195,9 @@ impl WorkerProcess {
                 tracing::info!("took the new limits");
                 "ok"
             }
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    tracing::error!(mistake, "the new configuration is refused, the old one stays");
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!(error, "the new configuration is refused, the old one stays");
                 }
                 "failed"
             }
@@ -251,7 +251,7 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
 
 fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
     catalogue::load(&config.catalogue.directory, &config.catalogue)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 /// The document of `/status`.

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{applied, fleet, preferring};
-use crate::speaks_with_foreign_workers::python_worker;
+use crate::foreign_workers::python_worker;
 use crate::support::client::{Answer, Client, send};
 use crate::support::fjord::Fleet;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::speaks_with_foreign_workers::python;
+use crate::foreign_workers::python;
 use crate::support::certs::{Certs, Leaf};
 use crate::support::client::{Answer, get_json, get_text};
 use crate::support::eventually::{SOON, TICK, eventually, eventually_some};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::speaks_with_foreign_workers::python_worker;
+use super::super::foreign_workers::python_worker;
 use super::super::support::load::{CALLERS, Reckoning, reckon};
 use super::{SOME, answers_under_load, fleet};
 

@@ -273,7 +273,7 @@ impl World {
                 match verdict {
                     SlotDecision::Refuse(reason, _) => self.give_up(worker, id, reason),
                     SlotDecision::Run(pending) | SlotDecision::Claim(pending) => {
-                        self.start(worker, pending)
+                        self.start(worker, pending);
                     }
                     SlotDecision::Wait => self.wake_worker(worker),
                 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
-use crate::streams_large_answers::memory::{status, watch};
+use crate::large_answers::memory::{reset_peak, status};
 use crate::support::client::{ClientOptions, Http, send};
 use crate::support::eventually::eventually_some;
 use crate::support::fjord::{Fleet, FleetOptions, Node};
@@ -81,7 +81,7 @@ pub(super) async fn all_in_flight(gateway: &Node, requests: u32) {
 async fn three_connections_with_a_hundred_bodies_each_take_no_more_than_their_share() {
     let fleet = Fleet::start(FleetOptions { workers: 0, ..options("8MiB") }).await;
     let gateway = &fleet.gateways[0];
-    let before = watch(gateway);
+    let before = reset_peak(gateway);
     let refused = large_bodies(&fleet).await;
     let peak = status(gateway, "VmHWM");
     assert!(refused >= 200, "{refused} of 300 were refused");

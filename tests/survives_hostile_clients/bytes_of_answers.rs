@@ -7,7 +7,7 @@ use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::bytes::{all_given_back, holds, options, own_worker};
-use crate::streams_large_answers::memory::{status, watch};
+use crate::large_answers::memory::{reset_peak, status};
 use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord::{Fleet, FleetOptions};
 use crate::support::raw::RawClient;
@@ -60,7 +60,7 @@ async fn whole_answers_of_clients_that_do_not_read_take_no_more_than_their_share
     const CLIENTS: usize = 100;
     let (fleet, mut worker) = own_worker(patient()).await;
     let gateway = &fleet.gateways[0];
-    let before = watch(gateway);
+    let before = reset_peak(gateway);
     let (mut clients, mut requests) = (Vec::new(), Vec::new());
     // Nothing is held yet: all of them are asked.
     for _ in 0..CLIENTS {

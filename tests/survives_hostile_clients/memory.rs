@@ -11,8 +11,8 @@ use tokio::time::interval;
 
 use super::bytes::{all_in_flight, announce, large_bodies};
 use super::stalled::held;
-use crate::streams_large_answers::heads::many_heads;
-use crate::streams_large_answers::memory::{status, watch};
+use crate::large_answers::head_requests::send_heads;
+use crate::large_answers::memory::{reset_peak, status};
 use crate::support::client::{ClientOptions, Http, send};
 use crate::support::eventually::{eventually_some, for_a_while};
 use crate::support::fjord::{Fleet, FleetOptions, Node};
@@ -69,7 +69,7 @@ async fn weigh(what: &str, gateway_toml: &str, attack: impl AsyncFnOnce(&Fleet))
     let fleet = Fleet::start(options).await;
     let gateway = &fleet.gateways[0];
     fleet.client().get("/v1/flow?rows=3000").await.is(200);
-    watch(gateway);
+    reset_peak(gateway);
     let before = Taken::now(gateway);
     let mut peak = before;
     let (mut attack, mut ticks) = (pin!(attack(&fleet)), interval(Duration::from_millis(20)));
@@ -159,7 +159,7 @@ async fn long_every_attack_by_bytes_gives_its_memory_back() {
     .await;
     for (how, toml) in [("streamed", ""), ("put together", WHOLE)] {
         weigh(&format!("300 HEADs of 4 MiB, {how}"), toml, async |fleet| {
-            many_heads(fleet, 300).await;
+            send_heads(fleet, 300).await;
         })
         .await;
         weigh(&format!("300 GETs of 4 MiB, {how}"), toml, async |fleet| {

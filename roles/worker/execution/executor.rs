@@ -121,7 +121,7 @@ impl Executor {
     ) {
         let AcceptedJob { mut job, handler, reply } = accepted;
         let began = Instant::now();
-        let span = JobSpan::begin(&mut job, queue);
+        let span = JobSpan::begin(&mut job.request, queue);
         let task = JobTask {
             executor: Arc::clone(this),
             queue: Arc::clone(queue),

@@ -21,6 +21,7 @@ use super::job_result::JobResult;
 mod failure_log;
 mod json;
 pub mod json_sink;
+mod redact;
 pub mod status_mapping;
 
 use json_sink::JsonSink;

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_control_subject_names_a_job_or_an_offer_or_is_direct() {
         let own = Subject::new("fjord.w.queue.1").unwrap();
-        let parse = |tail: &str| ControlTarget::parse(&Subject::received(tail), &own);
+        let parse = |tail: &str| ControlTarget::parse(&Subject::from_received(tail), &own);
         assert_eq!(parse("fjord.w.queue.1.j.7"), Some(ControlTarget::Job(7)));
         assert_eq!(parse("fjord.w.queue.1.o.9"), Some(ControlTarget::Offer(OfferId(9))));
         assert_eq!(parse("fjord.w.queue.1.q"), Some(ControlTarget::Direct));

@@ -12,7 +12,7 @@ use crate::envelope::{Reason, Reply};
 use crate::message::{Message, Subject};
 use crate::procedures::Need;
 use crate::roles::worker::execution::call_time::CallTime;
-use crate::roles::worker::execution::executor::{AcceptedJob, Executor, JobStart};
+use crate::roles::worker::execution::executor::{Executor, JobStart};
 use crate::roles::worker::execution::handler::QueueHandler;
 use crate::roles::worker::execution::slot::{Slot, SlotQueue};
 use crate::roles::worker::observation::load::Load;
@@ -30,7 +30,7 @@ mod backlog;
 
 pub use backlog::QueuedWork;
 
-use admission::{AdmittedRequest, Rejection};
+use admission::AdmittedRequest;
 
 /// A queue with its slots.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Queue {
                 let decision = self.slots.update(|slots, _| slots.arrive(request));
                 self.carry_out(decision);
             }
-            Err(rejection) => self.reject(rejection),
+            Err(rejected) => self.reject(rejected),
         });
     }
 
@@ -133,8 +133,8 @@ impl Queue {
                 self.metrics.count_offer(if is_late { "late" } else { "accepted" });
                 self.carry_out(decision);
             }
-            Err(rejection) => {
-                self.reject(rejection);
+            Err(rejected) => {
+                self.reject(rejected);
                 self.decline_offer(id);
             }
         });

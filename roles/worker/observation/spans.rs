@@ -42,6 +42,7 @@ impl JobSpan {
 }
 
 /// The data of a procedure call's span.
+#[must_use]
 pub fn procedure_call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> Told {
     let attributes = vec![
         ("db.system.name", Value::Word(system)),

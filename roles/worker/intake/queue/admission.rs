@@ -33,7 +33,7 @@ pub struct AdmittedRequest {
 }
 
 /// Why a message is not admitted, and where that is to be reported.
-pub(super) struct Rejection {
+pub(super) struct RejectedMessage {
     cause: Cause,
     ids: Arc<Served>,
     reply: Option<Subject>,
@@ -47,7 +47,10 @@ enum Cause {
 
 impl Queue {
     /// Checks a message. Its sender is not trusted.
-    pub(super) fn admit(&self, message: ReceivedMessage) -> Result<AdmittedRequest, Rejection> {
+    pub(super) fn admit(
+        &self,
+        message: ReceivedMessage,
+    ) -> Result<AdmittedRequest, RejectedMessage> {
         let ReceivedMessage { request, reply, ids } = message;
         let queue = &self.subjects.name;
         let request = match request {
@@ -57,7 +60,7 @@ impl Queue {
                     tracing::warn!(%queue, %error, "a message violates the protocol");
                 }
                 let problem = Problem::with_detail(ProblemKind::InvalidRequest, error.to_string());
-                return Err(Rejection { cause: Cause::Malformed(problem), ids, reply });
+                return Err(RejectedMessage { cause: Cause::Malformed(problem), ids, reply });
             }
         };
         let endpoint = &request.endpoint;
@@ -70,7 +73,7 @@ impl Queue {
             }
             let detail = "gateway and worker have different catalogues";
             let problem = Problem::with_detail(ProblemKind::Internal, detail);
-            return Err(Rejection { cause: Cause::Malformed(problem), ids, reply });
+            return Err(RejectedMessage { cause: Cause::Malformed(problem), ids, reply });
         };
         if request.dry_run && !served.endpoint.dry_run {
             if conditions::begins(&NO_DRY_RUN, queue.as_str()) {
@@ -79,10 +82,10 @@ impl Queue {
                     "a gateway sends dry runs of an endpoint that has none in this worker's catalogue"
                 );
             }
-            return Err(Rejection { cause: Cause::NoDryRun, ids, reply });
+            return Err(RejectedMessage { cause: Cause::NoDryRun, ids, reply });
         }
         if request.timeout.is_zero() {
-            return Err(Rejection { cause: Cause::Refused(Reason::Expired), ids, reply });
+            return Err(RejectedMessage { cause: Cause::Refused(Reason::Expired), ids, reply });
         }
         let endpoint = Arc::clone(&served.endpoint);
         let job = Box::new(Job { endpoint, request, progress: Arc::default() });
@@ -91,7 +94,7 @@ impl Queue {
     }
 
     /// Replies to a message that is not admitted.
-    pub(super) fn reject(&self, Rejection { cause, ids, reply }: Rejection) {
+    pub(super) fn reject(&self, RejectedMessage { cause, ids, reply }: RejectedMessage) {
         let (problem, is_rolled_back) = match cause {
             Cause::Refused(reason) => return self.refuse(reason, reply),
             Cause::Malformed(problem) => {

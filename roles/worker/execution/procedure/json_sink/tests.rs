@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 
-type Case<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], Option<String>);
+type ShapeCase<'a> = (ResultKind, &'a [&'a str], &'a [Set<'a>], Option<String>);
 type Set<'a> = (&'a [&'a str], &'a [&'a [Cell<'a>]]);
 
 fn feed(sink: &mut JsonSink, sets: &[Set<'_>]) -> Result<(), SinkError> {
@@ -53,7 +53,7 @@ fn every_result_kind_has_its_shape() {
         Some(format!(r#"{{"sets":{sets},"outputs":{outputs},"return":0}}"#))
     };
     let ok = |text: &str| Some(text.to_owned());
-    let cases: [Case<'_>; 25] = [
+    let cases: [ShapeCase<'_>; 25] = [
         (R::Rows, &[], &[], ok("[]")),
         (R::Rows, &[], &[NO_ROWS], ok("[]")),
         (R::Rows, &[], &[ROWS, OTHER], ok(both)),

@@ -1,30 +1,30 @@
-//! How much of a large answer is in memory at a time, as the system counts it.
+//! How much memory a large answer takes in each process, as the kernel counts it.
 
 use std::fs;
 use std::time::Duration;
 
-use super::{ROWS_PER_MIB, begin, client, read, rows};
+use super::{ROWS_PER_MIB, begin, client, count_rows, read};
 use crate::support::client::Http;
 use crate::support::eventually::for_a_while;
 use crate::support::fjord::{Fleet, FleetOptions, Node};
 
-/// What a role may grow by for 10 MiB: a few parts, 2 to 3 MiB on a machine at rest, and room for one that is busy.
+/// The most by which a process may grow for 10 MiB: a few parts, which are 2 to 3 MiB on an idle machine, and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;
-/// The same for 100 MiB: a few parts as well, and what the allocator gives back late.
+/// The same for 100 MiB. It includes memory that the allocator returns late.
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
-/// A figure of `/proc/<pid>/status` in bytes.
+/// A value of `/proc/<pid>/status` in bytes.
 pub(crate) fn status(node: &Node, name: &str) -> u64 {
-    let text =
-        fs::read_to_string(format!("/proc/{}/status", node.process.pid())).expect("its status");
+    let text = fs::read_to_string(format!("/proc/{}/status", node.process.pid()))
+        .expect("the status of a process");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
     let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// Forgets the peak so far (`clear_refs` of proc(5)); what is resident now.
-pub(crate) fn watch(node: &Node) -> u64 {
-    fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("our own child");
+/// Resets the peak of resident memory (`clear_refs` in proc(5)); returns the resident memory.
+pub(crate) fn reset_peak(node: &Node) -> u64 {
+    fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("a child process");
     status(node, "VmRSS")
 }
 
@@ -38,24 +38,24 @@ async fn neither_role_holds_more_than_a_few_parts() {
             let fleet = Fleet::start(options).await;
             let client = client(&fleet, http);
             let count = mib * ROWS_PER_MIB;
-            // What is measured is the answer, and not the program that is read from disk when it first streams.
+            // Warms up, so that code pages which are loaded for the first large answer are not counted.
             for rows in [10, 100, 1000] {
                 client.get(&format!("/v1/flow?rows={rows}")).await.is(200);
             }
             let nodes = [&fleet.gateways[0], &fleet.workers[0]];
-            let before = nodes.map(watch);
+            let before = nodes.map(reset_peak);
             let mut response = begin(&client, &format!("/v1/flow?rows={count}")).await;
             if http == Http::One {
-                // Who reads slowly keeps the rows in the database, and not in memory.
-                let first = response.chunk().await.expect("bytes").expect("some");
+                // While the client does not read, the rows stay in the database.
+                let first = response.chunk().await.expect("a chunk").expect("a chunk");
                 for_a_while(Duration::from_millis(500)).await;
                 assert!(first.starts_with(b"[{"));
-                let (body, is_whole) = read(response).await;
-                assert!(is_whole && body.len() + first.len() > mib << 20);
+                let (body, is_complete) = read(response).await;
+                assert!(is_complete && body.len() + first.len() > mib << 20);
             } else {
-                let (body, is_whole) = read(response).await;
-                assert!(is_whole && body.len() > mib << 20);
-                assert_eq!(rows(&body), count);
+                let (body, is_complete) = read(response).await;
+                assert!(is_complete && body.len() > mib << 20);
+                assert_eq!(count_rows(&body), count);
             }
             for (node, before) in nodes.iter().zip(before) {
                 let grown = status(node, "VmHWM").saturating_sub(before);

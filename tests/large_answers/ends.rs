@@ -1,22 +1,23 @@
-//! How an answer that has begun may end: whole, or so that everybody sees that it is not.
+//! How an answer ends after its first part: complete, or visibly cut off.
 
 use http::Method;
 
 use super::{begin, client, reaches, read};
-use crate::speaks_with_foreign_workers::python_worker;
+use crate::foreign_workers::python_worker;
 use crate::support::fjord::{Fleet, FleetOptions};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_after_some_rows_is_an_error() {
+async fn an_error_after_the_first_part_cuts_the_answer_off() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     for (http, count) in super::BOTH.into_iter().zip([1.0, 2.0]) {
         let client = client(&fleet, http);
-        let (body, is_whole) = read(begin(&client, "/v1/flow?rows=3000&fail_at=2500").await).await;
-        assert!(!is_whole && body.starts_with(b"[{\"number\":1,"), "{http:?}");
+        let (body, is_complete) =
+            read(begin(&client, "/v1/flow?rows=3000&fail_at=2500").await).await;
+        assert!(!is_complete && body.starts_with(b"[{\"number\":1,"), "{http:?}");
         let failed =
             r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="sql_user"}"#;
         reaches(&fleet.gateways[0], failed, count).await;
-        // Before its first part it is what it always was.
+        // Before the first part, an error still determines the status.
         client.get("/v1/flow?rows=3000&fail_at=50").await.is(422);
     }
     let log = fleet.gateways[0].process.log();
@@ -26,18 +27,18 @@ async fn an_error_after_some_rows_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_grows_too_large_is_cut_off() {
+async fn an_answer_above_the_size_limit_is_cut_off() {
     let worker_toml = "[worker]\nanswer_bytes_max = '2MiB'\n".to_owned();
     let fleet = Fleet::start(FleetOptions { worker_toml, ..FleetOptions::default() }).await;
-    let (body, is_whole) = read(begin(&fleet.client(), "/v1/flow?rows=9000").await).await;
-    assert!(!is_whole && body.len() <= 2 << 20, "{}", body.len());
+    let (body, is_complete) = read(begin(&fleet.client(), "/v1/flow?rows=9000").await).await;
+    assert!(!is_complete && body.len() <= 2 << 20, "{}", body.len());
     let cut =
         r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="answer_too_large"}"#;
     reaches(&fleet.gateways[0], cut, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_in_other_languages_stream_and_their_errors_are_seen() {
+async fn foreign_workers_can_stream_and_their_protocol_errors_cut_the_answer_off() {
     let fleet = Fleet::start(FleetOptions { queues: "ledger-*", ..FleetOptions::default() }).await;
     let cases = [
         ("stream", true),
@@ -49,17 +50,17 @@ async fn workers_in_other_languages_stream_and_their_errors_are_seen() {
         ("stream-blind", false),
         ("stream-silent", false),
     ];
-    for (way, expected) in cases {
-        let mut worker = python_worker(&fleet, "foreign", &[way]).await;
+    for (behavior, expected) in cases {
+        let mut worker = python_worker(&fleet, "foreign", &[behavior]).await;
         for http in super::BOTH {
-            let asked = client(&fleet, http).request(Method::GET, "/v1/foreign/a").send().await;
-            // Over HTTP/2 the reset may overtake a beginning that has not gone out yet.
-            let (body, is_whole) = match asked {
+            let response = client(&fleet, http).request(Method::GET, "/v1/foreign/a").send().await;
+            // Over HTTP/2 the reset may be sent before the headers.
+            let (body, is_complete) = match response {
                 Ok(response) => read(response).await,
                 Err(_) => (Vec::new(), false),
             };
-            assert_eq!(is_whole, expected, "{way} over {http:?}: {}", worker.log());
-            assert_eq!(body == b"[1,1,1]", expected, "{way} over {http:?}");
+            assert_eq!(is_complete, expected, "{behavior} over {http:?}: {}", worker.log());
+            assert_eq!(body == b"[1,1,1]", expected, "{behavior} over {http:?}");
         }
         worker.kill();
     }

@@ -1,4 +1,4 @@
-//! Promise: a slot that was offered before it was free binds no request to a call that takes long.
+//! Promise: a request is not stuck behind a long call, although workers offer slots before they are free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,12 @@ use super::support::eventually::for_a_while;
 use super::support::fjord::{Fleet, FleetOptions};
 
 const CALLERS: usize = 12;
-/// Longer than an attempt may be unheard of.
+/// Longer than a gateway waits for a sign of life.
 const LONG: &str = "/v1/slow?ms=3000";
 const SHORT: &str = "/v1/slow?ms=5";
 
-/// Asks for short calls until told to stop; the longest wait for one.
-async fn longest(client: Client, stop: Arc<AtomicBool>) -> Duration {
+/// Makes short calls until `stop`; returns the longest response time.
+async fn longest_response(client: Client, stop: Arc<AtomicBool>) -> Duration {
     let mut longest = Duration::ZERO;
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
@@ -27,26 +27,26 @@ async fn longest(client: Client, stop: Arc<AtomicBool>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn short_calls_find_the_free_worker_while_a_long_one_runs() {
+async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
     let options = FleetOptions { workers: 2, concurrency: 1, ..FleetOptions::default() };
     let fleet = Fleet::start(options).await;
     let client = fleet.client_with(ClientOptions { http: Http::Two, ..ClientOptions::default() });
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
-        .map(|_| Tasks::new().spawn(longest(client.clone(), Arc::clone(&stop))))
+        .map(|_| Tasks::new().spawn(longest_response(client.clone(), Arc::clone(&stop))))
         .collect();
-    // Until calls are known to be short.
+    // Time for the workers to measure that calls are short.
     for_a_while(Duration::from_millis(500)).await;
     for _ in 0..2 {
         client.get(LONG).await.is(200);
     }
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
-        let longest = caller.await.expect("a caller");
-        assert!(longest < Duration::from_millis(900), "one waited {longest:?}");
+        let longest = caller.await.expect("the caller does not panic");
+        assert!(longest < Duration::from_millis(900), "a short call took {longest:?}");
     }
     let unheard = r#"fjord_gateway_resubmissions_total{reason="unheard"}"#;
-    assert!(fleet.gateways[0].figure(unheard).await < 0.5, "none was thought lost");
+    assert!(fleet.gateways[0].figure(unheard).await < 0.5, "no call was treated as lost");
     let busy = r#"fjord_worker_refusals_total{queue="slow",reason="busy"}"#;
-    assert!(fleet.workers[0].figure(busy).await > 0.5, "callers had to wait for slots");
+    assert!(fleet.workers[0].figure(busy).await > 0.5, "requests had to wait for slots");
 }

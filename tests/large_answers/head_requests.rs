@@ -1,15 +1,15 @@
-//! HEAD says what GET would, as far as that is known before the answer is, and holds none of it.
+//! HEAD gets the headers that GET would get, as far as they are known before the answer is complete, and no part of it is held.
 
 use std::sync::Arc;
 
 use http::Method;
 
-use super::memory::{status, watch};
-use super::{ROWS_PER_MIB, client, is_free, reaches};
-use crate::support::client::{Answer, ClientOptions, Http, send};
+use super::memory::{reset_peak, status};
+use super::{ROWS_PER_MIB, client, reaches, wait_until_idle};
+use crate::support::client::{Answer, Client, ClientOptions, Http, send};
 use crate::support::fjord::{Fleet, FleetOptions};
 
-async fn ask(client: &crate::support::client::Client, method: Method, path: &str) -> Answer {
+async fn call(client: &Client, method: Method, path: &str) -> Answer {
     send(client.request(method, path).header("accept-encoding", "gzip")).await
 }
 
@@ -17,21 +17,21 @@ async fn ask(client: &crate::support::client::Client, method: Method, path: &str
 async fn head_has_the_headers_of_get() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let large = format!("/v1/flow?rows={ROWS_PER_MIB}");
-    let closed = "[gateway.session]\nwindow_parts = 0\n".to_owned();
+    let no_window = "[gateway.session]\nwindow_parts = 0\n".to_owned();
     let whole =
-        Fleet::start(FleetOptions { gateway_toml: closed, ..FleetOptions::default() }).await;
+        Fleet::start(FleetOptions { gateway_toml: no_window, ..FleetOptions::default() }).await;
     for (fleet, path, has_length) in [
         (&fleet, large.as_str(), false),
         (&fleet, "/v1/flow?rows=20", true),
         (&fleet, "/v1/echo/a", true),
-        // Put together for GET, whose length is known then; thrown away for HEAD.
+        // Assembled for GET, whose length is then known, and discarded for HEAD.
         (&whole, large.as_str(), false),
         (&whole, "/v1/flow?rows=20", true),
     ] {
         for http in super::BOTH {
             let client = fleet.client_with(ClientOptions { http, ..ClientOptions::default() });
-            let get = ask(&client, Method::GET, path).await;
-            let head = ask(&client, Method::HEAD, path).await;
+            let get = call(&client, Method::GET, path).await;
+            let head = call(&client, Method::HEAD, path).await;
             assert_eq!(get.is(200).status, head.status);
             for name in ["content-type", "content-encoding", "vary", "cache-control"] {
                 assert_eq!(head.header(name), get.header(name), "{name} of {path} over {http:?}");
@@ -44,38 +44,38 @@ async fn head_has_the_headers_of_get() {
             }
         }
     }
-    is_free(&fleet.workers[0]).await;
+    wait_until_idle(&fleet.workers[0]).await;
     let ok = r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="ok"}"#;
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 
-/// Sends so many HEADs for 4 MiB at once; how many were answered.
-pub(crate) async fn many_heads(fleet: &Fleet, count: usize) -> usize {
+/// Sends `count` HEAD requests for 4 MiB at once; returns the number of 200 responses.
+pub(crate) async fn send_heads(fleet: &Fleet, count: usize) -> usize {
     let client = Arc::new(client(fleet, Http::Two));
     let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);
     let tasks = fjord::lifecycle::Tasks::new();
     let heads: Vec<_> = (0..count)
         .map(|_| {
             let (client, path) = (Arc::clone(&client), path.clone());
-            tasks.spawn(async move { ask(&client, Method::HEAD, &path).await.status.as_u16() })
+            tasks.spawn(async move { call(&client, Method::HEAD, &path).await.status.as_u16() })
         })
         .collect();
     let mut answered = 0;
     for head in heads {
-        answered += usize::from(head.await.expect("it ends") == 200);
+        answered += usize::from(head.await.expect("the task does not panic") == 200);
     }
     answered
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_hundred_heads_of_a_large_answer_hold_nothing() {
+async fn three_hundred_heads_of_a_large_answer_hold_no_memory() {
     for gateway_toml in ["", "[gateway.session]\nwindow_parts = 0\n"] {
         let gateway_toml = gateway_toml.to_owned();
         let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
         let gateway = &fleet.gateways[0];
-        assert_eq!(many_heads(&fleet, 1).await, 1);
-        let before = watch(gateway);
-        let answered = many_heads(&fleet, 300).await;
+        assert_eq!(send_heads(&fleet, 1).await, 1);
+        let before = reset_peak(gateway);
+        let answered = send_heads(&fleet, 300).await;
         let grown = status(gateway, "VmHWM").saturating_sub(before) / 1024;
         println!("MEMORY of 300 HEADs, {answered} answered: +{grown} KiB");
         assert!(answered > 0 && grown < 64 << 10, "{answered} answered, +{grown} KiB");

@@ -1,5 +1,5 @@
-//! Promise: any NATS client in any language can be a worker or a caller. Python's stands for all of them; and one
-//! that does not keep to the protocol harms nobody but its own requests.
+//! Promise: any NATS client in any language can be a worker or a caller, shown with Python; and a worker that violates the
+//! protocol affects only its own requests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use super::support::fjord::{Fleet, FleetOptions};
 use super::support::process::Process;
 use super::support::target_directory;
 
-/// A script of the test support in the Python that `make python` made.
+/// The command for a script of the test support, with the Python that `make python` installs.
 pub(crate) fn python(script: &str) -> Command {
     let python = target_directory().join("python/bin/python");
     assert!(python.is_file(), "no Python with a NATS client: run `make python`");
@@ -22,21 +22,21 @@ pub(crate) fn python(script: &str) -> Command {
     command
 }
 
-/// A fleet whose own workers leave the foreign queue to others.
+/// A fleet whose own workers do not serve the foreign queue.
 async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { queues: "ledger-*", ..FleetOptions::default() }).await
 }
 
-async fn worker(fleet: &Fleet, way: &str) -> Process {
-    python_worker(fleet, "foreign", &[way]).await
+async fn worker(fleet: &Fleet, behavior: &str) -> Process {
+    python_worker(fleet, "foreign", &[behavior]).await
 }
 
-/// A worker of these queues in Python, in the way that `foreign_worker.py` explains.
-pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, way: &[&str]) -> Process {
+/// Starts a Python worker for these queues. Its behavior is one that `foreign_worker.py` describes.
+pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behavior: &[&str]) -> Process {
     let mut command = python("foreign_worker.py");
-    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(way);
-    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", way[0]));
-    let mut process = Process::start(way[0], command, &log);
+    command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behavior);
+    let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", behavior[0]));
+    let mut process = Process::start(behavior[0], command, &log);
     eventually(SOON, TICK, || {
         assert!(process.is_running(), "{}", process.log());
         process.log().contains("ready")
@@ -55,58 +55,58 @@ async fn a_plain_responder_is_a_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claim_progress_parts_and_status_are_spoken_in_python() {
+async fn a_python_worker_can_claim_report_progress_and_send_parts_and_a_status() {
     let fleet = fleet().await;
     let _worker = worker(&fleet, "whole").await;
     let client = fleet.client();
-    let again = client.get("/v1/foreign/abc").await;
-    assert_eq!(again.is(201).json()["known"]["Fjord-Execution"], "at-least-once");
+    let at_least_once = client.get("/v1/foreign/abc").await;
+    assert_eq!(at_least_once.is(201).json()["known"]["Fjord-Execution"], "at-least-once");
     let once = send(client.request(Method::POST, "/v1/foreign/def")).await;
     let once = once.is(201).json();
     assert_eq!(once["asked"]["id"], "def");
     assert_eq!(once["known"]["Fjord-Execution"], "at-most-once");
     assert_eq!(once["known"]["traceparent"].as_str().map(str::len), Some(55));
-    assert_eq!(once["executed"], 2, "each of them once");
+    assert_eq!(once["executed"], 2, "each request was executed once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_of_the_nats_service_api_is_that_error() {
+async fn an_error_of_the_nats_service_api_becomes_the_response() {
     let fleet = fleet().await;
     let _worker = worker(&fleet, "service-error").await;
     fleet.client().get("/v1/foreign/abc").await.is(418);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_cannot_be_read_is_a_bad_gateway() {
+async fn a_malformed_answer_is_a_502() {
     let fleet = fleet().await;
-    for way in ["garbage", "missing-part"] {
-        let mut worker = worker(&fleet, way).await;
+    for behavior in ["garbage", "missing-part"] {
+        let mut worker = worker(&fleet, behavior).await;
         let problem = fleet.client().get("/v1/foreign/abc").await.is_problem(502, "bad-answer");
-        assert_eq!(problem["effect"], "unknown", "{way}");
+        assert_eq!(problem["effect"], "unknown", "{behavior}");
         worker.kill();
     }
     assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 0.5);
 }
 
-/// 503 is the gateway's promise that nothing was executed. A worker that executed something must not make it.
+/// With a 503 a gateway promises that nothing was executed. A worker's answer cannot make that promise.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promise_that_only_a_gateway_can_make_is_a_bad_answer() {
+async fn a_503_or_not_executed_from_a_worker_is_a_502() {
     let fleet = fleet().await;
-    for way in ["final-503", "service-503", "part-503", "promise"] {
-        let mut worker = worker(&fleet, way).await;
+    for behavior in ["final-503", "service-503", "part-503", "promise"] {
+        let mut worker = worker(&fleet, behavior).await;
         let client = fleet.client();
         let problem = client.get("/v1/foreign/abc").await.is_problem(502, "bad-answer");
-        assert_eq!(problem["effect"], "unknown", "{way}");
+        assert_eq!(problem["effect"], "unknown", "{behavior}");
         let once = send(client.request(Method::POST, "/v1/foreign/abc")).await;
-        assert_eq!(once.is_problem(502, "bad-answer")["effect"], "unknown", "{way}");
-        assert!(once.header("retry-after").is_empty(), "{way}");
+        assert_eq!(once.is_problem(502, "bad-answer")["effect"], "unknown", "{behavior}");
+        assert!(once.header("retry-after").is_empty(), "{behavior}");
         worker.kill();
     }
     assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 7.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_final_is_nobodys() {
+async fn a_second_final_is_dropped() {
     let fleet = fleet().await;
     let _worker = worker(&fleet, "two-finals").await;
     let client = fleet.client();
@@ -117,30 +117,30 @@ async fn a_second_final_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_says_nothing_costs_time_and_not_the_truth() {
+async fn a_silent_worker_is_reported_with_the_right_effect() {
     let fleet = fleet().await;
     let _worker = worker(&fleet, "silent").await;
     let client = fleet.client();
-    let (again, once) = tokio::join!(
+    let (at_least_once, at_most_once) = tokio::join!(
         client.get("/v1/foreign/abc"),
         send(client.request(Method::POST, "/v1/foreign/abc"))
     );
-    assert_eq!(again.is_problem(504, "attempt-timed-out")["effect"], "unknown");
-    // It did not claim, so it was not allowed to execute: whoever keeps to the protocol has not.
-    assert_eq!(once.is_problem(503, "not-executed")["effect"], "not-executed");
+    assert_eq!(at_least_once.is_problem(504, "attempt-timed-out")["effect"], "unknown");
+    // The worker did not claim the request, so it was not allowed to execute it.
+    assert_eq!(at_most_once.is_problem(503, "not-executed")["effect"], "not-executed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_in_python_asks_a_worker_directly() {
+async fn a_python_caller_can_call_a_worker_directly() {
     let fleet = Fleet::start(FleetOptions::default()).await;
-    let ask = |payload: &str| {
+    let call = |payload: &str| {
         let mut command = python("foreign_caller.py");
         command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca);
         let output = command.args(["echo", "echo", payload]).output().expect("python runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("what it prints")
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON on stdout")
     };
-    let answer = ask(r#"{"id": "abc"}"#);
+    let answer = call(r#"{"id": "abc"}"#);
     assert_eq!(answer["headers"]["Fjord-Reply"], "final");
     assert_eq!(answer["headers"]["Fjord-Status"], "200");
     assert!(answer["body"].as_str().unwrap().contains("abc"));

@@ -1,7 +1,7 @@
-//! Promise: with one and a half times the load that workers can take, nearly all of their capacity is used, however long the
-//! way to them is, and what is not answered was certainly not executed.
+//! Promise: at one and a half times the load that workers can take, nearly all of their capacity is used, however long the
+//! round trip to them is, and a request that is not answered was certainly not executed.
 //!
-//! `make bench-overload` runs it longer, and over shorter ways too.
+//! `make bench-overload` runs the test for longer, and with shorter round trips too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use super::support::nats::NatsOptions;
 const WORKERS: usize = 2;
 const LIMIT: usize = 4;
 const CALL: Duration = Duration::from_millis(200);
-/// One and a half times the capacity: 40 calls a second.
-const PAUSE: Duration = Duration::from_micros(16_667);
+/// The interval of requests: one and a half times the capacity of 40 calls a second.
+const INTERVAL: Duration = Duration::from_micros(16_667);
 
 const CATALOGUE: &str = r#"{
   "far": {
@@ -31,48 +31,53 @@ const CATALOGUE: &str = r#"{
     "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" }
 }"#;
 
-/// What became of the requests of a load.
+/// The numbers of responses by kind.
 #[derive(Debug, Default)]
-struct Outcomes {
+struct ResponseCounts {
     answered: AtomicUsize,
     not_executed: AtomicUsize,
     others: AtomicUsize,
 }
 
-/// Answers of a load that lasts for both times, as a part of what the workers could give in the second.
-async fn used(client: &Client, method: Method, warm_up: Duration, measured: Duration) -> f64 {
-    let outcomes = Arc::new(Outcomes::default());
-    let (mut pace, begin) = (interval(PAUSE), Instant::now());
+/// Applies load for both durations; returns the responses of the second as a fraction of the workers' capacity.
+async fn used_capacity(
+    client: &Client,
+    method: Method,
+    warm_up: Duration,
+    measured: Duration,
+) -> f64 {
+    let counts = Arc::new(ResponseCounts::default());
+    let (mut ticks, begin) = (interval(INTERVAL), Instant::now());
     let mut before = None;
     let mut requests = Vec::new();
     while begin.elapsed() < warm_up + measured {
-        pace.tick().await;
+        ticks.tick().await;
         if begin.elapsed() >= warm_up && before.is_none() {
-            before = Some((outcomes.answered.load(Ordering::Relaxed), Instant::now()));
+            before = Some((counts.answered.load(Ordering::Relaxed), Instant::now()));
         }
-        let (client, method, outcomes) = (client.clone(), method.clone(), Arc::clone(&outcomes));
+        let (client, method, counts) = (client.clone(), method.clone(), Arc::clone(&counts));
         requests.push(Tasks::new().spawn(async move {
             let path = format!("/v1/far?ms={}", CALL.as_millis());
             let answer = client.try_send(method, &path, None).await;
             let count = match answer.map(|answer| answer.status.as_u16()) {
-                Ok(200) => &outcomes.answered,
-                Ok(503) => &outcomes.not_executed,
-                _ => &outcomes.others,
+                Ok(200) => &counts.answered,
+                Ok(503) => &counts.not_executed,
+                _ => &counts.others,
             };
             count.fetch_add(1, Ordering::Relaxed);
         }));
     }
-    let (before, since) = before.expect("it lasts longer than its warm-up");
-    let answered = outcomes.answered.load(Ordering::Relaxed) - before;
+    let (before, since) = before.expect("the load lasts longer than the warm-up");
+    let answered = counts.answered.load(Ordering::Relaxed) - before;
     let capacity = as_f64(WORKERS * LIMIT) / CALL.as_secs_f64();
     let took = since.elapsed().as_secs_f64();
-    // What still waits would take the database from the next load.
+    // Requests that still wait would compete with the next load.
     for request in requests {
         request.await.expect("a request");
     }
-    println!("{method}: {outcomes:?}");
-    let others = outcomes.others.load(Ordering::Relaxed);
-    assert!(others * 100 <= answered, "{outcomes:?}");
+    println!("{method}: {counts:?}");
+    let others = counts.others.load(Ordering::Relaxed);
+    assert!(others * 100 <= answered, "{counts:?}");
     as_f64(answered) / took / capacity
 }
 
@@ -80,13 +85,13 @@ fn as_f64(number: usize) -> f64 {
     u32::try_from(number).expect("a small number").into()
 }
 
-/// At least once and at most once, one after the other.
+/// Checks at-least-once and at-most-once requests, one after the other.
 async fn check(round_trip: Duration, warm_up: Duration, measured: Duration) {
     let fleet = Fleet::start(FleetOptions {
         workers: WORKERS,
         concurrency: LIMIT,
         worker_round_trip: round_trip,
-        // Its handshake would not end within the server's own two seconds.
+        // A TLS handshake would take longer than the two seconds that the server allows.
         nats: NatsOptions { has_tls: false, ..NatsOptions::default() },
         nats_keys: "connect_timeout = '20s'\noperation_timeout = '20s'\n".to_owned(),
         catalogue: Some(("far.json", CATALOGUE)),
@@ -95,23 +100,23 @@ async fn check(round_trip: Duration, warm_up: Duration, measured: Duration) {
     .await;
     let client = fleet.client();
     for (method, least) in [(Method::GET, 0.9), (Method::POST, 0.8)] {
-        let used = used(&client, method.clone(), warm_up, measured).await;
+        let used = used_capacity(&client, method.clone(), warm_up, measured).await;
         println!("round trip {round_trip:?}, {method}: {used:.3} of the capacity");
         assert!(used >= least, "round trip {round_trip:?}, {method}: {used:.3} of the capacity");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_of_a_second_away() {
+async fn capacity_is_used_at_a_round_trip_of_300_ms() {
     check(Duration::from_millis(300), Duration::from_secs(5), Duration::from_secs(6)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nearly_a_second_away() {
+async fn capacity_is_used_at_a_round_trip_of_800_ms() {
     check(Duration::from_millis(800), Duration::from_secs(7), Duration::from_secs(6)).await;
 }
 
-/// Two endpoints of one queue: whether a call can still end in time is judged by how long calls of its own endpoint take.
+/// Two endpoints share a queue. Whether a call can still end in time depends on the calls of its own endpoint only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     const SHARED: &str = r#"{
@@ -133,7 +138,7 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     })
     .await;
     let client = fleet.client();
-    // Longer than a look may take.
+    // Longer than the timeout of `look`.
     client.get("/v1/report?ms=4000").await.is(200);
     let worker = &fleet.workers[0];
     let report = async { client.get("/v1/report?ms=1200").await };
@@ -144,7 +149,7 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     let (report, look) = tokio::join!(report, look);
     report.is(200);
     look.is(200);
-    // A call that was stopped says nothing of those that come after it.
+    // A call that was stopped does not affect later calls.
     client.get("/v1/look?ms=5000").await.is(504);
     let (first, second) = tokio::join!(client.get("/v1/look?ms=300"), client.get("/v1/look?ms=1"));
     first.is(200);
@@ -154,8 +159,8 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a bench of minutes: make bench-overload"]
-async fn bench_overload_over_a_long_way() {
+#[ignore = "takes minutes: make bench-overload"]
+async fn bench_overload_of_distant_workers() {
     for round_trip in [0, 100, 300, 800].map(Duration::from_millis) {
         check(round_trip, Duration::from_secs(12), Duration::from_secs(12)).await;
     }
