@@ -7,8 +7,7 @@ use crate::admin::Readiness;
 use crate::catalogue::Catalogue;
 use crate::fleet::report::{DemandReport, QueueReport};
 use crate::fleet::{Report, ReportSource};
-use crate::telemetry::names;
-use crate::telemetry::reading::{Distribution, Reading, whole};
+use crate::telemetry::{Distribution, names, snapshot};
 
 use crate::roles::gateway::pipeline::Pipeline;
 
@@ -16,28 +15,29 @@ use crate::roles::gateway::pipeline::Pipeline;
 pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportSource {
     let (pipeline, readiness) = (Arc::clone(pipeline), readiness.clone());
     Arc::new(move |identity| {
-        let reading = Reading::now();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: count(pipeline.in_flight.held()),
             in_flight_max: count(pipeline.in_flight.limit()),
-            queues: queues(&pipeline.snapshot.load().catalogue, &reading),
+            queues: queues(&pipeline.snapshot.load().catalogue),
             ..Report::of(identity)
         }
     })
 }
 
 /// The queues of the catalogue: what was wanted of them, and what became of the requests of their endpoints.
-fn queues(catalogue: &Catalogue, reading: &Reading) -> Vec<QueueReport> {
+fn queues(catalogue: &Catalogue) -> Vec<QueueReport> {
     let mut queues: BTreeMap<&str, QueueReport> = BTreeMap::new();
-    let requests = reading.by(&names::GATEWAY_REQUESTS, names::ENDPOINT);
-    let errors = reading.by_if(&names::GATEWAY_REQUESTS, names::ENDPOINT, |label| {
+    let requests = snapshot::sums(&names::GATEWAY_REQUESTS, names::ENDPOINT);
+    let errors = snapshot::sums_where(&names::GATEWAY_REQUESTS, names::ENDPOINT, |label| {
         label(names::STATUS).starts_with('5')
     });
-    let times = reading.distributions(&names::GATEWAY_REQUEST_DURATION, names::ENDPOINT);
-    let count = |of: &BTreeMap<String, f64>, name: &str| of.get(name).copied().map_or(0, whole);
+    let times = snapshot::distributions(&names::GATEWAY_REQUEST_DURATION, names::ENDPOINT);
+    let count = |of: &BTreeMap<String, f64>, name: &str| {
+        of.get(name).copied().map_or(0, snapshot::to_count)
+    };
     for endpoint in catalogue.endpoints() {
         let id = endpoint.id.as_str();
         let queue = queues.entry(endpoint.queue.as_str()).or_default();
@@ -45,9 +45,9 @@ fn queues(catalogue: &Catalogue, reading: &Reading) -> Vec<QueueReport> {
         queue.errors += count(&errors, id);
         queue.times.add(times.get(id).unwrap_or(&Distribution::default()));
     }
-    let arrivals = reading.by(&names::GATEWAY_ARRIVALS, names::QUEUE);
-    let waiting = reading.by(&names::GATEWAY_WAITING, names::QUEUE);
-    let mut waits = reading.distributions(&names::GATEWAY_QUEUE_WAIT, names::QUEUE);
+    let arrivals = snapshot::sums(&names::GATEWAY_ARRIVALS, names::QUEUE);
+    let waiting = snapshot::sums(&names::GATEWAY_WAITING, names::QUEUE);
+    let mut waits = snapshot::distributions(&names::GATEWAY_QUEUE_WAIT, names::QUEUE);
     for (name, queue) in &mut queues {
         (*name).clone_into(&mut queue.name);
         queue.demand = Some(DemandReport {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::names;
-use crate::telemetry::reading::{Distribution, Reading, whole};
+use crate::telemetry::{Distribution, names, snapshot};
 
 use super::Identity;
 
@@ -119,11 +118,11 @@ impl Report {
 
 /// The databases of this process.
 #[must_use]
-pub fn databases(reading: &Reading) -> Vec<DatabaseReport> {
-    let mut waits = reading.distributions(&names::BACKEND_WAIT, names::DATABASE);
-    let up = reading.by(&names::BACKEND_UP, names::DATABASE);
+pub fn databases() -> Vec<DatabaseReport> {
+    let mut waits = snapshot::distributions(&names::BACKEND_WAIT, names::DATABASE);
+    let up = snapshot::sums(&names::BACKEND_UP, names::DATABASE);
     let each = up.into_iter().map(|(name, up)| DatabaseReport {
-        is_up: whole(up) > 0,
+        is_up: up > 0.0,
         waits: waits.remove(&name).unwrap_or_default(),
         name,
     });

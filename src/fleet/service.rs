@@ -263,7 +263,7 @@ fn too_large(asker: Subject) -> Message {
 mod tests {
     use super::*;
     use crate::fleet::report::{DemandReport, SlotsReport};
-    use crate::telemetry::reading::Distribution;
+    use crate::telemetry::Distribution;
 
     fn member(role: Role) -> Arc<Member> {
         let text = |text| Subject::new(text).unwrap();

@@ -1,21 +1,22 @@
-//! Writes metrics for who scrapes them: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for who asks for it.
+//! The formats of `/metrics`: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for scrapers that ask for it.
 
 use std::fmt::{Result, Write};
 
-use super::histogram::{BUCKETS, Histogram};
+use super::distribution::Distribution;
 use super::names::Metric;
+use super::registry::LabelValue;
 
-/// How metrics are written.
+/// The format of a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own, which everybody reads.
+    /// Prometheus' text format, which every scraper reads.
     Text,
-    /// The standard that grew out of it.
+    /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The format that an `Accept` header asks for: OpenMetrics where it is named and not liked less than plain text.
+    /// Returns the format that an `Accept` header prefers: OpenMetrics if it is named with at least the quality of plain text.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let liking = |media_type: &str| {
@@ -31,7 +32,7 @@ impl Format {
         if open > 0.0 && open >= liking("text/plain") { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// Its media type.
+    /// Returns the media type.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -40,7 +41,7 @@ impl Format {
         }
     }
 
-    /// What stands at the end of everything.
+    /// Returns the text that ends the scrape.
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Text => "",
@@ -48,7 +49,7 @@ impl Format {
         }
     }
 
-    /// A bound of a histogram as a label: OpenMetrics wants numbers to look like numbers with a point.
+    /// Writes a bound as the value of `le`. OpenMetrics requires a decimal point.
     fn write_bound(self, bound: f64, out: &mut String) -> Result {
         match self {
             Self::Text => write!(out, "{bound}"),
@@ -57,8 +58,8 @@ impl Format {
     }
 }
 
-/// Labels as they are written between the braces.
-pub(super) fn labels(labels: &[super::LabelValue]) -> String {
+/// Formats labels as they stand between the braces.
+fn format_labels(labels: &[LabelValue]) -> String {
     let mut text = String::new();
     for (name, value) in labels {
         if !text.is_empty() {
@@ -79,50 +80,51 @@ pub(super) fn labels(labels: &[super::LabelValue]) -> String {
     text
 }
 
-/// Writes what a histogram's metric is.
+/// Writes the help text and the type of a histogram.
 pub(super) fn write_head(metric: &Metric, out: &mut String) -> Result {
     writeln!(out, "# HELP {0} {1}\n# TYPE {0} histogram", metric.name, metric.help)
 }
 
-/// Writes one series of it.
+/// Writes one series of a histogram.
 pub(super) fn write_series(
     metric: &Metric,
-    labels: &str,
-    histogram: &Histogram,
+    labels: &[LabelValue],
+    times: &Distribution,
     format: Format,
     out: &mut String,
 ) -> Result {
     let name = metric.name;
-    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
-    let held = histogram.held();
-    let comma = if labels.is_empty() { "" } else { "," };
-    for (bound, count) in BUCKETS.iter().zip(held.buckets) {
+    let labels = format_labels(labels);
+    let (open, close, comma) = if labels.is_empty() { ("", "", "") } else { ("{", "}", ",") };
+    for (bound, count) in &times.buckets {
         write!(out, "{name}_bucket{{{labels}{comma}le=\"")?;
         format.write_bound(*bound, out)?;
         writeln!(out, "\"}} {count}")?;
     }
-    let count = held.count;
+    let count = times.count;
     writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}")?;
-    writeln!(out, "{name}_sum{open}{labels}{close} {}", held.seconds)?;
+    writeln!(out, "{name}_sum{open}{labels}{close} {}", times.seconds)?;
     writeln!(out, "{name}_count{open}{labels}{close} {count}")
 }
 
-/// The exporter's text, which has counters and gauges and is Prometheus' own, in a format.
-pub(super) fn translated(text: &str, format: Format, out: &mut String) {
+/// Converts the exporter's text, which is in Prometheus' format, to a format.
+pub(super) fn convert(text: &str, format: Format) -> String {
+    let mut out = String::with_capacity(2 * text.len());
     for line in text.lines() {
-        // OpenMetrics knows no empty line, and a family of counters without the end that its samples have.
+        // OpenMetrics allows no empty lines, and names a family of counters without the `_total` of its samples.
         let head = (format == Format::OpenMetrics).then(|| line.strip_prefix("# ")).flatten();
-        let words = head.and_then(|head| {
-            let (word, rest) = head.split_once(' ')?;
+        let counter = head.and_then(|head| {
+            let (keyword, rest) = head.split_once(' ')?;
             let (name, rest) = rest.split_once(' ')?;
-            Some((word, name.strip_suffix("_total")?, rest))
+            Some((keyword, name.strip_suffix("_total")?, rest))
         });
-        match words {
-            Some((word, name, rest)) => out.extend(["# ", word, " ", name, " ", rest, "\n"]),
+        match counter {
+            Some((keyword, name, rest)) => out.extend(["# ", keyword, " ", name, " ", rest, "\n"]),
             None if line.is_empty() => {}
             None => out.extend([line, "\n"]),
         }
     }
+    out
 }
 
 #[cfg(test)]
@@ -131,7 +133,7 @@ mod tests {
     use crate::telemetry::names;
 
     #[test]
-    fn a_scraper_gets_what_it_likes_best() {
+    fn the_preferred_format_is_chosen() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                           text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         let check = |accept, expected| assert_eq!(Format::accepted(accept), expected, "{accept}");
@@ -145,22 +147,23 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_label_cannot_end_it() {
-        let written = labels(&[(names::QUEUE, "a\"b\\c\nd".to_owned()), ("x", "y".to_owned())]);
-        assert_eq!(written, r#"queue="a\"b\\c\nd",x="y""#);
+    fn special_characters_in_label_values_are_escaped() {
+        let labels = [(names::QUEUE, "a\"b\\c\nd".to_owned()), ("x", "y".to_owned())];
+        assert_eq!(format_labels(&labels), r#"queue="a\"b\\c\nd",x="y""#);
     }
 
     #[test]
-    fn a_histogram_is_as_both_specifications_want_it() {
-        let times = Histogram::default();
+    fn histograms_follow_both_formats() {
+        let times = crate::telemetry::Histogram::default();
         times.record(1.5);
-        let written = |labels: &str, format| {
+        let written = |labels: &[LabelValue], format| {
             let mut text = String::new();
             write_head(&names::BACKEND_WAIT, &mut text).unwrap();
+            let times = times.distribution();
             write_series(&names::BACKEND_WAIT, labels, &times, format, &mut text).unwrap();
             text
         };
-        let text = written("a=\"b\"", Format::Text);
+        let text = written(&[("a", "b".to_owned())], Format::Text);
         for line in [
             "# TYPE fjord_backend_wait_seconds histogram\n",
             "fjord_backend_wait_seconds_bucket{a=\"b\",le=\"1\"} 0\n",
@@ -171,21 +174,16 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
-        let text = written("", Format::OpenMetrics);
+        let text = written(&[], Format::OpenMetrics);
         assert!(text.contains("fjord_backend_wait_seconds_bucket{le=\"1.0\"} 0\n"), "{text}");
     }
 
     #[test]
-    fn a_family_of_counters_has_no_end_in_openmetrics() {
+    fn openmetrics_names_counter_families_without_total() {
         let text = "# HELP a_total Says a_total once.\n# TYPE a_total counter\na_total{x=\"# y_total z\"} 3\n\n# TYPE b gauge\nb 1\n";
-        let written = |format| {
-            let mut out = String::new();
-            translated(text, format, &mut out);
-            out
-        };
-        assert_eq!(written(Format::Text), text.replace("\n\n", "\n"));
+        assert_eq!(convert(text, Format::Text), text.replace("\n\n", "\n"));
         assert_eq!(
-            written(Format::OpenMetrics),
+            convert(text, Format::OpenMetrics),
             "# HELP a Says a_total once.\n# TYPE a counter\na_total{x=\"# y_total z\"} 3\n# TYPE b gauge\nb 1\n"
         );
     }

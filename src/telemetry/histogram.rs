@@ -1,40 +1,33 @@
-//! How times are distributed: a few atomic numbers each. The exporter's own histograms keep every time that was measured
-//! in a list until somebody asks or tidies up: megabytes a second under load.
+//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep every measured time
+//! until the next scrape, which is megabytes a second under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of every histogram, in seconds: from a fast row to the longest session.
-pub(super) const BUCKETS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+use super::distribution::Distribution;
 
-/// How times are distributed. Cheap to clone; every clone counts the same.
+/// Upper bounds of every histogram, in seconds: from a phase that takes no I/O to the longest session.
+pub(super) const BOUNDS: [f64; 18] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+/// A histogram of times. Clones share their counters.
 #[derive(Clone, Debug, Default)]
-pub struct Histogram(Arc<Times>);
+pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
-struct Times {
-    /// How many were in each bucket, and not in the one before; the last is beyond every bound.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
+struct BucketCounters {
+    /// The number of times in each bucket alone; the last bucket holds times beyond every bound.
+    buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
-/// What a histogram holds at one moment.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// How many were at most as long as each bound.
-    pub(super) buckets: [u64; BUCKETS.len()],
-    /// How many there were.
-    pub(super) count: u64,
-    /// All of them together, in seconds.
-    pub(super) seconds: f64,
-}
-
 impl Histogram {
-    /// Counts one more, of so many seconds. What is no time is none.
+    /// Records a time in seconds. A value that is not a time, such as NaN, counts as 0.
     pub fn record(&self, seconds: f64) {
-        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
         if let Some(bucket) = self.0.buckets.get(bucket) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
@@ -42,17 +35,16 @@ impl Histogram {
         self.0.nanos.fetch_add(u64::try_from(nanos).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    pub(super) fn held(&self) -> Held {
+    /// Returns all times that were recorded until now.
+    pub(super) fn distribution(&self) -> Distribution {
         let mut count = 0;
-        let mut all = self.0.buckets.iter().map(|bucket| {
+        let mut buckets = Vec::with_capacity(BOUNDS.len());
+        for (index, bucket) in self.0.buckets.iter().enumerate() {
             count += bucket.load(Ordering::Relaxed);
-            count
-        });
-        let buckets = std::array::from_fn(|_| all.next().unwrap_or_default());
-        // The one beyond every bound.
-        all.for_each(drop);
+            buckets.extend(BOUNDS.get(index).map(|bound| (*bound, count)));
+        }
         let seconds = Duration::from_nanos(self.0.nanos.load(Ordering::Relaxed)).as_secs_f64();
-        Held { buckets, count, seconds }
+        Distribution { count, seconds, buckets }
     }
 }
 
@@ -61,16 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_in_the_first_bucket_that_it_fits() {
+    fn a_time_is_counted_in_the_first_bucket_that_holds_it() {
         let times = Histogram::default();
-        for seconds in [0.0, 0.001, 0.0011, 59.0, 61.0, f64::NAN, -1.0] {
+        for seconds in [0.0, 0.0001, 0.00011, 59.0, 61.0, f64::NAN, -1.0] {
             times.record(seconds);
         }
-        let held = times.held();
-        assert_eq!(held.count, 7);
-        assert_eq!(held.buckets.first(), Some(&4), "what is no time counts as none");
-        assert_eq!(held.buckets.get(1), Some(&5));
-        assert_eq!(held.buckets.last(), Some(&6), "one is beyond every bound");
-        assert!((held.seconds - 120.0021).abs() < 1e-6, "{held:?}");
+        let found = times.distribution();
+        assert_eq!(found.count, 7);
+        assert_eq!(found.buckets[0], (0.0001, 4), "NaN and negative values count as 0");
+        assert_eq!(found.buckets[1], (0.00025, 5));
+        assert_eq!(found.buckets.last(), Some(&(60.0, 6)), "one time exceeds every bound");
+        assert!((found.seconds - 120.000_21).abs() < 1e-6, "{found:?}");
     }
 }

@@ -1,66 +1,37 @@
-//! Gathers the metrics of this process and writes them out for who scrapes them: counters and gauges with the exporter,
-//! histograms beside it.
+//! Installs the metrics of a role and renders them for scrapers: counters and gauges through the exporter, histograms
+//! by `exposition`.
 
-use std::collections::BTreeMap;
-use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 
-use metrics::{SharedString, with_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics::{Key, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use crate::cli::Role;
 
-use super::LabelValue;
 use super::exposition::{self, Format};
-use super::histogram::Histogram;
-use super::names::{self, Kind, Metric};
+use super::names::{self, Kind};
+use super::registry::{self, Instrument, LabelValue};
 
-/// One for the process, whatever it runs: the `metrics` crate has one recorder too.
-static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-/// Every histogram, by its metric.
-static HISTOGRAMS: LazyLock<RwLock<BTreeMap<&'static str, Family>>> =
-    LazyLock::new(RwLock::default);
+const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
 
-/// A metric with all its series, by their labels as they are written.
-struct Family {
-    metric: Metric,
-    series: BTreeMap<String, Histogram>,
-}
+/// The exporter. It holds the values of the last scrape; the registry holds the current ones.
+static EXPORTER: OnceLock<PrometheusRecorder> = OnceLock::new();
 
-/// The histogram of a metric with these labels: the one that is there, or a new one.
-pub(super) fn histogram(metric: &Metric, labels: &[LabelValue]) -> Histogram {
-    debug_assert!(metric.kind == Kind::Histogram, "{} is a {:?}", metric.name, metric.kind);
-    let labels = exposition::labels(labels);
-    let families = HISTOGRAMS.read().unwrap_or_else(PoisonError::into_inner);
-    let known = families.get(metric.name).and_then(|family| family.series.get(&labels)).cloned();
-    drop(families);
-    known.unwrap_or_else(|| {
-        let mut families = HISTOGRAMS.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Family { metric: *metric, series: BTreeMap::new() };
-        let family = families.entry(metric.name).or_insert_with(new);
-        family.series.entry(labels).or_default().clone()
-    })
-}
-
-/// Gathers metrics from here on, and says the version and the role. May be called again, for another role.
+/// Publishes version and role, and starts the role's rare counters at 0. May be called again for another role.
 pub fn install(role: Role) {
-    HANDLE.get_or_init(build);
-    super::gauge(
-        &names::BUILD_INFO,
-        &[
-            (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
-            (names::ROLE, role.as_str().to_owned()),
-        ],
-    )
-    .set(1.0);
-    begin_at_zero(role);
+    let build = [
+        (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+        (names::ROLE, role.as_str().to_owned()),
+    ];
+    registry::gauge(&names::BUILD_INFO, &build).set(1.0);
+    start_at_zero(role);
 }
 
-/// A counter of a role, or of both, with its labels.
-type Rare = (Option<Role>, Metric, &'static [(&'static str, &'static str)]);
+/// A counter of one role, or of both, with its labels.
+type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-/// Counters of what hardly ever happens, of both roles and of each. One that is not there before its first event has no
-/// increase that an alert could see.
-const RARE: [Rare; 14] = [
+/// Counters of rare events. An alert on the increase of a counter misses the first event if the series begins with it.
+const RARE: [RareCounter; 14] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::NATS_RECONNECTS, &[]),
@@ -77,51 +48,65 @@ const RARE: [Rare; 14] = [
     (Some(Role::Worker), names::WORKER_MALFORMED, &[]),
 ];
 
-fn begin_at_zero(role: Role) {
+fn start_at_zero(role: Role) {
     for (of, metric, labels) in &RARE {
         if of.is_none_or(|of| of == role) {
             let labels: Vec<_> =
                 labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-            super::counter(metric, &labels).increment(0);
+            registry::counter(metric, &labels).increment(0);
         }
     }
 }
 
-fn build() -> PrometheusHandle {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    if metrics::set_global_recorder(recorder).is_err() {
-        tracing::error!("another metrics recorder was installed before ours; /metrics stays empty");
-    }
-    with_recorder(|recorder| {
-        for metric in names::ALL {
-            let help = SharedString::const_str(metric.help);
-            match metric.kind {
-                Kind::Counter => recorder.describe_counter(metric.name.into(), None, help),
-                Kind::Gauge => recorder.describe_gauge(metric.name.into(), None, help),
-                Kind::Histogram => {}
-            }
+fn new_exporter() -> PrometheusRecorder {
+    let exporter = PrometheusBuilder::new().build_recorder();
+    for metric in names::ALL {
+        let help = SharedString::const_str(metric.help);
+        match metric.kind {
+            Kind::Counter => exporter.describe_counter(metric.name.into(), None, help),
+            Kind::Gauge => exporter.describe_gauge(metric.name.into(), None, help),
+            Kind::Histogram => {}
         }
-    });
-    handle
+    }
+    exporter
 }
 
-/// All metrics as they are now; counters and gauges only after `install`.
+fn key(name: &'static str, labels: &[LabelValue]) -> Key {
+    let labels: Vec<_> =
+        labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
+    Key::from_parts(name, labels)
+}
+
+/// Renders all metrics with their current values.
 #[must_use]
 pub fn render(format: Format) -> String {
-    let exported = HANDLE.get().map(PrometheusHandle::render).unwrap_or_default();
-    let mut text = String::with_capacity(2 * exported.len());
-    exposition::translated(&exported, format, &mut text);
-    let families = HISTOGRAMS.read().unwrap_or_else(PoisonError::into_inner);
-    for Family { metric, series } in families.values() {
-        let mut written = exposition::write_head(metric, &mut text);
-        for (labels, histogram) in series {
+    let exporter = EXPORTER.get_or_init(new_exporter);
+    let mut histograms = String::new();
+    let mut last_family = "";
+    let mut written = Ok(());
+    registry::for_each(|metric, labels, instrument| match instrument {
+        Instrument::Counter(counter) => {
+            let counter_at_scrape = exporter.register_counter(&key(metric.name, labels), &METADATA);
+            counter_at_scrape.absolute(registry::counter_value(counter));
+        }
+        Instrument::Gauge(gauge) => {
+            let gauge_at_scrape = exporter.register_gauge(&key(metric.name, labels), &METADATA);
+            gauge_at_scrape.set(registry::gauge_value(gauge));
+        }
+        Instrument::Histogram(histogram) => {
+            if last_family != metric.name {
+                written = written.and_then(|()| exposition::write_head(metric, &mut histograms));
+                last_family = metric.name;
+            }
+            let times = histogram.distribution();
             written = written.and_then(|()| {
-                exposition::write_series(metric, labels, histogram, format, &mut text)
+                exposition::write_series(metric, labels, &times, format, &mut histograms)
             });
         }
-        debug_assert!(written.is_ok(), "a String takes everything");
-    }
+    });
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    let mut text = exposition::convert(&exporter.handle().render(), format);
+    text.push_str(&histograms);
     text.push_str(format.end());
     text
 }
@@ -131,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scrape_has_buckets_help_and_every_role_of_the_process() {
+    fn a_scrape_has_buckets_help_texts_and_both_roles() {
         install(Role::Gateway);
         install(Role::Worker);
         crate::telemetry::histogram(

@@ -45,8 +45,10 @@ fn quantile(answers: &[Told], share: f64) -> f64 {
 
 /// Whether two times are in the same bucket of the histograms, or in neighbours.
 fn are_close(one: f64, other: f64) -> bool {
-    let bounds =
-        [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let bounds = [
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        5.0, 10.0, 30.0, 60.0,
+    ];
     let bucket = |time: f64| bounds.iter().filter(|bound| **bound < time).count();
     bucket(one).abs_diff(bucket(other)) <= 1
 }

@@ -8,8 +8,7 @@ use crate::admin::Readiness;
 use crate::fleet::report::{self, QueueReport, SlotsReport};
 use crate::fleet::{Report, ReportSource};
 use crate::outcome::Word;
-use crate::telemetry::names;
-use crate::telemetry::reading::{Reading, whole};
+use crate::telemetry::{names, snapshot};
 
 use super::load::SlotUsage;
 
@@ -35,29 +34,30 @@ pub fn source(
 ) -> ReportSource {
     let readiness = readiness.clone();
     Arc::new(move |identity| {
-        let reading = Reading::now();
-        let queues = queue_reports(queues(), &reading);
+        let queues = queue_reports(queues());
         let slots = || queues.iter().filter_map(|queue| queue.slots.as_ref());
         let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: slots().map(|slots| slots.running).sum(),
             in_flight_max: slots().map(|slots| slots.limit).sum(),
-            databases: report::databases(&reading),
+            databases: report::databases(),
             queues,
             ..Report::of(identity)
         }
     })
 }
 
-fn queue_reports(queues: Vec<QueueSnapshot>, reading: &Reading) -> Vec<QueueReport> {
-    let calls = reading.by(&names::WORKER_CALLS, names::QUEUE);
-    let errors = reading.by_if(&names::WORKER_CALLS, names::QUEUE, |label| {
+fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
+    let calls = snapshot::sums(&names::WORKER_CALLS, names::QUEUE);
+    let errors = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
         Word::of(&label(names::OUTCOME)).is_failure()
     });
-    let mut times = reading.distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
-    let ready = reading.by(&names::WORKER_QUEUE_READY, names::QUEUE);
-    let count = |of: &BTreeMap<String, f64>, name: &str| of.get(name).copied().map_or(0, whole);
+    let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
+    let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);
+    let count = |of: &BTreeMap<String, f64>, name: &str| {
+        of.get(name).copied().map_or(0, snapshot::to_count)
+    };
     let reports = queues.into_iter().map(|queue| QueueReport {
         calls: count(&calls, &queue.name),
         errors: count(&errors, &queue.name),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::telemetry::reading::number;
+use crate::telemetry::count_as_f64;
 
 use super::text::{percent, seconds};
 use super::view::{ProcessView, QueueView, ServerView};
@@ -123,7 +123,7 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
 
 fn full_gateway(processes: &[ProcessView]) -> Option<Bottleneck> {
     let is_full = |process: &&ProcessView| {
-        let share = number(process.in_flight) / number(process.in_flight_max.max(1));
+        let share = count_as_f64(process.in_flight) / count_as_f64(process.in_flight_max.max(1));
         process.role == "gateway" && share >= FULL
     };
     let gateway = processes.iter().find(is_full)?;
@@ -184,7 +184,7 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
 mod tests {
     use super::super::view::{DatabaseView, Flow};
     use super::*;
-    use crate::telemetry::reading::Distribution;
+    use crate::telemetry::Distribution;
 
     fn queue(name: &str, saturated: f64, waiting: u64) -> QueueView {
         let times = Distribution { count: 10, seconds: 2.0, buckets: Vec::new() };

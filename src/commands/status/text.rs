@@ -178,7 +178,7 @@ fn server(server: &ServerView) -> Vec<String> {
     let slowest = match server.slowest_pending_bytes {
         0 => "-".to_owned(),
         pending => {
-            let pending = bytes(crate::telemetry::reading::number(pending));
+            let pending = bytes(crate::telemetry::count_as_f64(pending));
             format!("{} ({pending} unread)", server.slowest_client)
         }
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::fleet::Report;
 use crate::fleet::report::{DatabaseReport, QueueReport, SlotsReport};
-use crate::telemetry::reading::{Distribution, number};
+use crate::telemetry::{Distribution, count_as_f64};
 
 use super::bottleneck::{self, Bottleneck};
 use super::monitoring::{Failure, Look};
@@ -194,7 +194,7 @@ impl<'a> Pair<'a> {
     }
 
     fn rate(&self, now: u64, before: u64) -> f64 {
-        number(now.saturating_sub(before)) / self.seconds
+        count_as_f64(now.saturating_sub(before)) / self.seconds
     }
 
     fn share(&self, now: f64, before: f64) -> f64 {
@@ -286,7 +286,8 @@ impl ShareView {
             limit: now.limit,
             running: now.running,
             is_served: now.is_served,
-            utilization: (pair.share(now.used_seconds, used) / number(now.limit.max(1))).min(1.0),
+            utilization: (pair.share(now.used_seconds, used) / count_as_f64(now.limit.max(1)))
+                .min(1.0),
             saturated: pair.share(now.full_seconds, full).min(1.0),
             flow,
         }
@@ -324,7 +325,7 @@ impl QueueView {
                 self.workers += 1;
                 self.limit += slots.limit;
                 // Sums for now: `conclude` makes means of them.
-                self.utilization += share.utilization * number(slots.limit);
+                self.utilization += share.utilization * count_as_f64(slots.limit);
                 self.saturated += share.saturated;
             }
         } else if let Some(demand) = &now.demand {
@@ -338,8 +339,8 @@ impl QueueView {
     }
 
     fn conclude(&mut self) {
-        self.utilization /= number(self.limit.max(1));
-        self.saturated /= number(self.workers.max(1));
+        self.utilization /= count_as_f64(self.limit.max(1));
+        self.saturated /= count_as_f64(self.workers.max(1));
         self.wait_p99_seconds = self.waits.quantile(0.99);
         let arrivals = self.arrivals_per_second.max(self.flow.calls_per_second);
         self.slots_needed =
@@ -357,7 +358,7 @@ impl ServerView {
         let earlier = before.map_or_else(|| figures.clone(), |before| before.figures.clone());
         let apart = before.zip(look).map(|(before, look)| look.at.duration_since(before.at));
         let seconds = apart.map_or(1.0, |apart| apart.as_secs_f64()).max(1e-3);
-        let rate = |now: u64, before: u64| number(now.saturating_sub(before)) / seconds;
+        let rate = |now: u64, before: u64| count_as_f64(now.saturating_sub(before)) / seconds;
         let slowest = look.and_then(|look| look.slowest.clone()).unwrap_or_default();
         Self {
             url: url.to_owned(),
