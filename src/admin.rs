@@ -24,37 +24,38 @@ use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{Format, counter, names, recorder};
 
-mod host;
+mod allowed_hosts;
 mod readiness;
 
-use host::AllowedHosts;
+use allowed_hosts::AllowedHosts;
 
 pub use readiness::Readiness;
 
-/// Connections at once: Prometheus, a probe, a person. One more closes the oldest, so that nobody can keep the others out.
+/// The most connections at once: Prometheus, a health check, a person. A further one closes the oldest, so that idle connections
+/// cannot keep others out.
 const CONNECTIONS_MAX: usize = 64;
-/// Longest wait for a request's headers; also how long an idle connection is kept.
+/// The longest wait for the headers of a request, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest life of a connection: nothing here takes long, so a slow reader is cut off.
+/// The longest lifetime of a connection. Responses take milliseconds, so only slow readers reach it.
 const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
-/// Most bytes of a request's head; nothing here has a body.
+/// The largest request head in bytes. Requests have no body.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Makes the document of `/status`. It must not wait for anything.
+/// Creates the document of `/status`. Must not block.
 pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// What the admin listener tells of its process. Cheap to clone.
+/// The data that the admin listener serves. Cheap to clone.
 #[derive(Clone)]
-pub struct Health {
-    /// Which parts are ready.
+pub struct ProcessHealth {
+    /// The parts of the process that must be ready.
     pub readiness: Readiness,
-    /// What the process says about itself. No secrets, no configuration values.
+    /// Creates the document of `/status`, which contains no secrets and no configuration values.
     pub status: StatusSource,
 }
 
-impl fmt::Debug for Health {
+impl fmt::Debug for ProcessHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("readiness", &self.readiness).finish_non_exhaustive()
+        f.debug_struct("ProcessHealth").field("readiness", &self.readiness).finish_non_exhaustive()
     }
 }
 
@@ -65,30 +66,30 @@ pub struct Admin {
     hosts: AllowedHosts,
 }
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Binds; nothing is answered before `serve`.
+    /// Binds the address. Requests are answered only after `serve`.
     ///
     /// # Errors
-    /// `ListenError` says the address and why.
+    /// `ListenError` with the address and the reason.
     pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
         let hosts = AllowedHosts::new(&config.hosts, &host_name());
         Ok(Self { acceptor: Acceptor::bind(config.listen)?, hosts })
     }
 
-    /// The address that was bound.
+    /// Returns the bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
 
-    /// Answers until `stop`: the last thing to end, so that a drain can be watched.
-    pub fn serve(mut self, health: Health, tasks: &Tasks, stop: Cancel) {
+    /// Serves requests until `stop`. The caller stops it last, so that a drain can be observed.
+    pub fn serve(mut self, health: ProcessHealth, tasks: &Tasks, stop: Cancel) {
         let spawner = tasks.clone();
-        let service = Arc::new(Service { health, hosts: self.hosts });
+        let service = Arc::new(AdminService { health, hosts: self.hosts });
         tasks.spawn(async move {
-            let mut open = Connections::default();
+            let mut open = OpenConnections::default();
             loop {
                 let (stream, _) = tokio::select! {
                     () = stop.cancelled() => return,
@@ -96,24 +97,24 @@ impl Admin {
                 };
                 let (service, stop) = (Arc::clone(&service), stop.clone());
                 open.make_room();
-                open.0.push_back(spawner.spawn(connection(stream, service, stop)));
+                open.0.push_back(spawner.spawn(serve_connection(stream, service, stop)));
             }
         });
     }
 }
 
-/// What every connection is answered from.
-struct Service {
-    health: Health,
+/// The data that all connections share.
+struct AdminService {
+    health: ProcessHealth,
     hosts: AllowedHosts,
 }
 
 /// The open connections, oldest first.
 #[derive(Default)]
-struct Connections(VecDeque<JoinHandle<()>>);
+struct OpenConnections(VecDeque<JoinHandle<()>>);
 
-impl Connections {
-    /// Closes the oldest when all places are taken: an answer takes milliseconds, so it is one that only keeps its place.
+impl OpenConnections {
+    /// Closes the oldest connections if the limit is reached. Responses take milliseconds, so these are most likely idle.
     fn make_room(&mut self) {
         self.0.retain(|connection| !connection.is_finished());
         while self.0.len() >= CONNECTIONS_MAX
@@ -125,10 +126,10 @@ impl Connections {
     }
 }
 
-async fn connection(stream: TcpStream, served: Arc<Service>, stop: Cancel) {
+async fn serve_connection(stream: TcpStream, served: Arc<AdminService>, stop: Cancel) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(&request, &served);
-        async move { Ok::<_, Infallible>(answer) }
+        let response = respond(&request, &served);
+        async move { Ok::<_, Infallible>(response) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,15 +146,18 @@ async fn connection(stream: TcpStream, served: Arc<Service>, stop: Cancel) {
     }
 }
 
-fn answer(request: &Request<Incoming>, Service { health, hosts }: &Service) -> Answer {
+fn respond(
+    request: &Request<Incoming>,
+    AdminService { health, hosts }: &AdminService,
+) -> AdminResponse {
     if !hosts.allows(request.headers()) {
         // RFC 9110 §15.5.20.
-        return text(StatusCode::MISDIRECTED_REQUEST, "admin.hosts does not have this host\n");
+        return text(StatusCode::MISDIRECTED_REQUEST, "this host is not in admin.hosts\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return answer;
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
     }
     match request.uri().path() {
         "/metrics" => metrics(request),
@@ -164,38 +168,38 @@ fn answer(request: &Request<Incoming>, Service { health, hosts }: &Service) -> A
     }
 }
 
-fn metrics(request: &Request<Incoming>) -> Answer {
+fn metrics(request: &Request<Incoming>) -> AdminResponse {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
-    written(StatusCode::OK, format.content_type(), recorder::render(format))
+    response(StatusCode::OK, format.content_type(), recorder::render(format))
 }
 
-fn readyz(readiness: &Readiness) -> Answer {
+fn readyz(readiness: &Readiness) -> AdminResponse {
     let reasons = readiness.reasons();
-    let (status, word) = if readiness.is_ready() {
+    let (status, state) = if readiness.is_ready() {
         (StatusCode::OK, "ready")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    document(status, &json!({ "status": word, "reasons": reasons, "notes": readiness.notes() }))
+    document(status, &json!({ "status": state, "reasons": reasons, "notes": readiness.notes() }))
 }
 
-fn document(status: StatusCode, value: &Value) -> Answer {
-    written(status, "application/json", format!("{value:#}\n"))
+fn document(status: StatusCode, value: &Value) -> AdminResponse {
+    response(status, "application/json", format!("{value:#}\n"))
 }
 
-fn text(status: StatusCode, words: &'static str) -> Answer {
-    written(status, "text/plain; charset=utf-8", words)
+fn text(status: StatusCode, body: &'static str) -> AdminResponse {
+    response(status, "text/plain; charset=utf-8", body)
 }
 
-fn written(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
+fn response(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+    response
 }
 
 #[cfg(test)]

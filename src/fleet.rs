@@ -1,4 +1,4 @@
-//! What a process tells its fleet over the bus: who it is, what it serves, how loaded it is.
+//! Reports of processes over NATS: identity, queues and load, for `fjord status` and the NATS service API.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,44 +12,44 @@ use crate::lifecycle::Tasks;
 use crate::message::Subject;
 use crate::messaging::{Transport, TransportError};
 
-pub mod ask;
+pub mod query;
 pub mod report;
 pub mod service;
 
 pub use report::Report;
 
-/// How old a report may be that is sent. Reading all figures costs as much as a scrape, and anybody may ask.
+/// Largest age of a report that is sent. Making one costs as much as a scrape, and requests for it are not limited.
 const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
-/// Where Linux says the name of the host.
+/// The file in which Linux provides the host name.
 const HOST_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// Makes the report of this process. It must not wait for anything.
+/// Makes the report of this process. Must not block.
 pub type ReportSource = Arc<dyn Fn(&Identity) -> Report + Send + Sync>;
 
-/// Who a process is.
+/// The identity of a process.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its role.
+    /// The role.
     pub role: Role,
-    /// Unique among all that run: the last token of its inbox.
+    /// A unique id: the last token of the inbox.
     pub id: String,
-    /// The host that it runs on.
+    /// The host name.
     pub host: String,
-    /// The fleet's prefix.
+    /// The prefix of all subjects of the fleet.
     pub prefix: Subject,
-    /// When it started, as RFC 3339 with microseconds in UTC.
+    /// The start time, as RFC 3339 with microseconds in UTC.
     pub started: String,
-    began: Instant,
+    started_at: Instant,
 }
 
-/// The name of this host as the system has it; empty where it does not say.
+/// Returns the name of this host; empty if the system does not provide it.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned()
 }
 
 impl Identity {
-    /// This process, from now on.
+    /// Creates the identity of this process, which starts now.
     #[must_use]
     pub fn new(role: Role, prefix: Subject, inbox: &Subject) -> Self {
         Self {
@@ -58,36 +58,36 @@ impl Identity {
             host: host_name(),
             prefix,
             started: chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-            began: Instant::now(),
+            started_at: Instant::now(),
         }
     }
 
-    /// For how long it runs.
+    /// Returns the time since the start.
     #[must_use]
     pub fn uptime(&self) -> Duration {
-        self.began.elapsed()
+        self.started_at.elapsed()
     }
 }
 
-/// A process that tells about itself.
-pub struct Member {
-    /// Who it is.
+/// This process as a member of the fleet, with the source of its reports.
+pub struct FleetMember {
+    /// The identity of the process.
     pub identity: Identity,
     source: ReportSource,
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
-impl fmt::Debug for Member {
+impl fmt::Debug for FleetMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("FleetMember").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
-/// Answers whoever asks about this process, until the transport closes.
+/// Answers requests for reports, and those of the NATS service API if it is enabled, until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when a subscription is not taken.
-pub async fn tell(
+/// `TransportError` when a subscription fails.
+pub async fn serve_reports(
     config: &MessagingConfig,
     role: Role,
     source: ReportSource,
@@ -95,22 +95,22 @@ pub async fn tell(
     tasks: &Tasks,
 ) -> Result<(), TransportError> {
     let identity = Identity::new(role, config.prefix.clone(), &transport.inbox());
-    let member = Member::new(identity, source);
-    ask::answer(&member, transport, tasks).await?;
+    let member = FleetMember::new(identity, source);
+    query::serve(&member, transport, tasks).await?;
     if config.service_api {
         service::serve(&member, transport, tasks).await?;
     }
     Ok(())
 }
 
-impl Member {
-    /// A process with what makes its reports.
+impl FleetMember {
+    /// Creates a member.
     #[must_use]
     pub fn new(identity: Identity, source: ReportSource) -> Arc<Self> {
         Arc::new(Self { identity, source, last: Mutex::default() })
     }
 
-    /// What holds now, or did a moment ago.
+    /// Returns the current report, which may be up to `REPORT_AGE_MAX` old.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

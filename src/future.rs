@@ -1,7 +1,7 @@
-//! The boxed future that the seams return, so that their traits can be used as objects.
+//! The boxed future that `Transport`, `Backend` and other traits return, so that trait objects of them can exist.
 
 use std::future::Future;
 use std::pin::Pin;
 
-/// A future on the heap. It costs 5–10 ns, nothing beside the network hop behind every seam.
+/// A future on the heap. The allocation costs 5–10 ns, which is negligible compared with a network round trip.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

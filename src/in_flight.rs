@@ -1,4 +1,4 @@
-//! Admission: a counted limit that is also what a drain waits for.
+//! Admission: limits how many requests or connections are in progress, and lets a drain wait for the last.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,17 +9,17 @@ use tokio::sync::Notify;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::Gauge;
 
-/// Lets at most so many in at once. Cheap to clone; all clones count together.
+/// Admits up to a limited number of holders at once. Cheap to clone; clones share the count.
 #[derive(Clone)]
-pub struct Admission(Arc<Inner>);
+pub struct Admission(Arc<SharedCount>);
 
-struct Inner {
+struct SharedCount {
     state: Mutex<State>,
     emptied: Notify,
     gauge: Gauge,
 }
 
-/// One lock for all three: a drain that saw nobody inside may rely on nobody entering after.
+/// One lock protects all three fields, so that nothing is admitted after a drain has seen a count of zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
     held: usize,
@@ -27,30 +27,30 @@ struct State {
     is_closed: bool,
 }
 
-/// A place inside; given back when dropped.
+/// The right to be in progress. Dropping it frees the place.
 #[derive(Debug)]
-#[must_use = "the place is given back at once"]
-pub struct Guard(Admission);
+#[must_use = "dropping the permit frees its place"]
+pub struct AdmissionPermit(Admission);
 
 impl Admission {
-    /// Nobody inside yet. The gauge shows how many are.
+    /// Creates an empty admission. The gauge follows the count.
     #[must_use]
     pub fn new(limit: usize, gauge: Gauge) -> Self {
         let state = Mutex::new(State { held: 0, limit, is_closed: false });
-        Self(Arc::new(Inner { state, emptied: Notify::new(), gauge }))
+        Self(Arc::new(SharedCount { state, emptied: Notify::new(), gauge }))
     }
 
-    /// Takes a place, or `None` when all are taken or it is closed.
+    /// Admits a holder. Returns `None` if the limit is reached or the admission is closed.
     #[must_use]
-    pub fn try_enter(&self) -> Option<Guard> {
+    pub fn try_enter(&self) -> Option<AdmissionPermit> {
         self.enter().ok()
     }
 
-    /// Takes a place.
+    /// Admits a holder.
     ///
     /// # Errors
-    /// `Overloaded` when all are taken, `Draining` when it is closed: the caller was not let in.
-    pub fn enter(&self) -> Result<Guard, Problem> {
+    /// `Overloaded` if the limit is reached, `Draining` if the admission is closed.
+    pub fn enter(&self) -> Result<AdmissionPermit, Problem> {
         let mut state = self.state();
         if state.is_closed {
             return Err(Problem::new(ProblemKind::Draining));
@@ -59,40 +59,40 @@ impl Admission {
             return Err(Problem::new(ProblemKind::Overloaded));
         }
         state.held += 1;
-        self.show(*state);
+        self.report(*state);
         drop(state);
-        Ok(Guard(self.clone()))
+        Ok(AdmissionPermit(self.clone()))
     }
 
-    /// How many are inside.
+    /// Returns the number of holders.
     #[must_use]
     pub fn held(&self) -> usize {
         self.state().held
     }
 
-    /// How many may be inside.
+    /// Returns the limit.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.state().limit
     }
 
-    /// Changes the limit. Who is inside stays.
+    /// Changes the limit. Existing holders stay.
     pub fn set_limit(&self, limit: usize) {
         self.state().limit = limit;
     }
 
-    /// Lets nobody in any more.
+    /// Closes the admission: nothing is admitted from now on.
     pub fn close(&self) {
         self.state().is_closed = true;
     }
 
-    /// Whether it was closed.
+    /// Whether the admission is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state().is_closed
     }
 
-    /// Waits until nobody is inside, at most so long. Says whether that came. Safe to drop and to call again.
+    /// Waits until there are no holders, up to `limit`. Returns whether that happened. Cancel safe.
     pub async fn wait_empty(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
@@ -100,7 +100,7 @@ impl Admission {
     async fn emptied(&self) {
         loop {
             let mut emptied = std::pin::pin!(self.0.emptied.notified());
-            // Registered before the look, or a leave between the two would be missed.
+            // Registers before reading the count. Otherwise a release between the two would be missed.
             emptied.as_mut().enable();
             if self.held() == 0 {
                 return;
@@ -114,7 +114,7 @@ impl Admission {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count of requests is exact up to 2^53")]
-    fn show(&self, state: State) {
+    fn report(&self, state: State) {
         self.0.gauge.set(state.held as f64);
     }
 }
@@ -125,11 +125,11 @@ impl fmt::Debug for Admission {
     }
 }
 
-impl Drop for Guard {
+impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.held = state.held.saturating_sub(1);
-        self.0.show(*state);
+        self.0.report(*state);
         if state.held == 0 {
             self.0.0.emptied.notify_waiters();
         }
@@ -140,48 +140,48 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
-    fn admission(limit: usize) -> Admission {
+    fn new_admission(limit: usize) -> Admission {
         Admission::new(limit, Gauge::noop())
     }
 
     #[test]
-    fn the_limit_is_never_passed() {
-        let door = admission(2);
-        let first = door.try_enter().unwrap();
-        let _second = door.try_enter().unwrap();
-        assert_eq!(door.enter().unwrap_err().kind, ProblemKind::Overloaded);
+    fn the_limit_is_never_exceeded() {
+        let admission = new_admission(2);
+        let first = admission.try_enter().unwrap();
+        let _second = admission.try_enter().unwrap();
+        assert_eq!(admission.enter().unwrap_err().kind, ProblemKind::Overloaded);
         drop(first);
-        assert!(door.try_enter().is_some());
+        assert!(admission.try_enter().is_some());
     }
 
     #[test]
-    fn nobody_enters_after_the_close() {
-        let door = admission(2);
-        door.close();
-        assert_eq!(door.enter().unwrap_err().kind, ProblemKind::Draining);
+    fn nothing_is_admitted_after_the_close() {
+        let admission = new_admission(2);
+        admission.close();
+        assert_eq!(admission.enter().unwrap_err().kind, ProblemKind::Draining);
     }
 
     #[test]
-    fn a_lower_limit_puts_nobody_out() {
-        let door = admission(2);
-        let inside = [door.try_enter(), door.try_enter()];
-        door.set_limit(1);
-        assert_eq!(door.held(), 2);
-        drop(inside);
-        let _one = door.try_enter().unwrap();
-        assert!(door.try_enter().is_none());
+    fn a_lower_limit_keeps_existing_holders() {
+        let admission = new_admission(2);
+        let holders = [admission.try_enter(), admission.try_enter()];
+        admission.set_limit(1);
+        assert_eq!(admission.held(), 2);
+        drop(holders);
+        let _one = admission.try_enter().unwrap();
+        assert!(admission.try_enter().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_ends_with_the_last_guard() {
-        let door = admission(3);
-        let guards = [door.try_enter(), door.try_enter()];
-        assert!(!door.wait_empty(Duration::from_secs(1)).await);
-        let (is_empty, ()) = tokio::join!(door.wait_empty(Duration::from_secs(1)), async {
+    async fn a_drain_ends_with_the_last_permit() {
+        let admission = new_admission(3);
+        let permits = [admission.try_enter(), admission.try_enter()];
+        assert!(!admission.wait_empty(Duration::from_secs(1)).await);
+        let (is_empty, ()) = tokio::join!(admission.wait_empty(Duration::from_secs(1)), async {
             tokio::task::yield_now().await;
-            drop(guards);
+            drop(permits);
         });
         assert!(is_empty);
-        assert!(door.wait_empty(Duration::ZERO).await, "an empty place is empty at once");
+        assert!(admission.wait_empty(Duration::ZERO).await, "without holders it returns at once");
     }
 }

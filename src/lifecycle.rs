@@ -1,4 +1,4 @@
-//! How a process starts, drains and ends.
+//! The life cycle of a process: tasks, cancellation, signals, systemd.
 
 pub mod cancel;
 pub mod signals;

@@ -1,5 +1,4 @@
-//! TCP listening that survives what the system throws at it: a busy port is said clearly, a lack of file
-//! descriptors is waited out.
+//! TCP listeners with clear errors. `accept` errors, such as a lack of file descriptors, do not end them.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -7,16 +6,16 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Connections that the system may hold until they are accepted.
+/// The most connections that the system queues until they are accepted.
 const BACKLOG: u32 = 1024;
-/// First pause after an accept failed for a lack of something; doubled up to the longest.
+/// The first pause after the system could not accept a connection. Doubles up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// Longest such pause.
+/// See `PAUSE_MIN`.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// An address that cannot be listened on.
+/// The error when an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}", why(source))]
+#[error("cannot listen on {address}: {}", reason(source))]
 pub struct ListenError {
     /// The address as configured.
     pub address: SocketAddr,
@@ -25,16 +24,16 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-fn why(error: &io::Error) -> &'static str {
+fn reason(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::AddrInUse => "another process has this port",
+        ErrorKind::AddrInUse => "another process uses this port",
         ErrorKind::AddrNotAvailable => "this host does not have the address",
         ErrorKind::PermissionDenied => "a port below 1024 needs CAP_NET_BIND_SERVICE",
-        _ => "the system refuses",
+        _ => "refused by the system",
     }
 }
 
-/// A bound address whose connections are taken one by one.
+/// A bound listener.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
@@ -43,15 +42,15 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Binds. Port 0 takes a free one, which `address` tells.
+    /// Binds an address. Port 0 selects a free port; `address` returns it.
     ///
     /// # Errors
-    /// `ListenError` says the address and why.
+    /// `ListenError` with the address and the reason.
     pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let error = |source| ListenError { address, source };
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(error)?;
-        // A restart must not wait for old connections to leave TIME_WAIT.
+        // Without this, a restart would have to wait until old connections leave TIME_WAIT.
         socket.set_reuseaddr(true).map_err(error)?;
         socket.bind(address).map_err(error)?;
         let listener = socket.listen(BACKLOG).map_err(error)?;
@@ -59,54 +58,54 @@ impl Acceptor {
         Ok(Self { listener, address, pause: PAUSE_MIN })
     }
 
-    /// The address that was bound.
+    /// Returns the bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next connection. Does not fail: it pauses while the system lacks file descriptors or memory.
+    /// Waits for the next connection. Never fails; pauses while the system lacks file descriptors or memory.
     ///
-    /// Safe to drop: no connection is lost.
+    /// Cancel safe: no connection is lost.
     pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.recovered();
-                    // Answers are written whole: waiting for more would only delay them.
+                    // Responses are written in large chunks, so Nagle's algorithm would only delay them.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "cannot set TCP_NODELAY");
                     }
                     return (stream, peer);
                 }
-                Err(error) if is_of_the_connection(&error) => {
+                Err(error) if is_connection_error(&error) => {
                     tracing::debug!(%error, "a connection ended before it was accepted");
                 }
-                Err(error) => self.wait_out(&error).await,
+                Err(error) => self.pause_after(&error).await,
             }
         }
     }
 
-    async fn wait_out(&mut self, error: &io::Error) {
+    async fn pause_after(&mut self, error: &io::Error) {
         if self.pause == PAUSE_MIN {
-            tracing::error!(address = %self.address, %error, "cannot accept connections; waiting");
+            tracing::error!(address = %self.address, %error, "cannot accept connections; retrying");
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        // The error stays until descriptors are freed: without a pause this loop would take a whole core.
+        // The error persists until descriptors are freed. Without a pause this loop would use a whole core.
         tokio::time::sleep(pause).await;
     }
 
     fn recovered(&mut self) {
         if self.pause != PAUSE_MIN {
             self.pause = PAUSE_MIN;
-            tracing::info!(address = %self.address, "accepts connections again");
+            tracing::info!(address = %self.address, "accepting connections again");
         }
     }
 }
 
-/// accept(2) hands over errors of the connection itself; the next one may be good.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether the error concerns only this connection. accept(2) also reports those.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted
@@ -121,11 +120,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_busy_port_is_said_clearly() {
+    async fn a_busy_port_is_reported_clearly() {
         let first = Acceptor::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_ne!(first.address().port(), 0);
         let error = Acceptor::bind(first.address()).unwrap_err().to_string();
         let address = first.address();
-        assert_eq!(error, format!("cannot listen on {address}: another process has this port"));
+        assert_eq!(error, format!("cannot listen on {address}: another process uses this port"));
     }
 }

@@ -1,4 +1,4 @@
-//! The `Transport` seam: carries messages between processes.
+//! The `Transport` trait, which carries messages between processes.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,79 +13,79 @@ use crate::message::{Message, Subject};
 mod link;
 pub mod nats;
 
-pub use link::{Link, LinkState, RoundTrip, next_epoch, up};
+pub use link::{Link, LinkState, RoundTrip, next_epoch, wait_until_up};
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
-    /// Publishes one message; the future is ready once the client has taken it, and has to be polled for that.
+    /// Publishes a message. The future is ready once the client has accepted the message, and must be polled for that.
     ///
-    /// Refuses while the link is down: what a client library queues then would be executed after the
-    /// reconnect, when nobody waits for it any more.
+    /// Fails while the link is down. Otherwise the client library would queue the message and send it after the
+    /// reconnect, when its session has ended.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Publishes one message if the client takes it at once, for those who must not wait: they read a subscription.
+    /// Publishes a message without waiting. For tasks that read a subscription and must not block.
     ///
     /// # Errors
-    /// `TransportError`; `Full` when the client had no room.
+    /// `TransportError`; `Full` if the client cannot accept the message at once.
     fn try_publish(&self, message: Message) -> Result<(), TransportError> {
-        // Unconstrained: a task that has used up its share of time would look like a client without room.
+        // Without `unconstrained`, a task that has used up its cooperative budget would look like a full client.
         let sent = unconstrained(self.publish(message)).now_or_never();
         sent.unwrap_or(Err(TransportError::Full))
     }
-    /// Subscribes to a subject of this process alone: a reply inbox, a control subject.
+    /// Subscribes to a subject that belongs to this process, such as a reply inbox or a control subject.
     fn subscribe<'a>(
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// The same, for a subject that this process can do without: it is ready even while the server refuses it.
+    /// Subscribes to a subject that the process does not depend on. The link is up even if the server refuses it.
     fn subscribe_optional<'a>(
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// Joins a queue group: each message goes to one member.
+    /// Joins a queue group, in which each message is delivered to one member.
     fn queue_subscribe<'a>(
         &'a self,
         subject: &'a Subject,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// Waits, bounded, until the server has what was published.
+    /// Waits until the server has received all published messages. Fails after `operation_timeout` or when the link is lost.
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// The same, as long as it takes within `limit`: over a link that is lost meanwhile, too.
+    /// Waits like `flush`, but up to `limit`, and continues after a reconnect.
     fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Whether messages can be sent now, and every change of that.
+    /// Watches the link.
     fn link(&self) -> watch::Receiver<Link>;
-    /// How long a message of ours to ourselves takes through the server, measured all the time.
+    /// Returns the round trip through the server, which is measured continuously.
     fn round_trip(&self) -> RoundTrip;
-    /// The largest message in bytes, headers included, that the server takes; known once connected.
+    /// Returns the largest message in bytes, headers included, that the server accepts. Known once connected.
     fn payload_bytes_max(&self) -> usize;
-    /// A subject under which only this process listens, for the reply inbox.
+    /// Returns the subject below which only this process subscribes, for its reply inbox.
     fn inbox(&self) -> Subject;
 }
 
-/// One subscription, read as a stream. It outlives connections and refusals; it ends when it was left.
+/// A subscription, read as a stream. It survives reconnects and refusals, and ends after it has been left.
 pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
-    /// Leaves the group without losing what is on its way: the server stops after `more` further messages,
-    /// and until then, or until it stays silent, the stream goes on.
+    /// Leaves the group without losing messages in transit: the server stops after `more` further messages. The stream
+    /// delivers those, and ends when the server has stopped.
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Whether the server serves it, as far as is known. One that it refuses is tried again by itself.
+    /// Watches whether the server accepts the subscription. The transport retries a refused one.
     fn served(&self) -> watch::Receiver<bool>;
 }
 
-/// Why a message was not taken.
+/// Why a message cannot be sent or a subscription cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// Not connected.
     #[error("the message bus is not connected")]
     Disconnected,
-    /// The transport did not take it in time.
-    #[error("the message bus did not take the message in time")]
+    /// The transport did not finish in time.
+    #[error("the message bus did not accept the message in time")]
     TimedOut,
-    /// The transport had no room for it at that moment.
+    /// The transport cannot accept a message without waiting.
     #[error("the message bus has no room for the message now")]
     Full,
-    /// It is larger than the server allows.
+    /// The message is larger than the server allows.
     #[error("the message is larger than the message bus allows")]
     TooLarge,
-    /// Closed, or refused for another reason.
-    #[error("the message bus refused")]
+    /// The transport is closed, or refused for another reason.
+    #[error("the message bus refused the operation")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

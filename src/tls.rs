@@ -1,4 +1,4 @@
-//! Every rustls configuration of fjord: one provider, TLS 1.2 and 1.3, errors that name the file.
+//! All rustls configurations of fjord. They use one crypto provider, TLS 1.2 and 1.3, and report errors with the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,46 +12,47 @@ mod names;
 mod pem;
 mod reload;
 mod server;
+mod server_state;
 mod trust_any;
 
 pub use client::client_config;
-pub use client_certificate::{ClientCertificate, Distrust};
+pub use client_certificate::{ClientCertificate, ClientCertificateError};
 pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
-pub use server::{Accepted, Asks, NewFiles, ServerTls};
+pub use server::{AcceptedTls, PreparedReload, ServerTls};
 
-/// A file that TLS cannot use. Says which, and what was expected of it; never what is in it.
+/// A TLS file that cannot be used. The text names the file and what was expected of it, but never quotes its contents.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", file.display())]
 pub struct TlsError {
-    /// The file; for the system's certificates, what it stands for.
+    /// The file, or a description of the system's certificates.
     pub file: PathBuf,
     /// What is wrong with it.
     pub kind: TlsErrorKind,
-    /// The cause, for the log. Absent where it could quote the file.
+    /// The cause, for the log. `None` where it could quote the file.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What is wrong with a file of TLS.
+/// What is wrong with a TLS file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsErrorKind {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot be read")]
     Unreadable,
-    /// It is larger than any certificate file is.
+    /// The file is larger than any certificate file.
     #[error("is larger than {} bytes: expected PEM certificates or a key", pem::FILE_BYTES_MAX)]
     TooLarge,
-    /// It has no certificate.
+    /// The file contains no certificate.
     #[error("expected PEM certificates (BEGIN CERTIFICATE), found none that can be read")]
     NoCertificate,
-    /// One of its certificates cannot be understood.
-    #[error("expected X.509 certificates, leaf first; one cannot be understood")]
+    /// One of the certificates cannot be parsed.
+    #[error("expected X.509 certificates, leaf first; one cannot be parsed")]
     BadCertificate,
-    /// It has no private key.
+    /// The file contains no private key.
     #[error("expected one PEM private key (PKCS#8, PKCS#1 or SEC1, not encrypted), found none")]
     NoKey,
-    /// The key is of a kind that is not supported.
+    /// The type of the key is not supported.
     #[error("expected an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key")]
     BadKey,
     /// The key belongs to another certificate.
@@ -60,16 +61,16 @@ pub enum TlsErrorKind {
         /// The certificate's file.
         certificate: PathBuf,
     },
-    /// The certificate has ended.
-    #[error("the certificate ended on {0}")]
+    /// The certificate has expired.
+    #[error("the certificate expired on {0}")]
     Expired(String),
-    /// A CA that can be believed is missing.
-    #[error("expected CA certificates to believe, found none")]
+    /// There is no CA certificate.
+    #[error("expected CA certificates, found none")]
     NoRoots,
     /// The configuration names no certificate.
     #[error("expected at least one certificate with its key")]
     NoneConfigured,
-    /// The pieces are good, together they are not.
+    /// The file is valid, but does not fit the rest of the configuration.
     #[error("cannot be used together with the rest of the TLS configuration")]
     Unusable,
 }
@@ -88,7 +89,7 @@ impl TlsError {
     }
 }
 
-/// The one provider. It is passed to every builder, so that no process-wide default decides.
+/// Returns the crypto provider. It is passed to every builder, so that no process-wide default is used.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

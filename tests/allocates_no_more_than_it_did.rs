@@ -80,7 +80,7 @@ fn config(home: &Path, role: Role, text: &str) -> Config {
 async fn connect(config: &Config) -> Arc<dyn Transport> {
     let TransportConfig::Nats(settings) = &config.messaging.transport;
     let transport = nats::connect(settings, "allocations").await.expect("a transport");
-    messaging::up(&mut transport.link()).await.expect("a connection");
+    messaging::wait_until_up(&mut transport.link()).await.expect("a connection");
     transport
 }
 

@@ -14,7 +14,7 @@ mod world;
 use std::time::Duration;
 
 use fjord::catalogue::{Execution, OnDisconnect};
-use fjord::envelope::{Control, Reason, Reply};
+use fjord::envelope::{Control, RefusalReason, Reply};
 use fjord::message::Subject;
 use fjord::roles::gateway::dispatch::session::{
     Action, Destination, Ending, Event, Session, Step, Terms, Why,
@@ -111,7 +111,7 @@ fn an_offer_by_a_worker_that_is_gone_costs_an_attempt_and_no_waiting() {
     };
     let heard = |attempt, reply| Event::Heard { attempt, reply: Ok(reply) };
     step(Event::Start { linked: true, free: true });
-    let refused = Reply::Refused { reason: Reason::Busy, control: None };
+    let refused = Reply::Refused { reason: RefusalReason::Busy, control: None };
     assert_eq!(step(heard(1, refused)), [Action::Hold(Why::Busy)]);
     let offered = step(Event::Offered(Subject::new("fjord.w.q.1.o.1").unwrap()));
     assert!(matches!(offered[..], [Action::Unhold, Action::Publish { attempt: 2, .. }]));
@@ -156,6 +156,6 @@ fn a_request_without_its_client_is_not_placed_again() {
     let granted = step(heard(Reply::Claim { control: control.clone() }));
     assert_eq!(granted, [Action::Tell { to: control.clone(), control: Control::Grant }]);
     assert_eq!(step(Event::ClientGone), [], "a granted call may come to its end");
-    let refused = Reply::Refused { reason: Reason::Unavailable, control: Some(control) };
+    let refused = Reply::Refused { reason: RefusalReason::Unavailable, control: Some(control) };
     assert_eq!(step(heard(refused)), [Action::End(Ending::ClientGone)]);
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
 use crate::envelope::reply::JSON;
-use crate::envelope::{Final, Head};
+use crate::envelope::{AnswerHead, Final};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
 use crate::roles::gateway::client::byte_budget::Reservation;
@@ -108,7 +108,7 @@ pub fn answer(answer: Final) -> Result<Response, Problem> {
 ///
 /// # Errors
 /// `BadAnswer` when its status or media type cannot be that of a response with a body.
-pub fn beginning(head: &Head, body: Streamed) -> Result<Response, Problem> {
+pub fn beginning(head: &AnswerHead, body: Streamed) -> Result<Response, Problem> {
     let status = status(head.status)?;
     if !may_have_body(status) {
         return Err(Problem::new(ProblemKind::BadAnswer));

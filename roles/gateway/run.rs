@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::admin::{Admin, Health, Readiness};
+use crate::admin::{Admin, ProcessHealth, Readiness};
 use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
@@ -102,11 +102,21 @@ impl Gateway {
             })
         };
         tracing::info!(part = "admin", address = %admin.address(), "listening");
-        admin.serve(Health { readiness: readiness.clone(), status }, &admin_tasks, stop.clone());
+        admin.serve(
+            ProcessHealth { readiness: readiness.clone(), status },
+            &admin_tasks,
+            stop.clone(),
+        );
         let source = report::source(&pipeline, &readiness);
-        fleet::tell(&config.messaging, Role::Gateway, source, &pipeline.placer.transport, &tasks)
-            .await
-            .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))?;
+        fleet::serve_reports(
+            &config.messaging,
+            Role::Gateway,
+            source,
+            &pipeline.placer.transport,
+            &tasks,
+        )
+        .await
+        .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn Service> = Arc::clone(&pipeline) as Arc<dyn Service>;
         let listener = listener.serve(service, &tasks);
@@ -135,8 +145,8 @@ impl Gateway {
                 let snapshot = Arc::new(snapshot);
                 let store_snapshot = || self.pipeline.snapshot.store(snapshot);
                 match files {
-                    // No new mapping may meet a certificate that only the old files believe.
-                    Some(files) => files.take(store_snapshot),
+                    // The new snapshot must not be used with certificates that only the old files accept.
+                    Some(files) => files.apply(store_snapshot),
                     None => store_snapshot(),
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);

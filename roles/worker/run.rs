@@ -112,7 +112,7 @@ impl WorkerProcess {
         };
         resender.start(resend_requests, &tasks);
         tracing::info!(part = "admin", address = %admin.address(), "listening");
-        let health = admin::Health { readiness: readiness.clone(), status: status(&queues) };
+        let health = admin::ProcessHealth { readiness: readiness.clone(), status: status(&queues) };
         admin.serve(health, &admin_tasks, stop.clone());
         let worker = Self {
             config,
@@ -137,9 +137,15 @@ impl WorkerProcess {
         let queues = Arc::clone(&self.queues);
         let snapshots = move || queues.iter().map(|queue| queue.snapshot()).collect();
         let source = report::source(snapshots, &self.readiness);
-        fleet::tell(&self.config.messaging, Role::Worker, source, &self.transport, &self.tasks)
-            .await
-            .map_err(|error| RunError::system("cannot subscribe to requests for reports", error))
+        fleet::serve_reports(
+            &self.config.messaging,
+            Role::Worker,
+            source,
+            &self.transport,
+            &self.tasks,
+        )
+        .await
+        .map_err(|error| RunError::system("cannot subscribe to requests for reports", error))
     }
 
     /// Starts to join every queue group.

@@ -1,4 +1,4 @@
-//! Whether a process should get work now, and if not, why.
+//! Readiness: whether a process should receive requests, and the reasons if not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,24 +10,24 @@ use crate::messaging::{Link, LinkState};
 
 /// The parts of a process that must be ready. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<Parts>>);
+pub struct Readiness(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct Parts {
-    needed: BTreeMap<&'static str, Option<String>>,
+struct State {
+    required: BTreeMap<&'static str, Option<String>>,
     notes: BTreeMap<String, String>,
 }
 
 impl Readiness {
-    /// No part known yet: ready.
+    /// Starts without parts, which means ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Says that a part is ready, or why it is not. A reason is shown to whoever can reach the admin listener.
+    /// Sets whether a part is ready, or the reason why it is not. The admin listener shows the reason.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
-        let before = self.parts().needed.insert(part, state.clone().err());
+        let before = self.state().required.insert(part, state.clone().err());
         match (before.flatten(), state) {
             (None, Err(reason)) => tracing::warn!(part, reason, "not ready"),
             (Some(_), Ok(())) => tracing::info!(part, "ready again"),
@@ -35,7 +35,7 @@ impl Readiness {
         }
     }
 
-    /// A process without the bus is alive, and not ready: says so from here on.
+    /// Makes the part `nats` follow the link.
     pub fn follow(&self, mut link: watch::Receiver<Link>, tasks: &Tasks) {
         let readiness = self.clone();
         let _detached = tasks.spawn_background(async move {
@@ -56,33 +56,32 @@ impl Readiness {
     /// Whether every part is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.parts().needed.values().all(Option::is_none)
+        self.state().required.values().all(Option::is_none)
     }
 
-    /// What is not ready, and why.
+    /// Returns the parts that are not ready, with the reasons.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, String> {
-        let parts = self.parts();
-        parts.needed.iter().filter_map(|(part, reason)| Some((*part, reason.clone()?))).collect()
+        let state = self.state();
+        state.required.iter().filter_map(|(part, reason)| Some((*part, reason.clone()?))).collect()
     }
 
-    /// Tells of something that is not as it should be and does not keep the process from getting work;
-    /// `None` when it is as it should be again.
+    /// Sets a note: a problem that does not make the process unready. `None` removes the note.
     pub fn note(&self, about: String, reason: Option<String>) {
-        let mut parts = self.parts();
+        let mut state = self.state();
         match reason {
-            Some(reason) => drop(parts.notes.insert(about, reason)),
-            None => drop(parts.notes.remove(&about)),
+            Some(reason) => drop(state.notes.insert(about, reason)),
+            None => drop(state.notes.remove(&about)),
         }
     }
 
-    /// Everything that is not as it should be and does not keep the process from getting work.
+    /// Returns all notes.
     #[must_use]
     pub fn notes(&self) -> BTreeMap<String, String> {
-        self.parts().notes.clone()
+        self.state().notes.clone()
     }
 
-    fn parts(&self) -> MutexGuard<'_, Parts> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,65 +4,66 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-struct Started {
+struct TestAdmin {
     address: SocketAddr,
     readiness: Readiness,
     stop: Cancel,
     tasks: Tasks,
 }
 
-fn start() -> Started {
+fn start() -> TestAdmin {
     let listen = "127.0.0.1:0".parse().unwrap();
     let config = AdminConfig { listen, hosts: Vec::new() };
     let admin = Admin::bind(&config).unwrap();
     let address = admin.address();
     let (readiness, tasks, stop) = (Readiness::new(), Tasks::new(), Cancel::new());
     let status: StatusSource = Arc::new(|| json!({ "role": "gateway" }));
-    let health = Health { readiness: readiness.clone(), status };
+    let health = ProcessHealth { readiness: readiness.clone(), status };
     admin.serve(health, &tasks, stop.clone());
-    Started { address, readiness, stop, tasks }
+    TestAdmin { address, readiness, stop, tasks }
 }
 
-impl Started {
-    async fn ask(&self, line: &str) -> String {
-        self.ask_for(line, "*/*", "localhost").await
+impl TestAdmin {
+    async fn request(&self, line: &str) -> String {
+        self.request_as(line, "*/*", "localhost").await
     }
 
-    async fn ask_for(&self, line: &str, accept: &str, host: &str) -> String {
+    async fn request_as(&self, line: &str, accept: &str, host: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
             "{line} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 }
 
 #[tokio::test]
 async fn readyz_lists_what_is_not_ready() {
     let started = start();
-    assert!(started.ask("GET /readyz").await.starts_with("HTTP/1.1 200 "));
+    assert!(started.request("GET /readyz").await.starts_with("HTTP/1.1 200 "));
     started.readiness.set("nats", Err("not connected".to_owned()));
-    let answer = started.ask("GET /readyz").await;
+    let answer = started.request("GET /readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains(r#""nats": "not connected""#), "{answer}");
     assert!(
-        started.ask("GET /healthz").await.starts_with("HTTP/1.1 200 "),
-        "it lives all the same"
+        started.request("GET /healthz").await.starts_with("HTTP/1.1 200 "),
+        "the process is alive"
     );
     started.readiness.set("nats", Ok(()));
-    assert!(started.ask("GET /readyz").await.starts_with("HTTP/1.1 200 "));
+    assert!(started.request("GET /readyz").await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
-async fn metrics_come_in_the_format_of_prometheus() {
+async fn metrics_have_the_format_of_prometheus() {
     recorder::install(crate::cli::Role::Gateway);
-    let answer = start().ask("GET /metrics").await;
+    let answer = start().request("GET /metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
     assert!(answer.contains("fjord_build_info{"), "{answer}");
-    let answer = start().ask_for("GET /metrics", "application/openmetrics-text", "127.0.0.1").await;
+    let answer =
+        start().request_as("GET /metrics", "application/openmetrics-text", "127.0.0.1").await;
     assert!(
         answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
         "{answer}"
@@ -71,30 +72,30 @@ async fn metrics_come_in_the_format_of_prometheus() {
 }
 
 #[tokio::test]
-async fn status_is_what_the_process_says() {
-    let answer = start().ask("GET /status").await;
+async fn status_returns_the_document_of_the_process() {
+    let answer = start().request("GET /status").await;
     assert!(answer.contains(r#""role": "gateway""#), "{answer}");
 }
 
 #[tokio::test]
 async fn other_methods_and_paths_are_refused() {
     let started = start();
-    assert!(started.ask("POST /metrics").await.starts_with("HTTP/1.1 405 "));
-    assert!(started.ask("GET /etc/passwd").await.starts_with("HTTP/1.1 404 "));
+    assert!(started.request("POST /metrics").await.starts_with("HTTP/1.1 405 "));
+    assert!(started.request("GET /etc/passwd").await.starts_with("HTTP/1.1 404 "));
 }
 
 #[tokio::test]
 async fn a_page_of_another_origin_reads_nothing() {
     let started = start();
     for path in ["/metrics", "/readyz", "/status", "/healthz"] {
-        let answer = started.ask_for(&format!("GET {path}"), "*/*", "evil.example:9464").await;
+        let answer = started.request_as(&format!("GET {path}"), "*/*", "evil.example:9464").await;
         assert!(answer.starts_with("HTTP/1.1 421 "), "{path}: {answer}");
         assert!(!answer.contains("fjord_"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn it_stops_when_told() {
+async fn it_stops_when_cancelled() {
     let started = start();
     let _idle = TcpStream::connect(started.address).await.unwrap();
     started.stop.cancel();

@@ -78,7 +78,7 @@ pub(super) fn run<O: Write, E: Write>(
             }
         };
         let mut link = transport.link();
-        let up = messaging::up(&mut link);
+        let up = messaging::wait_until_up(&mut link);
         if !matches!(timeout(CONNECT_LIMIT, up).await, Ok(Some(_))) {
             let servers = nats.servers.join(", ");
             writeln!(

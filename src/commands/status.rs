@@ -81,7 +81,7 @@ async fn seen(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Sna
         return Err(format!(
             "nobody answered on {prefix}.{}: no gateway or worker is connected to this NATS under the prefix {prefix}, or \
              the account may not ask there",
-            fleet::ask::STATUS_TOKEN,
+            fleet::query::STATUS_TOKEN,
             prefix = bus.prefix
         ));
     }
@@ -96,7 +96,7 @@ async fn look(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Sna
             None => monitoring::look_all(&bus.monitoring).await,
         }
     };
-    let reports = fleet::ask::gather(&*bus.transport, &bus.prefix, expected, GATHER_LIMIT);
+    let reports = fleet::query::gather(&*bus.transport, &bus.prefix, expected, GATHER_LIMIT);
     let (servers, reports) = tokio::join!(servers, reports);
     let reports = reports.map_err(|error| format!("the fleet cannot be asked: {error}"))?;
     Ok(Snapshot { reports, servers })

@@ -11,8 +11,8 @@ use super::settings::Table;
 pub struct ServerTlsConfig {
     /// Certificates, chosen by server name; the first serves every other name.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether clients show a certificate, and whose.
-    pub client_certificates: ClientCertificates,
+    /// Whether clients send a certificate, and which CA must have signed it.
+    pub client_auth: ClientAuth,
     /// Whether TLS 1.2 is spoken beside 1.3.
     pub tls12: bool,
     /// Longest handshake.
@@ -28,19 +28,19 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Whether clients of a listener show a certificate.
+/// Whether a listener asks its clients for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// Not asked for.
+pub enum ClientAuth {
+    /// Clients are not asked for a certificate.
     Off,
-    /// Checked when shown.
+    /// A client may send a certificate, which must then be valid.
     Optional {
-        /// Whose certificates are believed.
+        /// The file with the CA certificates.
         ca: PathBuf,
     },
-    /// A connection without one is refused.
+    /// Connections without a valid certificate are refused.
     Required {
-        /// Whose certificates are believed.
+        /// The file with the CA certificates.
         ca: PathBuf,
     },
 }
@@ -65,7 +65,7 @@ impl ServerTlsConfig {
         }
         Self {
             certificates,
-            client_certificates: ClientCertificates::read(table),
+            client_auth: ClientAuth::read(table),
             tls12: table.get_or("tls12", true),
             handshake_timeout: table.limited("handshake_timeout", limits::HANDSHAKE_TIMEOUT),
         }
@@ -92,7 +92,7 @@ impl CertificateFiles {
     }
 }
 
-impl ClientCertificates {
+impl ClientAuth {
     fn read(table: &mut Table<'_>) -> Self {
         let words = [("off", 0), ("optional", 1), ("required", 2)];
         let choice = table.choice("client_certificates", &words, "off").unwrap_or_default();

@@ -1,39 +1,39 @@
-//! What a gateway tells one worker about a claim, a running job or an offer.
+//! Control messages: what a gateway sends to a worker's own subjects about a claim, a job or an offer.
 
 use crate::message::{Headers, Message, Subject};
 
 use super::headers;
 
-/// A message to a worker's own subject.
+/// A control message to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The claim is granted: execute.
+    /// The claim is granted: the worker executes the request.
     Grant,
-    /// The claim is denied: another worker has it, or nobody waits any more.
+    /// The claim is denied: another worker has the grant, or the session has ended.
     Deny,
-    /// Nobody waits for the job any more: stop it.
+    /// The session has ended: the worker stops the job.
     Cancel,
-    /// The offered slot is not needed: give it to the next.
+    /// The offered slot is not needed: the worker may offer it to another gateway.
     Decline,
-    /// I lack the answer to this job, or to these requests: a link was lost. Send it again.
+    /// A link was lost: the worker sends the answer to this job, or to the listed requests, again.
     Repeat,
-    /// Who serves this queue? Every worker answers with a progress that names its own subject.
+    /// Asks every worker of a queue for a progress reply that names its own subject.
     Members,
-    /// The parts of the job's answer up to this one were taken: send on.
-    Taken(u32),
+    /// The client has taken the answer's parts up to this number: the worker may send more.
+    Ack(u32),
 }
 
-/// The token, after a worker's own subject, of the subject where it takes requests that go past the group.
+/// The token after a worker's own subject under which the worker receives requests that bypass the queue group.
 pub const DIRECT_TOKEN: &str = "q";
-/// The token, after the prefix and before the queue, of the subject where every worker of a queue hears `Repeat`.
+/// The token between prefix and queue in the subject on which every worker of the queue receives `Repeat`.
 pub const REPEAT_TOKEN: &str = "repeat";
-/// The requests that one `Repeat` names, at most.
+/// The most requests that one `Repeat` may list.
 pub const REPEAT_NAMES_MAX: usize = 32;
-/// Longest list of them in bytes.
+/// The longest list in bytes.
 const REPEAT_BYTES_MAX: usize = 4096;
 
 impl Control {
-    /// The word on the wire.
+    /// Returns the message's name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,11 +43,11 @@ impl Control {
             Self::Decline => "decline",
             Self::Repeat => "repeat",
             Self::Members => "members",
-            Self::Taken(_) => "taken",
+            Self::Ack(_) => "ack",
         }
     }
 
-    /// Reads it from a message's headers; `None` when the message is something else.
+    /// Parses the headers of a message. Returns `None` if it is not a valid control message.
     #[must_use]
     pub fn parse(from: &Headers) -> Option<Self> {
         match from.get(headers::CONTROL)? {
@@ -57,35 +57,35 @@ impl Control {
             "decline" => Some(Self::Decline),
             "repeat" => Some(Self::Repeat),
             "members" => Some(Self::Members),
-            "taken" => from.get(headers::PART)?.parse().ok().map(Self::Taken),
+            "ack" => from.get(headers::PART)?.parse().ok().map(Self::Ack),
             _ => None,
         }
     }
 
-    /// The message that says it.
+    /// Encodes the control message.
     #[must_use]
     pub fn message(self, to: Subject) -> Message {
         let mut message = Message::to(to);
-        // The name and the words are constants of ours: they are always good headers.
+        // The header names and values are constants and numbers, so they are always valid.
         let mut pushed = message.headers.push(headers::CONTROL, self.as_str());
-        if let Self::Taken(part) = self {
+        if let Self::Ack(part) = self {
             pushed = pushed.and(message.headers.push(headers::PART, part.to_string()));
         }
-        debug_assert!(pushed.is_ok(), "constant header");
+        debug_assert!(pushed.is_ok(), "constants are valid headers");
         message
     }
 
-    /// The message that asks for the answers to some requests again. Their reply subjects begin with `inbox` and one of
-    /// `names`.
+    /// Encodes a message that asks for the answers to several requests again: those whose reply subjects start with `inbox`
+    /// and one of `names`.
     #[must_use]
     pub fn repeat(to: Subject, inbox: Subject, names: &[String]) -> Message {
-        debug_assert!(names.len() <= REPEAT_NAMES_MAX, "a page");
+        debug_assert!(names.len() <= REPEAT_NAMES_MAX, "too many names for one message");
         let payload = names.join(" ").into();
         Message { reply: Some(inbox), payload, ..Self::Repeat.message(to) }
     }
 
-    /// The subjects that a `Repeat` names: what went to one of them or below is meant. `None` when it does not keep to
-    /// the protocol.
+    /// Parses the list of a `Repeat`: answers that were sent to one of these subjects, or below it, are requested again.
+    /// Returns `None` if the message violates the protocol.
     #[must_use]
     pub fn parse_repeat(message: &Message) -> Option<Vec<Subject>> {
         let inbox = message.reply.as_ref()?;
@@ -105,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeat_names_a_page_of_requests_and_no_more() {
+    fn a_repeat_lists_a_limited_number_of_requests() {
         let (to, inbox) = (Subject::new("p.repeat.q").unwrap(), Subject::new("i.r").unwrap());
-        let asked = |names: &[&str]| {
+        let parsed = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             let message = Message {
                 payload: names.join(" ").into(),
@@ -115,13 +115,16 @@ mod tests {
             };
             Control::parse_repeat(&message)
         };
-        let found = asked(&["3.17", "3.18"]).unwrap();
-        assert_eq!(found.iter().map(Subject::as_str).collect::<Vec<_>>(), ["i.r.3.17", "i.r.3.18"]);
-        assert!(asked(&["1"; REPEAT_NAMES_MAX]).is_some());
+        let subjects = parsed(&["3.17", "3.18"]).unwrap();
+        assert_eq!(
+            subjects.iter().map(Subject::as_str).collect::<Vec<_>>(),
+            ["i.r.3.17", "i.r.3.18"]
+        );
+        assert!(parsed(&["1"; REPEAT_NAMES_MAX]).is_some());
         for bad in [&["1"; REPEAT_NAMES_MAX + 1][..], &[], &["*"], &["3..1"]] {
-            assert_eq!(asked(bad), None, "{bad:?}");
+            assert_eq!(parsed(bad), None, "{bad:?}");
         }
-        assert_eq!(asked(&["1".repeat(REPEAT_BYTES_MAX + 1).as_str()]), None);
+        assert_eq!(parsed(&["1".repeat(REPEAT_BYTES_MAX + 1).as_str()]), None);
         let other = Message { reply: Some(inbox), ..Control::Cancel.message(to) };
         assert_eq!(Control::parse_repeat(&other), None);
     }

@@ -1,28 +1,28 @@
-//! Where a worker's time went: travels back with its answer as `Fjord-Phases`.
+//! The header `Fjord-Phases`: where a worker spent the time of a call.
 
 use std::time::Duration;
 
-/// Longest header that is read, in bytes.
+/// Longest header that is parsed, in bytes.
 const BYTES_MAX: usize = 128;
-/// Longest time that is believed, in milliseconds: a day.
+/// Longest plausible time in milliseconds: a day.
 const MILLIS_MAX: f64 = 86_400_000.0;
 
-/// Room for what is usually written: every time below a thousand seconds.
+/// Initial capacity for the header: enough if every time is below a thousand seconds.
 const TEXT_BYTES_USUAL: usize = 48;
 
-/// Where the time of one call went, inside the worker.
+/// The time that a worker spent on one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// Waiting for a connection to the database.
+    /// Time spent waiting for a connection to the database.
     pub pool: Duration,
-    /// The procedure's call, its rows included.
+    /// Time spent on the procedure's call, including the transfer of its rows.
     pub call: Duration,
-    /// Everything from the moment that the job could start: the two above and the worker's own work.
+    /// Time since the job could start: the two above and the worker's own work.
     pub total: Duration,
 }
 
 impl Phases {
-    /// The header's value: milliseconds, `pool=0.410;call=12.100;total=13.000`.
+    /// Formats the header's value in milliseconds: `pool=0.410;call=12.100;total=13.000`.
     #[must_use]
     pub fn to_text(self) -> String {
         let mut text = String::with_capacity(TEXT_BYTES_USUAL);
@@ -34,8 +34,8 @@ impl Phases {
         text
     }
 
-    /// Reads the header's value. A part that is not there is zero, one that is not known is left alone; what has no
-    /// form or makes no sense is no value at all.
+    /// Parses the header's value. A missing phase is zero, and an unknown one is ignored. Returns `None` for a malformed
+    /// or implausible value.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > BYTES_MAX {
@@ -61,12 +61,12 @@ impl Phases {
     }
 }
 
-/// Writes whole microseconds as milliseconds. The machinery behind `format!` is the dearest part of a short call.
+/// Appends a time in milliseconds with three decimals. `format!` would be the most expensive part of a short call.
 fn push_millis(text: &mut String, time: Duration) {
     let mut digits = itoa::Buffer::new();
     text.push_str(digits.format(time.as_millis()));
     text.push('.');
-    // Three digits: the one in front is for the zeroes.
+    // The leading 1 keeps the zeroes; it is cut off.
     let micros = digits.format(1000 + time.subsec_micros() % 1000);
     text.push_str(micros.get(1..).unwrap_or_default());
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_writes_a_gateway_reads() {
+    fn a_gateway_reads_what_a_worker_writes() {
         let ms = Duration::from_micros;
         let phases = Phases { pool: ms(410), call: ms(12_100), total: ms(13_000) };
         assert_eq!(phases.to_text(), "pool=0.410;call=12.100;total=13.000");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_not_read() {
+    fn implausible_values_are_rejected() {
         for bad in ["", "pool", "pool=", "pool=x", "pool=-1", "pool=NaN", "call=inf", "call=1e99"] {
             assert_eq!(Phases::parse(bad), None, "{bad}");
         }

@@ -1,4 +1,4 @@
-//! A request on its way to a worker.
+//! Requests: what a gateway sends to a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,80 +10,80 @@ use crate::message::{HeaderError, Headers};
 
 use super::{EnvelopeError, headers};
 
-/// The word on the wire for a request whose effects are rolled back.
+/// The value of `Fjord-Execution` for a dry run.
 const DRY_RUN: &str = "dry-run";
 /// Longest request id, principal or idempotency key in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// Longest `tracestate` in bytes: what receivers should be able to pass on (W3C Trace Context §3.3.1.5).
+/// Longest `tracestate` in bytes: the length that every receiver should propagate (W3C Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// What is left of the session of a request that does not say it. A promise of the wire: the configuration's default may
-/// become another, this may not.
-pub const TIMEOUT_PRESUMED: Duration = Duration::from_secs(10);
+/// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol and does not follow
+/// the default in the configuration.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the payload of a dry run begins, before the JSON object. A responder that reads no headers cannot take it for a
-/// request that it should execute.
-const DRY_RUN_MARK: &[u8] = b"dry-run ";
+/// Precedes the JSON object in the payload of a dry run, so that a responder that ignores headers cannot mistake it for a
+/// request to execute.
+const DRY_RUN_PREFIX: &[u8] = b"dry-run ";
 
-/// A request as it travels: the endpoint, what the gateway knows about the call, and the checked parameters.
+/// A request to a worker: the endpoint, the validated parameters, and the context of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The request's id, the same over all attempts.
+    /// The request's id, the same in all attempts.
     pub request_id: Arc<str>,
-    /// Which attempt this is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// The budget left when it was sent.
+    /// The session time that was left when the message was sent.
     pub timeout: Duration,
-    /// Whether it may be executed twice.
+    /// Whether the request may be executed more than once.
     pub execution: Execution,
-    /// Whether everything that it does is to be rolled back. It is at most once then: what the procedure does outside of
-    /// the database is not.
+    /// Whether the procedure's changes are to be rolled back. Such a request is executed at most once, because effects
+    /// outside the database cannot be rolled back.
     pub dry_run: bool,
-    /// How many more requests for the queue wait at the sender.
+    /// The number of further requests that wait in the gateway for the same queue.
     pub waiting: u32,
-    /// How many parts of an answer the sender takes before it has acknowledged any; 0: the answer comes whole.
+    /// The number of parts that the worker may send before the first is acknowledged; 0 asks for the answer in one piece.
     pub window: u32,
-    /// Who calls.
+    /// The name of the authenticated caller.
     pub principal: Option<String>,
-    /// The client's key for one effect.
+    /// The client's idempotency key.
     pub idempotency_key: Option<String>,
-    /// W3C Trace Context.
+    /// The `traceparent` of W3C Trace Context.
     pub traceparent: Option<Arc<str>>,
-    /// W3C Trace Context.
+    /// The `tracestate` of W3C Trace Context.
     pub tracestate: Option<String>,
-    /// The JSON object of checked parameters.
+    /// The validated parameters, a JSON object.
     pub payload: Bytes,
 }
 
 impl Request {
-    /// The headers that say all but the payload.
+    /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// `HeaderError` when a text has a control character; the gateway checks them before.
+    /// `HeaderError` when a text contains a control character, which the gateway rules out.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
-        let mut written = Headers::default();
-        written.push(headers::ENDPOINT, self.endpoint.as_str())?;
-        written.push(headers::REQUEST_ID, &*self.request_id)?;
-        // What a reader takes for granted is left out: a header costs each side a microsecond.
+        let mut encoded = Headers::default();
+        encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;
+        encoded.push(headers::REQUEST_ID, &*self.request_id)?;
+        // Headers that have their default value are omitted: each costs both sides a microsecond.
         let timeout = millis(self.timeout);
-        if timeout != TIMEOUT_PRESUMED.as_millis() {
-            written.push(headers::TIMEOUT_MS, timeout.to_string())?;
+        if timeout != DEFAULT_TIMEOUT.as_millis() {
+            encoded.push(headers::TIMEOUT_MS, timeout.to_string())?;
         }
         if self.attempt > 1 {
-            written.push(headers::ATTEMPT, self.attempt.to_string())?;
+            encoded.push(headers::ATTEMPT, self.attempt.to_string())?;
         }
         if self.dry_run {
-            written.push(headers::EXECUTION, DRY_RUN)?;
+            encoded.push(headers::EXECUTION, DRY_RUN)?;
         } else if self.execution != Execution::AtLeastOnce {
-            written.push(headers::EXECUTION, self.execution.as_str())?;
+            encoded.push(headers::EXECUTION, self.execution.as_str())?;
         }
         if self.waiting > 0 {
-            written.push(headers::WAITING, self.waiting.to_string())?;
+            encoded.push(headers::WAITING, self.waiting.to_string())?;
         }
         if self.window > 0 {
-            written.push(headers::WINDOW, self.window.to_string())?;
+            encoded.push(headers::WINDOW, self.window.to_string())?;
         }
         let optional = [
             (headers::PRINCIPAL, self.principal.as_deref()),
@@ -93,37 +93,37 @@ impl Request {
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                written.push(name, value)?;
+                encoded.push(name, value)?;
             }
         }
-        Ok(written)
+        Ok(encoded)
     }
 
-    /// The message's payload.
+    /// Encodes the payload.
     #[must_use]
     pub fn body(&self) -> Bytes {
         if self.dry_run {
-            [DRY_RUN_MARK, &*self.payload].concat().into()
+            [DRY_RUN_PREFIX, &*self.payload].concat().into()
         } else {
             self.payload.clone()
         }
     }
 
-    /// Reads a request. Trusts nothing: a header that is missing or malformed is an error that names it.
+    /// Parses a request. The sender is not trusted.
     ///
-    /// A caller that is no gateway may leave out everything but the endpoint: then it is the first attempt,
-    /// at least once, with `TIMEOUT_PRESUMED`.
+    /// A sender other than a gateway may omit every header but the endpoint. The request is then the first attempt, may be
+    /// executed more than once, and has `DEFAULT_TIMEOUT`.
     ///
     /// # Errors
-    /// `EnvelopeError` for the first header that does not keep to the protocol.
+    /// `EnvelopeError` names the first header that is missing or malformed.
     pub fn parse(from: &Headers, payload: Bytes) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
-        let found = Found::of(from);
-        let endpoint = found
+        let fields = RequestHeaders::read(from);
+        let endpoint = fields
             .endpoint
             .and_then(|text| EndpointId::new(text).ok())
             .ok_or(error(headers::ENDPOINT, "expected the id of an endpoint"))?;
-        let attempt = match found.attempt {
+        let attempt = match fields.attempt {
             None => 1,
             Some(text) => text
                 .parse()
@@ -131,15 +131,15 @@ impl Request {
                 .filter(|n| *n > 0)
                 .ok_or(error(headers::ATTEMPT, "expected a number from 1"))?,
         };
-        let timeout = match found.timeout {
-            None => TIMEOUT_PRESUMED,
+        let timeout = match fields.timeout {
+            None => DEFAULT_TIMEOUT,
             Some(text) => text
                 .parse::<u32>()
                 .map(|ms| Duration::from_millis(ms.into()))
                 .map_err(|_| error(headers::TIMEOUT_MS, "expected milliseconds, a whole number"))?,
         };
-        let dry_run = found.execution == Some(DRY_RUN);
-        let execution = match found.execution {
+        let dry_run = fields.execution == Some(DRY_RUN);
+        let execution = match fields.execution {
             None | Some("at-least-once") => Execution::AtLeastOnce,
             Some("at-most-once" | DRY_RUN) => Execution::AtMostOnce,
             Some(_) => {
@@ -147,51 +147,51 @@ impl Request {
                 return Err(error(headers::EXECUTION, expected));
             }
         };
-        if dry_run != payload.starts_with(DRY_RUN_MARK) {
-            let expected = "expected dry-run, and a payload that begins with it, or neither";
+        if dry_run != payload.starts_with(DRY_RUN_PREFIX) {
+            let expected = "expected dry-run and a payload that starts with it, or neither";
             return Err(error(headers::EXECUTION, expected));
         }
-        let payload = if dry_run { payload.slice(DRY_RUN_MARK.len()..) } else { payload };
+        let payload = if dry_run { payload.slice(DRY_RUN_PREFIX.len()..) } else { payload };
         let bounded = |name: &'static str, value: Option<&str>, bytes_max| match value {
             Some(value) if value.len() > bytes_max => Err(error(name, "too long")),
             _ => Ok(()),
         };
-        bounded(headers::REQUEST_ID, found.request_id, TEXT_BYTES_MAX)?;
-        bounded(headers::PRINCIPAL, found.principal, TEXT_BYTES_MAX)?;
-        bounded(headers::IDEMPOTENCY_KEY, found.idempotency_key, TEXT_BYTES_MAX)?;
-        bounded(headers::TRACEPARENT, found.traceparent, TEXT_BYTES_MAX)?;
-        bounded(headers::TRACESTATE, found.tracestate, TRACESTATE_BYTES_MAX)?;
+        bounded(headers::REQUEST_ID, fields.request_id, TEXT_BYTES_MAX)?;
+        bounded(headers::PRINCIPAL, fields.principal, TEXT_BYTES_MAX)?;
+        bounded(headers::IDEMPOTENCY_KEY, fields.idempotency_key, TEXT_BYTES_MAX)?;
+        bounded(headers::TRACEPARENT, fields.traceparent, TEXT_BYTES_MAX)?;
+        bounded(headers::TRACESTATE, fields.tracestate, TRACESTATE_BYTES_MAX)?;
         Ok(Self {
             endpoint,
-            request_id: found.request_id.unwrap_or_default().into(),
+            request_id: fields.request_id.unwrap_or_default().into(),
             attempt,
             timeout,
             execution,
             dry_run,
-            // A hint: what cannot be read is none.
-            waiting: found.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // What cannot be read is none: then the answer comes whole. So does that of a dry run: nothing of it may be
-            // told before it is rolled back.
-            window: found.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
-            principal: found.principal.map(ToOwned::to_owned),
-            idempotency_key: found.idempotency_key.map(ToOwned::to_owned),
-            traceparent: found.traceparent.map(Into::into),
-            tracestate: found.tracestate.map(ToOwned::to_owned),
+            // A hint, so a value that cannot be parsed counts as zero.
+            waiting: fields.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
+            // Without a valid window the answer comes in one piece. So does that of a dry run, because nothing of it may
+            // reach the client before the roll-back.
+            window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
+            principal: fields.principal.map(ToOwned::to_owned),
+            idempotency_key: fields.idempotency_key.map(ToOwned::to_owned),
+            traceparent: fields.traceparent.map(Into::into),
+            tracestate: fields.tracestate.map(ToOwned::to_owned),
             payload,
         })
     }
 }
 
-/// Rounded up, so that a session that has just begun has all of its time. What is left of less than a millisecond is
-/// nothing: no worker could do anything with it.
+/// Converts a remaining time to milliseconds, rounding up, so that a new session has all of its time. Less than one
+/// millisecond becomes zero, because no worker can use it.
 fn millis(left: Duration) -> u128 {
     let whole = left.as_millis();
     if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }
 }
 
-/// The headers of a request as they stand there, found in one pass.
+/// The values of a request's headers, collected in one pass.
 #[derive(Default)]
-struct Found<'a> {
+struct RequestHeaders<'a> {
     endpoint: Option<&'a str>,
     request_id: Option<&'a str>,
     attempt: Option<&'a str>,
@@ -205,27 +205,27 @@ struct Found<'a> {
     tracestate: Option<&'a str>,
 }
 
-impl<'a> Found<'a> {
-    fn of(from: &'a Headers) -> Self {
-        let mut found = Self::default();
+impl<'a> RequestHeaders<'a> {
+    fn read(from: &'a Headers) -> Self {
+        let mut fields = Self::default();
         from.for_each(|name, value| {
-            let place = match name {
-                headers::ENDPOINT => &mut found.endpoint,
-                headers::REQUEST_ID => &mut found.request_id,
-                headers::ATTEMPT => &mut found.attempt,
-                headers::TIMEOUT_MS => &mut found.timeout,
-                headers::EXECUTION => &mut found.execution,
-                headers::WAITING => &mut found.waiting,
-                headers::WINDOW => &mut found.window,
-                headers::PRINCIPAL => &mut found.principal,
-                headers::IDEMPOTENCY_KEY => &mut found.idempotency_key,
-                headers::TRACEPARENT => &mut found.traceparent,
-                headers::TRACESTATE => &mut found.tracestate,
+            let field = match name {
+                headers::ENDPOINT => &mut fields.endpoint,
+                headers::REQUEST_ID => &mut fields.request_id,
+                headers::ATTEMPT => &mut fields.attempt,
+                headers::TIMEOUT_MS => &mut fields.timeout,
+                headers::EXECUTION => &mut fields.execution,
+                headers::WAITING => &mut fields.waiting,
+                headers::WINDOW => &mut fields.window,
+                headers::PRINCIPAL => &mut fields.principal,
+                headers::IDEMPOTENCY_KEY => &mut fields.idempotency_key,
+                headers::TRACEPARENT => &mut fields.traceparent,
+                headers::TRACESTATE => &mut fields.tracestate,
                 _ => return,
             };
-            place.get_or_insert(value);
+            field.get_or_insert(value);
         });
-        found
+        fields
     }
 }
 
@@ -251,12 +251,12 @@ mod tests {
         }
     }
 
-    fn carried(request: &Request) -> Result<Request, EnvelopeError> {
+    fn round_trip(request: &Request) -> Result<Request, EnvelopeError> {
         Request::parse(&request.headers().unwrap(), request.body())
     }
 
     #[test]
-    fn the_time_that_is_left_is_whole_milliseconds_unless_it_is_presumed() {
+    fn the_remaining_time_is_sent_in_milliseconds_unless_it_is_the_default() {
         for (micros, text) in [
             (10_000_000, None),
             (9_999_001, None),
@@ -267,30 +267,31 @@ mod tests {
             (999, Some("0")),
             (0, Some("0")),
         ] {
-            let left = Request { timeout: Duration::from_micros(micros), ..request(0) };
-            assert_eq!(left.headers().unwrap().get(headers::TIMEOUT_MS), text, "{micros} us");
+            let request = Request { timeout: Duration::from_micros(micros), ..request(0) };
+            assert_eq!(request.headers().unwrap().get(headers::TIMEOUT_MS), text, "{micros} us");
         }
     }
 
     #[test]
-    fn what_a_gateway_passes_on_a_worker_reads() {
+    fn a_worker_reads_what_a_gateway_writes() {
         let longest = request(TRACESTATE_BYTES_MAX);
-        assert_eq!(carried(&longest), Ok(longest));
-        let error = carried(&request(TRACESTATE_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(round_trip(&longest), Ok(longest));
+        let error = round_trip(&request(TRACESTATE_BYTES_MAX + 1)).unwrap_err();
         assert_eq!(error.header, headers::TRACESTATE);
     }
 
     #[test]
-    fn a_dry_run_is_unreadable_for_who_does_not_know_it_and_never_streams() {
+    fn a_dry_run_is_not_valid_json_and_never_streamed() {
         let dry_run = Request { dry_run: true, window: 0, ..request(0) };
-        assert_eq!(carried(&dry_run), Ok(dry_run.clone()));
-        assert_eq!(carried(&Request { window: 2, ..dry_run.clone() }), Ok(dry_run.clone()));
+        assert_eq!(round_trip(&dry_run), Ok(dry_run.clone()));
+        assert_eq!(round_trip(&Request { window: 2, ..dry_run.clone() }), Ok(dry_run.clone()));
         assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
         let headers = dry_run.headers().unwrap();
         assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
-        // Half of it is none: neither is executed for real.
-        let half = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
-        let other = Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();
-        assert_eq!([half.header, other.header], [headers::EXECUTION; 2]);
+        // A header without the prefix, or the reverse, is rejected: neither may be executed for real.
+        let header_only = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
+        let prefix_only =
+            Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();
+        assert_eq!([header_only.header, prefix_only.header], [headers::EXECUTION; 2]);
     }
 }

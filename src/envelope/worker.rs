@@ -1,4 +1,4 @@
-//! Which worker a reply names: its id is a token of every control subject, `<prefix>.w.<queue>.<worker>.…`.
+//! The ids of workers. A worker's id is a token of all its control subjects, `<prefix>.w.<queue>.<worker>.…`.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,35 +11,35 @@ pub const WORKERS_TOKEN: &str = "w";
 /// Longest id in bytes.
 const ID_BYTES_MAX: usize = 64;
 
-/// A worker's id, as a control subject has it. Two are equal when their texts are.
+/// A worker's id, taken from one of its control subjects.
 #[derive(Clone)]
 pub struct WorkerId {
-    /// The whole subject: its text is shared and not copied.
+    /// The whole subject, because its text is shared and need not be copied.
     control: Subject,
     id: Range<usize>,
 }
 
 impl WorkerId {
-    /// The worker whose control subject this is. `None` unless the subject is below `workers`, the subject of all
-    /// workers of one queue: whatever is published there reaches nobody who may not serve that queue.
+    /// Extracts the id from a control subject. Returns `None` unless the subject is below `workers`, the subject of all
+    /// workers of one queue: only those may subscribe there.
     #[must_use]
     pub fn parse(control: &Subject, workers: &Subject) -> Option<Self> {
         let text = control.as_str();
         let tail = text.strip_prefix(workers.as_str())?.strip_prefix('.')?;
         let id = tail.split('.').next().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))?;
-        // A subject that arrived as a reply subject was checked by nobody.
-        let is_good = tail.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'*' | b'>'));
+        // The server does not check reply subjects.
+        let is_valid = tail.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'*' | b'>'));
         let start = text.len() - tail.len();
-        is_good.then(|| Self { control: control.clone(), id: start..start + id.len() })
+        is_valid.then(|| Self { control: control.clone(), id: start..start + id.len() })
     }
 
-    /// The control subject that named it.
+    /// Returns the control subject that the id was taken from.
     #[must_use]
     pub fn control(&self) -> &Subject {
         &self.control
     }
 
-    /// Its text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.control.as_str().get(self.id.clone()).unwrap_or_default()
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_subject_of_the_queue_names_a_worker() {
+    fn an_id_comes_only_from_a_subject_of_the_queue() {
         let workers = Subject::new("fjord.w.reports").unwrap();
         let id = |text: &str| {
             let found = WorkerId::parse(&Subject::from_received(text), &workers);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_worker_is_the_same_whatever_the_subject_is_for() {
+    fn ids_from_different_subjects_of_a_worker_are_equal() {
         let workers = Subject::new("w.q").unwrap();
         let worker = |text: &str| WorkerId::parse(&Subject::new(text).unwrap(), &workers);
         assert_eq!(worker("w.q.a.j.7"), worker("w.q.a"));

@@ -1,4 +1,4 @@
-//! What one process says of itself: counts since its start, from the same figures as `/metrics`.
+//! The report of one process. It contains counts since the start, taken from the same metrics as `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -8,102 +8,102 @@ use crate::telemetry::{Distribution, names, snapshot};
 
 use super::Identity;
 
-/// A process at one moment.
+/// The state of a process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// `gateway` or `worker`.
     pub role: String,
-    /// Unique among all that run.
+    /// The unique id of the process.
     pub id: String,
-    /// The host that it runs on.
+    /// The host name.
     pub host: String,
-    /// Its version.
+    /// The version of fjord.
     pub version: String,
-    /// When it started: RFC 3339.
+    /// The start time (RFC 3339).
     pub started: String,
-    /// For how long it runs. Two reports of a process are so many seconds apart as this grew.
+    /// The time since the start. Its difference between two reports is the time between them.
     pub uptime_seconds: f64,
-    /// What is not ready, and why.
+    /// The parts that are not ready, with the reasons.
     pub not_ready: BTreeMap<String, String>,
-    /// Requests or calls that it serves now.
+    /// The number of requests or calls in progress.
     pub in_flight: u64,
-    /// How many it would serve at once.
+    /// The limit of requests or calls in progress.
     pub in_flight_max: u64,
-    /// Each of its queues.
+    /// The queues.
     pub queues: Vec<QueueReport>,
-    /// Each database of a worker.
+    /// The databases of a worker.
     pub databases: Vec<DatabaseReport>,
-    /// Whether queues were left out, because they did not fit into one message.
+    /// Whether the queues were omitted because they did not fit into one message.
     pub is_cut: bool,
 }
 
-/// A queue as one process sees it.
+/// One queue in one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QueueReport {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Calls that ended at a worker; requests that a gateway answered.
+    /// The number of finished calls of a worker, or of answered requests of a gateway.
     pub calls: u64,
-    /// How many of them failed.
+    /// The number of those that failed.
     pub errors: u64,
-    /// How the last of these ended, where it is known.
+    /// The outcome of the last failure, if known.
     pub last_error: String,
-    /// How long calls held their slot; how long requests took.
+    /// The time that calls occupied a slot, or that requests took.
     pub times: Distribution,
-    /// Of a worker.
+    /// The slots, in a worker.
     pub slots: Option<SlotsReport>,
-    /// Of a gateway.
+    /// The demand, in a gateway.
     pub demand: Option<DemandReport>,
 }
 
-/// A queue's slots at a worker.
+/// The slots of a queue in a worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SlotsReport {
-    /// Calls at once, at most.
+    /// The number of slots.
     pub limit: u64,
-    /// Calls that run.
+    /// The number of running calls.
     pub running: u64,
-    /// Requests that took a slot ahead and wait for it.
+    /// The number of accepted requests that wait for a slot.
     pub waiting: u64,
-    /// Time that calls held slots.
+    /// The slot time used by calls, in seconds.
     pub used_seconds: f64,
-    /// Time that all slots were taken.
+    /// The time during which all slots were occupied, in seconds.
     pub full_seconds: f64,
-    /// Whether the worker is a member of the queue's group now.
+    /// Whether the worker is a member of the queue group.
     pub is_served: bool,
 }
 
-/// What is wanted of a queue, as a gateway sees it.
+/// The demand for a queue in a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DemandReport {
-    /// Requests that were to be placed.
+    /// The number of requests for the queue.
     pub arrivals: u64,
-    /// Requests that wait for a slot.
+    /// The number of requests that wait for a slot.
     pub waiting: u64,
-    /// How long requests waited until a worker took them.
+    /// The time until a worker accepted the request.
     pub waits: Distribution,
 }
 
-/// A database as a worker sees it.
+/// One database in a worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DatabaseReport {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub name: String,
-    /// Whether it answers.
+    /// Whether the database answers.
     pub is_up: bool,
-    /// How long calls waited for a connection.
+    /// The time that calls waited for a connection.
     pub waits: Distribution,
 }
 
 impl Report {
-    /// A report that says who it is of, and nothing else yet.
+    /// Creates a report that contains only the identity.
     #[must_use]
-    pub fn of(identity: &Identity) -> Self {
+    pub fn new(identity: &Identity) -> Self {
         Self {
             role: identity.role.as_str().to_owned(),
             id: identity.id.clone(),
@@ -116,15 +116,15 @@ impl Report {
     }
 }
 
-/// The databases of this process.
+/// Returns the reports of the databases of this process.
 #[must_use]
 pub fn databases() -> Vec<DatabaseReport> {
     let mut waits = snapshot::distributions(&names::BACKEND_WAIT, names::DATABASE);
     let up = snapshot::sums(&names::BACKEND_UP, names::DATABASE);
-    let each = up.into_iter().map(|(name, up)| DatabaseReport {
+    let reports = up.into_iter().map(|(name, up)| DatabaseReport {
         is_up: up > 0.0,
         waits: waits.remove(&name).unwrap_or_default(),
         name,
     });
-    each.collect()
+    reports.collect()
 }

@@ -15,20 +15,20 @@ use crate::message::{Message, Subject};
 use crate::messaging::{Subscription, Transport, TransportError};
 
 use super::report::QueueReport;
-use super::{Identity, Member, Report};
+use super::{FleetMember, Identity, Report};
 
 /// The first token of every subject of the API.
 const ROOT: &str = "$SRV";
 
-/// What is asked.
+/// The requests of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
+enum ServiceRequest {
     Ping,
     Info,
     Stats,
 }
 
-impl Verb {
+impl ServiceRequest {
     const ALL: [Self; 3] = [Self::Ping, Self::Info, Self::Stats];
 
     fn token(self) -> &'static str {
@@ -39,18 +39,18 @@ impl Verb {
         }
     }
 
-    /// Every subject on which a service is asked this: everybody, its name, itself.
+    /// Returns the subjects of the request: for all services, for those of this name, and for this process.
     fn subjects(self, identity: &Identity) -> [String; 3] {
-        let (verb, name, id) = (self.token(), name(identity.role), &identity.id);
+        let (request, name, id) = (self.token(), name(identity.role), &identity.id);
         [
-            format!("{ROOT}.{verb}"),
-            format!("{ROOT}.{verb}.{name}"),
-            format!("{ROOT}.{verb}.{name}.{id}"),
+            format!("{ROOT}.{request}"),
+            format!("{ROOT}.{request}.{name}"),
+            format!("{ROOT}.{request}.{name}.{id}"),
         ]
     }
 }
 
-/// The service's name: letters, digits, `-` and `_` are allowed.
+/// Returns the name of the service. The API permits letters, digits, `-` and `_`.
 fn name(role: Role) -> &'static str {
     match role {
         Role::Gateway => "fjord-gateway",
@@ -67,9 +67,9 @@ fn description(role: Role) -> &'static str {
     }
 }
 
-/// Who answers: in each response.
+/// The fields that every response contains.
 #[derive(Serialize)]
-struct Instance<'a> {
+struct ServiceInstance<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     name: &'static str,
@@ -78,8 +78,8 @@ struct Instance<'a> {
     metadata: BTreeMap<&'static str, &'a str>,
 }
 
-impl<'a> Instance<'a> {
-    fn of(identity: &'a Identity, kind: &'static str) -> Self {
+impl<'a> ServiceInstance<'a> {
+    fn new(identity: &'a Identity, kind: &'static str) -> Self {
         let metadata = BTreeMap::from([
             ("role", identity.role.as_str()),
             ("host", identity.host.as_str()),
@@ -91,9 +91,9 @@ impl<'a> Instance<'a> {
 }
 
 #[derive(Serialize)]
-struct Info<'a> {
+struct InfoResponse<'a> {
     #[serde(flatten)]
-    instance: Instance<'a>,
+    instance: ServiceInstance<'a>,
     description: &'static str,
     endpoints: Vec<EndpointInfo<'a>>,
 }
@@ -107,9 +107,9 @@ struct EndpointInfo<'a> {
 }
 
 #[derive(Serialize)]
-struct Stats<'a> {
+struct StatsResponse<'a> {
     #[serde(flatten)]
-    instance: Instance<'a>,
+    instance: ServiceInstance<'a>,
     started: &'a str,
     endpoints: Vec<EndpointStats<'a>>,
 }
@@ -122,14 +122,14 @@ struct EndpointStats<'a> {
     num_requests: u64,
     num_errors: u64,
     last_error: &'a str,
-    /// Nanoseconds, as the mean below.
+    /// In nanoseconds, like the mean below.
     processing_time: u64,
     average_processing_time: u64,
     data: Value,
 }
 
 impl<'a> EndpointStats<'a> {
-    fn of(prefix: &Subject, queue: &'a QueueReport) -> Self {
+    fn new(prefix: &Subject, queue: &'a QueueReport) -> Self {
         Self {
             name: &queue.name,
             subject: subject(prefix, queue),
@@ -144,12 +144,12 @@ impl<'a> EndpointStats<'a> {
     }
 }
 
-/// Where requests of a queue go.
+/// Returns the subject to which requests of a queue are published.
 fn subject(prefix: &Subject, queue: &QueueReport) -> String {
     format!("{prefix}.q.{}", queue.name)
 }
 
-/// What the API has no field for.
+/// Returns the values for which the API has no field.
 fn data(queue: &QueueReport) -> Value {
     match (&queue.slots, &queue.demand) {
         (Some(slots), _) => json!({
@@ -170,75 +170,82 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e9) as u64
 }
 
-/// Subscribes and answers until the transport closes, one question after the other.
+/// Subscribes, and answers requests one after the other until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when a subscription is not taken.
+/// `TransportError` when a subscription fails.
 pub async fn serve(
-    member: &Arc<Member>,
+    member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
     tasks: &Tasks,
 ) -> Result<(), TransportError> {
-    let mut questions = SelectAll::new();
-    for verb in Verb::ALL {
-        for subject in verb.subjects(&member.identity) {
+    let mut requests = SelectAll::new();
+    for request in ServiceRequest::ALL {
+        for subject in request.subjects(&member.identity) {
             let subject =
                 Subject::new(&subject).map_err(|error| TransportError::Refused(error.into()))?;
             let subscription: Box<dyn Subscription> =
                 transport.subscribe_optional(&subject).await?;
-            questions.push(subscription.map(move |message| (verb, message)));
+            requests.push(subscription.map(move |message| (request, message)));
         }
     }
     let (member, transport) = (Arc::clone(member), Arc::clone(transport));
     let _detached = tasks.spawn_background(async move {
-        while let Some((verb, message)) = questions.next().await {
-            if let Some(asker) = message.reply {
-                respond(&member, verb, &*transport, asker).await;
+        while let Some((request, message)) = requests.next().await {
+            if let Some(inbox) = message.reply {
+                respond(&member, request, &*transport, inbox).await;
             }
         }
     });
     Ok(())
 }
 
-async fn respond(member: &Member, verb: Verb, transport: &dyn Transport, asker: Subject) {
-    let answer = answer(member, verb);
-    let message = Message { payload: answer.into(), ..Message::to(asker.clone()) };
+async fn respond(
+    member: &FleetMember,
+    request: ServiceRequest,
+    transport: &dyn Transport,
+    inbox: Subject,
+) {
+    let answer = answer(member, request);
+    let message = Message { payload: answer.into(), ..Message::to(inbox.clone()) };
     let sent = match transport.publish(message).await {
-        Err(TransportError::TooLarge) => transport.publish(too_large(asker)).await,
+        Err(TransportError::TooLarge) => transport.publish(too_large(inbox)).await,
         sent => sent,
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "a question of the service API is not answered");
+        tracing::debug!(%error, "cannot answer a request of the service API");
     }
 }
 
-fn answer(member: &Member, verb: Verb) -> Vec<u8> {
+fn answer(member: &FleetMember, request: ServiceRequest) -> Vec<u8> {
     let identity = &member.identity;
-    match verb {
-        Verb::Ping => written(&Instance::of(identity, "io.nats.micro.v1.ping_response")),
-        Verb::Info => written(&info(identity, &member.report())),
-        Verb::Stats => written(&stats(identity, &member.report())),
+    match request {
+        ServiceRequest::Ping => {
+            written(&ServiceInstance::new(identity, "io.nats.micro.v1.ping_response"))
+        }
+        ServiceRequest::Info => written(&info(identity, &member.report())),
+        ServiceRequest::Stats => written(&stats(identity, &member.report())),
     }
 }
 
-fn info<'a>(identity: &'a Identity, report: &'a Report) -> Info<'a> {
+fn info<'a>(identity: &'a Identity, report: &'a Report) -> InfoResponse<'a> {
     let endpoint = |queue: &'a QueueReport| EndpointInfo {
         name: &queue.name,
         subject: subject(&identity.prefix, queue),
         queue_group: &queue.name,
         metadata: BTreeMap::new(),
     };
-    Info {
-        instance: Instance::of(identity, "io.nats.micro.v1.info_response"),
+    InfoResponse {
+        instance: ServiceInstance::new(identity, "io.nats.micro.v1.info_response"),
         description: description(identity.role),
         endpoints: report.queues.iter().map(endpoint).collect(),
     }
 }
 
-fn stats<'a>(identity: &'a Identity, report: &'a Report) -> Stats<'a> {
-    let endpoint = |queue| EndpointStats::of(&identity.prefix, queue);
-    Stats {
-        instance: Instance::of(identity, "io.nats.micro.v1.stats_response"),
+fn stats<'a>(identity: &'a Identity, report: &'a Report) -> StatsResponse<'a> {
+    let endpoint = |queue| EndpointStats::new(&identity.prefix, queue);
+    StatsResponse {
+        instance: ServiceInstance::new(identity, "io.nats.micro.v1.stats_response"),
         started: &identity.started,
         endpoints: report.queues.iter().map(endpoint).collect(),
     }
@@ -246,16 +253,16 @@ fn stats<'a>(identity: &'a Identity, report: &'a Report) -> Stats<'a> {
 
 fn written(value: &impl Serialize) -> Vec<u8> {
     let written = serde_json::to_vec(value);
-    debug_assert!(written.is_ok(), "texts and numbers have a JSON form");
+    debug_assert!(written.is_ok(), "strings and numbers can be serialized");
     written.unwrap_or_default()
 }
 
-/// The answer when a process has more queues than a message holds.
-fn too_large(asker: Subject) -> Message {
-    let mut message = Message::to(asker);
+/// Returns the error that is sent if the response does not fit into a message.
+fn too_large(inbox: Subject) -> Message {
+    let mut message = Message::to(inbox);
     let code = message.headers.push(headers::SERVICE_ERROR_CODE, "500");
     let text = message.headers.push(headers::SERVICE_ERROR, "the answer is larger than a message");
-    debug_assert!(code.is_ok() && text.is_ok(), "constant headers");
+    debug_assert!(code.is_ok() && text.is_ok(), "constants are valid headers");
     message
 }
 
@@ -265,7 +272,7 @@ mod tests {
     use crate::fleet::report::{DemandReport, SlotsReport};
     use crate::telemetry::Distribution;
 
-    fn member(role: Role) -> Arc<Member> {
+    fn member(role: Role) -> Arc<FleetMember> {
         let text = |text| Subject::new(text).unwrap();
         let identity = Identity::new(role, text("fjord"), &text("_INBOX.0123456789abcdef"));
         let queue = QueueReport {
@@ -279,31 +286,39 @@ mod tests {
         };
         let source = move |identity: &Identity| Report {
             queues: vec![queue.clone()],
-            ..Report::of(identity)
+            ..Report::new(identity)
         };
-        Member::new(identity, Arc::new(source))
+        FleetMember::new(identity, Arc::new(source))
     }
 
-    fn answered(verb: Verb) -> Value {
-        serde_json::from_slice(&answer(&member(Role::Worker), verb)).unwrap()
+    fn answered(request: ServiceRequest) -> Value {
+        serde_json::from_slice(&answer(&member(Role::Worker), request)).unwrap()
     }
 
     #[test]
-    fn every_answer_says_who_it_is_from() {
-        for (verb, word) in [(Verb::Ping, "ping"), (Verb::Info, "info"), (Verb::Stats, "stats")] {
-            let answer = answered(verb);
+    fn every_response_identifies_its_sender() {
+        for (request, word) in [
+            (ServiceRequest::Ping, "ping"),
+            (ServiceRequest::Info, "info"),
+            (ServiceRequest::Stats, "stats"),
+        ] {
+            let answer = answered(request);
             assert_eq!(answer["type"], format!("io.nats.micro.v1.{word}_response"));
             assert_eq!(answer["name"], "fjord-worker");
             assert_eq!(answer["id"], "0123456789abcdef");
             assert_eq!(answer["version"], env!("CARGO_PKG_VERSION"));
             assert_eq!(answer["metadata"]["prefix"], "fjord");
         }
-        assert_eq!(answered(Verb::Ping).as_object().unwrap().len(), 5, "and a ping nothing else");
+        assert_eq!(
+            answered(ServiceRequest::Ping).as_object().unwrap().len(),
+            5,
+            "a ping contains nothing else"
+        );
     }
 
     #[test]
     fn an_endpoint_is_a_queue_with_times_in_nanoseconds() {
-        let stats = &answered(Verb::Stats)["endpoints"][0];
+        let stats = &answered(ServiceRequest::Stats)["endpoints"][0];
         let expected = json!({
             "name": "horse-get", "subject": "fjord.q.horse-get", "queue_group": "horse-get",
             "num_requests": 4, "num_errors": 1, "last_error": "sql_timeout",
@@ -311,7 +326,7 @@ mod tests {
             "data": { "limit": 8, "running": 2, "waiting": 0, "served": false },
         });
         assert_eq!(*stats, expected);
-        let info = &answered(Verb::Info)["endpoints"][0];
+        let info = &answered(ServiceRequest::Info)["endpoints"][0];
         let expected = json!({
             "name": "horse-get", "subject": "fjord.q.horse-get", "queue_group": "horse-get",
             "metadata": {},
@@ -320,8 +335,8 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_asked_by_everybody_by_name_and_by_id() {
-        let subjects = Verb::Info.subjects(&member(Role::Gateway).identity);
+    fn requests_address_all_services_a_name_or_an_id() {
+        let subjects = ServiceRequest::Info.subjects(&member(Role::Gateway).identity);
         let expected =
             ["$SRV.INFO", "$SRV.INFO.fjord-gateway", "$SRV.INFO.fjord-gateway.0123456789abcdef"];
         assert_eq!(subjects, expected);

@@ -1,39 +1,39 @@
-//! The sign that nobody waits for a call any more.
+//! Cancellation of calls.
 
 use tokio_util::sync::CancellationToken;
 
-/// Says that a call should stop. Cheap to clone; once given it stays given.
+/// A flag that tells a call to stop. Cheap to clone; it cannot be reset.
 ///
-/// A client's leaving is a `Cancel`, not a dropped future: the call it was for still has to stop the
-/// procedure, close its connection and free its slot.
+/// When a client disconnects, its call is cancelled with this flag and not by dropping the future, because the call must still
+/// stop the procedure, close the connection and free the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(CancellationToken);
 
 impl Cancel {
-    /// A sign that has not been given.
+    /// Creates a flag that is not set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives the sign to every clone.
+    /// Sets the flag for all clones.
     pub fn cancel(&self) {
         self.0.cancel();
     }
 
-    /// Gives the sign when what is returned is dropped.
+    /// Returns a guard that sets the flag when it is dropped.
     #[must_use]
-    pub fn given_at_the_end(&self) -> impl Drop + Send + use<> {
+    pub fn cancel_on_drop(&self) -> impl Drop + Send + use<> {
         self.0.clone().drop_guard()
     }
 
-    /// Whether the sign was given.
+    /// Whether the flag is set.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits for the sign. Safe to drop and to call again.
+    /// Waits until the flag is set. Cancel safe.
     pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }

@@ -1,19 +1,19 @@
-//! The signals of an operator and of systemd.
+//! Signals from operators and systemd.
 
 use std::io;
 
 use tokio::signal::unix::{Signal as Unix, SignalKind, signal};
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT: drain and end.
+    /// SIGTERM or SIGINT: drain and exit.
     Stop,
-    /// SIGHUP: read catalogue, certificates and limits again.
+    /// SIGHUP: reload configuration, catalogue, keys and certificates.
     Reload,
 }
 
-/// Listens for signals.
+/// A receiver of signals.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Unix,
@@ -22,7 +22,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen: from here on the signals no longer end the process by themselves.
+    /// Installs the handlers. From then on, the signals no longer end the process by themselves.
     ///
     /// # Errors
     /// The system's error.
@@ -34,7 +34,7 @@ impl Signals {
         })
     }
 
-    /// The next signal. Safe to drop and to call again.
+    /// Waits for the next signal. Cancel safe.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,

@@ -1,4 +1,4 @@
-//! What systemd is told (`Type=notify`). Without systemd every call is silent.
+//! Notifications to systemd (`Type=notify`). Without systemd they do nothing.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use sd_notify::NotifyState;
 
 use super::Tasks;
 
-/// The process serves.
+/// Reports that the process serves requests.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The process reads its files again. Call `ready` when it is done.
+/// Reports that a reload has started. Call `ready` when it is done.
 pub fn reloading() {
-    // The clock's value belongs into the same datagram: systemd ignores a reload without it.
+    // The time must be in the same datagram, otherwise systemd ignores the notification.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "no monotonic clock for systemd"),
+        Err(error) => tracing::debug!(%error, "cannot read the monotonic clock for systemd"),
     }
 }
 
-/// The process drains, for at most `limit`.
+/// Reports that the process drains, which takes up to `limit`.
 pub fn stopping(limit: Duration) {
     let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// Feeds the watchdog from the runtime that serves, when systemd asks for it: a runtime that hangs
-/// stops feeding.
+/// Notifies the watchdog regularly if systemd has enabled it. The task runs in the same runtime as the requests, so that the
+/// notifications stop when the runtime hangs.
 pub fn feed_watchdog(tasks: &Tasks) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let _detached = tasks.spawn_background(async move {
-        let mut beat = tokio::time::interval(limit / 3);
+        let mut ticks = tokio::time::interval(limit / 3);
         loop {
-            beat.tick().await;
+            ticks.tick().await;
             notify(&[NotifyState::Watchdog]);
         }
     });
@@ -41,6 +41,6 @@ pub fn feed_watchdog(tasks: &Tasks) {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks of a process, so that a drain knows what still runs.
+//! Tracked tasks, so that a drain can wait for them.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// Spawns tasks and waits for them. Cheap to clone.
+/// Spawns tasks and waits for them. Cheap to clone; clones share the tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(TaskTracker);
 
 impl Tasks {
-    /// No tasks yet.
+    /// Starts without tasks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Spawns a task that the drain waits for.
+    /// Spawns a task that a drain waits for.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -26,7 +26,7 @@ impl Tasks {
         self.0.spawn(task)
     }
 
-    /// Spawns a task that no drain waits for: it serves the others and ends with the process.
+    /// Spawns a task that no drain waits for. It ends with the process.
     pub fn spawn_background<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -34,18 +34,18 @@ impl Tasks {
     {
         #[expect(
             clippy::disallowed_methods,
-            reason = "the one place where a task may go untracked"
+            reason = "the only place where untracked tasks are spawned"
         )]
         tokio::spawn(task)
     }
 
-    /// How many tasks run.
+    /// Returns the number of running tasks.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Waits until no task runs, at most so long. Says whether all ended. Safe to drop and to call again.
+    /// Waits until all tasks have ended, up to `limit`. Returns whether they have. Cancel safe.
     pub async fn wait(&self, limit: Duration) -> bool {
         self.0.close();
         tokio::time::timeout(limit, self.0.wait()).await.is_ok()

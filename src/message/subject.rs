@@ -55,7 +55,7 @@ impl Subject {
         Self(format!("{}.>", self.0).into())
     }
 
-    /// Wraps the subject of a received message, which the server has already checked.
+    /// Wraps a subject of a received message without checking it. The server checks subjects, but not reply subjects.
     #[must_use]
     pub(crate) fn from_received(text: &str) -> Self {
         Self(text.into())

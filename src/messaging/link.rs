@@ -1,4 +1,4 @@
-//! Whether messages can be sent, how often that began anew, and how long they take.
+//! The link to the message bus: whether messages can be sent, the epoch of the connection, and the round trip.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::sync::watch;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Grows whenever answers to this process may have been lost: with every new connection (the first is 1), and
-    /// with every inbox that is served again.
+    /// Grows whenever replies to this process may have been lost: with every new connection (the first is 1), and when the
+    /// server accepts a refused inbox subscription again.
     pub epoch: u64,
 }
 
@@ -19,16 +19,16 @@ pub struct Link {
 pub enum LinkState {
     /// Connected.
     Up,
-    /// Not connected, or not proved to be: the transport tries again by itself.
+    /// Not connected, or no probe has come back yet. The transport reconnects by itself.
     Down,
-    /// Connected, but the server refuses a subscription that this process needs: what is sent to it is lost.
+    /// Connected, but the server refuses a subscription that the process needs, so messages to it are lost.
     Deaf,
-    /// Connected to a server that is about to stop (lame duck); it moves by itself.
+    /// Connected to a server that is about to stop (lame duck mode). The transport reconnects by itself.
     Leaving,
 }
 
 impl Link {
-    /// Not connected yet.
+    /// The link before the first connection.
     pub(super) const NEW: Self = Self { state: LinkState::Down, epoch: 0 };
 
     /// Whether messages can be sent now.
@@ -38,33 +38,34 @@ impl Link {
     }
 }
 
-/// Waits until messages can be sent; `None` when the transport is gone. Safe to drop.
-pub async fn up(link: &mut watch::Receiver<Link>) -> Option<Link> {
+/// Waits until messages can be sent. Returns `None` if the transport was dropped. Cancel safe.
+pub async fn wait_until_up(link: &mut watch::Receiver<Link>) -> Option<Link> {
     link.wait_for(|link| link.is_up()).await.ok().map(|link| *link)
 }
 
-/// Waits for the next epoch after `seen` in which messages can be sent; `None` when the transport is gone. Safe to drop.
+/// Waits until messages can be sent in an epoch after `seen`, and returns that epoch. Returns `None` if the transport was
+/// dropped. Cancel safe.
 pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u64> {
     let next = link.wait_for(|link| link.is_up() && link.epoch > seen).await;
     next.ok().map(|link| link.epoch)
 }
 
-/// How long a message of ours to ourselves takes through the server. Zero until it was measured.
+/// The time that a message from this process to itself takes through the server. Zero before the first measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTrip {
-    /// The smoothed mean (RFC 6298: each measurement counts an eighth).
+    /// The smoothed mean (RFC 6298; a new measurement has a weight of one eighth).
     pub smoothed: Duration,
     /// The longest of the last 8 to 16 measurements.
     pub recent_max: Duration,
-    /// How long the one that is under way has taken so far; zero while none is.
+    /// How long the pending measurement has taken so far; zero if none is pending.
     pub pending: Duration,
 }
 
-/// What a round trip may take longer than usual.
+/// How much longer than usual a round trip may take before the link counts as stalled.
 const STALL_MIN: Duration = Duration::from_millis(250);
 
 impl RoundTrip {
-    /// Whether the way through the server stands still: then the silence of others says nothing about them.
+    /// Whether the link is stalled. Missing replies then say nothing about the other processes.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.pending > self.smoothed * 2 + STALL_MIN
@@ -78,17 +79,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_that_broke_and_came_back_unseen_is_a_new_epoch() {
+    async fn a_reconnect_between_two_checks_is_a_new_epoch() {
         let up = |epoch| Link { state: LinkState::Up, epoch };
         let (sender, mut link) = watch::channel(up(1));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), None);
-        // Nobody looks between these two.
+        // The receiver does not see the state in between.
         sender.send_replace(Link { state: LinkState::Down, epoch: 1 });
         sender.send_replace(up(2));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), Some(Some(2)));
-        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "and told once");
+        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "each epoch is returned once");
         sender.send_replace(Link { state: LinkState::Down, epoch: 3 });
-        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "not before it is up");
+        assert_eq!(next_epoch(&mut link, 2).now_or_never(), None, "not before the link is up");
         drop(sender);
         assert_eq!(next_epoch(&mut link, 3).now_or_never(), Some(None));
     }

@@ -1,4 +1,4 @@
-//! NATS as the transport: the only home of `async_nats`.
+//! NATS as the transport. Only this module and its children use `async_nats`.
 
 use std::fmt;
 use std::future::ready;
@@ -20,35 +20,38 @@ use crate::future::BoxFuture;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::message::{Message, Subject, SubjectError};
 
+mod backoff;
+mod client;
 mod connect;
+mod connection_state;
 mod convert;
 mod credentials;
-mod echo;
-mod live;
 mod outbox;
-mod pace;
-mod payload;
+mod payload_limit;
+mod probe;
 mod refusal;
 mod round_trip;
-mod state;
+mod subscription;
+mod subscription_handle;
 mod subscriptions;
 mod supervisor;
 pub mod trial;
 
-use echo::Echoes;
-use live::Live;
-use outbox::{Outbox, Outgoing};
-use pace::Pace;
-use state::State;
-use subscriptions::{Kind, NatsSubscription};
-use supervisor::Shared;
+use backoff::ReconnectBackoff;
+use client::NatsClient;
+use connection_state::ConnectionState;
+use outbox::{Outbox, OutgoingMessage};
+use probe::Probes;
+use subscription::NatsSubscription;
+use subscription_handle::SubscriptionKind;
+use supervisor::NatsShared;
 
 /// A connection to a NATS cluster.
 pub struct Nats {
-    shared: Arc<Shared>,
+    shared: Arc<NatsShared>,
     inbox: Subject,
     outbox: Outbox,
-    asked: payload::Asked,
+    last_limit_query: payload_limit::LastQuery,
 }
 
 impl fmt::Debug for Nats {
@@ -63,7 +66,7 @@ impl Drop for Nats {
     }
 }
 
-/// Starts connecting and returns at once: the link comes up when a server answers, however late that is.
+/// Starts to connect and returns without waiting for a server. The link comes up when a server answers.
 ///
 /// # Errors
 /// `TransportError` when a server's address is malformed.
@@ -74,120 +77,129 @@ pub async fn connect(
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let refused = |error: SubjectError| TransportError::Refused(error.into());
     let inbox = config.inbox_prefix.join(&unique).map_err(refused)?;
-    let echoes = Arc::new(Echoes::new(&inbox).map_err(refused)?);
-    let state = Arc::new(State::new(Pace::new(config.reconnect_delay_max)));
-    state.begin(1);
-    let live = Live::start(config, name, 1, (&state, &echoes)).await?;
-    let shared = Arc::new(Shared {
+    let probes = Arc::new(Probes::new(&inbox).map_err(refused)?);
+    let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));
+    state.use_client(1);
+    let client = NatsClient::start(config, name, 1, (&state, &probes)).await?;
+    let shared = Arc::new(NatsShared {
         config: config.clone(),
         name: name.to_owned(),
-        live: ArcSwap::from_pointee(live),
+        client: ArcSwap::from_pointee(client),
         state,
-        echoes,
-        measured: std::sync::Mutex::default(),
+        probes,
+        round_trip: std::sync::Mutex::default(),
         stop: Cancel::new(),
     });
     let _detached = Tasks::new().spawn_background(supervisor::run(Arc::clone(&shared)));
     let outbox = Outbox::open(Arc::clone(&shared));
-    Ok(Arc::new(Nats { shared, inbox, outbox, asked: payload::Asked::default() }))
+    Ok(Arc::new(Nats {
+        shared,
+        inbox,
+        outbox,
+        last_limit_query: payload_limit::LastQuery::default(),
+    }))
 }
 
 /// Why a message cannot be sent now.
-enum Unsent {
-    /// It cannot.
+enum SendError {
+    /// The link is down, or the message is invalid.
     Refused(TransportError),
-    /// It is larger than the server took when we connected: its size, and the message.
-    TooLarge(usize, Box<Outgoing>),
+    /// The message is larger than the server accepted at the time of the connection. Contains its size in bytes.
+    TooLarge(usize, Box<OutgoingMessage>),
 }
 
 impl Nats {
-    /// The message as the library takes it, when it can be sent now.
-    fn outgoing(&self, message: Message) -> Result<Outgoing, Unsent> {
-        let live = self.shared.live.load();
-        if !live.is_connected() {
-            return Err(Unsent::Refused(TransportError::Disconnected));
+    /// Converts a message if it can be sent now.
+    fn outgoing(&self, message: Message) -> Result<OutgoingMessage, SendError> {
+        let client = self.shared.client.load();
+        if !client.is_connected() {
+            return Err(SendError::Refused(TransportError::Disconnected));
         }
-        let headers = convert::headers(message.headers).map_err(Unsent::Refused)?;
+        let headers = convert::headers(message.headers).map_err(SendError::Refused)?;
         let bytes = headers.wire_len() + message.payload.len();
-        let outgoing = Outgoing {
+        let outgoing = OutgoingMessage {
             subject: convert::subject(&message.subject),
             reply: message.reply.as_ref().map(convert::subject),
             headers: headers.into(),
             payload: message.payload,
         };
-        if bytes > live.client.max_payload() {
-            return Err(Unsent::TooLarge(bytes, Box::new(outgoing)));
+        if bytes > client.inner.max_payload() {
+            return Err(SendError::TooLarge(bytes, Box::new(outgoing)));
         }
         Ok(outgoing)
     }
 
-    async fn put(&self, message: Outgoing) -> Result<(), TransportError> {
-        let mut putting = pin!(self.outbox.put(message));
-        // Nearly every message is taken at once: that needs no timer.
-        if let Poll::Ready(result) = poll!(&mut putting) {
+    async fn send(&self, message: OutgoingMessage) -> Result<(), TransportError> {
+        let mut sending = pin!(self.outbox.send(message));
+        // Nearly all messages are accepted at once and need no timer.
+        if let Poll::Ready(result) = poll!(&mut sending) {
             return result;
         }
-        let bounded = Box::pin(timeout(self.shared.config.operation_timeout, putting));
+        let bounded = Box::pin(timeout(self.shared.config.operation_timeout, sending));
         bounded.await.unwrap_or(Err(TransportError::TimedOut))
     }
 
-    async fn put_large(&self, bytes: usize, message: Box<Outgoing>) -> Result<(), TransportError> {
-        if payload::has_grown(&self.shared, &self.asked, bytes).await {
-            self.put(*message).await
+    async fn send_large(
+        &self,
+        bytes: usize,
+        message: Box<OutgoingMessage>,
+    ) -> Result<(), TransportError> {
+        if payload_limit::has_grown(&self.shared, &self.last_limit_query, bytes).await {
+            self.send(*message).await
         } else {
             Err(TransportError::TooLarge)
         }
     }
 
-    async fn listen(
+    async fn add_subscription(
         &self,
         subject: &Subject,
         group: Option<&str>,
-        kind: Kind,
+        kind: SubscriptionKind,
     ) -> Result<Box<dyn Subscription>, TransportError> {
         let subscriptions = &self.shared.state.subscriptions;
         let handle = subscriptions.add(subject, group, kind);
         let subscription = NatsSubscription::new(Arc::clone(&handle), Arc::clone(subscriptions));
-        let live = self.shared.live.load_full();
+        let client = self.shared.client.load_full();
         let limit = self.shared.config.operation_timeout;
-        match timeout(limit, handle.subscribe_on(&live)).await {
+        match timeout(limit, handle.subscribe_on(&client.inner, client.number)).await {
             Ok(Ok(())) => {}
-            // The client that follows will have it.
-            Ok(Err(_)) if live.ended.is_cancelled() || !live.is_in_use() => {}
+            // The next client will subscribe.
+            Ok(Err(_)) if client.ended.is_cancelled() || !client.is_in_use() => {}
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(TransportError::TimedOut),
         }
         Ok(Box::new(subscription))
     }
 
-    fn kind(&self, subject: &Subject) -> Kind {
+    fn kind(&self, subject: &Subject) -> SubscriptionKind {
         let is_inbox = subject.as_str().starts_with(self.inbox.as_str());
-        if is_inbox { Kind::Inbox } else { Kind::Control }
+        if is_inbox { SubscriptionKind::Inbox } else { SubscriptionKind::Control }
     }
 
     async fn flush_until(&self, end: Instant) -> Result<(), TransportError> {
-        // The library's own flush empties the socket's buffer and no more. A message to ourselves comes
-        // back when the server has read everything before it.
-        let mut echo = self.shared.echoes.expect();
-        self.put(Outgoing {
-            subject: convert::subject(&echo.subject()),
+        // The library's flush only empties the buffer of the socket. A probe comes back after the server has read
+        // everything that was sent before it.
+        let mut probe = self.shared.probes.start();
+        self.send(OutgoingMessage {
+            subject: convert::subject(&probe.subject()),
             reply: None,
             headers: HeaderMap::new(),
             payload: Bytes::new(),
         })
         .await?;
-        timeout_at(end, echo.came()).await.map_err(|_| TransportError::TimedOut)
+        timeout_at(end, probe.returned()).await.map_err(|_| TransportError::TimedOut)
     }
 }
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly every message finds room at once: its future has nothing to do, and nothing to carry.
-        match self.outgoing(message).map(|outgoing| self.outbox.try_put(outgoing)) {
+        // Nearly all messages are queued at once, and need only a future that is ready.
+        match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
-            Ok(Some(outgoing)) => Box::pin(self.put(outgoing)),
-            Err(Unsent::Refused(error)) => Box::pin(ready(Err(error))),
-            Err(Unsent::TooLarge(bytes, outgoing)) => Box::pin(self.put_large(bytes, outgoing)),
+            Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),
+            Err(SendError::Refused(error)) => Box::pin(ready(Err(error))),
+            Err(SendError::TooLarge(bytes, outgoing)) => Box::pin(self.send_large(bytes, outgoing)),
         }
     }
 
@@ -195,14 +207,14 @@ impl Transport for Nats {
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
-        Box::pin(self.listen(subject, None, self.kind(subject)))
+        Box::pin(self.add_subscription(subject, None, self.kind(subject)))
     }
 
     fn subscribe_optional<'a>(
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
-        Box::pin(self.listen(subject, None, Kind::Optional))
+        Box::pin(self.add_subscription(subject, None, SubscriptionKind::Optional))
     }
 
     fn queue_subscribe<'a>(
@@ -210,12 +222,12 @@ impl Transport for Nats {
         subject: &'a Subject,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>> {
-        Box::pin(self.listen(subject, Some(group), Kind::Queue))
+        Box::pin(self.add_subscription(subject, Some(group), SubscriptionKind::Queue))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>> {
         Box::pin(async move {
-            if !self.shared.live.load().is_connected() {
+            if !self.shared.client.load().is_connected() {
                 return Err(TransportError::Disconnected);
             }
             self.flush_until(Instant::now() + self.shared.config.operation_timeout).await
@@ -227,11 +239,11 @@ impl Transport for Nats {
         let mut link = self.shared.state.link();
         Box::pin(async move {
             if link.borrow().epoch == 0 {
-                // Never connected, so nothing was ever sent.
+                // The process was never connected, so nothing was sent.
                 return Ok(());
             }
             loop {
-                // A process that is deaf can still speak.
+                // Messages can also be sent while the link is deaf.
                 let connected = link.wait_for(|link| link.state != LinkState::Down);
                 let connected = timeout_at(end, connected).await;
                 let Ok(Ok(epoch)) = connected.map(|link| link.map(|link| link.epoch)) else {
@@ -241,7 +253,7 @@ impl Transport for Nats {
                     link.wait_for(|link| link.state == LinkState::Down || link.epoch != epoch);
                 let flushed = tokio::select! {
                     flushed = self.flush_until(end) => flushed,
-                    // What was sent went with the connection.
+                    // The probe was lost together with the connection.
                     _ = lost => continue,
                 };
                 match flushed {
@@ -259,11 +271,11 @@ impl Transport for Nats {
     }
 
     fn round_trip(&self) -> RoundTrip {
-        self.shared.lock_measured().round_trip(Instant::now())
+        self.shared.lock_round_trip().round_trip(Instant::now())
     }
 
     fn payload_bytes_max(&self) -> usize {
-        self.shared.live.load().client.max_payload()
+        self.shared.client.load().inner.max_payload()
     }
 
     fn inbox(&self) -> Subject {

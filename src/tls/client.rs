@@ -1,4 +1,4 @@
-//! TLS towards servers: NATS, SQL Server.
+//! TLS for connections to servers: NATS, SQL Server, the trace collector.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use crate::config::tls::ClientTlsConfig;
 
 use super::{TlsError, TlsErrorKind, pem, provider};
 
-/// What stands for a file's name where the system's certificates are meant.
+/// Stands for the file's name in errors about the system's certificates.
 const SYSTEM: &str = "the system's CA certificates";
 
-/// The configuration for dialling a server: its certificate and its name are always checked.
+/// Creates a client configuration. It always verifies the certificate and the name of the server.
 ///
 /// # Errors
-/// `TlsError` when a file is missing, cannot be understood or does not fit the others.
+/// `TlsError` when a file is missing, cannot be parsed or does not fit the others.
 pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError> {
     let roots = match &config.ca {
         Some(file) => pem::roots(file)?,
@@ -34,15 +34,15 @@ pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError>
     Ok(builder.with_client_cert_resolver(std::sync::Arc::new(resolver)))
 }
 
-/// Some of the system's certificates may be of a kind that is not understood: the others serve.
+/// Loads the system's CA certificates. Those that cannot be parsed are skipped.
 fn system_roots() -> Result<RootCertStore, TlsError> {
-    let found = rustls_native_certs::load_native_certs();
+    let loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    let (added, ignored) = roots.add_parsable_certificates(found.certs);
-    for error in &found.errors {
+    let (added, ignored) = roots.add_parsable_certificates(loaded.certs);
+    for error in &loaded.errors {
         tracing::warn!(%error, "some of the system's CA certificates cannot be read");
     }
-    tracing::debug!(added, ignored, "believes the system's CA certificates");
+    tracing::debug!(added, ignored, "loaded the system's CA certificates");
     if roots.is_empty() {
         return Err(TlsError::new(Path::new(SYSTEM), TlsErrorKind::NoRoots));
     }

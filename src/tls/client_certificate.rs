@@ -1,106 +1,108 @@
-//! The certificate that a client has shown: believed for as long as a new handshake would believe it.
+//! Client certificates on open connections. One is accepted for as long as a new handshake would accept it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::names;
-use super::server::ServerTls;
+use super::server_state::ServerTlsState;
 
-/// A client's certificate with its chain, believed when the handshake was done.
+/// A client's certificate with its chain. The handshake has verified it.
 #[derive(Debug)]
 pub struct ClientCertificate {
     names: Arc<[String]>,
-    /// As the client sent it, the leaf first.
+    /// The chain as the client sent it, leaf first.
     chain: Vec<CertificateDer<'static>>,
-    tls: ServerTls,
-    checked: Mutex<Checked>,
+    tls: Arc<ArcSwap<ServerTlsState>>,
+    last_check: Mutex<CertificateCheck>,
 }
 
-/// Why a certificate is not believed any more.
+/// Why a certificate is no longer accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distrust {
-    /// Its time, or that of an authority between it and the root, is over.
+pub enum ClientCertificateError {
+    /// The certificate, or one of an authority between it and the root, has expired.
     Expired,
-    /// No authority of those that are believed now has signed it.
+    /// None of the current authorities has signed it.
     Untrusted,
 }
 
-/// What the last check came to, and when it has to be done again.
+/// The result of a verification, and how long it is valid.
 #[derive(Clone, Copy, Debug)]
-struct Checked {
-    /// Which reading of the files it was done with.
+struct CertificateCheck {
+    /// The reading of the files whose authorities were used.
     generation: u64,
-    /// The last second at which nothing of the chain has ended since.
+    /// The last second before the next certificate of the chain expires.
     until: i64,
-    result: Result<(), Distrust>,
+    result: Result<(), ClientCertificateError>,
 }
 
 impl ClientCertificate {
-    /// A chain that the files of this reading have just been found to believe.
+    /// Wraps a chain that was verified with the files of this reading.
     pub(super) fn new(
         chain: &[CertificateDer<'_>],
-        tls: &ServerTls,
+        tls: Arc<ArcSwap<ServerTlsState>>,
         generation: u64,
     ) -> Option<Self> {
         let names = names::client_names(chain.first()?).into();
-        let chain: Vec<_> = chain.iter().map(|each| each.clone().into_owned()).collect();
-        let until = next_end(&chain, UnixTime::now());
-        let checked = Mutex::new(Checked { generation, until, result: Ok(()) });
-        Some(Self { names, chain, tls: tls.clone(), checked })
+        let chain: Vec<_> =
+            chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let until = next_expiry(&chain, UnixTime::now());
+        let last_check = Mutex::new(CertificateCheck { generation, until, result: Ok(()) });
+        Some(Self { names, chain, tls, last_check })
     }
 
-    /// The names in it.
+    /// Returns the names in the certificate.
     #[must_use]
     pub fn names(&self) -> &Arc<[String]> {
         &self.names
     }
 
-    /// Whether a new handshake would believe it now. It is verified again only after the files were read again, or when a
-    /// certificate of its chain has ended.
+    /// Checks that a new handshake would accept the certificate now. It is verified again only after the files have been read
+    /// again, or when a certificate of its chain has expired.
     ///
     /// # Errors
-    /// `Distrust` says why not.
-    pub fn check(&self) -> Result<(), Distrust> {
+    /// `ClientCertificateError` if it is no longer accepted.
+    pub fn check(&self) -> Result<(), ClientCertificateError> {
         self.check_at(UnixTime::now())
     }
 
-    pub(super) fn check_at(&self, now: UnixTime) -> Result<(), Distrust> {
-        let current = self.tls.loaded();
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if checked.generation != current.generation || seconds(now) > checked.until {
+    pub(super) fn check_at(&self, now: UnixTime) -> Result<(), ClientCertificateError> {
+        let current = self.tls.load();
+        let mut check = self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
+        if check.generation != current.generation || seconds(now) > check.until {
             let verified = match (&current.client_verifier, self.chain.split_first()) {
                 (Some(verifier), Some((leaf, above))) => {
-                    verifier.verify_client_cert(leaf, above, now).map(drop).map_err(|e| why(&e))
+                    verifier.verify_client_cert(leaf, above, now).map(drop).map_err(|e| reason(&e))
                 }
-                // Client certificates are off: there is no CA to verify against.
-                _ => Err(Distrust::Untrusted),
+                // Client certificates are off, so there is no CA to verify against.
+                _ => Err(ClientCertificateError::Untrusted),
             };
-            *checked = Checked {
+            *check = CertificateCheck {
                 generation: current.generation,
-                until: next_end(&self.chain, now),
+                until: next_expiry(&self.chain, now),
                 result: verified,
             };
         }
-        checked.result
+        check.result
     }
 }
 
-fn why(error: &rustls::Error) -> Distrust {
+fn reason(error: &rustls::Error) -> ClientCertificateError {
     match error {
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => Distrust::Expired,
-        _ => Distrust::Untrusted,
+        ) => ClientCertificateError::Expired,
+        _ => ClientCertificateError::Untrusted,
     }
 }
 
-/// The next end of a certificate. Clients may send some that their chain does not need: whether one that ended matters is
-/// for the verifier to say.
-fn next_end(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
-    let ends = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());
-    ends.filter(|end| *end >= seconds(now)).min().unwrap_or(i64::MAX)
+/// Returns when the next certificate expires. Certificates that have expired before are ignored: clients may send some that
+/// their chain does not need, and the verifier decides whether those matter.
+fn next_expiry(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
+    let expiries = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());
+    expiries.filter(|expiry| *expiry >= seconds(now)).min().unwrap_or(i64::MAX)
 }
 
 fn seconds(time: UnixTime) -> i64 {

@@ -1,4 +1,4 @@
-//! TLS towards a server over any stream: for drivers that bring their own connection.
+//! TLS over any stream, for drivers that open their own connections.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,24 +7,24 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::reload::{Stamp, stamp};
+use super::reload::{FileVersion, version};
 use super::{TlsError, client_config, trust_any};
 use crate::config::tls::ClientTlsConfig;
 
-/// The encrypted side of a dialled connection.
+/// A client connection after its handshake.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
-/// Makes client sessions. New files are taken by the next session; files that cannot be used change nothing.
+/// Performs client handshakes. A handshake uses new versions of the files if they are valid, and the previous ones otherwise.
 pub struct Connector {
-    /// What is believed and shown; none when any certificate is believed.
+    /// The CA certificates and the client certificate; `None` if any server certificate is accepted.
     files: Option<ClientTlsConfig>,
-    current: Mutex<Current>,
+    current: Mutex<LoadedConnector>,
 }
 
-/// What was made of the files, and of which versions of them.
-struct Current {
+/// A connector, and the versions of the files that it was made from.
+struct LoadedConnector {
     connector: TlsConnector,
-    stamps: Vec<Stamp>,
+    versions: Vec<FileVersion>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -34,42 +34,42 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Checks the server's certificate and name.
+    /// Creates a connector that verifies the server's certificate and name.
     ///
     /// # Errors
     /// `TlsError` when a file cannot be used.
     pub fn new(config: &ClientTlsConfig) -> Result<Self, TlsError> {
-        // The versions first: a file that changes meanwhile is read once more.
-        let stamps = stamps(config);
+        // The versions are read first, so that a file that changes in between is read again.
+        let versions = versions(config);
         let connector = TlsConnector::from(Arc::new(client_config(config)?));
-        let current = Mutex::new(Current { connector, stamps });
+        let current = Mutex::new(LoadedConnector { connector, versions });
         Ok(Self { files: Some(config.clone()), current })
     }
 
-    /// Encrypts, and believes any certificate: only for `insecure_trust_any = true`.
+    /// Creates a connector that accepts any certificate, for `insecure_trust_any = true`.
     ///
     /// # Errors
-    /// `TlsError` when the provider has no common protocol version: impossible for ours.
+    /// `TlsError` when the provider supports no protocol version, which cannot happen with aws-lc-rs.
     pub fn trusting_any() -> Result<Self, TlsError> {
         let connector = TlsConnector::from(Arc::new(trust_any::client_config()?));
-        let current = Mutex::new(Current { connector, stamps: Vec::new() });
+        let current = Mutex::new(LoadedConnector { connector, versions: Vec::new() });
         Ok(Self { files: None, current })
     }
 
-    /// The connector of the files as they are now; the one before when they cannot be used.
+    /// Returns a connector for the current files, or the previous connector if they are invalid.
     fn current(&self) -> TlsConnector {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(files) = &self.files {
-            let now = stamps(files);
-            if now != current.stamps {
+            let now = versions(files);
+            if now != current.versions {
                 match client_config(files) {
                     Ok(config) => {
                         current.connector = TlsConnector::from(Arc::new(config));
-                        current.stamps = now;
-                        tracing::info!("took new TLS files for connections to a server");
+                        current.versions = now;
+                        tracing::info!("using new TLS files for connections to a server");
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot take new TLS files; the old ones stay in use");
+                        tracing::warn!(%error, "cannot use new TLS files; the old ones stay in use");
                     }
                 }
             }
@@ -77,10 +77,10 @@ impl Connector {
         current.connector.clone()
     }
 
-    /// Shakes hands. The certificate must be for `name`. The caller sets the deadline.
+    /// Performs the handshake. The certificate must be valid for `name`. The caller sets the deadline.
     ///
     /// # Errors
-    /// What the handshake failed of.
+    /// Why the handshake failed.
     pub async fn connect<IO>(&self, name: &str, io: IO) -> io::Result<ClientStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -92,8 +92,8 @@ impl Connector {
     }
 }
 
-/// The versions of the files that are named. The system's own certificates are read at the start alone.
-fn stamps(files: &ClientTlsConfig) -> Vec<Stamp> {
+/// Returns the versions of the configured files. The system's certificates are read only at the start.
+fn versions(files: &ClientTlsConfig) -> Vec<FileVersion> {
     let identity = files.identity.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    files.ca.iter().chain(identity).map(|file| stamp(file)).collect()
+    files.ca.iter().chain(identity).map(|file| version(file)).collect()
 }

@@ -1,4 +1,4 @@
-//! What a certificate says of itself: its names and its end.
+//! Contents of certificates: names and expiry.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use crate::config::auth::san;
 
 use super::{TlsError, TlsErrorKind};
 
-/// Most names of a client certificate that are looked at.
+/// The most names of a client certificate that are used.
 const NAMES_MAX: usize = 64;
 
-/// The certificate cannot be understood.
+/// The certificate cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate")]
 pub(super) struct NotX509;
@@ -24,12 +24,12 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
     X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|_| NotX509)
 }
 
-/// When the certificate ends, in seconds since 1970.
+/// Returns when the certificate expires, in seconds since 1970.
 pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Result<i64, NotX509> {
     Ok(parse(certificate)?.validity().not_after.timestamp())
 }
 
-/// Refuses a certificate that has ended.
+/// Rejects an expired certificate.
 pub(super) fn check_not_expired(
     certificate: &CertificateDer<'_>,
     file: &Path,
@@ -44,7 +44,7 @@ pub(super) fn check_not_expired(
     Ok(())
 }
 
-/// The DNS names of a certificate, in lower case: what it is chosen by.
+/// Returns the DNS names of a certificate in lower case. Server certificates are selected by them.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
@@ -52,10 +52,11 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     })
 }
 
-/// The names that a client's certificate proves: SAN URI, DNS and e-mail, each with its kind. The subject's CN proves
-/// nothing: no CA is bound to what is in there.
+/// Returns the names that a client's certificate proves: URIs, DNS names and e-mail addresses among the subject alternative
+/// names, each with its kind. The subject's CN proves nothing, because CAs need not validate it.
 ///
-/// Kinds never mix: an authority that may issue for the DNS names of one domain only may still put any URI into a certificate.
+/// Names of different kinds are never equal: an authority that is constrained to the DNS names of one domain may still put any
+/// URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
         GeneralName::URI(name) => san::parse(san::Kind::Uri, name),

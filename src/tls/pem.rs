@@ -1,4 +1,4 @@
-//! Reads PEM files: bounded in size, and with a word about keys that others can read.
+//! Reads PEM files of limited size, and warns about keys that other users can read.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::config::tls::CertificateFiles;
 
 use super::{TlsError, TlsErrorKind, names, provider};
 
-/// Largest file read: a bundle of every public CA is a quarter of it.
+/// Largest file that is read. A bundle of all public CAs has a quarter of this size.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The permission bits of users who are neither the owner nor in the group.
 const MODE_OTHERS: u32 = 0o007;
@@ -31,11 +31,11 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// The certificates of a file, in their order; at least one.
+/// Reads the certificates of a file, in their order. There must be at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
         .collect::<Result<_, _>>()
-        // The parser's error may quote a line: a key put into the wrong file would be logged.
+        // The parser's error may quote a line, which would log a key that is in the wrong file.
         .map_err(|_| TlsError::new(file, TlsErrorKind::NoCertificate))?;
     if certificates.is_empty() {
         return Err(TlsError::new(file, TlsErrorKind::NoCertificate));
@@ -56,12 +56,12 @@ fn warn_if_others_can_read(file: &Path) {
         tracing::warn!(
             file = %file.display(),
             mode,
-            "private key can be read by others; expected 0640 or less"
+            "other users can read the private key; expected mode 0640 or less"
         );
     }
 }
 
-/// A chain with its key, checked: both parse, belong together, and the leaf has not ended.
+/// Reads a chain and its key. Both must be valid and belong together, and the leaf must not have expired.
 pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(&files.certificate)?;
     for certificate in &chain {
@@ -85,7 +85,7 @@ pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, Tl
     Ok(Arc::new(certified))
 }
 
-/// The CA certificates of a file; at least one.
+/// Reads the CA certificates of a file. There must be at least one.
 pub(super) fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {

@@ -1,55 +1,54 @@
-//! Takes new certificates while connections stay open; a broken file changes nothing.
+//! Replaces certificates while connections stay open. Invalid files change nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::config::tls::{ClientCertificates, ServerTlsConfig};
+use crate::config::tls::{ClientAuth, ServerTlsConfig};
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
-use super::{NewFiles, ServerTls, TlsError};
+use super::{PreparedReload, ServerTls, TlsError};
 
-/// How often the files are looked at. A change is taken when it has stood still for one such interval,
-/// so that a certificate is not read before its key is there.
+/// How often the files are checked for changes. A change is used once the files have stayed the same for one interval, so that
+/// a certificate is not read before its key has been replaced.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What tells one version of a file from the next; `None` while it is missing.
-pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
+/// Identifies a version of a file; `None` while the file is missing.
+pub(super) type FileVersion = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
-    /// Reads every file again, or these in their place. Says whether they were taken; what was before stays otherwise.
-    ///
-    /// The outcome is logged and counted here.
-    #[must_use = "what was before may have stayed"]
+    /// Reads all files again, or other ones, and uses them if they are valid. Returns whether that is so. Logs and counts the
+    /// result.
+    #[must_use = "the old files may still be in use"]
     pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
-        self.prepare(files).map(|new| new.take(|| ())).is_ok()
+        self.prepare(files).map(|reload| reload.apply(|| ())).is_ok()
     }
 
-    /// Reads every file again, or these in their place, for `NewFiles::take`.
+    /// Reads all files again, or other ones, for `PreparedReload::apply`.
     ///
     /// # Errors
-    /// `TlsError` says which cannot be used; it is logged and counted here.
-    pub fn prepare(&self, files: Option<&ServerTlsConfig>) -> Result<NewFiles<'_>, TlsError> {
+    /// `TlsError` names a file that cannot be used. The error is logged and counted here.
+    pub fn prepare(&self, files: Option<&ServerTlsConfig>) -> Result<PreparedReload<'_>, TlsError> {
         self.read(files).inspect_err(|error| {
             tracing::error!(
                 file = %error.file.display(),
                 error = %error.kind,
                 source = error.source.as_ref().map(tracing::field::display),
-                "cannot take new TLS files; the old ones stay in use"
+                "cannot use new TLS files; the old ones stay in use"
             );
             count("failed");
         })
     }
 
-    /// Looks at the files every `interval` and reloads when they have changed, until `stop`.
+    /// Checks the files every `interval` and reloads them when they have changed, until `stop`. Cancel safe.
     ///
-    /// Safe to drop. By mtime, inode and size: that sees atomic renames and swapped links on every
-    /// file system, which a watch on an inode does not.
+    /// Compares modification time, inode and size. Unlike a watch on an inode, that detects atomic renames and replaced
+    /// links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
-        let mut taken = stamps(&self.files());
-        let mut before = taken.clone();
+        let mut loaded = versions(&self.files());
+        let mut before = loaded.clone();
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -57,41 +56,41 @@ impl ServerTls {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let now = stamps(&self.files());
-            if now != taken && now == before {
-                let _taken = self.reload(None);
-                taken.clone_from(&now);
+            let now = versions(&self.files());
+            if now != loaded && now == before {
+                let _is_valid = self.reload(None);
+                loaded.clone_from(&now);
             }
             before = now;
         }
     }
 }
 
-impl NewFiles<'_> {
-    /// Stores the files, then runs `then`: whoever sees its effect also sees the new files.
-    pub fn take(self, then: impl FnOnce()) {
+impl PreparedReload<'_> {
+    /// Puts the new files into use, then runs `then`. Code that sees the effect of `then` also sees the new files.
+    pub fn apply(self, then: impl FnOnce()) {
         self.store();
         then();
-        tracing::info!("took new TLS files");
+        tracing::info!("using new TLS files");
         count("ok");
     }
 }
 
-fn count(word: &str) {
-    telemetry::counter(&names::TLS_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
+fn count(result: &str) {
+    telemetry::counter(&names::TLS_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
 }
 
-fn stamps(files: &ServerTlsConfig) -> Vec<Stamp> {
+fn versions(files: &ServerTlsConfig) -> Vec<FileVersion> {
     let pairs = files.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    let ca = match &files.client_certificates {
-        ClientCertificates::Off => None,
-        ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => Some(ca),
+    let ca = match &files.client_auth {
+        ClientAuth::Off => None,
+        ClientAuth::Optional { ca } | ClientAuth::Required { ca } => Some(ca),
     };
-    pairs.chain(ca).map(|file| stamp(file)).collect()
+    pairs.chain(ca).map(|file| version(file)).collect()
 }
 
-/// The version of a file that is there now.
-pub(super) fn stamp(file: &Path) -> Stamp {
+/// Returns the current version of a file.
+pub(super) fn version(file: &Path) -> FileVersion {
     let metadata = fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }

@@ -16,7 +16,7 @@ use tokio::io::DuplexStream;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
+use crate::config::tls::{CertificateFiles, ClientAuth, ClientTlsConfig, ServerTlsConfig};
 use crate::lifecycle::Cancel;
 
 mod client_certificate;
@@ -95,14 +95,14 @@ impl Workshop {
 fn server(certificates: Vec<CertificateFiles>) -> ServerTlsConfig {
     ServerTlsConfig {
         certificates,
-        client_certificates: ClientCertificates::Off,
+        client_auth: ClientAuth::Off,
         tls12: true,
         handshake_timeout: SECOND,
     }
 }
 
 struct Handshake {
-    server: io::Result<Accepted<DuplexStream>>,
+    server: io::Result<AcceptedTls<DuplexStream>>,
     client: io::Result<tokio_rustls::client::TlsStream<DuplexStream>>,
 }
 
@@ -190,11 +190,11 @@ async fn client_certificates_are_off_optional_or_required() {
     let unknown = stranger.certificate("client", &["client.test"]);
     let all = ["dns:client.test", "uri:spiffe://fjord/client", "email:it@client.test"];
     let (optional, required) =
-        (ClientCertificates::Optional { ca: ca.clone() }, ClientCertificates::Required { ca });
+        (ClientAuth::Optional { ca: ca.clone() }, ClientAuth::Required { ca });
 
     for (wanted, identity, names) in [
-        (ClientCertificates::Off, None, Some(&[][..])),
-        (ClientCertificates::Off, Some(&known), Some(&[][..])),
+        (ClientAuth::Off, None, Some(&[][..])),
+        (ClientAuth::Off, Some(&known), Some(&[][..])),
         (optional.clone(), None, Some(&[][..])),
         (optional.clone(), Some(&known), Some(&all[..])),
         (optional, Some(&unknown), None),
@@ -203,7 +203,7 @@ async fn client_certificates_are_off_optional_or_required() {
         (required, Some(&unknown), None),
     ] {
         let case = format!("{wanted:?} {identity:?}");
-        let config = ServerTlsConfig { client_certificates: wanted, ..ours.clone() };
+        let config = ServerTlsConfig { client_auth: wanted, ..ours.clone() };
         let tls = ServerTls::load(&config).unwrap();
         let handshake = shake(&tls, workshop.client(identity.cloned()), "a.test").await;
         let seen = handshake.server.ok().map(|accepted| {
@@ -222,8 +222,8 @@ async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kin
     };
     let (workshop, partner) = (Workshop::new(), Workshop::with(Some(constraints)));
     let ours = server(vec![workshop.certificate("a", &["a.test"])]);
-    let client_certificates = ClientCertificates::Required { ca: partner.path("ca.pem") };
-    let tls = ServerTls::load(&ServerTlsConfig { client_certificates, ..ours }).unwrap();
+    let client_auth = ClientAuth::Required { ca: partner.path("ca.pem") };
+    let tls = ServerTls::load(&ServerTlsConfig { client_auth, ..ours }).unwrap();
     let uri = |text: &str| vec![SanType::URI(text.try_into().unwrap())];
     let dns = |text: &str| vec![SanType::DnsName(text.try_into().unwrap())];
     for (names, expected) in [
@@ -303,7 +303,7 @@ async fn a_session_is_resumed_unless_clients_show_certificates() {
     let workshop = Workshop::new();
     let off = server(vec![workshop.certificate("a", &["a.test"])]);
     let required = ServerTlsConfig {
-        client_certificates: ClientCertificates::Required { ca: workshop.path("ca.pem") },
+        client_auth: ClientAuth::Required { ca: workshop.path("ca.pem") },
         ..off.clone()
     };
     let identity = workshop.certificate("client", &["client.test"]);
@@ -316,7 +316,7 @@ async fn a_session_is_resumed_unless_clients_show_certificates() {
             kinds.push(exchange(handshake).await);
         }
         let expected = rustls::HandshakeKind::Resumed;
-        assert_eq!(kinds[1] == expected, is_resumed, "{:?} {kinds:?}", config.client_certificates);
+        assert_eq!(kinds[1] == expected, is_resumed, "{:?} {kinds:?}", config.client_auth);
     }
 }
 
@@ -352,7 +352,11 @@ fn an_error_names_the_file_and_what_was_expected_but_never_its_content() {
         (pair(&good.certificate, &secret), "secret.pem", "expected one PEM private key"),
         (pair(&secret, &good.key), "secret.pem", "expected PEM certificates"),
         (pair(&good.certificate, &other.key), "other.key", "does not belong to the certificate"),
-        (pair(&expired.certificate, &expired.key), "expired.pem", "ended on Jan  1 00:00:00 2002"),
+        (
+            pair(&expired.certificate, &expired.key),
+            "expired.pem",
+            "expired on Jan  1 00:00:00 2002",
+        ),
         (server(Vec::new()), "gateway.tls.certificates", "expected at least one certificate"),
     ] {
         let error = ServerTls::load(&config).unwrap_err();

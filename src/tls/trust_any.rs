@@ -1,4 +1,4 @@
-//! TLS that believes any certificate: `insecure_trust_any = true`.
+//! TLS without verification of the server, for `insecure_trust_any = true`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::{TlsError, TlsErrorKind, provider};
 
-/// A configuration under which the connection is encrypted, but not known to be with the right server.
+/// Creates a configuration that encrypts the connection, but does not verify that it leads to the right server.
 pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let verifier = Arc::new(TrustAny(Arc::clone(&provider)));
@@ -22,7 +22,8 @@ pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// Checks nothing: a server's own self-signed certificate may be X.509 v1, which cannot even be parsed.
+/// Accepts every certificate without parsing it, because a server's self-signed certificate may be X.509 v1, which rustls
+/// cannot parse.
 #[derive(Debug)]
 struct TrustAny(Arc<CryptoProvider>);
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjord::envelope::{Final, Head, Reply};
+use fjord::envelope::{AnswerHead, Final, Reply};
 use fjord::message::Subject;
 use fjord::outcome::Word;
 use rand::RngExt;
@@ -100,7 +100,8 @@ impl World {
         writing.heard = Some(now);
         let number = writing.sent;
         let bytes = format!("{worker}.{life}.{id}-{}.{number};", writing.parts).into();
-        let head = (number == 1).then(|| Head { status: 200, content_type: CONTENT_TYPE.into() });
+        let head =
+            (number == 1).then(|| AnswerHead { status: 200, content_type: CONTENT_TYPE.into() });
         let control = Some(job_subject(worker, life, id));
         let job = job.clone();
         self.reply(&job, Reply::Part { number, bytes, head, control });

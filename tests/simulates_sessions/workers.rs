@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fjord::catalogue::Execution;
-use fjord::envelope::{Control, Final, Reason, Reply};
+use fjord::envelope::{Control, Final, RefusalReason, Reply};
 use fjord::message::Subject;
 use fjord::outcome::Word;
 use fjord::roles::worker::intake::latency::BACKLOG_MAX;
@@ -89,7 +89,7 @@ impl World {
                 for offer in lapsed.offers {
                     self.offer(worker, Some(offer));
                 }
-                self.turn_away(worker, Reason::Busy, lapsed.evicted);
+                self.turn_away(worker, RefusalReason::Busy, lapsed.evicted);
                 self.wake_worker(worker);
             }
             WorkerDue::ClaimTimesOut(job) => self.claim_times_out(worker, job),
@@ -113,7 +113,7 @@ impl World {
     /// It refuses everything, and begins again once its calls have ended.
     pub(super) fn drain(&mut self, worker: usize) {
         let waiting = self.workers[worker].slots.drain();
-        self.turn_away(worker, Reason::Draining, waiting);
+        self.turn_away(worker, RefusalReason::Draining, waiting);
         self.workers[worker].is_draining = true;
         self.begin_again(worker);
     }
@@ -236,7 +236,7 @@ impl World {
     fn turn_away(
         &mut self,
         worker: usize,
-        reason: Reason,
+        reason: RefusalReason,
         waiting: impl IntoIterator<Item = SlotRequest<Pending>>,
     ) {
         for SlotRequest { work: Pending { request, attempt, job }, .. } in waiting {
@@ -250,7 +250,7 @@ impl World {
     }
 
     /// A job that asked for consent says that it never starts.
-    fn give_up(&mut self, worker: usize, id: u64, reason: Reason) {
+    fn give_up(&mut self, worker: usize, id: u64, reason: RefusalReason) {
         let life = self.workers[worker].life;
         let Some(job) = self.workers[worker].jobs.remove(&id) else { return };
         self.refused.insert((worker, life, id));
@@ -283,7 +283,7 @@ impl World {
                 self.not_granted(worker, id);
             }
             (Control::Cancel, _) => self.cancel(worker, id),
-            (Control::Taken(part), _) => self.hear_taken(worker, id, part),
+            (Control::Ack(part), _) => self.hear_taken(worker, id, part),
             _ => {}
         }
     }
@@ -307,7 +307,7 @@ impl World {
         }
         let life = self.workers[worker].life;
         let control = Some(job_subject(worker, life, id));
-        self.reply(&job, Reply::Refused { reason: Reason::Unavailable, control });
+        self.reply(&job, Reply::Refused { reason: RefusalReason::Unavailable, control });
         if self.guards.claim_times_out_for_good {
             self.refused.insert((worker, life, id));
             self.not_granted(worker, id);

@@ -123,7 +123,7 @@ async def main(url, ca, queues, way, every=None):
             await say(message, "part", b"[1" if number == 1 else b",1", Fjord_Part=str(number), **(whole if number == 1 else {}))
             while way in ("stream", "stream-failed"):
                 said = (await taken.next_msg(timeout=5)).headers
-                assert said["Fjord-Control"] == "taken", said
+                assert said["Fjord-Control"] == "ack", said
                 if int(said["Fjord-Part"]) == number:
                     break
         if way == "stream-garbage":

@@ -11,7 +11,7 @@ use fjord::config::gateway::{
     Coding, CompressionConfig, DocumentationAccess, GatewayConfig, HttpLimits, ProxyConfig,
     SessionConfig,
 };
-use fjord::config::tls::{CertificateFiles, ClientCertificates, ClientTlsConfig, ServerTlsConfig};
+use fjord::config::tls::{CertificateFiles, ClientAuth, ClientTlsConfig, ServerTlsConfig};
 use fjord::envelope::Final;
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
@@ -374,14 +374,14 @@ fn certificates(directory: &TempDir, from_clients: bool) -> ServerTlsConfig {
     let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let client_certificates = if from_clients {
-        ClientCertificates::Required { ca: certificate.clone() }
+    let client_auth = if from_clients {
+        ClientAuth::Required { ca: certificate.clone() }
     } else {
-        ClientCertificates::Off
+        ClientAuth::Off
     };
     ServerTlsConfig {
         certificates: vec![CertificateFiles { certificate, key }],
-        client_certificates,
+        client_auth,
         tls12: true,
         handshake_timeout: HEADER_TIMEOUT,
     }

@@ -11,7 +11,7 @@ use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
-use crate::tls::{Asks, Distrust};
+use crate::tls::ClientCertificateError;
 
 mod allowed;
 mod api_key;
@@ -106,17 +106,16 @@ impl Authenticator {
     /// # Errors
     /// `AuthRefusal`: for whatever is asked on the connection, as a new one would not be made.
     pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRefusal>> {
-        let asks = peer.tls.as_ref().map(|tls| tls.asks());
-        let failure = match (&peer.certificate, asks) {
-            (Some(_), Some(Asks::Nobody)) => {
+        let failure = match (&peer.certificate, &peer.tls) {
+            (Some(_), Some(tls)) if !tls.asks_for_certificates() => {
                 return Ok(Cow::Owned(Peer::new(peer.address, peer.is_tls)));
             }
             (Some(certificate), _) => match certificate.check() {
                 Ok(()) => return Ok(Cow::Borrowed(peer)),
-                Err(Distrust::Expired) => AuthFailure::ExpiredCertificate,
-                Err(Distrust::Untrusted) => AuthFailure::UntrustedCertificate,
+                Err(ClientCertificateError::Expired) => AuthFailure::ExpiredCertificate,
+                Err(ClientCertificateError::Untrusted) => AuthFailure::UntrustedCertificate,
             },
-            (None, Some(Asks::Everybody)) => AuthFailure::MissingCertificate,
+            (None, Some(tls)) if tls.requires_certificates() => AuthFailure::MissingCertificate,
             (None, _) => return Ok(Cow::Borrowed(peer)),
         };
         let methods = [AuthMethod::ClientCertificate];

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::catalogue::Endpoint;
 use crate::config::gateway::SessionConfig;
-use crate::envelope::{Control, Head, Reply, Request, WorkerId};
+use crate::envelope::{AnswerHead, Control, Reply, Request, WorkerId};
 use crate::lifecycle::Tasks;
 use crate::message::Message;
 use crate::messaging::{Link, Transport};
@@ -82,7 +82,7 @@ pub enum Answered {
 
 /// Where a ride stops.
 enum Stop {
-    Begun(Head, Streamed),
+    Begun(AnswerHead, Streamed),
     Ended(Ending),
 }
 

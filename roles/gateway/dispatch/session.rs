@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::catalogue::{Execution, OnDisconnect};
-use crate::envelope::{Control, EnvelopeError, Final, Head, Reason, Reply};
+use crate::envelope::{AnswerHead, Control, EnvelopeError, Final, RefusalReason, Reply};
 use crate::message::Subject;
 use crate::problem::ProblemKind;
 
@@ -133,7 +133,7 @@ pub enum Action {
     /// The session counts a resubmission.
     Resubmitted(&'static str),
     /// The answer begins: what comes of it is passed on.
-    Begin(Head),
+    Begin(AnswerHead),
     /// The next bytes of the answer that has begun.
     Pass(Bytes),
     /// The one answer, or the end of what has begun. Nothing comes after it.
@@ -382,23 +382,23 @@ impl Session {
     }
 
     /// A certain refusal by the worker that had this attempt: it did not run there and never will.
-    fn refused(&mut self, attempt: u32, reason: Reason, step: &mut Step<'_>) {
+    fn refused(&mut self, attempt: u32, reason: RefusalReason, step: &mut Step<'_>) {
         let mine = self.is_sent(attempt) || self.is_running(attempt);
         self.attempts.close(attempt);
         if !mine {
             return;
         }
         match reason {
-            Reason::Busy => self.hold(Why::Busy, step),
-            Reason::Expired if self.attempts.none_open() => {
+            RefusalReason::Busy => self.hold(Why::Busy, step),
+            RefusalReason::Expired if self.attempts.none_open() => {
                 self.end(Ending::Problem(ProblemKind::Expired), step);
             }
-            Reason::Draining | Reason::Unavailable if self.at_once < AT_ONCE_MAX => {
+            RefusalReason::Draining | RefusalReason::Unavailable if self.at_once < AT_ONCE_MAX => {
                 self.at_once += 1;
                 step.actions.push(Action::Resubmitted(reason.as_str()));
                 self.send(Destination::Group, step);
             }
-            Reason::Draining | Reason::Unavailable | Reason::Expired => {
+            RefusalReason::Draining | RefusalReason::Unavailable | RefusalReason::Expired => {
                 self.hold(Why::Busy, step);
             }
         }

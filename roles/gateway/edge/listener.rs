@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::GatewayConfig;
 use crate::future::BoxFuture;
-use crate::in_flight::{Admission, Guard};
+use crate::in_flight::{Admission, AdmissionPermit};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{self, names};
@@ -230,7 +230,7 @@ fn enter(address: IpAddr, rules: &Rules, doors: &Doors) -> Result<Option<Place>,
 struct Arrived {
     address: IpAddr,
     rules: Arc<Rules>,
-    places: (Guard, Option<Place>),
+    places: (AdmissionPermit, Option<Place>),
 }
 
 impl Arrived {
@@ -297,7 +297,7 @@ async fn shake_hands(
     stream: TcpStream,
     tls: &ServerTls,
     doors: &Doors,
-) -> Option<crate::tls::Accepted<TcpStream>> {
+) -> Option<crate::tls::AcceptedTls<TcpStream>> {
     let shaking = async {
         // A connection that says nothing takes no turn.
         stream.readable().await?;

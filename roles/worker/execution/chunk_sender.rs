@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::WorkerConfig;
 use crate::config::limits::PROGRESS_MISSED_MAX;
 use crate::envelope::reply::JSON;
-use crate::envelope::{Head, Reply};
+use crate::envelope::{AnswerHead, Reply};
 use crate::message::Subject;
 use crate::messaging::TransportError;
 use crate::outcome::Word;
@@ -114,7 +114,7 @@ impl ChunkSender {
         self.acknowledged.get_or_insert_with(|| route.entry.watch_acknowledged());
         self.sent += 1;
         self.last_heard = Instant::now();
-        let head = (self.sent == 1).then(|| Head { status: 200, content_type: JSON.into() });
+        let head = (self.sent == 1).then(|| AnswerHead { status: 200, content_type: JSON.into() });
         let control = Some(route.control);
         let part = Reply::Part { number: self.sent, bytes, head, control };
         route.replies.send(part, route.to.clone()).await

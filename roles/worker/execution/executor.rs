@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, interval_at};
 
 use crate::config::WorkerConfig;
-use crate::envelope::{Reason, Reply};
+use crate::envelope::{RefusalReason, Reply};
 use crate::lifecycle::Tasks;
 use crate::message::Subject;
 use crate::outcome::Word;
@@ -274,7 +274,7 @@ impl JobTask {
         }
     }
 
-    fn refuse(&self, reason: Reason) {
+    fn refuse(&self, reason: RefusalReason) {
         if let Some(reply) = self.reply.clone() {
             let control = Some(self.control());
             self.executor.replies.try_send(Reply::Refused { reason, control }, reply);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::envelope::{Final, Reason};
+use crate::envelope::{Final, RefusalReason};
 use crate::outcome::Word;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
@@ -60,7 +60,7 @@ pub enum SentCallResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobReply {
     /// A refusal.
-    Refused(Reason),
+    Refused(RefusalReason),
     /// No reply.
     Silence,
     /// A final.
@@ -99,9 +99,9 @@ impl JobResult {
         }
         match self {
             Self::NotExecuted { problem, .. } if problem.kind == ProblemKind::Expired => {
-                JobReply::Refused(Reason::Expired)
+                JobReply::Refused(RefusalReason::Expired)
             }
-            Self::NotExecuted { .. } => JobReply::Refused(Reason::Unavailable),
+            Self::NotExecuted { .. } => JobReply::Refused(RefusalReason::Unavailable),
             Self::Unanswered { .. } => JobReply::Silence,
             result @ (Self::Final(_) | Self::Problem { .. }) => {
                 JobReply::Final(result.into_final(request_id))
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn a_request_is_refused_only_before_its_first_part() {
         for (kind, reason, status) in [
-            (ProblemKind::Expired, Reason::Expired, 504),
-            (ProblemKind::BackendDown, Reason::Unavailable, 500),
+            (ProblemKind::Expired, RefusalReason::Expired, 504),
+            (ProblemKind::BackendDown, RefusalReason::Unavailable, 500),
         ] {
             let result =
                 JobResult::NotExecuted { problem: Problem::new(kind), outcome: Word::BackendDown };

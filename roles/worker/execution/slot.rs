@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::envelope::Reason;
+use crate::envelope::RefusalReason;
 use crate::message::Subject;
 use crate::outcome::Word;
 
@@ -34,7 +34,7 @@ pub trait SlotQueue: Debug + Send + Sync {
     fn record_claim_answer(&self, took: Duration);
 
     /// Counts a refusal.
-    fn count_refusal(&self, reason: Reason);
+    fn count_refusal(&self, reason: RefusalReason);
 }
 
 /// A job that may run as soon as it has a slot.
@@ -56,9 +56,9 @@ pub enum SlotAssignment {
     /// A slot is free.
     Ready(Slot),
     /// The job waits in the backlog. The receiver gets the slot, or the reason why there is none.
-    Waiting(oneshot::Receiver<Result<Slot, Reason>>),
+    Waiting(oneshot::Receiver<Result<Slot, RefusalReason>>),
     /// There will be no slot.
-    Refused(Reason),
+    Refused(RefusalReason),
 }
 
 /// The right to execute one call. It returns to its queue when it is released or dropped.

@@ -102,7 +102,7 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
                 Some(Control::Grant) => jobs.consent(id, Consent::Granted),
                 Some(Control::Deny) => jobs.consent(id, Consent::Denied),
                 Some(Control::Cancel) => jobs.cancel(id),
-                Some(Control::Taken(part)) => jobs.acknowledge(id, part),
+                Some(Control::Ack(part)) => jobs.acknowledge(id, part),
                 Some(Control::Repeat) => executor.resend.request(id),
                 // The claim had no receiver, so no gateway can grant it.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),

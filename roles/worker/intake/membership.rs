@@ -122,7 +122,7 @@ impl GroupMembership {
         let mut link = self.transport.link();
         tokio::select! {
             // If the transport is closed, the subscription fails.
-            _ = messaging::up(&mut link) => {}
+            _ = messaging::wait_until_up(&mut link) => {}
             () = self.stop.cancelled() => return Err(TransportError::Disconnected),
         }
         let subjects = &self.queue.subjects;

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::catalogue::{Endpoint, EndpointId, Execution};
-use crate::envelope::{Reason, Reply};
+use crate::envelope::{RefusalReason, Reply};
 use crate::message::{Message, Subject};
 use crate::procedures::Need;
 use crate::roles::worker::execution::call_time::CallTime;
@@ -193,7 +193,7 @@ impl Queue {
         Executor::start(&self.executor, &self.subjects, accepted, JobStart::Slot(slot));
     }
 
-    fn refuse(&self, reason: Reason, reply: Option<Subject>) {
+    fn refuse(&self, reason: RefusalReason, reply: Option<Subject>) {
         self.metrics.count_refusal(reason);
         if let Some(reply) = reply {
             let control = Some(self.subjects.own.clone());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::envelope::Reason;
+use crate::envelope::RefusalReason;
 use crate::message::Subject;
 
 use super::latency::QueueLatency;
@@ -34,7 +34,7 @@ pub enum SlotDecision<W> {
     /// Nothing: it is in the backlog, and `finish` returns it when it has a slot.
     Wait,
     /// Refuse it. It was not executed.
-    Refuse(Reason, W),
+    Refuse(RefusalReason, W),
 }
 
 /// What to do after a call has ended.
@@ -119,7 +119,7 @@ impl<W> Slots<W> {
             if let Some(reply) = &request.reply {
                 self.offers.remember(reply);
             }
-            return SlotDecision::Refuse(Reason::Busy, request.work);
+            return SlotDecision::Refuse(RefusalReason::Busy, request.work);
         }
         self.latency.record_accepted(request.needs_consent);
         if request.needs_consent {
@@ -320,13 +320,13 @@ impl<W> Slots<W> {
     }
 
     /// Why no request is accepted; `None` if requests are accepted.
-    fn closed(&self) -> Option<Reason> {
+    fn closed(&self) -> Option<RefusalReason> {
         if self.is_draining {
-            Some(Reason::Draining)
+            Some(RefusalReason::Draining)
         } else if self.is_available {
             None
         } else {
-            Some(Reason::Unavailable)
+            Some(RefusalReason::Unavailable)
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::catalogue::QueueName;
-use crate::envelope::Reason;
+use crate::envelope::RefusalReason;
 use crate::outcome::Word;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
@@ -55,7 +55,7 @@ impl QueueMetrics {
     }
 
     /// Counts a refused request.
-    pub fn count_refusal(&self, reason: Reason) {
+    pub fn count_refusal(&self, reason: RefusalReason) {
         let reason = (names::REASON, reason.as_str().to_owned());
         counter(&names::WORKER_REFUSALS, &[(names::QUEUE, self.queue.clone()), reason])
             .increment(1);

@@ -43,7 +43,7 @@ pub fn source(
             in_flight_max: slots().map(|slots| slots.limit).sum(),
             databases: report::databases(),
             queues,
-            ..Report::of(identity)
+            ..Report::new(identity)
         }
     })
 }

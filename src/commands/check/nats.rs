@@ -10,10 +10,10 @@ use crate::config::duration::format_duration;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
-use crate::fleet::ask::STATUS_TOKEN;
+use crate::fleet::query::STATUS_TOKEN;
 use crate::future::BoxFuture;
 use crate::message::{Subject, SubjectError};
-use crate::messaging::nats::trial::{self, Found, Trial};
+use crate::messaging::nats::trial::{self, Trial, TrialResult};
 use crate::telemetry::chain;
 
 /// What every process subscribes to for the NATS service API (ADR-32).
@@ -31,7 +31,7 @@ pub(super) fn checks(part: &Part) -> Vec<BoxFuture<'_, Findings>> {
 async fn check(part: &Part, nats: &NatsConfig, server: &str) -> Findings {
     let mut findings = Findings::default();
     let role = part.role.as_str();
-    let place = format!("{role}: NATS server {}", trial::name_of(server));
+    let place = format!("{role}: NATS server {}", trial::display_name(server));
     // A name that no queue, worker or call has: whatever is sent there reaches nobody.
     let nobody = uuid::Uuid::new_v4().simple().to_string();
     let Ok(tried) = what_to_try(part, &nobody) else {
@@ -86,7 +86,7 @@ fn what_to_try(part: &Part, nobody: &str) -> Result<Trial, SubjectError> {
     Ok(trial)
 }
 
-fn judge(part: &Part, place: &str, nobody: &str, found: &Found, findings: &mut Findings) {
+fn judge(part: &Part, place: &str, nobody: &str, found: &TrialResult, findings: &mut Findings) {
     for refusal in &found.refused {
         // An account may list its queues one by one, and this one is not among them.
         if refusal.contains(&format!(".q.{nobody}"))

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use super::monitoring::{Connz, Failure, Look, Varz};
-use crate::fleet::ask;
+use crate::fleet::query;
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
@@ -47,7 +47,7 @@ async fn ask_all(
     expected: usize,
 ) -> Result<Vec<(String, Look)>, Failure> {
     let mut link = transport.link();
-    let up = timeout(LIMIT, messaging::up(&mut link)).await;
+    let up = timeout(LIMIT, messaging::wait_until_up(&mut link)).await;
     if !matches!(up, Ok(Some(_))) {
         return Err(
             "no connection: wrong credentials, or not a user of the system account".to_owned()
@@ -86,7 +86,7 @@ async fn ask<T: DeserializeOwned>(
     let subject = subject.map_err(|error| error.to_string())?;
     let payload = Bytes::from_static(options.as_bytes());
     let question = Message { payload, ..Message::to(subject) };
-    let answers = ask::answers(transport, question, expected, LIMIT).await;
+    let answers = query::request_many(transport, question, expected, LIMIT).await;
     let answers = answers.map_err(|error| error.to_string())?;
     Ok(answers.iter().filter_map(|answer| serde_json::from_slice(&answer.payload).ok()).collect())
 }

@@ -1,20 +1,20 @@
-//! How a connection is made and kept.
+//! Options of connections: servers, credentials, TLS, reconnects.
 
 use std::sync::Arc;
 
 use async_nats::ConnectOptions;
 
+use super::connection_state::ConnectionState;
 use super::credentials;
-use super::state::State;
 use crate::config::messaging::NatsConfig;
 use crate::messaging::TransportError;
 
-/// A client that connects by itself, for as long as it takes.
+/// Creates a client, which connects in the background and retries without end.
 pub(super) async fn client(
     config: &NatsConfig,
     name: &str,
     number: u64,
-    state: &Arc<State>,
+    state: &Arc<ConnectionState>,
 ) -> Result<async_nats::Client, TransportError> {
     let servers = config
         .servers
@@ -22,23 +22,23 @@ pub(super) async fn client(
         .map(|server| server.parse::<async_nats::ServerAddr>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| TransportError::Refused(e.into()))?;
-    let (pace, report) = (Arc::clone(state), Arc::clone(state));
+    let (backoff, events) = (Arc::clone(state), Arc::clone(state));
     let options = options(config, name)
         .retry_on_initial_connect()
-        .reconnect_delay_callback(move |attempts| pace.pace.delay(attempts))
+        .reconnect_delay_callback(move |attempts| backoff.backoff.delay(attempts))
         .event_callback(move |event| {
-            report.on_event(number, &event);
+            events.on_event(number, &event);
             std::future::ready(())
         });
     options.connect(servers).await.map_err(|e| TransportError::Refused(e.into()))
 }
 
-/// How a connection is made and kept, whatever it is for.
+/// Returns the options that all connections share.
 pub(super) fn options(config: &NatsConfig, name: &str) -> ConnectOptions {
     let credentials = config.credentials.clone();
-    // Asked at every connection.
-    let prove = move |nonce| credentials::prove(credentials.clone(), nonce);
-    with_tls(base(ConnectOptions::with_auth_callback(prove), config, name), config)
+    // Called for every connection.
+    let authenticate = move |nonce| credentials::authenticate(credentials.clone(), nonce);
+    with_tls(base(ConnectOptions::with_auth_callback(authenticate), config, name), config)
 }
 
 fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOptions {
@@ -50,11 +50,11 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
         .subscription_capacity(config.subscription_messages_max)
         .client_capacity(config.commands_max)
         .custom_inbox_prefix(config.inbox_prefix.as_str())
-        // Every subject went through `Subject::new`.
+        // `Subject` guarantees valid subjects.
         .skip_subject_validation(true)
         .reconnect_to_server_callback(|servers, _info| async move {
-            // The only place where the cause of a failed connection can be read while it is down. Said at the
-            // first failure and then ever more rarely: an outage is one event, not one for each attempt.
+            // The library offers the cause of a failed connection only here. It is logged after 1, 2, 4, 8 … failures,
+            // so that an outage does not produce one line per attempt.
             for server in servers {
                 if let Some(cause) = server.last_error
                     && server.failed_attempts.is_power_of_two()
@@ -72,15 +72,15 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
     if config.discover { options } else { options.ignore_discovered_servers() }
 }
 
-/// A server without the user and password that its URL may carry.
+/// Returns host and port of a server, without the user and password that its URL may contain.
 pub(super) fn host_of(server: &async_nats::ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// The library reads the files again at every connection, so that replacing them is all a rotation needs.
+/// Adds TLS. The library reads the files again at every connection, so replacing them is enough to rotate them.
 fn with_tls(options: ConnectOptions, config: &NatsConfig) -> ConnectOptions {
     let Some(tls) = &config.tls else { return options };
-    // Without this a server that speaks plain text would be sent the password in clear.
+    // Without this, the client would send the password unencrypted to a server that does not offer TLS.
     let mut options = options.require_tls(true);
     if config.tls_first {
         options = options.tls_first();

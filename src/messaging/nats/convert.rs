@@ -1,4 +1,4 @@
-//! Between our messages and the client library's.
+//! Conversions between fjord's messages and those of the client library.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,19 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::message::{HeaderError, Headers, Message, ReceivedHeaders, Subject};
 use crate::messaging::TransportError;
 
-/// Bytes of the header block's first line and of its end (`NATS/1.0` CRLF … CRLF).
+/// Size of the header block's first line and its end (`NATS/1.0` CRLF … CRLF).
 const HEADER_FRAME_BYTES: usize = 12;
-/// Bytes between a header's name and value, and after it (`: ` … CRLF).
+/// Size of the separators of a header line (`: ` … CRLF).
 const HEADER_LINE_BYTES: usize = 4;
 
-/// The library's headers with the size that they have on the wire.
+/// Headers of the library, with their size on the wire.
 pub(super) struct WireHeaders {
     map: HeaderMap,
     bytes: usize,
 }
 
 impl WireHeaders {
-    /// How many bytes they take.
+    /// Returns the size in bytes on the wire.
     pub(super) fn wire_len(&self) -> usize {
         self.bytes
     }
@@ -31,7 +31,7 @@ impl From<WireHeaders> for HeaderMap {
     }
 }
 
-/// Our headers as the library's.
+/// Converts headers.
 pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     let refused = || TransportError::Refused(Box::new(HeaderError));
     let mut map = HeaderMap::new();
@@ -43,21 +43,21 @@ pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
             Cow::Borrowed(name) => HeaderName::from_static(name),
             Cow::Owned(name) => HeaderName::try_from(name).map_err(|_| refused())?,
         };
-        // The library takes a text without copying it, and panics for a line break: `Headers` has none.
+        // The library does not copy the text. It panics on line breaks, which `Headers` rules out.
         map.insert(name, HeaderValue::from(value));
     }
     Ok(WireHeaders { map, bytes })
 }
 
-/// Our subject as the library's.
+/// Converts a subject.
 pub(super) fn subject(from: &Subject) -> async_nats::Subject {
     async_nats::Subject::from(from.as_str())
 }
 
-/// A message that arrived.
+/// Converts a received message.
 pub(super) fn received(message: async_nats::Message) -> Message {
     let headers = message.headers.map_or_else(Headers::default, |map| {
-        Headers::from_received(Box::new(Map(map)) as Box<dyn ReceivedHeaders>)
+        Headers::from_received(Box::new(ReadInPlace(map)) as Box<dyn ReceivedHeaders>)
     });
     Message {
         subject: Subject::from_received(&message.subject),
@@ -68,11 +68,11 @@ pub(super) fn received(message: async_nats::Message) -> Message {
     }
 }
 
-/// The library's headers, looked at where they are.
+/// Headers of the library, read in place.
 #[derive(Debug)]
-struct Map(HeaderMap);
+struct ReadInPlace(HeaderMap);
 
-impl ReceivedHeaders for Map {
+impl ReceivedHeaders for ReadInPlace {
     fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str)) {
         for (name, values) in self.0.iter() {
             for value in values {

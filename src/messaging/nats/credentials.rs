@@ -1,4 +1,4 @@
-//! Who we are, read anew for every connection: a file that was replaced counts from the next one on.
+//! Credentials. Their files are read for every connection, so a replaced file is used from the next one on.
 
 use std::path::Path;
 
@@ -8,8 +8,11 @@ use nkeys::KeyPair;
 use crate::config::Secret;
 use crate::config::messaging::NatsCredentials;
 
-/// Answers a server's nonce.
-pub(super) async fn prove(credentials: NatsCredentials, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+/// Creates the credentials for a connection, with the signature of the server's nonce where they need one.
+pub(super) async fn authenticate(
+    credentials: NatsCredentials,
+    nonce: Vec<u8>,
+) -> Result<Auth, AuthError> {
     let mut auth = Auth::new();
     match &credentials {
         NatsCredentials::None => {}
@@ -38,25 +41,25 @@ pub(super) async fn prove(credentials: NatsCredentials, nonce: Vec<u8>) -> Resul
     Ok(auth)
 }
 
-/// A secret as its file has it now.
+/// Reads a secret from its file, if it has one.
 async fn read(secret: &Secret) -> Result<Secret, AuthError> {
     let Some(path) = secret.file() else { return Ok(secret.clone()) };
     let text = tokio::fs::read_to_string(path).await;
     let text = text.map_err(|error| refused(path, &error.to_string()))?;
     let secret = Secret::in_file(path, &text);
-    if secret.expose().is_empty() { Err(refused(path, "nothing is in it")) } else { Ok(secret) }
+    if secret.expose().is_empty() { Err(refused(path, "the file is empty")) } else { Ok(secret) }
 }
 
 fn pair(seed: &str) -> Result<KeyPair, AuthError> {
-    // Its own text may have a part of the seed.
-    KeyPair::from_seed(seed.trim()).map_err(|_| AuthError::new("the nkey seed is not one"))
+    // The error of the library may contain a part of the seed.
+    KeyPair::from_seed(seed.trim()).map_err(|_| AuthError::new("the nkey seed is not valid"))
 }
 
 fn refused(path: &Path, why: &str) -> AuthError {
     AuthError::new(format!("{}: {why}", path.display()))
 }
 
-/// What stands below the lines that begin sections, as `nsc` writes them.
+/// Returns the line below each `BEGIN` line of a credentials file as `nsc` writes it.
 fn sections(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines().map(str::trim);
     std::iter::from_fn(move || {
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_credentials_file_has_a_jwt_and_a_seed_whatever_stands_around_them() {
+    fn a_jwt_and_a_seed_are_found_between_other_text() {
         let text = "-----BEGIN NATS USER JWT-----\r\neyJ0.e30.c2ln\r\n------END NATS USER JWT------\r\n\r\n\
                     *** IMPORTANT ***\nkeep it\n\n-----BEGIN USER NKEY SEED-----\nSUAB\n------END USER NKEY SEED------\n";
         assert_eq!(sections(text).collect::<Vec<_>>(), ["eyJ0.e30.c2ln", "SUAB"]);

@@ -1,21 +1,21 @@
-//! What the server says when it refuses a subscription, or ends one because of its new configuration.
+//! Error texts of the server: which subscription it refuses, or ends after a reload of its configuration.
 
-/// A refusal.
+/// The refusal of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Of the subscription to this subject.
-    Of {
+pub(super) enum SubscriptionRefusal {
+    /// The server refuses the subscription to this subject.
+    Subject {
         /// The subject.
         subject: String,
-        /// The queue group, where it was one.
+        /// The queue group, if any.
         group: Option<String>,
     },
-    /// Of one that is not named: there are too many.
+    /// The limit of subscriptions is reached. The server does not name the one that it refuses.
     TooMany,
 }
 
-impl Refusal {
-    /// Reads the text of an error; `None` when it is about something else.
+impl SubscriptionRefusal {
+    /// Parses the text of an error. Returns `None` if it concerns something else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("maximum subscriptions exceeded") {
             return Some(Self::TooMany);
@@ -24,14 +24,15 @@ impl Refusal {
         let (subject, rest) = rest.split_once('"')?;
         let group = rest.strip_prefix(" using queue \"").and_then(|rest| rest.split_once('"'));
         let group = group.map(|(group, _)| group.to_owned());
-        Some(Self::Of { subject: subject.to_owned(), group })
+        Some(Self::Subject { subject: subject.to_owned(), group })
     }
 }
 
-/// What an error is about, without what is different for each message: the tokens of a subject that say whose it is.
-pub(super) fn about(error: &str) -> &str {
+/// Shortens an error to the part that is the same for repeated errors: of the subject only the tokens that identify its
+/// owner remain.
+pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };
-    // Of an inbox its first token, of `fjord.q.<queue>` three.
+    // The first token of an inbox, and three of `fjord.q.<queue>`.
     let tokens = if subject.starts_with('_') { 1 } else { 3 };
     let subject = subject.split('"').next().unwrap_or_default();
     let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();
@@ -44,8 +45,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_known_again_whatever_its_message() {
-        for (error, known) in [
+    fn errors_about_messages_of_one_owner_are_equal() {
+        for (error, expected) in [
             (
                 "Permissions Violation for Publish to \"_INBOX_x.a.17\"",
                 "Permissions Violation for Publish to \"_INBOX_x",
@@ -61,30 +62,33 @@ mod tests {
             ("maximum connections exceeded", "maximum connections exceeded"),
             ("odd \"", "odd \""),
         ] {
-            assert_eq!(about(error), known);
+            assert_eq!(repeated_part(error), expected);
         }
     }
 
     #[test]
-    fn a_refusal_names_subject_and_group_in_every_form_that_servers_use() {
-        let of = |subject: &str, group: Option<&str>| {
+    fn every_form_of_a_refusal_is_parsed() {
+        let refused = |subject: &str, group: Option<&str>| {
             let (subject, group) = (subject.to_owned(), group.map(str::to_owned));
-            Some(Refusal::Of { subject, group })
+            Some(SubscriptionRefusal::Subject { subject, group })
         };
         let cases = [
-            ("Permissions Violation for Subscription to \"a.>\"", of("a.>", None)),
-            ("Permissions Violation for Subscription to \"a\" (sid \"3\")", of("a", None)),
+            ("Permissions Violation for Subscription to \"a.>\"", refused("a.>", None)),
+            ("Permissions Violation for Subscription to \"a\" (sid \"3\")", refused("a", None)),
             (
                 "Permissions Violation for Subscription to \"a\" using queue \"q\" (sid \"3\")",
-                of("a", Some("q")),
+                refused("a", Some("q")),
             ),
-            ("Permissions Violation for Subscription to \"a.b\", too many tokens", of("a.b", None)),
-            ("maximum subscriptions exceeded", Some(Refusal::TooMany)),
+            (
+                "Permissions Violation for Subscription to \"a.b\", too many tokens",
+                refused("a.b", None),
+            ),
+            ("maximum subscriptions exceeded", Some(SubscriptionRefusal::TooMany)),
             ("Permissions Violation for Publish to \"a\"", None),
             ("", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(Refusal::parse(text), expected, "{text}");
+            assert_eq!(SubscriptionRefusal::parse(text), expected, "{text}");
         }
     }
 }

@@ -6,34 +6,34 @@ use tokio::time::Instant;
 
 use crate::messaging::RoundTrip;
 
-/// Measurements after which the maximum before them is forgotten.
+/// Number of measurements in a window; the maximum covers the current window and the one before.
 const WINDOW: u32 = 8;
 
-/// What was measured so far.
+/// The measurements so far.
 #[derive(Debug, Default)]
-pub(super) struct Measured {
+pub(super) struct RoundTripMeter {
     smoothed: Option<Duration>,
-    /// The longest of this window and of the one before.
+    /// The longest of the current window and of the one before.
     longest: [Duration; 2],
     in_window: u32,
-    /// When the one under way was sent.
+    /// When the pending probe was sent.
     sent_at: Option<Instant>,
 }
 
-impl Measured {
-    /// One is sent.
+impl RoundTripMeter {
+    /// Records that a probe is sent.
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent_at = Some(at);
     }
 
-    /// The one that was sent is waited for no longer.
-    pub(super) fn forget(&mut self) {
+    /// Gives up the pending probe.
+    pub(super) fn cancel(&mut self) {
         self.sent_at = None;
     }
 
-    /// Takes a measurement.
+    /// Adds a measurement.
     pub(super) fn add(&mut self, took: Duration) {
-        self.forget();
+        self.cancel();
         self.smoothed = Some(self.smoothed.map_or(took, |mean| (mean * 7 + took) / 8));
         if self.in_window == WINDOW {
             self.longest = [Duration::ZERO, self.longest[0]];
@@ -43,12 +43,12 @@ impl Measured {
         self.longest[0] = self.longest[0].max(took);
     }
 
-    /// What it comes to.
+    /// Returns the result.
     pub(super) fn round_trip(&self, now: Instant) -> RoundTrip {
-        let [this, before] = self.longest;
+        let [current, previous] = self.longest;
         RoundTrip {
             smoothed: self.smoothed.unwrap_or_default(),
-            recent_max: this.max(before),
+            recent_max: current.max(previous),
             pending: self.sent_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
         }
     }
@@ -64,42 +64,42 @@ mod tests {
 
     #[test]
     fn the_first_measurement_is_the_mean_and_later_ones_move_it() {
-        let mut measured = Measured::default();
+        let mut meter = RoundTripMeter::default();
         let now = Instant::now();
-        let come_to = |measured: &Measured| {
-            let RoundTrip { smoothed, recent_max, pending } = measured.round_trip(now);
+        let values = |meter: &RoundTripMeter| {
+            let RoundTrip { smoothed, recent_max, pending } = meter.round_trip(now);
             (smoothed, recent_max, pending)
         };
-        assert_eq!(measured.round_trip(now), RoundTrip::default());
-        measured.add(ms(80));
-        assert_eq!(come_to(&measured), (ms(80), ms(80), ms(0)));
-        measured.add(ms(160));
-        assert_eq!(come_to(&measured), (ms(90), ms(160), ms(0)));
+        assert_eq!(meter.round_trip(now), RoundTrip::default());
+        meter.add(ms(80));
+        assert_eq!(values(&meter), (ms(80), ms(80), ms(0)));
+        meter.add(ms(160));
+        assert_eq!(values(&meter), (ms(90), ms(160), ms(0)));
     }
 
     #[test]
-    fn a_way_is_stalled_when_the_one_under_way_takes_much_longer_than_usual() {
-        let mut measured = Measured::default();
+    fn the_link_is_stalled_when_a_probe_takes_much_longer_than_usual() {
+        let mut meter = RoundTripMeter::default();
         let now = Instant::now();
-        measured.add(ms(100));
-        measured.sent(now);
-        assert!(!measured.round_trip(now + ms(450)).is_stalled());
-        assert!(measured.round_trip(now + ms(451)).is_stalled());
-        measured.add(ms(500));
-        assert!(!measured.round_trip(now + ms(500)).is_stalled());
+        meter.add(ms(100));
+        meter.sent(now);
+        assert!(!meter.round_trip(now + ms(450)).is_stalled());
+        assert!(meter.round_trip(now + ms(451)).is_stalled());
+        meter.add(ms(500));
+        assert!(!meter.round_trip(now + ms(500)).is_stalled());
     }
 
     #[test]
     fn a_maximum_is_kept_for_a_window_and_then_forgotten() {
-        let mut measured = Measured::default();
-        measured.add(ms(500));
+        let mut meter = RoundTripMeter::default();
+        meter.add(ms(500));
         for _ in 0..WINDOW {
-            measured.add(ms(1));
-            assert_eq!(measured.round_trip(Instant::now()).recent_max, ms(500));
+            meter.add(ms(1));
+            assert_eq!(meter.round_trip(Instant::now()).recent_max, ms(500));
         }
         for _ in 0..WINDOW {
-            measured.add(ms(1));
+            meter.add(ms(1));
         }
-        assert_eq!(measured.round_trip(Instant::now()).recent_max, ms(1));
+        assert_eq!(meter.round_trip(Instant::now()).recent_max, ms(1));
     }
 }

@@ -1,311 +1,190 @@
-//! What this process listens to, whichever client carries it: each subscription outlives the client it was made on.
+//! All subscriptions of this process, and which of them the server refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
-use futures_util::{Stream, StreamExt};
-use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
-use super::convert;
-use super::live::Live;
-use super::refusal::Refusal;
-use crate::future::BoxFuture;
-use crate::message::{Message, Subject};
-use crate::messaging::{Subscription, TransportError};
+use super::refusal::SubscriptionRefusal;
+use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
+use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// Longest wait until the client has taken that a group is to be left.
-const LEAVE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
-/// Refusals at once after which others may have been lost: the library keeps 128 events at most, of any kind.
-const REFUSALS_SURE_MAX: usize = 64;
-/// What stands for the number of a client once a subscription was left: no client subscribes it any more.
-const LEFT: u64 = u64::MAX;
+/// Number of refusals at once after which others may have been lost: the library queues 128 events of all kinds.
+const CERTAIN_REFUSALS_MAX: usize = 64;
 
-/// A subject, and how it is listened to.
-#[derive(Debug)]
-pub(super) struct Handle {
-    id: u64,
-    pub(super) subject: Subject,
-    pub(super) group: Option<String>,
-    kind: Kind,
-    /// The number of the latest client that it was subscribed on; `LEFT` once it was left.
-    client: AtomicU64,
-    next: Mutex<Next>,
-    reader: AtomicWaker,
-    served: watch::Sender<bool>,
-}
-
-/// What a subscription is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// Below our own inbox.
-    Inbox,
-    /// What others tell this process, or all of its role.
-    Control,
-    /// A queue group.
-    Queue,
-    /// What the process can do without.
-    Optional,
-}
-
-/// What whoever reads goes on with, once it has read all that there is.
-#[derive(Debug)]
-enum Next {
-    /// With the same.
-    Same,
-    /// The server has ended it: with nothing, for now.
-    Nothing,
-    /// With this one.
-    New(async_nats::Subscriber),
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Inbox, Self::Control, Self::Queue, Self::Optional];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbox => "inbox",
-            Self::Control => "control",
-            Self::Queue => "queue",
-            Self::Optional => "optional",
-        }
-    }
-
-    /// Whether the process cannot work without it. A queue says for itself that it is not served.
-    fn is_needed(self) -> bool {
-        matches!(self, Self::Inbox | Self::Control)
-    }
-}
-
-impl Handle {
-    /// Whether answers arrive on it.
-    pub(super) fn is_inbox(&self) -> bool {
-        self.kind == Kind::Inbox
-    }
-
-    /// Subscribes on a client, unless that was done on it or on a later one; whoever reads goes on there.
-    pub(super) async fn subscribe_on(&self, live: &Live) -> Result<(), TransportError> {
-        if self.client.fetch_max(live.number, Ordering::AcqRel) < live.number {
-            let subscriber = self.subscriber(live).await?;
-            let mut next = self.lock_next();
-            // A later client may have taken over while this one had no room, or the group was left.
-            if self.client.load(Ordering::Acquire) == live.number {
-                *next = Next::New(subscriber);
-                drop(next);
-                self.reader.wake();
-            }
-        }
-        Ok(())
-    }
-
-    /// A new subscription on a client; nobody reads it yet. Waits while the client has no room for commands.
-    pub(super) async fn subscriber(
-        &self,
-        live: &Live,
-    ) -> Result<async_nats::Subscriber, TransportError> {
-        let subject = convert::subject(&self.subject);
-        let made = async {
-            match &self.group {
-                Some(group) => live.client.queue_subscribe(subject, group.clone()).await,
-                None => live.client.subscribe(subject).await,
-            }
-        };
-        made.await.map_err(|e| TransportError::Refused(e.into()))
-    }
-
-    /// Whoever reads goes on with a subscription that was proved.
-    fn go_on(&self, subscriber: async_nats::Subscriber, client: u64) {
-        self.client.fetch_max(client, Ordering::AcqRel);
-        self.go_on_with(Next::New(subscriber));
-    }
-
-    fn go_on_with(&self, next: Next) {
-        *self.lock_next() = next;
-        self.reader.wake();
-    }
-
-    fn take_next(&self) -> Next {
-        std::mem::replace(&mut *self.lock_next(), Next::Same)
-    }
-
-    fn lock_next(&self) -> MutexGuard<'_, Next> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Every subscription of this process.
+/// All subscriptions of this process.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    next: AtomicU64,
-    all: Mutex<All>,
-    /// Told when one was refused.
-    pub(super) refused: Notify,
-    /// Told when subscriptions were refused and nobody knows which.
-    pub(super) unknown: Notify,
+    next_id: AtomicU64,
+    state: Mutex<State>,
+    /// Notified when a subscription is refused.
+    pub(super) new_refusal: Notify,
+    /// Notified when subscriptions are refused and it is not known which.
+    pub(super) unknown_refusals: Notify,
 }
 
 #[derive(Debug, Default)]
-struct All {
-    handles: BTreeMap<u64, Entry>,
-    /// What is being tried.
-    batch: Option<Batch>,
-    /// Refusals since it was looked last whether others may have been lost.
+struct State {
+    entries: BTreeMap<u64, SubscriptionEntry>,
+    /// The subscriptions that are being tried again.
+    batch: Option<RetryBatch>,
+    /// Refusals since `may_have_missed_refusals` was called last.
     refusals: usize,
 }
 
-/// Subscriptions that are tried together, and what the server said of them.
+/// Subscriptions that are tried together, with the refusals so far.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct RetryBatch {
     tried: BTreeSet<u64>,
     refused: BTreeSet<u64>,
-    /// Refusals that do not say of which.
+    /// The number of refusals that do not name a subscription.
     unnamed: usize,
 }
 
-impl Batch {
-    /// Whether some were refused and nobody knows which.
+impl RetryBatch {
+    /// Whether some were refused and it is not known which.
     pub(super) fn is_unclear(&self) -> bool {
         self.unnamed > 0 && self.tried.len() > 1
     }
 
-    /// Whether the server serves this one.
-    pub(super) fn serves(&self, handle: &Handle) -> bool {
+    /// Whether the server accepts this subscription.
+    pub(super) fn is_accepted(&self, handle: &SubscriptionHandle) -> bool {
         self.unnamed == 0 && self.tried.contains(&handle.id) && !self.refused.contains(&handle.id)
     }
 }
 
 #[derive(Debug)]
-struct Entry {
-    handle: Arc<Handle>,
+struct SubscriptionEntry {
+    handle: Arc<SubscriptionHandle>,
     is_refused: bool,
 }
 
 impl Subscriptions {
-    /// Takes note of a subscription before it is made, so that no new client is without it.
-    pub(super) fn add(&self, subject: &Subject, group: Option<&str>, kind: Kind) -> Arc<Handle> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::new(Handle {
-            id,
-            subject: subject.clone(),
-            group: group.map(str::to_owned),
-            kind,
-            client: AtomicU64::new(0),
-            next: Mutex::new(Next::Same),
-            reader: AtomicWaker::new(),
-            served: watch::Sender::new(true),
-        });
-        let entry = Entry { handle: Arc::clone(&handle), is_refused: false };
-        self.lock().handles.insert(id, entry);
+    /// Adds a subscription. This comes before subscribing, so that a new client cannot miss it.
+    pub(super) fn add(
+        &self,
+        subject: &Subject,
+        group: Option<&str>,
+        kind: SubscriptionKind,
+    ) -> Arc<SubscriptionHandle> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let handle = Arc::new(SubscriptionHandle::new(id, subject, group, kind));
+        let entry = SubscriptionEntry { handle: Arc::clone(&handle), is_refused: false };
+        self.lock().entries.insert(id, entry);
         handle
     }
 
-    fn forget(&self, id: u64) {
-        let mut all = self.lock();
-        if all.handles.remove(&id).is_some_and(|entry| entry.is_refused) {
-            show(&all);
+    /// Removes a subscription.
+    pub(super) fn remove(&self, id: u64) {
+        let mut state = self.lock();
+        if state.entries.remove(&id).is_some_and(|entry| entry.is_refused) {
+            report(&state);
         }
     }
 
-    /// Those that the server did not refuse.
-    pub(super) fn good(&self) -> Vec<Arc<Handle>> {
-        let all = self.lock();
-        let good = all.handles.values().filter(|entry| !entry.is_refused);
-        good.map(|entry| Arc::clone(&entry.handle)).collect()
+    /// Returns the subscriptions that the server did not refuse.
+    pub(super) fn accepted(&self) -> Vec<Arc<SubscriptionHandle>> {
+        let state = self.lock();
+        let accepted = state.entries.values().filter(|entry| !entry.is_refused);
+        accepted.map(|entry| Arc::clone(&entry.handle)).collect()
     }
 
-    /// Those that the server refused; what the process cannot do without comes first.
-    pub(super) fn bad(&self) -> Vec<Arc<Handle>> {
-        let all = self.lock();
-        let bad = all.handles.values().filter(|entry| entry.is_refused);
-        let mut bad: Vec<_> = bad.map(|entry| Arc::clone(&entry.handle)).collect();
-        bad.sort_by_key(|handle| (handle.kind, handle.id));
-        bad
+    /// Returns the subscriptions that the server refused, the most important ones first.
+    pub(super) fn refused(&self) -> Vec<Arc<SubscriptionHandle>> {
+        let state = self.lock();
+        let refused = state.entries.values().filter(|entry| entry.is_refused);
+        let mut refused: Vec<_> = refused.map(|entry| Arc::clone(&entry.handle)).collect();
+        refused.sort_by_key(|handle| (handle.kind, handle.id));
+        refused
     }
 
-    /// Whether the process misses what it cannot do without.
+    /// Whether the server refuses a subscription that the process cannot work without.
     pub(super) fn is_deaf(&self) -> bool {
-        let all = self.lock();
-        all.handles.values().any(|entry| entry.is_refused && entry.handle.kind.is_needed())
+        let state = self.lock();
+        state.entries.values().any(|entry| entry.is_refused && entry.handle.kind.is_required())
     }
 
-    /// The server refused a subscription, or ended it. Says whether that is news.
-    pub(super) fn refuse(&self, refusal: &Refusal) -> bool {
-        let mut all = self.lock();
-        let is_news = match refusal {
-            Refusal::Of { subject, group } => all.refuse(subject, group.as_deref()),
-            Refusal::TooMany => match &mut all.batch {
+    /// Records that the server refused or ended a subscription. Returns whether that was not known yet.
+    pub(super) fn refuse(&self, refusal: &SubscriptionRefusal) -> bool {
+        let mut state = self.lock();
+        let is_new = match refusal {
+            SubscriptionRefusal::Subject { subject, group } => {
+                state.refuse(subject, group.as_deref())
+            }
+            SubscriptionRefusal::TooMany => match &mut state.batch {
                 Some(batch) if batch.unnamed < batch.tried.len() => {
                     batch.unnamed += 1;
                     false
                 }
                 _ => {
-                    self.unknown.notify_one();
+                    self.unknown_refusals.notify_one();
                     true
                 }
             },
         };
-        if is_news {
-            show(&all);
-            drop(all);
-            self.refused.notify_one();
+        if is_new {
+            report(&state);
+            drop(state);
+            self.new_refusal.notify_one();
         }
-        is_news
+        is_new
     }
 
-    /// Whether so many were refused since this was asked last that the refusal of others may have been lost.
-    pub(super) fn may_have_missed_some(&self) -> bool {
-        std::mem::take(&mut self.lock().refusals) >= REFUSALS_SURE_MAX
+    /// Whether so many refusals arrived since the last call that others may have been lost.
+    pub(super) fn may_have_missed_refusals(&self) -> bool {
+        std::mem::take(&mut self.lock().refusals) >= CERTAIN_REFUSALS_MAX
     }
 
-    /// Nobody knows which are good: none counts as such until it was tried.
+    /// Marks all subscriptions as refused, so that each is tried again.
     pub(super) fn refuse_all(&self) {
-        let mut all = self.lock();
-        for entry in all.handles.values_mut() {
+        let mut state = self.lock();
+        for entry in state.entries.values_mut() {
             entry.refuse();
         }
-        show(&all);
+        report(&state);
     }
 
-    /// Begins to try some: what is refused from here on is one of these.
-    pub(super) fn begin_to_try(&self, handles: &[Arc<Handle>]) {
+    /// Starts a batch. Refusals of these subscriptions count for the batch until it ends.
+    pub(super) fn begin_batch(&self, handles: &[Arc<SubscriptionHandle>]) {
         let tried = handles.iter().map(|handle| handle.id).collect();
-        self.lock().batch = Some(Batch { tried, ..Batch::default() });
+        self.lock().batch = Some(RetryBatch { tried, ..RetryBatch::default() });
     }
 
-    /// Ends that. Says what was refused.
-    pub(super) fn end_to_try(&self) -> Batch {
+    /// Ends the batch and returns it.
+    pub(super) fn end_batch(&self) -> RetryBatch {
         self.lock().batch.take().unwrap_or_default()
     }
 
-    /// One was tried on a client, and the server serves it.
-    pub(super) fn serve(&self, handle: &Handle, subscriber: async_nats::Subscriber, client: u64) {
-        let mut all = self.lock();
-        // It may have been left meanwhile.
-        if let Some(entry) = all.handles.get_mut(&handle.id) {
+    /// Records that the server accepts a subscription on client number `client`.
+    pub(super) fn accept(
+        &self,
+        handle: &SubscriptionHandle,
+        subscriber: async_nats::Subscriber,
+        client: u64,
+    ) {
+        let mut state = self.lock();
+        // It may have been removed in the meantime.
+        if let Some(entry) = state.entries.get_mut(&handle.id) {
             entry.is_refused = false;
-            handle.go_on(subscriber, client);
+            handle.replace_subscriber(subscriber, client);
             handle.served.send_replace(true);
-            show(&all);
+            report(&state);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, All> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl All {
-    /// This subscription is refused. Says whether that is news; that one which is tried is refused is none.
+impl State {
+    /// Records a refusal. Returns whether it was not known yet; refusals in a batch do not count.
     fn refuse(&mut self, subject: &str, group: Option<&str>) -> bool {
-        let Self { handles, batch, refusals } = self;
-        let mut is_news = false;
-        for (id, entry) in handles {
+        let Self { entries, batch, refusals } = self;
+        let mut is_new = false;
+        for (id, entry) in entries {
             let handle = &entry.handle;
             if handle.subject.as_str() != subject || handle.group.as_deref() != group {
                 continue;
@@ -314,116 +193,31 @@ impl All {
                 Some(batch) if batch.tried.contains(id) => {
                     batch.refused.insert(*id);
                 }
-                _ => is_news |= entry.refuse(),
+                _ => is_new |= entry.refuse(),
             }
         }
-        *refusals += usize::from(is_news);
-        is_news
+        *refusals += usize::from(is_new);
+        is_new
     }
 }
 
-impl Entry {
+impl SubscriptionEntry {
     fn refuse(&mut self) -> bool {
-        let is_news = !std::mem::replace(&mut self.is_refused, true);
-        if is_news {
-            self.handle.go_on_with(Next::Nothing);
+        let is_new = !std::mem::replace(&mut self.is_refused, true);
+        if is_new {
+            self.handle.end_subscriber();
             self.handle.served.send_replace(false);
         }
-        is_news
+        is_new
     }
 }
 
-fn show(all: &All) {
-    for kind in Kind::ALL {
-        let refused = all.handles.values().filter(|e| e.is_refused && e.handle.kind == kind);
+fn report(state: &State) {
+    for kind in SubscriptionKind::ALL {
+        let refused = state.entries.values().filter(|e| e.is_refused && e.handle.kind == kind);
         let count = u32::try_from(refused.count()).unwrap_or(u32::MAX);
         let label = [(names::KIND, kind.as_str().to_owned())];
         gauge(&names::NATS_SUBSCRIPTIONS_REFUSED, &label).set(f64::from(count));
-    }
-}
-
-/// A subscription as it is read. It counts what it has seen: leaving without loss needs the number.
-pub(super) struct NatsSubscription {
-    handle: Arc<Handle>,
-    subscriptions: Arc<Subscriptions>,
-    inner: Option<async_nats::Subscriber>,
-    seen: u64,
-    is_leaving: bool,
-}
-
-impl NatsSubscription {
-    pub(super) fn new(handle: Arc<Handle>, subscriptions: Arc<Subscriptions>) -> Self {
-        Self { handle, subscriptions, inner: None, seen: 0, is_leaving: false }
-    }
-}
-
-impl fmt::Debug for NatsSubscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let handle = &self.handle;
-        f.debug_struct("NatsSubscription").field("subject", &handle.subject).finish_non_exhaustive()
-    }
-}
-
-impl Drop for NatsSubscription {
-    fn drop(&mut self) {
-        self.subscriptions.forget(self.handle.id);
-    }
-}
-
-impl Stream for NatsSubscription {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let this = &mut *self;
-        loop {
-            match this.inner.as_mut().map(|inner| inner.poll_next_unpin(cx)) {
-                Some(Poll::Ready(Some(message))) => {
-                    this.seen += 1;
-                    return Poll::Ready(Some(convert::received(message)));
-                }
-                // The server has stopped as agreed, or the client has ended.
-                Some(Poll::Ready(None)) => this.inner = None,
-                Some(Poll::Pending) | None => {}
-            }
-            if this.is_leaving {
-                return if this.inner.is_some() { Poll::Pending } else { Poll::Ready(None) };
-            }
-            this.handle.reader.register(cx.waker());
-            match this.handle.take_next() {
-                Next::Same => return Poll::Pending,
-                Next::Nothing => this.inner = None,
-                Next::New(inner) => {
-                    this.inner = Some(inner);
-                    this.seen = 0;
-                }
-            }
-        }
-    }
-}
-
-impl Subscription for NatsSubscription {
-    fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        // `drain` and `unsubscribe` of the library lose messages that are on their way; a maximum beyond
-        // what was seen is agreed upon by both sides and loses none.
-        self.subscriptions.forget(self.handle.id);
-        self.is_leaving = true;
-        // Nobody would read what a new client had for a group that is left.
-        self.handle.client.store(LEFT, Ordering::Release);
-        if let Next::New(inner) = self.handle.take_next() {
-            (self.inner, self.seen) = (Some(inner), 0);
-        }
-        let last = self.seen.saturating_add(more);
-        Box::pin(async move {
-            let Some(inner) = &mut self.inner else { return Ok(()) };
-            match timeout(LEAVE_LIMIT, inner.unsubscribe_after(last)).await {
-                Ok(result) => result.map_err(|e| TransportError::Refused(e.into())),
-                Err(_) => Err(TransportError::TimedOut),
-            }
-        })
-    }
-
-    fn served(&self) -> watch::Receiver<bool> {
-        self.handle.served.subscribe()
     }
 }
 
@@ -431,57 +225,61 @@ impl Subscription for NatsSubscription {
 mod tests {
     use super::*;
 
-    fn three() -> (Subscriptions, [Arc<Handle>; 3]) {
+    fn three() -> (Subscriptions, [Arc<SubscriptionHandle>; 3]) {
         let all = Subscriptions::default();
         let add = |subject, kind| all.add(&Subject::new(subject).unwrap(), None, kind);
-        let handles = [add("a", Kind::Queue), add("b", Kind::Control), add("c", Kind::Queue)];
+        let handles = [
+            add("a", SubscriptionKind::Queue),
+            add("b", SubscriptionKind::Control),
+            add("c", SubscriptionKind::Queue),
+        ];
         (all, handles)
     }
 
-    fn of(subject: &str) -> Refusal {
-        Refusal::Of { subject: subject.to_owned(), group: None }
+    fn refusal(subject: &str) -> SubscriptionRefusal {
+        SubscriptionRefusal::Subject { subject: subject.to_owned(), group: None }
     }
 
     #[test]
-    fn of_those_that_are_tried_together_only_the_refused_one_is_not_served() {
+    fn only_the_refused_subscription_of_a_batch_is_not_accepted() {
         let (all, [a, b, c]) = three();
         all.refuse_all();
-        assert_eq!(all.bad()[0].id, b.id, "what the process needs comes first");
-        all.begin_to_try(&[Arc::clone(&a), Arc::clone(&b)]);
-        assert!(!all.refuse(&of("b")) && !all.refuse(&of("c")), "known already");
-        let batch = all.end_to_try();
-        assert_eq!([&a, &b, &c].map(|handle| batch.serves(handle)), [true, false, false]);
+        assert_eq!(all.refused()[0].id, b.id, "required subscriptions come first");
+        all.begin_batch(&[Arc::clone(&a), Arc::clone(&b)]);
+        assert!(!all.refuse(&refusal("b")) && !all.refuse(&refusal("c")), "both are known already");
+        let batch = all.end_batch();
+        assert_eq!([&a, &b, &c].map(|handle| batch.is_accepted(handle)), [true, false, false]);
         assert!(!batch.is_unclear());
     }
 
     #[test]
-    fn a_refusal_without_a_name_is_clear_where_one_was_tried_alone() {
+    fn a_refusal_without_a_name_is_clear_in_a_batch_of_one() {
         let (all, [a, b, _]) = three();
         all.refuse_all();
-        all.begin_to_try(&[Arc::clone(&a), b]);
-        assert!(!all.refuse(&Refusal::TooMany));
-        let batch = all.end_to_try();
-        assert!(batch.is_unclear() && !batch.serves(&a));
-        all.begin_to_try(&[Arc::clone(&a)]);
-        assert!(!all.refuse(&Refusal::TooMany));
-        let batch = all.end_to_try();
-        assert!(!batch.is_unclear() && !batch.serves(&a));
-        assert!(all.refuse(&Refusal::TooMany), "of something else");
+        all.begin_batch(&[Arc::clone(&a), b]);
+        assert!(!all.refuse(&SubscriptionRefusal::TooMany));
+        let batch = all.end_batch();
+        assert!(batch.is_unclear() && !batch.is_accepted(&a));
+        all.begin_batch(&[Arc::clone(&a)]);
+        assert!(!all.refuse(&SubscriptionRefusal::TooMany));
+        let batch = all.end_batch();
+        assert!(!batch.is_unclear() && !batch.is_accepted(&a));
+        assert!(all.refuse(&SubscriptionRefusal::TooMany), "outside a batch");
     }
 
     #[test]
-    fn after_many_refusals_at_once_none_is_trusted() {
+    fn after_many_refusals_at_once_others_may_be_missing() {
         let all = Subscriptions::default();
-        for number in 0..=REFUSALS_SURE_MAX {
-            all.add(&Subject::new(&number.to_string()).unwrap(), None, Kind::Queue);
+        for number in 0..=CERTAIN_REFUSALS_MAX {
+            all.add(&Subject::new(&number.to_string()).unwrap(), None, SubscriptionKind::Queue);
         }
-        for number in 1..REFUSALS_SURE_MAX {
-            assert!(all.refuse(&of(&number.to_string())));
+        for number in 1..CERTAIN_REFUSALS_MAX {
+            assert!(all.refuse(&refusal(&number.to_string())));
         }
-        assert!(!all.may_have_missed_some());
-        assert!(all.refuse(&of("0")));
-        assert!(!all.may_have_missed_some(), "counted anew");
+        assert!(!all.may_have_missed_refusals());
+        assert!(all.refuse(&refusal("0")));
+        assert!(!all.may_have_missed_refusals(), "the count restarts");
         all.refuse_all();
-        assert_eq!(all.good().len(), 0);
+        assert_eq!(all.accepted().len(), 0);
     }
 }

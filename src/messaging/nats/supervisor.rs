@@ -1,4 +1,4 @@
-//! Watches over the client: proves that it is alive, replaces it when it is not, and has subscriptions served again.
+//! Supervises the client: tests with probes that the link works, replaces a dead client, and renews refused subscriptions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,129 +7,130 @@ use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
-use super::echo::Echoes;
-use super::live::Live;
-use super::round_trip::Measured;
-use super::state::State;
-use super::subscriptions::Handle;
+use super::client::NatsClient;
+use super::connection_state::ConnectionState;
+use super::probe::Probes;
+use super::round_trip::RoundTripMeter;
+use super::subscription_handle::SubscriptionHandle;
 use crate::config::messaging::NatsConfig;
 use crate::lifecycle::Cancel;
 use crate::messaging::{LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
 
-/// Probes within the interval of pings.
-const PROBES: u32 = 4;
-/// Intervals of pings after which a link without an answer is dead.
+/// Number of probes per ping interval.
+const PROBES_PER_PING: u32 = 4;
+/// Number of ping intervals after which a link without an answer is dead.
 const SILENT_PINGS: u32 = 2;
-/// Within this time of the notice a server that is about to stop is left. Servers wait 10 s before they end connections.
+/// Longest random wait before leaving a server that is about to stop. Servers close connections 10 s after the notice.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
-/// Pauses between attempts to have a refused subscription served: each is a line in the server's log.
-const TRY_FIRST: Duration = Duration::from_secs(1);
-const TRY_MAX: Duration = Duration::from_secs(10);
-/// Subscriptions that are tried together: their refusals must not be more than the library keeps for us.
-const TRY_TOGETHER: usize = 64;
-/// A refusal is told by another task than an echo: how much later it may come.
-const TELL_LIMIT: Duration = Duration::from_millis(50);
-/// Pause before a client is made again that could not be made.
-const MAKE_AGAIN: Duration = Duration::from_secs(1);
+/// First pause before a refused subscription is tried again. Each attempt is a line in the server's log.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before a refused subscription is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Number of subscriptions that are tried together. The library must be able to queue all their refusals.
+const RETRY_BATCH: usize = 64;
+/// How much later than a probe a refusal may arrive, because another task reports it.
+const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
+/// Pause after a client could not be created.
+const CREATE_RETRY: Duration = Duration::from_secs(1);
 
-/// What the supervisor and the operations share.
+/// The state that the supervisor and the operations share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct NatsShared {
     pub(super) config: NatsConfig,
     pub(super) name: String,
-    pub(super) live: ArcSwap<Live>,
-    pub(super) state: Arc<State>,
-    pub(super) echoes: Arc<Echoes>,
-    pub(super) measured: Mutex<Measured>,
-    /// Given when nobody needs the transport any more.
+    pub(super) client: ArcSwap<NatsClient>,
+    pub(super) state: Arc<ConnectionState>,
+    pub(super) probes: Arc<Probes>,
+    pub(super) round_trip: Mutex<RoundTripMeter>,
+    /// Set when the transport is dropped.
     pub(super) stop: Cancel,
 }
 
 /// Why a client is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// Its connection task has ended, which it does by a panic alone.
+enum ReplaceReason {
+    /// Its connection task has ended, which only a panic can cause.
     Ended,
-    /// Nothing came back for two pings.
+    /// No probe came back for two ping intervals.
     Silent,
-    /// Subscriptions were refused, and nobody knows which.
-    Unknown,
+    /// Subscriptions were refused, and it is not known which.
+    UnknownRefusals,
 }
 
-impl Reason {
+impl ReplaceReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ended => "ended",
             Self::Silent => "silent",
-            Self::Unknown => "subscriptions",
+            Self::UnknownRefusals => "subscriptions",
         }
     }
 }
 
-/// Watches over the client until nobody needs it.
-pub(super) async fn run(shared: Arc<Shared>) {
+/// Supervises the client until the transport is dropped.
+pub(super) async fn run(shared: Arc<NatsShared>) {
     loop {
-        let live = shared.live.load_full();
+        let client = shared.client.load_full();
         let reason = tokio::select! {
             () = shared.stop.cancelled() => return,
-            reason = shared.watch_over(&live) => reason,
+            reason = shared.watch(&client) => reason,
         };
-        live.retire();
-        // It may have been replaced while some were tried on it.
-        let _not_finished = shared.state.subscriptions.end_to_try();
+        client.retire();
+        // A batch of subscriptions may have been in progress on this client.
+        let _unfinished = shared.state.subscriptions.end_batch();
         shared.state.lost();
         let label = [(names::REASON, reason.as_str().to_owned())];
         counter(&names::NATS_CLIENTS_REPLACED, &label).increment(1);
         tracing::error!(reason = reason.as_str(), "the NATS client is replaced");
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = shared.replace(live.number + 1, reason) => {}
+            () = shared.replace(client.number + 1, reason) => {}
         }
     }
 }
 
-impl Shared {
+impl NatsShared {
     /// Returns when the client has to be replaced.
-    async fn watch_over(&self, live: &Live) -> Reason {
+    async fn watch(&self, client: &NatsClient) -> ReplaceReason {
         tokio::select! {
-            () = live.ended.cancelled() => Reason::Ended,
-            () = self.prove(live) => Reason::Silent,
-            () = self.state.subscriptions.unknown.notified() => Reason::Unknown,
-            () = self.renew(live) => Reason::Unknown,
-            () = self.leave_in_time(live) => Reason::Ended,
+            () = client.ended.cancelled() => ReplaceReason::Ended,
+            () = self.probe(client) => ReplaceReason::Silent,
+            () = self.state.subscriptions.unknown_refusals.notified() => ReplaceReason::UnknownRefusals,
+            () = self.retry_refused(client) => ReplaceReason::UnknownRefusals,
+            () = self.leave_stopping_servers(client) => ReplaceReason::Ended,
         }
     }
 
-    /// Sends messages to ourselves all the time; returns when none comes back.
-    async fn prove(&self, live: &Live) {
+    /// Sends probes periodically. Returns when none comes back.
+    async fn probe(&self, client: &NatsClient) {
         let ping_interval = self.config.ping_interval;
-        let mut ticks = interval(ping_interval / PROBES);
+        let mut ticks = interval(ping_interval / PROBES_PER_PING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut proved = 0;
         let mut last = Instant::now();
-        self.lock_measured().forget();
+        self.lock_round_trip().cancel();
         loop {
-            let is_told = tokio::select! {
+            let is_event = tokio::select! {
                 _ = ticks.tick() => false,
                 () = self.state.changed.notified() => true,
             };
-            // It connects by itself, for as long as it takes. It tells so a moment before its state does.
-            if !is_told && !live.is_connected() {
+            // The client reconnects by itself. Its event arrives shortly before its state changes.
+            if !is_event && !client.is_connected() {
                 last = Instant::now();
                 continue;
             }
-            let connections = live.connections();
+            let connections = client.connections();
             if connections != proved {
                 last = Instant::now();
             }
             let limit = last + ping_interval * SILENT_PINGS;
-            self.lock_measured().sent(Instant::now());
+            self.lock_round_trip().sent(Instant::now());
             let answer = tokio::select! {
-                answer = timeout_at(limit, live.round_trip(&self.echoes)) => answer,
-                // What was sent before went with the connection.
+                answer = timeout_at(limit, client.round_trip(&self.probes)) => answer,
+                // The probe was lost together with the connection.
                 () = self.state.changed.notified() => {
-                    self.lock_measured().forget();
+                    self.lock_round_trip().cancel();
                     ticks.reset_immediately();
                     continue;
                 }
@@ -137,81 +138,83 @@ impl Shared {
             match answer {
                 Ok(Ok(took)) => {
                     last = Instant::now();
-                    self.measured(took);
-                    // A loss may be told late, after the connection that followed it was proved.
-                    let is_news = connections != proved || self.state.is_down();
-                    if is_news && live.is_connected() && live.connections() == connections {
+                    self.record_round_trip(took);
+                    // A loss may be reported late, after the next connection was proved.
+                    let is_change = connections != proved || self.state.is_down();
+                    if is_change && client.is_connected() && client.connections() == connections {
                         proved = connections;
                         self.state.proved();
                     }
                 }
-                // A process that was stopped for a while has not listened.
-                Err(_) if limit.elapsed() > ping_interval / PROBES => last = Instant::now(),
-                Err(_) if live.is_connected() => return,
-                // Not connected any more, or ended: noticed elsewhere.
+                // The process was suspended, and could not receive the probe.
+                Err(_) if limit.elapsed() > ping_interval / PROBES_PER_PING => {
+                    last = Instant::now();
+                }
+                Err(_) if client.is_connected() => return,
+                // Lost connections and ended clients are handled elsewhere.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
     }
 
-    pub(super) fn lock_measured(&self) -> MutexGuard<'_, Measured> {
-        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock_round_trip(&self) -> MutexGuard<'_, RoundTripMeter> {
+        self.round_trip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn measured(&self, took: Duration) {
-        let mut measured = self.lock_measured();
-        measured.add(took);
-        let smoothed = measured.round_trip(Instant::now()).smoothed;
-        drop(measured);
+    fn record_round_trip(&self, took: Duration) {
+        let mut meter = self.lock_round_trip();
+        meter.add(took);
+        let smoothed = meter.round_trip(Instant::now()).smoothed;
+        drop(meter);
         gauge(&names::NATS_ROUND_TRIP, &[]).set(smoothed.as_secs_f64());
-        self.state.look();
+        self.state.refresh();
     }
 
-    /// Makes another client, with every subscription. Only then it is used.
-    async fn replace(&self, number: u64, reason: Reason) {
-        sleep(self.state.pace.delay(0)).await;
-        self.state.begin(number);
-        let of = (&self.state, &self.echoes);
-        let live = loop {
-            match Live::start(&self.config, &self.name, number, of).await {
-                Ok(live) => break Arc::new(live),
-                Err(error) => tracing::error!(%error, "cannot make a NATS client"),
+    /// Creates another client and subscribes everything on it before it is used.
+    async fn replace(&self, number: u64, reason: ReplaceReason) {
+        sleep(self.state.backoff.delay(0)).await;
+        self.state.use_client(number);
+        let parts = (&self.state, &self.probes);
+        let client = loop {
+            match NatsClient::start(&self.config, &self.name, number, parts).await {
+                Ok(client) => break Arc::new(client),
+                Err(error) => tracing::error!(%error, "cannot create a NATS client"),
             }
-            sleep(MAKE_AGAIN).await;
+            sleep(CREATE_RETRY).await;
         };
-        if reason == Reason::Unknown {
-            // One after the other then, so that it is known which.
+        if reason == ReplaceReason::UnknownRefusals {
+            // `retry_refused` finds out which are refused.
             self.state.subscriptions.refuse_all();
         }
-        self.subscribe_all(&live).await;
-        self.live.store(Arc::clone(&live));
-        // Those that came meanwhile.
-        self.subscribe_all(&live).await;
+        self.subscribe_all(&client).await;
+        self.client.store(Arc::clone(&client));
+        // Subscriptions that were added in between.
+        self.subscribe_all(&client).await;
     }
 
-    async fn subscribe_all(&self, live: &Live) {
-        for handle in self.state.subscriptions.good() {
-            if let Err(error) = handle.subscribe_on(live).await {
+    async fn subscribe_all(&self, client: &NatsClient) {
+        for handle in self.state.subscriptions.accepted() {
+            if let Err(error) = handle.subscribe_on(&client.inner, client.number).await {
                 tracing::warn!(%error, subject = %handle.subject, "cannot subscribe");
             }
         }
     }
 
-    /// Tries to have refused subscriptions served, ever more rarely. Never returns.
-    async fn renew(&self, live: &Live) {
+    /// Retries refused subscriptions with growing pauses. Never returns.
+    async fn retry_refused(&self, client: &NatsClient) {
         let subscriptions = &self.state.subscriptions;
         let mut link = self.state.link();
-        let (mut pause, mut together) = (Duration::ZERO, TRY_TOGETHER);
+        let (mut pause, mut batch_size) = (Duration::ZERO, RETRY_BATCH);
         loop {
-            let bad = subscriptions.bad();
-            if bad.is_empty() {
-                together = TRY_TOGETHER;
-                subscriptions.refused.notified().await;
-                pause = TRY_FIRST;
+            let refused = subscriptions.refused();
+            if refused.is_empty() {
+                batch_size = RETRY_BATCH;
+                subscriptions.new_refusal.notified().await;
+                pause = RETRY_FIRST;
                 sleep(jittered(pause)).await;
-                if subscriptions.may_have_missed_some() {
+                if subscriptions.may_have_missed_refusals() {
                     tracing::warn!(
-                        "refusals of subscriptions may have been missed, each is made anew"
+                        "refusals of subscriptions may have been missed, so all are renewed"
                     );
                     subscriptions.refuse_all();
                 }
@@ -222,65 +225,66 @@ impl Shared {
                 std::future::pending::<()>().await;
             }
             let mut is_clear = true;
-            for handles in bad.chunks(together) {
-                is_clear &= self.try_again(live, handles).await;
+            for handles in refused.chunks(batch_size) {
+                is_clear &= self.retry_batch(client, handles).await;
             }
-            self.state.look();
+            self.state.refresh();
             if !is_clear {
-                // One after the other then, so that it is known which.
-                together = 1;
-            } else if !subscriptions.bad().is_empty() {
-                pause = (pause * 2).clamp(TRY_FIRST, TRY_MAX);
+                // Retries one by one, to find out which are refused.
+                batch_size = 1;
+            } else if !subscriptions.refused().is_empty() {
+                pause = (pause * 2).clamp(RETRY_FIRST, RETRY_MAX);
                 sleep(jittered(pause)).await;
             }
         }
     }
 
-    /// Subscribes to some once more, and waits until the server has answered. Says whether it is known which it refused.
-    async fn try_again(&self, live: &Live, handles: &[Arc<Handle>]) -> bool {
+    /// Retries some subscriptions and waits for the server's answer. Returns whether it is known which ones it refused.
+    async fn retry_batch(&self, client: &NatsClient, handles: &[Arc<SubscriptionHandle>]) -> bool {
         let subscriptions = &self.state.subscriptions;
-        subscriptions.begin_to_try(handles);
-        let tried = self.tried(live, handles).await;
-        let batch = subscriptions.end_to_try();
-        let subscribers = match tried {
+        subscriptions.begin_batch(handles);
+        let result = self.subscribe_batch(client, handles).await;
+        let batch = subscriptions.end_batch();
+        let subscribers = match result {
             Ok(subscribers) => subscribers,
             Err(error) => {
                 tracing::debug!(%error, "cannot subscribe");
                 return true;
             }
         };
-        let served = handles.iter().zip(subscribers).filter(|(handle, _)| batch.serves(handle));
-        let mut misses_answers = false;
-        for (handle, subscriber) in served {
-            subscriptions.serve(handle, subscriber, live.number);
-            misses_answers |= handle.is_inbox();
-            tracing::info!(subject = %handle.subject, "a subscription is served again");
+        let accepted =
+            handles.iter().zip(subscribers).filter(|(handle, _)| batch.is_accepted(handle));
+        let mut has_inbox = false;
+        for (handle, subscriber) in accepted {
+            subscriptions.accept(handle, subscriber, client.number);
+            has_inbox |= handle.is_inbox();
+            tracing::info!(subject = %handle.subject, "the server accepts the subscription again");
         }
-        if misses_answers {
-            self.state.renewed();
+        if has_inbox {
+            self.state.inbox_restored();
         }
         !batch.is_unclear()
     }
 
-    async fn tried(
+    async fn subscribe_batch(
         &self,
-        live: &Live,
-        handles: &[Arc<Handle>],
+        client: &NatsClient,
+        handles: &[Arc<SubscriptionHandle>],
     ) -> Result<Vec<async_nats::Subscriber>, TransportError> {
         let mut subscribers = Vec::with_capacity(handles.len());
         for handle in handles {
-            let taken = timeout(live.operation_timeout, handle.subscriber(live));
-            subscribers.push(taken.await.map_err(|_| TransportError::TimedOut)??);
+            let subscribed = timeout(client.operation_timeout, handle.subscribe(&client.inner));
+            subscribers.push(subscribed.await.map_err(|_| TransportError::TimedOut)??);
         }
-        let proof = timeout(self.config.ping_interval, live.round_trip(&self.echoes));
-        let _took = proof.await.map_err(|_| TransportError::TimedOut)??;
-        sleep(TELL_LIMIT).await;
+        let returned = timeout(self.config.ping_interval, client.round_trip(&self.probes));
+        let _took = returned.await.map_err(|_| TransportError::TimedOut)??;
+        sleep(REFUSAL_DELAY_MAX).await;
         Ok(subscribers)
     }
 
-    /// Leaves a server that is about to stop (lame duck) before it ends the connection. Not all clients at once: the
-    /// others would be met by everybody. Never returns.
-    async fn leave_in_time(&self, live: &Live) {
+    /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A random pause keeps the
+    /// clients from connecting to the other servers all at once. Never returns.
+    async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {
             if link.wait_for(|link| link.state == LinkState::Leaving).await.is_err() {
@@ -289,9 +293,9 @@ impl Shared {
             let pause = rand::rng().random_range(Duration::ZERO..=LEAVE_SPREAD);
             sleep(pause).await;
             if link.borrow().state == LinkState::Leaving
-                && let Err(error) = self.move_on(live).await
+                && let Err(error) = self.reconnect(client).await
             {
-                tracing::warn!(error, "could not leave the NATS server early");
+                tracing::warn!(error, "cannot leave the NATS server that is about to stop");
             }
             if link.wait_for(|link| link.state != LinkState::Leaving).await.is_err() {
                 std::future::pending::<()>().await;
@@ -299,13 +303,13 @@ impl Shared {
         }
     }
 
-    /// Connects anew. What was published goes over the old connection first.
-    pub(super) async fn move_on(&self, live: &Live) -> Result<(), String> {
-        let moved = timeout(self.config.operation_timeout, async {
-            live.client.flush().await.map_err(|error| error.to_string())?;
-            live.client.force_reconnect().await.map_err(|error| error.to_string())
+    /// Reconnects, after everything that was published has been written to the old connection.
+    pub(super) async fn reconnect(&self, client: &NatsClient) -> Result<(), String> {
+        let reconnected = timeout(self.config.operation_timeout, async {
+            client.inner.flush().await.map_err(|error| error.to_string())?;
+            client.inner.force_reconnect().await.map_err(|error| error.to_string())
         });
-        moved.await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        reconnected.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 }
 

@@ -1,4 +1,5 @@
-//! One connection to one server, to see whether it serves a role: for `fjord check --online`.
+//! Tests over a separate connection whether a server accepts the connection, subscriptions and messages of a role, for
+//! `fjord check --online`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,57 +15,57 @@ use crate::config::messaging::NatsConfig;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// What is tried. Nothing of it may reach anybody: others use the server meanwhile.
+/// The subscriptions and messages to test. None may disturb other users of the server.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
-    /// Subjects that are subscribed to, without a group.
+    /// Subjects to subscribe to without a queue group.
     pub subscribe: Vec<Subject>,
-    /// Subjects that are subscribed to in a group that is called like their last token.
+    /// Subjects to subscribe to in the queue group that is named like the last token.
     pub join: Vec<Subject>,
-    /// Subjects that an empty message is published to.
+    /// Subjects to publish an empty message to.
     pub publish: Vec<Subject>,
 }
 
-/// What a server said.
+/// The result of a trial.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// Its version.
+pub struct TrialResult {
+    /// The server's version.
     pub version: String,
-    /// The largest message that it takes, headers included.
+    /// The largest message in bytes, headers included, that the server accepts.
     pub payload_bytes_max: usize,
-    /// How long a message to ourselves takes; `None` when none came back.
+    /// The time that a message of the client to itself takes; `None` if none came back.
     pub round_trip: Option<Duration>,
-    /// What it refused, in its own words.
+    /// The refusals, as the server words them.
     pub refused: Vec<String>,
 }
 
-/// Messages to ourselves that are timed; the quickest counts.
-const ECHOES: usize = 3;
+/// Number of timed messages; the shortest time counts.
+const PROBES: usize = 3;
 
-/// A server without the user and password that its URL may carry.
+/// Returns host and port of a server, without the user and password that its URL may contain.
 #[must_use]
-pub fn name_of(server: &str) -> String {
+pub fn display_name(server: &str) -> String {
     server.parse().map_or_else(|_| "?".to_owned(), |server| connect::host_of(&server))
 }
 
-/// Connects to a server once and tries. Bounded by the configured timeouts.
+/// Connects to a server and runs the trial. The configured timeouts limit its duration.
 ///
 /// # Errors
-/// `TransportError` with the cause: no connection, no TLS, no good credentials.
+/// `TransportError` with the cause when the connection, TLS or the authentication fails.
 pub async fn run(
     config: &NatsConfig,
     server: &str,
     trial: &Trial,
-) -> Result<Found, TransportError> {
+) -> Result<TrialResult, TransportError> {
     let refused = Arc::new(Mutex::new(Vec::new()));
     let (report, mut is_closed) = watch::channel(false);
     let server: ServerAddr = server.parse().map_err(|e| TransportError::Refused(Box::new(e)))?;
     let options = connect::options(config, "fjord check").ignore_discovered_servers();
-    let (heard, report) = (Arc::clone(&refused), Arc::new(report));
+    let (errors, report) = (Arc::clone(&refused), Arc::new(report));
     let options = options.event_callback(move |event| {
         match event {
             Event::ServerError(error) => {
-                heard.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                errors.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
             }
             Event::Closed => {
                 report.send_replace(true);
@@ -76,21 +77,21 @@ pub async fn run(
     let client = options.connect(server).await.map_err(|e| TransportError::Refused(e.into()))?;
     let ServerInfo { version, max_payload, .. } = client.server_info();
     let limit = config.operation_timeout;
-    let tried = attempt(&client, config, trial).await;
+    let tried = test(&client, config, trial).await;
     let round_trip = tried.ok().flatten();
-    // Events come in order: with the last one everything that was refused is known.
+    // Events arrive in order, so all refusals are known once the connection is closed.
     if timeout(limit, client.drain()).await.is_ok() {
         let _closed = timeout(limit, is_closed.wait_for(|closed| *closed)).await;
     }
     let mut refused = std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
     if round_trip.is_none() && refused.is_empty() {
-        refused.push("a message to our own inbox did not come back".to_owned());
+        refused.push("a message to the own inbox did not come back".to_owned());
     }
-    Ok(Found { version, payload_bytes_max: max_payload, round_trip, refused })
+    Ok(TrialResult { version, payload_bytes_max: max_payload, round_trip, refused })
 }
 
-/// Tries, and returns the round trip once the server has read all of it. The way may be long: each message has its own time.
-async fn attempt(
+/// Subscribes, publishes, and returns the round trip once the server has read everything. Each step has its own time limit.
+async fn test(
     client: &Client,
     config: &NatsConfig,
     trial: &Trial,
@@ -98,7 +99,7 @@ async fn attempt(
     let limit = config.operation_timeout;
     let inbox = format!("{}.{}", config.inbox_prefix, uuid::Uuid::new_v4().simple());
     let mut subscriptions = Vec::new();
-    let asking = async {
+    let sending = async {
         for subject in &trial.subscribe {
             subscriptions.push(client.subscribe(subject.as_str().to_owned()).await?);
         }
@@ -111,17 +112,17 @@ async fn attempt(
         }
         Ok::<_, async_nats::Error>(client.subscribe(inbox.clone()).await?)
     };
-    let mut echo = timeout(limit, asking).await??;
-    let mut quickest = None;
-    for _ in 0..=ECHOES {
-        let began = Instant::now();
+    let mut returned = timeout(limit, sending).await??;
+    let mut shortest = None;
+    for _ in 0..=PROBES {
+        let started = Instant::now();
         let sent = timeout(limit, client.publish(inbox.clone(), Bytes::new())).await;
         sent??;
-        if !matches!(timeout(limit, echo.next()).await, Ok(Some(_))) {
+        if !matches!(timeout(limit, returned.next()).await, Ok(Some(_))) {
             break;
         }
-        // The first waits for all that was tried before it.
-        quickest = Some(quickest.map_or(began.elapsed(), |took| began.elapsed().min(took)));
+        // The first message also waits for everything that was sent before it.
+        shortest = Some(shortest.map_or(started.elapsed(), |took| started.elapsed().min(took)));
     }
-    Ok(quickest)
+    Ok(shortest)
 }

@@ -6,18 +6,18 @@ use super::*;
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn optional(ca: &Workshop) -> ClientCertificates {
-    ClientCertificates::Optional { ca: ca.path("ca.pem") }
+fn optional(ca: &Workshop) -> ClientAuth {
+    ClientAuth::Optional { ca: ca.path("ca.pem") }
 }
 
 /// A server, and the certificate that a client of it has shown.
 async fn shown(
     workshop: &Workshop,
     identity: CertificateFiles,
-    wanted: ClientCertificates,
+    wanted: ClientAuth,
 ) -> (ServerTls, ClientCertificate) {
     let ours = server(vec![workshop.certificate("a", &["a.test"])]);
-    let tls = ServerTls::load(&ServerTlsConfig { client_certificates: wanted, ..ours }).unwrap();
+    let tls = ServerTls::load(&ServerTlsConfig { client_auth: wanted, ..ours }).unwrap();
     let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
     let certificate = handshake.server.unwrap().certificate.unwrap();
     assert_eq!(certificate.check(), Ok(()));
@@ -42,19 +42,27 @@ async fn it_is_believed_as_long_as_its_authority_is() {
     assert_eq!(certificate.check(), Ok(()), "nothing was read yet");
     assert!(tls.reload(None));
     for _ in 0..2 {
-        assert_eq!(certificate.check(), Err(Distrust::Untrusted), "another authority");
+        assert_eq!(
+            certificate.check(),
+            Err(ClientCertificateError::Untrusted),
+            "another authority"
+        );
     }
     fs::write(workshop.path("ca.pem"), "rubbish").unwrap();
     assert!(!tls.reload(None));
-    assert_eq!(certificate.check(), Err(Distrust::Untrusted), "what is broken is not taken");
+    assert_eq!(
+        certificate.check(),
+        Err(ClientCertificateError::Untrusted),
+        "what is broken is not taken"
+    );
     fs::write(workshop.path("ca.pem"), [other.ca.pem().as_bytes(), &ca].concat()).unwrap();
     assert!(tls.reload(None));
     assert_eq!(certificate.check(), Ok(()), "it is back");
 
-    for wanted in [ClientCertificates::Off, optional(&other)] {
-        let files = ServerTlsConfig { client_certificates: wanted.clone(), ..tls.files() };
+    for wanted in [ClientAuth::Off, optional(&other)] {
+        let files = ServerTlsConfig { client_auth: wanted.clone(), ..tls.files() };
         assert!(tls.reload(Some(&files)));
-        assert_eq!(certificate.check(), Err(Distrust::Untrusted), "{wanted:?}");
+        assert_eq!(certificate.check(), Err(ClientCertificateError::Untrusted), "{wanted:?}");
     }
 }
 
@@ -67,8 +75,8 @@ async fn it_ends_at_its_second_without_a_reload() {
     let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
     for (time, expected) in [
         (HOUR / 2, Ok(())),
-        (HOUR + SECOND, Err(Distrust::Expired)),
-        (2 * HOUR, Err(Distrust::Expired)),
+        (HOUR + SECOND, Err(ClientCertificateError::Expired)),
+        (2 * HOUR, Err(ClientCertificateError::Expired)),
     ] {
         assert_eq!(certificate.check_at(later(time)), expected, "{time:?}");
     }
@@ -96,7 +104,7 @@ async fn what_is_above_it_ends_it_and_what_is_beside_it_does_not() {
     fs::write(&below.certificate, leaf + &between).unwrap();
     fs::write(&below.key, key.serialize_pem()).unwrap();
 
-    for (identity, expected) in [(beside, Ok(())), (below, Err(Distrust::Expired))] {
+    for (identity, expected) in [(beside, Ok(())), (below, Err(ClientCertificateError::Expired))] {
         let case = format!("{identity:?}");
         let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
         assert_eq!(certificate.check_at(later(HOUR / 2)), Ok(()), "{case}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::limits::WINDOW_PARTS;
-use crate::envelope::Head;
+use crate::envelope::AnswerHead;
 use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::dispatch::session::Ending;
@@ -21,7 +21,7 @@ const LAST_PIECES: usize = 2;
 #[derive(Debug)]
 pub struct Begun {
     /// How it begins.
-    pub head: Head,
+    pub head: AnswerHead,
     /// What comes.
     pub body: Streamed,
     /// What brings it.
@@ -93,7 +93,7 @@ impl Pieces {
 
 impl Ride {
     /// The beginning of an answer.
-    pub(super) fn begin(&mut self, head: Head) -> Stop {
+    pub(super) fn begin(&mut self, head: AnswerHead) -> Stop {
         let window = self.request.window;
         let room = self.wanted.another();
         let (pieces, body) = Pieces::open(window, Cancel::new(), room);
@@ -128,7 +128,7 @@ impl Rest {
             return;
         };
         let _detached = tasks.spawn(context::carried(async move {
-            let _ended = self.ended.given_at_the_end();
+            let _ended = self.ended.cancel_on_drop();
             if let Some(ride) = self.guard.0.as_mut() {
                 let ending = ride.run_on().await;
                 if let Some(ride) = self.guard.0.take() {

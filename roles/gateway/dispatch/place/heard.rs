@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::envelope::{EnvelopeError, Reason, Reply, WorkerId};
+use crate::envelope::{EnvelopeError, RefusalReason, Reply, WorkerId};
 use crate::roles::gateway::dispatch::members::Way;
 use crate::roles::gateway::dispatch::rejections::Rejection;
 use crate::roles::gateway::dispatch::session::Event;
@@ -146,7 +146,7 @@ impl Ride {
             return match self.way.take_if(|_| is_last) {
                 Some(Way::Member(member)) => {
                     members.silent(&member);
-                    Ok(Reply::Refused { reason: Reason::Draining, control: None })
+                    Ok(Reply::Refused { reason: RefusalReason::Draining, control: None })
                 }
                 _ => reply,
             };

@@ -1,7 +1,7 @@
 //! What each reply means for a session.
 
 use crate::catalogue::Execution;
-use crate::envelope::{Control, Final, Reason, Reply};
+use crate::envelope::{Control, Final, RefusalReason, Reply};
 use crate::message::Subject;
 use crate::problem::ProblemKind;
 
@@ -17,7 +17,7 @@ impl Session {
         match reply {
             // The worker that offered its slot is gone. That says nothing of the others.
             Reply::NoResponders if self.direct == Some(attempt) => {
-                self.refused(attempt, Reason::Unavailable, step);
+                self.refused(attempt, RefusalReason::Unavailable, step);
             }
             Reply::NoResponders => {
                 self.attempts.close(attempt);

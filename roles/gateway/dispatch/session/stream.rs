@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::envelope::{Control, Final, Head, Reply};
+use crate::envelope::{AnswerHead, Control, Final, Reply};
 use crate::message::Subject;
 use crate::outcome::Word;
 use crate::problem::ProblemKind;
@@ -18,7 +18,7 @@ pub(super) struct Stream {
     attempt: u32,
     /// Who sends it: another copy of the same attempt says nothing here.
     control: Subject,
-    head: Head,
+    head: AnswerHead,
     /// The last part that came.
     got: u32,
     /// The last part that the client took.
@@ -33,7 +33,7 @@ impl Stream {
     }
 
     fn tell_taken(&self) -> Action {
-        Action::Tell { to: self.control.clone(), control: Control::Taken(self.taken) }
+        Action::Tell { to: self.control.clone(), control: Control::Ack(self.taken) }
     }
 }
 
@@ -42,7 +42,7 @@ impl Session {
     pub(super) fn begin(
         &mut self,
         attempt: u32,
-        (head, control): (Head, Subject),
+        (head, control): (AnswerHead, Subject),
         bytes: Bytes,
         step: &mut Step<'_>,
     ) {

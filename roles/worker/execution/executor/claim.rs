@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::envelope::{Reason, Reply};
+use crate::envelope::{RefusalReason, Reply};
 use crate::outcome::Word;
 use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::running_jobs::Consent;
@@ -60,7 +60,7 @@ impl JobTask {
             Err(_) => {
                 // A grant may still arrive, but the job no longer waits for it. The refusal tells the gateway so, which may
                 // then send the request to another worker.
-                self.refuse(Reason::Unavailable);
+                self.refuse(RefusalReason::Unavailable);
                 Err(Word::ClaimTimeout)
             }
         }
@@ -70,7 +70,7 @@ impl JobTask {
     async fn wait_for_slot(
         &self,
         queue: &dyn SlotQueue,
-        mut assigned: oneshot::Receiver<Result<Slot, Reason>>,
+        mut assigned: oneshot::Receiver<Result<Slot, RefusalReason>>,
     ) -> Result<Slot, Word> {
         let mut progress = self.executor.progress_interval();
         let cancel = &self.entry.cancel;
@@ -97,7 +97,7 @@ impl JobTask {
     }
 
     /// Refuses a request after its grant. The job never starts, so the refusal voids the grant.
-    fn refuse_granted(&self, queue: &dyn SlotQueue, reason: Reason) -> Word {
+    fn refuse_granted(&self, queue: &dyn SlotQueue, reason: RefusalReason) -> Word {
         queue.count_refusal(reason);
         self.refuse(reason);
         Word::NotExecuted

@@ -66,7 +66,7 @@ impl JobTask {
         let mut link = replies.link();
         let delivery = async {
             loop {
-                if messaging::up(&mut link).await.is_none() {
+                if messaging::wait_until_up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
                 // The answers of all calls that ended meanwhile wait for the same moment.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::envelope::{Final, Reason, Reply};
+use crate::envelope::{Final, RefusalReason, Reply};
 use crate::message::Subject;
 use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
@@ -40,7 +40,7 @@ pub(super) struct RejectedMessage {
 }
 
 enum Cause {
-    Refused(Reason),
+    Refused(RefusalReason),
     Malformed(Problem),
     NoDryRun,
 }
@@ -85,7 +85,11 @@ impl Queue {
             return Err(RejectedMessage { cause: Cause::NoDryRun, ids, reply });
         }
         if request.timeout.is_zero() {
-            return Err(RejectedMessage { cause: Cause::Refused(Reason::Expired), ids, reply });
+            return Err(RejectedMessage {
+                cause: Cause::Refused(RefusalReason::Expired),
+                ids,
+                reply,
+            });
         }
         let endpoint = Arc::clone(&served.endpoint);
         let job = Box::new(Job { endpoint, request, progress: Arc::default() });

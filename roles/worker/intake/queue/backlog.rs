@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::envelope::Reason;
+use crate::envelope::RefusalReason;
 use crate::message::Subject;
 use crate::outcome::Word;
 use crate::roles::worker::execution::call_time::CallTime;
@@ -25,7 +25,7 @@ pub enum QueuedWork {
     /// A job that has its gateway's consent.
     Granted {
         /// Where the job receives its slot, or the reason why there is none.
-        assign: oneshot::Sender<Result<Slot, Reason>>,
+        assign: oneshot::Sender<Result<Slot, RefusalReason>>,
         /// When its time ends.
         deadline: Instant,
         /// How long calls of its endpoint take.
@@ -36,7 +36,7 @@ pub enum QueuedWork {
 /// Why a request or job cannot use its slot.
 enum NotStarted {
     /// A request is refused, and its sender is to be told.
-    Refused(Reason, Option<Subject>),
+    Refused(RefusalReason, Option<Subject>),
     /// A job was told, or has ended.
     Settled,
 }
@@ -70,7 +70,7 @@ impl Queue {
             self.metrics.count_offer("lapsed");
         }
         self.send_offers(expired.offers);
-        self.evict(Reason::Busy, expired.evicted);
+        self.evict(RefusalReason::Busy, expired.evicted);
         next
     }
 
@@ -87,7 +87,7 @@ impl Queue {
     /// Refuses the backlog and all later requests: the worker stops.
     pub fn drain(&self) {
         let backlog = self.slots.update(|slots, _| slots.drain());
-        self.evict(Reason::Draining, backlog);
+        self.evict(RefusalReason::Draining, backlog);
     }
 
     /// Accepts requests: the database is available.
@@ -98,10 +98,14 @@ impl Queue {
     /// Refuses the backlog and all later requests: the database is not available.
     pub fn set_unavailable(&self) {
         let backlog = self.slots.update(|slots, _| slots.set_unavailable());
-        self.evict(Reason::Unavailable, backlog);
+        self.evict(RefusalReason::Unavailable, backlog);
     }
 
-    fn evict(&self, reason: Reason, requests: impl IntoIterator<Item = SlotRequest<QueuedWork>>) {
+    fn evict(
+        &self,
+        reason: RefusalReason,
+        requests: impl IntoIterator<Item = SlotRequest<QueuedWork>>,
+    ) {
         for request in requests {
             match request.work {
                 QueuedWork::Request(admitted) => self.refuse(reason, admitted.accepted.reply),
@@ -132,7 +136,7 @@ impl Queue {
             QueuedWork::Granted { assign, deadline, call_time } => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if !call_time.admit(left) {
-                    drop(assign.send(Err(Reason::Busy)));
+                    drop(assign.send(Err(RefusalReason::Busy)));
                     return Err(NotStarted::Settled);
                 }
                 let slot = Slot::new(Arc::clone(self) as Arc<dyn SlotQueue>, call_time);
@@ -148,10 +152,10 @@ impl Queue {
                 let timeout = &mut admitted.accepted.job.request.timeout;
                 *timeout = timeout.saturating_sub(request.since.elapsed());
                 if timeout.is_zero() {
-                    return Err(NotStarted::Refused(Reason::Expired, reply.clone()));
+                    return Err(NotStarted::Refused(RefusalReason::Expired, reply.clone()));
                 }
                 if !admitted.call_time.admit(*timeout) {
-                    return Err(NotStarted::Refused(Reason::Busy, reply.clone()));
+                    return Err(NotStarted::Refused(RefusalReason::Busy, reply.clone()));
                 }
                 let ids = Arc::clone(&admitted.ids);
                 context::within(&ids, || self.start(admitted));
@@ -210,7 +214,7 @@ impl SlotQueue for Queue {
         self.slots.update(|slots, _| slots.latency.record_round_trip(took));
     }
 
-    fn count_refusal(&self, reason: Reason) {
+    fn count_refusal(&self, reason: RefusalReason) {
         self.metrics.count_refusal(reason);
     }
 }

@@ -1,18 +1,18 @@
-//! Which names the admin listener answers to.
+//! The host names to which the admin listener responds.
 //!
-//! A web page can make its visitor's browser ask any address, also 127.0.0.1, under a name of the page's own (DNS rebinding).
-//! Such a request names the page's host in `Host`; one that was meant for this listener does not.
+//! With DNS rebinding, a web page can make its visitors' browsers send requests to any address, including 127.0.0.1, under a name
+//! of the page's domain. The `Host` header of such requests contains the name of that domain.
 
 use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
 
-/// The names that are answered beside `localhost` and every IP address.
+/// The permitted names in addition to `localhost` and all IP addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AllowedHosts(Vec<String>);
 
 impl AllowedHosts {
-    /// The configured names, and the name of this host: whole, and without its domain.
+    /// Permits the configured names, and the name of this host with and without its domain.
     pub(super) fn new(configured: &[String], host_name: &str) -> Self {
         let mut names = configured.to_vec();
         let short = host_name.split('.').next().unwrap_or_default();
@@ -22,7 +22,7 @@ impl AllowedHosts {
         Self(names)
     }
 
-    /// Whether a request with these headers is for this listener. One without `Host` is: every browser sends it.
+    /// Whether the `Host` header is permitted. Requests without it are, because all browsers send it.
     pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(HOST).iter();
         let (first, second) = (values.next(), values.next());
@@ -36,7 +36,7 @@ impl AllowedHosts {
         let name = name.strip_suffix('.').unwrap_or(name);
         bare.parse::<std::net::IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
-            || self.0.iter().any(|each| each == "*" || each.eq_ignore_ascii_case(name))
+            || self.0.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name))
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_host_are_answered() {
+    fn only_names_of_this_host_are_permitted() {
         let hosts = AllowedHosts::new(&["metrics.internal".to_owned()], "gw-1.example.com");
         for (host, expected) in [
             ("127.0.0.1:9464", true),
@@ -72,7 +72,7 @@ mod tests {
         twice.append(HOST, "localhost".parse().unwrap());
         twice.append(HOST, "localhost".parse().unwrap());
         assert!(!hosts.allows(&twice), "two Host headers are ambiguous");
-        assert!(hosts.allows(&HeaderMap::new()), "HTTP/1.0 probes send none");
+        assert!(hosts.allows(&HeaderMap::new()), "health checks over HTTP/1.0 send none");
         let any = AllowedHosts::new(&["*".to_owned()], "");
         let mut other = HeaderMap::new();
         other.insert(HOST, "evil.example".parse().unwrap());

@@ -1,0 +1,59 @@
+//! Rejects replies that claim that a request was not executed. Only the gateway can know that for all attempts; a worker
+//! that does not execute a request refuses it.
+
+use serde_json::Value;
+
+/// The status that says that a request was not executed.
+const NOT_EXECUTED: u16 = 503;
+/// The media type of a problem document (RFC 9457), whose member `effect` may say it too.
+const PROBLEM: &str = "application/problem+json";
+/// Largest problem document that is parsed. fjord's own have a few hundred bytes.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a streamed answer may start with this status and media type. A problem document with status 500 or more may not
+/// be streamed, because its `effect` has to be read first.
+pub(super) fn is_valid_head(status: u16, content_type: &str) -> bool {
+    status != NOT_EXECUTED && !is_failure_document(status, content_type)
+}
+
+/// Whether an answer, or the last part of one after `parts` others, may be forwarded.
+pub(super) fn is_valid_final(status: u16, content_type: &str, (body, parts): (&[u8], u32)) -> bool {
+    if status == NOT_EXECUTED || !is_failure_document(status, content_type) {
+        return status != NOT_EXECUTED;
+    }
+    if parts > 0 || body.len() > DOCUMENT_BYTES_MAX {
+        return false;
+    }
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    document.get("effect").and_then(Value::as_str) != Some("not-executed")
+}
+
+fn is_failure_document(status: u16, content_type: &str) -> bool {
+    let start = content_type.get(..PROBLEM.len());
+    status >= 500 && start.is_some_and(|start| start.eq_ignore_ascii_case(PROBLEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_cannot_claim_that_a_request_was_not_executed() {
+        let is_valid = |status, media_type, body: &str| {
+            is_valid_final(status, media_type, (body.as_bytes(), 0))
+        };
+        assert!(is_valid(200, "application/json", "{}"));
+        assert!(is_valid(504, PROBLEM, r#"{"effect":"unknown"}"#));
+        assert!(is_valid(500, PROBLEM, "no JSON"));
+        assert!(is_valid(400, PROBLEM, r#"{"effect":"not-executed"}"#), "a client error");
+        assert!(!is_valid(503, "", ""));
+        for media_type in [PROBLEM, "Application/Problem+JSON; charset=utf-8"] {
+            assert!(!is_valid(504, media_type, r#"{"effect":"not-executed"}"#), "{media_type}");
+            assert!(!is_valid_head(504, media_type), "{media_type}");
+        }
+        assert!(!is_valid(500, PROBLEM, &"x".repeat(DOCUMENT_BYTES_MAX + 1)));
+        assert!(!is_valid_final(500, PROBLEM, (b"d\"}", 1)), "the start was not parsed");
+        assert!(is_valid_head(200, PROBLEM) && is_valid_head(500, "text/csv"));
+        assert!(!is_valid_head(503, "text/csv"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Queries to the whole fleet on `<prefix>.status`. Every process replies with its report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::lifecycle::Tasks;
+use crate::message::{Message, Subject, SubjectError};
+use crate::messaging::{Transport, TransportError};
+
+use super::{FleetMember, Report};
+
+/// The token after the prefix in the subject of queries.
+pub const STATUS_TOKEN: &str = "status";
+
+/// The most replies that are collected.
+const REPLIES_MAX: usize = 1_000;
+/// The largest total size of all replies.
+const BYTES_MAX: usize = 64 << 20;
+/// A query ends when no reply has arrived for this time. A process replies within milliseconds.
+const SILENCE: Duration = Duration::from_millis(500);
+/// `SILENCE` once the expected number of replies has arrived.
+const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
+
+/// The number of queries so far. Each has its own inbox.
+static QUERIES: AtomicU64 = AtomicU64::new(0);
+
+/// Subscribes, and answers queries one after the other until the transport closes.
+///
+/// # Errors
+/// `TransportError` when the subscription fails.
+pub async fn serve(
+    member: &Arc<FleetMember>,
+    transport: &Arc<dyn Transport>,
+    tasks: &Tasks,
+) -> Result<(), TransportError> {
+    let subject = member.identity.prefix.join(STATUS_TOKEN).map_err(refused)?;
+    let mut queries = transport.subscribe_optional(&subject).await?;
+    let (member, transport) = (Arc::clone(member), Arc::clone(transport));
+    let _detached = tasks.spawn_background(async move {
+        while let Some(query) = queries.next().await {
+            let Some(inbox) = query.reply else { continue };
+            let report = member.report();
+            let sent = match send(&*transport, &report, inbox.clone()).await {
+                Err(TransportError::TooLarge) => {
+                    let cut = Report { queues: Vec::new(), is_cut: true, ..(*report).clone() };
+                    send(&*transport, &cut, inbox).await
+                }
+                sent => sent,
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%error, "cannot answer a status query");
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn send(
+    transport: &dyn Transport,
+    report: &Report,
+    inbox: Subject,
+) -> Result<(), TransportError> {
+    let payload =
+        serde_json::to_vec(report).map_err(|error| TransportError::Refused(error.into()))?;
+    transport.publish(Message { payload: payload.into(), ..Message::to(inbox) }).await
+}
+
+/// Queries the fleet and returns the reports, sorted by role, host and id. Malformed reports are skipped. Cancel safe.
+///
+/// # Errors
+/// `TransportError` when the query cannot be sent. A query without replies is not an error.
+pub async fn gather(
+    transport: &dyn Transport,
+    prefix: &Subject,
+    expected: usize,
+    limit: Duration,
+) -> Result<Vec<Report>, TransportError> {
+    let query = Message::to(prefix.join(STATUS_TOKEN).map_err(refused)?);
+    let replies = request_many(transport, query, expected, limit).await?;
+    let mut reports = Vec::with_capacity(replies.len());
+    for message in replies {
+        match serde_json::from_slice::<Report>(&message.payload) {
+            Ok(report) => reports.push(report),
+            Err(error) => tracing::warn!(%error, "skipped a malformed report"),
+        }
+    }
+    reports.sort_by(|a, b| (&a.role, &a.host, &a.id).cmp(&(&b.role, &b.host, &b.id)));
+    Ok(reports)
+}
+
+/// Publishes a query and collects the replies of several processes. Ends when no further reply arrives for a while, sooner
+/// once `expected` replies have arrived, and at `limit` at the latest. Cancel safe.
+///
+/// # Errors
+/// `TransportError` when the query cannot be sent. A query without replies is not an error.
+pub async fn request_many(
+    transport: &dyn Transport,
+    query: Message,
+    expected: usize,
+    limit: Duration,
+) -> Result<Vec<Message>, TransportError> {
+    let number = QUERIES.fetch_add(1, Ordering::Relaxed);
+    let inbox = transport.inbox().join(format_args!("status.{number}")).map_err(refused)?;
+    let mut incoming = transport.subscribe(&inbox).await?;
+    transport.publish(Message { reply: Some(inbox), ..query }).await?;
+    let end = Instant::now() + limit;
+    let (mut replies, mut bytes) = (Vec::new(), 0);
+    loop {
+        let is_complete = expected > 0 && replies.len() >= expected;
+        let silence = if replies.is_empty() { limit } else { SILENCE };
+        // More processes than expected may reply.
+        let silence = if is_complete { SILENCE_COMPLETE } else { silence };
+        let until = end.min(Instant::now() + silence);
+        let Ok(Some(message)) = timeout_at(until, incoming.next()).await else { break };
+        bytes += message.payload.len();
+        if message.no_responders || replies.len() >= REPLIES_MAX || bytes > BYTES_MAX {
+            break;
+        }
+        replies.push(message);
+    }
+    Ok(replies)
+}
+
+fn refused(error: SubjectError) -> TransportError {
+    TransportError::Refused(error.into())
+}

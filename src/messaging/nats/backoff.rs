@@ -1,0 +1,88 @@
+//! The pause before a reconnect. It grows with failed attempts and with connections that did not last.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+/// The upper bound of the first pause. It doubles up to the configured maximum.
+const DELAY_FIRST: Duration = Duration::from_millis(50);
+/// A connection that lasted this long was stable.
+const STABLE: Duration = Duration::from_secs(30);
+/// Number of doublings after which every permitted maximum is reached.
+const DOUBLINGS_MAX: u32 = 16;
+
+/// Limits how often the process connects, also when something makes the server close every new connection.
+#[derive(Debug)]
+pub(super) struct ReconnectBackoff {
+    max: Duration,
+    history: Mutex<History>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    connected_at: Option<Instant>,
+    /// The number of consecutive connections that did not last.
+    unstable: u32,
+}
+
+impl ReconnectBackoff {
+    /// Starts without a connection.
+    pub(super) fn new(max: Duration) -> Self {
+        Self { max, history: Mutex::default() }
+    }
+
+    /// Records that a connection was made.
+    pub(super) fn connected(&self, now: Instant) {
+        self.lock().connected_at = Some(now);
+    }
+
+    /// Records that the connection was lost.
+    pub(super) fn lost(&self, now: Instant) {
+        let mut history = self.lock();
+        let Some(at) = history.connected_at.take() else { return };
+        let is_stable = now - at >= STABLE;
+        history.unstable = if is_stable { 0 } else { history.unstable.saturating_add(1) };
+    }
+
+    /// Returns the pause before the next attempt: exponential with full jitter, so that not all clients of a restarted
+    /// cluster connect at the same moment.
+    pub(super) fn delay(&self, attempts: usize) -> Duration {
+        rand::rng().random_range(Duration::ZERO..=self.ceiling(attempts))
+    }
+
+    fn ceiling(&self, attempts: usize) -> Duration {
+        // A single unstable connection is not a pattern yet.
+        let unstable = self.lock().unstable.saturating_sub(1);
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        let doublings = attempts.saturating_add(unstable).min(DOUBLINGS_MAX);
+        DELAY_FIRST.saturating_mul(1 << doublings).min(self.max)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_with_attempts_and_with_connections_that_do_not_last() {
+        let backoff = ReconnectBackoff::new(Duration::from_secs(4));
+        let ceiling = |attempts| backoff.ceiling(attempts).as_millis();
+        assert_eq!([ceiling(0), ceiling(1), ceiling(3), ceiling(99)], [50, 100, 400, 4000]);
+        let mut now = Instant::now();
+        for expected in [50, 100, 200, 400, 800, 1600, 3200, 4000, 4000] {
+            backoff.connected(now);
+            now += Duration::from_secs(1);
+            backoff.lost(now);
+            assert_eq!(ceiling(0), expected);
+        }
+        backoff.connected(now);
+        backoff.lost(now + STABLE);
+        assert_eq!(ceiling(0), 50);
+    }
+}

@@ -1,0 +1,111 @@
+//! One client of the NATS library, from its first connection to its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State as LibraryState;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::connect;
+use super::connection_state::ConnectionState;
+use super::convert;
+use super::probe::Probes;
+use crate::config::messaging::NatsConfig;
+use crate::lifecycle::{Cancel, Tasks};
+use crate::messaging::TransportError;
+
+/// A client of the NATS library, with what is needed to replace it. Dropping it closes the connection.
+pub(super) struct NatsClient {
+    /// The number of the client in this process, from 1.
+    pub(super) number: u64,
+    pub(super) inner: Client,
+    pub(super) operation_timeout: Duration,
+    /// Set when the connection task has ended, after which the client never connects again.
+    pub(super) ended: Cancel,
+    is_retired: AtomicBool,
+    dropped: Cancel,
+}
+
+impl fmt::Debug for NatsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsClient").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Drop for NatsClient {
+    fn drop(&mut self) {
+        self.dropped.cancel();
+    }
+}
+
+impl NatsClient {
+    /// Starts a client, which connects in the background and retries without end. It first subscribes to the probes.
+    pub(super) async fn start(
+        config: &NatsConfig,
+        name: &str,
+        number: u64,
+        (state, probes): (&Arc<ConnectionState>, &Arc<Probes>),
+    ) -> Result<Self, TransportError> {
+        let inner = connect::client(config, name, number, state).await?;
+        let subject = convert::subject(&probes.subject());
+        // This is the first command of a new client, so its queue has room.
+        let subscribed = inner.subscribe(subject).await;
+        let mut returned = subscribed.map_err(|e| TransportError::Refused(e.into()))?;
+        let ended = Cancel::new();
+        let dropped = Cancel::new();
+        let (on_end, probes, on_drop) = (ended.clone(), Arc::clone(probes), dropped.clone());
+        let _detached = Tasks::new().spawn_background(async move {
+            let reading = async {
+                while let Some(message) = returned.next().await {
+                    probes.on_message(&message.subject);
+                }
+            };
+            tokio::select! {
+                // Otherwise this subscription would keep the client open.
+                () = on_drop.cancelled() => {}
+                // The stream ends together with the connection task.
+                () = reading => on_end.cancel(),
+            }
+        });
+        let operation_timeout = config.operation_timeout;
+        let is_retired = AtomicBool::new(false);
+        Ok(Self { number, inner, operation_timeout, ended, is_retired, dropped })
+    }
+
+    /// Whether messages can be sent. Reads the state rather than the last event, because events can be lost.
+    pub(super) fn is_connected(&self) -> bool {
+        self.inner.connection_state() == LibraryState::Connected && self.is_in_use()
+    }
+
+    /// Whether the client has not been retired.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.is_retired.load(Ordering::Acquire)
+    }
+
+    /// Stops the use of this client for new messages.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    /// Returns how many connections the client has made.
+    pub(super) fn connections(&self) -> u64 {
+        self.inner.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Sends a probe, waits until it comes back, and returns how long that took. The server has then read everything that
+    /// was sent before the probe, and everything that the server had sent before it has been received. Waits for ever if
+    /// the probe is lost. Cancel safe.
+    pub(super) async fn round_trip(&self, probes: &Probes) -> Result<Duration, TransportError> {
+        let mut probe = probes.start();
+        let started = Instant::now();
+        let sent = self.inner.publish(convert::subject(&probe.subject()), Bytes::new()).await;
+        sent.map_err(|e| TransportError::Refused(e.into()))?;
+        probe.returned().await;
+        Ok(started.elapsed())
+    }
+}

@@ -1,0 +1,185 @@
+//! The state of the link, derived from the events of the client and from probes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::{Event, ServerError};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::backoff::ReconnectBackoff;
+use super::refusal::{SubscriptionRefusal, repeated_part};
+use super::subscriptions::Subscriptions;
+use crate::messaging::{Link, LinkState};
+use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::{counter, gauge, names};
+
+/// Messages arrive faster than they are read.
+const DROPPED: Condition = Condition::new("messages of NATS are dropped");
+/// The server refuses an operation.
+const REFUSED: Condition = Condition::new("NATS refuses");
+
+/// The state of the link. Shared by the callbacks of the client and the supervisor.
+#[derive(Debug)]
+pub(super) struct ConnectionState {
+    state: Mutex<State>,
+    link: watch::Sender<Link>,
+    /// All subscriptions.
+    pub(super) subscriptions: Arc<Subscriptions>,
+    /// The pause before a reconnect.
+    pub(super) backoff: ReconnectBackoff,
+    /// Notified when a connection was made or lost.
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the client in use. Events of other clients are ignored.
+    client: u64,
+    is_proved: bool,
+    is_leaving: bool,
+    epoch: u64,
+}
+
+impl ConnectionState {
+    /// Starts with a link that is down.
+    pub(super) fn new(backoff: ReconnectBackoff) -> Self {
+        gauge(&names::NATS_CONNECTED, &[]).set(0.0);
+        Self {
+            state: Mutex::default(),
+            link: watch::Sender::new(Link::NEW),
+            subscriptions: Arc::default(),
+            backoff,
+            changed: Notify::new(),
+        }
+    }
+
+    /// Watches the link.
+    pub(super) fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    /// Starts the use of another client.
+    pub(super) fn use_client(&self, client: u64) {
+        self.change(|state| {
+            (state.client, state.is_proved, state.is_leaving) = (client, false, false);
+        });
+    }
+
+    /// Records that the link was lost.
+    pub(super) fn lost(&self) {
+        self.backoff.lost(Instant::now());
+        self.change(|state| (state.is_proved, state.is_leaving) = (false, false));
+    }
+
+    /// Records that a probe came back over a new connection. All subscriptions were made before it.
+    pub(super) fn proved(&self) {
+        self.change(|state| (state.is_proved, state.epoch) = (true, state.epoch + 1));
+        if self.link.borrow().epoch > 1 {
+            counter(&names::NATS_RECONNECTS, &[]).increment(1);
+        }
+    }
+
+    /// Whether no probe has come back since the link was lost.
+    pub(super) fn is_down(&self) -> bool {
+        self.link.borrow().state == LinkState::Down
+    }
+
+    /// Records that an inbox is served again. Answers that were sent to it in between are lost.
+    pub(super) fn inbox_restored(&self) {
+        self.change(|state| state.epoch += 1);
+    }
+
+    /// Updates the link after a change of the subscriptions.
+    pub(super) fn refresh(&self) {
+        self.change(|_| {});
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let link_state = if !state.is_proved {
+            LinkState::Down
+        } else if self.subscriptions.is_deaf() {
+            LinkState::Deaf
+        } else if state.is_leaving {
+            LinkState::Leaving
+        } else {
+            LinkState::Up
+        };
+        gauge(&names::NATS_CONNECTED, &[]).set(if state.is_proved { 1.0 } else { 0.0 });
+        let now = Link { state: link_state, epoch: state.epoch };
+        self.link.send_if_modified(|link| std::mem::replace(link, now) != now);
+    }
+
+    fn is_in_use(&self, client: u64) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).client == client
+    }
+
+    /// Counts, logs and applies an event of a client. Must not block, because the library waits for it.
+    pub(super) fn on_event(&self, client: u64, event: &Event) {
+        let word = match event {
+            Event::Connected => "connected",
+            Event::Disconnected => "disconnected",
+            Event::LameDuckMode => "lame_duck",
+            Event::SlowConsumer(_) => "slow_consumer",
+            Event::ServerError(_) => "server_error",
+            Event::ClientError(_) => "client_error",
+            Event::Draining => "draining",
+            Event::Closed => "closed",
+        };
+        counter(&names::NATS_EVENTS, &[(names::EVENT, word.to_owned())]).increment(1);
+        if !self.is_in_use(client) {
+            return;
+        }
+        match event {
+            Event::Connected => {
+                tracing::info!("connected to NATS");
+                self.backoff.connected(Instant::now());
+                self.changed.notify_one();
+            }
+            Event::Disconnected => {
+                tracing::warn!("connection to NATS lost, reconnecting");
+                self.lost();
+                self.changed.notify_one();
+            }
+            Event::LameDuckMode => {
+                tracing::warn!("the NATS server is about to stop, reconnecting to another");
+                self.change(|state| state.is_leaving = true);
+            }
+            Event::SlowConsumer(subscription) => {
+                if conditions::begins(&DROPPED, "") {
+                    tracing::error!(
+                        subscription,
+                        "messages were dropped because they were not read fast enough"
+                    );
+                }
+            }
+            Event::ServerError(error) => self.refused(error),
+            // `connect` logs why connections fail.
+            Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
+            Event::Draining | Event::Closed => {}
+        }
+    }
+
+    fn refused(&self, error: &ServerError) {
+        let subscription = match error {
+            ServerError::Other(text) => SubscriptionRefusal::parse(text),
+            ServerError::AuthorizationViolation | ServerError::SlowConsumer(_) => None,
+        };
+        let Some(refusal) = subscription else {
+            if conditions::begins(&REFUSED, repeated_part(&error.to_string())) {
+                tracing::error!(%error, "NATS refused an operation; check the permissions of the account");
+            }
+            return;
+        };
+        if self.subscriptions.refuse(&refusal) {
+            // `TooMany` may be reported once per subscription.
+            if refusal != SubscriptionRefusal::TooMany
+                || conditions::begins(&REFUSED, "subscriptions")
+            {
+                tracing::error!(%error, "NATS refuses a subscription; retrying until it is accepted");
+            }
+            self.refresh();
+        }
+    }
+}

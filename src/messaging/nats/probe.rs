@@ -1,0 +1,100 @@
+//! Probes: messages that this process sends to itself. When one comes back, the server has read it and everything that
+//! was sent before it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::message::{Subject, SubjectError};
+
+/// The probes that have not come back.
+#[derive(Debug)]
+pub(super) struct Probes {
+    base: Subject,
+    next: AtomicU64,
+    pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+/// A probe that has not come back. Dropping it ends the wait.
+#[derive(Debug)]
+pub(super) struct Probe<'a> {
+    probes: &'a Probes,
+    number: u64,
+    returned: oneshot::Receiver<()>,
+}
+
+impl Probes {
+    /// Creates an empty set, for probes below `inbox`.
+    pub(super) fn new(inbox: &Subject) -> Result<Self, SubjectError> {
+        let base = inbox.join("echo")?;
+        Ok(Self { base, next: AtomicU64::new(0), pending: Mutex::default() })
+    }
+
+    /// Returns the subject to subscribe to.
+    pub(super) fn subject(&self) -> Subject {
+        self.base.all_below()
+    }
+
+    /// Registers a new probe. The caller sends it.
+    pub(super) fn start(&self) -> Probe<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, returned) = oneshot::channel();
+        self.lock().insert(number, sender);
+        Probe { probes: self, number, returned }
+    }
+
+    /// Takes note of a message that arrived on the subject.
+    pub(super) fn on_message(&self, subject: &str) {
+        let number = subject.rsplit('.').next().and_then(|number| number.parse().ok());
+        if let Some(sender) = number.and_then(|number: u64| self.lock().remove(&number)) {
+            // The waiting side may just have been dropped.
+            let _dropped = sender.send(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Probe<'_> {
+    /// Returns the subject to which an empty message must be sent.
+    pub(super) fn subject(&self) -> Subject {
+        self.probes.base.join_numbers([self.number])
+    }
+
+    /// Waits until the probe comes back, for ever if it is lost. Cancel safe.
+    pub(super) async fn returned(&mut self) {
+        if (&mut self.returned).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.probes.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn probes_are_distinguished_and_removed_when_dropped() {
+        let probes = Probes::new(&Subject::new("inbox.me").unwrap()).unwrap();
+        let (mut first, second) = (probes.start(), probes.start());
+        assert_eq!(first.subject().as_str(), "inbox.me.echo.0");
+        assert_eq!(second.subject().as_str(), "inbox.me.echo.1");
+        for other in ["inbox.me.echo.7", "inbox.me.echo.x", ""] {
+            probes.on_message(other);
+        }
+        probes.on_message("inbox.me.echo.0");
+        first.returned().await;
+        drop((first, second));
+        assert!(probes.lock().is_empty());
+    }
+}

@@ -1,0 +1,161 @@
+//! A subscription of this process, independent of the client that carries it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_nats::{Client, Subscriber};
+use futures_util::task::AtomicWaker;
+use tokio::sync::watch;
+
+use super::convert;
+use crate::message::Subject;
+use crate::messaging::TransportError;
+
+/// Stands for the number of a client once the subscription has been left, so that no client subscribes it again.
+const LEFT: u64 = u64::MAX;
+
+/// A subscription. It outlives the client that carries it.
+#[derive(Debug)]
+pub(super) struct SubscriptionHandle {
+    pub(super) id: u64,
+    pub(super) subject: Subject,
+    pub(super) group: Option<String>,
+    pub(super) kind: SubscriptionKind,
+    /// The number of the latest client that carries the subscription; `LEFT` after it has been left.
+    client: AtomicU64,
+    change: Mutex<SubscriberChange>,
+    pub(super) reader: AtomicWaker,
+    pub(super) served: watch::Sender<bool>,
+}
+
+/// The purpose of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SubscriptionKind {
+    /// Replies, below the inbox of this process.
+    Inbox,
+    /// Control messages to this process or to all processes of its role.
+    Control,
+    /// A queue group.
+    Queue,
+    /// Messages that the process does not depend on.
+    Optional,
+}
+
+/// How the reader of a subscription continues after it has read the received messages.
+#[derive(Debug)]
+pub(super) enum SubscriberChange {
+    /// With the same subscriber.
+    None,
+    /// With no subscriber, because the server has ended the subscription.
+    Ended,
+    /// With this subscriber.
+    New(Subscriber),
+}
+
+impl SubscriptionKind {
+    /// All kinds.
+    pub(super) const ALL: [Self; 4] = [Self::Inbox, Self::Control, Self::Queue, Self::Optional];
+
+    /// Returns the value of the metric label.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbox => "inbox",
+            Self::Control => "control",
+            Self::Queue => "queue",
+            Self::Optional => "optional",
+        }
+    }
+
+    /// Whether the process cannot work without it. A queue reports itself that it is not served.
+    pub(super) fn is_required(self) -> bool {
+        matches!(self, Self::Inbox | Self::Control)
+    }
+}
+
+impl SubscriptionHandle {
+    /// Creates a subscription that no client carries yet.
+    pub(super) fn new(
+        id: u64,
+        subject: &Subject,
+        group: Option<&str>,
+        kind: SubscriptionKind,
+    ) -> Self {
+        Self {
+            id,
+            subject: subject.clone(),
+            group: group.map(str::to_owned),
+            kind,
+            client: AtomicU64::new(0),
+            change: Mutex::new(SubscriberChange::None),
+            reader: AtomicWaker::new(),
+            served: watch::Sender::new(true),
+        }
+    }
+
+    /// Whether replies arrive on it.
+    pub(super) fn is_inbox(&self) -> bool {
+        self.kind == SubscriptionKind::Inbox
+    }
+
+    /// Creates the subscription for a client's number `number`, and has the reader continue with it. Does nothing if this or
+    /// a later client already carries it.
+    pub(super) async fn subscribe_on(
+        &self,
+        client: &Client,
+        number: u64,
+    ) -> Result<(), TransportError> {
+        if self.client.fetch_max(number, Ordering::AcqRel) < number {
+            let subscriber = self.subscribe(client).await?;
+            let mut change = self.lock_change();
+            // In the meantime a later client may have taken over, or the subscription may have been left.
+            if self.client.load(Ordering::Acquire) == number {
+                *change = SubscriberChange::New(subscriber);
+                drop(change);
+                self.reader.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Subscribes on a client. Waits while its command queue is full.
+    pub(super) async fn subscribe(&self, client: &Client) -> Result<Subscriber, TransportError> {
+        let subject = convert::subject(&self.subject);
+        let subscribed = async {
+            match &self.group {
+                Some(group) => client.queue_subscribe(subject, group.clone()).await,
+                None => client.subscribe(subject).await,
+            }
+        };
+        subscribed.await.map_err(|e| TransportError::Refused(e.into()))
+    }
+
+    /// Has the reader continue with a subscriber of client number `number`.
+    pub(super) fn replace_subscriber(&self, subscriber: Subscriber, number: u64) {
+        self.client.fetch_max(number, Ordering::AcqRel);
+        self.set_change(SubscriberChange::New(subscriber));
+    }
+
+    /// Has the reader continue without a subscriber.
+    pub(super) fn end_subscriber(&self) {
+        self.set_change(SubscriberChange::Ended);
+    }
+
+    /// Keeps later clients from carrying the subscription.
+    pub(super) fn leave(&self) {
+        self.client.store(LEFT, Ordering::Release);
+    }
+
+    fn set_change(&self, change: SubscriberChange) {
+        *self.lock_change() = change;
+        self.reader.wake();
+    }
+
+    /// Takes the pending change for the reader.
+    pub(super) fn take_change(&self) -> SubscriberChange {
+        std::mem::replace(&mut *self.lock_change(), SubscriberChange::None)
+    }
+
+    fn lock_change(&self) -> MutexGuard<'_, SubscriberChange> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
