@@ -1,4 +1,4 @@
-//! The two roles. They use `src`, never each other: they meet on the wire.
+//! The two roles. They share the code in `src`, and communicate only through NATS.
 
 use crate::cli::Role;
 use crate::config::{Loaded, LogConfig, Sources, TracesConfig};
@@ -10,16 +10,16 @@ use crate::tls;
 pub mod gateway;
 pub mod worker;
 
-/// Why a role ended other than by a signal.
+/// Why a role did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// What the configuration names cannot be used: every error, a line each.
+    /// Files or settings of the configuration cannot be used. Contains a line for each error.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
-    /// The system refused something.
+    /// An operation of the system failed.
     #[error("{what}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: String,
         /// The system's error.
         #[source]
@@ -36,10 +36,10 @@ impl RunError {
     }
 }
 
-/// What is logged from now on, after a reload.
-fn take_log_filter(config: &LogConfig) {
+/// Applies the log filter after a reload.
+fn apply_log_filter(config: &LogConfig) {
     if let Err(error) = logs::set_filter(&config.filter) {
-        tracing::error!(%error, filter = config.filter, "the log filter stays as it was");
+        tracing::error!(%error, filter = config.filter, "the log filter is not changed");
     }
 }
 
@@ -59,14 +59,14 @@ pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), Run
         None => None,
     };
     let _detached = Tasks::new().spawn_background(conditions::watch());
-    let ended = match role {
+    let result = match role {
         Role::Gateway => Box::pin(gateway::run::run(loaded.config, sources)).await,
         Role::Worker => Box::pin(worker::run::run(loaded.config, sources)).await,
     };
     if let Some(exporter) = exporter {
         exporter.flush().await;
     }
-    ended
+    result
 }
 
 fn start_traces(config: &TracesConfig, role: Role) -> Result<Exporter, String> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// What ends the help of every command.
+/// Printed at the end of the help of every command.
 const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usage, or an error in the configuration \
                           found by a command; 78 an error in the configuration found by a role at its start.";
 
@@ -14,7 +14,7 @@ const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usag
 #[derive(Debug, Parser)]
 #[command(name = "fjord", version, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// What to do; without a command the role is run.
+    /// The command to run. Without one, the role is started.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Where the configuration is read from.
@@ -22,21 +22,21 @@ pub struct Arguments {
     pub layers: Layers,
 }
 
-/// What every command and both roles take.
+/// Options of all commands and both roles.
 #[derive(Args)]
 pub struct Layers {
-    /// The role: what this process runs, or whose configuration a command looks at.
+    /// The role to start, or whose configuration a command uses.
     #[arg(long, global = true, value_enum, env = "FJORD_ROLE")]
     pub role: Option<Role>,
     /// The configuration directory [default: /etc/fjord].
     #[arg(long, global = true, value_name = "DIR", env = "FJORD_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Sets a key above every other layer, e.g. --set log.filter=debug. Not for secrets: other users see it.
+    /// Sets a key with the highest priority, e.g. --set log.filter=debug. Not for secrets: other users can see it.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
 
-/// Not derived: somebody may give a secret to `--set` all the same.
+/// Not derived, because the value of `--set` may be a secret.
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut layers = f.debug_struct("Layers");
@@ -44,7 +44,7 @@ impl fmt::Debug for Layers {
     }
 }
 
-/// What is done instead of running a role.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Checks configuration and catalogue and tells every error. Without --role: for each role that has a file.
@@ -54,21 +54,21 @@ pub enum Command {
         #[arg(long)]
         online: bool,
     },
-    /// Prints the configuration that holds, with where each value is from. Secrets are not shown.
+    /// Prints the effective configuration, with the origin of each value. Secrets are not shown.
     Config,
-    /// Prints every endpoint in a line: its route, its queue, its promises and who may call it.
+    /// Prints a line for each endpoint: route, queue, procedure, execution, timeout and authentication.
     Routes,
     /// Prints the JSON Schema of the catalogue, for editors.
     Schema,
     /// Prints the `OpenAPI` document of the catalogue.
     Openapi,
-    /// Asks every gateway and worker over NATS how it is, and names the bottleneck.
+    /// Shows the state of all gateways and workers, and names the bottleneck.
     Status(StatusArguments),
-    /// Runs one endpoint through NATS as a gateway would, past its authentication; shows the answer and where its
-    /// time went. Status 1 when the answer is an error.
+    /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the time of each
+    /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
-    /// Writes catalogue entries from the procedures of a database: routes, parameters and results by convention, to be
-    /// looked at by a person. What the catalogue has is left out, and no file is written over.
+    /// Creates catalogue entries for the procedures of a database: routes, parameters and results by convention, to be
+    /// reviewed by a person. Skips procedures that the catalogue contains, and never overwrites a file.
     Import(ImportArguments),
     /// Prints completions for a shell.
     Completions {
@@ -79,96 +79,96 @@ pub enum Command {
     Man,
 }
 
-/// How the fleet's status is shown.
+/// Options of `fjord status`.
 #[derive(Args, Clone, Debug)]
 pub struct StatusArguments {
-    /// Goes on, and shows it anew after each interval.
+    /// Repeats after each interval, until interrupted.
     #[arg(long)]
     pub watch: bool,
-    /// One JSON document in a line, for scripts.
+    /// Prints one JSON document per line, for scripts.
     #[arg(long)]
     pub json: bool,
-    /// What rates and times are taken over.
+    /// The time over which rates and percentiles are measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub interval: u64,
 }
 
-/// What is called, and with what.
+/// Options of `fjord call`.
 #[derive(Args, Clone)]
 pub struct CallArguments {
     /// The endpoint's id in the catalogue.
     pub endpoint: String,
-    /// The parameters, wherever the catalogue has them; a table as JSON.
+    /// The parameters, regardless of their location in the request; tables as JSON.
     #[arg(value_name = "NAME=VALUE")]
     pub values: Vec<String>,
-    /// Who calls, as the worker is told.
+    /// The name of the caller that the worker receives.
     #[arg(long)]
     pub principal: Option<String>,
-    /// The client's key for one effect.
+    /// The idempotency key.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Everything that it does in the database is rolled back, where the endpoint allows it.
+    /// Rolls back all changes in the database, if the endpoint permits dry runs.
     #[arg(long)]
     pub dry_run: bool,
-    /// Answer and phases as one JSON document in a line.
+    /// Prints the answer and the phases as one JSON document on a line.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Not derived: values of parameters are never shown.
+/// Not derived, because values of parameters must not be shown.
 impl fmt::Debug for CallArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
-/// What is imported, and how it is written.
+/// Options of `fjord import`.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArguments {
-    /// The procedures: a pattern of `schema.name`, with `*` for any letters, e.g. registry.horse_*.
+    /// The procedures to import: a pattern for `schema.name`, in which `*` matches any text, e.g. registry.horse_*.
     #[arg(default_value = "*")]
     pub pattern: String,
     /// The database's name in the configuration [default: default].
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
-    /// Who may call them. Needed where the configuration has no `catalogue.auth_default`, which else holds.
+    /// Who may call the endpoints. Required unless the configuration has `catalogue.auth_default`.
     #[arg(long, value_enum)]
-    pub auth: Option<AuthWord>,
-    /// What every path begins with.
+    pub auth: Option<AuthChoice>,
+    /// The start of all paths.
     #[arg(long, value_name = "PATH", default_value = "/v1")]
     pub prefix: String,
-    /// The file to be made, rather than stdout; e.g. endpoints/registry.json.
+    /// The file to create, e.g. endpoints/registry.json. Without it, the entries are printed.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
-/// Who may call what was imported.
+/// Who may call the imported endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AuthWord {
-    /// Everybody.
+pub enum AuthChoice {
+    /// Everyone.
     Public,
-    /// Who has a token.
+    /// Callers with a token.
     Jwt,
-    /// Who has a key.
+    /// Callers with an API key.
     ApiKey,
-    /// Who has a client certificate.
+    /// Callers with a client certificate.
     Certificate,
 }
 
-/// What a process is.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Role {
-    /// The public HTTPS face.
+    /// Serves HTTPS requests.
     Gateway,
-    /// Joins NATS queue groups and runs the procedures.
+    /// Joins NATS queue groups and calls procedures.
     Worker,
 }
 
 impl Role {
-    /// Both of them.
+    /// Both roles.
     pub const ALL: [Self; 2] = [Self::Gateway, Self::Worker];
 
-    /// The role's word.
+    /// Returns the name of the role.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -179,13 +179,13 @@ impl Role {
 }
 
 impl Arguments {
-    /// The arguments of this process. Ends it, with a message and status 2, when they are wrong.
+    /// Parses the arguments of this process. If they are invalid, prints a message and exits with status 2.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         Self::parse()
     }
 
-    /// The definition that completions and the manual page are made from.
+    /// Returns the definition from which completions and the manual page are generated.
     #[must_use]
     pub fn definition() -> clap::Command {
         Self::command()
@@ -197,12 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_consistent() {
         Arguments::definition().debug_assert();
     }
 
     #[test]
-    fn a_command_takes_the_layers_before_and_after_it() {
+    fn options_may_precede_or_follow_the_command() {
         for line in
             ["fjord --role worker check --set a.b=c", "fjord check --role worker --set a.b=c"]
         {

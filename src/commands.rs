@@ -1,4 +1,4 @@
-//! What can be done instead of running a role, a file each.
+//! The commands of the executable, a file each.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub mod schema;
 mod status;
 mod table;
 
-/// A command failed while it ran.
+/// The exit status of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
 /// Bad usage, or an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
@@ -28,10 +28,10 @@ pub const EXIT_USAGE: u8 = 2;
 /// after it (`RestartPreventExitStatus=`), since the next start would find the same.
 pub const EXIT_CONFIG: u8 = 78;
 
-/// What a command writes to.
+/// The output streams of a command.
 #[derive(Debug)]
 pub struct Output<O, E> {
-    /// What was asked for.
+    /// The result.
     pub out: O,
     /// Errors and warnings.
     pub err: E,
@@ -72,7 +72,7 @@ pub fn tell(
     lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
 }
 
-/// Prints what a command makes of the catalogue.
+/// Loads the catalogue and prints the result of `print`.
 fn with_catalogue(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
@@ -103,12 +103,12 @@ fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whoever read the output and left has what was wanted.
+/// Handles an output error. A closed pipe is a success, because its reader has seen enough.
 fn failed_to_write(error: &io::Error, err: &mut impl Write) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::SUCCESS;
     }
-    // When this cannot be written either, the status has to say it alone.
-    writeln!(err, "error: the output cannot be written: {error}").ok();
+    // If this fails too, only the exit status reports the error.
+    writeln!(err, "error: cannot write the output: {error}").ok();
     ExitCode::from(EXIT_FAILED)
 }

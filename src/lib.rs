@@ -1,6 +1,6 @@
 //! fjord: an HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 //!
-//! One executable, two roles. This library is the executable's inside; `ARCHITECTURE.md` is its map.
+//! One executable with two roles. This library contains its code; `ARCHITECTURE.md` describes the structure.
 
 pub mod admin;
 pub mod catalogue;
@@ -22,7 +22,7 @@ pub mod procedures;
 pub mod telemetry;
 pub mod tls;
 
-/// The two roles. They sit beside `src` because the checkout's top level is what an operator sees first.
+/// The two roles. They are next to `src` so that the top level of the repository shows them.
 #[path = "../roles/mod.rs"]
 pub mod roles;
 

@@ -11,24 +11,24 @@ use fjord::roles::{self, RunError};
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
-/// Each request makes and drops some hundred small pieces, on one thread and another: see docs/PERFORMANCE.md.
+/// A request allocates several hundred small objects, and frees many of them on other threads: see docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often memory that is free goes back to the system. The allocator does that only when memory is freed, a second
-/// after it was: a process that is left alone after a burst would keep all of it.
-const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
-/// What is freed for that: more than the allocator keeps for the next that ask. It is never touched, and costs nothing.
-const GIVE_BACK_BYTES: usize = 4 * 1024 * 1024;
+/// How often free memory is returned to the system. The allocator does that only when memory is freed, one second later.
+/// Without this, an idle process would keep all memory of an earlier burst.
+const PURGE_INTERVAL: Duration = Duration::from_secs(5);
+/// The size of the allocation that is freed for that. It must exceed what the allocator caches. Its pages are never touched.
+const PURGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait until the last log lines are written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::of_process();
+    let arguments = Arguments::from_process();
     let sources = sources(&arguments.layers);
-    // Every rustls configuration of ours names its provider; the libraries below us take the default one.
+    // fjord passes the provider to every rustls configuration. Libraries use the default one.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        let text = "error: another TLS provider was installed before ours";
+        let text = "error: another TLS provider is already installed";
         writeln!(std::io::stderr(), "{text}").ok();
         return ExitCode::from(commands::EXIT_FAILED);
     }
@@ -52,7 +52,7 @@ fn sources(layers: &Layers) -> Sources {
 fn start(sources: &Sources) -> ExitCode {
     let mut err = std::io::stderr().lock();
     let Some(role) = sources.role else {
-        let text = "error: nothing to run: expected --role gateway, --role worker or a command; see --help";
+        let text = "error: expected --role gateway, --role worker or a command; see --help";
         writeln!(err, "{text}").ok();
         return ExitCode::from(commands::EXIT_USAGE);
     };
@@ -73,21 +73,21 @@ fn start(sources: &Sources) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            writeln!(err, "error: no runtime: {error}").ok();
+            writeln!(err, "error: cannot create a runtime: {error}").ok();
             return ExitCode::from(commands::EXIT_FAILED);
         }
     };
-    let giving_back = runtime.spawn(async {
-        let mut ticks = tokio::time::interval(GIVE_BACK_INTERVAL);
+    let purge = runtime.spawn(async {
+        let mut ticks = tokio::time::interval(PURGE_INTERVAL);
         loop {
             ticks.tick().await;
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(GIVE_BACK_BYTES)));
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(PURGE_BYTES)));
         }
     });
-    let ended = runtime.block_on(roles::run(role, loaded, sources.clone()));
-    giving_back.abort();
+    let result = runtime.block_on(roles::run(role, loaded, sources.clone()));
+    purge.abort();
     logs.flush(FLUSH_LIMIT);
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Config(errors)) => {
             commands::tell(&mut err, "error", &errors).ok();

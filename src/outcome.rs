@@ -1,26 +1,26 @@
-//! How a request or a call ended, as one word: every word there is. The same in logs, in metrics and on the wire.
+//! Outcomes: how requests and calls end. Logs, metrics and the protocol use the same names.
 
 use std::fmt;
 
-macro_rules! words {
-    ($($name:ident $word:literal, $meaning:literal;)+) => {
-        /// How a request or a call ended. A closed set, because it is a label of metrics.
+macro_rules! outcomes {
+    ($($name:ident $text:literal, $meaning:literal;)+) => {
+        /// How a request or a call ended. The set is closed, because the outcome is a label of metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Word {
             $(#[doc = $meaning] $name,)+
         }
 
         impl Word {
-            /// Every word.
+            /// All outcomes.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The word itself: lower case and `_`.
+            /// Returns the name, in lower case with `_`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $word,)+ }
+                match self { $(Self::$name => $text,)+ }
             }
 
-            /// What it says, for people.
+            /// Returns a description for people.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)+ }
@@ -29,27 +29,27 @@ macro_rules! words {
     };
 }
 
-words! {
-    Ok "ok", "answered as the endpoint says";
+outcomes! {
+    Ok "ok", "answered as the endpoint defines";
 
-    BadRequest "bad_request", "the request breaks the endpoint's rules, or HTTP's";
-    Unauthorized "unauthorized", "no credentials, or bad ones";
-    Forbidden "forbidden", "good credentials that may not do this";
+    BadRequest "bad_request", "the request violates the rules of the endpoint or of HTTP";
+    Unauthorized "unauthorized", "the credentials are missing or invalid";
+    Forbidden "forbidden", "the credentials are valid, but do not permit this";
     NoRoute "no_route", "no endpoint has this path";
     MethodNotAllowed "method_not_allowed", "the path has other methods";
     NotImplemented "not_implemented", "no path has this method";
     NotAcceptable "not_acceptable", "the caller accepts no JSON";
-    RequestTimeout "request_timeout", "the body did not come in time";
+    RequestTimeout "request_timeout", "the body did not arrive in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or the bus allows";
     UriTooLong "uri_too_long", "the URI is too long";
     HeadersTooLarge "headers_too_large", "the headers are too large";
-    UnsupportedMediaType "unsupported_media_type", "the body is no JSON";
-    ExpectationFailed "expectation_failed", "an Expect that cannot be met";
+    UnsupportedMediaType "unsupported_media_type", "the body is not JSON";
+    ExpectationFailed "expectation_failed", "the Expect header cannot be met";
     Misdirected "misdirected", "the request is for another host";
-    RateLimited "rate_limited", "the caller is over its own rate";
-    ClientGone "client_gone", "the client left before its answer";
+    RateLimited "rate_limited", "the caller exceeds its rate limit";
+    ClientGone "client_gone", "the client disconnected before the response";
 
-    Shed "shed", "refused at once: too many wait, or are in flight, already";
+    Shed "shed", "refused at once: too many requests wait or are in flight";
     Busy "busy", "every worker was busy for as long as the request could wait";
     NoWorkers "no_workers", "no worker serves the queue";
     BusDown "bus_down", "not connected to NATS";
@@ -57,18 +57,18 @@ words! {
     PoolTimeout "pool_timeout", "no database connection was free in time";
     Draining "draining", "this process is about to stop";
     NotExecuted "not_executed", "no worker took the request in time";
-    Expired "expired", "the time was spent before a worker could start";
-    NotGranted "not_granted", "the gateway denied the claim: another worker had it, or nobody waited";
+    Expired "expired", "the time ran out before a worker could start";
+    NotGranted "not_granted", "the gateway denied the claim: another worker had the grant, or the session had ended";
     ClaimTimeout "claim_timeout", "the gateway did not answer the claim in time";
 
     NoRow "no_row", "the procedure found no record";
     SqlReturn "sql_return", "the procedure refused by its RETURN status";
     SqlUser "sql_user", "the procedure raised an error of its own";
-    SqlConflict "sql_conflict", "a unique or foreign key is in the way";
+    SqlConflict "sql_conflict", "a unique or foreign key constraint was violated";
     SqlBadValue "sql_bad_value", "a value did not fit the database";
     BadArgument "bad_argument", "an argument does not fit its SQL type";
 
-    SqlDeadlock "sql_deadlock", "chosen as deadlock victim, also after the retries";
+    SqlDeadlock "sql_deadlock", "chosen as deadlock victim, even after the retries";
     SqlTimeout "sql_timeout", "the call ran past its deadline and was stopped";
     SqlLost "sql_lost", "the connection broke during the call";
     SqlMismatch "sql_mismatch", "catalogue and database disagree about the procedure";
@@ -78,30 +78,30 @@ words! {
     AnswerTooLarge "answer_too_large", "the answer is larger than its limit";
     AnswerShape "answer_shape", "the result does not have the shape that the endpoint declares";
 
-    AttemptTimeout "attempt_timeout", "nothing was heard of the call in time";
-    SessionTimeout "session_timeout", "the procedure ran longer than the endpoint's session";
-    OutcomeUnknown "outcome_unknown", "nobody knows whether a granted at-most-once request ran";
-    Cancelled "cancelled", "the call was stopped: nobody waited for it any more";
-    BadAnswer "bad_answer", "a worker's answer cannot be passed on";
-    BadMessage "bad_message", "a worker got a message that does not keep to the protocol or the catalogue";
-    Panic "panic", "a fault of this program, caught";
-    Internal "internal", "a fault of this program or of its configuration";
+    AttemptTimeout "attempt_timeout", "no worker replied in time";
+    SessionTimeout "session_timeout", "the procedure ran longer than the session time";
+    OutcomeUnknown "outcome_unknown", "it is unknown whether a granted at-most-once request was executed";
+    Cancelled "cancelled", "the call was stopped because its session had ended";
+    BadAnswer "bad_answer", "a worker's answer cannot be forwarded";
+    BadMessage "bad_message", "a worker received a message that violates the protocol or the catalogue";
+    Panic "panic", "a bug in fjord caused a panic, which was caught";
+    Internal "internal", "an error of fjord or of its configuration";
 
     ServiceError "service_error", "an error of a NATS service (ADR-32)";
-    Other "other", "a word of a foreign worker that is not in this table";
+    Other "other", "an outcome of a foreign worker that is not in this table";
 }
 
 impl Word {
-    /// The word that a foreign worker wrote: `Other` when it is none of ours, so that nobody out there can make labels.
+    /// Parses the outcome of a reply. Returns `Other` for unknown ones, so that foreign workers cannot create labels.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
 
-    /// Whether somebody who runs the system should look: not what the caller or the procedure meant to happen.
+    /// Whether operators should be concerned: the outcome is due neither to the caller nor to the procedure.
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        let is_callers = matches!(
+        let is_due_to_caller = matches!(
             self,
             Self::BadRequest
                 | Self::Unauthorized
@@ -121,10 +121,10 @@ impl Word {
                 | Self::Cancelled
                 | Self::NotGranted
         );
-        !self.is_complete() && !matches!(self, Self::BadArgument) && !is_callers
+        !self.is_complete() && !matches!(self, Self::BadArgument) && !is_due_to_caller
     }
 
-    /// Whether the procedure ran to its end, and its answer is one that the endpoint describes.
+    /// Whether the procedure completed, with an answer that the endpoint defines.
     #[must_use]
     pub const fn is_complete(self) -> bool {
         matches!(
@@ -150,12 +150,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_is_itself_again_and_a_foreign_one_is_other() {
+    fn every_outcome_is_parsed_and_unknown_ones_are_other() {
         for word in Word::ALL {
-            assert_eq!(Word::of(word.as_str()), *word);
+            assert_eq!(Word::parse(word.as_str()), *word);
             let is_plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
             assert!(word.as_str().len() <= 32 && word.as_str().bytes().all(is_plain), "{word}");
         }
-        assert_eq!(Word::of("brewing_coffee"), Word::Other);
+        assert_eq!(Word::parse("brewing_coffee"), Word::Other);
     }
 }

@@ -68,7 +68,7 @@ async fn everything_of_sql_server_becomes_a_good_catalogue() {
     // A second time there is nothing new, and no file is written over.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(text(&again.stderr).contains("left out: fjord_test.lists: the catalogue has it"));
+    assert!(text(&again.stderr).contains("skipped: fjord_test.lists: it is in the catalogue"));
     fs::write(&file, "{}").expect("a file");
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
@@ -142,7 +142,7 @@ async fn names_choose_route_method_and_result() {
     let default = ["import", "--set", "catalogue.auth_default.methods=[\"api-key\"]"];
     let output = fjord(directory.path(), &default);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("left out: race.broken"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("skipped: race.broken"), "{}", text(&output.stderr));
     let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let told = |id: &str| {
         let entry = &entries[id];

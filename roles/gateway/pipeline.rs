@@ -119,7 +119,7 @@ impl From<Problem> for Box<Refusal> {
 
 impl Refusal {
     fn into_response(self, trip: &mut Trip) -> Response {
-        trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.word());
+        trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.outcome());
         let mut response = response::problem(&self.problem, &trip.request_id);
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
@@ -351,7 +351,7 @@ fn brought(ending: &Ending) -> Word {
             }
             *outcome
         }
-        Ending::Problem(kind) => kind.word(),
+        Ending::Problem(kind) => kind.outcome(),
         Ending::ClientGone => Word::ClientGone,
     }
 }

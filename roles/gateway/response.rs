@@ -53,7 +53,7 @@ pub struct Shape {
 /// The response that tells a problem (RFC 9457).
 #[must_use]
 pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
-    let meaning = problem.kind.meaning();
+    let meaning = problem.kind.definition();
     let mut response = Response::new(Bytes::from(problem.to_json(request_id.as_str())).into());
     *response.status_mut() = meaning.status;
     let headers = response.headers_mut();

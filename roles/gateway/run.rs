@@ -153,7 +153,7 @@ impl Gateway {
                 self.pipeline.bytes.set(&config.gateway.http);
                 self.pipeline.placer.reload(config.gateway.session.clone());
                 self.listener.reload(&config.gateway);
-                crate::roles::take_log_filter(&config.log);
+                crate::roles::apply_log_filter(&config.log);
                 self.config = config;
                 tracing::info!("took the new configuration");
                 "ok"

@@ -196,7 +196,7 @@ impl WorkerProcess {
                         queue.set_limit(limits.concurrency);
                     }
                 }
-                crate::roles::take_log_filter(&config.log);
+                crate::roles::apply_log_filter(&config.log);
                 self.config = config;
                 tracing::info!("took the new limits");
                 "ok"

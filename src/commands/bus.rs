@@ -1,4 +1,4 @@
-//! What commands need that speak over NATS: its configuration, a runtime, a connection that is up.
+//! The connection to NATS that commands use.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,22 +15,22 @@ use crate::message::Subject;
 use crate::messaging::{self, Transport, TransportError};
 use crate::telemetry::logs;
 
-/// Longest wait for a connection, tried again in between.
+/// Longest wait for a connection, including retries.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A connection that is up.
+/// An established connection.
 pub(super) struct Bus {
-    /// The connection.
+    /// The transport.
     pub(super) transport: Arc<dyn Transport>,
-    /// The fleet's prefix.
+    /// The prefix of all subjects of the fleet.
     pub(super) prefix: Subject,
-    /// Where the NATS servers tell about themselves.
+    /// The monitoring URLs of the NATS servers.
     pub(super) monitoring: Vec<String>,
-    /// A connection to their system account, which is not waited for.
+    /// A connection to the system account, which may not be established yet.
     pub(super) system: Option<Arc<dyn Transport>>,
 }
 
-/// The layers that a command goes by: those of the role that was chosen, else of the first that has a file.
+/// Returns the configuration layers of the selected role, or of the first role that has a file.
 #[must_use]
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_file_of(*role));
@@ -38,7 +38,7 @@ pub fn sources(sources: &Sources) -> Sources {
     Sources { role, is_for_bus: true, ..sources.clone() }
 }
 
-/// Connects and runs a command; says why, when it cannot.
+/// Connects and runs a command, or reports why it cannot connect.
 pub(super) fn run<O: Write, E: Write>(
     sources: &Sources,
     name: &str,
@@ -54,7 +54,7 @@ pub(super) fn run<O: Write, E: Write>(
     };
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     if nats.servers.is_empty() {
-        tell(&mut output.err, "error", ["messaging.nats.servers: is missing: no NATS to ask"])?;
+        tell(&mut output.err, "error", ["messaging.nats.servers: is missing"])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     logs::warn_on_stderr();
@@ -73,7 +73,7 @@ pub(super) fn run<O: Write, E: Write>(
         let (transport, system) = match connected.await {
             Ok(connected) => connected,
             Err(error) => {
-                writeln!(output.err, "error: the configuration of NATS cannot be used: {error}")?;
+                writeln!(output.err, "error: the configuration of NATS is not usable: {error}")?;
                 return Ok(ExitCode::from(EXIT_FAILED));
             }
         };

@@ -1,4 +1,4 @@
-//! `fjord call`: runs one endpoint through NATS as a gateway would, and shows the answer and where its time went.
+//! `fjord call`: calls an endpoint through NATS as a gateway would, and shows the answer and the time of each phase.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -32,10 +32,10 @@ pub(super) fn run<O: Write, E: Write>(
     call: CallFunction,
     output: &mut Output<O, E>,
 ) -> io::Result<ExitCode> {
-    // Both roles load all endpoints: those that a gateway would take stand in its layers.
-    let prepared = prepare(arguments, &bus::sources(sources));
-    let (config, endpoint, request) = match prepared {
-        Ok(prepared) => prepared,
+    // Both roles load all endpoints. The configuration of the gateway defines how a call is made.
+    let checked = check_arguments(arguments, &bus::sources(sources));
+    let (config, endpoint, request) = match checked {
+        Ok(checked) => checked,
         Err(errors) => {
             tell(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
@@ -46,19 +46,22 @@ pub(super) fn run<O: Write, E: Write>(
         let transport = Arc::clone(&bus.transport);
         match call(EndpointCall { endpoint, request, config, transport }).await {
             Ok(called) => {
-                print(&if dry_run { proved(called) } else { called }, arguments.json, output)
+                print(&if dry_run { check_dry_run(called) } else { called }, arguments.json, output)
             }
             Err(error) => {
-                writeln!(output.err, "error: the call cannot be placed: {error}")?;
+                writeln!(output.err, "error: cannot make the call: {error}")?;
                 Ok(ExitCode::from(EXIT_FAILED))
             }
         }
     })
 }
 
-type Prepared = (Config, Arc<Endpoint>, Request);
+type CheckedCall = (Config, Arc<Endpoint>, Request);
 
-fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec<String>> {
+fn check_arguments(
+    arguments: &CallArguments,
+    sources: &Sources,
+) -> Result<CheckedCall, Vec<String>> {
     let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
     };
@@ -68,7 +71,7 @@ fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec
     let id = EndpointId::new(&arguments.endpoint).ok();
     let endpoint = id.as_ref().and_then(|id| catalogue.get(id)).cloned().ok_or_else(|| {
         vec![format!(
-            "endpoint {:?}: the catalogue has none of this name; see fjord routes",
+            "endpoint {:?}: the catalogue does not contain it; see fjord routes",
             arguments.endpoint
         )]
     })?;
@@ -76,7 +79,7 @@ fn prepare(arguments: &CallArguments, sources: &Sources) -> Result<Prepared, Vec
     Ok((config, endpoint, request))
 }
 
-/// The request as a gateway would have made it.
+/// Creates the request that a gateway would create.
 fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Vec<String>> {
     let request_id: Arc<str> = uuid::Uuid::now_v7().hyphenated().to_string().into();
     let known = [
@@ -87,7 +90,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     ];
     let dry_run = arguments.dry_run;
     if dry_run && !endpoint.dry_run {
-        return Err(vec![format!("--dry-run: {} has no dry run", endpoint.id)]);
+        return Err(vec![format!("--dry-run: {} does not permit dry runs", endpoint.id)]);
     }
     let payload = payload(endpoint, &arguments.values, &known)?;
     Ok(Request {
@@ -107,7 +110,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     })
 }
 
-/// The payload of `name=value` texts, checked as a gateway checks; every error otherwise.
+/// Creates the payload from `name=value` arguments, with the validation of a gateway. Returns all errors.
 fn payload(
     endpoint: &Endpoint,
     values: &[String],
@@ -147,13 +150,13 @@ fn payload(
     if is_good { Ok(payload::write(endpoint, &slots)) } else { Err(errors) }
 }
 
-/// What a gateway knows by itself.
+/// Returns the value of a context parameter.
 fn context<'a>(parameter: &Parameter, known: &[(&str, Option<&'a str>)]) -> Option<&'a str> {
     let own = known.iter().find(|(name, _)| *name == &*parameter.name);
     own.filter(|_| parameter.place == Place::Context).and_then(|(_, text)| *text)
 }
 
-/// A table is written as JSON; everything else as in a query.
+/// Parses a value. Tables are JSON, other values have the format of a query parameter.
 fn slot<'a>(parameter: &Parameter, text: &'a str, findings: &mut Findings) -> Slot<'a> {
     let named = Spot::Named(parameter);
     if parameter.kind != ParameterType::Table {
@@ -163,7 +166,7 @@ fn slot<'a>(parameter: &Parameter, text: &'a str, findings: &mut Findings) -> Sl
         findings.add(named, check::expected(parameter.kind));
         return Slot::Refused;
     };
-    // A table says in which of its rows something is wrong: it needs a pointer.
+    // Violations in a table contain the row, and therefore need a pointer.
     let pointer = Pointer::ROOT.key(&parameter.name);
     check::from_raw(parameter, raw, Spot::At(&pointer), findings).into()
 }
@@ -173,15 +176,15 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
-/// What a client of a gateway would be told of a dry run.
-fn proved(called: EndpointCallResult) -> EndpointCallResult {
+/// Rejects the answer of a dry run that a gateway would not forward.
+fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }
     });
     EndpointCallResult { answer, ..called }
 }
 
-/// The body to stdout, everything about it to stderr; or all in one document.
+/// Prints the body to stdout and the rest to stderr, or everything as one JSON document.
 fn print(
     called: &EndpointCallResult,
     as_json: bool,
@@ -189,7 +192,7 @@ fn print(
 ) -> io::Result<ExitCode> {
     let (status, content_type, body, outcome) = match &called.answer {
         Ok(answer) => (answer.status, &*answer.content_type, answer.body.clone(), answer.outcome),
-        Err(problem) => told(problem),
+        Err(problem) => parts_of(problem),
     };
     let took = called.duration.as_secs_f64() * 1e3;
     let is_rolled_back = called.answer.as_ref().is_ok_and(|answer| answer.is_rolled_back);
@@ -223,9 +226,9 @@ fn print(
     Ok(if status < 400 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
-fn told(problem: &Problem) -> (u16, &'static str, Bytes, Word) {
+fn parts_of(problem: &Problem) -> (u16, &'static str, Bytes, Word) {
     let status = problem.kind.status().as_u16();
-    (status, crate::problem::PROBLEM_JSON, problem.to_json("").into(), problem.kind.word())
+    (status, crate::problem::PROBLEM_JSON, problem.to_json("").into(), problem.kind.outcome())
 }
 
 #[cfg(test)]
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_of_the_arguments_is_told() {
+    fn all_errors_of_the_arguments_are_reported() {
         let found = written(&["note", "tea=1", "rows=x", "note=a", "note=b"]).unwrap_err();
         for expected in ["note: expected name=value", "tea: move has no such", "note: given more"] {
             assert!(found.iter().any(|line| line.starts_with(expected)), "{found:?}");

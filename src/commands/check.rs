@@ -9,13 +9,14 @@ use crate::cli::Role;
 use crate::config::{Config, Sources};
 use crate::procedures::connections;
 
-use online::Part;
+use findings::{CheckResults, CheckedRole};
 
 mod databases;
+mod findings;
 mod nats;
 mod online;
 
-/// Checks for the role, or without one for each role that has a file in the directory.
+/// Checks the selected role, or without one each role that has a file in the directory.
 pub(super) fn run(
     sources: &Sources,
     is_online: bool,
@@ -25,8 +26,8 @@ pub(super) fn run(
         Some(role) => vec![Some(role)],
         None => configured_roles(sources),
     };
-    let (mut errors, mut warnings, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-    let mut good = Vec::new();
+    let (mut errors, mut warnings, mut checked) = (Vec::new(), Vec::new(), Vec::new());
+    let mut passed = Vec::new();
     for role in &roles {
         match Config::load(&Sources { role: *role, ..sources.clone() }) {
             Ok(loaded) => {
@@ -40,9 +41,9 @@ pub(super) fn run(
                             let (short, enough) = connections::summaries(&config, &catalogue);
                             warnings
                                 .extend(short.into_iter().map(|line| format!("worker: {line}")));
-                            good.extend(enough.into_iter().map(|line| format!("worker: {line}")));
+                            passed.extend(enough.into_iter().map(|line| format!("worker: {line}")));
                         }
-                        parts.extend(role.map(|role| Part { role, config, catalogue }));
+                        checked.extend(role.map(|role| CheckedRole { role, config, catalogue }));
                     }
                     Err(found) => errors.extend(found.iter().map(ToString::to_string)),
                 }
@@ -50,33 +51,33 @@ pub(super) fn run(
             Err(found) => errors.extend(found.iter().map(ToString::to_string)),
         }
     }
-    let online = if is_online { online::run(&parts)? } else { online::Findings::default() };
+    let online = if is_online { online::run(&checked)? } else { CheckResults::default() };
     errors.extend(online.errors);
     warnings.extend(online.warnings);
     sort(&mut errors);
     sort(&mut warnings);
     tell(&mut output.err, "warning", &warnings)?;
     tell(&mut output.err, "error", &errors)?;
-    for good in good.iter().chain(&online.good) {
-        writeln!(output.out, "{good}")?;
+    for line in passed.iter().chain(&online.passed) {
+        writeln!(output.out, "{line}")?;
     }
     if !errors.is_empty() {
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     let names: Vec<&str> = roles.iter().flatten().map(|role| role.as_str()).collect();
-    let whose = if names.is_empty() { "no role".to_owned() } else { names.join(" and ") };
-    writeln!(output.out, "{}: good for {whose}", sources.directory().display())?;
+    let names = if names.is_empty() { "no role".to_owned() } else { names.join(" and ") };
+    writeln!(output.out, "{}: good for {names}", sources.directory().display())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The roles that have a file; without any, only what needs no role is checked.
+/// Returns the roles that have a file. If none has, only the settings that no role needs are checked.
 fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
     let configured = Role::ALL.into_iter().filter(|role| sources.has_file_of(*role));
     let roles: Vec<_> = configured.map(Some).collect();
     if roles.is_empty() { vec![None] } else { roles }
 }
 
-/// Roles share most layers, and with them their errors.
+/// Sorts and removes duplicates, because the roles share most layers and therefore errors.
 fn sort<T: Ord>(list: &mut Vec<T>) {
     list.sort();
     list.dedup();

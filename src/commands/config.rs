@@ -1,4 +1,4 @@
-//! `fjord config`: the configuration that holds, with where each value is from.
+//! `fjord config`: prints the effective configuration, with the origin of each value.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use crate::cli::Role;
 use crate::config::{Config, Entry, Origin, Sources};
 use crate::procedures::connections;
 
-/// Prints `key = value  # from` for each key, sorted; a key that is not set as a comment. TOML, secrets redacted.
+/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are redacted.
 pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,
@@ -31,7 +31,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the keys come to in connections, once the catalogue says how many queues there are.
+/// Returns lines about the number of database connections, which follows from the settings and the queues of the catalogue.
 fn connections(config: &Config) -> Vec<String> {
     if config.role != Some(Role::Worker) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! `fjord import`: writes catalogue entries from the database's procedures. It changes nothing that is there.
+//! `fjord import`: creates catalogue entries for the procedures of a database. Existing files are not changed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
 use crate::catalogue;
-use crate::cli::{AuthWord, ImportArguments, Role};
+use crate::cli::{AuthChoice, ImportArguments, Role};
 use crate::config::procedures::DatabaseConfig;
 use crate::config::worker::DEFAULT_DATABASE;
 use crate::config::{CatalogueConfig, Config, Sources};
@@ -17,24 +17,24 @@ use crate::procedures::databases;
 use crate::procedures::described::Described;
 use crate::telemetry::chain;
 
-use entry::Written;
-use taken::Taken;
+use entry::ImportedEndpoint;
+use existing::ExistingEndpoints;
 
 mod entry;
-mod taken;
-mod words;
+mod existing;
+mod procedure_name;
 
 /// Longest wait for the database.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What a person has to look at in everything that was written.
+/// What a person must review in the created entries.
 const ADVICE: [&str; 3] = [
-    "every parameter is required: the database does not say which have a default; take \"required\" away where one has",
-    "GET is for names that read: look whether these procedures really write nothing, they may be executed twice",
-    "results are a guess from the names, \"full\" where there is none: write what the procedure returns",
+    "all parameters are required, because the database does not report defaults; remove \"required\" where there is one",
+    "GET was chosen by name; make sure that these procedures write nothing, because they may be executed more than once",
+    "results were guessed from names, with \"full\" as the fallback; set what each procedure returns",
 ];
 
-/// Describes, writes, and says what was left out.
+/// Reads the procedures, writes the entries, and reports which procedures were skipped.
 pub(super) fn run(
     arguments: &ImportArguments,
     sources: &Sources,
@@ -66,37 +66,37 @@ pub(super) fn run(
             return Ok(ExitCode::from(EXIT_FAILED));
         }
     };
-    let mut taken = match Taken::by(&config.catalogue) {
-        Ok(taken) => taken,
+    let mut existing = match ExistingEndpoints::load(&config.catalogue) {
+        Ok(existing) => existing,
         Err(errors) => {
             tell(&mut output.err, "error", errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let entries = entries(&described, arguments, &config.catalogue, &mut taken, output)?;
+    let entries = entries(&described, arguments, &config.catalogue, &mut existing, output)?;
     if entries.is_empty() {
-        writeln!(output.err, "error: no procedure of {:?} is new", arguments.pattern)?;
+        writeln!(output.err, "error: no new procedure matches {:?}", arguments.pattern)?;
         return Ok(ExitCode::from(EXIT_FAILED));
     }
     let count = entries.len();
-    let mut text = serde_json::to_string_pretty(&entry::Document(entries))?;
+    let mut text = serde_json::to_string_pretty(&entry::ImportedCatalogue(entries))?;
     text.push('\n');
     if let Some(path) = &arguments.output {
-        // Never over what is there: somebody may have worked on it.
+        // Never overwrites a file, because a person may have edited it.
         let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
         if let Err(error) = written {
-            writeln!(output.err, "error: {} is not written: {error}", path.display())?;
+            writeln!(output.err, "error: cannot write {}: {error}", path.display())?;
             return Ok(ExitCode::from(EXIT_FAILED));
         }
     } else {
         output.out.write_all(text.as_bytes())?;
     }
     writeln!(output.err, "{count} endpoints written")?;
-    tell(&mut output.err, "look", ADVICE)?;
+    tell(&mut output.err, "review", ADVICE)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The procedures that fit, or why they cannot be had.
+/// Returns the matching procedures, or why they cannot be read.
 fn describe(
     name: &str,
     database: &DatabaseConfig,
@@ -106,9 +106,9 @@ fn describe(
         && sqlite.schema.is_some()
         && !sqlite.file.exists()
     {
-        // A worker makes it from its schema; we only read.
+        // A worker creates the file from its schema; the import only reads.
         let file = sqlite.file.display();
-        return Ok(Err(format!("database {name}: {file} is not there: start a worker first")));
+        return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
@@ -122,25 +122,26 @@ fn describe(
     }))
 }
 
-/// An entry for each procedure that can have one and is not in the catalogue yet; says why others have none.
+/// Creates an entry for each procedure that is not in the catalogue yet. Reports why other procedures are skipped.
 fn entries<'a>(
     described: &'a [Described],
     arguments: &ImportArguments,
     config: &CatalogueConfig,
-    taken: &mut Taken,
+    existing: &mut ExistingEndpoints,
     output: &mut Output<impl Write, impl Write>,
-) -> io::Result<Vec<(String, Written<'a>)>> {
+) -> io::Result<Vec<(String, ImportedEndpoint<'a>)>> {
     let mut entries = Vec::new();
     for procedure in described {
-        if taken.has_procedure(&procedure.name) {
-            writeln!(output.err, "left out: {}: the catalogue has it", procedure.name)?;
+        if existing.has_procedure(&procedure.name) {
+            writeln!(output.err, "skipped: {}: it is in the catalogue", procedure.name)?;
             continue;
         }
-        let made =
-            entry::make(procedure, &arguments.prefix, arguments.auth.map(written_auth), taken);
-        let checked = made.and_then(|(id, entry)| {
-            let text = serde_json::to_string(&entry::Document(vec![(id.clone(), entry.clone())]))
-                .map_err(|error| error.to_string())?;
+        let auth = arguments.auth.map(auth_json);
+        let created = entry::create(procedure, &arguments.prefix, auth, existing);
+        let checked = created.and_then(|(id, entry)| {
+            let text =
+                serde_json::to_string(&entry::ImportedCatalogue(vec![(id.clone(), entry.clone())]))
+                    .map_err(|error| error.to_string())?;
             match catalogue::load::parse(&[("", &text)], config) {
                 Ok(_) => Ok((id, entry)),
                 Err(errors) => {
@@ -150,24 +151,24 @@ fn entries<'a>(
         });
         match checked {
             Ok((id, entry)) => {
-                taken.take(&id, &entry.route);
+                existing.add(&id, &entry.route);
                 entries.push((id, entry));
             }
             Err(reason) => {
-                writeln!(output.err, "left out: {}: {reason}", procedure.name)?;
+                writeln!(output.err, "skipped: {}: {reason}", procedure.name)?;
             }
         }
     }
     Ok(entries)
 }
 
-/// `auth` as the catalogue has it.
-fn written_auth(word: AuthWord) -> serde_json::Value {
-    let method = match word {
-        AuthWord::Public => return "public".into(),
-        AuthWord::Jwt => "jwt",
-        AuthWord::ApiKey => "api-key",
-        AuthWord::Certificate => "certificate",
+/// Returns the value of `auth` in the catalogue.
+fn auth_json(choice: AuthChoice) -> serde_json::Value {
+    let method = match choice {
+        AuthChoice::Public => return "public".into(),
+        AuthChoice::Jwt => "jwt",
+        AuthChoice::ApiKey => "api-key",
+        AuthChoice::Certificate => "certificate",
     };
     serde_json::json!({ "methods": [method] })
 }

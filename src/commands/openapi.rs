@@ -2,7 +2,7 @@
 
 use crate::catalogue::{Catalogue, openapi};
 
-/// What is printed.
+/// Returns the output of the command.
 #[must_use]
 pub fn run(catalogue: &Catalogue) -> String {
     let all: Vec<_> = catalogue.endpoints().iter().map(|endpoint| &**endpoint).collect();

@@ -1,4 +1,4 @@
-//! `fjord routes`: prints every endpoint in a line, and what deserves a second look.
+//! `fjord routes`: prints a line for each endpoint, and warnings.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::config::duration::format_duration;
 const HEADINGS: [&str; 8] =
     ["ENDPOINT", "METHOD", "PATH", "QUEUE", "PROCEDURE", "EXECUTION", "TIMEOUT", "AUTH"];
 
-/// What is printed.
+/// Returns the output of the command.
 #[must_use]
 pub fn run(catalogue: &Catalogue) -> String {
     let rows: Vec<Vec<String>> =
@@ -23,7 +23,7 @@ pub fn run(catalogue: &Catalogue) -> String {
     text
 }
 
-/// What is allowed and yet deserves a second look, a line each.
+/// Returns a line for each setting that is permitted but probably unintended.
 #[must_use]
 pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
     catalogue
@@ -31,10 +31,7 @@ pub fn warnings(catalogue: &Catalogue) -> Vec<String> {
         .iter()
         .filter(|endpoint| endpoint.auth == Auth::Public && !endpoint.method.is_safe())
         .map(|endpoint| {
-            format!(
-                "endpoint {:?} writes ({}) and everybody may call it",
-                endpoint.id, endpoint.method
-            )
+            format!("endpoint {:?} writes ({}) and is public", endpoint.id, endpoint.method)
         })
         .collect()
 }
@@ -77,7 +74,7 @@ mod tests {
     use crate::catalogue::load::fixture;
 
     #[test]
-    fn every_endpoint_has_a_line() {
+    fn each_endpoint_has_a_line() {
         let text = run(&fixture::catalogue(
             r#""get": {"route":"GET /v1/{id}","procedure":"a.b","auth":{"methods":["jwt","api-key"],"scopes":["r"]},
                        "parameters":{"id":{"in":"path","type":"int32"}},"timeout":"90s"},
@@ -92,8 +89,6 @@ mod tests {
             lines[2],
             ["echo", "POST", "/echo", "q", "(echo)", "at-most-once", "5s", "public"]
         );
-        assert!(
-            text.ends_with("warning: endpoint \"echo\" writes (POST) and everybody may call it\n")
-        );
+        assert!(text.ends_with("warning: endpoint \"echo\" writes (POST) and is public\n"));
     }
 }

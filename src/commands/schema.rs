@@ -2,7 +2,7 @@
 
 use crate::catalogue::schema;
 
-/// What is printed.
+/// Returns the output of the command.
 #[must_use]
 pub fn run() -> String {
     schema::text()

@@ -1,4 +1,4 @@
-//! `fjord status`: asks every gateway and worker over NATS how it is, and names the bottleneck.
+//! `fjord status`: shows the state of all gateways and workers, and names the bottleneck.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
@@ -13,19 +13,21 @@ use crate::config::Sources;
 use crate::fleet;
 
 mod bottleneck;
+mod fleet_view;
+mod format;
 mod monitoring;
 mod system;
 mod text;
 mod view;
 
-use view::{Snapshot, View};
+use fleet_view::{FleetSnapshot, FleetView};
 
 /// Longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// Moves a terminal's cursor home and clears what stands below.
+/// Moves the cursor of a terminal to the top and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// Looks, waits, looks again, and tells what happened in between.
+/// Takes two snapshots and shows what happened between them.
 pub(super) fn run(
     arguments: &StatusArguments,
     sources: &Sources,
@@ -41,18 +43,18 @@ async fn watch(
     bus: &Bus,
     output: &mut Output<impl Write, impl Write>,
 ) -> io::Result<ExitCode> {
-    let mut earlier = match seen(bus, 0, 0).await {
-        Ok(look) => look,
+    let mut earlier = match take_snapshot(bus, 0, 0).await {
+        Ok(snapshot) => snapshot,
         Err(failure) => return failed(&failure, output),
     };
     let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
     loop {
         sleep(Duration::from_secs(arguments.interval)).await;
-        let later = match seen(bus, earlier.reports.len(), earlier.servers.len()).await {
+        let later = match take_snapshot(bus, earlier.reports.len(), earlier.servers.len()).await {
             Ok(later) => later,
             Err(failure) => return failed(&failure, output),
         };
-        let view = View::between(&earlier, &later);
+        let view = FleetView::between(&earlier, &later);
         if clears {
             output.out.write_all(CLEAR.as_bytes())?;
         }
@@ -74,30 +76,38 @@ fn failed(failure: &str, output: &mut Output<impl Write, impl Write>) -> io::Res
     Ok(ExitCode::from(EXIT_FAILED))
 }
 
-/// A look at which somebody answered.
-async fn seen(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Snapshot, String> {
-    let look = look(bus, expected, servers_expected).await?;
-    if look.reports.is_empty() {
+/// Takes a snapshot. Fails if it contains no report.
+async fn take_snapshot(
+    bus: &Bus,
+    expected: usize,
+    servers_expected: usize,
+) -> Result<FleetSnapshot, String> {
+    let snapshot = query(bus, expected, servers_expected).await?;
+    if snapshot.reports.is_empty() {
         return Err(format!(
-            "nobody answered on {prefix}.{}: no gateway or worker is connected to this NATS under the prefix {prefix}, or \
-             the account may not ask there",
+            "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the account \
+             may not publish there",
             fleet::query::STATUS_TOKEN,
             prefix = bus.prefix
         ));
     }
-    Ok(look)
+    Ok(snapshot)
 }
 
-/// Looks at the fleet and at the NATS servers.
-async fn look(bus: &Bus, expected: usize, servers_expected: usize) -> Result<Snapshot, String> {
+/// Queries the fleet and the NATS servers.
+async fn query(
+    bus: &Bus,
+    expected: usize,
+    servers_expected: usize,
+) -> Result<FleetSnapshot, String> {
     let servers = async {
         match &bus.system {
-            Some(system) => system::look(&**system, servers_expected).await,
-            None => monitoring::look_all(&bus.monitoring).await,
+            Some(system) => system::sample_all(&**system, servers_expected).await,
+            None => monitoring::sample_all(&bus.monitoring).await,
         }
     };
     let reports = fleet::query::gather(&*bus.transport, &bus.prefix, expected, GATHER_LIMIT);
     let (servers, reports) = tokio::join!(servers, reports);
-    let reports = reports.map_err(|error| format!("the fleet cannot be asked: {error}"))?;
-    Ok(Snapshot { reports, servers })
+    let reports = reports.map_err(|error| format!("cannot query the fleet: {error}"))?;
+    Ok(FleetSnapshot { reports, servers })
 }

@@ -1,13 +1,13 @@
-//! Rows of cells as columns that stand below each other.
+//! Formats tables with aligned columns.
 
 use std::fmt::Write as _;
 
-/// Headings and rows, a line each. A row may be shorter than the headings.
+/// Formats headings and rows, a line each. A row may have fewer cells than the headings.
 pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let rows = || std::iter::once(&headings).chain(rows);
     let mut widths = vec![0; headings.len()];
-    // A row that ends early says something of its own there, which no column has to make room for.
+    // The last cell of a shorter row is a message, which does not widen its column.
     for row in rows().filter(|row| row.len() == headings.len()) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -17,7 +17,7 @@ pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     for row in rows() {
         let mut line = String::new();
         for (width, cell) in widths.iter().zip(row) {
-            // A string takes every write.
+            // Writing to a string cannot fail.
             write!(line, "{cell:width$}  ").ok();
         }
         text.push_str(line.trim_end());

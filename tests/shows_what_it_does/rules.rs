@@ -63,7 +63,7 @@ fn rules_and_dashboard_name_only_what_there_is() {
         .captures_iter(&text)
         .flat_map(|c| c[1].split('|').map(str::to_owned).collect::<Vec<_>>())
     {
-        assert_ne!(Word::of(&word), Word::Other, "{word} is no outcome");
+        assert_ne!(Word::parse(&word), Word::Other, "{word} is no outcome");
     }
 }
 

@@ -67,7 +67,7 @@ async fn who_finds_nobody_says_so() {
     let output = run(home.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.contains("nobody answered on fjord.status"), "{said}");
+    assert!(said.contains("no reply on fjord.status"), "{said}");
 
     std::fs::write(&file, "[messaging.nats]\nmonitoring = ['nats-1:8222']\n").expect("a file");
     let output = run(home.path(), &[]);

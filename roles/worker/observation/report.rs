@@ -51,7 +51,7 @@ pub fn source(
 fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
     let calls = snapshot::sums(&names::WORKER_CALLS, names::QUEUE);
     let errors = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
-        Word::of(&label(names::OUTCOME)).is_failure()
+        Word::parse(&label(names::OUTCOME)).is_failure()
     });
     let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
     let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);

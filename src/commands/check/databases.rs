@@ -1,10 +1,10 @@
-//! Whether every database of a worker can be reached, and its queues' procedures fit the catalogue.
+//! Checks every database of a worker: connection, and whether the procedures fit the catalogue.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::online::{Findings, LIMIT, Part};
+use super::findings::{CheckResults, CheckedRole, LIMIT};
 use crate::catalogue::Endpoint;
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
@@ -12,78 +12,80 @@ use crate::procedures::databases::{self, Place};
 use crate::procedures::{Backend, BackendError, Need};
 use crate::telemetry::chain;
 
-/// A check for each database, and for each again that some queues only read from.
-pub(super) fn checks(part: &Part) -> Vec<BoxFuture<'_, Findings>> {
-    let places = databases::places(&part.config.procedures, &part.config.worker);
+/// Returns a check for each database, and another for each one that some queues use read-only.
+pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
+    let places = databases::places(&role.config.procedures, &role.config.worker);
     places
         .into_iter()
-        .map(|(place, config)| -> BoxFuture<'_, Findings> { Box::pin(check(part, place, config)) })
+        .map(|(place, config)| -> BoxFuture<'_, CheckResults> {
+            Box::pin(check(role, place, config))
+        })
         .collect()
 }
 
-async fn check(part: &Part, place: Place, config: DatabaseConfig) -> Findings {
-    let mut findings = Findings::default();
+async fn check(role: &CheckedRole, place: Place, config: DatabaseConfig) -> CheckResults {
+    let mut results = CheckResults::default();
     let deadline = Instant::now() + LIMIT;
-    let name = format!("worker: database {place} ({})", whereabouts(&config));
+    let name = format!("worker: database {place} ({})", address(&config));
     if let DatabaseConfig::Sqlite(sqlite) = &config
         && !sqlite.file.exists()
     {
-        let text = "the file is not there, a worker makes it: nothing was checked";
-        findings.warnings.push(format!("{name}: {text}"));
-        return findings;
+        let text = "the file does not exist yet, a worker creates it; nothing was checked";
+        results.warnings.push(format!("{name}: {text}"));
+        return results;
     }
     let backend = match databases::connect(&config, &place.to_string()) {
         Ok(backend) => backend,
         Err(error) => {
-            findings.errors.push(format!("{name}: {}", chain(&error)));
-            return findings;
+            results.errors.push(format!("{name}: {}", chain(&error)));
+            return results;
         }
     };
     match timeout_at(deadline, backend.ping()).await {
-        Ok(Ok(())) => verify(part, (&place, &name), &backend, deadline, &mut findings).await,
-        Ok(Err(error)) => findings.errors.push(format!("{name}: {}", chain(&error))),
-        Err(_) => findings.errors.push(format!("{name}: no answer within {LIMIT:?}")),
+        Ok(Ok(())) => verify(role, (&place, &name), &backend, deadline, &mut results).await,
+        Ok(Err(error)) => results.errors.push(format!("{name}: {}", chain(&error))),
+        Err(_) => results.errors.push(format!("{name}: no answer within {LIMIT:?}")),
     }
     backend.close().await;
-    findings
+    results
 }
 
-/// Every procedure that runs there against its endpoint.
+/// Compares the procedures of a database with their endpoints.
 async fn verify(
-    part: &Part,
+    role: &CheckedRole,
     (place, name): (&Place, &str),
     backend: &Arc<dyn Backend>,
     deadline: Instant,
-    findings: &mut Findings,
+    results: &mut CheckResults,
 ) {
     let runs_there = |endpoint: &&Endpoint| {
-        let queue = part.config.worker.queue(&endpoint.queue);
+        let queue = role.config.worker.queue(&endpoint.queue);
         queue.is_some_and(|queue| Place::of(queue) == *place)
     };
-    let endpoints = part.endpoints().filter(runs_there);
+    let endpoints = role.endpoints().filter(runs_there);
     let (endpoints, needs): (Vec<&Endpoint>, Vec<Need>) =
         endpoints.filter_map(|endpoint| Some((endpoint, Need::of(endpoint)?))).unzip();
     let all = needs.len();
-    let mut left = all;
-    let errors = &mut findings.errors;
-    let mut found = |place: usize, result: Result<(), BackendError>| {
-        left = left.saturating_sub(1);
+    let mut remaining = all;
+    let errors = &mut results.errors;
+    let mut on_result = |place: usize, result: Result<(), BackendError>| {
+        remaining = remaining.saturating_sub(1);
         if let (Err(error), Some(endpoint)) = (result, endpoints.get(place)) {
             let (id, queue, why) = (&endpoint.id, &endpoint.queue, chain(&error));
             errors.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
         }
     };
-    let verified = timeout_at(deadline, backend.verify(&needs, &mut found)).await;
+    let verified = timeout_at(deadline, backend.verify(&needs, &mut on_result)).await;
     if verified.is_err() {
-        let text = format!("{left} of {all} procedures were not checked within {LIMIT:?}");
-        findings.errors.push(format!("{name}: {text}"));
+        let text = format!("{remaining} of {all} procedures were not checked within {LIMIT:?}");
+        results.errors.push(format!("{name}: {text}"));
     }
-    if findings.errors.is_empty() {
-        findings.good.push(format!("{name}: answers; procedures that fit: {all}"));
+    if results.errors.is_empty() {
+        results.passed.push(format!("{name}: available; valid procedures: {all}"));
     }
 }
 
-fn whereabouts(config: &DatabaseConfig) -> String {
+fn address(config: &DatabaseConfig) -> String {
     match config {
         DatabaseConfig::Sqlite(sqlite) => sqlite.file.display().to_string(),
         DatabaseConfig::Mssql(mssql) => format!("{}:{}/{}", mssql.host, mssql.port, mssql.database),

@@ -1,35 +1,35 @@
-//! A catalogue's entry from a described procedure, by convention.
+//! Creates a catalogue entry for a procedure, by convention.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::taken::Taken;
-use super::words::{Verb, verb, words};
+use super::existing::ExistingEndpoints;
+use super::procedure_name::{ProcedureVerb, verb, words};
 use crate::catalogue::ParameterType;
 use crate::catalogue::names::is_identifier;
 use crate::procedures::described::{Described, DescribedParameter};
 
-/// Texts longer than this do not go into a path or a query.
+/// Longer values are not placed in a path or query.
 const QUERY_LENGTH_MAX: usize = 1_000;
 
-/// Entries by id, in their order.
+/// Entries by id, in the order of the file.
 #[derive(Debug)]
-pub(super) struct Document<'a>(pub(super) Vec<(String, Written<'a>)>);
+pub(super) struct ImportedCatalogue<'a>(pub(super) Vec<(String, ImportedEndpoint<'a>)>);
 
-impl Serialize for Document<'_> {
+impl Serialize for ImportedCatalogue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(id, entry)| (id, entry)))
     }
 }
 
-/// An endpoint as a person would write it.
+/// An endpoint, serialized as a catalogue file contains it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub(super) struct Written<'a> {
+pub(super) struct ImportedEndpoint<'a> {
     /// Method and path.
     pub(super) route: String,
     procedure: &'a str,
-    #[serde(skip_serializing_if = "Parameters::is_empty")]
-    parameters: Parameters<'a>,
+    #[serde(skip_serializing_if = "ImportedParameters::is_empty")]
+    parameters: ImportedParameters<'a>,
     result: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     outputs: Vec<&'a str>,
@@ -39,17 +39,17 @@ pub(super) struct Written<'a> {
     auth: Option<Value>,
 }
 
-/// Parameters by name, in their order.
+/// Parameters by name, in the order of the procedure.
 #[derive(Clone, Debug)]
-struct Parameters<'a>(Vec<(&'a str, Parameter<'a>)>);
+struct ImportedParameters<'a>(Vec<(&'a str, ImportedParameter<'a>)>);
 
-impl Parameters<'_> {
+impl ImportedParameters<'_> {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl Serialize for Parameters<'_> {
+impl Serialize for ImportedParameters<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, parameter) in &self.0 {
@@ -61,9 +61,9 @@ impl Serialize for Parameters<'_> {
 
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Parameter<'a> {
+struct ImportedParameter<'a> {
     #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
-    place: Option<&'static str>,
+    location: Option<&'static str>,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,31 +75,38 @@ struct Parameter<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_length: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    columns: Option<Parameters<'a>>,
+    columns: Option<ImportedParameters<'a>>,
 }
 
-/// The entry of a procedure with its id. The error says why it has none.
-pub(super) fn make<'a>(
+/// Creates the entry and its id.
+///
+/// # Errors
+/// Says why no entry can be created.
+pub(super) fn create<'a>(
     described: &'a Described,
     prefix: &str,
     auth: Option<Value>,
-    taken: &Taken,
-) -> Result<(String, Written<'a>), String> {
+    existing: &ExistingEndpoints,
+) -> Result<(String, ImportedEndpoint<'a>), String> {
     let parameters = described.parameters.as_ref().map_err(Clone::clone)?;
-    let (inputs, outputs): (Vec<_>, Vec<_>) = parameters.iter().partition(|one| !one.is_output);
+    let (inputs, outputs): (Vec<_>, Vec<_>) =
+        parameters.iter().partition(|parameter| !parameter.is_output);
     let (schema, name) = described.name.split_once('.').unwrap_or(("", &described.name));
     let words = words(name);
     let (verb, noun) = verb(&words);
-    let fits_query = inputs.iter().all(|one| fits_query(one));
+    let fits_query = inputs.iter().all(|parameter| fits_query(parameter));
     let method = match verb {
-        Verb::ReadOne | Verb::ReadMany if fits_query => "GET",
-        Verb::Change => "PUT",
-        Verb::Remove if fits_query => "DELETE",
+        ProcedureVerb::ReadOne | ProcedureVerb::ReadMany if fits_query => "GET",
+        ProcedureVerb::Change => "PUT",
+        ProcedureVerb::Remove if fits_query => "DELETE",
         _ => "POST",
     };
-    // One thing is addressed by its key, which is the first parameter by custom.
-    let has_key = matches!(verb, Verb::ReadOne | Verb::Change | Verb::Remove) && method != "POST";
-    let key = inputs.first().filter(|one| has_key && fits_query_one(one)).map(|one| &*one.name);
+    // The path of a single record contains its key, which by convention is the first parameter.
+    let has_key =
+        matches!(verb, ProcedureVerb::ReadOne | ProcedureVerb::Change | ProcedureVerb::Remove)
+            && method != "POST";
+    let key = inputs.first().filter(|parameter| has_key && fits_path(parameter));
+    let key = key.map(|parameter| &*parameter.name);
     let tail = key.map(|key| format!("/{{{key}}}")).unwrap_or_default();
     let schema = words_of(schema);
     let full = words.join("-");
@@ -108,26 +115,27 @@ pub(super) fn make<'a>(
         format!("{method} {prefix}/{schema}/{}{tail}", noun.join("-")),
         format!("{method} {prefix}/{schema}/{full}{tail}"),
     ];
-    let route = candidates.into_iter().find(|route| !taken.has_route(route));
+    let route = candidates.into_iter().find(|route| !existing.has_route(route));
     let ids = [full.clone(), format!("{schema}-{full}")];
-    let id = ids.into_iter().find(|id| !taken.has_id(id));
+    let id = ids.into_iter().find(|id| !existing.has_id(id));
     let (Some(route), Some(id)) = (route, id) else {
-        return Err("every route or id that its name suggests is taken".to_owned());
+        return Err("all routes or ids that its name suggests are in use".to_owned());
     };
     let rest = if matches!(method, "GET" | "DELETE") { "query" } else { "body" };
-    let place = |one: &DescribedParameter| if Some(&*one.name) == key { "path" } else { rest };
-    let entry = Written {
+    let location =
+        |parameter: &DescribedParameter| if Some(&*parameter.name) == key { "path" } else { rest };
+    let entry = ImportedEndpoint {
         route,
         procedure: &described.name,
-        parameters: written(&inputs, &|one| Some(place(one)))?,
+        parameters: imported(&inputs, &|parameter| Some(location(parameter)))?,
         result: match verb {
-            Verb::ReadOne if outputs.is_empty() => "row",
-            Verb::ReadMany if outputs.is_empty() => "rows",
-            Verb::Remove if outputs.is_empty() => "none",
+            ProcedureVerb::ReadOne if outputs.is_empty() => "row",
+            ProcedureVerb::ReadMany if outputs.is_empty() => "rows",
+            ProcedureVerb::Remove if outputs.is_empty() => "none",
             _ => "full",
         },
-        outputs: outputs.iter().map(|one| &*one.name).collect(),
-        // What it does is not known well enough to be done twice.
+        outputs: outputs.iter().map(|parameter| &*parameter.name).collect(),
+        // It is not known whether the procedure may be executed more than once.
         execution: matches!(method, "PUT" | "DELETE").then_some("at-most-once"),
         auth,
     };
@@ -138,33 +146,34 @@ fn words_of(schema: &str) -> String {
     words(schema).join("-")
 }
 
-fn written<'a>(
+fn imported<'a>(
     described: &[&'a DescribedParameter],
-    place: &dyn Fn(&DescribedParameter) -> Option<&'static str>,
-) -> Result<Parameters<'a>, String> {
+    location: &dyn Fn(&DescribedParameter) -> Option<&'static str>,
+) -> Result<ImportedParameters<'a>, String> {
     let mut parameters = Vec::new();
-    for one in described {
-        let DescribedParameter { name, declared, .. } = one;
+    for parameter in described {
+        let DescribedParameter { name, declared, .. } = parameter;
         if !is_identifier(name) {
-            return Err(format!("the name of @{name} is no plain identifier"));
+            return Err(format!("the name @{name} is not a plain identifier"));
         }
-        let kind =
-            one.kind.ok_or_else(|| format!("the catalogue has no type for @{name} {declared}"))?;
-        let columns: Vec<&DescribedParameter> = one.columns.iter().collect();
-        let columns = (kind == ParameterType::Table).then(|| written(&columns, &|_| None));
-        let (minimum, maximum) = one.range.unzip();
-        let parameter = Parameter {
-            place: place(one),
+        let kind = parameter
+            .kind
+            .ok_or_else(|| format!("the catalogue has no type for @{name} {declared}"))?;
+        let columns: Vec<&DescribedParameter> = parameter.columns.iter().collect();
+        let columns = (kind == ParameterType::Table).then(|| imported(&columns, &|_| None));
+        let (minimum, maximum) = parameter.range.unzip();
+        let entry = ImportedParameter {
+            location: location(parameter),
             kind: kind.as_str(),
-            required: place(one).filter(|place| *place != "path").map(|_| true),
+            required: location(parameter).filter(|location| *location != "path").map(|_| true),
             minimum,
             maximum,
-            max_length: one.length_max,
+            max_length: parameter.length_max,
             columns: columns.transpose()?,
         };
-        parameters.push((name.as_str(), parameter));
+        parameters.push((name.as_str(), entry));
     }
-    Ok(Parameters(parameters))
+    Ok(ImportedParameters(parameters))
 }
 
 fn fits_query(parameter: &DescribedParameter) -> bool {
@@ -176,7 +185,7 @@ fn fits_query(parameter: &DescribedParameter) -> bool {
     }
 }
 
-/// Whether it can be a segment of the path.
-fn fits_query_one(parameter: &DescribedParameter) -> bool {
+/// Whether the parameter can be a segment of the path.
+fn fits_path(parameter: &DescribedParameter) -> bool {
     fits_query(parameter) && parameter.kind != Some(ParameterType::Binary)
 }

@@ -1,4 +1,4 @@
-//! What NATS servers say of themselves on their monitoring port: plain HTTP, nothing else.
+//! Samples of NATS servers from their monitoring port, over plain HTTP.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A server at one moment.
+/// The state of a server at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
-    /// When it was looked at.
+pub(super) struct ServerSample {
+    /// When the sample was taken.
     pub(super) at: Instant,
-    /// Its figures.
-    pub(super) figures: Varz,
-    /// The connection with the most bytes that its client has not read.
-    pub(super) slowest: Option<Connection>,
+    /// The values of `/varz`.
+    pub(super) values: Varz,
+    /// The connection with the most unread bytes.
+    pub(super) slowest: Option<MonitoredConnection>,
 }
 
-/// Of `/varz`, what is of use here.
+/// The relevant part of `/varz`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Varz {
@@ -40,54 +40,51 @@ pub(super) struct Varz {
     pub(super) cpu: f64,
 }
 
-/// Of `/connz`, what is of use here.
+/// The relevant part of `/connz`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Connz {
-    connections: Vec<Connection>,
+    connections: Vec<MonitoredConnection>,
 }
 
 impl Connz {
-    /// The first connection, when its client has something left to read.
-    pub(super) fn slowest(self) -> Option<Connection> {
+    /// Returns the first connection if it has unread bytes.
+    pub(super) fn slowest(self) -> Option<MonitoredConnection> {
         self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
     }
 }
 
-/// A client's connection.
+/// The connection of a client.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Connection {
+pub(super) struct MonitoredConnection {
     pub(super) name: String,
     pub(super) ip: String,
     pub(super) pending_bytes: u64,
 }
 
-/// Why a server could not be looked at, in words.
-pub(super) type Failure = String;
-
-/// Looks at every server, each under its URL. Safe to drop.
-pub(super) async fn look_all(urls: &[String]) -> Vec<(String, Result<Look, Failure>)> {
-    join_all(urls.iter().map(async |url| (url.clone(), look(url).await))).await
+/// Samples all servers. Returns the samples with the URLs. Cancel safe.
+pub(super) async fn sample_all(urls: &[String]) -> Vec<(String, Result<ServerSample, String>)> {
+    join_all(urls.iter().map(async |url| (url.clone(), sample(url).await))).await
 }
 
-/// Looks at the server whose monitoring is at `url`: `http://host:port`. Safe to drop.
-async fn look(url: &str) -> Result<Look, Failure> {
+/// Samples the server whose monitoring is at `url`, `http://host:port`. Cancel safe.
+async fn sample(url: &str) -> Result<ServerSample, String> {
     let at = Instant::now();
-    let figures = get(url, "/varz").await?;
+    let values = get(url, "/varz").await?;
     let connz: Connz = get(url, "/connz?sort=pending&limit=1").await?;
-    Ok(Look { at, figures, slowest: connz.slowest() })
+    Ok(ServerSample { at, values, slowest: connz.slowest() })
 }
 
-async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, Failure> {
+async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, String> {
     let answer = timeout(ANSWER_LIMIT, fetch(url, path)).await;
     let answer = answer.map_err(|_| format!("{path}: no answer within {ANSWER_LIMIT:?}"))?;
     let answer = answer.map_err(|error| format!("{path}: {error}"))?;
-    let body = body(&answer).ok_or_else(|| format!("{path}: not answered with 200"))?;
-    serde_json::from_slice(body).map_err(|_| format!("{path}: not the JSON of a NATS server"))
+    let body = body(&answer).ok_or_else(|| format!("{path}: the status is not 200"))?;
+    serde_json::from_slice(body).map_err(|_| format!("{path}: expected the JSON of a NATS server"))
 }
 
-/// HTTP/1.0: the answer ends with the connection, and is never in chunks.
+/// Sends a request with HTTP/1.0, so that the response ends with the connection and is not chunked.
 async fn fetch(url: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let host = url.strip_prefix("http://").unwrap_or(url);
     let mut stream = TcpStream::connect(host).await?;
@@ -110,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_good_answer_has_a_body() {
+    fn only_a_response_with_status_200_has_a_body() {
         assert_eq!(body(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n{}"), Some(&b"{}"[..]));
         for bad in ["HTTP/1.0 404 Not Found\r\n\r\n{}", "HTTP/1.0 200 OK\r\n", "", "\r\n\r\n"] {
             assert_eq!(body(bad.as_bytes()), None, "{bad:?}");

@@ -1,4 +1,4 @@
-//! What NATS servers say of themselves to their system account: every server of the cluster, over NATS alone.
+//! Samples of all servers of the NATS cluster, from their system account.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,44 +8,44 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use super::monitoring::{Connz, Failure, Look, Varz};
+use super::monitoring::{Connz, ServerSample, Varz};
 use crate::fleet::query;
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
-/// Longest wait for the connection to be up, and for the answers.
+/// Longest wait for the connection, and for the replies.
 const LIMIT: Duration = Duration::from_secs(3);
-/// What stands for the servers when none of them can be asked.
+/// Stands for the name of the servers if none can be queried.
 const EVERY: &str = "the servers, by messaging.nats.system";
 
-/// An answer of a server.
+/// The reply of a server.
 #[derive(Debug, Deserialize)]
-struct Answer<T> {
-    server: Server,
+struct SystemReply<T> {
+    server: ServerInfo,
     data: T,
 }
 
 #[derive(Debug, Deserialize)]
-struct Server {
+struct ServerInfo {
     id: String,
     name: String,
 }
 
-/// Looks at every server of the cluster, each under its name. Safe to drop.
-pub(super) async fn look(
+/// Samples all servers of the cluster. Returns the samples with the names. Cancel safe.
+pub(super) async fn sample_all(
     transport: &dyn Transport,
     expected: usize,
-) -> Vec<(String, Result<Look, Failure>)> {
-    match ask_all(transport, expected).await {
-        Ok(servers) => servers.into_iter().map(|(name, look)| (name, Ok(look))).collect(),
+) -> Vec<(String, Result<ServerSample, String>)> {
+    match try_sample_all(transport, expected).await {
+        Ok(servers) => servers.into_iter().map(|(name, sample)| (name, Ok(sample))).collect(),
         Err(failure) => vec![(EVERY.to_owned(), Err(failure))],
     }
 }
 
-async fn ask_all(
+async fn try_sample_all(
     transport: &dyn Transport,
     expected: usize,
-) -> Result<Vec<(String, Look)>, Failure> {
+) -> Result<Vec<(String, ServerSample)>, String> {
     let mut link = transport.link();
     let up = timeout(LIMIT, messaging::wait_until_up(&mut link)).await;
     if !matches!(up, Ok(Some(_))) {
@@ -54,39 +54,40 @@ async fn ask_all(
         );
     }
     let at = Instant::now();
-    let figures = ask::<Varz>(transport, "VARZ", "{}", expected);
-    let connections = ask::<Connz>(transport, "CONNZ", r#"{"sort":"pending","limit":1}"#, expected);
-    let (figures, connections) = (figures.await?, connections.await?);
-    if figures.is_empty() {
-        return Err("nobody answered: not a user of the system account, perhaps".to_owned());
+    let values = request::<Varz>(transport, "VARZ", "{}", expected);
+    let connections =
+        request::<Connz>(transport, "CONNZ", r#"{"sort":"pending","limit":1}"#, expected);
+    let (values, connections) = (values.await?, connections.await?);
+    if values.is_empty() {
+        return Err("no server replied; the user may not belong to the system account".to_owned());
     }
     let mut slowest: HashMap<String, _> = connections
         .into_iter()
-        .filter_map(|answer| Some((answer.server.id, answer.data.slowest()?)))
+        .filter_map(|reply| Some((reply.server.id, reply.data.slowest()?)))
         .collect();
-    let mut servers: Vec<_> = figures
+    let mut servers: Vec<_> = values
         .into_iter()
-        .map(|Answer { server, data }| {
-            let look = Look { at, figures: data, slowest: slowest.remove(&server.id) };
-            (server.name, look)
+        .map(|SystemReply { server, data }| {
+            let slowest = slowest.remove(&server.id);
+            (server.name, ServerSample { at, values: data, slowest })
         })
         .collect();
     servers.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(servers)
 }
 
-/// One question to every server. What cannot be read is left out.
-async fn ask<T: DeserializeOwned>(
+/// Sends a request to all servers. Malformed replies are skipped.
+async fn request<T: DeserializeOwned>(
     transport: &dyn Transport,
-    what: &str,
+    command: &str,
     options: &'static str,
     expected: usize,
-) -> Result<Vec<Answer<T>>, Failure> {
-    let subject = Subject::new(&format!("$SYS.REQ.SERVER.PING.{what}"));
+) -> Result<Vec<SystemReply<T>>, String> {
+    let subject = Subject::new(&format!("$SYS.REQ.SERVER.PING.{command}"));
     let subject = subject.map_err(|error| error.to_string())?;
     let payload = Bytes::from_static(options.as_bytes());
-    let question = Message { payload, ..Message::to(subject) };
-    let answers = query::request_many(transport, question, expected, LIMIT).await;
-    let answers = answers.map_err(|error| error.to_string())?;
-    Ok(answers.iter().filter_map(|answer| serde_json::from_slice(&answer.payload).ok()).collect())
+    let request = Message { payload, ..Message::to(subject) };
+    let replies = query::request_many(transport, request, expected, LIMIT).await;
+    let replies = replies.map_err(|error| error.to_string())?;
+    Ok(replies.iter().filter_map(|reply| serde_json::from_slice(&reply.payload).ok()).collect())
 }

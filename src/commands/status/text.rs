@@ -1,58 +1,23 @@
-//! The fleet as tables for people.
+//! `fjord status` as tables for people.
 
 use std::fmt::Write as _;
 
-use super::view::{ProcessView, ServerView, ShareView, View};
+use super::fleet_view::FleetView;
+use super::format::{bytes, percent, rate, seconds, uptime};
+use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
 
-/// Characters of an id that are shown: enough to tell a thousand processes apart.
+/// The number of characters of an id that are shown, enough to distinguish a thousand processes.
 const ID_SHOWN: usize = 8;
-/// Rows of a table that are shown; `--json` has all.
+/// The most rows of a table that are shown; `--json` shows all.
 const ROWS_MAX: usize = 200;
-
-/// A share of 1 as percent.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
-}
-
-/// A time with three digits that matter.
-pub(super) fn seconds(time: Option<f64>) -> String {
-    match time {
-        None => "-".to_owned(),
-        Some(time) if time < 0.01 => format!("{:.2} ms", time * 1e3),
-        Some(time) if time < 1.0 => format!("{:.0} ms", time * 1e3),
-        Some(time) => format!("{time:.2} s"),
-    }
-}
-
-fn rate(rate: f64) -> String {
-    if rate > 0.0 && rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
-}
-
-fn bytes(bytes: f64) -> String {
-    match bytes {
-        b if b < 1e3 => format!("{b:.0} B"),
-        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
-        b => format!("{:.1} MB", b / 1e6),
-    }
-}
-
-fn uptime(seconds: f64) -> String {
-    let minutes = seconds / 60.0;
-    match minutes {
-        m if m < 2.0 => format!("{seconds:.0} s"),
-        m if m < 120.0 => format!("{m:.0} min"),
-        m if m < 48.0 * 60.0 => format!("{:.0} h", m / 60.0),
-        m => format!("{:.0} d", m / 1440.0),
-    }
-}
 
 fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
 }
 
-/// The whole page.
-pub(super) fn page(view: &View) -> String {
+/// Returns the whole page.
+pub(super) fn page(view: &FleetView) -> String {
     let mut text = format!("{}\n", view.bottleneck.sentence);
     let mut section = |title: &str, headings: &[&str], rows: Vec<Vec<String>>| {
         if rows.is_empty() {
@@ -60,7 +25,7 @@ pub(super) fn page(view: &View) -> String {
         }
         let hidden = rows.len().saturating_sub(ROWS_MAX);
         let rows: Vec<Vec<String>> = rows.into_iter().take(ROWS_MAX).collect();
-        // A string takes every write.
+        // Writing to a string cannot fail.
         write!(text, "\n{title}\n{}", table::text(headings, &rows)).ok();
         if hidden > 0 {
             writeln!(text, "… and {hidden} more").ok();
@@ -73,7 +38,7 @@ pub(super) fn page(view: &View) -> String {
         view.processes.iter().map(process).collect(),
     );
     section(
-        "Queues (a wait is until a worker takes the request, a time is how long a slot is held)",
+        "Queues (WAIT: until a worker accepts the request; p50 and p99: time that a call occupies its slot)",
         &[
             "QUEUE", "WORKERS", "RUNS", "USED", "FULL", "ARRIVE/s", "CALLS/s", "p50", "p99",
             "WAITING", "WAIT p99", "ERRORS/s",
@@ -115,18 +80,18 @@ fn process(process: &ProcessView) -> Vec<String> {
         process.version.clone(),
         uptime(process.uptime_seconds),
         format!("{}/{}", process.in_flight, process.in_flight_max),
-        rate(process.flow.calls_per_second),
-        seconds(process.flow.p50_seconds),
-        seconds(process.flow.p99_seconds),
-        rate(process.flow.errors_per_second),
+        rate(process.rates.calls_per_second),
+        seconds(process.rates.p50_seconds),
+        seconds(process.rates.p99_seconds),
+        rate(process.rates.errors_per_second),
     ]
 }
 
-/// Those that something happens in, and how many others there are.
-fn queue_rows(view: &View) -> Vec<Vec<String>> {
-    let is_idle = |queue: &&super::view::QueueView| {
+/// Returns rows for the queues with traffic, and the number of idle ones.
+fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
+    let is_idle = |queue: &&QueueView| {
         queue.arrivals_per_second == 0.0
-            && queue.flow.calls_per_second == 0.0
+            && queue.rates.calls_per_second == 0.0
             && queue.waiting + queue.running == 0
     };
     let busy = view.queues.iter().filter(|queue| !is_idle(queue)).map(|queue| {
@@ -137,9 +102,9 @@ fn queue_rows(view: &View) -> Vec<Vec<String>> {
             percent(queue.utilization),
             percent(queue.saturated),
             rate(queue.arrivals_per_second),
-            rate(queue.flow.calls_per_second),
-            seconds(queue.flow.p50_seconds),
-            seconds(queue.flow.p99_seconds),
+            rate(queue.rates.calls_per_second),
+            seconds(queue.rates.p50_seconds),
+            seconds(queue.rates.p99_seconds),
             queue.waiting.to_string(),
             seconds(queue.wait_p99_seconds),
             rate(queue.failed_per_second),
@@ -151,10 +116,10 @@ fn queue_rows(view: &View) -> Vec<Vec<String>> {
 }
 
 fn shares(process: &ProcessView) -> Vec<Vec<String>> {
-    let is_busy = |share: &&ShareView| {
-        share.running > 0 || share.flow.calls_per_second > 0.0 || !share.is_served
+    let is_busy = |share: &&WorkerQueueView| {
+        share.running > 0 || share.rates.calls_per_second > 0.0 || !share.is_served
     };
-    let row = |share: &ShareView| {
+    let row = |share: &WorkerQueueView| {
         let runs = format!("{}/{}", share.running, share.limit);
         vec![
             short(&process.id),
@@ -162,16 +127,16 @@ fn shares(process: &ProcessView) -> Vec<Vec<String>> {
             if share.is_served { runs } else { format!("{runs} not served") },
             percent(share.utilization),
             percent(share.saturated),
-            rate(share.flow.calls_per_second),
-            seconds(share.flow.p50_seconds),
-            seconds(share.flow.p99_seconds),
-            rate(share.flow.errors_per_second),
+            rate(share.rates.calls_per_second),
+            seconds(share.rates.p50_seconds),
+            seconds(share.rates.p99_seconds),
+            rate(share.rates.errors_per_second),
         ]
     };
     process.queues.iter().filter(is_busy).map(row).collect()
 }
 
-fn server(server: &ServerView) -> Vec<String> {
+fn server(server: &NatsServerView) -> Vec<String> {
     if let Some(failure) = &server.failure {
         return vec![server.url.clone(), failure.clone()];
     }
@@ -196,14 +161,14 @@ fn server(server: &ServerView) -> Vec<String> {
     ]
 }
 
-/// What is not as it should be.
-fn notes(view: &View) -> Vec<String> {
-    let each = view.processes.iter().flat_map(|process| {
-        let who = format!("{} {}", process.role, short(&process.id));
-        let cut = process.is_cut.then(|| format!("{who}: more queues than a message holds"));
+/// Returns a line for each problem of a process.
+fn notes(view: &FleetView) -> Vec<String> {
+    let notes = view.processes.iter().flat_map(|process| {
+        let name = format!("{} {}", process.role, short(&process.id));
+        let cut = process.is_cut.then(|| format!("{name}: the queues do not fit into one message"));
         let reasons =
-            process.not_ready.iter().map(move |(part, why)| format!("{who}: {part}: {why}"));
+            process.not_ready.iter().map(move |(part, why)| format!("{name}: {part}: {why}"));
         reasons.chain(cut).collect::<Vec<_>>()
     });
-    each.take(ROWS_MAX).collect()
+    notes.take(ROWS_MAX).collect()
 }

@@ -95,7 +95,7 @@ impl Reply {
             })?,
         };
         let outcome = match from.outcome {
-            Some(word) => Word::of(word),
+            Some(word) => Word::parse(word),
             None => default_outcome(status),
         };
         let content_type = media_type(from.content_type.unwrap_or_default());

@@ -112,7 +112,7 @@ impl Session {
     pub(super) fn of_a_stream(&self, ending: Ending) -> Ending {
         match (&self.stream, ending) {
             (Some(stream), _) if stream.client_left => Ending::ClientGone,
-            (Some(_), Ending::Problem(kind)) => Ending::Cut(kind.word()),
+            (Some(_), Ending::Problem(kind)) => Ending::Cut(kind.outcome()),
             (_, ending) => ending,
         }
     }

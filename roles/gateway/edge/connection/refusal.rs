@@ -18,7 +18,7 @@ use super::filter;
 /// Logs and counts a refusal, and makes the answer that tells it. Nobody else does for what has not been routed.
 pub(super) fn refuse(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
     let status = problem.kind.status();
-    let outcome = problem.kind.word();
+    let outcome = problem.kind.outcome();
     tracing::info!(
         target: "fjord::access",
         %request_id,

@@ -1,4 +1,4 @@
-//! What the catalogue has already: procedures, ids and routes that an import leaves alone.
+//! The procedures, ids and routes that the catalogue already contains.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,33 +9,33 @@ use crate::catalogue::route::{Segment, segments};
 use crate::catalogue::{self, CatalogueError};
 use crate::config::CatalogueConfig;
 
-/// What is taken.
+/// The procedures, ids and routes in use.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct ExistingEndpoints {
     procedures: HashSet<String>,
     ids: HashSet<String>,
     routes: HashSet<String>,
 }
 
-impl Taken {
-    /// What the catalogue has. One without any file has nothing: it is the first import.
+impl ExistingEndpoints {
+    /// Reads the catalogue. A catalogue without files is empty.
     ///
     /// # Errors
-    /// The catalogue's errors: what it has cannot be told then.
-    pub(super) fn by(config: &CatalogueConfig) -> Result<Self, Vec<CatalogueError>> {
-        let mut taken = Self::default();
+    /// The errors of the catalogue.
+    pub(super) fn load(config: &CatalogueConfig) -> Result<Self, Vec<CatalogueError>> {
+        let mut existing = Self::default();
         if has_no_file(&config.directory) {
-            return Ok(taken);
+            return Ok(existing);
         }
         for endpoint in catalogue::load(&config.directory, config)?.endpoints() {
-            taken.take(endpoint.id.as_str(), &format!("{} {}", endpoint.method, endpoint.path));
+            existing.add(endpoint.id.as_str(), &format!("{} {}", endpoint.method, endpoint.path));
             let name = endpoint.procedure.as_ref().map(|name| name.as_str().to_lowercase());
-            taken.procedures.extend(name);
+            existing.procedures.extend(name);
         }
-        Ok(taken)
+        Ok(existing)
     }
 
-    /// Whether an endpoint calls this procedure already.
+    /// Whether an endpoint calls this procedure.
     pub(super) fn has_procedure(&self, name: &str) -> bool {
         self.procedures.contains(&name.to_lowercase())
     }
@@ -45,19 +45,19 @@ impl Taken {
         self.ids.contains(id)
     }
 
-    /// Whether a route of this shape is there, whatever its parameters are called.
+    /// Whether a route matches the same requests, regardless of the names of its parameters.
     pub(super) fn has_route(&self, route: &str) -> bool {
-        self.routes.contains(&shape(route))
+        self.routes.contains(&without_names(route))
     }
 
-    /// Takes an id and a route.
-    pub(super) fn take(&mut self, id: &str, route: &str) {
+    /// Adds an id and a route.
+    pub(super) fn add(&mut self, id: &str, route: &str) {
         self.ids.insert(id.to_owned());
-        self.routes.insert(shape(route));
+        self.routes.insert(without_names(route));
     }
 }
 
-/// Whether the catalogue's directory is not there, or has no file of it.
+/// Whether the directory of the catalogue does not exist, or contains no catalogue file.
 fn has_no_file(directory: &Path) -> bool {
     let is_json = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
     match fs::read_dir(directory) {
@@ -66,16 +66,16 @@ fn has_no_file(directory: &Path) -> bool {
     }
 }
 
-/// A route with nothing in its braces.
-fn shape(route: &str) -> String {
+/// Returns a route with the names in braces removed.
+fn without_names(route: &str) -> String {
     let (method, path) = route.split_once(' ').unwrap_or_default();
-    let mut shape = method.to_owned();
+    let mut result = method.to_owned();
     for segment in segments(path) {
-        shape.push('/');
-        shape.push_str(match segment {
+        result.push('/');
+        result.push_str(match segment {
             Segment::Literal(text) => text,
             Segment::Parameter(_) => "{}",
         });
     }
-    shape
+    result
 }

@@ -1,12 +1,12 @@
-//! The outcome word of each problem that is answered by ourselves.
+//! The outcome that logs and metrics show for each kind of problem.
 
 use super::ProblemKind;
 use crate::outcome::Word;
 
 impl ProblemKind {
-    /// How a request ended that was answered with this problem.
+    /// Returns the outcome of a request that is answered with this problem.
     #[must_use]
-    pub fn word(self) -> Word {
+    pub fn outcome(self) -> Word {
         match self {
             Self::InvalidRequest | Self::MalformedBody => Word::BadRequest,
             Self::Unauthenticated => Word::Unauthorized,
