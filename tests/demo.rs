@@ -1,6 +1,6 @@
-//! `make run`: the demo register on one worker and one gateway, with NATS, TLS and certificates of its own.
+//! `make run`: the demo, with one worker, one gateway, NATS, and TLS certificates of its own.
 
-#[expect(dead_code, reason = "the suite stands on the rest of it")]
+#[expect(dead_code, reason = "the test suite uses the rest of it")]
 #[expect(
     clippy::expect_used,
     clippy::panic,
@@ -28,17 +28,17 @@ use support::process::Process;
 use support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use support::{fjord_binary, ports};
 
-/// How long everything may take to be ready: the first start makes the register.
+/// How long startup may take: the first start creates the database.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// Longer than anybody looks at a demo.
+/// The validity of the tokens, longer than anyone uses a demo.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// How long the roles may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// What is read first: a horse that every new register has.
+/// The first request: a horse that every new database contains.
 const HORSE: &str = "/v1/horses/528003000004000";
 
-/// A port that the operator can choose.
+/// A port that the user can choose with a variable.
 struct Port {
     variable: &'static str,
     default: u16,
@@ -68,7 +68,7 @@ impl Port {
     }
 }
 
-/// Where everything of the demo lives.
+/// The processes and files of the demo.
 struct Demo {
     home: PathBuf,
     certs: Certs,
@@ -91,7 +91,7 @@ async fn run() -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     support::client::install_provider();
     let nats_port = NATS.chosen()?;
-    // All of them before anything is made: a demo that runs lives in the same place.
+    // All ports are checked before anything is written: a running demo uses the same directory.
     let (https, gateway_admin) = (HTTPS.chosen()?, GATEWAY_ADMIN.chosen()?);
     let worker_admin = WORKER_ADMIN.chosen()?;
     let home = support::target_directory().join("demo");
@@ -141,7 +141,7 @@ async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process
 }
 
 impl Demo {
-    /// Writes both configurations; a token that may write comes back.
+    /// Writes both configurations. Returns a token with write access.
     fn write(&self, nats: &str) -> Result<String, String> {
         let signer = Signer::p256("demo").map_err(|error| error.to_string())?;
         let keys = jwks(&[&signer]).map_err(|error| error.to_string())?;
@@ -196,7 +196,7 @@ impl Demo {
         Process::start(role, command, &log)
     }
 
-    /// Serves until a process ends by itself; returns what went wrong.
+    /// Serves until a process ends by itself. Returns the error.
     async fn serve(
         &self,
         token: &str,
@@ -225,8 +225,8 @@ impl Demo {
                     )));
                 }
             }
-            // A worker is ready with its first queue, which is long before a new register is made:
-            // only an answer out of it says that all is there.
+            // A worker is ready with its first queue, long before a new database is filled: only a response with data
+            // shows that everything is ready.
             let read = client.try_send(Method::GET, HORSE, None).await.ok()?;
             (read.status == StatusCode::OK).then_some(Ok(()))
         });

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval};
 
 use super::support::client::Client;
 use super::support::eventually::for_a_while;
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::NatsOptions;
 
 const WORKERS: usize = 2;
@@ -154,7 +154,7 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     let (first, second) = tokio::join!(client.get("/v1/look?ms=300"), client.get("/v1/look?ms=1"));
     first.is(200);
     second.is(200);
-    let refusals = worker.figure("fjord_worker_refusals_total").await;
+    let refusals = worker.metric("fjord_worker_refusals_total").await;
     assert!(refusals < 1.0, "{refusals} refusals");
 }
 

@@ -8,11 +8,11 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::support::client::{Answer, Client, send};
-use super::support::collector::Collector;
+use super::support::client::{Client, HttpResponse, send};
 use super::support::eventually::{SOON, TICK, eventually, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions};
 use super::support::fjord_binary;
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::trace_collector::TraceCollector;
 
 mod foreign;
 
@@ -49,11 +49,11 @@ fn preferring(fleet: &Fleet, preference: &str) -> Client {
     fleet.client().with_header("prefer", preference)
 }
 
-async fn try_it(client: &Client) -> Answer {
+async fn try_it(client: &Client) -> HttpResponse {
     client.send(Method::POST, "/v1/try", &json!({})).await
 }
 
-fn applied(answer: &Answer) -> &str {
+fn applied(answer: &HttpResponse) -> &str {
     answer.header("preference-applied")
 }
 
@@ -92,7 +92,7 @@ async fn a_dry_run_answers_as_the_call_would_and_leaves_nothing() {
     assert_eq!(fleet.ledger().len(), 2);
 
     let figure = r#"fjord_gateway_dry_runs_total{endpoint="try",result="rolled_back"}"#;
-    assert!((fleet.gateways[0].figure(figure).await - 3.0).abs() < 0.1);
+    assert!((fleet.gateways[0].metric(figure).await - 3.0).abs() < 0.1);
     eventually(SOON, TICK, || access_lines(&fleet, "try").len() == 5).await;
     let said: Vec<Value> =
         access_lines(&fleet, "try").iter().map(|l| l["dry_run"].clone()).collect();
@@ -159,7 +159,7 @@ async fn a_dry_run_does_not_use_up_an_idempotency_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_tells_a_dry_run_from_a_call() {
-    let collector = Collector::start(None).await;
+    let collector = TraceCollector::start(None).await;
     let gateway_toml = format!(
         "[traces]\nendpoint = 'http://{}'\ninsecure_plain_text = true\nsample_ratio = 1.0\n",
         collector.address
@@ -170,8 +170,8 @@ async fn a_trace_tells_a_dry_run_from_a_call() {
     let fleet = Fleet::start(options).await;
     try_it(&preferring(&fleet, "tx=rollback")).await.is(200);
     try_it(&fleet.client()).await.is(200);
-    eventually(SOON, TICK, || collector.taken().len() == 4).await;
-    let taken = collector.taken();
+    eventually(SOON, TICK, || collector.spans().len() == 4).await;
+    let taken = collector.spans();
     let served = taken.iter().filter(|taken| taken.span.name == "POST /v1/try");
     let mut said: Vec<String> = served.map(|taken| taken.attribute("fjord.dry_run")).collect();
     said.sort();
@@ -204,7 +204,7 @@ async fn an_operator_may_call_dry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_whose_client_has_left_is_stopped() {
     let fleet = fleet("try").await;
-    let running = || fleet.workers[0].figure(r#"fjord_worker_running{queue="try"}"#);
+    let running = || fleet.workers[0].metric(r#"fjord_worker_running{queue="try"}"#);
     let dry = preferring(&fleet, "tx=rollback");
     for method in [Method::POST, Method::PUT] {
         let path = "/v1/try?ms=15000";
@@ -221,7 +221,7 @@ async fn a_dry_run_whose_client_has_left_is_stopped() {
     }
     assert!(fleet.ledger().is_empty());
     let cancelled = r#"fjord_worker_calls_total{queue="try",outcome="cancelled"}"#;
-    assert!((fleet.workers[0].figure(cancelled).await - 2.0).abs() < 0.1);
+    assert!((fleet.workers[0].metric(cancelled).await - 2.0).abs() < 0.1);
 }
 
 /// What its author did not allow a worker does not do, whoever asks.
@@ -237,7 +237,7 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     fleet.gateways[0].process.signal(Signal::HUP);
     let figure = r#"fjord_config_reloads_total{result="ok"}"#;
     eventually_some("a reload", SOON, async || {
-        (fleet.gateways[0].figure(figure).await > 0.5).then_some(())
+        (fleet.gateways[0].metric(figure).await > 0.5).then_some(())
     })
     .await;
     let answer = try_it(&preferring(&fleet, "tx=rollback")).await;
@@ -247,7 +247,7 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     try_it(&preferring(&fleet, "tx=rollback")).await.is_problem(400, "invalid-request");
     let log = fleet.workers[0].process.log();
     assert_eq!(log.matches("this worker's catalogue has none of the endpoint").count(), 1, "{log}");
-    let malformed = fleet.workers[0].figure("fjord_worker_malformed_total").await;
+    let malformed = fleet.workers[0].metric("fjord_worker_malformed_total").await;
     assert!(malformed.abs() < 0.1, "{malformed}");
     assert!(fleet.ledger().is_empty());
 }

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::support::client::send;
 use super::support::eventually::{SOON, TICK, eventually};
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::process::Process;
 use super::support::target_directory;
 
@@ -31,9 +31,9 @@ async fn worker(fleet: &Fleet, behavior: &str) -> Process {
     python_worker(fleet, "foreign", &[behavior]).await
 }
 
-/// Starts a Python worker for these queues. Its behavior is one that `foreign_worker.py` describes.
+/// Starts a Python worker for these queues. Its behavior is one that `python_worker.py` describes.
 pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behavior: &[&str]) -> Process {
-    let mut command = python("foreign_worker.py");
+    let mut command = python("python_worker.py");
     command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behavior);
     let log: PathBuf = fleet.certs.ca.with_file_name(format!("{}.log", behavior[0]));
     let mut process = Process::start(behavior[0], command, &log);
@@ -85,7 +85,7 @@ async fn a_malformed_answer_is_a_502() {
         assert_eq!(problem["effect"], "unknown", "{behavior}");
         worker.kill();
     }
-    assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 0.5);
+    assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 0.5);
 }
 
 /// With a 503 a gateway promises that nothing was executed. A worker's answer cannot make that promise.
@@ -102,7 +102,7 @@ async fn a_503_or_not_executed_from_a_worker_is_a_502() {
         assert!(once.header("retry-after").is_empty(), "{behavior}");
         worker.kill();
     }
-    assert!(fleet.gateways[0].figure("fjord_gateway_bad_replies_total").await > 7.5);
+    assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 7.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn a_second_final_is_dropped() {
     for _ in 0..3 {
         assert_eq!(client.get("/v1/foreign/abc").await.is(200).text(), "1");
     }
-    assert!(fleet.gateways[0].figure("fjord_gateway_late_replies_total").await > 1.5);
+    assert!(fleet.gateways[0].metric("fjord_gateway_late_replies_total").await > 1.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +134,7 @@ async fn a_silent_worker_is_reported_with_the_right_effect() {
 async fn a_python_caller_can_call_a_worker_directly() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let call = |payload: &str| {
-        let mut command = python("foreign_caller.py");
+        let mut command = python("python_caller.py");
         command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca);
         let output = command.args(["echo", "echo", payload]).output().expect("python runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,20 +1,20 @@
-//! Promise: a load balancer asks the serving port, and nobody can keep the admin listener from its probes.
+//! Promise: load balancers can probe the serving port, and connections cannot prevent probes of the admin listener.
 
 use http::{Method, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::support::client::{ClientOptions, Http, send};
+use super::support::client::{ClientOptions, HttpVersion, send};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_serving_port_says_whether_a_gateway_is_ready() {
+async fn the_serving_port_reports_whether_a_gateway_is_ready() {
     let gateway_keys = "hosts = ['api.example']\n";
     let environment = vec![("FJORD_GATEWAY__HTTP__REQUESTS_IN_FLIGHT_MAX", "1".to_owned())];
     let options = FleetOptions { gateway_keys, environment, ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
-    // By address, as balancers ask; every other path keeps to the names.
+    // Without a server name, as load balancers connect; every other path requires a served name.
     let client = fleet.client();
     client.get("/v1/slow?ms=1").await.is_problem(421, "misdirected");
     let healthy = client.get("/healthz").await;
@@ -25,13 +25,13 @@ async fn the_serving_port_says_whether_a_gateway_is_ready() {
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
     client.send(Method::POST, "/healthz", &serde_json::json!({})).await.is_problem(404, "no-route");
 
-    // A gateway that is full is well.
-    let one = ClientOptions { http: Http::One, ..ClientOptions::default() };
+    // A gateway at its limit of requests is still healthy.
+    let one = ClientOptions { http: HttpVersion::One, ..ClientOptions::default() };
     let named = fleet.client_with(one).with_header("host", "api.example");
     let gauge = "fjord_gateway_requests_in_flight";
     let healthy_while_full = async {
         eventually_some("the gateway is full", SOON, async || {
-            (fleet.gateways[0].figure(gauge).await > 0.5).then_some(())
+            (fleet.gateways[0].metric(gauge).await > 0.5).then_some(())
         })
         .await;
         client.get("/healthz").await
@@ -47,11 +47,11 @@ async fn the_serving_port_says_whether_a_gateway_is_ready() {
     })
     .await;
     let checks = r#"fjord_gateway_health_checks_total{result="ready"}"#;
-    assert!(fleet.gateways[0].figure(checks).await >= 3.0);
+    assert!(fleet.gateways[0].metric(checks).await >= 3.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_holds_connections_does_not_stop_the_probes() {
+async fn a_peer_with_many_connections_does_not_block_probes() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     for node in [&fleet.gateways[0], &fleet.workers[0]] {
         let admin = node.admin();
@@ -67,7 +67,7 @@ async fn a_peer_that_holds_connections_does_not_stop_the_probes() {
         let mut answer = String::new();
         probe.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(node.figure("fjord_admin_connections_evicted_total").await >= 100.0);
+        assert!(node.metric("fjord_admin_connections_evicted_total").await >= 100.0);
         drop(held);
     }
 }

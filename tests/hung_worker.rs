@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use super::support::eventually::{TICK, eventually};
-use super::support::fjord::{Fleet, FleetOptions};
-use super::support::load::{Load, Rotation, Told};
-use super::support::seed::Seed;
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::ledger_load::{GatewayRotation, LedgerAnswer, LedgerLoad};
+use super::support::random::SeededRandom;
 
 /// Time in which the gateway may still send requests to the hung worker.
 const NOTICED: Duration = Duration::from_secs(2);
@@ -16,18 +16,19 @@ const HUNG_FOR: Duration = Duration::from_secs(8);
 async fn requests_are_sent_to_the_other_worker() {
     let options = FleetOptions { workers: 2, ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
-    let load = Load::start(&Rotation::new(vec![fleet.client()]), &mut Seed::new());
-    load.more(200).await;
+    let load =
+        LedgerLoad::start(&GatewayRotation::new(vec![fleet.client()]), &mut SeededRandom::new());
+    load.wait_for_more(200).await;
     let stopped = SystemTime::now();
     fleet.workers[0].process.pause();
     let is_over = || stopped.elapsed().unwrap_or_default() >= HUNG_FOR;
     eventually(HUNG_FOR * 3, TICK, is_over).await;
-    let suspected = fleet.gateways[0].figure("fjord_gateway_worker_suspected").await;
+    let suspected = fleet.gateways[0].metric("fjord_gateway_worker_suspected").await;
     assert!(suspected > 0.5, "the gateway suspects the worker");
-    let later: Vec<Told> = load.answers();
+    let later: Vec<LedgerAnswer> = load.answers();
     fleet.workers[0].process.resume();
     load.stop().await;
-    let sent_at = |told: &Told| told.at - told.took;
+    let sent_at = |told: &LedgerAnswer| told.at - told.took;
     let late: Vec<_> = later.iter().filter(|told| sent_at(told) > stopped + NOTICED).collect();
     println!(
         "{} requests while the worker hung, {} of them after {NOTICED:?}",

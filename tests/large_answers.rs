@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::support::client::{Client, ClientOptions, Http};
+use super::support::client::{Client, ClientOptions, HttpVersion};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
 mod disconnects;
 mod ends;
@@ -16,9 +16,9 @@ pub(crate) mod memory;
 
 /// The number of rows of `flow` in a mebibyte. Each is slightly larger than 1 KiB.
 const ROWS_PER_MIB: usize = 1024;
-const BOTH: [Http; 2] = [Http::One, Http::Two];
+const BOTH: [HttpVersion; 2] = [HttpVersion::One, HttpVersion::Two];
 
-fn client(fleet: &Fleet, http: Http) -> Client {
+fn client(fleet: &Fleet, http: HttpVersion) -> Client {
     fleet.client_with(ClientOptions { http, ..ClientOptions::default() })
 }
 
@@ -51,17 +51,17 @@ fn count_rows(body: &[u8]) -> usize {
 }
 
 /// Waits until a metric is at least `least`.
-async fn reaches(node: &Node, metric: &str, least: f64) {
+async fn reaches(node: &FjordProcess, metric: &str, least: f64) {
     let waiting = eventually_some(format!("{metric} ≥ {least}"), SOON, async || {
-        (node.figure(metric).await >= least).then_some(())
+        (node.metric(metric).await >= least).then_some(())
     });
     waiting.await;
 }
 
 /// Waits until a worker runs no call.
-async fn wait_until_idle(worker: &Node) {
+async fn wait_until_idle(worker: &FjordProcess) {
     let waiting = eventually_some("the slot is returned", SOON, async || {
-        (worker.figure("fjord_worker_running").await < 0.5).then_some(())
+        (worker.metric("fjord_worker_running").await < 0.5).then_some(())
     });
     waiting.await;
 }
@@ -78,7 +78,7 @@ async fn the_first_byte_is_sent_before_the_last_row_is_read() {
         assert!(first < Duration::from_millis(2500), "{http:?}: {first:?}");
         assert!(!response.headers().contains_key("content-length"), "{http:?}");
         let chunked = response.headers().get("transfer-encoding").map(|value| value == "chunked");
-        assert_eq!(chunked, (http == Http::One).then_some(true), "{http:?}");
+        assert_eq!(chunked, (http == HttpVersion::One).then_some(true), "{http:?}");
         let (body, is_complete) = read(response).await;
         assert!(is_complete && began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
         assert_eq!(count_rows(&body), count);
@@ -106,7 +106,8 @@ async fn http_1_0_and_a_window_of_zero_get_a_content_length() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let path = format!("/v1/flow?rows={ROWS_PER_MIB}");
     let length = read(begin(&fleet.client(), &path).await).await.0.len();
-    let http_1 = fleet.client_with(ClientOptions { http: Http::One, ..ClientOptions::default() });
+    let http_1 =
+        fleet.client_with(ClientOptions { http: HttpVersion::One, ..ClientOptions::default() });
     let http_1_0 = http_1.request(Method::GET, &path).version(http::Version::HTTP_10).send().await;
     assert_eq!(
         http_1_0.expect("a response").headers()["content-length"],

@@ -1,17 +1,19 @@
-//! The promises of fjord, a file for each, on real servers and real processes.
+//! The promises of fjord, one file for each subject, tested on real servers and real processes.
 
 #[cfg(test)]
-mod allocates_no_more_than_it_did;
+mod allocations;
 #[cfg(test)]
-mod answers_over_the_whole_road;
-#[cfg(test)]
-mod answers_pages_of_other_origins_as_told;
+mod arbitrary_input;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
-mod compresses_what_gets_smaller;
+mod authentication;
+#[cfg(test)]
+mod compression;
 #[cfg(test)]
 mod config_errors;
+#[cfg(test)]
+mod cors;
 #[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
@@ -19,31 +21,35 @@ mod docs;
 #[cfg(test)]
 mod dry_run;
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
+mod fault_tolerance;
+#[cfg(test)]
+mod fleet_status;
+#[cfg(test)]
 mod foreign_workers;
 #[cfg(test)]
 mod health_check;
 #[cfg(test)]
-mod hears_every_reply;
+mod hostile_clients;
 #[cfg(test)]
 mod hung_worker;
 #[cfg(test)]
 mod import_command;
 #[cfg(test)]
-mod keeps_each_role_to_its_subjects;
-#[cfg(test)]
 mod large_answers;
 #[cfg(test)]
-mod lets_no_more_wait_than_may;
+mod logs;
 #[cfg(test)]
-mod lets_nobody_in_without_proof;
-#[cfg(test)]
-mod logs_tell_whose_and_never_what;
-#[cfg(test)]
-mod loses_nothing_whatever_dies;
+mod metrics;
 #[cfg(test)]
 mod mixed_call_durations;
 #[cfg(test)]
+mod nats_authentication;
+#[cfg(test)]
 mod nats_link;
+#[cfg(test)]
+mod nats_permissions;
 #[cfg(test)]
 mod online_check;
 #[cfg(test)]
@@ -51,39 +57,33 @@ mod openapi_visibility;
 #[cfg(test)]
 mod overload_bench;
 #[cfg(test)]
-mod proves_itself_to_nats;
+mod reload;
 #[cfg(test)]
-mod refuses_bad_requests_in_full;
+mod reply_delivery;
 #[cfg(test)]
-mod reloads_without_dropping;
+mod request_validation;
 #[cfg(test)]
 mod runs_procedures_on_sql_server;
-#[cfg(test)]
-mod runs_under_systemd;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod session_timeouts;
 #[cfg(test)]
-mod shows_what_it_does;
-#[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
 mod starts_many_queues_on_one_database;
 #[cfg(test)]
-mod starts_real_servers;
-#[cfg(test)]
-#[expect(dead_code, reason = "what the tests of the two roles stand on comes before them")]
+#[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
 mod support;
 #[cfg(test)]
 mod survives_a_database_outage;
 #[cfg(test)]
-mod survives_hostile_clients;
+mod systemd;
 #[cfg(test)]
-mod takes_whatever_comes;
+mod test_servers;
 #[cfg(test)]
-mod tells_its_fleet_how_it_is;
+mod third_party_tools;
 #[cfg(test)]
-mod traces_each_request;
+mod traces;
 #[cfg(test)]
-mod withstands_foreign_tools;
+mod waiting_limit;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use fjord::lifecycle::Tasks;
 
-use super::support::client::{Client, ClientOptions, Http};
+use super::support::client::{Client, ClientOptions, HttpVersion};
 use super::support::eventually::for_a_while;
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 
 const CALLERS: usize = 12;
 /// Longer than a gateway waits for a sign of life.
@@ -30,7 +30,8 @@ async fn longest_response(client: Client, stop: Arc<AtomicBool>) -> Duration {
 async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
     let options = FleetOptions { workers: 2, concurrency: 1, ..FleetOptions::default() };
     let fleet = Fleet::start(options).await;
-    let client = fleet.client_with(ClientOptions { http: Http::Two, ..ClientOptions::default() });
+    let client =
+        fleet.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| Tasks::new().spawn(longest_response(client.clone(), Arc::clone(&stop))))
@@ -46,7 +47,7 @@ async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
         assert!(longest < Duration::from_millis(900), "a short call took {longest:?}");
     }
     let unheard = r#"fjord_gateway_resubmissions_total{reason="unheard"}"#;
-    assert!(fleet.gateways[0].figure(unheard).await < 0.5, "no call was treated as lost");
+    assert!(fleet.gateways[0].metric(unheard).await < 0.5, "no call was treated as lost");
     let busy = r#"fjord_worker_refusals_total{queue="slow",reason="busy"}"#;
-    assert!(fleet.workers[0].figure(busy).await > 0.5, "requests had to wait for slots");
+    assert!(fleet.workers[0].metric(busy).await > 0.5, "requests had to wait for slots");
 }

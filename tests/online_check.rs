@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::support::certs::Certs;
-use super::support::delay::Delay;
-use super::support::fjord::{Fleet, FleetOptions};
 use super::support::fjord_binary;
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::latency_proxy::LatencyProxy;
 use super::support::mssql_server::endpoint;
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::ports;
@@ -99,7 +99,7 @@ async fn times_that_are_short_beside_the_way_to_nats_are_said() {
         fleet(NatsOptions { has_tls: false, payload_bytes_max, ..NatsOptions::default() }).await;
     // Four messages there and back take longer than any one of them may.
     let one_way = Duration::from_millis(300);
-    let far = Delay::start(fleet.nats.servers[0].address(), one_way).await;
+    let far = LatencyProxy::start(fleet.nats.servers[0].address(), one_way).await;
     let far = format!("messaging.nats.servers=[\"nats://{}\"]", far.address);
     for (node, keys) in [
         (&fleet.gateways[0], &["gateway.session.accept_timeout is 1s"][..]),

@@ -11,10 +11,10 @@ use http::Method;
 use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
-use super::support::certs::{Files, Leaf};
-use super::support::client::{Answer, Client, ClientOptions, send};
+use super::support::certs::{Leaf, PemFiles};
+use super::support::client::{Client, ClientOptions, HttpResponse, send};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::tokens::{AUDIENCE, ISSUER, Signer, claims, claims_of, jwks};
 
 const PARTNER: &str = "https://sso.partner.example/";
@@ -40,7 +40,7 @@ struct Documented {
     fleet: Fleet,
     staff: Signer,
     partner: Signer,
-    stranger: Files,
+    stranger: PemFiles,
     _keys: [NamedTempFile; 2],
 }
 
@@ -52,7 +52,7 @@ impl Documented {
             fs::write(file.path(), jwks(&[signer]).unwrap()).unwrap();
             file
         });
-        let key = |key: &str| super::lets_nobody_in_without_proof::hash(key);
+        let key = |key: &str| super::authentication::fixture::hash(key);
         let gateway_toml = format!(
             "[auth.jwt.staff]\nissuer = '{ISSUER}'\naudiences = ['{AUDIENCE}']\nkeys = '{}'\n\
              principal_prefix = 'staff:'\n\
@@ -79,7 +79,7 @@ impl Documented {
         Self { fleet, staff, partner, stranger, _keys: keys }
     }
 
-    fn client_of(&self, identity: &Files) -> Client {
+    fn client_of(&self, identity: &PemFiles) -> Client {
         self.fleet
             .client_with(ClientOptions { identity: Some(identity), ..ClientOptions::default() })
     }
@@ -120,7 +120,7 @@ impl Documented {
 }
 
 /// The endpoints of a document that are not public.
-fn shown(answer: &Answer) -> BTreeSet<String> {
+fn shown(answer: &HttpResponse) -> BTreeSet<String> {
     let document = answer.is(200).json();
     let paths = document["paths"].as_object().unwrap().values();
     let operations = paths.flat_map(|methods| methods.as_object().unwrap().values());
@@ -132,7 +132,7 @@ fn names(expected: &[&str]) -> BTreeSet<String> {
     expected.iter().map(|name| (*name).to_owned()).collect()
 }
 
-async fn document(client: &Client) -> Answer {
+async fn document(client: &Client) -> HttpResponse {
     client.get("/openapi.json").await
 }
 
@@ -185,7 +185,7 @@ async fn a_bad_credential_is_refused_and_counted() {
         answer.is_problem(401, "unauthenticated");
         assert_ne!(answer.header("www-authenticate"), "", "{reason}");
         let figure = format!(r#"fjord_auth_failures_total{{endpoint="none",reason="{reason}"}}"#);
-        assert!(documented.fleet.gateways[0].figure(&figure).await > 0.5, "{reason}");
+        assert!(documented.fleet.gateways[0].metric(&figure).await > 0.5, "{reason}");
     }
     // The page itself is for everybody: it is what a person gives the credential to.
     let page = client.with_bearer("x").get("/docs").await;

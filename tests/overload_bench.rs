@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use async_nats::{ConnectOptions, HeaderMap};
 use fjord::lifecycle::Tasks;
 
-use super::support::client::{Client, ClientOptions, Http, get_json};
+use super::support::client::{Client, ClientOptions, HttpVersion, get_json};
 use super::support::eventually::for_a_while;
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 
 const WORKERS: usize = 3;
 const LIMIT: usize = 4;
@@ -78,8 +78,8 @@ async fn published_messages(fleet: &Fleet) -> f64 {
 async fn call_totals(fleet: &Fleet) -> (f64, f64) {
     let (mut seconds, mut calls) = (0.0, 0.0);
     for worker in &fleet.workers {
-        seconds += worker.figure("fjord_worker_call_duration_seconds_sum").await;
-        calls += worker.figure("fjord_worker_call_duration_seconds_count").await;
+        seconds += worker.metric("fjord_worker_call_duration_seconds_sum").await;
+        calls += worker.metric("fjord_worker_call_duration_seconds_count").await;
     }
     (seconds, calls)
 }
@@ -184,7 +184,7 @@ async fn fleet(worker_toml: &str) -> Fleet {
 async fn bench_overload() {
     let offering = fleet("").await;
     let client =
-        offering.client_with(ClientOptions { http: Http::Two, ..ClientOptions::default() });
+        offering.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
     // These workers make no offers: a blind caller would not receive them, and slots would be reserved in vain.
     let plain = fleet("[worker]\nrefused_max = 0\n").await;
     let nats = nats(&plain).await;

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 
 use super::support::client::{get_text, send};
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::{fjord_binary, ports};
 
@@ -22,7 +22,7 @@ const KEYS: &str = "[auth.api_keys.billing]\n\
     sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
 
 /// Everything of a process that somebody may see.
-async fn seen(node: &Node) -> Vec<(String, String)> {
+async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
     let mut seen = vec![("its log".to_owned(), node.process.log())];
     let process = format!("/proc/{}/cmdline", node.process.pid());
     seen.push((process.clone(), fs::read_to_string(process).unwrap()));

@@ -9,13 +9,13 @@ use serde_json::json;
 
 use super::support::client::send;
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
 /// Waits until this many calls of a queue run.
-async fn wait_for_running(worker: &Node, queue: &str, number: f64) {
+async fn wait_for_running(worker: &FjordProcess, queue: &str, number: f64) {
     let figure = format!(r#"fjord_worker_running{{queue="{queue}"}}"#);
     eventually_some(format!("{number} calls of {queue} run"), SOON, async || {
-        ((worker.figure(&figure).await - number).abs() < 0.5).then_some(())
+        ((worker.metric(&figure).await - number).abs() < 0.5).then_some(())
     })
     .await;
 }
@@ -76,7 +76,7 @@ async fn a_client_that_disconnects_stops_the_procedure_at_once() {
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
     let cancelled = r#"fjord_worker_calls_total{queue="slow",outcome="cancelled"}"#;
-    assert!(fleet.workers[0].figure(cancelled).await > 1.5);
+    assert!(fleet.workers[0].metric(cancelled).await > 1.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

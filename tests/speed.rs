@@ -1,6 +1,6 @@
-//! `make bench`: what a request costs through fjord, beside what NATS and TLS themselves cost. See docs/PERFORMANCE.md.
+//! `make bench`: the cost of a request through fjord, compared with NATS and TLS alone. See docs/PERFORMANCE.md.
 
-#[expect(dead_code, reason = "the suite stands on the rest of it")]
+#[expect(dead_code, reason = "the test suite uses the rest of it")]
 #[expect(
     clippy::expect_used,
     clippy::panic,
@@ -16,38 +16,38 @@ mod support;
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench: a failed expectation is the message, and printing is its purpose"
+    reason = "a benchmark: a failed expectation is the message, and printing is its purpose"
 )]
-mod speedometer;
+mod benchmark;
 
 use clap::Parser;
 
-/// The bench itself, or one of the processes that it starts.
+/// The benchmark, or one of the processes that it starts.
 #[derive(Debug, Parser)]
-enum Part {
-    /// Runs the bench.
-    Run(speedometer::Plan),
+enum BenchCommand {
+    /// Runs the benchmark.
+    Run(benchmark::Plan),
     /// Compares small fleets with large ones.
-    Growth(speedometer::growth::Growth),
-    /// The ceiling: an HTTPS server that does nothing else.
-    Https(speedometer::peers::Server),
-    /// The floor: answers messages and does nothing else.
-    Responder(speedometer::peers::Responder),
+    Growth(benchmark::growth::GrowthBenchmark),
+    /// The ceiling: an HTTPS server alone.
+    Https(benchmark::reference_servers::HttpsReference),
+    /// The floor: a NATS responder alone.
+    Responder(benchmark::reference_servers::NatsReference),
     /// The load generator.
-    Caller(speedometer::caller::Caller),
-    /// Holds idle connections.
-    Idle(speedometer::idle::Idle),
+    Caller(benchmark::load_generator::LoadGenerator),
+    /// Keeps connections idle.
+    Idle(benchmark::idle_connections::IdleConnections),
 }
 
 #[tokio::main]
 async fn main() {
     support::client::install_provider();
-    match Part::parse() {
-        Part::Run(plan) => Box::pin(speedometer::run(plan)).await,
-        Part::Growth(growth) => Box::pin(growth.run()).await,
-        Part::Https(server) => server.run().await,
-        Part::Responder(responder) => responder.run().await,
-        Part::Caller(caller) => caller.run().await,
-        Part::Idle(idle) => idle.run().await,
+    match BenchCommand::parse() {
+        BenchCommand::Run(plan) => Box::pin(benchmark::run(plan)).await,
+        BenchCommand::Growth(growth) => Box::pin(growth.run()).await,
+        BenchCommand::Https(server) => server.run().await,
+        BenchCommand::Responder(responder) => responder.run().await,
+        BenchCommand::Caller(caller) => caller.run().await,
+        BenchCommand::Idle(idle) => idle.run().await,
     }
 }

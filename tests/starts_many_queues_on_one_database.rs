@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions, Node};
+use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use super::support::mssql_server::endpoint;
 use super::support::tds::{Endpoint, PASSWORD};
 
@@ -57,12 +57,12 @@ async fn worker_on(endpoint: &Endpoint, queues: usize) -> Fleet {
 }
 
 /// How many of the queues are served.
-async fn served(worker: &Node) -> usize {
-    let figure = worker.figure(r#"fjord_worker_queue_ready{queue="many-"#).await;
+async fn served(worker: &FjordProcess) -> usize {
+    let figure = worker.metric(r#"fjord_worker_queue_ready{queue="many-"#).await;
     format!("{figure:.0}").parse().expect("a count")
 }
 
-async fn are_served(worker: &Node, count: usize, limit: Duration) {
+async fn are_served(worker: &FjordProcess, count: usize, limit: Duration) {
     eventually_some(format!("{count} queues served"), limit, async || {
         (served(worker).await == count).then_some(())
     })
@@ -70,13 +70,13 @@ async fn are_served(worker: &Node, count: usize, limit: Duration) {
 }
 
 /// What `/readyz` notes of a queue.
-async fn note(worker: &Node, queue: &str) -> Option<String> {
+async fn note(worker: &FjordProcess, queue: &str) -> Option<String> {
     let ready = get_json(&format!("http://{}/readyz", worker.admin())).await?;
     ready["notes"][format!("queue {queue}")].as_str().map(ToOwned::to_owned)
 }
 
 /// The log's lines from here on that are no debugging.
-fn lines(worker: &Node, from: usize) -> Vec<Value> {
+fn lines(worker: &FjordProcess, from: usize) -> Vec<Value> {
     let log = worker.process.log();
     log.lines().skip(from).filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

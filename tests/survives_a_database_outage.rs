@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::support::client::get_json;
 use super::support::eventually::{SOON, eventually_some};
-use super::support::fjord::{Fleet, FleetOptions};
+use super::support::fleet::{Fleet, FleetOptions};
 use super::support::mssql_server::endpoint;
 use super::support::tds::PASSWORD;
 
@@ -33,11 +33,11 @@ async fn a_database_that_is_away_stops_its_own_queues_only() {
     })
     .await;
     let worker = &fleet.workers[0];
-    assert!(worker.figure(r#"fjord_worker_queue_ready{queue="slow"}"#).await < 0.5);
-    assert!(worker.figure(r#"fjord_worker_queue_ready{queue="strict"}"#).await > 0.5);
+    assert!(worker.metric(r#"fjord_worker_queue_ready{queue="slow"}"#).await < 0.5);
+    assert!(worker.metric(r#"fjord_worker_queue_ready{queue="strict"}"#).await > 0.5);
     // Its handler needs no database, whatever is configured for it.
     fleet.client().get("/v1/echo/a").await.is(200);
-    assert!(worker.figure(r#"fjord_backend_up{database="away"}"#).await < 0.5);
+    assert!(worker.metric(r#"fjord_backend_up{database="away"}"#).await < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,8 +58,8 @@ async fn a_replica_that_is_away_stops_only_who_reads_from_it() {
     let body = json!({ "ms": 1 });
     client.send(Method::POST, "/v1/once", &body).await.is(200);
     client.send(Method::PUT, "/v1/again", &body).await.is_problem(503, "no-workers");
-    assert!(worker.figure(r#"fjord_backend_up{database="sql"}"#).await > 0.5);
-    assert!(worker.figure(r#"fjord_backend_up{database="sql:read-only"}"#).await < 0.5);
+    assert!(worker.metric(r#"fjord_backend_up{database="sql"}"#).await > 0.5);
+    assert!(worker.metric(r#"fjord_backend_up{database="sql:read-only"}"#).await < 0.5);
     endpoint.state.refuses_readers.store(false, Ordering::Release);
     eventually_some("the replica is back", SOON, async || {
         let answer = client.send(Method::PUT, "/v1/again", &body).await;
@@ -94,7 +94,7 @@ async fn an_outage_under_load_is_a_few_lines() {
     let worker = &fleet.workers[0];
     let ready = r#"fjord_worker_queue_ready{queue="ledger-"#;
     let is_served = async |served: bool| {
-        let figure = worker.figure(ready).await;
+        let figure = worker.metric(ready).await;
         (if served { figure > 1.5 } else { figure < 0.5 }).then_some(())
     };
     eventually_some("both are served", SOON, async || is_served(true).await).await;
@@ -115,7 +115,7 @@ async fn an_outage_under_load_is_a_few_lines() {
         })
         .collect();
     let calls = r#"fjord_worker_calls_total{queue="ledger-"#;
-    eventually_some("calls", SOON, async || (worker.figure(calls).await > 100.0).then_some(()))
+    eventually_some("calls", SOON, async || (worker.metric(calls).await > 100.0).then_some(()))
         .await;
     endpoint.state.is_away.store(true, Ordering::Release);
     endpoint.state.hang_up();

@@ -5,19 +5,19 @@ use serde_json::json;
 
 use super::{applied, fleet, preferring};
 use crate::foreign_workers::python_worker;
-use crate::support::client::{Answer, Client, send};
-use crate::support::fjord::Fleet;
+use crate::support::client::{Client, HttpResponse, send};
+use crate::support::fleet::Fleet;
 
 const PATH: &str = "/v1/foreign-try/abc";
 
-async fn ask(client: &Client) -> Answer {
+async fn ask(client: &Client) -> HttpResponse {
     send(client.request(Method::POST, PATH)).await
 }
 
 async fn dry_runs(fleet: &Fleet, result: &str) -> f64 {
     let figure =
         format!(r#"fjord_gateway_dry_runs_total{{endpoint="foreign-try",result="{result}"}}"#);
-    fleet.gateways[0].figure(&figure).await
+    fleet.gateways[0].metric(&figure).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

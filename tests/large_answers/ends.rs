@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{begin, client, reaches, read};
 use crate::foreign_workers::python_worker;
-use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::fleet::{Fleet, FleetOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_after_the_first_part_cuts_the_answer_off() {

@@ -6,10 +6,10 @@ use http::Method;
 
 use super::memory::{reset_peak, status};
 use super::{ROWS_PER_MIB, client, reaches, wait_until_idle};
-use crate::support::client::{Answer, Client, ClientOptions, Http, send};
-use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::client::{Client, ClientOptions, HttpResponse, HttpVersion, send};
+use crate::support::fleet::{Fleet, FleetOptions};
 
-async fn call(client: &Client, method: Method, path: &str) -> Answer {
+async fn call(client: &Client, method: Method, path: &str) -> HttpResponse {
     send(client.request(method, path).header("accept-encoding", "gzip")).await
 }
 
@@ -51,7 +51,7 @@ async fn head_has_the_headers_of_get() {
 
 /// Sends `count` HEAD requests for 4 MiB at once; returns the number of 200 responses.
 pub(crate) async fn send_heads(fleet: &Fleet, count: usize) -> usize {
-    let client = Arc::new(client(fleet, Http::Two));
+    let client = Arc::new(client(fleet, HttpVersion::Two));
     let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);
     let tasks = fjord::lifecycle::Tasks::new();
     let heads: Vec<_> = (0..count)

@@ -4,9 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use super::{ROWS_PER_MIB, begin, client, count_rows, read};
-use crate::support::client::Http;
+use crate::support::client::HttpVersion;
 use crate::support::eventually::for_a_while;
-use crate::support::fjord::{Fleet, FleetOptions, Node};
+use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
 /// The most by which a process may grow for 10 MiB: a few parts, which are 2 to 3 MiB on an idle machine, and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;
@@ -14,7 +14,7 @@ const GROWTH_BYTES_MAX: u64 = 6 << 20;
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
 /// A value of `/proc/<pid>/status` in bytes.
-pub(crate) fn status(node: &Node, name: &str) -> u64 {
+pub(crate) fn status(node: &FjordProcess, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", node.process.pid()))
         .expect("the status of a process");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
@@ -23,7 +23,7 @@ pub(crate) fn status(node: &Node, name: &str) -> u64 {
 }
 
 /// Resets the peak of resident memory (`clear_refs` in proc(5)); returns the resident memory.
-pub(crate) fn reset_peak(node: &Node) -> u64 {
+pub(crate) fn reset_peak(node: &FjordProcess) -> u64 {
     fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("a child process");
     status(node, "VmRSS")
 }
@@ -45,7 +45,7 @@ async fn neither_role_holds_more_than_a_few_parts() {
             let nodes = [&fleet.gateways[0], &fleet.workers[0]];
             let before = nodes.map(reset_peak);
             let mut response = begin(&client, &format!("/v1/flow?rows={count}")).await;
-            if http == Http::One {
+            if http == HttpVersion::One {
                 // While the client does not read, the rows stay in the database.
                 let first = response.chunk().await.expect("a chunk").expect("a chunk");
                 for_a_while(Duration::from_millis(500)).await;

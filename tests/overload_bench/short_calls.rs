@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fjord::lifecycle::Tasks;
 
-use super::super::support::client::{Client, ClientOptions, Http};
+use super::super::support::client::{Client, ClientOptions, HttpVersion};
 use super::super::support::eventually::for_a_while;
-use super::super::support::fjord::{Fleet, FleetOptions};
+use super::super::support::fleet::{Fleet, FleetOptions};
 use super::published_messages;
 
 const SLOTS: usize = 64;
@@ -90,7 +90,8 @@ fn median(samples: &[RequestCost], figure: impl Fn(&RequestCost) -> f64) -> f64 
 async fn bench_overload_of_short_calls() {
     let options = FleetOptions { concurrency: SLOTS, ..FleetOptions::default() };
     let fleet = Fleet::start(options).await;
-    let client = fleet.client_with(ClientOptions { http: Http::One, ..ClientOptions::default() });
+    let client =
+        fleet.client_with(ClientOptions { http: HttpVersion::One, ..ClientOptions::default() });
     let (mut alone, mut queueing, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let without = measure(&fleet, &client, SLOTS).await;

@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{Caller, given, kind, text, unsent};
-use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{Server, endpoint, servers};
 use crate::support::tds::{PASSWORD, State};
 

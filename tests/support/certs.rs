@@ -1,4 +1,4 @@
-//! A throw-away authority, and the good and bad certificates that tests need.
+//! A throwaway certificate authority, and the valid and invalid certificates that tests need.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,45 +14,45 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// An authority that signs certificates into PEM files of one directory.
+/// A certificate authority that writes certificates as PEM files into one directory.
 #[derive(Debug)]
 pub(crate) struct Certs {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     /// The authority's own certificate.
     pub(crate) ca: PathBuf,
-    /// For servers of this machine: 127.0.0.1, `::1` and localhost.
-    pub(crate) server: Files,
-    /// For a client, `fjord-test`.
-    pub(crate) client: Files,
+    /// For servers on 127.0.0.1, `::1` and localhost.
+    pub(crate) server: PemFiles,
+    /// For a client named `fjord-test`.
+    pub(crate) client: PemFiles,
 }
 
-/// A certificate and its key, both PEM.
+/// A certificate and its private key, both PEM.
 #[derive(Clone, Debug)]
-pub(crate) struct Files {
+pub(crate) struct PemFiles {
     /// The certificate.
     pub(crate) certificate: PathBuf,
     /// The private key (PKCS #8).
     pub(crate) key: PathBuf,
 }
 
-/// What a certificate says.
+/// The contents of a leaf certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf<'a> {
     /// DNS names.
     pub(crate) dns: &'a [&'a str],
-    /// Addresses.
+    /// IP addresses.
     pub(crate) addresses: &'a [&'a str],
-    /// URIs, as in a workload's identity.
+    /// URIs, as in a workload identity.
     pub(crate) uris: &'a [&'a str],
-    /// Whether its time is over.
+    /// Whether the certificate has expired.
     pub(crate) is_expired: bool,
-    /// How long it is good from now on, where that is short.
+    /// The remaining validity, if it is short.
     pub(crate) lifetime: Option<Duration>,
 }
 
 impl Leaf<'static> {
-    /// This machine.
+    /// Valid for this machine.
     pub(crate) const LOCAL: Self = Self {
         dns: &["localhost"],
         addresses: &["127.0.0.1", "::1"],
@@ -60,24 +60,24 @@ impl Leaf<'static> {
         is_expired: false,
         lifetime: None,
     };
-    /// This machine, until some years ago.
+    /// For this machine, but expired.
     pub(crate) const EXPIRED: Self = Self { is_expired: true, ..Self::LOCAL };
-    /// Another machine.
+    /// For another machine.
     pub(crate) const ELSEWHERE: Self =
         Self { dns: &["elsewhere.example"], addresses: &["192.0.2.1"], ..Self::LOCAL };
 }
 
 impl Certs {
-    /// A new authority whose files go to `directory`, which is made.
+    /// Creates an authority whose files are written to `directory`, which is created.
     pub(crate) fn new(directory: &Path) -> Self {
-        fs::create_dir_all(directory).expect("a directory for certificates");
+        fs::create_dir_all(directory).expect("the directory can be created");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "fjord throw-away authority");
+        params.distinguished_name.push(DnType::CommonName, "fjord throwaway authority");
         set_validity(&mut params, false);
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate of an authority");
+        let certificate = params.self_signed(&key).expect("a CA certificate");
         let ca = directory.join("ca.pem");
         fs::write(&ca, certificate.pem()).expect("a file");
         let issuer = Issuer::new(params, key);
@@ -87,7 +87,7 @@ impl Certs {
         Self { directory: directory.to_owned(), issuer, ca, server, client }
     }
 
-    /// What a server of this machine that is no part of fjord shakes hands with.
+    /// Returns the TLS configuration of a server that is not fjord.
     pub(crate) fn server_tls(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
@@ -104,13 +104,13 @@ impl Certs {
             .expect("a certificate with its key")
     }
 
-    /// Signs a certificate into `<name>.pem` and `<name>.key`, over what is there.
-    pub(crate) fn issue(&self, name: &str, leaf: Leaf<'_>) -> Files {
+    /// Issues a certificate into `<name>.pem` and `<name>.key`, replacing existing files.
+    pub(crate) fn issue(&self, name: &str, leaf: Leaf<'_>) -> PemFiles {
         sign(&self.issuer, &self.directory, name, leaf)
     }
 }
 
-fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'_>) -> Files {
+fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'_>) -> PemFiles {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     for dns in leaf.dns {
@@ -123,7 +123,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
         params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ASCII")));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Both: the servers of a NATS cluster are each other's clients.
+    // Both usages: the servers of a NATS cluster are each other's clients.
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
@@ -134,7 +134,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
     }
     let key = KeyPair::generate().expect("a key");
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
-    let files = Files {
+    let files = PemFiles {
         certificate: directory.join(format!("{name}.pem")),
         key: directory.join(format!("{name}.key")),
     };

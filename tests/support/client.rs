@@ -1,4 +1,4 @@
-//! A client of the gateway: HTTPS, the throw-away authority believed, answers that can be checked.
+//! A client of the gateway over HTTPS that trusts the throwaway authority, and responses with assertions.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,33 +8,33 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
-use super::certs::{Certs, Files};
+use super::certs::{Certs, PemFiles};
 
-/// Longer than any session of a test: a gateway that does not answer fails the test here.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longer than any session of a test, so that a gateway that does not respond fails the test here.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Which HTTP is spoken.
+/// The version of HTTP that a client uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Http {
-    /// What TLS negotiates: HTTP/2 where the gateway has it.
+pub(crate) enum HttpVersion {
+    /// The version that TLS negotiates: HTTP/2 where the gateway offers it.
     #[default]
     Negotiated,
     /// HTTP/1.1.
     One,
-    /// HTTP/2, from the first byte.
+    /// HTTP/2 with prior knowledge.
     Two,
 }
 
 /// How a client connects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClientOptions<'a> {
-    /// Which HTTP.
-    pub(crate) http: Http,
-    /// The certificate it shows.
-    pub(crate) identity: Option<&'a Files>,
+    /// The HTTP version.
+    pub(crate) http: HttpVersion,
+    /// The client certificate.
+    pub(crate) identity: Option<&'a PemFiles>,
 }
 
-/// A client of one gateway, or of several in turn (`Client::at`).
+/// A client of one gateway, or of several with `Client::at`.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     inner: reqwest::Client,
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that believes the authority and sends to `gateway`.
+    /// Creates a client that trusts the authority and sends to `gateway`.
     pub(crate) fn new(gateway: SocketAddr, certs: &Certs, options: ClientOptions<'_>) -> Self {
         install_provider();
         let ca = fs::read(&certs.ca).expect("the authority's certificate");
@@ -52,11 +52,11 @@ impl Client {
             .tls_certs_only([ca])
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(ANSWER_TIMEOUT);
+            .timeout(RESPONSE_TIMEOUT);
         builder = match options.http {
-            Http::Negotiated => builder,
-            Http::One => builder.http1_only(),
-            Http::Two => builder.http2_prior_knowledge(),
+            HttpVersion::Negotiated => builder,
+            HttpVersion::One => builder.http1_only(),
+            HttpVersion::Two => builder.http2_prior_knowledge(),
         };
         if let Some(files) = options.identity {
             let mut pem = fs::read(&files.key).expect("a key");
@@ -70,46 +70,46 @@ impl Client {
         }
     }
 
-    /// The same client, connections included, sending to another gateway.
+    /// Returns the same client, with the same connections, that sends to another gateway.
     pub(crate) fn at(&self, gateway: SocketAddr) -> Self {
         Self { base: format!("https://{gateway}"), ..self.clone() }
     }
 
-    /// The same client, sending one header more with each request.
+    /// Returns the same client with one more header on each request.
     pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut headers = self.headers.clone();
         headers.insert(name, value.parse().expect("a header's value"));
         Self { headers, ..self.clone() }
     }
 
-    /// The same client, proving who it is with a token.
+    /// Returns the same client with a bearer token.
     pub(crate) fn with_bearer(&self, token: &str) -> Self {
         self.with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// A request to be completed and sent by hand.
+    /// Returns a request that the caller completes and passes to `send`.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.base);
         self.inner.request(method, url).headers(self.headers.clone())
     }
 
-    /// GET.
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    /// Sends a GET request.
+    pub(crate) async fn get(&self, path: &str) -> HttpResponse {
         send(self.request(Method::GET, path)).await
     }
 
-    /// A request with a JSON body.
-    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
+    /// Sends a request with a JSON body.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> HttpResponse {
         send(self.request(method, path).json(body)).await
     }
 
-    /// A request that may find nobody: what the load of a fault test records.
+    /// Sends a request that may fail, for example because no gateway is running.
     pub(crate) async fn try_send(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<HttpResponse, reqwest::Error> {
         let request = self.request(method, path);
         let request = match body {
             Some(body) => request.json(body),
@@ -119,54 +119,55 @@ impl Client {
     }
 }
 
-/// Sends a request made by hand; fails the test when there is no answer at all.
-pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
-    try_send(request).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+/// Sends a request; fails the test when there is no response.
+pub(crate) async fn send(request: reqwest::RequestBuilder) -> HttpResponse {
+    try_send(request).await.unwrap_or_else(|error| panic!("no response: {error:?}"))
 }
 
-async fn try_send(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+async fn try_send(request: reqwest::RequestBuilder) -> Result<HttpResponse, reqwest::Error> {
     let response = request.send().await?;
     let (status, headers) = (response.status(), response.headers().clone());
-    Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+    Ok(HttpResponse { status, headers, body: response.bytes().await?.to_vec() })
 }
 
-/// An answer, whole.
+/// A complete HTTP response.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    /// Its status.
+pub(crate) struct HttpResponse {
+    /// The status.
     pub(crate) status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub(crate) headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
-    /// A header's value; empty when there is none, or when it is no text.
+impl HttpResponse {
+    /// Returns a header's value, or an empty string when it is absent or not text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {} {}", self.status, self.text()))
     }
 
-    /// Checks the status; the body is in the message when it is another.
+    /// Asserts the status; on failure the message contains the body.
     #[track_caller]
     pub(crate) fn is(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         self
     }
 
-    /// Checks that this is the problem `slug` with `status`, whole and consistent (RFC 9457), and returns it.
+    /// Asserts that this is the problem `slug` with `status` and that the document is complete (RFC 9457), and
+    /// returns it.
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, slug: &str) -> Value {
         self.is(status);
@@ -182,7 +183,7 @@ impl Answer {
         let effects = ["not-executed", "executed", "unknown"];
         assert!(effects.contains(&member("effect")), "{problem}");
         if status == 503 {
-            // The contract: certainly not executed, and when to come back.
+            // A 503 promises that nothing was executed, and says when to try again.
             assert_eq!(member("effect"), "not-executed", "{problem}");
             let after = self.header("retry-after");
             assert!(after.parse::<u32>().is_ok(), "Retry-After of a 503: {after:?}");
@@ -191,12 +192,12 @@ impl Answer {
     }
 }
 
-/// Fetches JSON from a plain HTTP listener of this machine; `None` while it does not answer 200.
+/// Fetches JSON over plain HTTP; `None` unless the status is 200.
 pub(crate) async fn get_json(url: &str) -> Option<Value> {
     serde_json::from_str(&get_text(url).await?).ok()
 }
 
-/// Fetches text from a plain HTTP listener of this machine; `None` while it does not answer 200.
+/// Fetches text over plain HTTP; `None` unless the status is 200.
 pub(crate) async fn get_text(url: &str) -> Option<String> {
     install_provider();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
@@ -204,11 +205,11 @@ pub(crate) async fn get_text(url: &str) -> Option<String> {
     if response.status() == StatusCode::OK { response.text().await.ok() } else { None }
 }
 
-/// TLS needs to know who computes, once in a process.
+/// Installs the crypto provider of rustls, once per process.
 pub(crate) fn install_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        assert!(installed.is_ok(), "nobody else chooses the provider of this process");
+        assert!(installed.is_ok(), "the crypto provider of this process is not set yet");
     });
 }

@@ -1,59 +1,60 @@
-//! The only way to wait in a test: for something to become true, within a limit.
+//! Waiting in tests: for a condition to become true, within a limit. No test waits in any other way.
 
 use std::fmt::Display;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// How long things take that should be quick, on a busy machine.
+/// A limit for anything that should be quick, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
-/// How often it is looked again.
+/// The interval between two checks.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Waits until `check` holds; fails the test at the caller's line when it does not within `limit`.
+/// Waits until `check` returns true; fails the test at the caller's line when it does not within `limit`.
 #[track_caller]
 pub(crate) fn eventually(
     limit: Duration,
     step: Duration,
     mut check: impl FnMut() -> bool,
 ) -> impl Future<Output = ()> {
-    let place = Location::caller();
+    let location = Location::caller();
     async move {
-        let found = poll(limit, step, async || check().then_some(())).await;
-        assert!(found.is_some(), "not true within {limit:?}, waited for at {place}");
+        let value = poll(limit, step, async || check().then_some(())).await;
+        assert!(value.is_some(), "not true within {limit:?}, waited for at {location}");
     }
 }
 
-/// Waits until `look` finds something, and returns it; fails the test when it does not within `limit`.
+/// Waits until `check` returns a value, and returns it; fails the test at the caller's line when it does not within
+/// `limit`.
 #[track_caller]
 pub(crate) fn eventually_some<T>(
     what: impl Display,
     limit: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    mut check: impl AsyncFnMut() -> Option<T>,
 ) -> impl Future<Output = T> {
-    let place = Location::caller();
+    let location = Location::caller();
     async move {
-        match poll(limit, TICK, &mut look).await {
-            Some(found) => found,
-            None => panic!("{what}: not within {limit:?}, waited for at {place}"),
+        match poll(limit, TICK, &mut check).await {
+            Some(value) => value,
+            None => panic!("{what}: not within {limit:?}, waited for at {location}"),
         }
     }
 }
 
-/// Lets time pass, where time is what is measured: benches only.
+/// Lets time pass, for tests that measure time or prove that nothing happens.
 pub(crate) async fn for_a_while(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Looks until something is found or the limit has passed: for callers with a better message.
+/// Calls `check` until it returns a value or the limit has passed, for callers with a better failure message.
 pub(crate) async fn poll<T>(
     limit: Duration,
     step: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    mut check: impl AsyncFnMut() -> Option<T>,
 ) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
-        if let Some(found) = look().await {
-            return Some(found);
+        if let Some(value) = check().await {
+            return Some(value);
         }
         if Instant::now() >= end {
             return None;

@@ -1,18 +1,18 @@
-//! Frames of HTTP/2 (RFC 9113 §4.1), as bytes.
+//! Encoding and counting of HTTP/2 frames (RFC 9113 §4.1).
 
-/// A frame of HTTP/2.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// How many frames of a kind came.
+/// Counts the frames of a kind.
 pub(crate) fn count(mut bytes: &[u8], kind: u8) -> usize {
-    let mut found = 0;
-    while let [a, b, c, of, ..] = *bytes {
-        found += usize::from(of == kind);
+    let mut frames = 0;
+    while let [a, b, c, frame_kind, ..] = *bytes {
+        frames += usize::from(frame_kind == kind);
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         bytes = bytes.get(9 + length..).unwrap_or_default();
     }
-    found
+    frames
 }

@@ -8,7 +8,7 @@ use fjord::config::tls::ClientTlsConfig;
 use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
-use super::resetting::Resetting;
+use super::resetting_connection::ResettingStream;
 use super::tds::{Endpoint, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
@@ -110,7 +110,7 @@ pub(crate) fn real() -> Option<MssqlConfig> {
 pub(crate) type Direct = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
 /// The same without TLS, on which every call may reset the session first.
-pub(crate) type Plain = tiberius::Client<tokio_util::compat::Compat<Resetting>>;
+pub(crate) type Plain = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
 
 /// A connection of the driver's own.
 pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
@@ -122,7 +122,7 @@ pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
 pub(crate) async fn plain(config: &MssqlConfig, resets: bool) -> Option<Plain> {
     let (mut driver, tcp) = dialled(config).await;
     driver.encryption(tiberius::EncryptionLevel::NotSupported);
-    let stream = Resetting::new(tcp, resets).compat_write();
+    let stream = ResettingStream::new(tcp, resets).compat_write();
     Box::pin(tiberius::Client::connect(driver, stream)).await.ok()
 }
 

@@ -1,4 +1,9 @@
-//! A real nats-server, or a cluster of three, on free ports of this machine.
+//! A real nats-server, or a cluster of several, on free ports.
+
+mod configuration;
+mod executable;
+
+pub(crate) use configuration::SHIPPED_PASSWORD;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,32 +19,28 @@ use super::eventually::{SOON, TICK, poll};
 use super::ports;
 use super::process::Process;
 
-/// The release that tests run against, as the Makefile gets it.
-const VERSION: &str = "2.15.1";
-/// The oldest release whose features fjord uses.
-const OLDEST: (u32, u32) = (2, 10);
-/// How often another port is tried when one was taken between the look and the start.
+/// Attempts to start servers: another process may bind a port between the choice and the start.
 const STARTS_MAX: usize = 5;
 
-/// How a server is set up.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the server's own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent option of the server")]
 pub(crate) struct NatsOptions {
-    /// Whether clients (and routes) speak TLS.
+    /// Whether connections of clients and routes use TLS.
     pub(crate) has_tls: bool,
-    /// Whether clients show a certificate.
+    /// Whether clients must present a certificate.
     pub(crate) wants_client_certificates: bool,
-    /// Largest message in bytes.
+    /// `max_payload`, in bytes.
     pub(crate) payload_bytes_max: usize,
-    /// Interval of the server's pings: two unanswered ones end a connection.
+    /// The interval of the server's pings; two unanswered pings end a connection.
     pub(crate) ping_interval: &'static str,
-    /// Further lines of configuration: accounts, permissions.
+    /// More lines of configuration: accounts, permissions.
     pub(crate) extra: String,
-    /// Whether TLS comes before the server's first line.
+    /// Whether the TLS handshake comes before the server's INFO line.
     pub(crate) is_tls_first: bool,
-    /// Whether `config/nats` is what runs, as it is shipped.
+    /// Whether the server runs the shipped configuration, `config/nats`.
     pub(crate) is_shipped: bool,
-    /// The port that clients use; any free one when absent.
+    /// The port for clients; any free port when absent.
     pub(crate) port: Option<u16>,
 }
 
@@ -58,24 +59,24 @@ impl Default for NatsOptions {
     }
 }
 
-/// A server. It ends when this is dropped.
+/// A running server. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct NatsServer {
     process: Process,
     command: (PathBuf, PathBuf),
     log: PathBuf,
-    ports: Ports,
+    ports: NatsPorts,
     has_tls: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ports {
+struct NatsPorts {
     client: u16,
     monitoring: u16,
     cluster: u16,
 }
 
-impl Ports {
+impl NatsPorts {
     fn pick(client: Option<u16>) -> Self {
         Self {
             client: client.unwrap_or_else(ports::pick),
@@ -86,57 +87,57 @@ impl Ports {
 }
 
 impl NatsServer {
-    /// Starts a server whose files go to `directory`; returns once it serves.
+    /// Starts a server that writes its files to `directory`; returns once it is ready.
     pub(crate) async fn start(directory: &Path, certs: &Certs, options: &NatsOptions) -> Self {
         let mut servers = start_all(directory, certs, options, 1).await;
-        servers.pop().expect("the one that was started")
+        servers.pop().expect("one server was started")
     }
 
-    /// Where clients connect.
+    /// Returns the URL for clients.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.has_tls { "tls" } else { "nats" };
         format!("{scheme}://127.0.0.1:{}", self.ports.client)
     }
 
-    /// The address of its listener.
+    /// Returns the address for clients.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports.client))
     }
 
-    /// The address of the server's own monitoring, plain HTTP.
+    /// Returns the base URL of the server's HTTP monitoring.
     pub(crate) fn monitoring(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.monitoring)
     }
 
-    /// The process: its signals, its log.
+    /// Returns the process, for signals and its log.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Ends it at once (SIGKILL), as a power cut would.
+    /// Kills it (SIGKILL).
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Ends it in order (SIGTERM) and waits for that.
+    /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(&mut self) {
         self.process.terminate();
         self.process.wait(SOON).await;
     }
 
-    /// Changes its configuration; `reload` or `restart` has it take effect.
+    /// Replaces text in its configuration file; takes effect with `reload` or `restart`.
     pub(crate) fn edit(&self, from: &str, to: &str) {
         let text = fs::read_to_string(&self.command.1).expect("its configuration");
-        assert!(text.contains(from), "{from:?} is not in its configuration");
+        assert!(text.contains(from), "{from:?} is not in the configuration");
         fs::write(&self.command.1, text.replace(from, to)).expect("a file");
     }
 
-    /// Has it read its configuration again (SIGHUP); returns once it has.
+    /// Sends SIGHUP and waits until the server has reloaded its configuration.
     pub(crate) async fn reload(&mut self) {
         const READ: &str = "Reloaded server configuration";
         let before = self.process.log().matches(READ).count();
@@ -147,29 +148,29 @@ impl NatsServer {
         assert!(read.await.is_some(), "nats-server did not reload:\n{}", self.process.log_tail());
     }
 
-    /// Sends lines of the protocol over a plain connection, as no client library would; returns once they were read.
+    /// Sends lines that no client library would send over a plain connection; returns once the server has read them.
     pub(crate) async fn send_raw(&self, connect: &str, lines: &[u8]) {
         let address = ("127.0.0.1", self.ports.client);
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
         let connect = format!("CONNECT {{\"headers\":true,\"verbose\":false{connect}}}\r\n");
         let all = [connect.as_bytes(), lines, b"PING\r\n"].concat();
-        stream.write_all(&all).await.expect("it reads");
+        stream.write_all(&all).await.expect("the server reads");
         let mut read = String::new();
         while !read.contains("PONG\r\n") {
-            let mut piece = [0; 4096];
-            let count = stream.read(&mut piece).await.expect("it answers");
-            assert!(count > 0, "the server has closed: {read}");
-            read.push_str(&String::from_utf8_lossy(&piece[..count]));
+            let mut chunk = [0; 4096];
+            let count = stream.read(&mut chunk).await.expect("the server responds");
+            assert!(count > 0, "the server has closed the connection: {read}");
+            read.push_str(&String::from_utf8_lossy(&chunk[..count]));
         }
         assert!(!read.contains("-ERR"), "{read}");
     }
 
-    /// Says that it is about to end: clients are told, then moved to other servers one by one.
+    /// Starts lame duck mode: the server informs its clients, then disconnects them one by one.
     pub(crate) fn lame_duck(&mut self) {
         self.process.signal(Signal::USR2);
     }
 
-    /// Starts it again on the same ports; returns once it serves.
+    /// Kills and starts it on the same ports; returns once it is ready.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         for _ in 0..STARTS_MAX {
@@ -178,7 +179,7 @@ impl NatsServer {
                 return;
             }
         }
-        panic!("nats-server did not come back:\n{}", self.process.log_tail());
+        panic!("nats-server did not start again:\n{}", self.process.log_tail());
     }
 
     async fn is_ready(&mut self) -> bool {
@@ -186,15 +187,15 @@ impl NatsServer {
     }
 }
 
-/// Servers that know each other.
+/// A cluster of servers, or a single one.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    /// Its members.
+pub(crate) struct NatsCluster {
+    /// The servers.
     pub(crate) servers: Vec<NatsServer>,
 }
 
-impl Cluster {
-    /// Starts so many servers; returns once every one has a route to every other.
+impl NatsCluster {
+    /// Starts `size` servers; returns once each has a route to every other.
     pub(crate) async fn start(
         directory: &Path,
         certs: &Certs,
@@ -208,12 +209,12 @@ impl Cluster {
         cluster
     }
 
-    /// Where clients connect: every server.
+    /// Returns the URLs of all servers.
     pub(crate) fn urls(&self) -> Vec<String> {
         self.servers.iter().map(NatsServer::url).collect()
     }
 
-    /// Waits until a server, just started, has a route to every other.
+    /// Waits until a server has a route to every other.
     pub(crate) async fn wait_for_routes(&self, server: &NatsServer) {
         if self.servers.len() == 1 {
             return;
@@ -228,7 +229,7 @@ impl Cluster {
             names.dedup();
             (names.len() + 1 == self.servers.len()).then_some(())
         });
-        assert!(found.await.is_some(), "no routes between the servers of the cluster");
+        assert!(found.await.is_some(), "the servers of the cluster have no routes to each other");
     }
 }
 
@@ -238,17 +239,17 @@ async fn start_all(
     options: &NatsOptions,
     size: usize,
 ) -> Vec<NatsServer> {
-    let executable = executable();
-    let mut last_words = String::new();
+    let executable = executable::find();
+    let mut failure = String::new();
     for _ in 0..STARTS_MAX {
-        let ports: Vec<_> = (0..size).map(|_| Ports::pick(options.port)).collect();
+        let ports: Vec<_> = (0..size).map(|_| NatsPorts::pick(options.port)).collect();
         let mut servers: Vec<_> = ports
             .iter()
             .map(|own| {
                 let home = directory.join(format!("nats-{}", own.client));
                 fs::create_dir_all(&home).expect("a directory for the server");
                 let file = home.join("nats.conf");
-                fs::write(&file, configuration(&home, certs, options, (*own, &ports)))
+                fs::write(&file, configuration::render(&home, certs, options, (*own, &ports)))
                     .expect("a file");
                 let log = home.join("log");
                 let process = run(&executable, &file, &log);
@@ -260,19 +261,19 @@ async fn start_all(
         for server in &mut servers {
             if !server.is_ready().await {
                 are_ready = false;
-                last_words = server.process.log_tail();
+                failure = server.process.log_tail();
             }
         }
         if are_ready {
             return servers;
         }
-        // A port was taken between our look and the server's bind: with other ones, then.
+        // Another process has bound one of the ports: try again with others.
         assert!(
-            last_words.contains("address already in use") && options.port.is_none(),
-            "nats-server did not start:\n{last_words}"
+            failure.contains("address already in use") && options.port.is_none(),
+            "nats-server did not start:\n{failure}"
         );
     }
-    panic!("nats-server found no free ports:\n{last_words}");
+    panic!("nats-server found no free ports:\n{failure}");
 }
 
 fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
@@ -284,7 +285,7 @@ fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
     Process::start("nats-server", command, log)
 }
 
-/// Waits until the server has written its ports, which it does once it listens; no when it ended instead.
+/// Waits until the server has written its ports file, which it does once it listens; false when it has ended.
 async fn is_ready(process: &mut Process, configuration: &Path) -> bool {
     let result = poll(SOON, TICK, async || {
         if !ports_files(configuration).is_empty() {
@@ -300,139 +301,4 @@ fn ports_files(configuration: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(home).expect("our own directory");
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.filter(|path| path.extension().is_some_and(|e| e == "ports")).collect()
-}
-
-fn configuration(
-    home: &Path,
-    certs: &Certs,
-    options: &NatsOptions,
-    (own, all): (Ports, &[Ports]),
-) -> String {
-    if options.is_shipped {
-        return shipped(home, certs, own, all);
-    }
-    let home = home.display();
-    let tls = if options.has_tls {
-        format!(
-            "tls {{ cert_file: '{}', key_file: '{}', ca_file: '{}', verify: {}, timeout: 5, handshake_first: {} }}\n",
-            certs.server.certificate.display(),
-            certs.server.key.display(),
-            certs.ca.display(),
-            options.wants_client_certificates,
-            options.is_tls_first,
-        )
-    } else {
-        String::new()
-    };
-    let cluster = if all.len() > 1 {
-        let routes: Vec<_> =
-            all.iter().map(|p| format!("'nats-route://127.0.0.1:{}'", p.cluster)).collect();
-        let routes = routes.join(", ");
-        format!(
-            "cluster {{ name: fjord, listen: '127.0.0.1:{}', routes: [{routes}]\n{}}}\n",
-            own.cluster,
-            tls.replace(", handshake_first: false", ""),
-        )
-    } else {
-        String::new()
-    };
-    // The shortest lame-duck time that the server takes is 30 s; with few clients it ends much sooner.
-    format!(
-        "server_name: 'nats-{}'\nlisten: '127.0.0.1:{}'\nhttp: '127.0.0.1:{}'\n\
-         ports_file_dir: '{home}'\nmax_payload: {}\nping_interval: '{}'\nping_max: 2\n\
-         lame_duck_duration: '30s'\nlame_duck_grace_period: '5s'\n{tls}{cluster}{}\n",
-        own.client,
-        own.client,
-        own.monitoring,
-        options.payload_bytes_max,
-        options.ping_interval,
-        options.extra,
-    )
-}
-
-/// The password of every user of the configuration that is shipped.
-pub(crate) const SHIPPED_PASSWORD: &str = "of-this-test-alone";
-
-/// What is shipped, with a `node.conf` and a `secrets.conf` of this server.
-fn shipped(home: &Path, certs: &Certs, own: Ports, all: &[Ports]) -> String {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
-    // One authority for all servers of the cluster: made by the first.
-    let first = all.first().map_or(own.client, |ports| ports.client);
-    let peers = home.with_file_name(format!("peers-{first}"));
-    if !peers.is_dir() {
-        Certs::new(&peers);
-    }
-    let seeds: Vec<_> =
-        all.iter().map(|ports| format!("\"tls://127.0.0.1:{}\"", ports.cluster)).collect();
-    let node = format!(
-        "NAME: \"nats-{}\"\nCLIENTS: \"127.0.0.1:{}\"\nPEERS: \"127.0.0.1:{}\"\n\
-         MONITORING: \"127.0.0.1:{}\"\nSEEDS: [{}]\nCERTIFICATE: \"{}\"\nKEY: \"{}\"\nCA: \"{}\"\n\
-         PEER_CERTIFICATE: \"{}\"\nPEER_KEY: \"{}\"\nPEER_CA: \"{}\"\n\
-         ports_file_dir: \"{}\"\n",
-        own.client,
-        own.client,
-        own.cluster,
-        own.monitoring,
-        seeds.join(", "),
-        certs.server.certificate.display(),
-        certs.server.key.display(),
-        certs.ca.display(),
-        peers.join("server.pem").display(),
-        peers.join("server.key").display(),
-        peers.join("ca.pem").display(),
-        home.display(),
-    );
-    let users =
-        ["GATEWAY", "WORKER_PAYMENTS", "WORKER_REPORTS", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
-    let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
-    fs::write(home.join("node.conf"), node).expect("a file");
-    fs::write(home.join("secrets.conf"), secrets).expect("a file");
-    fs::copy(shipped.join("accounts.conf"), home.join("accounts.conf")).expect("what is shipped");
-    fs::read_to_string(shipped.join("nats-server.conf")).expect("what is shipped")
-}
-
-/// The server to start: `FJORD_NATS_SERVER`, the one that the Makefile got, or a new enough one on the PATH.
-pub(crate) fn executable() -> PathBuf {
-    if let Some(chosen) = std::env::var_os("FJORD_NATS_SERVER") {
-        return chosen.into();
-    }
-    let own = super::target_directory().join(format!("nats-server/{VERSION}/nats-server"));
-    if own.is_file() {
-        return own;
-    }
-    let on_path = PathBuf::from("nats-server");
-    match Command::new(&on_path).arg("--version").output() {
-        Ok(output) if is_new_enough(&String::from_utf8_lossy(&output.stdout)) => on_path,
-        _ => panic!(
-            "no nats-server of {}.{} or newer: run `make nats-server`, or set FJORD_NATS_SERVER to one",
-            OLDEST.0, OLDEST.1
-        ),
-    }
-}
-
-/// Reads `nats-server: v2.10.7`.
-fn is_new_enough(version: &str) -> bool {
-    let numbers = version.trim().rsplit('v').next().unwrap_or_default();
-    let mut numbers = numbers.split('.').map_while(|number| number.parse::<u32>().ok());
-    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= OLDEST)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_new_enough;
-
-    #[test]
-    fn a_server_older_than_what_fjord_uses_is_not_taken_from_the_path() {
-        let cases = [
-            ("nats-server: v2.9.10\n", false),
-            ("nats-server: v2.10.0\n", true),
-            ("nats-server: v2.15.1-beta.2\n", true),
-            ("nats-server: v3.0.0\n", true),
-            ("nats-server: version 9\n", false),
-            ("", false),
-        ];
-        for (said, expected) in cases {
-            assert_eq!(is_new_enough(said), expected, "{said:?}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Free ports for servers that have to come back on the same one.
+//! Free ports for servers that must be restarted on the same port.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rand::RngExt;
 
-/// Below the range that the kernel takes for outgoing connections (32768 and up on Linux). A server that is
-/// down for a moment would lose a port of that range to any client, and a client that tries such a port
-/// again and again can even connect to itself.
+/// Below the range that the kernel uses for outgoing connections (32768 and up on Linux). While a server is down, any
+/// outgoing connection could be given a port of that range, and a client that keeps connecting to such a port can
+/// connect to itself.
 const RANGE: std::ops::Range<u16> = 10_240..32_768;
 
 static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
-/// A port of 127.0.0.1 that nobody listens on and that this run has not given to another.
+/// Returns a port of 127.0.0.1 that is free and was not returned before in this test run.
 ///
-/// Another program may take it before the server does: who starts the server then picks again.
+/// Another program may bind it before the server does; the code that starts the server then picks another.
 pub(crate) fn pick() -> u16 {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let taken = taken.get_or_insert_default();
@@ -28,7 +28,7 @@ pub(crate) fn pick() -> u16 {
     panic!("no free port of 127.0.0.1 between {} and {}", RANGE.start, RANGE.end);
 }
 
-/// Whether nobody listens there.
+/// Reports whether no process listens on the port.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

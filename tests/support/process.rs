@@ -1,4 +1,4 @@
-//! A process of a test: its log in a file, signals by its number, ended in `Drop`.
+//! A child process: its log in a file, signals, and an end in `Drop`.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually::{SOON, TICK, poll};
-use super::guard;
+use super::process_guard;
 
-/// Lines of a log that a failed test shows.
+/// Log lines that a failed test prints.
 const LINES_SHOWN: usize = 80;
 
-/// A running process, or one that has ended and is still asked about.
+/// A child process that is running, or has ended and can still be queried.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -32,41 +32,41 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(same)
-            // Ctrl-C at the terminal is ours to pass on, in our order.
+            // Ctrl-C at the terminal must reach only the test, which then ends its children in order.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
-        guard::watch(child.id());
+        process_guard::watch(child.id());
         Self { name: name.to_owned(), child, log: log.to_owned(), ended: None }
     }
 
-    /// Its name in messages.
+    /// Returns its name in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, when it has.
+    /// Returns its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("our own child");
             if self.ended.is_some() {
-                guard::forget(self.child.id());
+                process_guard::forget(self.child.id());
             }
         }
         self.ended
     }
 
-    /// Whether it runs.
+    /// Reports whether it is running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.ended().is_none()
     }
 
-    /// Sends a signal; nothing happens when the process has ended.
+    /// Sends a signal, unless the process has ended.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.is_running() {
             let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
@@ -74,45 +74,45 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM), in its own time.
+    /// Sends SIGTERM, and does not wait.
     pub(crate) fn terminate(&mut self) {
         self.signal(Signal::TERM);
     }
 
-    /// Freezes it (SIGSTOP): it stays connected and says nothing. Returns once every thread of it stands.
+    /// Stops it with SIGSTOP: it stays connected and sends nothing. Returns once all of its threads have stopped.
     pub(crate) fn pause(&mut self) {
         self.signal(Signal::STOP);
-        // The signal is only noted when `kill` returns: a thread on another core goes on for a moment.
+        // When `kill` returns, the signal is only pending: a thread on another core still runs for a moment.
         let end = Instant::now() + SOON;
-        while self.is_running() && !self.is_frozen() {
-            assert!(Instant::now() < end, "{} does not stand still", self.name);
+        while self.is_running() && !self.is_stopped() {
+            assert!(Instant::now() < end, "{} does not stop", self.name);
             std::thread::yield_now();
         }
     }
 
-    fn is_frozen(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", self.pid())) else {
             return false;
         };
         let mut states = tasks.filter_map(|task| {
             let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            // `pid (name) state …`: the name may have a bracket of its own.
+            // `pid (name) state …`: the name may contain a parenthesis.
             stat.rsplit(')').next()?.trim_start().chars().next()
         });
         states.all(|state| state == 'T')
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Lets it continue (SIGCONT).
     pub(crate) fn resume(&mut self) {
         self.signal(Signal::CONT);
     }
 
-    /// Ends it (SIGKILL) and waits until it is gone.
+    /// Kills it (SIGKILL) and waits until it has ended.
     pub(crate) fn kill(&mut self) {
         if self.is_running() {
             self.child.kill().expect("our own child");
             self.ended = Some(self.child.wait().expect("our own child"));
-            guard::forget(self.child.id());
+            process_guard::forget(self.child.id());
         }
     }
 
@@ -124,12 +124,12 @@ impl Process {
         }
     }
 
-    /// All it has written.
+    /// Returns the whole log.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The end of what it has written.
+    /// Returns the end of the log.
     pub(crate) fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,5 @@
-//! Prometheus itself, as Debian packages it: `make prometheus` gets it. Without it tests say what they skip.
+//! A real Prometheus from Debian's package, which `make prometheus` downloads. Without it, tests report that they are
+//! skipped.
 
 use std::fs;
 use std::io::Write;
@@ -15,21 +16,21 @@ use super::eventually::eventually_some;
 use super::ports;
 use super::process::Process;
 
-/// How long it may take to start and to scrape for the first time.
+/// How long it may take to start and to scrape every target once.
 const STARTED_LIMIT: Duration = Duration::from_secs(30);
-/// What rates of the shipped rules are over at the pace of a test: ten scrapes.
+/// The window of rates in the shipped rules after `PACES` has been applied: ten scrapes.
 pub(crate) const PACE: Duration = Duration::from_secs(10);
-/// What stands in the rules, and what in its place.
+/// Windows in the shipped rules, and their replacements.
 const PACES: [(&str, &str); 3] = [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[1h]", "[20s]")];
-/// Where `make prometheus` unpacks it, below `target`.
+/// Where `make prometheus` unpacks the package, below `target`.
 const UNPACKED: &str = "prometheus/usr/bin";
 
-/// `promtool`; `None`, and a line that says what is skipped, where there is none.
+/// Finds `promtool`; otherwise prints that `what` is skipped and returns `None`.
 pub(crate) fn promtool(what: &str) -> Option<PathBuf> {
     find("promtool", what)
 }
 
-/// `prometheus`; `None`, and a line that says what is skipped, where there is none.
+/// Finds `prometheus`; otherwise prints that `what` is skipped and returns `None`.
 pub(crate) fn server(what: &str) -> Option<PathBuf> {
     find("prometheus", what)
 }
@@ -38,8 +39,8 @@ fn find(name: &str, what: &str) -> Option<PathBuf> {
     let own = super::target_directory().join(UNPACKED).join(name);
     let on_path = PathBuf::from(name);
     let found = [own, on_path].into_iter().find(|path| {
-        let asked = Command::new(path).arg("--version").output();
-        asked.is_ok_and(|answer| answer.status.success())
+        let version = Command::new(path).arg("--version").output();
+        version.is_ok_and(|answer| answer.status.success())
     });
     if found.is_none() {
         println!("SKIPPED: {what}: no {name}; `make prometheus` gets it");
@@ -47,7 +48,7 @@ fn find(name: &str, what: &str) -> Option<PathBuf> {
     found
 }
 
-/// Runs a tool with this input. What it says when it is content; all it says when it is not.
+/// Runs a tool with this input. Returns its output, as an error when the tool failed.
 pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(tool)
         .args(arguments)
@@ -55,18 +56,18 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it was just found");
+        .expect("the tool was found before");
     let written = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("it ends");
-    let said = format!(
+    let output = child.wait_with_output().expect("the task ends");
+    let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    if output.status.success() && written.is_ok() { Ok(said) } else { Err(said) }
+    if output.status.success() && written.is_ok() { Ok(text) } else { Err(text) }
 }
 
-/// A Prometheus that scrapes some processes every second. Ends when it is dropped.
+/// A Prometheus that scrapes some processes every second. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     process: Process,
@@ -80,7 +81,7 @@ impl Prometheus {
         Self::start_with(executable, targets, &[]).await
     }
 
-    /// Starts it with the shipped rules, whose minutes are `PACE`: no test waits for an hour of history.
+    /// Starts it with the shipped rules, with windows of `PACE` instead of minutes and hours.
     pub(crate) async fn start_at_pace(executable: PathBuf, targets: &[SocketAddr]) -> Self {
         Self::start_with(executable, targets, &PACES).await
     }
@@ -90,10 +91,10 @@ impl Prometheus {
         targets: &[SocketAddr],
         paces: &[(&str, &str)],
     ) -> Self {
-        let home = tempfile::tempdir().expect("a directory of its own");
+        let home = tempfile::tempdir().expect("a temporary directory");
         let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/alerts");
         for name in ["capacity.yml", "alerts.yml"] {
-            let text = fs::read_to_string(shipped.join(name)).expect("a file that is shipped");
+            let text = fs::read_to_string(shipped.join(name)).expect("a shipped file");
             let text = paces.iter().fold(text, |text, (minutes, pace)| text.replace(minutes, pace));
             fs::write(home.path().join(name), text).expect("a file");
         }
@@ -123,7 +124,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// The single value of an expression, at a time or now; `None` while there is none.
+    /// Returns the single value of an expression, at `at` or now; `None` when it has no value.
     pub(crate) async fn value(&self, expression: &str, at: Option<SystemTime>) -> Option<f64> {
         let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
         url.query_pairs_mut().append_pair("query", expression);
@@ -136,14 +137,14 @@ impl Prometheus {
         result.first()?["value"][1].as_str()?.parse().ok()
     }
 
-    /// How many series an expression has now; `None` when it is not taken.
+    /// Returns the number of series of an expression; `None` when the query is rejected.
     pub(crate) async fn series(&self, expression: &str) -> Option<usize> {
         let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
         url.query_pairs_mut().append_pair("query", expression);
         Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }
 
-    /// The rules that it could not evaluate, and how many it has evaluated.
+    /// Returns the rules that could not be evaluated, and the number of those that could.
     pub(crate) async fn rules(&self) -> Option<(Vec<String>, usize)> {
         let answer = get_json(&self.api("rules")).await?;
         let groups = answer["data"]["groups"].as_array()?.iter();

@@ -1,4 +1,4 @@
-//! A NATS client without a library: a worker that sends whatever a test wants, as fast as it can.
+//! A NATS client without a client library: a worker that can send any message, as fast as it can.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -6,21 +6,21 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// A connection to a server without TLS.
+/// A connection to a NATS server without TLS.
 #[derive(Debug)]
-pub(crate) struct RawNats {
+pub(crate) struct RawNatsClient {
     stream: BufReader<TcpStream>,
 }
 
-/// A message that came.
+/// A received message.
 #[derive(Debug)]
-pub(crate) struct Received {
-    /// Where its replies go.
+pub(crate) struct RawNatsMessage {
+    /// Its reply subject.
     pub(crate) reply: String,
 }
 
-impl RawNats {
-    /// Connects, and joins a queue group.
+impl RawNatsClient {
+    /// Connects and joins a queue group.
     pub(crate) async fn join(server: SocketAddr, subject: &str, group: &str) -> Self {
         let stream = TcpStream::connect(server).await.expect("the server listens");
         let mut client = Self { stream: BufReader::new(stream) };
@@ -31,18 +31,18 @@ impl RawNats {
     }
 
     /// Waits for the next message.
-    pub(crate) async fn next(&mut self) -> Received {
+    pub(crate) async fn next(&mut self) -> RawNatsMessage {
         loop {
             let line = self.line().await;
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["PING"] => self.write(b"PONG\r\n").await,
-                // Subject, subscription, reply subject, bytes of the headers, bytes of all.
+                // Subject, subscription id, reply subject, bytes of the headers, bytes in total.
                 ["HMSG", _, _, reply, _, bytes] => {
                     let bytes: usize = bytes.parse().expect("a number");
                     let mut payload = vec![0; bytes + 2];
                     self.stream.read_exact(&mut payload).await.expect("a message");
-                    return Received { reply: reply.to_owned() };
+                    return RawNatsMessage { reply: reply.to_owned() };
                 }
                 _ => assert!(!line.starts_with("-ERR"), "{line}"),
             }
@@ -75,7 +75,7 @@ impl RawNats {
     async fn line(&mut self) -> String {
         let mut line = String::new();
         let count = self.stream.read_line(&mut line).await.expect("a line");
-        assert!(count > 0, "the server has closed");
+        assert!(count > 0, "the server has closed the connection");
         line.trim_end().to_owned()
     }
 

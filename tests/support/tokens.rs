@@ -1,4 +1,4 @@
-//! Keys and tokens that are made when they are needed: nothing of them is ever kept.
+//! Signing keys and tokens, generated when they are needed and never stored.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,9 +10,9 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
-/// The issuer of every token that is meant to be good.
+/// The issuer of every valid token.
 pub(crate) const ISSUER: &str = "https://login.example.com/";
-/// The audience of every token that is meant to be good.
+/// The audience of every valid token.
 pub(crate) const AUDIENCE: &str = "fjord";
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -52,7 +52,7 @@ impl Signer {
         Self::rsa_for(key_id, Algorithm::RS256)
     }
 
-    /// An RSA key of 2048 bits for one of the algorithms of RSA.
+    /// An RSA key of 2048 bits for one of the RSA algorithms.
     pub(crate) fn rsa_for(key_id: &str, algorithm: Algorithm) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
@@ -64,7 +64,7 @@ impl Signer {
         self.pair.public_key_pem()
     }
 
-    /// The public key as an entry of a JWKS.
+    /// The public key as an entry of a JWK set.
     pub(crate) fn jwk(&self) -> Result<Value> {
         let raw = self.pair.public_key_raw();
         let public = match self.algorithm.family() {
@@ -80,17 +80,17 @@ impl Signer {
         Ok(jwk)
     }
 
-    /// The header of a good token.
+    /// The header of a valid token.
     pub(crate) fn header(&self) -> Value {
         json!({"typ": "JWT", "alg": format!("{:?}", self.algorithm), "kid": self.key_id})
     }
 
-    /// A token with these claims.
+    /// Signs a token with these claims.
     pub(crate) fn sign(&self, claims: &Value) -> Result<String> {
         self.sign_text(&self.header().to_string(), &claims.to_string())
     }
 
-    /// A token with exactly this header and these claims, signed whatever they say.
+    /// Signs a token with exactly this header and these claims, valid or not.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> Result<String> {
         let message = unsigned(header, claims);
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm)?;
@@ -98,18 +98,18 @@ impl Signer {
     }
 }
 
-/// The public keys of several signers as a JWKS file.
+/// Returns the public keys of several signers as a JWK set.
 pub(crate) fn jwks(signers: &[&Signer]) -> Result<String> {
     let keys = signers.iter().map(|signer| signer.jwk()).collect::<Result<Vec<Value>>>()?;
     Ok(json!({ "keys": keys }).to_string())
 }
 
-/// Claims of a good token that ends after `lifetime`; `scope` is a list with blanks.
+/// Returns the claims of a valid token that expires after `lifetime`; `scope` is a space-separated list.
 pub(crate) fn claims(subject: &str, scope: &str, lifetime: Duration) -> Value {
     claims_of(ISSUER, subject, scope, lifetime)
 }
 
-/// Claims of a token of an issuer.
+/// Returns the claims of a token of another issuer.
 pub(crate) fn claims_of(issuer: &str, subject: &str, scope: &str, lifetime: Duration) -> Value {
     let now = now();
     json!({
@@ -118,12 +118,12 @@ pub(crate) fn claims_of(issuer: &str, subject: &str, scope: &str, lifetime: Dura
     })
 }
 
-/// The first two parts of a token.
+/// Returns the first two parts of a token.
 pub(crate) fn unsigned(header: &str, claims: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

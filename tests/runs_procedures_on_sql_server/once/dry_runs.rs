@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::{Caller, int, text};
 use super::transactions::{fleet_on, sent};
 use super::{run, state};
-use crate::support::client::Answer;
+use crate::support::client::HttpResponse;
 use crate::support::mssql_server::{Server, endpoint, servers};
 
 fn caller(server: &Server) -> Caller {
@@ -174,7 +174,7 @@ async fn a_caller_of_a_dry_run_hears_what_stays_of_it() {
         dry.send(Method::POST, "/v1/whole", &json!({ "script": script })).await
     };
     let count = |word: &str| state(&server).audit.count(word);
-    let applied = |answer: &Answer| answer.header("preference-applied").to_owned();
+    let applied = |answer: &HttpResponse| answer.header("preference-applied").to_owned();
 
     let answer = ask("INSERT dry; ROW 7; THROW 1205 - 1").await;
     assert_eq!((answer.is(200).json(), applied(&answer).as_str()), (json!(7), "tx=rollback"));

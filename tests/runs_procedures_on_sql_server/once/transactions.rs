@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::{Answer, Caller};
 use super::{run, state};
-use crate::support::fjord::{Fleet, FleetOptions};
+use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{Server, endpoint};
 use crate::support::tds::PASSWORD;
 

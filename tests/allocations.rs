@@ -1,0 +1,219 @@
+//! Promise: the number of allocations per request does not grow. Unlike time, it does not depend on the machine.
+//!
+//! Gateway and worker run as in production, over a real NATS server with TLS, each on its own runtime with one
+//! thread, so that the allocations of a thread are those of its role. Requests are sent one after the other.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use allocation_counter::measure;
+use arc_swap::ArcSwap;
+use fjord::admin::Readiness;
+use fjord::cli::Role;
+use fjord::config::messaging::TransportConfig;
+use fjord::config::{Config, Sources};
+use fjord::in_flight::Admission;
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::messaging::{self, Transport, nats};
+use fjord::roles::gateway::admission::rate::RateLimiter;
+use fjord::roles::gateway::client::byte_budget::ByteBudget;
+use fjord::roles::gateway::dispatch::budget::RetryBudget;
+use fjord::roles::gateway::dispatch::place::Placer;
+use fjord::roles::gateway::dispatch::queues::Queues;
+use fjord::roles::gateway::dispatch::replies::Replies;
+use fjord::roles::gateway::edge::health::HealthCheck;
+use fjord::roles::gateway::edge::listener::Listener;
+use fjord::roles::gateway::pipeline::Pipeline;
+use fjord::roles::gateway::snapshot::Snapshot;
+use fjord::roles::worker::HandlerContext;
+use fjord::roles::worker::execution::executor::Executor;
+use fjord::roles::worker::execution::handlers;
+use fjord::roles::worker::execution::reply_sender::ReplySender;
+use fjord::roles::worker::intake::membership::GroupMembership;
+use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
+use fjord::roles::worker::intake::slots::Slots;
+use fjord::roles::worker::observation::readiness::QueueReadiness;
+use fjord::roles::worker::subjects::QueueSubjects;
+use fjord::telemetry::{gauge, names, recorder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use super::support::certs::Certs;
+use super::support::client::install_provider;
+use super::support::eventually::{SOON, TICK, poll};
+use super::support::nats::{NatsOptions, NatsServer};
+
+/// Allocations per request of the gateway, from the bytes of the request to those of the response, and of the worker,
+/// from message to reply. Lower them after an improvement.
+const GATEWAY: f64 = 67.0;
+/// See `GATEWAY`.
+const WORKER: f64 = 58.0;
+/// The factor of growth at which the test fails.
+const GROWTH: f64 = 1.1;
+
+const WARM_UP: u32 = 200;
+const REQUESTS: u32 = 500;
+
+const ENDPOINTS: &str = r#"{ "echo": { "route": "GET /v1/echo/{id}", "handler": "echo",
+    "parameters": { "id": { "in": "path", "type": "string" } },
+    "result": "json", "timeout": "10s", "auth": "public" } }"#;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn config(home: &Path, role: Role, text: &str) -> Config {
+    let directory = home.join(role.as_str());
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("fjord.toml"), text).expect("a file");
+    let (environment, sets) = (Vec::new(), Vec::new());
+    let directory = Some(directory);
+    let sources = Sources { directory, role: Some(role), environment, sets, ..Sources::default() };
+    Config::load(&sources).expect("a valid configuration").config
+}
+
+async fn connect(config: &Config) -> Arc<dyn Transport> {
+    let TransportConfig::Nats(settings) = &config.messaging.transport;
+    let transport = nats::connect(settings, "allocations").await.expect("a transport");
+    messaging::wait_until_up(&mut transport.link()).await.expect("a connection");
+    transport
+}
+
+/// Starts a gateway as `roles::gateway::run` does, without TLS for clients.
+async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
+    let transport = connect(config).await;
+    let session = config.gateway.session.clone();
+    let queues = Arc::new(Queues::new(config.messaging.prefix.clone()));
+    let replies = Replies::open(&transport, &queues, tasks).await.expect("a subscription");
+    let now = tokio::time::Instant::now();
+    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
+    let tasks = tasks.clone();
+    let placer = Placer {
+        transport,
+        replies,
+        queues,
+        budget,
+        config: ArcSwap::from_pointee(session),
+        tasks: tasks.clone(),
+    };
+    let pipeline = Pipeline {
+        snapshot: ArcSwap::from_pointee(Snapshot::load(config).expect("a valid catalogue")),
+        placer: Arc::new(placer),
+        rates: RateLimiter::new(),
+        in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
+        bytes: ByteBudget::new(&config.gateway.http),
+        health: HealthCheck::new(Readiness::new()),
+    };
+    let listener = Listener::bind(&config.gateway, None).expect("a free port");
+    listener.serve(Arc::new(pipeline), &tasks).address()
+}
+
+/// Starts a worker as `roles::worker::run` does; returns once its queue is served.
+async fn worker(config: &Config, tasks: &Tasks) {
+    let transport = connect(config).await;
+    let replies = ReplySender::new(Arc::clone(&transport));
+    let (executor, _requests) = Executor::new(replies, config.worker.clone(), tasks.clone());
+    let directory = &config.catalogue.directory;
+    let catalogue =
+        fjord::catalogue::load(directory, &config.catalogue).expect("a valid catalogue");
+    let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
+    let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
+    let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
+    let (prefix, name) = (&config.messaging.prefix, endpoint.queue.clone());
+    let subjects = QueueSubjects::new(prefix, name, 0, "1").expect("subjects");
+    let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
+    let endpoints = vec![ServedEndpoint::new(endpoint, handler)];
+    let readiness = Arc::new(QueueReadiness::new(Readiness::new()));
+    let membership = GroupMembership {
+        queue: Arc::new(Queue::new(subjects, endpoints, slots, Arc::new(executor))),
+        transport,
+        fitness: None,
+        config: config.worker.clone(),
+        readiness: Arc::clone(&readiness),
+        stop: Cancel::new(),
+        leave_timeout: std::time::Duration::from_secs(1),
+    };
+    drop(tasks.spawn(membership.serve()));
+    let served =
+        poll(SOON, TICK, async || tokio::time::timeout(TICK, readiness.any_served()).await.ok());
+    served.await.expect("the queue is served");
+}
+
+/// Sends requests on one connection, without allocating.
+async fn send_requests(stream: &mut TcpStream, times: u32) {
+    const REQUEST: &[u8] = b"GET /v1/echo/528003000004000 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    const END: &[u8] = b"{\"id\":\"528003000004000\"}";
+    for _ in 0..times {
+        stream.write_all(REQUEST).await.expect("the request is sent");
+        let (mut answer, mut length) = ([0; 2048], 0);
+        while !answer[..length].ends_with(END) {
+            let read = stream.read(&mut answer[length..]).await.expect("the response");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer[..length]));
+            length += read;
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[track_caller]
+fn check(role: &str, counted: u64, allowed: f64) {
+    let per_request =
+        f64::from(u32::try_from(counted).expect("a small number")) / f64::from(REQUESTS);
+    println!("ALLOCATIONS of the {role} per request: {per_request:.1}, expected {allowed}");
+    assert!(
+        per_request <= allowed * GROWTH,
+        "{role}: {per_request:.1} allocations per request, expected {allowed}"
+    );
+}
+
+#[test]
+fn the_number_of_allocations_per_request_does_not_grow() {
+    install_provider();
+    recorder::install(Role::Gateway);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let certs = Certs::new(&home.path().join("certs"));
+    let own = runtime();
+    let server = own.block_on(NatsServer::start(home.path(), &certs, &NatsOptions::default()));
+    let endpoints = home.path().join("endpoints");
+    fs::create_dir_all(&endpoints).expect("a directory");
+    fs::write(endpoints.join("echo.json"), ENDPOINTS).expect("a file");
+    let shared = format!(
+        "[catalogue]\ndirectory = '{}'\n[messaging.nats]\nservers = ['{}']\n[messaging.nats.tls]\nca = '{}'\n",
+        endpoints.display(),
+        server.url(),
+        certs.ca.display()
+    );
+    let queues = format!("{shared}[worker.queues.'*']\nconcurrency = 16\n");
+    let workers = config(home.path(), Role::Worker, &queues);
+    let listen = "[gateway]\nlisten = '127.0.0.1:0'\ninsecure_plain_text = true\n";
+    let gateways = config(home.path(), Role::Gateway, &format!("{shared}{listen}"));
+
+    let (tell_ready, ready) = oneshot::channel();
+    let (begin, begins) = oneshot::channel::<()>();
+    let (end, ends) = oneshot::channel::<()>();
+    let working = thread::spawn(move || {
+        let (runtime, tasks) = (runtime(), Tasks::new());
+        runtime.block_on(worker(&workers, &tasks));
+        tell_ready.send(()).expect("the receiver exists");
+        runtime.block_on(begins).expect("the signal to begin");
+        measure(|| runtime.block_on(ends).expect("the signal to end")).count_total
+    });
+    own.block_on(ready).expect("a worker");
+    let tasks = Tasks::new();
+    let mut stream = own.block_on(async {
+        let address = gateway(&gateways, &tasks).await;
+        let mut stream = TcpStream::connect(address).await.expect("the gateway listens");
+        send_requests(&mut stream, WARM_UP).await;
+        stream
+    });
+    begin.send(()).expect("the worker listens");
+    let counted = measure(|| own.block_on(send_requests(&mut stream, REQUESTS))).count_total;
+    end.send(()).expect("the worker listens");
+    check("gateway", counted, GATEWAY);
+    check("worker", working.join().expect("a worker"), WORKER);
+}

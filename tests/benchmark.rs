@@ -1,0 +1,77 @@
+//! Measures several targets in turns, so that drift affects all of them. Each target runs in its own processes, whose
+//! processor time the system reports: (a) fjord's gateway and worker; (b) the floor, requests and replies over NATS
+//! alone; (c) the ceiling, an HTTPS server alone; and optionally a gateway and a worker in Go.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub(crate) mod growth;
+mod https_client;
+pub(crate) mod idle_connections;
+pub(crate) mod load_generator;
+pub(crate) mod process_usage;
+mod processes;
+pub(crate) mod reference_servers;
+mod report;
+mod rounds;
+
+use processes::BenchProcesses;
+use report::BenchReport;
+
+/// The concurrency whose capacity and latency are reported first.
+pub(crate) const MIDDLE: usize = 64;
+/// The numbers of idle connections.
+pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
+/// The size of a NATS request of the reference servers, chosen to equal fjord's.
+pub(crate) const REQUEST_BYTES: usize = 200;
+/// The size of a response of the reference servers.
+pub(crate) const ANSWER_BYTES: usize = 500;
+/// The length of the id that fjord echoes: 190 bytes make a payload of 200 bytes, a response of 200 and headers of
+/// 250.
+pub(crate) const ID_BYTES: usize = 190;
+
+/// The options of the benchmark.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Plan {
+    /// Rounds; every result is the median over the rounds.
+    #[arg(long, env = "FJORD_BENCH_ROUNDS", default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Duration of each measurement in seconds, after a warm-up of half as long.
+    #[arg(long, env = "FJORD_BENCH_SECONDS", default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// Numbers of concurrent requests.
+    #[arg(
+        long,
+        env = "FJORD_BENCH_CONCURRENCY",
+        default_value = "1,64,256",
+        value_delimiter = ','
+    )]
+    pub(crate) concurrency: Vec<usize>,
+    /// Whether to measure idle connections.
+    #[arg(long, env = "FJORD_BENCH_IDLE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) idle: bool,
+    /// The gateway and worker in Go, built from `benchmark/go`; measured if given.
+    #[arg(long, env = "FJORD_BENCH_GO")]
+    pub(crate) go: Option<PathBuf>,
+    /// The file for the results as JSON.
+    #[arg(long, env = "FJORD_BENCH_JSON", default_value = "target/bench.json")]
+    pub(crate) json: PathBuf,
+}
+
+/// Runs the benchmark, prints the results and writes them.
+pub(crate) async fn run(plan: Plan) {
+    let mut report = BenchReport::default();
+    let processes = BenchProcesses::start(plan.go.as_deref()).await;
+    report.go_version = processes.go_version();
+    report.idle = rounds::idle(&processes, &plan).await;
+    for round in 1..=plan.rounds {
+        println!("round {round} of {}", plan.rounds);
+        rounds::closed(&processes, &plan, &mut report).await;
+        rounds::open(&processes, &plan, &mut report).await;
+    }
+    report.print();
+    let json = serde_json::to_string_pretty(&report.json(&plan)).expect("results are JSON");
+    std::fs::write(&plan.json, json).expect("the file for the results can be written");
+    println!("\nwritten to {}", plan.json.display());
+}

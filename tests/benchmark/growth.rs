@@ -1,0 +1,154 @@
+//! `make bench-growth`: whether the cost of a request grows with the fleet. A small and a large fleet run at the same
+//! time and are measured in turns; the processor time of all gateways and that of all workers are compared. A fleet
+//! with more processes is measured twice: with as many requests in flight as the small one, and with as many per
+//! process.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::nats::NatsServer;
+use crate::support::process::Process;
+
+use super::https_client::BenchHttp;
+use super::load_generator::LoadSample;
+use super::processes::{self, GATEWAY, LoadOptions};
+use super::report::median;
+use super::{ID_BYTES, MIDDLE};
+
+/// The size of a fleet.
+#[derive(Clone, Copy, Debug)]
+struct FleetSize {
+    endpoints: usize,
+    workers: usize,
+    gateways: usize,
+    connections: usize,
+}
+
+const SMALL: FleetSize = FleetSize { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
+
+/// The names and sizes of large fleets, and the requests in flight of the small and of the large fleet. Where those
+/// differ, only the role that has grown is compared, because the other has more load.
+const LARGE: [(&str, FleetSize, [usize; 2]); 6] = [
+    ("10 -> 10,000 endpoints", FleetSize { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("100 -> 10,000 connections", FleetSize { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 16 workers", FleetSize { workers: 16, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 16 workers, as busy", FleetSize { workers: 16, ..SMALL }, [MIDDLE / 4, MIDDLE * 4]),
+    ("1 -> 4 gateways", FleetSize { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE]),
+    ("1 -> 4 gateways, as busy", FleetSize { gateways: 4, ..SMALL }, [MIDDLE, MIDDLE * 4]),
+];
+
+/// The options of the benchmark.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GrowthBenchmark {
+    /// Rounds; every result is the median over the rounds.
+    #[arg(long, env = "FJORD_BENCH_ROUNDS", default_value_t = 5)]
+    rounds: usize,
+    /// Duration of each measurement in seconds, after a warm-up of half as long.
+    #[arg(long, env = "FJORD_BENCH_SECONDS", default_value_t = 3.0)]
+    seconds: f64,
+}
+
+impl GrowthBenchmark {
+    /// Runs the benchmark and prints the results.
+    pub(crate) async fn run(self) {
+        println!("cpu: microseconds per request, of all gateways and of all workers");
+        for (name, size, requests) in LARGE {
+            let fleets = [SizedFleet::start(SMALL).await, SizedFleet::start(size).await];
+            let mut samples: [Vec<LoadSample>; 2] = Default::default();
+            for _ in 0..self.rounds {
+                for ((fleet, samples), requests) in fleets.iter().zip(&mut samples).zip(requests) {
+                    samples.push(fleet.ask(requests, self.seconds).await);
+                }
+            }
+            let [small, large] = [(&fleets[0], &samples[0]), (&fleets[1], &samples[1])]
+                .map(|(fleet, samples)| fleet.cpu(samples));
+            print!("{name:<26} {:>3} -> {:>3} in flight:", requests[0], requests[1]);
+            let is_same = requests[0] == requests[1];
+            let roles = [
+                ("gateway", size.gateways > SMALL.gateways),
+                ("worker", size.workers > SMALL.workers),
+            ];
+            for (((role, has_grown), small), large) in roles.into_iter().zip(small).zip(large) {
+                if is_same || has_grown {
+                    print!("  {role} {small:.1} -> {large:.1}, x {:.2}", large / small);
+                }
+            }
+            println!();
+        }
+    }
+}
+
+/// A fleet of a given size with idle connections.
+struct SizedFleet {
+    fleet: Fleet,
+    _connections: Vec<Process>,
+}
+
+impl SizedFleet {
+    async fn start(size: FleetSize) -> Self {
+        let fleet = Fleet::start(FleetOptions {
+            workers: size.workers,
+            gateways: size.gateways,
+            concurrency: 1024,
+            queues: "echo",
+            catalogue: Some(("many.json", endpoints(size.endpoints).leak())),
+            gateway_toml: GATEWAY.to_owned(),
+            ..FleetOptions::default()
+        })
+        .await;
+        let per_gateway = size.connections.saturating_sub(MIDDLE) / size.gateways;
+        let mut connections = Vec::new();
+        for gateway in &fleet.gateways {
+            let log = gateway.directory().join("idle");
+            connections.push(
+                processes::hold_idle(gateway.https(), &fleet.certs.ca, per_gateway, &log).await,
+            );
+        }
+        Self { fleet, _connections: connections }
+    }
+
+    async fn ask(&self, concurrency: usize, seconds: f64) -> LoadSample {
+        let fleet = &self.fleet;
+        let nodes = fleet.gateways.iter().chain(&fleet.workers);
+        let nats = fleet.nats.servers.first().map(NatsServer::pid);
+        processes::ask(&LoadOptions {
+            ca: &fleet.certs.ca,
+            https: fleet.gateways.iter().map(FjordProcess::https).collect(),
+            nats: None,
+            http: BenchHttp::H1,
+            concurrency,
+            seconds,
+            rate: None,
+            pids: nodes.map(|node| node.process.pid()).chain(nats).collect(),
+        })
+        .await
+    }
+
+    /// Returns the processor time per request of all gateways, and of all workers, in microseconds.
+    fn cpu(&self, samples: &[LoadSample]) -> [f64; 2] {
+        let (gateways, workers) = (self.fleet.gateways.len(), self.fleet.workers.len());
+        let sum = |skip: usize, take: usize| {
+            median(samples, |sample| sample.cpu.iter().skip(skip).take(take).sum::<f64>() * 1000.0)
+        };
+        [sum(0, gateways), sum(gateways, workers)]
+    }
+}
+
+/// Returns a catalogue of additional endpoints on the same queue.
+fn endpoints(number: usize) -> String {
+    let mut text = String::from("{");
+    for n in 0..number {
+        let comma = if n == 0 { "" } else { "," };
+        write!(
+            text,
+            r#"{comma}"grown-{n}":{{"route":"GET /v1/grown/{n}/{{id}}","handler":"echo","queue":"echo",
+            "parameters":{{"id":{{"in":"path","type":"string","maxLength":{ID_BYTES}}}}},"result":"json",
+            "auth":"public"}}"#
+        )
+        .expect("writing to a String cannot fail");
+    }
+    text.push('}');
+    text
+}

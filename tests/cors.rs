@@ -1,0 +1,76 @@
+//! Promise: pages of other origins may call exactly the endpoints that the catalogue allows; the gateway alone
+//! answers preflights; and responses to such pages have the same headers as others.
+
+use http::Method;
+
+use super::support::client::{Client, HttpResponse, send};
+use super::support::fleet::{Fleet, FleetOptions};
+
+const PAGE: &str = "https://app.example";
+
+const CORS: &str = "[catalogue.cors_default]\norigins = ['https://app.example']\nmax_age = '5m'\n";
+
+async fn send_request(
+    client: &Client,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> HttpResponse {
+    let request = client.request(method, path);
+    send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
+
+fn has_fixed_headers(answer: &HttpResponse) {
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
+    assert!(!answer.header("x-request-id").is_empty());
+    for banner in ["server", "via", "x-powered-by"] {
+        assert_eq!(answer.header(banner), "", "no banner");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_is_answered_without_a_worker_and_without_credentials() {
+    let options =
+        FleetOptions { workers: 0, gateway_toml: CORS.to_owned(), ..FleetOptions::default() };
+    let fleet = Fleet::start(options).await;
+    let client = fleet.client();
+    let asking = [("origin", PAGE), ("access-control-request-method", "PUT")];
+    let answer = send_request(&client, Method::OPTIONS, "/v1/keep/1", &asking).await;
+    answer.is(204);
+    has_fixed_headers(&answer);
+    assert_eq!(answer.header("access-control-allow-origin"), PAGE);
+    assert_eq!(answer.header("access-control-allow-methods"), "PUT");
+    assert_eq!(answer.header("access-control-max-age"), "300");
+    assert!(answer.header("access-control-allow-headers").contains("content-type"));
+    assert!(answer.header("vary").starts_with("Origin"));
+
+    let other_origin =
+        [("origin", "https://evil.example"), ("access-control-request-method", "PUT")];
+    let answer = send_request(&client, Method::OPTIONS, "/v1/keep/1", &other_origin).await;
+    assert_eq!(answer.is(204).header("access-control-allow-origin"), "");
+    has_fixed_headers(&answer);
+
+    // Errors are readable for the page too: this queue has no worker.
+    let answer = send_request(&client, Method::GET, "/v1/echo/a", &[("origin", PAGE)]).await;
+    answer.is_problem(503, "no-workers");
+    assert_eq!(answer.header("access-control-allow-origin"), PAGE);
+    assert!(answer.header("access-control-expose-headers").contains("retry-after"));
+    has_fixed_headers(&answer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cors_policy_there_are_no_cors_headers() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let asking = [("origin", PAGE), ("access-control-request-method", "GET")];
+    for method in [Method::OPTIONS, Method::GET] {
+        let answer = send_request(&client, method, "/v1/echo/a", &asking).await;
+        assert!(answer.status.is_success());
+        has_fixed_headers(&answer);
+        let has_cors_headers =
+            answer.headers.keys().any(|name| name.as_str().starts_with("access-control-"));
+        assert!(!has_cors_headers, "{:?}", answer.headers);
+        assert!(!answer.header("vary").contains("Origin"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The database fails under load and recovers; executions are counted by the database itself.
+
+use std::sync::atomic::Ordering;
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+
+use super::super::support::eventually::{SOON, TICK, eventually, eventually_some};
+use super::super::support::fleet::{Fleet, FleetOptions};
+use super::super::support::ledger_load::{CALLERS, LedgerAnswer, Reconciliation, reconcile};
+use super::super::support::mssql_server::endpoint;
+use super::super::support::ports;
+use super::super::support::tds::{Endpoint, PASSWORD};
+use super::{answers_under_load, options};
+
+/// Returns worker configuration that serves both queues of the ledger from the endpoint.
+fn worker_toml(endpoint: &Endpoint) -> String {
+    format!(
+        "[worker.queues.ledger-once]\nconcurrency = 4\ndatabase = 'sql'\n\
+         [worker.queues.ledger-again]\nconcurrency = 4\ndatabase = 'sql'\n\
+         [procedures.databases.sql]\nbackend = 'mssql'\n\
+         [procedures.databases.sql.mssql]\nhost = '127.0.0.1'\nport = {}\ndatabase = 'fjord'\n\
+         user = 'fjord'\npassword = '{PASSWORD}'\n\
+         [procedures.databases.sql.mssql.tls]\nca = '{}'\n",
+        endpoint.address.port(),
+        endpoint.ca.display(),
+    )
+}
+
+async fn queues_are(fleet: &Fleet, ready: bool) {
+    for worker in &fleet.workers {
+        for queue in ["ledger-once", "ledger-again"] {
+            let figure = format!(r#"fjord_worker_queue_ready{{queue="{queue}"}}"#);
+            eventually_some(format!("{queue} ready: {ready}"), SOON, async || {
+                ((worker.metric(&figure).await > 0.5) == ready).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// The workers, and the slots of each.
+const WORKERS: usize = 2;
+const SLOTS: usize = 8;
+/// A worker connects once per pause, which starts at 0.1 s and varies by a fifth: the most attempts in 30 s of
+/// outage.
+const TRIES_MAX: usize = 16;
+/// Connections of a worker: one for each slot, and one for the health check.
+const CONNECTIONS_MAX: usize = SLOTS + 1;
+
+/// Starts a fleet on the endpoint and waits until its queues are served.
+async fn fleet_on(endpoint: &Endpoint) -> Fleet {
+    let worker_toml = worker_toml(endpoint);
+    let fleet = Fleet::start(FleetOptions { worker_toml, ..options(1, WORKERS) }).await;
+    queues_are(&fleet, true).await;
+    fleet
+}
+
+/// Compares the responses with the endpoint's ledger. No repeatable call may have failed with a broken connection.
+fn reconcile_with(fault: &str, answers: &[LedgerAnswer], endpoint: &Endpoint) -> Reconciliation {
+    let ledger = endpoint.state.ledger.lock().expect("not poisoned").clone();
+    let reconciliation = reconcile(fault, answers, ledger);
+    reconciliation.no_request_lost().excludes("502 bad-answer");
+    reconciliation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_served_again_after_a_database_outage() {
+    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let mut fleet = fleet_on(&endpoint).await;
+    let connects = || endpoint.state.connects.load(Ordering::Acquire);
+    let answers = answers_under_load(&mut fleet, async |fleet, load, _, _| {
+        endpoint.state.is_away.store(true, Ordering::Release);
+        endpoint.state.hang_up();
+        let before = connects();
+        queues_are(fleet, false).await;
+        // Each caller waits for a worker for as long as its endpoint's timeout.
+        load.wait_for_more(CALLERS).await;
+        let tries = connects() - before;
+        assert!(tries <= WORKERS * TRIES_MAX, "{tries} attempts during the outage");
+        let before = connects();
+        endpoint.state.is_away.store(false, Ordering::Release);
+        queues_are(fleet, true).await;
+        load.wait_for_more(CALLERS * 10).await;
+        let made = connects() - before;
+        assert!(made <= WORKERS * (CONNECTIONS_MAX + 1), "{made} connections after the outage");
+    })
+    .await;
+    let reconciliation = reconcile_with("database gone and back", &answers, &endpoint);
+    reconciliation.includes("503 no-workers").includes("200");
+
+    let answers = answers_under_load(&mut fleet, async |_, _, _, _| {}).await;
+    reconcile_with("after it", &answers, &endpoint).all_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
+    let mut endpoint = Endpoint::start_on(ports::pick()).await;
+    let mut fleet = fleet_on(&endpoint).await;
+    let answers = answers_under_load(&mut fleet, async |fleet, load, _, _| {
+        for _ in 0..2 {
+            endpoint.end().await;
+            queues_are(fleet, false).await;
+            endpoint.start_again().await;
+            let before = endpoint.state.connects.load(Ordering::Acquire);
+            queues_are(fleet, true).await;
+            load.wait_for_more(CALLERS * 10).await;
+            let made = endpoint.state.connects.load(Ordering::Acquire) - before;
+            assert!(made <= WORKERS * CONNECTIONS_MAX, "{made} connections after the restart");
+        }
+    })
+    .await;
+    // Outcomes of at-most-once calls that ran when a connection broke are unknown: at most one per slot and restart.
+    let reconciliation = reconcile_with("database ended and started", &answers, &endpoint);
+    reconciliation.includes("200").failures_at_most(2 * WORKERS * SLOTS);
+
+    let answers = answers_under_load(&mut fleet, async |_, _, _, _| {}).await;
+    reconcile_with("after it", &answers, &endpoint).all_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeatable_call_is_repeated_after_a_broken_connection() {
+    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let fleet = fleet_on(&endpoint).await;
+    let client = fleet.client();
+    let runs = || endpoint.state.runs("ledger.write");
+    let call = |method, path: &'static str| {
+        let (client, body) = (client.clone(), json!({ "ms": 1500 }));
+        Tasks::new().spawn(async move { client.send(method, path, &body).await })
+    };
+    let again = call(Method::PUT, "/v1/again");
+    let once = call(Method::POST, "/v1/once");
+    eventually(SOON, TICK, || runs() == 2).await;
+    endpoint.state.hang_up();
+    again.await.expect("no panic").is(200);
+    once.await.expect("no panic").is_problem(502, "outcome-unknown");
+    assert_eq!(runs(), 3, "the repeatable call ran twice");
+}

@@ -1,0 +1,49 @@
+//! A worker that violates the protocol on the same queues as correct ones: only the requests that it received may
+//! fail.
+
+use std::time::Duration;
+
+use super::super::foreign_workers::python_worker;
+use super::super::support::ledger_load::{CALLERS, Reconciliation, reconcile};
+use super::{ANSWERS, answers_under_load, fleet};
+
+/// The default of `gateway.session.accept_timeout`.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The faulty worker mistreats every third of its requests.
+const EVERY: &str = "3";
+
+async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {
+    let mut fleet = fleet(1, 2).await;
+    let bad = python_worker(&fleet, "ledger-once,ledger-again", &[behavior, EVERY]).await;
+    let answers =
+        answers_under_load(&mut fleet, async |_, load, _, _| load.wait_for_more(ANSWERS).await)
+            .await;
+    let log = bad.log();
+    let executed = log.lines().filter_map(|line| line.strip_prefix("executed "));
+    let executed: Vec<String> = executed.map(ToOwned::to_owned).collect();
+    assert!(!executed.is_empty(), "the faulty worker received requests");
+    reconcile(&format!("a worker: {behavior}"), &answers, [fleet.ledger(), executed].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_garbage() {
+    run_with_faulty_worker("garbage").await.no_request_lost().includes("502 bad-answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_answers_twice() {
+    run_with_faulty_worker("two-finals").await.no_request_lost().all_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_answer() {
+    let reconciliation = run_with_faulty_worker("silent").await;
+    // At-most-once requests too: the worker did not claim them, so they go to another one. A request that reaches the
+    // faulty worker in every attempt ends with a correct error.
+    reconciliation.no_request_lost().failures_at_most(CALLERS);
+    assert!(
+        reconciliation.longest > ACCEPT_TIMEOUT,
+        "no request reached the silent worker: {reconciliation}"
+    );
+}

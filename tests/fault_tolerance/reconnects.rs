@@ -1,0 +1,149 @@
+//! After a reconnect a gateway requests only the answers that it misses, and messages that nobody received count as
+//! no protocol violation.
+
+use std::time::Duration;
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+
+use super::super::support::eventually::{SOON, eventually_some};
+use super::super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::super::support::nats::NatsOptions;
+use super::server_of_the_gateway;
+
+/// About 400 kB.
+const LARGE: &str = "/v1/large?rows=3200";
+const WORKERS: usize = 6;
+const CALLERS: usize = 6;
+
+/// Starts workers whose answers of 400 kB are single messages, and NATS servers that disconnect a client with 4 MB
+/// pending.
+async fn fleet() -> Fleet {
+    let extra = "max_pending: 4MB".to_owned();
+    Fleet::start(FleetOptions {
+        nats_servers: 3,
+        nats: NatsOptions { extra, ..NatsOptions::default() },
+        workers: WORKERS,
+        concurrency: 4,
+        worker_toml: "[worker]\npart_bytes = '512KiB'\n".to_owned(),
+        ..FleetOptions::default()
+    })
+    .await
+}
+
+async fn reconnects(nodes: &[FjordProcess]) -> f64 {
+    let mut sum = 0.0;
+    for node in nodes {
+        sum += node.metric("fjord_nats_reconnects_total").await;
+    }
+    sum
+}
+
+/// Requests large answers and returns how many were correct.
+async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let client = fleet.client();
+            Tasks::new().spawn(async move {
+                let mut good = 0;
+                for _ in 0..times {
+                    good += usize::from(client.get(LARGE).await.status == 200);
+                }
+                good
+            })
+        })
+        .collect();
+    let mut good = 0;
+    for caller in callers {
+        good += caller.await.expect("a caller");
+    }
+    good
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_causes_one_reconnect_per_process() {
+    let mut fleet = fleet().await;
+    // Every worker has sent as many answers as it caches when the server is killed.
+    assert_eq!(request_large_answers(&fleet, 20).await, 20 * CALLERS);
+    let number = server_of_the_gateway(&fleet).await;
+    fleet.nats.servers[number].kill();
+    let good = request_large_answers(&fleet, 10).await;
+    assert!(good + CALLERS >= 10 * CALLERS, "{good} succeeded: only requests in flight may fail");
+    let count = reconnects(&fleet.gateways).await + reconnects(&fleet.workers).await;
+    let processes = f64::from(u8::try_from(WORKERS + 1).expect("a few"));
+    assert!((0.5..=processes + 1.5).contains(&count), "{count} reconnects");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_lost_during_a_reconnect_are_requested_again() {
+    let mut fleet = Fleet::start(FleetOptions {
+        nats_servers: 3,
+        workers: 2,
+        concurrency: 8,
+        ..FleetOptions::default()
+    })
+    .await;
+    // The answers are sent while the gateway reconnects.
+    let calls: Vec<_> = (0..12_u32)
+        .map(|number| {
+            let client = fleet.client();
+            let body = json!({ "ms": 400 + number * 50 });
+            Tasks::new().spawn(async move { client.send(Method::POST, "/v1/once", &body).await })
+        })
+        .collect();
+    // On a busy machine the first call has ended before the last begins.
+    eventually_some("all calls have begun", SOON, async || {
+        let mut begun = 0.0;
+        for worker in &fleet.workers {
+            begun += worker.metric("fjord_worker_running").await;
+            begun += worker.metric("fjord_worker_call_duration_seconds_count").await;
+        }
+        (begun > 11.5).then_some(())
+    })
+    .await;
+    let number = server_of_the_gateway(&fleet).await;
+    fleet.nats.servers[number].kill();
+    let mut good = 0;
+    for call in calls {
+        good += usize::from(call.await.expect("a caller").status == 200);
+    }
+    assert!(good >= 11, "{good} of 12 succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_to_a_killed_gateway_are_not_protocol_violations() {
+    let mut fleet = Fleet::start(FleetOptions { concurrency: 2, ..FleetOptions::default() }).await;
+    // Some requests run and report progress; others were refused and wait for an offer.
+    let calls: Vec<_> = (0..8)
+        .map(|number| {
+            let client = fleet.client();
+            let (method, path) =
+                [(Method::PUT, "/v1/again"), (Method::POST, "/v1/once")][number % 2].clone();
+            Tasks::new().spawn(async move {
+                let asked = client.request(method, path).json(&json!({ "ms": 1500 }));
+                drop(asked.timeout(Duration::from_secs(5)).send().await);
+            })
+        })
+        .collect();
+    eventually_some("all requests have arrived", SOON, async || {
+        let waiting = fleet.gateways[0].metric("fjord_gateway_requests_waiting").await;
+        (waiting > 3.5).then_some(())
+    })
+    .await;
+    fleet.gateways[0].process.kill();
+    let worker = &fleet.workers[0];
+    eventually_some("the offers are declined and no call runs", SOON, async || {
+        let running = worker.metric("fjord_worker_running").await;
+        let offers = worker.metric("fjord_worker_offers_total").await;
+        (running < 0.5 && offers > 0.5).then_some(())
+    })
+    .await;
+    for call in calls {
+        call.await.expect("a caller");
+    }
+    let malformed = worker.metric("fjord_worker_malformed_messages_total").await;
+    assert!(malformed < 0.5, "{malformed} messages were counted as malformed");
+    let log = worker.process.log();
+    assert!(!log.contains("does not keep to the protocol"), "{log}");
+}

@@ -1,0 +1,215 @@
+//! Memory of the gateway and of the system during attacks on byte limits: before, at the peak, and 30 s after.
+
+use std::fs;
+use std::pin::pin;
+use std::time::Duration;
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use socket2::SockRef;
+use tokio::time::interval;
+
+use super::byte_budget::{announce_bodies, send_large_bodies, wait_for_in_flight};
+use super::stalled_clients::unsent_data;
+use crate::large_answers::head_requests::send_heads;
+use crate::large_answers::memory::{reset_peak, status};
+use crate::support::client::{ClientOptions, HttpVersion, send};
+use crate::support::eventually::{SOON, eventually_some, for_a_while};
+use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use crate::support::raw_client::RawClient;
+
+const MIB: u64 = 1 << 20;
+/// The time after an attack before memory is measured again.
+const SETTLE_TIME: Duration = Duration::from_secs(30);
+/// A client's share, and memory that the budget does not count.
+const GROWTH_BYTES_MAX: u64 = 128 * MIB;
+/// Memory that the allocator may retain.
+const KEPT_BYTES_MAX: u64 = 32 * MIB;
+/// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
+const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
+/// Session settings under which a worker that is silent for seconds does not count as lost.
+const PATIENT_SESSION: &str =
+    "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
+/// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that byte limits alone decide.
+const PATIENT_ENDPOINT: &str = r#"{
+  "patient": {
+    "route": "GET /v1/patient", "procedure": "ledger.flow",
+    "parameters": {
+      "rows": { "in": "query", "type": "int32", "default": 10 },
+      "pause_at": { "in": "query", "type": "int32", "default": 0 },
+      "ms": { "in": "query", "type": "int32", "default": 0 },
+      "fail_at": { "in": "query", "type": "int32", "default": 0 }
+    },
+    "result": "rows", "timeout": "15m", "session": "15m", "auth": "public"
+  }
+}"#;
+
+/// Memory in use, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct MemoryUse {
+    /// Resident memory of the gateway.
+    gateway: u64,
+    /// Unsent data in the gateway's send buffers.
+    unsent: u64,
+    /// Memory of all TCP sockets of this machine (proc(5), /proc/net/sockstat).
+    sockets: u64,
+}
+
+impl MemoryUse {
+    fn now(gateway: &FjordProcess) -> Self {
+        Self {
+            gateway: status(gateway, "VmRSS"),
+            unsent: unsent_data(gateway.https().port()).1,
+            sockets: socket_bytes(),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            gateway: self.gateway.max(other.gateway),
+            unsent: self.unsent.max(other.unsent),
+            sockets: self.sockets.max(other.sockets),
+        }
+    }
+}
+
+fn socket_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").expect("Linux");
+    let line = text.lines().find(|line| line.starts_with("TCP:")).expect("the line");
+    let pages: u64 = line.rsplit(' ').next().expect("a line of words").parse().expect("a number");
+    pages * 4096
+}
+
+async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet)) {
+    let gateway_toml = format!("{PATIENT_SESSION}{session_keys}");
+    // Enough slots to run all calls at once.
+    let catalogue = Some(("patient.json", PATIENT_ENDPOINT));
+    // Both session settings must stay below the default timeout of an endpoint.
+    let environment = vec![("FJORD_CATALOGUE__TIMEOUT_DEFAULT", "15m".to_owned())];
+    let options = FleetOptions {
+        gateway_toml,
+        catalogue,
+        environment,
+        concurrency: 64,
+        ..FleetOptions::default()
+    };
+    let fleet = Fleet::start(options).await;
+    let gateway = &fleet.gateways[0];
+    fleet.client().get("/v1/flow?rows=3000").await.is(200);
+    // The system counts the FIN of a closed connection as unsent until the client has acknowledged it.
+    eventually_some("the first connection is closed", SOON, async || {
+        let connections = gateway.metric("fjord_gateway_connections ").await;
+        (connections < 0.5 && unsent_data(gateway.https().port()) == (0, 0)).then_some(())
+    })
+    .await;
+    reset_peak(gateway);
+    let before = MemoryUse::now(gateway);
+    let mut peak = before;
+    let (mut attack, mut ticks) = (pin!(attack(&fleet)), interval(Duration::from_millis(20)));
+    loop {
+        tokio::select! {
+            () = &mut attack => break,
+            _ = ticks.tick() => peak = peak.max(MemoryUse::now(gateway)),
+        }
+    }
+    peak.gateway = status(gateway, "VmHWM");
+    for_a_while(SETTLE_TIME).await;
+    let after = MemoryUse::now(gateway);
+    let in_kib = |of: fn(MemoryUse) -> u64| {
+        [before, peak, after].map(|memory| (of(memory) / 1024).to_string()).join(" / ")
+    };
+    println!(
+        "KIB {name}: gateway {}, unsent {}, all TCP sockets {}",
+        in_kib(|memory| memory.gateway),
+        in_kib(|memory| memory.unsent),
+        in_kib(|memory| memory.sockets),
+    );
+    assert!(peak.gateway < before.gateway + GROWTH_BYTES_MAX, "{name}: {peak:?}");
+    assert!(after.gateway < before.gateway + KEPT_BYTES_MAX, "{name}: {after:?}");
+    assert_eq!(after.unsent, 0, "{name}");
+    let reserved = gateway.metric("fjord_gateway_buffered_bytes ").await;
+    assert!(reserved < 0.5, "{name}: {reserved} bytes are still reserved");
+    fleet.client().get("/v1/echo/a").await.is(200);
+}
+
+/// Opens clients that each request a large answer and read nothing, and waits until all are disconnected.
+async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
+    let gateway = &fleet.gateways[0];
+    let port = gateway.https().port();
+    let mut stalled = Vec::new();
+    for _ in 0..clients {
+        let mut client = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
+        SockRef::from(client.tcp()).set_recv_buffer_size(4096).expect("a socket");
+        let request = "GET /v1/flow?rows=8192 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.send(request.as_bytes()).await.expect("the request is sent");
+        stalled.push(client);
+    }
+    eventually_some("all connections are closed", Duration::from_mins(2), async || {
+        // The count is read first: a connection that was closed before must not have left data in the send buffer.
+        let connections = gateway.metric("fjord_gateway_connections ").await;
+        let (sockets, _) = unsent_data(port);
+        assert!(
+            f64::from(u32::try_from(sockets).expect("a few")) < connections + 0.5,
+            "{sockets} sockets have unsent data, {connections} connections are open"
+        );
+        (connections < 0.5).then_some(())
+    })
+    .await;
+    assert_eq!(unsent_data(port), (0, 0));
+}
+
+/// Requests many large answers at once.
+async fn request_many_answers(fleet: &Fleet, count: usize) {
+    let client =
+        fleet.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
+    let tasks = Tasks::new();
+    let answers: Vec<_> = (0..count)
+        .map(|_| {
+            let request = client.request(Method::GET, "/v1/patient?rows=4096");
+            tasks.spawn(send(request.timeout(ANSWERS_LIMIT)))
+        })
+        .collect();
+    for answer in answers {
+        let status = answer.await.expect("the task ends").status.as_u16();
+        assert!([200, 502, 503].contains(&status), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make test-hostile"]
+async fn long_memory_returns_after_every_attack_on_byte_limits() {
+    const WHOLE: &str = "window_parts = 0\n";
+    for (how, keys) in [("streamed", ""), ("assembled", WHOLE)] {
+        measure(&format!("40 stalled readers of 8 MiB, {how}"), keys, async |fleet| {
+            attack_with_stalled_readers(fleet, 40).await;
+        })
+        .await;
+    }
+    measure("300 bodies of 0.9 MB on 3 connections", "", async |fleet| {
+        send_large_bodies(fleet).await;
+    })
+    .await;
+    measure("200 announced bodies of 1 MB", "", async |fleet| {
+        let _announced = announce_bodies(fleet, 200).await;
+        wait_for_in_flight(&fleet.gateways[0], 200).await;
+    })
+    .await;
+    for (how, keys) in [("streamed", ""), ("assembled", WHOLE)] {
+        measure(&format!("300 HEADs of 4 MiB, {how}"), keys, async |fleet| {
+            send_heads(fleet, 300).await;
+        })
+        .await;
+        measure(&format!("300 GETs of 4 MiB, {how}"), keys, async |fleet| {
+            request_many_answers(fleet, 300).await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_readers_count_while_their_send_buffers_have_data() {
+    let gateway_toml = "body_idle_timeout = '2s'\n".to_owned();
+    let fleet = Fleet::start(FleetOptions { gateway_toml, ..FleetOptions::default() }).await;
+    attack_with_stalled_readers(&fleet, 40).await;
+    fleet.client().get("/v1/echo/a").await.is(200);
+}

@@ -1,0 +1,96 @@
+//! Promise: every log line of a request has the request id and the trace id, and no line has a value that a client
+//! sent.
+
+use std::process::Command;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::support::client::{ClientOptions, HttpVersion, send};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fjord_binary;
+use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
+use super::support::pseudo_terminal::PseudoTerminal;
+
+const CANARY: &str = "Canary7351";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+fn options() -> FleetOptions {
+    let log_filter = "trace";
+    FleetOptions { log_filter, ..FleetOptions::default() }
+}
+
+/// Returns the lines of a process's log with this request id.
+fn lines_of(node: &FjordProcess, request_id: &str) -> Vec<Value> {
+    let log = node.process.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["request_id"] == request_id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_line_has_a_value_of_a_client_at_any_level() {
+    let fleet = Fleet::start(options()).await;
+    for http in [HttpVersion::One, HttpVersion::Two] {
+        let client = fleet.client_with(ClientOptions { http, ..ClientOptions::default() });
+        let client = client.with_header("x-note", &format!("{CANARY}-header"));
+        let echo = client.get(&format!("/v1/echo/{CANARY}?text={CANARY}-query")).await;
+        assert!(echo.is(200).text().contains(CANARY), "the value is echoed");
+        let body = json!({ "body": format!("{CANARY} body"), "number": 73_517_351 });
+        let path = format!("/v1/refuse/{CANARY}-path?text={CANARY}+query");
+        client.send(Method::POST, &path, &body).await.is_problem(500, "internal");
+        let note = json!({ "note": CANARY, "more": { "deep": [CANARY] }, "price": 7_351.5 });
+        client.send(Method::PUT, "/v1/keep/73517351", &note).await.is(200);
+        client.send(Method::PUT, &format!("/v1/keep/{CANARY}"), &note).await.is(400);
+        let broken = client.request(Method::PUT, "/v1/keep/1").body(format!("{{\"{CANARY}"));
+        send(broken.header("content-type", "application/json")).await.is(400);
+        client.get(&format!("/v1/{CANARY}?{CANARY}={CANARY}")).await.is(404);
+    }
+    eventually_some("the failed calls are logged", SOON, async || {
+        let log = fleet.workers[0].process.log();
+        (log.matches("the procedure failed").count() >= 2).then_some(())
+    })
+    .await;
+    for node in fleet.gateways.iter().chain(&fleet.workers) {
+        let log = node.process.log();
+        assert!(log.contains("\"level\":\"TRACE\"") || log.contains("\"level\":\"DEBUG\""));
+        let leaked: Vec<_> =
+            log.lines().filter(|line| line.contains(CANARY) || line.contains("73517351")).collect();
+        assert!(leaked.is_empty(), "{} lines, the first: {}", leaked.len(), leaked[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_request_has_its_id_and_its_trace() {
+    let fleet = Fleet::start(options()).await;
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let client = fleet.client().with_header("traceparent", &parent);
+    let client = client.with_header("x-request-id", "whose");
+    client.send(Method::POST, "/v1/refuse/1", &json!({})).await.is(500);
+    for (node, message) in
+        [(&fleet.gateways[0], "request"), (&fleet.workers[0], "the procedure failed")]
+    {
+        let lines = eventually_some(format!("the line {message:?}"), SOON, async || {
+            let lines = lines_of(node, "whose");
+            lines.iter().any(|line| line["message"] == message).then_some(lines)
+        })
+        .await;
+        for line in lines {
+            assert_eq!(line["trace_id"], TRACE, "{line}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_gets_plain_lines() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let mut command = Command::new(fjord_binary());
+    command.args(["--role", "worker", "--set", "log.format=auto", "--config"]);
+    let terminal = PseudoTerminal::start({
+        command.arg(fleet.workers[0].directory());
+        command
+    });
+    let shown = terminal.output_when("it listens", |text| text.contains("listening")).await;
+    let line = shown.lines().find(|line| line.contains("listening")).expect("the line");
+    assert!(line.contains(" INFO ") && line.contains("part=\"admin\""), "{line:?}");
+    assert!(!shown.contains('{') && !shown.contains('\x1b'), "{shown:?}");
+}

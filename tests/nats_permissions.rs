@@ -1,0 +1,206 @@
+//! Promise: with the shipped NATS configuration, each role can do its work on a cluster of three servers, and nothing
+//! else.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
+
+mod queues;
+
+async fn fleet(workers: usize) -> Fleet {
+    Fleet::start(FleetOptions {
+        nats_servers: 3,
+        nats: NatsOptions { is_shipped: true, ..NatsOptions::default() },
+        gateways: 2,
+        workers,
+        concurrency: 2,
+        ..FleetOptions::default()
+    })
+    .await
+}
+
+/// Returns the permission violations that NATS has logged.
+fn violations(fleet: &mut Fleet) -> Vec<String> {
+    let servers = fleet.nats.servers.iter_mut();
+    let logs = servers.map(|server| server.process().log()).collect::<Vec<_>>().concat();
+    logs.lines().filter(|line| line.contains("Violation")).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_permissions_suffice() {
+    let mut fleet = fleet(2).await;
+    let client = fleet.client();
+    client.get("/v1/echo/a").await.is(200);
+    client.send(Method::POST, "/v1/once", &json!({ "ms": 10 })).await.is(200);
+    // More callers than slots cause progress, refusals, offers and declines.
+    let callers: Vec<_> = (0..12)
+        .map(|_| {
+            let client = client.clone();
+            Tasks::new().spawn(async move { client.get("/v1/slow?ms=400").await.is(200).status })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.expect("a caller"), 200);
+    }
+    // An answer in parts.
+    assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
+    // A cancel of both roles.
+    for wait in [50, 700] {
+        let response = client.request(Method::GET, "/v1/slow?ms=30000");
+        let response = response.timeout(Duration::from_millis(wait)).send().await;
+        assert!(response.is_err(), "the client has disconnected");
+    }
+    let running = r#"fjord_worker_running{queue="slow"}"#;
+    eventually_some("the calls are stopped", SOON, async || {
+        let calls = fleet.workers[0].metric(running).await + fleet.workers[1].metric(running).await;
+        (calls < 0.5).then_some(())
+    })
+    .await;
+    // A lost connection, and the request for the lost answers.
+    fleet.nats.servers[0].restart().await;
+    fleet.wait_for_nats_routes().await;
+    eventually_some("requests are served again", SOON, async || {
+        let answer = client.get("/v1/echo/a").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    // Both roles drain.
+    for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
+        assert!(node.stop().await.success());
+    }
+    assert_eq!(violations(&mut fleet), Vec::<String>::new());
+}
+
+/// Connects as one of the users. Returns the client, and the errors that the server reports.
+async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let server_errors = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&server_errors);
+    let client =
+        ConnectOptions::with_user_and_password(name.to_owned(), SHIPPED_PASSWORD.to_owned())
+            .add_root_certificates(fleet.certs.ca.clone())
+            .event_callback(move |event| {
+                if let Event::ServerError(error) = event {
+                    heard.lock().unwrap().push(error.to_string().to_lowercase());
+                }
+                std::future::ready(())
+            })
+            .connect(fleet.nats.urls()[0].as_str())
+            .await
+            .expect("a connection");
+    (client, server_errors)
+}
+
+async fn is_refused(server_errors: &Mutex<Vec<String>>, what: &str, subject: &str) {
+    let subject = subject.to_lowercase();
+    eventually_some(format!("{what} {subject} is refused"), SOON, async || {
+        let server_errors = server_errors.lock().unwrap();
+        let found = server_errors.iter().any(|line| {
+            line.contains("permissions violation") && line.contains(what) && line.contains(&subject)
+        });
+        found.then_some(())
+    })
+    .await;
+}
+
+/// Each user, and what it may neither publish nor subscribe to.
+const USERS: [(&str, &[&str], &[&str]); 5] = [
+    (
+        "gateway",
+        &["_INBOX_worker.x", "$SRV.PING", "fjord.status", "fjord.q.echo.x", "fjord.w.echo.x"],
+        &["fjord.q.echo", "fjord.w.>", "fjord.cancel.echo", "fjord.repeat.echo", "_INBOX_worker.>"],
+    ),
+    (
+        "worker",
+        &[
+            "fjord.q.echo",
+            "fjord.w.echo.x.j.1",
+            "fjord.cancel.echo",
+            "fjord.repeat.echo",
+            "fjord.status",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_gateway.x.flush.1",
+            "_INBOX_worker-payments.x",
+        ],
+        // Requests without a queue group: no client receives those of others.
+        &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
+    ),
+    (
+        "worker-reports",
+        &[
+            "fjord.q.reports",
+            "fjord.w.reports.x.j.1",
+            "fjord.w.payments.x.j.1",
+            "fjord.cancel.reports",
+            "fjord.repeat.reports",
+            "fjord.status",
+            "$SRV.PING",
+            "_INBOX_gateway.x",
+            "_INBOX_worker-payments.x",
+        ],
+        &[
+            "fjord.q.reports",
+            "fjord.q.payments",
+            "fjord.q.*",
+            "fjord.w.*.>",
+            "fjord.w.payments.>",
+            "fjord.w.payments.x.>",
+            "fjord.cancel.payments",
+            "fjord.cancel.*",
+            "fjord.repeat.payments",
+            "fjord.repeat.*",
+            "fjord.>",
+            "_INBOX_gateway.>",
+            "_INBOX_worker-payments.>",
+            "_INBOX_operator.>",
+        ],
+    ),
+    (
+        "operator",
+        &[
+            "fjord.q.echo",
+            "fjord.w.echo.x.j.1",
+            "fjord.repeat.echo",
+            "_INBOX_gateway.x",
+            "_INBOX_worker.x",
+        ],
+        &["fjord.q.echo", "fjord.w.>", "$SRV.PING", "_INBOX_gateway.>", "_INBOX_worker.>"],
+    ),
+    (
+        "caller",
+        &["fjord.repeat.echo", "fjord.status", "$SRV.PING", "_INBOX_gateway.x", "_INBOX_worker.x"],
+        &["fjord.q.echo", "fjord.w.>", "fjord.status", "_INBOX_gateway.>", "_INBOX_worker.>"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_can_do_nothing_else() {
+    let fleet = fleet(1).await;
+    let common = ["other", "$SYS.REQ.SERVER.PING", "$JS.API.INFO", "_INBOX.x", "fjord.x"];
+    for (name, publish, subscribe) in USERS {
+        let (client, server_errors) = user(&fleet, name).await;
+        for subject in publish.iter().chain(&common) {
+            client.publish((*subject).to_owned(), "x".into()).await.expect("the request is sent");
+            is_refused(&server_errors, "publish", subject).await;
+        }
+        let mut subscriptions = Vec::new();
+        for subject in subscribe.iter().chain(&common).chain(&[">"]) {
+            subscriptions
+                .push(client.subscribe((*subject).to_owned()).await.expect("the request is sent"));
+            is_refused(&server_errors, "subscription", subject).await;
+        }
+    }
+    let anonymous = ConnectOptions::new().add_root_certificates(fleet.certs.ca.clone());
+    assert!(
+        anonymous.connect(fleet.nats.urls()[0].as_str()).await.is_err(),
+        "a connection without credentials"
+    );
+}

@@ -1,0 +1,129 @@
+//! Promise: SIGHUP applies a new catalogue and new limits while requests continue; an invalid file changes nothing
+//! and is reported.
+
+use std::fs;
+
+use fjord::lifecycle::Tasks;
+use rustix::process::Signal;
+
+use super::support::certs::Leaf;
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fleet::{Fleet, FleetOptions};
+
+const ADDED: &str = r#"{ "added": { "route": "GET /v1/added", "handler": "echo", "queue": "echo",
+    "result": "json", "auth": "public" } }"#;
+
+async fn reloads(fleet: &mut Fleet, result: &str) {
+    let metric = format!(r#"fjord_config_reloads_total{{result="{result}"}}"#);
+    let before = fleet.gateways[0].metric(&metric).await;
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some(format!("a reload that is {result}"), SOON, async || {
+        (fleet.gateways[0].metric(&metric).await > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_applies_a_new_certificate_and_rejects_an_invalid_one() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let certificate = fleet.certs.server.certificate.clone();
+    let reloads = async |fleet: &Fleet, result: &str| {
+        let metric = format!(r#"fjord_tls_reloads_total{{result="{result}"}}"#);
+        fleet.gateways[0].metric(&metric).await
+    };
+    let ends = format!(
+        r#"fjord_tls_certificate_expiry_timestamp_seconds{{file="{}"}}"#,
+        certificate.display()
+    );
+    let first = fleet.gateways[0].metric(&ends).await;
+    assert!(first > 1.7e9, "the certificate's expiry is reported: {first}");
+
+    fs::write(&certificate, "rubbish").unwrap();
+    let mut fleet = fleet;
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some("the invalid certificate is rejected", SOON, async || {
+        (reloads(&fleet, "failed").await > 0.5).then_some(())
+    })
+    .await;
+    // New connections still get the old certificate.
+    fleet.client().get("/v1/echo/a").await.is(200);
+    assert!(fleet.gateways[0].process.log().contains(certificate.to_str().unwrap()));
+
+    let before = reloads(&fleet, "ok").await;
+    fleet.certs.issue("server", Leaf::LOCAL);
+    fleet.gateways[0].process.signal(Signal::HUP);
+    eventually_some("the new certificate is used", SOON, async || {
+        (reloads(&fleet, "ok").await > before).then_some(())
+    })
+    .await;
+    fleet.client().get("/v1/echo/a").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_applies_a_new_log_filter_in_both_roles() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    for node in fleet.gateways.iter_mut().chain(&mut fleet.workers) {
+        assert!(!node.process.log().contains(r#""level":"DEBUG""#), "the level is info at first");
+        let file = node.directory().join(format!("{}.toml", node.role()));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("filter = 'info'", "filter = 'debug'")).unwrap();
+        node.process.signal(Signal::HUP);
+        eventually_some("debug lines are logged", SOON, async || {
+            client.get("/v1/echo/a").await.is(200);
+            node.process.log().contains(r#""level":"DEBUG""#).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let file = fleet.catalogue().join("added.json");
+    client.get("/v1/added").await.is_problem(404, "no-route");
+
+    let slow = client.clone();
+    let slow = Tasks::new().spawn(async move { slow.get("/v1/slow?ms=1000").await });
+    fs::write(&file, ADDED).unwrap();
+    reloads(&mut fleet, "ok").await;
+    // The worker still has the catalogue that it started with and rejects the request; the gateway passes the error
+    // on.
+    client.get("/v1/added").await.is(500);
+    fleet.workers[0].restart();
+    fleet.workers[0].ready().await;
+    client.get("/v1/added").await.is(200);
+    assert!(matches!(slow.await.unwrap().status.as_u16(), 200 | 504), "the request was answered");
+
+    fs::write(&file, ADDED.replace("\"route\"", "\"rout\"")).unwrap();
+    reloads(&mut fleet, "failed").await;
+    client.get("/v1/added").await.is(200);
+    let log = fleet.gateways[0].process.log();
+    let line = log.lines().find(|line| line.contains("refused, the old one stays")).unwrap();
+    for word in ["added.json", "added", "rout"] {
+        assert!(line.contains(word), "{word} is missing in {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_applies_session_settings_and_server_timing() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    // Larger than a NATS message, so it is streamed.
+    let large = client.get("/v1/large?rows=100000").await;
+    assert_eq!(large.is(200).header("server-timing"), "");
+    let file = fleet.gateways[0].directory().join("gateway.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("[gateway]\n", "[gateway]\nserver_timing_scope = '*'\n");
+    fs::write(
+        &file,
+        format!("{text}[gateway.session]\nwindow_parts = 0\nanswer_bytes_max = '1MiB'\n"),
+    )
+    .unwrap();
+    reloads(&mut fleet, "ok").await;
+    // Now its parts are assembled, and it exceeds the limit.
+    let large = client.get("/v1/large?rows=100000").await;
+    large.is_problem(502, "bad-answer");
+    assert!(large.header("server-timing").contains("worker;dur="), "{:?}", large.headers);
+}

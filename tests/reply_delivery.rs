@@ -1,0 +1,208 @@
+//! Promise: an answer reaches its client whatever happens to the gateway's own messages to workers meanwhile; the
+//! reader of replies never waits; and replies that wait to be processed are bounded in bytes.
+
+use std::time::{Duration, Instant};
+
+use fjord::lifecycle::Tasks;
+use http::Method;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::large_answers::memory::{reset_peak, status};
+use super::support::client::{HttpResponse, send};
+use super::support::eventually::{SOON, eventually_some};
+use super::support::fleet::{Fleet, FleetOptions};
+use super::support::nats::NatsOptions;
+use super::support::ports;
+use super::support::raw_client::RawClient;
+use super::support::raw_nats::{RawNatsClient, RawNatsMessage};
+use super::support::stalling_proxy::StallingProxy;
+
+/// Calls that run when NATS stops reading from the gateway.
+const CALLS: usize = 8;
+/// Claims that a worker sends meanwhile: waiting two seconds for each reply would exceed any session.
+const CLAIMS: usize = 100;
+/// More than the socket buffers on the path hold.
+const LARGE_REQUESTS: usize = 10;
+/// More than the gateway's own queues hold, with `commands_max` of 16.
+const SMALL_REQUESTS: usize = 80;
+/// Parts of 1 MB in each answer.
+const PARTS: usize = 40;
+
+/// The worker's control subject.
+const CONTROL: &str = "fjord.w.foreign.tester.j.7";
+
+/// A gateway that reaches NATS through a stalling proxy, and the worker of queue `foreign`, which connects directly.
+struct StalledGateway {
+    fleet: Fleet,
+    stall: StallingProxy,
+    worker: RawNatsClient,
+    tasks: Tasks,
+}
+
+impl StalledGateway {
+    async fn start() -> Self {
+        let port = ports::pick();
+        let stall = StallingProxy::start(([127, 0, 0, 1], port).into());
+        let servers = format!("[\"tls://{}\"]", stall.address);
+        // A gateway with much pending data must not be disconnected by the server.
+        let extra = "allow_non_tls: true\nmax_pending: 1GB\n".to_owned();
+        let fleet = Fleet::start(FleetOptions {
+            nats: NatsOptions { port: Some(port), extra, ..NatsOptions::default() },
+            // No ping is due during the stall, so that the stall is detected in another way.
+            nats_keys: "ping_interval = '60s'\ncommands_max = 16\nconnect_timeout = '10s'\n"
+                .to_owned(),
+            environment: vec![("FJORD_MESSAGING__NATS__SERVERS", servers)],
+            gateway_toml: "buffered_bytes_per_client_max = '16MiB'\n\
+                           [gateway.session]\nanswer_bytes_max = '16MiB'\nwindow_parts = 0\n"
+                .to_owned(),
+            workers: 0,
+            ..FleetOptions::default()
+        })
+        .await;
+        let server = ([127, 0, 0, 1], port).into();
+        let worker = RawNatsClient::join(server, "fjord.q.foreign", "foreign").await;
+        Self { fleet, stall, worker, tasks: Tasks::new() }
+    }
+
+    /// Sends a request whose client disconnects before the request is claimed.
+    async fn abandoned_request(&mut self) -> RawNatsMessage {
+        let gateway = &self.fleet.gateways[0];
+        let mut disconnecting =
+            RawClient::connect(gateway.https(), &self.fleet.certs, &["http/1.1"]).await;
+        let post = "POST /v1/foreign/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        disconnecting.send(post.as_bytes()).await.expect("the request is sent");
+        let abandoned_request = self.worker.next().await;
+        drop(disconnecting);
+        eventually_some("the disconnect is detected", SOON, async || {
+            let metric = gateway.metric("fjord_gateway_requests_in_flight ").await;
+            (metric < 0.5).then_some(())
+        })
+        .await;
+        abandoned_request
+    }
+
+    /// Sends requests, and returns the worker's messages and the clients' tasks.
+    async fn calls(
+        &mut self,
+        method: Method,
+    ) -> (Vec<RawNatsMessage>, Vec<JoinHandle<HttpResponse>>) {
+        let client = self.fleet.client();
+        let answers = (0..CALLS)
+            .map(|_| {
+                let request = client.request(method.clone(), "/v1/foreign/a");
+                self.tasks.spawn(send(request))
+            })
+            .collect();
+        let mut calls = Vec::new();
+        for _ in 0..CALLS {
+            calls.push(self.worker.next().await);
+        }
+        (calls, answers)
+    }
+
+    /// Stalls NATS for the gateway until a claim of the abandoned request cannot be denied.
+    async fn stall(&mut self, abandoned_request: &RawNatsMessage, calls: &[RawNatsMessage]) {
+        self.stall.pause();
+        let client = self.fleet.client();
+        let body = json!({ "note": "x".repeat(900_000) });
+        for number in 0..LARGE_REQUESTS + SMALL_REQUESTS {
+            let request = if number < LARGE_REQUESTS {
+                client.request(Method::PUT, "/v1/keep/1").json(&body)
+            } else {
+                client.request(Method::GET, "/v1/echo/a")
+            };
+            let _detached = self.tasks.spawn_background(async move { drop(request.send().await) });
+        }
+        let unsent = r#"fjord_gateway_controls_unsent_total{reason="deny"}"#;
+        let (gateway, worker) = (&self.fleet.gateways[0], &mut self.worker);
+        eventually_some("NATS reads nothing more", SOON, async || {
+            for call in calls {
+                reply_with(worker, call, "progress").await;
+            }
+            reply_with(worker, abandoned_request, "claim").await;
+            (gateway.metric(unsent).await > 0.5).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn reply_with(worker: &mut RawNatsClient, to: &RawNatsMessage, word: &str) {
+    let control = if word == "claim" { CONTROL } else { "" };
+    worker.publish_from(&to.reply, control, &[("Fjord-Reply", word)], b"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_socket_delays_no_answer() {
+    let mut scene = StalledGateway::start().await;
+    let abandoned_request = scene.abandoned_request().await;
+    let (calls, answers) = scene.calls(Method::GET).await;
+    scene.stall(&abandoned_request, &calls).await;
+    for _ in 0..CLAIMS {
+        reply_with(&mut scene.worker, &abandoned_request, "claim").await;
+    }
+    let headers = [("Fjord-Reply", "final"), ("Fjord-Status", "200")];
+    for call in &calls {
+        scene.worker.publish(&call.reply, &headers, b"").await;
+    }
+    for answer in answers {
+        let answer = timeout(Duration::from_secs(5), answer).await;
+        answer.expect("the answer arrives during the stall").expect("the task ends").is(200);
+    }
+    let StalledGateway { fleet, stall, mut worker, tasks } = scene;
+    stall.resume();
+    let serving = tasks.spawn(async move {
+        loop {
+            let call = worker.next().await;
+            worker.publish(&call.reply, &headers, b"").await;
+        }
+    });
+    eventually_some("requests are served again", SOON * 2, async || {
+        (fleet.client().get("/v1/foreign/b").await.status == 200).then_some(())
+    })
+    .await;
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_wait_during_a_stall_are_bounded() {
+    let mut scene = StalledGateway::start().await;
+    let abandoned_request = scene.abandoned_request().await;
+    let (calls, answers) = scene.calls(Method::POST).await;
+    scene.stall(&abandoned_request, &calls).await;
+    let gateway = &scene.fleet.gateways[0];
+    let before = reset_peak(gateway);
+    for call in &calls {
+        // Each claim must be granted, which takes two seconds in vain; the session reads no replies meanwhile.
+        for _ in 0..3 {
+            reply_with(&mut scene.worker, call, "claim").await;
+        }
+    }
+    let part = vec![b' '; 1_000_000];
+    for number in 1..=PARTS {
+        let number = number.to_string();
+        for call in &calls {
+            let headers = [("Fjord-Reply", "part"), ("Fjord-Part", &*number)];
+            scene.worker.publish_from(&call.reply, CONTROL, &headers, &part).await;
+        }
+    }
+    for answer in answers {
+        let problem = answer.await.expect("the task ends");
+        problem.is_problem(502, "outcome-unknown");
+    }
+    let grown = (status(gateway, "VmHWM") - before) >> 20;
+    println!("MEMORY of {} MB of parts waiting: +{grown} MiB", CALLS * PARTS);
+    assert!(grown < 128, "+{grown} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_above_max_payload_does_not_wait_for_a_hanging_server() {
+    let scene = StalledGateway::start().await;
+    scene.stall.pause();
+    let began = Instant::now();
+    // Whether the server accepts larger messages by now is asked over a new connection, which hangs.
+    let body = json!({ "note": "x".repeat(1_500_000) });
+    scene.fleet.client().send(Method::PUT, "/v1/keep/1", &body).await.is(413);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}

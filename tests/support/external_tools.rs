@@ -1,0 +1,32 @@
+//! Third-party tools, found below `target` or on the PATH. Without a tool, a test prints that it is skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Finds a tool; otherwise prints that `what` is skipped, with `hint` on how to install the tool, and returns `None`.
+pub(crate) fn find(name: &str, below_target: &str, what: &str, hint: &str) -> Option<PathBuf> {
+    let own = super::target_directory().join(below_target).join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::iter::once(own)
+        .chain(std::env::split_paths(&path).map(|directory| directory.join(name)))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        println!("SKIPPED: {what}: no {name}; {hint}");
+    }
+    found
+}
+
+/// Runs a tool and returns its output; fails the test when it takes longer than `limit`.
+pub(crate) async fn run(tool: &Path, arguments: &[&str], limit: Duration) -> String {
+    let mut command = Command::new(tool);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(limit, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{} runs for {limit:?}", tool.display()));
+    let output = output.expect("the tool was found before");
+    let bytes = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

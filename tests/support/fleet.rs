@@ -1,0 +1,386 @@
+//! A fleet: NATS servers, gateways and workers, all real processes on free ports.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+
+use super::certs::Certs;
+use super::client::{Client, ClientOptions, get_json, get_text};
+use super::eventually::eventually_some;
+use super::latency_proxy::LatencyProxy;
+use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
+use super::process::Process;
+
+/// The catalogue, procedures and schema of the tests. Procedures write into a ledger, so executions can be counted.
+const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
+const SCHEMA: &str = include_str!("ledger/schema.sql");
+const PROCEDURES: [(&str, &str); 6] = [
+    ("ledger.write.sql", include_str!("ledger/procedures/ledger.write.sql")),
+    ("ledger.refuse.sql", include_str!("ledger/procedures/ledger.refuse.sql")),
+    ("ledger.keyed.sql", include_str!("ledger/procedures/ledger.keyed.sql")),
+    ("ledger.slow.sql", include_str!("ledger/procedures/ledger.slow.sql")),
+    ("ledger.flow.sql", include_str!("ledger/procedures/ledger.flow.sql")),
+    ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),
+];
+
+/// How long a process may take to be ready, on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// The configuration of a fleet.
+#[derive(Clone, Debug)]
+pub(crate) struct FleetOptions {
+    /// The number of NATS servers; more than one form a cluster.
+    pub(crate) nats_servers: usize,
+    /// The configuration of the NATS servers.
+    pub(crate) nats: NatsOptions,
+    /// More keys of `[messaging.nats]`.
+    pub(crate) nats_keys: String,
+    /// More keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
+    pub(crate) nats_tls_keys: &'static str,
+    /// A password other than that of the shipped NATS configuration.
+    pub(crate) nats_password: Option<&'static str>,
+    /// Latency added to each round trip between workers and NATS.
+    pub(crate) worker_round_trip: Duration,
+    /// The number of gateways.
+    pub(crate) gateways: usize,
+    /// The number of workers.
+    pub(crate) workers: usize,
+    /// Concurrent calls of each queue of a worker.
+    pub(crate) concurrency: usize,
+    /// The queues that workers serve, as a pattern.
+    pub(crate) queues: &'static str,
+    /// The log filter of both roles.
+    pub(crate) log_filter: &'static str,
+    /// More keys of `[gateway]`.
+    pub(crate) gateway_keys: &'static str,
+    /// More keys of `[gateway.tls]`; `{ca}` stands for the authority's certificate.
+    pub(crate) gateway_tls_keys: &'static str,
+    /// One more catalogue file: its name and contents.
+    pub(crate) catalogue: Option<(&'static str, &'static str)>,
+    /// More lines of `gateway.toml`.
+    pub(crate) gateway_toml: String,
+    /// More lines of `worker.toml`.
+    pub(crate) worker_toml: String,
+    /// More environment variables of every process.
+    pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            nats_servers: 1,
+            nats: NatsOptions::default(),
+            nats_keys: String::new(),
+            nats_tls_keys: "",
+            nats_password: None,
+            worker_round_trip: Duration::ZERO,
+            gateways: 1,
+            workers: 1,
+            concurrency: 16,
+            queues: "*",
+            log_filter: "info",
+            gateway_keys: "",
+            gateway_tls_keys: "",
+            catalogue: None,
+            gateway_toml: String::new(),
+            worker_toml: String::new(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// A running fleet. All processes end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    /// The NATS servers.
+    pub(crate) nats: NatsCluster,
+    /// The gateways.
+    pub(crate) gateways: Vec<FjordProcess>,
+    /// The workers.
+    pub(crate) workers: Vec<FjordProcess>,
+    /// The authority that issued every certificate.
+    pub(crate) certs: Certs,
+    options: FleetOptions,
+    home: TempDir,
+    /// The proxies between workers and NATS, when `worker_round_trip` is set.
+    far: Vec<LatencyProxy>,
+}
+
+/// A fjord process.
+#[derive(Debug)]
+pub(crate) struct FjordProcess {
+    /// The process, for signals and its log.
+    pub(crate) process: Process,
+    role: &'static str,
+    directory: PathBuf,
+}
+
+impl FjordProcess {
+    /// Starts the executable with this role and configuration directory.
+    pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
+        Self::start_with(role, directory, &[])
+    }
+
+    fn start_with(
+        role: &'static str,
+        directory: &Path,
+        environment: &[(&'static str, String)],
+    ) -> Self {
+        let mut command = Command::new(super::fjord_binary());
+        command.arg("--role").arg(role).arg("--config").arg(directory);
+        command.envs(environment.iter().map(|(name, value)| (*name, value)));
+        let process = Process::start(role, command, &directory.join("log"));
+        Self { process, role, directory: directory.to_owned() }
+    }
+
+    /// Returns its role.
+    pub(crate) fn role(&self) -> &'static str {
+        self.role
+    }
+
+    /// Returns the address of its HTTPS listener, from the last line that logged one.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.listens("https").expect("a process that is ready listens")
+    }
+
+    /// Returns the address of its admin listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.listens("admin").expect("a process that is ready listens")
+    }
+
+    /// Returns its configuration directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the sum of all samples in `/metrics` whose line starts with `start`.
+    pub(crate) async fn metric(&self, start: &str) -> f64 {
+        let text = get_text(&format!("http://{}/metrics", self.admin())).await;
+        let text = text.expect("metrics");
+        let lines = text.lines().filter(|line| line.starts_with(start));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&mut self) {
+        let role = self.role;
+        eventually_some(format!("{role} ready"), READY_LIMIT, async || {
+            if let Some(status) = self.process.ended() {
+                panic!("{role} ended with {status}:\n{}", self.process.log_tail());
+            }
+            let admin = self.listens("admin")?;
+            get_json(&format!("http://{admin}/readyz")).await
+        })
+        .await;
+    }
+
+    /// Kills and starts it with the same files; a gateway may listen on another port then.
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        fs::remove_file(self.directory.join("log")).expect("its log");
+        *self = Self::start(self.role, &self.directory);
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.process.terminate();
+        self.process.wait(Duration::from_mins(1)).await
+    }
+
+    fn listens(&self, part: &str) -> Option<SocketAddr> {
+        let log = self.process.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut listening = lines.filter(|line: &serde_json::Value| {
+            line["message"] == "listening" && line["part"] == part
+        });
+        listening.next_back()?["address"].as_str()?.parse().ok()
+    }
+}
+
+impl Fleet {
+    /// Starts a fleet; returns once every process is ready.
+    pub(crate) async fn start(options: FleetOptions) -> Self {
+        let mut fleet = Self::start_without_waiting(options).await;
+        for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
+            node.ready().await;
+        }
+        fleet
+    }
+
+    /// Starts every process without waiting until gateways and workers are ready.
+    pub(crate) async fn start_without_waiting(options: FleetOptions) -> Self {
+        super::client::install_provider();
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let certs = Certs::new(&home.path().join("certs"));
+        let nats =
+            NatsCluster::start(home.path(), &certs, &options.nats, options.nats_servers).await;
+        let (gateways, workers) = (Vec::new(), Vec::new());
+        let mut far = Vec::new();
+        if !options.worker_round_trip.is_zero() {
+            for server in &nats.servers {
+                far.push(
+                    LatencyProxy::start(server.address(), options.worker_round_trip / 2).await,
+                );
+            }
+        }
+        let mut fleet = Self { nats, gateways, workers, certs, options, home, far };
+        fleet.write_catalogue();
+        for _ in 0..fleet.options.workers {
+            fleet.add_worker();
+        }
+        for _ in 0..fleet.options.gateways {
+            fleet.add_gateway();
+        }
+        fleet
+    }
+
+    /// Returns a client of the first gateway.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(ClientOptions::default())
+    }
+
+    /// Returns a client of the first gateway with these options.
+    pub(crate) fn client_with(&self, options: ClientOptions<'_>) -> Client {
+        Client::new(self.gateways[0].https(), &self.certs, options)
+    }
+
+    /// Adds a worker with its own ledger.
+    pub(crate) fn add_worker(&mut self) -> &mut FjordProcess {
+        self.add_worker_as("worker", self.options.queues)
+    }
+
+    /// Adds a worker of these queues; `user` is its name in the shipped NATS configuration.
+    pub(crate) fn add_worker_as(&mut self, user: &str, queues: &str) -> &mut FjordProcess {
+        let directory = self.home.path().join(format!("worker-{}", self.workers.len()));
+        let own = self.home.path().join("catalogue");
+        let text = format!(
+            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[worker.queues.'{}']\nconcurrency = {}\n\
+             [procedures.databases.default]\nbackend = 'sqlite'\n\
+             [procedures.databases.default.sqlite]\nfile = '{}'\nschema = '{}'\nprocedures = '{}'\n\
+             connections_max = {}\n{}\n",
+            self.shared(user),
+            queues,
+            self.options.concurrency,
+            directory.join("ledger.db").display(),
+            own.join("schema.sql").display(),
+            own.join("procedures").display(),
+            self.options.concurrency.clamp(4, 256),
+            self.options.worker_toml,
+        );
+        self.workers.push(self.started("worker", &directory, &text));
+        self.workers.last_mut().expect("just added")
+    }
+
+    /// Adds a gateway.
+    pub(crate) fn add_gateway(&mut self) -> &mut FjordProcess {
+        let directory = self.home.path().join(format!("gateway-{}", self.gateways.len()));
+        let text = format!(
+            "{}\n[admin]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = '127.0.0.1:0'\n{}\n\
+             [gateway.tls]\ncertificate = '{}'\nkey = '{}'\n{}\n\
+             [gateway.http]\nconnections_per_client_max = 10000\n{}\n",
+            self.shared("gateway"),
+            self.options.gateway_keys,
+            self.certs.server.certificate.display(),
+            self.certs.server.key.display(),
+            self.options.gateway_tls_keys.replace("{ca}", &self.certs.ca.display().to_string()),
+            self.options.gateway_toml,
+        );
+        self.gateways.push(self.started("gateway", &directory, &text));
+        self.gateways.last_mut().expect("just added")
+    }
+
+    /// Returns the request ids in the ledgers of all workers: one for each committed execution.
+    pub(crate) fn ledger(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for number in 0..self.workers.len() {
+            let file = self.home.path().join(format!("worker-{number}/ledger.db"));
+            let ledger = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY);
+            let ledger = ledger.expect("the worker's ledger");
+            let mut query = ledger.prepare("SELECT request_id FROM ledger").expect("the table");
+            let rows = query.query_map([], |row| row.get(0)).expect("its rows");
+            lines.extend(rows.map(|row| row.expect("a row")));
+        }
+        lines
+    }
+
+    /// Returns the directory of the fleet's catalogue.
+    pub(crate) fn catalogue(&self) -> PathBuf {
+        self.home.path().join("catalogue/endpoints")
+    }
+
+    /// Waits until all NATS servers are connected with each other again.
+    pub(crate) async fn wait_for_nats_routes(&self) {
+        for server in &self.nats.servers {
+            self.nats.wait_for_routes(server).await;
+        }
+    }
+
+    fn write_catalogue(&self) {
+        let own = self.home.path().join("catalogue");
+        for directory in ["endpoints", "procedures"] {
+            fs::create_dir_all(own.join(directory)).expect("a directory");
+        }
+        fs::write(own.join("endpoints/ledger.json"), ENDPOINTS).expect("a file");
+        if let Some((name, text)) = self.options.catalogue {
+            fs::write(own.join("endpoints").join(name), text).expect("a file");
+        }
+        fs::write(own.join("schema.sql"), SCHEMA).expect("a file");
+        for (name, text) in PROCEDURES {
+            fs::write(own.join("procedures").join(name), text).expect("a file");
+        }
+    }
+
+    fn started(&self, role: &'static str, directory: &Path, text: &str) -> FjordProcess {
+        fs::create_dir_all(directory).expect("a directory");
+        fs::write(directory.join(format!("{role}.toml")), text).expect("a file");
+        FjordProcess::start_with(role, directory, &self.options.environment)
+    }
+
+    /// Returns the configuration that both roles share; `user` is the process's name in the shipped NATS
+    /// configuration.
+    fn shared(&self, user: &str) -> String {
+        let is_far = user != "gateway" && !self.far.is_empty();
+        let far = self.far.iter().map(|delay| format!("nats://{}", delay.address));
+        let urls = if is_far { far.collect() } else { self.nats.urls() };
+        let servers: Vec<String> = urls.iter().map(|url| format!("'{url}'")).collect();
+        let tls = if self.options.nats.has_tls {
+            let client = &self.certs.client;
+            let keys = self.options.nats_tls_keys;
+            let keys = keys.replace("{certificate}", &client.certificate.display().to_string());
+            let keys = keys.replace("{key}", &client.key.display().to_string());
+            format!("[messaging.nats.tls]\nca = '{}'\n{keys}", self.certs.ca.display())
+        } else {
+            String::new()
+        };
+        let plain = !self.options.nats.has_tls;
+        let user = if self.options.nats.is_shipped {
+            let password = self.options.nats_password.unwrap_or(SHIPPED_PASSWORD);
+            format!("user = '{user}'\npassword = '{password}'\ninbox_prefix = '_INBOX_{user}'\n")
+        } else {
+            String::new()
+        };
+        format!(
+            "[catalogue]\ndirectory = '{}'\n[log]\nformat = 'json'\nfilter = '{}'\n\
+             [messaging.nats]\nservers = [{}]\ninsecure_plain_text = {plain}\n{user}{}{tls}",
+            self.home.path().join("catalogue/endpoints").display(),
+            self.options.log_filter,
+            servers.join(", "),
+            self.options.nats_keys,
+        )
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.gateways.iter().chain(&self.workers) {
+                eprintln!("--- {} ---\n{}", node.process.name(), node.process.log_tail());
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A process on a pseudo-terminal, for tests of terminal output.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use super::eventually::{SOON, eventually_some};
+use super::process_guard;
+
+/// A process whose stdout and stderr are a pseudo-terminal. It is killed when the value is dropped.
+#[derive(Debug)]
+pub(crate) struct PseudoTerminal {
+    child: Child,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl PseudoTerminal {
+    /// Starts a command.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&ours).expect("our own terminal");
+        unlockpt(&ours).expect("our own terminal");
+        let name = ptsname(&ours, Vec::new()).expect("a name").into_string().expect("ASCII");
+        let theirs = OpenOptions::new().read(true).write(true).open(name).expect("its other end");
+        let errors = theirs.try_clone().expect("a second handle");
+        command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
+        let child = command.spawn().expect("it starts");
+        process_guard::watch(child.id());
+        // The command also holds the other end; reads would never end.
+        drop(command);
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let (output, mut from) = (Arc::clone(&written), File::from(ours));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(number @ 1..) = from.read(&mut bytes) {
+                output.lock().unwrap().extend_from_slice(&bytes[..number]);
+            }
+        });
+        Self { child, written }
+    }
+
+    /// Returns the whole output so far, once `condition` holds for it.
+    pub(crate) async fn output_when(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+        eventually_some(what, SOON, async || {
+            let text = String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();
+            condition(&text).then_some(text)
+        })
+        .await
+    }
+}
+
+impl Drop for PseudoTerminal {
+    fn drop(&mut self) {
+        // The process may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().expect("our own child");
+        process_guard::forget(self.child.id());
+    }
+}

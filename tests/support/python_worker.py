@@ -1,0 +1,149 @@
+"""A worker written with nats.py that serves queues with the behavior BEHAVIOR.
+
+usage: python_worker.py URL CA QUEUES BEHAVIOR [EVERY]     prints "ready" when it serves
+
+QUEUES are separated by commas. With EVERY, only every EVERY-th request gets that behavior; the others are executed
+correctly, and "executed <request id>" is printed for each execution.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+import uuid
+
+import nats
+
+
+async def main(url, ca, queues, behavior, every=None):
+    context = ssl.create_default_context(cafile=ca)
+    nc = await nats.connect(url, tls=context)
+    executed = received = jobs = 0
+    own, controls = uuid.uuid4().hex, {}
+
+    async def send(message, kind, payload=b"", **headers):
+        """Once a request has a control subject, every reply to it names that subject."""
+        named = {"Fjord-Reply": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        await nc.publish(message.reply, payload, reply=controls.get(message.reply, ""), headers=named)
+
+    async def control(message):
+        nonlocal jobs
+        jobs += 1
+        queue = message.subject.split(".")[2]
+        controls[message.reply] = f"fjord.w.{queue}.{own}.{jobs}"
+        return await nc.subscribe(controls[message.reply])
+
+    async def consent(message):
+        answers = await control(message)
+        await send(message, "claim")
+        answer = await answers.next_msg(timeout=2)
+        return (answer.headers or {}).get("Fjord-Control") == "grant"
+
+    async def execute(message, finals):
+        if message.headers.get("Fjord-Execution") == "at-most-once" and not await consent(message):
+            return
+        print("executed", message.headers["Fjord-Request-Id"], flush=True)
+        for _ in range(finals):
+            await send(message, "final", b'{"request_id": "x"}', Fjord_Status="200", Content_Type="application/json")
+
+    async def work(message):
+        nonlocal received
+        received += 1
+        if every and (received % int(every) or behavior == "two-finals"):
+            await execute(message, 1 if received % int(every) else 2)
+        else:
+            await misbehave(message)
+
+    async def misbehave(message):
+        nonlocal executed
+        headers = message.headers or {}
+        if behavior == "careless":  # It ignores headers and payload.
+            return await send(message, "final", b"{}", Fjord_Status="200", Content_Type="application/json")
+        if behavior == "older":
+            assert headers["Fjord-Execution"] not in ("at-least-once", "at-most-once")
+            unknown = b'{"type": "urn:fjord:problem:invalid-request", "status": 400, "effect": "not-executed"}'
+            return await send(message, "final", unknown, Fjord_Status="400", Content_Type="application/problem+json")
+        if behavior == "dry":
+            assert headers["Fjord-Execution"] == "dry-run" and "Fjord-Window" not in headers
+            mark, payload = message.data[:8], message.data[8:]
+            assert mark == b"dry-run " and await consent(message)
+            proof = {"Fjord_Transaction": "rolled-back", "Fjord_Status": "200", "Content_Type": "application/json"}
+            return await send(message, "final", payload, **proof)
+        request = json.loads(message.data)
+        if behavior == "plain":
+            print("executed", flush=True)
+            await nc.publish(message.reply, json.dumps({"plain": request["id"]}).encode())
+        elif behavior == "service-error":
+            await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "418", "Nats-Service-Error": "teapot"})
+        elif behavior == "service-503":
+            await nc.publish(message.reply, b"", headers={"Nats-Service-Error-Code": "503", "Nats-Service-Error": "unavailable"})
+        elif behavior == "final-503":
+            await send(message, "final", b"{}", Fjord_Status="503", Content_Type="application/json")
+        elif behavior == "part-503":
+            await control(message)
+            await send(message, "part", b"[1", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
+            await send(message, "final", b"]", Fjord_Part="1", Fjord_Status="503", Content_Type="application/json")
+        elif behavior == "promise":
+            promise = b'{"type": "urn:fjord:problem:expired", "status": 504, "effect": "not-executed"}'
+            await send(message, "final", promise, Fjord_Status="504", Content_Type="application/problem+json")
+        elif behavior == "garbage":
+            await nc.publish(message.reply, b"{", headers={"Fjord-Reply": "final", "Fjord-Status": "tea"})
+        elif behavior == "two-finals":
+            for number in ("1", "2"):
+                await send(message, "final", number.encode(), Fjord_Status="200", Content_Type="application/json")
+        elif behavior == "silent":
+            executed += 1
+        elif behavior == "missing-part":
+            await send(message, "part", b"[1,", Fjord_Part="1")
+            await send(message, "final", b"3]", Fjord_Status="200", Content_Type="application/json", Fjord_Part="2")
+        elif behavior.startswith("stream"):
+            await stream(message, behavior)
+        elif behavior == "whole":
+            if headers.get("Fjord-Execution") == "at-most-once" and not await consent(message):
+                return
+            executed += 1
+            for _ in range(4):
+                await asyncio.sleep(0.7)
+                await send(message, "progress")
+            known = {name: headers[name] for name in ("Fjord-Endpoint", "traceparent")}
+            known["Fjord-Attempt"] = headers.get("Fjord-Attempt", "1")
+            known["Fjord-Execution"] = headers.get("Fjord-Execution", "at-least-once")
+            text = json.dumps({"asked": request, "known": known, "executed": executed})
+            await send(message, "part", text[:10].encode(), Fjord_Part="1")
+            await send(message, "part", text[10:20].encode(), Fjord_Part="2")
+            await send(message, "final", text[20:].encode(), Fjord_Status="201", Content_Type="application/json", Fjord_Part="2")
+
+    async def stream(message, behavior):
+        """Sends three parts and the final, each part after the previous one was acknowledged; or an invalid sequence."""
+        taken = await control(message)
+        whole = {"Fjord_Status": "200", "Content_Type": "application/json"}
+        numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(behavior, (1, 2, 3))
+        assert behavior == "stream-blind" or message.headers["Fjord-Window"] == "2"
+        for number in range(1, 8) if behavior == "stream-blind" else numbers:
+            await send(message, "part", b"[1" if number == 1 else b",1", Fjord_Part=str(number), **(whole if number == 1 else {}))
+            while behavior in ("stream", "stream-failed"):
+                said = (await taken.next_msg(timeout=5)).headers
+                assert said["Fjord-Control"] == "ack", said
+                if int(said["Fjord-Part"]) == number:
+                    break
+        if behavior == "stream-garbage":
+            await send(message, "part", b",1", Fjord_Part="tea")
+        elif behavior == "stream-failed":
+            await send(message, "final", b"{}", Fjord_Status="500", Content_Type="application/json", Fjord_Part="3", Fjord_Outcome="sql_error")
+        elif behavior == "stream-renamed":
+            await send(message, "final", b"", Fjord_Status="200", Content_Type="text/plain", Fjord_Part="3")
+        elif behavior != "stream-silent":
+            await send(message, "final", b"]", Fjord_Part="3", **whole)
+
+    async def spawn(message):
+        tasks.add(asyncio.get_running_loop().create_task(work(message)))
+
+    tasks = set()
+    for queue in queues.split(","):
+        await nc.subscribe(f"fjord.q.{queue}", queue=queue, cb=spawn)
+    await nc.flush()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main(*sys.argv[1:]))
