@@ -21,8 +21,8 @@ pub mod sqlite;
 
 pub use described::Described;
 pub use error::{
-    BackendError, BackendErrorKind, BadArgument, CallError, SentError, SentErrorKind,
-    ServerErrorClass,
+    BackendError, BackendErrorKind, BadArgument, CallError, DatabaseError, SentError,
+    SentErrorKind, ServerErrorClass,
 };
 
 /// Where procedures run. After an error the connection is clean or gone.

@@ -1,9 +1,11 @@
 //! Promise: every log line of a request has the request id and the trace id, and no line has a value that a client
 //! sent.
 
+use std::fs;
 use std::process::Command;
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::support::client::{ClientOptions, HttpVersion, send};
@@ -57,6 +59,29 @@ async fn no_log_line_has_a_value_of_a_client_at_any_level() {
             log.lines().filter(|line| line.contains(CANARY) || line.contains("73517351")).collect();
         assert!(leaked.is_empty(), "{} lines, the first: {}", leaked.len(), leaked[0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_message_of_a_database_is_logged_once_it_is_enabled() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let (client, path) = (fleet.client(), format!("/v1/refuse/{CANARY}"));
+    let worker = &mut fleet.workers[0];
+    client.send(Method::POST, &path, &json!({})).await.is(500);
+    eventually_some("the failure is logged", SOON, async || {
+        worker.process.log().contains("the procedure failed").then_some(())
+    })
+    .await;
+    let log = worker.process.log();
+    assert!(log.contains("the procedure raised error 60000") && !log.contains(CANARY), "{log}");
+    let file = worker.directory().join("worker.toml");
+    let text = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, text.replace("[log]\n", "[log]\ndatabase_messages = true\n")).expect("a file");
+    worker.process.signal(Signal::HUP);
+    eventually_some("the message is logged", SOON, async || {
+        client.send(Method::POST, &path, &json!({})).await.is(500);
+        worker.process.log().contains(&format!("refused: {CANARY}")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

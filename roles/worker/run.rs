@@ -21,6 +21,7 @@ use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
 use super::execution::executor::Executor;
+use super::execution::procedure::failure_log;
 use super::execution::reply_sender::ReplySender;
 use super::execution::resend::Resender;
 use super::intake::membership::GroupMembership;
@@ -86,6 +87,7 @@ impl WorkerProcess {
         let catalogue = load_catalogue(&config).map_err(RunError::Config)?;
         let (tasks, admin_tasks) = (Tasks::new(), Tasks::new());
         let (leave, stop) = (Cancel::new(), Cancel::new());
+        failure_log::log_database_messages(config.log.database_messages);
         log_connection_limits(&config, &catalogue);
         let places = connections::places(&config, &catalogue);
         let databases = Databases::open(&places, &tasks).map_err(|errors| {
@@ -197,8 +199,9 @@ impl WorkerProcess {
                     }
                 }
                 crate::roles::apply_log_filter(&config.log);
+                failure_log::log_database_messages(config.log.database_messages);
                 self.config = config;
-                tracing::info!("took the new limits");
+                tracing::info!("applied the new limits");
                 "ok"
             }
             Err(errors) => {
@@ -222,7 +225,10 @@ impl WorkerProcess {
         self.leave.cancel();
         let whole = self.tasks.wait(limit).await;
         if !whole {
-            tracing::warn!(running = jobs.count(), "cuts off calls: the drain is over");
+            tracing::warn!(
+                running = jobs.count(),
+                "the drain timeout has passed: cancelling the calls that still run"
+            );
             jobs.cancel_all();
             let _ended = self.tasks.wait(CANCEL_TIMEOUT).await;
         }

@@ -12,6 +12,8 @@ pub struct LogConfig {
     pub filter: String,
     /// How a line looks.
     pub format: LogFormat,
+    /// Whether a worker logs the messages of its databases. They can contain values from requests.
+    pub database_messages: bool,
 }
 
 /// How a log line looks.
@@ -36,7 +38,8 @@ impl LogConfig {
                             target=level with commas, e.g. info,fjord::messaging=debug";
             table.error("filter", expected.to_owned());
         }
-        Self { filter, format }
+        let database_messages = table.get_or("database_messages", false);
+        Self { filter, format, database_messages }
     }
 }
 

@@ -92,7 +92,7 @@ pub struct SentError {
     pub kind: SentErrorKind,
     /// Whether the whole call ran in a transaction of ours that the database rolled back: then nothing of it stays.
     pub is_rolled_back: bool,
-    /// The database's own number and message, for the log and for user errors.
+    /// What the database or the driver reported, for the log.
     pub source: Option<Source>,
 }
 
@@ -160,6 +160,41 @@ pub enum ServerErrorClass {
     /// Everything else: 500.
     Other,
 }
+
+/// An error as the database reported it, as the source of a `SentError`. `Display` and `Debug` omit the message, which can
+/// contain values from the request.
+pub struct DatabaseError {
+    origin: String,
+    message: String,
+}
+
+impl DatabaseError {
+    /// Creates an error. `origin` is safe to log: number, severity, procedure, line.
+    #[must_use]
+    pub fn new(origin: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { origin: origin.into(), message: message.into() }
+    }
+
+    /// The message of the database.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)
+    }
+}
+
+impl fmt::Debug for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseError").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Error for DatabaseError {}
 
 impl BackendError {
     /// An error without a cause of its own.

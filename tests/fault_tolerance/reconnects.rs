@@ -145,5 +145,5 @@ async fn replies_to_a_killed_gateway_are_not_protocol_violations() {
     let malformed = worker.metric("fjord_worker_malformed_messages_total").await;
     assert!(malformed < 0.5, "{malformed} messages were counted as malformed");
     let log = worker.process.log();
-    assert!(!log.contains("does not keep to the protocol"), "{log}");
+    assert!(!log.contains("violates the protocol"), "{log}");
 }

@@ -18,10 +18,9 @@ use crate::telemetry::traces;
 use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
 use super::job_result::JobResult;
 
-mod failure_log;
+pub mod failure_log;
 mod json;
 pub mod json_sink;
-mod redact;
 pub mod status_mapping;
 
 use json_sink::JsonSink;

@@ -3,7 +3,7 @@
 use tiberius::error::{Error, TokenError};
 
 use crate::procedures::{
-    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
+    BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
 
 /// Numbers from here on are the procedure's own (THROW, RAISERROR).
@@ -46,6 +46,7 @@ fn class_of(number: u32) -> ServerErrorClass {
 }
 
 /// The error that an error token of a call stands for.
+#[expect(clippy::needless_pass_by_value, reason = "the error replaces the token")]
 pub(super) fn from_token(token: TokenError) -> SentError {
     let number = token.code();
     let kind = if is_fatal(&token) {
@@ -55,7 +56,18 @@ pub(super) fn from_token(token: TokenError) -> SentError {
     } else {
         SentErrorKind::Server { number, class: class_of(number) }
     };
-    SentError::caused_by(kind, Error::Server(token))
+    SentError::caused_by(kind, reported(&token))
+}
+
+/// What an error token of a call reports.
+fn reported(token: &TokenError) -> DatabaseError {
+    let (number, severity, state) = (token.code(), token.class(), token.state());
+    let mut origin = format!("error {number}, severity {severity}, state {state}");
+    if !token.procedure().is_empty() {
+        origin.push_str(", procedure ");
+        origin.push_str(token.procedure());
+    }
+    DatabaseError::new(format!("{origin}, line {}", token.line()), token.message())
 }
 
 /// The error of a question of our own that the server answered with an error token.
@@ -68,13 +80,15 @@ pub(super) fn of_question(token: TokenError) -> BackendError {
 /// The error that a broken connection or an unreadable answer stands for, once the call may have run.
 pub(super) fn after_sending(error: Error) -> SentError {
     let kind = match &error {
-        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => SentErrorKind::Lost,
+        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => {
+            return SentError::caused_by(SentErrorKind::Lost, error);
+        }
         Error::Utf16 | Error::Utf8 => {
             SentErrorKind::Undecodable("it has text that is not well-formed Unicode".to_owned())
         }
         _ => SentErrorKind::Undecodable("the driver cannot decode it".to_owned()),
     };
-    SentError::caused_by(kind, error)
+    SentError::caused_by(kind, DatabaseError::new("an error of the driver", error.to_string()))
 }
 
 /// What the driver calls it when it cannot write a value into a column of a table. To be asked only when nothing was sent.

@@ -3,10 +3,11 @@
 use rusqlite::ffi::{self, ErrorCode};
 
 use crate::procedures::{
-    BackendError, BackendErrorKind, SentError, SentErrorKind, ServerErrorClass,
+    BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
 
 /// An error of a statement that ran.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn of_running(error: rusqlite::Error) -> SentError {
     let kind = match error.sqlite_error() {
         Some(code) => match code.code {
@@ -18,7 +19,11 @@ pub(super) fn of_running(error: rusqlite::Error) -> SentError {
         },
         None => SentErrorKind::Server { number: 0, class: ServerErrorClass::Other },
     };
-    SentError::caused_by(kind, error)
+    let origin = match error.sqlite_error() {
+        Some(code) => format!("extended result code {}", code.extended_code),
+        None => "an error of the driver".to_owned(),
+    };
+    SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
 
 fn number(error: ffi::Error) -> u32 {

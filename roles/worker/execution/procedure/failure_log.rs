@@ -1,18 +1,22 @@
-//! Logs failed calls, each cause once.
+//! Logs failed calls, each cause once. The messages of a database are left out unless the operator has enabled them, because
+//! they can contain values from requests ("The duplicate key value is (…)").
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
-
-use super::redact;
 
 /// Every call of an endpoint fails until the catalogue, the database or its permissions are changed.
 const MISFIT: Condition = Condition::new("a procedure does not fit");
 
 /// The database refuses the queries that the worker makes before a call.
 const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
+
+/// The key `log.database_messages`.
+static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 
 /// Who has to act on a failure.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +33,14 @@ pub(super) enum FailureLevel {
     Debug,
 }
 
+/// Sets whether the messages of databases are logged.
+pub fn log_database_messages(are_logged: bool) {
+    LOGS_DATABASE_MESSAGES.store(are_logged, Ordering::Relaxed);
+}
+
 /// Logs a failed call with its causes.
 pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let written = write!(cause, ": {inner}");
-        debug_assert!(written.is_ok(), "writing to a string does not fail");
-        source = inner.source();
-    }
-    let cause = redact::without_values(&cause, &job.request.payload);
+    let cause = cause(error, LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed));
     let endpoint = job.endpoint.id.as_str();
     match level {
         FailureLevel::Misfit if !conditions::begins(&MISFIT, endpoint) => {
@@ -55,5 +57,45 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
         }
         FailureLevel::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),
         FailureLevel::Debug => tracing::debug!(endpoint, cause, "the procedure failed"),
+    }
+}
+
+/// An error and its sources in one line.
+fn cause(error: &dyn Error, with_messages: bool) -> String {
+    let mut cause = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let message = inner.downcast_ref().filter(|_| with_messages).map(DatabaseError::message);
+        let written = match message {
+            Some(message) => write!(cause, ": {inner}: {message}"),
+            None => write!(cause, ": {inner}"),
+        };
+        debug_assert!(written.is_ok(), "writing to a string does not fail");
+        source = inner.source();
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procedures::{SentError, SentErrorKind, ServerErrorClass};
+
+    #[test]
+    fn the_message_of_a_database_is_in_the_cause_only_if_it_is_enabled() {
+        let reported = DatabaseError::new(
+            "error 2627, severity 14, state 1, procedure dbo.horse_create, line 12",
+            "The duplicate key value is (528003000004000).",
+        );
+        let kind = SentErrorKind::Server { number: 2627, class: ServerErrorClass::Conflict };
+        let error = SentError::caused_by(kind, reported);
+        let without = cause(&error, false);
+        for part in ["2627", "severity 14", "dbo.horse_create", "line 12"] {
+            assert!(without.contains(part), "{without}");
+        }
+        assert!(!without.contains("duplicate"), "{without}");
+        assert!(!format!("{error:?}").contains("duplicate"), "{error:?}");
+        let with = cause(&error, true);
+        assert_eq!(with, format!("{without}: The duplicate key value is (528003000004000)."));
     }
 }
