@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Printed at the end of the help of every command.
-const AFTER_HELP: &str = "Exit status: 0 good; 1 failed while it ran; 2 bad usage, or an error in the configuration \
+const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or an error in the configuration \
                           found by a command; 78 an error in the configuration found by a role at its start.";
 
 /// An HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
@@ -47,10 +47,10 @@ impl fmt::Debug for Layers {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Checks configuration and catalogue and tells every error. Without --role: for each role that has a file.
+    /// Checks the configuration and the catalogue, and reports all errors. Without --role, checks each role that has a file.
     Check {
-        /// Asks NATS and the databases as well: whether they can be reached and take our credentials, whether the
-        /// queues' procedures fit. Changes nothing, takes no message from anybody, and ends within a minute or so.
+        /// Also checks NATS and the databases: connections, credentials, and whether the procedures match the catalogue.
+        /// Changes nothing, receives no requests, and takes about a minute at most.
         #[arg(long)]
         online: bool,
     },

@@ -60,16 +60,16 @@ pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) ->
     status.unwrap_or_else(|error| failed_to_write(&error, &mut output.err))
 }
 
-/// Prints each line with a word in front of it: errors and warnings, one a line.
+/// Prints lines, each after `label` and a colon.
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn tell(
+pub fn print_lines(
     err: &mut impl Write,
-    word: &str,
+    label: &str,
     lines: impl IntoIterator<Item = impl std::fmt::Display>,
 ) -> io::Result<()> {
-    lines.into_iter().try_for_each(|line| writeln!(err, "{word}: {line}"))
+    lines.into_iter().try_for_each(|line| writeln!(err, "{label}: {line}"))
 }
 
 /// Loads the catalogue and prints the result of `print`.
@@ -91,7 +91,7 @@ fn with_catalogue(
         }
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     };
-    tell(&mut output.err, "error", &errors)?;
+    print_lines(&mut output.err, "error", &errors)?;
     Ok(ExitCode::from(EXIT_USAGE))
 }
 

@@ -59,7 +59,7 @@ fn start(sources: &Sources) -> ExitCode {
     let loaded = match Config::load(sources) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            commands::tell(&mut err, "error", &errors).ok();
+            commands::print_lines(&mut err, "error", &errors).ok();
             return ExitCode::from(commands::EXIT_CONFIG);
         }
     };
@@ -90,7 +90,7 @@ fn start(sources: &Sources) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Config(errors)) => {
-            commands::tell(&mut err, "error", &errors).ok();
+            commands::print_lines(&mut err, "error", &errors).ok();
             ExitCode::from(commands::EXIT_CONFIG)
         }
         Err(error) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
+use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::cli::Role;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::config::{Config, Sources};
@@ -48,13 +48,13 @@ pub(super) fn run<O: Write, E: Write>(
     let config = match Config::load(&self::sources(sources)) {
         Ok(loaded) => loaded.config,
         Err(errors) => {
-            tell(&mut output.err, "error", &errors)?;
+            print_lines(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     if nats.servers.is_empty() {
-        tell(&mut output.err, "error", ["messaging.nats.servers: is missing"])?;
+        print_lines(&mut output.err, "error", ["messaging.nats.servers: is missing"])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     logs::warn_on_stderr();

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::bus::{self, Bus};
-use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
+use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue::check::{self, Slot, json as json_check};
 use crate::catalogue::findings::{Findings, Pointer, Spot};
 use crate::catalogue::{
@@ -37,7 +37,7 @@ pub(super) fn run<O: Write, E: Write>(
     let (config, endpoint, request) = match checked {
         Ok(checked) => checked,
         Err(errors) => {
-            tell(&mut output.err, "error", &errors)?;
+            print_lines(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };

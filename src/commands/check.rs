@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, Output, routes, tell};
+use super::{EXIT_USAGE, Output, print_lines, routes};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
@@ -56,8 +56,8 @@ pub(super) fn run(
     warnings.extend(online.warnings);
     sort(&mut errors);
     sort(&mut warnings);
-    tell(&mut output.err, "warning", &warnings)?;
-    tell(&mut output.err, "error", &errors)?;
+    print_lines(&mut output.err, "warning", &warnings)?;
+    print_lines(&mut output.err, "error", &errors)?;
     for line in passed.iter().chain(&online.passed) {
         writeln!(output.out, "{line}")?;
     }

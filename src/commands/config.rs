@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, Output, tell};
+use super::{EXIT_USAGE, Output, print_lines};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Entry, Origin, Sources};
@@ -17,7 +17,7 @@ pub(super) fn run(
     let loaded = match Config::load(sources) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            tell(&mut output.err, "error", &errors)?;
+            print_lines(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
@@ -27,7 +27,7 @@ pub(super) fn run(
     for line in connections(&loaded.config) {
         writeln!(output.out, "# {line}")?;
     }
-    tell(&mut output.err, "warning", &loaded.warnings)?;
+    print_lines(&mut output.err, "warning", &loaded.warnings)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{EXIT_FAILED, EXIT_USAGE, Output, tell};
+use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
 use crate::catalogue;
 use crate::cli::{AuthChoice, ImportArguments, Role};
 use crate::config::procedures::DatabaseConfig;
@@ -44,19 +44,19 @@ pub(super) fn run(
     let config = match Config::load(&Sources { role, ..sources.clone() }) {
         Ok(loaded) => loaded.config,
         Err(errors) => {
-            tell(&mut output.err, "error", &errors)?;
+            print_lines(&mut output.err, "error", &errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
     if config.catalogue.auth_default.is_none() && arguments.auth.is_none() {
         let text = "--auth: is missing: the configuration has no catalogue.auth_default, so say who may call";
-        tell(&mut output.err, "error", [text])?;
+        print_lines(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }
     let name = arguments.database.as_deref().unwrap_or(DEFAULT_DATABASE);
     let Some(database) = config.procedures.databases.get(name) else {
         let text = format!("--database: no [procedures.databases.{name}] is configured");
-        tell(&mut output.err, "error", [text])?;
+        print_lines(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     };
     let described = match describe(name, database, arguments)? {
@@ -69,7 +69,7 @@ pub(super) fn run(
     let mut existing = match ExistingEndpoints::load(&config.catalogue) {
         Ok(existing) => existing,
         Err(errors) => {
-            tell(&mut output.err, "error", errors)?;
+            print_lines(&mut output.err, "error", errors)?;
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
@@ -92,7 +92,7 @@ pub(super) fn run(
         output.out.write_all(text.as_bytes())?;
     }
     writeln!(output.err, "{count} endpoints written")?;
-    tell(&mut output.err, "review", ADVICE)?;
+    print_lines(&mut output.err, "review", ADVICE)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -41,7 +41,7 @@ use backoff::ReconnectBackoff;
 use client::NatsClient;
 use connection_state::ConnectionState;
 use outbox::{Outbox, OutgoingMessage};
-use probe::Probes;
+use probe::LinkProbes;
 use subscription::NatsSubscription;
 use subscription_handle::SubscriptionKind;
 use supervisor::NatsShared;
@@ -77,7 +77,7 @@ pub async fn connect(
     let unique = uuid::Uuid::new_v4().simple().to_string();
     let refused = |error: SubjectError| TransportError::Refused(error.into());
     let inbox = config.inbox_prefix.join(&unique).map_err(refused)?;
-    let probes = Arc::new(Probes::new(&inbox).map_err(refused)?);
+    let probes = Arc::new(LinkProbes::new(&inbox).map_err(refused)?);
     let state = Arc::new(ConnectionState::new(ReconnectBackoff::new(config.reconnect_delay_max)));
     state.use_client(1);
     let client = NatsClient::start(config, name, 1, (&state, &probes)).await?;

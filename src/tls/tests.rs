@@ -1,4 +1,4 @@
-//! Handshakes between our own two sides, with certificates made on the spot.
+//! Handshakes between fjord's client and server configurations, with generated certificates.
 
 use std::fs;
 use std::io;
@@ -23,19 +23,19 @@ mod client_certificate;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A directory with a CA, in which certificates are made.
-struct Workshop {
+/// A CA, with a directory for the certificates that it signs.
+struct TestCa {
     directory: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Workshop {
+impl TestCa {
     fn new() -> Self {
-        Self::with(None)
+        Self::with_constraints(None)
     }
 
-    /// With an authority that may issue for these names only.
-    fn with(name_constraints: Option<NameConstraints>) -> Self {
+    /// Creates a CA with name constraints.
+    fn with_constraints(name_constraints: Option<NameConstraints>) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.name_constraints = name_constraints;
@@ -59,10 +59,10 @@ impl Workshop {
     /// Writes `<name>.pem` and `<name>.key`.
     fn certificate(&self, name: &str, names: &[&str]) -> CertificateFiles {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        self.written(name, &CertificateParams::new(names).unwrap())
+        self.write(name, &CertificateParams::new(names).unwrap())
     }
 
-    fn written(&self, name: &str, params: &CertificateParams) -> CertificateFiles {
+    fn write(&self, name: &str, params: &CertificateParams) -> CertificateFiles {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         let files = self.files(name);
@@ -75,7 +75,7 @@ impl Workshop {
         let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
-        self.written(name, &params)
+        self.write(name, &params)
     }
 
     fn client(&self, identity: Option<CertificateFiles>) -> ClientConfig {
@@ -106,7 +106,7 @@ struct Handshake {
     client: io::Result<tokio_rustls::client::TlsStream<DuplexStream>>,
 }
 
-async fn shake(server: &ServerTls, client: ClientConfig, name: &str) -> Handshake {
+async fn connect(server: &ServerTls, client: ClientConfig, name: &str) -> Handshake {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connector = TlsConnector::from(Arc::new(client));
@@ -115,16 +115,16 @@ async fn shake(server: &ServerTls, client: ClientConfig, name: &str) -> Handshak
 }
 
 impl Handshake {
-    /// The DNS names of the certificate that the client was shown.
-    fn shown(&self) -> Vec<String> {
+    /// Returns the DNS names of the certificate that the server sent.
+    fn server_names(&self) -> Vec<String> {
         let (_, session) = self.client.as_ref().unwrap().get_ref();
         names::dns_names(&session.peer_certificates().unwrap()[0])
     }
 }
 
 #[tokio::test]
-async fn tls_1_3_is_always_spoken_and_1_2_only_where_allowed() {
-    let workshop = Workshop::new();
+async fn tls_1_3_is_always_supported_and_1_2_only_if_allowed() {
+    let workshop = TestCa::new();
     let config = server(vec![workshop.certificate("a", &["a.test"])]);
     for (tls12, version, is_spoken) in [
         (true, &version::TLS12, true),
@@ -133,60 +133,60 @@ async fn tls_1_3_is_always_spoken_and_1_2_only_where_allowed() {
         (false, &version::TLS13, true),
     ] {
         let tls = ServerTls::load(&ServerTlsConfig { tls12, ..config.clone() }).unwrap();
-        let handshake = shake(&tls, workshop.client_of(version), "a.test").await;
+        let handshake = connect(&tls, workshop.client_of(version), "a.test").await;
         assert_eq!(handshake.client.is_ok(), is_spoken, "tls12 = {tls12}, {version:?}");
     }
 }
 
 #[tokio::test]
-async fn a_certificate_is_chosen_by_server_name() {
-    let workshop = Workshop::new();
+async fn a_certificate_is_selected_by_server_name() {
+    let workshop = TestCa::new();
     let tls = ServerTls::load(&server(vec![
         workshop.certificate("a", &["a.test", "other.test"]),
         workshop.certificate("b", &["B.test"]),
         workshop.certificate("w", &["*.w.test"]),
     ]))
     .unwrap();
-    for (asked, shown) in [
+    for (name, expected) in [
         ("a.test", "a.test"),
         ("b.TEST", "b.test"),
         ("x.w.test", "*.w.test"),
         ("other.test", "a.test"),
     ] {
-        let handshake = shake(&tls, workshop.client(None), asked).await;
-        assert_eq!(handshake.shown()[0], shown, "{asked}");
+        let handshake = connect(&tls, workshop.client(None), name).await;
+        assert_eq!(handshake.server_names()[0], expected, "{name}");
     }
-    let unknown = shake(&tls, workshop.client(None), "unknown.test").await;
+    let unknown = connect(&tls, workshop.client(None), "unknown.test").await;
     let refusal = format!("{:?}", unknown.client.unwrap_err());
     assert!(refusal.contains("a.test"), "the first certificate serves: {refusal}");
 }
 
 #[tokio::test]
-async fn http2_is_taken_where_the_client_offers_it() {
-    let workshop = Workshop::new();
+async fn http2_is_negotiated_if_the_client_offers_it() {
+    let workshop = TestCa::new();
     let tls = ServerTls::load(&server(vec![workshop.certificate("a", &["a.test"])])).unwrap();
     for (offered, is_http2) in
         [(vec!["h2", "http/1.1"], true), (vec!["http/1.1"], false), (vec![], false)]
     {
         let mut client = workshop.client(None);
         client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let handshake = shake(&tls, client, "a.test").await;
+        let handshake = connect(&tls, client, "a.test").await;
         assert_eq!(handshake.server.unwrap().is_http2, is_http2, "{offered:?}");
     }
     let mut client = workshop.client(None);
     client.alpn_protocols = vec![b"spdy/3".to_vec()];
-    assert!(shake(&tls, client, "a.test").await.server.is_err());
+    assert!(connect(&tls, client, "a.test").await.server.is_err());
 }
 
 #[tokio::test]
 async fn client_certificates_are_off_optional_or_required() {
-    let (workshop, stranger) = (Workshop::new(), Workshop::new());
+    let (workshop, stranger) = (TestCa::new(), TestCa::new());
     let ours = server(vec![workshop.certificate("a", &["a.test"])]);
     let ca = workshop.path("ca.pem");
     let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
     params.subject_alt_names.push(SanType::URI("spiffe://fjord/client".try_into().unwrap()));
     params.subject_alt_names.push(SanType::Rfc822Name("it@client.test".try_into().unwrap()));
-    let known = workshop.written("client", &params);
+    let known = workshop.write("client", &params);
     let unknown = stranger.certificate("client", &["client.test"]);
     let all = ["dns:client.test", "uri:spiffe://fjord/client", "email:it@client.test"];
     let (optional, required) =
@@ -205,7 +205,7 @@ async fn client_certificates_are_off_optional_or_required() {
         let case = format!("{wanted:?} {identity:?}");
         let config = ServerTlsConfig { client_auth: wanted, ..ours.clone() };
         let tls = ServerTls::load(&config).unwrap();
-        let handshake = shake(&tls, workshop.client(identity.cloned()), "a.test").await;
+        let handshake = connect(&tls, workshop.client(identity.cloned()), "a.test").await;
         let seen = handshake.server.ok().map(|accepted| {
             accepted.certificate.map(|shown| shown.names().to_vec()).unwrap_or_default()
         });
@@ -215,12 +215,12 @@ async fn client_certificates_are_off_optional_or_required() {
 }
 
 #[tokio::test]
-async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kind() {
+async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
     let constraints = NameConstraints {
         permitted_subtrees: vec![GeneralSubtree::DnsName("partner.example".to_owned())],
         excluded_subtrees: Vec::new(),
     };
-    let (workshop, partner) = (Workshop::new(), Workshop::with(Some(constraints)));
+    let (workshop, partner) = (TestCa::new(), TestCa::with_constraints(Some(constraints)));
     let ours = server(vec![workshop.certificate("a", &["a.test"])]);
     let client_auth = ClientAuth::Required { ca: partner.path("ca.pem") };
     let tls = ServerTls::load(&ServerTlsConfig { client_auth, ..ours }).unwrap();
@@ -234,8 +234,8 @@ async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kin
     ] {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names;
-        let identity = partner.written("client", &params);
-        let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
+        let identity = partner.write("client", &params);
+        let handshake = connect(&tls, workshop.client(Some(identity)), "a.test").await;
         let seen = handshake.server.ok().and_then(|accepted| accepted.certificate);
         let seen = seen.map(|certificate| certificate.names().join(","));
         assert_eq!(seen.as_deref(), expected);
@@ -243,8 +243,8 @@ async fn an_authority_bound_to_a_domain_proves_no_other_by_a_name_of_another_kin
 }
 
 #[tokio::test]
-async fn a_broken_new_file_keeps_the_old_one() {
-    let workshop = Workshop::new();
+async fn an_invalid_new_file_keeps_the_old_one() {
+    let workshop = TestCa::new();
     let files = workshop.certificate("a", &["a.test", "old.test"]);
     let tls = ServerTls::load(&server(vec![files.clone()])).unwrap();
     let good_key = fs::read(&files.key).unwrap();
@@ -262,21 +262,21 @@ async fn a_broken_new_file_keeps_the_old_one() {
         fs::write(&files.certificate, new_certificate).unwrap();
         fs::write(&files.key, new_key).unwrap();
         assert!(!tls.reload(None), "{what} was taken");
-        let handshake = shake(&tls, workshop.client(None), "a.test").await;
-        assert_eq!(handshake.shown(), ["a.test", "old.test"], "{what}");
+        let handshake = connect(&tls, workshop.client(None), "a.test").await;
+        assert_eq!(handshake.server_names(), ["a.test", "old.test"], "{what}");
         fs::write(&files.certificate, before).unwrap();
         fs::write(&files.key, &good_key).unwrap();
     }
 
     workshop.certificate("a", &["a.test", "new.test"]);
     assert!(tls.reload(None));
-    let handshake = shake(&tls, workshop.client(None), "a.test").await;
-    assert_eq!(handshake.shown(), ["a.test", "new.test"]);
+    let handshake = connect(&tls, workshop.client(None), "a.test").await;
+    assert_eq!(handshake.server_names(), ["a.test", "new.test"]);
 }
 
 #[tokio::test]
-async fn changed_files_are_noticed() {
-    let workshop = Workshop::new();
+async fn changed_files_are_reloaded() {
+    let workshop = TestCa::new();
     let files = workshop.certificate("a", &["a.test", "old.test"]);
     let tls = ServerTls::load(&server(vec![files])).unwrap();
     let before = tls.current();
@@ -294,13 +294,13 @@ async fn changed_files_are_noticed() {
     let watching = tls.clone().watch(Duration::from_millis(5), stop.clone());
     let both = async { tokio::join!(watching, noticed) };
     tokio::time::timeout(10 * SECOND, both).await.expect("the change was not noticed");
-    let handshake = shake(&tls, workshop.client(None), "a.test").await;
-    assert_eq!(handshake.shown(), ["a.test", "new.test"]);
+    let handshake = connect(&tls, workshop.client(None), "a.test").await;
+    assert_eq!(handshake.server_names(), ["a.test", "new.test"]);
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_unless_clients_show_certificates() {
-    let workshop = Workshop::new();
+async fn a_session_is_resumed_unless_clients_send_certificates() {
+    let workshop = TestCa::new();
     let off = server(vec![workshop.certificate("a", &["a.test"])]);
     let required = ServerTlsConfig {
         client_auth: ClientAuth::Required { ca: workshop.path("ca.pem") },
@@ -312,7 +312,7 @@ async fn a_session_is_resumed_unless_clients_show_certificates() {
         let client = workshop.client(Some(identity.clone()));
         let mut kinds = Vec::new();
         for _ in 0..2 {
-            let handshake = shake(&tls, client.clone(), "a.test").await;
+            let handshake = connect(&tls, client.clone(), "a.test").await;
             kinds.push(exchange(handshake).await);
         }
         let expected = rustls::HandshakeKind::Resumed;
@@ -331,8 +331,8 @@ async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
 }
 
 #[test]
-fn an_error_names_the_file_and_what_was_expected_but_never_its_content() {
-    let workshop = Workshop::new();
+fn an_error_names_the_file_but_never_its_contents() {
+    let workshop = TestCa::new();
     let good = workshop.certificate("good", &["a.test"]);
     let other = workshop.certificate("other", &["a.test"]);
     let expired = workshop.expired("expired");
@@ -368,8 +368,8 @@ fn an_error_names_the_file_and_what_was_expected_but_never_its_content() {
 }
 
 #[test]
-fn a_client_needs_a_ca_that_can_be_read() {
-    let workshop = Workshop::new();
+fn a_client_needs_a_readable_ca() {
+    let workshop = TestCa::new();
     let missing = workshop.path("missing.pem");
     let config = ClientTlsConfig { ca: Some(missing.clone()), identity: None };
     let error = client_config(&config).unwrap_err();

@@ -34,15 +34,18 @@ const DRIVERS: &[(&str, &[&str])] = &[
 
 pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {
     let is_library = ["src/", "roles/"].iter().any(|part| source.path.starts_with(part));
-    let outside = DRIVERS
-        .iter()
-        .filter(|(_, files)| is_library && !files.iter().any(|file| source.path.starts_with(file)));
-    outside
-        .flat_map(|(driver, files)| {
-            let lines = source.lines_that(|line| names(line, driver));
-            lines.into_iter().map(move |line| format!("{line} (allowed in {})", files.join(", ")))
-        })
-        .collect()
+    if !is_library {
+        return Vec::new();
+    }
+    let is_allowed = |files: &[&str]| files.iter().any(|file| source.path.starts_with(file));
+    let others: Vec<_> = DRIVERS.iter().filter(|(_, files)| !is_allowed(files)).collect();
+    let named = |line: &str| others.iter().find(|(driver, _)| names(line, driver));
+    let lines = source.lines_that(|line| line.contains("::") && named(line).is_some());
+    let with_files = lines.into_iter().map(|line| {
+        let files = named(&line).map(|(_, files)| files.join(", ")).unwrap_or_default();
+        format!("{line} (allowed in {files})")
+    });
+    with_files.collect()
 }
 
 /// The modules of the crate, from the lowest layer up. A module may use modules of its own layer and of those below.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::connect;
 use super::connection_state::ConnectionState;
 use super::convert;
-use super::probe::Probes;
+use super::probe::LinkProbes;
 use crate::config::messaging::NatsConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::TransportError;
@@ -49,7 +49,7 @@ impl NatsClient {
         config: &NatsConfig,
         name: &str,
         number: u64,
-        (state, probes): (&Arc<ConnectionState>, &Arc<Probes>),
+        (state, probes): (&Arc<ConnectionState>, &Arc<LinkProbes>),
     ) -> Result<Self, TransportError> {
         let inner = connect::client(config, name, number, state).await?;
         let subject = convert::subject(&probes.subject());
@@ -100,7 +100,7 @@ impl NatsClient {
     /// Sends a probe, waits until it comes back, and returns how long that took. The server has then read everything that
     /// was sent before the probe, and everything that the server had sent before it has been received. Waits for ever if
     /// the probe is lost. Cancel safe.
-    pub(super) async fn round_trip(&self, probes: &Probes) -> Result<Duration, TransportError> {
+    pub(super) async fn round_trip(&self, probes: &LinkProbes) -> Result<Duration, TransportError> {
         let mut probe = probes.start();
         let started = Instant::now();
         let sent = self.inner.publish(convert::subject(&probe.subject()), Bytes::new()).await;

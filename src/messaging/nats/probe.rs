@@ -1,4 +1,4 @@
-//! Probes: messages that this process sends to itself. When one comes back, the server has read it and everything that
+//! Probes of the link: messages that this process sends to itself. When one comes back, the server has read it and everything that
 //! was sent before it.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::message::{Subject, SubjectError};
 
 /// The probes that have not come back.
 #[derive(Debug)]
-pub(super) struct Probes {
+pub(super) struct LinkProbes {
     base: Subject,
     next: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
@@ -19,13 +19,13 @@ pub(super) struct Probes {
 
 /// A probe that has not come back. Dropping it ends the wait.
 #[derive(Debug)]
-pub(super) struct Probe<'a> {
-    probes: &'a Probes,
+pub(super) struct LinkProbe<'a> {
+    probes: &'a LinkProbes,
     number: u64,
     returned: oneshot::Receiver<()>,
 }
 
-impl Probes {
+impl LinkProbes {
     /// Creates an empty set, for probes below `inbox`.
     pub(super) fn new(inbox: &Subject) -> Result<Self, SubjectError> {
         let base = inbox.join("echo")?;
@@ -38,11 +38,11 @@ impl Probes {
     }
 
     /// Registers a new probe. The caller sends it.
-    pub(super) fn start(&self) -> Probe<'_> {
+    pub(super) fn start(&self) -> LinkProbe<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, returned) = oneshot::channel();
         self.lock().insert(number, sender);
-        Probe { probes: self, number, returned }
+        LinkProbe { probes: self, number, returned }
     }
 
     /// Takes note of a message that arrived on the subject.
@@ -59,7 +59,7 @@ impl Probes {
     }
 }
 
-impl Probe<'_> {
+impl LinkProbe<'_> {
     /// Returns the subject to which an empty message must be sent.
     pub(super) fn subject(&self) -> Subject {
         self.probes.base.join_numbers([self.number])
@@ -73,7 +73,7 @@ impl Probe<'_> {
     }
 }
 
-impl Drop for Probe<'_> {
+impl Drop for LinkProbe<'_> {
     fn drop(&mut self) {
         self.probes.lock().remove(&self.number);
     }
@@ -85,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn probes_are_distinguished_and_removed_when_dropped() {
-        let probes = Probes::new(&Subject::new("inbox.me").unwrap()).unwrap();
+        let probes = LinkProbes::new(&Subject::new("inbox.me").unwrap()).unwrap();
         let (mut first, second) = (probes.start(), probes.start());
         assert_eq!(first.subject().as_str(), "inbox.me.echo.0");
         assert_eq!(second.subject().as_str(), "inbox.me.echo.1");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout
 
 use super::client::NatsClient;
 use super::connection_state::ConnectionState;
-use super::probe::Probes;
+use super::probe::LinkProbes;
 use super::round_trip::RoundTripMeter;
 use super::subscription_handle::SubscriptionHandle;
 use crate::config::messaging::NatsConfig;
@@ -41,7 +41,7 @@ pub(super) struct NatsShared {
     pub(super) name: String,
     pub(super) client: ArcSwap<NatsClient>,
     pub(super) state: Arc<ConnectionState>,
-    pub(super) probes: Arc<Probes>,
+    pub(super) probes: Arc<LinkProbes>,
     pub(super) round_trip: Mutex<RoundTripMeter>,
     /// Set when the transport is dropped.
     pub(super) stop: Cancel,

@@ -1,4 +1,4 @@
-//! A client's certificate after its handshake.
+//! Client certificates after the handshake.
 
 use rustls::pki_types::UnixTime;
 
@@ -6,40 +6,40 @@ use super::*;
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn optional(ca: &Workshop) -> ClientAuth {
+fn optional(ca: &TestCa) -> ClientAuth {
     ClientAuth::Optional { ca: ca.path("ca.pem") }
 }
 
-/// A server, and the certificate that a client of it has shown.
-async fn shown(
-    workshop: &Workshop,
+/// Returns a server, and the certificate of a client that has connected to it.
+async fn connected(
+    workshop: &TestCa,
     identity: CertificateFiles,
-    wanted: ClientAuth,
+    client_auth: ClientAuth,
 ) -> (ServerTls, ClientCertificate) {
     let ours = server(vec![workshop.certificate("a", &["a.test"])]);
-    let tls = ServerTls::load(&ServerTlsConfig { client_auth: wanted, ..ours }).unwrap();
-    let handshake = shake(&tls, workshop.client(Some(identity)), "a.test").await;
+    let tls = ServerTls::load(&ServerTlsConfig { client_auth, ..ours }).unwrap();
+    let handshake = connect(&tls, workshop.client(Some(identity)), "a.test").await;
     let certificate = handshake.server.unwrap().certificate.unwrap();
     assert_eq!(certificate.check(), Ok(()));
     (tls, certificate)
 }
 
-/// So long from now.
+/// Returns the time after `time` from now.
 fn later(time: Duration) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
 }
 
 #[tokio::test]
-async fn it_is_believed_as_long_as_its_authority_is() {
-    let (workshop, other) = (Workshop::new(), Workshop::new());
+async fn a_certificate_is_accepted_as_long_as_its_authority_is() {
+    let (workshop, other) = (TestCa::new(), TestCa::new());
     let identity = workshop.certificate("client", &["client.test"]);
-    let (tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+    let (tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
     assert!(tls.reload(None));
     assert_eq!(certificate.check(), Ok(()), "the same files");
 
     let ca = fs::read(workshop.path("ca.pem")).unwrap();
     fs::write(workshop.path("ca.pem"), other.ca.pem()).unwrap();
-    assert_eq!(certificate.check(), Ok(()), "nothing was read yet");
+    assert_eq!(certificate.check(), Ok(()), "the files were not read again yet");
     assert!(tls.reload(None));
     for _ in 0..2 {
         assert_eq!(
@@ -53,11 +53,11 @@ async fn it_is_believed_as_long_as_its_authority_is() {
     assert_eq!(
         certificate.check(),
         Err(ClientCertificateError::Untrusted),
-        "what is broken is not taken"
+        "invalid files are not used"
     );
     fs::write(workshop.path("ca.pem"), [other.ca.pem().as_bytes(), &ca].concat()).unwrap();
     assert!(tls.reload(None));
-    assert_eq!(certificate.check(), Ok(()), "it is back");
+    assert_eq!(certificate.check(), Ok(()), "the old authority is back");
 
     for wanted in [ClientAuth::Off, optional(&other)] {
         let files = ServerTlsConfig { client_auth: wanted.clone(), ..tls.files() };
@@ -67,12 +67,12 @@ async fn it_is_believed_as_long_as_its_authority_is() {
 }
 
 #[tokio::test]
-async fn it_ends_at_its_second_without_a_reload() {
-    let workshop = Workshop::new();
+async fn a_certificate_expires_without_a_reload() {
+    let workshop = TestCa::new();
     let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
     params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
-    let identity = workshop.written("client", &params);
-    let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+    let identity = workshop.write("client", &params);
+    let (_tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
     for (time, expected) in [
         (HOUR / 2, Ok(())),
         (HOUR + SECOND, Err(ClientCertificateError::Expired)),
@@ -83,8 +83,8 @@ async fn it_ends_at_its_second_without_a_reload() {
 }
 
 #[tokio::test]
-async fn what_is_above_it_ends_it_and_what_is_beside_it_does_not() {
-    let workshop = Workshop::new();
+async fn an_expired_issuer_counts_and_an_unrelated_certificate_does_not() {
+    let workshop = TestCa::new();
     let in_an_hour = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -106,7 +106,7 @@ async fn what_is_above_it_ends_it_and_what_is_beside_it_does_not() {
 
     for (identity, expected) in [(beside, Ok(())), (below, Err(ClientCertificateError::Expired))] {
         let case = format!("{identity:?}");
-        let (_tls, certificate) = shown(&workshop, identity, optional(&workshop)).await;
+        let (_tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
         assert_eq!(certificate.check_at(later(HOUR / 2)), Ok(()), "{case}");
         assert_eq!(certificate.check_at(later(2 * HOUR)), expected, "{case}");
     }
