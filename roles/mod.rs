@@ -1,7 +1,7 @@
 //! The two roles. They share the code in `src`, and communicate only through NATS.
 
 use crate::cli::Role;
-use crate::config::{Loaded, LogConfig, Sources, TracesConfig};
+use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
 use crate::lifecycle::Tasks;
 use crate::telemetry::traces::{self, Exporter};
 use crate::telemetry::{conditions, logs, recorder};
@@ -47,7 +47,7 @@ fn apply_log_filter(config: &LogConfig) {
 ///
 /// # Errors
 /// `RunError` when it cannot start.
-pub async fn run(role: Role, loaded: Loaded, sources: Sources) -> Result<(), RunError> {
+pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -1,11 +1,12 @@
 //! The catalogue: every endpoint, read by both roles from the same JSON files.
 
+pub mod auth;
 mod build;
-pub mod check;
 pub mod cors;
+pub mod defaults;
+pub mod definition;
 pub mod endpoint;
 pub mod error;
-pub mod findings;
 pub mod load;
 pub mod names;
 pub mod openapi;
@@ -13,13 +14,16 @@ pub mod parameter;
 pub mod payload;
 pub mod route;
 pub mod schema;
+pub mod uri;
+pub mod validate;
 pub mod value;
-pub mod written;
+pub mod violations;
 
-pub(crate) use build::issuers_error;
+pub use auth::{Auth, AuthMethod};
+pub use defaults::EndpointDefaults;
 pub use endpoint::{Endpoint, Execution, OnDisconnect, ResultKind, StatusMap};
 pub use error::CatalogueError;
 pub use load::{Catalogue, load};
 pub use names::{EndpointId, ProcedureName, QueueName};
-pub use parameter::{Parameter, ParameterType, Place};
-pub use value::Value;
+pub use parameter::{Parameter, ParameterSource, ParameterType};
+pub use value::{ParameterValue, ReceivedValue};

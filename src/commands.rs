@@ -81,7 +81,7 @@ fn with_catalogue(
     let errors: Vec<String> = match Config::load(sources) {
         Ok(loaded) => {
             let config = &loaded.config.catalogue;
-            match catalogue::load(&config.directory, config) {
+            match catalogue::load(&config.directory, &config.defaults) {
                 Ok(catalogue) => {
                     output.out.write_all(print(&catalogue).as_bytes())?;
                     return Ok(ExitCode::SUCCESS);

@@ -1,4 +1,4 @@
-//! The configuration as it was checked: what every part of fjord is made from.
+//! The validated configuration.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,6 @@ use crate::cli::Role;
 pub mod admin;
 pub mod auth;
 pub mod catalogue;
-pub mod duration;
 pub mod error;
 pub mod gateway;
 pub mod layers;
@@ -34,116 +33,119 @@ pub use log::LogConfig;
 pub use messaging::MessagingConfig;
 pub use procedures::ProceduresConfig;
 pub use secret::Secret;
-pub use settings::{Entry, Origin};
+pub use settings::{SettingEntry, SettingOrigin};
 pub use traces::TracesConfig;
 pub use worker::WorkerConfig;
 
-use settings::{Settings, Table};
+use settings::{Settings, SettingsDiagnostics, SettingsTable};
 
-/// Everything, checked. Made only from settings that have no error.
+/// The whole configuration. It is created only from settings without an error.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The role this process runs, when one was chosen.
+    /// The role that this process runs, if one was chosen.
     pub role: Option<Role>,
-    /// Where the layers were read from.
+    /// The configuration directory.
     pub directory: PathBuf,
-    /// The catalogue's place and what endpoints inherit.
+    /// The directory of the catalogue and the defaults of its endpoints.
     pub catalogue: CatalogueConfig,
-    /// The message bus.
+    /// NATS.
     pub messaging: MessagingConfig,
-    /// The public side.
+    /// The public listener, and how requests are handled.
     pub gateway: GatewayConfig,
-    /// The queues that this worker serves.
+    /// The queues that a worker serves.
     pub worker: WorkerConfig,
-    /// Where procedures run.
+    /// The databases.
     pub procedures: ProceduresConfig,
-    /// How callers prove who they are.
+    /// Authentication of callers.
     pub auth: AuthConfig,
     /// The admin listener.
     pub admin: AdminConfig,
-    /// Logs.
+    /// The log.
     pub log: LogConfig,
-    /// Traces that are exported; `None` where no endpoint is configured.
+    /// The export of traces; `None` if no endpoint is configured.
     pub traces: Option<TracesConfig>,
-    /// Start, drain, end.
+    /// The duration of a drain.
     pub lifecycle: LifecycleConfig,
 }
 
-/// A configuration without an error, and what is to be said about it.
+/// A configuration without errors, with its warnings.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The configuration.
     pub config: Config,
-    /// Every key with its value and where it is from, secrets redacted.
-    pub entries: Vec<Entry>,
-    /// What is allowed and still deserves a line in the log at start.
+    /// Every key with its value and origin; secrets are redacted.
+    pub entries: Vec<SettingEntry>,
+    /// Settings that are allowed but deserve a line in the log at start.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks every layer. With a role the sections that it needs have to be complete, and the files that
-    /// they name readable; the others are read too, but what they name is not looked at.
+    /// Reads and validates every layer.
+    ///
+    /// With a role, the sections that it needs must be complete, and the files that these name must be readable. Other
+    /// sections are validated too, but their files are not opened.
     ///
     /// # Errors
-    /// Every error there is, sorted by place and key.
-    pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigError>> {
+    /// All errors, sorted by location and key.
+    pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let figment = sources.merge(&mut errors);
         let directory = sources.directory();
         let settings = Settings::new(figment, directory, sources.credentials(), errors);
         let config = settings.read(|table| read(table, sources));
-        let mut findings = settings.into_findings();
-        findings.judge_unknown();
+        let mut diagnostics = settings.into_diagnostics();
+        diagnostics.report_unknown_keys();
         if let Some(config) = &config {
-            relations::check(config, &mut findings);
+            relations::check(config, &mut diagnostics);
         }
-        findings.errors.sort();
-        findings.errors.dedup();
+        diagnostics.errors.sort();
+        diagnostics.errors.dedup();
         match config {
-            Some(config) if findings.errors.is_empty() => {
-                Ok(Loaded { config, entries: findings.entries, warnings: findings.warnings })
+            Some(config) if diagnostics.errors.is_empty() => {
+                let SettingsDiagnostics { entries, warnings, .. } = diagnostics;
+                Ok(LoadedConfig { config, entries, warnings })
             }
-            _ => Err(findings.errors),
+            _ => Err(diagnostics.errors),
         }
     }
 }
 
-fn read(table: &mut Table<'_>, sources: &Sources) -> Option<Config> {
+fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    let section = |table: &mut Table<'_>, of: &[Role]| {
-        let looks = if sources.is_for_bus {
-            of.len() == Role::ALL.len()
+    // Files are checked only in the sections that this process uses.
+    let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
+        let is_used = if sources.nats_only {
+            roles.len() == Role::ALL.len()
         } else {
-            role.is_some_and(|role| of.contains(&role))
+            role.is_some_and(|role| roles.contains(&role))
         };
-        if !looks {
+        if !is_used {
             table.ignore_files();
         }
     };
-    let both = Role::ALL;
     let messaging = table.table("messaging", |table| {
-        section(table, &both);
+        used_by(table, &Role::ALL);
         MessagingConfig::read(table, role)
     });
     let mut catalogue = table.table("catalogue", CatalogueConfig::read);
     let gateway = table.table("gateway", |table| {
-        section(table, &[Role::Gateway]);
+        used_by(table, &[Role::Gateway]);
         GatewayConfig::read(table, role)
     });
-    catalogue.buffered_bytes_per_client_max = gateway.http.buffered_bytes_per_client_max;
+    catalogue.defaults.body_bytes_ceiling = gateway.http.buffered_bytes_per_client_max;
     let worker = table.table("worker", |table| WorkerConfig::read(table, role));
     let procedures = table.table("procedures", |table| {
-        section(table, &[Role::Worker]);
+        used_by(table, &[Role::Worker]);
         ProceduresConfig::read(table)
     });
     let auth = table.table("auth", |table| {
-        section(table, &[Role::Gateway]);
+        used_by(table, &[Role::Gateway]);
         AuthConfig::read(table)
     });
     let admin = table.table("admin", |table| AdminConfig::read(table, role));
     let log = table.table("log", LogConfig::read);
     let traces = table.table("traces", |table| {
-        if role.is_none() || sources.is_for_bus {
+        if role.is_none() || sources.nats_only {
             table.ignore_files();
         }
         TracesConfig::read(table)

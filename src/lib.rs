@@ -21,6 +21,7 @@ pub mod problem;
 pub mod procedures;
 pub mod telemetry;
 pub mod tls;
+pub mod units;
 
 /// The two roles. They are next to `src` so that the top level of the repository shows them.
 #[path = "../roles/mod.rs"]

@@ -44,7 +44,7 @@ fn sources(layers: &Layers) -> Sources {
         role: layers.role,
         environment: std::env::vars_os().collect(),
         sets: layers.set.clone(),
-        is_for_bus: false,
+        nats_only: false,
     }
 }
 

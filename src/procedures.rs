@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::catalogue::{Endpoint, ParameterType, ProcedureName, QueueName, Value};
+use crate::catalogue::{Endpoint, ParameterType, ParameterValue, ProcedureName, QueueName};
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
@@ -135,7 +135,7 @@ pub struct Argument {
     /// The type that the catalogue declares.
     pub kind: ParameterType,
     /// The value.
-    pub value: Value,
+    pub value: ParameterValue<'static>,
     /// For a `table`: its column names and types, in the order of the values.
     pub columns: Arc<[(Arc<str>, ParameterType)]>,
     /// For a `table`: the database's table type, when the catalogue names one.

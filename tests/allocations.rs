@@ -120,7 +120,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let (executor, _requests) = Executor::new(replies, config.worker.clone(), tasks.clone());
     let directory = &config.catalogue.directory;
     let catalogue =
-        fjord::catalogue::load(directory, &config.catalogue).expect("a valid catalogue");
+        fjord::catalogue::load(directory, &config.catalogue.defaults).expect("a valid catalogue");
     let endpoint = Arc::clone(catalogue.endpoints().first().expect("the one endpoint"));
     let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
     let handler = handlers::create(&endpoint.handler, &context).expect("the handler");

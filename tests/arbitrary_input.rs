@@ -271,7 +271,7 @@ proptest! {
         fs::write(endpoints.join("one.json"), corrupt(text, &edits)).unwrap();
         let sources = Sources { directory: Some(directory.path().to_owned()), ..Sources::default() };
         let config = Config::load(&sources).unwrap().config.catalogue;
-        match catalogue::load(&config.directory, &config) {
+        match catalogue::load(&config.directory, &config.defaults) {
             Ok(catalogue) => prop_assert!(catalogue.endpoints().len() < 100),
             Err(errors) => {
                 prop_assert!(!errors.is_empty());

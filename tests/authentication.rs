@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fjord::catalogue::endpoint::{Auth, AuthMethod};
+use fjord::catalogue::{Auth, AuthMethod};
 use fjord::config::AuthConfig;
 use fjord::config::auth::CertificateConfig;
 use fjord::problem::ProblemKind;

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
@@ -91,7 +91,7 @@ async fn through_backend(backend: &Arc<dyn Backend>, work: Work) -> Result<Durat
         let arguments = [Argument {
             name: work.argument.into(),
             kind: ParameterType::Int32,
-            value: Value::Integer(work.value.into()),
+            value: ParameterValue::Integer(work.value.into()),
             columns: Arc::new([]),
             table_type: None,
         }];

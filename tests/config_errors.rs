@@ -1,5 +1,5 @@
-//! Promise: a role with an error in its configuration says every one, a line each, binds nothing and exits 78;
-//! `fjord check` says the same and exits 2.
+//! Promise: a role whose configuration has errors reports each on one line, binds no address and exits with status 78.
+//! `fjord check` reports the same errors and exits with status 2.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
     command.output().expect("fjord runs")
 }
 
-fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+fn directory_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     fs::create_dir_all(directory.path().join("endpoints")).expect("a directory");
     for (name, text) in files {
@@ -32,8 +32,8 @@ const BROKEN: &str = "[gateway]\nlisten = 'nowhere'\nhost = ['a']\n[messaging.na
                       password = 'hunter2'\nping_interval = '5'\n";
 
 #[test]
-fn a_role_says_every_error_and_exits_with_78() {
-    let directory = written(&[("gateway.toml", BROKEN)]);
+fn a_role_reports_all_errors_and_exits_with_78() {
+    let directory = directory_with(&[("gateway.toml", BROKEN)]);
     let output = run(directory.path(), &["--role", "gateway"]);
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -46,7 +46,7 @@ fn a_role_says_every_error_and_exits_with_78() {
     ] {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
-    assert!(!said.contains("hunter2"), "a secret is never said:\n{said}");
+    assert!(!said.contains("hunter2"), "a secret is in:\n{said}");
     assert!(said.lines().all(|line| line.starts_with("error: ")), "{said}");
     let checked = run(directory.path(), &["check"]);
     assert_eq!(checked.status.code(), Some(2));
@@ -54,12 +54,12 @@ fn a_role_says_every_error_and_exits_with_78() {
 }
 
 #[test]
-fn check_says_every_error_of_the_catalogue() {
+fn check_reports_all_errors_of_the_catalogue() {
     let catalogue = r#"{
         "a": { "route": "GET /v1/{x}", "procedure": "s.a", "auth": "public" },
         "b": { "route": "GET /v1/{y}", "procedure": "nodot", "auth": "public",
                "parameters": { "y": { "in": "path", "type": "strin" } } } }"#;
-    let directory = written(&[("fjord.toml", ""), ("endpoints/broken.json", catalogue)]);
+    let directory = directory_with(&[("fjord.toml", ""), ("endpoints/broken.json", catalogue)]);
     let output = run(directory.path(), &["check"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
@@ -69,7 +69,7 @@ fn check_says_every_error_of_the_catalogue() {
 }
 
 #[test]
-fn a_body_that_would_never_find_room_is_an_error() {
+fn a_body_larger_than_a_clients_share_of_memory_is_an_error() {
     let catalogue = r#"{
         "small": { "route": "PUT /v1/small", "procedure": "s.a", "auth": "public", "max_body": "2MiB" },
         "large": { "route": "PUT /v1/large", "procedure": "s.a", "auth": "public", "max_body": "3MiB" } }"#;
@@ -77,7 +77,7 @@ fn a_body_that_would_never_find_room_is_an_error() {
                   [gateway.http]\nbuffered_bytes_per_client_max = '2MiB'\n\
                   [gateway.session]\nanswer_bytes_max = '1MiB'\n\
                   [messaging.nats]\nservers = ['nats://n:4222']\ninsecure_plain_text = true\n";
-    let directory = written(&[("gateway.toml", limits), ("endpoints/all.json", catalogue)]);
+    let directory = directory_with(&[("gateway.toml", limits), ("endpoints/all.json", catalogue)]);
     let expected = "endpoint \"large\": max_body: expected at most gateway.http.buffered_bytes_per_client_max \
                     (2097152 bytes)";
     for (arguments, code) in [(&["check"][..], 2), (&["--role", "gateway"], 78)] {
@@ -94,7 +94,7 @@ fn check_warns_about_a_public_endpoint_that_writes() {
     let catalogue = r#"{
         "look": { "route": "GET /v1/look", "handler": "echo", "auth": "public" },
         "write": { "route": "POST /v1/write", "handler": "echo", "auth": "public" } }"#;
-    let directory = written(&[("fjord.toml", ""), ("endpoints/open.json", catalogue)]);
+    let directory = directory_with(&[("fjord.toml", ""), ("endpoints/open.json", catalogue)]);
     let output = run(directory.path(), &["check"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -105,14 +105,14 @@ fn check_warns_about_a_public_endpoint_that_writes() {
 }
 
 #[test]
-fn nothing_to_run_is_bad_usage() {
+fn neither_role_nor_command_is_a_usage_error() {
     let output = Command::new(fjord_binary()).output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));
     let output = Command::new(fjord_binary()).arg("--rol").output().expect("fjord runs");
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Three queues of one database, one of them with a program name of its own; a fourth needs no connection.
+/// Three queues of one database, and a fourth that needs no connection.
 const QUEUES: &str = r#"{
     "a": { "route": "GET /v1/a", "procedure": "s.a", "auth": "public" },
     "b": { "route": "GET /v1/b", "procedure": "s.b", "auth": "public" },
@@ -120,12 +120,12 @@ const QUEUES: &str = r#"{
     "d": { "route": "GET /v1/d", "handler": "echo", "auth": "public" } }"#;
 
 #[test]
-fn how_many_connections_a_database_gets_is_said_and_that_they_are_too_few() {
+fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
     let database = "[messaging.nats]\nservers = ['tls://n:4222']\n[worker.queues.'*']\nconcurrency = 100\n\
                     [worker.queues.c]\nconcurrency = 10\napplication_name = 'reports'\n\
                     [procedures.databases.default]\nbackend = 'mssql'\n\
                     [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\npassword = 'p'\n";
-    let directory = written(&[("worker.toml", database), ("endpoints/all.json", QUEUES)]);
+    let directory = directory_with(&[("worker.toml", database), ("endpoints/all.json", QUEUES)]);
     let enough = "database default: 210 connections at most for 3 queues that run 210 calls at once \
                   (200 as \"fjord\", 10 as \"reports\")";
     for (command, line) in
@@ -148,5 +148,5 @@ fn how_many_connections_a_database_gets_is_said_and_that_they_are_too_few() {
                  (20 as \"fjord\", 1 as \"reports\"): further calls wait for one (connections_max)";
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().any(|one| one == short), "{said}");
-    assert_eq!(output.status.code(), Some(0), "a warning is no error");
+    assert_eq!(output.status.code(), Some(0), "a warning is not an error");
 }

@@ -1,5 +1,5 @@
-//! Promise: the documentation is complete and true where a program can tell: links lead somewhere, every page is in the index,
-//! every module is in ARCHITECTURE.md, and the files of the tutorial pass `fjord check` with the output that it quotes.
+//! Promise: every link of the documentation has a target, every page is in the index, every module is in ARCHITECTURE.md, and
+//! the files of the tutorial pass `fjord check` with the output that it quotes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use regex::Regex;
 use super::support::certs::Certs;
 use super::support::fjord_binary;
 
-/// More lines than this are not read by anybody who wants to begin.
+/// The most lines of ARCHITECTURE.md, so that a newcomer reads all of it.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\]\(([^)\s]+)\)"));
@@ -31,7 +31,7 @@ fn read(page: &Path) -> String {
     fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).expect("a directory of the checkout");
     entries
@@ -39,7 +39,7 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every page of the repository.
+/// Returns all pages of the repository.
 fn pages() -> Vec<PathBuf> {
     let in_directory = |directory: PathBuf| {
         let files = names(&directory).into_iter().map(|name| directory.join(name));
@@ -50,12 +50,12 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// A page without its code blocks.
+/// Returns a page without its code blocks.
 fn prose(page: &str) -> String {
     BLOCK.replace_all(page, "\n").into_owned()
 }
 
-/// The anchors of a page's headings, made as GitHub makes them.
+/// Returns the anchors of a page's headings, as GitHub generates them.
 fn anchors(page: &str) -> BTreeSet<String> {
     let text = prose(page);
     let headings = HEADING.captures_iter(&text).map(|heading| anchor(&heading[1]));
@@ -67,7 +67,7 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// The links of a page that lead nowhere.
+/// Returns the links of a page that have no target.
 fn broken_links(page: &Path, text: &str) -> Vec<String> {
     let directory = page.parent().expect("a directory");
     let text = prose(text);
@@ -84,7 +84,7 @@ fn broken_links(page: &Path, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_a_target() {
     for page in pages() {
         let broken = broken_links(&page, &read(&page));
         assert!(broken.is_empty(), "{}: {broken:?}", page.display());
@@ -106,7 +106,7 @@ fn every_page_is_in_the_index() {
     }
 }
 
-/// What of a directory of the source is not mentioned in a text: a file as `name.rs` or `name`, a directory also as `name/`.
+/// Returns the modules of a directory that a text does not mention as `name.rs`, `name` or `name/`.
 fn unmentioned(directory: &str, text: &str) -> Vec<String> {
     let names = names(&root().join(directory)).into_iter();
     let modules: BTreeSet<String> =
@@ -167,13 +167,13 @@ fn collect(directory: &Path, name: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-/// The code blocks of a page in one language.
+/// Returns the code blocks of a page in one language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let of_language = BLOCK.captures_iter(page).filter(|block| &block[1] == language);
     of_language.filter_map(|block| block.get(2)).map(|text| text.as_str()).collect()
 }
 
-/// What a command says in a directory, both streams.
+/// Runs a command in a directory and returns its output and errors.
 fn output(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(fjord_binary());
     let output = command.args(arguments).args(["--config", "."]).current_dir(directory).output();
@@ -184,7 +184,7 @@ fn output(directory: &Path, arguments: &[&str]) -> String {
     said
 }
 
-/// The directory of the tutorial, with every file but the catalogue's.
+/// Creates the directory of the tutorial, with all files except the catalogue.
 fn tutorial_directory(tutorial: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
@@ -214,7 +214,7 @@ fn tutorial_directory(tutorial: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn the_files_of_the_tutorial_are_good_and_its_output_is_what_fjord_says() {
+fn the_files_of_the_tutorial_are_valid_and_its_output_is_current() {
     let tutorial = read(&root().join("docs/TUTORIAL.md"));
     let directory = tutorial_directory(&tutorial);
     let [orders, more] = blocks(&tutorial, "json")[..] else {
@@ -229,7 +229,7 @@ fn the_files_of_the_tutorial_are_good_and_its_output_is_what_fjord_says() {
 }
 
 #[test]
-fn the_endpoint_of_the_readme_is_good() {
+fn the_endpoint_of_the_readme_is_valid() {
     let directory = tutorial_directory(&read(&root().join("docs/TUTORIAL.md")));
     let readme = read(&root().join("README.md"));
     let endpoint = blocks(&readme, "json").into_iter().next().expect("an endpoint");

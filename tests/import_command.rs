@@ -1,5 +1,5 @@
-//! Promise: `fjord import` writes entries that `fjord check` takes as they are, for every procedure that can have one,
-//! says why others have none, guesses on the safe side, and never writes over a file.
+//! Promise: `fjord import` writes entries that `fjord check` accepts unchanged, for every procedure that the catalogue can
+//! express. It gives the reason for each that it leaves out, chooses the safer of two meanings, and never overwrites a file.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A worker's configuration with this database, and an empty catalogue.
+/// Writes a worker's configuration with a database and an empty catalogue.
 fn directory(database: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     fs::create_dir(directory.path().join("endpoints")).expect("a directory");
@@ -43,7 +43,7 @@ fn on_endpoint(endpoint: &Endpoint) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_of_sql_server_becomes_a_good_catalogue() {
+async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let endpoint = endpoint().await.endpoint.expect("the endpoint");
     let directory = directory(&on_endpoint(&endpoint));
     let file = directory.path().join("endpoints/imported.json");
@@ -55,17 +55,17 @@ async fn everything_of_sql_server_becomes_a_good_catalogue() {
     let entries: Value = serde_json::from_str(&written).expect("JSON");
     assert!(entries.as_object().expect("an object").len() > 50, "{written}");
 
-    // It is good as it is, and it fits the database.
+    // The file is valid without changes, and it matches the database.
     let checked = fjord(directory.path(), &["check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
     let errors = text(&online.stderr);
-    // So many queues want more connections than there are by default: that is a warning, and no misfit.
-    let is_misfit = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
-    let errors: Vec<&str> = errors.lines().filter(is_misfit).collect();
+    // These queues need more connections than the default allows, which is a warning and not a mismatch.
+    let is_mismatch = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
+    let errors: Vec<&str> = errors.lines().filter(is_mismatch).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 
-    // A second time there is nothing new, and no file is written over.
+    // A second import finds nothing new, and does not overwrite the file.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("skipped: fjord_test.lists: it is in the catalogue"));
@@ -76,7 +76,7 @@ async fn everything_of_sql_server_becomes_a_good_catalogue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn types_bounds_tables_and_outputs_are_taken_over() {
+async fn types_bounds_tables_and_outputs_become_parameters() {
     let endpoint = endpoint().await.endpoint.expect("the endpoint");
     let directory = directory(&on_endpoint(&endpoint));
     let imported = |pattern| {
@@ -114,7 +114,7 @@ async fn types_bounds_tables_and_outputs_are_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_choose_route_method_and_result() {
+async fn names_determine_route_method_and_result() {
     let home = tempfile::tempdir().expect("a directory");
     let procedures = home.path().join("procedures");
     fs::create_dir(&procedures).expect("a directory");
@@ -136,7 +136,7 @@ async fn names_choose_route_method_and_result() {
         procedures.display(),
     ));
     let output = fjord(directory.path(), &["import"]);
-    assert_eq!(output.status.code(), Some(2), "nobody said who may call");
+    assert_eq!(output.status.code(), Some(2), "auth is not set");
     assert!(text(&output.stderr).contains("--auth"), "{}", text(&output.stderr));
 
     let default = ["import", "--set", "catalogue.auth_default.methods=[\"api-key\"]"];
@@ -192,9 +192,9 @@ async fn what_cannot_be_read_is_said_and_nothing_is_made() {
         assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
     };
     check(&[], 1, &["not-there.db", "is not there"]);
-    assert!(!file.exists(), "an import only reads");
+    assert!(!file.exists(), "an import must not create a database");
     check(&["--database", "nope"], 2, &["--database", "nope"]);
-    // Of a catalogue with an error nobody knows what it has.
+    // Which procedures a catalogue with an error already has is unknown.
     fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ").expect("a file");
     fs::write(&file, "").expect("a file");
     check(&[], 2, &["broken.json"]);

@@ -1,5 +1,5 @@
-//! Promise: `fjord check --online` says at once, a line each, everything that does not fit between a configuration, its
-//! NATS servers and its databases, exits 2, and is soon done; where all fits it says what it looked at.
+//! Promise: `fjord check --online` reports every mismatch between a configuration, its NATS servers and its databases, each on
+//! one line, within seconds, and exits with status 2. Without a mismatch it lists what it checked.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::ports;
 use super::support::tds::{Endpoint, PASSWORD};
 
-/// Far less than all deadlines in a row.
+/// Far less than the sum of all deadlines, because the checks run in parallel.
 const SOON: Duration = Duration::from_secs(20);
 
 fn check(role: &str, directory: &Path, more: &[&str]) -> Output {
@@ -25,7 +25,7 @@ fn check(role: &str, directory: &Path, more: &[&str]) -> Output {
     tokio::task::block_in_place(|| command.output().expect("fjord runs"))
 }
 
-/// The lines that begin with a word, without it.
+/// Returns the lines that begin with a word, without the word.
 fn said(output: &Output, word: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines = text.lines().filter_map(|line| line.strip_prefix(word));
@@ -43,7 +43,7 @@ async fn fleet(nats: NatsOptions) -> Fleet {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fits_is_good_and_said() {
+async fn servers_and_databases_that_match_are_listed() {
     let nats = NatsOptions { payload_bytes_max: 4 << 20, ..NatsOptions::default() };
     let fleet = fleet(nats).await;
     for (node, expected) in [
@@ -59,15 +59,15 @@ async fn what_fits_is_good_and_said() {
             one_has(&told, &[part]);
         }
     }
-    // Nobody noticed: no message went to a queue, and no worker left it.
+    // The check sent no message to a queue, and no worker left its group.
     fleet.client().get("/v1/echo/a").await.is(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_nats_server_that_does_not_take_us_is_said() {
+async fn a_nats_server_that_refuses_the_connection_is_an_error() {
     let fleet = fleet(NatsOptions { is_shipped: true, ..NatsOptions::default() }).await;
     let gateway = fleet.gateways[0].directory();
-    // The shipped permissions suffice; one endpoint takes larger bodies than the server.
+    // The shipped permissions suffice, but one endpoint accepts larger bodies than the server.
     assert_eq!(check("worker", fleet.workers[0].directory(), &[]).status.code(), Some(0));
     let errors = said(&check("gateway", gateway, &[]), "error");
     one_has(&errors, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
@@ -85,7 +85,7 @@ async fn a_nats_server_that_does_not_take_us_is_said() {
     assert_eq!(output.status.code(), Some(2));
     one_has(&said(&output, "error"), &["NATS server 127.0.0.1:", "certificate"]);
 
-    // A gateway with the rights of a worker.
+    // A gateway with the permissions of a worker.
     let output = check("gateway", gateway, &["--set", "messaging.nats.user=worker"]);
     assert_eq!(output.status.code(), Some(2));
     one_has(&said(&output, "error"), &["refused", "Publish to", "fjord.w."]);
@@ -93,11 +93,11 @@ async fn a_nats_server_that_does_not_take_us_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_that_are_short_beside_the_way_to_nats_are_said() {
+async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
     let payload_bytes_max = 4 << 20;
     let fleet =
         fleet(NatsOptions { has_tls: false, payload_bytes_max, ..NatsOptions::default() }).await;
-    // Four messages there and back take longer than any one of them may.
+    // The round trip takes longer than each of the timeouts allows.
     let one_way = Duration::from_millis(300);
     let far = LatencyProxy::start(fleet.nats.servers[0].address(), one_way).await;
     let far = format!("messaging.nats.servers=[\"nats://{}\"]", far.address);
@@ -118,7 +118,7 @@ async fn times_that_are_short_beside_the_way_to_nats_are_said() {
     }
 }
 
-/// Three databases: one that is there, one that refuses the login, one that is away.
+/// Writes a worker's configuration with three databases: one works, one refuses the login, one is unreachable.
 fn worker_toml(there: &Endpoint, refusing: &Endpoint) -> String {
     let mut text = format!(
         "[messaging.nats]\nservers = ['tls://127.0.0.1:{}']\n[worker.queues]\n\
@@ -155,7 +155,7 @@ const CATALOGUE: &str = r#"{
     "elsewhere": { "route": "GET /v1/elsewhere", "procedure": "fjord_test.of_others", "auth": "public" } }"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_database_and_queue_that_does_not_fit_is_said_at_once() {
+async fn all_mismatches_of_databases_and_queues_are_reported_at_once() {
     let there = endpoint().await.endpoint.expect("the endpoint");
     let refusing = endpoint().await.endpoint.expect("the endpoint");
     refusing.state.login_error.store(18456, Ordering::Release);
@@ -176,7 +176,11 @@ async fn every_database_and_queue_that_does_not_fit_is_said_at_once() {
     one_has(&errors, &["database refusing (", "Login failed"]);
     one_has(&errors, &["database away (", "refused"]);
     assert_eq!(errors.len(), 6, "{errors:?}");
-    assert_eq!(refusing.state.attempts.load(Ordering::Acquire), 1, "an account is not locked");
+    assert_eq!(
+        refusing.state.attempts.load(Ordering::Acquire),
+        1,
+        "more attempts could lock the account"
+    );
     assert!(there.state.ran.lock().expect("not poisoned").is_empty(), "no procedure ran");
     assert!(!String::from_utf8_lossy(&output.stderr).contains(PASSWORD));
 }

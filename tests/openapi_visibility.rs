@@ -1,5 +1,5 @@
-//! Promise: `/openapi.json` tells each caller of the endpoints that it may call, and of no other, unless the configuration makes
-//! all of it public.
+//! Promise: `/openapi.json` shows each caller only the endpoints that it may call, unless the configuration makes the document
+//! public.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use super::support::tokens::{AUDIENCE, ISSUER, Signer, claims, claims_of, jwks};
 const PARTNER: &str = "https://sso.partner.example/";
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Each by its name, beside public ones: what no test but these would say.
+/// Endpoints whose names occur in no other catalogue.
 const ENDPOINTS: &str = r#"{
     "any-proof": { "route": "GET /v1/any-proof", "queue": "echo", "handler": "echo", "timeout": "2s",
         "auth": { "methods": ["jwt", "api-key", "certificate"] } },
@@ -33,7 +33,7 @@ const ENDPOINTS: &str = r#"{
         "auth": { "methods": ["jwt"], "issuers": ["partner"] } },
     "machines": { "route": "GET /v1/machines", "queue": "echo", "handler": "echo", "timeout": "2s",
         "auth": { "methods": ["certificate"] } } }"#;
-/// What the document says of them beside their names.
+/// Other words of the document that only these endpoints contain.
 const WORDS: [&str; 6] = ["horses:read", "horses:write", "herd", "staff", "partner", "machines"];
 
 struct Documented {
@@ -94,7 +94,7 @@ impl Documented {
         self.fleet.client().with_bearer(&token)
     }
 
-    /// Each caller, and the endpoints that it may call, beside the public ones.
+    /// Returns all callers, each with the endpoints that it may call in addition to the public ones.
     fn callers(&self) -> Vec<(&'static str, Client, &'static [&'static str])> {
         let client = self.fleet.client();
         let clinic = self.client_of(&self.fleet.certs.client);
@@ -108,7 +108,7 @@ impl Documented {
             ("partner", self.partner(), &["any-proof", "partner-only"]),
             ("key", key, &["any-proof", "any-reader"]),
             ("certificate", clinic.clone(), &["any-proof", "machines"]),
-            // As in a call: the token decides wherever tokens are taken.
+            // As in a call, the API key decides wherever keys are accepted.
             (
                 "both",
                 clinic.with_header("x-api-key", "billing-key"),
@@ -119,7 +119,7 @@ impl Documented {
     }
 }
 
-/// The endpoints of a document that are not public.
+/// Returns the endpoints of a document that are not public.
 fn shown(answer: &HttpResponse) -> BTreeSet<String> {
     let document = answer.is(200).json();
     let paths = document["paths"].as_object().unwrap().values();
@@ -137,7 +137,7 @@ async fn document(client: &Client) -> HttpResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_caller_reads_of_what_it_may_call_and_of_nothing_else() {
+async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
     let documented = Documented::start("").await;
     let callers = documented.callers();
     for (who, client, expected) in &callers {
@@ -145,11 +145,11 @@ async fn each_caller_reads_of_what_it_may_call_and_of_nothing_else() {
         assert_eq!(shown(&answer), names(expected), "{who}");
         let public = answer.json()["paths"]["/v1/echo/{id}"].is_object();
         assert!(public && answer.header("content-type") == "application/json", "{who}");
-        // Nobody else may be given it.
+        // A cache must not give the document to another caller.
         assert_eq!(answer.header("cache-control"), "no-store", "{who}");
         assert!(answer.header("vary").starts_with("Authorization, X-Api-Key"), "{who}");
         assert_eq!(answer.header("etag"), "", "{who}");
-        // What it says is what calls say.
+        // Calls succeed exactly for the endpoints of the document.
         for endpoint in ["any-proof", "any-reader", "partner-only", "machines"] {
             let status = client.get(&format!("/v1/{endpoint}")).await.status;
             assert_eq!(status == 200, expected.contains(&endpoint), "{who} {endpoint}: {status}");
@@ -157,9 +157,9 @@ async fn each_caller_reads_of_what_it_may_call_and_of_nothing_else() {
     }
     let nobody = document(&documented.fleet.client()).await.text();
     for word in WORDS {
-        assert!(!nobody.contains(word), "{word} is told to everybody");
+        assert!(!nobody.contains(word), "{word} is in the public document");
     }
-    // All at once, many times over: nobody gets what was made for another.
+    // Concurrent requests do not get the document of another caller.
     let asked = (0..20).flat_map(|_| &callers).map(async |(who, client, expected)| {
         assert_eq!(shown(&document(client).await), names(expected), "{who}");
     });
@@ -167,7 +167,7 @@ async fn each_caller_reads_of_what_it_may_call_and_of_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_credential_is_refused_and_counted() {
+async fn invalid_credentials_are_refused_and_counted() {
     let documented = Documented::start("").await;
     let client = documented.fleet.client();
     let foreign = Signer::p256("s").unwrap().sign(&claims("anna", "", HOUR)).unwrap();
@@ -187,7 +187,7 @@ async fn a_bad_credential_is_refused_and_counted() {
         let figure = format!(r#"fjord_auth_failures_total{{endpoint="none",reason="{reason}"}}"#);
         assert!(documented.fleet.gateways[0].metric(&figure).await > 0.5, "{reason}");
     }
-    // The page itself is for everybody: it is what a person gives the credential to.
+    // The page itself is public, because a person enters the credentials there.
     let page = client.with_bearer("x").get("/docs").await;
     assert!(page.is(200).text().contains("<main>"));
     for word in WORDS {
@@ -196,7 +196,7 @@ async fn a_bad_credential_is_refused_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_way_it_is_asked_it_is_the_callers_own() {
+async fn every_variant_of_a_request_gets_the_callers_own_document() {
     let documented = Documented::start("").await;
     for (who, client, expected) in documented.callers() {
         let whole = document(&client).await;
@@ -209,7 +209,11 @@ async fn whichever_way_it_is_asked_it_is_the_callers_own() {
         let request = request.header("accept-encoding", "gzip").header("if-none-match", "*");
         let small = send(request.header("origin", "https://other.example")).await;
         assert_eq!(small.is(200).header("content-encoding"), "gzip");
-        assert_eq!(small.header("access-control-allow-origin"), "", "no other page reads it");
+        assert_eq!(
+            small.header("access-control-allow-origin"),
+            "",
+            "pages of other origins cannot read it"
+        );
         let mut text = String::new();
         flate2::read::GzDecoder::new(&small.body[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, whole.text(), "{who}");
@@ -220,12 +224,12 @@ async fn whichever_way_it_is_asked_it_is_the_callers_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_of_it_is_public_or_there_is_none_where_the_configuration_says_so() {
+async fn the_configuration_can_make_the_document_public_or_switch_it_off() {
     let mut documented = Documented::start("documentation = 'public'\n").await;
     let all = names(&["any-proof", "any-reader", "machines", "partner-only", "staff-only"]);
     let client = documented.fleet.client();
     assert_eq!(shown(&document(&client).await), all);
-    assert_eq!(shown(&document(&client.with_bearer("x")).await), all, "no credential is looked at");
+    assert_eq!(shown(&document(&client.with_bearer("x")).await), all, "credentials are ignored");
 
     for (word, expected) in [("authenticated", Some(names(&[]))), ("off", None)] {
         let gateway = &mut documented.fleet.gateways[0];

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::cli::Role;
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::{Cancel, Tasks};
@@ -115,7 +115,7 @@ impl Caller {
         let arguments = [Argument {
             name: "status".into(),
             kind: ParameterType::Int32,
-            value: Value::Integer(7),
+            value: ParameterValue::Integer(7),
             columns: Arc::new([]),
             table_type: None,
         }];

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, ProcedureName, QueueName, Value};
+use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
@@ -175,7 +175,7 @@ fn name(procedure: &str) -> ProcedureName {
     ProcedureName::new(&format!("fjord_test.{procedure}")).expect("a name")
 }
 
-fn given(name: &str, value: Value) -> Argument {
+fn given(name: &str, value: ParameterValue<'static>) -> Argument {
     Argument {
         name: name.into(),
         kind: ParameterType::String,
@@ -186,11 +186,11 @@ fn given(name: &str, value: Value) -> Argument {
 }
 
 fn int(name: &str, number: i64) -> Argument {
-    given(name, Value::Integer(number))
+    given(name, ParameterValue::Integer(number))
 }
 
 fn text(name: &str, text: &str) -> Argument {
-    given(name, Value::Text(text.to_owned()))
+    given(name, ParameterValue::Text(text.to_owned().into()))
 }
 
 /// The error of a call that was sent.

@@ -1,4 +1,4 @@
-//! Promise: a secret is in no argument, log, page, metric, output or error of fjord, whatever the log's filter.
+//! Promise: fjord never writes a secret to an argument, a log, a page, a metric, an output or an error, with any log filter.
 
 use std::fs;
 use std::process::Command;
@@ -11,24 +11,24 @@ use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::{fjord_binary, ports};
 
-/// What the database's login, a caller's key and a caller's token are.
+/// The passwords of NATS and of the database, a caller's API key and a caller's token.
 const CANARIES: [&str; 4] =
     [SHIPPED_PASSWORD, "canary-of-the-login", "canary-of-a-key", "canary.of-a.token"];
 
 const GUARDED: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo",
     "timeout": "2s", "auth": { "methods": ["api-key"] } } }"#;
-/// Of some other key.
+/// The hash of another key.
 const KEYS: &str = "[auth.api_keys.billing]\n\
     sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
 
-/// Everything of a process that somebody may see.
+/// Returns all output of a process that anybody can read.
 async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
     let mut seen = vec![("its log".to_owned(), node.process.log())];
     let process = format!("/proc/{}/cmdline", node.process.pid());
     seen.push((process.clone(), fs::read_to_string(process).unwrap()));
     for page in ["status", "metrics", "healthz", "readyz", "nowhere"] {
         let url = format!("http://{}/{page}", node.admin());
-        // An answer that is no success has no text here.
+        // `get_text` returns no text for an answer that is not successful.
         seen.push((page.to_owned(), get_text(&url).await.unwrap_or_default()));
     }
     for command in [&["config"][..], &["check"], &["routes"]] {
@@ -42,7 +42,7 @@ async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_seen_anywhere() {
+async fn no_output_contains_a_secret() {
     let database = format!(
         "[procedures.databases.away]\nbackend = 'mssql'\n[procedures.databases.away.mssql]\n\
          host = '127.0.0.1'\nport = {}\ndatabase = 'register'\nuser = 'fjord'\n\
@@ -87,7 +87,7 @@ async fn no_secret_is_seen_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_is_wrong_is_not_repeated() {
+async fn a_wrong_password_is_not_logged() {
     let fleet = Fleet::start_without_waiting(FleetOptions {
         nats: NatsOptions { is_shipped: true, ..NatsOptions::default() },
         nats_password: Some("canary-of-a-key"),
@@ -96,7 +96,7 @@ async fn a_password_that_is_wrong_is_not_repeated() {
     })
     .await;
     for node in fleet.gateways.iter().chain(&fleet.workers) {
-        let log = eventually_some("it says what is wrong", SOON, async || {
+        let log = eventually_some("the authorization error is logged", SOON, async || {
             let log = node.process.log();
             log.to_lowercase().contains("authorization").then_some(log)
         })

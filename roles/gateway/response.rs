@@ -7,6 +7,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 
+use crate::catalogue::endpoint::is_bodiless;
 use crate::envelope::reply::JSON;
 use crate::envelope::{AnswerHead, Final};
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
@@ -99,7 +100,7 @@ pub fn answer(answer: Final) -> Result<Response, Problem> {
         // Nobody wanted them: of what length the body is was not kept (RFC 9110 §8.6).
         return with_body(status, &answer.content_type, AnswerBody::Streamed(Streamed::unread()));
     }
-    let body = if may_have_body(status) { answer.body } else { Bytes::new() };
+    let body = if is_bodiless(status.as_u16()) { Bytes::new() } else { answer.body };
     let content_type = if body.is_empty() { "" } else { &*answer.content_type };
     with_body(status, content_type, body.into())
 }
@@ -110,7 +111,7 @@ pub fn answer(answer: Final) -> Result<Response, Problem> {
 /// `BadAnswer` when its status or media type cannot be that of a response with a body.
 pub fn beginning(head: &AnswerHead, body: Streamed) -> Result<Response, Problem> {
     let status = status(head.status)?;
-    if !may_have_body(status) {
+    if is_bodiless(status.as_u16()) {
         return Err(Problem::new(ProblemKind::BadAnswer));
     }
     with_body(status, &head.content_type, AnswerBody::Streamed(body))
@@ -164,11 +165,6 @@ pub(super) fn count_again(response: &mut Response) {
     }
 }
 
-/// RFC 9110 §6.4.1.
-fn may_have_body(status: StatusCode) -> bool {
-    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
 /// Adds what every response has, and takes away what this one must not have. The last step before the wire.
 #[must_use]
 pub fn finish(mut response: Response, shape: &Shape) -> Response {
@@ -181,7 +177,7 @@ pub fn finish(mut response: Response, shape: &Shape) -> Response {
     if shape.is_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
-    match length.filter(|_| may_have_body(status)) {
+    match length.filter(|_| !is_bodiless(status.as_u16())) {
         Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
         // One that streams says by its framing where it ends (RFC 9112 §7.1, RFC 9113 §8.1).
         None => headers.remove(header::CONTENT_LENGTH),

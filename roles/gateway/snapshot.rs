@@ -41,7 +41,7 @@ impl Snapshot {
             errors.iter().map(ToString::to_string).collect()
         };
         let authenticator = Authenticator::load(&config.auth);
-        let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue);
+        let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults);
         let (authenticator, catalogue) = match (authenticator, catalogue) {
             (Ok(authenticator), Ok(catalogue)) => (authenticator, Arc::new(catalogue)),
             (authenticator, catalogue) => {

@@ -262,7 +262,7 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
 }
 
 fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
-    catalogue::load(&config.catalogue.directory, &config.catalogue)
+    catalogue::load(&config.catalogue.directory, &config.catalogue.defaults)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 

@@ -1,97 +1,103 @@
-//! From what was written to a checked endpoint. Every error is gathered, none ends the check.
+//! Validates an endpoint's definition. Every error is collected; none ends the validation.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
 
-use super::endpoint::{
-    Auth, AuthMethod, Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap,
+use super::auth::{Auth, AuthMethod, check_issuers};
+use super::cors::CorsRules;
+use super::defaults::EndpointDefaults;
+use super::definition::json::{ObjectOnly, OrderedMembers};
+use super::definition::{
+    AuthDefinition, EndpointDefinition, RateLimitDefinition, SizeDefinition, StatusDefinition,
 };
+use super::endpoint::{Endpoint, Execution, OnDisconnect, RateLimit, ResultKind, StatusMap};
 use super::error::EndpointErrors;
 use super::names::{EndpointId, ProcedureName, QueueName, is_identifier};
-use super::parameter::{Parameter, Place};
+use super::parameter::{Parameter, ParameterSource};
 use super::route;
-use super::written::{
-    Members, WrittenAuth, WrittenEndpoint, WrittenExecution, WrittenMethod, WrittenOnDisconnect,
-    WrittenRate, WrittenResult, WrittenSize, WrittenStatus,
-};
-use crate::config::CatalogueConfig;
-use crate::config::auth::issuer::is_name;
-use crate::config::duration::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
+use crate::units::{BYTES_EXPECTED, DURATION_EXPECTED, parse_bytes, parse_duration};
 
+mod constraints;
 mod cors;
 mod parameters;
 
-/// Most attempts of a request.
+/// The most attempts of a request.
 const ATTEMPTS_CEILING: u32 = 20;
-/// Longest timeout or session.
+/// The longest timeout or session.
 const SESSION_CEILING: Duration = Duration::from_hours(24);
-/// Largest body that an endpoint can allow, in bytes.
+/// The largest body that an endpoint can allow, in bytes.
 const BODY_BYTES_CEILING: usize = 64 << 20;
-/// Longest window of a rate.
-const WINDOW_CEILING: Duration = Duration::from_hours(24);
+/// The range of the window of a rate limit.
+const WINDOW: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_hours(24);
 /// The handler that calls a procedure.
 const PROCEDURE_HANDLER: &str = "procedure";
-/// Statuses by which the gateway itself tells what became of a request (DESIGN §5).
-const OWN_STATUSES: [u16; 3] = [502, 503, 504];
+/// The statuses with which the gateway reports what became of a request. A procedure must not produce them.
+const GATEWAY_STATUSES: [u16; 3] = [502, 503, 504];
 
-/// Checks one endpoint; `None` when it has an error.
+/// The method and the path of a route.
+type Route = (Method, Arc<str>);
+
+/// Validates one endpoint; `None` if it has an error.
 pub(super) fn endpoint(
     id: &str,
-    written: WrittenEndpoint,
-    config: &CatalogueConfig,
+    definition: EndpointDefinition,
+    defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<Endpoint> {
     let before = errors.list.len();
     let id = EndpointId::new(id).map_err(|error| errors.add("", format!("id: {error}"))).ok();
-    let route = route_of(written.route.as_deref(), errors);
-    let parameters = parameters::parameters(written.parameters, route.as_ref(), errors);
-    let result = result_of(written.result);
+    let route = route(definition.route.as_deref(), errors);
+    let parameters = parameters::parameters(definition.parameters, route.as_ref(), errors);
+    let result = definition.result.unwrap_or(ResultKind::Rows);
     let (timeout, session) =
-        times(written.timeout.as_deref(), written.session.as_deref(), config, errors);
+        timeouts(definition.timeout.as_deref(), definition.session.as_deref(), defaults, errors);
     let (handler, procedure) =
-        handler(written.handler.as_deref(), written.procedure.as_deref(), errors);
-    if written.transaction && &*handler != PROCEDURE_HANDLER {
+        handler(definition.handler.as_deref(), definition.procedure.as_deref(), errors);
+    if definition.transaction && &*handler != PROCEDURE_HANDLER {
         errors.add("transaction", "expected only with the handler `procedure`");
     }
-    if written.dry_run {
-        dry_run(written.transaction, route.as_ref(), &parameters, errors);
+    if definition.dry_run {
+        check_dry_run(definition.transaction, route.as_ref(), &parameters, errors);
     }
-    let attempts = written.attempts.unwrap_or(config.attempts_default);
+    let attempts = definition.attempts.unwrap_or(defaults.attempts);
     if !(1..=ATTEMPTS_CEILING).contains(&attempts) {
         errors.add("attempts", format!("expected 1 to {ATTEMPTS_CEILING}"));
     }
-    let queue = written.queue.as_deref().map(QueueName::new).transpose();
+    let queue = definition.queue.as_deref().map(QueueName::new).transpose();
     let queue = queue.map_err(|error| errors.add("queue", error.to_string())).ok().flatten();
     let queue = queue.or_else(|| QueueName::new(id.as_ref()?.as_str()).ok());
-    let outputs = outputs(written.outputs, result, errors);
-    let status = status(written.status.0, errors);
-    let auth = auth(written.auth, config, errors);
-    let body_bytes_max = body_bytes_max(written.max_body, config, errors);
-    let rate_limit = written.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
-    let cache_control = cache_control(written.cache_control, route.as_ref(), errors);
-    let known = (&*parameters, auth.as_ref(), written.dry_run);
-    let cors = cors::rules(written.cors, config, known, errors);
+    let outputs = outputs(definition.outputs, result, errors);
+    let status = status_map(definition.status, errors);
+    let auth = auth(definition.auth, defaults, errors);
+    let body_bytes_max = body_bytes_max(definition.max_body, defaults, errors);
+    let rate_limit = definition.rate_limit.and_then(|rate| rate_limit(&rate.0, errors));
+    let cache_control = cache_control(definition.cache_control, route.as_ref(), errors);
+    let cors = cors::settings(definition.cors, defaults, errors);
     if errors.list.len() > before {
         return None;
     }
     let (method, path) = route?;
+    let auth = auth?;
     Some(Endpoint {
         id: id?,
-        execution: execution(written.execution, &method),
-        transaction: written.transaction,
-        dry_run: written.dry_run,
+        execution: definition.execution.unwrap_or_else(|| default_execution(&method)),
+        transaction: definition.transaction,
+        dry_run: definition.dry_run,
         method,
         path,
-        summary: written.summary,
-        description: written.description,
-        tags: written.tags,
-        deprecated: written.deprecated,
+        summary: definition.summary,
+        description: definition.description,
+        tags: definition.tags,
+        deprecated: definition.deprecated,
         queue: queue?,
         handler,
         procedure,
+        cors: CorsRules::new(&cors, &parameters, &auth, definition.dry_run).map(Arc::new),
         parameters: parameters.into(),
         result,
         outputs,
@@ -99,19 +105,15 @@ pub(super) fn endpoint(
         timeout,
         session,
         attempts,
-        on_disconnect: match written.on_disconnect {
-            Some(WrittenOnDisconnect::Cancel) => OnDisconnect::Cancel,
-            Some(WrittenOnDisconnect::Finish) | None => OnDisconnect::Finish,
-        },
-        auth: auth?,
+        on_disconnect: definition.on_disconnect.unwrap_or(OnDisconnect::Finish),
+        auth,
         body_bytes_max,
         rate_limit,
         cache_control,
-        cors,
     })
 }
 
-fn route_of(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<(Method, Arc<str>)> {
+fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route> {
     let Some(text) = written else {
         errors.add_missing("route", route::EXPECTED);
         return None;
@@ -126,10 +128,9 @@ fn route_of(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<(M
     Some(parsed)
 }
 
-/// What a dry run needs.
-fn dry_run(
+fn check_dry_run(
     transaction: bool,
-    route: Option<&(Method, Arc<str>)>,
+    route: Option<&Route>,
     parameters: &[Parameter],
     errors: &mut EndpointErrors<'_>,
 ) {
@@ -140,40 +141,29 @@ fn dry_run(
     if route.is_some_and(|(method, _)| method.is_safe()) {
         errors.add("dry_run", "expected only with POST, PUT, PATCH and DELETE");
     }
-    let is_prefer =
-        |p: &Parameter| p.place == Place::Header && p.name.eq_ignore_ascii_case("prefer");
-    if let Some(own) = parameters.iter().find(|parameter| is_prefer(parameter)) {
-        let key = format!("parameters.{}", own.name);
-        errors
-            .add(key, "expected another header: Prefer is the gateway's where there is a dry run");
+    let is_prefer = |parameter: &&Parameter| {
+        parameter.source == ParameterSource::Header && parameter.name.eq_ignore_ascii_case("prefer")
+    };
+    if let Some(parameter) = parameters.iter().find(is_prefer) {
+        let key = format!("parameters.{}", parameter.name);
+        errors.add(key, "expected another header: with dry_run the gateway itself uses Prefer");
     }
 }
 
-fn result_of(written: Option<WrittenResult>) -> ResultKind {
-    match written {
-        Some(WrittenResult::Rows) | None => ResultKind::Rows,
-        Some(WrittenResult::Row) => ResultKind::Row,
-        Some(WrittenResult::Value) => ResultKind::Value,
-        Some(WrittenResult::Sets) => ResultKind::Sets,
-        Some(WrittenResult::Json) => ResultKind::Json,
-        Some(WrittenResult::None) => ResultKind::None,
-        Some(WrittenResult::Full) => ResultKind::Full,
+fn default_execution(method: &Method) -> Execution {
+    // RFC 9110 §9.2.2: all other methods are idempotent.
+    if *method == Method::POST || *method == Method::PATCH {
+        Execution::AtMostOnce
+    } else {
+        Execution::AtLeastOnce
     }
 }
 
-fn execution(written: Option<WrittenExecution>, method: &Method) -> Execution {
-    match written {
-        Some(WrittenExecution::AtMostOnce) => Execution::AtMostOnce,
-        // RFC 9110 §9.2.2: all other methods are idempotent.
-        None if *method == Method::POST || *method == Method::PATCH => Execution::AtMostOnce,
-        Some(WrittenExecution::AtLeastOnce) | None => Execution::AtLeastOnce,
-    }
-}
-
-fn times(
+/// Returns the timeout and the session time.
+fn timeouts(
     timeout: Option<&str>,
     session: Option<&str>,
-    config: &CatalogueConfig,
+    defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> (Duration, Duration) {
     let mut read = |key: &str, text: Option<&str>| {
@@ -184,12 +174,12 @@ fn times(
         }
         duration
     };
-    let timeout = read("timeout", timeout).unwrap_or(config.timeout_default);
-    let written = read("session", session);
-    if written.is_some_and(|session| session < timeout) {
+    let timeout = read("timeout", timeout).unwrap_or(defaults.timeout);
+    let session = read("session", session);
+    if session.is_some_and(|session| session < timeout) {
         errors.add("session", "expected at least the endpoint's timeout");
     }
-    (timeout, written.unwrap_or(timeout))
+    (timeout, session.unwrap_or(timeout))
 }
 
 fn handler(
@@ -234,61 +224,54 @@ fn outputs(
     outputs
 }
 
-fn status(written: WrittenStatus, errors: &mut EndpointErrors<'_>) -> StatusMap {
+fn status_map(
+    ObjectOnly(definition): ObjectOnly<StatusDefinition>,
+    errors: &mut EndpointErrors<'_>,
+) -> StatusMap {
     StatusMap {
-        returns: outcomes(("status.return", 200), written.returns, errors),
-        errors: outcomes(("status.error", 400), written.errors, errors),
+        returns: statuses(("status.return", 200), definition.returns, errors),
+        errors: statuses(("status.error", 400), definition.errors, errors),
     }
 }
 
-fn outcomes<K: FromStr + Ord + Copy>(
+fn statuses<K: FromStr + Ord + Copy>(
     (key, lowest): (&str, u16),
-    written: Members<u16>,
+    definition: OrderedMembers<u16>,
     errors: &mut EndpointErrors<'_>,
-) -> std::collections::BTreeMap<K, u16> {
-    let mut read = std::collections::BTreeMap::new();
-    for (outcome, status) in written.0 {
-        let key = format!("{key}.{outcome}");
-        if !(lowest..=599).contains(&status) || OWN_STATUSES.contains(&status) {
-            let own = "other than 502, 503 and 504, by which the gateway tells of itself";
-            errors.add(&key, format!("expected a status from {lowest} to 599, {own}"));
+) -> BTreeMap<K, u16> {
+    let mut statuses = BTreeMap::new();
+    for (number, status) in definition.0 {
+        let key = format!("{key}.{number}");
+        if !(lowest..=599).contains(&status) || GATEWAY_STATUSES.contains(&status) {
+            let reserved = "except 502, 503 and 504, which are the gateway's own";
+            errors.add(&key, format!("expected a status from {lowest} to 599, {reserved}"));
         }
-        match outcome.parse() {
-            Ok(number) if read.insert(number, status).is_none() => {}
+        match number.parse() {
+            Ok(number) if statuses.insert(number, status).is_none() => {}
             _ => errors.add(&key, "expected a whole number as the key, each once"),
         }
     }
-    read
+    statuses
 }
 
 fn auth(
-    written: Option<WrittenAuth>,
-    config: &CatalogueConfig,
+    definition: Option<AuthDefinition>,
+    defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<Auth> {
-    let required = match written {
-        Some(WrittenAuth::Public(_)) => return Some(Auth::Public),
-        Some(WrittenAuth::Required(required)) => required,
+    let required = match definition {
+        Some(AuthDefinition::Public(_)) => return Some(Auth::Public),
+        Some(AuthDefinition::Required(required)) => required,
         None => {
-            if config.auth_default.is_none() {
-                let words = "\"public\", or an object with `methods` and `scopes`";
-                let why = "because the configuration names no default";
-                errors.add_missing("auth", &format!("expected {words}, {why}"));
+            if defaults.auth.is_none() {
+                let expected = "expected \"public\", or an object with `methods` and `scopes`, because the configuration \
+                                sets no default";
+                errors.add_missing("auth", expected);
             }
-            return config.auth_default.clone();
+            return defaults.auth.clone();
         }
     };
-    let methods = required.methods.map_or_else(
-        || vec![AuthMethod::Jwt, AuthMethod::ApiKey, AuthMethod::ClientCertificate],
-        |methods| {
-            let method = |method| match method {
-                WrittenMethod::Jwt => AuthMethod::Jwt,
-                WrittenMethod::ApiKey => AuthMethod::ApiKey,
-                WrittenMethod::Certificate => AuthMethod::ClientCertificate,
-            };
-            methods.into_iter().map(method).collect()
-        },
-    );
+    let methods = required.methods.unwrap_or_else(|| AuthMethod::ALL.to_vec());
     if methods.is_empty() {
         errors.add("auth.methods", "expected at least one of jwt, api-key and certificate");
     }
@@ -297,73 +280,56 @@ fn auth(
         !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
     };
     if !required.scopes.iter().all(well_formed) {
-        errors.add("auth.scopes", "expected scopes without blanks, quotes or backslashes");
+        errors.add("auth.scopes", "expected scopes without spaces, quotes or backslashes");
     }
-    let issuers = issuers(required.issuers, &methods, errors);
+    if let Some(issuers) = &required.issuers
+        && let Err(expected) = check_issuers(issuers, &methods)
+    {
+        errors.add("auth.issuers", expected);
+    }
+    let issuers = required.issuers.unwrap_or_default();
     Some(Auth::Required { methods, scopes: required.scopes, issuers })
 }
 
-fn issuers(
-    written: Option<Vec<String>>,
-    methods: &[AuthMethod],
-    errors: &mut EndpointErrors<'_>,
-) -> Vec<String> {
-    let Some(issuers) = written else { return Vec::new() };
-    if let Some(expected) = issuers_error(&issuers, methods) {
-        errors.add("auth.issuers", expected);
-    }
-    issuers
-}
-
-/// What is wrong with the issuers that an `auth` names.
-pub(crate) fn issuers_error(issuers: &[String], methods: &[AuthMethod]) -> Option<&'static str> {
-    if issuers.is_empty() || !issuers.iter().all(|name| is_name(name)) {
-        return Some(
-            "expected the names of issuers in the configuration (auth.jwt.NAME), one or more",
-        );
-    }
-    (!methods.contains(&AuthMethod::Jwt)).then_some("expected only with the method jwt")
-}
-
 fn body_bytes_max(
-    written: Option<WrittenSize>,
-    config: &CatalogueConfig,
+    definition: Option<SizeDefinition>,
+    defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
 ) -> usize {
-    let read = match written {
-        None => return config.body_bytes_max_default,
-        Some(WrittenSize::Bytes(bytes)) => Some(bytes),
-        Some(WrittenSize::Text(text)) => parse_bytes(&text),
+    let bytes = match definition {
+        None => return defaults.body_bytes_max,
+        Some(SizeDefinition::Bytes(bytes)) => Some(bytes),
+        Some(SizeDefinition::Text(text)) => parse_bytes(&text),
     };
-    let read = read.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes));
-    let share = config.buffered_bytes_per_client_max;
-    match read {
-        Some(bytes) if bytes <= share => return bytes,
+    let ceiling = defaults.body_bytes_ceiling;
+    match bytes.filter(|bytes| (1..=BODY_BYTES_CEILING).contains(bytes)) {
+        Some(bytes) if bytes <= ceiling => return bytes,
         Some(_) => {
             let limit = "gateway.http.buffered_bytes_per_client_max";
-            errors.add("max_body", format!("expected at most {limit} ({share} bytes)"));
+            errors.add("max_body", format!("expected at most {limit} ({ceiling} bytes)"));
         }
         None => errors.add("max_body", format!("expected {BYTES_EXPECTED}, at most 64MiB")),
     }
-    config.body_bytes_max_default
+    defaults.body_bytes_max
 }
 
-fn rate_limit(written: &WrittenRate, errors: &mut EndpointErrors<'_>) -> Option<RateLimit> {
-    if written.requests == 0 {
+fn rate_limit(
+    definition: &RateLimitDefinition,
+    errors: &mut EndpointErrors<'_>,
+) -> Option<RateLimit> {
+    if definition.requests == 0 {
         errors.add("rate_limit.requests", "expected at least 1");
     }
-    let window = parse_duration(&written.window)
-        .filter(|window| (Duration::from_secs(1)..=WINDOW_CEILING).contains(window));
+    let window = parse_duration(&definition.window).filter(|window| WINDOW.contains(window));
     if window.is_none() {
-        let range = "from 1s to 24h";
-        errors.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, {range}"));
+        errors.add("rate_limit.window", format!("expected {DURATION_EXPECTED}, from 1s to 24h"));
     }
-    Some(RateLimit { requests: written.requests, window: window? })
+    Some(RateLimit { requests: definition.requests, window: window? })
 }
 
 fn cache_control(
     written: Option<String>,
-    route: Option<&(Method, Arc<str>)>,
+    route: Option<&Route>,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<String> {
     let text = written?;

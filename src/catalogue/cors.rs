@@ -1,18 +1,18 @@
-//! Which web pages of other origins a browser lets call an endpoint (CORS, as in the Fetch standard).
+//! Cross-origin resource sharing (CORS, as in the Fetch standard): which web pages of other origins may call an endpoint.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::endpoint::{Auth, AuthMethod};
-use super::parameter::{Parameter, Place};
+use super::auth::{Auth, AuthMethod};
+use super::parameter::{Parameter, ParameterSource};
 
-/// How long a browser may remember a preflight's answer unless the catalogue says otherwise.
+/// How long a browser may cache the answer to a preflight request, unless the catalogue sets it.
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
-/// Longest such time: no browser remembers it longer than a day.
-pub const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
+/// The longest such time. No browser caches the answer for more than a day.
+const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
 
-/// What a page may always read: the headers that our answers have.
+/// The headers that pages may always read, because fjord's answers have them.
 const EXPOSED: [&str; 7] = [
     "x-request-id",
     "retry-after",
@@ -22,59 +22,59 @@ const EXPOSED: [&str; 7] = [
     "server-timing",
     "www-authenticate",
 ];
-/// What a page may always send: the headers that every endpoint takes.
+/// The headers that pages may always send, because every endpoint uses them.
 const ALLOWED: [&str; 4] = ["idempotency-key", "x-request-id", "traceparent", "tracestate"];
 
-/// What was written about other origins, for one endpoint or as the default.
+/// The CORS settings of one endpoint, or the default for all endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cors {
-    /// The origins, or `*` alone; none: no other origin.
+pub struct CorsSettings {
+    /// The allowed origins, or `*` alone. Empty: no other origin may call.
     pub origins: Vec<String>,
-    /// Headers that a page may send, beside those that the endpoint takes.
+    /// Headers that a page may send in addition to those that the endpoint uses.
     pub headers: Vec<String>,
-    /// Headers that a page may read, beside those that our answers have.
+    /// Headers that a page may read in addition to those that fjord's answers have.
     pub exposed_headers: Vec<String>,
-    /// Whether a page may use the browser's own credentials: client certificates.
+    /// Whether the browser presents a client certificate.
     pub credentials: bool,
-    /// How long a browser may remember a preflight's answer.
+    /// How long a browser may cache the answer to a preflight request.
     pub max_age: Duration,
 }
 
-impl Cors {
-    /// Every error in it, with the key it stands at.
+impl CorsSettings {
+    /// Returns every error, each with its key.
     #[must_use]
     pub fn errors(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
+        let mut errors = Vec::new();
         let any = self.origins.iter().any(|origin| origin == "*");
         if any && self.origins.len() > 1 {
-            found.push(("origins", "expected \"*\" alone, or a list of origins".to_owned()));
+            errors.push(("origins", "expected \"*\" alone, or a list of origins".to_owned()));
         }
         if any && self.credentials {
-            let expected = "expected origins by name instead of \"*\": every web page could act for its visitor";
-            found.push(("credentials", expected.to_owned()));
+            let expected = "expected a list of origins instead of \"*\", with which every web page could act for its visitor";
+            errors.push(("credentials", expected.to_owned()));
         }
         for origin in self.origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
-            let expected = "expected an origin as browsers send it, such as \"https://app.example\": scheme, host and \
-                            any port but the scheme's own, in lower case, without a path";
-            found.push(("origins", format!("{origin:?}: {expected}")));
+            let expected = "expected an origin as browsers send it, such as \"https://app.example\": scheme, host, and \
+                            a port other than the scheme's default, in lower case, without a path";
+            errors.push(("origins", format!("{origin:?}: {expected}")));
         }
         for (key, names) in [("headers", &self.headers), ("exposed_headers", &self.exposed_headers)]
         {
             for name in names.iter().filter(|name| HeaderName::try_from(*name).is_err()) {
-                found.push((key, format!("{name:?}: expected the name of a header")));
+                errors.push((key, format!("{name:?}: expected the name of a header")));
             }
         }
         if self.max_age > MAX_AGE_CEILING {
-            found.push(("max_age", "expected 24h at most".to_owned()));
+            errors.push(("max_age", "expected at most 24h".to_owned()));
         }
-        found
+        errors
     }
 }
 
-/// Whether a text is an origin as a browser writes it (RFC 6454 §6.2).
+/// Returns whether a text is an origin as a browser serializes it (RFC 6454 §6.2).
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
-    let own_port = match scheme {
+    let default_port = match scheme {
         "https" => ":443",
         "http" => ":80",
         _ => "",
@@ -90,15 +90,15 @@ fn is_origin(text: &str) -> bool {
         !parsed.host().is_empty()
             && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
     });
-    let names_own_port = !own_port.is_empty() && authority.ends_with(own_port);
-    is_scheme && is_plain && has_host && !names_own_port
+    let has_default_port = !default_port.is_empty() && authority.ends_with(default_port);
+    is_scheme && is_plain && has_host && !has_default_port
 }
 
-/// One endpoint's rules, ready to be answered with.
+/// The CORS rules of one endpoint, with the header values of its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsRules {
     origins: Vec<HeaderValue>,
-    /// Whether a page may use the browser's own credentials.
+    /// Whether the browser presents a client certificate.
     pub credentials: bool,
     /// `Access-Control-Allow-Headers`.
     pub allow_headers: HeaderValue,
@@ -109,28 +109,28 @@ pub struct CorsRules {
 }
 
 impl CorsRules {
-    /// The rules of an endpoint with these parameters and callers, with a dry run or without; `None` when no other origin
-    /// may call it.
+    /// Returns the rules of an endpoint with these parameters and `auth`; `None` if no other origin may call.
     pub(super) fn new(
-        cors: &Cors,
-        (parameters, dry_run): (&[Parameter], bool),
+        cors: &CorsSettings,
+        parameters: &[Parameter],
         auth: &Auth,
+        dry_run: bool,
     ) -> Option<Self> {
         if cors.origins.is_empty() {
             return None;
         }
         let mut allowed = ALLOWED.map(ToOwned::to_owned).to_vec();
-        if parameters.iter().any(|parameter| parameter.place == Place::Body) {
+        if parameters.iter().any(|parameter| parameter.source == ParameterSource::Body) {
             allowed.push("content-type".to_owned());
         }
-        let headers = parameters.iter().filter(|parameter| parameter.place == Place::Header);
+        let headers = parameters.iter().filter(|p| p.source == ParameterSource::Header);
         allowed.extend(headers.map(|parameter| parameter.name.to_string()));
         if let Auth::Required { methods, .. } = auth {
-            let keys = methods.contains(&AuthMethod::ApiKey);
-            if keys || methods.contains(&AuthMethod::Jwt) {
+            let takes_api_keys = methods.contains(&AuthMethod::ApiKey);
+            if takes_api_keys || methods.contains(&AuthMethod::Jwt) {
                 allowed.push(header::AUTHORIZATION.to_string());
             }
-            allowed.extend(keys.then(|| "x-api-key".to_owned()));
+            allowed.extend(takes_api_keys.then(|| "x-api-key".to_owned()));
         }
         allowed.extend(dry_run.then(|| "prefer".to_owned()));
         allowed.extend_from_slice(&cors.headers);
@@ -144,21 +144,21 @@ impl CorsRules {
                 .filter_map(|text| HeaderValue::from_str(text).ok())
                 .collect(),
             credentials: cors.credentials,
-            allow_headers: list(allowed)?,
-            expose_headers: list(exposed)?,
+            allow_headers: join(allowed)?,
+            expose_headers: join(exposed)?,
             max_age: HeaderValue::from(cors.max_age.as_secs()),
         })
     }
 
-    /// What `Access-Control-Allow-Origin` says to this origin; nothing when it may not call.
+    /// Returns the `Access-Control-Allow-Origin` for an origin; `None` if it may not call.
     #[must_use]
     pub fn allows(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         self.origins.iter().find(|allowed| *allowed == origin || *allowed == "*").cloned()
     }
 }
 
-/// Names joined, each once. Checked names are always a header's value.
-fn list(names: Vec<String>) -> Option<HeaderValue> {
+/// Joins header names without duplicates. Valid names always make a valid header value.
+fn join(names: Vec<String>) -> Option<HeaderValue> {
     let mut seen: Vec<String> = Vec::with_capacity(names.len());
     for name in names.into_iter().map(|name| name.to_ascii_lowercase()) {
         if !seen.contains(&name) {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_written_as_browsers_send_it() {
+    fn only_origins_as_browsers_send_them_are_origins() {
         for (origin, expected) in [
             ("https://app.example", true),
             ("https://app.example:8443", true),
@@ -201,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unsafe_or_meaningless_is_an_error() {
-        let cors = Cors {
+    fn unsafe_or_meaningless_settings_are_errors() {
+        let cors = CorsSettings {
             origins: vec!["*".into(), "null".into()],
             headers: vec!["x y".into()],
             exposed_headers: vec![String::new()],
@@ -213,7 +213,7 @@ mod tests {
         let expected =
             ["origins", "credentials", "origins", "headers", "exposed_headers", "max_age"];
         assert_eq!(keys, expected);
-        let any = Cors { origins: vec!["*".into()], ..Cors::default() };
+        let any = CorsSettings { origins: vec!["*".into()], ..CorsSettings::default() };
         assert_eq!(any.errors(), Vec::new());
     }
 }

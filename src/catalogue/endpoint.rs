@@ -1,81 +1,83 @@
-//! One REST operation, checked.
+//! One REST operation after validation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use schemars::JsonSchema;
 
+use super::auth::Auth;
 use super::cors::CorsRules;
 use super::names::{EndpointId, ProcedureName, QueueName};
-use super::parameter::Parameter;
+use super::parameter::{Parameter, ParameterSource};
 
-/// One REST operation: its route, what runs, and every promise about it.
+/// One REST operation: its route, its procedure, and how requests to it are handled.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Its key in the catalogue.
+    /// The key in the catalogue.
     pub id: EndpointId,
     /// The HTTP method.
     pub method: Method,
     /// The path with its parameters in braces, e.g. `/v1/horses/{ueln}`.
     pub path: Arc<str>,
-    /// One sentence about it.
+    /// One sentence for the generated documentation.
     pub summary: Option<String>,
-    /// More about it, for the generated documentation.
+    /// Further text for the generated documentation.
     pub description: Option<String>,
     /// Groups of the generated documentation.
     pub tags: Vec<String>,
-    /// Whether callers should stop using it.
+    /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
-    /// The queue that serves it; by default its own id.
+    /// The queue that serves the endpoint; by default the endpoint's own id.
     pub queue: QueueName,
-    /// The name of the worker's handler; `procedure` unless the catalogue says otherwise.
+    /// The name of the worker's handler; `procedure` unless the catalogue names another.
     pub handler: Arc<str>,
-    /// The procedure, for handlers that run one.
+    /// The stored procedure, for handlers that call one.
     pub procedure: Option<ProcedureName>,
-    /// What a caller sends.
+    /// The parameters, in the order of the catalogue.
     pub parameters: Arc<[Parameter]>,
-    /// The shape of the answer.
+    /// The structure of a successful answer.
     pub result: ResultKind,
-    /// OUTPUT parameters that join a `row` or `value` answer.
+    /// OUTPUT parameters that are included in a `row`, `value` or `full` answer.
     pub outputs: Vec<String>,
-    /// How the procedure's own outcomes become statuses.
+    /// HTTP statuses for the procedure's RETURN statuses and error numbers.
     pub status: StatusMap,
-    /// Whether a second execution would do harm.
+    /// Whether a request may be executed a second time.
     pub execution: Execution,
-    /// Whether the procedure is called in a transaction of the worker's own.
+    /// Whether the worker calls the procedure in a transaction.
     pub transaction: bool,
     /// Whether a caller may have that transaction rolled back at its end.
     pub dry_run: bool,
-    /// How long one attempt may take while no worker reports progress.
+    /// The longest an attempt may take while no worker reports progress.
     pub timeout: Duration,
-    /// The longest a client is kept waiting while a worker reports progress; at least `timeout`.
+    /// The longest a client waits while a worker reports progress; at least `timeout`.
     pub session: Duration,
-    /// How often the request is sent at most when attempts go unanswered.
+    /// The most times a request is sent while attempts remain unanswered.
     pub attempts: u32,
-    /// What happens to a running call when its client leaves.
+    /// What happens to a running call when its client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// Who may call it.
+    /// The callers that the endpoint accepts.
     pub auth: Auth,
-    /// Largest body in bytes.
+    /// The largest request body in bytes.
     pub body_bytes_max: usize,
-    /// The caller's own rate, when one is set.
+    /// The rate limit of each caller, if there is one.
     pub rate_limit: Option<RateLimit>,
-    /// The `Cache-Control` of a good answer; `no-store` when absent.
+    /// The `Cache-Control` of a successful answer; `no-store` when absent.
     pub cache_control: Option<String>,
-    /// Which web pages of other origins may call it, when any may.
+    /// The rules for web pages of other origins, if any origin may call.
     pub cors: Option<Arc<CorsRules>>,
 }
 
 impl Endpoint {
-    /// Whether any parameter is a member of a JSON body.
+    /// Returns whether any parameter is a member of a JSON body.
     #[must_use]
     pub fn takes_body(&self) -> bool {
-        self.parameters.iter().any(|p| p.place == super::Place::Body)
+        self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
-    /// Whether a large answer may begin before its procedure has ended: it has no fixed size, and its status does not
-    /// depend on how the procedure ends.
+    /// Returns whether a large answer may begin before its procedure has ended. That requires a result without a fixed
+    /// size, and a status that does not depend on how the procedure ends.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
@@ -83,17 +85,18 @@ impl Endpoint {
     }
 }
 
-/// Whether a request may be executed again when nobody knows whether it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a request may be executed again when its outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Execution {
     /// A second execution does no harm.
     AtLeastOnce,
-    /// Never executed twice: a worker asks for the gateway's grant first.
+    /// Never executed twice: a worker asks the gateway for permission before it executes the request.
     AtMostOnce,
 }
 
 impl Execution {
-    /// The word on the wire and in the catalogue.
+    /// The name on the wire and in the catalogue.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -103,35 +106,38 @@ impl Execution {
     }
 }
 
-/// What happens to a running at-most-once call when its client leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens to a running at-most-once call when its client disconnects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum OnDisconnect {
-    /// It runs to its end.
+    /// The call runs to its end.
     Finish,
-    /// It is cancelled.
+    /// The call is cancelled.
     Cancel,
 }
 
-/// The shape of an endpoint's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The structure of an endpoint's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Result")]
 pub enum ResultKind {
     /// An array of objects.
     Rows,
-    /// One object; 404 when there is no row.
+    /// One object; 404 if there is no row.
     Row,
     /// The first column of the first row.
     Value,
-    /// An array of arrays of objects.
+    /// An array of arrays of objects, one for each result set.
     Sets,
     /// The JSON text that the procedure returns, joined over its rows and passed through.
     Json,
-    /// Nothing: 204.
+    /// No content: 204.
     None,
     /// `{"sets": …, "outputs": …, "return": …}`.
     Full,
 }
 
-/// How the procedure's outcomes become statuses.
+/// The HTTP statuses of a procedure's own outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusMap {
     /// RETURN status to HTTP status.
@@ -140,50 +146,30 @@ pub struct StatusMap {
     pub errors: BTreeMap<u32, u16>,
 }
 
-/// Who may call an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Auth {
-    /// Everybody.
-    Public,
-    /// Callers who prove who they are by one of these methods and have every one of the scopes.
-    Required {
-        /// The accepted methods.
-        methods: Vec<AuthMethod>,
-        /// Scopes that the caller needs, all of them.
-        scopes: Vec<String>,
-        /// The issuers whose tokens are accepted, by their names in the configuration; none: every one.
-        issuers: Vec<String>,
-    },
+/// Returns whether responses with a status have no body (RFC 9110 §6.4.1).
+#[must_use]
+pub fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 205 | 304)
 }
 
-/// A way for a caller to prove who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// A JWT as bearer token.
-    Jwt,
-    /// An API key.
-    ApiKey,
-    /// A TLS client certificate.
-    ClientCertificate,
-}
-
-impl AuthMethod {
-    /// The word in the catalogue and in logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Jwt => "jwt",
-            Self::ApiKey => "api-key",
-            Self::ClientCertificate => "certificate",
-        }
-    }
-}
-
-/// So many requests in a window, for each caller.
+/// The number of requests that each caller may send in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Requests allowed in a window.
     pub requests: u32,
     /// The window.
     pub window: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_execution_is_read_by_its_own_name() {
+        for execution in [Execution::AtLeastOnce, Execution::AtMostOnce] {
+            let name = serde_json::Value::from(execution.as_str());
+            assert_eq!(serde_json::from_value::<Execution>(name).unwrap(), execution);
+        }
+    }
 }

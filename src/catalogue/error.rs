@@ -1,4 +1,4 @@
-//! What is wrong with a catalogue: every error, with its file, endpoint and key.
+//! Errors of a catalogue, each with its file, endpoint and key.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use std::fmt;
 pub struct CatalogueError {
     /// The file, or the directory.
     pub file: String,
-    /// The endpoint's id; `None` when the file itself is wrong.
+    /// The endpoint's id; `None` for an error of the whole file.
     pub endpoint: Option<String>,
-    /// The key, with a dot between levels; empty when the endpoint as a whole is wrong.
+    /// The key, with a dot between levels; empty for an error of the whole endpoint.
     pub key: String,
-    /// What is wrong, and what was expected.
+    /// The text that says what is wrong and what was expected.
     pub expected: String,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for CatalogueError {
 
 impl std::error::Error for CatalogueError {}
 
-/// Gathers the errors of one endpoint.
+/// Collects the errors of one endpoint.
 #[derive(Debug)]
 pub(super) struct EndpointErrors<'a> {
     pub(super) file: &'a str,
@@ -39,7 +39,7 @@ pub(super) struct EndpointErrors<'a> {
 }
 
 impl EndpointErrors<'_> {
-    /// Adds one.
+    /// Adds an error.
     pub(super) fn add(&mut self, key: impl Into<String>, expected: impl Into<String>) {
         self.list.push(CatalogueError {
             file: self.file.to_owned(),
@@ -49,12 +49,12 @@ impl EndpointErrors<'_> {
         });
     }
 
-    /// Adds that a key is missing, unless it is there and could not be read.
+    /// Adds the error that a key is missing, unless the key has an error already because its value could not be read.
     pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
         let key = key.into();
-        let told = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;
-        // Errors of one endpoint stand together at the end.
-        if !self.list.iter().rev().take_while(told).any(|error| error.key == key) {
+        let is_own = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;
+        // The errors of one endpoint are adjacent, at the end of the list.
+        if !self.list.iter().rev().take_while(is_own).any(|error| error.key == key) {
             self.add(key, format!("missing: {expected}"));
         }
     }

@@ -1,6 +1,6 @@
-//! Reads the catalogue's files.
+//! Reads the files of the catalogue.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
@@ -11,17 +11,18 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::build;
+use super::defaults::EndpointDefaults;
+use super::definition::json::ObjectOnly;
+use super::definition::{EndpointDefinition, ParameterDefinition};
 use super::endpoint::Endpoint;
 use super::error::{CatalogueError, EndpointErrors};
 use super::names::EndpointId;
-use super::route::Routes;
-use super::written::{Object, WrittenEndpoint, WrittenParameter};
-use crate::config::CatalogueConfig;
+use super::route::RouteTable;
 
-/// Largest catalogue file in bytes.
+/// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Every endpoint.
+/// All endpoints.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     endpoints: Vec<Arc<Endpoint>>,
@@ -29,42 +30,45 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// All endpoints, in the order of the files and within them.
+    /// Returns all endpoints, in the order of the files and in each file's own order.
     #[must_use]
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// The endpoint with an id.
+    /// Returns the endpoint with an id.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {
         self.by_id.get(id)
     }
 }
 
-/// Reads every `*.json` file of a directory in name order.
+/// Reads every `*.json` file of a directory, in the order of their names.
 ///
 /// # Errors
 /// Every error of every file.
-pub fn load(directory: &Path, config: &CatalogueConfig) -> Result<Catalogue, Vec<CatalogueError>> {
+pub fn load(
+    directory: &Path,
+    defaults: &EndpointDefaults,
+) -> Result<Catalogue, Vec<CatalogueError>> {
     let mut texts = Vec::new();
     let mut errors = Vec::new();
     match files(directory) {
-        Err(error) => errors.push(of_file(directory, format!("cannot be read: {error}"))),
+        Err(error) => errors.push(file_error(directory, format!("cannot be read: {error}"))),
         Ok(files) if files.is_empty() => {
-            errors.push(of_file(directory, "expected at least one file *.json".to_owned()));
+            errors.push(file_error(directory, "expected at least one file *.json".to_owned()));
         }
         Ok(files) => {
             for file in files {
                 match read(&file) {
                     Ok(text) => texts.push((file.display().to_string(), text)),
-                    Err(error) => errors.push(of_file(&file, error)),
+                    Err(error) => errors.push(file_error(&file, error)),
                 }
             }
         }
     }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(file, text)| (&**file, &**text)).collect();
-    match parse(&texts, config) {
+    match parse(&texts, defaults) {
         Ok(catalogue) if errors.is_empty() => Ok(catalogue),
         Ok(_) => Err(errors),
         Err(more) => {
@@ -74,13 +78,9 @@ pub fn load(directory: &Path, config: &CatalogueConfig) -> Result<Catalogue, Vec
     }
 }
 
-fn of_file(file: &Path, expected: String) -> CatalogueError {
-    CatalogueError {
-        file: file.display().to_string(),
-        endpoint: None,
-        key: String::new(),
-        expected,
-    }
+fn file_error(file: &Path, expected: String) -> CatalogueError {
+    let file = file.display().to_string();
+    CatalogueError { file, endpoint: None, key: String::new(), expected }
 }
 
 fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -116,14 +116,14 @@ fn read(file: &Path) -> Result<String, String> {
 /// Every error of every file.
 pub fn parse(
     files: &[(&str, &str)],
-    config: &CatalogueConfig,
+    defaults: &EndpointDefaults,
 ) -> Result<Catalogue, Vec<CatalogueError>> {
     let mut catalogue = Catalogue::default();
     let mut errors = Vec::new();
-    let mut routes = Routes::default();
-    let mut first: HashMap<String, &str> = HashMap::new();
+    let mut routes = RouteTable::default();
+    let mut ids: HashMap<String, &str> = HashMap::new();
     for &(file, text) in files {
-        let endpoints: Pairs<'_> = match serde_json::from_str(text) {
+        let endpoints: RawMembers<'_> = match serde_json::from_str(text) {
             Ok(endpoints) => endpoints,
             Err(error) => {
                 let mut errors = EndpointErrors { file, endpoint: None, list: &mut errors };
@@ -132,15 +132,14 @@ pub fn parse(
             }
         };
         for (id, raw) in endpoints.0 {
-            let mut found = EndpointErrors { file, endpoint: Some(&id), list: &mut errors };
-            if let Some(other) = first.insert(id.clone(), file) {
-                found.add(
-                    "",
-                    format!("this id is taken by an endpoint in {other}: expected another"),
-                );
+            let mut own = EndpointErrors { file, endpoint: Some(&id), list: &mut errors };
+            if let Some(other) = ids.insert(id.clone(), file) {
+                let expected =
+                    format!("this id is used by an endpoint in {other}: expected another");
+                own.add("", expected);
             }
-            let Some(written) = written(raw, &mut found) else { continue };
-            let Some(endpoint) = build::endpoint(&id, written, config, &mut found) else {
+            let Some(definition) = read_definition(raw, &mut own) else { continue };
+            let Some(endpoint) = build::endpoint(&id, definition, defaults, &mut own) else {
                 continue;
             };
             if let Err(error) = routes.add((file, &id), &endpoint.method, &endpoint.path) {
@@ -154,100 +153,102 @@ pub fn parse(
     if errors.is_empty() { Ok(catalogue) } else { Err(errors) }
 }
 
-/// Reads one endpoint. When it does not read, each key is tried on its own, so that every error shows;
-/// what is left without the wrong keys is checked further.
-fn written(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<WrittenEndpoint> {
-    if let Ok(Object(written)) = serde_json::from_str(raw.get()) {
-        return Some(written);
+/// Reads the definition of one endpoint.
+///
+/// If that fails, each key is read separately, so that every error is reported. The valid keys are then validated further.
+fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<EndpointDefinition> {
+    if let Ok(ObjectOnly(definition)) = serde_json::from_str(raw.get()) {
+        return Some(definition);
     }
-    let good = good_keys::<WrittenEndpoint>(raw, "", errors)?;
-    serde_json::from_str(&good).map_err(|error| errors.add("", plain(&error))).ok()
+    let valid = valid_keys::<EndpointDefinition>(raw, "", errors)?;
+    serde_json::from_str(&valid).map_err(|error| errors.add("", message(&error))).ok()
 }
 
-/// The members of an object that can be read, as an object again.
-fn good_keys<T: for<'de> Deserialize<'de>>(
+/// Returns a JSON object of the members that can be read.
+fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
-    key: &str,
+    prefix: &str,
     errors: &mut EndpointErrors<'_>,
 ) -> Option<String> {
-    let members: Pairs<'_> = match serde_json::from_str(raw.get()) {
+    let members: RawMembers<'_> = match serde_json::from_str(raw.get()) {
         Ok(members) => members,
         Err(error) => {
-            errors.add(key.trim_end_matches('.'), plain(&error));
+            errors.add(prefix.trim_end_matches('.'), message(&error));
             return None;
         }
     };
-    let mut good: Vec<String> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut valid: Vec<String> = Vec::new();
+    let mut names = HashSet::new();
     for (name, value) in members.0 {
-        let path = format!("{key}{name}");
-        if !seen.insert(name.clone()) {
-            errors.add(&path, "given more than once");
+        let key = format!("{prefix}{name}");
+        if !names.insert(name.clone()) {
+            errors.add(&key, "given more than once");
             continue;
         }
         let alone = format!("{{{}:{}}}", quoted(&name), value.get());
         match serde_json::from_str::<T>(&alone) {
-            Ok(_) => good.push(format!("{}:{}", quoted(&name), value.get())),
+            Ok(_) => valid.push(format!("{}:{}", quoted(&name), value.get())),
             Err(_) if name == "parameters" || name == "columns" => {
-                if let Some(kept) = good_parameters(value, &path, errors) {
-                    good.push(format!("{}:{kept}", quoted(&name)));
+                if let Some(parameters) = valid_parameters(value, &key, errors) {
+                    valid.push(format!("{}:{parameters}", quoted(&name)));
                 }
             }
-            Err(error) => errors.add(&path, plain(&error)),
+            Err(error) => errors.add(&key, message(&error)),
         }
     }
-    Some(format!("{{{}}}", good.join(",")))
+    Some(format!("{{{}}}", valid.join(",")))
 }
 
-fn good_parameters(raw: &RawValue, key: &str, errors: &mut EndpointErrors<'_>) -> Option<String> {
-    let parameters: Pairs<'_> =
-        serde_json::from_str(raw.get()).map_err(|error| errors.add(key, plain(&error))).ok()?;
-    let mut good = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+fn valid_parameters(raw: &RawValue, key: &str, errors: &mut EndpointErrors<'_>) -> Option<String> {
+    let parameters: RawMembers<'_> =
+        serde_json::from_str(raw.get()).map_err(|error| errors.add(key, message(&error))).ok()?;
+    let mut valid = Vec::new();
+    let mut names = HashSet::new();
     for (name, value) in parameters.0 {
-        let path = format!("{key}.{name}");
-        if !seen.insert(name.clone()) {
-            errors.add(&path, "given more than once");
-        } else if let Some(kept) = good_keys::<WrittenParameter>(value, &format!("{path}."), errors)
+        let key = format!("{key}.{name}");
+        if !names.insert(name.clone()) {
+            errors.add(&key, "given more than once");
+        } else if let Some(keys) =
+            valid_keys::<ParameterDefinition>(value, &format!("{key}."), errors)
         {
-            good.push(format!("{}:{kept}", quoted(&name)));
+            valid.push(format!("{}:{keys}", quoted(&name)));
         }
     }
-    Some(format!("{{{}}}", good.join(",")))
+    Some(format!("{{{}}}", valid.join(",")))
 }
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// An error of the reader without its position, which is that of a fragment.
-fn plain(error: &serde_json::Error) -> String {
+/// Returns the message of an error without its position, which is relative to a fragment of the file.
+fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// The members of an object as they stand, whatever they hold.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+/// The members of a JSON object in their order, with unread values. Duplicate names are kept.
+struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Form;
-        impl<'de> Visitor<'de> for Form {
-            type Value = Pairs<'de>;
+        struct RawMembersVisitor;
+        impl<'de> Visitor<'de> for RawMembersVisitor {
+            type Value = RawMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry::<String, &'de RawValue>()? {
-                    pairs.push(pair);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+                    members.push(member);
                 }
-                Ok(Pairs(pairs))
+                Ok(RawMembers(members))
             }
         }
-        deserializer.deserialize_map(Form)
+        deserializer.deserialize_map(RawMembersVisitor)
     }
 }
 
@@ -255,29 +256,28 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
 pub(crate) mod fixture {
     //! Catalogues for tests.
 
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::{Catalogue, parse};
-    use crate::config::CatalogueConfig;
+    use crate::catalogue::EndpointDefaults;
+    use crate::catalogue::cors::CorsSettings;
 
-    pub(crate) fn config() -> CatalogueConfig {
-        CatalogueConfig {
-            directory: PathBuf::new(),
-            auth_default: None,
-            timeout_default: Duration::from_secs(5),
-            attempts_default: 3,
-            body_bytes_max_default: 65_536,
-            buffered_bytes_per_client_max: 1 << 20,
-            cors_default: crate::catalogue::cors::Cors::default(),
+    pub(crate) fn defaults() -> EndpointDefaults {
+        EndpointDefaults {
+            auth: None,
+            timeout: Duration::from_secs(5),
+            attempts: 3,
+            body_bytes_max: 65_536,
+            body_bytes_ceiling: 1 << 20,
+            cors: CorsSettings::default(),
         }
     }
 
-    /// A catalogue from the members of one file, in which `KEYS` stands for what an endpoint must have.
+    /// Returns a catalogue from the members of one file, in which `KEYS` stands for the required keys of an endpoint.
     pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
         let keys = r#""procedure":"a.b","auth":"public""#;
         let text = format!("{{{}}}", endpoints.replace("KEYS", keys));
-        parse(&[("test.json", &text)], &config()).unwrap()
+        parse(&[("test.json", &text)], &defaults()).unwrap()
     }
 }
 

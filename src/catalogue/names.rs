@@ -1,14 +1,14 @@
-//! The names that a catalogue gives: checked once, then safe in subjects, SQL and labels.
+//! Names from the catalogue. They are validated once and can then be used in subjects, SQL and metric labels.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest endpoint id or queue name, in bytes: it becomes a NATS subject token and a metric label.
+/// The longest endpoint id or queue name in bytes. It becomes a NATS subject token and a metric label.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Longest part of a procedure's name, in characters (SQL Server's `sysname`).
+/// The longest part of a procedure's name in characters (SQL Server's `sysname`).
 pub const IDENTIFIER_CHARS_MAX: usize = 128;
 
-/// A name that is not well formed; says what is expected.
+/// The error for a malformed name; its text says what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NameError(pub &'static str);
@@ -20,10 +20,10 @@ macro_rules! token_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks a name: a letter or digit, then letters, digits, `-` and `_`; 64 bytes at most.
+            /// Validates a name: a letter or digit, followed by letters, digits, `-` and `_`; at most 64 bytes.
             ///
             /// # Errors
-            /// `NameError` when it is anything else.
+            /// `NameError` for any other text.
             pub fn new(name: &str) -> Result<Self, NameError> {
                 if is_token(name) {
                     Ok(Self(name.into()))
@@ -64,14 +64,15 @@ token_name! {
     QueueName
 }
 
-/// Whether a text is one NATS subject token that needs no quoting anywhere: no dot, no wildcard, no blank.
-fn is_token(text: &str) -> bool {
+/// Returns whether a text is a single NATS subject token that needs no quoting anywhere: no dot, no wildcard, no space.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// `schema.procedure`, as the catalogue names it. Both parts are plain SQL identifiers.
+/// `schema.procedure`, as the catalogue names it. Both parts are regular SQL identifiers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcedureName {
     full: Arc<str>,
@@ -79,10 +80,10 @@ pub struct ProcedureName {
 }
 
 impl ProcedureName {
-    /// Checks `schema.procedure`.
+    /// Validates `schema.procedure`.
     ///
     /// # Errors
-    /// `NameError` when it is not two plain identifiers joined by one dot.
+    /// `NameError` if the text is not two regular identifiers joined by a dot.
     pub fn new(name: &str) -> Result<Self, NameError> {
         const EXPECTED: NameError = NameError(
             "expected schema.procedure, each a letter or '_' and then letters, digits, '_', '$', '#' or '@'",
@@ -107,7 +108,7 @@ impl ProcedureName {
         self.full.get(..self.dot).unwrap_or_default()
     }
 
-    /// The procedure within its schema.
+    /// The procedure's name within its schema.
     #[must_use]
     pub fn procedure(&self) -> &str {
         self.full.get(self.dot + 1..).unwrap_or_default()
@@ -126,7 +127,7 @@ impl fmt::Debug for ProcedureName {
     }
 }
 
-/// Whether a text is a regular SQL identifier, so that it needs no quoting and can carry no SQL.
+/// Returns whether a text is a regular SQL identifier, which needs no quoting and cannot contain SQL.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();

@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::endpoint::{Auth, AuthMethod, Endpoint, ResultKind};
-use super::parameter::{Parameter, ParameterType, Place};
+use super::auth::{Auth, AuthMethod};
+use super::endpoint::{Endpoint, ResultKind};
+use super::parameter::{Parameter, ParameterSource, ParameterType};
 use super::payload;
 use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
 
-/// The document, indented. It says nothing of any other endpoint.
+/// Returns the document of these endpoints, indented. It contains nothing about any other endpoint.
 #[must_use]
 pub fn text(endpoints: &[&Endpoint]) -> String {
     format!("{:#}\n", document(endpoints))
@@ -16,10 +17,13 @@ pub fn text(endpoints: &[&Endpoint]) -> String {
 
 fn document(endpoints: &[&Endpoint]) -> Json {
     let mut paths: Map<String, Json> = Map::new();
-    // Paths that differ only in their parameters' names are one path to OpenAPI: the first names hold.
-    let mut named: std::collections::HashMap<String, String> = std::collections::HashMap::new();
+    // To OpenAPI, paths that differ only in the names of their parameters are one path. The names of the first one are used.
+    let mut first_paths: std::collections::HashMap<String, String> =
+        std::collections::HashMap::new();
     for endpoint in endpoints {
-        let first = named.entry(shape(&endpoint.path)).or_insert_with(|| endpoint.path.to_string());
+        let first = first_paths
+            .entry(without_names(&endpoint.path))
+            .or_insert_with(|| endpoint.path.to_string());
         let operation = operation(endpoint, first);
         let methods = paths.entry(first.clone()).or_insert_with(|| json!({}));
         if let Some(methods) = methods.as_object_mut() {
@@ -33,20 +37,21 @@ fn document(endpoints: &[&Endpoint]) -> Json {
         "components": {
             "schemas": { "Problem": problem_schema() },
             "responses": { "Problem": {
-                "description": "What went wrong (RFC 9457).",
+                "description": "An error (RFC 9457).",
                 "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } } } },
             "securitySchemes": security_schemes(endpoints)
         }
     })
 }
 
-fn shape(path: &str) -> String {
+/// Returns a path with `{}` for each parameter.
+fn without_names(path: &str) -> String {
     route::segments(path)
         .map(|segment| match segment {
             Segment::Literal(text) => text,
             Segment::Parameter(_) => "{}",
         })
-        .fold(String::new(), |shape, segment| shape + "/" + segment)
+        .fold(String::new(), |path, segment| path + "/" + segment)
 }
 
 fn operation(endpoint: &Endpoint, path: &str) -> Json {
@@ -85,13 +90,16 @@ fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
         })
         .collect();
     let written = endpoint.parameters.iter().enumerate().filter_map(|(index, parameter)| {
-        if !matches!(parameter.place, Place::Path | Place::Query | Place::Header) {
+        if !matches!(
+            parameter.source,
+            ParameterSource::Path | ParameterSource::Query | ParameterSource::Header
+        ) {
             return None;
         }
         let renamed = order.iter().position(|at| *at == index).and_then(|at| names.get(at));
         let mut written = json!({
             "name": renamed.copied().unwrap_or(&parameter.name),
-            "in": parameter.place.as_str(),
+            "in": parameter.source.as_str(),
             "required": parameter.required,
             "schema": schema(parameter, false),
         });
@@ -105,9 +113,10 @@ fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
 }
 
-/// The header behind `"in": "context"`, when the procedure takes the key.
+/// Returns the header `Idempotency-Key`, if the key is a parameter of the procedure.
 fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
-    let is_key = |p: &&Parameter| p.place == Place::Context && &*p.name == "idempotency_key";
+    let is_key =
+        |p: &&Parameter| p.source == ParameterSource::Context && &*p.name == "idempotency_key";
     let parameter = endpoint.parameters.iter().find(is_key)?;
     Some(json!({
         "name": "Idempotency-Key", "in": "header", "required": parameter.required,
@@ -115,20 +124,20 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
         "description": "The same key means the same effect, however often the request is sent." }))
 }
 
-/// The header by which a caller asks for a dry run, where there is one.
+/// Returns the header that asks for a dry run, if the endpoint allows them.
 fn prefer(endpoint: &Endpoint) -> Option<Json> {
     endpoint.dry_run.then(|| {
         json!({
             "name": "Prefer", "in": "header", "required": false,
             "schema": { "type": "string", "examples": ["tx=rollback"] },
             "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the database is \
-                rolled back, and the answer is what it would have been. `tx=commit` is the default (RFC 7240)." })
+                rolled back, and the answer is the one that the call would have had. `tx=commit` is the default (RFC 7240)." })
     })
 }
 
 fn request_body(endpoint: &Endpoint) -> Json {
     let members: Vec<&Parameter> =
-        endpoint.parameters.iter().filter(|p| p.place == Place::Body).collect();
+        endpoint.parameters.iter().filter(|p| p.source == ParameterSource::Body).collect();
     json!({
         "required": members.iter().any(|parameter| parameter.required),
         "content": { "application/json": { "schema": object(&members) } }
@@ -150,7 +159,7 @@ fn object(members: &[&Parameter]) -> Json {
     object
 }
 
-/// The JSON Schema of a parameter's values.
+/// Returns the JSON Schema of a parameter's values.
 fn schema(parameter: &Parameter, nullable: bool) -> Json {
     let (kind, format) = match parameter.kind {
         ParameterType::Int32 => ("integer", Some("int32")),
@@ -167,34 +176,40 @@ fn schema(parameter: &Parameter, nullable: bool) -> Json {
         ParameterType::Table => ("array", None),
     };
     let mut schema = Map::new();
-    let rules = &parameter.constraints;
+    let constraints = &parameter.constraints;
     let mut set = |key: &str, value: Option<Json>| {
         if let Some(value) = value {
             schema.insert(key.to_owned(), value);
         }
     };
-    let of_kind = if nullable { json!([kind, "null"]) } else { json!(kind) };
-    set("type", (!kind.is_empty()).then_some(of_kind));
+    let kind_or_null = if nullable { json!([kind, "null"]) } else { json!(kind) };
+    set("type", (!kind.is_empty()).then_some(kind_or_null));
     set("format", format.map(Json::from));
     set("contentEncoding", (parameter.kind == ParameterType::Binary).then(|| "base64".into()));
     set("description", parameter.description.as_deref().map(Json::from));
     set("default", parameter.default.as_ref().and_then(payload::to_json));
     set(
         "enum",
-        rules.allowed.as_ref().map(|allowed| {
+        constraints.allowed.as_ref().map(|allowed| {
             let mut values: Vec<Json> = allowed.iter().filter_map(payload::to_json).collect();
             values.extend(nullable.then_some(Json::Null));
             values.into()
         }),
     );
-    set("pattern", rules.pattern.as_ref().map(|pattern| pattern.as_str().into()));
-    set("minimum", rules.minimum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()));
-    set("maximum", rules.maximum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()));
+    set("pattern", constraints.pattern.as_ref().map(|pattern| pattern.as_str().into()));
+    set(
+        "minimum",
+        constraints.minimum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
+    );
+    set(
+        "maximum",
+        constraints.maximum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
+    );
     if parameter.kind == ParameterType::String {
-        set("minLength", rules.length_min.map(Json::from));
-        set("maxLength", rules.length_max.map(Json::from));
+        set("minLength", constraints.length_min.map(Json::from));
+        set("maxLength", constraints.length_max.map(Json::from));
     }
-    set("maxItems", rules.items_max.map(Json::from));
+    set("maxItems", constraints.items_max.map(Json::from));
     if parameter.kind == ParameterType::Table {
         let columns: Vec<&Parameter> = parameter.columns.iter().collect();
         set("items", Some(object(&columns)));
@@ -205,7 +220,7 @@ fn schema(parameter: &Parameter, nullable: bool) -> Json {
 fn responses(endpoint: &Endpoint) -> Json {
     let any_object = json!({ "type": "object" });
     let rows = json!({ "type": "array", "items": any_object });
-    let shape = match endpoint.result {
+    let schema = match endpoint.result {
         ResultKind::Rows => Some(rows),
         ResultKind::Row => Some(any_object),
         ResultKind::Value | ResultKind::Json => Some(json!({})),
@@ -220,22 +235,22 @@ fn responses(endpoint: &Endpoint) -> Json {
         ResultKind::None => None,
     };
     let mut responses = Map::new();
-    let good = |shape: Option<&Json>| {
-        let mut good = match shape {
-            Some(shape) => json!({
+    let success = |schema: Option<&Json>| {
+        let mut success = match schema {
+            Some(schema) => json!({
                 "description": "The procedure's answer.",
-                "content": { "application/json": { "schema": shape } } }),
+                "content": { "application/json": { "schema": schema } } }),
             None => json!({ "description": "Done." }),
         };
-        if let Some(good) = good.as_object_mut().filter(|_| endpoint.dry_run) {
-            good.insert("headers".into(), preference_applied());
+        if let Some(success) = success.as_object_mut().filter(|_| endpoint.dry_run) {
+            success.insert("headers".into(), preference_applied());
         }
-        good
+        success
     };
-    let own = if shape.is_some() { "200" } else { "204" };
-    responses.insert(own.to_owned(), good(shape.as_ref()));
+    let status = if schema.is_some() { "200" } else { "204" };
+    responses.insert(status.to_owned(), success(schema.as_ref()));
     for status in endpoint.status.returns.values().filter(|status| **status < 300) {
-        responses.insert(status.to_string(), good(shape.as_ref()));
+        responses.insert(status.to_string(), success(schema.as_ref()));
     }
     let mut problems: Vec<u16> = vec![400, 500, 502, 503, 504];
     if endpoint.auth != Auth::Public {
@@ -262,7 +277,7 @@ fn responses(endpoint: &Endpoint) -> Json {
 fn preference_applied() -> Json {
     json!({ "Preference-Applied": {
         "schema": { "type": "string", "enum": ["tx=rollback", "tx=commit"] },
-        "description": "What became of the transaction, where `Prefer` asked for it." } })
+        "description": "Whether the transaction was rolled back or committed, if `Prefer` asked for one of the two." } })
 }
 
 fn security(auth: &Auth) -> Json {
@@ -281,7 +296,7 @@ fn security(auth: &Auth) -> Json {
     schemes.iter().map(|scheme| json!({ scheme: scopes })).collect()
 }
 
-/// The scheme of the tokens of one issuer.
+/// Returns the name of the security scheme for the tokens of one issuer.
 fn issuer_scheme(name: &str) -> String {
     format!("jwt-{name}")
 }
@@ -309,7 +324,7 @@ fn security_schemes(endpoints: &[&Endpoint]) -> Json {
 fn problem_schema() -> Json {
     json!({
         "type": "object",
-        "description": "What went wrong (RFC 9457).",
+        "description": "An error (RFC 9457).",
         "properties": {
             "type": { "type": "string", "format": "uri", "description": "The kind of problem; stable." },
             "title": { "type": "string" },
@@ -319,9 +334,9 @@ fn problem_schema() -> Json {
             "request_id": { "type": "string" },
             "effect": {
                 "type": "string", "enum": ["not-executed", "executed", "unknown"],
-                "description": "What may be believed about the procedure." },
+                "description": "What the client may conclude about the procedure." },
             "errors": {
-                "type": "array", "description": "Every violation of a request that is not valid.",
+                "type": "array", "description": "Every violation of an invalid request.",
                 "items": {
                     "type": "object",
                     "properties": {
@@ -378,7 +393,7 @@ mod tests {
         assert_eq!(put["parameters"][2]["name"], "Prefer");
         let applied = &put["responses"]["204"]["headers"]["Preference-Applied"]["schema"]["enum"];
         assert_eq!(*applied, json!(["tx=rollback", "tx=commit"]));
-        assert!(get["responses"]["200"].get("headers").is_none(), "it has no dry run");
+        assert!(get["responses"]["200"].get("headers").is_none(), "the endpoint has no dry run");
         assert_eq!(put["security"], json!([]));
         assert!(put["responses"]["204"].is_object() && put["responses"]["422"].is_object());
         let body = &put["requestBody"]["content"]["application/json"]["schema"];

@@ -1,57 +1,61 @@
-//! What a caller sends: where it stands, its type and its constraints.
+//! One parameter of an endpoint: its source, type and constraints.
 
 use std::sync::Arc;
 
 use regex::Regex;
+use schemars::JsonSchema;
 
-use super::value::Value;
+use super::value::ParameterValue;
 
-/// One parameter of an endpoint, checked.
+/// One parameter of an endpoint, or a column of a `table` parameter, after validation.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// Its name towards the caller, and in the message to the worker.
+    /// The name that callers use, also in the message to the worker.
     pub name: Arc<str>,
-    /// The procedure's parameter, without `@`; by default the same name.
+    /// The procedure's parameter without `@`; by default the same name.
     pub argument: Arc<str>,
-    /// Where it stands in the request.
-    pub place: Place,
-    /// Its type.
+    /// Where the value comes from.
+    pub source: ParameterSource,
+    /// The type.
     pub kind: ParameterType,
-    /// Whether it must be there.
+    /// Whether the parameter must be present and not `null`.
     pub required: bool,
-    /// What it is when absent. Already checked against type and constraints.
-    pub default: Option<Value>,
-    /// What a value must keep to.
+    /// The value if the parameter is absent; it satisfies the type and the constraints.
+    pub default: Option<ParameterValue<'static>>,
+    /// The constraints that a value must satisfy.
     pub constraints: Constraints,
-    /// One sentence about it.
+    /// One sentence for the generated documentation.
     pub description: Option<String>,
     /// The columns of a `table`, in order; empty for every other type.
     pub columns: Vec<Parameter>,
-    /// The database's table type of a `table` parameter (`schema.type`), when the signature does not say.
+    /// The database's table type of a `table` parameter (`schema.type`), if the procedure's signature does not give it.
     pub table_type: Option<Arc<str>>,
 }
 
-/// Where a parameter stands in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+/// Where a parameter's value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Source")]
+pub enum ParameterSource {
     /// A segment of the path.
     Path,
     /// A query parameter.
     Query,
-    /// A header.
+    /// A header; its name is not case-sensitive.
     Header,
     /// A member of the JSON body.
     Body,
-    /// A claim of the caller's token.
+    /// A claim of the caller's token or API key.
     Claim,
-    /// Something that the gateway knows: `request_id`, `idempotency_key`, `principal`, `client_ip`.
+    /// A value that the gateway supplies: `request_id`, `idempotency_key`, `principal` or `client_ip`.
     Context,
     /// A column of a `table` parameter.
+    #[serde(skip)]
     Column,
 }
 
-impl Place {
-    /// The word in the catalogue and in a violation.
+impl ParameterSource {
+    /// The name in the catalogue and in a violation.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,38 +71,40 @@ impl Place {
 }
 
 /// The type of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Type")]
 pub enum ParameterType {
-    /// Text.
+    /// Text without U+0000.
     String,
     /// A 32-bit signed integer.
     Int32,
-    /// A 64-bit signed integer.
+    /// A 64-bit signed integer; every digit is kept.
     Int64,
     /// A double.
     Number,
-    /// An exact decimal; never through a double.
+    /// An exact number of at most 38 digits; never converted to a double.
     Decimal,
-    /// True or false.
+    /// `true` or `false`.
     Boolean,
-    /// A UUID, lower-cased.
+    /// A UUID; passed in lower case.
     Uuid,
     /// `YYYY-MM-DD`.
     Date,
-    /// `HH:MM:SS[.fraction]`.
+    /// `HH:MM:SS`, optionally with a fraction of up to nine digits.
     Time,
-    /// RFC 3339.
+    /// A date and time with an offset (RFC 3339).
     Datetime,
-    /// Bytes, base64 in JSON.
+    /// Bytes as base64.
     Binary,
-    /// Any JSON, passed as text.
+    /// Any JSON; passed as text.
     Json,
-    /// An array of objects, passed as a table.
+    /// An array of objects; passed as a table. Only in the body.
     Table,
 }
 
 impl ParameterType {
-    /// The catalogue's word.
+    /// The name in the catalogue.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,25 +125,25 @@ impl ParameterType {
     }
 }
 
-/// What a value must keep to (JSON Schema's words).
+/// The constraints of a parameter's values, named as in JSON Schema.
 #[derive(Clone, Debug, Default)]
 pub struct Constraints {
-    /// The only values allowed.
-    pub allowed: Option<Vec<Value>>,
+    /// The only allowed values.
+    pub allowed: Option<Vec<ParameterValue<'static>>>,
     /// A regular expression that text must match.
     pub pattern: Option<Regex>,
-    /// Smallest number.
-    pub minimum: Option<Bound>,
-    /// Largest number.
-    pub maximum: Option<Bound>,
-    /// Fewest characters (or bytes of `binary`).
+    /// The smallest number.
+    pub minimum: Option<NumberBound>,
+    /// The largest number.
+    pub maximum: Option<NumberBound>,
+    /// The fewest characters (bytes of `binary`).
     pub length_min: Option<usize>,
-    /// Most characters (or bytes of `binary`).
+    /// The most characters (bytes of `binary`).
     pub length_max: Option<usize>,
-    /// Most rows of a `table`, or items of a JSON array.
+    /// The most rows of a `table`, or items of a JSON array.
     pub items_max: Option<usize>,
 }
 
-/// A bound of a number, kept as it was written so that no digit is lost.
+/// A bound of a number, kept as text so that no digit is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound(pub Arc<str>);
+pub struct NumberBound(pub Arc<str>);

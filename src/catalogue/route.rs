@@ -1,4 +1,4 @@
-//! Routes: their syntax, and whether two of them could match the same request.
+//! Routes: their syntax, and the check that no request matches two of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,25 +7,29 @@ use http::Method;
 
 use super::error::CatalogueError;
 use super::parameter::Parameter;
+use super::uri::check_segments;
 
-/// What a route looks like, for messages.
-pub const EXPECTED: &str = "expected a method (GET, HEAD, POST, PUT, PATCH or DELETE), one space, and a path \
+/// The methods that an endpoint can have, in the order of an `Allow` header.
+pub const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+/// The syntax of a route, for error messages.
+pub(super) const EXPECTED: &str = "expected a method (GET, HEAD, POST, PUT, PATCH or DELETE), one space, and a path \
      whose segments are plain text or one {parameter}, e.g. \"GET /v1/horses/{ueln}\"";
 /// Paths that the gateway answers itself.
-pub const RESERVED: [&str; 2] = ["/openapi.json", "/docs"];
-/// Longest path of a route in bytes.
+pub(super) const RESERVED: [&str; 2] = ["/openapi.json", "/docs"];
+/// The longest path of a route in bytes.
 const PATH_BYTES_MAX: usize = 512;
 
 /// One segment of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'a> {
-    /// Stands for itself.
+    /// Text that matches only itself.
     Literal(&'a str),
-    /// Stands for any text: a parameter's name.
+    /// A parameter's name; it matches any text.
     Parameter(&'a str),
 }
 
-/// The segments of a checked path.
+/// Returns the segments of a valid path.
 pub fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
     path.strip_prefix('/').unwrap_or_default().split('/').map(|segment| {
         match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
@@ -35,7 +39,7 @@ pub fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// The index of each path parameter, in the order of the path.
+/// Returns the index of each path parameter, in the order of the path.
 #[must_use]
 pub fn path_order(path: &str, parameters: &[Parameter]) -> Vec<usize> {
     segments(path)
@@ -46,26 +50,17 @@ pub fn path_order(path: &str, parameters: &[Parameter]) -> Vec<usize> {
         .collect()
 }
 
-/// Takes `METHOD /path/{name}` apart.
+/// Parses `METHOD /path/{name}`.
 #[must_use]
 pub fn parse(route: &str) -> Option<(Method, Arc<str>)> {
     let (method, path) = route.split_once(' ')?;
-    let method = match method {
-        "GET" => Method::GET,
-        "HEAD" => Method::HEAD,
-        "POST" => Method::POST,
-        "PUT" => Method::PUT,
-        "PATCH" => Method::PATCH,
-        "DELETE" => Method::DELETE,
-        _ => return None,
-    };
-    if !path.starts_with('/') || path.len() > PATH_BYTES_MAX {
+    let method = METHODS.into_iter().find(|known| known.as_str() == method)?;
+    if !path.starts_with('/') || path.len() > PATH_BYTES_MAX || check_segments(path).is_err() {
         return None;
     }
     let well_formed = |segment: Segment<'_>| match segment {
-        // Only the root has an empty segment, and dot segments never reach a route (RFC 3986 §5.2.4).
+        // Only the root may end with a slash.
         Segment::Literal("") => path == "/",
-        Segment::Literal("." | "..") => false,
         Segment::Literal(text) => {
             text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b))
         }
@@ -77,65 +72,70 @@ pub fn parse(route: &str) -> Option<(Method, Arc<str>)> {
     segments(path).all(well_formed).then(|| (method, path.into()))
 }
 
-/// The routes so far, as a tree of segments for each method.
+/// All routes read so far, as a tree of segments for each method.
 #[derive(Debug, Default)]
-pub(super) struct Routes {
-    methods: HashMap<Method, Node>,
-    known: Vec<Known>,
+pub(super) struct RouteTable {
+    trees: HashMap<Method, RouteNode>,
+    routes: Vec<KnownRoute>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownRoute {
     endpoint: String,
     file: String,
     path: Arc<str>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
-    literals: HashMap<Box<str>, Node>,
-    parameter: Option<Box<Node>>,
-    end: Option<usize>,
+struct RouteNode {
+    literals: HashMap<Box<str>, RouteNode>,
+    parameter: Option<Box<RouteNode>>,
+    /// The index of the route that ends here.
+    route: Option<usize>,
 }
 
-/// Which of two routes is the more specific one somewhere.
+/// Whether each of two routes has text in a segment where the other one has a parameter.
 #[derive(Clone, Copy, Default)]
-struct Precision {
+struct MoreSpecific {
     new: bool,
     old: bool,
 }
 
-impl Routes {
-    /// Adds a route; an error when another could match the same request and neither is more specific.
+impl RouteTable {
+    /// Adds a route.
     ///
-    /// `/horses/search` beside `/horses/{ueln}` is fine: plain text wins. `/a/{x}/c` beside `/a/b/{y}` is not.
+    /// Plain text takes precedence over a parameter, so `/horses/search` and `/horses/{ueln}` can coexist; `/a/{x}/c` and
+    /// `/a/b/{y}` cannot.
+    ///
+    /// # Errors
+    /// Another route could match the same request, and neither takes precedence.
     pub(super) fn add(
         &mut self,
         (file, endpoint): (&str, &str),
         method: &Method,
         path: &Arc<str>,
     ) -> Result<(), CatalogueError> {
-        let parts: Vec<Segment<'_>> = segments(path).collect();
-        let root = self.methods.entry(method.clone()).or_default();
-        if let Some(other) = conflict(root, &parts, Precision::default())
-            && let Some(other) = self.known.get(other)
+        let segments: Vec<Segment<'_>> = segments(path).collect();
+        let root = self.trees.entry(method.clone()).or_default();
+        if let Some(other) = conflict(root, &segments, MoreSpecific::default())
+            && let Some(other) = self.routes.get(other)
         {
             return Err(CatalogueError {
                 file: file.to_owned(),
                 endpoint: Some(endpoint.to_owned()),
                 key: "route".to_owned(),
                 expected: format!(
-                    "overlaps with {method} {} of endpoint {:?} ({}): expected routes that no request fits both of",
+                    "overlaps with {method} {} of endpoint {:?} ({}): expected routes of which a request can match only one",
                     other.path, other.endpoint, other.file
                 ),
             });
         }
-        let node = parts.iter().fold(root, |node, part| match part {
+        let node = segments.iter().fold(root, |node, segment| match segment {
             Segment::Literal(text) => node.literals.entry((*text).into()).or_default(),
             Segment::Parameter(_) => node.parameter.get_or_insert_default(),
         });
-        node.end = Some(self.known.len());
-        self.known.push(Known {
+        node.route = Some(self.routes.len());
+        self.routes.push(KnownRoute {
             endpoint: endpoint.to_owned(),
             file: file.to_owned(),
             path: Arc::clone(path),
@@ -144,22 +144,22 @@ impl Routes {
     }
 }
 
-fn conflict(node: &Node, parts: &[Segment<'_>], precision: Precision) -> Option<usize> {
-    let Some((part, rest)) = parts.split_first() else {
-        // More specific in one place and less in another, or the same everywhere: nothing decides.
-        return node.end.filter(|_| precision.new == precision.old);
+/// Returns the index of a route that could match the same request as the new one without precedence between the two.
+fn conflict(node: &RouteNode, segments: &[Segment<'_>], more: MoreSpecific) -> Option<usize> {
+    let Some((segment, rest)) = segments.split_first() else {
+        // Neither takes precedence if each is more specific somewhere, or if they are the same everywhere.
+        return node.route.filter(|_| more.new == more.old);
     };
-    let below = |node: &Node, precision| conflict(node, rest, precision);
-    match part {
+    match segment {
         Segment::Literal(text) => {
-            let more = Precision { new: true, ..precision };
-            let same = node.literals.get(*text).and_then(|node| below(node, precision));
-            same.or_else(|| node.parameter.as_ref().and_then(|node| below(node, more)))
+            let same = node.literals.get(*text).and_then(|node| conflict(node, rest, more));
+            let more = MoreSpecific { new: true, ..more };
+            same.or_else(|| node.parameter.as_ref().and_then(|node| conflict(node, rest, more)))
         }
         Segment::Parameter(_) => {
-            let less = Precision { old: true, ..precision };
-            let same = node.parameter.as_ref().and_then(|node| below(node, precision));
-            same.or_else(|| node.literals.values().find_map(|node| below(node, less)))
+            let same = node.parameter.as_ref().and_then(|node| conflict(node, rest, more));
+            let more = MoreSpecific { old: true, ..more };
+            same.or_else(|| node.literals.values().find_map(|node| conflict(node, rest, more)))
         }
     }
 }
@@ -210,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn routes_overlap_when_nothing_decides_between_them() {
+    fn routes_overlap_when_neither_takes_precedence() {
         let check = |first: &str, second: &str, overlap: bool| {
             for (first, second) in [(first, second), (second, first)] {
-                let mut routes = Routes::default();
+                let mut routes = RouteTable::default();
                 let (method, path) = parse(first).unwrap();
                 routes.add(("a.json", "first"), &method, &path).unwrap();
                 let (method, path) = parse(second).unwrap();

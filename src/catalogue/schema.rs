@@ -5,28 +5,29 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::Value as Json;
 
-use super::written::{Members, WrittenEndpoint};
+use super::definition::EndpointDefinition;
+use super::definition::json::OrderedMembers;
 
-/// The schema (JSON Schema 2020-12), indented.
+/// Returns the schema (JSON Schema 2020-12), indented.
 #[must_use]
 pub fn text() -> String {
-    let generator = SchemaSettings::draft2020_12().with_transform(Plain).into_generator();
-    let mut schema = generator.into_root_schema_for::<Members<WrittenEndpoint>>();
+    let generator = SchemaSettings::draft2020_12().with_transform(NullRemover).into_generator();
+    let mut schema = generator.into_root_schema_for::<OrderedMembers<EndpointDefinition>>();
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by their id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
-    // The reader takes an endpoint without a route, so that its other errors are told with that one.
+    // Deserialization accepts an endpoint without a route, so that its other errors are reported as well.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }
     format!("{:#}\n", schema.as_value())
 }
 
-/// Leaves out what Rust's `Option` says and people do not write: `null`, and it as the default.
+/// Removes `null` as a type and as a default. They come from Rust's `Option`; nobody writes them in a catalogue.
 #[derive(Clone, Debug)]
-struct Plain;
+struct NullRemover;
 
-impl Transform for Plain {
+impl Transform for NullRemover {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
         if schema.get("default").is_some_and(Json::is_null) {
@@ -56,17 +57,17 @@ impl Transform for Plain {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_published_schema_is_the_one_that_is_printed() {
+    fn the_published_schema_is_the_printed_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/catalogue.schema.json");
         let published = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             published == super::text(),
-            "config/catalogue.schema.json is not what `fjord schema` prints: write it anew"
+            "config/catalogue.schema.json differs from the output of `fjord schema`: write that to the file"
         );
     }
 
     #[test]
-    fn the_schema_describes_what_is_written() {
+    fn the_schema_describes_definitions() {
         let schema: serde_json::Value = serde_json::from_str(&super::text()).unwrap();
         let endpoint = &schema["$defs"]["Endpoint"];
         assert_eq!(endpoint["additionalProperties"], false);

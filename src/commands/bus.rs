@@ -33,9 +33,9 @@ pub(super) struct Bus {
 /// Returns the configuration layers of the selected role, or of the first role that has a file.
 #[must_use]
 pub fn sources(sources: &Sources) -> Sources {
-    let configured = || Role::ALL.into_iter().find(|role| sources.has_file_of(*role));
+    let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));
     let role = sources.role.or_else(configured);
-    Sources { role, is_for_bus: true, ..sources.clone() }
+    Sources { role, nats_only: true, ..sources.clone() }
 }
 
 /// Connects and runs a command, or reports why it cannot connect.

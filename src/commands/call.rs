@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use super::bus::{self, Bus};
 use super::{EXIT_FAILED, EXIT_USAGE, Output, print_lines};
-use crate::catalogue::check::{self, Slot, json as json_check};
-use crate::catalogue::findings::{Findings, Pointer, Spot};
+use crate::catalogue::validate;
+use crate::catalogue::violations::{GIVEN_TWICE, JsonPointer, Location, REQUIRED, Violations};
 use crate::catalogue::{
-    self, Endpoint, EndpointId, Execution, Parameter, ParameterType, Place, payload,
+    self, Endpoint, EndpointId, Execution, Parameter, ParameterSource, ParameterType,
+    ReceivedValue, payload,
 };
 use crate::cli::CallArguments;
 use crate::config::{Config, Sources};
@@ -66,7 +67,7 @@ fn check_arguments(
         errors.iter().map(ToString::to_string).collect()
     };
     let config = Config::load(sources).map_err(lines)?.config;
-    let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue)
+    let catalogue = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let id = EndpointId::new(&arguments.endpoint).ok();
     let endpoint = id.as_ref().and_then(|id| catalogue.get(id)).cloned().ok_or_else(|| {
@@ -124,51 +125,55 @@ fn payload(
                 errors.push(format!("{name}: {} has no such parameter", endpoint.id));
             }
             Some((name, _)) if given.iter().any(|(each, _)| *each == name) => {
-                errors.push(format!("{name}: {}", json_check::TWICE));
+                errors.push(format!("{name}: {GIVEN_TWICE}"));
             }
             Some(pair) => given.push(pair),
             None => errors.push(format!("{value}: expected name=value")),
         }
     }
-    let mut findings = Findings::default();
-    let slots: Vec<Slot<'_>> = endpoint
+    let mut violations = Violations::default();
+    let received: Vec<ReceivedValue<'_>> = endpoint
         .parameters
         .iter()
         .map(|parameter| {
             let own = given.iter().find(|(name, _)| *name == &*parameter.name);
             let text = own.map(|(_, text)| *text).or_else(|| context(parameter, known));
-            text.map_or(Slot::Absent, |text| slot(parameter, text, &mut findings))
+            text.map_or(ReceivedValue::Absent, |text| received(parameter, text, &mut violations))
         })
         .collect();
-    for (parameter, slot) in endpoint.parameters.iter().zip(&slots) {
-        if parameter.required && *slot == Slot::Absent {
-            findings.add(Spot::Named(parameter), json_check::REQUIRED);
+    for (parameter, value) in endpoint.parameters.iter().zip(&received) {
+        if parameter.required && *value == ReceivedValue::Absent {
+            violations.add(Location::Parameter(parameter), REQUIRED);
         }
     }
-    let is_good = errors.is_empty() && findings.is_empty();
-    errors.extend(findings.into_violations().iter().map(line));
-    if is_good { Ok(payload::write(endpoint, &slots)) } else { Err(errors) }
+    let is_good = errors.is_empty() && violations.is_empty();
+    errors.extend(violations.into_vec().iter().map(line));
+    if is_good { Ok(payload::write(endpoint, &received)) } else { Err(errors) }
 }
 
 /// Returns the value of a context parameter.
 fn context<'a>(parameter: &Parameter, known: &[(&str, Option<&'a str>)]) -> Option<&'a str> {
     let own = known.iter().find(|(name, _)| *name == &*parameter.name);
-    own.filter(|_| parameter.place == Place::Context).and_then(|(_, text)| *text)
+    own.filter(|_| parameter.source == ParameterSource::Context).and_then(|(_, text)| *text)
 }
 
 /// Parses a value. Tables are JSON, other values have the format of a query parameter.
-fn slot<'a>(parameter: &Parameter, text: &'a str, findings: &mut Findings) -> Slot<'a> {
-    let named = Spot::Named(parameter);
+fn received<'a>(
+    parameter: &Parameter,
+    text: &'a str,
+    violations: &mut Violations,
+) -> ReceivedValue<'a> {
+    let named = Location::Parameter(parameter);
     if parameter.kind != ParameterType::Table {
-        return check::from_text(parameter, Cow::Borrowed(text), named, findings).into();
+        return validate::from_text(parameter, Cow::Borrowed(text), named, violations).into();
     }
     let Ok(raw) = serde_json::from_str::<&RawValue>(text) else {
-        findings.add(named, check::expected(parameter.kind));
-        return Slot::Refused;
+        violations.add(named, validate::expected(parameter.kind));
+        return ReceivedValue::Invalid;
     };
     // Violations in a table contain the row, and therefore need a pointer.
-    let pointer = Pointer::ROOT.key(&parameter.name);
-    check::from_raw(parameter, raw, Spot::At(&pointer), findings).into()
+    let pointer = JsonPointer::ROOT.key(&parameter.name);
+    validate::from_json(parameter, raw, Location::Json(&pointer), violations).into()
 }
 
 fn line(violation: &Violation) -> String {

@@ -33,7 +33,7 @@ pub(super) fn run(
             Ok(loaded) => {
                 warnings.extend(loaded.warnings);
                 let config = &loaded.config.catalogue;
-                match catalogue::load(&config.directory, config) {
+                match catalogue::load(&config.directory, &config.defaults) {
                     Ok(catalogue) => {
                         warnings.extend(routes::warnings(&catalogue));
                         let config = loaded.config;
@@ -72,7 +72,7 @@ pub(super) fn run(
 
 /// Returns the roles that have a file. If none has, only the settings that no role needs are checked.
 fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
-    let configured = Role::ALL.into_iter().filter(|role| sources.has_file_of(*role));
+    let configured = Role::ALL.into_iter().filter(|role| sources.has_role_file(*role));
     let roles: Vec<_> = configured.map(Some).collect();
     if roles.is_empty() { vec![None] } else { roles }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{EXIT_USAGE, Output, print_lines};
 use crate::catalogue;
 use crate::cli::Role;
-use crate::config::{Config, Entry, Origin, Sources};
+use crate::config::{Config, SettingEntry, SettingOrigin, Sources};
 use crate::procedures::connections;
 
 /// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are redacted.
@@ -36,7 +36,8 @@ fn connections(config: &Config) -> Vec<String> {
     if config.role != Some(Role::Worker) {
         return Vec::new();
     }
-    let Ok(catalogue) = catalogue::load(&config.catalogue.directory, &config.catalogue) else {
+    let Ok(catalogue) = catalogue::load(&config.catalogue.directory, &config.catalogue.defaults)
+    else {
         return Vec::new();
     };
     let (mut lines, enough) = connections::summaries(config, &catalogue);
@@ -44,10 +45,10 @@ fn connections(config: &Config) -> Vec<String> {
     lines
 }
 
-fn write_entry(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+fn write_entry(out: &mut impl Write, entry: &SettingEntry) -> io::Result<()> {
     let origin = match &entry.origin {
-        Origin::Default => "default",
-        Origin::Layer(name) => name,
+        SettingOrigin::Default => "default",
+        SettingOrigin::Layer(name) => name,
     };
     match &entry.value {
         Some(value) => writeln!(out, "{} = {value}  # {origin}", entry.key),

@@ -48,7 +48,7 @@ pub(super) fn run(
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    if config.catalogue.auth_default.is_none() && arguments.auth.is_none() {
+    if config.catalogue.defaults.auth.is_none() && arguments.auth.is_none() {
         let text = "--auth: is missing: the configuration has no catalogue.auth_default, so say who may call";
         print_lines(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
@@ -142,7 +142,7 @@ fn entries<'a>(
             let text =
                 serde_json::to_string(&entry::ImportedCatalogue(vec![(id.clone(), entry.clone())]))
                     .map_err(|error| error.to_string())?;
-            match catalogue::load::parse(&[("", &text)], config) {
+            match catalogue::load::parse(&[("", &text)], &config.defaults) {
                 Ok(_) => Ok((id, entry)),
                 Err(errors) => {
                     Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))

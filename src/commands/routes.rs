@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use super::table;
-use crate::catalogue::Catalogue;
-use crate::catalogue::endpoint::{Auth, AuthMethod, Endpoint};
-use crate::config::duration::format_duration;
+use crate::catalogue::{Auth, AuthMethod, Catalogue, Endpoint};
+use crate::units::format_duration;
 
 /// The columns of the table.
 const HEADINGS: [&str; 8] =

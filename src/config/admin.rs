@@ -3,20 +3,20 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 use crate::cli::Role;
 
 /// The admin listener.
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
-    /// Where it listens: 127.0.0.1:9464 for a gateway, 127.0.0.1:9465 for a worker, so that both fit on one host.
+    /// The address; by default 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so that both can run on one host.
     pub listen: SocketAddr,
-    /// Names that requests may be for, beside the host's own, `localhost` and IP addresses; `*`: every name.
+    /// The names accepted in `Host`, in addition to the host's own name, `localhost` and IP addresses. `*` accepts every name.
     pub hosts: Vec<String>,
 }
 
 impl AdminConfig {
-    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Self {
         let port = if role == Some(Role::Worker) {
             limits::ADMIN_PORT_WORKER
         } else {
@@ -26,7 +26,7 @@ impl AdminConfig {
         if !listen.ip().is_loopback() {
             table.warn(
                 "listen",
-                "metrics and status are open to the network, without TLS or password",
+                "metrics and status are open to the network, without TLS or a password",
             );
         }
         let hosts: Vec<String> = table.get_or("hosts", Vec::new());
@@ -34,7 +34,7 @@ impl AdminConfig {
             if host == "*" {
                 table.warn(
                     "hosts",
-                    "a web page can make its visitor's browser read metrics and status",
+                    "a web page can read metrics and status through its visitor's browser (DNS rebinding)",
                 );
             } else if host.is_empty() || host.contains([':', '/', '*', ' ']) {
                 let expected =

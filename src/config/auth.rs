@@ -1,60 +1,60 @@
-//! `[auth]`: how callers prove who they are.
+//! `[auth]`: authentication of callers.
 
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
 
-use super::settings::Table;
+use super::settings::SettingsTable;
 
 pub mod issuer;
 pub mod san;
 
-pub use issuer::{FetchConfig, IssuerConfig, KeySource, KeysAt};
+pub use issuer::{FetchConfig, IssuerConfig, KeyLocation, KeySource};
 
-/// How callers prove who they are.
+/// The accepted credentials.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
     /// Issuers of JWT bearer tokens, by name.
     pub issuers: BTreeMap<String, IssuerConfig>,
-    /// API keys by label.
+    /// API keys, by label.
     pub api_keys: BTreeMap<String, ApiKeyConfig>,
-    /// Client certificates: a name in them (SAN) with its kind, `dns:…`, to principal.
+    /// Client certificates, by a subject alternative name (SAN) with its kind, such as `dns:…`.
     pub certificates: BTreeMap<String, CertificateConfig>,
 }
 
 /// `[auth.api_keys.<label>]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyConfig {
-    /// SHA-256 of the keys in hex: two while they are being exchanged.
+    /// The SHA-256 hashes of the keys in hexadecimal; two while a key is being replaced.
     pub sha256: Vec<String>,
-    /// Scopes of whoever has one.
+    /// The scopes of the caller.
     pub scopes: Vec<String>,
-    /// From when on the keys are refused (seconds since 1970), when set.
+    /// The Unix time in seconds from which the keys are refused, if set.
     pub expires_at: Option<i64>,
-    /// Claims of whoever has one, for parameters with `in: claim`.
+    /// The claims of the caller, for parameters with `in: claim`.
     pub claims: BTreeMap<String, String>,
 }
 
-/// `[auth.certificates."<subject>"]`.
+/// `[auth.certificates."<name>"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateConfig {
-    /// The principal that the subject stands for.
+    /// The principal of callers with this name.
     pub principal: String,
-    /// Its scopes.
+    /// Their scopes.
     pub scopes: Vec<String>,
 }
 
 impl AuthConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         Self {
             issuers: read_issuers(table),
             api_keys: table.named_tables("api_keys", |_, key| ApiKeyConfig::read(key)),
             certificates: table.named_tables("certificates", |name, each| {
-                if let Err(expected) = san::written(name) {
+                if let Err(expected) = san::parse(name) {
                     each.error("", expected);
                 }
                 CertificateConfig {
-                    principal: each.need("principal"),
+                    principal: each.get_required("principal"),
                     scopes: each.get_or("scopes", Vec::new()),
                 }
             }),
@@ -62,13 +62,13 @@ impl AuthConfig {
     }
 }
 
-fn read_issuers(table: &mut Table<'_>) -> BTreeMap<String, IssuerConfig> {
+fn read_issuers(table: &mut SettingsTable<'_>) -> BTreeMap<String, IssuerConfig> {
     table.table("jwt", |table| {
         let issuers = table.own_named_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
         for (name, key, expected) in issuer::errors(&issuers) {
-            // What is missing is known already.
-            if key.is_empty() || table.has_below(name, key) || key == "principal_prefix" {
-                table.error_below(name, key, expected);
+            // A missing key has its own error already.
+            if key.is_empty() || table.has_inside(name, key) || key == "principal_prefix" {
+                table.error_inside(name, key, expected);
             }
         }
         issuers
@@ -76,13 +76,13 @@ fn read_issuers(table: &mut Table<'_>) -> BTreeMap<String, IssuerConfig> {
 }
 
 impl ApiKeyConfig {
-    fn read(table: &mut Table<'_>) -> Self {
-        let sha256 = table.hidden_list("sha256");
+    fn read(table: &mut SettingsTable<'_>) -> Self {
+        let sha256 = table.get_hidden_list("sha256");
         let is_hash =
             |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if sha256.is_empty() || !sha256.iter().all(is_hash) {
             let expected =
-                "expected the SHA-256 of each key, 64 hexadecimal digits, and at least one";
+                "expected the SHA-256 of each key as 64 hexadecimal digits, at least one";
             table.error("sha256", expected.to_owned());
         }
         Self {

@@ -1,45 +1,47 @@
-//! One thing that is wrong with what was configured.
+//! Errors of the configuration.
 
 use std::fmt;
 
-/// An error: where it stands, under which key, and what was expected there. One line, never a secret's value.
+/// One error of the configuration. It is formatted as one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    /// The file, the variable or the flag; the configuration directory for what stands nowhere.
-    pub place: String,
-    /// The key, with its section; empty when the place as a whole is wrong.
+    /// The file, the variable or the flag; the configuration directory for a key that is not set.
+    pub location: String,
+    /// The key with its section; empty for an error of the whole file, variable or flag.
     pub key: String,
-    /// What is wrong and what was expected.
+    /// The text that says what is wrong and what was expected.
     pub expected: String,
 }
 
 impl ConfigError {
-    /// An error at a key.
+    /// Creates an error of a key.
     pub fn at_key(
-        place: impl Into<String>,
+        location: impl Into<String>,
         key: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self { place: place.into(), key: key.into(), expected: expected.into() }
+        Self { location: location.into(), key: key.into(), expected: expected.into() }
     }
 
-    /// An error of a whole file, variable or flag.
-    pub fn in_source(place: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::at_key(place, "", expected)
+    /// Creates an error of a whole file, variable or flag.
+    pub fn at_location(location: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::at_key(location, "", expected)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [&self.place, &self.key, &self.expected];
-        let line: Vec<String> =
-            parts.into_iter().filter(|part| !part.is_empty()).map(|part| one_line(part)).collect();
-        f.write_str(&line.join(": "))
+        let parts = [&self.location, &self.key, &self.expected];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        let parts: Vec<String> = parts.map(|part| escape_control_characters(part)).collect();
+        f.write_str(&parts.join(": "))
     }
 }
 
-/// The text with its control characters escaped: keys come from outside, and an error is one line of a log.
-fn one_line(text: &str) -> String {
+impl std::error::Error for ConfigError {}
+
+/// Escapes control characters. Keys come from outside, and an error is one line of a log.
+fn escape_control_characters(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {
@@ -56,12 +58,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_whatever_the_key_is() {
+    fn an_error_is_one_line_whatever_its_key() {
         let error = ConfigError::at_key("fjord.toml", "gateway.a\nb\u{1b}[31m", "unknown key");
         assert_eq!(error.to_string(), "fjord.toml: gateway.a\\nb\\u{1b}[31m: unknown key");
-        assert_eq!(
-            ConfigError::in_source("fjord.toml", "not TOML").to_string(),
-            "fjord.toml: not TOML"
-        );
+        let error = ConfigError::at_location("fjord.toml", "not TOML");
+        assert_eq!(error.to_string(), "fjord.toml: not TOML");
     }
 }

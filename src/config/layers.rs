@@ -1,4 +1,4 @@
-//! The layers of the configuration, lowest to highest, merged into one tree that knows where each value is from.
+//! Merges the layers of the configuration into one tree that knows the layer of each value. From lowest to highest:
 //!
 //! built-in defaults → `fjord.{toml,json}` → `<role>.{toml,json}` → `conf.d/*` in name order → environment → `--set`
 
@@ -16,29 +16,29 @@ use crate::cli::Role;
 
 mod text;
 
-/// Where the configuration is read from when nothing else is said.
+/// The default configuration directory.
 pub const DIRECTORY_DEFAULT: &str = "/etc/fjord";
-/// Variables that start so and have a double underscore further on are configuration.
+/// The prefix of variables that are configuration, if their name also contains a double underscore.
 const VARIABLE_PREFIX: &str = "FJORD_";
-/// Where systemd puts the credentials of a unit (`LoadCredential=`).
+/// The variable with the directory of the unit's credentials, set by systemd for `LoadCredential=`.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Where the layers come from.
+/// The sources of the layers.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The configuration directory. One that was asked for has to exist; the default one may be missing.
+    /// The configuration directory. It must exist; the default directory need not.
     pub directory: Option<PathBuf>,
-    /// The role whose file is read and whose sections have to be complete.
+    /// The role whose file is read and whose sections must be complete.
     pub role: Option<Role>,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// `key=value` of each `--set`, in order.
+    /// The `key=value` of each `--set`, in order.
     pub sets: Vec<String>,
-    /// Whether a command wants to speak over the bus: then files that other sections name are not looked at.
-    pub is_for_bus: bool,
+    /// Whether a command only connects to NATS. Then files that other sections name are not checked.
+    pub nats_only: bool,
 }
 
-/// Not derived: the environment and `--set` may carry secrets.
+/// Not derived, because the environment and `--set` may contain secrets.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
@@ -49,26 +49,28 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// The configuration directory.
+    /// Returns the configuration directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.as_deref().unwrap_or(Path::new(DIRECTORY_DEFAULT))
     }
 
-    /// Whether a role has a file of its own.
+    /// Returns whether a role has its own file.
     #[must_use]
-    pub fn has_file_of(&self, role: Role) -> bool {
-        let exists = |end: &str| self.directory().join(format!("{}.{end}", role.as_str())).exists();
+    pub fn has_role_file(&self, role: Role) -> bool {
+        let exists = |extension: &str| {
+            self.directory().join(format!("{}.{extension}", role.as_str())).exists()
+        };
         exists("toml") || exists("json")
     }
 
-    /// Where systemd put our credentials.
+    /// Returns the directory of systemd's credentials.
     pub(super) fn credentials(&self) -> Option<PathBuf> {
         let (_, value) = self.environment.iter().find(|(name, _)| name == CREDENTIALS_VARIABLE)?;
         Some(PathBuf::from(value))
     }
 
-    /// All layers in one tree. What cannot be read is an error, and the others are read all the same.
+    /// Merges all layers. A layer that cannot be read is an error; the others are read nevertheless.
     pub(super) fn merge(&self, errors: &mut Vec<ConfigError>) -> Figment {
         let mut figment = Figment::new();
         let files = self.files(errors);
@@ -83,11 +85,11 @@ impl Sources {
         figment
     }
 
-    /// The files there are, lowest first.
+    /// Returns the existing files, from lowest to highest.
     fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
         let directory = self.directory();
         if self.directory.is_some() && !directory.is_dir() {
-            errors.push(ConfigError::in_source(
+            errors.push(ConfigError::at_location(
                 directory.display().to_string(),
                 "expected a directory",
             ));
@@ -98,8 +100,8 @@ impl Sources {
             let both = ["toml", "json"].map(|end| directory.join(format!("{stem}.{end}")));
             let present: Vec<PathBuf> = both.into_iter().filter(|path| path.exists()).collect();
             if let [toml, _json] = present.as_slice() {
-                let expected = format!("{stem}.json stands beside it: keep one of the two");
-                errors.push(ConfigError::in_source(toml.display().to_string(), expected));
+                let expected = format!("expected one of {stem}.toml and {stem}.json, found both");
+                errors.push(ConfigError::at_location(toml.display().to_string(), expected));
             }
             files.extend(present);
         }
@@ -120,36 +122,41 @@ impl Sources {
         variables.sort();
         variables.into_iter().map(|(name, key, value)| {
             let value =
-                value.to_str().ok_or_else(|| ConfigError::in_source(name, "expected UTF-8"))?;
+                value.to_str().ok_or_else(|| ConfigError::at_location(name, "expected UTF-8"))?;
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
-            Ok(Layer::of_text(name.to_owned(), &path, value))
+            Ok(Layer::from_text(name.to_owned(), &path, value))
         })
     }
 
     fn set_layers(&self) -> impl Iterator<Item = Result<Layer, ConfigError>> {
         self.sets.iter().map(|set| {
-            // Of a flag that cannot be read nothing is repeated: it may hold a secret.
-            let wrong = || ConfigError::in_source("--set", "expected section.key=value");
-            let (key, value) = text::split_assignment(set).ok_or_else(wrong)?;
-            let path = text::split_key(key).filter(|path| path.len() > 1).ok_or_else(wrong)?;
-            Ok(Layer::of_text("--set".to_owned(), &path, value))
+            // The error does not repeat the flag, which may contain a secret.
+            let invalid = || ConfigError::at_location("--set", "expected section.key=value");
+            let (key, value) = text::split_assignment(set).ok_or_else(invalid)?;
+            let path = text::split_key(key).filter(|path| path.len() > 1).ok_or_else(invalid)?;
+            Ok(Layer::from_text("--set".to_owned(), &path, value))
         })
     }
 }
 
-/// The files of `conf.d` that are configuration, in name order. Others, such as an editor's or rpm's copies, are not.
+/// Returns the configuration files of `conf.d`, in the order of their names. Copies made by editors or rpm are ignored.
 fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            errors.push(ConfigError::in_source(directory.display().to_string(), reason(&error)));
+            errors.push(ConfigError::at_location(
+                directory.display().to_string(),
+                io_error_message(&error),
+            ));
             return Vec::new();
         }
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "toml" || end == "json"))
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "toml" || extension == "json")
+        })
         .filter(|path| {
             !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
         })
@@ -159,46 +166,46 @@ fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
 }
 
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
-    let place = path.display().to_string();
-    let wrong = |expected: String| ConfigError::in_source(place.clone(), expected);
-    let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX).map_err(wrong)?;
-    let values = if path.extension().is_some_and(|end| end == "json") {
+    let name = path.display().to_string();
+    let invalid = |expected: String| ConfigError::at_location(name.clone(), expected);
+    let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX).map_err(invalid)?;
+    let values = if path.extension().is_some_and(|extension| extension == "json") {
         text::parse_json(&text)
     } else {
         text::parse_toml(&text)
     };
-    Ok(Layer { values: values.map_err(wrong)?, name: place })
+    Ok(Layer { values: values.map_err(invalid)?, name })
 }
 
-/// Reads a whole text file, at most so many bytes.
+/// Reads a text file of at most `bytes_max` bytes.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
-    read.map_err(|error| reason(&error))?;
+    read.map_err(|error| io_error_message(&error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(format!("expected at most {bytes_max} bytes"));
     }
     String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())
 }
 
-/// Why a file cannot be read, in words.
-pub(super) fn reason(error: &std::io::Error) -> String {
+/// Returns the text that says why a file cannot be read.
+pub(super) fn io_error_message(error: &std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => "there is no such file".to_owned(),
-        ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => format!("cannot be read: {error}"),
     }
 }
 
-/// One layer under the name that errors and `fjord config` call it by.
+/// One layer, with the name that errors and `fjord config` show.
 struct Layer {
     name: String,
     values: Dict,
 }
 
 impl Layer {
-    /// A layer of a single key, from a text whose type the key decides later.
-    fn of_text(name: String, path: &[String], text: &str) -> Self {
+    /// Creates a layer of a single key from a text. The key's type decides later how the text is converted.
+    fn from_text(name: String, path: &[String], text: &str) -> Self {
         let mut path = path.iter().rev();
         let Some(last) = path.next() else {
             return Self { name, values: Dict::new() };

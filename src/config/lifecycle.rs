@@ -1,24 +1,24 @@
-//! `[lifecycle]`: start, drain, end.
+//! `[lifecycle]`: the duration of a drain.
 
 use std::time::Duration;
 
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 
-/// How long the phases may take.
+/// The duration of a drain.
 #[derive(Clone, Debug)]
 pub struct LifecycleConfig {
-    /// How long a gateway says "not ready" before it stops accepting, so that balancers notice.
+    /// How long a gateway reports "not ready" before it stops accepting connections, so that load balancers notice.
     pub drain_delay: Duration,
-    /// Longest wait for what still runs.
+    /// The longest wait for running requests or calls.
     pub drain_timeout: Duration,
 }
 
 impl LifecycleConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         Self {
-            drain_delay: table.limited("drain_delay", limits::DRAIN_DELAY),
-            drain_timeout: table.limited("drain_timeout", limits::DRAIN_TIMEOUT),
+            drain_delay: table.get_limited("drain_delay", limits::DRAIN_DELAY),
+            drain_timeout: table.get_limited("drain_timeout", limits::DRAIN_TIMEOUT),
         }
     }
 }

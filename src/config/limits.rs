@@ -1,29 +1,30 @@
-//! Every limit: its name, its default, its floor and ceiling, and how they relate.
+//! All limits: their defaults, floors and ceilings, and the relations between the defaults.
 
 use std::time::Duration;
 
-/// A value's default and the bounds that no configuration may pass.
+/// The default of a value, and the bounds that a configuration cannot exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit<T> {
-    /// What holds when nothing is configured.
+    /// The value if none is configured.
     pub default: T,
-    /// The least that makes sense.
+    /// The smallest allowed value.
     pub floor: T,
-    /// The most that was thought through.
+    /// The largest allowed value.
     pub ceiling: T,
 }
 
 impl<T> Limit<T> {
-    /// The same limit in another unit.
-    pub(super) fn map<U>(self, unit: impl Fn(T) -> U) -> Limit<U> {
-        Limit { default: unit(self.default), floor: unit(self.floor), ceiling: unit(self.ceiling) }
+    /// Converts all three values.
+    pub(super) fn map<U>(self, convert: impl Fn(T) -> U) -> Limit<U> {
+        let Self { default, floor, ceiling } = self;
+        Limit { default: convert(default), floor: convert(floor), ceiling: convert(ceiling) }
     }
 }
 
 macro_rules! numbers {
     ($($make:ident: $number:ty),+) => {$(
         const fn $make(default: $number, floor: $number, ceiling: $number) -> Limit<$number> {
-            assert!(floor <= default && default <= ceiling, "a default lies within its bounds");
+            assert!(floor <= default && default <= ceiling, "the default is within the bounds");
             Limit { default, floor, ceiling }
         }
     )+};
@@ -33,7 +34,7 @@ numbers!(size: usize, count: u32, long: u64, port: u16, share: f64);
 const fn time(default: Duration, floor: Duration, ceiling: Duration) -> Limit<Duration> {
     let ordered =
         floor.as_nanos() <= default.as_nanos() && default.as_nanos() <= ceiling.as_nanos();
-    assert!(ordered, "a default lies within its bounds");
+    assert!(ordered, "the default is within the bounds");
     Limit { default, floor, ceiling }
 }
 
@@ -48,9 +49,9 @@ const fn s(seconds: u64) -> Duration {
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// A configuration file.
+/// The largest configuration file in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
-/// A file with a secret in it.
+/// The largest file with a secret in bytes.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// `gateway.health_path`.
@@ -59,7 +60,7 @@ pub const HEALTH_PATH: &str = "/healthz";
 pub const GATEWAY_PORT: u16 = 8_443;
 /// `admin.listen` of a gateway.
 pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
-/// `admin.listen` of a worker: another one, so that both roles fit on one host.
+/// `admin.listen` of a worker. It differs from a gateway's, so that both roles can run on one host.
 pub const ADMIN_PORT_WORKER: u16 = 9_465;
 
 /// `gateway.tls.handshake_timeout`.
@@ -68,8 +69,8 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(60));
 pub const CONNECTIONS_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.connections_per_client_max`.
 pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
-/// `gateway.http.ipv6_prefix_bits`. Access providers give a home a /56 (RIPE-690): shorter prefixes are many customers', longer ones
-/// let one customer be many clients.
+/// `gateway.http.ipv6_prefix_bits`. Access providers assign a /56 to each home (RIPE-690). A shorter prefix counts several
+/// customers as one client, and a longer one counts one customer as several clients.
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
@@ -85,7 +86,8 @@ pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
 pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
 /// `gateway.http.header_timeout`.
 pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
-/// `gateway.http.idle_timeout`. Balancers close at 60 s: who closes first must not be the one that is asked.
+/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. They must close first, because otherwise they
+/// send requests on connections that the gateway is closing.
 pub const IDLE_TIMEOUT: Limit<Duration> = time(s(75), ms(100), s(3_600));
 /// `gateway.http.body_idle_timeout`.
 pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
@@ -96,11 +98,11 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
-/// `gateway.http.auth_failures_per_minute_max`. Ten a second: more than a page with an old token makes, and a thousandth of what one
-/// connection can ask.
+/// `gateway.http.auth_failures_per_minute_max`. Ten per second are more than a page with an expired token causes, and a
+/// thousandth of what one connection can send.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
-/// `gateway.compression.bytes_min`. Below some hundred bytes nothing is saved: an answer is one packet anyhow.
+/// `gateway.compression.bytes_min`. Compressing answers of a few hundred bytes saves nothing, because they fit into one packet.
 pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);
 
 /// `gateway.session.accept_timeout`.
@@ -117,11 +119,11 @@ pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
 /// `gateway.session.retry_floor`.
 pub const RETRY_FLOOR: Limit<u32> = count(10, 0, 10_000);
-/// `gateway.session.window_parts`. Two: one is on its way while the client takes the other.
+/// `gateway.session.window_parts`. With two, one part is in transit while the client reads the other.
 pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
 pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
-/// So many progress intervals without progress mean that the worker is lost.
+/// The number of progress intervals without a report after which a worker counts as lost.
 pub const PROGRESS_MISSED_MAX: u32 = 3;
 
 /// `messaging.nats.connect_timeout`.
@@ -139,28 +141,29 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 
 /// `worker.progress_first`.
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
-/// `worker.part_bytes`. Twice as large ones cost both roles twice the memory and are no faster; 64 MiB is the most that a
-/// message of NATS ever has room for.
+/// `worker.part_bytes`. Parts of twice this size cost both roles twice the memory and are not faster. 64 MiB is the largest
+/// message that NATS supports.
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
-/// How often a worker looks for offers, and for requests that took one, whose time is over.
-pub const OFFER_LOOK: Duration = ms(100);
+/// The interval at which a worker expires offers, and requests that accepted one.
+pub const OFFER_EXPIRY_INTERVAL: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
-/// Round trips that an answer over the bus may take before it counts as lost: no configured time is shorter.
-pub const ROUND_TRIPS: u32 = 3;
+/// The number of round trips that an answer over NATS may take before it counts as lost.
+const ROUND_TRIPS_MIN: u32 = 3;
 
-/// What stands in for a configured time that is shorter than some round trips take; `None` where it is not.
+/// Returns the time that replaces a configured timeout which is too short for the measured round trip; `None` if the configured
+/// one is long enough.
 #[must_use]
-pub fn too_short(configured: Duration, round_trip: Duration) -> Option<Duration> {
-    let longer = round_trip.saturating_mul(ROUND_TRIPS);
-    (configured < longer).then_some(longer)
+pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<Duration> {
+    let shortest = round_trip.saturating_mul(ROUND_TRIPS_MIN);
+    (configured < shortest).then_some(shortest)
 }
 
 /// `worker.refused_max`.
 pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.leave_messages`. 200 lost none in trials at thousands of messages a second.
+/// `worker.leave_messages`. With 200, no message was lost in measurements with thousands of messages per second.
 pub const LEAVE_MESSAGES: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.leave_idle`.
 pub const LEAVE_IDLE: Limit<Duration> = time(ms(500), ms(50), s(30));
@@ -171,8 +174,8 @@ pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
 /// `procedures.databases.<name>.mssql.port`.
 pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
-/// `procedures.databases.<name>.mssql.connections_max`. 512: as many worker threads as SQL Server has by default up to four
-/// processors, and more calls than it has threads wait there instead, where nobody sees it.
+/// `procedures.databases.<name>.mssql.connections_max`. SQL Server has 512 worker threads by default on up to four processors.
+/// Further calls would wait for a thread inside SQL Server, where fjord cannot observe the wait.
 pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(512, 1, 10_000);
 /// `procedures.databases.<name>.mssql.connect_timeout`.
 pub const MSSQL_CONNECT_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
@@ -183,11 +186,11 @@ pub const MSSQL_CONNECTION_AGE_MAX: Limit<Duration> = time(s(3_600), s(10), s(7 
 /// `procedures.databases.<name>.mssql.deadlock_retries`.
 pub const MSSQL_DEADLOCK_RETRIES: Limit<u32> = count(2, 0, 10);
 
-/// `catalogue.timeout_default`; the ceiling also holds for an endpoint's `timeout` and `session`.
+/// `catalogue.timeout_default`.
 pub const TIMEOUT_DEFAULT: Limit<Duration> = time(s(10), ms(50), s(3_600));
 /// `catalogue.attempts_default`.
 pub const ATTEMPTS_DEFAULT: Limit<u32> = count(3, 1, 20);
-/// `catalogue.body_bytes_max_default`. NATS servers take 1 MiB unless told otherwise, and 64 MiB at most.
+/// `catalogue.body_bytes_max_default`. NATS servers accept 1 MiB by default, and at most 64 MiB.
 pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
 
 /// `auth.jwt.<name>.leeway`.
@@ -204,20 +207,23 @@ pub const JWT_KEYS_AGE_MAX: Limit<Duration> = time(s(86_400), s(60), s(30 * 86_4
 pub const TRACES_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
 /// `traces.sample_ratio`.
 pub const TRACES_SAMPLE_RATIO: Limit<f64> = share(1.0, 0.0, 1.0);
-/// `traces.spans_max`. A span is some hundred bytes.
+/// `traces.spans_max`. A span takes a few hundred bytes.
 pub const TRACES_SPANS_MAX: Limit<usize> = size(4_096, 1, 1 << 20);
 
 /// `lifecycle.drain_delay`.
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
 /// `lifecycle.drain_timeout`.
 pub const DRAIN_TIMEOUT: Limit<Duration> = time(s(30), s(0), s(3_600));
-/// `TimeoutStopSec` of the unit that is shipped: a drain that may last longer needs a drop-in.
+/// `TimeoutStopSec` of the shipped unit. A drain that may take longer needs a drop-in file.
 pub const UNIT_STOP_TIMEOUT: Duration = s(90);
 
-// How they relate by default; `relations.rs` checks the same between configured values.
+// Relations between the defaults. `relations.rs` checks the same relations between configured values.
 const _: () = {
     let lost_after = PROGRESS_INTERVAL.default.as_millis() * PROGRESS_MISSED_MAX as u128;
-    assert!(lost_after < TIMEOUT_DEFAULT.default.as_millis(), "a lost worker is noticed in time");
+    assert!(
+        lost_after < TIMEOUT_DEFAULT.default.as_millis(),
+        "a lost worker is noticed before the timeout"
+    );
     assert!(PROGRESS_FIRST.default.as_millis() < ACCEPT_TIMEOUT.default.as_millis());
     assert!(ACCEPT_TIMEOUT.default.as_millis() < TIMEOUT_DEFAULT.default.as_millis());
     assert!(TIMEOUT_DEFAULT.default.as_millis() <= DRAIN_TIMEOUT.default.as_millis());

@@ -1,37 +1,37 @@
-//! `[log]`: what is logged and how it looks.
+//! `[log]`: the filter and the format of the log.
 
-use super::settings::Table;
+use super::settings::SettingsTable;
 
-/// The default filter. The NATS client library logs each attempt to connect without its cause; our own lines have it.
+/// The default filter. The NATS client library logs each attempt to connect without the cause, which fjord's own lines give.
 const FILTER_DEFAULT: &str = "info,async_nats=warn";
 
-/// Logs.
+/// The log.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// A `tracing` filter, e.g. `info` or `info,fjord::messaging=debug`.
     pub filter: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
     /// Whether a worker logs the messages of its databases. They can contain values from requests.
     pub database_messages: bool,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// JSON, unless stdout is a terminal.
+    /// JSON, unless stdout is a terminal; then text.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
 impl LogConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
-        let words =
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
+        let choices =
             [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
-        let format = table.choice("format", &words, "auto").unwrap_or(LogFormat::Auto);
+        let format = table.get_choice("format", &choices, "auto").unwrap_or(LogFormat::Auto);
         let filter = table.get_or("filter", FILTER_DEFAULT.to_owned());
         if !is_filter(&filter) {
             let expected = "expected a level (error, warn, info, debug, trace, off), or several of \
@@ -43,10 +43,10 @@ impl LogConfig {
     }
 }
 
-/// Whether a text is a filter of logs: a level, or `target=level`, several with commas.
+/// Returns whether a text is a log filter: a level, or `target=level`, or several of these separated by commas.
 ///
-/// The filter's own parser takes a word that is no level as a target and silences everything else, which nobody who
-/// wrote `wran` meant. So a target needs its level here.
+/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything else. So a target without
+/// a level is invalid here.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
     let is_level = |word: &str| {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelt_level_is_no_filter() {
+    fn a_misspelt_level_is_not_a_filter() {
         for good in ["info", "info,fjord::messaging=debug", "off", "fjord=trace,warn"] {
             assert!(is_filter(good), "{good}");
         }

@@ -1,27 +1,27 @@
-//! `[messaging]`: the message bus.
+//! `[messaging]`: the connection to NATS.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 use crate::cli::Role;
 use crate::message::Subject;
 
-/// The message bus.
+/// The connection between gateways and workers.
 #[derive(Clone, Debug)]
 pub struct MessagingConfig {
-    /// The first tokens of every subject of ours; `fjord`.
+    /// The first tokens of every subject; by default `fjord`.
     pub prefix: Subject,
     /// Whether this process answers the NATS service API (`$SRV`).
     pub service_api: bool,
-    /// Which transport carries the messages.
+    /// The transport of the messages.
     pub transport: TransportConfig,
 }
 
-/// The transports there are.
+/// The supported transports.
 #[derive(Clone, Debug)]
 pub enum TransportConfig {
     /// NATS.
@@ -31,40 +31,40 @@ pub enum TransportConfig {
 /// `[messaging.nats]`.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
-    /// `nats://host:port` or `tls://host:port`, every server of the cluster.
+    /// Every server of the cluster, as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
-    /// Whether servers that the cluster announces are used too.
+    /// Whether servers that the cluster announces are used as well.
     pub discover: bool,
-    /// TLS towards the servers; `None` only with `insecure_plain_text = true`.
+    /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
-    /// Whether TLS comes before the server's first line (`handshake_first` on the server).
+    /// Whether the TLS handshake precedes the server's first line (`handshake_first` on the server).
     pub tls_first: bool,
-    /// Where the servers tell about themselves, `http://host:port`; for `fjord status`.
+    /// The servers' monitoring endpoints as `http://host:port`, for `fjord status`.
     pub monitoring: Vec<String>,
-    /// Who asks the servers about themselves, in their system account; for `fjord status`.
+    /// The credentials of a user of the system account, with which `fjord status` queries the servers.
     pub system: Option<NatsCredentials>,
-    /// How we prove who we are.
+    /// The credentials of this process.
     pub credentials: NatsCredentials,
-    /// The first tokens of reply inboxes; `_INBOX`.
+    /// The first tokens of reply inboxes; by default `_INBOX`.
     pub inbox_prefix: Subject,
-    /// Longest wait for one connection to be made.
+    /// The longest wait for a connection to be established.
     pub connect_timeout: Duration,
-    /// Interval of pings; a link over which nothing comes back for two of them is made anew.
+    /// The interval of pings. A connection on which two intervals pass without an answer is replaced.
     pub ping_interval: Duration,
-    /// Longest pause between attempts to reconnect; jittered.
+    /// The longest pause between attempts to reconnect, with jitter.
     pub reconnect_delay_max: Duration,
-    /// Messages that a subscription holds before the client library drops them.
+    /// The most messages that a subscription queues before the client library drops further ones.
     pub subscription_messages_max: usize,
-    /// Commands that wait for the connection.
+    /// The most commands that wait for the connection.
     pub commands_max: usize,
-    /// Longest wait for a publish or subscribe to be taken.
+    /// The longest wait for the client library to accept a publish or subscribe command.
     pub operation_timeout: Duration,
 }
 
-/// How a NATS client proves who it is.
+/// The credentials of a NATS client.
 #[derive(Clone, Debug)]
 pub enum NatsCredentials {
-    /// Not at all, or by the client certificate alone.
+    /// None, or the client certificate alone.
     None,
     /// User and password.
     User {
@@ -77,22 +77,22 @@ pub enum NatsCredentials {
     Token(Secret),
     /// An nkey seed.
     Nkey(Secret),
-    /// A `.creds` file: read at every connection.
+    /// A `.creds` file, read for every connection.
     CredentialsFile(PathBuf),
 }
 
 impl MessagingConfig {
-    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Option<Self> {
+    pub(super) fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<Self> {
         let prefix = read_subject(table, "prefix", "fjord");
         let service_api = table.get_or("service_api", true);
-        table.choice("transport", &[("nats", ())], "nats");
+        table.get_choice("transport", &[("nats", ())], "nats");
         let nats = table.table("nats", |nats| NatsConfig::read(nats, role));
         Some(Self { prefix: prefix?, service_api, transport: TransportConfig::Nats(nats?) })
     }
 }
 
-/// A subject. After an error the rest is read on with the default, which is a good one.
-fn read_subject(table: &mut Table<'_>, name: &str, default: &str) -> Option<Subject> {
+/// Reads a subject. An invalid one is replaced by the default, so that the other keys can be read.
+fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Option<Subject> {
     let subject = Subject::new(&table.get_or(name, default.to_owned()));
     if subject.is_err() {
         let expected = "expected NATS subject tokens joined by dots, without wildcards";
@@ -102,7 +102,7 @@ fn read_subject(table: &mut Table<'_>, name: &str, default: &str) -> Option<Subj
 }
 
 impl NatsConfig {
-    fn read(table: &mut Table<'_>, role: Option<Role>) -> Option<Self> {
+    fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<Self> {
         let servers = read_servers(table, role);
         let inbox_prefix = read_subject(table, "inbox_prefix", "_INBOX");
         Some(Self {
@@ -113,25 +113,26 @@ impl NatsConfig {
             monitoring: read_monitoring(table),
             system: table.optional_table("system", NatsCredentials::read),
             credentials: NatsCredentials::read(table),
-            connect_timeout: table.limited("connect_timeout", limits::NATS_CONNECT_TIMEOUT),
-            ping_interval: table.limited("ping_interval", limits::NATS_PING_INTERVAL),
+            connect_timeout: table.get_limited("connect_timeout", limits::NATS_CONNECT_TIMEOUT),
+            ping_interval: table.get_limited("ping_interval", limits::NATS_PING_INTERVAL),
             reconnect_delay_max: table
-                .limited("reconnect_delay_max", limits::NATS_RECONNECT_DELAY_MAX),
+                .get_limited("reconnect_delay_max", limits::NATS_RECONNECT_DELAY_MAX),
             subscription_messages_max: table
-                .limited("subscription_messages_max", limits::NATS_SUBSCRIPTION_MESSAGES_MAX),
-            commands_max: table.limited("commands_max", limits::NATS_COMMANDS_MAX),
-            operation_timeout: table.limited("operation_timeout", limits::NATS_OPERATION_TIMEOUT),
+                .get_limited("subscription_messages_max", limits::NATS_SUBSCRIPTION_MESSAGES_MAX),
+            commands_max: table.get_limited("commands_max", limits::NATS_COMMANDS_MAX),
+            operation_timeout: table
+                .get_limited("operation_timeout", limits::NATS_OPERATION_TIMEOUT),
             inbox_prefix: inbox_prefix?,
         })
     }
 }
 
-fn read_servers(table: &mut Table<'_>, role: Option<Role>) -> Vec<String> {
+fn read_servers(table: &mut SettingsTable<'_>, role: Option<Role>) -> Vec<String> {
     if role.is_some() {
         table.require("servers", "every NATS server, e.g. [\"tls://nats-1.example:4222\"]");
     }
-    // Hidden while a user and a password may stand in it.
-    let servers = table.list_without("servers", '@').unwrap_or_default();
+    // A URL with '@' may contain a password and is not shown.
+    let servers = table.get_list_without("servers", '@').unwrap_or_default();
     let good = |server: &String| {
         let rest = server.strip_prefix("tls://").or_else(|| server.strip_prefix("nats://"));
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', ' ']))
@@ -144,7 +145,7 @@ fn read_servers(table: &mut Table<'_>, role: Option<Role>) -> Vec<String> {
     servers
 }
 
-fn read_monitoring(table: &mut Table<'_>) -> Vec<String> {
+fn read_monitoring(table: &mut SettingsTable<'_>) -> Vec<String> {
     let urls: Vec<String> = table.get_or("monitoring", Vec::new());
     let good = |url: &String| {
         let rest = url.strip_prefix("http://").and_then(|rest| rest.rsplit_once(':'));
@@ -159,29 +160,28 @@ fn read_monitoring(table: &mut Table<'_>) -> Vec<String> {
     urls
 }
 
-/// TLS with the system's authorities is what holds when nothing is said.
-fn read_tls(table: &mut Table<'_>, servers: &[String]) -> Option<ClientTlsConfig> {
+/// Reads the TLS settings. By default the system's authorities are trusted.
+fn read_tls(table: &mut SettingsTable<'_>, servers: &[String]) -> Option<ClientTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     let tls_server = servers.iter().any(|server| server.starts_with("tls://"));
     if plain && (table.has("tls") || tls_server) {
-        let expected =
-            "is true beside [messaging.nats.tls] or a tls:// server: expected one of the two";
+        let expected = "is true, and there is [messaging.nats.tls] or a tls:// server: expected one of the two";
         table.error("insecure_plain_text", expected.to_owned());
     } else if plain {
-        table.warn("insecure_plain_text", "NATS is spoken without TLS");
+        table.warn("insecure_plain_text", "the connection to NATS has no TLS");
     }
     let tls = table.table("tls", ClientTlsConfig::read);
     (!plain).then_some(tls)
 }
 
 impl NatsCredentials {
-    fn read(table: &mut Table<'_>) -> Self {
+    fn read(table: &mut SettingsTable<'_>) -> Self {
         let user: Option<String> = table.get("user");
-        let (password, token) = (table.secret("password"), table.secret("token"));
-        let (nkey, file) = (table.secret("nkey"), table.secret_file("credentials_file"));
-        let ways = [user.is_some(), token.is_some(), nkey.is_some(), file.is_some()];
-        if ways.iter().filter(|given| **given).count() > 1 {
-            let expected = "more than one way to prove who we are: expected user and password, \
+        let (password, token) = (table.get_secret("password"), table.get_secret("token"));
+        let (nkey, file) = (table.get_secret("nkey"), table.get_secret_file("credentials_file"));
+        let kinds = [user.is_some(), token.is_some(), nkey.is_some(), file.is_some()];
+        if kinds.iter().filter(|given| **given).count() > 1 {
+            let expected = "more than one kind of credentials: expected user and password, \
                             or token, or nkey, or credentials_file";
             table.error("", expected.to_owned());
         }

@@ -1,20 +1,20 @@
-//! What has to hold between values: each is fine alone, together they are not.
+//! Relations between values that are valid separately but not together.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::auth::KeySource;
-use super::duration::format_duration;
-use super::limits::{OFFER_LOOK, PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
+use super::limits::{OFFER_EXPIRY_INTERVAL, PROGRESS_MISSED_MAX, UNIT_STOP_TIMEOUT};
 use super::procedures::DatabaseConfig;
-use super::settings::Findings;
+use super::settings::SettingsDiagnostics;
 use super::worker::QueueConfig;
 use super::{Config, Role};
+use crate::units::format_duration;
 
-/// Checks every relation. Between what a gateway and a worker have, on different hosts perhaps, it only warns.
-pub(super) fn check(config: &Config, findings: &mut Findings) {
+/// Checks every relation. Between values of a gateway and a worker, which may run on different hosts, it only warns.
+pub(super) fn check(config: &Config, diagnostics: &mut SettingsDiagnostics) {
     let directory = config.directory.display().to_string();
-    let mut relations = Relations { findings, directory: &directory };
+    let mut relations = Relations { diagnostics, directory: &directory };
     check_gateway(config, &mut relations);
     check_issuers(config, &mut relations);
     check_drain(config, &mut relations);
@@ -23,46 +23,47 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
 }
 
 struct Relations<'a> {
-    findings: &'a mut Findings,
+    diagnostics: &'a mut SettingsDiagnostics,
     directory: &'a str,
 }
 
 impl Relations<'_> {
-    /// The first value must not be above the second.
-    fn at_most<T: PartialOrd + Shown + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
+    /// Records an error if the first value is greater than the second.
+    fn at_most<T: PartialOrd + DisplayValue + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
         if low.1 > high.1 {
-            let (found, limit) = (low.1.shown(), high.1.shown());
+            let (found, limit) = (low.1.display(), high.1.display());
             let expected = format!("expected at most {} ({limit}), found {found}", high.0);
-            self.findings.error(low.0, self.directory, expected);
+            self.diagnostics.error(low.0, self.directory, expected);
         }
     }
 
-    /// The first value has to be below the second.
-    fn below<T: PartialOrd + Shown + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
+    /// Records an error if the first value is not less than the second.
+    fn below<T: PartialOrd + DisplayValue + Copy>(&mut self, low: (&str, T), high: (&str, T)) {
         if low.1 >= high.1 {
-            let (found, limit) = (low.1.shown(), high.1.shown());
+            let (found, limit) = (low.1.display(), high.1.display());
             let expected = format!("expected less than {} ({limit}), found {found}", high.0);
-            self.findings.error(low.0, self.directory, expected);
+            self.diagnostics.error(low.0, self.directory, expected);
         }
     }
 
     fn warn(&mut self, key: &str, text: &str) {
-        self.findings.warn(key, self.directory, text);
+        self.diagnostics.warn(key, self.directory, text);
     }
 }
 
-trait Shown {
-    fn shown(&self) -> String;
+/// A value that error messages can contain.
+trait DisplayValue {
+    fn display(&self) -> String;
 }
 
-impl Shown for usize {
-    fn shown(&self) -> String {
+impl DisplayValue for usize {
+    fn display(&self) -> String {
         self.to_string()
     }
 }
 
-impl Shown for Duration {
-    fn shown(&self) -> String {
+impl DisplayValue for Duration {
+    fn display(&self) -> String {
         format_duration(*self)
     }
 }
@@ -85,25 +86,25 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     let per_client =
         ("gateway.http.buffered_bytes_per_client_max", http.buffered_bytes_per_client_max);
     relations.at_most(per_client, ("gateway.http.buffered_bytes_max", http.buffered_bytes_max));
-    // What is larger would never find room.
-    let body = ("catalogue.body_bytes_max_default", config.catalogue.body_bytes_max_default);
+    // A larger body or answer could never be buffered.
+    let body = ("catalogue.body_bytes_max_default", config.catalogue.defaults.body_bytes_max);
     relations.at_most(body, per_client);
     relations.at_most(("gateway.session.answer_bytes_max", session.answer_bytes_max), per_client);
     relations.at_most(
         ("gateway.session.probe_delay_min", session.probe_delay_min),
         ("gateway.session.probe_delay_max", session.probe_delay_max),
     );
-    let attempt = ("catalogue.timeout_default", config.catalogue.timeout_default);
+    let attempt = ("catalogue.timeout_default", config.catalogue.defaults.timeout);
     relations.below(("gateway.session.accept_timeout", session.accept_timeout), attempt);
     let lost_after = session.progress_interval * PROGRESS_MISSED_MAX;
     if lost_after >= attempt.1 {
-        let (found, limit) = (lost_after.shown(), attempt.1.shown());
+        let (found, limit) = (lost_after.display(), attempt.1.display());
         let expected = format!(
             "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: expected these to be less than \
              {} ({limit}), found {found}",
             attempt.0
         );
-        relations.findings.error(
+        relations.diagnostics.error(
             "gateway.session.progress_interval",
             relations.directory,
             expected,
@@ -126,11 +127,11 @@ fn check_issuers(config: &Config, relations: &mut Relations<'_>) {
 fn check_drain(config: &Config, relations: &mut Relations<'_>) {
     let lifecycle = &config.lifecycle;
     relations.at_most(
-        ("catalogue.timeout_default", config.catalogue.timeout_default),
+        ("catalogue.timeout_default", config.catalogue.defaults.timeout),
         ("lifecycle.drain_timeout", lifecycle.drain_timeout),
     );
     if lifecycle.drain_delay + lifecycle.drain_timeout >= UNIT_STOP_TIMEOUT {
-        let limit = UNIT_STOP_TIMEOUT.shown();
+        let limit = UNIT_STOP_TIMEOUT.display();
         let text = format!(
             "the drain may last longer than the {limit} that systemd waits: raise the unit's TimeoutStopSec above \
              drain_delay + drain_timeout"
@@ -141,11 +142,11 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    // A request that was offered a slot ahead may wait for it, and says nothing until it runs.
-    let silence = worker.offer_timeout + OFFER_LOOK + worker.progress_first;
+    // A worker reports nothing about a request that waits for an offered slot until the call runs.
+    let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
-        let text = "gateways send a request again after gateway.session.accept_timeout: the first progress should come \
-                    before, also after worker.offer_timeout and 100 ms";
+        let text = "gateways send a request again after gateway.session.accept_timeout: expected worker.offer_timeout, 100 ms and the \
+                    first progress together to be shorter";
         relations.warn("worker.progress_first", text);
     }
     if worker.progress_interval > session.progress_interval {
@@ -173,17 +174,17 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             let expected =
                 format!("expected \"read-write\": database {name} is SQLite and has no replica");
             let key = key("application_intent");
-            relations.findings.error(&key, relations.directory, expected);
+            relations.diagnostics.error(&key, relations.directory, expected);
         }
         if queue.application_name.is_some()
             && matches!(databases.get(name), Some(DatabaseConfig::Sqlite(_)))
         {
-            let expected = format!("is set: database {name} is SQLite and knows no program names");
+            let expected = format!("is set: database {name} is SQLite, which has no program names");
             let key = key("application_name");
-            relations.findings.error(&key, relations.directory, expected);
+            relations.diagnostics.error(&key, relations.directory, expected);
         }
         match databases.get(name) {
-            // Of SQL Server, once the catalogue says how many queues there are: `procedures::connections`.
+            // For SQL Server, `procedures::connections` checks this once the queues are known.
             Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
                     "database {name} has {} connections: further calls wait for one",
@@ -194,14 +195,14 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             None if queue.database.is_some() => {
                 let expected =
                     format!("expected a database of [procedures.databases], found {name:?}");
-                relations.findings.error(&key("database"), relations.directory, expected);
+                relations.diagnostics.error(&key("database"), relations.directory, expected);
             }
             _ => {}
         }
     }
 }
 
-/// Each program name, and each intent, is a pool that needs a connection.
+/// Checks that there is a connection for each pool. There is a pool for each program name and intent.
 fn check_pools(config: &Config, relations: &mut Relations<'_>) {
     for (name, database) in &config.procedures.databases {
         let DatabaseConfig::Mssql(mssql) = database else { continue };
@@ -213,11 +214,11 @@ fn check_pools(config: &Config, relations: &mut Relations<'_>) {
             if pools.len() > mssql.connections_max {
                 let (pools, found) = (pools.len(), mssql.connections_max);
                 let expected = format!(
-                    "expected at least {pools}, one for each application_name of its queues and for those without, \
+                    "expected at least {pools}, one for each application_name of its queues and one for those without, \
                      found {found}"
                 );
                 let key = format!("procedures.databases.{name}.mssql.connections_max");
-                relations.findings.error(&key, relations.directory, expected);
+                relations.diagnostics.error(&key, relations.directory, expected);
             }
         }
     }

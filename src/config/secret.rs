@@ -1,42 +1,42 @@
-//! A text that never shows itself.
+//! Text that cannot be printed by accident.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A secret. Its `Debug` says nothing about it, and it has no `Display`.
+/// A secret. Its `Debug` output does not contain it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<Kept>);
+pub struct Secret(Arc<SecretText>);
 
 #[derive(PartialEq, Eq)]
-struct Kept {
+struct SecretText {
     text: String,
-    /// Where it was read.
+    /// The file that contained it.
     file: Option<PathBuf>,
 }
 
 impl Secret {
-    /// Wraps a secret.
+    /// Creates a secret that is in no file.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(Arc::new(Kept { text, file: None }))
+        Self(Arc::new(SecretText { text, file: None }))
     }
 
-    /// A secret as it stands in a file. Editors and `echo` end a file with a line break that is no part of it.
+    /// Creates a secret from the text of a file, without the line break that editors and `echo` add at its end.
     #[must_use]
-    pub fn in_file(path: &Path, text: &str) -> Self {
+    pub fn from_file(path: &Path, text: &str) -> Self {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
-        Self(Arc::new(Kept { text, file: Some(path.to_owned()) }))
+        Self(Arc::new(SecretText { text, file: Some(path.to_owned()) }))
     }
 
-    /// The file that it was read from: it may have another one by now.
+    /// Returns the file that contained the secret. By now it may contain another one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The secret itself: only for the call that needs it.
+    /// Returns the secret itself. Use it only where it is needed.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0.text

@@ -1,8 +1,7 @@
-//! What was written: the merged layers, read key by key.
+//! The merged layers as they were written, read key by key.
 //!
-//! Serde stops at the first thing that is wrong; an operator wants to hear of all. So every section asks a `Table`
-//! for each of its keys: the value or its default comes back, and what is wrong, where the value is from and which
-//! keys nobody asked for is gathered on the way.
+//! Serde stops at the first error, but an operator needs all of them. So each section asks a `SettingsTable` for its keys.
+//! The table returns the value or the default, and records errors, the origin of each value, and keys that nothing asked for.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,285 +13,291 @@ use figment::value::{Dict, Value};
 use super::error::ConfigError;
 use super::limits::Limit;
 
-mod findings;
-mod kinds;
+mod diagnostics;
 mod secrets;
+mod value;
 
-pub(super) use findings::Findings;
-pub use findings::{Entry, Origin};
-pub(super) use kinds::{Bytes, Kind};
+pub(super) use diagnostics::SettingsDiagnostics;
+pub use diagnostics::{SettingEntry, SettingOrigin};
+pub(super) use value::{ByteCount, SettingValue};
 
-/// The merged layers and what was found out while reading them.
+/// The merged layers, and the diagnostics collected while reading them.
 pub(super) struct Settings {
     figment: Figment,
     values: Dict,
-    findings: RefCell<Findings>,
+    diagnostics: RefCell<SettingsDiagnostics>,
     directory: PathBuf,
     credentials: Option<PathBuf>,
 }
 
 impl Settings {
-    /// What was merged, with the errors of files that could not be read.
+    /// Creates settings from the merged layers, and the errors of files that could not be read.
     pub(super) fn new(
         figment: Figment,
         directory: &Path,
         credentials: Option<PathBuf>,
         errors: Vec<ConfigError>,
     ) -> Self {
-        // Merging cannot fail: every layer was parsed before it was given to figment.
+        // Merging cannot fail, because every layer was parsed before.
         let values = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
-        let findings = RefCell::new(Findings { errors, ..Findings::default() });
-        Self { figment, values, findings, directory: directory.to_owned(), credentials }
+        let diagnostics = SettingsDiagnostics { errors, ..SettingsDiagnostics::default() };
+        let diagnostics = RefCell::new(diagnostics);
+        Self { figment, values, diagnostics, directory: directory.to_owned(), credentials }
     }
 
-    /// Reads everything. A section whose files this process does not use is read without looking at them.
-    pub(super) fn read<R>(&self, read: impl FnOnce(&mut Table<'_>) -> R) -> R {
-        let mut table = Table {
+    /// Reads all sections with a function.
+    pub(super) fn read<R>(&self, read: impl FnOnce(&mut SettingsTable<'_>) -> R) -> R {
+        let mut table = SettingsTable {
             settings: self,
             key: String::new(),
             values: Some(&self.values),
-            asked: Vec::new(),
-            looks_at_files: true,
+            known: Vec::new(),
+            checks_files: true,
         };
         let result = read(&mut table);
-        table.report_unknown();
+        table.record_unknown_keys();
         result
     }
 
-    /// What was found out.
-    pub(super) fn into_findings(self) -> Findings {
-        self.findings.into_inner()
+    /// Returns the diagnostics.
+    pub(super) fn into_diagnostics(self) -> SettingsDiagnostics {
+        self.diagnostics.into_inner()
     }
 
-    fn origin(&self, value: &Value) -> Origin {
+    fn origin(&self, value: &Value) -> SettingOrigin {
         let metadata = self.figment.get_metadata(value.tag());
-        metadata.map_or(Origin::Default, |metadata| Origin::Layer(metadata.name.to_string()))
+        metadata.map_or(SettingOrigin::Default, |metadata| {
+            SettingOrigin::Layer(metadata.name.to_string())
+        })
     }
 }
 
-/// One table of the tree while its section reads it.
-pub(super) struct Table<'a> {
+/// One table of the settings while its section reads it.
+pub(super) struct SettingsTable<'a> {
     settings: &'a Settings,
+    /// The table's own key.
     key: String,
     values: Option<&'a Dict>,
-    asked: Vec<String>,
-    looks_at_files: bool,
+    /// The keys that the section has asked for.
+    known: Vec<String>,
+    checks_files: bool,
 }
 
-impl<'a> Table<'a> {
-    /// The value of a key, or nothing: not set, or an error that is now known.
-    pub(super) fn get<T: Kind>(&mut self, name: &str) -> Option<T> {
-        let value = self.take(name);
+impl<'a> SettingsTable<'a> {
+    /// Returns the value of a key; `None` if it is not set or invalid.
+    pub(super) fn get<T: SettingValue>(&mut self, name: &str) -> Option<T> {
+        let value = self.lookup(name);
         let result = value.and_then(|value| self.convert(name, value));
-        self.note(name, result.as_ref().map(T::show), value);
+        self.record(name, result.as_ref().map(T::to_toml), value);
         result
     }
 
-    /// The value of a key, or its default.
-    pub(super) fn get_or<T: Kind>(&mut self, name: &str, default: T) -> T {
-        let value = self.take(name);
+    /// Returns the value of a key, or its default.
+    pub(super) fn get_or<T: SettingValue>(&mut self, name: &str, default: T) -> T {
+        let value = self.lookup(name);
         let result = value.and_then(|value| self.convert(name, value)).unwrap_or(default);
-        self.note(name, Some(result.show()), value);
+        self.record(name, Some(result.to_toml()), value);
         result
     }
 
-    /// The value of a key that has to be set. Without it the rest is read on with an empty one.
-    pub(super) fn need<T: Kind + Default>(&mut self, name: &str) -> T {
+    /// Returns the value of a required key, or an empty value after recording an error.
+    pub(super) fn get_required<T: SettingValue + Default>(&mut self, name: &str) -> T {
         self.require(name, T::EXPECTED);
         self.get(name).unwrap_or_default()
     }
 
-    /// Says that a key is missing, unless it is set.
+    /// Records an error if a key is not set.
     pub(super) fn require(&mut self, name: &str, expected: &str) {
         if !self.has(name) {
             self.error(name, format!("is missing: expected {expected}"));
         }
     }
 
-    /// A value with a default and bounds.
-    pub(super) fn limited<T: Kind + PartialOrd + Copy>(
+    /// Returns the value of a key within its limits, or its default.
+    pub(super) fn get_limited<T: SettingValue + PartialOrd + Copy>(
         &mut self,
         name: &str,
         limit: Limit<T>,
     ) -> T {
         let value: T = self.get_or(name, limit.default);
         if value < limit.floor || value > limit.ceiling {
-            let (floor, ceiling, found) = (limit.floor.show(), limit.ceiling.show(), value.show());
-            self.error(name, format!("expected {floor} to {ceiling}, found {found}"));
+            let (floor, ceiling) = (limit.floor.to_toml(), limit.ceiling.to_toml());
+            let expected = format!("expected {floor} to {ceiling}, found {}", value.to_toml());
+            self.error(name, expected);
             return limit.default;
         }
         value
     }
 
-    /// A size with a default and bounds.
-    pub(super) fn bytes(&mut self, name: &str, limit: Limit<usize>) -> usize {
-        self.limited(name, limit.map(Bytes)).0
+    /// Returns a size in bytes within its limits, or its default.
+    pub(super) fn get_bytes(&mut self, name: &str, limit: Limit<usize>) -> usize {
+        self.get_limited(name, limit.map(ByteCount)).0
     }
 
-    /// One of a few words.
-    pub(super) fn choice<T: Copy>(
+    /// Returns the choice that a keyword stands for; `None` after recording an error if the keyword is unknown.
+    pub(super) fn get_choice<T: Copy>(
         &mut self,
         name: &str,
-        words: &[(&str, T)],
+        choices: &[(&str, T)],
         default: &str,
     ) -> Option<T> {
-        let word: String = self.get_or(name, default.to_owned());
-        let found = words.iter().find(|(each, _)| *each == word).map(|(_, choice)| *choice);
-        if found.is_none() {
-            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.error(name, format!("expected one of {}", words.join(", ")));
+        let keyword: String = self.get_or(name, default.to_owned());
+        let choice = choices.iter().find(|(each, _)| *each == keyword).map(|(_, choice)| *choice);
+        if choice.is_none() {
+            let keywords: Vec<&str> = choices.iter().map(|(keyword, _)| *keyword).collect();
+            self.error(name, format!("expected one of {}", keywords.join(", ")));
         }
-        found
+        choice
     }
 
-    /// A table below this one, read whether it is there or not.
-    pub(super) fn table<R>(&mut self, name: &str, read: impl FnOnce(&mut Table<'_>) -> R) -> R {
-        let values = self.take(name).and_then(|value| self.as_dict(name, value));
-        self.below(name, values, read)
+    /// Reads a table inside this one; an empty one if it is absent.
+    pub(super) fn table<R>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> R,
+    ) -> R {
+        let values = self.lookup(name).and_then(|value| self.as_dict(name, value));
+        self.read_table(name, values, read)
     }
 
-    /// A table below this one, when it is there.
+    /// Reads a table inside this one; `None` if it is absent.
     pub(super) fn optional_table<R>(
         &mut self,
         name: &str,
-        read: impl FnOnce(&mut Table<'_>) -> R,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> R,
     ) -> Option<R> {
-        let value = self.take(name)?;
+        let value = self.lookup(name)?;
         let values = self.as_dict(name, value)?;
-        Some(self.below(name, Some(values), read))
+        Some(self.read_table(name, Some(values), read))
     }
 
-    /// A table whose keys are names that the operator gives, each with a table.
+    /// Reads a table whose keys are names chosen by the operator, each with a table.
     pub(super) fn named_tables<R>(
         &mut self,
         name: &str,
-        mut read: impl FnMut(&str, &mut Table<'_>) -> R,
+        mut read: impl FnMut(&str, &mut SettingsTable<'_>) -> R,
     ) -> BTreeMap<String, R> {
         self.table(name, |table| {
-            let labels: Vec<String> =
-                table.values.into_iter().flat_map(Dict::keys).cloned().collect();
-            let read = labels.into_iter().filter_map(|label| {
-                table.optional_table(&label, |each| read(&label, each)).map(|each| (label, each))
+            let read = table.names().into_iter().filter_map(|name| {
+                let result = table.optional_table(&name, |each| read(&name, each))?;
+                Some((name, result))
             });
             read.collect()
         })
     }
 
-    /// This table's own keys as names that the operator gives, each with a table. Where one is no table, `expected` says
-    /// once what to write.
+    /// Reads this table, whose keys are names chosen by the operator, each with a table. If any key has another value, one
+    /// error with the text `expected` is recorded.
     pub(super) fn own_named_tables<R>(
         &mut self,
         expected: &str,
-        mut read: impl FnMut(&mut Table<'_>) -> R,
+        mut read: impl FnMut(&mut SettingsTable<'_>) -> R,
     ) -> BTreeMap<String, R> {
-        let names: Vec<String> = self.values.into_iter().flat_map(Dict::keys).cloned().collect();
         let (tables, others): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|name| self.has_table(name));
+            self.names().into_iter().partition(|name| self.has_table(name));
         if let Some(first) = others.first() {
             self.error(first, expected.to_owned());
         }
-        // Known, so that none is an error of its own.
-        self.asked.extend(others);
+        // The others must not be reported as unknown keys as well.
+        self.known.extend(others);
         let read = tables
             .into_iter()
             .filter_map(|name| self.optional_table(&name, &mut read).map(|each| (name, each)));
         read.collect()
     }
 
-    /// A table whose keys are names that the operator gives, each with a text.
+    /// Reads a table whose keys are names chosen by the operator, each with a text.
     pub(super) fn named_texts(&mut self, name: &str) -> BTreeMap<String, String> {
         self.table(name, |table| {
-            let labels: Vec<String> =
-                table.values.into_iter().flat_map(Dict::keys).cloned().collect();
-            labels
-                .into_iter()
-                .filter_map(|label| table.get(&label).map(|text| (label, text)))
-                .collect()
+            let names = table.names().into_iter();
+            names.filter_map(|name| table.get(&name).map(|text| (name, text))).collect()
         })
     }
 
-    /// A list of tables.
+    /// Reads a list of tables.
     pub(super) fn list_of_tables<R>(
         &mut self,
         name: &str,
-        mut read: impl FnMut(&mut Table<'_>) -> R,
+        mut read: impl FnMut(&mut SettingsTable<'_>) -> R,
     ) -> Vec<R> {
-        let Some(value) = self.take(name) else {
+        let Some(value) = self.lookup(name) else {
             return Vec::new();
         };
         let Some(items) = value.as_array() else {
             self.error(name, "expected a list of tables".to_owned());
             return Vec::new();
         };
-        let items = items.iter().enumerate().filter_map(|(at, item)| {
-            let name = format!("{name}[{at}]");
+        let items = items.iter().enumerate().filter_map(|(index, item)| {
+            let name = format!("{name}[{index}]");
             let values = self.as_dict(&name, item)?;
-            Some(self.below(&name, Some(values), &mut read))
+            Some(self.read_table(&name, Some(values), &mut read))
         });
         items.collect()
     }
 
-    /// Reads on without looking at files: this process does not use the section.
+    /// Stops checking the files that this table names, because this process does not use them.
     pub(super) fn ignore_files(&mut self) -> &mut Self {
-        self.looks_at_files = false;
+        self.checks_files = false;
         self
     }
 
-    /// Whether a key of this table is set in some layer.
+    /// Returns whether a key of this table is set in some layer.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.is_some_and(|values| values.contains_key(name))
     }
 
-    /// Whether a key of this table is a table itself.
+    /// Returns whether a key of this table is a table itself.
     pub(super) fn has_table(&self, name: &str) -> bool {
-        self.values
-            .and_then(|values| values.get(name))
-            .is_some_and(|value| value.as_dict().is_some())
+        self.inner_dict(name).is_some()
     }
 
-    /// Says that a key is wrong. It stands where its value is from.
+    /// Records an error of a key, or of the whole table for an empty name.
     pub(super) fn error(&self, name: &str, expected: String) {
-        let place = self.place(name);
-        let error = ConfigError::at_key(place, self.path(name), expected);
-        self.settings.findings.borrow_mut().errors.push(error);
+        let error = ConfigError::at_key(self.location(name), self.full_key(name), expected);
+        self.settings.diagnostics.borrow_mut().errors.push(error);
     }
 
-    /// Whether a key of a table below this one is set in some layer.
-    pub(super) fn has_below(&self, table: &str, name: &str) -> bool {
-        self.dict_below(table).is_some_and(|values| values.contains_key(name))
+    /// Returns whether a key of a table inside this one is set in some layer.
+    pub(super) fn has_inside(&self, table: &str, name: &str) -> bool {
+        self.inner_dict(table).is_some_and(|values| values.contains_key(name))
     }
 
-    /// Says that a key of a table below this one is wrong; of an empty name, the table.
-    pub(super) fn error_below(&self, table: &str, name: &str, expected: String) {
-        let below = Table {
+    /// Records an error of a key of a table inside this one, or of that whole table for an empty name.
+    pub(super) fn error_inside(&self, table: &str, name: &str, expected: String) {
+        let inner = SettingsTable {
             settings: self.settings,
-            key: self.path(table),
-            values: self.dict_below(table),
-            asked: Vec::new(),
-            looks_at_files: self.looks_at_files,
+            key: self.full_key(table),
+            values: self.inner_dict(table),
+            known: Vec::new(),
+            checks_files: self.checks_files,
         };
-        below.error(name, expected);
+        inner.error(name, expected);
     }
 
-    fn dict_below(&self, table: &str) -> Option<&'a Dict> {
+    /// Records a warning about a key. Warnings do not prevent the start.
+    pub(super) fn warn(&self, name: &str, text: &str) {
+        let warning = ConfigError::at_key(self.location(name), self.full_key(name), text);
+        self.settings.diagnostics.borrow_mut().warnings.push(warning.to_string());
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.values.into_iter().flat_map(Dict::keys).cloned().collect()
+    }
+
+    fn inner_dict(&self, table: &str) -> Option<&'a Dict> {
         self.values.and_then(|values| values.get(table)).and_then(Value::as_dict)
     }
 
-    /// Says something that does not stop the start.
-    pub(super) fn warn(&self, name: &str, text: &str) {
-        let warning = ConfigError::at_key(self.place(name), self.path(name), text).to_string();
-        self.settings.findings.borrow_mut().warnings.push(warning);
-    }
-
-    fn take(&mut self, name: &str) -> Option<&'a Value> {
-        self.asked.push(name.to_owned());
+    fn lookup(&mut self, name: &str) -> Option<&'a Value> {
+        self.known.push(name.to_owned());
         self.values?.get(name)
     }
 
-    fn convert<T: Kind>(&self, name: &str, value: &Value) -> Option<T> {
-        let converted = T::read(value);
+    fn convert<T: SettingValue>(&self, name: &str, value: &Value) -> Option<T> {
+        let converted = T::from_value(value);
         if converted.is_none() {
-            self.error(name, format!("expected {}, found {}", T::EXPECTED, kinds::what(value)));
+            let found = value::description(value);
+            self.error(name, format!("expected {}, found {found}", T::EXPECTED));
         }
         converted
     }
@@ -300,43 +305,43 @@ impl<'a> Table<'a> {
     fn as_dict(&self, name: &str, value: &'a Value) -> Option<&'a Dict> {
         let values = value.as_dict();
         if values.is_none() {
-            self.error(name, format!("expected a table, found {}", kinds::what(value)));
+            self.error(name, format!("expected a table, found {}", value::description(value)));
         }
         values
     }
 
-    fn below<R>(
+    fn read_table<R>(
         &self,
         name: &str,
         values: Option<&Dict>,
-        read: impl FnOnce(&mut Table<'_>) -> R,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> R,
     ) -> R {
-        let mut table = Table {
+        let mut table = SettingsTable {
             settings: self.settings,
-            key: self.path(name),
+            key: self.full_key(name),
             values,
-            asked: Vec::new(),
-            looks_at_files: self.looks_at_files,
+            known: Vec::new(),
+            checks_files: self.checks_files,
         };
         let result = read(&mut table);
-        table.report_unknown();
+        table.record_unknown_keys();
         result
     }
 
-    /// Remembers a key for `fjord config` and for the suggestions to unknown ones.
-    fn note(&self, name: &str, value: Option<String>, found: Option<&Value>) {
-        let origin = found.map_or(Origin::Default, |value| self.settings.origin(value));
-        let entry = Entry { key: self.path(name), value, origin };
-        self.settings.findings.borrow_mut().entries.push(entry);
+    /// Records a key for `fjord config`, and as a candidate for the suggestions for unknown keys.
+    fn record(&self, name: &str, value: Option<String>, written: Option<&Value>) {
+        let origin = written.map_or(SettingOrigin::Default, |value| self.settings.origin(value));
+        let entry = SettingEntry { key: self.full_key(name), value, origin };
+        self.settings.diagnostics.borrow_mut().entries.push(entry);
     }
 
-    fn report_unknown(&self) {
-        let mut findings = self.settings.findings.borrow_mut();
-        findings.tables.push(self.key.clone());
+    fn record_unknown_keys(&self) {
+        let mut diagnostics = self.settings.diagnostics.borrow_mut();
+        diagnostics.tables.push(self.key.clone());
         for (name, value) in self.values.into_iter().flatten() {
-            if !self.asked.contains(name) {
-                findings.unknown.push(findings::Unknown {
-                    place: self.place_of(value),
+            if !self.known.contains(name) {
+                diagnostics.unknown.push(diagnostics::UnknownKey {
+                    location: self.location_of(value),
                     table: self.key.clone(),
                     name: name.clone(),
                 });
@@ -344,35 +349,37 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The whole key of a name in this table; of an empty name, the table's own.
-    fn path(&self, name: &str) -> String {
+    /// Returns the full key of a name in this table; for an empty name, the table's own key.
+    fn full_key(&self, name: &str) -> String {
         if name.is_empty() {
             return self.key.clone();
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '[' | ']');
-        let quote = if name.chars().all(plain) { "" } else { "\"" };
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '[' | ']');
+        let quote = if name.chars().all(is_bare) { "" } else { "\"" };
         let dot = if self.key.is_empty() { "" } else { "." };
         format!("{}{dot}{quote}{name}{quote}", self.key)
     }
 
-    fn place(&self, name: &str) -> String {
+    /// Returns the layer that a key's value is from; the configuration directory if the key is not set.
+    fn location(&self, name: &str) -> String {
         let value = self.values.and_then(|values| {
             if name.is_empty() { values.values().next() } else { values.get(name) }
         });
         value.map_or_else(
             || self.settings.directory.display().to_string(),
-            |value| self.place_of(value),
+            |value| self.location_of(value),
         )
     }
 
-    /// The layer a value is from; of a table: of the first value in it, since several layers may have joined in it.
-    fn place_of(&self, value: &Value) -> String {
+    /// Returns the layer that a value is from. For a table it is the layer of its first value, because a table can be merged
+    /// from several layers.
+    fn location_of(&self, value: &Value) -> String {
         if let Some(first) = value.as_dict().and_then(|dict| dict.values().next()) {
-            return self.place_of(first);
+            return self.location_of(first);
         }
         match self.settings.origin(value) {
-            Origin::Layer(name) => name,
-            Origin::Default => self.settings.directory.display().to_string(),
+            SettingOrigin::Layer(name) => name,
+            SettingOrigin::Default => self.settings.directory.display().to_string(),
         }
     }
 }

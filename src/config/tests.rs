@@ -1,4 +1,4 @@
-//! Configurations from text, and what is wrong with them.
+//! Tests of configurations from text, and of their errors.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::*;
 
 mod shipped;
 
-/// A configuration of one file, without a role.
+/// Loads a configuration of one file, without a role.
 pub(crate) fn load_toml(text: &str) -> Config {
     let directory = written(&[("fjord.toml", text)]);
     Config::load(&sources(directory.path(), None)).unwrap().config
@@ -33,30 +33,30 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// The errors of one file, without the directory's name.
+/// Returns the errors of one file, without the directory's name.
 fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
-    let place = format!("{}/", directory.path().display());
+    let prefix = format!("{}/", directory.path().display());
     let errors = Config::load(&sources(directory.path(), role)).unwrap_err();
     errors
         .iter()
         .map(|error| {
-            error.to_string().replace(&place, "").replace(place.trim_end_matches('/'), "DIR")
+            error.to_string().replace(&prefix, "").replace(prefix.trim_end_matches('/'), "DIR")
         })
         .collect()
 }
 
 #[test]
-fn an_empty_directory_is_a_good_configuration_without_a_role() {
+fn an_empty_directory_is_a_valid_configuration_without_a_role() {
     let config = load_toml("");
     assert_eq!(config.gateway.listen.to_string(), "0.0.0.0:8443");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
     assert!(config.catalogue.directory.ends_with("endpoints"));
-    assert!(config.catalogue.auth_default.is_none());
+    assert!(config.catalogue.defaults.auth.is_none());
 }
 
 #[test]
-fn a_gateway_starts_with_certificates_and_servers_alone() {
+fn a_gateway_needs_only_certificates_and_servers() {
     let directory = written(&[
         ("gateway.toml", "gateway.tls = { certificate = \"a.pem\", key = \"a.key\" }"),
         ("fjord.toml", "messaging.nats.servers = [\"tls://127.0.0.1:4222\"]"),
@@ -66,11 +66,11 @@ fn a_gateway_starts_with_certificates_and_servers_alone() {
     let loaded = Config::load(&sources(directory.path(), Some(Role::Gateway))).unwrap();
     let tls = loaded.config.gateway.tls.unwrap();
     assert_eq!(tls.certificates[0].certificate, directory.path().join("a.pem"));
-    assert!(!loaded.warnings.is_empty(), "a key that every user may read is warned about");
+    assert!(!loaded.warnings.is_empty(), "a key that every user can read causes a warning");
 }
 
 #[test]
-fn every_error_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let found = errors(
         Some(Role::Gateway),
         r#"
@@ -120,7 +120,7 @@ fn every_error_is_told_at_once() {
 }
 
 #[test]
-fn each_issuer_has_a_table_of_its_own() {
+fn each_issuer_has_its_own_table() {
     let found = errors(
         None,
         "[auth.jwt]\nissuer = 'https://a'\naudience = 'x'\nkeys = 'k'\n[auth.jwt.good]\nissuer = 'https://g/'\n\
@@ -135,13 +135,13 @@ fn each_issuer_has_a_table_of_its_own() {
     fjord.toml: auth.jwt.both.audiences: expected one audience or more
     fjord.toml: auth.jwt.both.keys_refresh: expected less than auth.jwt.both.keys_age_max (1d), found 1d
     fjord.toml: auth.jwt.plain.audience: is not a key: did you mean auth.jwt.plain.audiences?
-    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url its keys are found by its URL: expected https:// and a host, without user, password, query and fragment (http:// needs insecure_plain_text = true)
-    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none begins with another, or two issuers could name the same principal
+    fjord.toml: auth.jwt.plain.issuer: without keys and keys_url the keys are found through this URL: expected https:// and a host, without user, password, query and fragment (http:// needs insecure_plain_text = true)
+    fjord.toml: auth.jwt.plain.principal_prefix: "g:2" begins with the "g:" of auth.jwt.good: expected prefixes of which none begins with another, because otherwise two issuers could name the same principal
     "#);
 }
 
 #[test]
-fn a_worker_needs_queues_servers_and_what_its_database_needs() {
+fn a_worker_needs_queues_servers_and_a_complete_database() {
     let text = r#"
         [procedures.databases.default]
         backend = "mssql"
@@ -158,13 +158,13 @@ fn a_worker_needs_queues_servers_and_what_its_database_needs() {
     DIR: procedures.databases.default.mssql.user: is missing: expected text in quotes
     DIR: procedures.databases.other.backend: is missing: expected "mssql" or "sqlite"
     fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true and a tls table is set: expected one of the two
-    fjord.toml: procedures.databases.default.mssql.tls.ca: missing.pem: there is no such file
+    fjord.toml: procedures.databases.default.mssql.tls.ca: missing.pem: no such file
     fjord.toml: worker.queues.a.database: expected a database of [procedures.databases], found "third"
     "#);
 }
 
 #[test]
-fn a_higher_layer_wins_and_is_named() {
+fn the_highest_layer_applies_and_is_named() {
     let directory = written(&[
         (
             "fjord.toml",
@@ -199,8 +199,8 @@ fn a_higher_layer_wins_and_is_named() {
     let shown = |key: &str| {
         let entry = loaded.entries.iter().find(|entry| entry.key == key).unwrap();
         let origin = match &entry.origin {
-            Origin::Default => "default",
-            Origin::Layer(name) => name.rsplit('/').next().unwrap(),
+            SettingOrigin::Default => "default",
+            SettingOrigin::Layer(name) => name.rsplit('/').next().unwrap(),
         };
         format!("{} {origin}", entry.value.as_deref().unwrap_or("unset"))
     };
@@ -232,7 +232,7 @@ fn only_sql_server_has_replicas() {
 }
 
 #[test]
-fn a_program_name_is_one_that_the_login_has_room_for() {
+fn a_program_name_must_fit_into_the_login() {
     let database = "[procedures.databases.default]\nbackend = 'mssql'\n\
                     [procedures.databases.default.mssql]\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\n\
                     password = 'p'\nconnections_max = 2\n[messaging.nats]\nservers = ['tls://n:4222']\n";
@@ -260,13 +260,13 @@ fn a_program_name_is_one_that_the_login_has_room_for() {
 }
 
 #[test]
-fn only_sql_server_knows_program_names() {
+fn only_sql_server_has_program_names() {
     let text = "[worker.queues.census]\napplication_name = 'reports'\n\
                 [procedures.databases.default]\nbackend = 'sqlite'\n\
                 [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
     let found = errors(Some(Role::Worker), text);
-    let expected = "fjord.toml: worker.queues.census.application_name: is set: database default is SQLite and knows no \
+    let expected = "fjord.toml: worker.queues.census.application_name: is set: database default is SQLite, which has no \
                     program names";
     assert_eq!(found, [expected]);
 }

@@ -1,25 +1,25 @@
-//! `tls` tables: the files of a server's and a client's side.
+//! `tls` tables, of listeners and of connections to servers.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 
-/// TLS of a listener.
+/// TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsConfig {
-    /// Certificates, chosen by server name; the first serves every other name.
+    /// The certificates, selected by the server name of the client's request. The first one serves all other names.
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients send a certificate, and which CA must have signed it.
     pub client_auth: ClientAuth,
-    /// Whether TLS 1.2 is spoken beside 1.3.
+    /// Whether TLS 1.2 is accepted in addition to 1.3.
     pub tls12: bool,
-    /// Longest handshake.
+    /// The longest handshake.
     pub handshake_timeout: Duration,
 }
 
-/// A certificate chain and its key, both PEM.
+/// The PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The chain, leaf first.
@@ -45,62 +45,62 @@ pub enum ClientAuth {
     },
 }
 
-/// TLS towards a server.
+/// TLS settings of a connection to a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTlsConfig {
-    /// Whose certificates are believed; the system's when absent.
+    /// The file with the trusted authorities; the system's authorities if absent.
     pub ca: Option<PathBuf>,
-    /// Our own certificate, where the server asks for one.
+    /// The client certificate, for a server that requests one.
     pub identity: Option<CertificateFiles>,
 }
 
 impl ServerTlsConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         let mut certificates = table.list_of_tables("certificates", CertificateFiles::read);
         if table.has("certificate") || table.has("key") || certificates.is_empty() {
             certificates.insert(0, CertificateFiles::read(table));
         } else {
-            // Asked for all the same, so that they are known.
+            // Looked up nevertheless, so that the keys are known.
             CertificateFiles::read_optional(table);
         }
         Self {
             certificates,
             client_auth: ClientAuth::read(table),
             tls12: table.get_or("tls12", true),
-            handshake_timeout: table.limited("handshake_timeout", limits::HANDSHAKE_TIMEOUT),
+            handshake_timeout: table.get_limited("handshake_timeout", limits::HANDSHAKE_TIMEOUT),
         }
     }
 }
 
 impl CertificateFiles {
-    fn read(table: &mut Table<'_>) -> Self {
+    fn read(table: &mut SettingsTable<'_>) -> Self {
         table.require("certificate", "a PEM file with the certificate chain");
         table.require("key", "a PEM file with the private key");
         Self {
-            certificate: table.file("certificate").unwrap_or_default(),
-            key: table.secret_file("key").unwrap_or_default(),
+            certificate: table.get_file("certificate").unwrap_or_default(),
+            key: table.get_secret_file("key").unwrap_or_default(),
         }
     }
 
-    /// Both or neither.
-    fn read_optional(table: &mut Table<'_>) -> Option<Self> {
+    /// Reads both files or neither.
+    fn read_optional(table: &mut SettingsTable<'_>) -> Option<Self> {
         if table.has("certificate") || table.has("key") {
             return Some(Self::read(table));
         }
-        let (certificate, key) = (table.file("certificate"), table.secret_file("key"));
+        let (certificate, key) = (table.get_file("certificate"), table.get_secret_file("key"));
         Some(Self { certificate: certificate?, key: key? })
     }
 }
 
 impl ClientAuth {
-    fn read(table: &mut Table<'_>) -> Self {
-        let words = [("off", 0), ("optional", 1), ("required", 2)];
-        let choice = table.choice("client_certificates", &words, "off").unwrap_or_default();
-        let ca = table.file("client_ca");
+    fn read(table: &mut SettingsTable<'_>) -> Self {
+        let choices = [("off", 0), ("optional", 1), ("required", 2)];
+        let choice = table.get_choice("client_certificates", &choices, "off").unwrap_or_default();
+        let ca = table.get_file("client_ca");
         if choice == 0 {
             if ca.is_some() {
                 let expected =
-                    "expected client_certificates = \"optional\" or \"required\" beside it";
+                    "expected only with client_certificates = \"optional\" or \"required\"";
                 table.error("client_ca", expected.to_owned());
             }
             return Self::Off;
@@ -112,7 +112,7 @@ impl ClientAuth {
 }
 
 impl ClientTlsConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
-        Self { ca: table.file("ca"), identity: CertificateFiles::read_optional(table) }
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
+        Self { ca: table.get_file("ca"), identity: CertificateFiles::read_optional(table) }
     }
 }

@@ -1,4 +1,4 @@
-//! `[traces]`: where the spans of requests go.
+//! `[traces]`: the export of traces.
 
 use std::time::Duration;
 
@@ -6,40 +6,40 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 
-/// Where a collector takes traces (OTLP/HTTP), unless the endpoint says otherwise.
+/// The path of OTLP/HTTP, for endpoints without a path.
 const PATH: &str = "/v1/traces";
 
-/// Traces that are exported.
+/// The export of traces.
 #[derive(Clone, Debug)]
 pub struct TracesConfig {
-    /// The whole URL that spans are sent to.
+    /// The full URL to which spans are sent.
     pub url: String,
-    /// Headers of every export: a collector's credentials. Their values never show themselves.
+    /// The headers of every export, such as the collector's credentials. Their values are marked as sensitive.
     pub headers: HeaderMap,
-    /// TLS towards the collector; `None` only with `insecure_plain_text = true`.
+    /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
-    /// Longest export.
+    /// The longest export.
     pub timeout: Duration,
-    /// The share of requests that are recorded, of those whose caller does not decide.
+    /// The share of requests that are recorded, of those for which the caller does not decide.
     pub sample_ratio: f64,
-    /// Whose callers decide.
+    /// The callers that decide for themselves.
     pub parent_sampling: ParentSampling,
-    /// Spans that wait for an export; further ones are dropped.
+    /// The most spans that wait for an export. Further ones are dropped.
     pub spans_max: usize,
 }
 
-/// Whether the `sampled` flag of a caller's `traceparent` decides that its request is recorded, or that it is not.
+/// The callers whose `traceparent` decides, by its `sampled` flag, whether their requests are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ParentSampling {
-    /// Nobody's.
+    /// None.
     Never,
-    /// That of a caller who proved who it is.
+    /// Authenticated callers.
     #[default]
     Authenticated,
-    /// Everybody's.
+    /// All callers.
     Always,
 }
 
@@ -50,17 +50,18 @@ const PARENT_SAMPLING: [(&str, ParentSampling); 3] = [
 ];
 
 impl TracesConfig {
-    /// `None` without an endpoint: then nothing is recorded.
-    pub(super) fn read(table: &mut Table<'_>) -> Option<Self> {
+    /// Returns `None` without an endpoint; then nothing is recorded.
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         let endpoint: Option<String> = table.get("endpoint");
         let plain = table.get_or("insecure_plain_text", false);
         let headers = read_headers(table);
         let tls = table.table("tls", ClientTlsConfig::read);
-        let timeout = table.limited("timeout", limits::TRACES_TIMEOUT);
-        let sample_ratio = table.limited("sample_ratio", limits::TRACES_SAMPLE_RATIO);
-        let parent_sampling =
-            table.choice("parent_sampling", &PARENT_SAMPLING, "authenticated").unwrap_or_default();
-        let spans_max = table.limited("spans_max", limits::TRACES_SPANS_MAX);
+        let timeout = table.get_limited("timeout", limits::TRACES_TIMEOUT);
+        let sample_ratio = table.get_limited("sample_ratio", limits::TRACES_SAMPLE_RATIO);
+        let parent_sampling = table
+            .get_choice("parent_sampling", &PARENT_SAMPLING, "authenticated")
+            .unwrap_or_default();
+        let spans_max = table.get_limited("spans_max", limits::TRACES_SPANS_MAX);
         if plain && table.has("tls") {
             let expected = "is true and [traces.tls] is set: expected one of the two";
             table.error("insecure_plain_text", expected.to_owned());
@@ -85,13 +86,13 @@ impl TracesConfig {
     }
 }
 
-/// The URL of an endpoint: with the path of OTLP where it has none.
+/// Returns the URL of an endpoint, with the default path if it has none.
 fn url(endpoint: &str, scheme: &str) -> Option<String> {
     let uri = Uri::try_from(endpoint).ok().filter(|uri| uri.scheme_str() == Some(scheme))?;
     let authority = uri.authority()?;
     let has_port = authority.as_str().len() > authority.host().len();
     let is_good = !authority.host().is_empty() && !endpoint.contains('#');
-    // What stands behind a '?' or before an '@' may be a secret, and the URL is logged.
+    // A query or a password in the URL may be a secret, and the URL is logged.
     if !is_good || authority.as_str().contains('@') || uri.query().is_some() {
         return None;
     }
@@ -102,9 +103,9 @@ fn url(endpoint: &str, scheme: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{path}"))
 }
 
-/// `name=value`, several on lines of their own.
-fn read_headers(table: &mut Table<'_>) -> HeaderMap {
-    let Some(secret) = table.secret("headers") else { return HeaderMap::new() };
+/// Reads the headers: lines of `name=value`.
+fn read_headers(table: &mut SettingsTable<'_>) -> HeaderMap {
+    let Some(secret) = table.get_secret("headers") else { return HeaderMap::new() };
     let header = |line: &str| {
         let (name, value) = line.split_once('=')?;
         let mut value = HeaderValue::try_from(value.trim()).ok()?;
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_gets_the_path_of_otlp_unless_it_has_one() {
+    fn an_endpoint_without_a_path_gets_the_one_of_otlp() {
         let check = |endpoint, scheme, expected: Option<&str>| {
             assert_eq!(url(endpoint, scheme).as_deref(), expected, "{endpoint}");
         };

@@ -1,63 +1,63 @@
-//! `[worker]`: the queues that this worker serves.
+//! `[worker]`: the queues that a worker serves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::limits;
-use super::settings::Table;
+use super::settings::SettingsTable;
 use crate::catalogue::QueueName;
 use crate::catalogue::names::NAME_BYTES_MAX;
 use crate::cli::Role;
 
-/// The database that a queue uses unless it names another.
+/// The database of queues that do not name another.
 pub const DEFAULT_DATABASE: &str = "default";
 
-/// What `application_intent` may be, and whether it means that procedures only read.
+/// The values of `application_intent`, and whether they mean that procedures only read.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
-/// The room for a program name in UTF-16 (MS-TDS 2.2.6.4, and the type of `program_name`).
+/// The longest program name in UTF-16 code units (MS-TDS 2.2.6.4, and the type of `program_name`).
 const APPLICATION_NAME_UNITS_MAX: usize = 128;
 
-/// What this worker serves and how.
+/// The queues that a worker serves, and the timers and limits of all of them.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// Queue names, or patterns with `*`, to what holds for them. The longest match wins.
+    /// The settings of queues, by name or by a pattern with `*`. The longest match applies.
     pub queues: BTreeMap<String, QueueConfig>,
-    /// When a running call first reports progress.
+    /// The time after which a running call first reports progress.
     pub progress_first: Duration,
-    /// The interval of further progress.
+    /// The interval of further reports.
     pub progress_interval: Duration,
     /// How long a claim waits for its grant.
     pub claim_timeout: Duration,
-    /// How long an offered slot is kept for the caller it was offered to.
+    /// How long an offered slot is reserved.
     pub offer_timeout: Duration,
-    /// Refused callers that a queue remembers for an offer.
+    /// The most refused requests that a queue remembers for an offer.
     pub refused_max: usize,
-    /// Messages that are still let in after leaving a group, so that none on its way is lost.
+    /// The messages that are still accepted after leaving a queue group, so that none in transit is lost.
     pub leave_messages: u64,
-    /// How long the group must be silent before it counts as left.
+    /// How long no message must arrive before the group counts as left.
     pub leave_idle: Duration,
-    /// Size of the parts in which an answer leaves while its rows come, once two have gathered and when it may.
+    /// The size in bytes of the parts of an answer that streams. It streams once it has twice this size.
     pub part_bytes: usize,
-    /// Largest answer in bytes.
+    /// The largest answer in bytes.
     pub answer_bytes_max: usize,
 }
 
-/// What holds for one queue.
+/// The settings of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Calls at once.
+    /// The most calls at once.
     pub concurrency: usize,
-    /// The named database its procedures run on; the default one when absent.
+    /// The database of its procedures; `None`: the default one.
     pub database: Option<String>,
-    /// Whether its procedures only read (`application_intent = "read-only"`): a replica may run them.
+    /// Whether its procedures only read (`application_intent = "read-only"`), so that a replica can execute them.
     pub reads_only: bool,
-    /// The program name of its connections, which are then shared only with queues of the same name.
+    /// The program name of its connections. Only queues with the same name share connections.
     pub application_name: Option<String>,
 }
 
 impl QueueConfig {
-    /// The database that its procedures run on.
+    /// Returns the database of its procedures.
     #[must_use]
     pub fn database(&self) -> &str {
         self.database.as_deref().unwrap_or(DEFAULT_DATABASE)
@@ -65,7 +65,7 @@ impl QueueConfig {
 }
 
 impl WorkerConfig {
-    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Self {
         let queues = table.named_tables("queues", |pattern, queue| {
             if !is_pattern(pattern) {
                 let expected =
@@ -73,12 +73,12 @@ impl WorkerConfig {
                 queue.error("", expected.to_owned());
             }
             QueueConfig {
-                concurrency: queue.limited("concurrency", limits::CONCURRENCY),
+                concurrency: queue.get_limited("concurrency", limits::CONCURRENCY),
                 database: queue.get("database"),
                 reads_only: queue
-                    .choice("application_intent", &INTENTS, "read-write")
+                    .get_choice("application_intent", &INTENTS, "read-write")
                     .unwrap_or_default(),
-                application_name: application_name(queue),
+                application_name: read_application_name(queue),
             }
         });
         if role == Some(Role::Worker) && queues.is_empty() {
@@ -88,33 +88,33 @@ impl WorkerConfig {
         }
         Self {
             queues,
-            progress_first: table.limited("progress_first", limits::PROGRESS_FIRST),
-            progress_interval: table.limited("progress_interval", limits::PROGRESS_INTERVAL),
-            claim_timeout: table.limited("claim_timeout", limits::CLAIM_TIMEOUT),
-            offer_timeout: table.limited("offer_timeout", limits::OFFER_TIMEOUT),
-            refused_max: table.limited("refused_max", limits::REFUSED_MAX),
-            leave_messages: table.limited("leave_messages", limits::LEAVE_MESSAGES),
-            leave_idle: table.limited("leave_idle", limits::LEAVE_IDLE),
-            part_bytes: table.bytes("part_bytes", limits::PART_BYTES),
-            answer_bytes_max: table.bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
+            progress_first: table.get_limited("progress_first", limits::PROGRESS_FIRST),
+            progress_interval: table.get_limited("progress_interval", limits::PROGRESS_INTERVAL),
+            claim_timeout: table.get_limited("claim_timeout", limits::CLAIM_TIMEOUT),
+            offer_timeout: table.get_limited("offer_timeout", limits::OFFER_TIMEOUT),
+            refused_max: table.get_limited("refused_max", limits::REFUSED_MAX),
+            leave_messages: table.get_limited("leave_messages", limits::LEAVE_MESSAGES),
+            leave_idle: table.get_limited("leave_idle", limits::LEAVE_IDLE),
+            part_bytes: table.get_bytes("part_bytes", limits::PART_BYTES),
+            answer_bytes_max: table.get_bytes("answer_bytes_max", limits::ANSWER_BYTES_MAX),
         }
     }
 
-    /// What holds for a queue: its own name before every pattern, a pattern with more letters before one with fewer.
-    /// `None`: this worker does not serve it.
+    /// Returns the settings of a queue. Its own name takes precedence over every pattern, and a pattern with more characters
+    /// over one with fewer. `None`: this worker does not serve the queue.
     #[must_use]
     pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
         let name = queue.as_str();
         self.queues.get(name).or_else(|| {
-            let fitting = self.queues.iter().filter(|(pattern, _)| fits(pattern, name));
-            let letters = |pattern: &str| pattern.bytes().filter(|byte| *byte != b'*').count();
-            fitting.max_by_key(|(pattern, _)| letters(pattern)).map(|(_, config)| config)
+            let matching = self.queues.iter().filter(|(pattern, _)| matches_pattern(pattern, name));
+            let literals = |pattern: &str| pattern.bytes().filter(|byte| *byte != b'*').count();
+            matching.max_by_key(|(pattern, _)| literals(pattern)).map(|(_, config)| config)
         })
     }
 }
 
-/// A program name as the login has room for it.
-fn application_name(queue: &mut Table<'_>) -> Option<String> {
+/// Reads a program name that fits into the login message.
+fn read_application_name(queue: &mut SettingsTable<'_>) -> Option<String> {
     let name: String = queue.get("application_name")?;
     let length = name.encode_utf16().count();
     let is_bad = name.trim() != name || name.chars().any(char::is_control);
@@ -133,9 +133,9 @@ fn is_pattern(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(good)
 }
 
-/// Whether a name fits a pattern in which `*` stands for any letters, also none.
+/// Returns whether a name matches a pattern, in which `*` matches any number of characters.
 #[must_use]
-pub fn fits(pattern: &str, name: &str) -> bool {
+pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == name;
     };
@@ -145,7 +145,7 @@ pub fn fits(pattern: &str, name: &str) -> bool {
     let mut parts: Vec<&str> = rest.split('*').collect();
     let end = parts.pop().unwrap_or_default();
     for part in parts {
-        // The first place that fits leaves the most for the parts behind it.
+        // The first occurrence leaves the most text for the remaining parts.
         let Some((_, after)) = name.split_once(part) else {
             return false;
         };
@@ -160,7 +160,7 @@ mod tests {
     use crate::config::tests::load_toml;
 
     #[test]
-    fn a_star_stands_for_any_letters() {
+    fn a_star_matches_any_characters() {
         for (pattern, name, expected) in [
             ("*", "horse-get", true),
             ("horse-*", "horse-get", true),
@@ -175,12 +175,12 @@ mod tests {
             ("horse-get", "horse-get", true),
             ("horse-get", "horse-gets", false),
         ] {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
         }
     }
 
     #[test]
-    fn the_longest_match_wins_and_the_own_name_before_all() {
+    fn an_exact_name_precedes_the_longest_pattern() {
         let config = load_toml(
             r#"
             [worker.queues]

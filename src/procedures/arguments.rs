@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::{Argument, Need};
-use crate::catalogue::{Endpoint, Parameter, ParameterType, Value};
+use crate::catalogue::{Endpoint, Parameter, ParameterType, ParameterValue};
 
 /// The arguments of one call, from values with the index of their parameter.
 #[must_use]
-pub fn arguments(endpoint: &Endpoint, values: Vec<(usize, Value)>) -> Vec<Argument> {
+pub fn arguments(
+    endpoint: &Endpoint,
+    values: Vec<(usize, ParameterValue<'static>)>,
+) -> Vec<Argument> {
     let parameters = &endpoint.parameters;
-    let with = |(index, value): (usize, Value)| {
+    let with = |(index, value): (usize, ParameterValue<'static>)| {
         let parameter: &Parameter = parameters.get(index)?;
         Some(Argument {
             name: Arc::clone(&parameter.argument),

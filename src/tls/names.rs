@@ -59,9 +59,9 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 /// URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
-        GeneralName::URI(name) => san::parse(san::Kind::Uri, name),
-        GeneralName::DNSName(name) => san::parse(san::Kind::Dns, name),
-        GeneralName::RFC822Name(name) => san::parse(san::Kind::Email, name),
+        GeneralName::URI(name) => san::canonical(san::SanKind::Uri, name),
+        GeneralName::DNSName(name) => san::canonical(san::SanKind::Dns, name),
+        GeneralName::RFC822Name(name) => san::canonical(san::SanKind::Email, name),
         _ => None,
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, Value};
+use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{
     Argument, BackendErrorKind, CallError, OwnedCell, SentErrorKind, SinkError, Transaction,
@@ -163,7 +163,7 @@ async fn a_call_cancelled_before_it_was_sent_is_never_sent() {
 /// Whatever an acknowledgement does, the next calls get their own answers: with the connection kept where that is safe.
 #[tokio::test]
 async fn no_acknowledgement_ever_answers_another_call() {
-    let bit = |value| given("together", Value::Boolean(value));
+    let bit = |value| given("together", ParameterValue::Boolean(value));
     for (procedure, arguments, is_kept) in [
         ("answers_late", vec![bit(false)], true),
         ("answers_late", vec![bit(true)], true),
@@ -249,8 +249,8 @@ async fn a_call_that_is_cancelled_before_it_was_sent_never_starts() {
         let server = endpoint().await;
         let caller = Caller { transaction, ..Caller::of(&server) };
         let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
-        let rows: Arc<[_]> = Arc::new([vec![Value::Null]]);
-        let names = [Argument { columns, ..given("names", Value::Table(rows)) }];
+        let rows = vec![vec![ParameterValue::Null]];
+        let names = [Argument { columns, ..given("names", ParameterValue::Table(rows)) }];
         caller.call("names", &names).await.expect("an answer");
         let before = next(&caller, &server).await;
         state(&server).batch_ms.store(100, Ordering::Release);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fjord::catalogue::{ParameterType, Value};
+use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::procedures::{
     Argument, BackendErrorKind, BadArgument, OwnedCell, SentErrorKind, Transaction,
 };
@@ -29,9 +29,10 @@ fn said(text: &str) -> OwnedCell {
 /// A table of text.
 fn table<const N: usize>(name: &str, columns: [&str; N], rows: &[[&str; N]]) -> Argument {
     let columns = columns.map(|column| (column.into(), ParameterType::String));
-    let value = |text: &&str| Value::Text((*text).to_owned());
-    let rows: Arc<[Vec<Value>]> = rows.iter().map(|row| row.iter().map(value).collect()).collect();
-    Argument { columns: Arc::new(columns), ..given(name, Value::Table(rows)) }
+    let value = |text: &&str| ParameterValue::Text((*text).to_owned().into());
+    let rows: Vec<Vec<ParameterValue<'static>>> =
+        rows.iter().map(|row| row.iter().map(value).collect()).collect();
+    Argument { columns: Arc::new(columns), ..given(name, ParameterValue::Table(rows)) }
 }
 
 fn codes(rows: &[[&str; 2]]) -> Argument {
@@ -183,9 +184,9 @@ async fn a_table_holds_text_that_the_driver_cannot_write() {
 /// A cell of each `(max)` column with so many characters or bytes.
 fn longs([wide, narrow, bytes]: [usize; 3]) -> Argument {
     let columns = ["wide", "narrow", "bytes"].map(|one| (one.into(), ParameterType::String));
-    let text = |length| Value::Text("x".repeat(length));
-    let rows = vec![text(wide), text(narrow), Value::Binary(vec![7; bytes].into())];
-    Argument { columns: Arc::new(columns), ..given("rows", Value::Table(Arc::new([rows]))) }
+    let text = |length| ParameterValue::Text("x".repeat(length).into());
+    let rows = vec![text(wide), text(narrow), ParameterValue::Binary(vec![7; bytes].into())];
+    Argument { columns: Arc::new(columns), ..given("rows", ParameterValue::Table(vec![rows])) }
 }
 
 /// The driver takes the mark of `max`, 0xFFFF, for a length.
@@ -231,8 +232,8 @@ async fn a_cell_that_fits_the_column_no_more_is_refused_by_what_the_column_is_no
     let caller = Caller::of(&server);
     let names = |length: usize| {
         let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
-        let rows: Arc<[_]> = Arc::new([vec![Value::Text("x".repeat(length))]]);
-        Argument { columns, ..given("names", Value::Table(rows)) }
+        let rows = vec![vec![ParameterValue::Text("x".repeat(length).into())]];
+        Argument { columns, ..given("names", ParameterValue::Table(rows)) }
     };
     caller.call("names", &[names(100)]).await.expect("it fits");
     state(&server).remake("name_list", "name nvarchar(10) NULL");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, QueueName, Value};
+use fjord::catalogue::{ParameterType, ParameterValue, QueueName};
 use fjord::config::procedures::{DatabaseConfig, MssqlEncryption};
 use fjord::config::tls::ClientTlsConfig;
 use fjord::config::{Config, ProceduresConfig, Sources};
@@ -175,7 +175,7 @@ async fn a_server_that_refuses_untyped_nulls_gets_a_statement_from_the_first_cal
     state(&server).is_babelfish.store(true, Ordering::Release);
     state(&server).refuses_untyped_null.store(true, Ordering::Release);
     let caller = Caller::of(&server);
-    let arguments = [given("a", Value::Null), given("b", Value::Null)];
+    let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
     for _ in 0..2 {
         let answer = caller.call("defaults", &arguments).await.expect("NULLs");
         assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]]);

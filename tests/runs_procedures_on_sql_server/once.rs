@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::Value;
+use fjord::catalogue::ParameterValue;
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     BackendErrorKind, CallError, SentErrorKind, ServerErrorClass, Transaction,
@@ -169,7 +169,7 @@ async fn a_procedure_that_was_replaced_runs_once() {
 async fn a_refused_untyped_null_is_sent_again_only_when_it_may_be() {
     let server = endpoint().await;
     state(&server).refuses_untyped_null.store(true, Ordering::Release);
-    let arguments = [given("a", Value::Null), given("b", Value::Null)];
+    let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
     let caller = Caller::of(&server);
     let error = kind(caller.call("defaults", &arguments).await);
     assert!(matches!(error, SentErrorKind::Server { number: 8009, .. }), "{error}");
@@ -189,7 +189,7 @@ async fn what_the_server_is_stays_unknown_when_it_answers_with_an_error() {
         let caller = Caller::of(&server);
         let _one_that_is_fatal_has_no_answer = caller.call("nothing", &[]).await;
         state(&server).facts_error.store(0, Ordering::Release);
-        let arguments = [given("a", Value::Null), given("b", Value::Null)];
+        let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
         caller.call("defaults", &arguments).await.expect("it is asked again, and says what it is");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjord::catalogue::{ParameterType, ResultKind, Value};
+use fjord::catalogue::{ParameterType, ParameterValue, ResultKind};
 use fjord::lifecycle::Cancel;
 use fjord::procedures::{
     Argument, BackendErrorKind, BadArgument, Call, Need, OwnedCell, SentErrorKind,
@@ -27,7 +27,7 @@ async fn an_absent_argument_takes_the_default_and_null_does_not() {
         let caller = Caller::of(&server);
         let answer = caller.call("defaults", &[]).await.expect("defaults");
         assert_eq!(answer.sets, [[[OwnedCell::Int(7), said("seven")]]], "{}", server.name);
-        let nulls = [given("a", Value::Null), given("B", Value::Null)];
+        let nulls = [given("a", ParameterValue::Null), given("B", ParameterValue::Null)];
         let answer = caller.call("defaults", &nulls).await.expect("NULLs");
         assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]], "{}", server.name);
     }
@@ -139,10 +139,10 @@ async fn json_text_is_whole_once_its_rows_are_joined() {
     }
 }
 
-fn things(columns: &[(&str, ParameterType)], rows: Vec<Vec<Value>>) -> Argument {
+fn things(columns: &[(&str, ParameterType)], rows: Vec<Vec<ParameterValue<'static>>>) -> Argument {
     let columns: Vec<(Arc<str>, ParameterType)> =
         columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
-    Argument { columns: columns.into(), ..given("things", Value::Table(rows.into())) }
+    Argument { columns: columns.into(), ..given("things", ParameterValue::Table(rows)) }
 }
 
 #[tokio::test]
@@ -154,10 +154,14 @@ async fn a_table_is_passed_by_its_column_names() {
             ("price", ParameterType::Decimal),
             ("id", ParameterType::Int32),
         ];
-        let word = |text: &str| Value::Text(text.to_owned());
+        let word = |text: &str| ParameterValue::Text(text.to_owned().into());
         let rows = vec![
-            vec![word("o'ne; --"), Value::Decimal("1.25".into()), Value::Integer(1)],
-            vec![Value::Null, Value::Null, Value::Integer(2)],
+            vec![
+                word("o'ne; --"),
+                ParameterValue::Decimal("1.25".into()),
+                ParameterValue::Integer(1),
+            ],
+            vec![ParameterValue::Null, ParameterValue::Null, ParameterValue::Integer(2)],
         ];
         let answer = caller.call("lists", &[things(&columns, rows)]).await;
         let answer = answer.unwrap_or_else(|e| panic!("{}: {e} {e:?}", server.name));
@@ -191,8 +195,9 @@ async fn text_of_a_table_is_data_in_every_plane() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
         let hostile = "o'ne \"𝄞\"; -- \u{10ffff}";
         let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
-        let rows: Arc<[_]> = Arc::new([vec![Value::Text(hostile.to_owned())], vec![Value::Null]]);
-        let names = Argument { columns, ..given("names", Value::Table(rows)) };
+        let rows =
+            vec![vec![ParameterValue::Text(hostile.to_owned().into())], vec![ParameterValue::Null]];
+        let names = Argument { columns, ..given("names", ParameterValue::Table(rows)) };
         let answer = Caller::of(&server).call("names", &[names]).await.expect("names");
         assert_eq!(answer.sets, [[[said(hostile)], [OwnedCell::Null]]], "{}", server.name);
     }

@@ -1,9 +1,8 @@
 //! Promise: a table type that was made anew under its name gets what was sent, in the columns that it has now, or nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fjord::catalogue::{ParameterType, Value};
+use fjord::catalogue::{ParameterType, ParameterValue};
 use fjord::procedures::{
     Argument, BackendErrorKind, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
 };
@@ -30,8 +29,8 @@ fn said(text: &str) -> OwnedCell {
 
 fn texts(name: &str, columns: &[&str], row: &[&str]) -> Argument {
     let columns = columns.iter().map(|column| ((*column).into(), ParameterType::String)).collect();
-    let row = row.iter().map(|text| Value::Text((*text).to_owned())).collect();
-    Argument { columns, ..given(name, Value::Table(Arc::new([row]))) }
+    let row = row.iter().map(|text| ParameterValue::Text((*text).to_owned().into())).collect();
+    Argument { columns, ..given(name, ParameterValue::Table(vec![row])) }
 }
 
 fn codes(row: [&str; 2]) -> Argument {

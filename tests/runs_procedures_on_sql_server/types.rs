@@ -1,21 +1,21 @@
 //! Every type in, and out again as a column and as an OUTPUT parameter: the table of docs/TYPES.md, line by line.
 
-use fjord::catalogue::Value;
+use fjord::catalogue::ParameterValue;
 use fjord::procedures::{BackendErrorKind, BadArgument, CallError, OwnedCell, SentErrorKind};
 
 use super::{Caller, given, text, unsent};
 use crate::support::mssql_server::servers;
 
-fn words(text: &str) -> Value {
-    Value::Text(text.to_owned())
+fn words(text: &str) -> ParameterValue<'static> {
+    ParameterValue::Text(text.to_owned().into())
 }
 
-fn digits(text: &str) -> Value {
-    Value::Decimal(text.to_owned())
+fn digits(text: &str) -> ParameterValue<'static> {
+    ParameterValue::Decimal(text.to_owned().into())
 }
 
-fn binary(bytes: &[u8]) -> Value {
-    Value::Binary(bytes.to_vec().into())
+fn binary(bytes: &[u8]) -> ParameterValue<'static> {
+    ParameterValue::Binary(bytes.to_vec().into())
 }
 
 fn number(text: &str) -> OwnedCell {
@@ -30,31 +30,35 @@ fn said(text: &str) -> OwnedCell {
 const WITHOUT_OUTPUT: [&str; 2] = ["time_0", "datetime2_3"];
 
 /// A line of the table: the procedure's type, a value sent, the cell that comes back.
-type Line = (&'static str, Value, OwnedCell);
+type Line = (&'static str, ParameterValue<'static>, OwnedCell);
 
 fn numbers() -> Vec<Line> {
     vec![
-        ("bit", Value::Boolean(true), OwnedCell::Bool(true)),
-        ("bit", Value::Integer(0), OwnedCell::Bool(false)),
-        ("tinyint", Value::Integer(255), OwnedCell::Int(255)),
-        ("smallint", Value::Integer(-32768), OwnedCell::Int(-32768)),
-        ("int", Value::Integer(-2_147_483_648), OwnedCell::Int(-2_147_483_648)),
+        ("bit", ParameterValue::Boolean(true), OwnedCell::Bool(true)),
+        ("bit", ParameterValue::Integer(0), OwnedCell::Bool(false)),
+        ("tinyint", ParameterValue::Integer(255), OwnedCell::Int(255)),
+        ("smallint", ParameterValue::Integer(-32768), OwnedCell::Int(-32768)),
+        ("int", ParameterValue::Integer(-2_147_483_648), OwnedCell::Int(-2_147_483_648)),
         ("int", words("42"), OwnedCell::Int(42)),
-        ("bigint", Value::Integer(i64::MAX), OwnedCell::Int(i64::MAX)),
-        ("bigint", Value::Integer(9_007_199_254_740_993), OwnedCell::Int(9_007_199_254_740_993)),
+        ("bigint", ParameterValue::Integer(i64::MAX), OwnedCell::Int(i64::MAX)),
+        (
+            "bigint",
+            ParameterValue::Integer(9_007_199_254_740_993),
+            OwnedCell::Int(9_007_199_254_740_993),
+        ),
         (
             "decimal_38_10",
             digits("-1234567890123456789012345678.0123456789"),
             number("-1234567890123456789012345678.0123456789"),
         ),
-        ("decimal_38_10", Value::Integer(7), number("7.0000000000")),
+        ("decimal_38_10", ParameterValue::Integer(7), number("7.0000000000")),
         ("numeric_9_2", digits("1.5"), number("1.50")),
         ("money", digits("-922337203.6854"), number("-922337203.6854")),
         ("money", digits("1234567890.1"), number("1234567890.1000")),
         ("smallmoney", digits("214748.3647"), number("214748.3647")),
-        ("real", Value::Number(0.1), number("0.1")),
-        ("float", Value::Number(0.1), OwnedCell::Float(0.1)),
-        ("float", Value::Number(-1.797e308), OwnedCell::Float(-1.797e308)),
+        ("real", ParameterValue::Number(0.1), number("0.1")),
+        ("float", ParameterValue::Number(0.1), OwnedCell::Float(0.1)),
+        ("float", ParameterValue::Number(-1.797e308), OwnedCell::Float(-1.797e308)),
     ]
 }
 
@@ -67,8 +71,8 @@ fn texts() -> Vec<Line> {
         ("nchar_10", words("äé€"), said("äé€       ")),
         ("nvarchar_50", words("ä €𝄞 漢字"), said("ä €𝄞 漢字")),
         ("nvarchar_max", words("ä €𝄞 漢字"), said("ä €𝄞 漢字")),
-        ("nvarchar_max", Value::Json("{\"a\":[1,2]}".into()), said("{\"a\":[1,2]}")),
-        ("nvarchar_50", Value::Integer(12), said("12")),
+        ("nvarchar_max", ParameterValue::Json("{\"a\":[1,2]}".into()), said("{\"a\":[1,2]}")),
+        ("nvarchar_50", ParameterValue::Integer(12), said("12")),
         ("binary_4", binary(&[1, 2]), OwnedCell::Binary(vec![1, 2, 0, 0])),
         ("varbinary_50", binary(&[0, 255]), OwnedCell::Binary(vec![0, 255])),
         ("varbinary_max", binary(&[0, 255]), OwnedCell::Binary(vec![0, 255])),
@@ -125,7 +129,8 @@ async fn null_comes_back_as_null_in_every_type() {
     for server in servers().await {
         let caller = Caller::of(&server);
         for (name, _, _) in [numbers(), texts(), moments()].concat() {
-            let answer = caller.call(&format!("echo_{name}"), &[given("v", Value::Null)]).await;
+            let answer =
+                caller.call(&format!("echo_{name}"), &[given("v", ParameterValue::Null)]).await;
             let answer =
                 answer.unwrap_or_else(|error| panic!("{}: {name}: {error} {error:?}", server.name));
             assert_eq!(*answer.cell(), OwnedCell::Null, "{}: {name}", server.name);
@@ -156,7 +161,7 @@ async fn a_sql_variant_is_read_or_a_clear_error() {
 async fn a_sql_variant_takes_what_it_is_given() {
     for server in servers().await {
         let caller = Caller::of(&server);
-        for (value, expected) in [(Value::Integer(7), "7"), (words("seven"), "seven")] {
+        for (value, expected) in [(ParameterValue::Integer(7), "7"), (words("seven"), "seven")] {
             let answer = caller.call("takes_variant", &[given("v", value)]).await;
             let answer = answer
                 .unwrap_or_else(|error| panic!("{}: {expected}: {error} {error:?}", server.name));
@@ -171,7 +176,7 @@ async fn what_does_not_fit_names_the_parameter() {
         let caller = Caller::of(&server);
         for (name, value) in [
             ("int", words("1; DROP TABLE x")),
-            ("tinyint", Value::Integer(256)),
+            ("tinyint", ParameterValue::Integer(256)),
             ("numeric_9_2", digits("1.234")),
             ("money", digits("922337203685477.5808")),
             ("nvarchar_50", words(&"x".repeat(51))),

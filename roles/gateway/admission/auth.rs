@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use crate::admin::Readiness;
 use crate::catalogue::Endpoint;
-use crate::catalogue::endpoint::{Auth, AuthMethod};
+use crate::catalogue::{Auth, AuthMethod};
 use crate::config::AuthConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::roles::gateway::client::caller::Caller;

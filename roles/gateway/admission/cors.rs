@@ -5,9 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::catalogue::Endpoint;
 use crate::catalogue::cors::CorsRules;
+use crate::catalogue::route::METHODS;
 
 use super::router::Found;
-use super::router::METHODS;
 use super::router::Router;
 
 /// Lets a page read an answer: a good one, and one that says what is wrong.

@@ -9,13 +9,15 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use super::router::Matched;
-use crate::catalogue::check::{self, Checked, Slot, json};
-use crate::catalogue::findings::{Findings, Pointer, Spot};
-use crate::catalogue::{Endpoint, Parameter, ParameterType, Place, payload};
+use crate::catalogue::validate::{self, json};
+use crate::catalogue::violations::{
+    GIVEN_TWICE, JsonPointer, Location, NOT_UTF8, REQUIRED, Violations,
+};
+use crate::catalogue::{
+    Endpoint, Parameter, ParameterSource, ParameterType, ReceivedValue, payload, uri,
+};
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
-
-pub mod text;
 
 /// What the gateway itself knows about a request, for parameters with `in: context`.
 #[derive(Clone, Copy, Debug)]
@@ -45,36 +47,41 @@ pub fn check(
     if endpoint.takes_body() && !body.is_empty() {
         check_media_type(&parts.headers)?;
     }
-    let mut findings = Findings::default();
-    let mut slots = vec![Slot::Absent; endpoint.parameters.len()];
-    check_path(matched, &mut slots, &mut findings);
-    check_query(endpoint, parts.uri.query().unwrap_or_default(), &mut slots, &mut findings);
-    check_headers(endpoint, &parts.headers, &mut slots, &mut findings);
-    check_claims(endpoint, caller, &mut slots)?;
-    check_context(endpoint, context, &mut slots, &mut findings);
-    check_body(endpoint, body, &mut slots, &mut findings);
-    check_required(endpoint, &slots, &mut findings)?;
-    if !findings.is_empty() {
-        return Err(Problem::invalid(findings.into_violations()));
+    let mut violations = Violations::default();
+    let mut values = vec![ReceivedValue::Absent; endpoint.parameters.len()];
+    check_path(matched, &mut values, &mut violations);
+    check_query(endpoint, parts.uri.query().unwrap_or_default(), &mut values, &mut violations);
+    check_headers(endpoint, &parts.headers, &mut values, &mut violations);
+    check_claims(endpoint, caller, &mut values)?;
+    check_context(endpoint, context, &mut values, &mut violations);
+    check_body(endpoint, body, &mut values, &mut violations);
+    check_required(endpoint, &values, &mut violations)?;
+    if !violations.is_empty() {
+        return Err(Problem::invalid(violations.into_vec()));
     }
-    Ok(payload::write(endpoint, &slots))
+    Ok(payload::write(endpoint, &values))
 }
 
-/// Parameters at one place, each with its slot.
-fn at<'s, 'a>(
+/// Returns the parameters from one source, each with its value.
+fn from_source<'s, 'a>(
     endpoint: &'s Endpoint,
-    place: Place,
-    slots: &'s mut [Slot<'a>],
-) -> impl Iterator<Item = (&'s Parameter, &'s mut Slot<'a>)> {
-    endpoint.parameters.iter().zip(slots).filter(move |(parameter, _)| parameter.place == place)
+    source: ParameterSource,
+    values: &'s mut [ReceivedValue<'a>],
+) -> impl Iterator<Item = (&'s Parameter, &'s mut ReceivedValue<'a>)> {
+    endpoint.parameters.iter().zip(values).filter(move |(parameter, _)| parameter.source == source)
 }
 
-fn check_path<'a>(matched: &'a Matched, slots: &mut [Slot<'a>], findings: &mut Findings) {
+fn check_path<'a>(
+    matched: &'a Matched,
+    values: &mut [ReceivedValue<'a>],
+    violations: &mut Violations,
+) {
     for (index, text) in &matched.values {
         let parameter = matched.endpoint.parameters.get(*index);
-        if let (Some(parameter), Some(slot)) = (parameter, slots.get_mut(*index)) {
+        if let (Some(parameter), Some(received)) = (parameter, values.get_mut(*index)) {
             let text = Cow::Borrowed(&**text);
-            *slot = check::from_text(parameter, text, Spot::Named(parameter), findings).into();
+            let location = Location::Parameter(parameter);
+            *received = validate::from_text(parameter, text, location, violations).into();
         }
     }
 }
@@ -82,37 +89,37 @@ fn check_path<'a>(matched: &'a Matched, slots: &mut [Slot<'a>], findings: &mut F
 fn check_query<'a>(
     endpoint: &Endpoint,
     query: &'a str,
-    slots: &mut [Slot<'a>],
-    findings: &mut Findings,
+    values: &mut [ReceivedValue<'a>],
+    violations: &mut Violations,
 ) {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        if findings.is_full() {
+        if violations.is_full() {
             return;
         }
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = match text::query_decode(name) {
+        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = match uri::decode_query(name) {
             Ok(name) => name,
             Err(expected) => {
-                findings.add_unknown(Place::Query, name, expected);
+                violations.add_unknown(ParameterSource::Query, name, expected);
                 continue;
             }
         };
-        let found =
-            at(endpoint, Place::Query, slots).find(|(parameter, _)| *parameter.name == *name);
-        let Some((parameter, slot)) = found else {
-            findings.add_unknown(Place::Query, &name, "unknown parameter");
+        let declared = from_source(endpoint, ParameterSource::Query, values)
+            .find(|(parameter, _)| *parameter.name == *name);
+        let Some((parameter, received)) = declared else {
+            violations.add_unknown(ParameterSource::Query, &name, "unknown parameter");
             continue;
         };
-        let named = Spot::Named(parameter);
-        if !matches!(slot, Slot::Absent) {
-            findings.add(named, json::TWICE);
+        let location = Location::Parameter(parameter);
+        if !matches!(received, ReceivedValue::Absent) {
+            violations.add(location, GIVEN_TWICE);
             continue;
         }
-        *slot = match text::query_decode(value) {
-            Ok(value) => check::from_text(parameter, value, named, findings).into(),
+        *received = match uri::decode_query(text) {
+            Ok(text) => validate::from_text(parameter, text, location, violations).into(),
             Err(expected) => {
-                findings.add(named, expected);
-                Slot::Refused
+                violations.add(location, expected);
+                ReceivedValue::Invalid
             }
         };
     }
@@ -121,22 +128,23 @@ fn check_query<'a>(
 fn check_headers<'a>(
     endpoint: &Endpoint,
     headers: &'a HeaderMap,
-    slots: &mut [Slot<'a>],
-    findings: &mut Findings,
+    values: &mut [ReceivedValue<'a>],
+    violations: &mut Violations,
 ) {
-    for (parameter, slot) in at(endpoint, Place::Header, slots) {
-        // The map's own lookup does not heed case.
-        let mut values = headers.get_all(&*parameter.name).iter();
-        let Some(value) = values.next() else { continue };
-        let named = Spot::Named(parameter);
-        if values.next().is_some() {
-            findings.add(named, json::TWICE);
-            *slot = Slot::Refused;
-        } else if let Ok(value) = value.to_str() {
-            *slot = check::from_text(parameter, Cow::Borrowed(value), named, findings).into();
+    for (parameter, received) in from_source(endpoint, ParameterSource::Header, values) {
+        // `HeaderMap` ignores the case of names.
+        let mut fields = headers.get_all(&*parameter.name).iter();
+        let Some(field) = fields.next() else { continue };
+        let location = Location::Parameter(parameter);
+        if fields.next().is_some() {
+            violations.add(location, GIVEN_TWICE);
+            *received = ReceivedValue::Invalid;
+        } else if let Ok(text) = field.to_str() {
+            let text = Cow::Borrowed(text);
+            *received = validate::from_text(parameter, text, location, violations).into();
         } else {
-            findings.add(named, "expected visible ASCII characters");
-            *slot = Slot::Refused;
+            violations.add(location, "expected visible ASCII characters");
+            *received = ReceivedValue::Invalid;
         }
     }
 }
@@ -145,55 +153,40 @@ fn check_headers<'a>(
 fn check_claims(
     endpoint: &Endpoint,
     caller: &Caller,
-    slots: &mut [Slot<'_>],
+    values: &mut [ReceivedValue<'_>],
 ) -> Result<(), Problem> {
-    for (parameter, slot) in at(endpoint, Place::Claim, slots) {
-        let mut findings = Findings::default();
-        let named = Spot::Named(parameter);
-        let checked = match caller.claim(&parameter.name) {
+    for (parameter, received) in from_source(endpoint, ParameterSource::Claim, values) {
+        let mut violations = Violations::default();
+        let location = Location::Parameter(parameter);
+        let value = match caller.claim(&parameter.name) {
             None if !parameter.required => continue,
             None => None,
             // Claims of an API key are always text.
             Some(serde_json::Value::String(text)) if parameter.kind != ParameterType::Json => {
-                check::from_text(parameter, Cow::Owned(text.clone()), named, &mut findings)
+                validate::from_text(parameter, Cow::Owned(text.clone()), location, &mut violations)
             }
             Some(claim) => serde_json::value::to_raw_value(claim).ok().and_then(|raw| {
-                // The text is made here, so nothing can borrow from it.
-                let value = check::from_raw(parameter, &raw, named, &mut findings)?.into_value();
-                Some(own(value))
+                // `raw` is a local variable, so the value must not borrow from it.
+                let value = validate::from_json(parameter, &raw, location, &mut violations)?;
+                Some(value.into_owned())
             }),
         };
-        let Some(checked) = checked else {
+        let Some(value) = value else {
             let detail = format!("The credentials have no usable claim {:?}.", parameter.name);
             return Err(Problem::with_detail(ProblemKind::Forbidden, detail));
         };
-        *slot = Slot::Given(checked);
+        *received = ReceivedValue::Valid(value);
     }
     Ok(())
-}
-
-/// A value that borrows nothing. Claims are never tables.
-fn own(value: crate::catalogue::Value) -> Checked<'static> {
-    use crate::catalogue::Value;
-    match value {
-        Value::Boolean(value) => Checked::Boolean(value),
-        Value::Integer(value) => Checked::Integer(value),
-        Value::Number(value) => Checked::Number(value),
-        Value::Decimal(text) => Checked::Decimal(text.into()),
-        Value::Text(text) => Checked::Text(text.into()),
-        Value::Binary(bytes) => Checked::Binary(bytes),
-        Value::Json(text) => Checked::Json(text.into()),
-        Value::Null | Value::Table(_) => Checked::Null,
-    }
 }
 
 fn check_context<'a>(
     endpoint: &Endpoint,
     context: &Context<'a>,
-    slots: &mut [Slot<'a>],
-    findings: &mut Findings,
+    values: &mut [ReceivedValue<'a>],
+    violations: &mut Violations,
 ) {
-    for (parameter, slot) in at(endpoint, Place::Context, slots) {
+    for (parameter, received) in from_source(endpoint, ParameterSource::Context, values) {
         let text = match &*parameter.name {
             "request_id" => Some(Cow::Borrowed(context.request_id)),
             "idempotency_key" => context.idempotency_key.map(Cow::Borrowed),
@@ -202,7 +195,8 @@ fn check_context<'a>(
             _ => None,
         };
         if let Some(text) = text {
-            *slot = check::from_text(parameter, text, Spot::Named(parameter), findings).into();
+            let location = Location::Parameter(parameter);
+            *received = validate::from_text(parameter, text, location, violations).into();
         }
     }
 }
@@ -210,47 +204,48 @@ fn check_context<'a>(
 fn check_body<'a>(
     endpoint: &Endpoint,
     body: &'a Bytes,
-    slots: &mut [Slot<'a>],
-    findings: &mut Findings,
+    values: &mut [ReceivedValue<'a>],
+    violations: &mut Violations,
 ) {
     if body.is_empty() {
         return;
     }
-    let root = Pointer::ROOT;
+    let root = JsonPointer::ROOT;
     if !endpoint.takes_body() {
-        findings.add(Spot::At(&root), "expected no body");
+        violations.add(Location::Json(&root), "expected no body");
         return;
     }
     match std::str::from_utf8(body) {
         Ok(text) => {
-            json::object(text, &endpoint.parameters, Some(Place::Body), &root, (slots, findings));
+            let source = Some(ParameterSource::Body);
+            json::read_object(text, &endpoint.parameters, source, &root, (values, violations));
         }
-        Err(_) => findings.add(Spot::At(&root), json::NOT_UTF8),
+        Err(_) => violations.add(Location::Json(&root), NOT_UTF8),
     }
 }
 
 /// Reports each required parameter that is absent.
 fn check_required(
     endpoint: &Endpoint,
-    slots: &[Slot<'_>],
-    findings: &mut Findings,
+    values: &[ReceivedValue<'_>],
+    violations: &mut Violations,
 ) -> Result<(), Problem> {
-    for (parameter, slot) in endpoint.parameters.iter().zip(slots) {
-        if !parameter.required || !matches!(slot, Slot::Absent) {
+    for (parameter, value) in endpoint.parameters.iter().zip(values) {
+        if !parameter.required || !matches!(value, ReceivedValue::Absent) {
             continue;
         }
-        match (parameter.place, &*parameter.name) {
-            (Place::Body, name) => {
-                findings.add(Spot::At(&Pointer::ROOT.key(name)), json::REQUIRED);
+        match (parameter.source, &*parameter.name) {
+            (ParameterSource::Body, name) => {
+                violations.add(Location::Json(&JsonPointer::ROOT.key(name)), REQUIRED);
             }
-            (Place::Context, "principal") => {
+            (ParameterSource::Context, "principal") => {
                 let detail = "This endpoint needs a caller with a name.";
                 return Err(Problem::with_detail(ProblemKind::Forbidden, detail));
             }
-            (Place::Context, "idempotency_key") => {
-                findings.add_missing_header("Idempotency-Key");
+            (ParameterSource::Context, "idempotency_key") => {
+                violations.add_missing_header("Idempotency-Key");
             }
-            _ => findings.add(Spot::Named(parameter), json::REQUIRED),
+            _ => violations.add(Location::Parameter(parameter), REQUIRED),
         }
     }
     Ok(())

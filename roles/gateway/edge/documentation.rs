@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
-use crate::catalogue::endpoint::Auth;
+use crate::catalogue::Auth;
 use crate::catalogue::{Catalogue, openapi};
 use crate::config::gateway::DocumentationAccess;
 
@@ -207,8 +207,8 @@ mod tests {
     use crate::config::tests::load_toml;
 
     fn catalogue(text: &str) -> Arc<Catalogue> {
-        let config = load_toml("[catalogue]\n").catalogue;
-        Arc::new(crate::catalogue::load::parse(&[("a.json", text)], &config).unwrap())
+        let defaults = load_toml("[catalogue]\n").catalogue.defaults;
+        Arc::new(crate::catalogue::load::parse(&[("a.json", text)], &defaults).unwrap())
     }
 
     const ONE: &str = r#"{"a": {"route": "GET /a", "procedure": "x.a", "auth": "public"}}"#;

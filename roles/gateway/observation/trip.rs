@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
-use crate::catalogue::endpoint::AuthMethod;
 use crate::outcome::Word;
 use crate::telemetry::context::Served;
 use crate::telemetry::trace::TraceContext;

@@ -124,7 +124,7 @@ impl QueueLatency {
     /// Returns a configured timeout, or a longer one if the round trip requires it.
     #[must_use]
     pub fn timeout(&self, configured: Duration) -> Duration {
-        limits::too_short(configured, self.round_trip()).unwrap_or(configured)
+        limits::lengthened_timeout(configured, self.round_trip()).unwrap_or(configured)
     }
 }
 

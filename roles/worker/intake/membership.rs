@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::WorkerConfig;
-use crate::config::limits::OFFER_LOOK;
+use crate::config::limits::OFFER_EXPIRY_INTERVAL;
 use crate::lifecycle::Cancel;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::procedures::databases::Fitness;
@@ -156,7 +156,7 @@ impl GroupMembership {
         let (queue, readiness) = (&self.queue, &self.readiness);
         let mut reported =
             pin!(follow(subscription.served(), |state| report(queue, readiness, state)));
-        let mut timer = pin!(sleep(OFFER_LOOK));
+        let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
         loop {
             tokio::select! {
                 // Messages come last. Otherwise a queue that always has messages could not be left.
@@ -175,7 +175,7 @@ impl GroupMembership {
             let fires_at = timer.deadline();
             if fires_at <= Instant::now() || queue.next_expiry().is_some_and(|at| at < fires_at) {
                 let next = queue.expire();
-                let latest = Instant::now() + OFFER_LOOK;
+                let latest = Instant::now() + OFFER_EXPIRY_INTERVAL;
                 timer.as_mut().reset(next.map_or(latest, |at| at.min(latest)));
             }
         }

@@ -38,7 +38,7 @@ pub fn follow(
             let longest = queues.iter().map(|queue| measure(queue, link)).max();
             let round_trip = longest.unwrap_or_default();
             for ((key, configured), was_too_short) in timeouts.iter().zip(&mut was_too_short) {
-                let longer = limits::too_short(*configured, round_trip);
+                let longer = limits::lengthened_timeout(*configured, round_trip);
                 if let (Some(used), false) = (longer, *was_too_short) {
                     tracing::warn!(
                         key,

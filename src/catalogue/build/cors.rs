@@ -1,47 +1,35 @@
-//! From what was written about other origins to an endpoint's rules.
+//! Validates an endpoint's `cors`.
 
-use std::sync::Arc;
-
-use crate::catalogue::cors::{Cors, CorsRules, MAX_AGE_DEFAULT};
-use crate::catalogue::endpoint::Auth;
+use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT};
+use crate::catalogue::defaults::EndpointDefaults;
+use crate::catalogue::definition::CorsDefinition;
+use crate::catalogue::definition::json::ObjectOnly;
 use crate::catalogue::error::EndpointErrors;
-use crate::catalogue::parameter::Parameter;
-use crate::catalogue::written::{Object, WrittenCors};
-use crate::config::CatalogueConfig;
-use crate::config::duration::{DURATION_EXPECTED, parse_duration};
+use crate::units::{DURATION_EXPECTED, parse_duration};
 
-/// The rules of an endpoint; `None` when no other origin may call it.
-pub(super) fn rules(
-    written: Option<Object<WrittenCors>>,
-    config: &CatalogueConfig,
-    (parameters, auth, dry_run): (&[Parameter], Option<&Auth>, bool),
+/// Returns the settings of an endpoint, by default those of the configuration.
+pub(super) fn settings(
+    definition: Option<ObjectOnly<CorsDefinition>>,
+    defaults: &EndpointDefaults,
     errors: &mut EndpointErrors<'_>,
-) -> Option<Arc<CorsRules>> {
-    let cors = match written {
-        Some(written) => read(written.0, errors),
-        None => config.cors_default.clone(),
-    };
-    // Without `auth` there is no endpoint: that error is known.
-    CorsRules::new(&cors, (parameters, dry_run), auth?).map(Arc::new)
-}
-
-fn read(written: WrittenCors, errors: &mut EndpointErrors<'_>) -> Cors {
-    if written.origins.is_none() {
-        errors.add_missing("cors.origins", "expected the origins; an empty list switches it off");
+) -> CorsSettings {
+    let Some(ObjectOnly(definition)) = definition else { return defaults.cors.clone() };
+    if definition.origins.is_none() {
+        errors.add_missing("cors.origins", "expected the origins; an empty list allows none");
     }
-    let max_age = written.max_age.as_deref().map(parse_duration);
+    let max_age = definition.max_age.as_deref().map(parse_duration);
     if max_age == Some(None) {
         errors.add("cors.max_age", format!("expected {DURATION_EXPECTED}"));
     }
-    let cors = Cors {
-        origins: written.origins.unwrap_or_default(),
-        headers: written.headers,
-        exposed_headers: written.exposed_headers,
-        credentials: written.credentials,
+    let settings = CorsSettings {
+        origins: definition.origins.unwrap_or_default(),
+        headers: definition.headers,
+        exposed_headers: definition.exposed_headers,
+        credentials: definition.credentials,
         max_age: max_age.flatten().unwrap_or(MAX_AGE_DEFAULT),
     };
-    for (key, expected) in cors.errors() {
+    for (key, expected) in settings.errors() {
         errors.add(format!("cors.{key}"), expected);
     }
-    cors
+    settings
 }

@@ -1,22 +1,21 @@
-//! Catalogues with every error there is.
+//! Tests of catalogues with every kind of error.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::fixture::config;
+use super::fixture::defaults;
 use super::*;
-use crate::catalogue::endpoint::{Auth, Execution};
-use crate::catalogue::value::Value;
+use crate::catalogue::{Auth, Execution, ParameterValue};
 
-/// The errors of a catalogue of one file, a line each.
+/// Returns the errors of a catalogue of one file, formatted.
 fn errors(text: &str) -> Vec<String> {
-    match parse(&[("a.json", text)], &config()) {
+    match parse(&[("a.json", text)], &defaults()) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
 }
 
-/// Checks that an endpoint has exactly one error, which has these words.
+/// Checks that an endpoint has exactly one error, which contains `words`.
 fn check(endpoint: &str, words: &str) {
     let found = errors(&format!("{{\"e\": {endpoint}}}"));
     assert_eq!(found.len(), 1, "{endpoint}\n{found:#?}");
@@ -24,28 +23,31 @@ fn check(endpoint: &str, words: &str) {
     assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
 }
 
-/// An endpoint that is right, with further keys.
+/// Returns a valid endpoint with further keys.
 fn with(keys: &str) -> String {
     format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
 }
 
-/// The same, with one parameter `p` in the body.
+/// Returns a valid endpoint with one parameter `p` in the body.
 fn with_parameter(keys: &str) -> String {
     with(&format!(r#""parameters":{{"p":{{"in":"body",{keys}}}}}"#))
 }
 
 #[test]
-fn an_error_about_other_origins_is_told_with_its_key() {
+fn errors_of_cors_have_their_keys() {
     let cors = |keys: &str| with(&format!(r#""cors": {{{keys}}}"#));
     check(&cors(""), "cors.origins: missing: expected the origins");
-    check(&cors(r#""origins":["*"],"credentials":true"#), "cors.credentials: expected origins by");
+    check(
+        &cors(r#""origins":["*"],"credentials":true"#),
+        "cors.credentials: expected a list of origins",
+    );
     check(&cors(r#""origins":["https://a.example/"]"#), "cors.origins: \"https://a.example/\"");
     check(&cors(r#""origins":[],"max_age":"10""#), "cors.max_age: expected a whole number");
     check(&cors(r#""origins":[],"methods":["GET"]"#), "unknown field `methods`");
 }
 
 #[test]
-fn the_example_of_the_design_loads() {
+fn the_example_of_the_documentation_loads() {
     let text = r#"{ "horse-get": {
         "route": "GET /v1/horses/{ueln}",
         "summary": "One horse by its Universal Equine Life Number",
@@ -55,7 +57,7 @@ fn the_example_of_the_design_loads() {
           "detail": { "in": "query", "type": "string", "enum": ["summary", "full"], "default": "summary" } },
         "result": "row", "auth": {"scopes": ["horses:read"]},
         "timeout": "2s" } }"#;
-    let catalogue = parse(&[("a.json", text)], &config()).unwrap();
+    let catalogue = parse(&[("a.json", text)], &defaults()).unwrap();
     let horse = catalogue.get(&EndpointId::new("horse-get").unwrap()).unwrap();
     assert_eq!(horse.queue.as_str(), "horse-get");
     assert_eq!(&*horse.handler, "procedure");
@@ -64,13 +66,13 @@ fn the_example_of_the_design_loads() {
     assert_eq!(horse.attempts, 3);
     assert_eq!(horse.execution, Execution::AtLeastOnce);
     assert!(horse.parameters[0].required);
-    assert_eq!(horse.parameters[1].default, Some(Value::Text("summary".into())));
+    assert_eq!(horse.parameters[1].default, Some(ParameterValue::Text("summary".into())));
     let Auth::Required { methods, scopes, .. } = &horse.auth else { panic!("not public") };
     assert_eq!((methods.len(), scopes.len()), (3, 1));
 }
 
 #[test]
-fn every_error_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let text = r#"{
         "one": {"route": "FETCH /x", "procedure": 7, "unknown": 1, "result": "rowz", "auth": "public",
                 "parameters": {"a": {"in": "qury", "type": "string"}, "b": {"in": "query", "type": "strin", "x": 1},
@@ -99,7 +101,7 @@ fn every_error_is_told_at_once() {
 }
 
 #[test]
-fn a_file_that_is_no_catalogue_is_told() {
+fn a_file_that_is_not_a_catalogue_is_an_error() {
     let check = |text: &str, words: &str| {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains(words), "{text}\n{found:#?}");
@@ -112,24 +114,24 @@ fn a_file_that_is_no_catalogue_is_told() {
 }
 
 #[test]
-fn ids_and_routes_are_there_once_over_all_files() {
+fn ids_and_routes_are_unique_over_all_files() {
     let one = r#"{"e": {"route":"GET /e/{a}","procedure":"a.b","auth":"public",
                         "parameters":{"a":{"in":"path","type":"string"}}}}"#;
-    let found = parse(&[("a.json", one), ("b.json", one)], &config()).unwrap_err();
+    let found = parse(&[("a.json", one), ("b.json", one)], &defaults()).unwrap_err();
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert!(
-        lines[0].starts_with("b.json: endpoint \"e\": this id is taken by an endpoint in a.json")
+        lines[0].starts_with("b.json: endpoint \"e\": this id is used by an endpoint in a.json")
     );
     assert!(
         lines[1].contains("route: overlaps with GET /e/{a} of endpoint \"e\" (a.json)"),
         "{lines:#?}"
     );
     let twice = r#"{"e": {"route":"GET /e","procedure":"a.b","auth":"public"}, "e": {"route":"GET /f","procedure":"a.b","auth":"public"}}"#;
-    assert!(errors(twice)[0].contains("this id is taken"));
+    assert!(errors(twice)[0].contains("this id is used"));
 }
 
 #[test]
-fn endpoint_keys_are_checked() {
+fn endpoint_keys_are_validated() {
     check(r#"{"route":"POST /e","auth":"public"}"#, "procedure: missing");
     check(&with(r#""route":"GET /f""#), "route: given more than once");
     check(r#"{"route":"GET /docs","procedure":"a.b","auth":"public"}"#, "route: ");
@@ -199,14 +201,14 @@ fn a_procedure_is_called_in_a_transaction_only_where_the_catalogue_says_so() {
     for (key, expected) in cases {
         let endpoint = with(&format!(r#""tags":[]{key}"#));
         let text = format!("{{\"e\": {endpoint}}}");
-        let catalogue = parse(&[("a.json", &text)], &config()).unwrap();
+        let catalogue = parse(&[("a.json", &text)], &defaults()).unwrap();
         let endpoint = &catalogue.endpoints()[0];
         assert_eq!((endpoint.transaction, endpoint.dry_run), expected, "{key}");
     }
 }
 
 #[test]
-fn parameters_are_checked() {
+fn parameters_are_validated() {
     check(&with(r#""parameters":{"p":{"in":"query"}}"#), "parameters.p.type: missing");
     check(&with(r#""parameters":{"p":["query","string"]}"#), "parameters.p: invalid type");
     check(&with(r#""parameters":[]"#), "parameters: invalid type");
@@ -243,7 +245,7 @@ fn parameters_are_checked() {
         &with(
             r#""parameters":{"p":{"in":"query","type":"table","columns":{"a":{"type":"string"}}}}"#,
         ),
-        "can only stand in the body",
+        "expected a table only with `in: body`",
     );
     check(
         r#"{"route":"GET /e","procedure":"a.b","auth":"public","parameters":{"p":{"in":"body","type":"string"}}}"#,
@@ -251,7 +253,7 @@ fn parameters_are_checked() {
     );
     check(
         r#"{"route":"GET /{p}/{p}","procedure":"a.b","auth":"public","parameters":{"p":{"in":"path","type":"string"}}}"#,
-        "{p} is there more than once",
+        "{p} is given more than once",
     );
     check(
         r#"{"route":"GET /{p}","procedure":"a.b","auth":"public","parameters":{"p":{"in":"path","type":"string","required":false}}}"#,
@@ -260,7 +262,7 @@ fn parameters_are_checked() {
 }
 
 #[test]
-fn constraints_must_fit_their_type() {
+fn constraints_must_apply_to_their_type() {
     check(
         &with_parameter(r#""type":"string","minimum":1"#),
         "parameters.p.minimum: expected only with",
@@ -314,7 +316,7 @@ fn constraints_must_fit_their_type() {
 }
 
 #[test]
-fn tables_are_checked() {
+fn tables_are_validated() {
     check(&with_parameter(r#""type":"table""#), "parameters.p.columns: missing");
     check(&with_parameter(r#""type":"table","columns":{}"#), "parameters.p.columns: missing");
     check(
@@ -334,7 +336,7 @@ fn tables_are_checked() {
         &with_parameter(
             r#""type":"table","columns":{"a":{"type":"table","columns":{"b":{"type":"string"}}}}"#,
         ),
-        "can only stand in the body",
+        "expected a table only with `in: body`",
     );
     check(
         &with_parameter(
@@ -345,7 +347,7 @@ fn tables_are_checked() {
 }
 
 #[test]
-fn ten_thousand_endpoints_load_in_a_moment() {
+fn loading_is_not_quadratic() {
     let mut text = String::from("{");
     for n in 0..10_000 {
         let comma = if n > 0 { "," } else { "" };
@@ -355,32 +357,32 @@ fn ten_thousand_endpoints_load_in_a_moment() {
     }
     text.push('}');
     let start = std::time::Instant::now();
-    assert_eq!(parse(&[("a.json", &text)], &config()).unwrap().endpoints().len(), 10_000);
-    // Seconds would mean that some check compares each with each.
+    assert_eq!(parse(&[("a.json", &text)], &defaults()).unwrap().endpoints().len(), 10_000);
+    // A check that compares every endpoint with every other one would take far longer.
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
-fn a_directory_is_read_in_name_order() {
+fn files_are_read_in_the_order_of_their_names() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint =
         |route: &str| format!(r#"{{"route":"{route}","procedure":"a.b","auth":"public"}}"#);
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     assert!(
-        load(directory.path(), &config()).unwrap_err()[0].expected.contains("at least one file")
+        load(directory.path(), &defaults()).unwrap_err()[0].expected.contains("at least one file")
     );
     write("b.json", &format!("{{\"second\": {}}}", endpoint("GET /b")));
     write("a.json", &format!("{{\"first\": {}}}", endpoint("GET /a")));
     write("notes.txt", "not read");
     write(".hidden.json", "not read");
-    let catalogue = load(directory.path(), &config()).unwrap();
+    let catalogue = load(directory.path(), &defaults()).unwrap();
     let ids: Vec<&str> = catalogue.endpoints().iter().map(|e| e.id.as_str()).collect();
     assert_eq!(ids, ["first", "second"]);
     fs::write(directory.path().join("c.json"), b"{\"\xff\": 1}").unwrap();
     assert!(
-        load(directory.path(), &config()).unwrap_err()[0]
+        load(directory.path(), &defaults()).unwrap_err()[0]
             .to_string()
             .ends_with("c.json: expected UTF-8")
     );
-    assert!(load(Path::new("/nowhere"), &config()).is_err());
+    assert!(load(Path::new("/nowhere"), &defaults()).is_err());
 }

@@ -6,7 +6,6 @@ use tokio::time::timeout;
 
 use super::findings::{CheckResults, CheckedRole, LIMIT};
 use crate::cli::Role;
-use crate::config::duration::format_duration;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
@@ -15,6 +14,7 @@ use crate::future::BoxFuture;
 use crate::message::{Subject, SubjectError};
 use crate::messaging::nats::trial::{self, Trial, TrialResult};
 use crate::telemetry::chain;
+use crate::units::format_duration;
 
 /// A subject that every process subscribes to for the NATS service API (ADR-32).
 const SERVICE_SUBJECT: &str = "$SRV.PING";
@@ -138,7 +138,7 @@ fn check_timeouts(
         ],
     };
     for (key, time) in times {
-        if let Some(longer) = limits::too_short(*time, round_trip) {
+        if let Some(longer) = limits::lengthened_timeout(*time, round_trip) {
             results.warnings.push(format!(
                 "{place}: {key} is {}, and a round trip takes {}: {} will be used",
                 format_duration(*time),

@@ -27,7 +27,7 @@ impl ExistingEndpoints {
         if has_no_file(&config.directory) {
             return Ok(existing);
         }
-        for endpoint in catalogue::load(&config.directory, config)?.endpoints() {
+        for endpoint in catalogue::load(&config.directory, &config.defaults)?.endpoints() {
             existing.add(endpoint.id.as_str(), &format!("{} {}", endpoint.method, endpoint.path));
             let name = endpoint.procedure.as_ref().map(|name| name.as_str().to_lowercase());
             existing.procedures.extend(name);

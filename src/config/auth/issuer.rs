@@ -4,96 +4,95 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::catalogue::names::{NAME_BYTES_MAX, is_token};
 use crate::config::limits;
-use crate::config::settings::Table;
+use crate::config::settings::SettingsTable;
 use crate::config::tls::ClientTlsConfig;
 
-/// Every algorithm that a token may be signed with. Of an RSA key whose JWKS names none, the first RSA one holds.
+/// The supported signature algorithms of tokens. For an RSA key whose JWKS names none, the first RSA algorithm is used.
 pub const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-/// Issuers at most: each may be fetched from.
+/// The most issuers. Keys may have to be fetched from each of them.
 const ISSUERS_MAX: usize = 64;
-/// Longest name of an issuer in bytes.
-const NAME_BYTES_MAX: usize = 64;
-/// Longest `principal_prefix` in bytes: the rest of a principal is the issuer's.
+/// The longest `principal_prefix` in bytes. The issuer determines the rest of a principal.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// An issuer of tokens, and what is asked of them.
+/// An issuer of tokens, and the requirements on its tokens.
 #[derive(Clone, Debug)]
 pub struct IssuerConfig {
-    /// Its URL as tokens name it in `iss`, to the letter.
+    /// The issuer as tokens name it in `iss`; compared exactly.
     pub issuer: String,
-    /// Its keys.
+    /// The issuer's keys.
     pub keys: KeySource,
-    /// A token must name one of these.
+    /// The audiences. A token must name one of them.
     pub audiences: Vec<String>,
-    /// Of `ALGORITHMS`, those that its keys may be used with.
+    /// The algorithms that its keys may be used with, a subset of `ALGORITHMS`.
     pub algorithms: Vec<String>,
-    /// How far clocks may disagree.
+    /// The accepted difference between clocks.
     pub leeway: Duration,
-    /// The claim that names the principal; `sub`.
+    /// The claim with the principal; by default `sub`.
     pub principal_claim: String,
-    /// What every principal of this issuer begins with.
+    /// The prefix of every principal of this issuer.
     pub principal_prefix: String,
 }
 
-/// Where an issuer's keys are.
+/// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// A JWKS file, or a PEM public key.
     File(PathBuf),
-    /// Where the issuer publishes them.
+    /// Keys fetched over HTTP.
     Fetched(FetchConfig),
 }
 
 /// How an issuer's keys are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchConfig {
-    /// Where from.
-    pub from: KeysAt,
-    /// Whether `http://` will do.
+    /// Where the issuer publishes its keys.
+    pub from: KeyLocation,
+    /// Whether `http://` is allowed.
     pub is_insecure: bool,
-    /// Whose certificates are believed.
+    /// The authorities that are trusted for the connection.
     pub tls: ClientTlsConfig,
-    /// How often they are fetched.
+    /// The interval at which the keys are fetched.
     pub refresh: Duration,
-    /// How often a token with an unknown key may make us fetch.
+    /// The shortest interval at which tokens with an unknown key can cause a fetch.
     pub cooldown: Duration,
-    /// How long they count when they cannot be fetched any more.
+    /// How long keys remain valid while they cannot be fetched.
     pub age_max: Duration,
 }
 
 /// Where an issuer publishes its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeysAt {
-    /// At this URL: a JWKS.
+pub enum KeyLocation {
+    /// At this URL, as a JWKS.
     Url(String),
-    /// Where the discovery document of this issuer says (`OpenID` Connect Discovery 1.0, §4).
+    /// At the URL in the issuer's discovery document (`OpenID` Connect Discovery 1.0, §4).
     Discovery {
         /// The issuer's URL.
         issuer: String,
     },
 }
 
-/// What to write where `[auth.jwt]` itself has keys.
+/// The error for keys in `[auth.jwt]` itself.
 pub(super) const ONE_TABLE_EACH: &str = "expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], \
      and audiences = [\"…\"] instead of audience";
 
 impl IssuerConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
-        let issuer: String = table.need("issuer");
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
+        let issuer: String = table.get_required("issuer");
         Self {
             keys: KeySource::read(table, &issuer),
             issuer,
-            audiences: table.need("audiences"),
+            audiences: table.get_required("audiences"),
             algorithms: table.get_or("algorithms", ALGORITHMS.map(str::to_owned).to_vec()),
-            leeway: table.limited("leeway", limits::JWT_LEEWAY),
+            leeway: table.get_limited("leeway", limits::JWT_LEEWAY),
             principal_claim: table.get_or("principal_claim", "sub".to_owned()),
             principal_prefix: table.get_or("principal_prefix", String::new()),
         }
     }
 
-    /// What is wrong with this issuer alone: the key, and what was expected.
+    /// Returns the errors of this issuer alone, each with its key.
     fn errors(&self) -> Vec<(&'static str, String)> {
         let mut errors = Vec::new();
         if self.issuer.is_empty() {
@@ -122,10 +121,10 @@ impl IssuerConfig {
     }
 }
 
-/// What is wrong with issuers, alone and beside each other: the issuer's name, its key, what was expected.
+/// Returns the errors of all issuers, each with the issuer's name and the key.
 ///
-/// Two issuers must not be able to name the same principal: with several, every one has a prefix, and none begins with
-/// another's.
+/// Two issuers must not be able to name the same principal. With several issuers, each must therefore have a prefix, and no
+/// prefix may begin with another one.
 #[must_use]
 pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
     let mut errors = Vec::new();
@@ -133,7 +132,7 @@ pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static s
         errors.push((name.as_str(), "", format!("expected at most {ISSUERS_MAX} issuers")));
     }
     for (name, issuer) in issuers {
-        if !is_name(name) {
+        if !is_token(name) {
             let expected = format!(
                 "expected a name of 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_' that begins with a letter or digit"
             );
@@ -151,7 +150,7 @@ pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static s
         if let Some((other, each)) = overlap {
             let expected = format!(
                 "{prefix:?} begins with the {:?} of auth.jwt.{other}: expected prefixes of which none begins with \
-                 another, or two issuers could name the same principal",
+                 another, because otherwise two issuers could name the same principal",
                 each.principal_prefix
             );
             errors.push((name.as_str(), "principal_prefix", expected));
@@ -160,36 +159,27 @@ pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static s
     errors
 }
 
-/// Whether a text can name an issuer in the configuration: it is a label of metrics, and part of a name in `OpenAPI`.
-#[must_use]
-pub fn is_name(text: &str) -> bool {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    text.len() <= NAME_BYTES_MAX
-        && text.bytes().all(is_plain)
-        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-}
-
 impl KeySource {
-    fn read(table: &mut Table<'_>, issuer: &str) -> Self {
-        let file = table.file("keys");
+    fn read(table: &mut SettingsTable<'_>, issuer: &str) -> Self {
+        let file = table.get_file("keys");
         let url: Option<String> = table.get("keys_url");
         let is_insecure = table.get_or("insecure_plain_text", false);
         let fetch = FetchConfig {
             from: match &url {
-                Some(url) => KeysAt::Url(url.clone()),
-                None => KeysAt::Discovery { issuer: issuer.to_owned() },
+                Some(url) => KeyLocation::Url(url.clone()),
+                None => KeyLocation::Discovery { issuer: issuer.to_owned() },
             },
             is_insecure,
-            tls: ClientTlsConfig { ca: table.file("keys_url_ca"), identity: None },
-            refresh: table.limited("keys_refresh", limits::JWT_KEYS_REFRESH),
-            cooldown: table.limited("keys_cooldown", limits::JWT_KEYS_COOLDOWN),
-            age_max: table.limited("keys_age_max", limits::JWT_KEYS_AGE_MAX),
+            tls: ClientTlsConfig { ca: table.get_file("keys_url_ca"), identity: None },
+            refresh: table.get_limited("keys_refresh", limits::JWT_KEYS_REFRESH),
+            cooldown: table.get_limited("keys_cooldown", limits::JWT_KEYS_COOLDOWN),
+            age_max: table.get_limited("keys_age_max", limits::JWT_KEYS_AGE_MAX),
         };
         if let Some(file) = file {
             for key in ["keys_url", "keys_url_ca", "keys_refresh", "keys_cooldown", "keys_age_max"]
             {
                 if table.has(key) {
-                    table.error(key, "expected either keys or fetched ones, found both".to_owned());
+                    table.error(key, "expected either keys or fetched keys, found both".to_owned());
                 }
             }
             return Self::File(file);
@@ -209,8 +199,8 @@ impl KeySource {
                 && (!is_url(issuer, is_insecure) || issuer.contains(['?', '#'])) =>
             {
                 let expected = format!(
-                    "without keys and keys_url its keys are found by its URL: expected {schemes} and a host, without \
-                     user, password, query and fragment{plain}"
+                    "without keys and keys_url the keys are found through this URL: expected {schemes} and a host, \
+                     without user, password, query and fragment{plain}"
                 );
                 table.error("issuer", expected);
             }
@@ -220,7 +210,7 @@ impl KeySource {
     }
 }
 
-/// Whether something can be fetched from a URL, over TLS unless that is not asked for.
+/// Returns whether a text is an `https://` URL with a host, or with `is_insecure` an `http://` one.
 #[must_use]
 pub fn is_url(text: &str, is_insecure: bool) -> bool {
     http::Uri::try_from(text).is_ok_and(|uri| {
@@ -251,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn two_issuers_that_could_name_one_principal_are_refused() {
+    fn issuers_that_could_name_the_same_principal_are_an_error() {
         let check = |first: &str, second: &str, expected: usize| {
             let issuers = BTreeMap::from([
                 ("a".to_owned(), issuer("https://a", first)),
@@ -270,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_is_configured_once() {
+    fn an_issuer_cannot_be_configured_twice() {
         let issuers = BTreeMap::from([
             ("a".to_owned(), issuer("https://a", "a:")),
             ("b".to_owned(), issuer("https://a", "b:")),
@@ -280,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_of_an_issuer_is_told() {
+    fn all_errors_of_an_issuer_are_reported() {
         let bad = IssuerConfig {
             audiences: Vec::new(),
             algorithms: vec!["HS256".to_owned()],

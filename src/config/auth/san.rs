@@ -1,8 +1,8 @@
-//! Names of client certificates (SAN) with their kind, in the one form in which they are compared.
+//! Subject alternative names (SAN) of client certificates, with their kind, in a canonical form for comparisons.
 
-/// The kind of a name.
+/// The kind of a subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SanKind {
     /// A DNS name.
     Dns,
     /// A URI.
@@ -11,51 +11,51 @@ pub enum Kind {
     Email,
 }
 
-const KINDS: [(&str, Kind); 3] =
-    [("dns:", Kind::Dns), ("uri:", Kind::Uri), ("email:", Kind::Email)];
+const KINDS: [(&str, SanKind); 3] =
+    [("dns:", SanKind::Dns), ("uri:", SanKind::Uri), ("email:", SanKind::Email)];
 
-/// A name of a kind, as it is compared: with the kind before it. `None` when it names nobody.
+/// Returns the canonical form of a name, with its kind as prefix; `None` if the name is invalid.
 ///
-/// A DNS name is compared without its case and its last dot (RFC 5280 §7.2); a wildcard is no name. Of an e-mail address the
-/// domain is compared so, and what stands before the `@` to the letter (§7.5). A URI is compared to the letter.
+/// DNS names are compared without regard to case and a final dot (RFC 5280 §7.2); wildcards are invalid. The domain of an
+/// e-mail address is compared in the same way, and the local part exactly (§7.5). URIs are compared exactly.
 #[must_use]
-pub fn parse(kind: Kind, name: &str) -> Option<String> {
+pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     let is_visible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
     if !is_visible {
         return None;
     }
     Some(match kind {
-        Kind::Dns => format!("dns:{}", domain(name)?),
-        Kind::Uri => format!("uri:{name}"),
-        Kind::Email => {
+        SanKind::Dns => format!("dns:{}", domain(name)?),
+        SanKind::Uri => format!("uri:{name}"),
+        SanKind::Email => {
             let (local, host) = name.rsplit_once('@').filter(|(local, _)| !local.is_empty())?;
             format!("email:{local}@{}", domain(host)?)
         }
     })
 }
 
-/// A name as it is written in the configuration: `dns:clinic.example.com`.
+/// Parses a name with its kind as the configuration writes it, `dns:clinic.example.com`, and returns its canonical form.
 ///
 /// # Errors
-/// What to write.
-pub fn written(text: &str) -> Result<String, String> {
-    let found = KINDS.into_iter().find_map(|(word, kind)| Some((kind, text.strip_prefix(word)?)));
-    let Some((kind, name)) = found else {
+/// The text that says what was expected.
+pub fn parse(text: &str) -> Result<String, String> {
+    let split = |(prefix, kind)| Some((kind, text.strip_prefix(prefix)?));
+    let Some((kind, name)) = KINDS.into_iter().find_map(split) else {
         let kind = match text {
             _ if text.contains("://") => "uri",
             _ if text.contains('@') => "email",
             _ => "dns",
         };
         return Err(format!(
-            "expected the kind of the name before it, dns:, uri: or email:, e.g. [auth.certificates.{:?}]",
+            "expected the name with its kind as prefix, dns:, uri: or email:, e.g. [auth.certificates.{:?}]",
             format!("{kind}:{text}")
         ));
     };
-    parse(kind, name).ok_or_else(|| {
+    canonical(kind, name).ok_or_else(|| {
         match kind {
-            Kind::Dns => "expected a DNS name in ASCII (xn--…), without wildcards",
-            Kind::Uri => "expected a URI in ASCII",
-            Kind::Email => "expected an e-mail address in ASCII",
+            SanKind::Dns => "expected a DNS name in ASCII (xn--…), without wildcards",
+            SanKind::Uri => "expected a URI in ASCII",
+            SanKind::Email => "expected an e-mail address in ASCII",
         }
         .to_owned()
     })
@@ -73,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_one_form() {
+    fn a_name_has_one_canonical_form() {
         let check = |text: &str, expected: &str| {
-            assert_eq!(written(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(parse(text).as_deref(), Ok(expected), "{text}");
         };
         check("dns:Clinic.Example.COM.", "dns:clinic.example.com");
         check("uri:spiffe://Example.com/Clinic", "uri:spiffe://Example.com/Clinic");
         check("email:Vet@Example.COM", "email:Vet@example.com");
-        // The scheme of a URI is no kind.
+        // The scheme of a URI is not a kind.
         check("uri:dns:clinic.example.com", "uri:dns:clinic.example.com");
     }
 
     #[test]
-    fn what_names_nobody_is_refused_with_what_to_write() {
+    fn an_invalid_name_is_refused_with_a_correction() {
         let check = |text: &str, expected: &str| {
-            let error = written(text).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         };
         check("clinic.example.com", r#"[auth.certificates."dns:clinic.example.com"]"#);
@@ -96,12 +96,12 @@ mod tests {
         check("ip:192.0.2.1", "dns:, uri: or email:");
         check("DNS:clinic.example.com", "dns:, uri: or email:");
         check("", "dns:, uri: or email:");
-        for nobody in ["dns:", "dns:.", "dns:*.example.com", "dns:žluť.example", "dns:a b"] {
-            check(nobody, "expected a DNS name");
+        for invalid in ["dns:", "dns:.", "dns:*.example.com", "dns:žluť.example", "dns:a b"] {
+            check(invalid, "expected a DNS name");
         }
         check("uri:", "expected a URI");
-        for nobody in ["email:vet", "email:@example.com", "email:vet@", "email:a b@example.com"] {
-            check(nobody, "expected an e-mail");
+        for invalid in ["email:vet", "email:@example.com", "email:vet@", "email:a b@example.com"] {
+            check(invalid, "expected an e-mail");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! `[gateway.compression]`: how answers are made smaller.
+//! `[gateway.compression]`: compression of answers.
 
 use crate::config::limits;
-use crate::config::settings::Table;
+use crate::config::settings::SettingsTable;
 
-/// A content coding, best first: of those that a client likes equally the first one is taken.
+/// A content coding, from the most to the least preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// Zstandard (RFC 8878).
@@ -15,10 +15,10 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All of them.
+    /// All codings. Of several that a client accepts equally, the first one is used.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
-    /// Its name in HTTP, and in the configuration.
+    /// Returns the name in HTTP and in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,17 +29,17 @@ impl Coding {
     }
 }
 
-/// How answers are made smaller.
+/// Compression of answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompressionConfig {
-    /// What is offered, best first; none: nothing is compressed.
+    /// The offered codings, in the order of preference. Empty: nothing is compressed.
     pub codings: Vec<Coding>,
-    /// Smaller bodies are sent as they are.
+    /// The smallest body in bytes that is compressed.
     pub bytes_min: usize,
 }
 
 impl CompressionConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         let all = Coding::ALL.map(|coding| coding.name().to_owned()).to_vec();
         let names: Vec<String> = table.get_or("codings", all);
         let coding = |name: &String| Coding::ALL.into_iter().find(|coding| coding.name() == name);
@@ -49,7 +49,7 @@ impl CompressionConfig {
         }
         Self {
             codings: codings.unwrap_or_default(),
-            bytes_min: table.bytes("bytes_min", limits::COMPRESSION_BYTES_MIN),
+            bytes_min: table.get_bytes("bytes_min", limits::COMPRESSION_BYTES_MIN),
         }
     }
 }

@@ -1,42 +1,42 @@
-//! Which load balancers and proxies are believed when they say who their client is.
+//! The load balancers and proxies that are trusted to state the address of their client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::settings::Table;
+use crate::config::settings::SettingsTable;
 
-/// The key of the ranges.
+/// The key of the address ranges.
 const KEY: &str = "trusted_proxies";
 
-/// Who may say which client a connection or a request is from.
+/// The proxies that may state the address of their client.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
-    /// Whose word counts.
+    /// The trusted addresses.
     pub trusted: TrustedProxies,
-    /// Whether their connections begin with PROXY protocol version 2.
+    /// Whether connections from these addresses begin with PROXY protocol version 2.
     pub proxy_protocol: bool,
 }
 
-/// Address ranges of proxies that are believed. Cheap to clone.
+/// The address ranges of trusted proxies. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// These ranges.
+    /// Creates a set of address ranges.
     #[must_use]
     pub fn new(ranges: impl IntoIterator<Item = IpNet>) -> Self {
         Self(ranges.into_iter().collect())
     }
 
-    /// Whether nobody is believed.
+    /// Returns whether no proxy is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an address is a proxy's that is believed.
+    /// Returns whether an address is that of a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -45,7 +45,7 @@ impl TrustedProxies {
 }
 
 impl ProxyConfig {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut SettingsTable<'_>) -> Self {
         let texts: Vec<String> = table.get_or(KEY, Vec::new());
         let mut ranges = Vec::with_capacity(texts.len());
         for text in &texts {
@@ -55,11 +55,11 @@ impl ProxyConfig {
             }
         }
         if ranges.iter().any(|range| range.prefix_len() == 0) {
-            table.warn(KEY, "every client is believed when it says that it is another");
+            table.warn(KEY, "every client is trusted as a proxy and can state any address");
         }
         let proxy_protocol = table.get_or("proxy_protocol", false);
         if proxy_protocol && texts.is_empty() {
-            let expected = "is true: expected gateway.trusted_proxies to say whose connections \
+            let expected = "is true: expected gateway.trusted_proxies with the addresses whose connections \
                             begin with it";
             table.error("proxy_protocol", expected.to_owned());
         }
@@ -67,12 +67,12 @@ impl ProxyConfig {
     }
 }
 
-/// A range, or a single address. Bits beyond the prefix are refused: they are a slip of the hand in one of the two.
+/// Parses an address range or a single address. Bits beyond the prefix are an error, because one of the two must be wrong.
 fn range(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    // Not by `IpNet`'s own parser: that reads 010 as ten, where others read eight.
+    // `IpNet`'s own parser reads 010 as ten, which other programs read as eight.
     let read = text
         .split_once('/')
         .and_then(|(address, prefix)| IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok());
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_written_without_doubt() {
+    fn only_unambiguous_ranges_are_accepted() {
         for (text, is_good) in [
             ("10.0.0.0/8", true),
             ("0.0.0.0/0", true),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_the_same_inside_ipv6() {
+    fn an_ipv4_address_mapped_to_ipv6_is_the_same_address() {
         let trusted = TrustedProxies::new([range("10.0.0.0/8").unwrap()]);
         for (address, expected) in [
             ("10.1.2.3", true),

@@ -1,8 +1,8 @@
-//! Text into values: TOML, JSON, and the short forms of variables and `--set`.
+//! Parses the texts of the layers: TOML, JSON, and the short forms of variables and `--set`.
 
 use figment::value::{Dict, Value};
 
-/// Reads a TOML file. Its error has the line and never the line's text, which may hold a secret.
+/// Parses a TOML file. The error gives the line but never its text, which may contain a secret.
 pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -18,7 +18,7 @@ fn from_toml(value: toml::Value) -> Value {
         toml::Value::Integer(number) => number.into(),
         toml::Value::Float(number) => number.into(),
         toml::Value::Boolean(flag) => flag.into(),
-        // Dates are text for the keys that want one: TOML's own form is RFC 3339.
+        // Keys read dates as text. TOML's own format is RFC 3339.
         toml::Value::Datetime(date) => date.to_string().into(),
         toml::Value::Array(items) => {
             items.into_iter().map(from_toml).collect::<Vec<Value>>().into()
@@ -29,7 +29,7 @@ fn from_toml(value: toml::Value) -> Value {
     }
 }
 
-/// Reads a JSON file. Its error has the line and never the line's text.
+/// Parses a JSON file. The error gives the line but never its text.
 pub(super) fn parse_json(text: &str) -> Result<Dict, String> {
     serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
@@ -40,8 +40,9 @@ pub(super) fn parse_json(text: &str) -> Result<Dict, String> {
     })
 }
 
-/// A value as a variable or `--set` gives it. Text stays text: its key decides what it means, so that a password
-/// of digits is no number. A JSON object or array is taken as one, for tables and lists.
+/// Parses the value of a variable or of `--set`: a JSON object or array, or else text.
+///
+/// The type of the key decides how text is converted, so that a password of digits does not become a number.
 pub(super) fn parse_value(text: &str) -> Value {
     let structured = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
     let parsed = structured.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
@@ -59,7 +60,7 @@ pub(super) fn split_assignment(text: &str) -> Option<(&str, &str)> {
     Some((key.trim(), value.strip_prefix('=')?))
 }
 
-/// Splits a dotted key; a part in quotes may hold dots. `None` when a part is empty or a quote stays open.
+/// Splits a dotted key. A part in quotes can contain dots. Returns `None` if a part is empty or a quote is not closed.
 pub(super) fn split_key(key: &str) -> Option<Vec<String>> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_part_of_a_key_may_hold_dots() {
+    fn a_quoted_part_of_a_key_can_contain_dots() {
         let check = |text, expected: Option<&[&str]>| {
             let expected = expected.map(|parts| parts.iter().map(ToString::to_string).collect());
             assert_eq!(split_key(text), expected, "{text}");
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_has_its_line_and_not_its_text() {
+    fn a_syntax_error_gives_the_line_but_not_its_text() {
         let error =
             parse_toml("[messaging.nats]\nuser = \"u\"\npassword = \"hunter2\n").unwrap_err();
         assert_eq!(error, "not TOML at line 3");

@@ -1,4 +1,4 @@
-//! The shipped files are in step with the code: every key is in them, and with its default.
+//! Tests that the shipped files contain every key with its default.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ const FJORD: &str = include_str!("../../../config/fjord.toml");
 const GATEWAY: &str = include_str!("../../../config/gateway.toml");
 const WORKER: &str = include_str!("../../../config/worker.toml");
 
-/// Keys whose shipped line is an example, since a default has no place or no form there.
+/// Keys whose shipped value is an example, because they have no default.
 const EXAMPLES: &[&str] = &[
     "auth.api_keys.billing.expires_at",
     "auth.api_keys.billing.sha256",
     "auth.api_keys.billing.claims.stable",
 ];
 
-/// The file with its keys uncommented: of `#key` and `#[section]` the mark is taken away, `# text` stays.
+/// Uncomments the keys of a file: `#key` and `#[section]`, but not `# text`.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
@@ -24,39 +24,40 @@ fn uncommented(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-/// Each key with its value, and whether it is a secret.
-type Keys = BTreeMap<String, (Option<String>, bool)>;
+/// Each key with its value, and whether a layer sets it.
+type ShippedKeys = BTreeMap<String, (Option<String>, bool)>;
 
-/// Every key with its value, whatever errors there are: secrets stand in the file and beside it, examples of
-/// files are not there.
-fn read_all(text: &str) -> (Keys, Vec<ConfigError>) {
+/// Reads every key with its value in spite of errors. The file sets each secret in several ways, and names files that do not
+/// exist.
+fn read_all(text: &str) -> (ShippedKeys, Vec<ConfigError>) {
     let directory = written(&[("fjord.toml", text)]);
     let sources = sources(directory.path(), None);
     let mut errors = Vec::new();
     let figment = sources.merge(&mut errors);
     let settings = Settings::new(figment, directory.path(), None, errors);
     settings.read(|table| read(table, &sources)).unwrap();
-    let mut findings = settings.into_findings();
-    findings.judge_unknown();
-    let entry = |entry: Entry| (entry.key, (entry.value, entry.origin != Origin::Default));
-    (findings.entries.into_iter().map(entry).collect(), findings.errors)
+    let mut diagnostics = settings.into_diagnostics();
+    diagnostics.report_unknown_keys();
+    let entry =
+        |entry: SettingEntry| (entry.key, (entry.value, entry.origin != SettingOrigin::Default));
+    (diagnostics.entries.into_iter().map(entry).collect(), diagnostics.errors)
 }
 
 #[test]
-fn the_shipped_files_change_nothing() {
+fn the_shipped_files_set_no_key() {
     let shipped =
         written(&[("fjord.toml", FJORD), ("gateway.toml", GATEWAY), ("worker.toml", WORKER)]);
     let loaded = Config::load(&sources(shipped.path(), None)).unwrap();
-    assert!(loaded.entries.iter().all(|entry| entry.origin == Origin::Default));
+    assert!(loaded.entries.iter().all(|entry| entry.origin == SettingOrigin::Default));
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 
 #[test]
-fn the_shipped_file_has_every_key_and_no_other() {
+fn the_shipped_file_contains_every_key_and_no_other() {
     let (entries, errors) = read_all(&uncommented(FJORD));
     let allowed = [
         "expected either",
-        "more than one way",
+        "more than one kind",
         "client_ca: expected",
         "is true and",
         "found both",
@@ -68,14 +69,13 @@ fn the_shipped_file_has_every_key_and_no_other() {
         .collect();
     assert_eq!(unexpected, Vec::<String>::new());
     let absent: Vec<_> = entries.iter().filter(|(_, (_, written))| !written).map(|e| e.0).collect();
-    // Both forms of the one default are in the file's words.
     assert_eq!(absent, Vec::<&String>::new(), "keys that fjord knows and config/fjord.toml lacks");
 }
 
 #[test]
-fn a_shipped_value_is_the_default() {
+fn shipped_values_are_the_defaults() {
     let (written, _) = read_all(&uncommented(FJORD));
-    // What has no default is not set, or not there, when the tables it stands in are empty.
+    // With empty tables, the keys without a default are not set.
     let (defaults, _) = read_all(
         "[auth.jwt.main]\n[auth.api_keys.billing]\n[auth.certificates.\"dns:clinic.example\"]\n[worker.queues.\"*\"]\n\
          [catalogue.auth_default]\n[procedures.databases.default]\nbackend = \"mssql\"\n\
@@ -96,7 +96,7 @@ fn a_shipped_value_is_the_default() {
 }
 
 #[test]
-fn the_small_files_have_known_keys() {
+fn the_files_of_the_roles_contain_only_known_keys() {
     for text in [GATEWAY, WORKER] {
         assert_eq!(read_all(&uncommented(text)).1, Vec::new());
     }

@@ -46,7 +46,7 @@ async fn read(secret: &Secret) -> Result<Secret, AuthError> {
     let Some(path) = secret.file() else { return Ok(secret.clone()) };
     let text = tokio::fs::read_to_string(path).await;
     let text = text.map_err(|error| refused(path, &error.to_string()))?;
-    let secret = Secret::in_file(path, &text);
+    let secret = Secret::from_file(path, &text);
     if secret.expose().is_empty() { Err(refused(path, "the file is empty")) } else { Ok(secret) }
 }
 

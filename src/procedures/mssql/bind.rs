@@ -8,9 +8,9 @@ use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 use super::server::NarrowText;
 use super::signature::{Kind, Parameter, Signature};
 use super::types::{self, CodePage, Expected, SqlType};
-use crate::catalogue::findings::VIOLATIONS_MAX;
 use crate::catalogue::names::is_identifier;
-use crate::catalogue::{ProcedureName, Value};
+use crate::catalogue::violations::VIOLATIONS_MAX;
+use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, Call};
 
 /// A parameter with its value.
@@ -148,10 +148,10 @@ fn table<'a>(
     (columns, narrow_text): (&[(String, SqlType)], NarrowText),
     unfit: &mut Unfit,
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
-    let rows: &[Vec<Value>] = match &argument.value {
-        Value::Table(rows) => rows,
+    let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
+        ParameterValue::Table(rows) => rows,
         // SQL Server knows no NULL table: an absent and an empty one are the same.
-        Value::Null => &[],
+        ParameterValue::Null => &[],
         _ => {
             unfit.add(&argument.name, None, Expected("a table".to_owned()));
             &[]
@@ -194,7 +194,7 @@ fn table<'a>(
 
 /// Encodes a cell as the column's type, or says what the driver could not write as it is.
 fn cell<'a>(
-    value: &'a Value,
+    value: &'a ParameterValue<'static>,
     sql: &SqlType,
     narrow_text: NarrowText,
 ) -> Result<ColumnData<'a>, Expected> {

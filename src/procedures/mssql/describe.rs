@@ -6,7 +6,7 @@ use super::connect::Client;
 use super::signature::{Kind, Parameter, Signatures};
 use super::types::SqlType;
 use crate::catalogue::{ParameterType, ProcedureName};
-use crate::config::worker::fits;
+use crate::config::worker::matches_pattern;
 use crate::procedures::described::{Described, DescribedParameter};
 
 /// Every procedure of the database's users.
@@ -24,7 +24,7 @@ pub(super) async fn describe(
         let (schema, name) = (row.try_get::<&str, _>(0).ok()??, row.try_get::<&str, _>(1).ok()??);
         Some(format!("{schema}.{name}"))
     });
-    let names: Vec<String> = names.filter(|name| fits(pattern, name)).collect();
+    let names: Vec<String> = names.filter(|name| matches_pattern(pattern, name)).collect();
     let checked: Vec<_> = names.iter().map(|name| ProcedureName::new(name)).collect();
     let procedures: Vec<ProcedureName> = checked.iter().flatten().cloned().collect();
     let mut found = signatures.read_all(client, &procedures).await?.into_iter();

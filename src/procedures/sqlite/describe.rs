@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Sqlite;
 use crate::catalogue::{ParameterType, ProcedureName};
-use crate::config::worker::fits;
+use crate::config::worker::matches_pattern;
 use crate::procedures::described::{Described, DescribedParameter};
 use crate::procedures::{BackendError, BackendErrorKind};
 
@@ -19,7 +19,7 @@ impl Sqlite {
         deadline: Instant,
     ) -> Result<Vec<Described>, BackendError> {
         let mut described = Vec::new();
-        for name in self.names()?.into_iter().filter(|name| fits(pattern, name)) {
+        for name in self.names()?.into_iter().filter(|name| matches_pattern(pattern, name)) {
             let parameters = match ProcedureName::new(&name) {
                 Ok(procedure) => match self.procedure(&procedure, deadline, &self.closing).await {
                     Ok(procedure) => Ok(parameters(&procedure)),

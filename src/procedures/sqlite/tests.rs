@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalogue::{ParameterType, QueueName, Value};
+use crate::catalogue::{ParameterType, ParameterValue, QueueName};
 use crate::procedures::{
     Argument, Cell, OwnedCell, SentError, ServerErrorClass, SinkError, Transaction,
 };
@@ -159,12 +159,12 @@ impl RowSink for Seen {
     }
 }
 
-fn argument(name: &str, kind: ParameterType, value: Value) -> Argument {
+fn argument(name: &str, kind: ParameterType, value: ParameterValue<'static>) -> Argument {
     Argument { name: name.into(), kind, value, columns: Arc::new([]), table_type: None }
 }
 
 fn int(name: &str, value: i64) -> Argument {
-    argument(name, ParameterType::Int64, Value::Integer(value))
+    argument(name, ParameterType::Int64, ParameterValue::Integer(value))
 }
 
 fn text(value: &str) -> OwnedCell {
@@ -219,22 +219,32 @@ async fn every_type_goes_in_and_an_absent_argument_is_null() {
     let stable = Stable::new(&[("in", "SELECT @v AS v, typeof(@v) AS t, :absent AS a")]);
     let big = i64::MAX;
     let cases = [
-        (ParameterType::String, Value::Text("O'Hara; DROP".into()), text("O'Hara; DROP"), "text"),
-        (ParameterType::Int32, Value::Integer(-7), OwnedCell::Int(-7), "integer"),
-        (ParameterType::Int64, Value::Integer(big), OwnedCell::Int(big), "integer"),
-        (ParameterType::Number, Value::Number(0.1), OwnedCell::Float(0.1), "real"),
-        (ParameterType::Decimal, Value::Decimal("0.10".into()), text("0.10"), "text"),
-        (ParameterType::Boolean, Value::Boolean(true), OwnedCell::Int(1), "integer"),
-        (ParameterType::Uuid, Value::Text("0b".into()), text("0b"), "text"),
-        (ParameterType::Date, Value::Text("2026-01-02".into()), text("2026-01-02"), "text"),
+        (
+            ParameterType::String,
+            ParameterValue::Text("O'Hara; DROP".into()),
+            text("O'Hara; DROP"),
+            "text",
+        ),
+        (ParameterType::Int32, ParameterValue::Integer(-7), OwnedCell::Int(-7), "integer"),
+        (ParameterType::Int64, ParameterValue::Integer(big), OwnedCell::Int(big), "integer"),
+        (ParameterType::Number, ParameterValue::Number(0.1), OwnedCell::Float(0.1), "real"),
+        (ParameterType::Decimal, ParameterValue::Decimal("0.10".into()), text("0.10"), "text"),
+        (ParameterType::Boolean, ParameterValue::Boolean(true), OwnedCell::Int(1), "integer"),
+        (ParameterType::Uuid, ParameterValue::Text("0b".into()), text("0b"), "text"),
+        (
+            ParameterType::Date,
+            ParameterValue::Text("2026-01-02".into()),
+            text("2026-01-02"),
+            "text",
+        ),
         (
             ParameterType::Binary,
-            Value::Binary(Bytes::from_static(b"\0a")),
+            ParameterValue::Binary(Bytes::from_static(b"\0a")),
             OwnedCell::Binary(b"\0a".to_vec()),
             "blob",
         ),
-        (ParameterType::Json, Value::Json("{\"a\":1}".into()), text("{\"a\":1}"), "text"),
-        (ParameterType::String, Value::Null, OwnedCell::Null, "null"),
+        (ParameterType::Json, ParameterValue::Json("{\"a\":1}".into()), text("{\"a\":1}"), "text"),
+        (ParameterType::String, ParameterValue::Null, OwnedCell::Null, "null"),
     ];
     for (kind, value, expected, stored) in cases {
         let rows = stable.rows("in", &[argument("v", kind, value)]).await;
@@ -257,16 +267,21 @@ async fn a_table_is_read_with_json_each() {
     ];
     let rows = vec![
         vec![
-            Value::Integer(i64::MIN),
-            Value::Decimal("0.10".into()),
-            Value::Binary(Bytes::from_static(b"hi")),
-            Value::Json("[1,2]".into()),
+            ParameterValue::Integer(i64::MIN),
+            ParameterValue::Decimal("0.10".into()),
+            ParameterValue::Binary(Bytes::from_static(b"hi")),
+            ParameterValue::Json("[1,2]".into()),
         ],
-        vec![Value::Null, Value::Null, Value::Null, Value::Null],
+        vec![
+            ParameterValue::Null,
+            ParameterValue::Null,
+            ParameterValue::Null,
+            ParameterValue::Null,
+        ],
     ];
     let table = Argument {
         columns: columns.iter().map(|(name, kind)| ((*name).into(), *kind)).collect(),
-        ..argument("rows", ParameterType::Table, Value::Table(rows.into()))
+        ..argument("rows", ParameterType::Table, ParameterValue::Table(rows))
     };
     let null = OwnedCell::Null;
     assert_eq!(

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::types::{Value as SqlValue, ValueRef};
 
-use crate::catalogue::Value;
+use crate::catalogue::ParameterValue;
 use crate::procedures::{Argument, OwnedCell};
 
 /// What a column holds, beyond the four types that `SQLite` has.
@@ -105,15 +105,15 @@ fn json_number(text: &str) -> Option<String> {
 /// An argument as it is bound.
 pub(super) fn bound(argument: &Argument) -> SqlValue {
     match &argument.value {
-        Value::Null => SqlValue::Null,
-        Value::Boolean(value) => SqlValue::Integer((*value).into()),
-        Value::Integer(value) => SqlValue::Integer(*value),
-        Value::Number(value) => SqlValue::Real(*value),
-        Value::Decimal(text) | Value::Text(text) | Value::Json(text) => {
-            SqlValue::Text(text.clone())
+        ParameterValue::Null => SqlValue::Null,
+        ParameterValue::Boolean(value) => SqlValue::Integer((*value).into()),
+        ParameterValue::Integer(value) => SqlValue::Integer(*value),
+        ParameterValue::Number(value) => SqlValue::Real(*value),
+        ParameterValue::Decimal(text) | ParameterValue::Text(text) | ParameterValue::Json(text) => {
+            SqlValue::Text(text.to_string())
         }
-        Value::Binary(bytes) => SqlValue::Blob(bytes.to_vec()),
-        Value::Table(rows) => {
+        ParameterValue::Binary(bytes) => SqlValue::Blob(bytes.to_vec()),
+        ParameterValue::Table(rows) => {
             let names: Vec<&Arc<str>> = argument.columns.iter().map(|(name, _)| name).collect();
             SqlValue::Text(table(&names, rows))
         }
@@ -121,7 +121,7 @@ pub(super) fn bound(argument: &Argument) -> SqlValue {
 }
 
 /// A table as JSON text, an array of objects: `json_each(@rows)` reads it.
-fn table(names: &[&Arc<str>], rows: &[Vec<Value>]) -> String {
+fn table(names: &[&Arc<str>], rows: &[Vec<ParameterValue<'_>>]) -> String {
     let objects: Vec<String> = rows
         .iter()
         .map(|row| {
@@ -140,17 +140,17 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn json(value: &Value) -> String {
+fn json(value: &ParameterValue<'_>) -> String {
     match value {
         // A table has no tables in it.
-        Value::Null | Value::Table(_) => "null".to_owned(),
-        Value::Boolean(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Number(value) => serde_json::Value::from(*value).to_string(),
+        ParameterValue::Null | ParameterValue::Table(_) => "null".to_owned(),
+        ParameterValue::Boolean(value) => value.to_string(),
+        ParameterValue::Integer(value) => value.to_string(),
+        ParameterValue::Number(value) => serde_json::Value::from(*value).to_string(),
         // As text: SQLite reads a JSON number with a fraction as a double.
-        Value::Decimal(text) | Value::Text(text) => quoted(text),
-        Value::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
-        Value::Json(text) => text.clone(),
+        ParameterValue::Decimal(text) | ParameterValue::Text(text) => quoted(text),
+        ParameterValue::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
+        ParameterValue::Json(text) => text.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{AuthFailure, AuthRefusal, Authenticator, has_all};
-use crate::catalogue::endpoint::{Auth, AuthMethod};
+use crate::catalogue::{Auth, AuthMethod};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde_json::Value;
 
 use super::refusal::{AuthFailure, Presented, Refused};
-use crate::catalogue::endpoint::AuthMethod;
+use crate::catalogue::AuthMethod;
 use crate::config::auth::ApiKeyConfig;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;

@@ -17,7 +17,7 @@ impl Certificates {
         let (mut known, mut errors) = (BTreeMap::new(), Vec::new());
         for (subject, written) in config {
             let place = format!("auth.certificates.{subject:?}");
-            match san::written(subject) {
+            match san::parse(subject) {
                 Ok(name) => {
                     if known.insert(name, caller(written)).is_some() {
                         errors.push(format!("{place}: expected each name once, found it twice"));

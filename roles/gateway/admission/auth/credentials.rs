@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::refusal::{AuthFailure, Presented, Refused};
-use crate::catalogue::endpoint::AuthMethod;
+use crate::catalogue::AuthMethod;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 

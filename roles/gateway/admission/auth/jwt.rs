@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use super::refusal::{AuthFailure, Presented, Refused};
 use super::unix_seconds;
 use crate::admin::Readiness;
-use crate::catalogue::endpoint::AuthMethod;
+use crate::catalogue::AuthMethod;
 use crate::config::auth::IssuerConfig;
 use crate::config::auth::issuer::errors;
 use crate::lifecycle::{Cancel, Tasks};

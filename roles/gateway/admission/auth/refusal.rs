@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::catalogue::endpoint::AuthMethod;
+use crate::catalogue::AuthMethod;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
 

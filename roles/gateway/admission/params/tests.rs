@@ -1,4 +1,4 @@
-//! Requests with every error there is.
+//! Tests of requests with every kind of violation.
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalogue::Value;
+use crate::catalogue::ParameterValue;
 use crate::catalogue::load::fixture::catalogue;
 use crate::roles::gateway::admission::router::Found;
 use crate::roles::gateway::admission::router::Router;
@@ -338,9 +338,9 @@ proptest! {
         let payload = post(sent.to_string());
         let catalogue = catalogue(ENDPOINTS);
         let values = payload::read(&catalogue.endpoints()[1], payload.as_bytes()).unwrap();
-        prop_assert_eq!(&values[0].1, &Value::Text(text));
-        prop_assert_eq!(&values[1].1, &Value::Integer(int));
-        prop_assert_eq!(&values[2].1, &Value::Number(number));
-        prop_assert_eq!(&values[3].1, &Value::Json(sent["j"].to_string()));
+        prop_assert_eq!(&values[0].1, &ParameterValue::Text(text.into()));
+        prop_assert_eq!(&values[1].1, &ParameterValue::Integer(int));
+        prop_assert_eq!(&values[2].1, &ParameterValue::Number(number));
+        prop_assert_eq!(&values[3].1, &ParameterValue::Json(sent["j"].to_string().into()));
     }
 }

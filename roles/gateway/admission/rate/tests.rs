@@ -7,8 +7,9 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalogue::endpoint::{Auth, Execution, OnDisconnect, ResultKind, StatusMap};
-use crate::catalogue::{EndpointId, QueueName};
+use crate::catalogue::{
+    Auth, EndpointId, Execution, OnDisconnect, QueueName, ResultKind, StatusMap,
+};
 
 fn endpoint(id: &str, rate_limit: Option<RateLimit>) -> Endpoint {
     Endpoint {

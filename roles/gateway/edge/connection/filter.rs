@@ -5,27 +5,13 @@
 use http::header::{self, HeaderName};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Version};
-use memchr::{memchr, memchr2};
-use percent_encoding::percent_decode_str;
 
+use crate::catalogue::route::METHODS;
+use crate::catalogue::uri::{check_encoding, decode_path};
 use crate::problem::{Problem, ProblemKind};
 
 use super::Rules;
 use super::encoding::Accepted;
-
-/// The methods that an endpoint can have.
-pub(super) const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
-
-/// What a segment cannot have, encoded or not.
-const SEPARATOR: &str = "the path has a slash, a backslash or a control character inside a segment";
 
 /// The bytes between a header's name and its value and after it: colon, space, CR, LF.
 const HEADER_OVERHEAD_BYTES: usize = 4;
@@ -37,7 +23,7 @@ pub(super) fn check<B>(
     rules: &Rules,
 ) -> Result<(), Problem> {
     check_sizes(request, rules)?;
-    if !METHODS.contains(request.method()) {
+    if !METHODS.contains(request.method()) && *request.method() != Method::OPTIONS {
         // RFC 9110 §9.1: what the server does not know at all is 501; 405 is for what a path lacks.
         return Err(Problem::new(ProblemKind::NotImplemented));
     }
@@ -118,55 +104,8 @@ fn check_target<B>(request: &Request<B>) -> Result<(), &'static str> {
     if uri.scheme_str().is_some_and(|scheme| scheme != "https" && scheme != "http") {
         return Err("expected the scheme http or https");
     }
-    check_path(uri.path())?;
+    decode_path(uri.path())?;
     uri.query().map_or(Ok(()), check_encoding)
-}
-
-fn check_path(path: &str) -> Result<(), &'static str> {
-    check_encoding(path)?;
-    if !path.starts_with('/') {
-        return Err("expected a path that starts with /");
-    }
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        if segment.is_empty() && segments.peek().is_some() {
-            return Err("the path has an empty segment");
-        }
-        if memchr2(b'%', b'\\', segment.as_bytes()).is_none() {
-            // What `check_encoding` let through is visible ASCII: nothing to decode, and no control character.
-            if segment == "." || segment == ".." {
-                return Err("the path has a dot segment");
-            }
-            continue;
-        }
-        // One round of decoding, as the router does; what still looks encoded is text.
-        let decoded = percent_decode_str(segment)
-            .decode_utf8()
-            .map_err(|_| "the path is not UTF-8 once decoded")?;
-        if decoded == "." || decoded == ".." {
-            return Err("the path has a dot segment");
-        }
-        if decoded.chars().any(|c| matches!(c, '/' | '\\') || c.is_control()) {
-            return Err(SEPARATOR);
-        }
-    }
-    Ok(())
-}
-
-/// Visible ASCII, and every `%` begins an octet (RFC 3986 §2.1).
-fn check_encoding(text: &str) -> Result<(), &'static str> {
-    // Without a way out on the first that is none: the compiler looks at many bytes at once then.
-    if !text.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
-        return Err("expected visible ASCII in the URI; other characters percent-encoded");
-    }
-    if memchr(b'%', text.as_bytes()).is_none() {
-        return Ok(());
-    }
-    let is_octet = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
-    if !text.split('%').skip(1).all(is_octet) {
-        return Err("expected two hexadecimal digits after every % of the URI");
-    }
-    Ok(())
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), &'static str> {

@@ -5,6 +5,7 @@ use http::header::{CONNECTION, DATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use crate::catalogue::route::METHODS;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::observation::trip;
@@ -12,8 +13,6 @@ use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::Shape;
-
-use super::filter;
 
 /// Logs and counts a refusal, and makes the answer that tells it. Nobody else does for what has not been routed.
 pub(super) fn refuse(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
@@ -31,7 +30,7 @@ pub(super) fn refuse(problem: &Problem, peer: &Peer, request_id: &RequestId) -> 
     trip::count("none", status, outcome);
     let mut response = response::problem(problem, request_id);
     if problem.kind == ProblemKind::NotImplemented {
-        response = response::with_allow(response, &filter::METHODS);
+        response = response::with_allow(response, &[&METHODS[..], &[Method::OPTIONS]].concat());
     }
     // Where one request is in doubt, so is where the next one begins.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

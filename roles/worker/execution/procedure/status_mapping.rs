@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
-use crate::catalogue::findings::Pointer;
-use crate::catalogue::{Endpoint, Execution, Place, ResultKind};
+use crate::catalogue::endpoint::is_bodiless;
+use crate::catalogue::violations::JsonPointer;
+use crate::catalogue::{Endpoint, Execution, ParameterSource, ResultKind};
 use crate::envelope::Final;
 use crate::envelope::reply::JSON;
 use crate::outcome::Word;
@@ -58,11 +59,6 @@ fn map_success(job: &Job, sink: JsonSink, outcome: &Outcome) -> SentCallResult {
 
 fn problem(kind: ProblemKind, outcome: Word) -> SentCallResult {
     SentCallResult::Problem { problem: Problem::new(kind), outcome }
-}
-
-/// Whether a response with this status has no body (RFC 9110 §15).
-fn is_bodiless(status: u16) -> bool {
-    matches!(status, 204 | 205 | 304)
 }
 
 /// The result of a call for which the procedure or the catalogue has chosen a status.
@@ -251,10 +247,10 @@ fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
     let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {
         return Violation::of_parameter("argument", argument, reason);
     };
-    if parameter.place != Place::Body {
-        return Violation::of_parameter(parameter.place.as_str(), &parameter.name, reason);
+    if parameter.source != ParameterSource::Body {
+        return Violation::of_parameter(parameter.source.as_str(), &parameter.name, reason);
     }
-    let pointer = Pointer::ROOT.key(&parameter.name);
+    let pointer = JsonPointer::ROOT.key(&parameter.name);
     let Some((row, column)) = cell else {
         return Violation::of_body(pointer.to_string(), reason);
     };

@@ -9,9 +9,8 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::*;
-use crate::catalogue::endpoint::Auth;
-use crate::catalogue::{Catalogue, EndpointId, load};
-use crate::config::CatalogueConfig;
+use crate::catalogue::cors::CorsSettings;
+use crate::catalogue::{Catalogue, EndpointDefaults, EndpointId, load};
 use crate::config::procedures::SqliteConfig;
 use crate::envelope::{Final, Request};
 use crate::procedures::Backend;
@@ -58,20 +57,19 @@ impl DemoRegister {
     async fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let endpoints = demo().join("endpoints");
-        let config = CatalogueConfig {
-            directory: endpoints.clone(),
-            auth_default: None::<Auth>,
-            timeout_default: Duration::from_secs(2),
-            attempts_default: 3,
-            body_bytes_max_default: 64 << 10,
-            buffered_bytes_per_client_max: 1 << 20,
-            cors_default: crate::catalogue::cors::Cors::default(),
+        let defaults = EndpointDefaults {
+            auth: None,
+            timeout: Duration::from_secs(2),
+            attempts: 3,
+            body_bytes_max: 64 << 10,
+            body_bytes_ceiling: 1 << 20,
+            cors: CorsSettings::default(),
         };
         let filled = FILLED_DATABASE.get_or_init(fill_database).await;
         let database = database(directory.path());
         std::fs::copy(filled.path().join(FILE), &database.file).unwrap();
         Self {
-            catalogue: load(&endpoints, &config).unwrap(),
+            catalogue: load(&endpoints, &defaults).unwrap(),
             backend: sqlite::connect(&database, "default").unwrap(),
             _directory: directory,
         }

@@ -11,7 +11,7 @@ use super::SqlType;
 use super::clock::{self, Moment};
 use super::code_page::{CodePage, Unmappable};
 use super::decimal::{self, Excess};
-use crate::catalogue::Value;
+use crate::catalogue::ParameterValue;
 
 /// Why a value does not fit, or what would have, for its caller. It never quotes the value, but for the one character
 /// that cannot be represented.
@@ -35,9 +35,12 @@ const VARIANT_TEXT_BYTES_MAX: usize = 4000;
 const VARIANT_BYTES_MAX: usize = 8000;
 
 /// Encodes a value as the declared type.
-pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'a>, Expected> {
+pub(crate) fn encode<'a>(
+    value: &'a ParameterValue<'_>,
+    sql: &SqlType,
+) -> Result<ColumnData<'a>, Expected> {
     let encoded = match sql {
-        _ if *value == Value::Null => Some(null(sql)),
+        _ if *value == ParameterValue::Null => Some(null(sql)),
         SqlType::Bit => boolean(value).map(|bit| ColumnData::Bit(Some(bit))),
         SqlType::TinyInt => integer(value).map(|n| ColumnData::U8(Some(n))),
         SqlType::SmallInt => integer(value).map(|n| ColumnData::I16(Some(n))),
@@ -58,7 +61,7 @@ pub(crate) fn encode<'a>(value: &'a Value, sql: &SqlType) -> Result<ColumnData<'
             None => None,
         },
         SqlType::Binary { length, .. } => match value {
-            Value::Binary(bytes) if length.is_none_or(|most| bytes.len() <= most) => {
+            ParameterValue::Binary(bytes) if length.is_none_or(|most| bytes.len() <= most) => {
                 Some(ColumnData::Binary(Some(Cow::Borrowed(bytes))))
             }
             _ => None,
@@ -116,18 +119,18 @@ pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
     )
 }
 
-fn plain(value: &Value) -> Option<&str> {
+fn plain<'a>(value: &'a ParameterValue<'_>) -> Option<&'a str> {
     match value {
-        Value::Text(text) | Value::Json(text) => Some(text),
+        ParameterValue::Text(text) | ParameterValue::Json(text) => Some(text),
         _ => None,
     }
 }
 
-fn boolean(value: &Value) -> Option<bool> {
+fn boolean(value: &ParameterValue<'_>) -> Option<bool> {
     match value {
-        Value::Boolean(bit) => Some(*bit),
-        Value::Integer(0) => Some(false),
-        Value::Integer(1) => Some(true),
+        ParameterValue::Boolean(bit) => Some(*bit),
+        ParameterValue::Integer(0) => Some(false),
+        ParameterValue::Integer(1) => Some(true),
         _ => match plain(value)? {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
@@ -137,26 +140,30 @@ fn boolean(value: &Value) -> Option<bool> {
 }
 
 /// The number as text, whatever kind of number it is.
-fn digits(value: &Value) -> Option<(Cow<'_, str>, Excess)> {
+fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>, Excess)> {
     match value {
-        Value::Boolean(bit) => Some((Cow::Borrowed(if *bit { "1" } else { "0" }), Excess::Refuse)),
-        Value::Integer(number) => Some((Cow::Owned(number.to_string()), Excess::Refuse)),
-        Value::Number(number) => Some((Cow::Owned(number.to_string()), Excess::Round)),
-        Value::Decimal(text) | Value::Text(text) => Some((Cow::Borrowed(text), Excess::Refuse)),
+        ParameterValue::Boolean(bit) => {
+            Some((Cow::Borrowed(if *bit { "1" } else { "0" }), Excess::Refuse))
+        }
+        ParameterValue::Integer(number) => Some((Cow::Owned(number.to_string()), Excess::Refuse)),
+        ParameterValue::Number(number) => Some((Cow::Owned(number.to_string()), Excess::Round)),
+        ParameterValue::Decimal(text) | ParameterValue::Text(text) => {
+            Some((Cow::Borrowed(text), Excess::Refuse))
+        }
         _ => None,
     }
 }
 
 /// An integer without loss: a fraction other than zero does not fit.
-fn integer<N: TryFrom<i128>>(value: &Value) -> Option<N> {
+fn integer<N: TryFrom<i128>>(value: &ParameterValue<'_>) -> Option<N> {
     let number = match value {
-        Value::Integer(number) => i128::from(*number),
+        ParameterValue::Integer(number) => i128::from(*number),
         _ => decimal::parse(&digits(value)?.0, 20, 0, Excess::Refuse)?,
     };
     N::try_from(number).ok()
 }
 
-fn numeric<'a>(value: &Value, precision: u8, scale: u8) -> Option<ColumnData<'a>> {
+fn numeric<'a>(value: &ParameterValue<'_>, precision: u8, scale: u8) -> Option<ColumnData<'a>> {
     let (text, excess) = digits(value)?;
     let scaled = decimal::parse(&text, precision, scale, excess)?;
     (scale <= Numeric::MAX_NUMERIC_SCALE)
@@ -164,7 +171,7 @@ fn numeric<'a>(value: &Value, precision: u8, scale: u8) -> Option<ColumnData<'a>
 }
 
 fn money<'a>(
-    value: &Value,
+    value: &ParameterValue<'_>,
     precision: u8,
     range: std::ops::RangeInclusive<i128>,
 ) -> Option<ColumnData<'a>> {
@@ -175,30 +182,32 @@ fn money<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
 }
 
-fn double(value: &Value) -> Option<f64> {
+fn double(value: &ParameterValue<'_>) -> Option<f64> {
     let number = match value {
-        Value::Number(number) => *number,
+        ParameterValue::Number(number) => *number,
         _ => digits(value)?.0.parse().ok()?,
     };
     number.is_finite().then_some(number)
 }
 
-fn real(value: &Value) -> Option<f32> {
+fn real(value: &ParameterValue<'_>) -> Option<f32> {
     // Through text: the nearest single to what was written, not to the nearest double.
     let number: f32 = match value {
-        Value::Number(number) => number.to_string().parse().ok()?,
+        ParameterValue::Number(number) => number.to_string().parse().ok()?,
         _ => digits(value)?.0.parse().ok()?,
     };
     number.is_finite().then_some(number)
 }
 
-fn text(value: &Value) -> Option<Cow<'_, str>> {
+fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     match value {
-        Value::Text(text) | Value::Json(text) | Value::Decimal(text) => Some(Cow::Borrowed(text)),
-        Value::Boolean(bit) => Some(Cow::Borrowed(if *bit { "true" } else { "false" })),
-        Value::Integer(number) => Some(Cow::Owned(number.to_string())),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
-        Value::Null | Value::Binary(_) | Value::Table(_) => None,
+        ParameterValue::Text(text) | ParameterValue::Json(text) | ParameterValue::Decimal(text) => {
+            Some(Cow::Borrowed(text))
+        }
+        ParameterValue::Boolean(bit) => Some(Cow::Borrowed(if *bit { "true" } else { "false" })),
+        ParameterValue::Integer(number) => Some(Cow::Owned(number.to_string())),
+        ParameterValue::Number(number) => Some(Cow::Owned(number.to_string())),
+        ParameterValue::Null | ParameterValue::Binary(_) | ParameterValue::Table(_) => None,
     }
 }
 
@@ -256,29 +265,29 @@ fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
 }
 
 /// A `sql_variant` takes the SQL type nearest to the JSON value.
-fn variant(value: &Value) -> Result<Option<ColumnData<'_>>, Expected> {
+fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, Expected> {
     let fits = |bytes: usize, most: usize| {
         let longer =
             || Expected(format!("longer than a sql_variant: {bytes} bytes, {most} at most"));
         if bytes <= most { Ok(()) } else { Err(longer()) }
     };
     Ok(match value {
-        Value::Boolean(bit) => Some(ColumnData::Bit(Some(*bit))),
-        Value::Integer(number) => Some(ColumnData::I64(Some(*number))),
-        Value::Number(number) => Some(ColumnData::F64(Some(*number))),
-        Value::Decimal(text) => {
+        ParameterValue::Boolean(bit) => Some(ColumnData::Bit(Some(*bit))),
+        ParameterValue::Integer(number) => Some(ColumnData::I64(Some(*number))),
+        ParameterValue::Number(number) => Some(ColumnData::F64(Some(*number))),
+        ParameterValue::Decimal(text) => {
             let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
             u8::try_from(scale).ok().and_then(|scale| numeric(value, 38, scale))
         }
-        Value::Text(text) | Value::Json(text) => {
+        ParameterValue::Text(text) | ParameterValue::Json(text) => {
             fits(text.len(), VARIANT_TEXT_BYTES_MAX)?;
             Some(ColumnData::String(Some(Cow::Borrowed(text))))
         }
-        Value::Binary(bytes) => {
+        ParameterValue::Binary(bytes) => {
             fits(bytes.len(), VARIANT_BYTES_MAX)?;
             Some(ColumnData::Binary(Some(Cow::Borrowed(bytes))))
         }
-        Value::Null | Value::Table(_) => None,
+        ParameterValue::Null | ParameterValue::Table(_) => None,
     })
 }
 
@@ -286,28 +295,32 @@ fn variant(value: &Value) -> Result<Option<ColumnData<'_>>, Expected> {
 mod tests {
     use super::*;
 
-    fn text_value(text: &str) -> Value {
-        Value::Text(text.to_owned())
+    fn text_value(text: &str) -> ParameterValue<'static> {
+        ParameterValue::Text(text.to_owned().into())
     }
 
     #[test]
     fn what_does_not_fit_is_refused_by_type_not_by_value() {
         let table = [
             (text_value("twelve"), SqlType::Int, "a value of int"),
-            (Value::Integer(256), SqlType::TinyInt, "a value of tinyint"),
-            (Value::Integer(-1), SqlType::TinyInt, "a value of tinyint"),
+            (ParameterValue::Integer(256), SqlType::TinyInt, "a value of tinyint"),
+            (ParameterValue::Integer(-1), SqlType::TinyInt, "a value of tinyint"),
             (
-                Value::Decimal("1.005".into()),
+                ParameterValue::Decimal("1.005".into()),
                 SqlType::Decimal { name: "decimal", precision: 9, scale: 2 },
                 "a value of decimal(9, 2)",
             ),
-            (Value::Decimal("214748.3648".into()), SqlType::SmallMoney, "a value of smallmoney"),
-            (Value::Number(1e39), SqlType::Real, "a value of real"),
+            (
+                ParameterValue::Decimal("214748.3648".into()),
+                SqlType::SmallMoney,
+                "a value of smallmoney",
+            ),
+            (ParameterValue::Number(1e39), SqlType::Real, "a value of real"),
             (text_value("1752-12-31T00:00:00Z"), SqlType::DateTime, "a value of datetime"),
             (text_value("2024-02-30"), SqlType::Date, "a value of date"),
             (text_value("25:00:00"), SqlType::Time(7), "a value of time"),
             (text_value("not a guid"), SqlType::Guid, "a value of uniqueidentifier"),
-            (Value::Binary(vec![1].into()), varchar(2, 1252), "a value of varchar(2)"),
+            (ParameterValue::Binary(vec![1].into()), varchar(2, 1252), "a value of varchar(2)"),
             (text_value("x"), SqlType::Other("geography".into()), "a value of geography"),
         ];
         for (value, sql, expected) in table {
@@ -374,7 +387,7 @@ mod tests {
         }
         let error = encode(&text_value(&"é".repeat(2001)), &SqlType::Variant).unwrap_err();
         assert_eq!(error.0, "longer than a sql_variant: 4002 bytes, 4000 at most");
-        let binary = |length| Value::Binary(vec![1; length].into());
+        let binary = |length| ParameterValue::Binary(vec![1; length].into());
         assert!(encode(&binary(8000), &SqlType::Variant).is_ok());
         assert!(encode(&binary(8001), &SqlType::Variant).is_err());
     }
@@ -382,12 +395,12 @@ mod tests {
     #[test]
     fn numbers_convert_without_loss() {
         let decimal = SqlType::Decimal { name: "decimal", precision: 38, scale: 4 };
-        let encoded = encode(&Value::Integer(7), &decimal).unwrap();
+        let encoded = encode(&ParameterValue::Integer(7), &decimal).unwrap();
         assert_eq!(encoded, ColumnData::Numeric(Some(Numeric::new_with_scale(70_000, 4))));
         let max = text_value("9223372036854775807");
         assert_eq!(encode(&max, &SqlType::BigInt).unwrap(), ColumnData::I64(Some(i64::MAX)));
         assert_eq!(
-            encode(&Value::Number(0.1), &SqlType::Real).unwrap(),
+            encode(&ParameterValue::Number(0.1), &SqlType::Real).unwrap(),
             ColumnData::F32(Some(0.1))
         );
     }

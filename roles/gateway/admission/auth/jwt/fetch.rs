@@ -19,7 +19,7 @@ use super::keys::{self, PublicKey, Whose};
 use super::strict::UniqueObject;
 use crate::admin::Readiness;
 use crate::config::auth::issuer::is_url;
-use crate::config::auth::{FetchConfig, KeysAt};
+use crate::config::auth::{FetchConfig, KeyLocation};
 use crate::lifecycle::{Cancel, Tasks};
 use crate::roles::gateway::admission::auth::unix_seconds;
 use crate::telemetry::{chain, counter, gauge, names};
@@ -164,8 +164,8 @@ impl KeyFetcher {
 
     async fn read(&self) -> Result<String, String> {
         match &self.settings.from {
-            KeysAt::Url(url) => self.get(url).await,
-            KeysAt::Discovery { issuer } => {
+            KeyLocation::Url(url) => self.get(url).await,
+            KeyLocation::Discovery { issuer } => {
                 let url = format!("{}{DISCOVERY}", issuer.strip_suffix('/').unwrap_or(issuer));
                 let document = self.get(&url).await.map_err(|error| format!("{url}: {error}"))?;
                 let keys = keys_at(&document, issuer, self.settings.is_insecure)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::catalogue::endpoint::{Auth, OnDisconnect};
 use crate::catalogue::parameter::Constraints;
+use crate::catalogue::{Auth, OnDisconnect};
 use crate::catalogue::{EndpointId, Parameter, ParameterType, QueueName, StatusMap};
 use crate::envelope::{Reply, Request};
 use crate::message::Subject;
@@ -290,10 +290,10 @@ fn an_at_most_once_call_with_an_unusable_answer_has_an_unknown_outcome() {
 
 #[test]
 fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
-    let parameter = |name: &str, argument: &str, place| Parameter {
+    let parameter = |name: &str, argument: &str, source| Parameter {
         name: name.into(),
         argument: argument.into(),
-        place,
+        source,
         kind: ParameterType::String,
         required: false,
         default: None,
@@ -304,15 +304,15 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
     };
     let cell = Some((3, "COL".to_owned()));
     let cases = [
-        (Place::Body, None, Violation::of_body("/in~1put", "a date")),
-        (Place::Body, cell, Violation::of_body("/in~1put/3/column", "a date")),
-        (Place::Query, None, Violation::of_parameter("query", "in/put", "a date")),
+        (ParameterSource::Body, None, Violation::of_body("/in~1put", "a date")),
+        (ParameterSource::Body, cell, Violation::of_body("/in~1put/3/column", "a date")),
+        (ParameterSource::Query, None, Violation::of_parameter("query", "in/put", "a date")),
     ];
-    for (place, cell, expected) in cases {
+    for (source, cell, expected) in cases {
         let mut endpoint = endpoint(ResultKind::Row);
-        let columns = vec![parameter("column", "col", Place::Column)];
+        let columns = vec![parameter("column", "col", ParameterSource::Column)];
         endpoint.parameters =
-            Arc::new([Parameter { columns, ..parameter("in/put", "arg", place) }]);
+            Arc::new([Parameter { columns, ..parameter("in/put", "arg", source) }]);
         let job = job(endpoint, Execution::AtLeastOnce);
         let bad = BadArgument { argument: "arg".into(), cell, reason: "a date".into() };
         let kind = BackendErrorKind::Arguments(vec![bad]);

@@ -1,19 +1,19 @@
-//! Durations and sizes as people write them: `"250ms"`, `"1MiB"`.
+//! Durations and sizes with units, as the configuration and the catalogue write them: `"250ms"`, `"1MiB"`.
 
 use std::time::Duration;
 
-/// What `parse_duration` takes, for messages.
+/// The syntax that `parse_duration` accepts, for error messages.
 pub const DURATION_EXPECTED: &str =
     "a whole number with its unit, ms, s, m, h or d, e.g. \"250ms\" or \"2s\"";
-/// What `parse_bytes` takes, for messages.
+/// The syntax that `parse_bytes` accepts, for error messages.
 pub const BYTES_EXPECTED: &str =
     "a number of bytes, or a whole number with its unit, B, KiB, MiB or GiB, e.g. \"1MiB\"";
 
-/// Reads a duration: a whole number and its unit (`ms`, `s`, `m`, `h`, `d`), nothing between them.
+/// Parses a duration: a whole number followed by a unit (`ms`, `s`, `m`, `h`, `d`), without a space.
 ///
 /// ```
 /// use std::time::Duration;
-/// use fjord::config::duration::parse_duration;
+/// use fjord::units::parse_duration;
 /// assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
 /// assert_eq!(parse_duration("250"), None);
 /// ```
@@ -31,8 +31,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(factor).map(Duration::from_millis)
 }
 
-/// Writes a duration so that `parse_duration` reads it again, in the largest unit that is exact.
-/// Less than a millisecond is lost.
+/// Formats a duration in the largest unit that represents it exactly, so that `parse_duration` can read it. Fractions of a
+/// millisecond are dropped.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -46,7 +46,7 @@ pub fn format_duration(duration: Duration) -> String {
         )
 }
 
-/// Reads a size in bytes: a whole number, or one with its binary unit (`B`, `KiB`, `MiB`, `GiB`).
+/// Parses a size in bytes: a whole number, optionally followed by a unit (`B`, `KiB`, `MiB`, `GiB`).
 #[must_use]
 pub fn parse_bytes(text: &str) -> Option<usize> {
     let (number, unit) = split_unit(text)?;
@@ -63,7 +63,6 @@ pub fn parse_bytes(text: &str) -> Option<usize> {
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let end = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at_checked(end)?;
-    // No digits at all is an error of `parse`.
     Some((digits.parse().ok()?, unit))
 }
 
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_needs_its_unit_and_nothing_else() {
+    fn a_duration_is_a_number_and_a_unit() {
         let check = |text, milliseconds: Option<u64>| {
             assert_eq!(parse_duration(text), milliseconds.map(Duration::from_millis), "{text:?}");
         };
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_duration_reads_the_same() {
+    fn a_formatted_duration_parses_to_the_same_value() {
         for milliseconds in [0, 1, 250, 1_000, 1_500, 60_000, 90_000, 3_600_000, 86_400_000] {
             let duration = Duration::from_millis(milliseconds);
             assert_eq!(parse_duration(&format_duration(duration)), Some(duration));
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_has_binary_units() {
+    fn a_size_is_a_number_and_an_optional_binary_unit() {
         let check = |text, bytes| assert_eq!(parse_bytes(text), bytes, "{text:?}");
         check("0", Some(0));
         check("65536", Some(65_536));

@@ -1,21 +1,21 @@
-//! Numbers as text: read, compared and written without ever losing a digit.
+//! Parses, compares and rewrites numbers as text, so that no digit is lost.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// Most digits of a `decimal`: SQL Server's precision.
+/// The most digits of a `decimal`: SQL Server's maximum precision.
 pub const DECIMAL_DIGITS_MAX: usize = 38;
 
-/// A number in JSON's grammar, taken apart.
+/// The parts of a number in JSON's grammar.
 #[derive(Clone, Copy, Debug)]
-struct Parts<'a> {
+struct DecimalParts<'a> {
     negative: bool,
     whole: &'a str,
     fraction: &'a str,
     exponent: i64,
 }
 
-fn split(text: &str) -> Option<Parts<'_>> {
+fn split(text: &str) -> Option<DecimalParts<'_>> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -34,7 +34,7 @@ fn split(text: &str) -> Option<Parts<'_>> {
     if whole.is_empty() || leading_zero || !digits(whole) || !digits(fraction) {
         return None;
     }
-    Some(Parts { negative, whole, fraction, exponent })
+    Some(DecimalParts { negative, whole, fraction, exponent })
 }
 
 fn parse_exponent(text: &str) -> Option<i64> {
@@ -46,12 +46,12 @@ fn parse_exponent(text: &str) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // Past 18 digits only "very large" and "very small" are left to tell apart.
-    let size = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
-    Some(if negative { -size } else { size })
+    // An exponent beyond 18 digits is clamped: it only has to stay very large or very small.
+    let magnitude = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+    Some(if negative { -magnitude } else { magnitude })
 }
 
-impl Parts<'_> {
+impl DecimalParts<'_> {
     fn digits(&self) -> impl Iterator<Item = u8> {
         self.whole.bytes().chain(self.fraction.bytes())
     }
@@ -60,14 +60,14 @@ impl Parts<'_> {
         self.digits().all(|b| b == b'0')
     }
 
-    /// The power of ten of the first digit that is not zero, plus one.
+    /// Returns the power of ten of the first nonzero digit, plus one.
     fn magnitude(&self) -> i64 {
         let zeros = self.digits().take_while(|b| *b == b'0').count();
         let whole = i64::try_from(self.whole.len()).unwrap_or(i64::MAX / 4);
         whole - i64::try_from(zeros).unwrap_or(i64::MAX / 4) + self.exponent
     }
 
-    fn compare_size(&self, other: &Self) -> Ordering {
+    fn compare_magnitudes(&self, other: &Self) -> Ordering {
         let significant = |parts: &Self| parts.digits().skip_while(|b| *b == b'0').count();
         let longest = significant(self).max(significant(other));
         let padded = |parts: Self| {
@@ -84,13 +84,13 @@ impl Parts<'_> {
     }
 }
 
-/// Whether a text is a number in JSON's grammar.
+/// Returns whether a text is a number in JSON's grammar.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
     split(text).is_some()
 }
 
-/// Compares two numbers exactly, whatever their length; `None` when one is no number.
+/// Compares two numbers of any length exactly; `None` if one of the texts is not a number.
 #[must_use]
 pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     let (left, right) = (split(left)?, split(right)?);
@@ -111,17 +111,18 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
             }
         }
         (false, false) => match (left.negative, right.negative) {
-            (false, false) => left.compare_size(&right),
-            (true, true) => right.compare_size(&left),
+            (false, false) => left.compare_magnitudes(&right),
+            (true, true) => right.compare_magnitudes(&left),
             (true, false) => Ordering::Less,
             (false, true) => Ordering::Greater,
         },
     })
 }
 
-/// A decimal in plain notation with all its digits; `None` when it is no number or has more than 38 digits.
+/// Returns a decimal without an exponent and with all its digits; `None` if the text is not a number or the result has more
+/// than 38 digits.
 #[must_use]
-pub fn plain(text: &str) -> Option<Cow<'_, str>> {
+pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;
     if parts.exponent == 0 && !text.contains(['e', 'E']) {
         let digits = parts.whole.len() + parts.fraction.len();
@@ -160,7 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn numbers_keep_to_the_grammar_of_json() {
+    fn only_numbers_of_json_are_numbers() {
         for good in ["0", "-0", "1", "10", "0.5", "1.50", "-3.25e+7", "1E5", "1e-400"] {
             assert!(is_number(good), "{good:?}");
         }
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn comparing_loses_no_digit() {
+    fn comparisons_use_every_digit() {
         let check = |left, right, order| {
             assert_eq!(compare(left, right), Some(order), "{left} {right}");
             assert_eq!(compare(right, left), Some(order.reverse()), "{right} {left}");
@@ -193,9 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn a_decimal_becomes_plain_with_all_its_digits() {
+    fn a_decimal_without_its_exponent_keeps_all_digits() {
         let check = |text, expected: Option<&str>| {
-            assert_eq!(plain(text).as_deref(), expected, "{text}");
+            assert_eq!(without_exponent(text).as_deref(), expected, "{text}");
         };
         check("12.50", Some("12.50"));
         check("-0.01", Some("-0.01"));
@@ -222,17 +223,18 @@ mod tests {
         }
 
         #[test]
-        fn a_plain_decimal_is_the_same_number(whole in -99_999i64..99_999, digits in 0usize..6, exponent in -12i32..12) {
+        fn a_decimal_without_its_exponent_is_the_same_number(whole in -99_999i64..99_999, digits in 0usize..6, exponent in -12i32..12) {
             let text = format!("{whole}.{:0>1$}e{exponent}", 7, digits + 1);
-            let plain = plain(&text).unwrap();
+            let plain = without_exponent(&text).unwrap();
             prop_assert_eq!(compare(&plain, &text), Some(Ordering::Equal));
             prop_assert!(!plain.contains('e'));
         }
 
         #[test]
-        fn any_text_is_judged_without_a_panic(left in ".{0,30}", right in "[-+0-9.eE]{0,30}") {
-            let seen = (compare(&left, &right), plain(&left), plain(&right));
-            prop_assert!(seen.0.is_none() || is_number(&left));
+        fn no_text_panics(left in ".{0,30}", right in "[-+0-9.eE]{0,30}") {
+            let (order, _) = (compare(&left, &right), without_exponent(&right));
+            prop_assert!(order.is_none() || is_number(&left));
+            prop_assert!(without_exponent(&left).is_none() || is_number(&left));
         }
     }
 }

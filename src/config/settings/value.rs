@@ -1,4 +1,4 @@
-//! The kinds of values that a key may have.
+//! The types of values that a key can have.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use figment::value::Value;
 
-use crate::config::duration::{
+use crate::units::{
     BYTES_EXPECTED, DURATION_EXPECTED, format_duration, parse_bytes, parse_duration,
 };
 
-/// A kind of value: how it is read and how `fjord config` shows it, in TOML.
-pub(crate) trait Kind: Sized {
-    /// What is expected, for an error.
+/// A type of value that can be read from the settings and shown by `fjord config`.
+pub(crate) trait SettingValue: Sized {
+    /// The text that an error gives for a value of another type.
     const EXPECTED: &'static str;
-    /// Reads a value. Text from a variable or a flag is as good as the type itself.
-    fn read(value: &Value) -> Option<Self>;
-    /// The value as TOML.
-    fn show(&self) -> String;
+    /// Converts a value. Text is accepted for every type, because variables and flags are text.
+    fn from_value(value: &Value) -> Option<Self>;
+    /// Returns the value as TOML.
+    fn to_toml(&self) -> String;
 }
 
-/// What a value is, in words and without saying it: it may be a secret at the wrong place.
-pub(super) fn what(value: &Value) -> &'static str {
+/// Describes a value without repeating it, because it may be a misplaced secret.
+pub(super) fn description(value: &Value) -> &'static str {
     match value {
         Value::String(..) | Value::Char(..) => "other text",
         Value::Bool(..) => "true or false",
@@ -32,37 +32,37 @@ pub(super) fn what(value: &Value) -> &'static str {
     }
 }
 
-impl Kind for String {
+impl SettingValue for String {
     const EXPECTED: &'static str = "text in quotes";
 
-    fn read(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         value.as_str().filter(|text| !text.contains('\0')).map(ToOwned::to_owned)
     }
 
-    fn show(&self) -> String {
-        // JSON's escapes are all TOML's too.
+    fn to_toml(&self) -> String {
+        // Every escape sequence of JSON is one of TOML.
         serde_json::Value::from(self.as_str()).to_string()
     }
 }
 
-impl Kind for bool {
+impl SettingValue for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn read(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         value.to_bool().or_else(|| value.as_str()?.parse().ok())
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         self.to_string()
     }
 }
 
 macro_rules! whole_number {
     ($($number:ty),+) => {$(
-        impl Kind for $number {
+        impl SettingValue for $number {
             const EXPECTED: &'static str = "a whole number";
 
-            fn read(value: &Value) -> Option<Self> {
+            fn from_value(value: &Value) -> Option<Self> {
                 match value {
                     Value::Num(_, number) => {
                         let signed = number.to_i128().and_then(|n| n.try_into().ok());
@@ -72,7 +72,7 @@ macro_rules! whole_number {
                 }
             }
 
-            fn show(&self) -> String {
+            fn to_toml(&self) -> String {
                 self.to_string()
             }
         }
@@ -80,10 +80,10 @@ macro_rules! whole_number {
 }
 whole_number!(u16, u32, u64, usize);
 
-impl Kind for f64 {
+impl SettingValue for f64 {
     const EXPECTED: &'static str = "a number";
 
-    fn read(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         let number = match value {
             Value::Num(_, number) => {
                 number.to_f64().or_else(|| u32::try_from(number.to_i128()?).ok().map(Self::from))
@@ -93,23 +93,23 @@ impl Kind for f64 {
         number.filter(|number| number.is_finite())
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         format!("{self:?}")
     }
 }
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(crate) struct Bytes(pub(crate) usize);
+pub(crate) struct ByteCount(pub(crate) usize);
 
-impl Kind for Bytes {
+impl SettingValue for ByteCount {
     const EXPECTED: &'static str = BYTES_EXPECTED;
 
-    fn read(value: &Value) -> Option<Self> {
-        usize::read(value).or_else(|| parse_bytes(value.as_str()?)).map(Self)
+    fn from_value(value: &Value) -> Option<Self> {
+        usize::from_value(value).or_else(|| parse_bytes(value.as_str()?)).map(Self)
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         let unit = units.into_iter().find(|(size, _)| self.0 > 0 && self.0.is_multiple_of(*size));
         unit.map_or_else(
@@ -119,49 +119,49 @@ impl Kind for Bytes {
     }
 }
 
-impl Kind for Duration {
+impl SettingValue for Duration {
     const EXPECTED: &'static str = DURATION_EXPECTED;
 
-    fn read(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         parse_duration(value.as_str()?)
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         format!("\"{}\"", format_duration(*self))
     }
 }
 
-impl Kind for SocketAddr {
+impl SettingValue for SocketAddr {
     const EXPECTED: &'static str = "an address and a port, e.g. \"0.0.0.0:8443\" or \"[::]:8443\"";
 
-    fn read(value: &Value) -> Option<Self> {
+    fn from_value(value: &Value) -> Option<Self> {
         value.as_str()?.parse().ok()
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         format!("\"{self}\"")
     }
 }
 
-impl Kind for PathBuf {
+impl SettingValue for PathBuf {
     const EXPECTED: &'static str = "a path";
 
-    fn read(value: &Value) -> Option<Self> {
-        String::read(value).filter(|path| !path.is_empty()).map(Self::from)
+    fn from_value(value: &Value) -> Option<Self> {
+        String::from_value(value).filter(|path| !path.is_empty()).map(Self::from)
     }
 
-    fn show(&self) -> String {
-        self.display().to_string().show()
+    fn to_toml(&self) -> String {
+        self.display().to_string().to_toml()
     }
 }
 
-impl Kind for Vec<String> {
+impl SettingValue for Vec<String> {
     const EXPECTED: &'static str = "a list of texts, e.g. [\"a\", \"b\"]";
 
-    /// A list, or in one text with commas, for variables.
-    fn read(value: &Value) -> Option<Self> {
+    /// Converts a list, or one text with commas as variables have it.
+    fn from_value(value: &Value) -> Option<Self> {
         if let Some(items) = value.as_array() {
-            return items.iter().map(String::read).collect();
+            return items.iter().map(String::from_value).collect();
         }
         let text = value.as_str().filter(|text| !text.trim_start().starts_with('['))?;
         Some(
@@ -173,7 +173,7 @@ impl Kind for Vec<String> {
         )
     }
 
-    fn show(&self) -> String {
+    fn to_toml(&self) -> String {
         serde_json::json!(self).to_string().replace("\",\"", "\", \"")
     }
 }
@@ -182,12 +182,12 @@ impl Kind for Vec<String> {
 mod tests {
     use super::*;
 
-    fn read<T: Kind>(value: impl Into<Value>) -> Option<T> {
-        T::read(&value.into())
+    fn read<T: SettingValue>(value: impl Into<Value>) -> Option<T> {
+        T::from_value(&value.into())
     }
 
     #[test]
-    fn text_from_a_variable_is_as_good_as_the_type() {
+    fn text_is_converted_to_every_type() {
         assert_eq!(read("64"), Some(64_usize));
         assert_eq!(read(64), Some(64_u16));
         assert_eq!(read::<u32>(-1), None);
@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(read::<bool>("yes"), None);
         assert_eq!(read("2s"), Some(Duration::from_secs(2)));
         assert_eq!(read::<Duration>(2), None);
-        assert_eq!(read("1MiB"), Some(Bytes(1 << 20)));
-        assert_eq!(read(1024), Some(Bytes(1024)));
+        assert_eq!(read("1MiB"), Some(ByteCount(1 << 20)));
+        assert_eq!(read(1024), Some(ByteCount(1024)));
         assert_eq!(read("a, b,"), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(read::<Vec<String>>("[a, b]"), None);
         assert_eq!(read(vec!["a"]), Some(vec!["a".to_owned()]));
@@ -206,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_toml() {
-        assert_eq!("a\"b\n".to_owned().show(), r#""a\"b\n""#);
-        assert_eq!(Bytes(32 << 20).show(), "\"32MiB\"");
-        assert_eq!(Bytes(1000).show(), "1000");
-        assert_eq!(Duration::from_millis(250).show(), "\"250ms\"");
-        assert_eq!(vec!["a".to_owned(), "b".to_owned()].show(), r#"["a", "b"]"#);
+    fn values_are_formatted_as_toml() {
+        assert_eq!("a\"b\n".to_owned().to_toml(), r#""a\"b\n""#);
+        assert_eq!(ByteCount(32 << 20).to_toml(), "\"32MiB\"");
+        assert_eq!(ByteCount(1000).to_toml(), "1000");
+        assert_eq!(Duration::from_millis(250).to_toml(), "\"250ms\"");
+        assert_eq!(vec!["a".to_owned(), "b".to_owned()].to_toml(), r#"["a", "b"]"#);
     }
 }

@@ -1,4 +1,4 @@
-//! Dates, times, UUIDs and bytes in their one canonical form.
+//! Validates dates, times, UUIDs and base64, and converts them to their canonical form.
 
 use std::borrow::Cow;
 
@@ -7,24 +7,25 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::NaiveDate;
 
-/// Most digits of a fraction of a second.
+/// The most digits of a fraction of a second.
 const FRACTION_DIGITS_MAX: usize = 9;
 /// The largest offset from UTC that SQL Server's `datetimeoffset` holds, in minutes.
 const OFFSET_MINUTES_MAX: u32 = 14 * 60;
 
-/// Whether a text is `YYYY-MM-DD`, a day that there is, in the years 0001 to 9999.
+/// Returns whether a text is `YYYY-MM-DD` and a day of the calendar, in the years 0001 to 9999.
 #[must_use]
 pub fn is_date(text: &str) -> bool {
     read_date(text).is_some_and(str::is_empty)
 }
 
-/// Whether a text is `HH:MM:SS` with up to nine digits of a fraction. No leap second: no database holds one.
+/// Returns whether a text is `HH:MM:SS`, optionally with a fraction of up to nine digits. Leap seconds are invalid, because
+/// no database stores one.
 #[must_use]
 pub fn is_time(text: &str) -> bool {
     read_time(text).is_some_and(str::is_empty)
 }
 
-/// A date and time of RFC 3339, `T` and `Z` in upper case.
+/// Returns a date and time of RFC 3339 with `T` and `Z` in upper case.
 #[must_use]
 pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     let rest = read_date(text)?;
@@ -44,7 +45,7 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
 
-/// A UUID in lower case.
+/// Returns a UUID in lower case.
 #[must_use]
 pub fn uuid(text: &str) -> Option<Cow<'_, str>> {
     let well_formed = text.len() == 36
@@ -61,13 +62,13 @@ pub fn uuid(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
 
-/// Bytes from base64 (RFC 4648 §4, with padding).
+/// Decodes base64 (RFC 4648 §4, with padding).
 #[must_use]
 pub fn binary(text: &str) -> Option<Bytes> {
     STANDARD.decode(text).ok().map(Bytes::from)
 }
 
-/// Reads exactly so many digits.
+/// Reads exactly `digits` digits.
 fn read_number(text: &str, digits: usize) -> Option<(u32, &str)> {
     let (number, rest) = text.split_at_checked(digits)?;
     number.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
@@ -103,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_days_that_there_are_pass() {
+    fn only_days_of_the_calendar_are_dates() {
         for good in ["2024-02-29", "0001-01-01", "9999-12-31"] {
             assert!(is_date(good), "{good}");
         }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_times_that_there_are_pass() {
+    fn only_times_of_day_are_times() {
         for good in ["00:00:00", "23:59:59", "12:30:00.5", "12:30:00.123456789"] {
             assert!(is_time(good), "{good}");
         }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datetime_has_one_form() {
+    fn a_datetime_gets_its_canonical_form() {
         let check = |text, expected: Option<&str>| {
             assert_eq!(datetime(text).as_deref(), expected, "{text}");
         };
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_lower_case_with_its_dashes() {
+    fn a_uuid_has_hyphens_and_becomes_lower_case() {
         let lower = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
         assert_eq!(uuid(&lower.to_ascii_uppercase()).as_deref(), Some(lower));
         assert_eq!(uuid(lower).as_deref(), Some(lower));
@@ -181,7 +182,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged_without_a_panic(text in ".{0,40}", near in "[0-9T:.Zz+ -]{0,40}") {
+        fn no_text_panics(text in ".{0,40}", near in "[0-9T:.Zz+ -]{0,40}") {
             for text in [text, near] {
                 let known = is_date(&text) || is_time(&text) || datetime(&text).is_some();
                 prop_assert!(!known || uuid(&text).is_none());

@@ -1,0 +1,83 @@
+//! The callers that an endpoint accepts: `auth` of an endpoint, and `catalogue.auth_default` in the configuration.
+
+use schemars::JsonSchema;
+
+use super::names::is_token;
+
+/// The callers that an endpoint accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Every caller, without credentials.
+    Public,
+    /// Callers that authenticate by one of the methods and have all of the scopes.
+    Required {
+        /// The accepted methods.
+        methods: Vec<AuthMethod>,
+        /// The scopes that a caller must have, all of them.
+        scopes: Vec<String>,
+        /// The issuers whose tokens are accepted, by their names in the configuration. Empty: every issuer.
+        issuers: Vec<String>,
+    },
+}
+
+/// An authentication method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Method")]
+pub enum AuthMethod {
+    /// A JWT as bearer token.
+    Jwt,
+    /// An API key.
+    ApiKey,
+    /// A TLS client certificate.
+    #[serde(rename = "certificate")]
+    ClientCertificate,
+}
+
+impl AuthMethod {
+    /// Every method. An endpoint that names none accepts all of them.
+    pub const ALL: [Self; 3] = [Self::Jwt, Self::ApiKey, Self::ClientCertificate];
+
+    /// The name in the catalogue, in the configuration and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::ApiKey => "api-key",
+            Self::ClientCertificate => "certificate",
+        }
+    }
+}
+
+/// Checks the issuers that an `auth` lists, beside its methods.
+///
+/// # Errors
+/// The text that says what was expected.
+pub(crate) fn check_issuers(
+    issuers: &[String],
+    methods: &[AuthMethod],
+) -> Result<(), &'static str> {
+    if issuers.is_empty() || !issuers.iter().all(|name| is_token(name)) {
+        return Err(
+            "expected the names of issuers in the configuration (auth.jwt.NAME), one or more",
+        );
+    }
+    if methods.contains(&AuthMethod::Jwt) {
+        Ok(())
+    } else {
+        Err("expected only with the method jwt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_read_by_its_own_name() {
+        for method in AuthMethod::ALL {
+            let name = serde_json::Value::from(method.as_str());
+            assert_eq!(serde_json::from_value::<AuthMethod>(name).unwrap(), method);
+        }
+    }
+}

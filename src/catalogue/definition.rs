@@ -1,0 +1,253 @@
+//! Endpoints as catalogue files define them, before validation. The doc comments of keys are the descriptions that editors
+//! show.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde_json::value::RawValue;
+
+use super::auth::AuthMethod;
+use super::endpoint::{Execution, OnDisconnect, ResultKind};
+use super::parameter::{ParameterSource, ParameterType};
+use crate::units::BYTES_EXPECTED;
+
+pub mod json;
+
+use json::{ObjectOnly, OrderedMembers};
+
+/// One REST operation and the stored procedure behind it.
+#[derive(Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Endpoint")]
+pub struct EndpointDefinition {
+    /// The method and the path, with parameters in braces: `GET /v1/horses/{ueln}`.
+    #[schemars(required, with = "String", regex(pattern = r"^(GET|HEAD|POST|PUT|PATCH|DELETE) /"))]
+    pub route: Option<String>,
+    /// One sentence about the endpoint.
+    pub summary: Option<String>,
+    /// Further text for the generated documentation, in Markdown.
+    pub description: Option<String>,
+    /// Groups of the generated documentation.
+    pub tags: Vec<String>,
+    /// Whether callers should stop using the endpoint. Answers say so in a header.
+    pub deprecated: bool,
+    /// The queue that serves the endpoint. Default: the endpoint's own id. Endpoints that share a queue share its workers.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"))]
+    pub queue: Option<String>,
+    /// The name of the worker's handler. Default: `procedure`.
+    pub handler: Option<String>,
+    /// The stored procedure, `schema.name`. Required for the handler `procedure`.
+    pub procedure: Option<String>,
+    /// The parameters that a caller sends, by name.
+    pub parameters: OrderedMembers<ObjectOnly<ParameterDefinition>>,
+    /// The structure of the answer. Default: `rows`.
+    pub result: Option<ResultKind>,
+    /// OUTPUT parameters of the procedure that are included in a `row`, `value` or `full` answer.
+    pub outputs: Vec<String>,
+    /// HTTP statuses for the procedure's RETURN statuses and error numbers.
+    pub status: ObjectOnly<StatusDefinition>,
+    /// Whether a request may be executed a second time. Default: `at-most-once` for POST and PATCH, otherwise `at-least-once`.
+    pub execution: Option<Execution>,
+    /// Whether the worker calls the procedure in a transaction, which is rolled back as a whole when the call fails. Only with the handler `procedure`.
+    pub transaction: bool,
+    /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`: the transaction is rolled back, and the answer is the one that the call would have had. Only with `transaction`, and not with GET or HEAD.
+    pub dry_run: bool,
+    /// The longest an attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
+    pub timeout: Option<String>,
+    /// The longest a client waits while a worker reports progress. Default: the timeout.
+    pub session: Option<String>,
+    /// The most times a request is sent while attempts remain unanswered: 1 to 20.
+    #[schemars(range(min = 1, max = 20))]
+    pub attempts: Option<u32>,
+    /// What happens to a running call when its client disconnects. Default: `finish`.
+    pub on_disconnect: Option<OnDisconnect>,
+    /// The callers that the endpoint accepts. Default: the configuration's `catalogue.auth_default`; required if that is not set.
+    pub auth: Option<AuthDefinition>,
+    /// The largest request body: bytes, or with a unit: `"64KiB"`.
+    pub max_body: Option<SizeDefinition>,
+    /// The rate limit of each caller.
+    pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
+    /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`.
+    pub cache_control: Option<String>,
+    /// The web pages of other origins that may call. Default: the configuration's `catalogue.cors_default`.
+    pub cors: Option<ObjectOnly<CorsDefinition>>,
+}
+
+/// A parameter that a caller sends.
+#[derive(Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(rename = "Parameter")]
+pub struct ParameterDefinition {
+    /// Where the value comes from. Not for columns.
+    #[serde(rename = "in")]
+    pub source: Option<ParameterSource>,
+    /// The type. Optional with `in: context`, where it is always `string`.
+    #[serde(rename = "type")]
+    pub kind: Option<ParameterType>,
+    /// The procedure's parameter (or the column of the table type). Default: the same name.
+    #[serde(rename = "as")]
+    pub argument: Option<String>,
+    /// One sentence about the parameter.
+    pub description: Option<String>,
+    /// Whether the parameter must be present and not `null`. Always true for path parameters.
+    pub required: Option<bool>,
+    /// The value if the parameter is absent. An absent parameter without a default is not passed to the procedure.
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub default: Option<Box<RawValue>>,
+    /// The only allowed values.
+    #[serde(rename = "enum")]
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
+    pub allowed: Option<Vec<Box<RawValue>>>,
+    /// A regular expression that a `string` must match. It is not anchored: write `^…$` for the whole text.
+    pub pattern: Option<String>,
+    /// The smallest number.
+    #[schemars(with = "Option<serde_json::Number>")]
+    pub minimum: Option<Box<RawValue>>,
+    /// The largest number.
+    #[schemars(with = "Option<serde_json::Number>")]
+    pub maximum: Option<Box<RawValue>>,
+    /// The fewest characters of a `string`, or bytes of a `binary`.
+    pub min_length: Option<usize>,
+    /// The most characters of a `string` or of the text of a `json`, or bytes of a `binary`.
+    pub max_length: Option<usize>,
+    /// The most rows of a `table`, or items of a `json` array.
+    pub max_items: Option<usize>,
+    /// The columns of a `table`, in the order of the table type.
+    pub columns: Option<OrderedMembers<ObjectOnly<ParameterDefinition>>>,
+    /// The table type of a `table`, `schema.name`, if the procedure's signature does not give it.
+    pub table_type: Option<String>,
+}
+
+/// The HTTP statuses of a procedure's own outcomes.
+#[derive(Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Status")]
+pub struct StatusDefinition {
+    /// RETURN status to HTTP status.
+    #[serde(rename = "return")]
+    pub returns: OrderedMembers<u16>,
+    /// Error number to HTTP status.
+    #[serde(rename = "error")]
+    pub errors: OrderedMembers<u16>,
+}
+
+/// The number of requests that each caller may send in a window.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RateLimit")]
+pub struct RateLimitDefinition {
+    /// Requests allowed in a window.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// The window, with its unit: `"1m"`.
+    pub window: String,
+}
+
+/// The web pages of other origins that may call an endpoint. Replaces the default as a whole.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Cors")]
+pub struct CorsDefinition {
+    /// Their origins, such as `https://app.example`. `["*"]` allows every origin, an empty list none.
+    #[schemars(required)]
+    pub origins: Option<Vec<String>>,
+    /// Headers that pages may send in addition to those that the endpoint uses anyway.
+    pub headers: Vec<String>,
+    /// Headers that pages may read in addition to those that answers have anyway.
+    pub exposed_headers: Vec<String>,
+    /// Whether the browser presents a client certificate. Not allowed with `*`.
+    pub credentials: bool,
+    /// How long browsers may cache the answer to a preflight request, with its unit. Default: `10m`.
+    pub max_age: Option<String>,
+}
+
+/// The callers that an endpoint accepts: `"public"`, or methods and scopes.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Auth", untagged)]
+pub enum AuthDefinition {
+    /// Every caller.
+    Public(PublicKeyword),
+    /// Callers that authenticate by one of the methods and have all of the scopes.
+    Required(AuthRequirements),
+}
+
+/// The word `public`.
+#[derive(Clone, Copy, Debug, JsonSchema)]
+#[schemars(rename = "Public", rename_all = "lowercase")]
+pub enum PublicKeyword {
+    /// Every caller.
+    Public,
+}
+
+/// Authentication methods, scopes and issuers.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Required")]
+pub struct AuthRequirements {
+    /// The accepted authentication methods. Default: all that are configured.
+    pub methods: Option<Vec<AuthMethod>>,
+    /// The scopes that a caller must have, all of them.
+    pub scopes: Vec<String>,
+    /// The issuers whose tokens are accepted, by their names in the configuration (`auth.jwt.<name>`). Default: all.
+    pub issuers: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for AuthDefinition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AuthVisitor;
+        impl<'de> Visitor<'de> for AuthVisitor {
+            type Value = AuthDefinition;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"public\", or an object with `methods` and `scopes`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<AuthDefinition, E> {
+                if text == "public" {
+                    return Ok(AuthDefinition::Public(PublicKeyword::Public));
+                }
+                Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AuthDefinition, A::Error> {
+                AuthRequirements::deserialize(MapAccessDeserializer::new(map))
+                    .map(AuthDefinition::Required)
+            }
+        }
+        deserializer.deserialize_any(AuthVisitor)
+    }
+}
+
+/// A size: bytes as a number, or text with a unit.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Size", untagged)]
+pub enum SizeDefinition {
+    /// Bytes.
+    Bytes(usize),
+    /// With a unit: `"64KiB"`.
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for SizeDefinition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizeVisitor;
+        impl Visitor<'_> for SizeVisitor {
+            type Value = SizeDefinition;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(BYTES_EXPECTED)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<SizeDefinition, E> {
+                let too_large = |_| E::invalid_value(serde::de::Unexpected::Unsigned(bytes), &self);
+                usize::try_from(bytes).map(SizeDefinition::Bytes).map_err(too_large)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<SizeDefinition, E> {
+                Ok(SizeDefinition::Text(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
