@@ -4,10 +4,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::auth::{Auth, AuthMethod};
 use super::endpoint::{Endpoint, ResultKind};
-use super::parameter::{Parameter, ParameterSource, ParameterType};
-use super::payload;
 use super::route::{self, Segment};
 use crate::problem::PROBLEM_JSON;
+
+mod parameters;
 
 /// Returns the document of these endpoints, indented. It contains nothing about any other endpoint.
 #[must_use]
@@ -69,152 +69,16 @@ fn operation(endpoint: &Endpoint, path: &str) -> Json {
     if endpoint.deprecated {
         operation.insert("deprecated".into(), true.into());
     }
-    let parameters = parameters(endpoint, path);
+    let parameters = parameters::parameters(endpoint, path);
     if !parameters.is_empty() {
         operation.insert("parameters".into(), parameters.into());
     }
     if endpoint.takes_body() {
-        operation.insert("requestBody".into(), request_body(endpoint));
+        operation.insert("requestBody".into(), parameters::request_body(endpoint));
     }
     operation.insert("responses".into(), responses(endpoint));
     operation.insert("security".into(), security(&endpoint.auth));
     operation.into()
-}
-
-fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
-    let order = route::path_order(&endpoint.path, &endpoint.parameters);
-    let names: Vec<&str> = route::segments(path)
-        .filter_map(|segment| match segment {
-            Segment::Parameter(name) => Some(name),
-            Segment::Literal(_) => None,
-        })
-        .collect();
-    let written = endpoint.parameters.iter().enumerate().filter_map(|(index, parameter)| {
-        if !matches!(
-            parameter.source,
-            ParameterSource::Path | ParameterSource::Query | ParameterSource::Header
-        ) {
-            return None;
-        }
-        let renamed = order.iter().position(|at| *at == index).and_then(|at| names.get(at));
-        let mut written = json!({
-            "name": renamed.copied().unwrap_or(&parameter.name),
-            "in": parameter.source.as_str(),
-            "required": parameter.required,
-            "schema": schema(parameter, false),
-        });
-        if let (Some(description), Some(written)) =
-            (&parameter.description, written.as_object_mut())
-        {
-            written.insert("description".into(), description.as_str().into());
-        }
-        Some(written)
-    });
-    written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
-}
-
-/// Returns the header `Idempotency-Key`, if the key is a parameter of the procedure.
-fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
-    let is_key =
-        |p: &&Parameter| p.source == ParameterSource::Context && &*p.name == "idempotency_key";
-    let parameter = endpoint.parameters.iter().find(is_key)?;
-    Some(json!({
-        "name": "Idempotency-Key", "in": "header", "required": parameter.required,
-        "schema": { "type": "string" },
-        "description": "The same key means the same effect, however often the request is sent." }))
-}
-
-/// Returns the header that asks for a dry run, if the endpoint allows them.
-fn prefer(endpoint: &Endpoint) -> Option<Json> {
-    endpoint.dry_run.then(|| {
-        json!({
-            "name": "Prefer", "in": "header", "required": false,
-            "schema": { "type": "string", "examples": ["tx=rollback"] },
-            "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the database is \
-                rolled back, and the answer is the one that the call would have had. `tx=commit` is the default (RFC 7240)." })
-    })
-}
-
-fn request_body(endpoint: &Endpoint) -> Json {
-    let members: Vec<&Parameter> =
-        endpoint.parameters.iter().filter(|p| p.source == ParameterSource::Body).collect();
-    json!({
-        "required": members.iter().any(|parameter| parameter.required),
-        "content": { "application/json": { "schema": object(&members) } }
-    })
-}
-
-fn object(members: &[&Parameter]) -> Json {
-    let properties: Map<String, Json> = members
-        .iter()
-        .map(|parameter| (parameter.name.to_string(), schema(parameter, !parameter.required)))
-        .collect();
-    let required: Vec<&str> =
-        members.iter().filter(|p| p.required).map(|parameter| &*parameter.name).collect();
-    let mut object = json!({
-        "type": "object", "properties": properties, "additionalProperties": false });
-    if let Some(object) = object.as_object_mut().filter(|_| !required.is_empty()) {
-        object.insert("required".into(), required.into());
-    }
-    object
-}
-
-/// Returns the JSON Schema of a parameter's values.
-fn schema(parameter: &Parameter, nullable: bool) -> Json {
-    let (kind, format) = match parameter.kind {
-        ParameterType::Int32 => ("integer", Some("int32")),
-        ParameterType::Int64 => ("integer", Some("int64")),
-        ParameterType::Number => ("number", Some("double")),
-        ParameterType::Decimal => ("number", Some("decimal")),
-        ParameterType::Boolean => ("boolean", None),
-        ParameterType::Uuid => ("string", Some("uuid")),
-        ParameterType::Date => ("string", Some("date")),
-        ParameterType::Time => ("string", Some("time-local")),
-        ParameterType::Datetime => ("string", Some("date-time")),
-        ParameterType::String | ParameterType::Binary => ("string", None),
-        ParameterType::Json => ("", None),
-        ParameterType::Table => ("array", None),
-    };
-    let mut schema = Map::new();
-    let constraints = &parameter.constraints;
-    let mut set = |key: &str, value: Option<Json>| {
-        if let Some(value) = value {
-            schema.insert(key.to_owned(), value);
-        }
-    };
-    let kind_or_null = if nullable { json!([kind, "null"]) } else { json!(kind) };
-    set("type", (!kind.is_empty()).then_some(kind_or_null));
-    set("format", format.map(Json::from));
-    set("contentEncoding", (parameter.kind == ParameterType::Binary).then(|| "base64".into()));
-    set("description", parameter.description.as_deref().map(Json::from));
-    set("default", parameter.default.as_ref().and_then(payload::to_json));
-    set(
-        "enum",
-        constraints.allowed.as_ref().map(|allowed| {
-            let mut values: Vec<Json> = allowed.iter().filter_map(payload::to_json).collect();
-            values.extend(nullable.then_some(Json::Null));
-            values.into()
-        }),
-    );
-    set("pattern", constraints.pattern.as_ref().map(|pattern| pattern.as_str().into()));
-    set(
-        "minimum",
-        constraints.minimum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
-    );
-    set(
-        "maximum",
-        constraints.maximum.as_ref().and_then(|bound| serde_json::from_str(&bound.0).ok()),
-    );
-    if parameter.kind == ParameterType::String {
-        set("minLength", constraints.length_min.map(Json::from));
-        set("maxLength", constraints.length_max.map(Json::from));
-    }
-    set("maxItems", constraints.items_max.map(Json::from));
-    if parameter.kind == ParameterType::Table {
-        let columns: Vec<&Parameter> = parameter.columns.iter().collect();
-        set("items", Some(object(&columns)));
-    }
-    schema.into()
 }
 
 fn responses(endpoint: &Endpoint) -> Json {
