@@ -90,7 +90,7 @@ pub struct ParameterDefinition {
     pub argument: Option<String>,
     /// One sentence about the parameter.
     pub description: Option<String>,
-    /// Whether the parameter must be present and not `null`. Always true for path parameters.
+    /// Whether the parameter must be present. Always true for path parameters.
     pub required: Option<bool>,
     /// The value if the parameter is absent. An absent parameter without a default is not passed to the procedure.
     #[schemars(with = "Option<serde_json::Value>")]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use fjord::catalogue::endpoint::{
-    Auth, AuthMethod, Execution, OnDisconnect, ResultKind, StatusMap,
+use fjord::catalogue::{
+    Auth, AuthMethod, Endpoint, EndpointId, Execution, OnDisconnect, QueueName, ResultKind,
+    StatusMap,
 };
-use fjord::catalogue::{Endpoint, EndpointId, QueueName};
 use fjord::config::AuthConfig;
 use fjord::config::auth::issuer::ALGORITHMS;
 use fjord::config::auth::{ApiKeyConfig, CertificateConfig, IssuerConfig, KeySource};

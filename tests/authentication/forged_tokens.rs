@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fjord::catalogue::endpoint::AuthMethod;
+use fjord::catalogue::AuthMethod;
 use fjord::roles::gateway::admission::auth::{AuthFailure, Authenticator};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fjord::catalogue::Endpoint;
-use fjord::catalogue::endpoint::{Auth, AuthMethod};
+use fjord::catalogue::{Auth, AuthMethod};
 use fjord::config::AuthConfig;
 use fjord::config::auth::IssuerConfig;
 use fjord::config::auth::issuer::ALGORITHMS;

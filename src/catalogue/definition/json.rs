@@ -9,7 +9,7 @@ use serde::de::{
     Deserialize, Deserializer, Error as _, MapAccess, Visitor, value::MapAccessDeserializer,
 };
 
-/// A structure that can only be written as an object. Serde alone would also accept an array.
+/// A structure that must be written as an object. Serde alone would also accept an array.
 #[derive(Debug, Default, JsonSchema)]
 #[schemars(transparent)]
 pub struct ObjectOnly<T>(pub T);
