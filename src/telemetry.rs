@@ -13,6 +13,7 @@ pub mod recorder;
 mod registry;
 pub mod snapshot;
 pub mod trace;
+mod traceparent;
 pub mod traces;
 
 pub use distribution::{Distribution, count_as_f64};

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use tokio::task::futures::TaskLocalFuture;
 
-use super::trace;
+use super::traceparent;
 
 /// The ids of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Served {
     /// The id of its trace; empty when the caller made none that is valid.
     #[must_use]
     pub fn trace_id(&self) -> &str {
-        trace::trace_id(&self.traceparent).unwrap_or_default()
+        traceparent::trace_id(&self.traceparent).unwrap_or_default()
     }
 }
 

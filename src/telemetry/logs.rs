@@ -34,7 +34,7 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// The logs of this process.
 #[derive(Debug)]
 pub struct Logs {
-    lines: Lines,
+    lines: LogWriter,
 }
 
 /// Why logs cannot be started or changed.
@@ -62,10 +62,10 @@ impl Logs {
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        let lines = Lines::start(io::stdout())?;
+        let lines = LogWriter::start(io::stdout())?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
         let layer = if is_json {
-            json::Json(lines.clone()).boxed()
+            json::JsonLayer(lines.clone()).boxed()
         } else {
             tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone()).boxed()
         };
@@ -125,18 +125,18 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     tracing::error!(place, panic = message, "panicked");
 }
 
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
 /// Takes lines and hands them to a thread that writes them. Never waits, holds `LINES_MAX` at most.
 #[derive(Clone, Debug)]
-struct Lines {
-    entries: SyncSender<Entry>,
+struct LogWriter {
+    entries: SyncSender<LogEntry>,
 }
 
-impl Lines {
+impl LogWriter {
     fn start(out: impl Write + Send + 'static) -> Result<Self, LogError> {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let thread = std::thread::Builder::new().name("logs".to_owned());
@@ -146,14 +146,14 @@ impl Lines {
 
     /// Takes a finished line, a break at its end.
     fn put(&self, line: Vec<u8>) {
-        if self.entries.try_send(Entry::Line(line)).is_err() {
+        if self.entries.try_send(LogEntry::Line(line)).is_err() {
             super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
         }
     }
 
     fn flush(&self, limit: Duration) {
         let (done, is_done) = sync_channel(1);
-        if self.entries.try_send(Entry::Flush(done)).is_ok() {
+        if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
             // A reader that stalls for the whole limit loses what it did not read.
             is_done.recv_timeout(limit).ok();
         }
@@ -161,15 +161,15 @@ impl Lines {
 }
 
 /// Ends with the last sender. An error of stdout has nowhere to be told: the lines are lost.
-fn write_lines(receiver: &Receiver<Entry>, mut out: impl Write) {
+fn write_lines(receiver: &Receiver<LogEntry>, mut out: impl Write) {
     let mut gathered = Vec::with_capacity(GATHERED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
         // The first line goes out at once. Those that follow it find nobody to wake, and leave together.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {
-                Entry::Line(line) => gathered.extend_from_slice(&line),
-                Entry::Flush(done) => {
+                LogEntry::Line(line) => gathered.extend_from_slice(&line),
+                LogEntry::Flush(done) => {
                     write_gathered(&mut gathered, &mut out);
                     out.flush().ok();
                     done.send(()).ok();
@@ -190,7 +190,7 @@ fn write_gathered(gathered: &mut Vec<u8>, out: &mut impl Write) {
     gathered.clear();
 }
 
-impl Write for Lines {
+impl Write for LogWriter {
     /// The formatter of text calls this once for each event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut signed = line.to_vec();
@@ -204,7 +204,7 @@ impl Write for Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -232,13 +232,13 @@ fn one_line(line: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-impl Lines {
+impl LogWriter {
     /// Lines that nobody writes, and what gives those that came.
     fn to_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let line = |entry| match entry {
-            Entry::Line(line) => Some(line),
-            Entry::Flush(_) => None,
+            LogEntry::Line(line) => Some(line),
+            LogEntry::Flush(_) => None,
         };
         (Self { entries }, move || receiver.try_iter().filter_map(line).collect())
     }
@@ -271,7 +271,7 @@ mod tests {
     fn an_output_that_stalls_stalls_nobody() {
         let (start, go) = std::sync::mpsc::channel();
         let (written, lines_written) = std::sync::mpsc::channel();
-        let mut lines = Lines::start(Stalled { go, written }).unwrap();
+        let mut lines = LogWriter::start(Stalled { go, written }).unwrap();
         for _ in 0..LINES_MAX + 100 {
             lines.write_all(b"a\n").unwrap();
         }

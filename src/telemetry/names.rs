@@ -2,7 +2,7 @@
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -17,7 +17,7 @@ pub struct Metric {
     /// The name as scraped.
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What it says.
     pub help: &'static str,
 }
@@ -27,7 +27,7 @@ macro_rules! metrics {
         $(
             #[doc = $help]
             pub const $constant: Metric =
-                Metric { name: $name, kind: Kind::$kind, help: $help };
+                Metric { name: $name, kind: MetricKind::$kind, help: $help };
         )+
         /// Every metric there is.
         pub const ALL: &[Metric] = &[$($constant),+];

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use crate::cli::Role;
 
 use super::exposition::{self, Format};
-use super::names::{self, Kind};
+use super::names::{self, MetricKind};
 use super::registry::{self, Instrument, LabelValue};
 
 const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
@@ -63,9 +63,9 @@ fn new_exporter() -> PrometheusRecorder {
     for metric in names::ALL {
         let help = SharedString::const_str(metric.help);
         match metric.kind {
-            Kind::Counter => exporter.describe_counter(metric.name.into(), None, help),
-            Kind::Gauge => exporter.describe_gauge(metric.name.into(), None, help),
-            Kind::Histogram => {}
+            MetricKind::Counter => exporter.describe_counter(metric.name.into(), None, help),
+            MetricKind::Gauge => exporter.describe_gauge(metric.name.into(), None, help),
+            MetricKind::Histogram => {}
         }
     }
     exporter

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use metrics::{Counter, Gauge};
 
 use super::histogram::Histogram;
-use super::names::{Kind, Metric};
+use super::names::{Metric, MetricKind};
 
 /// A label and its value. The value belongs to a closed set and is never a path or an id, so the number of series is bounded.
 pub type LabelValue = (&'static str, String);
@@ -32,11 +32,11 @@ pub(super) enum Instrument {
 }
 
 impl Instrument {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: MetricKind) -> Self {
         match kind {
-            Kind::Counter => Self::Counter(Arc::default()),
-            Kind::Gauge => Self::Gauge(Arc::default()),
-            Kind::Histogram => Self::Histogram(Histogram::default()),
+            MetricKind::Counter => Self::Counter(Arc::default()),
+            MetricKind::Gauge => Self::Gauge(Arc::default()),
+            MetricKind::Histogram => Self::Histogram(Histogram::default()),
         }
     }
 }

@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Counter, counter, names, trace};
+use super::{Counter, counter, names, traceparent};
 use crate::cli::Role;
 use crate::config::TracesConfig;
 use crate::config::traces::ParentSampling;
@@ -152,21 +152,21 @@ pub(super) fn parent_sampling() -> ParentSampling {
 /// Whether the span that a `traceparent` names is recorded, and we record.
 #[must_use]
 pub fn is_recorded(traceparent: &str) -> bool {
-    RECORDER.get().is_some() && trace::recorded(traceparent).is_some()
+    RECORDER.get().is_some() && traceparent::recorded(traceparent).is_some()
 }
 
 /// Begins a span below the one that a `traceparent` names, if that one is recorded and we record.
 #[must_use]
 pub fn open(traceparent: Option<&str>) -> Option<Open> {
     RECORDER.get()?;
-    let (trace, parent) = trace::recorded(traceparent?)?;
-    Some(Open { trace, id: trace::random_id(), parent: Some(parent), began: Instant::now() })
+    let (trace, parent) = traceparent::recorded(traceparent?)?;
+    Some(Open { trace, id: traceparent::random_id(), parent: Some(parent), began: Instant::now() })
 }
 
 /// The span that a `traceparent` names, if it is recorded and we record.
 pub(super) fn opened(traceparent: &str, parent: Option<u64>, began: Instant) -> Option<Open> {
     RECORDER.get()?;
-    let (trace, id) = trace::recorded(traceparent)?;
+    let (trace, id) = traceparent::recorded(traceparent)?;
     Some(Open { trace, id, parent, began })
 }
 

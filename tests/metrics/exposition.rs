@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fjord::telemetry::names::{self, Kind};
+use fjord::telemetry::names::{self, MetricKind};
 use http::Method;
 
 use super::documented_row;
@@ -74,9 +74,9 @@ async fn scraped_metrics_are_documented() {
             let metric = names::ALL.iter().find(|metric| metric.name == name);
             let metric = metric.unwrap_or_else(|| panic!("{name} is not in names.rs"));
             let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
             };
             assert_eq!((family.kind.as_str(), family.help.as_str()), (kind, metric.help), "{name}");
             let labels = documented_row(&name)[2].replace('`', "");

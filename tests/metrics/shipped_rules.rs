@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fjord::outcome::Word;
-use fjord::telemetry::names::{self, Kind, Metric};
+use fjord::telemetry::names::{self, Metric, MetricKind};
 use regex::Regex;
 use serde_json::Value;
 
@@ -103,7 +103,7 @@ const NO_ALERT: &[(Metric, &str)] = &[
 #[test]
 fn every_counter_has_a_rule_or_a_documented_reason() {
     let text = format!("{CAPACITY}\n{ALERTS}");
-    for metric in names::ALL.iter().filter(|metric| metric.kind == Kind::Counter) {
+    for metric in names::ALL.iter().filter(|metric| metric.kind == MetricKind::Counter) {
         let has_reason = NO_ALERT.iter().any(|(excused, _)| excused == metric);
         assert_ne!(text.contains(metric.name), has_reason, "{}", metric.name);
     }

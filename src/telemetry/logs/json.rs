@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::Lines;
+use super::LogWriter;
 use crate::telemetry::context;
 
 /// Room for an access line; others are shorter.
@@ -19,9 +19,9 @@ const REQUEST_ID: &str = "request_id";
 
 /// Writes events as JSON. `tracing_subscriber`'s own JSON takes three times as long, and its line cannot be added to.
 #[derive(Debug)]
-pub(super) struct Json(pub(super) Lines);
+pub(super) struct JsonLayer(pub(super) LogWriter);
 
-impl<S: Subscriber> Layer<S> for Json {
+impl<S: Subscriber> Layer<S> for JsonLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         self.0.put(line(event));
     }
@@ -30,7 +30,7 @@ impl<S: Subscriber> Layer<S> for Json {
 /// The line: when, how bad, the event's own fields, where from, and whose request, a break at its end.
 fn line(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
-    let mut object = Object { text: Vec::with_capacity(LINE_BYTES), names_request: false };
+    let mut object = JsonLine { text: Vec::with_capacity(LINE_BYTES), names_request: false };
     object.text.push(b'{');
     object.string("timestamp", &Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true));
     object.string("level", metadata.level().as_str());
@@ -47,12 +47,12 @@ fn line(event: &Event<'_>) -> Vec<u8> {
 }
 
 /// A JSON object that grows by fields.
-struct Object {
+struct JsonLine {
     text: Vec<u8>,
     names_request: bool,
 }
 
-impl Object {
+impl JsonLine {
     fn name(&mut self, name: &str) {
         if self.text.len() > 1 {
             self.text.push(b',');
@@ -99,7 +99,7 @@ fn thousandths(value: f64) -> Option<u32> {
     ((f64::from(number) / 1000.0).to_bits() == value.to_bits()).then_some(number)
 }
 
-impl Visit for Object {
+impl Visit for JsonLine {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.names_request |= field.name() == REQUEST_ID;
         self.string(field.name(), value);
@@ -183,8 +183,11 @@ mod tests {
 
     /// What is logged meanwhile, each line read as JSON.
     fn logged(log: impl FnOnce()) -> Vec<serde_json::Value> {
-        let (lines, read) = Lines::to_test();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(Json(lines)), log);
+        let (lines, read) = LogWriter::to_test();
+        tracing::subscriber::with_default(
+            tracing_subscriber::registry().with(JsonLayer(lines)),
+            log,
+        );
         read().iter().map(|line| serde_json::from_slice(line).expect("one line of JSON")).collect()
     }
 
@@ -219,7 +222,7 @@ mod tests {
             proptest::prop_assert!(times.iter().all(|time| thousandths(*time).is_some()));
             for value in [times[0], times[1], any, -any, -0.0, f64::NAN, f64::INFINITY] {
                 let Some(number) = thousandths(value) else { continue };
-                let mut object = Object { text: Vec::new(), names_request: false };
+                let mut object = JsonLine { text: Vec::new(), names_request: false };
                 object.fixed("n", number);
                 let text = format!("\"n\":{}", serde_json::to_string(&value).unwrap());
                 proptest::prop_assert_eq!(String::from_utf8(object.text).unwrap(), text);

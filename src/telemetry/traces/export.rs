@@ -46,7 +46,7 @@ impl Exporter {
         tls: Option<ClientConfig>,
         ended: mpsc::Receiver<Span>,
     ) -> Result<Self, String> {
-        let sender = Sender {
+        let sender = SpanSender {
             url: config.url.clone(),
             client: client(config, tls)?,
             resource: batch::resource(role),
@@ -86,13 +86,13 @@ fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::C
 }
 
 /// Why a batch was not taken.
-struct Refused {
+struct ExportError {
     why: String,
     /// The least pause before it may be taken after all; `None`: never.
     again_after: Option<Duration>,
 }
 
-struct Sender {
+struct SpanSender {
     url: String,
     client: reqwest::Client,
     resource: Resource,
@@ -101,7 +101,7 @@ struct Sender {
     is_away: bool,
 }
 
-impl Sender {
+impl SpanSender {
     async fn run(mut self, stop: Cancel) {
         let mut spans = Vec::with_capacity(BATCH_SPANS_MAX);
         while !stop.is_cancelled() {
@@ -163,8 +163,8 @@ impl Sender {
     }
 
     /// How many spans of the batch were rejected.
-    async fn post(&self, body: Bytes) -> Result<u64, Refused> {
-        let broken = |error: reqwest::Error| Refused {
+    async fn post(&self, body: Bytes) -> Result<u64, ExportError> {
+        let broken = |error: reqwest::Error| ExportError {
             why: chain(&error.without_url()),
             again_after: Some(Duration::ZERO),
         };
@@ -174,7 +174,7 @@ impl Sender {
         let status = answer.status();
         if !status.is_success() {
             let again_after = is_passing(status).then(|| retry_after(answer.headers()));
-            return Err(Refused { why: format!("answered {status}"), again_after });
+            return Err(ExportError { why: format!("answered {status}"), again_after });
         }
         let mut bytes = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(broken)? {
@@ -186,12 +186,12 @@ impl Sender {
         Ok(batch::rejected(&bytes))
     }
 
-    fn note(&mut self, failure: Option<&Refused>) {
+    fn note(&mut self, failure: Option<&ExportError>) {
         let word = if failure.is_none() { "ok" } else { "failed" };
         counter(&names::TRACE_EXPORTS, &[(names::RESULT, word.to_owned())]).increment(1);
         let was_away = std::mem::replace(&mut self.is_away, failure.is_some());
         match failure {
-            Some(Refused { why, .. }) if !was_away => {
+            Some(ExportError { why, .. }) if !was_away => {
                 tracing::warn!(url = self.url, error = why, "traces cannot be exported");
             }
             None if was_away => tracing::info!(url = self.url, "traces are exported again"),
