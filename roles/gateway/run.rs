@@ -176,7 +176,7 @@ impl Gateway {
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         sleep(lifecycle.drain_delay).await;
         let end = Instant::now() + lifecycle.drain_timeout;
-        let whole = self.listener.drain(lifecycle.drain_timeout).await;
+        let is_complete = self.listener.drain(lifecycle.drain_timeout).await;
         self.stop.cancel();
         let ended = self.tasks.wait(LAST_WAIT).await;
         let left = end.saturating_duration_since(Instant::now()).max(LAST_WAIT);
@@ -185,7 +185,7 @@ impl Gateway {
             tracing::warn!(%error, "the last messages may not have been sent");
         }
         let admin_ended = self.admin_tasks.wait(LAST_WAIT).await;
-        tracing::info!(whole, ended, admin_ended, "drained");
+        tracing::info!(is_complete, ended, admin_ended, "drained");
     }
 }
 

@@ -223,8 +223,8 @@ impl WorkerProcess {
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         let end = Instant::now() + limit;
         self.leave.cancel();
-        let whole = self.tasks.wait(limit).await;
-        if !whole {
+        let is_complete = self.tasks.wait(limit).await;
+        if !is_complete {
             tracing::warn!(
                 running = jobs.count(),
                 "the drain timeout has passed: cancelling the calls that still run"
@@ -239,7 +239,7 @@ impl WorkerProcess {
         self.databases.close().await;
         self.stop.cancel();
         let _ended = self.admin_tasks.wait(CANCEL_TIMEOUT).await;
-        tracing::info!(whole, "drained");
+        tracing::info!(is_complete, "drained");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Slots as jobs see them. The queue implements `SlotQueue`, so that execution does not depend on intake.
+//! The slot that a job holds while it runs. The queue implements `SlotQueue`, so that execution does not depend on intake.
 
 use std::fmt::Debug;
 use std::sync::Arc;

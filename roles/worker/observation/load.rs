@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-/// The time constant of the averaged utilization: an autoscaler needs a trend, but soon.
+/// The time constant of the averaged utilization. An autoscaler needs a trend with little delay.
 const AVERAGING_TIME: Duration = Duration::from_mins(1);
 /// Microseconds in a second.
 const MICROS: u64 = 1_000_000;

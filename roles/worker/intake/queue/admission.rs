@@ -1,4 +1,4 @@
-//! Checks each message before it gets a slot: is it a request, of an endpoint of this queue, with time left?
+//! Checks each message before it can get a slot: it must be a request for an endpoint of this queue, and have time left.
 
 use std::sync::Arc;
 
