@@ -1,4 +1,4 @@
-//! Where procedures run: the `Backend` seam and what goes through it.
+//! Calls procedures: the `Backend` trait, which a database system implements, and the types that it uses.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,78 +12,83 @@ use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
 
 pub mod arguments;
-pub mod connections;
 pub mod databases;
-pub mod described;
+pub mod description;
 mod error;
 pub mod mssql;
+pub mod pool_sizes;
 pub mod sqlite;
 
-pub use described::Described;
+pub use description::ProcedureDescription;
 pub use error::{
     BackendError, BackendErrorKind, BadArgument, CallError, DatabaseError, SentError,
     SentErrorKind, ServerErrorClass,
 };
 
-/// Where procedures run. After an error the connection is clean or gone.
+/// A database system in which procedures run.
 pub trait Backend: Debug + Send + Sync {
-    /// Which database system it is: `db.system.name` of OpenTelemetry's semantic conventions.
+    /// Returns the database system, as in `db.system.name` of OpenTelemetry's semantic conventions.
     fn system(&self) -> &'static str;
 
-    /// Calls one procedure. Its rows go into `rows` as they come; what ends the call is returned.
+    /// Calls a procedure. Passes its rows to `rows` as they arrive. After an error, the connection is clean or closed.
     ///
-    /// Returns by `call.deadline` plus the bounded time that a cancel takes, whatever the database does.
-    /// Not safe to drop: give the `cancel` sign instead and wait for the return.
+    /// Returns by `call.deadline` plus the limited time that a cancel takes, whatever the database does.
+    /// Not safe to drop: use `cancel` instead, and wait for the result.
     fn call<'a>(
         &'a self,
         call: Call<'a>,
         rows: &'a mut dyn RowSink,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Outcome, CallError>>;
+    ) -> BoxFuture<'a, Result<ProcedureResult, CallError>>;
 
-    /// Checks that procedures exist and take these arguments, and says what was found of each need as soon as it is.
-    /// Costs the database little, however many there are: few connections, few questions, bounded in time.
+    /// Checks that procedures exist and accept these arguments. Calls `report` for each one as soon as the result is known.
+    /// Uses few connections, few queries and limited time, however many procedures there are.
     ///
     /// Safe to drop.
-    fn verify<'a>(&'a self, needs: &'a [Need], found: &'a mut Found<'_>) -> BoxFuture<'a, ()>;
+    fn verify<'a>(
+        &'a self,
+        expected: &'a [ExpectedProcedure],
+        report: &'a mut VerifyCallback<'_>,
+    ) -> BoxFuture<'a, ()>;
 
-    /// The procedures whose `schema.name` fits a pattern, as in `worker.queues`: for `fjord import`.
+    /// Describes the procedures whose `schema.name` matches a pattern as in `worker.queues`, for `fjord import`.
     fn describe<'a>(
         &'a self,
         pattern: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>>;
+    ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>>;
 
-    /// Whether the backend can be reached now; bounded by its own connect deadline. Does not wait for a connection
-    /// that calls hold: load does not make a database look as if it were away.
+    /// Checks that the database can be reached now, within the backend's own connect timeout. Succeeds if calls are using all
+    /// connections, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Takes the bounds of a reload: how many connections there may be.
+    /// Changes the limits on connections after a reload.
     fn resize(&self, _config: &DatabaseConfig) {}
 
-    /// Closes what is open. Calls still running are cancelled.
+    /// Closes all connections. Running calls are cancelled.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Is told the place of a need, and whether it is met: `Mismatch` when it is not, another error when that is not known.
-pub type Found<'a> = dyn FnMut(usize, Result<(), BackendError>) + Send + 'a;
+/// Receives the index of an expected procedure and the result: `Mismatch` if the procedure does not match, and another error
+/// if that could not be found out.
+pub type VerifyCallback<'a> = dyn FnMut(usize, Result<(), BackendError>) + Send + 'a;
 
-/// What an endpoint needs of its procedure.
+/// A procedure as an endpoint expects it.
 #[derive(Clone, Debug)]
-pub struct Need {
-    /// The queue that will call it.
+pub struct ExpectedProcedure {
+    /// The queue of the endpoint.
     pub queue: QueueName,
     /// The procedure.
     pub procedure: ProcedureName,
-    /// Names of arguments with their types; both sides are named when they do not fit.
+    /// The names and types of the arguments.
     pub arguments: Vec<(Arc<str>, ParameterType)>,
-    /// OUTPUT parameters that the answer needs.
+    /// The OUTPUT parameters that the answer contains.
     pub outputs: Vec<String>,
 }
 
-impl Need {
-    /// What an endpoint needs; `None` when it runs no procedure.
+impl ExpectedProcedure {
+    /// Returns the procedure of an endpoint; `None` if it does not call one.
     #[must_use]
-    pub fn of(endpoint: &Endpoint) -> Option<Self> {
+    pub fn from_endpoint(endpoint: &Endpoint) -> Option<Self> {
         Some(Self {
             queue: endpoint.queue.clone(),
             procedure: endpoint.procedure.clone()?,
@@ -100,30 +105,29 @@ impl Need {
 /// One call of a procedure.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// The queue it came from: the DBA sees it as part of the application name.
+    /// The queue of the request. It determines the pool, and with it the application name that the DBA sees.
     pub queue: &'a QueueName,
     /// The procedure.
     pub procedure: &'a ProcedureName,
-    /// The arguments. One that is not there takes the procedure's own default.
+    /// The arguments. The procedure uses its own default for a missing one.
     pub arguments: &'a [Argument],
-    /// When the caller stops waiting.
+    /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution does no harm. Without it a call of which a byte has left is sent again only when all
-    /// of it was rolled back.
+    /// Whether a second execution is harmless. If not, a call that was sent is sent again only if all of it was rolled back.
     pub may_repeat: bool,
-    /// Whether the backend puts a transaction around it.
+    /// The transaction that the backend puts around the call.
     pub transaction: Transaction,
 }
 
 /// The transaction that a backend puts around a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transaction {
-    /// None: the procedure's own statements begin and commit what they like.
+    /// None: the procedure begins and commits transactions itself.
     #[default]
     None,
-    /// One that is committed when the call succeeds, and rolled back when it does not.
+    /// A transaction that is committed if the call succeeds, and rolled back otherwise.
     Committed,
-    /// One that is always rolled back: a dry run.
+    /// A transaction that is always rolled back: a dry run.
     RolledBack,
 }
 
@@ -132,79 +136,85 @@ pub enum Transaction {
 pub struct Argument {
     /// The procedure's parameter, without `@`.
     pub name: Arc<str>,
-    /// The type that the catalogue declares.
+    /// The type in the catalogue.
     pub kind: ParameterType,
     /// The value.
     pub value: ParameterValue<'static>,
-    /// For a `table`: its column names and types, in the order of the values.
+    /// The column names and types of a `table`, in the order of the values.
     pub columns: Arc<[(Arc<str>, ParameterType)]>,
-    /// For a `table`: the database's table type, when the catalogue names one.
+    /// The database's type for a `table`, if the catalogue names one.
     pub table_type: Option<Arc<str>>,
 }
 
-/// Takes result sets as they come from the database, so that no answer is held twice.
+/// Receives result sets as they arrive from the database, so that no answer is buffered twice.
 pub trait RowSink: Send {
-    /// A result set starts. Column names may be empty or the same.
+    /// Starts a result set. Column names may be empty or repeated.
     ///
     /// # Errors
-    /// `SinkError` when the answer cannot take it.
+    /// `SinkError` if the answer cannot contain it.
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError>;
-    /// The next row of the set: a cell for each column.
+
+    /// Adds a row, with a cell for each column.
     ///
     /// # Errors
-    /// `SinkError` when the answer grows past its limit.
+    /// `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
-    /// Forgets everything: the call is tried again. `false` when that is too late.
+
+    /// Discards everything before the call is retried. Returns `false` if that is no longer possible.
     fn restart(&mut self) -> bool;
-    /// Part of the call's time was waiting for a connection, so long; said once for each wait.
-    fn waited(&mut self, _for_a_connection: Duration) {}
-    /// Whether enough has gathered that `drain` should be awaited before the next row.
+
+    /// Records the time that the call waited for a connection. Called once for each attempt.
+    fn add_connection_wait(&mut self, _wait: Duration) {}
+
+    /// Whether `drain` must be awaited before the next row.
     fn is_full(&self) -> bool {
         false
     }
-    /// Passes on what has gathered, so that a large answer is never held whole.
+
+    /// Passes on the buffered rows, so that a large answer is never completely in memory. If it is dropped, it can be called
+    /// again.
     ///
     /// # Errors
-    /// `SinkError` when nobody takes it any more.
+    /// `SinkError` if the receiver is gone.
     fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
 
-/// The answer cannot take more.
+/// Why an answer does not accept a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// It would be larger than the limit.
+    /// The answer would exceed its limit.
     #[error("the answer is larger than the limit")]
     TooLarge,
-    /// Nobody takes the rest of it.
-    #[error("nobody takes the rest of the answer")]
-    Gone,
-    /// A result of this shape cannot be expressed.
+    /// The receiver of the answer is gone.
+    #[error("the receiver of the answer is gone")]
+    Closed,
+    /// The result does not have the declared shape.
     #[error("the result does not have the shape that the endpoint declares")]
     Shape,
 }
 
-/// One value of a row, borrowed from the driver.
+/// A value of a row, borrowed from the driver.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
     /// SQL NULL.
     Null,
     /// A boolean.
     Bool(bool),
-    /// An integer, every digit.
+    /// An integer.
     Int(i64),
     /// A finite double.
     Float(f64),
-    /// An exact number as JSON number text: decimals, money.
+    /// An exact number (decimal, money) as the text of a JSON number.
     Number(&'a str),
-    /// Text: also dates (RFC 3339) and uuids (lower case).
+    /// Text, including dates (RFC 3339) and UUIDs (lower case).
     Text(&'a str),
-    /// Bytes: base64 in JSON.
+    /// Bytes, which become base64 in JSON.
     Binary(&'a [u8]),
 }
 
-/// A value that outlives its row: OUTPUT parameters.
+/// An owned value: an OUTPUT parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnedCell {
     /// SQL NULL.
@@ -215,7 +225,7 @@ pub enum OwnedCell {
     Int(i64),
     /// A finite double.
     Float(f64),
-    /// An exact number as JSON number text.
+    /// An exact number as the text of a JSON number.
     Number(String),
     /// Text.
     Text(String),
@@ -224,7 +234,7 @@ pub enum OwnedCell {
 }
 
 impl OwnedCell {
-    /// The same value, borrowed.
+    /// Borrows the value.
     #[must_use]
     pub fn as_cell(&self) -> Cell<'_> {
         match self {
@@ -239,10 +249,10 @@ impl OwnedCell {
     }
 }
 
-/// How a call ended, beside its rows.
+/// The result of a call, in addition to its rows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// OUTPUT parameters by name, without `@`.
+pub struct ProcedureResult {
+    /// The OUTPUT parameters by name, without `@`.
     pub outputs: Vec<(String, OwnedCell)>,
     /// The RETURN status.
     pub return_status: i32,

@@ -132,7 +132,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let membership = GroupMembership {
         queue: Arc::new(Queue::new(subjects, endpoints, slots, Arc::new(executor))),
         transport,
-        fitness: None,
+        verification: None,
         config: config.worker.clone(),
         readiness: Arc::clone(&readiness),
         stop: Cancel::new(),

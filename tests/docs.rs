@@ -126,6 +126,11 @@ fn architecture_is_short_and_mentions_every_module() {
     let directories = [
         "src",
         "src/procedures/mssql",
+        "src/procedures/mssql/call",
+        "src/procedures/mssql/metadata",
+        "src/procedures/mssql/pools",
+        "src/procedures/mssql/tds",
+        "src/procedures/mssql/types",
         "roles/gateway",
         "roles/gateway/admission",
         "roles/gateway/client",

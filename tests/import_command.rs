@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use super::support::fjord_binary;
-use super::support::mssql_server::endpoint;
-use super::support::tds::{Endpoint, PASSWORD};
+use super::support::mssql_server::fake_server;
+use super::support::tds::{FakeSqlServer, PASSWORD};
 
 const NATS: &str = "[messaging.nats]\nservers = ['tls://127.0.0.1:4222']\n[worker.queues.'*']\n";
 
@@ -31,7 +31,7 @@ fn directory(database: &str) -> tempfile::TempDir {
     directory
 }
 
-fn on_endpoint(endpoint: &Endpoint) -> String {
+fn on_endpoint(endpoint: &FakeSqlServer) -> String {
     format!(
         "[procedures.databases.default]\nbackend = 'mssql'\n\
          [procedures.databases.default.mssql]\nhost = '127.0.0.1'\nport = {}\ndatabase = 'fjord'\n\
@@ -44,7 +44,7 @@ fn on_endpoint(endpoint: &Endpoint) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
-    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let endpoint = fake_server().await.fake.expect("the fake server");
     let directory = directory(&on_endpoint(&endpoint));
     let file = directory.path().join("endpoints/imported.json");
     let to_file = ["import", "--auth", "public", "--output", file.to_str().expect("a path")];
@@ -77,7 +77,7 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_bounds_tables_and_outputs_become_parameters() {
-    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let endpoint = fake_server().await.fake.expect("the fake server");
     let directory = directory(&on_endpoint(&endpoint));
     let imported = |pattern| {
         let output =

@@ -15,11 +15,13 @@ mod config_errors;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
+mod database_outage;
+#[cfg(test)]
 mod distant_workers;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
-mod dry_run;
+mod dry_runs;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
@@ -40,6 +42,8 @@ mod import_command;
 mod large_answers;
 #[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod many_queues;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
@@ -63,20 +67,16 @@ mod reply_delivery;
 #[cfg(test)]
 mod request_validation;
 #[cfg(test)]
-mod runs_procedures_on_sql_server;
-#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod session_timeouts;
 #[cfg(test)]
 mod simulates_sessions;
 #[cfg(test)]
-mod starts_many_queues_on_one_database;
+mod sql_server;
 #[cfg(test)]
 #[expect(dead_code, reason = "the demo and the benchmarks use the rest of it")]
 mod support;
-#[cfg(test)]
-mod survives_a_database_outage;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]

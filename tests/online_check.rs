@@ -11,10 +11,10 @@ use super::support::certs::Certs;
 use super::support::fjord_binary;
 use super::support::fleet::{Fleet, FleetOptions};
 use super::support::latency_proxy::LatencyProxy;
-use super::support::mssql_server::endpoint;
+use super::support::mssql_server::fake_server;
 use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::ports;
-use super::support::tds::{Endpoint, PASSWORD};
+use super::support::tds::{FakeSqlServer, PASSWORD};
 
 /// Far less than the sum of all deadlines, because the checks run in parallel.
 const SOON: Duration = Duration::from_secs(20);
@@ -119,7 +119,7 @@ async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
 }
 
 /// Writes a worker's configuration with three databases: one works, one refuses the login, one is unreachable.
-fn worker_toml(there: &Endpoint, refusing: &Endpoint) -> String {
+fn worker_toml(there: &FakeSqlServer, refusing: &FakeSqlServer) -> String {
     let mut text = format!(
         "[messaging.nats]\nservers = ['tls://127.0.0.1:{}']\n[worker.queues]\n\
          good = {{}}\nwrong = {{}}\nmissing = {{}}\nread = {{ application_intent = 'read-only' }}\n\
@@ -156,8 +156,8 @@ const CATALOGUE: &str = r#"{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_mismatches_of_databases_and_queues_are_reported_at_once() {
-    let there = endpoint().await.endpoint.expect("the endpoint");
-    let refusing = endpoint().await.endpoint.expect("the endpoint");
+    let there = fake_server().await.fake.expect("the fake server");
+    let refusing = fake_server().await.fake.expect("the fake server");
     refusing.state.login_error.store(18456, Ordering::Release);
     let directory = tempfile::tempdir().expect("a directory");
     fs::create_dir(directory.path().join("endpoints")).expect("a directory");

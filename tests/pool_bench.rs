@@ -1,11 +1,11 @@
-//! `make bench-pool`: many queues on the connections of one database, and clients that leave.
+//! `make bench-pool`: measures many queues that share the connections of a database, and clients that disconnect.
 //!
-//! The server is the real one of `FJORD_TEST_MSSQL`, or else the endpoint of the tests, on threads of its own and with a login
-//! that takes 50 ms. The rows take turns in each round, so that a busy machine slows all of them; a row is compared with
-//! the first one of the same round. Fails when many queues reach less than 0.9 of one, when leaving clients cost more than
-//! 0.05, or when a login is made while a row is measured.
+//! The server is the one in `FJORD_TEST_MSSQL`, or the fake server of the tests on its own thread and with logins of 50 ms.
+//! Each round measures every scenario, so that other load on the machine slows all of them, and compares it with the first
+//! scenario of the same round. Fails if the throughput of many queues is below 0.9 of that of one queue, if disconnecting
+//! clients cost more than 0.05, or if a connection is opened during a measurement.
 
-#[expect(dead_code, unused_imports, reason = "the suite stands on the rest of it")]
+#[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
     clippy::expect_used,
     clippy::panic,
@@ -29,61 +29,61 @@ use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{Argument, Backend, Call, Cell, RowSink, SinkError, Transaction, mssql};
 use fjord::telemetry::{Format, recorder};
 use rand::RngExt;
-use support::mssql_server::{self, Server};
+use support::mssql_server::{self, SqlServer};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-/// What many queues must reach of the throughput of one, at least.
+/// The minimum throughput of many queues relative to one queue.
 const SHARED_MIN: f64 = 0.9;
-/// What callers must reach of their throughput while others leave, at least.
-const LEAVERS_MIN: f64 = 0.95;
-/// A row is measured once no connection was made for so long, which is several times a login.
+/// The minimum relative throughput while other clients disconnect.
+const DISCONNECTS_MIN: f64 = 0.95;
+/// A measurement starts when no connection was opened for this long, which is several times a login.
 const QUIET: Duration = Duration::from_millis(500);
-/// Longest wait for that.
+/// The longest wait for that.
 const WARM_UP_MAX: Duration = Duration::from_secs(20);
 
-/// What is measured.
+/// A scenario.
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct Scenario {
     queues: usize,
     connections: usize,
     callers: usize,
-    /// Clients a second that leave in the middle of their call.
-    leavers: u32,
+    /// Clients per second that disconnect during their call.
+    disconnects: u32,
 }
 
-/// Connections of the first row, and of those that must reach its throughput.
+/// The connections of the first scenario, and of those that must reach its throughput.
 const CONNECTIONS: usize = 16;
 
-const ROWS: [Row; 6] = [
-    Row { queues: 1, connections: CONNECTIONS, callers: 64, leavers: 0 },
-    Row { queues: 20, connections: CONNECTIONS, callers: 64, leavers: 0 },
-    Row { queues: 20, connections: 64, callers: 64, leavers: 0 },
-    Row { queues: 5, connections: 64, callers: 64, leavers: 0 },
-    Row { queues: 5, connections: 64, callers: 128, leavers: 0 },
-    Row { queues: 1, connections: CONNECTIONS, callers: 64, leavers: 50 },
+const SCENARIOS: [Scenario; 6] = [
+    Scenario { queues: 1, connections: CONNECTIONS, callers: 64, disconnects: 0 },
+    Scenario { queues: 20, connections: CONNECTIONS, callers: 64, disconnects: 0 },
+    Scenario { queues: 20, connections: 64, callers: 64, disconnects: 0 },
+    Scenario { queues: 5, connections: 64, callers: 64, disconnects: 0 },
+    Scenario { queues: 5, connections: 64, callers: 128, disconnects: 0 },
+    Scenario { queues: 1, connections: CONNECTIONS, callers: 64, disconnects: 50 },
 ];
 
-/// What a row came to in one round.
+/// The result of a scenario in one round.
 #[derive(Clone, Copy, Debug)]
-struct Figures {
+struct PoolSample {
     rate: f64,
     longest_ms: f64,
     logins: f64,
     discarded: f64,
-    /// The throughput as a part of the first row's in the same round.
-    part: f64,
+    /// The throughput relative to the first scenario of the same round.
+    ratio: f64,
 }
 
-/// Counts calls and how long each waited for its connection.
+/// Counts calls, and records the longest wait for a connection.
 #[derive(Debug, Default)]
-struct Count {
+struct CallCount {
     calls: AtomicU64,
     longest_us: AtomicU64,
 }
 
-struct Sink<'a>(&'a Count);
+struct WaitSink<'a>(&'a CallCount);
 
-impl RowSink for Sink<'_> {
+impl RowSink for WaitSink<'_> {
     fn begin_set(&mut self, _: &[String]) -> Result<(), SinkError> {
         Ok(())
     }
@@ -96,22 +96,22 @@ impl RowSink for Sink<'_> {
         true
     }
 
-    fn waited(&mut self, time: Duration) {
+    fn add_connection_wait(&mut self, time: Duration) {
         let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.0.longest_us.fetch_max(time, Ordering::Relaxed);
     }
 }
 
-/// One caller of a queue.
+/// A caller on a queue.
 #[derive(Clone, Debug)]
-struct Caller {
+struct QueueCaller {
     backend: Arc<dyn Backend>,
     queue: QueueName,
     procedure: ProcedureName,
 }
 
-impl Caller {
-    async fn call(&self, count: &Count, cancel: &Cancel) -> bool {
+impl QueueCaller {
+    async fn call(&self, count: &CallCount, cancel: &Cancel) -> bool {
         let arguments = [Argument {
             name: "status".into(),
             kind: ParameterType::Int32,
@@ -127,7 +127,7 @@ impl Caller {
             may_repeat: false,
             transaction: Transaction::None,
         };
-        self.backend.call(call, &mut Sink(count), cancel).await.is_ok()
+        self.backend.call(call, &mut WaitSink(count), cancel).await.is_ok()
     }
 }
 
@@ -135,35 +135,35 @@ fn number(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// The sum of a metric's samples so far.
+/// Returns the sum of a metric over its labels.
 fn metric(name: &str) -> f64 {
     let text = recorder::render(Format::Text);
     let lines = text.lines().filter(|line| line.starts_with(name));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figures> {
-    let config = MssqlConfig { connections_max: row.connections, ..config.clone() };
+async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Option<PoolSample> {
+    let config = MssqlConfig { connections_max: scenario.connections, ..config.clone() };
     let backend = mssql::connect(&config, "bench").ok()?;
     let tasks = Tasks::new();
-    let (count, is_over) = (Arc::new(Count::default()), Arc::new(AtomicBool::new(false)));
-    let caller = |number: usize| -> Option<Caller> {
-        Some(Caller {
+    let (count, is_over) = (Arc::new(CallCount::default()), Arc::new(AtomicBool::new(false)));
+    let caller = |number: usize| -> Option<QueueCaller> {
+        Some(QueueCaller {
             backend: Arc::clone(&backend),
-            queue: QueueName::new(&format!("bench-{}", number % row.queues)).ok()?,
+            queue: QueueName::new(&format!("bench-{}", number % scenario.queues)).ok()?,
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
-    // The signature is read once, as when a queue starts: all callers at once would ask for it.
-    if !caller(0)?.call(&Count::default(), &Cancel::new()).await {
+    // Reads the signature, as when a queue starts. Otherwise all callers would wait for it.
+    if !caller(0)?.call(&CallCount::default(), &Cancel::new()).await {
         return None;
     }
-    for number in 0..row.callers {
+    for number in 0..scenario.callers {
         let (caller, count, is_over) = (caller(number)?, Arc::clone(&count), Arc::clone(&is_over));
         let _detached = tasks.spawn(async move {
-            let nobody = Cancel::new();
+            let never = Cancel::new();
             while !is_over.load(Ordering::Relaxed) {
-                if caller.call(&count, &nobody).await {
+                if caller.call(&count, &never).await {
                     count.calls.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -176,8 +176,9 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
     let calls = count.calls.load(Ordering::Relaxed);
     let before = (logins(), discarded());
     let started = Instant::now();
-    if row.leavers > 0 {
-        let _detached = tasks.spawn(leave(caller(0)?, row.leavers, Arc::clone(&is_over)));
+    if scenario.disconnects > 0 {
+        let _detached =
+            tasks.spawn(disconnect_clients(caller(0)?, scenario.disconnects, Arc::clone(&is_over)));
     }
     sleep(time).await;
     let took = started.elapsed().as_secs_f64();
@@ -186,23 +187,23 @@ async fn measure(config: &MssqlConfig, row: Row, time: Duration) -> Option<Figur
     is_over.store(true, Ordering::Relaxed);
     tasks.wait(Duration::from_secs(20)).await;
     backend.close().await;
-    Some(Figures {
+    Some(PoolSample {
         rate: number(calls) / took,
         longest_ms: number(count.longest_us.load(Ordering::Relaxed)) / 1000.0,
         logins: after.0 - before.0,
         discarded: after.1 - before.1,
-        part: 1.0,
+        ratio: 1.0,
     })
 }
 
-/// Waits until no more connections are made: as long as calls wait, there are more of them.
+/// Waits until no more connections are opened. While calls wait for connections, more are opened.
 async fn is_warm() -> bool {
     let until = Instant::now() + WARM_UP_MAX;
     let start = logins();
     let mut before = start;
     while Instant::now() < until {
         let now = logins();
-        // The first one may take longer than that on a busy machine.
+        // The first login may take longer than that on a busy machine.
         if now - start > 0.5 && now - before < 0.5 {
             return true;
         }
@@ -220,80 +221,81 @@ fn discarded() -> f64 {
     metric("fjord_backend_connections_discarded_total")
 }
 
-/// Clients that send a request and leave at once or a little later.
-async fn leave(caller: Caller, each_second: u32, is_over: Arc<AtomicBool>) {
+/// Simulates clients that send a request and disconnect up to 30 ms later.
+async fn disconnect_clients(caller: QueueCaller, per_second: u32, is_over: Arc<AtomicBool>) {
     let tasks = Tasks::new();
-    let mut tick = interval(Duration::from_secs(1) / each_second);
+    let mut tick = interval(Duration::from_secs(1) / per_second);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     while !is_over.load(Ordering::Relaxed) {
         tick.tick().await;
         let caller = caller.clone();
-        let stays = Duration::from_micros(rand::rng().random_range(0..30_000));
+        let delay = Duration::from_micros(rand::rng().random_range(0..30_000));
         let _detached = tasks.spawn(async move {
-            let (cancel, unheard) = (Cancel::new(), Count::default());
-            let leaving = async {
-                sleep(stays).await;
+            let (cancel, count) = (Cancel::new(), CallCount::default());
+            let disconnect = async {
+                sleep(delay).await;
                 cancel.cancel();
             };
-            tokio::join!(caller.call(&unheard, &cancel), leaving);
+            tokio::join!(caller.call(&count, &cancel), disconnect);
         });
     }
     tasks.wait(Duration::from_secs(5)).await;
 }
 
-/// The server on threads of its own: what it does must not be counted as ours.
-fn server() -> Option<(tokio::runtime::Runtime, Server)> {
+/// Starts the server on its own thread, so that its work does not count as the client's.
+fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok()?;
     let server = runtime.block_on(mssql_server::servers()).pop()?;
-    if let Some(endpoint) = &server.endpoint {
-        endpoint.state.login_ms.store(50, Ordering::Relaxed);
+    if let Some(fake) = &server.fake {
+        fake.state.login_ms.store(50, Ordering::Relaxed);
     }
     Some((runtime, server))
 }
 
-/// A number from the environment, or a default.
+/// Returns a number from the environment, or a default.
 fn setting(name: &str, default: u32) -> u32 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "what a bench does is not configuration of fjord"
+        reason = "the settings of a benchmark are not configuration of fjord"
     )]
     let text = std::env::var(name).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = figures.collect();
+fn median(samples: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = samples.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Prints a row's line. Says whether it reached what it must.
-#[expect(clippy::print_stdout, reason = "what a benchmark is for")]
-fn print(row: Row, rounds: &[Figures]) -> bool {
+/// Prints the result of a scenario. Returns whether it is good enough.
+#[expect(clippy::print_stdout, reason = "prints its result")]
+fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
     let rate = median(rounds.iter().map(|round| round.rate));
-    let part = median(rounds.iter().map(|round| round.part));
-    let parts = rounds.iter().map(|round| round.part);
-    let (least, most) = parts.fold((f64::MAX, 0.0_f64), |(l, m), part| (l.min(part), m.max(part)));
+    let ratio = median(rounds.iter().map(|round| round.ratio));
+    let ratios = rounds.iter().map(|round| round.ratio);
+    let (least, most) =
+        ratios.fold((f64::MAX, 0.0_f64), |(l, m), ratio| (l.min(ratio), m.max(ratio)));
     let logins: f64 = rounds.iter().map(|round| round.logins).sum();
     let discarded: f64 = rounds.iter().map(|round| round.discarded).sum();
     let longest = rounds.iter().map(|round| round.longest_ms).fold(0.0, f64::max);
     println!(
-        "{:>6} × {:>3} × {:>3} | {:>7} | {rate:>10.0} | {part:.3} ({least:.3}–{most:.3}) | {logins:>6.0} | {discarded:>6.0} | {longest:>8.1} ms",
-        row.queues, row.connections, row.callers, row.leavers
+        "{:>6} × {:>3} × {:>3} | {:>7} | {rate:>10.0} | {ratio:.3} ({least:.3}–{most:.3}) | {logins:>6.0} | {discarded:>6.0} | {longest:>8.1} ms",
+        scenario.queues, scenario.connections, scenario.callers, scenario.disconnects
     );
-    let part_min = match row {
-        Row { leavers: 1.., .. } => LEAVERS_MIN,
-        Row { connections, .. } if connections == CONNECTIONS => SHARED_MIN,
-        // More calls at once are another load, and may be slower on a small machine.
+    let ratio_min = match scenario {
+        Scenario { disconnects: 1.., .. } => DISCONNECTS_MIN,
+        Scenario { connections, .. } if connections == CONNECTIONS => SHARED_MIN,
+        // More concurrent calls are a different load, and may be slower on a small machine.
         _ => 0.0,
     };
-    part >= part_min && logins + discarded < 0.5
+    ratio >= ratio_min && logins + discarded < 0.5
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what a benchmark is for")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its result")]
 fn main() -> ExitCode {
-    // `cargo test --all-targets` runs it too, and wants to hear nothing.
+    // `cargo test --all-targets` also runs it, without `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
@@ -304,34 +306,37 @@ fn main() -> ExitCode {
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
     let rounds = setting("FJORD_BENCH_ROUNDS", 5);
     let time = Duration::from_secs(setting("FJORD_BENCH_SECONDS", 2).into());
-    let mut found: Vec<Vec<Figures>> = vec![Vec::new(); ROWS.len()];
+    let mut found: Vec<Vec<PoolSample>> = vec![Vec::new(); SCENARIOS.len()];
     for round in 0..rounds {
-        let mut of_round: Vec<Option<Figures>> = vec![None; ROWS.len()];
-        // Each row is the first one of some round: what comes first finds the machine otherwise than what follows.
+        let mut of_round: Vec<Option<PoolSample>> = vec![None; SCENARIOS.len()];
+        // Each scenario is the first one of some round, because the first one may have a different machine state.
         let start = usize::try_from(round).unwrap_or_default();
-        for place in (0..ROWS.len()).map(|place| (place + start) % ROWS.len()) {
-            let (Some(row), Some(into)) = (ROWS.get(place), of_round.get_mut(place)) else {
+        for place in (0..SCENARIOS.len()).map(|place| (place + start) % SCENARIOS.len()) {
+            let (Some(scenario), Some(into)) = (SCENARIOS.get(place), of_round.get_mut(place))
+            else {
                 continue;
             };
-            *into = runtime.block_on(Box::pin(measure(&server.config, *row, time)));
+            *into = runtime.block_on(Box::pin(measure(&server.config, *scenario, time)));
         }
-        let Some(of_round) = of_round.into_iter().collect::<Option<Vec<Figures>>>() else {
-            eprintln!("a row could not be measured");
+        let Some(of_round) = of_round.into_iter().collect::<Option<Vec<PoolSample>>>() else {
+            eprintln!("a scenario could not be measured");
             return ExitCode::FAILURE;
         };
         let base = of_round.first().map_or(1.0, |first| first.rate);
         for (one, figures) in of_round.into_iter().zip(&mut found) {
-            figures.push(Figures { part: one.rate / base, ..one });
+            figures.push(PoolSample { ratio: one.rate / base, ..one });
         }
     }
     println!(
-        "{}, {rounds} rounds of {time:?} each: medians, and the spread over the rounds",
+        "{}, {rounds} rounds of {time:?} each: medians, and the range over the rounds",
         server.name
     );
     println!(
-        "queues × connections × callers | leavers | requests/s | of the first row    | logins | closed | longest wait"
+        "queues × connections × callers | disconnects | requests/s | of the first one    | logins | closed | longest wait"
     );
-    let is_good =
-        ROWS.iter().zip(&found).fold(true, |good, (row, figures)| print(*row, figures) & good);
+    let is_good = SCENARIOS
+        .iter()
+        .zip(&found)
+        .fold(true, |good, (scenario, samples)| print(*scenario, samples) & good);
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,8 +15,8 @@ use crate::config::{Config, Sources};
 use crate::fleet;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
 use crate::messaging::{self, Transport};
-use crate::procedures::databases::{Databases, Fitness, Place};
-use crate::procedures::{Need, connections};
+use crate::procedures::databases::{DatabaseKey, Databases, Verification};
+use crate::procedures::{ExpectedProcedure, pool_sizes};
 use crate::roles::RunError;
 use crate::telemetry::{counter, names};
 
@@ -89,9 +89,9 @@ impl WorkerProcess {
         let (leave, stop) = (Cancel::new(), Cancel::new());
         failure_log::log_database_messages(config.log.database_messages);
         log_connection_limits(&config, &catalogue);
-        let places = connections::places(&config, &catalogue);
+        let places = pool_sizes::database_configs(&config, &catalogue);
         let databases = Databases::open(&places, &tasks).map_err(|errors| {
-            let line = |(place, error): &(Place, _)| format!("database {place}: {error}");
+            let line = |(place, error): &(DatabaseKey, _)| format!("database {place}: {error}");
             RunError::Config(errors.iter().map(line).collect())
         })?;
         let admin = Admin::bind(&config.admin);
@@ -152,16 +152,17 @@ impl WorkerProcess {
 
     /// Starts to join every queue group.
     async fn serve(&self) -> Result<(), RunError> {
-        // All needs are registered before the first wait, so that a database is queried about all of them at once.
-        let fitness: Vec<_> = self.queues.iter().map(|queue| self.fitness(queue)).collect();
-        for (queue, fitness) in self.queues.iter().zip(fitness) {
+        // All expected are registered before the first wait, so that a database is queried about all of them at once.
+        let verification: Vec<_> =
+            self.queues.iter().map(|queue| self.verification(queue)).collect();
+        for (queue, verification) in self.queues.iter().zip(verification) {
             control::listen(&self.transport, queue, &self.executor).await.map_err(|error| {
                 RunError::system("cannot subscribe to the worker's own subjects", error)
             })?;
             let membership = GroupMembership {
                 queue: Arc::clone(queue),
                 transport: Arc::clone(&self.transport),
-                fitness,
+                verification,
                 config: self.config.worker.clone(),
                 readiness: Arc::clone(&self.queue_readiness),
                 stop: self.leave.clone(),
@@ -172,12 +173,12 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// Whether the database of a queue has what it needs; `None` if it needs no database.
-    fn fitness(&self, queue: &Queue) -> Option<watch::Receiver<Fitness>> {
-        let needs: Vec<Need> = queue.needs().collect();
+    /// Whether the database of a queue has what it expected; `None` if it expected no database.
+    fn verification(&self, queue: &Queue) -> Option<watch::Receiver<Verification>> {
+        let expected: Vec<ExpectedProcedure> = queue.expected_procedures().collect();
         let name = &queue.subjects.name;
         let database = self.databases.get(self.config.worker.queue(name)?)?;
-        (!needs.is_empty()).then(|| database.fitness(name, needs))
+        (!expected.is_empty()).then(|| database.verification(name, expected))
     }
 
     /// Reads configuration and catalogue again and applies the new limits, or changes nothing if there is an error. New
@@ -192,7 +193,7 @@ impl WorkerProcess {
         let result = match loaded {
             Ok((catalogue, config)) => {
                 log_connection_limits(&config, &catalogue);
-                self.databases.resize(&connections::places(&config, &catalogue));
+                self.databases.resize(&pool_sizes::database_configs(&config, &catalogue));
                 for queue in self.queues.iter() {
                     if let Some(limits) = config.worker.queue(&queue.subjects.name) {
                         queue.set_limit(limits.concurrency);
@@ -245,7 +246,7 @@ impl WorkerProcess {
 
 /// Logs how many connections each database may get, as a warning if calls may have to wait for one.
 fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
-    let (short, enough) = connections::summaries(config, catalogue);
+    let (short, enough) = pool_sizes::summaries(config, catalogue);
     for line in short {
         tracing::warn!("{line}");
     }

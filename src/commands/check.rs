@@ -7,7 +7,7 @@ use super::{EXIT_USAGE, Output, print_lines, routes};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, Sources};
-use crate::procedures::connections;
+use crate::procedures::pool_sizes;
 
 use findings::{CheckResults, CheckedRole};
 
@@ -38,7 +38,7 @@ pub(super) fn run(
                         warnings.extend(routes::warnings(&catalogue));
                         let config = loaded.config;
                         if *role == Some(Role::Worker) {
-                            let (short, enough) = connections::summaries(&config, &catalogue);
+                            let (short, enough) = pool_sizes::summaries(&config, &catalogue);
                             warnings
                                 .extend(short.into_iter().map(|line| format!("worker: {line}")));
                             passed.extend(enough.into_iter().map(|line| format!("worker: {line}")));

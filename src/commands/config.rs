@@ -7,7 +7,7 @@ use super::{EXIT_USAGE, Output, print_lines};
 use crate::catalogue;
 use crate::cli::Role;
 use crate::config::{Config, SettingEntry, SettingOrigin, Sources};
-use crate::procedures::connections;
+use crate::procedures::pool_sizes;
 
 /// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are redacted.
 pub(super) fn run(
@@ -40,7 +40,7 @@ fn connections(config: &Config) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let (mut lines, enough) = connections::summaries(config, &catalogue);
+    let (mut lines, enough) = pool_sizes::summaries(config, &catalogue);
     lines.extend(enough);
     lines
 }

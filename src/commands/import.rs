@@ -14,7 +14,7 @@ use crate::config::procedures::DatabaseConfig;
 use crate::config::worker::DEFAULT_DATABASE;
 use crate::config::{CatalogueConfig, Config, Sources};
 use crate::procedures::databases;
-use crate::procedures::described::Described;
+use crate::procedures::description::ProcedureDescription;
 use crate::telemetry::chain;
 
 use entry::ImportedEndpoint;
@@ -101,7 +101,7 @@ fn describe(
     name: &str,
     database: &DatabaseConfig,
     arguments: &ImportArguments,
-) -> io::Result<Result<Vec<Described>, String>> {
+) -> io::Result<Result<Vec<ProcedureDescription>, String>> {
     if let DatabaseConfig::Sqlite(sqlite) = database
         && sqlite.schema.is_some()
         && !sqlite.file.exists()
@@ -124,7 +124,7 @@ fn describe(
 
 /// Creates an entry for each procedure that is not in the catalogue yet. Reports why other procedures are skipped.
 fn entries<'a>(
-    described: &'a [Described],
+    described: &'a [ProcedureDescription],
     arguments: &ImportArguments,
     config: &CatalogueConfig,
     existing: &mut ExistingEndpoints,

@@ -184,7 +184,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             relations.diagnostics.error(&key, relations.directory, expected);
         }
         match databases.get(name) {
-            // For SQL Server, `procedures::connections` checks this once the queues are known.
+            // For SQL Server, `procedures::pool_sizes` checks this once the queues are known.
             Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
                     "database {name} has {} connections: further calls wait for one",

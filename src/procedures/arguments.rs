@@ -1,19 +1,18 @@
-//! From an endpoint's checked values to the arguments of its procedure.
+//! Turns the checked values of a request into the arguments of a procedure.
 
 use std::sync::Arc;
 
-use super::{Argument, Need};
+use super::Argument;
 use crate::catalogue::{Endpoint, Parameter, ParameterType, ParameterValue};
 
-/// The arguments of one call, from values with the index of their parameter.
+/// Returns the arguments of a call; each value comes with the index of its parameter.
 #[must_use]
 pub fn arguments(
     endpoint: &Endpoint,
     values: Vec<(usize, ParameterValue<'static>)>,
 ) -> Vec<Argument> {
-    let parameters = &endpoint.parameters;
-    let with = |(index, value): (usize, ParameterValue<'static>)| {
-        let parameter: &Parameter = parameters.get(index)?;
+    let argument = |(index, value): (usize, ParameterValue<'static>)| {
+        let parameter: &Parameter = endpoint.parameters.get(index)?;
         Some(Argument {
             name: Arc::clone(&parameter.argument),
             kind: parameter.kind,
@@ -22,7 +21,7 @@ pub fn arguments(
             table_type: parameter.table_type.clone(),
         })
     };
-    values.into_iter().filter_map(with).collect()
+    values.into_iter().filter_map(argument).collect()
 }
 
 fn columns(parameter: &Parameter) -> Arc<[(Arc<str>, ParameterType)]> {
@@ -30,19 +29,4 @@ fn columns(parameter: &Parameter) -> Arc<[(Arc<str>, ParameterType)]> {
         return Arc::default();
     }
     parameter.columns.iter().map(|column| (Arc::clone(&column.argument), column.kind)).collect()
-}
-
-/// What an endpoint needs of its procedure; `None` when its handler runs none.
-#[must_use]
-pub fn need(endpoint: &Endpoint) -> Option<Need> {
-    Some(Need {
-        queue: endpoint.queue.clone(),
-        procedure: endpoint.procedure.clone()?,
-        arguments: endpoint
-            .parameters
-            .iter()
-            .map(|parameter| (Arc::clone(&parameter.argument), parameter.kind))
-            .collect(),
-        outputs: endpoint.outputs.clone(),
-    })
 }

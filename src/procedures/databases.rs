@@ -1,4 +1,4 @@
-//! The databases of a worker by name: whether each of them answers, and has what its queues need.
+//! The databases of a worker: whether each of them answers, and whether its procedures match the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,93 +17,93 @@ use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{chain, gauge, names};
 
-use super::{Backend, BackendError, BackendErrorKind, Need, mssql, sqlite};
+use super::{Backend, BackendError, BackendErrorKind, ExpectedProcedure, mssql, sqlite};
 
 mod verifier;
 
-pub use verifier::Fitness;
-use verifier::{Queues, Verifier};
+pub use verifier::Verification;
+use verifier::{VerifiedQueues, Verifier};
 
-/// How often a database that answers is asked again.
-const ASK_UP: Duration = Duration::from_secs(1);
-/// How often one that does not; jittered, so that a fleet does not come back in step.
-const ASK_DOWN: Duration = Duration::from_millis(500);
-/// Longest wait for its answer, should a backend not keep its own deadline.
-const ASK_TIMEOUT: Duration = Duration::from_mins(1);
+/// The pause between pings of a database that answers.
+const PING_PAUSE_UP: Duration = Duration::from_secs(1);
+/// The pause between pings of a database that does not answer.
+const PING_PAUSE_DOWN: Duration = Duration::from_millis(500);
+/// The longest time for a ping, if a backend exceeds its own connect timeout.
+const PING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Calls found no way to their database; nothing of them was executed.
-const AWAY: Condition = Condition { what: "no connection to the database", is_told: true };
-/// Calls found no free connection in time; nothing of them was executed.
+/// Calls cannot reach their database; they are not executed.
+const UNREACHABLE: Condition = Condition { what: "no connection to the database", is_told: true };
+/// Calls get no connection in time; they are not executed.
 const BUSY: Condition = Condition::new("no connection was free in time");
 
-/// What the name of a database gets in metrics and logs where it is only read from.
+/// The suffix of a database's name in metrics and logs for its read-only connections.
 const READ_ONLY_SUFFIX: &str = ":read-only";
 
-/// One database.
+/// A database.
 #[derive(Clone, Debug)]
 pub struct Database {
     /// Its name in metrics and logs.
     pub name: Arc<str>,
-    /// Where its procedures run.
+    /// The backend that calls its procedures.
     pub backend: Arc<dyn Backend>,
-    queues: Arc<Queues>,
+    queues: Arc<VerifiedQueues>,
 }
 
-/// Every database of a worker by its place.
+/// The databases of a worker.
 #[derive(Clone, Debug, Default)]
 pub struct Databases {
-    databases: BTreeMap<Place, Database>,
+    databases: BTreeMap<DatabaseKey, Database>,
     closing: Cancel,
 }
 
-/// Where a queue's procedures run: a database, and whether they may run on a replica that is only read. The two kinds
-/// of sessions may end at different servers, so each has connections of its own, and its own word on whether it is up.
+/// Identifies the connections to a database: the database, and whether they may go to a read-only replica. The two kinds of
+/// connections may lead to different servers, so each has its own pools and its own availability.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct DatabaseKey {
     /// The database's name in the configuration.
     pub database: String,
-    /// Whether the sessions only read.
+    /// Whether the connections are read-only.
     pub reads_only: bool,
 }
 
-impl Place {
-    /// Where the procedures of a queue run.
+impl DatabaseKey {
+    /// Returns the key for a queue.
     #[must_use]
-    pub fn of(queue: &QueueConfig) -> Self {
+    pub fn from_queue(queue: &QueueConfig) -> Self {
         Self { database: queue.database().to_owned(), reads_only: queue.reads_only }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DatabaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let suffix = if self.reads_only { READ_ONLY_SUFFIX } else { "" };
         write!(f, "{}{suffix}", self.database)
     }
 }
 
-/// Every place that there is: each database, and again for the queues that only read from it.
+/// Returns the configuration of each database, and a second one with `read_only` if a queue only reads from it.
 #[must_use]
-pub fn places(
+pub fn configs(
     procedures: &ProceduresConfig,
     worker: &WorkerConfig,
-) -> BTreeMap<Place, DatabaseConfig> {
-    let mut places = BTreeMap::new();
+) -> BTreeMap<DatabaseKey, DatabaseConfig> {
+    let mut configs = BTreeMap::new();
     for (name, config) in &procedures.databases {
-        places.insert(Place { database: name.clone(), reads_only: false }, config.clone());
+        configs.insert(DatabaseKey { database: name.clone(), reads_only: false }, config.clone());
     }
     for queue in worker.queues.values().filter(|queue| queue.reads_only) {
         if let Some(DatabaseConfig::Mssql(config)) = procedures.databases.get(queue.database()) {
             let config = MssqlConfig { read_only: true, ..config.clone() };
-            places.insert(Place::of(queue), DatabaseConfig::Mssql(config));
+            configs.insert(DatabaseKey::from_queue(queue), DatabaseConfig::Mssql(config));
         }
     }
-    places
+    configs
 }
 
-/// Opens the backend of a place. No connection is made before it is needed.
+/// Creates the backend of a database. Connections are opened when they are needed.
 ///
 /// # Errors
-/// Why the configuration cannot be used.
+/// `BackendError` if the configuration cannot be used.
 pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     match config {
         DatabaseConfig::Sqlite(config) => sqlite::connect(config, name),
@@ -112,46 +112,46 @@ pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, 
 }
 
 impl Databases {
-    /// Makes every backend and starts to watch it. Nothing is connected before it is needed.
+    /// Creates all backends, and starts to monitor and verify each database.
     ///
     /// # Errors
-    /// The place, and why its configuration cannot be used.
+    /// Returns each database whose configuration cannot be used, with the reason.
     pub fn open(
-        places: &BTreeMap<Place, DatabaseConfig>,
+        configs: &BTreeMap<DatabaseKey, DatabaseConfig>,
         tasks: &Tasks,
-    ) -> Result<Self, Vec<(Place, BackendError)>> {
+    ) -> Result<Self, Vec<(DatabaseKey, BackendError)>> {
         let mut opened = Self::default();
         let mut errors = Vec::new();
-        for (place, config) in places {
-            let name = place.to_string();
+        for (key, config) in configs {
+            let name = key.to_string();
             match connect(config, &name) {
                 Ok(backend) => {
                     let database = Database::new(&name, backend);
-                    database.watch(tasks, opened.closing.clone());
-                    opened.databases.insert(place.clone(), database);
+                    database.monitor(tasks, opened.closing.clone());
+                    opened.databases.insert(key.clone(), database);
                 }
-                Err(error) => errors.push((place.clone(), error)),
+                Err(error) => errors.push((key.clone(), error)),
             }
         }
         if errors.is_empty() { Ok(opened) } else { Err(errors) }
     }
 
-    /// The database that a queue's procedures run on.
+    /// Returns the database of a queue.
     #[must_use]
     pub fn get(&self, queue: &QueueConfig) -> Option<&Database> {
-        self.databases.get(&Place::of(queue))
+        self.databases.get(&DatabaseKey::from_queue(queue))
     }
 
-    /// Takes the bounds of a reload.
-    pub fn resize(&self, places: &BTreeMap<Place, DatabaseConfig>) {
-        for (place, database) in &self.databases {
-            if let Some(config) = places.get(place) {
+    /// Changes the limits on connections after a reload.
+    pub fn resize(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
+        for (key, database) in &self.databases {
+            if let Some(config) = configs.get(key) {
                 database.backend.resize(config);
             }
         }
     }
 
-    /// Closes all of them.
+    /// Closes all databases.
     pub async fn close(&self) {
         self.closing.cancel();
         for database in self.databases.values() {
@@ -161,88 +161,94 @@ impl Databases {
 }
 
 impl Database {
-    /// A database that nobody watches yet.
+    /// Creates a database that is not monitored yet.
     #[must_use]
     pub fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
         Self { name: name.into(), backend, queues: Arc::default() }
     }
 
-    /// Starts to ask whether it is there, and has what its queues need.
-    fn watch(&self, tasks: &Tasks, closing: Cancel) {
-        let (report, up) = watch::channel(None);
+    /// Starts to monitor whether the database answers, and to verify its procedures while it does.
+    fn monitor(&self, tasks: &Tasks, closing: Cancel) {
+        let (report, is_up) = watch::channel(None);
         let (database, backend) = (self.name.to_string(), Arc::clone(&self.backend));
         let queues = Arc::clone(&self.queues);
-        let verifier = Verifier { database, backend, up, queues, logged: BTreeSet::new() };
+        let verifier = Verifier { database, backend, is_up, queues, logged: BTreeSet::new() };
         let _detached = tasks.spawn_background(verifier.run());
-        let watch = Watch { database: self.clone(), report };
+        let monitor = AvailabilityMonitor { database: self.clone(), is_up: report };
         let _detached = tasks.spawn_background(async move {
             tokio::select! {
-                () = watch.run() => {}
+                () = monitor.run() => {}
                 () = closing.cancelled() => {}
             }
         });
     }
 
-    /// Says from now on whether the database has what a queue needs.
+    /// Starts to verify the procedures of a queue. The result is in the receiver, and is updated until that is dropped.
     #[must_use]
-    pub fn fitness(&self, queue: &QueueName, needs: Vec<Need>) -> watch::Receiver<Fitness> {
-        self.queues.enter(queue.clone(), needs)
+    pub fn verification(
+        &self,
+        queue: &QueueName,
+        expected: Vec<ExpectedProcedure>,
+    ) -> watch::Receiver<Verification> {
+        self.queues.add(queue.clone(), expected)
     }
 
-    /// A call failed. While the database is away, or has no connection to spare, the first one is logged and those after
-    /// it are counted.
-    pub fn note_failure(&self, error: &BackendError) {
+    /// Records the failure of a call. If the database cannot be reached or no connection is free, the first failure is logged
+    /// and later ones are counted.
+    pub fn record_failure(&self, error: &BackendError) {
         let condition = match error.kind {
-            BackendErrorKind::Unavailable => &AWAY,
+            BackendErrorKind::Unavailable => &UNREACHABLE,
             BackendErrorKind::PoolTimedOut => &BUSY,
             _ => return,
         };
         if conditions::begins(condition, &self.name) {
             let (database, cause) = (&*self.name, chain(error));
-            tracing::warn!(database, cause, "calls are refused, nothing of them is executed");
+            tracing::warn!(database, cause, "calls are refused without being executed");
         }
     }
 }
 
-/// Asks a database again and again whether it is there.
-struct Watch {
+/// Pings a database periodically.
+struct AvailabilityMonitor {
     database: Database,
-    report: watch::Sender<Option<bool>>,
+    /// Whether the database answers; `None` before the first ping.
+    is_up: watch::Sender<Option<bool>>,
 }
 
-impl Watch {
+impl AvailabilityMonitor {
     async fn run(self) {
         let name = &*self.database.name;
-        let figure = gauge(&names::BACKEND_UP, &[(names::DATABASE, name.to_owned())]);
+        let metric = gauge(&names::BACKEND_UP, &[(names::DATABASE, name.to_owned())]);
         let mut since = Instant::now();
         loop {
-            let answer = timeout(ASK_TIMEOUT, self.database.backend.ping()).await;
+            let answer = timeout(PING_TIMEOUT, self.database.backend.ping()).await;
             let answer = answer.map_err(|_| "no answer in time".to_owned());
             let answer = answer.and_then(|answer| answer.map_err(|error| chain(&error)));
             let is_up = answer.is_ok();
-            figure.set(if is_up { 1.0 } else { 0.0 });
-            let before = *self.report.borrow();
-            if before != Some(is_up) {
-                self.log(before, answer, since.elapsed());
+            metric.set(if is_up { 1.0 } else { 0.0 });
+            let was_up = *self.is_up.borrow();
+            if was_up != Some(is_up) {
+                self.log(was_up, answer, since.elapsed());
                 since = Instant::now();
-                self.report.send_replace(Some(is_up));
+                self.is_up.send_replace(Some(is_up));
             } else if is_up {
-                conditions::ends_if_quiet(&AWAY, name);
+                conditions::ends_if_quiet(&UNREACHABLE, name);
             }
-            sleep(jittered(if is_up { ASK_UP } else { ASK_DOWN })).await;
+            sleep(jittered(if is_up { PING_PAUSE_UP } else { PING_PAUSE_DOWN })).await;
         }
     }
 
-    /// A line when it goes, and one when it is back: how long it was away, and how many calls were refused.
-    fn log(&self, before: Option<bool>, answer: Result<(), String>, lasted: Duration) {
+    /// Logs when the database stops answering, and when it answers again, with the length of the outage and the number of
+    /// refused calls.
+    fn log(&self, was_up: Option<bool>, answer: Result<(), String>, lasted: Duration) {
         let (database, queues) = (&*self.database.name, self.database.queues.count());
         match answer {
             Err(cause) => {
                 tracing::error!(database, queues, cause, "the database does not answer");
             }
-            Ok(()) if before.is_none() => tracing::debug!(database, "the database answers"),
+            Ok(()) if was_up.is_none() => tracing::debug!(database, "the database answers"),
             Ok(()) => {
-                let calls_refused = conditions::ends(&AWAY, database);
+                let calls_refused = conditions::ends(&UNREACHABLE, database);
                 let seconds = lasted.as_secs_f64();
                 tracing::info!(database, queues, seconds, calls_refused, "the database answers");
             }
@@ -250,7 +256,7 @@ impl Watch {
     }
 }
 
-/// Half as long to half as long again, so that a fleet does not ask in step.
+/// Varies a pause at random by up to half, so that the workers of a fleet do not query at the same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..=1.5))
 }

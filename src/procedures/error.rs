@@ -1,54 +1,55 @@
-//! Why a call has no outcome: in one type where nothing of it was sent, in another once something was.
+//! Errors of calls: one type if nothing of the call was sent to the database, and another one if some of it was.
 
 use std::error::Error;
 use std::fmt;
 
 use super::SinkError;
 
-type Source = Box<dyn Error + Send + Sync>;
+type ErrorSource = Box<dyn Error + Send + Sync>;
 
-/// Why a call has no outcome. Only `NotSent` may become *not executed*, and a call that was sent once never gets back to it.
+/// Why a call has no result. Only `NotSent` may be reported as *not executed*; a call that was sent never becomes `NotSent`
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nothing of it was sent to the database: it certainly had no effect.
+    /// Nothing of the call was sent to the database, so it had no effect.
     #[error(transparent)]
     NotSent(#[from] BackendError),
-    /// It was sent: it may have had an effect.
+    /// The call was sent, so it may have had an effect.
     #[error(transparent)]
     Sent(#[from] SentError),
 }
 
-/// An error before a call was sent, or of a question of our own.
+/// An error before a call was sent, or of one of fjord's own queries.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}")]
 pub struct BackendError {
-    /// Which failure it is.
+    /// What failed.
     pub kind: BackendErrorKind,
-    /// The database's own number and message, for the log.
+    /// The database's error number and message, for the log.
     #[source]
-    pub source: Option<Source>,
+    pub source: Option<ErrorSource>,
 }
 
-/// The failures before a call is sent.
+/// What failed before a call was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendErrorKind {
-    /// The database answered a question of our own with an error.
-    #[error("the database answered error {number}")]
+    /// The database answered one of fjord's own queries with an error.
+    #[error("the database returned error {number}")]
     Server {
         /// The error number.
         number: u32,
-        /// What it means.
+        /// The class of the number.
         class: ServerErrorClass,
     },
-    /// Arguments cannot become the declared SQL types.
-    #[error("these do not fit their SQL types: {}", names(.0))]
+    /// Arguments cannot be converted to the declared SQL types.
+    #[error("arguments cannot be converted to their SQL types: {}", names(.0))]
     Arguments(Vec<BadArgument>),
-    /// The catalogue and the database disagree about the procedure.
-    #[error("catalogue and database disagree about {procedure}: {difference}")]
+    /// The catalogue does not match the procedure.
+    #[error("the catalogue does not match the procedure {procedure}: {difference}")]
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// Both sides, named.
+        /// What the catalogue and the database declare.
         difference: String,
     },
     /// The deadline passed before the call could be sent.
@@ -65,18 +66,18 @@ pub enum BackendErrorKind {
     Unavailable,
 }
 
-/// An argument, or a cell of one, that cannot become its declared SQL type.
+/// An argument, or a cell of a table argument, that cannot be converted to its declared SQL type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadArgument {
-    /// The procedure's parameter.
+    /// The name of the procedure's parameter.
     pub argument: String,
-    /// The row and the column of a table.
+    /// The row and the column of the cell.
     pub cell: Option<(usize, String)>,
-    /// Why, for the caller alone: it may tell of the value.
+    /// The reason, for the caller only: it may reveal something about the value.
     pub reason: String,
 }
 
-/// Their names, for the log.
+/// Lists their names, for the log.
 fn names(bad: &[BadArgument]) -> String {
     let one = |BadArgument { argument, cell, .. }: &BadArgument| match cell {
         Some((row, column)) => format!("{argument}[{row}].{column}"),
@@ -88,45 +89,45 @@ fn names(bad: &[BadArgument]) -> String {
 /// An error of a call that was sent.
 #[derive(Debug)]
 pub struct SentError {
-    /// Which failure it is.
+    /// What failed.
     pub kind: SentErrorKind,
-    /// Whether the whole call ran in a transaction of ours that the database rolled back: then nothing of it stays.
+    /// Whether the whole call ran in a transaction of the worker that was rolled back, so that it had no effect.
     pub is_rolled_back: bool,
     /// What the database or the driver reported, for the log.
-    pub source: Option<Source>,
+    pub source: Option<ErrorSource>,
 }
 
-/// The failures of a call that was sent. None of them says that it did not run.
+/// What failed in a call that was sent. None of them means that the call was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SentErrorKind {
-    /// The procedure raised an error of its own (THROW, RAISERROR): its number, and its message for the caller.
+    /// The procedure raised an error of its own (THROW, RAISERROR).
     #[error("the procedure raised error {number}")]
     User {
         /// The error number.
         number: u32,
-        /// The message, meant for the caller.
+        /// The message, which is meant for the caller.
         message: String,
     },
-    /// An error of the database with a number that the catalogue may map; its message is for the log only.
-    #[error("the database answered error {number}")]
+    /// An error of the database. The catalogue may map its number to a status; its message is for the log only.
+    #[error("the database returned error {number}")]
     Server {
         /// The error number.
         number: u32,
-        /// The status that it means when the catalogue does not say.
+        /// The class, which determines the status if the catalogue does not map the number.
         class: ServerErrorClass,
     },
-    /// The database refused it, and declares the procedure otherwise now than when the call was made.
-    #[error("catalogue and database disagree about {procedure}: {difference}")]
+    /// The database refused the call, because the procedure has changed since its signature was read.
+    #[error("the catalogue does not match the procedure {procedure}: {difference}")]
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// Both sides, named.
+        /// What the catalogue and the database declare.
         difference: String,
     },
-    /// A value of the result cannot be decoded or expressed.
+    /// A value of the result cannot be decoded, or has no exact JSON representation.
     #[error("the result cannot be read: {0}")]
     Undecodable(String),
-    /// The answer's limit was reached.
+    /// The answer did not accept the result.
     #[error(transparent)]
     Sink(SinkError),
     /// The deadline passed while the call ran.
@@ -135,27 +136,27 @@ pub enum SentErrorKind {
     /// The call was cancelled.
     #[error("the call was cancelled")]
     Cancelled,
-    /// The connection broke while the call ran: it may have been executed.
+    /// The connection broke during the call, which may have been executed.
     #[error("the connection was lost during the call")]
     Lost,
 }
 
-/// What a numbered database error means by itself (DESIGN §7).
+/// The class of a database's error number. It determines the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerErrorClass {
-    /// A unique or foreign key: 409.
+    /// A violated unique or foreign key: 409.
     Conflict,
-    /// A change under snapshot isolation that came second, also after the retries: its transaction was rolled back. 409.
+    /// An update conflict under snapshot isolation that remained after the retries; the transaction was rolled back: 409.
     SnapshotConflict,
-    /// A value that does not convert or fit: 400.
+    /// A value that cannot be converted or is out of range: 400.
     BadValue,
-    /// Catalogue and database disagree: 500.
+    /// The catalogue does not match the procedure: 500.
     Mismatch,
-    /// A permission is missing: 500, a misconfiguration.
+    /// A missing permission, which is a configuration error: 500.
     Permission,
-    /// Chosen as deadlock victim, also after the retries: its transaction was rolled back.
+    /// A deadlock victim that remained one after the retries; the transaction was rolled back: 500.
     Deadlock,
-    /// A temporary lack of memory, a lock or capacity: another attempt may succeed. 500 once the call was sent.
+    /// A temporary lack of memory, locks or capacity. Another attempt may succeed; 500 if the call was sent.
     Transient,
     /// Everything else: 500.
     Other,
@@ -197,29 +198,36 @@ impl fmt::Debug for DatabaseError {
 impl Error for DatabaseError {}
 
 impl BackendError {
-    /// An error without a cause of its own.
+    /// Creates an error without a cause.
     #[must_use]
     pub fn new(kind: BackendErrorKind) -> Self {
         Self { kind, source: None }
     }
 
-    /// An error with the driver's error as its cause.
+    /// Creates the error of a catalogue that does not match a procedure.
     #[must_use]
-    pub fn caused_by(kind: BackendErrorKind, source: impl Into<Source>) -> Self {
+    pub fn mismatch(procedure: &str, difference: impl Into<String>) -> Self {
+        let (procedure, difference) = (procedure.to_owned(), difference.into());
+        Self::new(BackendErrorKind::Mismatch { procedure, difference })
+    }
+
+    /// Creates an error with a cause, usually the driver's error.
+    #[must_use]
+    pub fn caused_by(kind: BackendErrorKind, source: impl Into<ErrorSource>) -> Self {
         Self { kind, source: Some(source.into()) }
     }
 }
 
 impl SentError {
-    /// An error without a cause of its own.
+    /// Creates an error without a cause.
     #[must_use]
     pub fn new(kind: SentErrorKind) -> Self {
         Self { kind, is_rolled_back: false, source: None }
     }
 
-    /// An error with the driver's error as its cause.
+    /// Creates an error with a cause, usually the driver's error.
     #[must_use]
-    pub fn caused_by(kind: SentErrorKind, source: impl Into<Source>) -> Self {
+    pub fn caused_by(kind: SentErrorKind, source: impl Into<ErrorSource>) -> Self {
         Self { source: Some(source.into()), ..Self::new(kind) }
     }
 }

@@ -1,4 +1,4 @@
-//! Procedures in `SQLite`: SQL files stand for them. For development, demo and tests; docs/SQLITE.md.
+//! The `SQLite` backend: procedures are SQL files. For development, demos and tests; see docs/SQLITE.md.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,61 +19,62 @@ use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
 use super::{
-    Backend, BackendError, BackendErrorKind, Call, CallError, Described, Found, Need, Outcome,
-    RowSink, SentErrorKind,
+    Backend, BackendError, BackendErrorKind, Call, CallError, ExpectedProcedure,
+    ProcedureDescription, ProcedureResult, RowSink, SentErrorKind, VerifyCallback,
 };
 
+mod connection;
 mod describe;
-mod errors;
+mod error_codes;
+mod execute;
 mod procedure;
-mod run;
 mod script;
-mod session;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod types;
-mod watch;
 
-use procedure::Procedure;
-use session::{Place, Session};
+use connection::{DatabaseFile, SqliteConnection};
+use procedure::SqliteProcedure;
+use supervisor::{JobSupervisor, RowFeed};
 
-/// Longest wait for a new database to be filled, when a queue starts.
+/// The longest time for reading a procedure when a queue starts, including the creation of the schema.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a procedure's file is taken for unchanged.
+/// How long the file of a procedure is assumed to be unchanged.
 const FILE_TRUSTED: Duration = Duration::from_secs(1);
 
-/// The backend.
+/// A database in a `SQLite` file.
 #[derive(Debug)]
 struct Sqlite {
     database: String,
-    procedures: PathBuf,
-    pool: Pool<Sessions>,
-    loaded: Mutex<HashMap<ProcedureName, Loaded>>,
-    /// Calls that write wait here in order: `SQLite`'s own lock is not fair.
-    writer: Arc<Semaphore>,
+    directory: PathBuf,
+    pool: Pool<ConnectionManager>,
+    procedure_cache: Mutex<HashMap<ProcedureName, CachedProcedure>>,
+    /// Serves calls that write in order, because `SQLite`'s own lock is not fair.
+    write_permit: Arc<Semaphore>,
     closing: Cancel,
 }
 
-/// A procedure as it was read.
+/// A procedure, and the state of its file when it was read.
 #[derive(Clone, Debug)]
-struct Loaded {
-    procedure: Arc<Procedure>,
-    changed: Option<std::time::SystemTime>,
+struct CachedProcedure {
+    procedure: Arc<SqliteProcedure>,
+    modified: Option<std::time::SystemTime>,
     checked: Instant,
 }
 
-/// Makes the backend. The file is opened, and made if it is new, at the first use: `ping` or `verify`.
+/// Creates the backend. The file is opened, and created if it does not exist, at the first use.
 ///
 /// # Errors
-/// `BackendError` when the directory of procedures cannot be read.
+/// `BackendError` if the directory of procedures cannot be read.
 pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let unavailable = |error| BackendError::caused_by(BackendErrorKind::Unavailable, error);
     std::fs::read_dir(&config.procedures).map_err(unavailable)?;
-    let sessions = Sessions {
-        place: Place { file: config.file.clone(), schema: config.schema.clone() },
+    let manager = ConnectionManager {
+        file: DatabaseFile { path: config.file.clone(), schema: config.schema.clone() },
         database: name.to_owned(),
     };
-    let pool = Pool::builder(sessions)
+    let pool = Pool::builder(manager)
         .config(PoolConfig {
             max_size: config.connections_max.max(1),
             timeouts: Timeouts::default(),
@@ -84,35 +85,39 @@ pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, Ba
         .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
     Ok(Arc::new(Sqlite {
         database: name.to_owned(),
-        procedures: config.procedures.clone(),
+        directory: config.procedures.clone(),
         pool,
-        loaded: Mutex::new(HashMap::new()),
-        writer: Arc::new(Semaphore::new(1)),
+        procedure_cache: Mutex::new(HashMap::new()),
+        write_permit: Arc::new(Semaphore::new(1)),
         closing: Cancel::new(),
     }))
 }
 
-/// Opens and checks the pool's connections.
+/// Opens and checks the connections of the pool.
 #[derive(Debug)]
-struct Sessions {
-    place: Place,
+struct ConnectionManager {
+    file: DatabaseFile,
     database: String,
 }
 
-impl Manager for Sessions {
-    type Type = Session;
+impl Manager for ConnectionManager {
+    type Type = SqliteConnection;
     type Error = BackendError;
 
-    async fn create(&self) -> Result<Session, BackendError> {
-        let place = self.place.clone();
-        tokio::task::spawn_blocking(move || session::open(&place))
+    async fn create(&self) -> Result<SqliteConnection, BackendError> {
+        let file = self.file.clone();
+        tokio::task::spawn_blocking(move || connection::open(&file))
             .await
             .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?
     }
 
-    /// A call that panicked leaves its transaction open.
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<BackendError> {
-        if session.is_broken || !session.connection.is_autocommit() {
+    /// Rejects a connection with an open transaction, which a call that panicked leaves behind.
+    async fn recycle(
+        &self,
+        connection: &mut SqliteConnection,
+        _: &Metrics,
+    ) -> RecycleResult<BackendError> {
+        if connection.is_broken || !connection.handle.is_autocommit() {
             self.count_discarded("unclean");
             return Err(RecycleError::message("a transaction is open"));
         }
@@ -120,7 +125,7 @@ impl Manager for Sessions {
     }
 }
 
-impl Sessions {
+impl ConnectionManager {
     fn count_discarded(&self, reason: &str) {
         let labels = [(names::DATABASE, self.database.clone()), (names::REASON, reason.to_owned())];
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
@@ -128,23 +133,23 @@ impl Sessions {
 }
 
 impl Sqlite {
-    /// A connection within the deadline.
-    async fn session(
+    /// Takes a connection from the pool before the deadline.
+    async fn connection(
         &self,
         deadline: Instant,
         cancel: &Cancel,
-    ) -> Result<Object<Sessions>, BackendError> {
+    ) -> Result<Object<ConnectionManager>, BackendError> {
         let started = Instant::now();
-        let lent = tokio::select! {
-            lent = tokio::time::timeout_at(deadline, self.pool.get()) => lent,
+        let taken = tokio::select! {
+            taken = tokio::time::timeout_at(deadline, self.pool.get()) => taken,
             () = cancel.cancelled() => return Err(BackendErrorKind::Cancelled.into()),
         };
         let database = [(names::DATABASE, self.database.clone())];
         telemetry::histogram(&names::BACKEND_WAIT, &database)
             .record(started.elapsed().as_secs_f64());
-        self.count_connections();
-        match lent {
-            Ok(Ok(session)) => Ok(session),
+        self.record_connections();
+        match taken {
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(BackendErrorKind::PoolTimedOut.into()),
             Ok(Err(error)) => {
@@ -154,7 +159,7 @@ impl Sqlite {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge of a few connections")]
-    fn count_connections(&self) {
+    fn record_connections(&self) {
         let status = self.pool.status();
         for (state, count) in
             [("idle", status.available), ("used", status.size.saturating_sub(status.available))]
@@ -168,45 +173,48 @@ impl Sqlite {
         }
     }
 
-    fn known(&self, name: &ProcedureName) -> Option<Loaded> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    fn cached(&self, name: &ProcedureName) -> Option<CachedProcedure> {
+        self.procedure_cache.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    fn keep(&self, name: &ProcedureName, loaded: Loaded) {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), loaded);
+    fn cache(&self, name: &ProcedureName, loaded: CachedProcedure) {
+        self.procedure_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), loaded);
     }
 
-    /// The procedure as its file has it now. A change is seen within a second.
+    /// Returns a procedure, and reads its file if that has changed. A change is noticed within a second.
     async fn procedure(
         &self,
         name: &ProcedureName,
         deadline: Instant,
         cancel: &Cancel,
-    ) -> Result<Arc<Procedure>, BackendError> {
-        let known = self.known(name);
-        if let Some(loaded) = &known
+    ) -> Result<Arc<SqliteProcedure>, BackendError> {
+        let cached = self.cached(name);
+        if let Some(loaded) = &cached
             && loaded.checked.elapsed() < FILE_TRUSTED
         {
             return Ok(Arc::clone(&loaded.procedure));
         }
-        let path = self.procedures.join(format!("{name}.sql"));
-        let changed = tokio::fs::metadata(&path).await.ok().and_then(|file| file.modified().ok());
+        let path = self.directory.join(format!("{name}.sql"));
+        let modified = tokio::fs::metadata(&path).await.ok().and_then(|file| file.modified().ok());
         let checked = Instant::now();
-        if let Some(loaded) = known
-            && loaded.changed == changed
+        if let Some(loaded) = cached
+            && loaded.modified == modified
         {
             let procedure = Arc::clone(&loaded.procedure);
-            self.keep(name, Loaded { checked, ..loaded });
+            self.cache(name, CachedProcedure { checked, ..loaded });
             return Ok(procedure);
         }
-        let session = self.session(deadline, cancel).await?;
-        let (directory, full) = (self.procedures.clone(), name.to_string());
-        let load = move |session: &mut Session| {
-            Ok(Arc::new(procedure::load(&session.connection, &directory, &full)?))
+        let connection = self.connection(deadline, cancel).await?;
+        let (directory, full) = (self.directory.clone(), name.to_string());
+        let load = move |connection: &mut SqliteConnection| {
+            Ok(Arc::new(procedure::load(&connection.handle, &directory, &full)?))
         };
-        let loading = watch::Watch { deadline, cancel, closing: &self.closing };
-        let procedure = loading.run(session, None, load).await.map_err(before_sending)?;
-        self.keep(name, Loaded { procedure: Arc::clone(&procedure), changed, checked });
+        let supervisor = JobSupervisor { deadline, cancel, closing: &self.closing };
+        let procedure = supervisor.run(connection, None, load).await.map_err(before_sending)?;
+        self.cache(name, CachedProcedure { procedure: Arc::clone(&procedure), modified, checked });
         Ok(procedure)
     }
 
@@ -215,54 +223,55 @@ impl Sqlite {
         call: Call<'_>,
         rows: &mut dyn RowSink,
         cancel: &Cancel,
-    ) -> Result<Outcome, CallError> {
+    ) -> Result<ProcedureResult, CallError> {
         let deadline = call.deadline;
         let name = call.procedure;
         let procedure = self.procedure(name, deadline, cancel).await?;
-        procedure.accept(name.as_str(), call.arguments)?;
-        let asked = Instant::now();
-        let lent = self.lend(procedure.writes, deadline, cancel).await;
-        rows.waited(asked.elapsed());
-        let (turn, session) = lent?;
+        procedure.check_arguments(name.as_str(), call.arguments)?;
+        let started = Instant::now();
+        let acquired = self.acquire(procedure.writes, deadline, cancel).await;
+        rows.add_connection_wait(started.elapsed());
+        let (permit, connection) = acquired?;
         let arguments = call
             .arguments
             .iter()
-            .map(|argument| (argument.name.to_string(), types::bound(argument)))
+            .map(|argument| (argument.name.to_string(), types::bind(argument)))
             .collect();
-        let (events, received) = tokio::sync::mpsc::channel(watch::EVENTS_MAX);
+        let (events, received) = tokio::sync::mpsc::channel(supervisor::EVENTS_MAX);
         let (name, transaction) = (name.to_string(), call.transaction);
-        let work = run::Work { name, procedure, arguments, events, transaction };
-        let job = move |session: &mut Session| {
-            // The turn ends with the job, even when nobody waits for it any more.
-            let _turn = turn;
-            run::run(session, work)
+        let task = execute::CallTask { name, procedure, arguments, events, transaction };
+        let job = move |connection: &mut SqliteConnection| {
+            // Held until the job ends, even if its result is no longer awaited.
+            let _permit = permit;
+            execute::execute(connection, task)
         };
-        watch::Watch { deadline, cancel, closing: &self.closing }
-            .run(session, Some(watch::Feed { events: received, rows }), job)
+        JobSupervisor { deadline, cancel, closing: &self.closing }
+            .run(connection, Some(RowFeed { events: received, rows }), job)
             .await
     }
 
-    /// A connection, after the turn to write when it is needed.
-    async fn lend(
+    /// Takes the write permit, if the call writes, and then a connection.
+    async fn acquire(
         &self,
         writes: bool,
         deadline: Instant,
         cancel: &Cancel,
-    ) -> Result<(Option<tokio::sync::OwnedSemaphorePermit>, Object<Sessions>), BackendError> {
-        let turn = if writes { Some(self.turn(deadline, cancel).await?) } else { None };
-        Ok((turn, self.session(deadline, cancel).await?))
+    ) -> Result<(Option<tokio::sync::OwnedSemaphorePermit>, Object<ConnectionManager>), BackendError>
+    {
+        let permit = if writes { Some(self.write_permit(deadline, cancel).await?) } else { None };
+        Ok((permit, self.connection(deadline, cancel).await?))
     }
 
-    /// The turn to write.
-    async fn turn(
+    /// Waits for the write permit.
+    async fn write_permit(
         &self,
         deadline: Instant,
         cancel: &Cancel,
     ) -> Result<tokio::sync::OwnedSemaphorePermit, BackendError> {
-        let turn = Arc::clone(&self.writer).acquire_owned();
+        let permit = Arc::clone(&self.write_permit).acquire_owned();
         tokio::select! {
-            turn = tokio::time::timeout_at(deadline, turn) => match turn {
-                Ok(Ok(turn)) => Ok(turn),
+            permit = tokio::time::timeout_at(deadline, permit) => match permit {
+                Ok(Ok(permit)) => Ok(permit),
                 Ok(Err(error)) => {
                     Err(BackendError::caused_by(BackendErrorKind::Unavailable, error))
                 }
@@ -273,7 +282,7 @@ impl Sqlite {
     }
 }
 
-/// The error of a procedure's file that was not loaded: nothing of the call ran, however the loading ended.
+/// Converts the error of a procedure that could not be loaded. Nothing of the call was executed.
 fn before_sending(error: CallError) -> BackendError {
     match error {
         CallError::NotSent(error) => error,
@@ -298,16 +307,20 @@ impl Backend for Sqlite {
         call: Call<'a>,
         rows: &'a mut dyn RowSink,
         cancel: &'a Cancel,
-    ) -> BoxFuture<'a, Result<Outcome, CallError>> {
+    ) -> BoxFuture<'a, Result<ProcedureResult, CallError>> {
         Box::pin(self.run(call, rows, cancel))
     }
 
-    fn verify<'a>(&'a self, needs: &'a [Need], found: &'a mut Found<'_>) -> BoxFuture<'a, ()> {
+    fn verify<'a>(
+        &'a self,
+        expected: &'a [ExpectedProcedure],
+        report: &'a mut VerifyCallback<'_>,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(async {
             let deadline = Instant::now() + START_TIMEOUT;
-            for (place, need) in needs.iter().enumerate() {
-                let procedure = self.procedure(&need.procedure, deadline, &self.closing).await;
-                found(place, procedure.and_then(|procedure| procedure.fits(need)));
+            for (index, one) in expected.iter().enumerate() {
+                let procedure = self.procedure(&one.procedure, deadline, &self.closing).await;
+                report(index, procedure.and_then(|procedure| procedure.compare(one)));
             }
         })
     }
@@ -315,13 +328,13 @@ impl Backend for Sqlite {
     fn describe<'a>(
         &'a self,
         pattern: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Described>, BackendError>> {
+    ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>> {
         Box::pin(self.describe_all(pattern, Instant::now() + START_TIMEOUT))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async {
-            // Where calls hold every connection none of them is waited for: the file is open, so it is there.
+            // If calls are using all connections, the file is open, and there is no need to wait for one.
             let free = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
             match self.pool.timeout_get(&free).await {
                 Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(()),
@@ -338,7 +351,7 @@ impl Backend for Sqlite {
         Box::pin(async {
             self.closing.cancel();
             let pool = self.pool.clone();
-            // Closing the last connection writes the log back into the file: not on a runtime thread.
+            // Not on a runtime thread: closing the last connection writes the log back into the file.
             let closed = tokio::task::spawn_blocking(move || pool.close()).await;
             debug_assert!(closed.is_ok(), "closing a pool does not panic");
         })

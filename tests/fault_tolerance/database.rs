@@ -9,13 +9,13 @@ use serde_json::json;
 use super::super::support::eventually::{SOON, TICK, eventually, eventually_some};
 use super::super::support::fleet::{Fleet, FleetOptions};
 use super::super::support::ledger_load::{CALLERS, LedgerAnswer, Reconciliation, reconcile};
-use super::super::support::mssql_server::endpoint;
+use super::super::support::mssql_server::fake_server;
 use super::super::support::ports;
-use super::super::support::tds::{Endpoint, PASSWORD};
+use super::super::support::tds::{FakeSqlServer, PASSWORD};
 use super::{answers_under_load, options};
 
-/// Returns worker configuration that serves both queues of the ledger from the endpoint.
-fn worker_toml(endpoint: &Endpoint) -> String {
+/// Returns worker configuration that serves both queues of the ledger from the fake server.
+fn worker_toml(endpoint: &FakeSqlServer) -> String {
     format!(
         "[worker.queues.ledger-once]\nconcurrency = 4\ndatabase = 'sql'\n\
          [worker.queues.ledger-again]\nconcurrency = 4\ndatabase = 'sql'\n\
@@ -49,16 +49,20 @@ const TRIES_MAX: usize = 16;
 /// Connections of a worker: one for each slot, and one for the health check.
 const CONNECTIONS_MAX: usize = SLOTS + 1;
 
-/// Starts a fleet on the endpoint and waits until its queues are served.
-async fn fleet_on(endpoint: &Endpoint) -> Fleet {
+/// Starts a fleet on the fake server and waits until its queues are served.
+async fn fleet_on(endpoint: &FakeSqlServer) -> Fleet {
     let worker_toml = worker_toml(endpoint);
     let fleet = Fleet::start(FleetOptions { worker_toml, ..options(1, WORKERS) }).await;
     queues_are(&fleet, true).await;
     fleet
 }
 
-/// Compares the responses with the endpoint's ledger. No repeatable call may have failed with a broken connection.
-fn reconcile_with(fault: &str, answers: &[LedgerAnswer], endpoint: &Endpoint) -> Reconciliation {
+/// Compares the responses with the ledger of the fake server. No repeatable call may have failed with a broken connection.
+fn reconcile_with(
+    fault: &str,
+    answers: &[LedgerAnswer],
+    endpoint: &FakeSqlServer,
+) -> Reconciliation {
     let ledger = endpoint.state.ledger.lock().expect("not poisoned").clone();
     let reconciliation = reconcile(fault, answers, ledger);
     reconciliation.no_request_lost().excludes("502 bad-answer");
@@ -67,12 +71,12 @@ fn reconcile_with(fault: &str, answers: &[LedgerAnswer], endpoint: &Endpoint) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_served_again_after_a_database_outage() {
-    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let endpoint = fake_server().await.fake.expect("the fake server");
     let mut fleet = fleet_on(&endpoint).await;
     let connects = || endpoint.state.connects.load(Ordering::Acquire);
     let answers = answers_under_load(&mut fleet, async |fleet, load, _, _| {
-        endpoint.state.is_away.store(true, Ordering::Release);
-        endpoint.state.hang_up();
+        endpoint.state.refuses_connections.store(true, Ordering::Release);
+        endpoint.state.close_connections();
         let before = connects();
         queues_are(fleet, false).await;
         // Each caller waits for a worker for as long as its endpoint's timeout.
@@ -80,7 +84,7 @@ async fn queues_are_served_again_after_a_database_outage() {
         let tries = connects() - before;
         assert!(tries <= WORKERS * TRIES_MAX, "{tries} attempts during the outage");
         let before = connects();
-        endpoint.state.is_away.store(false, Ordering::Release);
+        endpoint.state.refuses_connections.store(false, Ordering::Release);
         queues_are(fleet, true).await;
         load.wait_for_more(CALLERS * 10).await;
         let made = connects() - before;
@@ -96,7 +100,7 @@ async fn queues_are_served_again_after_a_database_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
-    let mut endpoint = Endpoint::start_on(ports::pick()).await;
+    let mut endpoint = FakeSqlServer::start_on(ports::pick()).await;
     let mut fleet = fleet_on(&endpoint).await;
     let answers = answers_under_load(&mut fleet, async |fleet, load, _, _| {
         for _ in 0..2 {
@@ -121,7 +125,7 @@ async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeatable_call_is_repeated_after_a_broken_connection() {
-    let endpoint = endpoint().await.endpoint.expect("the endpoint");
+    let endpoint = fake_server().await.fake.expect("the fake server");
     let fleet = fleet_on(&endpoint).await;
     let client = fleet.client();
     let runs = || endpoint.state.runs("ledger.write");
@@ -132,7 +136,7 @@ async fn a_repeatable_call_is_repeated_after_a_broken_connection() {
     let again = call(Method::PUT, "/v1/again");
     let once = call(Method::POST, "/v1/once");
     eventually(SOON, TICK, || runs() == 2).await;
-    endpoint.state.hang_up();
+    endpoint.state.close_connections();
     again.await.expect("no panic").is(200);
     once.await.expect("no panic").is_problem(502, "outcome-unknown");
     assert_eq!(runs(), 3, "the repeatable call ran twice");

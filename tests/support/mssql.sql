@@ -1,4 +1,4 @@
--- What tests/runs_procedures_on_sql_server.rs calls. Every batch ends with GO on a line of its own.
+-- What tests/sql_server.rs calls. Every batch ends with GO on a line of its own.
 -- The small TDS endpoint of the tests reads the parameters of its procedures from here, so a CREATE PROCEDURE
 -- has its parameters on one line, up to AS. The text keeps to what SQL Server and Babelfish both understand.
 CREATE SCHEMA fjord_test

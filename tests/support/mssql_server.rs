@@ -1,4 +1,4 @@
-//! The servers that the SQL Server suite runs against: always the endpoint, and a real one when there is one.
+//! The servers on which the SQL Server suite runs: always the fake server, and a real one if it is configured.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::sync::OnceCell;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 use super::resetting_connection::ResettingStream;
-use super::tds::{Endpoint, PASSWORD, schema};
+use super::tds::{FakeSqlServer, PASSWORD, schema};
 
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// What a run before has left, also one of another version of `mssql.sql`, in the order in which it can be dropped.
+/// Objects that an earlier run may have left, in the order in which they can be dropped.
 const LEFT_BEHIND: [(&str, &str); 3] = [
     ("PROCEDURE", "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')"),
     ("TYPE", "SELECT name FROM sys.table_types WHERE schema_id = SCHEMA_ID('fjord_test')"),
@@ -23,38 +23,38 @@ const LEFT_BEHIND: [(&str, &str); 3] = [
 
 /// A server of the suite.
 #[derive(Debug)]
-pub(crate) struct Server {
-    /// For messages.
+pub(crate) struct SqlServer {
+    /// The name for messages.
     pub(crate) name: &'static str,
-    /// How it is reached.
+    /// The configuration with which it is reached.
     pub(crate) config: MssqlConfig,
     /// Whether it is Babelfish, which differs in known ways (docs/TESTING.md).
     pub(crate) is_babelfish: bool,
-    /// Kept so that it runs; a real server has none.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// The fake server, which runs until it is dropped; `None` for a real server.
+    pub(crate) fake: Option<FakeSqlServer>,
 }
 
-/// Every server that there is.
-pub(crate) async fn servers() -> Vec<Server> {
-    let mut servers = vec![endpoint().await];
+/// Returns all available servers.
+pub(crate) async fn servers() -> Vec<SqlServer> {
+    let mut servers = vec![fake_server().await];
     if let Some(config) = real() {
         static OBJECTS: OnceCell<bool> = OnceCell::const_new();
         let is_babelfish = *Box::pin(OBJECTS.get_or_init(|| create_objects(&config))).await;
-        servers.push(Server { name: "the real server", config, is_babelfish, endpoint: None });
+        servers.push(SqlServer { name: "the real server", config, is_babelfish, fake: None });
     } else {
         eprintln!("SKIPPED on a real SQL Server: {VARIABLE} is not set (docs/TESTING.md)");
     }
     servers
 }
 
-/// The endpoint alone: for what no server does on demand.
-pub(crate) async fn endpoint() -> Server {
-    let endpoint = Endpoint::start().await;
-    let ca = Some(endpoint.ca.clone());
+/// Starts only the fake server, for faults that a real server does not have on demand.
+pub(crate) async fn fake_server() -> SqlServer {
+    let fake = FakeSqlServer::start().await;
+    let ca = Some(fake.ca.clone());
     let encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
-    let (host, port) = ("127.0.0.1".to_owned(), endpoint.address.port());
+    let (host, port) = ("127.0.0.1".to_owned(), fake.address.port());
     let config = config(host, port, encryption);
-    Server { name: "the endpoint", config, is_babelfish: false, endpoint: Some(endpoint) }
+    SqlServer { name: "the fake server", config, is_babelfish: false, fake: Some(fake) }
 }
 
 fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
@@ -76,7 +76,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
     }
 }
 
-/// The real server's configuration from its ADO connection string.
+/// Returns the configuration of the real server from its ADO connection string.
 pub(crate) fn real() -> Option<MssqlConfig> {
     #[expect(
         clippy::disallowed_methods,
@@ -106,20 +106,20 @@ pub(crate) fn real() -> Option<MssqlConfig> {
     Some(MssqlConfig { database, user, password: Secret::new(password), ..config })
 }
 
-/// The driver itself, beside the backend: to make objects, and to measure by.
-pub(crate) type Direct = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
+/// The driver without the backend: to create objects, and for comparison.
+pub(crate) type DirectClient = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
-/// The same without TLS, on which every call may reset the session first.
-pub(crate) type Plain = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
+/// The driver without TLS. Each call may reset the connection first.
+pub(crate) type UnencryptedClient = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
 
-/// A connection of the driver's own.
-pub(crate) async fn direct(config: &MssqlConfig) -> Direct {
+/// Opens a connection of the driver.
+pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
     let (driver, tcp) = dialled(config).await;
     Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
 }
 
-/// A connection of the driver's own without TLS, when the server takes one.
-pub(crate) async fn plain(config: &MssqlConfig, resets: bool) -> Option<Plain> {
+/// Opens a connection of the driver without TLS, if the server accepts one.
+pub(crate) async fn unencrypted(config: &MssqlConfig, resets: bool) -> Option<UnencryptedClient> {
     let (mut driver, tcp) = dialled(config).await;
     driver.encryption(tiberius::EncryptionLevel::NotSupported);
     let stream = ResettingStream::new(tcp, resets).compat_write();
@@ -139,7 +139,7 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     (driver, tcp)
 }
 
-/// Makes the objects of `mssql.sql` anew. Says whether the server is Babelfish.
+/// Drops and creates the objects of `mssql.sql`. Returns whether the server is Babelfish.
 async fn create_objects(config: &MssqlConfig) -> bool {
     let mut client = Box::pin(direct(config)).await;
     let batches: Vec<&str> = schema::SQL.split("\nGO").map(str::trim).collect();
@@ -160,7 +160,7 @@ async fn create_objects(config: &MssqlConfig) -> bool {
             run(&mut client, &drop).await.unwrap_or_else(|error| panic!("{error}: {drop}"));
         }
     }
-    // There is none on the first run.
+    // The schema does not exist on the first run.
     let _ignored = run(&mut client, "DROP SCHEMA fjord_test").await;
     for batch in &batches {
         if let Err(error) = run(&mut client, batch).await {
@@ -172,6 +172,6 @@ async fn create_objects(config: &MssqlConfig) -> bool {
     version.get::<&str, _>(0).is_some_and(|text| text.contains("Babelfish"))
 }
 
-async fn run(client: &mut Direct, sql: &str) -> tiberius::Result<()> {
+async fn run(client: &mut DirectClient, sql: &str) -> tiberius::Result<()> {
     client.simple_query(sql).await?.into_results().await.map(|_| ())
 }

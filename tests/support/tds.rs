@@ -1,7 +1,8 @@
-//! A small TDS server on loopback: what SQL Server says over the wire, and what it only says on a bad day.
+//! A fake SQL Server on the loopback interface: it speaks TDS, and simulates faults that a real server does not have on
+//! demand.
 //!
-//! It stands on `tds-protocol` for packets, PRELOGIN, types and DONE tokens. What it answers is right only because the
-//! same tests pass on a real server (`FJORD_TEST_MSSQL`).
+//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. That it behaves like SQL Server is shown by the same
+//! tests on a real server (`FJORD_TEST_MSSQL`).
 
 use std::collections::HashMap;
 use std::io;
@@ -29,108 +30,109 @@ mod stream;
 mod values;
 
 use collations::Collation;
-use request::{Given, Login};
+use request::{Given, TdsLogin};
 use schema::{Declaration, Schema};
 use values::Declared;
 
-/// The password that the endpoint believes.
-pub(crate) const PASSWORD: &str = "a secret of the endpoint";
+/// The password that the server accepts.
+pub(crate) const PASSWORD: &str = "a secret of the fake server";
 
-/// A running endpoint; it ends with its value.
+/// A running server. It stops when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
-    /// Where it listens.
+pub(crate) struct FakeSqlServer {
+    /// The address on which it listens.
     pub(crate) address: SocketAddr,
-    /// Whose certificate it shows.
+    /// The file of the authority that issued its certificate.
     pub(crate) ca: PathBuf,
-    /// What it does and what it has seen.
-    pub(crate) state: Arc<State>,
+    /// Its faults and its counters.
+    pub(crate) state: Arc<FakeState>,
     stop: Cancel,
     accepting: JoinHandle<()>,
     _directory: tempfile::TempDir,
 }
 
-/// What an endpoint does, to be changed while it runs, and what it has seen.
+/// The faults of a server, which can be changed while it runs, and what it has received.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct FakeState {
     schema: Schema,
     tls: Arc<rustls::ServerConfig>,
-    /// The level that it answers PRELOGIN with.
+    /// The encryption level in its answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
-    /// Logins fail with this error, unless it is 0.
+    /// The error number of every login, unless it is 0.
     pub(crate) login_error: AtomicU32,
-    /// Logins that only read are refused: the replica is away.
+    /// Whether read-only logins are refused, as if the replica were down.
     pub(crate) refuses_readers: AtomicBool,
-    /// Whereto logins are sent.
+    /// The address to which logins are redirected.
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
-    /// It has no `sys.parameters`, as Babelfish.
+    /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
-    /// It says that it is Babelfish.
+    /// Whether it identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
-    /// Table types that were made anew under their names, the last one last.
-    remade: Mutex<Vec<(String, Vec<Declaration>)>>,
-    /// A table type and its columns: it is made anew when the driver has asked for those that it had.
-    pub(crate) remade_late: Mutex<Option<(&'static str, &'static str)>>,
-    /// The question what it is fails with this error, unless it is 0.
-    pub(crate) facts_error: AtomicU32,
-    /// It takes no untyped NULL, as Babelfish.
+    /// Table types that were recreated, in that order.
+    recreated: Mutex<Vec<(String, Vec<Declaration>)>>,
+    /// A table type and new columns: it is recreated after the driver has queried the old ones.
+    pub(crate) recreate_later: Mutex<Option<(&'static str, &'static str)>>,
+    /// The error number of the query for the kind of server, unless it is 0.
+    pub(crate) probe_error: AtomicU32,
+    /// Whether it refuses an untyped NULL, as Babelfish does.
     pub(crate) refuses_untyped_null: AtomicBool,
-    /// The procedure `changed` has been replaced.
+    /// Whether the procedure `changed` has been replaced.
     pub(crate) is_changed: AtomicBool,
-    /// The error of a call that does not fit the new one.
+    /// The error number of a call with its old parameters.
     pub(crate) changed_error: AtomicU32,
-    /// New connections are closed at once.
-    pub(crate) is_away: AtomicBool,
-    /// With the connection that the procedure `drops` ends the server goes away.
-    pub(crate) drops_and_leaves: AtomicBool,
-    /// So many logins are accepted, and then the connection is closed.
+    /// Whether new connections are closed at once.
+    pub(crate) refuses_connections: AtomicBool,
+    /// Whether it refuses new connections after the procedure `drops` has closed one.
+    pub(crate) goes_away_on_drop: AtomicBool,
+    /// The number of next logins after which the connection is closed.
     pub(crate) closes_after_login: AtomicUsize,
-    /// How long a login takes, in milliseconds.
+    /// The duration of a login, in milliseconds.
     pub(crate) login_ms: AtomicU64,
-    /// How long a question about signatures takes, in milliseconds.
+    /// The duration of a query for signatures, in milliseconds.
     pub(crate) signatures_ms: AtomicU64,
-    /// Questions about signatures so far.
+    /// The number of queries for signatures.
     pub(crate) signature_reads: AtomicUsize,
-    /// How long a batch that begins a transaction, rolls one back or asks for columns takes, in milliseconds, and how many have.
+    /// The duration, in milliseconds, of a batch that begins a transaction, rolls one back or queries columns; and the number
+    /// of such batches.
     pub(crate) batch_ms: AtomicU64,
     pub(crate) slow_batches: AtomicUsize,
-    /// Questions about a table type's columns so far, of the driver's.
+    /// The number of the driver's queries for the columns of a table type.
     pub(crate) column_reads: AtomicUsize,
-    /// Procedures that somebody alters in an open transaction: whoever asks for them waits.
+    /// Procedures that are locked by an ALTER in an open transaction: queries for them wait.
     pub(crate) locked: Mutex<Vec<String>>,
     /// Procedures that were dropped.
     pub(crate) dropped: Mutex<Vec<String>>,
-    /// Connections so far, those that were closed at once included.
+    /// The number of connections, including those that were closed at once.
     pub(crate) connects: AtomicUsize,
-    /// Every login so far.
-    pub(crate) logins: Mutex<Vec<Login>>,
-    /// Attempts to log in, accepted or not.
+    /// The successful logins.
+    pub(crate) logins: Mutex<Vec<TdsLogin>>,
+    /// The number of login attempts, successful or not.
     pub(crate) attempts: AtomicUsize,
-    /// Cancels received.
+    /// The number of cancels received.
     pub(crate) attentions: AtomicUsize,
-    /// Transactions rolled back by a statement of their own.
+    /// The number of transactions rolled back by a batch.
     pub(crate) rollbacks: AtomicUsize,
-    /// Names of the procedures that ran.
+    /// The names of the procedures that were executed.
     pub(crate) ran: Mutex<Vec<String>>,
-    /// Statements instead of remote procedure calls.
+    /// The number of calls that were sent as statements.
     pub(crate) statements: AtomicUsize,
-    /// Open sessions.
-    pub(crate) sessions: AtomicI64,
-    /// Request ids that `ledger.write` was called with: from its start an execution counts.
+    /// The number of open connections.
+    pub(crate) connections: AtomicI64,
+    /// The request ids with which `ledger.write` was called. An execution counts from its start.
     pub(crate) ledger: Mutex<Vec<String>>,
     /// What was committed to the audit table.
     pub(crate) audit: database::Audit,
-    /// A commit ends the connection instead.
+    /// Whether a commit closes the connection instead.
     pub(crate) loses_commits: AtomicBool,
     victims: Mutex<HashMap<String, i64>>,
-    /// Given to end every open connection.
+    /// Closes all open connections.
     hang_up: Mutex<Cancel>,
     ids: AtomicI64,
 }
 
-impl State {
+impl FakeState {
     fn parameter(&self, procedure: &str, name: &str) -> Declared {
         let parameters = self.schema.procedure(procedure).expect("a procedure");
         let found = parameters.iter().find(|one| one.name == name).expect("a parameter");
@@ -139,44 +141,44 @@ impl State {
         Declared { collation, ..found.declared.clone() }
     }
 
-    /// Makes a table type of the suite anew, with other columns.
-    pub(crate) fn remake(&self, table_type: &str, columns: &str) {
+    /// Drops a table type and creates it again with other columns.
+    pub(crate) fn recreate_type(&self, table_type: &str, columns: &str) {
         let one = (format!("fjord_test.{table_type}"), schema::declarations(columns));
-        self.remade.lock().expect("not poisoned").push(one);
+        self.recreated.lock().expect("not poisoned").push(one);
     }
 
-    /// The columns of a table type as they are now.
+    /// Returns the current columns of a table type.
     fn columns(&self, table_type: &str) -> Vec<Declaration> {
-        let remade = self.remade.lock().expect("not poisoned");
-        let mut all = remade.iter().rev().chain(&self.schema.table_types);
+        let recreated = self.recreated.lock().expect("not poisoned");
+        let mut all = recreated.iter().rev().chain(&self.schema.table_types);
         let found = all.find(|(one, _)| one == table_type);
         found.unwrap_or_else(|| panic!("no table type {table_type}")).1.clone()
     }
 
-    /// The id of the table type that has this name now, if one has.
+    /// Returns the id of the table type that currently has this name.
     fn type_id(&self, table_type: &str) -> Option<i64> {
-        let remade = self.remade.lock().expect("not poisoned");
+        let recreated = self.recreated.lock().expect("not poisoned");
         let place =
             |all: &[(String, Vec<Declaration>)]| all.iter().rposition(|(one, _)| one == table_type);
-        let place = match place(&remade) {
+        let place = match place(&recreated) {
             Some(place) => place + self.schema.table_types.len(),
             None => place(&self.schema.table_types)?,
         };
         Some(1000 + i64::try_from(place).expect("few"))
     }
 
-    /// Its name and the id of its object.
+    /// Returns the name and the object id of a table type.
     fn table_type(&self, type_id: i64) -> Option<(&str, i64)> {
         let mut names = self.schema.table_types.iter().map(|(name, _)| name.as_str());
         let name = names.find(|name| self.type_id(name) == Some(type_id))?;
         Some((name, type_id + 100_000))
     }
 
-    /// What becomes of arguments in the types of a procedure's parameters.
+    /// Converts arguments to the types of a procedure's parameters.
     fn stored(&self, procedure: &str, given: Vec<Given>) -> Vec<Given> {
         let parameters = self.schema.procedure(procedure).expect("a procedure");
         let one = |given: Given| {
-            // One that was replaced takes other names.
+            // A replaced procedure has other parameter names.
             if !parameters.iter().any(|one| one.name == given.name) {
                 return given;
             }
@@ -186,29 +188,29 @@ impl State {
         given.into_iter().map(one).collect()
     }
 
-    /// How often a procedure ran.
+    /// Returns how often a procedure was executed.
     pub(crate) fn runs(&self, procedure: &str) -> usize {
         self.ran.lock().expect("not poisoned").iter().filter(|one| *one == procedure).count()
     }
 
-    /// Logins that succeeded so far.
+    /// Returns the number of successful logins.
     pub(crate) fn logins(&self) -> usize {
         self.logins.lock().expect("not poisoned").len()
     }
 
-    /// Ends every open connection.
-    pub(crate) fn hang_up(&self) {
+    /// Closes all open connections.
+    pub(crate) fn close_connections(&self) {
         std::mem::take(&mut *self.hang_up.lock().expect("not poisoned")).cancel();
     }
 }
 
-impl Endpoint {
-    /// Starts an endpoint on any free port.
+impl FakeSqlServer {
+    /// Starts a server on a free port.
     pub(crate) async fn start() -> Self {
         Self::start_on(0).await
     }
 
-    /// Starts an endpoint on this port.
+    /// Starts a server on this port.
     pub(crate) async fn start_on(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let certs = Certs::new(directory.path());
@@ -218,9 +220,9 @@ impl Endpoint {
         let ours = Schema::read(procedures::ONLY_HERE);
         schema.procedures.extend(ours.procedures);
         schema.table_types.extend(ours.table_types);
-        let state = Arc::new(State {
+        let state = Arc::new(FakeState {
             schema,
-            // SQL Server speaks TLS 1.2 where TLS is agreed upon inside of TDS.
+            // SQL Server uses TLS 1.2 if TLS is negotiated within TDS.
             tls: Arc::new(certs.server_tls(&[&rustls::version::TLS12])),
             encryption: Mutex::new(EncryptionLevel::On),
             login_error: AtomicU32::new(0),
@@ -229,14 +231,14 @@ impl Endpoint {
             lacks_parameters_view: AtomicBool::new(false),
             is_babelfish: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
-            remade: Mutex::default(),
-            remade_late: Mutex::default(),
-            facts_error: AtomicU32::new(0),
+            recreated: Mutex::default(),
+            recreate_later: Mutex::default(),
+            probe_error: AtomicU32::new(0),
             refuses_untyped_null: AtomicBool::new(false),
             is_changed: AtomicBool::new(false),
             changed_error: AtomicU32::new(8145),
-            is_away: AtomicBool::new(false),
-            drops_and_leaves: AtomicBool::new(false),
+            refuses_connections: AtomicBool::new(false),
+            goes_away_on_drop: AtomicBool::new(false),
             closes_after_login: AtomicUsize::new(0),
             login_ms: AtomicU64::new(0),
             signatures_ms: AtomicU64::new(0),
@@ -253,7 +255,7 @@ impl Endpoint {
             rollbacks: AtomicUsize::new(0),
             ran: Mutex::default(),
             statements: AtomicUsize::new(0),
-            sessions: AtomicI64::new(0),
+            connections: AtomicI64::new(0),
             ledger: Mutex::default(),
             audit: database::Audit::default(),
             loses_commits: AtomicBool::new(false),
@@ -266,13 +268,13 @@ impl Endpoint {
         Self { address, ca: certs.ca.clone(), state, stop, accepting, _directory: directory }
     }
 
-    /// Ends it, as when the server's process dies: every connection breaks, and its port refuses new ones.
+    /// Stops it as if its process died: all connections break, and its port refuses new ones.
     pub(crate) async fn end(&mut self) {
         self.stop.cancel();
         (&mut self.accepting).await.expect("no panic");
     }
 
-    /// Starts it again on its port, with what it has seen.
+    /// Starts it again on the same port, with the same state.
     pub(crate) async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.expect("its port");
         self.stop = Cancel::new();
@@ -281,13 +283,13 @@ impl Endpoint {
     }
 }
 
-impl Drop for Endpoint {
+impl Drop for FakeSqlServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>, stop: Cancel) {
+async fn accept(listener: TcpListener, state: Arc<FakeState>, stop: Cancel) {
     let tasks = Tasks::new();
     loop {
         let tcp = tokio::select! {
@@ -295,21 +297,21 @@ async fn accept(listener: TcpListener, state: Arc<State>, stop: Cancel) {
             accepted = listener.accept() => accepted.expect("a connection").0,
         };
         state.connects.fetch_add(1, Ordering::AcqRel);
-        if !state.is_away.load(Ordering::Acquire) {
+        if !state.refuses_connections.load(Ordering::Acquire) {
             let _session = tasks.spawn(serve(tcp, Arc::clone(&state), stop.clone()));
         }
     }
 }
 
-async fn serve(tcp: TcpStream, state: Arc<State>, stop: Cancel) -> io::Result<()> {
+async fn serve(tcp: TcpStream, state: Arc<FakeState>, stop: Cancel) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let hang_up = state.hang_up.lock().expect("not poisoned").clone();
-    state.sessions.fetch_add(1, Ordering::AcqRel);
+    state.connections.fetch_add(1, Ordering::AcqRel);
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
         () = hang_up.cancelled() => Ok(()),
         result = session::serve(tcp, &state) => result,
     };
-    state.sessions.fetch_sub(1, Ordering::AcqRel);
+    state.connections.fetch_sub(1, Ordering::AcqRel);
     result
 }

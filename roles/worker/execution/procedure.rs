@@ -11,7 +11,7 @@ use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
-use crate::procedures::{Call, CallError, Outcome, Transaction};
+use crate::procedures::{Call, CallError, ProcedureResult, Transaction};
 use crate::roles::worker::observation::spans;
 use crate::telemetry::traces;
 
@@ -94,7 +94,7 @@ impl ProcedureHandler {
         job.progress.record_call(waited, began.elapsed().saturating_sub(waited));
         let ended = Instant::now();
         if let Err(CallError::NotSent(error)) = &result {
-            self.database.note_failure(error);
+            self.database.record_failure(error);
         }
         if job.request.dry_run && leaves_nothing(&result) {
             job.progress.mark_rolled_back();
@@ -109,7 +109,7 @@ impl ProcedureHandler {
 }
 
 /// Whether nothing of a dry run remains. A deadline or a cancel that stopped the call does not prove it.
-fn leaves_nothing(result: &Result<Outcome, CallError>) -> bool {
+fn leaves_nothing(result: &Result<ProcedureResult, CallError>) -> bool {
     match result {
         Ok(_) | Err(CallError::NotSent(_)) => true,
         Err(CallError::Sent(error)) => error.is_rolled_back,

@@ -12,7 +12,7 @@ use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_EXPIRY_INTERVAL;
 use crate::lifecycle::Cancel;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
-use crate::procedures::databases::Fitness;
+use crate::procedures::databases::Verification;
 use crate::roles::worker::observation::readiness::QueueReadiness;
 use crate::telemetry::{gauge, names};
 
@@ -33,7 +33,7 @@ pub struct GroupMembership {
     /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
     /// Whether the queue's database answers and has the procedures; `None` if no handler needs a database.
-    pub fitness: Option<watch::Receiver<Fitness>>,
+    pub verification: Option<watch::Receiver<Verification>>,
     /// The configuration of the worker.
     pub config: WorkerConfig,
     /// Where the state of the queue is reported.
@@ -83,15 +83,15 @@ impl GroupMembership {
     /// Waits until the database has what the queue needs; `false` if the worker stops.
     async fn wait_until_fit(&mut self) -> bool {
         while !self.stop.is_cancelled() {
-            let Some(fitness) = &mut self.fitness else { return true };
-            let why = match &*fitness.borrow_and_update() {
-                Fitness::Fits => return true,
-                Fitness::Unfit(why) => why.to_string(),
+            let Some(verification) = &mut self.verification else { return true };
+            let why = match &*verification.borrow_and_update() {
+                Verification::Passed => return true,
+                Verification::Failed(why) => why.to_string(),
             };
             self.report(Err(why));
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = changed(&mut self.fitness) => {}
+                () = changed(&mut self.verification) => {}
             }
         }
         false
@@ -151,7 +151,7 @@ impl GroupMembership {
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
         // Created once: creating them for each message would be most of the cost of waiting for it.
         let mut stopped = pin!(self.stop.cancelled());
-        let mut unfit = pin!(unfit(&mut self.fitness));
+        let mut unfit = pin!(unfit(&mut self.verification));
         let mut deaf = pin!(deaf(self.transport.link()));
         let (queue, readiness) = (&self.queue, &self.readiness);
         let mut reported =
@@ -265,10 +265,10 @@ async fn deaf(mut link: watch::Receiver<Link>) {
     }
 }
 
-/// Waits until the fitness changes. Never returns if it cannot change.
-async fn changed(fitness: &mut Option<watch::Receiver<Fitness>>) {
-    let has_changed = match fitness {
-        Some(fitness) => fitness.changed().await.is_ok(),
+/// Waits until the verification changes. Never returns if it cannot change.
+async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
+    let has_changed = match verification {
+        Some(verification) => verification.changed().await.is_ok(),
         None => false,
     };
     if !has_changed {
@@ -277,9 +277,12 @@ async fn changed(fitness: &mut Option<watch::Receiver<Fitness>>) {
 }
 
 /// Waits until the queue cannot be served. Never returns if it needs no database.
-async fn unfit(fitness: &mut Option<watch::Receiver<Fitness>>) {
-    let is_unfit = match fitness {
-        Some(fitness) => fitness.wait_for(|fitness| *fitness != Fitness::Fits).await.is_ok(),
+async fn unfit(verification: &mut Option<watch::Receiver<Verification>>) {
+    let is_unfit = match verification {
+        Some(verification) => verification
+            .wait_for(|verification| *verification != Verification::Passed)
+            .await
+            .is_ok(),
         None => false,
     };
     if !is_unfit {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::catalogue::{Endpoint, EndpointId, Execution};
 use crate::envelope::{RefusalReason, Reply};
 use crate::message::{Message, Subject};
-use crate::procedures::Need;
+use crate::procedures::ExpectedProcedure;
 use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::executor::{Executor, JobStart};
 use crate::roles::worker::execution::handler::QueueHandler;
@@ -84,8 +84,10 @@ impl Queue {
     }
 
     /// What its endpoints need of the database.
-    pub fn needs(&self) -> impl Iterator<Item = Need> + '_ {
-        self.endpoints.values().filter_map(|served| Need::of(&served.endpoint))
+    pub fn expected_procedures(&self) -> impl Iterator<Item = ExpectedProcedure> + '_ {
+        self.endpoints
+            .values()
+            .filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint))
     }
 
     /// The number of its slots.

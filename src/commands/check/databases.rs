@@ -8,13 +8,13 @@ use super::findings::{CheckResults, CheckedRole, LIMIT};
 use crate::catalogue::Endpoint;
 use crate::config::procedures::DatabaseConfig;
 use crate::future::BoxFuture;
-use crate::procedures::databases::{self, Place};
-use crate::procedures::{Backend, BackendError, Need};
+use crate::procedures::databases::{self, DatabaseKey};
+use crate::procedures::{Backend, BackendError, ExpectedProcedure};
 use crate::telemetry::chain;
 
 /// Returns a check for each database, and another for each one that some queues use read-only.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
-    let places = databases::places(&role.config.procedures, &role.config.worker);
+    let places = databases::configs(&role.config.procedures, &role.config.worker);
     places
         .into_iter()
         .map(|(place, config)| -> BoxFuture<'_, CheckResults> {
@@ -23,7 +23,7 @@ pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
         .collect()
 }
 
-async fn check(role: &CheckedRole, place: Place, config: DatabaseConfig) -> CheckResults {
+async fn check(role: &CheckedRole, place: DatabaseKey, config: DatabaseConfig) -> CheckResults {
     let mut results = CheckResults::default();
     let deadline = Instant::now() + LIMIT;
     let name = format!("worker: database {place} ({})", address(&config));
@@ -53,19 +53,20 @@ async fn check(role: &CheckedRole, place: Place, config: DatabaseConfig) -> Chec
 /// Compares the procedures of a database with their endpoints.
 async fn verify(
     role: &CheckedRole,
-    (place, name): (&Place, &str),
+    (place, name): (&DatabaseKey, &str),
     backend: &Arc<dyn Backend>,
     deadline: Instant,
     results: &mut CheckResults,
 ) {
     let runs_there = |endpoint: &&Endpoint| {
         let queue = role.config.worker.queue(&endpoint.queue);
-        queue.is_some_and(|queue| Place::of(queue) == *place)
+        queue.is_some_and(|queue| DatabaseKey::from_queue(queue) == *place)
     };
     let endpoints = role.endpoints().filter(runs_there);
-    let (endpoints, needs): (Vec<&Endpoint>, Vec<Need>) =
-        endpoints.filter_map(|endpoint| Some((endpoint, Need::of(endpoint)?))).unzip();
-    let all = needs.len();
+    let (endpoints, expected): (Vec<&Endpoint>, Vec<ExpectedProcedure>) = endpoints
+        .filter_map(|endpoint| Some((endpoint, ExpectedProcedure::from_endpoint(endpoint)?)))
+        .unzip();
+    let all = expected.len();
     let mut remaining = all;
     let errors = &mut results.errors;
     let mut on_result = |place: usize, result: Result<(), BackendError>| {
@@ -75,7 +76,7 @@ async fn verify(
             errors.push(format!("{name}: queue {queue}, endpoint {id:?}: {why}"));
         }
     };
-    let verified = timeout_at(deadline, backend.verify(&needs, &mut on_result)).await;
+    let verified = timeout_at(deadline, backend.verify(&expected, &mut on_result)).await;
     if verified.is_err() {
         let text = format!("{remaining} of {all} procedures were not checked within {LIMIT:?}");
         results.errors.push(format!("{name}: {text}"));

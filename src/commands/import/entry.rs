@@ -7,7 +7,7 @@ use super::existing::ExistingEndpoints;
 use super::procedure_name::{ProcedureVerb, verb, words};
 use crate::catalogue::ParameterType;
 use crate::catalogue::names::is_identifier;
-use crate::procedures::described::{Described, DescribedParameter};
+use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
 /// Longer values are not placed in a path or query.
 const QUERY_LENGTH_MAX: usize = 1_000;
@@ -83,7 +83,7 @@ struct ImportedParameter<'a> {
 /// # Errors
 /// Says why no entry can be created.
 pub(super) fn create<'a>(
-    described: &'a Described,
+    described: &'a ProcedureDescription,
     prefix: &str,
     auth: Option<Value>,
     existing: &ExistingEndpoints,
@@ -122,8 +122,9 @@ pub(super) fn create<'a>(
         return Err("all routes or ids that its name suggests are in use".to_owned());
     };
     let rest = if matches!(method, "GET" | "DELETE") { "query" } else { "body" };
-    let location =
-        |parameter: &DescribedParameter| if Some(&*parameter.name) == key { "path" } else { rest };
+    let location = |parameter: &ParameterDescription| {
+        if Some(&*parameter.name) == key { "path" } else { rest }
+    };
     let entry = ImportedEndpoint {
         route,
         procedure: &described.name,
@@ -147,19 +148,19 @@ fn words_of(schema: &str) -> String {
 }
 
 fn imported<'a>(
-    described: &[&'a DescribedParameter],
-    location: &dyn Fn(&DescribedParameter) -> Option<&'static str>,
+    described: &[&'a ParameterDescription],
+    location: &dyn Fn(&ParameterDescription) -> Option<&'static str>,
 ) -> Result<ImportedParameters<'a>, String> {
     let mut parameters = Vec::new();
     for parameter in described {
-        let DescribedParameter { name, declared, .. } = parameter;
+        let ParameterDescription { name, declared, .. } = parameter;
         if !is_identifier(name) {
             return Err(format!("the name @{name} is not a plain identifier"));
         }
         let kind = parameter
             .kind
             .ok_or_else(|| format!("the catalogue has no type for @{name} {declared}"))?;
-        let columns: Vec<&DescribedParameter> = parameter.columns.iter().collect();
+        let columns: Vec<&ParameterDescription> = parameter.columns.iter().collect();
         let columns = (kind == ParameterType::Table).then(|| imported(&columns, &|_| None));
         let (minimum, maximum) = parameter.range.unzip();
         let entry = ImportedParameter {
@@ -176,7 +177,7 @@ fn imported<'a>(
     Ok(ImportedParameters(parameters))
 }
 
-fn fits_query(parameter: &DescribedParameter) -> bool {
+fn fits_query(parameter: &ParameterDescription) -> bool {
     let is_bounded = parameter.length_max.is_some_and(|length| length <= QUERY_LENGTH_MAX);
     match parameter.kind {
         Some(ParameterType::Table | ParameterType::Json) | None => false,
@@ -186,6 +187,6 @@ fn fits_query(parameter: &DescribedParameter) -> bool {
 }
 
 /// Whether the parameter can be a segment of the path.
-fn fits_path(parameter: &DescribedParameter) -> bool {
+fn fits_path(parameter: &ParameterDescription) -> bool {
     fits_query(parameter) && parameter.kind != Some(ParameterType::Binary)
 }

@@ -1,4 +1,4 @@
-//! Whether a database has what its queues need: asked for all of them together, and again for those that do not fit.
+//! Verifies that the procedures of a database match the catalogue: for all queues together, and again for those that fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,157 +9,163 @@ use tokio::time::sleep;
 
 use super::jittered;
 use crate::catalogue::QueueName;
-use crate::procedures::{Backend, BackendError, BackendErrorKind, Need};
+use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// The pause before queues that are not served are looked at again; it doubles each time, and is varied at random so
-/// that a fleet does not ask in step.
+/// The first pause before failed queues are verified again. It doubles each time, and is varied at random.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest such pause: so long at most, and half of it more, a procedure that was made meanwhile is not noticed.
+/// The longest such pause. With the random variation, a new procedure is noticed after at most one and a half times as long.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Causes that are logged after one look. The others stand in `/readyz`, as all do.
+/// The most causes that are logged after one round. `/readyz` lists all of them.
 const LINES_MAX: usize = 16;
-/// Queues that a line names.
+/// The most queues that a line names.
 const NAMED_MAX: usize = 8;
 
-/// What is known of a queue's procedures.
+/// Whether the procedures of a queue match the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fitness {
-    /// The database has what the queue needs.
-    Fits,
-    /// It has not, or that is not known: why.
-    Unfit(Arc<str>),
+pub enum Verification {
+    /// All procedures match.
+    Passed,
+    /// A procedure does not match, or that is not known; with the reason.
+    Failed(Arc<str>),
 }
 
-/// The queues of a database.
+/// The queues of a database and their verification.
 #[derive(Debug, Default)]
-pub(super) struct Queues {
-    entries: Mutex<Vec<Arc<Entry>>>,
+pub(super) struct VerifiedQueues {
+    entries: Mutex<Vec<Arc<VerifiedQueue>>>,
     added: Notify,
 }
 
 #[derive(Debug)]
-struct Entry {
-    queue: QueueName,
-    needs: Vec<Need>,
-    fitness: watch::Sender<Fitness>,
+struct VerifiedQueue {
+    name: QueueName,
+    expected: Vec<ExpectedProcedure>,
+    verification: watch::Sender<Verification>,
 }
 
-impl Queues {
-    /// Enters a queue. It is looked at as long as somebody has the receiver.
-    pub(super) fn enter(&self, queue: QueueName, needs: Vec<Need>) -> watch::Receiver<Fitness> {
-        let (fitness, known) = watch::channel(Fitness::Unfit("its database was not asked".into()));
-        let entry = Arc::new(Entry { queue, needs, fitness });
+impl VerifiedQueues {
+    /// Adds a queue. It is verified until the receiver is dropped.
+    pub(super) fn add(
+        &self,
+        name: QueueName,
+        expected: Vec<ExpectedProcedure>,
+    ) -> watch::Receiver<Verification> {
+        let (verification, receiver) =
+            watch::channel(Verification::Failed("its database has not been queried yet".into()));
+        let entry = Arc::new(VerifiedQueue { name, expected, verification });
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         self.added.notify_one();
-        known
+        receiver
     }
 
-    /// How many there are.
+    /// Returns the number of queues.
     pub(super) fn count(&self) -> usize {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The queues that are not known to fit.
-    fn unfit(&self) -> Vec<Arc<Entry>> {
+    /// Returns the queues that have not passed.
+    fn unverified(&self) -> Vec<Arc<VerifiedQueue>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|entry| !entry.fitness.is_closed());
-        let unfit = entries.iter().filter(|entry| *entry.fitness.borrow() != Fitness::Fits);
-        unfit.cloned().collect()
+        entries.retain(|entry| !entry.verification.is_closed());
+        let unverified =
+            entries.iter().filter(|entry| *entry.verification.borrow() != Verification::Passed);
+        unverified.cloned().collect()
     }
 
-    /// The database is away: whatever comes back may be another one.
-    fn forget(&self) {
-        let away: Arc<str> = "its database is not available".into();
+    /// Resets all queues after the database stopped answering: when it answers again, its procedures may have changed.
+    fn reset(&self) {
+        let reason: Arc<str> = "its database is not available".into();
         for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            entry.fitness.send_replace(Fitness::Unfit(Arc::clone(&away)));
+            entry.verification.send_replace(Verification::Failed(Arc::clone(&reason)));
         }
     }
 }
 
-/// Looks at the queues of one database.
+/// Verifies the queues of one database.
 pub(super) struct Verifier {
     pub(super) database: String,
     pub(super) backend: Arc<dyn Backend>,
-    /// Whether the database answers; `None` until it was asked.
-    pub(super) up: watch::Receiver<Option<bool>>,
-    pub(super) queues: Arc<Queues>,
-    /// The causes that stand in the log.
+    /// Whether the database answers; `None` before the first ping.
+    pub(super) is_up: watch::Receiver<Option<bool>>,
+    pub(super) queues: Arc<VerifiedQueues>,
+    /// The causes that were logged.
     pub(super) logged: BTreeSet<String>,
 }
 
 impl Verifier {
-    /// Looks until nobody watches the database any more.
+    /// Runs until the database is no longer monitored.
     pub(super) async fn run(mut self) {
         let mut pause = PAUSE_MIN;
-        let mut up = self.up.clone();
-        while up.wait_for(|up| *up == Some(true)).await.is_ok() {
-            let is_whole = tokio::select! {
-                () = down(&mut up) => {
-                    self.queues.forget();
+        let mut is_up = self.is_up.clone();
+        while is_up.wait_for(|is_up| *is_up == Some(true)).await.is_ok() {
+            let all_passed = tokio::select! {
+                () = wait_until_down(&mut is_up) => {
+                    self.queues.reset();
                     pause = PAUSE_MIN;
                     continue;
                 }
-                is_whole = self.look() => is_whole,
+                all_passed = self.verify() => all_passed,
             };
-            let again = sleep(jittered(pause));
-            pause = if is_whole { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
+            let next_round = sleep(jittered(pause));
+            pause = if all_passed { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
             tokio::select! {
-                () = down(&mut up) => {
-                    self.queues.forget();
+                () = wait_until_down(&mut is_up) => {
+                    self.queues.reset();
                     pause = PAUSE_MIN;
                 }
                 () = self.queues.added.notified() => {}
-                () = again, if !is_whole => {}
+                () = next_round, if !all_passed => {}
             }
         }
     }
 
-    /// Looks at every queue that is not known to fit. Says whether all do now.
-    async fn look(&mut self) -> bool {
-        let mut looks: Vec<Look> = self.queues.unfit().into_iter().map(Look::new).collect();
-        let needs: Vec<Need> =
-            looks.iter().flat_map(|look| look.entry.needs.iter().cloned()).collect();
-        let owners: Vec<usize> = looks
+    /// Verifies all queues that have not passed. Returns whether all have passed now.
+    async fn verify(&mut self) -> bool {
+        let queues = self.queues.unverified();
+        let mut checks: Vec<QueueCheck> = queues.into_iter().map(QueueCheck::new).collect();
+        let expected: Vec<ExpectedProcedure> =
+            checks.iter().flat_map(|check| check.queue.expected.iter().cloned()).collect();
+        let owners: Vec<usize> = checks
             .iter()
             .enumerate()
-            .flat_map(|(owner, look)| look.entry.needs.iter().map(move |_| owner))
+            .flat_map(|(owner, check)| check.queue.expected.iter().map(move |_| owner))
             .collect();
-        let mut found = |place: usize, result: Result<(), BackendError>| {
-            let owner = owners.get(place).copied();
-            if let Some(look) = owner.and_then(|owner| looks.get_mut(owner)) {
-                look.found(result);
+        let mut report = |index: usize, result: Result<(), BackendError>| {
+            let owner = owners.get(index).copied();
+            if let Some(check) = owner.and_then(|owner| checks.get_mut(owner)) {
+                check.record(result);
             }
         };
-        self.backend.verify(&needs, &mut found).await;
-        self.log(&looks);
-        looks.iter().all(|look| look.failure.is_none() && look.left == 0)
+        self.backend.verify(&expected, &mut report).await;
+        self.log(&checks);
+        checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// A line for each cause that is not in the log yet, and one when the last is gone.
-    fn log(&mut self, looks: &[Look]) {
+    /// Logs each new cause of failure, and when the last cause is gone.
+    fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
-        for look in looks {
-            if let Some((is_misfit, cause, named)) = look.cause() {
-                causes.entry((is_misfit, cause)).or_default().push(named);
+        for check in checks {
+            if let Some((is_mismatch, cause, named)) = check.cause() {
+                causes.entry((is_mismatch, cause)).or_default().push(named);
             }
         }
         let database = self.database.as_str();
         let mut fresh = 0_usize;
-        for ((is_misfit, cause), queues) in &causes {
+        for ((is_mismatch, cause), queues) in &causes {
             if self.logged.contains(cause) {
                 continue;
             }
             fresh += 1;
             let (count, named) = (queues.len(), named(queues));
-            match is_misfit {
+            match is_mismatch {
                 _ if fresh > LINES_MAX => {}
                 true => tracing::error!(
                     database,
                     queues = count,
                     named,
                     cause,
-                    "queues do not fit their database and are not served"
+                    "queues do not match their database and are not served"
                 ),
                 false => tracing::error!(
                     database,
@@ -172,60 +178,64 @@ impl Verifier {
         }
         if fresh > LINES_MAX {
             let more = fresh - LINES_MAX;
-            tracing::error!(database, more, "more causes why queues are not served: see /readyz");
+            tracing::error!(
+                database,
+                more,
+                "queues are not served for further reasons, which /readyz lists"
+            );
         }
         if causes.is_empty() && !self.logged.is_empty() {
-            tracing::info!(database, "every queue fits its database now");
+            tracing::info!(database, "every queue matches its database now");
         }
         self.logged = causes.into_keys().map(|(_, cause)| cause).collect();
     }
 }
 
-/// Waits until the database is away.
-async fn down(up: &mut watch::Receiver<Option<bool>>) {
-    // Without anybody who watches it is as good as away: the loop above ends.
-    let _ended = up.wait_for(|up| *up != Some(true)).await;
+/// Waits until the database does not answer.
+async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
+    // An error means that the database is no longer monitored, which ends the loop in `run`.
+    let _ended = is_up.wait_for(|is_up| *is_up != Some(true)).await;
 }
 
-/// One look at a queue.
-struct Look {
-    entry: Arc<Entry>,
-    /// Needs of which nothing was heard.
-    left: usize,
-    /// The first that is not met; one that does not fit before one of which that is not known.
+/// One verification of a queue.
+struct QueueCheck {
+    queue: Arc<VerifiedQueue>,
+    /// The number of procedures without a result.
+    pending: usize,
+    /// The first failure; a mismatch takes precedence over other errors.
     failure: Option<BackendError>,
 }
 
-impl Look {
-    fn new(entry: Arc<Entry>) -> Self {
-        Self { left: entry.needs.len(), entry, failure: None }
+impl QueueCheck {
+    fn new(queue: Arc<VerifiedQueue>) -> Self {
+        Self { pending: queue.expected.len(), queue, failure: None }
     }
 
-    /// What was found of one need. A queue of which all is known can be served while others are still looked at.
-    fn found(&mut self, result: Result<(), BackendError>) {
-        self.left = self.left.saturating_sub(1);
+    /// Records the result of one procedure. A queue with all results can be served while others are still being verified.
+    fn record(&mut self, result: Result<(), BackendError>) {
+        self.pending = self.pending.saturating_sub(1);
         if let Err(error) = result
-            && (self.failure.is_none() || is_misfit(&error))
+            && (self.failure.is_none() || is_mismatch(&error))
         {
             self.failure = Some(error);
         }
-        if self.left > 0 {
+        if self.pending > 0 {
             return;
         }
-        let fitness = match &self.failure {
-            None => Fitness::Fits,
-            Some(error) => Fitness::Unfit(chain(error).into()),
+        let verification = match &self.failure {
+            None => Verification::Passed,
+            Some(error) => Verification::Failed(chain(error).into()),
         };
-        self.entry.fitness.send_if_modified(|known| {
-            let is_new = *known != fitness;
-            *known = fitness;
+        self.queue.verification.send_if_modified(|current| {
+            let is_new = *current != verification;
+            *current = verification;
             is_new
         });
     }
 
-    /// Whether it does not fit, why, and how a line names it.
+    /// Returns whether the failure is a mismatch, its cause, and the text that names the queue in the log.
     fn cause(&self) -> Option<(bool, String, String)> {
-        let (error, queue) = (self.failure.as_ref()?, &self.entry.queue);
+        let (error, queue) = (self.failure.as_ref()?, &self.queue.name);
         Some(match &error.kind {
             BackendErrorKind::Mismatch { procedure, difference } => {
                 (true, difference.clone(), format!("{queue} ({procedure})"))
@@ -235,11 +245,11 @@ impl Look {
     }
 }
 
-fn is_misfit(error: &BackendError) -> bool {
+fn is_mismatch(error: &BackendError) -> bool {
     matches!(error.kind, BackendErrorKind::Mismatch { .. })
 }
 
-/// Some of the queues, and how many more there are.
+/// Lists some of the queues, and the number of the others.
 fn named(queues: &[String]) -> String {
     let shown = queues.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     match queues.len().saturating_sub(NAMED_MAX) {

@@ -1,4 +1,4 @@
-//! The pools of a database: one that its queues share, and one for each program name that queues have asked for.
+//! The connection pools of a database: one that its queues share, and one for each application name that queues configure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,84 +6,96 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connect::Dialer;
-use super::lease::Lease;
-use super::pool::Pool;
-use super::shared::Shared;
+use super::tds::Dialer;
 use crate::config::procedures::{APPLICATION_NAME, MssqlConfig, PoolConfig};
 use crate::procedures::BackendError;
 
-/// A database that has answered this lately needs no question.
+mod breaker;
+mod connection;
+mod factory;
+mod lease;
+mod pool;
+
+pub(super) use breaker::jittered;
+pub(super) use connection::TdsConnection;
+use factory::ConnectionFactory;
+pub(super) use lease::Lease;
+use pool::Pool;
+
+/// A database that has answered a call this recently is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// For every queue that has no other.
+    /// The pool of every queue without an application name of its own.
     main: Arc<Pool>,
     others: Vec<Arc<Pool>>,
-    /// The queues of the others.
+    /// The pools in `others`, by the queues that use them.
     by_queue: HashMap<String, Arc<Pool>>,
-    shared: Arc<Shared>,
+    factory: Arc<ConnectionFactory>,
 }
 
 impl Pools {
-    /// Empty pools; the first call of each opens its first connection.
+    /// Creates empty pools. The first call of each opens its first connection.
     pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
-        let shared = Arc::new(Shared::new(config, name, dialer));
+        let factory = Arc::new(ConnectionFactory::new(config, name, dialer));
         let connections_max = config.connections_max;
         let whole = PoolConfig { connections_max, ..PoolConfig::new(APPLICATION_NAME) };
         let mut configured = config.pools.iter();
-        let pool = |one: &PoolConfig| {
-            Pool::new(Arc::clone(&shared), &one.application_name, one.connections_max)
+        let new_pool = |one: &PoolConfig| {
+            Pool::new(Arc::clone(&factory), &one.application_name, one.connections_max)
         };
-        let main = pool(configured.next().unwrap_or(&whole));
+        let main = new_pool(configured.next().unwrap_or(&whole));
         let mut by_queue = HashMap::new();
         let others = configured
             .map(|one| {
-                let made = pool(one);
-                let queues = one.queues.iter().map(|queue| (queue.to_string(), Arc::clone(&made)));
+                let pool = new_pool(one);
+                let queues = one.queues.iter().map(|queue| (queue.to_string(), Arc::clone(&pool)));
                 by_queue.extend(queues);
-                made
+                pool
             })
             .collect();
-        Self { main, others, by_queue, shared }
+        Self { main, others, by_queue, factory }
     }
 
-    /// A connection for a queue, waited for until the deadline, first come first served. Safe to drop.
+    /// Leases a connection for a queue, waiting for one until the deadline. Waiters are served in order of arrival, after
+    /// those with `at_front`. Safe to drop.
     pub(super) async fn lease(
         &self,
         queue: &str,
         deadline: Instant,
-        had_turn: bool,
+        at_front: bool,
     ) -> Result<Lease, BackendError> {
-        self.by_queue.get(queue).unwrap_or(&self.main).lease(deadline, had_turn).await
+        Lease::acquire(self.by_queue.get(queue).unwrap_or(&self.main), deadline, at_front).await
     }
 
-    /// A connection for our own questions: an idle one where there is one, so that asking takes nobody's place.
+    /// Leases a connection for the backend's own queries. Prefers a pool with an idle connection, so that no call waits
+    /// for it.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
-        self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main).lease(deadline, false).await
+        let pool = self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main);
+        Lease::acquire(pool, deadline, false).await
     }
 
-    /// Whether no connection is idle because calls use them all and are answered: then the database is there.
-    pub(super) fn is_busy_but_well(&self) -> bool {
+    /// Whether all connections are in use by calls that the database answers. Then it need not be pinged.
+    pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         !self.all().any(|pool| pool.has_idle())
-            && (self.all().any(|pool| pool.answered().is_some_and(is_fresh))
-                || (self.has_hope() && self.all().all(|pool| pool.is_exhausted())))
+            && (self.all().any(|pool| pool.last_answer().is_some_and(is_fresh))
+                || (self.can_connect() && self.all().all(|pool| pool.is_exhausted())))
     }
 
     /// Whether the last attempt to connect succeeded, or none has ended.
-    pub(super) fn has_hope(&self) -> bool {
-        self.shared.breaker.is_closed()
+    pub(super) fn can_connect(&self) -> bool {
+        self.factory.breaker.is_closed()
     }
 
-    /// What a connection costs: the smoothed time of a login.
+    /// Returns what a new connection costs: the smoothed time of a login.
     pub(super) fn connection_cost(&self) -> Duration {
-        self.shared.connection_cost()
+        self.factory.connection_cost()
     }
 
-    /// Takes other bounds, pool by pool. A pool that is new, or has other queues, needs a restart.
+    /// Changes the limits of the pools. A pool that is new or serves other queues takes effect only after a restart.
     pub(super) fn resize(&self, config: &MssqlConfig) {
         for one in &config.pools {
             if let Some(pool) = self.all().find(|pool| pool.application() == one.application_name) {
@@ -92,12 +104,12 @@ impl Pools {
         }
     }
 
-    /// Closes what is too old, or was not needed for long.
+    /// Closes connections that are too old or have not been used for a long time.
     pub(super) fn trim(&self) {
         self.all().for_each(Pool::trim);
     }
 
-    /// Closes idle connections at once and the others when they come back.
+    /// Closes idle connections at once, and the others when they are returned.
     pub(super) fn close(&self) {
         self.all().for_each(|pool| pool.close());
     }

@@ -1,4 +1,4 @@
-//! SQL Server's types as a signature declares them.
+//! SQL Server's types, and the conversion of values to them (`encode`) and from them (`decode`).
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ mod decode;
 mod encode;
 
 pub(super) use code_page::CodePage;
-pub(super) use decode::{Cells, owned, owned_as_declared};
-pub(super) use encode::{Expected, encode, has_typed_null, null};
+pub(super) use decode::{RowDecoder, owned, owned_as_declared};
+pub(super) use encode::{EncodeError, encode, has_typed_null, null};
 
 /// The longest `nvarchar` that is not `nvarchar(max)`.
 const NVARCHAR_MAX: usize = 4000;
 /// The length of a type that was declared with `max`.
 const MAX: i16 = -1;
 
-/// A type, with what bounds its values.
+/// A type with its length, precision or scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SqlType {
     /// `bit`.
@@ -32,48 +32,48 @@ pub(super) enum SqlType {
     BigInt,
     /// `decimal` and `numeric`.
     Decimal {
-        /// The type's own name: Babelfish tells the two apart.
+        /// The type's name: Babelfish distinguishes the two.
         name: &'static str,
-        /// Digits in all.
+        /// The total number of digits.
         precision: u8,
-        /// Digits after the point.
+        /// The number of digits after the decimal point.
         scale: u8,
     },
-    /// `money`: four decimals in 64 bits.
+    /// `money`: four decimal places in 64 bits.
     Money,
-    /// `smallmoney`: four decimals in 32 bits.
+    /// `smallmoney`: four decimal places in 32 bits.
     SmallMoney,
     /// `real`.
     Real,
     /// `float`.
     Float,
-    /// Every type of text.
+    /// Any type of text.
     Text {
-        /// The type's own name.
+        /// The type's name.
         name: &'static str,
-        /// How many bytes it takes, of UTF-16 how many pairs; `None` for `max`.
+        /// The maximum length in bytes, for UTF-16 in byte pairs; `None` for `max`.
         length: Option<usize>,
-        /// What it is stored in.
+        /// The code page in which it is stored.
         code_page: CodePage,
     },
     /// `binary`, `varbinary`, `image`, `timestamp`.
     Binary {
-        /// The type's own name.
+        /// The type's name.
         name: &'static str,
-        /// How many bytes it takes; `None` for `max`.
+        /// The maximum length in bytes; `None` for `max`.
         length: Option<usize>,
     },
     /// `date`.
     Date,
-    /// `time` with so many digits of a second.
+    /// `time` with this number of fractional digits.
     Time(u8),
     /// `datetime`: steps of 1/300 s.
     DateTime,
     /// `smalldatetime`: steps of a minute.
     SmallDateTime,
-    /// `datetime2` with so many digits of a second.
+    /// `datetime2` with this number of fractional digits.
     DateTime2(u8),
-    /// `datetimeoffset` with so many digits of a second.
+    /// `datetimeoffset` with this number of fractional digits.
     DateTimeOffset(u8),
     /// `uniqueidentifier`.
     Guid,
@@ -81,29 +81,29 @@ pub(super) enum SqlType {
     Xml,
     /// `sql_variant`.
     Variant,
-    /// A type that has no form in JSON: its name.
+    /// A type without a JSON representation, with its name.
     Other(String),
 }
 
-/// A type as the database's catalogue describes it.
+/// A type as the system views describe it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Described<'a> {
-    /// The base type's name.
+pub(super) struct TypeDescription<'a> {
+    /// The name of the base type.
     pub(super) name: &'a str,
-    /// Its length in bytes; −1 for `max`.
+    /// The length in bytes; −1 for `max`.
     pub(super) length: i16,
-    /// Its digits in all.
+    /// The total number of digits.
     pub(super) precision: u8,
-    /// Its digits after the point, or of a second.
+    /// The number of digits after the decimal point, also of a second.
     pub(super) scale: u8,
-    /// The code page of its collation, for a type that has one.
+    /// The code page of the collation, if the type has one.
     pub(super) code_page: CodePage,
 }
 
 impl SqlType {
-    /// The type of a description.
-    pub(super) fn of(described: Described<'_>) -> Self {
-        let Described { name, length, precision, scale, code_page } = described;
+    /// Creates a type from its description.
+    pub(super) fn new(described: TypeDescription<'_>) -> Self {
+        let TypeDescription { name, length, precision, scale, code_page } = described;
         let bytes = (length != MAX).then(|| usize::try_from(length).unwrap_or_default());
         let narrow = |name, length| Self::Text { name, length, code_page };
         let wide = |name, length| Self::Text { name, length, code_page: CodePage::UTF_16 };
@@ -144,7 +144,7 @@ impl SqlType {
         }
     }
 
-    /// The `nvarchar` that holds all of a text type in a code page; `None` for every other type.
+    /// Returns the `nvarchar` that can hold any value of a text type in a code page; `None` for other types.
     pub(super) fn as_nvarchar(&self) -> Option<Self> {
         match self {
             Self::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
@@ -155,15 +155,15 @@ impl SqlType {
         }
     }
 
-    /// Whether a type of this name is one of SQL Server's own.
+    /// Whether SQL Server has a built-in type with this name.
     pub(super) fn is_known(name: &str) -> bool {
         let code_page = CodePage::UNKNOWN;
-        let described = Described { name, length: 0, precision: 0, scale: 0, code_page };
-        !matches!(Self::of(described), Self::Other(_))
+        let described = TypeDescription { name, length: 0, precision: 0, scale: 0, code_page };
+        !matches!(Self::new(described), Self::Other(_))
     }
 }
 
-/// The type as it is declared: for messages, and for the variables of a statement.
+/// Formats the type as in a declaration, for messages and for the variables of a statement.
 impl fmt::Display for SqlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -183,7 +183,7 @@ impl fmt::Display for SqlType {
             Self::Text { name, length: Some(length), .. }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
-            // The default, and the only way that Babelfish takes it.
+            // 7 is the default. Babelfish does not accept it explicitly.
             Self::Time(7) => f.write_str("time"),
             Self::DateTime2(7) => f.write_str("datetime2"),
             Self::DateTimeOffset(7) => f.write_str("datetimeoffset"),

@@ -1,4 +1,4 @@
-//! Whether the procedures of many queues fit the catalogue: few connections, few queries.
+//! Verifies the procedures of many queues with few connections and few queries.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,67 +6,72 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::signature::PROCEDURES_PER_QUERY;
-use super::{Mssql, mismatch, settle, unavailable};
+use super::metadata::PROCEDURES_PER_QUERY;
+use super::{Mssql, finish_query, unavailable};
 use crate::catalogue::ProcedureName;
-use crate::procedures::{BackendError, Found, Need};
+use crate::procedures::{BackendError, ExpectedProcedure, VerifyCallback};
 use crate::telemetry::chain;
 
-/// Connections at once: with the one that is asked whether the database is there, four.
+/// Connections used at the same time: four together with the one that pings the database.
 const CONNECTIONS_MAX: usize = 3;
-/// Longest time for all of them. What is not known by then is asked for again later.
+/// The longest time for all procedures. What is not known by then is verified again later.
 const VERIFY_TIMEOUT: Duration = Duration::from_mins(1);
-/// A query that was not answered in time is asked again in so many smaller ones: somebody may have locked one of the
-/// procedures (an ALTER in an open transaction), and the others are not to wait for it.
+/// A query that was not answered in time is split into this many smaller ones: one of its procedures may be locked (an ALTER
+/// in an open transaction), and the others should not wait for it.
 const SPLIT: usize = 8;
 
-/// Procedures whose signatures were asked for together, and why they are not known.
-struct Failed {
+/// Procedures whose signatures were read together, and why that failed.
+struct FailedRead {
     procedures: Vec<ProcedureName>,
     error: BackendError,
     is_late: bool,
 }
 
 impl Mssql {
-    /// Reads every signature and compares it with what is needed.
-    pub(super) async fn verify_all(&self, needs: &[Need], found: &mut Found<'_>) {
+    /// Reads all signatures, and compares each one with what the catalogue expects.
+    pub(super) async fn verify_all(
+        &self,
+        expected: &[ExpectedProcedure],
+        report: &mut VerifyCallback<'_>,
+    ) {
         let deadline = Instant::now() + VERIFY_TIMEOUT;
-        let mut places: BTreeMap<&ProcedureName, Vec<usize>> = BTreeMap::new();
-        for (place, need) in needs.iter().enumerate() {
-            places.entry(&need.procedure).or_default().push(place);
+        let mut indices: BTreeMap<&ProcedureName, Vec<usize>> = BTreeMap::new();
+        for (index, one) in expected.iter().enumerate() {
+            indices.entry(&one.procedure).or_default().push(index);
         }
-        let needs_of = |procedure: &ProcedureName| {
-            let places = places.get(procedure).into_iter().flatten();
-            places.filter_map(|place| Some((*place, needs.get(*place)?)))
+        let expected_of = |procedure: &ProcedureName| {
+            let indices = indices.get(procedure).into_iter().flatten();
+            indices.filter_map(|index| Some((*index, expected.get(*index)?)))
         };
-        let all: Vec<ProcedureName> = places.keys().map(|procedure| (*procedure).clone()).collect();
+        let all: Vec<ProcedureName> =
+            indices.keys().map(|procedure| (*procedure).clone()).collect();
         let mut waiting: VecDeque<Vec<ProcedureName>> =
             all.chunks(PROCEDURES_PER_QUERY).map(<[_]>::to_vec).collect();
-        let mut reading = FuturesUnordered::new();
+        let mut reads = FuturesUnordered::new();
         loop {
-            while reading.len() < CONNECTIONS_MAX
+            while reads.len() < CONNECTIONS_MAX
                 && let Some(procedures) = waiting.pop_front()
             {
-                reading.push(self.read_some(procedures, deadline));
+                reads.push(self.read_signatures(procedures, deadline));
             }
-            match reading.next().await {
+            match reads.next().await {
                 None => return,
                 Some(Ok(procedures)) => {
-                    for (place, need) in procedures.iter().flat_map(needs_of) {
-                        found(place, self.fits(need));
+                    for (index, one) in procedures.iter().flat_map(expected_of) {
+                        report(index, self.compare(one));
                     }
                 }
-                Some(Err(Failed { procedures, is_late: true, .. }))
+                Some(Err(FailedRead { procedures, is_late: true, .. }))
                     if procedures.len() > 1 && Instant::now() < deadline =>
                 {
                     let size = procedures.len().div_ceil(SPLIT);
                     waiting.extend(procedures.chunks(size).map(<[_]>::to_vec));
                 }
-                Some(Err(Failed { procedures, error, .. })) => {
+                Some(Err(FailedRead { procedures, error, .. })) => {
                     let cause = error.source.map(|source| chain(&*source));
-                    for (place, _) in procedures.iter().flat_map(needs_of) {
+                    for (index, _) in procedures.iter().flat_map(expected_of) {
                         let (kind, cause) = (error.kind.clone(), cause.clone());
-                        found(place, Err(BackendError { kind, source: cause.map(Into::into) }));
+                        report(index, Err(BackendError { kind, source: cause.map(Into::into) }));
                     }
                 }
             }
@@ -74,36 +79,38 @@ impl Mssql {
     }
 
     /// Reads the signatures of some procedures over one connection.
-    async fn read_some(
+    async fn read_signatures(
         &self,
         procedures: Vec<ProcedureName>,
         deadline: Instant,
-    ) -> Result<Vec<ProcedureName>, Failed> {
-        // In the line with the calls of queues that are served already: a turn that was given up would not come again.
+    ) -> Result<Vec<ProcedureName>, FailedRead> {
+        // Waits for a connection together with the calls of queues that are already served, and until the deadline, because
+        // a new attempt would start at the end again.
         let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,
-            Err(error) => return Err(Failed { procedures, error, is_late: false }),
+            Err(error) => return Err(FailedRead { procedures, error, is_late: false }),
         };
-        let Some(session) = lease.session() else {
-            return Err(Failed { procedures, error: unavailable(), is_late: false });
+        let Some(connection) = lease.connection() else {
+            return Err(FailedRead { procedures, error: unavailable(), is_late: false });
         };
-        // As long again: whoever has a slow server has said so there.
-        let answered = deadline.min(Instant::now() + self.config.connect_timeout);
-        let reading = self.signatures.read_all(&mut session.client, &procedures);
-        let answer = timeout_at(answered, reading).await;
+        // `connect_timeout` also says how slow the server may be.
+        let limit = deadline.min(Instant::now() + self.config.connect_timeout);
+        let read = self.signatures.read_all(&mut connection.client, &procedures);
+        let answer = timeout_at(limit, read).await;
         let is_late = answer.is_err();
-        match settle(lease, answer) {
+        match finish_query(lease, answer) {
             Ok(_) => Ok(procedures),
-            Err(error) => Err(Failed { procedures, error, is_late }),
+            Err(error) => Err(FailedRead { procedures, error, is_late }),
         }
     }
 
-    /// Compares a need with the signature that was just read.
-    fn fits(&self, need: &Need) -> Result<(), BackendError> {
-        let difference = match self.signatures.known(&need.procedure) {
-            Some(signature) => signature.difference(need),
+    /// Compares the catalogue with the signature that was just read.
+    fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
+        let difference = match self.signatures.known(&expected.procedure) {
+            Some(signature) => signature.difference(expected),
             None => Some(self.missing_text()),
         };
-        difference.map_or(Ok(()), |text| Err(mismatch(&need.procedure, text)))
+        difference
+            .map_or(Ok(()), |text| Err(BackendError::mismatch(expected.procedure.as_str(), text)))
     }
 }

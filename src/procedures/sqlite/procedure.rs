@@ -1,42 +1,42 @@
-//! A procedure as its file has it, and what it needs and gives.
+//! A procedure that was read from its file, with its parameters and variables.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::procedures::{Argument, BackendError, Need};
+use crate::procedures::{Argument, BackendError, ExpectedProcedure};
 
-use super::{errors, script, types};
+use super::{error_codes, script, types};
 
-/// Largest file of a procedure, in bytes.
+/// The largest file of a procedure, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// The variable that becomes the RETURN status and ends the procedure.
+/// The variable that sets the RETURN status and ends the procedure.
 pub(super) const RETURN: &str = "return";
 
-/// A procedure.
+/// A procedure that was read from its file.
 #[derive(Debug)]
-pub(super) struct Procedure {
-    pub(super) statements: Vec<Statement>,
-    /// Whether any statement writes: then it starts with the write lock.
+pub(super) struct SqliteProcedure {
+    pub(super) statements: Vec<SqliteStatement>,
+    /// Whether any statement writes. If so, the procedure takes the write lock first.
     pub(super) writes: bool,
-    /// Parameters that must come from outside.
-    takes: BTreeSet<String>,
-    /// Variables that its statements set.
-    sets: BTreeSet<String>,
+    /// The parameters that are not set by its own statements.
+    inputs: BTreeSet<String>,
+    /// The variables that its statements set.
+    variables: BTreeSet<String>,
 }
 
-/// One statement.
+/// A statement of a procedure.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(super) struct SqliteStatement {
     pub(super) sql: String,
-    /// Its parameters in the order of their numbers, without `@`.
+    /// Its parameters without `@`, in the order of their numbers.
     pub(super) parameters: Vec<String>,
-    /// Whether its columns are variables, not a result set.
+    /// Whether its columns are variables and not a result set.
     pub(super) assigns: bool,
 }
 
-/// The name of a variable, when a column is one: `@id` sets `id`.
+/// Returns the name of the variable that a column sets, if it does: `@id` sets `id`.
 pub(super) fn variable(column: &str) -> Option<&str> {
     column.strip_prefix('@').filter(|name| !name.is_empty())
 }
@@ -46,14 +46,14 @@ pub(super) fn load(
     connection: &Connection,
     directory: &Path,
     name: &str,
-) -> Result<Procedure, BackendError> {
+) -> Result<SqliteProcedure, BackendError> {
     let text = read(directory, name)?;
-    let texts = script::statements(&text).map_err(|error| errors::mismatch(name, error))?;
-    let mut procedure = Procedure {
+    let texts = script::statements(&text).map_err(|error| BackendError::mismatch(name, error))?;
+    let mut procedure = SqliteProcedure {
         statements: Vec::with_capacity(texts.len()),
         writes: false,
-        takes: BTreeSet::new(),
-        sets: BTreeSet::new(),
+        inputs: BTreeSet::new(),
+        variables: BTreeSet::new(),
     };
     for sql in texts {
         inspect(&mut procedure, connection, name, sql)?;
@@ -63,35 +63,33 @@ pub(super) fn load(
 
 fn read(directory: &Path, name: &str) -> Result<String, BackendError> {
     let path = directory.join(format!("{name}.sql"));
-    let too_large = || errors::mismatch(name, "its file is larger than 1 MiB");
+    let too_large = || BackendError::mismatch(name, "its file is larger than 1 MiB");
     match std::fs::metadata(&path) {
         Ok(file) if file.len() > FILE_BYTES_MAX => return Err(too_large()),
         _ => {}
     }
     std::fs::read_to_string(&path).map_err(|error| {
-        errors::mismatch(
-            name,
-            format!("the catalogue names it, its file {name}.sql cannot be read: {error}"),
-        )
+        BackendError::mismatch(name, format!("its file {name}.sql cannot be read: {error}"))
     })
 }
 
 fn inspect(
-    procedure: &mut Procedure,
+    procedure: &mut SqliteProcedure,
     connection: &Connection,
     name: &str,
     sql: String,
 ) -> Result<(), BackendError> {
-    let prepared =
-        connection.prepare_cached(&sql).map_err(|error| errors::of_preparing(name, error))?;
+    let prepared = connection
+        .prepare_cached(&sql)
+        .map_err(|error| error_codes::while_preparing(name, error))?;
     let mut parameters = Vec::with_capacity(prepared.parameter_count());
     for index in 1..=prepared.parameter_count() {
         let plain = prepared
             .parameter_name(index)
             .and_then(|text| text.strip_prefix(['@', ':', '$']))
-            .ok_or_else(|| errors::mismatch(name, "a parameter has no name"))?;
-        if !procedure.sets.contains(plain) {
-            procedure.takes.insert(plain.to_owned());
+            .ok_or_else(|| BackendError::mismatch(name, "a parameter has no name"))?;
+        if !procedure.variables.contains(plain) {
+            procedure.inputs.insert(plain.to_owned());
         }
         parameters.push(plain.to_owned());
     }
@@ -99,62 +97,70 @@ fn inspect(
         prepared.columns().map(|c| types::column(c.name(), None).0).collect();
     let variables: Vec<&str> = columns.iter().filter_map(|column| variable(column)).collect();
     if !variables.is_empty() && variables.len() < columns.len() {
-        return Err(errors::mismatch(name, "a statement has both columns and @variables"));
+        return Err(BackendError::mismatch(name, "a statement has both columns and @variables"));
     }
     let assigns = !variables.is_empty();
-    procedure.sets.extend(variables.into_iter().map(ToOwned::to_owned));
+    procedure.variables.extend(variables.into_iter().map(ToOwned::to_owned));
     procedure.writes = procedure.writes || !prepared.readonly();
     drop(prepared);
-    procedure.statements.push(Statement { sql, parameters, assigns });
+    procedure.statements.push(SqliteStatement { sql, parameters, assigns });
     Ok(())
 }
 
-impl Procedure {
-    /// The parameters that must come from outside, in the order of their first use.
-    pub(super) fn takes(&self) -> Vec<&str> {
-        let mut takes: Vec<&str> = Vec::new();
+impl SqliteProcedure {
+    /// Returns the parameters that a call must pass, in the order of their first use.
+    pub(super) fn parameters(&self) -> Vec<&str> {
+        let mut parameters: Vec<&str> = Vec::new();
         for name in self.statements.iter().flat_map(|statement| &statement.parameters) {
-            if self.takes.contains(name) && !takes.contains(&name.as_str()) {
-                takes.push(name);
+            if self.inputs.contains(name) && !parameters.contains(&name.as_str()) {
+                parameters.push(name);
             }
         }
-        takes
+        parameters
     }
 
-    /// Checks that the arguments of a call are known to it.
-    pub(super) fn accept(&self, name: &str, arguments: &[Argument]) -> Result<(), BackendError> {
-        match arguments.iter().find(|argument| !self.takes.contains(&*argument.name)) {
-            Some(argument) => Err(errors::mismatch(name, self.unknown(&argument.name))),
+    /// Checks that all arguments of a call are parameters of the procedure.
+    pub(super) fn check_arguments(
+        &self,
+        name: &str,
+        arguments: &[Argument],
+    ) -> Result<(), BackendError> {
+        match arguments.iter().find(|argument| !self.inputs.contains(&*argument.name)) {
+            Some(argument) => Err(BackendError::mismatch(name, self.unknown(&argument.name))),
             None => Ok(()),
         }
     }
 
-    /// Checks that an endpoint and the procedure fit, both ways.
-    pub(super) fn fits(&self, need: &Need) -> Result<(), BackendError> {
-        let given: BTreeSet<&str> = need.arguments.iter().map(|(name, _)| &**name).collect();
+    /// Checks that the procedure matches the catalogue in both directions.
+    pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
+        let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given
             .iter()
-            .filter(|name| !self.takes.contains(**name))
+            .filter(|name| !self.inputs.contains(**name))
             .map(|name| self.unknown(name))
             .collect();
-        for name in self.takes.iter().filter(|name| !given.contains(name.as_str())) {
-            differences
-                .push(format!("the procedure needs @{name}, the catalogue gives {}", list(&given)));
+        for name in self.inputs.iter().filter(|name| !given.contains(name.as_str())) {
+            differences.push(format!(
+                "the procedure needs @{name}, but the catalogue passes {}",
+                list(&given)
+            ));
         }
-        for output in need.outputs.iter().filter(|output| !self.sets.contains(output.as_str())) {
-            let sets = list(&self.sets.iter().map(String::as_str).collect());
+        for output in
+            expected.outputs.iter().filter(|output| !self.variables.contains(output.as_str()))
+        {
+            let sets = list(&self.variables.iter().map(String::as_str).collect());
             differences
-                .push(format!("the catalogue needs output @{output}, the procedure sets {sets}"));
+                .push(format!("the catalogue returns @{output}, but the procedure sets {sets}"));
         }
         if differences.is_empty() {
             return Ok(());
         }
-        Err(errors::mismatch(need.procedure.as_str(), differences.join("; ")))
+        Err(BackendError::mismatch(expected.procedure.as_str(), differences.join("; ")))
     }
 
     fn unknown(&self, name: &str) -> String {
-        let takes = list(&self.takes.iter().map(String::as_str).collect());
-        format!("the catalogue gives @{name}, the procedure takes {takes}")
+        let inputs = list(&self.inputs.iter().map(String::as_str).collect());
+        format!("the catalogue passes @{name}, but the procedure has {inputs}")
     }
 }
 

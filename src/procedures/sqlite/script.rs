@@ -1,12 +1,12 @@
-//! A procedure's file, cut into its statements.
+//! Splits the file of a procedure into statements.
 
-/// What a statement of a procedure may begin with: the rest would change the session or the schema.
+/// The keywords with which a statement may begin. Other statements would change the connection or the schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];
 
-/// Cuts SQL text at its semicolons, outside quotes and comments. What is empty is left out.
+/// Splits SQL text at the semicolons outside of quotes and comments. Empty statements are omitted.
 ///
 /// # Errors
-/// A sentence about the first statement that a procedure cannot have.
+/// A sentence about the first statement that is not allowed.
 pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     let mut scanner = Scanner { rest: text };
@@ -14,12 +14,12 @@ pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
     let mut has_code = false;
     while let Some(piece) = scanner.next_piece() {
         match piece {
-            Piece::End => {
+            ScriptPiece::End => {
                 push(&mut found, &mut statement, has_code);
                 has_code = false;
             }
-            Piece::Comment => statement.push(' '),
-            Piece::Code(code) => {
+            ScriptPiece::Comment => statement.push(' '),
+            ScriptPiece::Code(code) => {
                 has_code = has_code || !code.trim().is_empty();
                 statement.push_str(code);
             }
@@ -30,7 +30,7 @@ pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
         let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
         if !ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(&word)) {
             return Err(format!(
-                "a statement begins with '{word}', a procedure may have only {}",
+                "a statement begins with '{word}', but must begin with one of {}",
                 ALLOWED.join(", ")
             ));
         }
@@ -48,7 +48,7 @@ fn push(found: &mut Vec<String>, statement: &mut String, has_code: bool) {
     statement.clear();
 }
 
-enum Piece<'a> {
+enum ScriptPiece<'a> {
     Code(&'a str),
     Comment,
     End,
@@ -59,23 +59,23 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn next_piece(&mut self) -> Option<Piece<'a>> {
+    fn next_piece(&mut self) -> Option<ScriptPiece<'a>> {
         let first = self.rest.chars().next()?;
         if first == ';' {
             self.take(1);
-            return Some(Piece::End);
+            return Some(ScriptPiece::End);
         }
         if self.rest.starts_with("--") {
             let end = self.rest.find('\n').unwrap_or(self.rest.len());
             self.take(end);
-            return Some(Piece::Comment);
+            return Some(ScriptPiece::Comment);
         }
         if self.rest.starts_with("/*") {
             self.take_past("*/", 2);
-            return Some(Piece::Comment);
+            return Some(ScriptPiece::Comment);
         }
-        // A doubled quote is two quoted pieces side by side: the text stays the same.
-        Some(Piece::Code(match first {
+        // A doubled quote is read as two adjacent quoted pieces, which does not change the text.
+        Some(ScriptPiece::Code(match first {
             '\'' => self.take_past("'", 1),
             '"' => self.take_past("\"", 1),
             '`' => self.take_past("`", 1),
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         taken
     }
 
-    /// Takes an opening of so many bytes, and all up to and with the close.
+    /// Takes an opening delimiter of a number of bytes, and everything up to and including the closing one.
     fn take_past(&mut self, close: &str, opening: usize) -> &'a str {
         let inside = self.rest.get(opening..).unwrap_or_default();
         let end = inside.find(close).map_or(self.rest.len(), |at| opening + at + close.len());
@@ -107,7 +107,7 @@ mod tests {
     use super::statements;
 
     #[test]
-    fn a_file_is_cut_at_semicolons_outside_quotes_and_comments() {
+    fn a_file_is_split_at_semicolons_outside_quotes_and_comments() {
         let cases: [(&str, &[&str]); 7] = [
             ("SELECT 1", &["SELECT 1"]),
             ("SELECT 1; SELECT 2;\n\n", &["SELECT 1", "SELECT 2"]),

@@ -1,4 +1,4 @@
-//! Real files, real SQL.
+//! Tests of the backend with database files in a temporary directory.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::procedures::{
     Argument, Cell, OwnedCell, SentError, ServerErrorClass, SinkError, Transaction,
 };
 
-mod stops;
+mod interruptions;
 mod transactions;
 
 const SCHEMA: &str = "
@@ -49,15 +49,19 @@ impl Stable {
         Self::with_connections(procedures, 4)
     }
 
-    async fn call(&self, name: &str, arguments: &[Argument]) -> (Result<Outcome, CallError>, Seen) {
-        let mut seen = Seen::default();
+    async fn call(
+        &self,
+        name: &str,
+        arguments: &[Argument],
+    ) -> (Result<ProcedureResult, CallError>, CollectedSets) {
+        let mut seen = CollectedSets::default();
         let cancel = Cancel::new();
         let result =
             call(&*self.backend, name, arguments, (Duration::from_secs(20), &cancel, &mut seen));
         (result.await, seen)
     }
 
-    /// The rows of a procedure that has to succeed.
+    /// Returns the rows of a procedure that must succeed.
     async fn rows(&self, name: &str, arguments: &[Argument]) -> Vec<Vec<OwnedCell>> {
         let (result, seen) = self.call(name, arguments).await;
         result.unwrap();
@@ -85,8 +89,8 @@ async fn call(
     backend: &dyn Backend,
     name: &str,
     arguments: &[Argument],
-    (budget, cancel, seen): (Duration, &Cancel, &mut Seen),
-) -> Result<Outcome, CallError> {
+    (budget, cancel, seen): (Duration, &Cancel, &mut CollectedSets),
+) -> Result<ProcedureResult, CallError> {
     let queue = QueueName::new("test").unwrap();
     let procedure = ProcedureName::new(&format!("t.{name}")).unwrap();
     let deadline = Instant::now() + budget;
@@ -106,9 +110,9 @@ async fn call(
         .await
 }
 
-/// Keeps what comes.
+/// Collects the rows of a call.
 #[derive(Default)]
-struct Seen {
+struct CollectedSets {
     sets: Vec<(Vec<String>, Vec<Vec<OwnedCell>>)>,
     rows_max: Option<usize>,
     rows: usize,
@@ -116,7 +120,7 @@ struct Seen {
     gathered: usize,
 }
 
-impl RowSink for Seen {
+impl RowSink for CollectedSets {
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
         self.sets.push((columns.to_vec(), Vec::new()));
         Ok(())
@@ -180,7 +184,7 @@ async fn a_result_set_has_the_types_of_its_columns() {
          SELECT 1 AS none WHERE 0",
     )]);
     let (result, seen) = stable.call("all", &[]).await;
-    assert_eq!(result.unwrap(), Outcome::default());
+    assert_eq!(result.unwrap(), ProcedureResult::default());
     let horses = vec![
         vec![
             OwnedCell::Int(1),
@@ -215,7 +219,7 @@ async fn a_result_set_has_the_types_of_its_columns() {
 }
 
 #[tokio::test]
-async fn every_type_goes_in_and_an_absent_argument_is_null() {
+async fn a_value_of_every_type_is_passed_and_an_absent_argument_is_null() {
     let stable = Stable::new(&[("in", "SELECT @v AS v, typeof(@v) AS t, :absent AS a")]);
     let big = i64::MAX;
     let cases = [
@@ -253,7 +257,7 @@ async fn every_type_goes_in_and_an_absent_argument_is_null() {
 }
 
 #[tokio::test]
-async fn a_table_is_read_with_json_each() {
+async fn a_table_can_be_read_with_json_each() {
     let stable = Stable::new(&[(
         "table",
         "SELECT r.value ->> 'n' AS n, r.value ->> 'd' AS d, r.value ->> 'b' AS b, r.value -> 'j' AS j
@@ -307,7 +311,7 @@ async fn variables_become_outputs_and_a_return_ends_the_procedure() {
     let sum = output("sum", OwnedCell::Number("1.50".into()));
     assert_eq!(
         result.unwrap(),
-        Outcome {
+        ProcedureResult {
             outputs: vec![
                 output("limit", OwnedCell::Int(5)),
                 sum.clone(),
@@ -319,11 +323,11 @@ async fn variables_become_outputs_and_a_return_ends_the_procedure() {
     assert!(seen.sets.is_empty());
     let (result, _) = stable.call("flow", &[int("limit", 11)]).await;
     let outputs = vec![output("limit", OwnedCell::Int(11)), sum];
-    assert_eq!(result.unwrap(), Outcome { outputs, return_status: 3 });
+    assert_eq!(result.unwrap(), ProcedureResult { outputs, return_status: 3 });
 }
 
 #[tokio::test]
-async fn an_error_says_its_kind_and_leaves_nothing_behind() {
+async fn a_failed_call_has_its_error_kind_and_is_rolled_back() {
     let insert = "INSERT INTO horse (id, name) VALUES (100, 'Gone');";
     let server = |number, class| SentErrorKind::Server { number, class };
     let cases = [
@@ -381,14 +385,14 @@ async fn an_error_says_its_kind_and_leaves_nothing_behind() {
     }
 }
 
-async fn verify(stable: &Stable, need: Need) -> Result<(), BackendError> {
+async fn verify(stable: &Stable, expected: ExpectedProcedure) -> Result<(), BackendError> {
     let mut all = Vec::new();
-    stable.backend.verify(&[need], &mut |_, found| all.push(found)).await;
+    stable.backend.verify(&[expected], &mut |_, found| all.push(found)).await;
     all.pop().unwrap()
 }
 
 #[tokio::test]
-async fn a_procedure_that_does_not_fit_names_both_sides() {
+async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
     let stable = Stable::new(&[
         ("good", "SELECT @a AS a, @b AS b; SELECT 1 AS \"@out\""),
         ("typo", "SELECT nam FROM horse"),
@@ -396,30 +400,30 @@ async fn a_procedure_that_does_not_fit_names_both_sides() {
         ("positional", "SELECT ?"),
         ("commits", "COMMIT"),
     ]);
-    let need = |procedure: &str, arguments: &[&str], outputs: &[&str]| Need {
+    let expected = |procedure: &str, arguments: &[&str], outputs: &[&str]| ExpectedProcedure {
         queue: QueueName::new("q").unwrap(),
         procedure: ProcedureName::new(&format!("t.{procedure}")).unwrap(),
         arguments: arguments.iter().map(|name| ((*name).into(), ParameterType::Int32)).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
     };
-    verify(&stable, need("good", &["a", "b"], &["out"])).await.unwrap();
+    verify(&stable, expected("good", &["a", "b"], &["out"])).await.unwrap();
     let cases = [
         (
-            need("good", &["a", "c"], &[]),
-            "the catalogue gives @c, the procedure takes @a, @b; the procedure needs @b, the catalogue gives @a, @c",
+            expected("good", &["a", "c"], &[]),
+            "the catalogue passes @c, but the procedure has @a, @b; the procedure needs @b, but the catalogue passes @a, @c",
         ),
         (
-            need("good", &["a", "b"], &["id"]),
-            "the catalogue needs output @id, the procedure sets @out",
+            expected("good", &["a", "b"], &["id"]),
+            "the catalogue returns @id, but the procedure sets @out",
         ),
-        (need("typo", &[], &[]), "no such column: nam"),
-        (need("mixed", &[], &[]), "a statement has both columns and @variables"),
-        (need("positional", &[], &[]), "a parameter has no name"),
-        (need("commits", &[], &[]), "a statement begins with 'COMMIT'"),
-        (need("missing", &[], &[]), "its file t.missing.sql cannot be read"),
+        (expected("typo", &[], &[]), "no such column: nam"),
+        (expected("mixed", &[], &[]), "a statement has both columns and @variables"),
+        (expected("positional", &[], &[]), "a parameter has no name"),
+        (expected("commits", &[], &[]), "a statement begins with 'COMMIT'"),
+        (expected("missing", &[], &[]), "its file t.missing.sql cannot be read"),
     ];
-    for (need, expected) in cases {
-        let error = verify(&stable, need).await.unwrap_err();
+    for (procedure, expected) in cases {
+        let error = verify(&stable, procedure).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
     let (result, _) = stable.call("good", &[int("c", 1)]).await;

@@ -1,4 +1,4 @@
-//! Values in and out: what `SQLite` stores against what the catalogue and JSON know.
+//! Converts values between the catalogue's types, `SQLite`'s storage classes and JSON.
 
 use std::sync::Arc;
 
@@ -9,23 +9,24 @@ use rusqlite::types::{Value as SqlValue, ValueRef};
 use crate::catalogue::ParameterValue;
 use crate::procedures::{Argument, OwnedCell};
 
-/// What a column holds, beyond the four types that `SQLite` has.
+/// The type of a column, in addition to the storage classes of `SQLite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hint {
-    /// As it is stored.
+pub(super) enum ColumnHint {
+    /// The type of the stored value.
     Stored,
     /// An exact number.
     Decimal,
-    /// True or false.
+    /// A boolean.
     Boolean,
 }
 
-/// A column's name without its hint, and the hint: `price:decimal` by name, `DECIMAL…` by declaration.
-pub(super) fn column(name: &str, declared: Option<&str>) -> (String, Hint) {
+/// Splits a column's name into the name and the hint. The hint is in the name (`price:decimal`) or in the declared type
+/// (`DECIMAL…`).
+pub(super) fn column(name: &str, declared: Option<&str>) -> (String, ColumnHint) {
     if let Some((plain, hint)) = name.rsplit_once(':') {
         match hint {
-            "decimal" => return (plain.to_owned(), Hint::Decimal),
-            "boolean" => return (plain.to_owned(), Hint::Boolean),
+            "decimal" => return (plain.to_owned(), ColumnHint::Decimal),
+            "boolean" => return (plain.to_owned(), ColumnHint::Boolean),
             _ => {}
         }
     }
@@ -36,37 +37,42 @@ pub(super) fn column(name: &str, declared: Option<&str>) -> (String, Hint) {
         .map(|letter| letter.to_ascii_uppercase())
         .collect();
     let hint = match word.as_str() {
-        "DECIMAL" | "NUMERIC" | "MONEY" => Hint::Decimal,
-        "BOOLEAN" | "BOOL" | "BIT" => Hint::Boolean,
-        _ => Hint::Stored,
+        "DECIMAL" | "NUMERIC" | "MONEY" => ColumnHint::Decimal,
+        "BOOLEAN" | "BOOL" | "BIT" => ColumnHint::Boolean,
+        _ => ColumnHint::Stored,
     };
     (name.to_owned(), hint)
 }
 
-/// A value as it leaves, or a sentence about what is wrong with it.
-pub(super) fn cell(value: ValueRef<'_>, hint: Hint) -> Result<OwnedCell, String> {
+/// Converts a value of a result set or an output.
+///
+/// # Errors
+/// A sentence that says why the value cannot be converted.
+pub(super) fn cell(value: ValueRef<'_>, hint: ColumnHint) -> Result<OwnedCell, String> {
     let text = |bytes: &[u8]| {
         str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| "text is not UTF-8".to_owned())
     };
     match (hint, value) {
         (_, ValueRef::Null) => Ok(OwnedCell::Null),
-        (Hint::Boolean, ValueRef::Integer(number @ (0 | 1))) => Ok(OwnedCell::Bool(number == 1)),
-        (Hint::Boolean, _) => Err("a boolean is neither 0 nor 1".to_owned()),
+        (ColumnHint::Boolean, ValueRef::Integer(number @ (0 | 1))) => {
+            Ok(OwnedCell::Bool(number == 1))
+        }
+        (ColumnHint::Boolean, _) => Err("a boolean is neither 0 nor 1".to_owned()),
         (_, ValueRef::Integer(number)) => Ok(OwnedCell::Int(number)),
         (_, ValueRef::Real(number)) if !number.is_finite() => {
             Err("a number is not finite".to_owned())
         }
         (_, ValueRef::Real(number)) => Ok(OwnedCell::Float(number)),
-        (Hint::Decimal, ValueRef::Text(bytes)) => json_number(&text(bytes)?)
+        (ColumnHint::Decimal, ValueRef::Text(bytes)) => json_number(&text(bytes)?)
             .map(OwnedCell::Number)
             .ok_or_else(|| "a decimal is not a number".to_owned()),
-        (Hint::Decimal, ValueRef::Blob(_)) => Err("a decimal is not a number".to_owned()),
-        (Hint::Stored, ValueRef::Text(bytes)) => Ok(OwnedCell::Text(text(bytes)?)),
-        (Hint::Stored, ValueRef::Blob(bytes)) => Ok(OwnedCell::Binary(bytes.to_vec())),
+        (ColumnHint::Decimal, ValueRef::Blob(_)) => Err("a decimal is not a number".to_owned()),
+        (ColumnHint::Stored, ValueRef::Text(bytes)) => Ok(OwnedCell::Text(text(bytes)?)),
+        (ColumnHint::Stored, ValueRef::Blob(bytes)) => Ok(OwnedCell::Binary(bytes.to_vec())),
     }
 }
 
-/// A value for a variable that later statements use, as the database has it.
+/// Copies a value for a variable that later statements use.
 pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
     match value {
         ValueRef::Null => SqlValue::Null,
@@ -77,7 +83,7 @@ pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
     }
 }
 
-/// Decimal text as JSON writes it: every digit kept, no plus sign, no zeros in front.
+/// Converts decimal text to a JSON number: keeps every digit, removes a plus sign and leading zeros.
 fn json_number(text: &str) -> Option<String> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -102,8 +108,8 @@ fn json_number(text: &str) -> Option<String> {
     })
 }
 
-/// An argument as it is bound.
-pub(super) fn bound(argument: &Argument) -> SqlValue {
+/// Converts an argument to the value that is bound.
+pub(super) fn bind(argument: &Argument) -> SqlValue {
     match &argument.value {
         ParameterValue::Null => SqlValue::Null,
         ParameterValue::Boolean(value) => SqlValue::Integer((*value).into()),
@@ -115,13 +121,13 @@ pub(super) fn bound(argument: &Argument) -> SqlValue {
         ParameterValue::Binary(bytes) => SqlValue::Blob(bytes.to_vec()),
         ParameterValue::Table(rows) => {
             let names: Vec<&Arc<str>> = argument.columns.iter().map(|(name, _)| name).collect();
-            SqlValue::Text(table(&names, rows))
+            SqlValue::Text(table_json(&names, rows))
         }
     }
 }
 
-/// A table as JSON text, an array of objects: `json_each(@rows)` reads it.
-fn table(names: &[&Arc<str>], rows: &[Vec<ParameterValue<'_>>]) -> String {
+/// Converts a table to JSON text, an array of objects for `json_each(@rows)`.
+fn table_json(names: &[&Arc<str>], rows: &[Vec<ParameterValue<'_>>]) -> String {
     let objects: Vec<String> = rows
         .iter()
         .map(|row| {
@@ -142,12 +148,12 @@ fn quoted(text: &str) -> String {
 
 fn json(value: &ParameterValue<'_>) -> String {
     match value {
-        // A table has no tables in it.
+        // A table cannot contain tables.
         ParameterValue::Null | ParameterValue::Table(_) => "null".to_owned(),
         ParameterValue::Boolean(value) => value.to_string(),
         ParameterValue::Integer(value) => value.to_string(),
         ParameterValue::Number(value) => serde_json::Value::from(*value).to_string(),
-        // As text: SQLite reads a JSON number with a fraction as a double.
+        // As text, because SQLite reads a JSON number with a fraction as a double.
         ParameterValue::Decimal(text) | ParameterValue::Text(text) => quoted(text),
         ParameterValue::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
         ParameterValue::Json(text) => text.to_string(),
@@ -178,15 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn a_column_says_its_type_by_name_or_by_declaration() {
+    fn a_hint_is_in_the_name_or_in_the_declared_type() {
         let cases = [
-            ("price:decimal", None, "price", Hint::Decimal),
-            ("alive:boolean", Some("TEXT"), "alive", Hint::Boolean),
-            ("a:b", None, "a:b", Hint::Stored),
-            ("price", Some("DECIMAL TEXT (9, 2)"), "price", Hint::Decimal),
-            ("alive", Some("boolean"), "alive", Hint::Boolean),
-            ("alive", Some("BOOLEAN_TEXT"), "alive", Hint::Boolean),
-            ("name", Some("TEXT"), "name", Hint::Stored),
+            ("price:decimal", None, "price", ColumnHint::Decimal),
+            ("alive:boolean", Some("TEXT"), "alive", ColumnHint::Boolean),
+            ("a:b", None, "a:b", ColumnHint::Stored),
+            ("price", Some("DECIMAL TEXT (9, 2)"), "price", ColumnHint::Decimal),
+            ("alive", Some("boolean"), "alive", ColumnHint::Boolean),
+            ("alive", Some("BOOLEAN_TEXT"), "alive", ColumnHint::Boolean),
+            ("name", Some("TEXT"), "name", ColumnHint::Stored),
         ];
         for (name, declared, plain, hint) in cases {
             assert_eq!(column(name, declared), (plain.to_owned(), hint), "{name}");

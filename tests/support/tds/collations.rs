@@ -1,19 +1,19 @@
-//! Collations: the bytes that stand for them on the wire, and what SQL Server makes of text in their code pages.
+//! Collations: their bytes on the wire, and how SQL Server converts text to their code pages.
 
 use encoding_rs::{EncoderResult, Encoding};
 use oem_cp::code_table::DECODING_TABLE_CP437;
 
-/// A collation of the endpoint.
+/// A collation of the fake server.
 #[derive(Debug)]
 pub(crate) struct Collation {
     name: &'static str,
-    /// MS-TDS 2.2.5.1.2: language, flags and version, and the number of a SQL collation.
+    /// The form on the wire (MS-TDS 2.2.5.1.2): language, flags and version, and the number of a SQL collation.
     pub(crate) wire: [u8; 5],
     /// `COLLATIONPROPERTY(name, 'CodePage')`.
     pub(crate) page: u16,
 }
 
-/// The first is the database's, as a server installed with the defaults of the United States has it.
+/// The first one is the database's: the default of an installation for the United States.
 static ALL: [Collation; 5] = [
     Collation { name: "SQL_Latin1_General_CP1_CI_AS", wire: [0x09, 0x04, 0xd0, 0, 52], page: 1252 },
     Collation { name: "Japanese_CI_AS", wire: [0x11, 0x04, 0xd0, 0, 0], page: 932 },
@@ -31,22 +31,22 @@ static ALL: [Collation; 5] = [
 ];
 
 impl Collation {
-    /// The database's own.
+    /// Returns the collation of the database.
     pub(crate) fn default() -> &'static Self {
         &ALL[0]
     }
 
     pub(crate) fn named(name: &str) -> &'static Self {
-        ALL.iter().find(|one| one.name == name).expect("a collation of the endpoint")
+        ALL.iter().find(|one| one.name == name).expect("a collation of the fake server")
     }
 
-    /// That of a code page, or the default.
+    /// Returns the collation of a code page, or the default.
     pub(crate) fn for_page(page: i64) -> &'static Self {
         ALL.iter().find(|one| i64::from(one.page) == page).unwrap_or(&ALL[0])
     }
 
     pub(crate) fn from_wire(wire: &[u8]) -> &'static Self {
-        ALL.iter().find(|one| one.wire == wire).expect("a collation of the endpoint")
+        ALL.iter().find(|one| one.wire == wire).expect("a collation of the fake server")
     }
 
     fn encoding(&self) -> &'static Encoding {
@@ -58,7 +58,7 @@ impl Collation {
         }
     }
 
-    /// Its bytes; what has none becomes something similar or a question mark, silently.
+    /// Encodes text. A character that the code page does not have silently becomes a similar one or a question mark.
     pub(crate) fn encode(&self, text: &str) -> Vec<u8> {
         text.chars().flat_map(|c| self.encode_char(c)).collect()
     }
@@ -89,7 +89,7 @@ impl Collation {
         self.encoding().decode_without_bom_handling(bytes).0.into_owned()
     }
 
-    /// What is left of a text in so many bytes.
+    /// Truncates a text to a number of bytes, and returns what is stored.
     pub(crate) fn store(&self, text: &str, bytes_max: Option<usize>) -> String {
         let mut bytes = Vec::new();
         for c in text.chars() {

@@ -1,10 +1,10 @@
-//! What SQL Server keeps and undoes: statements that commit by themselves, and transactions.
+//! Simulates autocommit and transactions, with an audit table.
 
 use std::sync::{Mutex, PoisonError};
 
-use super::State;
-use super::procedures::Outcome;
-use super::reply::Reply;
+use super::FakeState;
+use super::procedures::FakeResult;
+use super::reply::TdsReply;
 use super::values::Sql;
 
 /// The audit table: a row for each insert that was committed.
@@ -12,7 +12,7 @@ use super::values::Sql;
 pub(crate) struct Audit(Mutex<Vec<String>>);
 
 impl Audit {
-    /// How many rows of a word are committed.
+    /// Returns how many committed rows contain a word.
     pub(crate) fn count(&self, word: &str) -> usize {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter().filter(|row| *row == word).count()
@@ -23,21 +23,21 @@ impl Audit {
     }
 }
 
-/// A session's transaction. Dropped with the session, it is rolled back.
+/// The transaction of a connection. It is rolled back when it is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Transaction {
+pub(crate) struct FakeTransaction {
     /// `@@TRANCOUNT`.
     pub(crate) count: i64,
     is_implicit: bool,
     has_savepoint: bool,
     pending: Vec<String>,
-    /// What it has to report: ENVCHANGE tokens, as Babelfish does not send them.
+    /// The ENVCHANGE tokens to send. Babelfish does not send them.
     report: Vec<u8>,
 }
 
-impl Transaction {
+impl FakeTransaction {
     fn begin(&mut self) {
-        // Under SET IMPLICIT_TRANSACTIONS a BEGIN outside of one begins two.
+        // With IMPLICIT_TRANSACTIONS ON, a BEGIN outside of a transaction begins two.
         let is_new = self.count == 0;
         self.count += if is_new && self.is_implicit { 2 } else { 1 };
         if is_new {
@@ -50,8 +50,8 @@ impl Transaction {
         self.report.extend_from_slice(change);
     }
 
-    /// Puts into an answer what has to be reported.
-    fn tell(&mut self, state: &State, reply: &mut Reply) {
+    /// Adds the reports to an answer.
+    fn send_report(&mut self, state: &FakeState, reply: &mut TdsReply) {
         let report = std::mem::take(&mut self.report);
         if !state.is_babelfish.load(std::sync::atomic::Ordering::Acquire) {
             reply.0.extend_from_slice(&report);
@@ -93,13 +93,13 @@ impl Transaction {
     }
 }
 
-/// Runs the batches by which a worker begins and ends a transaction. `None`: the batch is another one.
-/// `Some(false)`: the connection ends without an answer.
+/// Executes the batches with which a worker begins and ends a transaction. Returns `None` for any other batch, and
+/// `Some(false)` if the connection must be closed without an answer.
 pub(super) fn batch(
-    state: &State,
-    transaction: &mut Transaction,
+    state: &FakeState,
+    transaction: &mut FakeTransaction,
     text: &str,
-    reply: &mut Reply,
+    reply: &mut TdsReply,
 ) -> Option<bool> {
     if text.starts_with("BEGIN TRANSACTION") {
         for _ in text.matches("BEGIN TRANSACTION") {
@@ -107,7 +107,7 @@ pub(super) fn batch(
         }
         transaction.has_savepoint |= text.contains("SAVE TRANSACTION fjord_call");
         transaction.is_implicit |= text.contains("IMPLICIT_TRANSACTIONS ON");
-        transaction.tell(state, reply);
+        transaction.send_report(state, reply);
         return Some(true);
     }
     let rest = text.strip_prefix("SET IMPLICIT_TRANSACTIONS OFF; ")?;
@@ -125,7 +125,7 @@ pub(super) fn batch(
     } else if transaction.roll_back().is_ok() {
         state.rollbacks.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     }
-    transaction.tell(state, reply);
+    transaction.send_report(state, reply);
     if commits || rest.contains("SELECT @own") {
         let said = if is_own && (count == 2 || !commits) { count } else { 0 };
         reply.single("", "int", Sql::Int(said));
@@ -133,17 +133,18 @@ pub(super) fn batch(
     Some(true)
 }
 
-/// Runs the procedure `runs`: statements with semicolons between them.
+/// Executes the procedure `runs`, whose argument is a script of statements separated by semicolons.
 ///
-/// `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (the connection ends), `RAISE number`, after which it goes
-/// on, and `THROW number [procedure]`, which ends it; as the last of a script `THROW number procedure times` does so only
-/// the first times. `SET AUTOCOMMIT` is `IMPLICIT_TRANSACTIONS` OFF and `SET XACT_ABORT` is that ON, until its end.
+/// The statements are `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (closes the connection), `RAISE number`
+/// (continues after the error), and `THROW number [procedure]` (ends the procedure). `THROW number procedure times` at the
+/// end of a script throws only that often. `SET AUTOCOMMIT` means `SET IMPLICIT_TRANSACTIONS OFF`, and `SET XACT_ABORT` means
+/// `SET XACT_ABORT ON`, both until the end of the procedure.
 pub(super) fn run(
-    state: &State,
-    transaction: &mut Transaction,
+    state: &FakeState,
+    transaction: &mut FakeTransaction,
     script: &str,
-    reply: &mut Reply,
-) -> Outcome {
+    reply: &mut TdsReply,
+) -> FakeResult {
     let was_implicit = transaction.is_implicit;
     let outcome = statements(state, transaction, script, reply);
     transaction.is_implicit = was_implicit;
@@ -151,11 +152,11 @@ pub(super) fn run(
 }
 
 fn statements(
-    state: &State,
-    transaction: &mut Transaction,
+    state: &FakeState,
+    transaction: &mut FakeTransaction,
     script: &str,
-    reply: &mut Reply,
-) -> Outcome {
+    reply: &mut TdsReply,
+) -> FakeResult {
     let before = transaction.count;
     let mut aborts = false;
     let run = {
@@ -193,7 +194,7 @@ fn statements(
                 reply.single("n", "int", Sql::Int(number.parse().expect("a number")));
                 Ok(())
             }
-            ["DROP"] => return Outcome::Dropped,
+            ["DROP"] => return FakeResult::Dropped,
             ["THROW", number, rest @ ..] => {
                 let times: i64 =
                     rest.get(1).map_or(i64::MAX, |times| times.parse().expect("times"));
@@ -204,30 +205,30 @@ fn statements(
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
                 if matches!(number, 1205 | 3960) || aborts {
-                    // Its transaction goes, what was committed before it stays. The error is told first.
+                    // The transaction is rolled back, earlier commits remain. The error comes before the report.
                     let _ended = transaction.roll_back();
                 }
-                let mut after = Reply::default();
-                transaction.tell(state, &mut after);
+                let mut after = TdsReply::default();
+                transaction.send_report(state, &mut after);
                 return raised(number, procedure, after.0.to_vec());
             }
             other => panic!("statement {other:?}"),
         };
-        transaction.tell(state, reply);
+        transaction.send_report(state, reply);
         if let Err(number) = done {
             return raised(number, "runs", Vec::new());
         }
     }
-    // Under XACT_ABORT nothing is said of another count.
+    // With XACT_ABORT ON, a changed transaction count is no error.
     if transaction.count == before || aborts {
-        Outcome::Returned(0, Vec::new())
+        FakeResult::Returned(0, Vec::new())
     } else {
         raised(266, "runs", Vec::new())
     }
 }
 
-/// An error, and what the server reports after it.
-fn raised(number: u32, procedure: &str, report: Vec<u8>) -> Outcome {
+/// Returns an error, and the reports after it.
+fn raised(number: u32, procedure: &str, report: Vec<u8>) -> FakeResult {
     let message = "secret of the database".to_owned();
-    Outcome::RaisedIn(number, message, procedure.to_owned(), report)
+    FakeResult::RaisedIn(number, message, procedure.to_owned(), report)
 }

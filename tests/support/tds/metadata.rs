@@ -1,19 +1,19 @@
-//! What the database says of procedures and table types.
+//! Answers queries for the metadata of procedures and table types.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::State;
-use super::reply::Reply;
+use super::FakeState;
+use super::reply::TdsReply;
 use super::request::Given;
 use super::schema::{Declaration, unquoted};
 use super::values::{Declared, Sql};
 
-/// How often it is looked whether a lock is gone.
+/// The pause between checks whether a lock was released.
 const LOCK_TICK: Duration = Duration::from_millis(10);
-/// What is answered for each parameter: the procedure's place in the question first.
+/// The columns for each parameter; the first one is the procedure's index in the query.
 const PARAMETER_COLUMNS: [&str; 13] = [
     "int",
     "int",
@@ -30,8 +30,8 @@ const PARAMETER_COLUMNS: [&str; 13] = [
     "int",
 ];
 
-/// Answers a question about procedures' parameters or table types' columns.
-pub(super) async fn answer(state: &State, text: &str, values: &[Given], reply: &mut Reply) {
+/// Answers a query for the parameters of procedures, or for the columns of table types.
+pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], reply: &mut TdsReply) {
     state.signature_reads.fetch_add(1, Ordering::AcqRel);
     sleep(Duration::from_millis(state.signatures_ms.load(Ordering::Acquire))).await;
     if text.contains("sys.parameters") && state.lacks_parameters_view.load(Ordering::Acquire) {
@@ -59,7 +59,7 @@ fn procedure_name(given: &Given) -> String {
     }
 }
 
-fn parameters_of(state: &State, names: &[String], reply: &mut Reply) {
+fn parameters_of(state: &FakeState, names: &[String], reply: &mut TdsReply) {
     reply.columns(&PARAMETER_COLUMNS.map(|kind| ("", kind)));
     for (place, name) in names.iter().enumerate() {
         let place = Sql::Int(i64::try_from(place).expect("few"));
@@ -71,8 +71,8 @@ fn parameters_of(state: &State, names: &[String], reply: &mut Reply) {
     }
 }
 
-/// The rows of one procedure, behind its place in the question.
-fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
+/// Returns the rows of a procedure, without its index in the query.
+fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
         return vec![[const { Sql::Null }; 12]];
@@ -114,7 +114,7 @@ fn parameter_rows(state: &State, name: &str) -> Vec<[Sql; 12]> {
     parameters.iter().map(row).collect()
 }
 
-fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
+fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
     const TYPES: [&str; 9] = [
         "int",
         "nvarchar(128)",
@@ -151,7 +151,12 @@ fn columns_of(state: &State, values: &[Given], reply: &mut Reply) {
 }
 
 /// Answers `IF NOT EXISTS (… TYPE_ID(N'type') AND type_table_object_id = id) THROW number, …;DECLARE @P AS …`.
-pub(super) fn checked_table_columns(state: &State, check: &str, rest: &str, reply: &mut Reply) {
+pub(super) fn checked_table_columns(
+    state: &FakeState,
+    check: &str,
+    rest: &str,
+    reply: &mut TdsReply,
+) {
     let between = |from: &str, to: &str| {
         let after = check.split_once(from).expect("a check").1;
         after.split_once(to).expect("a check").0.to_owned()
@@ -162,14 +167,14 @@ pub(super) fn checked_table_columns(state: &State, check: &str, rest: &str, repl
         table_columns(state, rest, reply);
     } else {
         let number = between("THROW ", ",").parse().expect("a number");
-        reply.error(number, 16, "the table type was made anew", "");
+        reply.error(number, 16, "the table type was recreated", "");
     }
 }
 
 /// Answers `type;SELECT TOP 0 columns FROM @P`: the columns' types, or those that they are cast to.
-pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
+pub(super) fn table_columns(state: &FakeState, rest: &str, reply: &mut TdsReply) {
     state.column_reads.fetch_add(1, Ordering::AcqRel);
-    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a question about columns");
+    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a query for columns");
     let columns = state.columns(name);
     let selected = select.strip_suffix(" FROM @P").expect("of the variable");
     let types: Option<Vec<Declared>> = if selected == "*" {
@@ -197,7 +202,7 @@ pub(super) fn table_columns(state: &State, rest: &str, reply: &mut Reply) {
         declared.write_type(&mut reply.0);
         tds_protocol::codec::write_b_varchar(&mut reply.0, "");
     }
-    if let Some((name, columns)) = state.remade_late.lock().expect("not poisoned").take() {
-        state.remake(name, columns);
+    if let Some((name, columns)) = state.recreate_later.lock().expect("not poisoned").take() {
+        state.recreate_type(name, columns);
     }
 }

@@ -1,17 +1,17 @@
-//! What the endpoint's procedures do: those of `mssql.sql` as a real server would, and faults that none has on demand.
+//! The procedures of the fake server: those of `mssql.sql`, and others that simulate faults.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::State;
-use super::database::{self, Transaction};
-use super::reply::Reply;
+use super::FakeState;
+use super::database::{self, FakeTransaction};
+use super::reply::TdsReply;
 use super::request::Given;
 use super::values::{Declared, Sql};
 
-/// Procedures that only the endpoint has, beside those of `mssql.sql`. Of one with a number behind its name there are as
-/// many as there are numbers.
+/// Procedures that only the fake server has, in addition to those of `mssql.sql`. A name with a number stands for a procedure
+/// with any number.
 pub(crate) const ONLY_HERE: &str = "\
 CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
@@ -34,48 +34,48 @@ CREATE PROCEDURE fjord_test.shape AS
 CREATE PROCEDURE fjord_test.numbered @ms int, @total int OUTPUT AS
 CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 
-/// FOR JSON text is cut after so many characters.
+/// The number of characters in each row of FOR JSON text.
 const JSON_ROW_CHARS: usize = 2033;
 
-/// What a session remembers between calls until it is reset.
+/// The state of a connection, which lasts until it is reset.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub(crate) struct FakeSession {
     pub(crate) id: i64,
     pub(crate) application: String,
     pub(crate) context: Option<String>,
-    pub(crate) transaction: Transaction,
+    pub(crate) transaction: FakeTransaction,
 }
 
-/// What comes of a call.
+/// The result of a call.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It answers with this RETURN status and these OUTPUT values.
+pub(crate) enum FakeResult {
+    /// A RETURN status and OUTPUT values.
     Returned(i32, Vec<(String, Sql)>),
-    /// It answers with an error: number, class, message.
+    /// An error: number, class, message.
     Raised(u32, u8, String),
-    /// The same, from a procedure of this name: number, message, name, and the tokens after it.
+    /// An error of a named procedure: number, message, name, and the tokens after it.
     RaisedIn(u32, String, String, Vec<u8>),
-    /// The connection ends without an answer.
+    /// The connection is closed without an answer.
     Dropped,
-    /// The answer ends after so many bytes, and so does the connection.
+    /// The connection is closed after this many bytes of the answer.
     Cut(usize),
-    /// It takes so long first, unless it is cancelled.
+    /// The answer comes after this time, unless the call is cancelled.
     Slow(Duration),
-    /// It never ends, and does not hear a cancel.
+    /// The call never ends, and ignores a cancel.
     Stalled,
-    /// Its answer is sent in the moment the cancel arrives, the acknowledgement behind it, in the same bytes or not.
+    /// The answer is sent when the cancel arrives, followed by the acknowledgement, either in one write or in two.
     AnswersLate(bool),
-    /// The cancel is acknowledged so much later, so often.
+    /// The cancel is acknowledged after this time, and this many times.
     Acknowledges(Duration, usize),
-    /// It sends part of a row, and the rest never: a cancel ends it.
+    /// Part of a row is sent, and the rest never. A cancel ends the call.
     Streams,
 }
 
-const DONE: Outcome = Outcome::Returned(0, Vec::new());
+const DONE: FakeResult = FakeResult::Returned(0, Vec::new());
 
-struct Arguments<'a>(&'a [Given]);
+struct GivenArguments<'a>(&'a [Given]);
 
-impl Arguments<'_> {
+impl GivenArguments<'_> {
     fn get(&self, name: &str) -> Option<&Sql> {
         self.0.iter().find(|one| one.name == name).map(|one| &one.value)
     }
@@ -95,34 +95,34 @@ impl Arguments<'_> {
     }
 }
 
-/// Runs a procedure; its sets go into the reply.
+/// Executes a procedure. Its result sets are added to the reply.
 pub(crate) fn run(
-    state: &State,
-    session: &mut Session,
+    state: &FakeState,
+    session: &mut FakeSession,
     name: &str,
     given: &[Given],
-    reply: &mut Reply,
-) -> Outcome {
-    let arguments = Arguments(given);
+    reply: &mut TdsReply,
+) -> FakeResult {
+    let arguments = GivenArguments(given);
     let bare = name.strip_prefix("fjord_test.").unwrap_or(name);
     if bare.starts_with("echo_") {
         let declared = state.parameter(name, "@v");
         return echo(&declared, arguments.get("@v").cloned().unwrap_or(Sql::Null), reply);
     }
     if bare.starts_with("numbered_") {
-        return Outcome::Returned(0, vec![("@total".into(), Sql::Int(1))]);
+        return FakeResult::Returned(0, vec![("@total".into(), Sql::Int(1))]);
     }
     if let Some(outcome) = fault(state, bare, &arguments) {
         return outcome;
     }
     match bare {
-        "narrow_out" => Outcome::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
+        "narrow_out" => FakeResult::Returned(0, vec![("@v".into(), text(&arguments.text("@v")))]),
         "sets" | "many" | "json" => sets(bare, &arguments, reply),
         "lists" | "names" | "codes" | "pages" | "longs" => tables(state, bare, &arguments, reply),
         "throws" | "rows_then_error" | "doubles" | "divides" => errors(bare, &arguments, reply),
         "begins" => {
             session.transaction.count += 1;
-            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+            FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
         "application" | "remembers" | "recalls" | "leaves_open" | "transactions" | "process" => {
             session_state(bare, &arguments, session, reply)
@@ -136,7 +136,7 @@ pub(crate) fn run(
         }
         "returns" => {
             let status = i32::try_from(arguments.int("@status")).expect("a status");
-            Outcome::Returned(status, Vec::new())
+            FakeResult::Returned(status, Vec::new())
         }
         "nothing" => DONE,
         "runs" | "keeps" | "kept_count" | "replaced" => {
@@ -146,9 +146,9 @@ pub(crate) fn run(
             let id = arguments.text("@request_id");
             reply.single("request_id", "nvarchar(100)", text(&id));
             state.ledger.lock().expect("not poisoned").push(id);
-            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+            FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
-        "outputs" => Outcome::Returned(
+        "outputs" => FakeResult::Returned(
             -3,
             vec![
                 ("@given".into(), Sql::Int(arguments.int("@given") + 1)),
@@ -159,7 +159,7 @@ pub(crate) fn run(
         ),
         "slow" => {
             reply.single("done", "int", Sql::Int(1));
-            Outcome::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
+            FakeResult::Slow(Duration::from_millis(arguments.int("@ms").unsigned_abs()))
         }
         "shape" | "takes_variant" | "variant" | "narrow" | "oem" => {
             odd_types(bare, &arguments, reply)
@@ -168,11 +168,11 @@ pub(crate) fn run(
     }
 }
 
-/// Types that most drivers know little of.
-fn odd_types(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+/// Returns values of types that few drivers support completely.
+fn odd_types(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
         "shape" => {
-            // A CLR type, as geometry is: its names, then its bytes in pieces (MS-TDS 2.2.5.5.2).
+            // A CLR type such as geometry: its names, then its bytes in chunks (MS-TDS 2.2.5.5.2).
             reply.0.extend_from_slice(&[0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0xf0, 0xff, 0xff, 0]);
             reply.0.extend_from_slice(&[1, b's', 0, 1, b'g', 0, 0, 0, 1, b'v', 0]);
             reply.0.extend_from_slice(&[0xd1, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3]);
@@ -193,7 +193,7 @@ fn odd_types(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcom
             reply.single("v", "nvarchar(50)", text(&said));
         }
         _ => {
-            // A sql_variant of int: its length, its base type without properties, its value (MS-TDS 2.2.5.5.4).
+            // A sql_variant with an int: length, base type without properties, value (MS-TDS 2.2.5.5.4).
             reply.0.extend_from_slice(&[
                 0x81, 1, 0, 0, 0, 0, 0, 1, 0, 0x62, 0x49, 0x1f, 0, 0, 1, b'v', 0,
             ]);
@@ -207,15 +207,15 @@ fn text(text: &str) -> Sql {
     Sql::Text(text.to_owned())
 }
 
-fn echo(declared: &Declared, value: Sql, reply: &mut Reply) -> Outcome {
+fn echo(declared: &Declared, value: Sql, reply: &mut TdsReply) -> FakeResult {
     reply.0.extend_from_slice(&[0x81, 1, 0, 0, 0, 0, 0, 1, 0]);
     declared.write_type(&mut reply.0);
     reply.0.extend_from_slice(&[1, b'v', 0, 0xd1]);
     declared.write(&value, &mut reply.0);
-    Outcome::Returned(0, vec![("@out".to_owned(), value)])
+    FakeResult::Returned(0, vec![("@out".to_owned(), value)])
 }
 
-fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
         "sets" => {
             reply.columns(&[("a", "int"), ("a", "int")]);
@@ -248,8 +248,13 @@ fn sets(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
     DONE
 }
 
-/// The rows of a table as they were passed: the columns that its type had at first, by their names.
-fn tables(state: &State, name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+/// Returns the rows of a table as they were passed, with the original columns of its type, by name.
+fn tables(
+    state: &FakeState,
+    name: &str,
+    arguments: &GivenArguments<'_>,
+    reply: &mut TdsReply,
+) -> FakeResult {
     let (table, columns): (_, &[(&str, &str)]) = match name {
         "names" => ("@names", &[("name", "nvarchar(100)")]),
         "codes" => {
@@ -293,20 +298,20 @@ fn tables(state: &State, name: &str, arguments: &Arguments<'_>, reply: &mut Repl
     DONE
 }
 
-fn errors(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
+fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
         "throws" => {
             let number = u32::try_from(arguments.int("@number")).expect("a number");
             let number = if matches!(number, 50404 | 50001) { number } else { 50000 };
-            Outcome::Raised(number, 16, arguments.text("@message"))
+            FakeResult::Raised(number, 16, arguments.text("@message"))
         }
         "rows_then_error" => {
             reply.single("a", "int", Sql::Int(1));
-            Outcome::Raised(50500, 16, "after rows".into())
+            FakeResult::Raised(50500, 16, "after rows".into())
         }
-        "doubles" => Outcome::Raised(2627, 14, "Violation of PRIMARY KEY constraint".into()),
+        "doubles" => FakeResult::Raised(2627, 14, "Violation of PRIMARY KEY constraint".into()),
         _ if arguments.int("@by") == 0 => {
-            Outcome::Raised(8134, 16, "Divide by zero error encountered.".into())
+            FakeResult::Raised(8134, 16, "Divide by zero error encountered.".into())
         }
         _ => {
             reply.single("v", "int", Sql::Int(1 / arguments.int("@by")));
@@ -315,13 +320,13 @@ fn errors(name: &str, arguments: &Arguments<'_>, reply: &mut Reply) -> Outcome {
     }
 }
 
-/// Procedures whose rows are counted.
+/// Executes the procedures that write audit rows.
 fn audited(
-    state: &State,
-    session: &mut Session,
-    (name, arguments): (&str, &Arguments<'_>),
-    reply: &mut Reply,
-) -> Outcome {
+    state: &FakeState,
+    session: &mut FakeSession,
+    (name, arguments): (&str, &GivenArguments<'_>),
+    reply: &mut TdsReply,
+) -> FakeResult {
     let script = match name {
         "runs" => arguments.text("@script"),
         "keeps" => {
@@ -345,10 +350,10 @@ fn audited(
 
 fn session_state(
     name: &str,
-    arguments: &Arguments<'_>,
-    session: &mut Session,
-    reply: &mut Reply,
-) -> Outcome {
+    arguments: &GivenArguments<'_>,
+    session: &mut FakeSession,
+    reply: &mut TdsReply,
+) -> FakeResult {
     match name {
         "application" => {
             reply.single("name", "nvarchar(128)", text(&session.application));
@@ -362,7 +367,7 @@ fn session_state(
         }
         "leaves_open" => {
             session.transaction.count += 1;
-            return Outcome::Raised(50409, 16, "left open".into());
+            return FakeResult::Raised(50409, 16, "left open".into());
         }
         "transactions" => {
             reply.single("v", "int", Sql::Int(session.transaction.count));
@@ -374,34 +379,37 @@ fn session_state(
     DONE
 }
 
-fn fault(state: &State, name: &str, arguments: &Arguments<'_>) -> Option<Outcome> {
+fn fault(state: &FakeState, name: &str, arguments: &GivenArguments<'_>) -> Option<FakeResult> {
     Some(match name {
         "drops" => {
-            let leaves = state.drops_and_leaves.load(Ordering::Acquire);
-            state.is_away.fetch_or(leaves, Ordering::AcqRel);
-            Outcome::Dropped
+            let leaves = state.goes_away_on_drop.load(Ordering::Acquire);
+            state.refuses_connections.fetch_or(leaves, Ordering::AcqRel);
+            FakeResult::Dropped
         }
-        "cuts" => Outcome::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
-        "stalls" => Outcome::Stalled,
+        "cuts" => FakeResult::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
+        "stalls" => FakeResult::Stalled,
         "answers_late" => {
-            Outcome::AnswersLate(matches!(arguments.get("@together"), Some(Sql::Int(1))))
+            FakeResult::AnswersLate(matches!(arguments.get("@together"), Some(Sql::Int(1))))
         }
         "acknowledges" => {
             let after = Duration::from_millis(arguments.int("@after").unsigned_abs());
-            Outcome::Acknowledges(after, usize::try_from(arguments.int("@times")).expect("a count"))
+            FakeResult::Acknowledges(
+                after,
+                usize::try_from(arguments.int("@times")).expect("a count"),
+            )
         }
-        "streams" => Outcome::Streams,
+        "streams" => FakeResult::Streams,
         "raises" => {
             let number = u32::try_from(arguments.int("@number")).expect("a number");
             let class = u8::try_from(arguments.int("@class")).expect("a class");
-            Outcome::Raised(number, class, "secret of the database".into())
+            FakeResult::Raised(number, class, "secret of the database".into())
         }
-        "babbles" => Outcome::Cut(usize::MAX),
+        "babbles" => FakeResult::Cut(usize::MAX),
         "changed" => {
             let name = if state.is_changed.load(Ordering::Acquire) { "@new" } else { "@old" };
             match arguments.get(name) {
                 Some(_) => DONE,
-                None => Outcome::Raised(
+                None => FakeResult::Raised(
                     state.changed_error.load(Ordering::Acquire),
                     16,
                     "@old is not a parameter for procedure changed.".into(),

@@ -1,4 +1,4 @@
-//! The tokens of an answer.
+//! Writes the tokens of an answer.
 
 use bytes::{BufMut, BytesMut};
 use tds_protocol::codec::{write_b_varchar, write_us_varchar};
@@ -6,12 +6,12 @@ use tds_protocol::token::{Done, DoneProc, DoneStatus};
 
 use super::values::{Declared, Sql};
 
-/// An answer that is being written.
+/// An answer.
 #[derive(Debug, Default)]
-pub(crate) struct Reply(pub(crate) BytesMut);
+pub(crate) struct TdsReply(pub(crate) BytesMut);
 
-impl Reply {
-    /// The columns of a set.
+impl TdsReply {
+    /// Writes the columns of a result set.
     pub(crate) fn columns(&mut self, columns: &[(&str, &str)]) -> &mut Self {
         self.0.put_u8(0x81);
         self.0.put_u16_le(u16::try_from(columns.len()).expect("few columns"));
@@ -24,7 +24,7 @@ impl Reply {
         self
     }
 
-    /// A row of values of these types.
+    /// Writes a row.
     pub(crate) fn row(&mut self, values: &[(&str, Sql)]) -> &mut Self {
         self.0.put_u8(0xd1);
         for (kind, value) in values {
@@ -33,7 +33,7 @@ impl Reply {
         self
     }
 
-    /// A set of one column and one row.
+    /// Writes a result set with one column and one row.
     pub(crate) fn single(&mut self, name: &str, kind: &str, value: Sql) -> &mut Self {
         self.columns(&[(name, kind)]).row(&[(kind, value)])
     }
@@ -56,13 +56,13 @@ impl Reply {
         self.token(0xaa, &body)
     }
 
-    /// The session was reset before the request was read.
+    /// Reports that the connection was reset before the request.
     pub(crate) fn was_reset(&mut self) -> &mut Self {
         self.token(0xe3, &[18, 0, 0])
     }
 
-    /// The session lives at another address.
-    pub(crate) fn elsewhere(&mut self, host: &str, port: u16) -> &mut Self {
+    /// Redirects the client to another address.
+    pub(crate) fn redirect(&mut self, host: &str, port: u16) -> &mut Self {
         let mut place = BytesMut::new();
         place.put_u8(0);
         place.put_u16_le(port);

@@ -1,13 +1,13 @@
-//! What a driver asks for.
+//! Parses the requests of a driver.
 
 use bytes::{Buf, Bytes};
 use tds_protocol::codec::{read_b_varchar, read_us_varchar, read_utf16_string};
 
-use super::State;
+use super::FakeState;
 use super::schema::{Declaration, Schema};
-use super::values::{Declared, Kind, Sql, read};
+use super::values::{Declared, Sql, WireType, read};
 
-/// The number that stands for `sp_executesql` instead of its name.
+/// The procedure number of `sp_executesql`.
 const EXECUTE_SQL: u16 = 10;
 
 /// An argument of a call.
@@ -16,49 +16,49 @@ pub(crate) struct Given {
     pub(crate) name: String,
     pub(crate) is_output: bool,
     pub(crate) value: Sql,
-    /// It came as a NULL without a type.
+    /// Whether it was sent as an untyped NULL.
     pub(crate) is_untyped: bool,
 }
 
-/// A request, read.
+/// A parsed request.
 #[derive(Debug)]
-pub(crate) enum Request {
-    /// A batch of SQL.
+pub(crate) enum TdsRequest {
+    /// A SQL batch.
     Batch(String),
     /// SQL with parameters.
     Statement(String, Vec<Given>),
     /// A remote procedure call.
-    Call(String, Vec<Given>),
+    TdsCall(String, Vec<Given>),
 }
 
-/// A login: the application's name and whether it only reads.
+/// A login.
 #[derive(Clone, Debug)]
-pub(crate) struct Login {
+pub(crate) struct TdsLogin {
     pub(crate) user: String,
     pub(crate) application: String,
     pub(crate) is_read_only: bool,
 }
 
-impl Login {
+impl TdsLogin {
     pub(crate) fn read(payload: &Bytes) -> Self {
         let text = |at: usize| {
             let offset = usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
             let length = usize::from(u16::from_le_bytes([payload[at + 2], payload[at + 3]]));
             read_utf16_string(&mut payload.slice(offset..), length).expect("a text of the login")
         };
-        // MS-TDS 2.2.6.4: type flags at 26; then offset and length of host, user, password, application.
+        // MS-TDS 2.2.6.4: type flags at 26, then offset and length of host, user, password and application.
         Self { user: text(40), application: text(48), is_read_only: payload[26] & 0x20 != 0 }
     }
 }
 
-impl Request {
+impl TdsRequest {
     pub(crate) fn batch(mut payload: Bytes) -> Self {
         skip_headers(&mut payload);
         let length = payload.len() / 2;
         Self::Batch(read_utf16_string(&mut payload, length).expect("UTF-16"))
     }
 
-    pub(crate) fn call(mut payload: Bytes, state: &State) -> Self {
+    pub(crate) fn call(mut payload: Bytes, state: &FakeState) -> Self {
         skip_headers(&mut payload);
         let is_number = payload[..2] == [0xff, 0xff];
         let name = if is_number {
@@ -74,19 +74,19 @@ impl Request {
             given.push(Given::read(&mut payload, state));
         }
         if let Some(name) = name {
-            return Self::Call(name.replace(['[', ']'], ""), given);
+            return Self::TdsCall(name.replace(['[', ']'], ""), given);
         }
         let mut given = given.into_iter();
         let Some(Given { value: Sql::Text(text), .. }) = given.next() else {
             panic!("a statement without its text")
         };
-        // The declarations of the parameters come second, when there are any.
+        // The second argument declares the parameters, if there are any.
         Self::Statement(text, given.skip(1).collect())
     }
 }
 
 impl Given {
-    fn read(from: &mut Bytes, state: &State) -> Self {
+    fn read(from: &mut Bytes, state: &FakeState) -> Self {
         let name = read_b_varchar(from).expect("a name");
         let flags = from.get_u8();
         let is_untyped = from[0] == 0x1f;
@@ -95,8 +95,8 @@ impl Given {
     }
 }
 
-/// A table: its type's name, the types of its columns, its rows.
-fn read_table(from: &mut Bytes, state: &State) -> Sql {
+/// Parses a table: the name of its type, the types of its columns, its rows.
+fn read_table(from: &mut Bytes, state: &FakeState) -> Sql {
     from.advance(1);
     let _database = read_b_varchar(from);
     let name = format!(
@@ -106,10 +106,10 @@ fn read_table(from: &mut Bytes, state: &State) -> Sql {
     );
     let columns = state.columns(&name);
     let count = from.get_u16_le();
-    let kinds: Vec<Kind> = (0..count)
+    let kinds: Vec<WireType> = (0..count)
         .map(|_| {
             from.advance(6);
-            let kind = Kind::read(from);
+            let kind = WireType::read(from);
             let _name = read_b_varchar(from);
             kind
         })
@@ -129,7 +129,7 @@ fn skip_headers(payload: &mut Bytes) {
     payload.advance(usize::try_from(length).expect("a length"));
 }
 
-/// A statement of ours that calls a procedure: its name, its arguments, its OUTPUT variables.
+/// Parses a statement of fjord that calls a procedure. Returns the procedure's name, the arguments and the OUTPUT variables.
 pub(crate) fn called(
     text: &str,
     values: &[Given],
@@ -150,7 +150,7 @@ pub(crate) fn called(
         let (parameter, word) = argument.trim().split_once(" = ").expect("an argument");
         let variable = word.strip_suffix(" OUTPUT");
         let word = match variable {
-            // `@fjord_0 type = @P1` among the declarations.
+            // A declaration has the form `@fjord_0 type = @P1`.
             Some(variable) => {
                 let declaration =
                     text.split(&format!("{variable} ")).nth(1).expect("a declaration");
@@ -164,7 +164,7 @@ pub(crate) fn called(
             let mut one = one.clone();
             if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
                 let wide = Declared::parse(cast.split("))").next().expect("a type"));
-                // What was `char` keeps its blanks.
+                // A value from `char` keeps its trailing blanks.
                 let name = if one.declared.name == "char" { "nchar".to_owned() } else { wide.name };
                 one.declared = Declared { name, ..wide };
             }

@@ -1,10 +1,10 @@
-//! The procedures and table types of `mssql.sql`, as far as a caller sees them.
+//! The signatures of the procedures and table types in `mssql.sql`.
 
 use std::collections::HashMap;
 
 use super::values::Declared;
 
-/// The objects that every server of the suite has.
+/// The script that creates the objects on every server of the suite.
 pub(crate) const SQL: &str = include_str!("../mssql.sql");
 
 /// A parameter or a column.
@@ -15,11 +15,11 @@ pub(crate) struct Declaration {
     pub(crate) is_output: bool,
 }
 
-/// What `mssql.sql` creates.
+/// The objects that `mssql.sql` creates.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
-    /// In the order of their creation: the position stands for their id.
+    /// In the order of their creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
 }
 
@@ -41,7 +41,7 @@ impl Schema {
         schema
     }
 
-    /// The parameters of a procedure. `numbered_7` has those of `numbered`, unless it has its own.
+    /// Returns the parameters of a procedure. `numbered_7` has those of `numbered`, unless it has its own.
     pub(crate) fn procedure(&self, name: &str) -> Option<&Vec<Declaration>> {
         self.procedures.get(name).or_else(|| {
             let (name, number) = name.rsplit_once('_')?;
@@ -51,7 +51,7 @@ impl Schema {
     }
 }
 
-/// `@name type [= default] [OUTPUT]`, with commas between them but not inside a type.
+/// Parses declarations of the form `@name type [= default] [OUTPUT]`, separated by commas. Types may contain commas.
 pub(super) fn declarations(text: &str) -> Vec<Declaration> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
@@ -79,7 +79,7 @@ fn declaration(text: &str) -> Declaration {
     Declaration { name: unquoted(name), declared: Declared::parse(kind), is_output }
 }
 
-/// A name without its brackets.
+/// Removes the brackets of a name.
 pub(crate) fn unquoted(name: &str) -> String {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     bare.map_or_else(|| name.to_owned(), |bare| bare.replace("]]", "]"))

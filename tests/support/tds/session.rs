@@ -1,4 +1,4 @@
-//! One connection: login, then request after request.
+//! Serves one connection: the login, then its requests.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -11,36 +11,36 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::State;
-use super::database::{self, Transaction};
+use super::FakeState;
+use super::database::{self, FakeTransaction};
 use super::metadata;
-use super::procedures::{self, Outcome, Session};
-use super::reply::Reply;
-use super::request::{self, Given, Login, Request};
+use super::procedures::{self, FakeResult, FakeSession};
+use super::reply::TdsReply;
+use super::request::{self, Given, TdsLogin, TdsRequest};
 use super::schema::Declaration;
 use super::stream::{accept, read_message, write_message, write_messages};
 use super::values::{Declared, Sql};
 
-type Stream = TlsStream<DuplexStream>;
+type ServerTlsStream = TlsStream<DuplexStream>;
 
-/// Serves a connection until it ends.
-pub(super) async fn serve(tcp: TcpStream, state: &State) -> io::Result<()> {
+/// Serves a connection until it is closed.
+pub(super) async fn serve(tcp: TcpStream, state: &FakeState) -> io::Result<()> {
     let level = *state.encryption.lock().expect("not poisoned");
     let mut stream = accept(tcp, state.tls.clone(), level).await?;
     let Some(mut session) = login(&mut stream, state).await? else { return Ok(()) };
     loop {
         let message = read_message(&mut stream).await?;
-        let mut reply = Reply::default();
+        let mut reply = TdsReply::default();
         if message.resets {
             session.context = None;
-            session.transaction = Transaction::default();
+            session.transaction = FakeTransaction::default();
             reply.was_reset();
         }
         let request = match message.kind {
-            PacketType::SqlBatch => Request::batch(message.payload),
-            PacketType::Rpc => Request::call(message.payload, state),
+            PacketType::SqlBatch => TdsRequest::batch(message.payload),
+            PacketType::Rpc => TdsRequest::call(message.payload, state),
             PacketType::Attention => {
-                // Nothing runs any more: it is acknowledged all the same.
+                // A cancel is acknowledged even if nothing is running.
                 state.attentions.fetch_add(1, Ordering::AcqRel);
                 send(&mut stream, reply.attention_done()).await?;
                 continue;
@@ -53,16 +53,16 @@ pub(super) async fn serve(tcp: TcpStream, state: &State) -> io::Result<()> {
     }
 }
 
-async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>> {
+async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Option<FakeSession>> {
     let message = read_message(stream).await?;
-    let login = Login::read(&message.payload);
+    let login = TdsLogin::read(&message.payload);
     let id = state.ids.fetch_add(1, Ordering::AcqRel);
     state.attempts.fetch_add(1, Ordering::AcqRel);
-    let mut reply = Reply::default();
+    let mut reply = TdsReply::default();
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
     let error = state.login_error.load(Ordering::Acquire);
     if error != 0 {
-        send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
+        send(stream, reply.error(error, 14, "TdsLogin failed.", "").done(true)).await?;
         return Ok(None);
     }
     if login.is_read_only && state.refuses_readers.load(Ordering::Acquire) {
@@ -70,12 +70,13 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
         send(stream, reply.error(976, 14, text, "").done(true)).await?;
         return Ok(None);
     }
-    let session = Session { id, application: login.application.clone(), ..Session::default() };
+    let session =
+        FakeSession { id, application: login.application.clone(), ..FakeSession::default() };
     state.logins.lock().expect("not poisoned").push(login);
     let redirect = *state.redirect.lock().expect("not poisoned");
     reply.login_accepted();
     if let Some(address) = redirect {
-        reply.elsewhere(&address.ip().to_string(), address.port());
+        reply.redirect(&address.ip().to_string(), address.port());
     }
     send(stream, reply.done(false)).await?;
     let closes = &state.closes_after_login;
@@ -83,20 +84,20 @@ async fn login(stream: &mut Stream, state: &State) -> io::Result<Option<Session>
     Ok(one_less.is_err().then_some(session))
 }
 
-async fn send(stream: &mut Stream, reply: &mut Reply) -> io::Result<()> {
+async fn send(stream: &mut ServerTlsStream, reply: &mut TdsReply) -> io::Result<()> {
     write_message(stream, PacketType::TabularResult, reply.0.split().freeze(), true).await
 }
 
-/// Answers a request. `false`: the connection is to end.
+/// Answers a request. Returns `false` if the connection must be closed.
 async fn answer(
-    stream: &mut Stream,
-    state: &State,
-    session: &mut Session,
-    request: Request,
-    mut reply: Reply,
+    stream: &mut ServerTlsStream,
+    state: &FakeState,
+    session: &mut FakeSession,
+    request: TdsRequest,
+    mut reply: TdsReply,
 ) -> io::Result<bool> {
     let (name, given, outputs) = match request {
-        Request::Batch(text) => {
+        TdsRequest::Batch(text) => {
             if is_cancelled(stream, state, &text).await? {
                 send(stream, reply.attention_done()).await?;
                 return Ok(true);
@@ -111,17 +112,17 @@ async fn answer(
             send(stream, reply.done(false)).await?;
             return Ok(true);
         }
-        Request::Statement(text, values) if text.contains("@fjord_return") => {
+        TdsRequest::Statement(text, values) if text.contains("@fjord_return") => {
             state.statements.fetch_add(1, Ordering::AcqRel);
             let (name, given, outputs) = request::called(&text, &values, &state.schema);
             (name, given, Some(outputs))
         }
-        Request::Statement(text, values) => {
+        TdsRequest::Statement(text, values) => {
             metadata::answer(state, &text, &values, &mut reply).await;
             send(stream, &mut reply).await?;
             return Ok(true);
         }
-        Request::Call(name, given) => (name, given, None),
+        TdsRequest::TdsCall(name, given) => (name, given, None),
     };
     if given.iter().any(|one| one.value == Sql::OtherColumns) {
         let text = "Trying to pass a table-valued parameter with other columns than its type has.";
@@ -131,17 +132,21 @@ async fn answer(
     let given = state.stored(&name, given);
     let refuses = state.refuses_untyped_null.load(Ordering::Acquire);
     let outcome = if refuses && given.iter().any(|one| one.is_untyped) {
-        Outcome::Raised(8009, 16, "Data type 0x1F is unknown.".into())
+        FakeResult::Raised(8009, 16, "Data type 0x1F is unknown.".into())
     } else {
         state.ran.lock().expect("not poisoned").push(name.clone());
         procedures::run(state, session, &name, &given, &mut reply)
     };
-    let call = Call { name: &name, given: &given, outputs };
+    let call = TdsCall { name: &name, given: &given, outputs };
     finish(stream, state, call, outcome, reply).await
 }
 
-/// Lets a batch before a call take its time. Says whether a cancel came.
-async fn is_cancelled(stream: &mut Stream, state: &State, text: &str) -> io::Result<bool> {
+/// Delays a batch. Returns whether a cancel arrived in the meantime.
+async fn is_cancelled(
+    stream: &mut ServerTlsStream,
+    state: &FakeState,
+    text: &str,
+) -> io::Result<bool> {
     let time = Duration::from_millis(state.batch_ms.load(Ordering::Acquire));
     let is_slow =
         ["BEGIN TRANSACTION", "DECLARE @P AS", "SELECT @own"].iter().any(|one| text.contains(one));
@@ -156,47 +161,47 @@ async fn is_cancelled(stream: &mut Stream, state: &State, text: &str) -> io::Res
 }
 
 /// Waits for a cancel.
-async fn attention(stream: &mut Stream, state: &State) -> io::Result<()> {
+async fn attention(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<()> {
     let message = read_message(stream).await?;
     assert_eq!(message.kind, PacketType::Attention, "nothing else comes while a call runs");
     state.attentions.fetch_add(1, Ordering::AcqRel);
     Ok(())
 }
 
-struct Call<'a> {
+struct TdsCall<'a> {
     name: &'a str,
     given: &'a [Given],
-    /// It came as a statement that returns these.
+    /// The OUTPUT parameters of a call that was sent as a statement.
     outputs: Option<Vec<Declaration>>,
 }
 
 async fn finish(
-    stream: &mut Stream,
-    state: &State,
-    call: Call<'_>,
-    outcome: Outcome,
-    mut reply: Reply,
+    stream: &mut ServerTlsStream,
+    state: &FakeState,
+    call: TdsCall<'_>,
+    outcome: FakeResult,
+    mut reply: TdsReply,
 ) -> io::Result<bool> {
     match outcome {
-        Outcome::Dropped => return Ok(false),
-        Outcome::Cut(usize::MAX) => {
+        FakeResult::Dropped => return Ok(false),
+        FakeResult::Cut(usize::MAX) => {
             reply.0.extend_from_slice(&[0x00, 0x13, 0x37]);
             send(stream, &mut reply).await?;
             return Ok(true);
         }
-        Outcome::Cut(at) => {
+        FakeResult::Cut(at) => {
             reply.single("v", "nvarchar(max)", Sql::Text("cut off".into())).done_procedure(false);
             let part: Bytes = reply.0.split().freeze();
             let part = part.slice(..at.min(part.len()));
             write_message(stream, PacketType::TabularResult, part, false).await?;
             return Ok(false);
         }
-        Outcome::Stalled => {
-            // It hears nothing but the end of the connection.
+        FakeResult::Stalled => {
+            // Only the end of the connection ends it.
             while read_message(stream).await.is_ok() {}
             return Ok(false);
         }
-        Outcome::Slow(time) => {
+        FakeResult::Slow(time) => {
             let heard = tokio::time::timeout(time, read_message(stream)).await;
             let is_cancelled = match heard {
                 Ok(message) => message?.kind == PacketType::Attention,
@@ -208,9 +213,9 @@ async fn finish(
                 send(stream, reply.attention_done()).await?;
                 return Ok(true);
             }
-            end(state, &call, Outcome::Returned(0, Vec::new()), &mut reply);
+            end(state, &call, FakeResult::Returned(0, Vec::new()), &mut reply);
         }
-        Outcome::AnswersLate(is_together) => {
+        FakeResult::AnswersLate(is_together) => {
             attention(stream, state).await?;
             reply.single("v", "int", Sql::Int(1)).done_procedure(false);
             let answer = reply.0.split().freeze();
@@ -223,16 +228,16 @@ async fn finish(
             }
             return Ok(true);
         }
-        Outcome::Acknowledges(after, times) => {
+        FakeResult::Acknowledges(after, times) => {
             attention(stream, state).await?;
             sleep(after).await;
             let message = reply.attention_done().0.split().freeze();
             return write_messages(stream, &vec![message; times]).await.map(|()| true);
         }
-        Outcome::Streams => {
+        FakeResult::Streams => {
             reply.single("v", "nvarchar(max)", Sql::Text("x".repeat(9000)));
             let rows: Bytes = reply.0.split().freeze();
-            // It is cut within the row, at the end of a packet and not of the message.
+            // The packet ends within the row, and the message does not end.
             write_message(stream, PacketType::TabularResult, rows.slice(..8000), false).await?;
             attention(stream, state).await?;
             send(stream, reply.attention_done()).await?;
@@ -244,10 +249,10 @@ async fn finish(
     Ok(true)
 }
 
-/// The end of an answer: an error, or OUTPUT values and RETURN status as a call or a statement gets them.
-fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
+/// Writes the end of an answer: an error, or the OUTPUT values and the RETURN status in the form for an RPC or a statement.
+fn end(state: &FakeState, call: &TdsCall<'_>, outcome: FakeResult, reply: &mut TdsReply) {
     match outcome {
-        Outcome::Returned(status, values) => {
+        FakeResult::Returned(status, values) => {
             let value = |name: &str| {
                 let found = values.iter().find(|(one, _)| one == name);
                 found.map_or(Sql::Null, |(_, value)| value.clone())
@@ -263,11 +268,11 @@ fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
             }
             reply.done_procedure(false);
         }
-        Outcome::Raised(number, class, message) => {
+        FakeResult::Raised(number, class, message) => {
             let bare = call.name.rsplit('.').next().unwrap_or_default();
             reply.error(number, class, &message, bare).done_procedure(true);
         }
-        Outcome::RaisedIn(number, message, procedure, after) => {
+        FakeResult::RaisedIn(number, message, procedure, after) => {
             reply.error(number, 14, &message, &procedure).0.extend_from_slice(&after);
             reply.done_procedure(true);
         }
@@ -275,7 +280,12 @@ fn end(state: &State, call: &Call<'_>, outcome: Outcome, reply: &mut Reply) {
     }
 }
 
-fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, reply: &mut Reply) {
+fn results(
+    status: i32,
+    outputs: &[Declaration],
+    value: impl Fn(&str) -> Sql,
+    reply: &mut TdsReply,
+) {
     reply.0.extend_from_slice(&[0x81]);
     let count = u16::try_from(outputs.len() + 1).expect("few");
     reply.0.extend_from_slice(&count.to_le_bytes());
@@ -294,7 +304,7 @@ fn results(status: i32, outputs: &[Declaration], value: impl Fn(&str) -> Sql, re
     }
 }
 
-fn batch(state: &State, text: &str, reply: &mut Reply) {
+fn batch(state: &FakeState, text: &str, reply: &mut TdsReply) {
     if text.contains("FROM sys.procedures") {
         reply.columns(&["nvarchar(128)"; 2].map(|kind| ("", kind)));
         let mut names: Vec<_> = state.schema.procedures.keys().collect();
@@ -304,9 +314,9 @@ fn batch(state: &State, text: &str, reply: &mut Reply) {
             reply.row(&row);
         }
     } else if text.contains("SERVERPROPERTY('Babelfish')") {
-        let error = state.facts_error.load(Ordering::Acquire);
+        let error = state.probe_error.load(Ordering::Acquire);
         if error != 0 {
-            // No memory: found out when the row is made.
+            // 701, out of memory: the error occurs while the row is created, after the columns.
             if error == 701 {
                 reply.columns(&[("", "int")]);
             }

@@ -1,4 +1,4 @@
-//! Packets, and the TLS that is agreed upon inside of them.
+//! Packets, and the TLS handshake inside of them.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use tokio_rustls::server::TlsStream;
 const PACKET_BYTES: usize = 4096;
 const PIPE_BYTES: usize = 1 << 16;
 
-/// A message: all packets of a request together.
+/// A message: the packets of a request.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub(crate) struct TdsMessage {
     pub(crate) kind: PacketType,
-    /// The session is reset before the message is read.
+    /// Whether the connection is reset before the request.
     pub(crate) resets: bool,
     pub(crate) payload: Bytes,
 }
 
-/// Reads a whole message.
-pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Message> {
+/// Reads a complete message.
+pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<TdsMessage> {
     let mut payload = BytesMut::new();
     let mut resets = false;
     loop {
@@ -37,12 +37,12 @@ pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Re
         stream.read_exact(&mut payload[start..]).await?;
         resets |= header.status.contains(PacketStatus::RESET_CONNECTION);
         if header.is_end_of_message() {
-            return Ok(Message { kind: header.packet_type, resets, payload: payload.freeze() });
+            return Ok(TdsMessage { kind: header.packet_type, resets, payload: payload.freeze() });
         }
     }
 }
 
-/// Writes a message in packets; without its end, more follows.
+/// Writes a message in packets. Without the end, more packets follow.
 pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream: &mut S,
     kind: PacketType,
@@ -68,7 +68,7 @@ pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream.flush().await
 }
 
-/// Writes small messages at once, so that they arrive together.
+/// Writes small messages in one write, so that they arrive together.
 pub(crate) async fn write_messages<S: AsyncWrite + Unpin>(
     stream: &mut S,
     messages: &[Bytes],
@@ -81,7 +81,7 @@ pub(crate) async fn write_messages<S: AsyncWrite + Unpin>(
     stream.flush().await
 }
 
-/// Answers PRELOGIN with this level of encryption, and shakes hands where it is one.
+/// Answers PRELOGIN with an encryption level, and performs the TLS handshake if the level requires it.
 pub(crate) async fn accept(
     mut tcp: TcpStream,
     tls: Arc<rustls::ServerConfig>,
@@ -97,7 +97,7 @@ pub(crate) async fn accept(
     let mut records = [0; PACKET_BYTES - PACKET_HEADER_SIZE];
     let mut incoming = BytesMut::new();
     let stream = loop {
-        // Packets are cut out of what came, so that no branch loses what it has read.
+        // Received bytes are buffered, so that a cancelled branch loses nothing.
         while let Some(length) = packet_length(&incoming).filter(|length| incoming.len() >= *length)
         {
             let mut packet = incoming.split_to(length);
@@ -119,7 +119,7 @@ pub(crate) async fn accept(
         }
     };
     let _pump = Tasks::new().spawn(async move {
-        // The last flight of the handshake still travels in a packet; what the client sends after it does not.
+        // The last flight of the handshake is still in a packet; the client's data after it is not.
         let mut last = BytesMut::zeroed(PIPE_BYTES);
         let flight = tokio::time::timeout(std::time::Duration::ZERO, theirs.read(&mut last)).await;
         if let Ok(Ok(count)) = flight {
@@ -136,7 +136,7 @@ pub(crate) async fn accept(
 
 fn packet_length(bytes: &[u8]) -> Option<usize> {
     match bytes {
-        // PRELOGIN packets only; a bare TLS record ends them.
+        // Only PRELOGIN packets have a header; a bare TLS record ends them.
         [0x12, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
         _ => None,
     }

@@ -1,11 +1,11 @@
-//! Values on the wire: read as a driver sends them, written as a procedure declares them.
+//! Values on the wire: reads the types that a driver sends, and writes the types that a procedure declares.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
 
 use super::collations::Collation;
 
-/// A value, whatever type carries it.
+/// A value, independent of its type on the wire.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sql {
     Null,
@@ -21,17 +21,17 @@ pub(crate) enum Sql {
     DateTime(i32, u32),
     SmallDateTime(u16, u16),
     Table(Vec<Vec<Sql>>),
-    /// A table with more or fewer columns than its type has.
+    /// A table that does not have the number of columns of its type.
     OtherColumns,
 }
 
-/// A declared type: its name and the numbers in its parentheses.
+/// A declared type: its name, and the numbers in parentheses.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) name: String,
     pub(crate) numbers: Vec<u8>,
     pub(crate) is_max: bool,
-    /// Where it is not the database's.
+    /// The collation, if it is not the database's.
     pub(crate) collation: Option<&'static Collation>,
 }
 
@@ -53,12 +53,12 @@ impl Declared {
         self.collation.unwrap_or_else(Collation::default)
     }
 
-    /// The code page of its text, when it has one.
+    /// Returns the code page, if it is a text type with one.
     pub(crate) fn code_page(&self) -> Option<u16> {
         matches!(self.name.as_str(), "char" | "varchar").then(|| self.collation().page)
     }
 
-    /// What SQL Server makes of a value that is passed as this type.
+    /// Converts a value to what SQL Server stores for this type.
     pub(crate) fn store(&self, value: Sql) -> Sql {
         match value {
             Sql::Text(text) if self.code_page().is_some() => {
@@ -69,7 +69,7 @@ impl Declared {
         }
     }
 
-    /// What `sys.parameters` says: length in bytes, precision, scale.
+    /// Returns the columns of `sys.parameters`: length in bytes, precision, scale.
     pub(crate) fn described(&self) -> (i64, i64, i64) {
         let (first, second) = (i64::from(self.number(0)), i64::from(self.number(1)));
         match self.name.as_str() {
@@ -113,13 +113,13 @@ impl Declared {
             "datetime2" => TypeInfo::datetime2(self.number(0)),
             "datetimeoffset" => TypeInfo::datetimeoffset(self.number(0)),
             "uniqueidentifier" => TypeInfo::uniqueidentifier(),
-            // No schema collection: one byte after the type.
+            // One byte: no schema collection.
             "xml" => TypeInfo { type_id: 0xf1, max_length: None, ..TypeInfo::int() },
             _ => TypeInfo::int(),
         }
     }
 
-    /// Writes the type as a column's or a return value's.
+    /// Writes the type of a column or a return value.
     pub(crate) fn write_type(&self, into: &mut BytesMut) {
         self.type_info().encode(into);
         if self.name == "xml" {
@@ -142,7 +142,7 @@ impl Declared {
         into.put_slice(&plain);
     }
 
-    /// The bytes of text or binary, blanks or zeros behind where the type has a fixed length.
+    /// Returns the bytes of text or binary data, padded with blanks or zeros if the type has a fixed length.
     fn bytes(&self, value: &Sql, wide: bool) -> Option<Vec<u8>> {
         let length = usize::from(self.number(0));
         match value {
@@ -264,22 +264,22 @@ fn put_days(days: u32, into: &mut BytesMut) {
     into.put_slice(&days.to_le_bytes()[..3]);
 }
 
-/// Reads a type and a value of it.
+/// Reads a type and a value of that type.
 pub(crate) fn read(from: &mut Bytes) -> Sql {
-    let kind = Kind::read(from);
+    let kind = WireType::read(from);
     kind.value(from)
 }
 
-/// A type as a driver describes it.
+/// A type as a driver sends it.
 #[derive(Clone, Debug)]
-pub(crate) struct Kind {
+pub(crate) struct WireType {
     id: u8,
     length: u16,
     scale: u8,
     collation: &'static Collation,
 }
 
-impl Kind {
+impl WireType {
     pub(crate) fn read(from: &mut Bytes) -> Self {
         let id = from.get_u8();
         let (mut length, mut scale) = (0, 0);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::catalogue::ResultKind;
 use crate::future::BoxFuture;
-use crate::procedures::{Cell, Outcome, OwnedCell, RowSink, SinkError};
+use crate::procedures::{Cell, OwnedCell, ProcedureResult, RowSink, SinkError};
 use crate::roles::worker::execution::handler::JobProgress;
 
 use super::json::{self, MemberNames};
@@ -93,7 +93,7 @@ impl JsonSink {
     pub(super) fn finish(
         mut self,
         outputs: &[String],
-        outcome: &Outcome,
+        outcome: &ProcedureResult,
     ) -> Result<Option<Vec<u8>>, SinkError> {
         let has_row = self.sets > 0 && !self.out.is_empty();
         // A procedure without any result set may answer by its OUTPUT parameters alone.
@@ -142,7 +142,11 @@ impl JsonSink {
     }
 
     /// Adds the outputs to the open object as further members, and closes it.
-    fn join_outputs(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+    fn join_outputs(
+        &mut self,
+        outputs: &[String],
+        outcome: &ProcedureResult,
+    ) -> Result<(), SinkError> {
         for name in outputs {
             let cell = outcome.outputs.iter().find(|(known, _)| known == name);
             let cell = cell.map_or(Cell::Null, |(_, cell)| cell.as_cell());
@@ -164,7 +168,11 @@ impl JsonSink {
     }
 
     /// Completes a `value` answer: the value itself, or an object with the value and the outputs.
-    fn finish_value(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+    fn finish_value(
+        &mut self,
+        outputs: &[String],
+        outcome: &ProcedureResult,
+    ) -> Result<(), SinkError> {
         if outputs.is_empty() {
             return Ok(());
         }
@@ -180,7 +188,11 @@ impl JsonSink {
         self.join_outputs(outputs, outcome)
     }
 
-    fn finish_full(&mut self, outputs: &[String], outcome: &Outcome) -> Result<(), SinkError> {
+    fn finish_full(
+        &mut self,
+        outputs: &[String],
+        outcome: &ProcedureResult,
+    ) -> Result<(), SinkError> {
         if self.is_blank() {
             self.out.extend_from_slice(FULL_START);
         }
@@ -205,7 +217,7 @@ impl JsonSink {
 
     fn check_size(&self) -> Result<(), SinkError> {
         if self.is_abandoned {
-            return Err(SinkError::Gone);
+            return Err(SinkError::Closed);
         }
         if self.sent_bytes + self.unsent.len() + self.out.len() > self.bytes_max {
             Err(SinkError::TooLarge)
@@ -229,7 +241,7 @@ impl JsonSink {
         while !self.unsent.is_empty() {
             if progress.chunks.wait_for_demand().await.is_err() {
                 self.is_abandoned = true;
-                return Err(SinkError::Gone);
+                return Err(SinkError::Closed);
             }
             let chunk = self.unsent.split_to(chunk_bytes.min(self.unsent.len()));
             self.sent_bytes += chunk.len();
@@ -284,8 +296,8 @@ impl JsonSink {
 }
 
 impl RowSink for JsonSink {
-    fn waited(&mut self, for_a_connection: Duration) {
-        self.waited += for_a_connection;
+    fn add_connection_wait(&mut self, wait: Duration) {
+        self.waited += wait;
     }
 
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {

@@ -11,8 +11,8 @@ use crate::envelope::reply::JSON;
 use crate::outcome::Word;
 use crate::problem::{Effect, Problem, ProblemKind, Violation};
 use crate::procedures::{
-    BackendError, BackendErrorKind, BadArgument, CallError, Outcome, SentError, SentErrorKind,
-    ServerErrorClass, SinkError,
+    BackendError, BackendErrorKind, BadArgument, CallError, ProcedureResult, SentError,
+    SentErrorKind, ServerErrorClass, SinkError,
 };
 use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::{JobResult, SentCallResult};
@@ -30,7 +30,11 @@ const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 
 /// Maps the result of a call. No other function turns errors of a backend or a RETURN status into HTTP.
 #[must_use]
-pub fn map_result(job: &Job, sink: JsonSink, result: Result<Outcome, CallError>) -> JobResult {
+pub fn map_result(
+    job: &Job,
+    sink: JsonSink,
+    result: Result<ProcedureResult, CallError>,
+) -> JobResult {
     match result {
         Ok(outcome) => map_success(job, sink, &outcome).into(),
         Err(CallError::NotSent(error)) => map_unsent(job, &error),
@@ -38,7 +42,7 @@ pub fn map_result(job: &Job, sink: JsonSink, result: Result<Outcome, CallError>)
     }
 }
 
-fn map_success(job: &Job, sink: JsonSink, outcome: &Outcome) -> SentCallResult {
+fn map_success(job: &Job, sink: JsonSink, outcome: &ProcedureResult) -> SentCallResult {
     let endpoint = &job.endpoint;
     let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
     if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
@@ -140,7 +144,7 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
             log_failure(job, error, FailureLevel::Debug);
             problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
         }
-        SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Gone) => {
+        SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Closed) => {
             log_failure(job, error, FailureLevel::Debug);
             problem(ProblemKind::Cancelled, Word::Cancelled)
         }

@@ -14,7 +14,7 @@ use crate::catalogue::{Catalogue, EndpointDefaults, EndpointId, load};
 use crate::config::procedures::SqliteConfig;
 use crate::envelope::{Final, Request};
 use crate::procedures::Backend;
-use crate::procedures::arguments::need;
+use crate::procedures::ExpectedProcedure;
 use crate::procedures::sqlite;
 use crate::roles::worker::execution::handlers;
 
@@ -115,9 +115,9 @@ impl DemoRegister {
 async fn the_demo_catalogue_fits_its_procedures() {
     let register = DemoRegister::new().await;
     for endpoint in register.catalogue.endpoints() {
-        if let Some(need) = need(endpoint) {
+        if let Some(expected) = ExpectedProcedure::from_endpoint(endpoint) {
             let mut fits = |_, found: Result<(), _>| found.unwrap();
-            register.backend.verify(&[need], &mut fits).await;
+            register.backend.verify(&[expected], &mut fits).await;
         }
     }
     let files = std::fs::read_dir(demo().join("procedures")).unwrap().count();

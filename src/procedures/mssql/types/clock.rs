@@ -1,4 +1,4 @@
-//! Dates and times: RFC 3339 on our side, days and steps of a second on SQL Server's.
+//! Converts dates and times between RFC 3339 and SQL Server's days and fractions of a second.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,14 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
 /// `datetime` counts in steps of 1/300 s.
 const DATETIME_STEPS: u64 = 300;
-/// Days from 0001-01-01 to 1900-01-01, where `datetime` starts to count.
+/// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime`.
 const DAYS_TO_1900: i64 = 693_595;
 /// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
 const DATETIME_DAYS_MIN: i64 = -53_690;
-/// The digits of a second that `time`, `datetime2` and `datetimeoffset` have at most.
+/// The most fractional digits of `time`, `datetime2` and `datetimeoffset`.
 const SCALE_MAX: u8 = 7;
 
-/// A moment: days since 0001-01-01, nanoseconds of that day, minutes east of Greenwich.
+/// A point in time: days since 0001-01-01 and nanoseconds of that day in UTC, and the offset in minutes east of Greenwich.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     days: i64,
@@ -26,7 +26,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Reads RFC 3339. Without an offset, or as a date alone, it is UTC.
+    /// Parses RFC 3339. A time without an offset, and a date without a time, are in UTC.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
             (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
@@ -42,7 +42,7 @@ impl Moment {
         })
     }
 
-    /// The days and the steps of a day, rounded to `per_second` steps; midnight carries.
+    /// Rounds to `per_second` steps a second. Returns the days and the steps of the day; rounding may carry to the next day.
     fn steps(self, per_second: u64) -> (i64, u64) {
         let steps = rounded(self.nanos, per_second);
         let day = SECONDS_PER_DAY * per_second;
@@ -56,7 +56,7 @@ impl Moment {
     }
 
     pub(super) fn datetimeoffset(self, scale: u8) -> Option<DateTimeOffset> {
-        // On the wire the moment is UTC and the offset stands beside it (MS-TDS 2.2.5.5.1.9).
+        // On the wire, the time is in UTC and followed by the offset (MS-TDS 2.2.5.5.1.9).
         Some(DateTimeOffset::new(self.datetime2(scale)?, self.offset))
     }
 
@@ -76,19 +76,19 @@ impl Moment {
     }
 }
 
-/// Reads `YYYY-MM-DD` for `date`.
+/// Parses `YYYY-MM-DD` for `date`.
 pub(super) fn date(text: &str) -> Option<Date> {
     date_of(days_of(parse_date(text)?)?)
 }
 
-/// Reads `HH:MM:SS[.fraction]` for `time`.
+/// Parses `HH:MM:SS[.fraction]` for `time`.
 pub(super) fn time_of_day(text: &str, scale: u8) -> Option<Time> {
     let scale = scale.min(SCALE_MAX);
     let time = NaiveTime::parse_from_str(text, "%H:%M:%S%.f")
         .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M"))
         .ok()?;
     let per_second = 10_u64.pow(u32::from(scale));
-    // The last step of the day does not become the next midnight: there is no day to carry to.
+    // Rounding does not carry to midnight, because there is no day to carry to.
     let last = SECONDS_PER_DAY * per_second - 1;
     Some(Time::new(rounded(nanos_of(time)?, per_second).min(last), scale))
 }
@@ -104,7 +104,7 @@ pub(super) fn write_time(time: Time, into: &mut String) -> Option<()> {
     write_steps(time.increments(), per_second, into)
 }
 
-/// Writes a `datetime2`: it has no offset and counts as UTC.
+/// Writes a `datetime2`, which has no offset and is treated as UTC.
 pub(super) fn write_datetime2(moment: DateTime2, into: &mut String) -> Option<()> {
     write_date(moment.date(), into)?;
     into.push('T');
@@ -113,7 +113,7 @@ pub(super) fn write_datetime2(moment: DateTime2, into: &mut String) -> Option<()
     Some(())
 }
 
-/// Writes a `datetime`, its 1/300 s rounded to milliseconds as SQL Server shows them.
+/// Writes a `datetime`, rounded from 1/300 s to milliseconds as SQL Server displays it.
 pub(super) fn write_datetime(moment: time::DateTime, into: &mut String) -> Option<()> {
     write_days(i64::from(moment.days()) + DAYS_TO_1900, into)?;
     into.push('T');
@@ -133,7 +133,7 @@ pub(super) fn write_smalldatetime(moment: SmallDateTime, into: &mut String) -> O
     Some(())
 }
 
-/// Writes a `datetimeoffset` in its own offset.
+/// Writes a `datetimeoffset` with its own offset.
 pub(super) fn write_datetimeoffset(moment: DateTimeOffset, into: &mut String) -> Option<()> {
     let (date, time) = (moment.datetime2().date(), moment.datetime2().time());
     let per_second = i64::try_from(10_u64.checked_pow(u32::from(time.scale()))?).ok()?;
@@ -165,14 +165,14 @@ fn date_of(days: i64) -> Option<Date> {
     (0..=3_652_058).contains(&days).then(|| u32::try_from(days).ok().map(Date::new))?
 }
 
-/// Nanoseconds of the day; a leap second has none, SQL Server does not know it.
+/// Returns the nanoseconds of the day; `None` for a leap second, which SQL Server cannot store.
 fn nanos_of(time: NaiveTime) -> Option<u64> {
     let nanos = u64::from(time.nanosecond());
     (nanos < NANOS_PER_SECOND)
         .then(|| u64::from(time.num_seconds_from_midnight()) * NANOS_PER_SECOND + nanos)
 }
 
-/// Nanoseconds as steps, half up.
+/// Rounds nanoseconds to steps, half up.
 fn rounded(nanos: u64, per_second: u64) -> u64 {
     let (seconds, rest) = (nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND);
     seconds * per_second + (rest * per_second + NANOS_PER_SECOND / 2) / NANOS_PER_SECOND
@@ -183,7 +183,7 @@ fn write_days(days: i64, into: &mut String) -> Option<()> {
     write!(into, "{:04}-{:02}-{:02}", date.year(), date.month(), date.day()).ok()
 }
 
-/// Writes steps of a day as `HH:MM:SS` and as many digits of a second as there are.
+/// Writes steps of a day as `HH:MM:SS` with the fraction, without trailing zeros.
 fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
     let (seconds, fraction) = (steps / per_second, steps % per_second);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

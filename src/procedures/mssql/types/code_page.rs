@@ -1,4 +1,4 @@
-//! The code pages of `char`, `varchar` and `text`: how long a text is there, and whether it can be represented at all.
+//! The code pages of `char`, `varchar` and `text`: the length of a text in a code page, and whether it can be represented.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
@@ -8,10 +8,10 @@ use encoding_rs::{
 use oem_cp::OEMCPHashMap;
 use oem_cp::code_table::{ENCODING_TABLE_CP437, ENCODING_TABLE_CP850};
 
-/// Room for one character in any encoding, and for what the library wants to see free beside it.
+/// Room for one character in any encoding, and for the spare bytes that the library requires.
 const CHAR_BYTES_MAX: usize = 16;
 
-/// The number of the code page of a type of text.
+/// A code page, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CodePage(u16);
 
@@ -19,44 +19,44 @@ pub(crate) struct CodePage(u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unmappable(pub(crate) char);
 
-/// How a code page is known.
-enum Table {
-    /// By the characters of its upper half.
+/// The characters of a code page.
+enum CodePageTable {
+    /// The characters of the upper half of a single-byte code page.
     UpperHalf(&'static OEMCPHashMap<char, u8>),
-    /// By an encoding of the web.
+    /// An encoding of the WHATWG Encoding Standard.
     Encoding(&'static Encoding),
 }
 
 impl CodePage {
     /// UTF-16: `nchar`, `nvarchar`, `ntext`.
     pub(crate) const UTF_16: Self = Self(1200);
-    /// A collation whose name ends with `_UTF8`.
+    /// UTF-8: a collation whose name ends with `_UTF8`.
     pub(crate) const UTF_8: Self = Self(65001);
-    /// The server does not say which. ASCII is the same in every code page of SQL Server.
+    /// Not reported by the server. ASCII is the same in every code page of SQL Server.
     pub(crate) const UNKNOWN: Self = Self(0);
 
-    /// The code page of a number as `COLLATIONPROPERTY` says it.
+    /// Creates a code page from a number that `COLLATIONPROPERTY` returns.
     pub(crate) fn new(number: Option<i64>) -> Self {
         number.and_then(|number| u16::try_from(number).ok()).map_or(Self::UNKNOWN, Self)
     }
 
-    /// Its number; 0 where the server does not say which it is.
+    /// Returns the number; 0 if the server does not report it.
     pub(crate) fn number(self) -> u16 {
         self.0
     }
 
-    /// Whether it is known what it holds. Of another, ASCII is.
+    /// Whether its characters are known. For other code pages, only ASCII is.
     pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Whether the driver, left to itself, writes this code page into the column of a table. It has none for collations of 437
-    /// and 850, does not tell UTF-8 from the code page of the collation's language, and takes GB 18030 for 936.
+    /// Whether the driver writes this code page correctly into a column of a table. It does not support collations of 437 and
+    /// 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030 instead of 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
 
-    /// The length of a text as a type of this code page counts it: in bytes, and in pairs of bytes for UTF-16.
+    /// Returns the length of a text in this code page: in bytes, and for UTF-16 in byte pairs.
     pub(crate) fn length(self, text: &str) -> Result<usize, Unmappable> {
         match self {
             _ if text.is_ascii() => Ok(text.len()),
@@ -72,10 +72,10 @@ impl CodePage {
         }
     }
 
-    fn bytes_of(self, c: char, table: Option<&Table>) -> Result<usize, Unmappable> {
+    fn bytes_of(self, c: char, table: Option<&CodePageTable>) -> Result<usize, Unmappable> {
         let bytes = match table {
-            Some(Table::UpperHalf(chars)) => chars.contains_key(&c).then_some(1),
-            Some(Table::Encoding(encoding)) => encoded(encoding, c)
+            Some(CodePageTable::UpperHalf(chars)) => chars.contains_key(&c).then_some(1),
+            Some(CodePageTable::Encoding(encoding)) => encoded(encoding, c)
                 .filter(|(bytes, length)| self.has(c, bytes.get(..*length).unwrap_or_default()))
                 .map(|(_, length)| length),
             None => None,
@@ -83,8 +83,9 @@ impl CodePage {
         bytes.ok_or(Unmappable(c))
     }
 
-    /// Whether the code page has what the encoding of the web has. Found by comparing all of Unicode with Python's
-    /// `cp936` and `cp950`, which are Microsoft's tables. Characters for private use are what each server makes of them.
+    /// Whether the code page has a character of the WHATWG encoding. The exceptions were found by comparing all of Unicode
+    /// with Python's `cp936` and `cp950`, which are Microsoft's tables. The mapping of private-use characters depends on the
+    /// server.
     fn has(self, c: char, bytes: &[u8]) -> bool {
         let pair = match bytes {
             [lead, trail] => u16::from_be_bytes([*lead, *trail]),
@@ -102,10 +103,10 @@ impl CodePage {
         }
     }
 
-    fn table(self) -> Option<Table> {
-        Some(Table::Encoding(match self.0 {
-            437 => return Some(Table::UpperHalf(&ENCODING_TABLE_CP437)),
-            850 => return Some(Table::UpperHalf(&ENCODING_TABLE_CP850)),
+    fn table(self) -> Option<CodePageTable> {
+        Some(CodePageTable::Encoding(match self.0 {
+            437 => return Some(CodePageTable::UpperHalf(&ENCODING_TABLE_CP437)),
+            850 => return Some(CodePageTable::UpperHalf(&ENCODING_TABLE_CP850)),
             874 => WINDOWS_874,
             932 => SHIFT_JIS,
             936 => GBK,
@@ -125,7 +126,7 @@ impl CodePage {
     }
 }
 
-/// The bytes of a character that come back as that character: what is only similar is another value.
+/// Encodes a character. `None` if decoding the bytes does not return the same character.
 fn encoded(encoding: &'static Encoding, c: char) -> Option<([u8; CHAR_BYTES_MAX], usize)> {
     let mut text = [0; 4];
     let text = &*c.encode_utf8(&mut text);
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_as_long_as_its_bytes_in_the_code_page() {
+    fn the_length_is_the_number_of_bytes_in_the_code_page() {
         let cases: &[(u16, &str, usize)] = &[
             (437, "abc", 3),
             (437, "Ω√é", 3),
@@ -180,17 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_replace_is_unmappable() {
+    fn a_character_that_the_server_would_replace_is_unmappable() {
         let cases: &[(u16, &str, char)] = &[
             (1252, "a日本", '日'),
-            // SQL Server makes an A of it, of the next ones a backslash, a tilde, a hyphen.
+            // SQL Server replaces these with an A, a backslash, a tilde and a hyphen.
             (1252, "aĀ", 'Ā'),
             (932, "¥", '¥'),
             (932, "‾", '‾'),
             (932, "−", '−'),
             (932, "é", 'é'),
             (932, "\u{e000}", '\u{e000}'),
-            // The encodings of the web have these, the code pages do not.
+            // The WHATWG encodings have these characters, the code pages do not.
             (936, "ǹ", 'ǹ'),
             (936, "\u{2ff0}", '\u{2ff0}'),
             (936, "\u{e5e5}", '\u{e5e5}'),
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_no_table_has_is_not_known() {
+    fn a_code_page_without_a_table_is_not_known() {
         for number in [None, Some(0), Some(20127), Some(-1), Some(1 << 40)] {
             assert!(!CodePage::new(number).is_known(), "{number:?}");
         }

@@ -1,21 +1,86 @@
-//! Decimal numbers as text and as scaled integers: no digit goes through a double.
+//! Converts JSON numbers to SQL decimals and money, and back. No digit passes through a double.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
-/// The most digits of `decimal`.
+use tiberius::ColumnData;
+use tiberius::numeric::Numeric;
+
+use crate::catalogue::ParameterValue;
+
+/// The most digits of `money` and of `smallmoney`.
+const MONEY_DIGITS: u8 = 19;
+const SMALLMONEY_DIGITS: u8 = 10;
+/// The decimal places of `money` and `smallmoney`.
+pub(super) const MONEY_SCALE: u8 = 4;
+/// The most digits of a `decimal`.
 const DIGITS_MAX: usize = 38;
 
 /// What to do with digits beyond the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Excess {
-    /// They must be zero: nothing is lost.
+pub(super) enum ExcessDigits {
+    /// Refuse the number unless they are zero.
     Refuse,
-    /// Half away from zero, as SQL Server does: the number came from a double anyway.
+    /// Round half away from zero, as SQL Server does. For numbers that were doubles.
     Round,
 }
 
-/// Reads a number (JSON's form, a sign allowed) as an integer scaled by `scale` with at most `precision` digits.
-pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Option<i128> {
+/// Converts a JSON value to a decimal with this precision and scale.
+pub(super) fn encode<'a>(
+    value: &ParameterValue<'_>,
+    precision: u8,
+    scale: u8,
+) -> Option<ColumnData<'a>> {
+    let (text, excess) = digits(value)?;
+    let scaled = parse(&text, precision, scale, excess)?;
+    (scale <= Numeric::MAX_NUMERIC_SCALE)
+        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
+}
+
+/// Converts a JSON value to `money`, which has 64 bits.
+pub(super) fn encode_money<'a>(value: &ParameterValue<'_>) -> Option<ColumnData<'a>> {
+    encode_in_range(value, MONEY_DIGITS, i128::from(i64::MIN)..=i128::from(i64::MAX))
+}
+
+/// Converts a JSON value to `smallmoney`, which has 32 bits.
+pub(super) fn encode_smallmoney<'a>(value: &ParameterValue<'_>) -> Option<ColumnData<'a>> {
+    encode_in_range(value, SMALLMONEY_DIGITS, i128::from(i32::MIN)..=i128::from(i32::MAX))
+}
+
+fn encode_in_range<'a>(
+    value: &ParameterValue<'_>,
+    precision: u8,
+    range: RangeInclusive<i128>,
+) -> Option<ColumnData<'a>> {
+    let (text, excess) = digits(value)?;
+    let scaled = parse(&text, precision, MONEY_SCALE, excess)?;
+    range
+        .contains(&scaled)
+        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
+}
+
+/// Returns any kind of number as text.
+pub(super) fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>, ExcessDigits)> {
+    match value {
+        ParameterValue::Boolean(bit) => {
+            Some((Cow::Borrowed(if *bit { "1" } else { "0" }), ExcessDigits::Refuse))
+        }
+        ParameterValue::Integer(number) => {
+            Some((Cow::Owned(number.to_string()), ExcessDigits::Refuse))
+        }
+        ParameterValue::Number(number) => {
+            Some((Cow::Owned(number.to_string()), ExcessDigits::Round))
+        }
+        ParameterValue::Decimal(text) | ParameterValue::Text(text) => {
+            Some((Cow::Borrowed(text), ExcessDigits::Refuse))
+        }
+        _ => None,
+    }
+}
+
+/// Parses a number, in JSON's syntax but with any sign, as an integer scaled by `scale` with at most `precision` digits.
+pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) -> Option<i128> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -33,7 +98,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Opt
         return None;
     }
     let zeros = all.clone().take_while(|digit| *digit == b'0').count();
-    // How many of the digits after the leading zeros stand before the scaled point.
+    // How many of the digits after the leading zeros are before the shifted decimal point.
     let kept = i64::try_from(whole.len()).ok()? - i64::try_from(zeros).ok()?
         + i64::from(exponent)
         + i64::from(scale);
@@ -48,15 +113,15 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Opt
     for _ in 0..kept.max(0) {
         value = value * 10 + i128::from(digits.next().unwrap_or(b'0') - b'0');
     }
-    // Before the first digit there are only zeros: nothing to round by.
+    // The first digit beyond the scale. Before the first significant digit there are only zeros.
     let next = if kept < 0 { Some(b'0') } else { digits.next() };
     match excess {
-        Excess::Refuse => {
+        ExcessDigits::Refuse => {
             if next.is_some_and(|digit| digit != b'0') || digits.any(|digit| digit != b'0') {
                 return None;
             }
         }
-        Excess::Round => {
+        ExcessDigits::Round => {
             if next.is_some_and(|digit| digit >= b'5') {
                 value += 1;
             }
@@ -66,7 +131,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Opt
     (value < limit).then_some(if negative { -value } else { value })
 }
 
-/// Writes a scaled integer as a number, with every digit of its scale.
+/// Writes a scaled integer as a number, with all digits of its scale.
 pub(super) fn write(value: i128, scale: u8, into: &mut String) {
     if value < 0 {
         into.push('-');
@@ -87,7 +152,7 @@ mod tests {
     use super::*;
 
     fn exact(text: &str, precision: u8, scale: u8) -> Option<i128> {
-        parse(text, precision, scale, Excess::Refuse)
+        parse(text, precision, scale, ExcessDigits::Refuse)
     }
 
     #[test]
@@ -113,9 +178,9 @@ mod tests {
 
     #[test]
     fn a_double_is_rounded_half_away_from_zero() {
-        assert_eq!(parse("0.30000000000000004", 5, 2, Excess::Round), Some(30));
-        assert_eq!(parse("-0.005", 5, 2, Excess::Round), Some(-1));
-        assert_eq!(parse("0.0049", 5, 2, Excess::Round), Some(0));
+        assert_eq!(parse("0.30000000000000004", 5, 2, ExcessDigits::Round), Some(30));
+        assert_eq!(parse("-0.005", 5, 2, ExcessDigits::Round), Some(-1));
+        assert_eq!(parse("0.0049", 5, 2, ExcessDigits::Round), Some(0));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a column of a row to a cell of the answer.
+//! Converts columns of a row, and OUTPUT parameters, to cells of the answer.
 
 use std::ops::Range;
 
@@ -8,32 +8,30 @@ use uuid::Uuid;
 use super::{CodePage, SqlType, clock, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
-/// The driver reads money as a double: beyond this its four decimals are no longer exact (2^53 / 10^4).
+/// The largest exact `money` value. The driver reads it as a double, whose four decimal places are inexact beyond 2^53 / 10^4.
 const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
-/// The decimals of money.
-const MONEY_SCALE: u8 = 4;
 
-/// Turns rows into cells. What has to be written as text is written into one buffer; its memory and that of the cells
-/// serve row after row.
+/// Decodes rows into cells. Values that must be formatted as text are written into one buffer. The memory of the buffer and
+/// of the cells is reused for each row.
 #[derive(Debug, Default)]
-pub(crate) struct Cells {
+pub(crate) struct RowDecoder {
     text: String,
-    written: Vec<(usize, Form)>,
+    written: Vec<(usize, WrittenText)>,
     spare: Vec<Cell<'static>>,
 }
 
-/// What was written, by its place in the buffer.
+/// A range of the buffer.
 #[derive(Debug)]
-enum Form {
+enum WrittenText {
     /// Number text.
     Number(Range<usize>),
     /// Other text.
     Text(Range<usize>),
 }
 
-impl Cells {
-    /// The cells of a row, handed to `take`.
-    pub(crate) fn of<E: From<SentError>>(
+impl RowDecoder {
+    /// Decodes a row and passes its cells to `take`.
+    pub(crate) fn decode<E: From<SentError>>(
         &mut self,
         row: &Row,
         take: impl FnOnce(&[Cell<'_>]) -> Result<(), E>,
@@ -43,32 +41,32 @@ impl Cells {
         let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.spare);
         for (column, value) in row.cells() {
             let is_money = matches!(column.column_type(), ColumnType::Money | ColumnType::Money4);
-            // Most values are passed on as they are, and this runs for each of them.
+            // Most values need no formatting.
             if let Some(cell) = as_is(value, is_money) {
                 cells.push(cell);
                 continue;
             }
             match write(value, &mut self.text) {
-                Some(form) => self.written.push((cells.len(), form)),
+                Some(written) => self.written.push((cells.len(), written)),
                 None => return Err(undecodable(column.name()).into()),
             }
             cells.push(Cell::Null);
         }
-        for (index, form) in &self.written {
+        for (index, written) in &self.written {
             if let Some(cell) = cells.get_mut(*index) {
-                *cell = form.cell(&self.text);
+                *cell = written.cell(&self.text);
             }
         }
         let taken = take(&cells);
         cells.clear();
-        // Of an empty vector nothing is mapped, but its memory serves the next row.
+        // Keeps the vector's memory for the next row. It is empty, so nothing is mapped.
         self.spare = cells.into_iter().map(|_| Cell::Null).collect();
         taken
     }
 }
 
-impl Form {
-    /// The cell of what was written.
+impl WrittenText {
+    /// Returns the cell for this range.
     fn cell<'a>(&self, text: &'a str) -> Cell<'a> {
         match self {
             Self::Number(range) => Cell::Number(text.get(range.clone()).unwrap_or_default()),
@@ -77,8 +75,8 @@ impl Form {
     }
 }
 
-/// The value of an OUTPUT parameter as the driver read it in its own type: text of UTF-8 as the code page of the collation's
-/// language, so that what is not ASCII is another text now.
+/// Converts the value of an OUTPUT parameter that the driver read in its declared type. The driver reads UTF-8 text in the
+/// code page of the collation's language, which changes all characters that are not ASCII.
 pub(crate) fn owned_as_declared(
     name: &str,
     value: &ColumnData<'_>,
@@ -89,14 +87,14 @@ pub(crate) fn owned_as_declared(
             if *code_page == CodePage::UTF_8 && !text.is_ascii() =>
         {
             Err(SentError::new(SentErrorKind::Undecodable(format!(
-                "'{name}' is varchar in UTF-8, of which the driver reads ASCII only: declare it nvarchar"
+                "'{name}' is varchar in UTF-8, of which the driver can read only ASCII: declare it as nvarchar"
             ))))
         }
         _ => owned(name, value, sql),
     }
 }
 
-/// The value of an OUTPUT parameter.
+/// Converts the value of an OUTPUT parameter.
 pub(crate) fn owned(
     name: &str,
     value: &ColumnData<'_>,
@@ -122,27 +120,27 @@ pub(crate) fn owned(
 fn undecodable(name: &str) -> SentError {
     let place = if name.is_empty() { "an unnamed column".to_owned() } else { format!("'{name}'") };
     SentError::new(SentErrorKind::Undecodable(format!(
-        "{place} has a value that JSON cannot hold exactly"
+        "{place} has a value that JSON cannot represent exactly"
     )))
 }
 
-/// Writes what the driver does not hold as text or a plain number. `None` when it has no exact form.
-fn write(value: &ColumnData<'_>, into: &mut String) -> Option<Form> {
+/// Formats a value that the driver does not hold as text or a plain number. `None` if it has no exact representation.
+fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
     let start = into.len();
     match value {
-        // Of the doubles only money comes here, and what is no number.
+        // The only doubles here are `money` and values that are not finite.
         ColumnData::F64(Some(number)) => {
-            decimal::write(scaled_money(*number)?, MONEY_SCALE, into);
-            return Some(Form::Number(start..into.len()));
+            decimal::write(scaled_money(*number)?, decimal::MONEY_SCALE, into);
+            return Some(WrittenText::Number(start..into.len()));
         }
         ColumnData::F32(Some(number)) => {
-            // As a single's own shortest digits: 0.1, not 0.10000000149011612.
+            // The shortest digits of the single: 0.1, not 0.10000000149011612.
             into.push_str(&number.is_finite().then(|| number.to_string())?);
-            return Some(Form::Number(start..into.len()));
+            return Some(WrittenText::Number(start..into.len()));
         }
         ColumnData::Numeric(Some(number)) => {
             decimal::write(number.value(), number.scale(), into);
-            return Some(Form::Number(start..into.len()));
+            return Some(WrittenText::Number(start..into.len()));
         }
         ColumnData::Guid(Some(guid)) => {
             into.push_str(guid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
@@ -155,10 +153,10 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<Form> {
         ColumnData::DateTimeOffset(Some(at)) => clock::write_datetimeoffset(*at, into)?,
         _ => return None,
     }
-    Some(Form::Text(start..into.len()))
+    Some(WrittenText::Text(start..into.len()))
 }
 
-/// The cell of a value that is passed on as the driver holds it. `None` for one that has to be written.
+/// Returns the cell of a value that needs no formatting, or `None` if it must be formatted.
 fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
     match value {
         ColumnData::U8(number) => Some(int(number.map(i64::from))),
@@ -189,10 +187,10 @@ fn int<'a>(number: Option<i64>) -> Cell<'a> {
     number.map_or(Cell::Null, Cell::Int)
 }
 
-/// Money as the driver's double says it, back to the integer that it was made from.
+/// Converts a double to the integer from which the driver computed it for `money`.
 #[expect(clippy::cast_possible_truncation, reason = "checked: a whole number below 2^53")]
 fn scaled_money(number: f64) -> Option<i128> {
-    // A value that is no number is not below the limit either.
+    // NaN is not below the limit either.
     (number.abs() <= MONEY_EXACT_MAX).then(|| (number * 1e4).round() as i128)
 }
 
@@ -206,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn money_keeps_its_four_decimals_or_is_an_error() {
+    fn money_keeps_its_four_decimal_places_or_is_an_error() {
         for exact in [0_i64, 1, -1, 9_007_199_254_740_989, -123_456_789_012_345, 2_147_483_647] {
-            #[expect(clippy::cast_precision_loss, reason = "what the driver does")]
+            #[expect(clippy::cast_precision_loss, reason = "as the driver does")]
             let driver = exact as f64 / 1e4;
             let mut text = String::new();
             decimal::write(i128::from(exact), 4, &mut text);
@@ -220,7 +218,7 @@ mod tests {
     #[test]
     fn output_in_utf_8_is_ascii_or_an_error() {
         let sql = |code_page| SqlType::Text { name: "varchar", length: Some(9), code_page };
-        // What the driver makes of the two bytes of an é.
+        // How the driver reads the two bytes of an é.
         let value = ColumnData::String(Some("Ã©".into()));
         let error = owned_as_declared("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
         assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_has_its_own_digits() {
+    fn a_single_is_formatted_with_its_shortest_digits() {
         let cell = owned("x", &ColumnData::F32(Some(0.1)), None).unwrap();
         assert_eq!(cell, OwnedCell::Number("0.1".to_owned()));
         let cell = owned("x", &ColumnData::F32(Some(f32::MAX)), None).unwrap();

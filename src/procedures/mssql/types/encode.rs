@@ -1,44 +1,39 @@
-//! From a checked JSON value to the SQL type that the procedure declares.
+//! Converts a checked JSON value to the SQL type that the procedure declares.
 
 use std::borrow::Cow;
 
 use tiberius::ColumnData;
-use tiberius::numeric::Numeric;
 use tiberius::xml::XmlData;
 use uuid::Uuid;
 
 use super::SqlType;
 use super::clock::{self, Moment};
 use super::code_page::{CodePage, Unmappable};
-use super::decimal::{self, Excess};
+use super::decimal::{self, ExcessDigits};
 use crate::catalogue::ParameterValue;
 
-/// Why a value does not fit, or what would have, for its caller. It never quotes the value, but for the one character
+/// Why a value cannot be converted, or what was expected, for the caller. Never contains the value, except for a character
 /// that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Expected(pub(crate) String);
+pub(crate) struct EncodeError(pub(crate) String);
 
-impl Expected {
-    fn a(sql: &SqlType) -> Self {
+impl EncodeError {
+    fn expected(sql: &SqlType) -> Self {
         Self(format!("a value of {sql}"))
     }
 }
 
-/// The digits of `money` and of `smallmoney`.
-const MONEY_DIGITS: u8 = 19;
-const SMALLMONEY_DIGITS: u8 = 10;
-const MONEY_SCALE: u8 = 4;
-/// The most bytes of UTF-8 of a text that the driver passes as `nvarchar(4000)`: a longer one is `nvarchar(max)`, which cannot
-/// become a `sql_variant`.
+/// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. It passes a longer one as `nvarchar(max)`,
+/// which cannot be converted to a `sql_variant`.
 const VARIANT_TEXT_BYTES_MAX: usize = 4000;
-/// The most bytes of a `sql_variant`.
+/// The longest binary value of a `sql_variant`, in bytes.
 const VARIANT_BYTES_MAX: usize = 8000;
 
 /// Encodes a value as the declared type.
 pub(crate) fn encode<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,
-) -> Result<ColumnData<'a>, Expected> {
+) -> Result<ColumnData<'a>, EncodeError> {
     let encoded = match sql {
         _ if *value == ParameterValue::Null => Some(null(sql)),
         SqlType::Bit => boolean(value).map(|bit| ColumnData::Bit(Some(bit))),
@@ -46,16 +41,14 @@ pub(crate) fn encode<'a>(
         SqlType::SmallInt => integer(value).map(|n| ColumnData::I16(Some(n))),
         SqlType::Int => integer(value).map(|n| ColumnData::I32(Some(n))),
         SqlType::BigInt => integer(value).map(|n| ColumnData::I64(Some(n))),
-        SqlType::Decimal { precision, scale, .. } => numeric(value, *precision, *scale),
-        SqlType::Money => money(value, MONEY_DIGITS, i128::from(i64::MIN)..=i128::from(i64::MAX)),
-        SqlType::SmallMoney => {
-            money(value, SMALLMONEY_DIGITS, i128::from(i32::MIN)..=i128::from(i32::MAX))
-        }
+        SqlType::Decimal { precision, scale, .. } => decimal::encode(value, *precision, *scale),
+        SqlType::Money => decimal::encode_money(value),
+        SqlType::SmallMoney => decimal::encode_smallmoney(value),
         SqlType::Real => real(value).map(|n| ColumnData::F32(Some(n))),
         SqlType::Float => double(value).map(|n| ColumnData::F64(Some(n))),
         SqlType::Text { length, code_page, .. } => match text(value) {
             Some(text) => {
-                fits(&text, sql, *length, *code_page)?;
+                check_text(&text, sql, *length, *code_page)?;
                 Some(ColumnData::String(Some(text)))
             }
             None => None,
@@ -76,10 +69,10 @@ pub(crate) fn encode<'a>(
         SqlType::Other(_) => None,
         _ => plain(value).and_then(|text| moment(text, sql)),
     };
-    encoded.ok_or_else(|| Expected::a(sql))
+    encoded.ok_or_else(|| EncodeError::expected(sql))
 }
 
-/// The NULL of a type.
+/// Returns the NULL of a type.
 pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
     match sql {
         SqlType::Bit => ColumnData::Bit(None),
@@ -103,8 +96,8 @@ pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
     }
 }
 
-/// Whether the driver sends a NULL of this type with its type, and a value of it at the type's full size.
-/// For the others it sends an untyped NULL, and a type only as wide as the value.
+/// Whether the driver sends a NULL of this type with its type, and declares a value with the type's full size.
+/// For other types it sends an untyped NULL, and declares a type only as wide as the value.
 pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
     matches!(
         sql,
@@ -139,53 +132,19 @@ fn boolean(value: &ParameterValue<'_>) -> Option<bool> {
     }
 }
 
-/// The number as text, whatever kind of number it is.
-fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>, Excess)> {
-    match value {
-        ParameterValue::Boolean(bit) => {
-            Some((Cow::Borrowed(if *bit { "1" } else { "0" }), Excess::Refuse))
-        }
-        ParameterValue::Integer(number) => Some((Cow::Owned(number.to_string()), Excess::Refuse)),
-        ParameterValue::Number(number) => Some((Cow::Owned(number.to_string()), Excess::Round)),
-        ParameterValue::Decimal(text) | ParameterValue::Text(text) => {
-            Some((Cow::Borrowed(text), Excess::Refuse))
-        }
-        _ => None,
-    }
-}
-
 /// An integer without loss: a fraction other than zero does not fit.
 fn integer<N: TryFrom<i128>>(value: &ParameterValue<'_>) -> Option<N> {
     let number = match value {
         ParameterValue::Integer(number) => i128::from(*number),
-        _ => decimal::parse(&digits(value)?.0, 20, 0, Excess::Refuse)?,
+        _ => decimal::parse(&decimal::digits(value)?.0, 20, 0, ExcessDigits::Refuse)?,
     };
     N::try_from(number).ok()
-}
-
-fn numeric<'a>(value: &ParameterValue<'_>, precision: u8, scale: u8) -> Option<ColumnData<'a>> {
-    let (text, excess) = digits(value)?;
-    let scaled = decimal::parse(&text, precision, scale, excess)?;
-    (scale <= Numeric::MAX_NUMERIC_SCALE)
-        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, scale))))
-}
-
-fn money<'a>(
-    value: &ParameterValue<'_>,
-    precision: u8,
-    range: std::ops::RangeInclusive<i128>,
-) -> Option<ColumnData<'a>> {
-    let (text, excess) = digits(value)?;
-    let scaled = decimal::parse(&text, precision, MONEY_SCALE, excess)?;
-    range
-        .contains(&scaled)
-        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
 }
 
 fn double(value: &ParameterValue<'_>) -> Option<f64> {
     let number = match value {
         ParameterValue::Number(number) => *number,
-        _ => digits(value)?.0.parse().ok()?,
+        _ => decimal::digits(value)?.0.parse().ok()?,
     };
     number.is_finite().then_some(number)
 }
@@ -194,7 +153,7 @@ fn real(value: &ParameterValue<'_>) -> Option<f32> {
     // Through text: the nearest single to what was written, not to the nearest double.
     let number: f32 = match value {
         ParameterValue::Number(number) => number.to_string().parse().ok()?,
-        _ => digits(value)?.0.parse().ok()?,
+        _ => decimal::digits(value)?.0.parse().ok()?,
     };
     number.is_finite().then_some(number)
 }
@@ -211,32 +170,35 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// SQL Server cuts an argument that is too long, and replaces what its code page does not have, silently.
-fn fits(
+/// Checks the length and the characters of a text: SQL Server silently truncates an argument that is too long, and silently
+/// replaces characters that its code page does not have.
+fn check_text(
     text: &str,
     sql: &SqlType,
     length: Option<usize>,
     code_page: CodePage,
-) -> Result<(), Expected> {
-    // A text of UTF-16 has no more pairs of bytes than one of UTF-8 has bytes.
+) -> Result<(), EncodeError> {
+    // A text never has more byte pairs in UTF-16 than bytes in UTF-8.
     if code_page == CodePage::UTF_16 && length.is_none_or(|most| text.len() <= most) {
         return Ok(());
     }
     let page = code_page.number();
     let taken = code_page.length(text).map_err(|Unmappable(c)| {
         let code = u32::from(c);
-        Expected(if code_page.is_known() {
+        EncodeError(if code_page.is_known() {
             format!("U+{code:04X} cannot be represented in code page {page}")
         } else {
-            format!("U+{code:04X} may be lost in {sql}: only ASCII certainly is not")
+            format!(
+                "U+{code:04X} may be lost in {sql}, whose code page is unknown: only ASCII is safe"
+            )
         })
     })?;
     match length {
         Some(most) if taken > most && (code_page == CodePage::UTF_16 || text.is_ascii()) => {
-            Err(Expected(format!("longer than {sql}")))
+            Err(EncodeError(format!("longer than {sql}")))
         }
         Some(most) if taken > most => {
-            Err(Expected(format!("longer than {sql}: {taken} bytes in code page {page}")))
+            Err(EncodeError(format!("longer than {sql}: {taken} bytes in code page {page}")))
         }
         _ => Ok(()),
     }
@@ -265,10 +227,10 @@ fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
 }
 
 /// A `sql_variant` takes the SQL type nearest to the JSON value.
-fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, Expected> {
+fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, EncodeError> {
     let fits = |bytes: usize, most: usize| {
         let longer =
-            || Expected(format!("longer than a sql_variant: {bytes} bytes, {most} at most"));
+            || EncodeError(format!("longer than a sql_variant: {bytes} bytes, at most {most}"));
         if bytes <= most { Ok(()) } else { Err(longer()) }
     };
     Ok(match value {
@@ -277,7 +239,7 @@ fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, 
         ParameterValue::Number(number) => Some(ColumnData::F64(Some(*number))),
         ParameterValue::Decimal(text) => {
             let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-            u8::try_from(scale).ok().and_then(|scale| numeric(value, 38, scale))
+            u8::try_from(scale).ok().and_then(|scale| decimal::encode(value, 38, scale))
         }
         ParameterValue::Text(text) | ParameterValue::Json(text) => {
             fits(text.len(), VARIANT_TEXT_BYTES_MAX)?;
@@ -293,6 +255,8 @@ fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, 
 
 #[cfg(test)]
 mod tests {
+    use tiberius::numeric::Numeric;
+
     use super::*;
 
     fn text_value(text: &str) -> ParameterValue<'static> {
@@ -300,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_by_type_not_by_value() {
+    fn an_error_names_the_type_and_not_the_value() {
         let table = [
             (text_value("twelve"), SqlType::Int, "a value of int"),
             (ParameterValue::Integer(256), SqlType::TinyInt, "a value of tinyint"),
@@ -324,7 +288,11 @@ mod tests {
             (text_value("x"), SqlType::Other("geography".into()), "a value of geography"),
         ];
         for (value, sql, expected) in table {
-            assert_eq!(encode(&value, &sql).unwrap_err(), Expected(expected.to_owned()), "{sql}");
+            assert_eq!(
+                encode(&value, &sql).unwrap_err(),
+                EncodeError(expected.to_owned()),
+                "{sql}"
+            );
         }
     }
 
@@ -334,12 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn text_is_stored_as_it_was_sent_or_refused() {
+    fn text_that_would_be_changed_is_refused() {
         let nvarchar = |length| {
             let code_page = CodePage::UTF_16;
             SqlType::Text { name: "nvarchar", length: Some(length), code_page }
         };
-        // Each text at its type's limit, and one byte or pair of bytes beyond it.
+        // Each text at its type's limit, and one byte or byte pair beyond it.
         let cases = [
             ("€€é", varchar(3, 1252), varchar(2, 1252), ": 3 bytes in code page 1252"),
             ("日本", varchar(4, 932), varchar(3, 932), ": 4 bytes in code page 932"),
@@ -354,7 +322,7 @@ mod tests {
             let value = text_value(text);
             let encoded = encode(&value, &fits).unwrap();
             assert_eq!(encoded, ColumnData::String(Some(text.into())), "{fits}");
-            let expected = Expected(format!("longer than {short}{more}"));
+            let expected = EncodeError(format!("longer than {short}{more}"));
             assert_eq!(encode(&value, &short).unwrap_err(), expected, "{text}");
         }
         let max = |page| SqlType::Text {
@@ -366,17 +334,21 @@ mod tests {
             ("日本", varchar(50, 1252), "U+65E5 cannot be represented in code page 1252"),
             ("aĀ", max(1252), "U+0100 cannot be represented in code page 1252"),
             ("𝄞", max(437), "U+1D11E cannot be represented in code page 437"),
-            ("é", max(0), "U+00E9 may be lost in varchar(max): only ASCII certainly is not"),
+            (
+                "é",
+                max(0),
+                "U+00E9 may be lost in varchar(max), whose code page is unknown: only ASCII is safe",
+            ),
         ];
         for (text, sql, expected) in refused {
             let error = encode(&text_value(text), &sql).unwrap_err();
-            assert_eq!(error, Expected(expected.to_owned()), "{sql}");
+            assert_eq!(error, EncodeError(expected.to_owned()), "{sql}");
         }
     }
 
-    /// The driver counts bytes of UTF-8, whatever a `sql_variant` could hold.
+    /// The driver counts bytes of UTF-8, regardless of what a `sql_variant` could hold.
     #[test]
-    fn a_variant_takes_what_the_driver_passes_with_a_length() {
+    fn a_variant_accepts_what_the_driver_passes_with_a_length() {
         for (text, fits) in [("日".repeat(1333), true), ("日".repeat(1334), false)] {
             assert_eq!(
                 encode(&text_value(&text), &SqlType::Variant).is_ok(),
@@ -386,7 +358,7 @@ mod tests {
             );
         }
         let error = encode(&text_value(&"é".repeat(2001)), &SqlType::Variant).unwrap_err();
-        assert_eq!(error.0, "longer than a sql_variant: 4002 bytes, 4000 at most");
+        assert_eq!(error.0, "longer than a sql_variant: 4002 bytes, at most 4000");
         let binary = |length| ParameterValue::Binary(vec![1; length].into());
         assert!(encode(&binary(8000), &SqlType::Variant).is_ok());
         assert!(encode(&binary(8001), &SqlType::Variant).is_err());

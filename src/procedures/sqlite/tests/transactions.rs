@@ -1,8 +1,12 @@
-//! What stays of a call, with the transaction that its endpoint asks for and without.
+//! What a call leaves in the database, with each kind of transaction.
 
 use super::*;
 
-async fn run(stable: &Stable, name: &str, transaction: Transaction) -> Result<Outcome, CallError> {
+async fn run(
+    stable: &Stable,
+    name: &str,
+    transaction: Transaction,
+) -> Result<ProcedureResult, CallError> {
     let call = Call {
         queue: &QueueName::new("test").unwrap(),
         procedure: &ProcedureName::new(&format!("t.{name}")).unwrap(),
@@ -11,11 +15,11 @@ async fn run(stable: &Stable, name: &str, transaction: Transaction) -> Result<Ou
         may_repeat: false,
         transaction,
     };
-    stable.backend.call(call, &mut Seen::default(), &Cancel::new()).await
+    stable.backend.call(call, &mut CollectedSets::default(), &Cancel::new()).await
 }
 
 #[tokio::test]
-async fn a_call_leaves_all_of_itself_or_nothing_in_every_mode() {
+async fn a_call_is_atomic_with_every_kind_of_transaction() {
     let insert = "INSERT INTO horse (id, name) VALUES (100, 'New');";
     for (transaction, stays) in [
         (Transaction::None, true),

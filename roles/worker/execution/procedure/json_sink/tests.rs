@@ -18,8 +18,8 @@ fn feed(sink: &mut JsonSink, sets: &[Set<'_>]) -> Result<(), SinkError> {
     Ok(())
 }
 
-fn outcome() -> Outcome {
-    Outcome {
+fn outcome() -> ProcedureResult {
+    ProcedureResult {
         outputs: vec![
             ("id".to_owned(), OwnedCell::Int(7)),
             ("a".to_owned(), OwnedCell::Number("1.50".to_owned())),
@@ -111,7 +111,7 @@ fn a_value_that_does_not_fit_the_kind_is_refused() {
 
 /// The peak of allocated memory for an answer of this many rows.
 fn memory(kind: ResultKind, rows: i64) -> u64 {
-    let outcome = Outcome::default();
+    let outcome = ProcedureResult::default();
     let counted = allocation_counter::measure(|| {
         let mut sink = JsonSink::new(kind, usize::MAX);
         sink.begin_set(&["number".to_owned()]).unwrap();
@@ -196,6 +196,6 @@ async fn an_answer_whose_channel_was_closed_is_never_completed() {
     let mut sink = JsonSink::new(ResultKind::Rows, 1 << 20).with_chunks(&progress);
     feed(&mut sink, &[(&["a"], &[&[Cell::Text("longer than a chunk")]])]).unwrap();
     progress.chunks.close();
-    assert_eq!(sink.drain().await, Err(SinkError::Gone));
-    assert_eq!(sink.finish(&[], &outcome()), Err(SinkError::Gone));
+    assert_eq!(sink.drain().await, Err(SinkError::Closed));
+    assert_eq!(sink.finish(&[], &outcome()), Err(SinkError::Closed));
 }

@@ -72,7 +72,7 @@ fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) 
     for _ in 0..rows {
         sink.row(&[Cell::Int(1)]).unwrap();
     }
-    match map_result(&job, sink, Ok(Outcome { outputs: Vec::new(), return_status })) {
+    match map_result(&job, sink, Ok(ProcedureResult { outputs: Vec::new(), return_status })) {
         JobResult::Final(answer) => {
             assert_eq!(answer.content_type.is_empty(), answer.body.is_empty());
             (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
@@ -150,7 +150,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Word, Option<&'static str>)
         (K::Undecodable(text), ProblemKind::BadAnswer, Word::SqlUndecodable, None),
         (K::Sink(SinkError::TooLarge), ProblemKind::BadAnswer, Word::AnswerTooLarge, None),
         (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, Word::AnswerShape, None),
-        (K::Sink(SinkError::Gone), ProblemKind::Cancelled, Word::Cancelled, None),
+        (K::Sink(SinkError::Closed), ProblemKind::Cancelled, Word::Cancelled, None),
         (K::TimedOut, ProblemKind::AttemptTimedOut, Word::SqlTimeout, None),
         (K::Cancelled, ProblemKind::Cancelled, Word::Cancelled, None),
     ]

@@ -1,0 +1,316 @@
+//! One attempt of a call on one connection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tiberius::error::Error;
+use tokio::time::{Instant, sleep_until};
+
+use super::bind;
+use super::execute::{self, ExecutionError, RequestForm};
+use super::failure::{AttemptFailure, NotSentFailure, RetryReason, StopCause};
+use super::transaction;
+use crate::lifecycle::Cancel;
+use crate::procedures::mssql::metadata::{ServerTraits, Signature, SignatureLookup};
+use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::tds::{BatchRewrite, StreamState};
+use crate::procedures::mssql::{Mssql, error_numbers};
+use crate::procedures::{
+    BackendError, BackendErrorKind, Call, ProcedureResult, RowSink, Transaction,
+};
+
+/// A call, and what may end an attempt of it early.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttemptContext<'a> {
+    pub(super) call: &'a Call<'a>,
+    pub(super) cancel: &'a Cancel,
+    /// When the attempt got its connection: an attempt that has just started is not cancelled.
+    pub(super) started: Instant,
+}
+
+/// The step of an attempt that failed.
+#[derive(Debug)]
+pub(super) enum FailedStep {
+    /// The call of the procedure.
+    Call(ExecutionError),
+    /// The end of the transaction around it.
+    TransactionEnd(ExecutionError),
+    /// Either of them, because the deadline passed or the call was cancelled.
+    Stopped(StopCause),
+}
+
+/// A connection, and what must be known before a call can be made on it.
+#[derive(Debug)]
+struct PreparedConnection {
+    lease: Lease,
+    traits: ServerTraits,
+    signature: Arc<Signature>,
+}
+
+impl Mssql {
+    /// Makes one attempt. With `at_front`, it waits for a connection ahead of the calls that were not served before.
+    pub(super) async fn attempt(
+        &self,
+        call: &Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+        at_front: bool,
+    ) -> Result<ProcedureResult, AttemptFailure> {
+        let started = Instant::now();
+        // Calls that wait for another call to read the signature do so without a connection.
+        let lookup = if self.signatures.is_known(call.procedure) {
+            SignatureLookup::Known
+        } else {
+            self.wait_unless_stopped(call, cancel, self.signatures.lookup(call.procedure)).await?
+        };
+        if matches!(lookup, SignatureLookup::Missing) {
+            return Err(self.missing(call).into());
+        }
+        let queue = call.queue.as_str();
+        let lease = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            lease = self.pools.lease(queue, call.deadline, at_front) => lease,
+        };
+        rows.add_connection_wait(started.elapsed());
+        let context = AttemptContext { call, cancel, started: Instant::now() };
+        let prepared = self.prepare(lease?, context).await?;
+        drop(lookup);
+        self.execute(prepared, rows, context).await
+    }
+
+    /// Waits for something that a call needs before it is sent, until the deadline or a cancel.
+    async fn wait_unless_stopped<F: Future>(
+        &self,
+        call: &Call<'_>,
+        cancel: &Cancel,
+        work: F,
+    ) -> Result<F::Output, BackendError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            () = self.closing.cancelled() => Err(BackendErrorKind::Cancelled.into()),
+            output = work => Ok(output),
+            () = sleep_until(call.deadline) => Err(BackendErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Reads what is not known yet: the traits of the server, and the procedure's signature.
+    async fn prepare(
+        &self,
+        lease: Lease,
+        context: AttemptContext<'_>,
+    ) -> Result<PreparedConnection, NotSentFailure> {
+        let (lease, traits) = self.detect_traits(lease, context).await?;
+        let (lease, signature) = self.read_signature(lease, context).await?;
+        Ok(PreparedConnection { lease, traits, signature })
+    }
+
+    /// Makes the call on a connection, which is returned clean or closed.
+    async fn execute(
+        &self,
+        PreparedConnection { mut lease, traits, signature }: PreparedConnection,
+        rows: &mut dyn RowSink,
+        context: AttemptContext<'_>,
+    ) -> Result<ProcedureResult, AttemptFailure> {
+        let AttemptContext { call, cancel, .. } = context;
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        let stream = Arc::clone(&connection.stream);
+        let (rewrites, form) = match self.request(call, &signature, traits) {
+            Ok(request) => request,
+            Err(error) => {
+                lease.keep();
+                return Err(error.into());
+            }
+        };
+        if cancel.is_cancelled() {
+            lease.keep();
+            return Err(BackendError::new(BackendErrorKind::Cancelled).into());
+        }
+        let mut lease = self.begin_transaction(lease, traits, context).await?;
+        if cancel.is_cancelled() {
+            lease.keep_rolled_back().await;
+            return Err(BackendError::new(BackendErrorKind::Cancelled).into());
+        }
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        stream.start_call(rewrites);
+        let client = &mut connection.client;
+        let execution = async {
+            let result = execute::execute(client, form, &signature, rows).await;
+            let result = result.map_err(FailedStep::Call)?;
+            let end = transaction::end(client, call.transaction).await;
+            end.map_err(FailedStep::TransactionEnd)?;
+            if call.transaction == Transaction::RolledBack && stream.has_committed() {
+                // The roll-back did not undo the whole call.
+                return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
+            }
+            Ok(result)
+        };
+        let executed = tokio::select! {
+            biased;
+            () = cancelled_before_sending(cancel, &stream) => Err(StopCause::Cancelled),
+            executed = self.until_stopped(context, execution) => executed,
+        };
+        let step = match executed {
+            Ok(Ok(result)) => {
+                lease.keep();
+                return Ok(result);
+            }
+            Ok(Err(step)) => step,
+            Err(cause) => FailedStep::Stopped(cause),
+        };
+        Err(match stream.sent() {
+            Err(proof) => AttemptFailure::NotSent(
+                self.end_unsent(lease, context, (step, &signature), proof).await,
+            ),
+            Ok(proof) => {
+                AttemptFailure::Sent(self.end_sent(lease, context, (step, &signature), proof).await)
+            }
+        })
+    }
+
+    /// Builds the request of a call: its form, and the rewrites of the driver's batches before it.
+    fn request<'a>(
+        &self,
+        call: &Call<'a>,
+        signature: &'a Signature,
+        traits: ServerTraits,
+    ) -> Result<(Vec<Arc<BatchRewrite>>, RequestForm<'a>), BackendError> {
+        let refuses_null =
+            traits.refuses_untyped_null || self.untyped_null_refused.load(Ordering::Relaxed);
+        let bound = bind::bind(call, signature, traits.narrow_text)?;
+        let rewrites = bind::rewrites(&bound, traits.narrow_text)?;
+        Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
+    }
+
+    /// Waits for the database until the deadline, a cancel, or the end of the backend.
+    pub(super) async fn until_stopped<F: Future>(
+        &self,
+        context: AttemptContext<'_>,
+        work: F,
+    ) -> Result<F::Output, StopCause> {
+        // The deadline and the cancel are checked first, because an endless result would starve them.
+        tokio::select! {
+            biased;
+            () = self.cancelled_and_worth_it(context) => Err(StopCause::Cancelled),
+            () = self.closing.cancelled() => Err(StopCause::Cancelled),
+            () = sleep_until(context.call.deadline) => Err(StopCause::TimedOut),
+            output = work => Ok(output),
+        }
+    }
+
+    /// Waits until the call is cancelled and has run for as long as it takes to open a connection, because stopping it may
+    /// cost the connection. A shorter call runs to its end, and its answer is dropped.
+    async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
+        context.cancel.cancelled().await;
+        sleep_until(context.started + self.pools.connection_cost()).await;
+    }
+
+    /// Returns the traits of the server, and detects them if they are not known.
+    async fn detect_traits(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+    ) -> Result<(Lease, ServerTraits), NotSentFailure> {
+        if let Some(traits) = self.server.known() {
+            return Ok((lease, traits));
+        }
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        let detection = self.server.detect(&mut connection.client);
+        match self.until_stopped(context, detection).await {
+            Ok(Ok(traits)) => Ok((lease, traits)),
+            failed => Err(preparation_failed(lease, failed.map(|answer| answer.map(drop))).await),
+        }
+    }
+
+    /// Returns the procedure's signature, and reads it if it is not known.
+    async fn read_signature(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+    ) -> Result<(Lease, Arc<Signature>), NotSentFailure> {
+        let procedure = context.call.procedure;
+        if let Some(signature) = self.signatures.known(procedure) {
+            return Ok((lease, signature));
+        }
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        let read = self.signatures.read(&mut connection.client, procedure);
+        match self.until_stopped(context, read).await {
+            Ok(Ok(Some(signature))) => Ok((lease, signature)),
+            Ok(Ok(None)) => {
+                lease.keep();
+                Err(self.missing(context.call).into())
+            }
+            failed => Err(preparation_failed(lease, failed.map(|answer| answer.map(drop))).await),
+        }
+    }
+
+    /// Begins the transaction around the call, if there is one.
+    async fn begin_transaction(
+        &self,
+        mut lease: Lease,
+        traits: ServerTraits,
+        context: AttemptContext<'_>,
+    ) -> Result<Lease, NotSentFailure> {
+        let transaction = context.call.transaction;
+        if transaction == Transaction::None {
+            return Ok(lease);
+        }
+        let Some(connection) = lease.connection() else { return Err(unavailable().into()) };
+        let begin = transaction::begin(&mut connection.client, transaction, traits.reports_commits);
+        match self.until_stopped(context, begin).await {
+            Ok(Ok(())) => Ok(lease),
+            failed => Err(preparation_failed(lease, failed).await),
+        }
+    }
+
+    /// Returns the error of a procedure that does not exist.
+    pub(super) fn missing(&self, call: &Call<'_>) -> BackendError {
+        BackendError::mismatch(call.procedure.as_str(), self.missing_text())
+    }
+}
+
+/// Waits for a cancel that arrives before a byte of the call was sent: such a call is never started. Any other cancel is
+/// left to `until_stopped`.
+async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
+    cancel.cancelled().await;
+    if stream.sent().is_ok() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Handles the failure of one of fjord's own queries before the call.
+async fn preparation_failed(
+    lease: Lease,
+    result: Result<Result<(), Error>, StopCause>,
+) -> NotSentFailure {
+    match result {
+        Ok(Err(Error::Server(token))) if !error_numbers::is_fatal(&token) => {
+            lease.keep_rolled_back().await;
+            error_numbers::before_sending(token).into()
+        }
+        Ok(Err(error)) => broken_before_sending(lease, error),
+        Ok(Ok(())) => {
+            lease.keep();
+            unavailable().into()
+        }
+        Err(cause) => {
+            lease.cancel(cause.as_str()).await;
+            BackendError::new(cause.before_sending()).into()
+        }
+    }
+}
+
+/// Handles a connection that broke before anything of the call was sent.
+pub(super) fn broken_before_sending(lease: Lease, error: Error) -> NotSentFailure {
+    lease.discard("broken");
+    NotSentFailure {
+        error: BackendError::caused_by(BackendErrorKind::Unavailable, error),
+        retry: Some(RetryReason::Unsent),
+    }
+}
+
+fn unavailable() -> BackendError {
+    BackendError::new(BackendErrorKind::Unavailable)
+}

@@ -1,0 +1,285 @@
+//! Binds the arguments of a call to the parameters of a procedure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
+
+use crate::catalogue::findings::VIOLATIONS_MAX;
+use crate::catalogue::names::is_identifier;
+use crate::catalogue::{ParameterValue, ProcedureName};
+use crate::procedures::mssql::metadata::{
+    NarrowText, Signature, SqlParameter, SqlParameterType, TableQuery,
+};
+use crate::procedures::mssql::tds::BatchRewrite;
+use crate::procedures::mssql::types::{self, CodePage, EncodeError, SqlType};
+use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, Call};
+
+/// A parameter with its value.
+#[derive(Debug)]
+pub(super) struct BoundParameter<'a> {
+    /// The parameter.
+    pub(super) parameter: &'a SqlParameter,
+    /// Its value.
+    pub(super) data: BoundValue<'a>,
+}
+
+/// The value of a parameter.
+#[derive(Debug)]
+pub(super) enum BoundValue<'a> {
+    /// A single value of this type.
+    Scalar(&'a SqlType, ColumnData<'a>),
+    /// A table of the type with this name.
+    Table(&'a str, Vec<TableRow<'a>>),
+}
+
+/// The most bytes of a cell in a `(max)` column. The driver mistakes the marker for `max` on the wire, 0xFFFF, for a length.
+const MAX_CELL_BYTES: usize = 0xffff;
+
+/// A row of a table-valued parameter.
+#[derive(Debug)]
+pub(super) struct TableRow<'a>(Vec<ColumnData<'a>>);
+
+impl<'a> TableValueRow<'a> for TableRow<'a> {
+    fn bind_fields(&self, row: &mut SqlTableDataRow<'a>) {
+        for value in &self.0 {
+            row.add_field(value.clone());
+        }
+    }
+
+    fn get_db_type() -> &'static str {
+        // Not used: the type's name is passed with the table.
+        ""
+    }
+}
+
+impl BoundParameter<'_> {
+    /// Whether the driver would send this as an untyped NULL.
+    pub(super) fn is_untyped_null(&self) -> bool {
+        matches!(&self.data, BoundValue::Scalar(sql, value)
+            if !types::has_typed_null(sql) && *value == types::null(sql))
+    }
+
+    /// Whether this is an OUTPUT parameter of a type that the driver declares only as wide as the value that it sends.
+    pub(super) fn is_narrow_output(&self) -> bool {
+        self.parameter.is_output
+            && matches!(&self.data, BoundValue::Scalar(sql, _) if !types::has_typed_null(sql))
+    }
+}
+
+/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, because otherwise they would not
+/// be returned.
+///
+/// # Errors
+/// Names all arguments that cannot be converted, up to `VIOLATIONS_MAX`.
+pub(super) fn bind<'a>(
+    call: &Call<'a>,
+    signature: &'a Signature,
+    narrow_text: NarrowText,
+) -> Result<Vec<BoundParameter<'a>>, BackendError> {
+    let mut arguments = call.arguments.iter();
+    if let Some(unknown) = arguments.find(|one| signature.parameter(&one.name).is_none()) {
+        let (name, names) = (&unknown.name, signature.names());
+        let difference = format!("the catalogue passes @{name}, but the procedure has {names}");
+        return Err(BackendError::mismatch(call.procedure.as_str(), difference));
+    }
+    let mut bound = Vec::with_capacity(signature.parameters.len());
+    let mut errors = ArgumentErrors::default();
+    for parameter in &signature.parameters {
+        let argument = call.arguments.iter().find(|argument| {
+            signature.parameter(&argument.name).is_some_and(|one| std::ptr::eq(one, parameter))
+        });
+        let data = match (argument, &parameter.declared) {
+            (None, SqlParameterType::Scalar(sql)) if parameter.is_output => {
+                BoundValue::Scalar(sql, types::null(sql))
+            }
+            (None, _) => continue,
+            (Some(argument), SqlParameterType::Scalar(sql)) => {
+                match types::encode(&argument.value, sql) {
+                    Ok(value) => BoundValue::Scalar(sql, value),
+                    Err(error) => {
+                        errors.add(&argument.name, None, error);
+                        continue;
+                    }
+                }
+            }
+            (Some(argument), SqlParameterType::Table { name, columns, .. }) => {
+                let rows =
+                    table_rows(call.procedure, argument, (columns, narrow_text), &mut errors)?;
+                BoundValue::Table(type_name(argument, name, call.procedure)?, rows)
+            }
+        };
+        bound.push(BoundParameter { parameter, data });
+    }
+    if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
+}
+
+/// Returns the rewrites of the driver's column queries for a call with tables. Fails if the kind of server, which decides
+/// between them, is not known.
+pub(super) fn rewrites(
+    bound: &[BoundParameter<'_>],
+    narrow_text: NarrowText,
+) -> Result<Vec<Arc<BatchRewrite>>, BackendError> {
+    let queries = bound.iter().filter_map(|one| match &one.parameter.declared {
+        SqlParameterType::Table { query, .. } => query.as_ref(),
+        SqlParameterType::Scalar(_) => None,
+    });
+    let rewrite = |query: &TableQuery| match (&query.wide, narrow_text) {
+        (Some(_), NarrowText::Unknown) => {
+            let reason =
+                "the kind of server is not known, and the call has a table with varchar columns";
+            Err(BackendError::caused_by(BackendErrorKind::Unavailable, reason))
+        }
+        (Some(wide), NarrowText::AsNvarchar) => Ok(Arc::clone(wide)),
+        _ => Ok(Arc::clone(&query.plain)),
+    };
+    queries.map(rewrite).collect()
+}
+
+/// The arguments that cannot be converted, up to the number that an answer lists.
+#[derive(Debug, Default)]
+struct ArgumentErrors(Vec<BadArgument>);
+
+impl ArgumentErrors {
+    fn add(&mut self, argument: &str, cell: Option<(usize, &str)>, error: EncodeError) {
+        if !self.is_full() {
+            self.0.push(BadArgument {
+                argument: argument.to_owned(),
+                cell: cell.map(|(row, column)| (row, column.to_owned())),
+                reason: error.0,
+            });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= VIOLATIONS_MAX
+    }
+}
+
+/// Builds the remote procedure call.
+pub(super) fn command<'a>(
+    procedure: &ProcedureName,
+    bound: Vec<BoundParameter<'a>>,
+) -> Command<'a> {
+    let mut command = Command::new(format!("[{}].[{}]", procedure.schema(), procedure.procedure()));
+    for BoundParameter { parameter, data } in bound {
+        let name = Cow::Borrowed(parameter.name.as_str());
+        match data {
+            BoundValue::Scalar(_, value) if parameter.is_output => {
+                command.bind_out_param(name, value);
+            }
+            BoundValue::Scalar(_, value) => command.bind_param(name, value),
+            BoundValue::Table(kind, rows) => command.bind_table_with_dbtype(name, kind, rows),
+        }
+    }
+    command
+}
+
+/// Encodes the rows of a table argument, in the order of the type's columns. A column that the catalogue does not name is
+/// NULL.
+fn table_rows<'a>(
+    procedure: &ProcedureName,
+    argument: &'a Argument,
+    (columns, narrow_text): (&[(String, SqlType)], NarrowText),
+    errors: &mut ArgumentErrors,
+) -> Result<Vec<TableRow<'a>>, BackendError> {
+    let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
+        ParameterValue::Table(rows) => rows,
+        // SQL Server has no NULL table: an absent table and an empty one are the same.
+        ParameterValue::Null => &[],
+        _ => {
+            errors.add(&argument.name, None, EncodeError("a table".to_owned()));
+            &[]
+        }
+    };
+    let given = &argument.columns;
+    let is_column = |name: &Arc<str>| columns.iter().any(|(one, _)| one.eq_ignore_ascii_case(name));
+    if let Some((unknown, _)) = given.iter().find(|(name, _)| !is_column(name)) {
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let (table, names) = (&argument.name, names.join(", "));
+        let difference = format!(
+            "the table @{table} has the column {unknown} in the catalogue, but {names} in the database"
+        );
+        return Err(BackendError::mismatch(procedure.as_str(), difference));
+    }
+    let indices: Vec<Option<usize>> = columns
+        .iter()
+        .map(|(name, _)| given.iter().position(|(one, _)| one.eq_ignore_ascii_case(name)))
+        .collect();
+    let mut encoded = Vec::with_capacity(rows.len());
+    for (number, row) in rows.iter().enumerate() {
+        let mut cells = Vec::with_capacity(columns.len());
+        for ((column, sql), index) in columns.iter().zip(&indices) {
+            let value = index.and_then(|index| row.get(index));
+            match value.map(|value| encode_cell(value, sql, narrow_text)) {
+                None => cells.push(types::null(sql)),
+                Some(Ok(cell)) => cells.push(cell),
+                Some(Err(error)) => errors.add(&argument.name, Some((number, column)), error),
+            }
+        }
+        encoded.push(TableRow(cells));
+        if errors.is_full() {
+            break;
+        }
+    }
+    Ok(encoded)
+}
+
+/// Encodes a cell as the column's type. Fails if the driver could not write it unchanged.
+fn encode_cell<'a>(
+    value: &'a ParameterValue<'_>,
+    sql: &SqlType,
+    narrow_text: NarrowText,
+) -> Result<ColumnData<'a>, EncodeError> {
+    let cell = types::encode(value, sql)?;
+    let (bytes, unit) = match (&cell, sql) {
+        (ColumnData::String(Some(text)), SqlType::Text { code_page, length, .. }) => {
+            let by_driver = narrow_text == NarrowText::ByDriver && *code_page != CodePage::UTF_16;
+            if by_driver && !code_page.is_written_by_driver() && !text.is_ascii() {
+                let page = code_page.number();
+                return Err(EncodeError(format!(
+                    "text of code page {page} in a table must be ASCII on this server"
+                )));
+            }
+            // Neither encoding needs more than two bytes for each byte of UTF-8.
+            if length.is_some() || text.len() <= MAX_CELL_BYTES / 2 {
+                return Ok(cell);
+            }
+            if by_driver {
+                (code_page.length(text).unwrap_or(usize::MAX), "bytes")
+            } else {
+                (
+                    CodePage::UTF_16.length(text).map_or(usize::MAX, |pairs| pairs * 2),
+                    "bytes of UTF-16",
+                )
+            }
+        }
+        (ColumnData::Binary(Some(bytes)), SqlType::Binary { length: None, .. }) => {
+            (bytes.len(), "bytes")
+        }
+        _ => return Ok(cell),
+    };
+    if bytes > MAX_CELL_BYTES {
+        return Err(EncodeError(format!(
+            "{bytes} {unit}: a cell of a table may have at most {MAX_CELL_BYTES}"
+        )));
+    }
+    Ok(cell)
+}
+
+/// Returns the table type's name in the database. It becomes part of a statement of the driver, so it must not need quoting.
+fn type_name<'a>(
+    argument: &Argument,
+    name: &'a str,
+    procedure: &ProcedureName,
+) -> Result<&'a str, BackendError> {
+    let is_plain = name
+        .split_once('.')
+        .is_some_and(|(schema, name)| is_identifier(schema) && is_identifier(name));
+    if is_plain {
+        return Ok(name);
+    }
+    let parameter = &argument.name;
+    let difference = format!("the name of the table type of @{parameter} needs quoting");
+    Err(BackendError::mismatch(procedure.as_str(), difference))
+}

@@ -1,0 +1,177 @@
+//! Sends a call on a connection, and reads its answer token by token into the sink.
+
+use futures_util::TryStreamExt;
+use tiberius::error::{Error, TokenError};
+use tiberius::{Column, Row};
+
+use super::bind::{self, BoundParameter};
+use super::statement::{self, RETURN_COLUMN, Statement};
+use crate::catalogue::ProcedureName;
+use crate::procedures::mssql::metadata::{Signature, SqlParameterType};
+use crate::procedures::mssql::tds::TdsClient;
+use crate::procedures::mssql::types::{self, RowDecoder, SqlType};
+use crate::procedures::{
+    BackendError, ProcedureResult, RowSink, SentError, SentErrorKind, SinkError,
+};
+
+/// Why a call has no result, by what it means for the connection.
+#[derive(Debug)]
+pub(super) enum ExecutionError {
+    /// The server returned an error, and its answer was read to the end.
+    Server(TokenError),
+    /// The driver failed, and the connection cannot be used again.
+    Driver(Error),
+    /// Reading was stopped, and the rest of the answer is still unread.
+    Unread(SentError),
+}
+
+impl From<Error> for ExecutionError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Server(token) => Self::Server(token),
+            error => Self::Driver(error),
+        }
+    }
+}
+
+impl From<SinkError> for ExecutionError {
+    fn from(error: SinkError) -> Self {
+        Self::Unread(SentErrorKind::from(error).into())
+    }
+}
+
+impl From<SentError> for ExecutionError {
+    fn from(error: SentError) -> Self {
+        Self::Unread(error)
+    }
+}
+
+/// The form in which a call is sent.
+#[derive(Debug)]
+pub(super) enum RequestForm<'a> {
+    /// As a remote procedure call.
+    Rpc(tiberius::Command<'a>),
+    /// As a statement.
+    Statement(Statement<'a>),
+}
+
+/// Chooses the form of a call. `refuses_untyped_null` tells whether this server is known to refuse them.
+pub(super) fn form<'a>(
+    procedure: &ProcedureName,
+    bound: Vec<BoundParameter<'a>>,
+    refuses_untyped_null: bool,
+) -> Result<RequestForm<'a>, BackendError> {
+    let needs_types = bound
+        .iter()
+        .any(|one| one.is_narrow_output() || (refuses_untyped_null && one.is_untyped_null()));
+    if needs_types && statement::can_pass(&bound) {
+        statement::statement(procedure, bound).map(RequestForm::Statement)
+    } else {
+        Ok(RequestForm::Rpc(bind::command(procedure, bound)))
+    }
+}
+
+/// Executes a call. Not safe to drop: discard the connection then.
+pub(super) async fn execute(
+    client: &mut TdsClient,
+    form: RequestForm<'_>,
+    signature: &Signature,
+    rows: &mut dyn RowSink,
+) -> Result<ProcedureResult, ExecutionError> {
+    match form {
+        RequestForm::Rpc(command) => execute_rpc(client, command, signature, rows).await,
+        RequestForm::Statement(statement) => {
+            execute_statement(client, statement, signature, rows).await
+        }
+    }
+}
+
+async fn execute_rpc(
+    client: &mut TdsClient,
+    command: tiberius::Command<'_>,
+    signature: &Signature,
+    rows: &mut dyn RowSink,
+) -> Result<ProcedureResult, ExecutionError> {
+    let mut result = ProcedureResult::default();
+    let mut decoder = RowDecoder::default();
+    let mut stream = command.exec(client).await?;
+    while let Some(item) = stream.try_next().await? {
+        if let Some(row) = item.as_row() {
+            decoder.decode(row, |cells| rows.row(cells).map_err(ExecutionError::from))?;
+            if rows.is_full() {
+                rows.drain().await?;
+            }
+        } else if let Some(set) = item.as_metadata() {
+            rows.begin_set(&column_names(set.columns()))?;
+        } else if let Some(status) = item.as_return_status() {
+            // The status is signed (MS-TDS 2.2.7.18); the driver returns it as unsigned.
+            result.return_status = status.cast_signed();
+        } else if let Some(value) = item.as_return_value() {
+            let name = value.name().trim_start_matches('@');
+            let sql = scalar_type(signature, name);
+            let cell = types::owned_as_declared(name, value.data(), sql)?;
+            result.outputs.push((name.to_owned(), cell));
+        }
+    }
+    Ok(result)
+}
+
+async fn execute_statement(
+    client: &mut TdsClient,
+    statement: Statement<'_>,
+    signature: &Signature,
+    rows: &mut dyn RowSink,
+) -> Result<ProcedureResult, ExecutionError> {
+    let mut result = ProcedureResult::default();
+    let mut decoder = RowDecoder::default();
+    let mut is_added = false;
+    let mut stream = statement.query.query(client).await?;
+    while let Some(item) = stream.try_next().await? {
+        if let Some(set) = item.as_metadata() {
+            is_added = set.columns().first().is_some_and(|one| one.name() == RETURN_COLUMN)
+                && set.columns().len() == statement.outputs.len() + 1;
+            if !is_added {
+                rows.begin_set(&column_names(set.columns()))?;
+            }
+        } else if let Some(row) = item.as_row() {
+            if is_added {
+                read_results(row, &statement.outputs, signature, &mut result)?;
+            } else {
+                decoder.decode(row, |cells| rows.row(cells).map_err(ExecutionError::from))?;
+                if rows.is_full() {
+                    rows.drain().await?;
+                }
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// Reads the result set that the statement adds: the RETURN status, then the OUTPUT parameters.
+fn read_results(
+    row: &Row,
+    outputs: &[String],
+    signature: &Signature,
+    result: &mut ProcedureResult,
+) -> Result<(), ExecutionError> {
+    let mut values = row.cells().map(|(_, value)| value);
+    if let Some(tiberius::ColumnData::I32(Some(status))) = values.next() {
+        result.return_status = *status;
+    }
+    for (name, value) in outputs.iter().zip(values) {
+        let cell = types::owned(name, value, scalar_type(signature, name))?;
+        result.outputs.push((name.clone(), cell));
+    }
+    Ok(())
+}
+
+fn scalar_type<'a>(signature: &'a Signature, name: &str) -> Option<&'a SqlType> {
+    match &signature.parameter(name)?.declared {
+        SqlParameterType::Scalar(sql) => Some(sql),
+        SqlParameterType::Table { .. } => None,
+    }
+}
+
+fn column_names(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name().to_owned()).collect()
+}

@@ -1,0 +1,191 @@
+//! What a failed attempt means for its connection and for the call.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tiberius::error::{Error, TokenError};
+
+use super::attempt::{AttemptContext, FailedStep, broken_before_sending};
+use super::execute::ExecutionError;
+use super::failure::{NotSentFailure, RetryReason, SentFailure};
+use super::transaction;
+use crate::procedures::mssql::metadata::Signature;
+use crate::procedures::mssql::pools::Lease;
+use crate::procedures::mssql::tds::{NothingSent, SomethingSent};
+use crate::procedures::mssql::{Mssql, error_numbers};
+use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
+
+impl Mssql {
+    /// Returns or closes the connection of an attempt of which nothing was sent.
+    pub(super) async fn end_unsent(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+        (failed, used): (FailedStep, &Signature),
+        _proof: NothingSent,
+    ) -> NotSentFailure {
+        let error = match failed {
+            FailedStep::Stopped(cause) => {
+                lease.cancel(cause.as_str()).await;
+                return BackendError::new(cause.before_sending()).into();
+            }
+            FailedStep::Call(error) | FailedStep::TransactionEnd(error) => error,
+        };
+        match error {
+            // The driver's query for the columns of a table type was refused: the type may have changed.
+            ExecutionError::Server(token) if !error_numbers::is_fatal(&token) => {
+                let Some(current) = self.read_signature_again(&mut lease, context).await else {
+                    return broken_before_sending(lease, Error::Server(token));
+                };
+                lease.keep_rolled_back().await;
+                match current {
+                    None => self.missing(context.call).into(),
+                    Some(current) => NotSentFailure {
+                        error: error_numbers::before_sending(token),
+                        retry: (*current != *used).then_some(RetryReason::Signature),
+                    },
+                }
+            }
+            ExecutionError::Server(token) => broken_before_sending(lease, Error::Server(token)),
+            ExecutionError::Driver(error) => {
+                if let Some(reason) = error_numbers::unwritable_cell(&error) {
+                    // The driver expects an answer to a request that it never sent.
+                    lease.discard("unsendable");
+                    return self.unwritable(context, used, reason);
+                }
+                broken_before_sending(lease, error)
+            }
+            // Part of an answer arrived although nothing was sent.
+            ExecutionError::Unread(error) => {
+                lease.discard("broken");
+                BackendError::caused_by(BackendErrorKind::Unavailable, error).into()
+            }
+        }
+    }
+
+    /// Returns the failure of a call with a table cell that the driver cannot write although fjord accepted it. Either the
+    /// table type has changed since the signature was read, or fjord's check differs from the driver's.
+    fn unwritable(
+        &self,
+        context: AttemptContext<'_>,
+        used: &Signature,
+        reason: &str,
+    ) -> NotSentFailure {
+        let procedure = context.call.procedure;
+        self.signatures.forget(procedure, used);
+        let difference =
+            format!("the driver cannot write a cell into a column of a table type ({reason})");
+        NotSentFailure {
+            error: BackendError::mismatch(procedure.as_str(), difference),
+            retry: Some(RetryReason::Signature),
+        }
+    }
+
+    /// Returns or closes the connection of an attempt that was sent.
+    pub(super) async fn end_sent(
+        &self,
+        lease: Lease,
+        context: AttemptContext<'_>,
+        (failed, used): (FailedStep, &Signature),
+        _proof: SomethingSent,
+    ) -> SentFailure {
+        let (error, is_call) = match failed {
+            FailedStep::Stopped(cause) => {
+                lease.cancel(cause.as_str()).await;
+                return SentError::new(cause.after_sending()).into();
+            }
+            FailedStep::Call(error) => (error, true),
+            FailedStep::TransactionEnd(error) => (error, false),
+        };
+        match error {
+            ExecutionError::Server(token) => {
+                let mut failure = self.refused(lease, context, token, used).await;
+                // It is unknown whether a failed COMMIT or ROLLBACK took effect.
+                failure.error.is_rolled_back &= is_call;
+                failure
+            }
+            ExecutionError::Driver(error) => {
+                lease.discard("broken");
+                lost(error_numbers::after_sending(error))
+            }
+            ExecutionError::Unread(error) => {
+                lease.cancel("unread").await;
+                error.into()
+            }
+        }
+    }
+
+    /// Handles an error that the server returned. The error number proves nothing about what ran before it: it may come from
+    /// an inner procedure, or from a statement after others that were committed.
+    async fn refused(
+        &self,
+        mut lease: Lease,
+        context: AttemptContext<'_>,
+        token: TokenError,
+        used: &Signature,
+    ) -> SentFailure {
+        if error_numbers::is_fatal(&token) {
+            lease.discard("fatal");
+            return lost(error_numbers::from_token(token));
+        }
+        let call = context.call;
+        let mut missing = None;
+        let reports = self.server.known().is_some_and(|traits| traits.reports_commits);
+        // Read before any other request is sent on the connection.
+        let report =
+            lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
+        let retry = if let Some(reason) = RetryReason::contention(&token) {
+            Some(reason)
+        } else if error_numbers::refuses_untyped_null(&token) {
+            let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
+            (!is_known).then_some(RetryReason::UntypedNull)
+        } else if error_numbers::doubts_signature(&token) {
+            // Also for later calls, which use what the database declares now.
+            let Some(current) = self.read_signature_again(&mut lease, context).await else {
+                lease.discard("broken");
+                return error_numbers::from_token(token).into();
+            };
+            if current.is_none() {
+                missing = Some(self.missing_text());
+            }
+            current.is_some_and(|current| *current != *used).then_some(RetryReason::Signature)
+        } else {
+            None
+        };
+        let Some(connection) = lease.connection() else {
+            return error_numbers::from_token(token).into();
+        };
+        let undoing = transaction::undo(connection, call.transaction, report);
+        let Ok(undoes_all) = self.until_stopped(context, undoing).await else {
+            lease.discard("rollback");
+            return error_numbers::from_token(token).into();
+        };
+        let is_rolled_back = lease.keep_rolled_back().await
+            && undoes_all
+            && !error_numbers::ends_transaction(&token);
+        let mut error = SentError { is_rolled_back, ..error_numbers::from_token(token) };
+        if let Some(difference) = missing {
+            let procedure = call.procedure.as_str().to_owned();
+            error.kind = SentErrorKind::Mismatch { procedure, difference };
+        }
+        SentFailure { error, retry }
+    }
+
+    /// Reads the signature once more. The outer `None` means that it could not be read, the inner one that the procedure
+    /// does not exist.
+    async fn read_signature_again(
+        &self,
+        lease: &mut Lease,
+        context: AttemptContext<'_>,
+    ) -> Option<Option<Arc<Signature>>> {
+        let connection = lease.connection()?;
+        let read = self.signatures.read(&mut connection.client, context.call.procedure);
+        self.until_stopped(context, read).await.ok()?.ok()
+    }
+}
+
+/// Returns the failure of a call whose connection broke after the call was sent.
+fn lost(error: SentError) -> SentFailure {
+    let is_lost = error.kind == SentErrorKind::Lost;
+    SentFailure { error, retry: is_lost.then_some(RetryReason::Lost) }
+}

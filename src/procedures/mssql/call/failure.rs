@@ -1,0 +1,151 @@
+//! Why an attempt failed: one type if nothing of the call was sent, and another one if some of it was.
+
+use tiberius::error::TokenError;
+
+use crate::procedures::mssql::error_numbers;
+use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
+
+/// Why an attempt has no result.
+#[derive(Debug)]
+pub(super) enum AttemptFailure {
+    /// Nothing of the call was sent.
+    NotSent(NotSentFailure),
+    /// The call was sent.
+    Sent(SentFailure),
+}
+
+/// A failed attempt of which nothing was sent. Its connection was returned or closed.
+#[derive(Debug)]
+pub(super) struct NotSentFailure {
+    /// The error, if this is the last attempt.
+    pub(super) error: BackendError,
+    /// Why another attempt may succeed.
+    pub(super) retry: Option<RetryReason>,
+}
+
+/// A failed attempt that was sent. Its connection was returned or closed.
+#[derive(Debug)]
+pub(super) struct SentFailure {
+    /// The error, if this is the last attempt.
+    pub(super) error: SentError,
+    /// Why another attempt may succeed; `retry` decides whether it is permitted.
+    pub(super) retry: Option<RetryReason>,
+}
+
+/// Why another attempt may succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RetryReason {
+    /// The connection broke before the call was sent.
+    Unsent,
+    /// The server rolled the transaction back because of a deadlock.
+    Deadlock,
+    /// The server rolled the transaction back because of a conflict under snapshot isolation.
+    Snapshot,
+    /// The procedure's parameters have changed since they were read.
+    Signature,
+    /// The server does not accept untyped NULLs.
+    UntypedNull,
+    /// The connection broke during the call.
+    Lost,
+}
+
+impl RetryReason {
+    /// Returns the reason if the error is a deadlock or a conflict under snapshot isolation.
+    pub(super) fn contention(token: &TokenError) -> Option<Self> {
+        if error_numbers::is_deadlock(token) {
+            Some(Self::Deadlock)
+        } else if error_numbers::is_snapshot_conflict(token) {
+            Some(Self::Snapshot)
+        } else {
+            None
+        }
+    }
+
+    /// Whether other calls work on the same rows, so that the next attempt should wait.
+    pub(super) fn is_contention(self) -> bool {
+        matches!(self, Self::Deadlock | Self::Snapshot)
+    }
+
+    /// Returns the label for the metric.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Deadlock => "deadlock",
+            Self::Snapshot => "snapshot",
+            Self::Signature => "signature",
+            Self::UntypedNull => "untyped-null",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl SentFailure {
+    /// Returns the failure of a call that was sent when nothing of its next attempt was: the call may still have been
+    /// executed.
+    pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
+        let mut error = self.error;
+        if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
+            error.kind = SentErrorKind::Mismatch { procedure, difference };
+        }
+        Self { error, retry: next.retry }
+    }
+}
+
+/// What ended the wait for the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StopCause {
+    /// The deadline passed.
+    TimedOut,
+    /// The call was cancelled, or the backend is being closed.
+    Cancelled,
+}
+
+impl StopCause {
+    /// Returns the label for a connection that is closed because of it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns the error of a call of which nothing was sent.
+    pub(super) fn before_sending(self) -> BackendErrorKind {
+        match self {
+            Self::TimedOut => BackendErrorKind::TimedOut,
+            Self::Cancelled => BackendErrorKind::Cancelled,
+        }
+    }
+
+    /// Returns the error of a call that was sent.
+    pub(super) fn after_sending(self) -> SentErrorKind {
+        match self {
+            Self::TimedOut => SentErrorKind::TimedOut,
+            Self::Cancelled => SentErrorKind::Cancelled,
+        }
+    }
+}
+
+impl From<BackendError> for AttemptFailure {
+    fn from(error: BackendError) -> Self {
+        Self::NotSent(error.into())
+    }
+}
+
+impl From<BackendError> for NotSentFailure {
+    fn from(error: BackendError) -> Self {
+        Self { error, retry: None }
+    }
+}
+
+impl From<NotSentFailure> for AttemptFailure {
+    fn from(failure: NotSentFailure) -> Self {
+        Self::NotSent(failure)
+    }
+}
+
+impl From<SentError> for SentFailure {
+    fn from(error: SentError) -> Self {
+        Self { error, retry: None }
+    }
+}

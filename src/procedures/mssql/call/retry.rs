@@ -1,0 +1,115 @@
+//! Decides whether a failed call is attempted again: after a deadlock, a lost connection, or an outdated signature.
+//!
+//! A call of which nothing was sent may always be attempted again. A call that was sent is attempted again only if a second
+//! execution is harmless (`Call::may_repeat`), or if everything that the first one did was rolled back.
+
+use std::time::Duration;
+
+use tokio::time::sleep_until;
+
+use super::failure::{AttemptFailure, RetryReason, SentFailure};
+use crate::lifecycle::Cancel;
+use crate::procedures::mssql::Mssql;
+use crate::procedures::mssql::pools::jittered;
+use crate::procedures::{Call, CallError, ProcedureResult, RowSink, SentError};
+use crate::telemetry::{self, names};
+
+/// The pause before a deadlock victim is retried. It grows with each retry and is varied at random.
+const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
+/// The most retries of one call after a connection broke before the call was sent.
+const UNSENT_RETRIES: u32 = 3;
+
+/// The number of retries of a call, by reason.
+#[derive(Debug, Default)]
+struct RetryCounts {
+    contention: u32,
+    unsent: u32,
+    signature: u32,
+    untyped_null: u32,
+    lost: u32,
+}
+
+impl Mssql {
+    /// Calls a procedure, with retries.
+    pub(crate) async fn call_with_retries(
+        &self,
+        call: Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+    ) -> Result<ProcedureResult, CallError> {
+        let mut counts = RetryCounts::default();
+        loop {
+            // A call whose connection broke was already served once: it does not wait behind the others again.
+            let at_front = counts.unsent > 0;
+            let failure = match self.attempt(&call, rows, cancel, at_front).await {
+                Ok(result) => return Ok(result),
+                Err(AttemptFailure::NotSent(failure)) => failure,
+                Err(AttemptFailure::Sent(failure)) => {
+                    let rest = self.retry_sent_call(&call, rows, cancel, (failure, counts));
+                    // Boxed because it is rarely needed, and its size would add to the future of every call.
+                    return Box::pin(rest).await.map_err(CallError::Sent);
+                }
+            };
+            if !self.may_retry(failure.retry, &mut counts) {
+                return Err(failure.error.into());
+            }
+        }
+    }
+
+    /// Continues a call after an attempt was sent and failed. From then on, its error is always a `SentError`.
+    async fn retry_sent_call(
+        &self,
+        call: &Call<'_>,
+        rows: &mut dyn RowSink,
+        cancel: &Cancel,
+        (mut failure, mut counts): (SentFailure, RetryCounts),
+    ) -> Result<ProcedureResult, SentError> {
+        loop {
+            let is_harmless = call.may_repeat || failure.error.is_rolled_back;
+            let retry = failure.retry.filter(|_| is_harmless && rows.restart());
+            if !self.may_retry(retry, &mut counts) {
+                return Err(failure.error);
+            }
+            if retry.is_some_and(RetryReason::is_contention) {
+                let pause = jittered(DEADLOCK_PAUSE.saturating_mul(counts.contention));
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Err(failure.error),
+                    () = sleep_until(call.deadline) => return Err(failure.error),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            failure = match self.attempt(call, rows, cancel, false).await {
+                Ok(result) => return Ok(result),
+                Err(AttemptFailure::Sent(mut next)) => {
+                    // The call was rolled back only if every attempt was.
+                    next.error.is_rolled_back &= failure.error.is_rolled_back;
+                    next
+                }
+                Err(AttemptFailure::NotSent(next)) => failure.followed_by(next),
+            };
+        }
+    }
+
+    /// Returns whether there is a reason to retry and its limit is not reached. Counts the retry.
+    fn may_retry(&self, reason: Option<RetryReason>, counts: &mut RetryCounts) -> bool {
+        let Some(reason) = reason else { return false };
+        let (count, limit) = match reason {
+            RetryReason::Deadlock | RetryReason::Snapshot => {
+                (&mut counts.contention, self.config.deadlock_retries)
+            }
+            RetryReason::Unsent => (&mut counts.unsent, UNSENT_RETRIES),
+            RetryReason::Signature => (&mut counts.signature, 1),
+            RetryReason::UntypedNull => (&mut counts.untyped_null, 1),
+            RetryReason::Lost => (&mut counts.lost, 1),
+        };
+        *count += 1;
+        if *count > limit {
+            return false;
+        }
+        let labels =
+            [(names::DATABASE, self.name.clone()), (names::REASON, reason.as_str().to_owned())];
+        telemetry::counter(&names::BACKEND_RETRIES, &labels).increment(1);
+        true
+    }
+}

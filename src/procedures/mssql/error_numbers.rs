@@ -1,0 +1,183 @@
+//! Maps SQL Server's error numbers to kinds of errors. No other file contains error numbers of SQL Server.
+
+use tiberius::error::{Error, TokenError};
+
+use crate::procedures::{
+    BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
+};
+
+/// The lowest number of an error that a procedure raises itself (THROW, RAISERROR).
+const USER_ERROR_MIN: u32 = 50_000;
+/// The number that Babelfish uses for all errors without a number of their own. A procedure does not raise it.
+const BABELFISH_UNMAPPED: u32 = 33_557_097;
+/// The lowest severity with which the server closes the connection.
+const FATAL_CLASS: u8 = 20;
+/// The call was chosen as the deadlock victim: its transaction is rolled back, and earlier commits remain.
+const DEADLOCK_VICTIM: u32 = 1205;
+/// An update under snapshot isolation conflicted with an earlier one: its transaction is rolled back.
+const SNAPSHOT_CONFLICT: u32 = 3960;
+/// A procedure changed the number of open transactions; COMMIT or ROLLBACK without an open transaction.
+const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
+/// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
+const UNKNOWN_DATA_TYPE: u32 = 8009;
+
+/// "Trying to pass a table-valued parameter with … column(s)": the table type was recreated just before the call.
+const OTHER_COLUMNS: u32 = 500;
+
+/// Returns the class of an error number.
+fn class_of(number: u32) -> ServerErrorClass {
+    match number {
+        // Unique index, unique or primary key; foreign key or check constraint.
+        2601 | 2627 | 547 => ServerErrorClass::Conflict,
+        SNAPSHOT_CONFLICT => ServerErrorClass::SnapshotConflict,
+        // Conversion failed; error converting; overflow; truncated; truncated, with names; integer overflow.
+        245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
+        // Missing parameter; too many; unknown parameter; unknown procedure; missing parameter of a statement.
+        201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,
+        // No permission on the object, on a column, in the database.
+        229 | 230 | 916 => ServerErrorClass::Permission,
+        DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
+        // Out of memory; out of locks; lock timeout; timeout while waiting for memory; resource limits and throttling of Azure.
+        701 | 802 | 1204 | 1222 | 8645 | 8651 | 10928 | 10929 | 40501 | 49918..=49920 => {
+            ServerErrorClass::Transient
+        }
+        _ => ServerErrorClass::Other,
+    }
+}
+
+/// Converts the error token of a call that was sent.
+#[expect(clippy::needless_pass_by_value, reason = "the error replaces the token")]
+pub(super) fn from_token(token: TokenError) -> SentError {
+    let number = token.code();
+    let kind = if is_fatal(&token) {
+        SentErrorKind::Lost
+    } else if number >= USER_ERROR_MIN && number != BABELFISH_UNMAPPED {
+        SentErrorKind::User { number, message: token.message().to_owned() }
+    } else {
+        SentErrorKind::Server { number, class: class_of(number) }
+    };
+    SentError::caused_by(kind, database_error(&token))
+}
+
+/// Describes an error token for the log.
+fn database_error(token: &TokenError) -> DatabaseError {
+    let (number, severity, state) = (token.code(), token.class(), token.state());
+    let mut origin = format!("error {number}, severity {severity}, state {state}");
+    if !token.procedure().is_empty() {
+        origin.push_str(", procedure ");
+        origin.push_str(token.procedure());
+    }
+    DatabaseError::new(format!("{origin}, line {}", token.line()), token.message())
+}
+
+/// Converts the error token of one of fjord's own queries before the call is sent.
+pub(super) fn before_sending(token: TokenError) -> BackendError {
+    let number = token.code();
+    let kind = BackendErrorKind::Server { number, class: class_of(number) };
+    BackendError::caused_by(kind, Error::Server(token))
+}
+
+/// Converts the driver's error of a call that was sent: a broken connection, or an answer that cannot be read.
+pub(super) fn after_sending(error: Error) -> SentError {
+    let kind = match &error {
+        Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => {
+            return SentError::caused_by(SentErrorKind::Lost, error);
+        }
+        Error::Utf16 | Error::Utf8 => SentErrorKind::Undecodable(
+            "it contains text that is not well-formed Unicode".to_owned(),
+        ),
+        _ => SentErrorKind::Undecodable("the driver cannot decode it".to_owned()),
+    };
+    SentError::caused_by(kind, DatabaseError::new("an error of the driver", error.to_string()))
+}
+
+/// Returns the kind of error with which the driver refused to write a value into a column of a table. Only meaningful if
+/// nothing was sent. Omits the driver's own text, which may contain the value.
+pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Encoding(_) => Some("encoding"),
+        Error::BulkInput(_) => Some("bulk input"),
+        Error::Conversion(_) => Some("conversion"),
+        _ => None,
+    }
+}
+
+/// Whether the server closes the connection with this error.
+pub(super) fn is_fatal(token: &TokenError) -> bool {
+    // 596: the session was killed; 6005: the server is shutting down; 40197, 40613: the database is being moved (Azure).
+    token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
+}
+
+/// Whether the server chose the call as the deadlock victim.
+pub(super) fn is_deadlock(token: &TokenError) -> bool {
+    token.code() == DEADLOCK_VICTIM
+}
+
+/// Whether an update of the call conflicted under snapshot isolation.
+pub(super) fn is_snapshot_conflict(token: &TokenError) -> bool {
+    token.code() == SNAPSHOT_CONFLICT
+}
+
+/// Whether the error means that a procedure ended a transaction that it did not begin.
+pub(super) fn ends_transaction(token: &TokenError) -> bool {
+    TRANSACTION_ENDED.contains(&token.code())
+}
+
+/// Returns the error of a procedure that ended the worker's transaction.
+pub(super) fn transaction_ended() -> SentError {
+    let [number, ..] = TRANSACTION_ENDED;
+    let kind = SentErrorKind::Server { number, class: ServerErrorClass::Other };
+    SentError::caused_by(kind, "the procedure ended the transaction that the worker had begun")
+}
+
+/// Whether the server refused the call because of an untyped NULL.
+pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
+    token.code() == UNKNOWN_DATA_TYPE
+}
+
+/// Whether the error means that the procedure's parameters may have changed since they were read.
+pub(super) fn doubts_signature(token: &TokenError) -> bool {
+    class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
+}
+
+/// What a failed login means for later attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoginFailure {
+    /// The credentials were refused. Every further attempt counts against the account.
+    Refused,
+    /// The server or the database cannot be reached.
+    Unreachable,
+}
+
+/// Classifies an error while connecting.
+pub(super) fn login_failure(error: &Error) -> LoginFailure {
+    match error.code() {
+        // Wrong password or disabled login; untrusted login; expired password or one that must be changed; locked account.
+        Some(18452 | 18456 | 18470 | 18486 | 18487 | 18488) => LoginFailure::Refused,
+        _ => LoginFailure::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_number_has_its_class() {
+        let table: [(&[u32], ServerErrorClass); 8] = [
+            (&[2601, 2627, 547], ServerErrorClass::Conflict),
+            (&[3960], ServerErrorClass::SnapshotConflict),
+            (&[245, 8114, 8115, 8152, 2628, 220], ServerErrorClass::BadValue),
+            (&[201, 8144, 8145, 2812], ServerErrorClass::Mismatch),
+            (&[229], ServerErrorClass::Permission),
+            (&[1205], ServerErrorClass::Deadlock),
+            (&[701, 1222, 8645, 10928, 40501, 49919], ServerErrorClass::Transient),
+            (&[8134, 515, 266, 208], ServerErrorClass::Other),
+        ];
+        for (numbers, class) in table {
+            for number in numbers {
+                assert_eq!(class_of(*number), class, "{number}");
+            }
+        }
+    }
+}

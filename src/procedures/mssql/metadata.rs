@@ -1,0 +1,15 @@
+//! What fjord asks the database about its procedures and about itself.
+
+mod describe;
+mod server;
+mod signature;
+mod signature_query;
+mod signatures;
+mod table_query;
+
+pub(super) use describe::describe;
+pub(super) use server::{NarrowText, ServerProbe, ServerTraits};
+pub(super) use signature::{Signature, SqlParameter, SqlParameterType};
+pub(super) use signature_query::PROCEDURES_PER_QUERY;
+pub(super) use signatures::{SignatureLookup, Signatures};
+pub(super) use table_query::TableQuery;

@@ -1,0 +1,146 @@
+//! A procedure's parameters as the database declares them, and whether the catalogue matches them.
+
+use super::table_query::TableQuery;
+use crate::catalogue::ParameterType;
+use crate::procedures::ExpectedProcedure;
+use crate::procedures::mssql::types::{CodePage, SqlType};
+
+/// A procedure's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signature {
+    /// In the order of their declaration.
+    pub(crate) parameters: Vec<SqlParameter>,
+}
+
+/// A parameter as the database declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SqlParameter {
+    /// Its name with `@`.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) declared: SqlParameterType,
+    /// Whether it is declared OUTPUT.
+    pub(crate) is_output: bool,
+}
+
+/// A parameter's type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SqlParameterType {
+    /// A single value.
+    Scalar(SqlType),
+    /// A table.
+    Table {
+        /// `schema.type`.
+        name: String,
+        /// Its columns, in order.
+        columns: Vec<(String, SqlType)>,
+        /// Replacements for the driver's column query; `None` for a type without columns.
+        query: Option<TableQuery>,
+    },
+}
+
+impl SqlParameter {
+    /// Returns its name without `@`, as the catalogue writes it.
+    pub(crate) fn bare_name(&self) -> &str {
+        self.name.strip_prefix('@').unwrap_or(&self.name)
+    }
+}
+
+impl Signature {
+    /// Finds a parameter by an argument's name. An exact match is preferred, because the names are case-insensitive unless
+    /// the database's collation is case-sensitive.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&SqlParameter> {
+        let mut all = self.parameters.iter();
+        all.clone()
+            .find(|parameter| parameter.bare_name() == name)
+            .or_else(|| all.find(|parameter| parameter.bare_name().eq_ignore_ascii_case(name)))
+    }
+
+    /// Lists the names, for a message.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<&str> = self.parameters.iter().map(|one| one.name.as_str()).collect();
+        if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
+    }
+
+    /// Finds the first text whose code page is not known. Returns its name and the page.
+    pub(super) fn unknown_code_page(&self) -> Option<(&str, CodePage)> {
+        let unknown = |name, sql: &SqlType| match sql {
+            SqlType::Text { code_page, .. } if !code_page.is_known() => Some((name, *code_page)),
+            _ => None,
+        };
+        self.parameters.iter().find_map(|parameter| match &parameter.declared {
+            SqlParameterType::Scalar(sql) => unknown(parameter.name.as_str(), sql),
+            SqlParameterType::Table { columns, .. } => {
+                columns.iter().find_map(|(name, sql)| unknown(name, sql))
+            }
+        })
+    }
+
+    /// Describes where the catalogue and the procedure differ. `None` if they match.
+    pub(crate) fn difference(&self, expected: &ExpectedProcedure) -> Option<String> {
+        let mut differences = Vec::new();
+        for (name, kind) in &expected.arguments {
+            let parameter = self.parameter(name);
+            if parameter.is_some_and(|parameter| accepts(&parameter.declared, *kind)) {
+                continue;
+            }
+            let declared = match parameter.map(|parameter| &parameter.declared) {
+                None => format!("the procedure has {}", self.names()),
+                Some(SqlParameterType::Scalar(sql)) => format!("the procedure declares {sql}"),
+                Some(SqlParameterType::Table { name, .. }) => {
+                    format!("the procedure declares the table type {name}")
+                }
+            };
+            differences
+                .push(format!("the catalogue passes @{name} as {}, but {declared}", kind.as_str()));
+        }
+        for name in &expected.outputs {
+            match self.parameter(name) {
+                Some(parameter) if parameter.is_output => {}
+                Some(_) => differences.push(format!(
+                    "the catalogue returns @{name}, but the procedure does not declare it OUTPUT"
+                )),
+                None => differences.push(format!(
+                    "the catalogue returns @{name}, but the procedure has {}",
+                    self.names()
+                )),
+            }
+        }
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+}
+
+/// Whether a value of a catalogue's type can be converted to the declared type.
+fn accepts(declared: &SqlParameterType, given: ParameterType) -> bool {
+    use ParameterType as P;
+    use SqlType as S;
+    let sql = match declared {
+        SqlParameterType::Table { .. } => return given == P::Table,
+        SqlParameterType::Scalar(sql) => sql,
+    };
+    match sql {
+        S::Other(_) => false,
+        S::Variant => given != P::Table,
+        S::Text { .. } => !matches!(given, P::Table | P::Binary),
+        S::Binary { .. } => given == P::Binary,
+        S::Bit => matches!(given, P::Boolean | P::Int32 | P::Int64 | P::String),
+        S::TinyInt
+        | S::SmallInt
+        | S::Int
+        | S::BigInt
+        | S::Decimal { .. }
+        | S::Money
+        | S::SmallMoney
+        | S::Real
+        | S::Float => {
+            matches!(given, P::Int32 | P::Int64 | P::Number | P::Decimal | P::Boolean | P::String)
+        }
+        S::Date => matches!(given, P::Date | P::String),
+        S::Time(_) => matches!(given, P::Time | P::String),
+        S::DateTime | S::SmallDateTime | S::DateTime2(_) | S::DateTimeOffset(_) => {
+            matches!(given, P::Datetime | P::Date | P::String)
+        }
+        S::Guid => matches!(given, P::Uuid | P::String),
+        S::Xml => matches!(given, P::String | P::Json),
+    }
+}

@@ -1,0 +1,140 @@
+//! The signatures that were read so far, and which call reads one that is missing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tiberius::error::Error;
+use tokio::sync::OwnedMutexGuard;
+
+use super::signature::Signature;
+use super::signature_query::{self, PROCEDURES_PER_QUERY};
+use crate::catalogue::ProcedureName;
+use crate::procedures::mssql::tds::TdsClient;
+
+/// A signature that is being read: one call has the lock, and the others wait for it.
+#[derive(Clone, Debug, Default)]
+struct PendingRead {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// Set when the read found that the procedure does not exist.
+    is_missing: Arc<AtomicBool>,
+}
+
+/// What a call that needs a signature must do.
+#[derive(Debug)]
+pub(crate) enum SignatureLookup {
+    /// Nothing: the signature is known.
+    Known,
+    /// Fail: another call found that the procedure does not exist.
+    Missing,
+    /// Read the signature, and hold this guard until then.
+    MustRead(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
+}
+
+/// The signatures read so far; at most one for each procedure of the catalogue.
+#[derive(Debug, Default)]
+pub(crate) struct Signatures {
+    known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
+    pending: Mutex<HashMap<ProcedureName, PendingRead>>,
+    lacks_parameters_view: AtomicBool,
+    /// Whether a text with an unknown code page was logged.
+    is_unknown_logged: AtomicBool,
+}
+
+impl Signatures {
+    /// Returns the signature as it was last read.
+    pub(crate) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
+    }
+
+    /// Whether the signature was read.
+    pub(crate) fn is_known(&self, procedure: &ProcedureName) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
+    }
+
+    /// Forgets a signature, unless it has been replaced by a newer one.
+    pub(crate) fn forget(&self, procedure: &ProcedureName, used: &Signature) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(procedure).is_some_and(|one| **one == *used) {
+            known.remove(procedure);
+        }
+    }
+
+    /// Finds out what a call must do about an unknown signature. Of many calls, one gets `MustRead`; the others wait until
+    /// it has finished. Safe to drop.
+    pub(crate) async fn lookup(&self, procedure: &ProcedureName) -> SignatureLookup {
+        let pending = {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.entry(procedure.clone()).or_default().clone()
+        };
+        let guard = pending.lock.lock_owned().await;
+        if self.is_known(procedure) {
+            SignatureLookup::Known
+        } else if pending.is_missing.load(Ordering::Acquire) {
+            SignatureLookup::Missing
+        } else {
+            SignatureLookup::MustRead(guard)
+        }
+    }
+
+    /// Reads the signature of a procedure from the database. `None` if the procedure does not exist.
+    /// Not safe to drop: discard the connection then.
+    pub(crate) async fn read(
+        &self,
+        client: &mut TdsClient,
+        procedure: &ProcedureName,
+    ) -> Result<Option<Arc<Signature>>, Error> {
+        let mut signatures = self.read_all(client, std::slice::from_ref(procedure)).await?;
+        Ok(signatures.pop().flatten())
+    }
+
+    /// Reads the signatures of any number of procedures. `None` for a procedure that does not exist. Not safe to drop:
+    /// discard the connection then.
+    pub(crate) async fn read_all(
+        &self,
+        client: &mut TdsClient,
+        procedures: &[ProcedureName],
+    ) -> Result<Vec<Option<Arc<Signature>>>, Error> {
+        let mut all = Vec::with_capacity(procedures.len());
+        for chunk in procedures.chunks(PROCEDURES_PER_QUERY) {
+            let signatures =
+                signature_query::read(client, chunk, &self.lacks_parameters_view).await?;
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for (procedure, signature) in chunk.iter().zip(&signatures) {
+                match signature {
+                    Some(signature) => known.insert(procedure.clone(), Arc::clone(signature)),
+                    None => known.remove(procedure),
+                };
+            }
+            drop(known);
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            for (procedure, signature) in chunk.iter().zip(&signatures) {
+                // Calls that arrive from now on start a new read.
+                if let Some(read) = pending.remove(procedure) {
+                    read.is_missing.store(signature.is_none(), Ordering::Release);
+                }
+            }
+            drop(pending);
+            for (procedure, signature) in chunk.iter().zip(&signatures) {
+                self.log_unknown_code_page(procedure, signature.as_deref());
+            }
+            all.extend(signatures);
+        }
+        Ok(all)
+    }
+
+    /// Logs, once, that a text has a code page of which only ASCII is passed.
+    fn log_unknown_code_page(&self, procedure: &ProcedureName, signature: Option<&Signature>) {
+        let unknown = signature.and_then(Signature::unknown_code_page);
+        let Some((name, page)) = unknown else { return };
+        if !self.is_unknown_logged.swap(true, Ordering::Relaxed) {
+            let (procedure, code_page) = (procedure.as_str(), page.number());
+            tracing::warn!(
+                procedure,
+                name,
+                code_page,
+                "the database has text in an unknown code page, for which only ASCII is accepted"
+            );
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Replacements for the query with which the driver reads the columns of a table type.
+//!
+//! - The replacement fails if the type is not the one whose columns were read with the procedure's parameters, because the
+//!   cells were encoded for those. A type that was dropped and created again under its name has another object id.
+//! - It shows `char` and `varchar` columns to the driver as `nvarchar`. Then the server converts the text, as it does for a
+//!   parameter. The driver would use the code page of the column's language, which is wrong for 437, 850, 936 and UTF-8.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::procedures::mssql::tds::BatchRewrite;
+use crate::procedures::mssql::types::SqlType;
+
+/// The error number with which the replacement reports that the table type was recreated. It occurs only before the call is
+/// sent, so it is never an error of the procedure.
+const TYPE_CHANGED: u32 = 50_000;
+
+/// The replacements for the column query of one table type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableQuery {
+    /// Selects the columns unchanged.
+    pub(crate) plain: Arc<BatchRewrite>,
+    /// Selects text in a code page as `nvarchar`, if there is any.
+    pub(crate) wide: Option<Arc<BatchRewrite>>,
+}
+
+impl TableQuery {
+    /// Creates the replacements for the table type with this object id and these columns.
+    pub(super) fn new(name: &str, object_id: i64, columns: &[(String, SqlType)]) -> Self {
+        let mut selected = String::new();
+        let mut has_narrow_text = false;
+        for (column, sql) in columns {
+            let separator = if selected.is_empty() { "" } else { ", " };
+            let column = column.replace(']', "]]");
+            let written = if let Some(wide) = sql.as_nvarchar() {
+                has_narrow_text = true;
+                write!(selected, "{separator}CAST([{column}] AS {wide})")
+            } else {
+                write!(selected, "{separator}[{column}]")
+            };
+            debug_assert!(written.is_ok(), "writing to a string does not fail");
+        }
+        let rewrite = |selected: &str| {
+            let quoted = name.replace('\'', "''");
+            Arc::new(BatchRewrite {
+                original: format!("DECLARE @P AS {name};SELECT TOP 0 * FROM @P"),
+                replacement: format!(
+                    "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'{quoted}') \
+                     AND type_table_object_id = {object_id}) THROW {TYPE_CHANGED}, N'the table type was recreated', 1;\
+                     DECLARE @P AS {name};SELECT TOP 0 {selected} FROM @P"
+                ),
+            })
+        };
+        Self { plain: rewrite("*"), wide: has_narrow_text.then(|| rewrite(&selected)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procedures::mssql::types::CodePage;
+
+    fn text(name: &'static str, length: Option<usize>, page: i64) -> SqlType {
+        SqlType::Text { name, length, code_page: CodePage::new(Some(page)) }
+    }
+
+    #[test]
+    fn text_in_a_code_page_is_selected_as_nvarchar() {
+        let columns = [
+            ("id".to_owned(), SqlType::Int),
+            ("a]b".to_owned(), text("varchar", Some(5), 65001)),
+            ("kana".to_owned(), text("varchar", Some(5), 932)),
+            ("wide".to_owned(), text("nvarchar", None, 1200)),
+            ("long".to_owned(), text("varchar", Some(8000), 437)),
+            ("max".to_owned(), text("varchar", None, 0)),
+        ];
+        let original = "DECLARE @P AS dbo.t;SELECT TOP 0 * FROM @P";
+        let check = "IF NOT EXISTS (SELECT 1 FROM sys.table_types WHERE user_type_id = TYPE_ID(N'dbo.t') \
+                     AND type_table_object_id = 7) THROW 50000, N'the table type was recreated', 1;";
+        let wide = TableQuery::new("dbo.t", 7, &columns).wide.unwrap();
+        assert_eq!(wide.original, original);
+        assert_eq!(
+            wide.replacement.strip_prefix(check).unwrap(),
+            "DECLARE @P AS dbo.t;SELECT TOP 0 [id], CAST([a]]b] AS nvarchar(5)), \
+             CAST([kana] AS nvarchar(5)), [wide], CAST([long] AS nvarchar(max)), CAST([max] AS nvarchar(max)) FROM @P"
+        );
+        for without in [&columns[..1], &columns[3..4]] {
+            let query = TableQuery::new("dbo.t", 7, without);
+            assert_eq!(query.wide, None);
+            assert_eq!(query.plain.original, original);
+            assert_eq!(query.plain.replacement.strip_prefix(check).unwrap(), original);
+        }
+        assert_ne!(TableQuery::new("dbo.t", 7, &columns), TableQuery::new("dbo.t", 8, &columns));
+    }
+}

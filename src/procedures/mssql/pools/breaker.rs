@@ -1,0 +1,110 @@
+//! A circuit breaker for connections: limits how often an unreachable database, or one that refuses the login, is dialled.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::procedures::mssql::error_numbers::LoginFailure;
+
+/// The pause after the first failure; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause while the database cannot be reached.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pause after refused credentials: each attempt may lock the account.
+const PAUSE_REFUSED: Duration = Duration::from_secs(30);
+/// The fraction by which a pause is varied in each direction, so that the workers of a fleet do not reconnect at the same time.
+const JITTER: f64 = 0.2;
+
+/// A circuit breaker. It opens at the first failure, and then admits a single attempt after each pause.
+#[derive(Debug, Default)]
+pub(super) struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    open_until: Option<Instant>,
+}
+
+impl Breaker {
+    /// Returns whether an attempt, which takes at most `attempt_max`, may be made now. After a failure, one caller per pause
+    /// gets `true`.
+    pub(super) fn try_admit(&self, now: Instant, attempt_max: Duration) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.open_until {
+            Some(until) if now < until => false,
+            Some(_) => {
+                // No second attempt until this one has ended.
+                state.open_until = Some(now + attempt_max);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Whether no attempt may be made now.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether the last attempt succeeded, or none was made.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).failures == 0
+    }
+
+    /// Records a successful attempt, which closes the breaker.
+    pub(super) fn record_success(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+    }
+
+    /// Records a failed attempt. Returns whether it is the first one of an outage.
+    pub(super) fn record_failure(&self, failure: LoginFailure, now: Instant) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = match failure {
+            LoginFailure::Refused => PAUSE_REFUSED,
+            LoginFailure::Unreachable => {
+                PAUSE_MIN.saturating_mul(1 << state.failures.min(10)).min(PAUSE_MAX)
+            }
+        };
+        state.failures = state.failures.saturating_add(1);
+        state.open_until = Some(now + jittered(pause));
+        state.failures == 1
+    }
+}
+
+/// Varies a duration at random by up to a fifth.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(1.0 + rand::random_range(-JITTER..=JITTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTEMPT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn one_attempt_is_admitted_after_each_pause() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        assert!(breaker.try_admit(start, ATTEMPT));
+        assert!(breaker.record_failure(LoginFailure::Unreachable, start));
+        assert!(!breaker.try_admit(start, ATTEMPT));
+        let later = start + PAUSE_MIN.mul_f64(1.3);
+        assert!(breaker.try_admit(later, ATTEMPT));
+        assert!(!breaker.try_admit(later, ATTEMPT));
+        assert!(!breaker.record_failure(LoginFailure::Unreachable, later));
+        breaker.record_success();
+        assert!(breaker.try_admit(later, ATTEMPT) && breaker.try_admit(later, ATTEMPT));
+    }
+
+    #[test]
+    fn refused_credentials_are_not_tried_again_within_24_seconds() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        breaker.record_failure(LoginFailure::Refused, start);
+        assert!(!breaker.try_admit(start + PAUSE_REFUSED.mul_f64(0.79), ATTEMPT));
+        assert!(breaker.try_admit(start + PAUSE_REFUSED.mul_f64(1.21), ATTEMPT));
+    }
+}

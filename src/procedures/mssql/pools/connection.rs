@@ -1,0 +1,33 @@
+//! An open connection, idle or in use.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::procedures::mssql::tds::{StreamState, TdsClient};
+
+/// An open connection.
+pub(crate) struct TdsConnection {
+    /// The driver's client.
+    pub(crate) client: Box<TdsClient>,
+    /// The state of the stream that the client reads and writes.
+    pub(crate) stream: Arc<StreamState>,
+    /// When the connection reaches its maximum age.
+    pub(super) retires: Instant,
+    /// When it last became idle.
+    pub(super) returned: Instant,
+}
+
+impl TdsConnection {
+    /// Wraps a connection that was just opened.
+    pub(super) fn new(client: TdsClient, stream: Arc<StreamState>, retires: Instant) -> Self {
+        Self { client: Box::new(client), stream, retires, returned: Instant::now() }
+    }
+}
+
+impl fmt::Debug for TdsConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TdsConnection").field("retires", &self.retires).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! Opens the connections of all pools of a database, and counts how they end.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, jittered};
+use super::connection::TdsConnection;
+use crate::config::procedures::MssqlConfig;
+use crate::procedures::mssql::tds::Dialer;
+use crate::procedures::{BackendError, BackendErrorKind};
+use crate::telemetry::{self, Histogram, names};
+
+/// The lowest estimate of what a connection costs.
+const COST_MIN: Duration = Duration::from_millis(250);
+/// Connections that are opened at the same time, over all pools.
+const DIALS_MAX: usize = 4;
+/// The newest measurement has a weight of one in eight in the smoothed login time, as in TCP's round trip (RFC 6298).
+const COST_WEIGHT: u32 = 8;
+
+/// Opens the connections of all pools of a database.
+#[derive(Debug)]
+pub(super) struct ConnectionFactory {
+    database: String,
+    config: MssqlConfig,
+    dialer: Dialer,
+    /// Blocks new connections while the database cannot be reached or refuses the login.
+    pub(super) breaker: Breaker,
+    dials: Semaphore,
+    login: Histogram,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The smoothed time of a login; `None` before the first one.
+    login_time: Option<Duration>,
+    /// Why the last attempt to connect failed.
+    failure: Option<ConnectFailure>,
+    /// The last cancel was not acknowledged in time.
+    ignores_cancels: bool,
+}
+
+/// The result of a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CancelResult {
+    /// The server acknowledged it, and the connection is clean.
+    Kept,
+    /// The server did not acknowledge it in time.
+    Unanswered,
+    /// The connection failed, or it is uncertain what the server will send next.
+    Broken,
+}
+
+/// Why no connection can be opened; shared by the errors of all calls that wait for one.
+#[derive(Clone, Debug)]
+struct ConnectFailure(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for ConnectFailure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+impl ConnectionFactory {
+    /// Creates a factory; `database` is the name in the configuration.
+    pub(super) fn new(config: &MssqlConfig, database: &str, dialer: Dialer) -> Self {
+        let labels = [(names::DATABASE, database.to_owned())];
+        Self {
+            database: database.to_owned(),
+            config: config.clone(),
+            dialer,
+            breaker: Breaker::default(),
+            dials: Semaphore::new(DIALS_MAX),
+            login: telemetry::histogram(&names::BACKEND_LOGIN, &labels),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns the database's name in the configuration.
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Returns the longest time that a cancel, or a roll-back after an error, may take.
+    pub(super) fn cancel_timeout(&self) -> Duration {
+        self.config.cancel_timeout
+    }
+
+    /// Returns what a new connection costs: the smoothed time of a login.
+    pub(super) fn connection_cost(&self) -> Duration {
+        self.lock().login_time.unwrap_or_default().max(COST_MIN)
+    }
+
+    /// Counts a cancel. Logs once that the server does not acknowledge cancels, and again only after one was acknowledged.
+    pub(super) fn count_cancel(&self, result: CancelResult) {
+        let label = match result {
+            CancelResult::Kept => "kept",
+            CancelResult::Unanswered => "unanswered",
+            CancelResult::Broken => "broken",
+        };
+        let labels = [(names::DATABASE, self.database.clone()), (names::RESULT, label.to_owned())];
+        telemetry::counter(&names::BACKEND_CANCELS, &labels).increment(1);
+        let is_ignored = result == CancelResult::Unanswered;
+        let was_ignored = std::mem::replace(&mut self.lock().ignores_cancels, is_ignored);
+        if is_ignored && !was_ignored {
+            tracing::warn!(database = %self.database, cancel_timeout = ?self.cancel_timeout(),
+                "the server does not acknowledge cancels in time: each one costs a connection");
+        }
+    }
+
+    /// Counts a connection that was closed instead of kept.
+    pub(super) fn count_discarded(&self, reason: &'static str) {
+        let labels = [(names::DATABASE, self.database.clone()), (names::REASON, reason.to_owned())];
+        telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
+    }
+
+    /// Returns the error of a call that gets no connection because none can be opened.
+    pub(super) fn outage(&self) -> BackendError {
+        let source = self.lock().failure.clone().map(|failure| Box::new(failure).into());
+        BackendError { kind: BackendErrorKind::Unavailable, source }
+    }
+
+    /// Opens a connection if the breaker permits it, waiting while four others are being opened. Logs the first failure of
+    /// an outage.
+    pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
+        let _permit = self.dials.acquire().await.ok()?;
+        if !self.breaker.try_admit(Instant::now(), self.config.connect_timeout) {
+            return None;
+        }
+        let started = Instant::now();
+        let dialled = self.dialer.dial(application).await;
+        match dialled {
+            Ok((client, stream)) => {
+                self.breaker.record_success();
+                self.record_login(started.elapsed());
+                let retires = Instant::now() + jittered(self.config.connection_age_max);
+                Some(TdsConnection::new(client, stream, retires))
+            }
+            Err(error) => {
+                if self.breaker.record_failure(error.failure, Instant::now()) {
+                    // Once per outage: the calls that fail because of it are counted.
+                    tracing::error!(database = %self.database, failure = ?error.failure,
+                        error = %error.source, "cannot connect to the database");
+                }
+                self.lock().failure = Some(ConnectFailure(Arc::from(error.source)));
+                None
+            }
+        }
+    }
+
+    fn record_login(&self, time: Duration) {
+        self.login.record(time.as_secs_f64());
+        let mut state = self.lock();
+        let smoothed = state.login_time.unwrap_or(time);
+        let rest = smoothed.saturating_mul(COST_WEIGHT - 1);
+        state.login_time = Some(rest.saturating_add(time) / COST_WEIGHT);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

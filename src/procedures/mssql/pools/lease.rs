@@ -1,0 +1,121 @@
+//! A connection in use. It is returned to its pool clean, or closed.
+
+use std::sync::Arc;
+
+use tiberius::error::Error;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+
+use super::connection::TdsConnection;
+use super::factory::CancelResult;
+use super::pool::Pool;
+use crate::procedures::BackendError;
+
+/// Undoes what a failed call may have left open. Runs outside of every procedure, so the SET applies to the connection.
+const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
+
+/// A connection in use. Dropping it, as a cancelled future does, closes the connection.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Option<TdsConnection>,
+    pool: Arc<Pool>,
+}
+
+impl Lease {
+    /// Takes a connection from a pool, as `Pool::acquire` does. Safe to drop.
+    pub(super) async fn acquire(
+        pool: &Arc<Pool>,
+        deadline: Instant,
+        at_front: bool,
+    ) -> Result<Self, BackendError> {
+        let connection = pool.acquire(deadline, at_front).await?;
+        connection.stream.start_lease();
+        Ok(Self { connection: Some(connection), pool: Arc::clone(pool) })
+    }
+
+    /// Returns the connection, or `None` after it was closed.
+    pub(crate) fn connection(&mut self) -> Option<&mut TdsConnection> {
+        self.connection.as_mut()
+    }
+
+    /// Returns the connection to its pool after the answer was read to the end.
+    pub(crate) fn keep(mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.stream.is_settled() {
+            // The reset travels in the first packet of the next request.
+            connection.stream.reset_next();
+            self.pool.give_back(connection);
+        } else {
+            self.pool.discard(connection, "unread");
+        }
+    }
+
+    /// Rolls back and keeps the connection after an error of the call: an open transaction must not hold its locks until the
+    /// next call. Returns whether the server confirmed that no transaction is open any more.
+    pub(crate) async fn keep_rolled_back(mut self) -> bool {
+        let is_rolled_back = matches!(self.roll_back().await, Ok(Ok(())));
+        if is_rolled_back {
+            self.keep();
+        } else {
+            self.discard("rollback");
+        }
+        is_rolled_back
+    }
+
+    /// Cancels the call on the server. The connection is kept if the server acknowledges that in time and rolls back open
+    /// transactions.
+    ///
+    /// The driver's own cancel cannot be used: it continues to parse tokens where the call stopped, possibly in the middle
+    /// of one, and takes an answer that was already complete for the next call's answer. This one works on packets, which
+    /// `TdsStream` follows: the roll-back is sent after exactly one acknowledgement, and its answer proves that nothing of
+    /// the call is left to read.
+    pub(crate) async fn cancel(mut self, reason: &'static str) {
+        let Some(connection) = self.connection() else { return };
+        if connection.stream.is_cut_off() {
+            // Anything written now would send the call, or a part of it as if it were complete.
+            self.pool.factory().count_cancel(CancelResult::Broken);
+            return self.discard(reason);
+        }
+        if connection.stream.is_unused() {
+            return self.keep();
+        }
+        connection.stream.request_cancel();
+        let rolled_back = self.roll_back().await;
+        let is_settled = self.connection().is_some_and(|connection| connection.stream.is_settled());
+        let result = match rolled_back {
+            Ok(Ok(())) if is_settled => CancelResult::Kept,
+            Ok(Ok(()) | Err(_)) => CancelResult::Broken,
+            Err(_) => CancelResult::Unanswered,
+        };
+        self.pool.factory().count_cancel(result);
+        if result == CancelResult::Kept { self.keep() } else { self.discard(reason) }
+    }
+
+    /// Reads what is left of the call's answer, and rolls back. Takes at most `cancel_timeout`.
+    async fn roll_back(&mut self) -> Result<Result<(), Error>, Elapsed> {
+        let limit = self.pool.factory().cancel_timeout();
+        let Some(connection) = self.connection() else { return Ok(Ok(())) };
+        let rollback = async {
+            let stream = connection.client.simple_query(ROLLBACK).await?;
+            stream.into_results().await.map(drop)
+        };
+        tokio::time::timeout(limit, rollback).await
+    }
+
+    /// Closes the connection.
+    pub(crate) fn discard(mut self, reason: &'static str) {
+        self.close(reason);
+    }
+
+    fn close(&mut self, reason: &'static str) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.discard(connection, reason);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.close("dropped");
+    }
+}

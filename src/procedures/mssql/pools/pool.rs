@@ -1,0 +1,388 @@
+//! One pool of connections. Waiters are served in order of arrival, by whichever connection is free first.
+//!
+//! The wait queue is tokio's semaphore, which is fair. A second semaphore ahead of it serves waiters whose connection turned
+//! out to be closed. New connections are opened by background tasks, not by the waiters: a new connection goes to the
+//! oldest waiter, a waiter that is served in the meantime does not take it along, and one that gives up does not discard it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::TdsConnection;
+use super::factory::ConnectionFactory;
+use crate::lifecycle::Tasks;
+use crate::procedures::{BackendError, BackendErrorKind};
+use crate::telemetry::{self, Gauge, Histogram, names};
+
+/// Connections of a pool that are opened at the same time: after an outage, a server is not flooded with logins.
+const DIALS_MAX: usize = 4;
+/// An idle connection that has not been used for this long is closed.
+const IDLE_MAX: Duration = Duration::from_mins(10);
+
+/// The connections with one application name.
+#[derive(Debug)]
+pub(super) struct Pool {
+    factory: Arc<ConnectionFactory>,
+    application: String,
+    metrics: PoolMetrics,
+    state: Mutex<State>,
+    /// Has one permit for each idle connection.
+    idle: Semaphore,
+    /// Serves the waiters at the front: they were served before, but their connection was closed.
+    front: Semaphore,
+    /// Notifies all waiters when there is no connection and none can be opened.
+    outage: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Idle connections. The last one was used most recently and is taken first, so that surplus connections age at the start.
+    idle: Vec<TdsConnection>,
+    open: usize,
+    dialling: usize,
+    waiting: usize,
+    waiting_in_front: usize,
+    connections_max: usize,
+    is_closed: bool,
+    last_answer: Option<Instant>,
+}
+
+/// The metrics that every call updates, looked up once.
+#[derive(Debug)]
+struct PoolMetrics {
+    wait: Histogram,
+    busy: Gauge,
+    idle: Gauge,
+}
+
+impl PoolMetrics {
+    fn new(database: &str, application: &str) -> Self {
+        let database = (names::DATABASE, database.to_owned());
+        let in_state = |state: &str| {
+            let application = (names::APPLICATION, application.to_owned());
+            let labels = [database.clone(), application, (names::STATE, state.to_owned())];
+            telemetry::gauge(&names::BACKEND_CONNECTIONS, &labels)
+        };
+        Self {
+            wait: telemetry::histogram(&names::BACKEND_WAIT, std::slice::from_ref(&database)),
+            busy: in_state("busy"),
+            idle: in_state("idle"),
+        }
+    }
+}
+
+impl Pool {
+    /// Creates an empty pool. Its first call opens its first connection.
+    pub(super) fn new(
+        factory: Arc<ConnectionFactory>,
+        application: &str,
+        connections_max: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: PoolMetrics::new(factory.database(), application),
+            factory,
+            application: application.to_owned(),
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                open: 0,
+                dialling: 0,
+                waiting: 0,
+                waiting_in_front: 0,
+                connections_max,
+                is_closed: false,
+                last_answer: None,
+            }),
+            idle: Semaphore::new(0),
+            front: Semaphore::new(0),
+            outage: Notify::new(),
+        })
+    }
+
+    /// Takes a connection, waiting for one until the deadline. A call that was served before waits ahead of the others
+    /// (`at_front`). Safe to drop: the place among the waiters is given up.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        deadline: Instant,
+        at_front: bool,
+    ) -> Result<TdsConnection, BackendError> {
+        let started = Instant::now();
+        let acquired = timeout_at(deadline, self.acquire_usable(at_front)).await;
+        self.metrics.wait.record(started.elapsed().as_secs_f64());
+        acquired.unwrap_or_else(|_| Err(BackendError::new(BackendErrorKind::PoolTimedOut)))
+    }
+
+    async fn acquire_usable(
+        self: &Arc<Self>,
+        mut at_front: bool,
+    ) -> Result<TdsConnection, BackendError> {
+        loop {
+            let connection = match self.try_acquire() {
+                Some(connection) => connection,
+                None => self.wait(at_front).await?,
+            };
+            at_front = true;
+            if Instant::now() >= connection.retires {
+                self.discard(connection, "age");
+            } else if !connection.stream.is_quiet() {
+                self.discard(connection, "closed");
+            } else {
+                return Ok(connection);
+            }
+        }
+    }
+
+    fn try_acquire(&self) -> Option<TdsConnection> {
+        // While there are waiters, the fair semaphore has no permit for anybody else.
+        self.idle.try_acquire().ok()?.forget();
+        self.pop_idle()
+    }
+
+    /// Waits for a connection. Safe to drop.
+    async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
+        // Registered before anything else, so that no notification of an outage is missed.
+        let outage = self.outage.notified();
+        let _guard = WaiterGuard::new(self, at_front);
+        if !self.grow() {
+            return Err(self.factory.outage());
+        }
+        let permits = if at_front { &self.front } else { &self.idle };
+        // A connection that was returned before this waiter was counted added its permit to `idle`, not to `front`.
+        if let Some(connection) = self.try_acquire() {
+            return Ok(connection);
+        }
+        tokio::select! {
+            biased;
+            permit = permits.acquire() => {
+                permit.map_err(|_| self.factory.outage())?.forget();
+                self.pop_idle().ok_or_else(|| self.factory.outage())
+            }
+            () = outage => Err(self.factory.outage()),
+        }
+    }
+
+    /// Takes the idle connection that belongs to a permit.
+    fn pop_idle(&self) -> Option<TdsConnection> {
+        let mut state = self.lock();
+        let connection = state.idle.pop();
+        self.record(&state);
+        connection
+    }
+
+    /// Lets the first waiter have an idle connection that was just added.
+    fn notify_waiter(&self, state: MutexGuard<'_, State>) {
+        let permits = if state.waiting_in_front > 0 { &self.front } else { &self.idle };
+        permits.add_permits(1);
+        drop(state);
+    }
+
+    /// Starts to open connections for the waiters. Returns `false` if there is no connection and none can be opened now.
+    fn grow(self: &Arc<Self>) -> bool {
+        loop {
+            let mut state = self.lock();
+            if state.is_closed {
+                return false;
+            }
+            let can_serve = state.open + state.dialling > 0;
+            // The first connection proves the login: a wrong password costs one attempt, not four.
+            let dials_max = if state.open == 0 { 1 } else { DIALS_MAX };
+            let is_needed = state.waiting > state.dialling + state.idle.len();
+            let has_room = state.open + state.dialling < state.connections_max;
+            if !is_needed
+                || !has_room
+                || state.dialling >= dials_max
+                || Handle::try_current().is_err()
+            {
+                return can_serve;
+            }
+            if self.factory.breaker.is_open(Instant::now()) {
+                if !can_serve {
+                    self.outage.notify_waiters();
+                }
+                return can_serve;
+            }
+            state.dialling += 1;
+            drop(state);
+            let dial = DialTask(Some(Arc::clone(self)));
+            let _detached = Tasks::new().spawn_background(dial.run());
+        }
+    }
+
+    /// Returns a connection whose answer was read to the end. It goes to the oldest waiter.
+    pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
+        let now = Instant::now();
+        connection.returned = now;
+        let mut state = self.lock();
+        state.last_answer = Some(now);
+        let reason = if state.is_closed {
+            "shutdown"
+        } else if now >= connection.retires {
+            // Checked here and not only when it is handed out, because a waiter would lose its place then.
+            "age"
+        } else if state.open > state.connections_max {
+            "shrunk"
+        } else {
+            state.idle.push(connection);
+            self.record(&state);
+            return self.notify_waiter(state);
+        };
+        drop(state);
+        self.discard(connection, reason);
+    }
+
+    /// Closes a connection that is in use, and counts it.
+    pub(super) fn discard(self: &Arc<Self>, connection: TdsConnection, reason: &'static str) {
+        drop(connection);
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        self.record(&state);
+        drop(state);
+        self.factory.count_discarded(reason);
+        let _can_serve = self.grow();
+    }
+
+    /// Closes idle connections that are too old or have not been used for a long time, and opens connections for waiters if
+    /// that was not possible before.
+    pub(super) fn trim(self: &Arc<Self>) {
+        let now = Instant::now();
+        let is_expired = |one: &TdsConnection| now >= one.retires || now >= one.returned + IDLE_MAX;
+        let mut closed = Vec::new();
+        let mut state = self.lock();
+        while let Some(at) = state.idle.iter().position(is_expired) {
+            let Ok(permit) = self.idle.try_acquire() else { break };
+            permit.forget();
+            closed.push(state.idle.remove(at));
+            state.open = state.open.saturating_sub(1);
+        }
+        self.record(&state);
+        drop(state);
+        for _ in closed {
+            self.factory.count_discarded("idle");
+        }
+        let _can_serve = self.grow();
+    }
+
+    /// Changes the limit. Connections in excess of it are closed when they are returned.
+    pub(super) fn set_connections_max(self: &Arc<Self>, connections_max: usize) {
+        self.lock().connections_max = connections_max;
+        let _can_serve = self.grow();
+    }
+
+    /// Returns the application name of its connections.
+    pub(super) fn application(&self) -> &str {
+        &self.application
+    }
+
+    /// Whether a connection is idle.
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.available_permits() > 0
+    }
+
+    /// Whether all connections that the limit permits are in use.
+    pub(super) fn is_exhausted(&self) -> bool {
+        let state = self.lock();
+        state.idle.is_empty() && state.open >= state.connections_max
+    }
+
+    /// Returns when a connection was last returned after the database had answered its call.
+    pub(super) fn last_answer(&self) -> Option<Instant> {
+        self.lock().last_answer
+    }
+
+    /// Returns the factory of its connections, which all pools of the database share.
+    pub(super) fn factory(&self) -> &ConnectionFactory {
+        &self.factory
+    }
+
+    /// Closes idle connections at once, and the others when they are returned.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        let idle = std::mem::take(&mut state.idle);
+        state.open = state.open.saturating_sub(idle.len());
+        self.record(&state);
+        drop(state);
+        self.idle.close();
+        self.front.close();
+        self.outage.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, state: &State) {
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        self.metrics.idle.set(number(state.idle.len()));
+        self.metrics.busy.set(number(state.open.saturating_sub(state.idle.len())));
+    }
+}
+
+/// Counts a waiter until it is dropped.
+struct WaiterGuard<'a> {
+    pool: &'a Pool,
+    at_front: bool,
+}
+
+impl<'a> WaiterGuard<'a> {
+    fn new(pool: &'a Pool, at_front: bool) -> Self {
+        let mut state = pool.lock();
+        state.waiting += 1;
+        state.waiting_in_front += usize::from(at_front);
+        drop(state);
+        Self { pool, at_front }
+    }
+}
+
+impl Drop for WaiterGuard<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.waiting -= 1;
+        state.waiting_in_front -= usize::from(self.at_front);
+        if state.waiting_in_front == 0 {
+            // Permits that nobody at the front needs any more go to the other waiters. While another waiter is counted at
+            // the front they stay: it may not have started to wait for its permit yet.
+            while let Ok(permit) = self.pool.front.try_acquire() {
+                permit.forget();
+                self.pool.idle.add_permits(1);
+            }
+        }
+        drop(state);
+    }
+}
+
+/// Opens one connection. Counted in `dialling` until it has ended, even if the runtime drops it.
+struct DialTask(Option<Arc<Pool>>);
+
+impl DialTask {
+    async fn run(mut self) {
+        let Some(pool) = self.0.clone() else { return };
+        let opened = pool.factory.open(&pool.application).await;
+        self.0 = None;
+        let mut state = pool.lock();
+        state.dialling -= 1;
+        if let Some(connection) = opened.filter(|_| !state.is_closed) {
+            state.open += 1;
+            state.idle.push(connection);
+            pool.record(&state);
+            pool.notify_waiter(state);
+        } else {
+            drop(state);
+        }
+        // For the remaining waiters: opens the next connection, or notifies them of the outage.
+        let _can_serve = pool.grow();
+    }
+}
+
+impl Drop for DialTask {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.lock().dialling -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! Which waiter gets a connection that is returned while other waiters leave.
+
+use super::*;
+use crate::config::Secret;
+use crate::config::procedures::{MssqlConfig, MssqlEncryption};
+use crate::procedures::mssql::tds::Dialer;
+use crate::tls::Connector;
+
+fn pool() -> Arc<Pool> {
+    let config = MssqlConfig {
+        host: "127.0.0.1".to_owned(),
+        port: 1433,
+        database: "d".to_owned(),
+        user: "u".to_owned(),
+        password: Secret::new("p".to_owned()),
+        encryption: MssqlEncryption::TrustAny,
+        certificate_name: None,
+        read_only: false,
+        connections_max: 2,
+        pools: Vec::new(),
+        connect_timeout: Duration::from_secs(1),
+        cancel_timeout: Duration::from_secs(1),
+        connection_age_max: Duration::from_mins(1),
+        deadlock_retries: 0,
+    };
+    let dialer = Dialer::new(config.clone(), Connector::trusting_any().unwrap());
+    Pool::new(Arc::new(ConnectionFactory::new(&config, "d", dialer)), "fjord", 2)
+}
+
+/// The other waiter is counted at the front, but does not wait for its permit yet.
+#[test]
+fn a_permit_for_the_front_stays_there_while_another_waiter_is_at_the_front() {
+    let pool = pool();
+    let leaves = WaiterGuard::new(&pool, true);
+    let stays = WaiterGuard::new(&pool, true);
+    pool.notify_waiter(pool.lock());
+    drop(leaves);
+    assert_eq!((pool.front.available_permits(), pool.idle.available_permits()), (1, 0));
+    // Nobody is at the front any more: the permit goes to the other waiters.
+    drop(stays);
+    assert_eq!((pool.front.available_permits(), pool.idle.available_permits()), (0, 1));
+}

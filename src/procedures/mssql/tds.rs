@@ -1,0 +1,14 @@
+//! A connection to SQL Server below the driver: opens it, and follows on the stream what the driver sends and receives.
+
+mod batch_rewrite;
+mod dial;
+mod prelogin;
+mod reply;
+mod socket;
+mod stream;
+mod stream_state;
+
+pub(super) use batch_rewrite::BatchRewrite;
+pub(super) use dial::{Dialer, TdsClient};
+pub(super) use reply::TransactionReport;
+pub(super) use stream_state::{NothingSent, SomethingSent, StreamState};

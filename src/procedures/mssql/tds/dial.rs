@@ -1,0 +1,162 @@
+//! Opens a connection to SQL Server: TCP, PRELOGIN, TLS, login and redirects.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_ok;
+use socket2::{SockRef, TcpKeepalive};
+use tiberius::{AuthMethod, Config, EncryptionLevel, error::Error};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use super::prelogin;
+use super::socket::{TcpProbe, TdsSocket};
+use super::stream::TdsStream;
+use super::stream_state::StreamState;
+use crate::config::procedures::MssqlConfig;
+use crate::procedures::mssql::error_numbers::{self, LoginFailure};
+use crate::tls::Connector;
+
+/// Redirects that are followed before the attempt fails.
+const REDIRECTS_MAX: usize = 3;
+/// Addresses of one name that are tried, all at the same time.
+const ADDRESSES_MAX: usize = 8;
+/// The idle time before the first keep-alive probe, and between probes: clouds drop idle connections after four minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The driver's client over fjord's stream.
+pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
+
+/// Why a connection could not be opened. No call was sent.
+#[derive(Debug)]
+pub(crate) struct DialError {
+    /// What it means for later attempts.
+    pub(crate) failure: LoginFailure,
+    /// The cause, for the log.
+    pub(crate) source: Box<dyn StdError + Send + Sync>,
+}
+
+impl DialError {
+    fn unreachable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { failure: LoginFailure::Unreachable, source: source.into() }
+    }
+}
+
+/// Opens connections to one database.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    config: MssqlConfig,
+    tls: Connector,
+}
+
+impl Dialer {
+    /// Creates a dialer.
+    pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
+        Self { config, tls }
+    }
+
+    /// Connects and logs in within `connect_timeout`. Safe to drop.
+    pub(crate) async fn dial(
+        &self,
+        application: &str,
+    ) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let limit = self.config.connect_timeout;
+        let dialled = tokio::time::timeout(limit, self.follow(application)).await;
+        dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
+    }
+
+    /// Logs in, and follows redirects of an availability group's listener or a gateway.
+    async fn follow(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
+        let (mut host, mut port) = (self.config.host.clone(), self.config.port);
+        for _ in 0..=REDIRECTS_MAX {
+            match self.login(&host, port, application).await {
+                Err(LoginError::Redirected { host: next, port: at }) => (host, port) = (next, at),
+                Err(LoginError::Failed(error)) => return Err(error),
+                Ok(connection) => return Ok(connection),
+            }
+        }
+        Err(DialError::unreachable("the server redirects more than three times"))
+    }
+
+    async fn login(
+        &self,
+        host: &str,
+        port: u16,
+        application: &str,
+    ) -> Result<(TdsClient, Arc<StreamState>), LoginError> {
+        let mut stream = connect_tcp(host, port).await.map_err(DialError::unreachable)?;
+        set_options(&stream).map_err(DialError::unreachable)?;
+        let prelogin_answer =
+            prelogin::negotiate(&mut stream).await.map_err(DialError::unreachable)?;
+        let tcp = Arc::new(TcpProbe::new(&stream).map_err(DialError::unreachable)?);
+        let socket = TdsSocket::new(stream, Arc::clone(&tcp));
+        let is_first = host == self.config.host;
+        let name = self.config.certificate_name.as_deref().filter(|_| is_first).unwrap_or(host);
+        let mut tls = self.tls.connect(name, socket).await.map_err(DialError::unreachable)?;
+        tls.get_mut().0.end_handshake();
+        let state = Arc::new(StreamState::new(tcp));
+        let tds = TdsStream::new(tls, Arc::clone(&state), prelogin_answer);
+        let driver = self.driver_config(host, port, application);
+        // Boxed because the future of the handshake is large and rarely needed.
+        match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
+            Ok(client) => Ok((client, state)),
+            Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),
+            Err(error) => {
+                let failure = error_numbers::login_failure(&error);
+                Err(DialError { failure, source: error.into() }.into())
+            }
+        }
+    }
+
+    fn driver_config(&self, host: &str, port: u16, application: &str) -> Config {
+        let mut driver = Config::new();
+        driver.host(host);
+        driver.port(port);
+        driver.database(&self.config.database);
+        driver.application_name(application);
+        driver.readonly(self.config.read_only);
+        driver.authentication(AuthMethod::sql_server(
+            &self.config.user,
+            self.config.password.expose(),
+        ));
+        // The stream is already encrypted.
+        driver.encryption(EncryptionLevel::NotSupported);
+        // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
+        driver.handshake_timeout(None);
+        driver.command_timeout(None);
+        driver
+    }
+}
+
+enum LoginError {
+    Redirected { host: String, port: u16 },
+    Failed(DialError),
+}
+
+impl From<DialError> for LoginError {
+    fn from(error: DialError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Disables Nagle's algorithm, and enables keep-alive so that the loss of the peer is noticed on an idle connection.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_PAUSE);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Connects to the first address of a name that answers: an availability group's listener has one in each subnet.
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();
+    if addresses.is_empty() {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    let attempts = addresses.into_iter().map(|address| Box::pin(TcpStream::connect(address)));
+    select_ok(attempts).await.map(|(stream, _)| stream)
+}

@@ -1,0 +1,294 @@
+//! The stream over which the driver speaks TDS. TLS is already established below it, and the first request after a lease
+//! resets the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::tls::ClientStream;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::reply::ReplyTracker;
+use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, TdsSocket};
+use super::stream_state::StreamState;
+
+/// The status bit that makes the server reset the connection before it executes the request (MS-TDS 2.2.3.1.2).
+/// It is the wire form of `sp_reset_connection`: it removes open transactions, SET options, session context, application
+/// locks and temporary tables of the previous call without a round trip.
+const RESET_CONNECTION: u8 = 0x08;
+/// The packet type of a batch.
+const BATCH: u8 = 0x01;
+/// The packet type of a remote procedure call.
+const RPC: u8 = 0x03;
+/// The packet types that may carry the reset.
+const REQUESTS: [u8; 2] = [BATCH, RPC];
+/// The complete packet that cancels a request (MS-TDS 2.2.1.7). Its packet number is ignored.
+const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
+/// The error of a connection on which the server sent more than it was asked for.
+const UNEXPECTED: &str = "the server sent data that was not requested";
+/// Bytes read at a time before a request, when the driver is not reading.
+const DRAIN_BYTES: usize = 512;
+/// The most bytes that are buffered before they are written.
+const BUFFERED_BYTES_MAX: usize = 32 * 1024;
+
+/// What the stream must do before the driver may read or write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PendingAction {
+    None,
+    /// Write the buffered cancel before the answer is read on.
+    SendAttention,
+    /// Wait for everything that the server still has to send, before a request is written.
+    Settle,
+}
+
+/// The stream given to the driver.
+#[derive(Debug)]
+pub(crate) struct TdsStream {
+    tls: ClientStream<TdsSocket>,
+    state: Arc<StreamState>,
+    /// The server's answer to PRELOGIN, read before the driver was created.
+    prelogin: BytesMut,
+    /// Whether the driver's own PRELOGIN is still to be dropped: fjord's was already answered.
+    drops_prelogin: bool,
+    buffered: BytesMut,
+    header: BytesMut,
+    payload_left: usize,
+    /// Whether the current packet is dropped.
+    is_dropped: bool,
+    is_last: bool,
+    /// The length of the current packet, if it contains a complete batch.
+    batch_bytes: Option<usize>,
+    pending: PendingAction,
+    reply: ReplyTracker,
+    /// Bytes that arrived after the end of an answer.
+    surplus: BytesMut,
+}
+
+impl TdsStream {
+    /// Creates a stream over an established TLS connection; `prelogin` answers the driver's PRELOGIN.
+    pub(super) fn new(
+        tls: ClientStream<TdsSocket>,
+        state: Arc<StreamState>,
+        prelogin: BytesMut,
+    ) -> Self {
+        Self {
+            tls,
+            state,
+            prelogin,
+            drops_prelogin: true,
+            buffered: BytesMut::new(),
+            header: BytesMut::with_capacity(HEADER_BYTES),
+            payload_left: 0,
+            is_dropped: false,
+            is_last: true,
+            batch_bytes: None,
+            pending: PendingAction::None,
+            reply: ReplyTracker::default(),
+            surplus: BytesMut::new(),
+        }
+    }
+
+    /// Buffers what the driver writes, packet by packet. Returns how many bytes it consumed.
+    fn buffer(&mut self, mut from: &[u8]) -> usize {
+        let offered = from.len();
+        while !from.is_empty() && self.buffered.len() < BUFFERED_BYTES_MAX {
+            if self.payload_left == 0 {
+                let wanted = HEADER_BYTES.saturating_sub(self.header.len()).min(from.len());
+                let (part, rest) = from.split_at(wanted);
+                self.header.extend_from_slice(part);
+                from = rest;
+                if self.header.len() == HEADER_BYTES {
+                    self.begin_packet();
+                }
+            } else {
+                let room = BUFFERED_BYTES_MAX.saturating_sub(self.buffered.len());
+                let (part, rest) = from.split_at(self.payload_left.min(from.len()).min(room));
+                if !self.is_dropped {
+                    self.buffered.extend_from_slice(part);
+                }
+                self.payload_left -= part.len();
+                from = rest;
+                self.end_packet();
+            }
+        }
+        offered - from.len()
+    }
+
+    fn begin_packet(&mut self) {
+        let (kind, status) = (self.header.get_u8(), self.header.get_u8());
+        let length = self.header.get_u16();
+        self.payload_left = usize::from(length).saturating_sub(HEADER_BYTES);
+        let begins = std::mem::replace(&mut self.is_last, status & END_OF_MESSAGE != 0);
+        self.is_dropped = self.drops_prelogin && kind == PRELOGIN;
+        if begins && !self.is_dropped {
+            self.pending = PendingAction::Settle;
+            self.state.begin_request();
+            if kind == RPC {
+                self.state.begin_procedure_call();
+            }
+        }
+        let is_batch = begins && self.is_last && kind == BATCH;
+        self.batch_bytes = is_batch.then_some(usize::from(length));
+        let resets = REQUESTS.contains(&kind) && self.state.take_reset();
+        if !self.is_dropped {
+            let status = if resets { status | RESET_CONNECTION } else { status };
+            let [high, low] = length.to_be_bytes();
+            self.buffered.extend_from_slice(&[kind, status, high, low]);
+            self.buffered.extend_from_slice(&self.header);
+        }
+        self.header.clear();
+        self.end_packet();
+    }
+
+    fn end_packet(&mut self) {
+        if self.payload_left == 0 && self.is_last {
+            if let Some(bytes) = self.batch_bytes.take() {
+                self.rewrite_batch(bytes);
+            }
+            if self.is_dropped {
+                self.drops_prelogin = false;
+            } else {
+                self.state.complete_request();
+            }
+        }
+    }
+
+    /// Replaces a buffered batch with which the driver queries the columns of a table type. Nothing of it is written yet.
+    fn rewrite_batch(&mut self, bytes: usize) {
+        let Some(start) = self.buffered.len().checked_sub(bytes) else { return };
+        let replacement =
+            self.buffered.get(start..).and_then(|packet| self.state.replacement(packet));
+        if let Some(replacement) = replacement {
+            self.buffered.truncate(start);
+            self.buffered.extend_from_slice(&replacement);
+        }
+    }
+
+    /// Waits until all earlier requests are answered: a request is never sent while the acknowledgement of a cancel is
+    /// outstanding, and is never given another request's answer.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.pending == PendingAction::Settle {
+            let is_cancelling = self.state.is_cancelling();
+            if self.surplus.is_empty() {
+                let mut chunk = [0; DRAIN_BYTES];
+                let mut read = ReadBuf::new(&mut chunk);
+                match Pin::new(&mut self.tls).poll_read(cx, &mut read)? {
+                    Poll::Pending if is_cancelling => return Poll::Pending,
+                    Poll::Pending => {
+                        self.pending = PendingAction::None;
+                        break;
+                    }
+                    Poll::Ready(()) if read.filled().is_empty() => {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    Poll::Ready(()) => self.surplus.extend_from_slice(read.filled()),
+                }
+            }
+            let (count, end) = self.reply.follow(&self.surplus);
+            self.surplus.advance(count);
+            match end {
+                None if is_cancelling => {}
+                Some(end) if is_cancelling && end.acknowledges => {
+                    self.state.record_acknowledgement();
+                }
+                _ => {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        UNEXPECTED,
+                    )));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a cancel that was requested.
+    fn poll_attention(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.take_attention() {
+            self.buffered.extend_from_slice(&ATTENTION);
+            self.pending = PendingAction::SendAttention;
+        }
+        if self.pending == PendingAction::SendAttention {
+            ready!(self.poll_buffered(cx))?;
+            ready!(Pin::new(&mut self.tls).poll_flush(cx))?;
+            self.pending = PendingAction::None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_buffered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffered.is_empty() {
+            let count = ready!(Pin::new(&mut self.tls).poll_write(cx, &self.buffered))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffered.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for TdsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.prelogin.is_empty() {
+            let count = self.prelogin.len().min(buffer.remaining());
+            buffer.put_slice(&self.prelogin.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_attention(cx))?;
+        let this = &mut *self;
+        if !this.surplus.is_empty() {
+            let part = this.surplus.get(..buffer.remaining()).unwrap_or(&this.surplus);
+            let (count, end) = this.reply.follow(part);
+            buffer.put_slice(&this.surplus.split_to(count));
+            if let Some(end) = end {
+                this.state.record_answer(end);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.tls).poll_read(cx, buffer))?;
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        let (count, end) = this.reply.follow(arrived);
+        if count < arrived.len() {
+            // The driver gets one answer at a time: it would take the rest for the next answer.
+            this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
+            buffer.set_filled(before + count);
+        }
+        if let Some(end) = end {
+            this.state.record_answer(end);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TdsStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.buffered.len() >= BUFFERED_BYTES_MAX {
+            ready!(self.poll_settled(cx))?;
+            ready!(self.poll_buffered(cx))?;
+        }
+        Poll::Ready(Ok(self.buffer(from)))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_settled(cx))?;
+        ready!(self.poll_buffered(cx))?;
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_buffered(cx))?;
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,203 @@
+//! Opens a connection, adds the functions that T-SQL has and `SQLite` lacks, and stops calls.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::{Connection, InterruptHandle};
+
+use crate::procedures::{BackendError, BackendErrorKind};
+
+use super::error_codes;
+
+/// The lowest error number that a procedure may raise, as for SQL Server's THROW.
+const USER_NUMBER_MIN: i64 = 50_000;
+/// The number of prepared statements that a connection caches.
+const PREPARED_MAX: usize = 256;
+/// The longest wait for another process that is opening the same file.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before a lock that another process holds is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+/// A connection.
+pub(super) struct SqliteConnection {
+    pub(super) handle: Connection,
+    pub(super) control: Arc<CallControl>,
+    pub(super) interrupt: Arc<InterruptHandle>,
+    /// Whether the connection must not be used again.
+    pub(super) is_broken: bool,
+}
+
+impl fmt::Debug for SqliteConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteConnection")
+            .field("is_broken", &self.is_broken)
+            .finish_non_exhaustive()
+    }
+}
+
+/// State shared between the thread of a call and its supervisor.
+#[derive(Debug, Default)]
+pub(super) struct CallControl {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_stopped: bool,
+    thrown: Option<(u32, String)>,
+}
+
+impl CallControl {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resets the state for the next call.
+    pub(super) fn reset(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// Stops the call.
+    pub(super) fn stop(&self) {
+        self.lock().is_stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether the call was stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// Returns the error that the procedure raised, and removes it.
+    pub(super) fn take_thrown(&self) -> Option<(u32, String)> {
+        self.lock().thrown.take()
+    }
+
+    /// Blocks for a time, or until the call is stopped. Returns whether it was stopped.
+    fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.lock();
+        while !state.is_stopped {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// The file of a database, and the schema for a new one.
+#[derive(Clone, Debug)]
+pub(super) struct DatabaseFile {
+    pub(super) path: PathBuf,
+    pub(super) schema: Option<PathBuf>,
+}
+
+/// Opens a connection. Blocks, for up to 30 s if another process is opening the same file.
+pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError> {
+    if let Some(directory) = file.path.parent().filter(|path| !path.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
+    }
+    let mut connection = Connection::open(&file.path).map_err(error_codes::before_running)?;
+    let control = Arc::new(CallControl::default());
+    connection.busy_timeout(OPEN_TIMEOUT).map_err(error_codes::before_running)?;
+    switch_to_wal(&connection, &control)?;
+    connection
+        .execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")
+        .map_err(error_codes::before_running)?;
+    if let Some(schema) = &file.schema {
+        create_schema(&connection, schema)?;
+    }
+    let waiter = Arc::clone(&control);
+    connection
+        .busy_handler(Some(move |_tries| !waiter.wait(LOCK_RETRY)))
+        .and_then(|()| add_functions(&connection, &control))
+        .map_err(error_codes::before_running)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
+    let interrupt = Arc::new(connection.get_interrupt_handle());
+    Ok(SqliteConnection { handle: connection, control, interrupt, is_broken: false })
+}
+
+/// Switches to a write-ahead log, with which readers and the writer do not wait for each other.
+///
+/// Retries itself, because `SQLite` ignores the busy timeout if another process switches at the same time.
+fn switch_to_wal(connection: &Connection, control: &CallControl) -> Result<(), BackendError> {
+    let until = Instant::now() + OPEN_TIMEOUT;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && Instant::now() < until => {
+                control.wait(LOCK_RETRY);
+            }
+            result => return result.map_err(error_codes::before_running),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+}
+
+/// Executes the schema file in a database without tables, in one transaction. Of two processes, only one executes it.
+fn create_schema(connection: &Connection, schema: &Path) -> Result<(), BackendError> {
+    let is_new = || {
+        connection
+            .query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| {
+                row.get::<_, bool>(0)
+            })
+            .map_err(error_codes::before_running)
+    };
+    if !is_new()? {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(schema)
+        .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?;
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(error_codes::before_running)?;
+    let created = match is_new() {
+        Ok(true) => connection.execute_batch(&text).map_err(error_codes::before_running),
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let end = if created.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = connection.execute_batch(end).map_err(error_codes::before_running);
+    created.and(ended)
+}
+
+/// Adds the functions that T-SQL has and `SQLite` lacks: see docs/SQLITE.md.
+fn add_functions(connection: &Connection, control: &Arc<CallControl>) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8;
+    let thrower = Arc::clone(control);
+    connection
+        .create_scalar_function("throw", 2, flags, move |context| raise(&thrower, context))?;
+    let sleeper = Arc::clone(control);
+    connection.create_scalar_function("sleep_ms", 1, flags, move |context| {
+        let time: i64 = context.get(0)?;
+        if sleeper.wait(Duration::from_millis(u64::try_from(time).unwrap_or_default())) {
+            return Err(rusqlite::Error::UserFunctionError("stopped".into()));
+        }
+        Ok(time)
+    })?;
+    connection.create_scalar_function("newid", 0, flags, |_| Ok(uuid::Uuid::new_v4().to_string()))
+}
+
+fn raise(control: &CallControl, context: &Context<'_>) -> rusqlite::Result<i64> {
+    let number: i64 = context.get(0)?;
+    let message: String = context.get(1)?;
+    match u32::try_from(number) {
+        Ok(small) if number >= USER_NUMBER_MIN => {
+            let text = format!("error {small}: {message}");
+            control.lock().thrown = Some((small, message));
+            Err(rusqlite::Error::UserFunctionError(text.into()))
+        }
+        _ => Err(rusqlite::Error::UserFunctionError(
+            "the number of throw must be at least 50000".into(),
+        )),
+    }
+}

@@ -1,0 +1,80 @@
+//! Maps `SQLite`'s result codes to kinds of errors. No other file contains them.
+
+use rusqlite::ffi::{self, ErrorCode};
+
+use crate::procedures::{
+    BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
+};
+
+/// Converts the error of a statement that was executed.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn while_running(error: rusqlite::Error) -> SentError {
+    let kind = match error.sqlite_error() {
+        Some(code) => match code.code {
+            ErrorCode::CannotOpen | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure => {
+                SentErrorKind::Lost
+            }
+            ErrorCode::OperationInterrupted => SentErrorKind::Cancelled,
+            _ => SentErrorKind::Server { number: number(*code), class: class_of(*code) },
+        },
+        None => SentErrorKind::Server { number: 0, class: ServerErrorClass::Other },
+    };
+    let origin = match error.sqlite_error() {
+        Some(code) => format!("extended result code {}", code.extended_code),
+        None => "an error of the driver".to_owned(),
+    };
+    SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
+}
+
+fn number(error: ffi::Error) -> u32 {
+    error.extended_code.unsigned_abs()
+}
+
+fn class_of(error: ffi::Error) -> ServerErrorClass {
+    match error.code {
+        ErrorCode::ConstraintViolation => match error.extended_code {
+            // The catalogue cannot express these two constraints: the value is wrong, it does not conflict with stored data.
+            ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
+                ServerErrorClass::BadValue
+            }
+            // RAISE(ABORT, …) in a trigger has no number of its own.
+            ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
+            // Unique, primary key, foreign key, and CHECK like SQL Server's 547.
+            _ => ServerErrorClass::Conflict,
+        },
+        ErrorCode::TypeMismatch | ErrorCode::TooBig => ServerErrorClass::BadValue,
+        ErrorCode::ReadOnly
+        | ErrorCode::PermissionDenied
+        | ErrorCode::AuthorizationForStatementDenied => ServerErrorClass::Permission,
+        // Another process wrote in the meantime: the transaction is rolled back, like that of a deadlock victim.
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => ServerErrorClass::Deadlock,
+        _ => ServerErrorClass::Other,
+    }
+}
+
+/// Converts an error before anything was executed: while opening a connection, or waiting for the write lock.
+pub(super) fn before_running(error: rusqlite::Error) -> BackendError {
+    BackendError::caused_by(BackendErrorKind::Unavailable, error)
+}
+
+/// Converts the error of a statement that cannot be prepared. Omits the SQL text, which the error would repeat.
+pub(super) fn while_preparing(procedure: &str, error: rusqlite::Error) -> BackendError {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => BackendError::mismatch(procedure, msg),
+        rusqlite::Error::SqliteFailure(code, message) if code.code == ErrorCode::Unknown => {
+            BackendError::mismatch(procedure, message.unwrap_or_default())
+        }
+        error => {
+            let kind = match error.sqlite_error() {
+                Some(code) if code.code == ErrorCode::OperationInterrupted => {
+                    BackendErrorKind::Cancelled
+                }
+                Some(code) => {
+                    BackendErrorKind::Server { number: number(*code), class: class_of(*code) }
+                }
+                None => BackendErrorKind::Unavailable,
+            };
+            BackendError::caused_by(kind, error)
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Executes a call on its own thread: the statements of a procedure in one transaction.
+
+use std::sync::Arc;
+
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{CachedStatement, Connection, Rows};
+use tokio::sync::mpsc::Sender;
+
+use crate::procedures::{
+    BackendError, CallError, OwnedCell, ProcedureResult, SentError, SentErrorKind, Transaction,
+};
+
+use super::connection::{CallControl, SqliteConnection};
+use super::error_codes;
+use super::procedure::{self, SqliteProcedure, SqliteStatement};
+use super::types::{self, ColumnHint};
+
+/// The most rows in a batch for the answer.
+const BATCH_ROWS: usize = 128;
+/// The most bytes of text and binary data in a batch.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// What the thread of a call sends to the answer.
+#[derive(Debug)]
+pub(super) enum RowEvent {
+    /// The start of a result set, with its columns.
+    Set(Vec<String>),
+    /// Rows of the result set.
+    Rows {
+        /// The cells of all rows, row by row.
+        cells: Vec<OwnedCell>,
+        /// The number of cells in a row.
+        width: usize,
+    },
+}
+
+/// The input of a call's thread.
+#[derive(Debug)]
+pub(super) struct CallTask {
+    pub(super) name: String,
+    pub(super) procedure: Arc<SqliteProcedure>,
+    pub(super) arguments: Vec<(String, SqlValue)>,
+    pub(super) events: Sender<RowEvent>,
+    /// Only decides whether the transaction is rolled back at the end: every call is a transaction.
+    pub(super) transaction: Transaction,
+}
+
+/// Executes the procedure in a transaction, and commits it or rolls it back. Blocks.
+pub(super) fn execute(
+    connection: &mut SqliteConnection,
+    task: CallTask,
+) -> Result<ProcedureResult, CallError> {
+    let result = transact(&connection.handle, &connection.control, task);
+    let is_rolled_back =
+        connection.handle.is_autocommit() || connection.handle.execute_batch("ROLLBACK").is_ok();
+    connection.is_broken |= !is_rolled_back;
+    result.map_err(|error| match error {
+        CallError::NotSent(error) => error.into(),
+        CallError::Sent(error) => {
+            let is_lost = error.kind == SentErrorKind::Lost;
+            connection.is_broken |= is_lost;
+            let kind = match connection.control.take_thrown() {
+                Some((number, message)) => SentErrorKind::User { number, message },
+                None => error.kind,
+            };
+            let is_rolled_back = is_rolled_back && !is_lost;
+            SentError { kind, is_rolled_back, ..error }.into()
+        }
+    })
+}
+
+fn transact(
+    connection: &Connection,
+    control: &CallControl,
+    task: CallTask,
+) -> Result<ProcedureResult, CallError> {
+    let mut prepared = Vec::with_capacity(task.procedure.statements.len());
+    for statement in &task.procedure.statements {
+        let ready = connection
+            .prepare_cached(&statement.sql)
+            .map_err(|error| error_codes::while_preparing(&task.name, error))?;
+        prepared.push((statement, ready));
+    }
+    // A single read is a transaction by itself.
+    let is_single_read = prepared.len() == 1 && !task.procedure.writes;
+    if !is_single_read {
+        begin(connection, task.procedure.writes)?;
+    }
+    let mut call = RunningCall {
+        control,
+        events: task.events,
+        variables: task.arguments,
+        result: ProcedureResult::default(),
+    };
+    for (statement, ready) in &mut prepared {
+        call.check_stopped()?;
+        if call.execute(statement, ready)? {
+            break;
+        }
+    }
+    drop(prepared);
+    call.check_stopped()?;
+    if !is_single_read {
+        let end = if task.transaction == Transaction::RolledBack { "ROLLBACK" } else { "COMMIT" };
+        connection.execute_batch(end).map_err(error_codes::while_running)?;
+    }
+    Ok(call.result)
+}
+
+/// Begins the transaction. One that will write takes the write lock at once, because taking it later could fail halfway.
+fn begin(connection: &Connection, writes: bool) -> Result<(), BackendError> {
+    let sql = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.raw_execute())
+        .map(drop)
+        .map_err(error_codes::before_running)
+}
+
+struct RunningCall<'a> {
+    control: &'a CallControl,
+    events: Sender<RowEvent>,
+    variables: Vec<(String, SqlValue)>,
+    result: ProcedureResult,
+}
+
+impl RunningCall<'_> {
+    /// Fails if the call was stopped. `SQLite` forgets an interrupt between two statements; the control does not.
+    fn check_stopped(&self) -> Result<(), SentError> {
+        if self.control.is_stopped() {
+            return Err(SentError::new(SentErrorKind::Cancelled));
+        }
+        Ok(())
+    }
+
+    /// Executes a statement. Returns `true` if it ends the procedure.
+    fn execute(
+        &mut self,
+        statement: &SqliteStatement,
+        ready: &mut CachedStatement<'_>,
+    ) -> Result<bool, SentError> {
+        for (index, name) in (1..).zip(&statement.parameters) {
+            let value = self.variables.iter().find(|(variable, _)| variable == name);
+            ready
+                .raw_bind_parameter(index, value.map(|(_, value)| value))
+                .map_err(error_codes::while_running)?;
+        }
+        let columns: Vec<(String, ColumnHint)> = ready
+            .columns()
+            .map(|column| types::column(column.name(), column.decl_type()))
+            .collect();
+        if columns.is_empty() {
+            ready.raw_execute().map_err(error_codes::while_running)?;
+            return Ok(false);
+        }
+        let rows = ready.raw_query();
+        if statement.assigns {
+            return self.assign(&columns, rows);
+        }
+        self.send_rows(&columns, rows)?;
+        Ok(false)
+    }
+
+    /// Sets variables from the rows, of which the last one counts. Returns `true` if the RETURN status is set.
+    fn assign(
+        &mut self,
+        columns: &[(String, ColumnHint)],
+        mut rows: Rows<'_>,
+    ) -> Result<bool, SentError> {
+        let mut returns = false;
+        while let Some(row) = rows.next().map_err(error_codes::while_running)? {
+            for (index, (column, hint)) in columns.iter().enumerate() {
+                let Some(name) = procedure::variable(column) else { continue };
+                let value = row.get_ref(index).map_err(error_codes::while_running)?;
+                let cell =
+                    types::cell(value, *hint).map_err(|error| undecodable(column, &error))?;
+                if name == procedure::RETURN {
+                    self.result.return_status = return_status(&cell)?;
+                    returns = true;
+                    continue;
+                }
+                set(&mut self.variables, name, types::owned(value));
+                set(&mut self.result.outputs, name, cell);
+            }
+        }
+        Ok(returns)
+    }
+
+    /// Sends the rows in batches. Blocks while the answer does not accept more.
+    fn send_rows(
+        &mut self,
+        columns: &[(String, ColumnHint)],
+        mut rows: Rows<'_>,
+    ) -> Result<(), SentError> {
+        let names = columns.iter().map(|(name, _)| name.clone()).collect();
+        self.send(RowEvent::Set(names))?;
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(row) = rows.next().map_err(error_codes::while_running)? {
+            for (index, (column, hint)) in columns.iter().enumerate() {
+                let value = row.get_ref(index).map_err(error_codes::while_running)?;
+                let cell =
+                    types::cell(value, *hint).map_err(|error| undecodable(column, &error))?;
+                bytes += size(&cell);
+                batch.push(cell);
+            }
+            if batch.len() >= BATCH_ROWS * columns.len() || bytes >= BATCH_BYTES {
+                bytes = 0;
+                let cells = std::mem::take(&mut batch);
+                self.send(RowEvent::Rows { cells, width: columns.len() })?;
+                self.check_stopped()?;
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.send(RowEvent::Rows { cells: batch, width: columns.len() })
+    }
+
+    fn send(&self, event: RowEvent) -> Result<(), SentError> {
+        // The receiver is dropped when the call is abandoned.
+        self.events.blocking_send(event).map_err(|_| SentError::new(SentErrorKind::Cancelled))
+    }
+}
+
+fn undecodable(column: &str, error: &str) -> SentError {
+    SentError::new(SentErrorKind::Undecodable(format!("column {column}: {error}")))
+}
+
+fn return_status(cell: &OwnedCell) -> Result<i32, SentError> {
+    match cell {
+        OwnedCell::Int(number) => i32::try_from(*number)
+            .map_err(|_| undecodable("@return", "a RETURN status must have 32 bits")),
+        _ => Err(undecodable("@return", "a RETURN status must be an integer")),
+    }
+}
+
+fn set<T>(entries: &mut Vec<(String, T)>, name: &str, value: T) {
+    match entries.iter_mut().find(|(known, _)| known == name) {
+        Some(entry) => entry.1 = value,
+        None => entries.push((name.to_owned(), value)),
+    }
+}
+
+fn size(cell: &OwnedCell) -> usize {
+    match cell {
+        OwnedCell::Number(text) | OwnedCell::Text(text) => text.len(),
+        OwnedCell::Binary(bytes) => bytes.len(),
+        OwnedCell::Null | OwnedCell::Bool(_) | OwnedCell::Int(_) | OwnedCell::Float(_) => 0,
+    }
+}

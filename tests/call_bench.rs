@@ -1,0 +1,249 @@
+//! `cargo bench`: compares procedure calls through the backend with calls of the driver, on one connection each.
+//!
+//! Both call the same procedures on the same server alternately, so that other load on the machine slows both. The server is
+//! the one in `FJORD_TEST_MSSQL`, or the fake server of the tests in a runtime of its own.
+//!
+//! A call of the backend resets the connection, a call of the driver does not. The cost of a reset is measured separately,
+//! with two connections without TLS, one of which resets like the backend. Fails if the throughput of the backend is below
+//! 0.9 of that of direct calls with a reset.
+
+#[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "written for tests, where a failed expectation is the message"
+)]
+mod support;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
+use fjord::config::procedures::MssqlConfig;
+use fjord::lifecycle::Cancel;
+use fjord::procedures::{
+    Argument, Backend, Call, CallError, Cell, RowSink, SinkError, Transaction, mssql,
+};
+use futures_util::TryStreamExt;
+use support::mssql_server::{self, SqlServer};
+use tiberius::{ColumnData, Command};
+
+/// The minimum throughput of the backend relative to the driver's.
+const RATIO_MIN: f64 = 0.9;
+/// The number of rounds; the first ones only warm up.
+const ROUNDS: usize = 22;
+const WARM_UP: usize = 2;
+
+const WORKLOADS: [Workload; 3] = [
+    Workload { procedure: "returns", argument: "status", value: 7, calls: 600 },
+    Workload { procedure: "many", argument: "count", value: 20, calls: 300 },
+    Workload { procedure: "many", argument: "count", value: 5000, calls: 6 },
+];
+
+/// A procedure with an integer argument, and the number of calls in a round.
+#[derive(Clone, Copy, Debug)]
+struct Workload {
+    procedure: &'static str,
+    argument: &'static str,
+    value: i32,
+    calls: u32,
+}
+
+/// Writes rows as JSON text, which both ways must produce.
+#[derive(Debug, Default)]
+struct JsonRows(String);
+
+impl RowSink for JsonRows {
+    fn begin_set(&mut self, _: &[String]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        for cell in cells {
+            if let Cell::Int(number) = cell {
+                write!(self.0, "{number},").map_err(|_| SinkError::TooLarge)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) -> bool {
+        self.0.clear();
+        true
+    }
+}
+
+async fn through_backend(
+    backend: &Arc<dyn Backend>,
+    workload: Workload,
+) -> Result<Duration, CallError> {
+    #[expect(clippy::expect_used, reason = "the names are valid")]
+    let (queue, procedure) = (
+        QueueName::new("bench").expect("a name"),
+        ProcedureName::new(&format!("fjord_test.{}", workload.procedure)).expect("a name"),
+    );
+    let cancel = Cancel::new();
+    let started = Instant::now();
+    for _ in 0..workload.calls {
+        let arguments = [Argument {
+            name: workload.argument.into(),
+            kind: ParameterType::Int32,
+            value: ParameterValue::Integer(workload.value.into()),
+            columns: Arc::new([]),
+            table_type: None,
+        }];
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let call = Call {
+            queue: &queue,
+            procedure: &procedure,
+            arguments: &arguments,
+            deadline,
+            may_repeat: false,
+            transaction: Transaction::None,
+        };
+        backend.call(call, &mut JsonRows::default(), &cancel).await?;
+    }
+    Ok(started.elapsed())
+}
+
+async fn direct<S>(
+    client: &mut tiberius::Client<S>,
+    workload: Workload,
+) -> tiberius::Result<Duration>
+where
+    S: futures_util::AsyncRead + futures_util::AsyncWrite + Unpin + Send,
+{
+    let started = Instant::now();
+    for _ in 0..workload.calls {
+        let mut command = Command::new(format!("[fjord_test].[{}]", workload.procedure));
+        command.bind_param(format!("@{}", workload.argument), workload.value);
+        let mut json = JsonRows::default();
+        let mut stream = Box::pin(command.exec(client)).await?;
+        while let Some(item) = stream.try_next().await? {
+            let Some(row) = item.into_row() else { continue };
+            for (_, value) in row.cells() {
+                if let ColumnData::I32(Some(number)) = value {
+                    let _written = write!(json.0, "{number},");
+                }
+            }
+        }
+    }
+    Ok(started.elapsed())
+}
+
+/// The result for a workload.
+#[derive(Clone, Copy, Debug)]
+struct CallCosts {
+    /// The throughput of the backend relative to the driver's.
+    vs_plain: f64,
+    /// The same, if each call of the driver resets the connection.
+    vs_resetting: f64,
+    /// The duration of a reset in microseconds; `None` if the server accepts no connection without TLS.
+    reset_us: Option<f64>,
+}
+
+/// Measures both ways alternately. Returns the medians over the rounds.
+async fn costs(
+    backend: &Arc<dyn Backend>,
+    config: &MssqlConfig,
+    workload: Workload,
+) -> Option<CallCosts> {
+    let mut client = mssql_server::direct(config).await;
+    let reset_us = reset(config, workload).await;
+    let reset = reset_us.unwrap_or_default() * f64::from(workload.calls) / 1e6;
+    let (mut bare, mut resetting) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // The order alternates, so that neither always follows the other.
+        let (backend_time, driver_time) = if round % 2 == 0 {
+            let backend_time = through_backend(backend, workload).await.ok()?;
+            (backend_time, direct(&mut client, workload).await.ok()?)
+        } else {
+            let driver_time = direct(&mut client, workload).await.ok()?;
+            (through_backend(backend, workload).await.ok()?, driver_time)
+        };
+        if round >= WARM_UP {
+            bare.push(driver_time.as_secs_f64() / backend_time.as_secs_f64());
+            resetting.push((driver_time.as_secs_f64() + reset) / backend_time.as_secs_f64());
+        }
+    }
+    Some(CallCosts { vs_plain: median(bare)?, vs_resetting: median(resetting)?, reset_us })
+}
+
+/// Measures a reset of the connection in microseconds. Returns the median over the rounds.
+async fn reset(config: &MssqlConfig, workload: Workload) -> Option<f64> {
+    let mut bare = mssql_server::unencrypted(config, false).await?;
+    let mut resetting = mssql_server::unencrypted(config, true).await?;
+    let mut costs = Vec::new();
+    for round in 0..ROUNDS {
+        let (with, without) = if round % 2 == 0 {
+            let with = direct(&mut resetting, workload).await.ok()?;
+            (with, direct(&mut bare, workload).await.ok()?)
+        } else {
+            let without = direct(&mut bare, workload).await.ok()?;
+            (direct(&mut resetting, workload).await.ok()?, without)
+        };
+        if round >= WARM_UP {
+            costs.push(
+                (with.as_secs_f64() - without.as_secs_f64()) * 1e6 / f64::from(workload.calls),
+            );
+        }
+    }
+    median(costs)
+}
+
+fn median(mut samples: Vec<f64>) -> Option<f64> {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied()
+}
+
+/// Starts the server on its own thread, so that its work does not count as the client's.
+fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok()?;
+    let mut server = runtime.block_on(mssql_server::servers()).pop()?;
+    server.config.connections_max = 1;
+    Some((runtime, server))
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its result")]
+fn main() -> ExitCode {
+    // `cargo test --all-targets` also runs it, without `--bench`.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let Some((_server_runtime, server)) = server() else { return ExitCode::FAILURE };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    println!("{}: throughput of the backend relative to the driver's", server.name);
+    let mut is_good = true;
+    runtime.block_on(Box::pin(async {
+        let Ok(backend) = mssql::connect(&server.config, "default") else {
+            eprintln!("no backend");
+            is_good = false;
+            return;
+        };
+        for workload in WORKLOADS {
+            let Some(costs) = costs(&backend, &server.config, workload).await else {
+                is_good = false;
+                continue;
+            };
+            let reset = costs.reset_us.map_or_else(
+                || "not measured, because the server requires TLS".to_owned(),
+                |us| format!("{us:.0} µs"),
+            );
+            println!(
+                "{:>8}({:>4}): {:.3} of plain calls, {:.3} of calls with a reset; a reset: {reset}",
+                workload.procedure, workload.value, costs.vs_plain, costs.vs_resetting
+            );
+            is_good &= costs.vs_resetting >= RATIO_MIN;
+        }
+    }));
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

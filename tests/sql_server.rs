@@ -1,0 +1,215 @@
+//! Promise: a stored procedure of SQL Server receives what the caller sent, and the caller receives what it returns, for
+//! every type and every result; no connection is left dirty.
+//!
+//! The suite runs against the fake server of the tests, and also against a real server if `FJORD_TEST_MSSQL` names one.
+//! `faults` tests what no real server does on demand, on the fake server only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjord::catalogue::{ParameterType, ParameterValue, ProcedureName, QueueName};
+use fjord::future::BoxFuture;
+use fjord::lifecycle::Cancel;
+use fjord::procedures::{
+    Argument, Backend, BackendError, BackendErrorKind, Call, CallError, Cell, ExpectedProcedure,
+    OwnedCell, ProcedureResult, RowSink, SentErrorKind, SinkError, Transaction, mssql,
+};
+use tokio::time::Instant;
+
+use crate::support::mssql_server::SqlServer;
+
+mod at_most_once;
+mod cancels;
+mod code_pages;
+mod connections;
+mod faults;
+mod pools;
+mod recreated_types;
+mod results;
+mod types;
+
+/// The time limit of calls that must not time out.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Everything that a call returned.
+#[derive(Debug, Default)]
+struct CallAnswer {
+    sets: Vec<Vec<Vec<OwnedCell>>>,
+    columns: Vec<Vec<String>>,
+    result: ProcedureResult,
+    restarts: usize,
+    rows_max: Option<usize>,
+}
+
+impl RowSink for CallAnswer {
+    fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError> {
+        self.columns.push(columns.to_vec());
+        self.sets.push(Vec::new());
+        Ok(())
+    }
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
+        let set = self.sets.last_mut().expect("a set before its rows");
+        if self.rows_max.is_some_and(|most| set.len() >= most) {
+            return Err(SinkError::TooLarge);
+        }
+        set.push(cells.iter().map(|cell| owned_cell(*cell)).collect());
+        Ok(())
+    }
+
+    fn restart(&mut self) -> bool {
+        self.sets.clear();
+        self.columns.clear();
+        self.restarts += 1;
+        true
+    }
+
+    fn drain(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl CallAnswer {
+    /// Returns the only cell of the only row of the only result set.
+    fn cell(&self) -> &OwnedCell {
+        match self.sets.as_slice() {
+            [rows] => match rows.as_slice() {
+                [row] => match row.as_slice() {
+                    [cell] => cell,
+                    _ => panic!("{row:?}"),
+                },
+                _ => panic!("{rows:?}"),
+            },
+            sets => panic!("{sets:?}"),
+        }
+    }
+
+    fn output(&self, name: &str) -> &OwnedCell {
+        let found = self.result.outputs.iter().find(|(one, _)| one == name);
+        &found.unwrap_or_else(|| panic!("no output {name} in {:?}", self.result)).1
+    }
+}
+
+fn owned_cell(cell: Cell<'_>) -> OwnedCell {
+    match cell {
+        Cell::Null => OwnedCell::Null,
+        Cell::Bool(bit) => OwnedCell::Bool(bit),
+        Cell::Int(number) => OwnedCell::Int(number),
+        Cell::Float(number) => OwnedCell::Float(number),
+        Cell::Number(text) => OwnedCell::Number(text.to_owned()),
+        Cell::Text(text) => OwnedCell::Text(text.to_owned()),
+        Cell::Binary(bytes) => OwnedCell::Binary(bytes.to_owned()),
+    }
+}
+
+/// Calls procedures through a backend, as a queue.
+#[derive(Clone, Debug)]
+struct ProcedureCaller {
+    backend: Arc<dyn Backend>,
+    queue: QueueName,
+    may_repeat: bool,
+    transaction: Transaction,
+}
+
+impl ProcedureCaller {
+    fn new(server: &SqlServer) -> Self {
+        let backend = mssql::connect(&server.config, "default").expect("a backend");
+        Self {
+            backend,
+            queue: QueueName::new("suite").expect("a name"),
+            may_repeat: false,
+            transaction: Transaction::None,
+        }
+    }
+
+    fn with_queue(&self, name: &str) -> Self {
+        Self { queue: QueueName::new(name).expect("a name"), ..self.clone() }
+    }
+
+    async fn call(&self, procedure: &str, arguments: &[Argument]) -> Result<CallAnswer, CallError> {
+        self.call_within(LONG, &Cancel::new(), procedure, arguments).await
+    }
+
+    /// Verifies one procedure.
+    async fn verify(&self, expected: ExpectedProcedure) -> Result<(), BackendError> {
+        self.verify_all(&[expected]).await.pop().expect("a result").1
+    }
+
+    /// Verifies procedures. Returns the index and the result of each one, in the order of the reports.
+    async fn verify_all(
+        &self,
+        expected: &[ExpectedProcedure],
+    ) -> Vec<(usize, Result<(), BackendError>)> {
+        let mut all = Vec::new();
+        self.backend.verify(expected, &mut |index, result| all.push((index, result))).await;
+        all
+    }
+
+    async fn call_within(
+        &self,
+        time: Duration,
+        cancel: &Cancel,
+        procedure: &str,
+        arguments: &[Argument],
+    ) -> Result<CallAnswer, CallError> {
+        let mut answer = CallAnswer::default();
+        answer.result = self.call_into(&mut answer, time, cancel, (procedure, arguments)).await?;
+        Ok(answer)
+    }
+
+    async fn call_into(
+        &self,
+        answer: &mut CallAnswer,
+        time: Duration,
+        cancel: &Cancel,
+        (procedure, arguments): (&str, &[Argument]),
+    ) -> Result<ProcedureResult, CallError> {
+        let procedure = name(procedure);
+        let deadline = Instant::now() + time;
+        let (may_repeat, transaction) = (self.may_repeat, self.transaction);
+        let (queue, procedure) = (&self.queue, &procedure);
+        let call = Call { queue, procedure, arguments, deadline, may_repeat, transaction };
+        self.backend.call(call, answer, cancel).await
+    }
+}
+
+/// Returns the name of a procedure of the suite.
+fn name(procedure: &str) -> ProcedureName {
+    ProcedureName::new(&format!("fjord_test.{procedure}")).expect("a name")
+}
+
+fn given(name: &str, value: ParameterValue<'static>) -> Argument {
+    Argument {
+        name: name.into(),
+        kind: ParameterType::String,
+        value,
+        columns: Arc::new([]),
+        table_type: None,
+    }
+}
+
+fn int(name: &str, number: i64) -> Argument {
+    given(name, ParameterValue::Integer(number))
+}
+
+fn text(name: &str, text: &str) -> Argument {
+    given(name, ParameterValue::Text(text.to_owned().into()))
+}
+
+/// Returns the error of a call that was sent.
+#[track_caller]
+fn sent_error(result: Result<CallAnswer, CallError>) -> SentErrorKind {
+    match result {
+        Err(CallError::Sent(error)) => error.kind,
+        other => panic!("expected an error of a call that was sent, got {other:?}"),
+    }
+}
+
+/// Returns the error of a call of which nothing was sent.
+#[track_caller]
+fn unsent_error(result: Result<CallAnswer, CallError>) -> BackendErrorKind {
+    match result {
+        Err(CallError::NotSent(error)) => error.kind,
+        other => panic!("expected an error before anything was sent, got {other:?}"),
+    }
+}

@@ -1,0 +1,302 @@
+//! Promise: a cancelled call is stopped if it is long, and runs to its end if it is short. The connection serves the next
+//! call, unless it is uncertain whether the answer of the cancelled one was read to the end.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fjord::catalogue::{ParameterType, ParameterValue};
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::procedures::{
+    Argument, BackendErrorKind, CallError, OwnedCell, SentErrorKind, SinkError, Transaction,
+};
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
+
+use super::{CallAnswer, LONG, ProcedureCaller, given, int, sent_error, text, unsent_error};
+use crate::support::eventually::{SOON, TICK, eventually};
+use crate::support::mssql_server::{SqlServer, fake_server, servers};
+use crate::support::tds::FakeState;
+
+/// Shorter than the slow procedure, longer than every other one and than the time for opening a connection.
+const SHORT: Duration = Duration::from_millis(300);
+/// Shorter than the time for opening a connection, so that the call is not cancelled.
+const YOUNG: Duration = Duration::from_millis(40);
+/// The duration of the slow procedure, for whose end the call must not wait.
+const SLOW_MS: i64 = 30_000;
+/// The longest time until a long call is stopped after its client has disconnected.
+const STOPPED: Duration = Duration::from_millis(500);
+
+fn state(server: &SqlServer) -> Arc<FakeState> {
+    Arc::clone(&server.fake.as_ref().expect("the fake server").state)
+}
+
+fn attentions(server: &SqlServer) -> usize {
+    state(server).attentions.load(Ordering::Acquire)
+}
+
+/// Makes a call that is cancelled after a time.
+async fn cancelled_after(
+    caller: &ProcedureCaller,
+    time: Duration,
+    (procedure, arguments): (&str, &[Argument]),
+) -> Result<CallAnswer, CallError> {
+    let cancel = Cancel::new();
+    let disconnect = async {
+        let _over = timeout(time, pending::<()>()).await;
+        cancel.cancel();
+    };
+    tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
+}
+
+/// Checks that the next calls get their own answers, and returns the id of their connection.
+async fn next_connection(caller: &ProcedureCaller, server: &SqlServer) -> OwnedCell {
+    for status in [-7, 8, 9] {
+        let answer = caller.call("returns", &[int("status", status)]).await.expect("an answer");
+        assert_eq!(i64::from(answer.result.return_status), status, "{}", server.name);
+        assert!(answer.sets.is_empty(), "{}", server.name);
+    }
+    caller.call("process", &[]).await.expect("an id").cell().clone()
+}
+
+#[tokio::test]
+async fn a_short_call_runs_to_its_end_after_its_client_disconnects() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let before = next_connection(&caller, &server).await;
+        // The first call also reads the signature.
+        caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
+        let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 80)])).await;
+        assert_eq!(*answer.expect("the answer").cell(), OwnedCell::Int(1), "{}", server.name);
+        assert_eq!(before, next_connection(&caller, &server).await, "{}", server.name);
+        if server.fake.is_some() {
+            assert_eq!((attentions(&server), state(&server).logins()), (0, 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let before = next_connection(&caller, &server).await;
+        // Babelfish ignores a cancel while a statement runs, which costs `cancel_timeout` and the connection.
+        let extra = if server.is_babelfish { server.config.cancel_timeout } else { Duration::ZERO };
+        for time in [YOUNG, SHORT] {
+            let started = Instant::now();
+            let error =
+                sent_error(cancelled_after(&caller, time, ("slow", &[int("ms", SLOW_MS)])).await);
+            assert_eq!(error, SentErrorKind::Cancelled, "{}", server.name);
+            let took = started.elapsed().saturating_sub(time + extra);
+            assert!(took < STOPPED, "{}: {took:?}", server.name);
+            if !server.is_babelfish {
+                assert_eq!(before, next_connection(&caller, &server).await, "{}", server.name);
+            }
+        }
+        if server.fake.is_some() {
+            assert_eq!((attentions(&server), state(&server).logins()), (2, 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline_and_keeps_its_connection() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let before = next_connection(&caller, &server).await;
+        let started = Instant::now();
+        let slow = [int("ms", SLOW_MS)];
+        let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "slow", &slow).await);
+        assert_eq!(error, SentErrorKind::TimedOut, "{}", server.name);
+        let limit = SHORT + server.config.cancel_timeout + Duration::from_secs(1);
+        assert!(started.elapsed() < limit, "{}: {:?}", server.name, started.elapsed());
+        let after = next_connection(&caller, &server).await;
+        assert_eq!(before != after, server.is_babelfish, "{}", server.name);
+    }
+}
+
+#[tokio::test]
+async fn an_open_transaction_of_a_cancelled_call_is_rolled_back_at_once() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let begins = [int("ms", SLOW_MS)];
+    let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "begins", &begins).await);
+    assert_eq!(error, SentErrorKind::TimedOut);
+    assert_eq!(state(&server).rollbacks.load(Ordering::Acquire), 1);
+    let open = caller.call("transactions", &[]).await.expect("a count");
+    assert_eq!(*open.cell(), OwnedCell::Int(0));
+    assert_eq!(state(&server).logins(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_keeps_its_connection() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let before = next_connection(&caller, &server).await;
+        for count in [20, 3000, 200_000] {
+            let mut answer = CallAnswer { rows_max: Some(10), ..CallAnswer::default() };
+            let count = [int("count", count)];
+            let ended = caller.call_into(&mut answer, LONG, &Cancel::new(), ("many", &count)).await;
+            let too_large = SentErrorKind::Sink(SinkError::TooLarge);
+            let is_told = matches!(&ended, Err(CallError::Sent(error)) if error.kind == too_large);
+            assert!(is_told, "{}: {ended:?}", server.name);
+            let after = next_connection(&caller, &server).await;
+            assert!(before == after || server.is_babelfish, "{}", server.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_already_cancelled_is_never_sent() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let before = next_connection(&caller, &server).await;
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let error = unsent_error(caller.call_within(LONG, &cancel, "nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Cancelled);
+    assert_eq!(before, next_connection(&caller, &server).await);
+    let state = state(&server);
+    assert_eq!((state.runs("fjord_test.nothing"), attentions(&server)), (0, 0));
+}
+
+/// However the server acknowledges a cancel, the next calls get their own answers. The connection is kept if that is safe.
+#[tokio::test]
+async fn an_acknowledgement_never_becomes_the_answer_of_another_call() {
+    let bit = |value| given("together", ParameterValue::Boolean(value));
+    for (procedure, arguments, is_kept) in [
+        ("answers_late", vec![bit(false)], true),
+        ("answers_late", vec![bit(true)], true),
+        ("acknowledges", vec![int("after", 0), int("times", 1)], true),
+        ("acknowledges", vec![int("after", 0), int("times", 2)], false),
+        ("acknowledges", vec![int("after", 50), int("times", 1)], true),
+        ("acknowledges", vec![int("after", 400), int("times", 1)], false),
+        ("acknowledges", vec![int("after", 0), int("times", 0)], false),
+        ("streams", vec![], true),
+        ("stalls", vec![], false),
+    ] {
+        let mut server = fake_server().await;
+        server.config.cancel_timeout = Duration::from_millis(200);
+        let caller = ProcedureCaller::new(&server);
+        let before = next_connection(&caller, &server).await;
+        for _ in 0..3 {
+            let ended = caller.call_within(SHORT, &Cancel::new(), procedure, &arguments).await;
+            assert_eq!(sent_error(ended), SentErrorKind::TimedOut, "{procedure}");
+            let after = next_connection(&caller, &server).await;
+            assert_eq!(before == after, is_kept, "{procedure} {arguments:?}");
+        }
+        let fake = state(&server);
+        eventually(SOON, TICK, || fake.connections.load(Ordering::Acquire) == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_that_disconnect_cost_no_connection() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 8;
+    let caller = ProcedureCaller::new(&server);
+    for round in 0..20 {
+        let calls = (0..24).map(|number| {
+            let caller = caller.clone();
+            async move {
+                let time = Duration::from_millis(number % 12);
+                let _either = cancelled_after(&caller, time, ("slow", &[int("ms", 8)])).await;
+            }
+        });
+        join_all(calls).await;
+        assert!(state(&server).logins() <= 8, "round {round}: {}", state(&server).logins());
+    }
+    assert_eq!(attentions(&server), 0);
+}
+
+#[tokio::test]
+async fn the_cost_of_a_connection_is_measured() {
+    let server = fake_server().await;
+    state(&server).login_ms.store(900, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    caller.call("nothing", &[]).await.expect("a connection");
+    // Longer than the minimum cost, shorter than this server's login.
+    let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 600)])).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(attentions(&server), 0);
+}
+
+#[tokio::test]
+async fn a_closed_backend_ends_its_calls_at_once() {
+    for server in servers().await {
+        let caller = ProcedureCaller::new(&server);
+        caller.call("nothing", &[]).await.expect("a connection");
+        let running = caller.clone();
+        let mut call =
+            Tasks::new().spawn(async move { running.call("slow", &[int("ms", SLOW_MS)]).await });
+        assert!(timeout(YOUNG * 2, &mut call).await.is_err(), "{}: the call ended", server.name);
+        let started = Instant::now();
+        caller.backend.close().await;
+        let error = sent_error(call.await.expect("no panic"));
+        assert_eq!(error, SentErrorKind::Cancelled, "{}", server.name);
+        let limit = server.config.cancel_timeout + STOPPED;
+        assert!(started.elapsed() < limit, "{}: {:?}", server.name, started.elapsed());
+        let error = unsent_error(caller.call("nothing", &[]).await);
+        assert!(matches!(error, BackendErrorKind::Cancelled | BackendErrorKind::Unavailable));
+    }
+}
+
+/// The client disconnects while the worker begins the transaction, or while the driver queries the columns of a table type.
+#[tokio::test]
+async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
+    let cases = [(Transaction::Committed, 1), (Transaction::Committed, 2), (Transaction::None, 1)];
+    for (transaction, batches) in cases {
+        let server = fake_server().await;
+        let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
+        let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
+        let rows = vec![vec![ParameterValue::Null]];
+        let names = [Argument { columns, ..given("names", ParameterValue::Table(rows)) }];
+        caller.call("names", &names).await.expect("an answer");
+        let before = next_connection(&caller, &server).await;
+        state(&server).batch_ms.store(100, Ordering::Release);
+        let cancel = Cancel::new();
+        let seen = || state(&server).slow_batches.load(Ordering::Acquire) == batches;
+        let disconnect = async {
+            eventually(SOON, TICK, seen).await;
+            cancel.cancel();
+        };
+        let ended = tokio::join!(caller.call_within(LONG, &cancel, "names", &names), disconnect).0;
+        assert_eq!(unsent_error(ended), BackendErrorKind::Cancelled, "{transaction:?} {batches}");
+        assert_eq!(state(&server).runs("fjord_test.names"), 1, "{transaction:?} {batches}");
+        state(&server).batch_ms.store(0, Ordering::Release);
+        let open = ProcedureCaller::call(&caller, "transactions", &[]).await.expect("a count");
+        let count = if transaction == Transaction::None { 0 } else { 2 };
+        assert_eq!(*open.cell(), OwnedCell::Int(count), "{transaction:?} {batches}");
+        assert_eq!(before, next_connection(&caller, &server).await, "{transaction:?} {batches}");
+        assert_eq!(state(&server).logins(), 1, "{transaction:?} {batches}");
+    }
+}
+
+/// The client disconnects while the worker rolls back a failed call.
+#[tokio::test]
+async fn a_slow_roll_back_is_abandoned_with_its_connection() {
+    let server = fake_server().await;
+    let caller =
+        ProcedureCaller { transaction: Transaction::Committed, ..ProcedureCaller::new(&server) };
+    let script = [text("script", "INSERT left; THROW 50001")];
+    // Longer than the time for opening a connection, so that it is cancelled.
+    state(&server).batch_ms.store(400, Ordering::Release);
+    let cancel = Cancel::new();
+    let slow = || state(&server).slow_batches.load(Ordering::Acquire);
+    let disconnect = async {
+        eventually(SOON, TICK, || slow() == 1).await;
+        state(&server).batch_ms.store(600_000, Ordering::Release);
+        eventually(SOON, TICK, || slow() == 2).await;
+        cancel.cancel();
+    };
+    let calling = caller.call_within(10 * LONG, &cancel, "runs", &script);
+    let both = timeout(LONG, async { tokio::join!(calling, disconnect).0 }).await;
+    let Err(CallError::Sent(error)) = both.expect("a result before the server answers") else {
+        panic!("expected an error of a call that was sent")
+    };
+    assert!(!error.is_rolled_back, "{error:?}");
+    state(&server).batch_ms.store(0, Ordering::Release);
+    caller.call("nothing", &[]).await.expect("another connection");
+    assert_eq!(state(&server).logins(), 2);
+}

@@ -1,0 +1,391 @@
+//! Promise: no fault of the server leaves a call hanging or misreports it. These faults do not occur on demand, so only the
+//! fake server has them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fjord::catalogue::{ParameterType, ParameterValue, QueueName};
+use fjord::config::procedures::{DatabaseConfig, MssqlEncryption};
+use fjord::config::tls::ClientTlsConfig;
+use fjord::config::{Config, ProceduresConfig, Sources};
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::procedures::databases::{self, Databases};
+use fjord::procedures::{
+    BackendErrorKind, ExpectedProcedure, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
+};
+use tds_protocol::prelogin::EncryptionLevel;
+
+use super::{ProcedureCaller, given, int, name, sent_error, unsent_error};
+use crate::support::certs::Certs;
+use crate::support::eventually::{SOON, TICK, eventually, eventually_some};
+use crate::support::mssql_server::{SqlServer, fake_server};
+use crate::support::tds::{FakeSqlServer, FakeState};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn state(server: &SqlServer) -> &FakeState {
+    &server.fake.as_ref().expect("the fake server").state
+}
+
+#[tokio::test]
+async fn a_call_is_not_retried_after_its_connection_is_lost() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 1);
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_repeatable_call_is_retried_once_after_its_connection_is_lost() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
+    assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 2);
+    // The server is unreachable after the first attempt, which may have been executed.
+    state(&server).goes_away_on_drop.store(true, Ordering::Release);
+    assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
+    assert_eq!(state(&server).runs("fjord_test.drops"), 3);
+}
+
+#[tokio::test]
+async fn a_connection_lost_while_idle_does_not_fail_a_call() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    caller.call("nothing", &[]).await.expect("a connection");
+    state(&server).close_connections();
+    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 0).await;
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_answer_truncated_at_any_byte_is_an_error_and_no_panic() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    for at in 0..70 {
+        let error = sent_error(caller.call("cuts", &[int("at", at)]).await);
+        let is_known = matches!(error, SentErrorKind::Lost | SentErrorKind::Undecodable(_));
+        assert!(is_known, "{at}: {error}");
+    }
+    let error = sent_error(caller.call("babbles", &[]).await);
+    assert!(matches!(error, SentErrorKind::Undecodable(_)), "{error}");
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_a_cancel_does_not_block_the_call() {
+    let mut server = fake_server().await;
+    server.config.cancel_timeout = SHORT;
+    let caller = ProcedureCaller::new(&server);
+    let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "stalls", &[]).await);
+    assert_eq!(error, SentErrorKind::TimedOut);
+    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 0).await;
+}
+
+#[tokio::test]
+async fn a_fatal_error_closes_the_connection() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    let before = caller.call("process", &[]).await.expect("an id");
+    let error = sent_error(caller.call("raises", &[int("number", 823), int("class", 24)]).await);
+    assert_eq!(error, SentErrorKind::Lost);
+    let after = caller.call("process", &[]).await.expect("an id");
+    assert_ne!(before.cell(), after.cell());
+}
+
+#[tokio::test]
+async fn each_error_number_has_its_class() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    for (number, class) in [
+        (2601, ServerErrorClass::Conflict),
+        (547, ServerErrorClass::Conflict),
+        (245, ServerErrorClass::BadValue),
+        (8114, ServerErrorClass::BadValue),
+        (8115, ServerErrorClass::BadValue),
+        (8152, ServerErrorClass::BadValue),
+        (2628, ServerErrorClass::BadValue),
+        (220, ServerErrorClass::BadValue),
+        (201, ServerErrorClass::Mismatch),
+        (2812, ServerErrorClass::Mismatch),
+        (229, ServerErrorClass::Permission),
+        (1222, ServerErrorClass::Transient),
+        (33_557_097, ServerErrorClass::Other),
+    ] {
+        let error =
+            sent_error(caller.call("raises", &[int("number", number), int("class", 16)]).await);
+        let number = u32::try_from(number).expect("a number");
+        assert_eq!(error, SentErrorKind::Server { number, class });
+    }
+    let logins = state(&server).logins.lock().expect("not poisoned").len();
+    assert_eq!(logins, 1, "a plain error costs no connection");
+}
+
+#[tokio::test]
+async fn a_changed_signature_is_read_again() {
+    for number in [201, 8144, 8145, 2812] {
+        let server = fake_server().await;
+        state(&server).changed_error.store(number, Ordering::Release);
+        let caller = ProcedureCaller::new(&server);
+        assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
+        state(&server).is_changed.store(true, Ordering::Release);
+        // The error may come from an inner procedure, so the call is not retried. The next call uses the new signature.
+        let error = sent_error(caller.call("changed", &[int("old", 1)]).await);
+        let class = ServerErrorClass::Mismatch;
+        assert_eq!(error, SentErrorKind::Server { number, class });
+        assert_eq!(state(&server).runs("fjord_test.changed"), 2);
+        let error = unsent_error(caller.call("changed", &[int("old", 1)]).await).to_string();
+        assert!(error.contains("@old") && error.contains("@new"), "{number}: {error}");
+        assert!(caller.call("changed", &[int("new", 1)]).await.is_ok(), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeatable_call_is_retried_with_the_changed_signature() {
+    for number in [201, 8144, 8145, 2812] {
+        let server = fake_server().await;
+        state(&server).changed_error.store(number, Ordering::Release);
+        let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
+        assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
+        state(&server).is_changed.store(true, Ordering::Release);
+        let error = sent_error(caller.call("changed", &[int("old", 1)]).await);
+        assert!(matches!(error, SentErrorKind::Mismatch { .. }), "{number}: {error}");
+        let error = error.to_string();
+        assert!(error.contains("@old") && error.contains("@new"), "{number}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_without_a_json_representation_is_returned_as_bytes() {
+    let server = fake_server().await;
+    let answer = ProcedureCaller::new(&server).call("shape", &[]).await.expect("bytes");
+    assert_eq!(*answer.cell(), OwnedCell::Binary(vec![1, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_server_without_sys_parameters_is_queried_with_the_other_view() {
+    let server = fake_server().await;
+    state(&server).lacks_parameters_view.store(true, Ordering::Release);
+    let answer =
+        ProcedureCaller::new(&server).call("returns", &[int("status", 4)]).await.expect("a call");
+    assert_eq!(answer.result.return_status, 4);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_untyped_nulls_gets_statements_from_the_first_call_on() {
+    let server = fake_server().await;
+    state(&server).is_babelfish.store(true, Ordering::Release);
+    state(&server).refuses_untyped_null.store(true, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
+    for _ in 0..2 {
+        let answer = caller.call("defaults", &arguments).await.expect("NULLs");
+        assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]]);
+    }
+    assert_eq!(state(&server).statements.load(Ordering::Acquire), 2);
+    assert_eq!(state(&server).runs("fjord_test.defaults"), 2);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_retried_at_once() {
+    let server = fake_server().await;
+    state(&server).login_error.store(18456, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    for _ in 0..20 {
+        assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+        assert!(caller.backend.ping().await.is_err());
+    }
+    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn all_calls_succeed_after_a_server_is_reachable_again() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 64;
+    let caller = ProcedureCaller::new(&server);
+    state(&server).refuses_connections.store(true, Ordering::Release);
+    assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    state(&server).refuses_connections.store(false, Ordering::Release);
+    eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
+    let tasks = Tasks::new();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let caller = caller.clone();
+            tasks.spawn(async move { caller.call("nothing", &[]).await.is_ok() })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.expect("no panic"));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_and_a_loop_is_an_error() {
+    let server = fake_server().await;
+    let other = FakeSqlServer::start().await;
+    // The other server has its own certificate authority.
+    let config = fjord::config::procedures::MssqlConfig {
+        encryption: MssqlEncryption::TrustAny,
+        read_only: true,
+        ..server.config.clone()
+    };
+    *state(&server).redirect.lock().expect("not poisoned") = Some(other.address);
+    let server = SqlServer { config, ..server };
+    assert!(ProcedureCaller::new(&server).call("nothing", &[]).await.is_ok());
+    let logins = other.state.logins.lock().expect("not poisoned").clone();
+    let login = logins.first().expect("a login");
+    assert_eq!((login.user.as_str(), login.application.as_str()), ("fjord", "fjord"));
+    assert!(login.is_read_only);
+    // A server that redirects to itself.
+    *other.state.redirect.lock().expect("not poisoned") = Some(other.address);
+    let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_new_authority_is_used_from_the_next_connection_on() {
+    let mut server = fake_server().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("authority.pem");
+    let stranger = Certs::new(&directory.path().join("stranger"));
+    std::fs::copy(&stranger.ca, &file).expect("a file");
+    let right = server.fake.as_ref().expect("the fake server").ca.clone();
+    let ca = Some(file.clone());
+    server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
+    let caller = ProcedureCaller::new(&server);
+    assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
+    // A file that cannot be used changes nothing.
+    std::fs::write(&file, "no certificate").expect("a file");
+    assert!(caller.backend.ping().await.is_err());
+    std::fs::copy(right, &file).expect("a file");
+    eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
+    assert!(caller.call("nothing", &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn read_only_queues_have_their_own_connections() {
+    let server = fake_server().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let sets = ["read.application_intent=read-only", "write.concurrency=2"];
+    let sources = Sources {
+        directory: Some(directory.path().to_owned()),
+        sets: sets.map(|set| format!("worker.queues.{set}")).into(),
+        ..Sources::default()
+    };
+    let config = Config::load(&sources).expect("a configuration").config;
+    let procedures = ProceduresConfig {
+        databases: [("default".to_owned(), DatabaseConfig::Mssql(server.config.clone()))].into(),
+    };
+    let tasks = Tasks::new();
+    let databases =
+        Databases::open(&databases::configs(&procedures, &config.worker), &tasks).expect("both");
+    for name in ["read", "write"] {
+        let queue = QueueName::new(name).expect("a name");
+        let limits = config.worker.queue(&queue).expect("a queue");
+        let backend = Arc::clone(&databases.get(limits).expect("a database").backend);
+        assert!(
+            ProcedureCaller { backend, queue, may_repeat: false, transaction: Transaction::None }
+                .call("nothing", &[])
+                .await
+                .is_ok(),
+            "{name}"
+        );
+    }
+    let logins = state(&server).logins.lock().expect("not poisoned").clone();
+    for is_read_only in [true, false] {
+        assert!(logins.iter().any(|login| login.is_read_only == is_read_only), "{is_read_only}");
+    }
+    databases.close().await;
+}
+
+#[tokio::test]
+async fn an_unknown_authority_and_an_unencrypted_server_are_refused() {
+    let mut server = fake_server().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let ca = Some(Certs::new(directory.path()).ca.clone());
+    let right = server.config.clone();
+    server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
+    let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+    server.config = right.clone();
+    server.config.certificate_name = Some("elsewhere.example".to_owned());
+    let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 0, "no password was sent");
+    server.config.certificate_name = Some("localhost".to_owned());
+    assert!(ProcedureCaller::new(&server).call("nothing", &[]).await.is_ok());
+    server.config = right;
+    *state(&server).encryption.lock().expect("not poisoned") = EncryptionLevel::NotSupported;
+    let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_locked_procedure_does_not_delay_the_verification_of_others() {
+    const MANY: usize = 40;
+    let mut server = fake_server().await;
+    server.config.connect_timeout = Duration::from_millis(300);
+    let state = &server.fake.as_ref().expect("the fake server").state;
+    state.locked.lock().expect("not poisoned").push("fjord_test.numbered_7".to_owned());
+    let caller = ProcedureCaller::new(&server);
+    let expected = |number| ExpectedProcedure {
+        queue: caller.queue.clone(),
+        procedure: name(&format!("numbered_{number}")),
+        arguments: vec![("ms".into(), ParameterType::Int32)],
+        outputs: vec!["total".to_owned()],
+    };
+    let all: Vec<ExpectedProcedure> = (0..MANY).map(expected).collect();
+    let results = caller.verify_all(&all).await;
+    assert_eq!(results.len(), MANY);
+    for (index, result) in results {
+        match result {
+            Err(error) if index == 7 => assert_eq!(error.kind, BackendErrorKind::Unavailable),
+            result => assert!(result.is_ok(), "{index}: {result:?}"),
+        }
+    }
+    state.locked.lock().expect("not poisoned").clear();
+    assert!(caller.verify(expected(7)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_ping_succeeds_while_calls_use_all_connections() {
+    let mut server = fake_server().await;
+    server.config.connect_timeout = Duration::from_secs(1);
+    state(&server).login_ms.store(700, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    let tasks = Tasks::new();
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let caller = caller.clone();
+            tasks.spawn(async move { caller.call("slow", &[int("ms", 1500)]).await })
+        })
+        .collect();
+    eventually(SOON, TICK, || state(&server).connects.load(Ordering::Acquire) > 0).await;
+    // It waits behind eight calls, none of which ends before its time limit.
+    let answer = caller.backend.ping().await;
+    assert!(answer.is_ok(), "{answer:?}");
+    for call in calls {
+        assert!(call.await.expect("no panic").is_ok());
+    }
+}
+
+#[tokio::test]
+async fn verification_waits_for_long_calls_of_other_queues() {
+    let mut server = fake_server().await;
+    server.config.connect_timeout = Duration::from_millis(500);
+    server.config.connections_max = 1;
+    let caller = ProcedureCaller::new(&server);
+    let running = caller.clone();
+    let call = Tasks::new().spawn(async move { running.call("slow", &[int("ms", 1500)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let expected = ExpectedProcedure {
+        queue: caller.queue.clone(),
+        procedure: name("nothing"),
+        arguments: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let result = caller.verify(expected).await;
+    assert!(result.is_ok(), "{result:?}");
+    assert!(call.await.expect("no panic").is_ok());
+}

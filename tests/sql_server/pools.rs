@@ -1,0 +1,343 @@
+//! Promise: the queues of a database share its connections, calls get them in order of arrival, and a warm pool needs no
+//! login.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fjord::catalogue::{ProcedureName, QueueName};
+use fjord::config::procedures::PoolConfig;
+use fjord::lifecycle::{Cancel, Tasks};
+use fjord::procedures::{
+    BackendErrorKind, Call, CallError, OwnedCell, ProcedureResult, Transaction,
+};
+use futures_util::future::join_all;
+use futures_util::poll;
+use tokio::time::{Instant, timeout};
+
+use super::{CallAnswer, LONG, ProcedureCaller, int, sent_error, text, unsent_error};
+use crate::support::eventually::{SOON, TICK, eventually};
+use crate::support::mssql_server::{SqlServer, fake_server, servers};
+use crate::support::tds::FakeState;
+
+/// Shorter than the slow procedure, longer than every other one.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn state(server: &SqlServer) -> Arc<FakeState> {
+    Arc::clone(&server.fake.as_ref().expect("the fake server").state)
+}
+
+/// Calls the procedure with which the fake server records the order of executions.
+async fn write(
+    caller: &ProcedureCaller,
+    id: String,
+    cancel: &Cancel,
+) -> Result<ProcedureResult, CallError> {
+    let procedure = ProcedureName::new("ledger.write").expect("a name");
+    let arguments = [int("ms", 1), text("request_id", &id)];
+    let call = Call {
+        queue: &caller.queue,
+        procedure: &procedure,
+        arguments: &arguments,
+        deadline: Instant::now() + LONG,
+        may_repeat: false,
+        transaction: Transaction::None,
+    };
+    caller.backend.call(call, &mut CallAnswer::default(), cancel).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_queues_share_their_connections_without_further_logins() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 16;
+    let caller = ProcedureCaller::new(&server);
+    let tasks = Tasks::new();
+    let callers: Vec<_> = (0..40)
+        .map(|number| {
+            let caller = caller.with_queue(&format!("queue-{}", number % 20));
+            tasks.spawn(async move {
+                for _ in 0..100 {
+                    caller.call("returns", &[int("status", 1)]).await.expect("an answer");
+                }
+            })
+        })
+        .collect();
+    for one in callers {
+        one.await.expect("no panic");
+    }
+    assert_eq!(state(&server).runs("fjord_test.returns"), 4000);
+    let logins = state(&server).logins();
+    assert!(logins <= 16, "{logins} logins for 16 connections");
+}
+
+#[tokio::test]
+async fn waiters_of_all_queues_are_served_in_order_of_arrival() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let caller = ProcedureCaller::new(&server);
+    let first = caller.clone();
+    let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let callers: Vec<_> = (0..12).map(|n| caller.with_queue(&format!("queue-{}", n % 5))).collect();
+    let cancelled = Cancel::new();
+    let kept = Cancel::new();
+    let mut calls = Vec::new();
+    for (number, caller) in callers.iter().enumerate() {
+        // Every third one is dropped or cancelled while it waits.
+        let cancel = if number % 3 == 2 { &cancelled } else { &kept };
+        let mut call = Box::pin(write(caller, number.to_string(), cancel));
+        assert!(poll!(&mut call).is_pending(), "{number} waits");
+        calls.push(call);
+    }
+    drop(calls.remove(5));
+    cancelled.cancel();
+    let ended = join_all(calls).await;
+    assert_eq!(ended.iter().filter(|one| one.is_ok()).count(), 8);
+    let failed = ended.iter().filter_map(|one| one.as_ref().err());
+    assert!(failed.clone().all(|error| matches!(error, CallError::NotSent(error)
+        if error.kind == BackendErrorKind::Cancelled)));
+    assert_eq!(failed.count(), 3);
+    let order = state(&server).ledger.lock().expect("not poisoned").clone();
+    assert_eq!(order, ["0", "1", "3", "4", "6", "7", "9", "10"]);
+    assert!(busy.await.expect("no panic").is_ok());
+    assert_eq!(state(&server).logins(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_whose_waiter_gave_up_goes_to_the_next_call() {
+    let server = fake_server().await;
+    state(&server).login_ms.store(300, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    assert!(timeout(SHORT / 3, caller.call("nothing", &[])).await.is_err());
+    let cancel = Cancel::new();
+    let mut call = Box::pin(caller.call_within(LONG, &cancel, "nothing", &[]));
+    assert!(poll!(&mut call).is_pending());
+    cancel.cancel();
+    assert_eq!(unsent_error(call.await), BackendErrorKind::Cancelled);
+    assert!(caller.call("nothing", &[]).await.is_ok());
+    let state = state(&server);
+    assert_eq!((state.attempts.load(Ordering::Acquire), state.logins()), (1, 1));
+    assert_eq!(state.runs("fjord_test.nothing"), 1);
+}
+
+#[tokio::test]
+async fn waiters_are_served_by_open_connections_if_no_more_can_be_opened() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    caller.call("nothing", &[]).await.expect("a connection");
+    state(&server).login_error.store(18456, Ordering::Release);
+    let first = caller.clone();
+    let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    // The pool may open three more, but the server refuses the logins.
+    let waiting = (0..3).map(|_| caller.call("nothing", &[]));
+    for answer in join_all(waiting).await {
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    assert!(busy.await.expect("no panic").is_ok());
+    assert!(state(&server).attempts.load(Ordering::Acquire) <= 4);
+}
+
+#[tokio::test]
+async fn a_wrong_password_costs_one_attempt_for_all_calls() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 64;
+    state(&server).login_ms.store(100, Ordering::Release);
+    state(&server).login_error.store(18456, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    let all = join_all((0..64).map(|_| caller.call("nothing", &[]))).await;
+    for answer in all {
+        let Err(CallError::NotSent(error)) = answer else { panic!("{answer:?}") };
+        assert_eq!(error.kind, BackendErrorKind::Unavailable);
+        let cause = error.source.expect("a cause").to_string();
+        assert!(cause.contains("Login failed"), "{cause}");
+    }
+    assert_eq!(state(&server).attempts.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn a_connection_past_its_maximum_age_is_replaced_without_an_error() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 2;
+    server.config.connection_age_max = Duration::from_millis(100);
+    let caller = ProcedureCaller::new(&server);
+    let started = std::time::Instant::now();
+    while started.elapsed() < SHORT * 2 {
+        let all = join_all((0..6).map(|_| caller.call("nothing", &[]))).await;
+        assert!(all.iter().all(Result::is_ok));
+    }
+    let logins = state(&server).logins();
+    assert!((4..=40).contains(&logins), "{logins}");
+    assert!(state(&server).connections.load(Ordering::Acquire) <= 2);
+}
+
+#[tokio::test]
+async fn the_connections_of_all_queues_are_limited() {
+    for mut server in servers().await {
+        server.config.connections_max = 2;
+        let caller = ProcedureCaller::new(&server);
+        // Reads the signature, so that both calls run at the same time.
+        caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
+        let tasks = Tasks::new();
+        let mut busy = Vec::new();
+        for queue in ["one", "two"] {
+            let caller = caller.with_queue(queue);
+            busy.push(tasks.spawn(async move { caller.call("slow", &[int("ms", 1500)]).await }));
+        }
+        for call in &mut busy {
+            assert!(timeout(SHORT, call).await.is_err(), "{}: the call ended", server.name);
+        }
+        let third = caller.with_queue("three");
+        let error = unsent_error(third.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
+        assert_eq!(error, BackendErrorKind::PoolTimedOut, "{}", server.name);
+        assert!(third.call("nothing", &[]).await.is_ok(), "{}", server.name);
+        for call in busy {
+            assert!(call.await.expect("no panic").is_ok(), "{}", server.name);
+        }
+        assert!(caller.backend.ping().await.is_ok(), "{}", server.name);
+    }
+}
+
+fn pool(application_name: &str, connections_max: usize, queues: &[&str]) -> PoolConfig {
+    let queues = queues.iter().map(|queue| QueueName::new(queue).expect("a name")).collect();
+    PoolConfig { connections_max, queues, ..PoolConfig::new(application_name) }
+}
+
+#[tokio::test]
+async fn a_dba_sees_the_application_name_of_the_queue() {
+    for mut server in servers().await {
+        // PostgreSQL keeps only ASCII in an application name.
+        let own = if server.is_babelfish { "Reports, Munich" } else { "Berichte für München" };
+        server.config.pools =
+            vec![pool("fjord", 2, &["horse-get"]), pool(own, 1, &["census", "report"])];
+        let caller = ProcedureCaller::new(&server);
+        for (queue, expected) in
+            [("horse-get", "fjord"), ("census", own), ("unknown", "fjord"), ("report", own)]
+        {
+            let answer = caller.with_queue(queue).call("application", &[]).await.expect("a name");
+            let name = OwnedCell::Text(expected.to_owned());
+            assert_eq!(*answer.cell(), name, "{}: {queue}", server.name);
+        }
+        if server.fake.is_some() {
+            assert_eq!(state(&server).logins(), 2, "queues with the same name share a connection");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_separate_pool_is_not_blocked_by_the_others() {
+    let mut server = fake_server().await;
+    server.config.pools = vec![pool("fjord", 1, &["one"]), pool("own", 1, &["census"])];
+    let caller = ProcedureCaller::new(&server);
+    let busy = caller.with_queue("one");
+    let running = Tasks::new().spawn(async move { busy.call("slow", &[int("ms", 2000)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let waiting = caller.with_queue("two");
+    let error = unsent_error(waiting.call_within(SHORT, &Cancel::new(), "nothing", &[]).await);
+    assert_eq!(error, BackendErrorKind::PoolTimedOut);
+    let own = caller.with_queue("census");
+    assert!(own.call_within(SHORT, &Cancel::new(), "nothing", &[]).await.is_ok());
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_number_of_connections() {
+    let mut server = fake_server().await;
+    server.config.pools = vec![pool("fjord", 1, &["one"])];
+    let caller = ProcedureCaller::new(&server);
+    let both = async |caller: &ProcedureCaller| {
+        let slow = [int("ms", 200)];
+        let started = std::time::Instant::now();
+        let answers = join_all((0..2).map(|_| caller.call("slow", &slow))).await;
+        assert!(answers.iter().all(Result::is_ok));
+        started.elapsed()
+    };
+    assert!(both(&caller).await >= Duration::from_millis(400));
+    let mut config = server.config.clone();
+    config.pools = vec![pool("fjord", 2, &["one"])];
+    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config.clone()));
+    assert!(both(&caller).await < Duration::from_millis(400));
+    assert_eq!(state(&server).connections.load(Ordering::Acquire), 2);
+    config.pools = vec![pool("fjord", 1, &["one"])];
+    caller.backend.resize(&fjord::config::procedures::DatabaseConfig::Mssql(config));
+    both(&caller).await;
+    eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 1).await;
+}
+
+/// The next connections are closed as soon as they are open, so that the first waiter gets several closed ones.
+#[tokio::test]
+async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 1;
+    let caller = ProcedureCaller::new(&server);
+    write(&caller, "warm".to_owned(), &Cancel::new()).await.expect("an answer");
+    let first = caller.clone();
+    let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 30_000)]).await });
+    eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
+    let never = Cancel::new();
+    let mut calls = Vec::new();
+    for number in 0..4 {
+        let mut call = Box::pin(write(&caller, format!("{number}"), &never));
+        assert!(poll!(&mut call).is_pending());
+        calls.push(call);
+    }
+    state(&server).closes_after_login.store(2, Ordering::Release);
+    state(&server).close_connections();
+    for ended in join_all(calls).await {
+        ended.expect("an answer");
+    }
+    sent_error(busy.await.expect("no panic"));
+    assert_eq!(*state(&server).ledger.lock().expect("not poisoned"), ["warm", "0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn one_of_many_calls_reads_an_unknown_signature() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 16;
+    state(&server).signatures_ms.store(200, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    let (reads, cancel) =
+        (|| state(&server).signature_reads.load(Ordering::Acquire), Cancel::new());
+    let status = [int("status", 1)];
+    // The call that reads it is cancelled, and another one reads it. A third one has too little time to wait for that.
+    let mut reader = Box::pin(caller.call_within(LONG, &cancel, "returns", &status));
+    assert!(poll!(&mut reader).is_pending());
+    let all = join_all((0..64).map(|_| caller.call("returns", &status)));
+    let disconnect = async {
+        eventually(SOON, TICK, || reads() == 1).await;
+        cancel.cancel();
+    };
+    let (started, forever) = (Instant::now(), Cancel::new());
+    let hasty = caller.call_within(SHORT / 6, &forever, "returns", &status);
+    let hasty = async { (hasty.await, started.elapsed()) };
+    let (left, all, (late, took), ()) = tokio::join!(reader, all, hasty, disconnect);
+    assert_eq!(unsent_error(late), BackendErrorKind::TimedOut);
+    assert!(took < SHORT, "{took:?}");
+    assert!(left.is_ok() || matches!(left, Err(CallError::NotSent(_))), "{left:?}");
+    for answer in all {
+        assert_eq!(answer.expect("an answer").result.return_status, 1);
+    }
+    assert!(reads() <= 2, "{} reads", reads());
+}
+
+#[tokio::test]
+async fn one_of_many_calls_looks_for_a_missing_procedure() {
+    let mut server = fake_server().await;
+    server.config.connections_max = 16;
+    state(&server).signatures_ms.store(200, Ordering::Release);
+    let dropped = ["fjord_test.returns".to_owned()];
+    state(&server).dropped.lock().expect("not poisoned").extend(dropped);
+    let caller = ProcedureCaller::new(&server);
+    let reads = || state(&server).signature_reads.load(Ordering::Acquire);
+    let status = [int("status", 1)];
+    for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
+        assert!(matches!(unsent_error(answer), BackendErrorKind::Mismatch { .. }));
+    }
+    assert_eq!(reads(), 1);
+    // Later calls look for it again, and find it.
+    state(&server).dropped.lock().expect("not poisoned").clear();
+    for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
+        answer.expect("an answer");
+    }
+    assert_eq!(reads(), 2);
+}

@@ -1,0 +1,204 @@
+//! Promise: a table type that was dropped and created again receives the sent values in its new columns, or nothing.
+
+use std::sync::atomic::Ordering;
+
+use fjord::catalogue::{ParameterType, ParameterValue};
+use fjord::procedures::{
+    Argument, BackendErrorKind, OwnedCell, SentErrorKind, ServerErrorClass, Transaction,
+};
+
+use super::{CallAnswer, ProcedureCaller, given, sent_error, unsent_error};
+use crate::support::mssql_server::{SqlServer, direct, fake_server, servers};
+use crate::support::tds::FakeState;
+
+const ORIGINAL: &str = "code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL";
+const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
+const WESTERN: &str = "code varchar(5) NULL, kana varchar(5) NULL";
+const REORDERED: &str = "kana varchar(5) COLLATE Japanese_CI_AS NULL, code varchar(5) NULL";
+const MORE: &str =
+    "code varchar(5) NULL, kana varchar(5) COLLATE Japanese_CI_AS NULL, more int NULL";
+const LESS: &str = "code varchar(5) NULL";
+
+fn state(server: &SqlServer) -> &FakeState {
+    &server.fake.as_ref().expect("the fake server").state
+}
+
+fn text_cell(text: &str) -> OwnedCell {
+    OwnedCell::Text(text.to_owned())
+}
+
+fn texts(name: &str, columns: &[&str], row: &[&str]) -> Argument {
+    let columns = columns.iter().map(|column| ((*column).into(), ParameterType::String)).collect();
+    let row = row.iter().map(|text| ParameterValue::Text((*text).to_owned().into())).collect();
+    Argument { columns, ..given(name, ParameterValue::Table(vec![row])) }
+}
+
+fn codes(row: [&str; 2]) -> Argument {
+    texts("codes", &["code", "kana"], &row)
+}
+
+/// Starts a fake server as SQL Server and one as Babelfish.
+async fn fake_servers() -> [SqlServer; 2] {
+    let babelfish = SqlServer {
+        name: "the fake server as Babelfish",
+        is_babelfish: true,
+        ..fake_server().await
+    };
+    state(&babelfish).is_babelfish.store(true, Ordering::Release);
+    [fake_server().await, babelfish]
+}
+
+#[track_caller]
+fn rows(answer: &CallAnswer) -> &[Vec<OwnedCell>] {
+    &answer.sets[0]
+}
+
+#[tokio::test]
+async fn the_columns_of_a_recreated_type_are_read_again() {
+    for server in fake_servers().await {
+        for transaction in [Transaction::None, Transaction::Committed] {
+            let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
+            for columns in [ORIGINAL, UTF_8, REORDERED, MORE, WESTERN, REORDERED, ORIGINAL] {
+                state(&server).recreate_type("code_list", columns);
+                let before = state(&server).signature_reads.load(Ordering::Acquire);
+                for row in [["abc", "a"], ["xyz", "b"]] {
+                    let answer = caller.call("codes", &[codes(row)]).await;
+                    let answer =
+                        answer.unwrap_or_else(|e| panic!("{}: {columns}: {e:?}", server.name));
+                    assert_eq!(rows(&answer), [row.map(text_cell)], "{}: {columns}", server.name);
+                }
+                let reads = state(&server).signature_reads.load(Ordering::Acquire) - before;
+                assert_eq!(reads, 2, "the parameters and the columns, once");
+            }
+            assert_eq!(
+                state(&server).logins(),
+                if transaction == Transaction::None { 1 } else { 2 }
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn text_is_checked_against_the_new_code_page() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    for (columns, fits) in [(ORIGINAL, true), (UTF_8, true), (WESTERN, false), (UTF_8, true)] {
+        state(&server).recreate_type("code_list", columns);
+        // Text that the old columns refuse does not cause a query.
+        caller.call("codes", &[codes(["a", "a"])]).await.expect("ASCII");
+        let result = caller.call("codes", &[codes(["é", "日"])]).await;
+        if fits {
+            assert_eq!(rows(&result.expect("it fits")), [["é", "日"].map(text_cell)], "{columns}");
+        } else {
+            let BackendErrorKind::Arguments(bad) = unsent_error(result) else {
+                panic!("{columns}")
+            };
+            assert_eq!(bad[0].reason, "U+65E5 cannot be represented in code page 1252");
+        }
+    }
+    // There is no call in between, so the old signature is still known.
+    state(&server).recreate_type("code_list", WESTERN);
+    let ran = state(&server).runs("fjord_test.codes");
+    let BackendErrorKind::Arguments(bad) =
+        unsent_error(caller.call("codes", &[codes(["é", "日"])]).await)
+    else {
+        panic!("another error")
+    };
+    assert_eq!(bad[0].reason, "U+65E5 cannot be represented in code page 1252");
+    assert_eq!((state(&server).runs("fjord_test.codes"), state(&server).logins()), (ran, 1));
+}
+
+/// The driver wrote a cell that has no column, and panicked.
+#[tokio::test]
+async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
+    for server in fake_servers().await {
+        for transaction in [Transaction::None, Transaction::Committed] {
+            let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
+            state(&server).recreate_type("code_list", ORIGINAL);
+            caller.call("codes", &[codes(["abc", "a"])]).await.expect("codes");
+            let (ran, logins) = (state(&server).runs("fjord_test.codes"), state(&server).logins());
+            state(&server).recreate_type("code_list", LESS);
+            for _ in 0..2 {
+                let error = unsent_error(caller.call("codes", &[codes(["abc", "a"])]).await);
+                let BackendErrorKind::Mismatch { difference, .. } = error else {
+                    panic!("{error}")
+                };
+                assert!(difference.contains("the column kana"), "{difference}");
+            }
+            assert_eq!(state(&server).runs("fjord_test.codes"), ran);
+            // A call that does not use the column.
+            let less = texts("codes", &["code"], &["abc"]);
+            let answer = caller.call("codes", &[less]).await.expect("codes");
+            assert_eq!(rows(&answer), [[text_cell("abc"), OwnedCell::Null]]);
+            assert_eq!(state(&server).logins(), logins, "{}", server.name);
+        }
+    }
+}
+
+/// For a type without text in a code page, the replacement selects all columns.
+#[tokio::test]
+async fn a_type_without_narrow_text_is_checked_too() {
+    for server in fake_servers().await {
+        let caller = ProcedureCaller::new(&server);
+        let name = || texts("names", &["name"], &["Ā"]);
+        for columns in [
+            "name nvarchar(9) NULL",
+            "id int NULL, name nvarchar(9) NULL",
+            "name nvarchar(9) NULL, id int NULL",
+        ] {
+            state(&server).recreate_type("name_list", columns);
+            let answer = caller.call("names", &[name()]).await.expect("names");
+            assert_eq!(rows(&answer), [[text_cell("Ā")]], "{}: {columns}", server.name);
+        }
+        state(&server).recreate_type("name_list", "id int NULL");
+        let error = unsent_error(caller.call("names", &[name()]).await);
+        assert!(matches!(error, BackendErrorKind::Mismatch { .. }), "{error}");
+        assert_eq!(state(&server).logins(), 1, "{}", server.name);
+    }
+}
+
+/// The type is recreated between the driver's query for its columns and the call.
+#[tokio::test]
+async fn a_type_recreated_during_a_call_fails_one_call() {
+    let server = fake_server().await;
+    let caller = ProcedureCaller::new(&server);
+    caller.call("codes", &[codes(["abc", "a"])]).await.expect("codes");
+    *state(&server).recreate_later.lock().expect("not poisoned") = Some(("code_list", MORE));
+    let error = sent_error(caller.call("codes", &[codes(["abc", "a"])]).await);
+    assert_eq!(error, SentErrorKind::Server { number: 500, class: ServerErrorClass::Other });
+    let reads = state(&server).signature_reads.load(Ordering::Acquire);
+    let answer =
+        caller.call("codes", &[codes(["abc", "a"])]).await.expect("the columns were read again");
+    assert_eq!(rows(&answer), [["abc", "a"].map(text_cell)]);
+    assert_eq!(state(&server).signature_reads.load(Ordering::Acquire), reads);
+    assert_eq!(state(&server).logins(), 1);
+}
+
+/// Shows on each server that the system views identify a recreated type.
+#[tokio::test]
+async fn a_recreated_type_is_detected_on_every_server() {
+    for server in servers().await.into_iter().filter(|server| server.fake.is_none()) {
+        let caller = ProcedureCaller::new(&server);
+        let mut direct = direct(&server.config).await;
+        let names = || texts("names", &["id", "name"], &["1", "abc"]);
+        for columns in [
+            "id int NULL, name nvarchar(9) NULL",
+            "name nvarchar(9) NULL, id int NULL",
+            "id int NULL, name nvarchar(9) NULL, more int NULL",
+        ] {
+            for batch in [
+                "DROP PROCEDURE IF EXISTS fjord_test.recreated",
+                "DROP TYPE IF EXISTS fjord_test.recreated_list",
+                &format!("CREATE TYPE fjord_test.recreated_list AS TABLE ({columns})"),
+                "CREATE PROCEDURE fjord_test.recreated @names fjord_test.recreated_list READONLY AS SELECT name FROM @names",
+            ] {
+                direct.simple_query(batch).await.expect(batch).into_results().await.expect(batch);
+            }
+            for _ in 0..2 {
+                let answer = caller.call("remade", &[names()]).await;
+                let answer = answer.unwrap_or_else(|e| panic!("{columns}: {e:?}"));
+                assert_eq!(rows(&answer), [[text_cell("abc")]], "{columns}");
+            }
+        }
+    }
+}
