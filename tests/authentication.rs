@@ -7,7 +7,7 @@ use fjord::catalogue::{Auth, AuthMethod};
 use fjord::config::AuthConfig;
 use fjord::config::auth::CertificateConfig;
 use fjord::problem::ProblemKind;
-use fjord::roles::gateway::admission::auth::{AuthFailure, AuthRefusal, Authenticator};
+use fjord::roles::gateway::admission::auth::{AuthFailure, AuthRejection, Authenticator};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -141,7 +141,7 @@ fn every_scope_is_required_literally() {
     }
 }
 
-fn refused(refusal: &AuthRefusal) -> char {
+fn refused(refusal: &AuthRejection) -> char {
     assert_eq!((&refusal.problem.detail, refusal.problem.violations.len()), (&None, 0));
     match refusal.problem.kind {
         ProblemKind::Unauthenticated => {

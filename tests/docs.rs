@@ -137,6 +137,8 @@ fn architecture_is_short_and_mentions_every_module() {
         "roles/gateway/dispatch",
         "roles/gateway/edge",
         "roles/gateway/edge/connection",
+        "roles/gateway/edge/connection/io",
+        "roles/gateway/edge/connection/request",
         "roles/gateway/observation",
         "roles/worker",
         "roles/worker/execution",

@@ -1,11 +1,12 @@
-//! Decides whether a request may be dispatched, and with which parameters.
+//! Decides whether a request may be dispatched, and checks its parameters.
 
 pub mod accept;
 pub mod auth;
 pub(in crate::roles::gateway) mod cors;
-pub(in crate::roles::gateway) mod generations;
-pub mod idempotency;
-pub mod params;
+pub mod idempotency_key;
+pub mod parameters;
 pub(in crate::roles::gateway) mod prefer;
-pub mod rate;
+pub(in crate::roles::gateway) mod quality_value;
+pub mod rate_limit;
 pub mod router;
+pub(in crate::roles::gateway) mod two_generation_cache;

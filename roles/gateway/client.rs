@@ -1,4 +1,4 @@
-//! Clients: their identity, their network and their share of the memory.
+//! Clients and callers: the identity of a caller, the network of a client, and its share of memory.
 
 pub mod byte_budget;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! The way of a request through the gateway: route → authenticate → rate → parameters → place → respond.
+//! Handles a request step by step: route, authenticate, apply rate limits, check parameters, dispatch, respond.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,74 +9,71 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::catalogue::{Endpoint, Execution};
-use crate::envelope::{Final, Request as Envelope};
+use crate::envelope::Request as Envelope;
 use crate::future::BoxFuture;
 use crate::in_flight::Admission;
-use crate::outcome::Word;
 use crate::problem::{Problem, ProblemKind};
-use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{context, counter, names};
 
 use crate::roles::gateway::admission::accept;
 use crate::roles::gateway::admission::auth::Authenticator;
 use crate::roles::gateway::admission::cors;
-use crate::roles::gateway::admission::idempotency;
-use crate::roles::gateway::admission::params;
-use crate::roles::gateway::admission::params::Context;
+use crate::roles::gateway::admission::idempotency_key;
+use crate::roles::gateway::admission::parameters;
+use crate::roles::gateway::admission::parameters::ContextValues;
 use crate::roles::gateway::admission::prefer;
-use crate::roles::gateway::admission::prefer::PREFERENCE_APPLIED;
-use crate::roles::gateway::admission::rate::RateLimiter;
-use crate::roles::gateway::admission::router::Found;
-use crate::roles::gateway::admission::router::Matched;
+use crate::roles::gateway::admission::rate_limit::RateLimiter;
+use crate::roles::gateway::admission::router::MatchedRoute;
+use crate::roles::gateway::admission::router::RouteLookup;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::dispatch::place::Answered;
 use crate::roles::gateway::dispatch::place::Begun;
-use crate::roles::gateway::dispatch::place::Placed;
 use crate::roles::gateway::dispatch::place::Placer;
 use crate::roles::gateway::dispatch::place::Rest;
 use crate::roles::gateway::dispatch::place::Wanted;
-use crate::roles::gateway::dispatch::session::Ending;
+use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
-use crate::roles::gateway::edge::connection::Service;
 use crate::roles::gateway::edge::connection::read_body;
-use crate::roles::gateway::edge::health::HealthCheck;
+use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::observation::phases::Phase;
 use crate::roles::gateway::observation::trip::Trip;
 use crate::roles::gateway::response;
-use crate::roles::gateway::response::ConnectionEnd;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::snapshot::Snapshot;
 
-mod access;
+mod authentication;
+mod rejection;
+mod session_response;
 
-use access::distrusted;
+use authentication::untrusted_connection;
+use rejection::Rejection;
 
-/// When a request that found the gateway full may come again.
-const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// `Retry-After` of a request that is rejected because too many are in flight.
+const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers requests from whatever the catalogue says at the moment.
+/// Handles the requests of all connections.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Catalogue, router, keys and limits: replaced whole at a reload.
+    /// Catalogue, routes, keys and limits. A reload replaces them as a whole.
     pub snapshot: ArcSwap<Snapshot>,
-    /// Places requests with workers.
+    /// Dispatches requests to workers.
     pub placer: Arc<Placer>,
-    /// Counts callers' requests.
+    /// The rate limits.
     pub rates: RateLimiter,
-    /// Requests at once.
+    /// The limit on concurrent requests.
     pub in_flight: Admission,
-    /// What they hold.
+    /// The limit on the memory of requests and responses.
     pub bytes: ByteBudget,
-    /// Answers load balancers.
+    /// The health check for load balancers.
     pub health: HealthCheck,
 }
 
-impl Service for Pipeline {
-    fn answer<'a>(
+impl HttpService for Pipeline {
+    fn handle<'a>(
         &'a self,
         request: http::Request<&'a mut RequestBody>,
         peer: Peer,
@@ -85,58 +82,19 @@ impl Service for Pipeline {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             if self.snapshot.load().is_health_check(parts.uri.path())
-                && let Some(response) = self.health.answer(&parts.method)
+                && let Some(response) = self.health.respond(&parts.method)
             {
                 return response;
             }
             let trip = Trip::begin(&parts, &peer, request_id);
-            context::serving(trip.served(), self.travel(&parts, body, &peer, trip)).await
+            context::serving(trip.served(), self.handle_logged(&parts, body, &peer, trip)).await
         })
     }
 }
 
-/// A request that was not answered by a worker.
-struct Refusal {
-    problem: Problem,
-    allow: Option<String>,
-    challenge: Option<HeaderValue>,
-    outcome: Option<Word>,
-    /// Where the connection has to end with it.
-    ends: Option<ConnectionEnd>,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self { problem, allow: None, challenge: None, outcome: None, ends: None }
-    }
-}
-
-impl From<Problem> for Box<Refusal> {
-    fn from(problem: Problem) -> Self {
-        Box::new(problem.into())
-    }
-}
-
-impl Refusal {
-    fn into_response(self, trip: &mut Trip) -> Response {
-        trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.outcome());
-        let mut response = response::problem(&self.problem, &trip.request_id);
-        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-        if let Some(end) = self.ends {
-            end.mark(&mut response);
-        }
-        match self.challenge {
-            Some(challenge) => response::with_challenge(response, challenge),
-            None => response,
-        }
-    }
-}
-
 impl Pipeline {
-    /// The whole way, to its access line.
-    async fn travel(
+    /// Handles a request, and writes its access line when it has ended.
+    async fn handle_logged(
         &self,
         parts: &Parts,
         body: &mut RequestBody,
@@ -149,29 +107,29 @@ impl Pipeline {
             Err(problem) => {
                 let reason = [(names::REASON, "in_flight".to_owned())];
                 counter(&names::GATEWAY_SHED, &reason).increment(1);
-                Err(problem.clone().retry_after(SHED_RETRY_AFTER).into())
+                Err(problem.clone().retry_after(IN_FLIGHT_RETRY_AFTER).into())
             }
         };
         let (mut response, rest) = answered
-            .unwrap_or_else(|refusal: Box<Refusal>| (refusal.into_response(&mut trip), None));
+            .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut trip), None));
         trip.rate.apply(response.headers_mut());
-        if let Some(endpoint) = trip.endpoint.clone().or_else(|| self.meant(parts)) {
-            cors::allow(&endpoint, &parts.headers, response.headers_mut());
+        if let Some(endpoint) = trip.endpoint.clone().or_else(|| self.cors_endpoint(parts)) {
+            cors::set_headers(&endpoint, &parts.headers, response.headers_mut());
         }
         if let Some(timing) = trip.server_timing() {
             response.headers_mut().insert(response::SERVER_TIMING, timing);
         }
         let status = response.status();
         match rest {
-            // What has begun was all that it asks for: the call serves nobody any more.
+            // The head of the answer is all that HEAD needs. Dropping the rest cancels the call.
             Some(rest) if parts.method == Method::HEAD => {
                 trip.attempts = rest.attempts();
                 trip.end(status);
             }
-            // It is in flight until its end, and only then known.
+            // The request is in flight until its answer is complete. Its outcome is known only then.
             Some(rest) => rest.bring(move |placed| {
                 trip.placed(placed);
-                trip.outcome = brought(&placed.ending);
+                trip.outcome = session_response::streamed_outcome(&placed.ending);
                 trip.end(status);
                 drop(entered);
             }),
@@ -186,27 +144,27 @@ impl Pipeline {
         body: &mut RequestBody,
         peer: &Peer,
         trip: &mut Trip,
-    ) -> Result<(Response, Option<Rest>), Box<Refusal>> {
-        // In this order: a reload takes the files of TLS before the snapshot that goes with them.
+    ) -> Result<(Response, Option<Rest>), Box<Rejection>> {
+        // Loaded before the TLS settings are read: a reload replaces those before the snapshot that belongs to them.
         let snapshot = self.snapshot.load_full();
         let checked = Authenticator::check_connection(peer);
-        let peer = &*checked.map_err(|refusal| distrusted(refusal, trip))?;
+        let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, trip))?;
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
-            Found::Matched(matched) => matched,
-            Found::Malformed(problem) => return Err(problem.into()),
-            Found::Options { allow } => {
+            RouteLookup::Matched(matched) => matched,
+            RouteLookup::Malformed(problem) => return Err(problem.into()),
+            RouteLookup::Options { allow } => {
                 let mut response = options(&allow);
                 cors::answer_preflight(&snapshot.router, parts, response.headers_mut());
                 return Ok((response, None));
             }
-            Found::NoRoute => {
-                // Boxed: it is for the rare case, and every request would carry its room.
-                let page = Box::pin(self.document(&snapshot, parts, peer, trip));
+            RouteLookup::NotFound => {
+                // Boxed because it is rare: the future would otherwise make every request larger.
+                let page = Box::pin(self.documentation(&snapshot, parts, peer, trip));
                 return page.await.map(|page| (page, None));
             }
-            Found::MethodNotAllowed { allow } => {
+            RouteLookup::MethodNotAllowed { allow } => {
                 let problem = Problem::new(ProblemKind::MethodNotAllowed);
-                return Err(Box::new(Refusal { allow: Some(allow), ..problem.into() }));
+                return Err(Box::new(Rejection { allow: Some(allow), ..problem.into() }));
             }
         };
         trip.endpoint = Some(Arc::clone(&matched.endpoint));
@@ -221,8 +179,8 @@ impl Pipeline {
         let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
         let body = read_body(body, bytes_max, &snapshot.http, &mut room).await?;
-        let sent = Sent { parts, matched: &matched, body: &body };
-        let mut envelope = sent.envelope(&caller, peer, trip)?;
+        let request = MatchedRequest { parts, matched: &matched, body: &body };
+        let mut envelope = request.envelope(&caller, peer, trip)?;
         drop(body);
         envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
         trip.enter(None);
@@ -230,21 +188,19 @@ impl Pipeline {
         match self.placer.place(&matched.endpoint, envelope, wanted).await {
             Answered::Whole(placed) => {
                 trip.placed(&placed);
-                Ok((ended(placed, &matched.endpoint, trip)?, None))
+                Ok((session_response::ended(placed, &matched.endpoint, trip)?, None))
             }
             Answered::Begun(begun) => {
                 let Begun { head, body, rest } = *begun;
-                let begun = response::beginning(&head, body);
-                // What it would say of a preference is known at its end only: it says nothing of it.
-                let response = begun.map_err(|problem| unusable(problem, &matched.endpoint))?;
-                Ok((as_the_endpoint_says(response, &matched.endpoint), Some(rest)))
+                let response = session_response::streamed(&head, body, &matched.endpoint)?;
+                Ok((response, Some(rest)))
             }
         }
     }
 
-    /// How many parts of its answer may be on their way to the client; 0 where it has to be whole: HTTP/1.0 cannot tell
-    /// a whole answer from one that was cut off. HEAD wants none of them, and always asks for one to hear how it begins:
-    /// without a window the worker would send all of the answer at once.
+    /// Returns how many parts of the answer a worker may send ahead of the client; 0 if the answer must be complete before it is
+    /// sent, because HTTP/1.0 cannot mark a truncated body. For HEAD, 1: the worker sends the head and one part. Without a window
+    /// it would send the whole answer at once.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0
@@ -257,37 +213,37 @@ impl Pipeline {
         }
     }
 
-    /// The endpoint that a page's request was for when it was refused before that was known.
-    fn meant(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
+    /// Returns the endpoint of a cross-origin request that was rejected before it was routed.
+    fn cors_endpoint(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
         parts.headers.get(header::ORIGIN)?;
         match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
-            Found::Matched(matched) => Some(matched.endpoint),
+            RouteLookup::Matched(matched) => Some(matched.endpoint),
             _ => None,
         }
     }
 }
 
-/// What a client sent, whole.
-struct Sent<'a> {
+/// A request with its endpoint and its complete body.
+struct MatchedRequest<'a> {
     parts: &'a Parts,
-    matched: &'a Matched,
+    matched: &'a MatchedRoute,
     body: &'a Bytes,
 }
 
-impl Sent<'_> {
-    /// The request as it travels: checked parameters, and what the gateway knows about the call.
+impl MatchedRequest<'_> {
+    /// Checks the parameters, and returns the request for the workers.
     fn envelope(&self, caller: &Caller, peer: &Peer, trip: &Trip) -> Result<Envelope, Problem> {
         let endpoint = &self.matched.endpoint;
-        let idempotency_key = idempotency::key(&self.parts.headers)
+        let idempotency_key = idempotency_key::from_headers(&self.parts.headers)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
-        let context = Context {
+        let context = ContextValues {
             request_id: trip.request_id.as_str(),
             idempotency_key: idempotency_key.as_deref(),
             principal: caller.principal.as_deref(),
             client_ip: peer.address,
         };
         let dry_run = trip.is_dry_run();
-        let payload = params::check(self.matched, self.parts, self.body, caller, &context)?;
+        let payload = parameters::check(self.matched, self.parts, self.body, caller, &context)?;
         Ok(Envelope {
             endpoint: endpoint.id.clone(),
             request_id: Arc::clone(trip.request_id.shared()),
@@ -306,86 +262,7 @@ impl Sent<'_> {
     }
 }
 
-/// The one answer of a placed request.
-fn ended(placed: Placed, endpoint: &Endpoint, trip: &mut Trip) -> Result<Response, Box<Refusal>> {
-    match placed.ending {
-        Ending::Final(answer) => {
-            trip.outcome = answer.outcome;
-            let applied = prefer::applied(trip.transaction_end, &answer, endpoint)?;
-            let mut response = passed_on(answer, endpoint)?;
-            if let Some(applied) = applied {
-                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-            }
-            if let Some(room) = &placed.room {
-                response::remember(&mut response, room);
-            }
-            Ok(response)
-        }
-        // Of an answer that never began.
-        Ending::Cut(outcome) => {
-            let problem = Problem::new(ProblemKind::BadAnswer);
-            Err(Box::new(Refusal { outcome: Some(outcome), ..problem.into() }))
-        }
-        Ending::Problem(kind) => {
-            let problem = Problem { retry_after: placed.retry_after, ..Problem::new(kind) };
-            Err(problem.into())
-        }
-        // Nobody reads it: hyper has dropped this future, or is about to.
-        Ending::ClientGone => {
-            let problem = Problem::new(ProblemKind::Cancelled);
-            Err(Box::new(Refusal { outcome: Some(Word::ClientGone), ..problem.into() }))
-        }
-    }
-}
-
-/// Each of them has its access line.
-const CUT_OFF: Condition = Condition::new("answers are cut off");
-
-/// How an answer ended that had begun.
-fn brought(ending: &Ending) -> Word {
-    match ending {
-        Ending::Final(answer) => answer.outcome,
-        Ending::Cut(outcome) => {
-            if conditions::begins(&CUT_OFF, outcome.as_str()) {
-                tracing::warn!(%outcome, "an answer was cut off: it had begun, and could not be ended");
-            }
-            *outcome
-        }
-        Ending::Problem(kind) => kind.outcome(),
-        Ending::ClientGone => Word::ClientGone,
-    }
-}
-
-fn passed_on(answer: Final, endpoint: &Endpoint) -> Result<Response, Problem> {
-    let response = response::answer(answer).map_err(|problem| unusable(problem, endpoint))?;
-    Ok(as_the_endpoint_says(response, endpoint))
-}
-
-/// The problem of an answer that came and cannot be told: what is at most once was granted, and has run.
-fn unusable(problem: Problem, endpoint: &Endpoint) -> Problem {
-    match endpoint.execution {
-        Execution::AtMostOnce => Problem::new(ProblemKind::BadAnswerOutcomeUnknown),
-        Execution::AtLeastOnce => problem,
-    }
-}
-
-fn as_the_endpoint_says(mut response: Response, endpoint: &Endpoint) -> Response {
-    if response.status().is_success() {
-        let headers = response.headers_mut();
-        if let Some(value) = &endpoint.cache_control
-            && let Ok(value) = HeaderValue::try_from(value)
-        {
-            headers.insert(header::CACHE_CONTROL, value);
-        }
-        if endpoint.deprecated {
-            // RFC 9745 wants a date, which the catalogue does not have; the beginning of time is in the past.
-            headers.insert("deprecation", HeaderValue::from_static("@0"));
-        }
-    }
-    response
-}
-
-/// The answer to OPTIONS, from the route table.
+/// Returns the response to OPTIONS.
 fn options(allow: &str) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;

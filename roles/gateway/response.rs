@@ -1,4 +1,4 @@
-//! Turns problems and finals into HTTP responses.
+//! HTTP responses, made from problems and from the replies of workers.
 
 use std::sync::Arc;
 
@@ -15,43 +15,43 @@ use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 use crate::roles::gateway::client::byte_budget::Reservation;
 
 mod body;
-mod connection_end;
+mod close_reason;
 mod request_id;
 
-pub(super) use body::Piece;
-pub use body::{AnswerBody, Coder, CutOff, Streamed};
-pub use connection_end::ConnectionEnd;
+pub(super) use body::StreamChunk;
+pub use body::{BodyEncoder, ResponseBody, StreamedBody, Truncated};
+pub use close_reason::CloseReason;
 pub use request_id::RequestId;
 
-/// Every response.
-pub type Response = http::Response<AnswerBody>;
+/// A response of the gateway.
+pub type Response = http::Response<ResponseBody>;
 
-/// The header that carries the request's id, both ways.
+/// The header with the request's id, in requests and responses.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Where the time of a request went (W3C Server Timing).
+/// The header with the durations of a request's phases (W3C Server Timing).
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// One year: what a browser then refuses to do is to speak plain HTTP to this host.
+/// Makes browsers use HTTPS only for this host, for one year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
-/// What a caller without credentials is asked for, unless `with_challenge` says more (RFC 6750 §3).
+/// The default challenge of a 401 (RFC 6750 §3).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// Room for the headers of an ordinary answer, so that they are put in their places once.
-const HEADERS: usize = 12;
+/// The initial capacity for headers: enough for an ordinary response, so that the map never grows.
+const HEADERS_CAPACITY: usize = 12;
 
-/// What the request tells about how its response is written.
+/// The properties of a request on which every response depends.
 #[derive(Clone, Debug)]
-pub struct Shape {
-    /// The request's id.
+pub struct ResponseContext {
+    /// The id of the request.
     pub request_id: RequestId,
-    /// The request's method.
+    /// The method of the request.
     pub method: Method,
-    /// The request's version.
+    /// The HTTP version of the request.
     pub version: Version,
     /// Whether the connection is TLS.
     pub is_tls: bool,
 }
 
-/// The response that tells a problem (RFC 9457).
+/// Returns the response with a problem document (RFC 9457).
 #[must_use]
 pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
     let meaning = problem.kind.definition();
@@ -60,7 +60,7 @@ pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     if let Some(after) = problem.retry_after {
-        // Whole seconds, rounded up: coming back too early would only be refused again.
+        // Whole seconds, rounded up: a retry that is too early would be rejected again.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -73,48 +73,55 @@ pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
     response
 }
 
-/// The same response, naming what credentials would do (RFC 9110 §11.6.1); for 401.
+/// Adds a challenge to a 401 (RFC 9110 §11.6.1).
 #[must_use]
 pub fn with_challenge(mut response: Response, challenge: HeaderValue) -> Response {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response
 }
 
-/// The same response, naming the methods that there are (RFC 9110 §10.2.1); for 405 and OPTIONS.
+/// Adds the supported methods to a response (RFC 9110 §10.2.1).
 #[must_use]
-pub fn with_allow(mut response: Response, methods: &[Method]) -> Response {
-    let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+pub fn with_allow<'a>(
+    mut response: Response,
+    methods: impl Iterator<Item = &'a Method>,
+) -> Response {
+    let list = methods.map(Method::as_str).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::try_from(list) {
         response.headers_mut().insert(header::ALLOW, value);
     }
     response
 }
 
-/// The response that passes a worker's answer on, unparsed.
+/// Returns the response that forwards a worker's final reply. Its body is not parsed.
 ///
 /// # Errors
-/// `BadAnswer` when its status or media type cannot be a final response's.
-pub fn answer(answer: Final) -> Result<Response, Problem> {
+/// `BadAnswer` when the status or the media type is not valid in a final response.
+pub fn from_final(answer: Final) -> Result<Response, Problem> {
     let status = status(answer.status)?;
     if answer.parts > 0 {
-        // Nobody wanted them: of what length the body is was not kept (RFC 9110 §8.6).
-        return with_body(status, &answer.content_type, AnswerBody::Streamed(Streamed::unread()));
+        // A response to HEAD whose parts were discarded, so the length of its body is unknown (RFC 9110 §8.6).
+        return with_body(
+            status,
+            &answer.content_type,
+            ResponseBody::Streamed(StreamedBody::unread()),
+        );
     }
     let body = if is_bodiless(status.as_u16()) { Bytes::new() } else { answer.body };
     let content_type = if body.is_empty() { "" } else { &*answer.content_type };
     with_body(status, content_type, body.into())
 }
 
-/// The response that begins a worker's answer, whose end is not known yet.
+/// Returns the response for a streamed answer of a worker.
 ///
 /// # Errors
-/// `BadAnswer` when its status or media type cannot be that of a response with a body.
-pub fn beginning(head: &AnswerHead, body: Streamed) -> Result<Response, Problem> {
+/// `BadAnswer` when the status or the media type is not valid in a response with a body.
+pub fn from_head(head: &AnswerHead, body: StreamedBody) -> Result<Response, Problem> {
     let status = status(head.status)?;
     if is_bodiless(status.as_u16()) {
         return Err(Problem::new(ProblemKind::BadAnswer));
     }
-    with_body(status, &head.content_type, AnswerBody::Streamed(body))
+    with_body(status, &head.content_type, ResponseBody::Streamed(body))
 }
 
 fn status(number: u16) -> Result<StatusCode, Problem> {
@@ -127,14 +134,14 @@ fn status(number: u16) -> Result<StatusCode, Problem> {
 fn with_body(
     status: StatusCode,
     content_type: &str,
-    body: AnswerBody,
+    body: ResponseBody,
 ) -> Result<Response, Problem> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().reserve(HEADERS);
+    response.headers_mut().reserve(HEADERS_CAPACITY);
     if !content_type.is_empty() {
         let media_type = match content_type {
-            // Nearly every answer: nothing to check, nothing to copy.
+            // The usual case needs no check and no copy.
             JSON => Ok(HeaderValue::from_static(JSON)),
             other => HeaderValue::from_str(other),
         };
@@ -144,51 +151,50 @@ fn with_body(
     Ok(response)
 }
 
-/// Remembers for whom a counted answer is: what it becomes counts as well.
-pub(super) fn remember(response: &mut Response, room: &Reservation) {
-    if let AnswerBody::Whole(body) = response.body()
+/// Attaches a reservation to a response whose body is counted, so that its compressed body is counted as well.
+pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservation) {
+    if let ResponseBody::Whole(body) = response.body()
         && Reservation::counts(body)
     {
-        let again = room.another();
-        response.extensions_mut().insert(Arc::new(again));
+        response.extensions_mut().insert(Arc::new(reservation.another()));
     }
 }
 
-/// Counts what the body of a counted answer has become.
-pub(super) fn count_again(response: &mut Response) {
-    let room = response.extensions_mut().remove::<Arc<Reservation>>().and_then(Arc::into_inner);
-    if let Some(room) = room
+/// Counts the compressed body of a response with a reservation.
+pub(super) fn count_compressed(response: &mut Response) {
+    let attached = response.extensions_mut().remove::<Arc<Reservation>>();
+    if let Some(reservation) = attached.and_then(Arc::into_inner)
         && response.headers().contains_key(header::CONTENT_ENCODING)
-        && let AnswerBody::Whole(body) = response.body_mut()
+        && let ResponseBody::Whole(body) = response.body_mut()
     {
-        *body = room.holding(std::mem::take(body));
+        *body = reservation.holding(std::mem::take(body));
     }
 }
 
-/// Adds what every response has, and takes away what this one must not have. The last step before the wire.
+/// Adds the headers that every response has, and removes what this one must not have. The last step before it is sent.
 #[must_use]
-pub fn finish(mut response: Response, shape: &Shape) -> Response {
+pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
     let length = response.body().size_hint().exact();
     let status = response.status();
     let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, shape.request_id.header_value());
+    headers.insert(X_REQUEST_ID, context.request_id.header_value());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     default_header(headers, header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if shape.is_tls {
+    if context.is_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     }
     match length.filter(|_| !is_bodiless(status.as_u16())) {
         Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
-        // One that streams says by its framing where it ends (RFC 9112 §7.1, RFC 9113 §8.1).
+        // The framing of a streamed body marks its end (RFC 9112 §7.1, RFC 9113 §8.1).
         None => headers.remove(header::CONTENT_LENGTH),
     };
-    if shape.version == Version::HTTP_2 {
-        // A connection is not a request's to close there (RFC 9113 §8.2.2).
+    if context.version == Version::HTTP_2 {
+        // HTTP/2 does not allow the header (RFC 9113 §8.2.2).
         headers.remove(header::CONNECTION);
     }
-    if shape.method == Method::HEAD {
-        // The length stays: it is that of the same GET (RFC 9110 §9.3.2).
-        *response.body_mut() = AnswerBody::default();
+    if context.method == Method::HEAD {
+        // The length is kept: it is that of a GET (RFC 9110 §9.3.2).
+        *response.body_mut() = ResponseBody::default();
     }
     response
 }

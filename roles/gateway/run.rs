@@ -1,4 +1,4 @@
-//! The gateway as a process: starts everything, reloads, drains.
+//! Starts, reloads and drains the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::roles::RunError;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
-use crate::roles::gateway::admission::rate::RateLimiter;
+use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::dispatch::budget::RetryBudget;
 use crate::roles::gateway::dispatch::distance;
@@ -29,22 +29,22 @@ use crate::roles::gateway::dispatch::place::Placer;
 use crate::roles::gateway::dispatch::queues::Queues;
 use crate::roles::gateway::dispatch::repeat;
 use crate::roles::gateway::dispatch::replies::Replies;
-use crate::roles::gateway::edge::connection::Service;
-use crate::roles::gateway::edge::health::HealthCheck;
+use crate::roles::gateway::edge::connection::HttpService;
+use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
-use crate::roles::gateway::edge::listener::Running;
+use crate::roles::gateway::edge::listener::RunningListener;
 use crate::roles::gateway::pipeline::Pipeline;
 use crate::roles::gateway::report;
 use crate::roles::gateway::snapshot::Snapshot;
 
-/// How long tasks that were cut off may take to end.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+/// How long the drain waits for tasks that were cancelled.
+const TASKS_WAIT: Duration = Duration::from_secs(2);
 
-/// A gateway that serves.
-struct Gateway {
+/// A running gateway.
+struct RunningGateway {
     config: Config,
     pipeline: Arc<Pipeline>,
-    listener: Running,
+    listener: RunningListener,
     tls: Option<ServerTls>,
     readiness: Readiness,
     tasks: Tasks,
@@ -55,11 +55,11 @@ struct Gateway {
 /// Runs a gateway until a signal ends it.
 ///
 /// # Errors
-/// `RunError` when it cannot start: nothing was answered then.
+/// `RunError` when it cannot start. Nothing was served then.
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
-    let mut gateway = Gateway::start(config).await?;
+    let mut gateway = RunningGateway::start(config).await?;
     systemd::ready("serving");
     systemd::feed_watchdog(&gateway.tasks);
     while signals.next().await == Signal::Reload {
@@ -71,7 +71,7 @@ pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     Ok(())
 }
 
-impl Gateway {
+impl RunningGateway {
     async fn start(config: Config) -> Result<Self, RunError> {
         let snapshot = Snapshot::load(&config).map_err(RunError::Config)?;
         let tls = config.gateway.tls.as_ref().map(ServerTls::load).transpose();
@@ -84,7 +84,7 @@ impl Gateway {
         let readiness = Readiness::new();
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
-        snapshot.authenticator.follow_issuers(None, &readiness, &tasks, &stop);
+        snapshot.authenticator.fetch_issuer_keys(None, &readiness, &tasks, &stop);
         if let Some(tls) = tls.clone() {
             drop(tasks.spawn_background(tls.watch(WATCH_INTERVAL, stop.clone())));
         }
@@ -118,12 +118,12 @@ impl Gateway {
         .await
         .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
-        let service: Arc<dyn Service> = Arc::clone(&pipeline) as Arc<dyn Service>;
+        let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
         Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
     }
 
-    /// Reads configuration, catalogue, keys and certificates again. What cannot be used changes nothing.
+    /// Reads configuration, catalogue, keys and certificates again. After an error the old ones stay in use.
     fn reload(&mut self, sources: &Sources) {
         let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
             errors.iter().map(ToString::to_string).collect()
@@ -136,12 +136,12 @@ impl Gateway {
             let files = files.transpose().map_err(|error| vec![error.to_string()])?;
             Ok((config, snapshot, files))
         });
-        let word = match read {
+        let result = match read {
             Ok((config, snapshot, files)) => {
                 let old = self.pipeline.snapshot.load_full();
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
-                snapshot.authenticator.follow_issuers(old, &self.readiness, tasks, stop);
+                snapshot.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
                 let snapshot = Arc::new(snapshot);
                 let store_snapshot = || self.pipeline.snapshot.store(snapshot);
                 match files {
@@ -155,7 +155,7 @@ impl Gateway {
                 self.listener.reload(&config.gateway);
                 crate::roles::apply_log_filter(&config.log);
                 self.config = config;
-                tracing::info!("took the new configuration");
+                tracing::info!("configuration reloaded");
                 "ok"
             }
             Err(errors) => {
@@ -165,26 +165,26 @@ impl Gateway {
                 "failed"
             }
         };
-        counter(&names::CONFIG_RELOADS, &[(names::RESULT, word.to_owned())]).increment(1);
+        counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
     }
 
-    /// Says "not ready", stops accepting, lets requests finish, ends.
+    /// Reports "not ready", stops accepting, waits for requests to complete, and ends.
     async fn drain(self) {
         let lifecycle = &self.config.lifecycle;
         tracing::info!(in_flight = self.pipeline.in_flight.held(), "draining");
-        systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + LAST_WAIT);
+        systemd::stopping(lifecycle.drain_delay + lifecycle.drain_timeout + TASKS_WAIT);
         self.readiness.set("lifecycle", Err("draining".to_owned()));
         sleep(lifecycle.drain_delay).await;
         let end = Instant::now() + lifecycle.drain_timeout;
         let is_complete = self.listener.drain(lifecycle.drain_timeout).await;
         self.stop.cancel();
-        let ended = self.tasks.wait(LAST_WAIT).await;
-        let left = end.saturating_duration_since(Instant::now()).max(LAST_WAIT);
+        let ended = self.tasks.wait(TASKS_WAIT).await;
+        let left = end.saturating_duration_since(Instant::now()).max(TASKS_WAIT);
         let flushed = self.pipeline.placer.transport.flush_within(left).await;
         if let Err(error) = flushed {
-            tracing::warn!(%error, "the last messages may not have been sent");
+            tracing::warn!(%error, "cannot flush: the last messages may not have been sent");
         }
-        let admin_ended = self.admin_tasks.wait(LAST_WAIT).await;
+        let admin_ended = self.admin_tasks.wait(TASKS_WAIT).await;
         tracing::info!(is_complete, ended, admin_ended, "drained");
     }
 }
@@ -203,7 +203,7 @@ async fn pipeline(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    // Known from the start: their figures begin at zero, and the first request is counted in a rate.
+    // Created at start, so that their metrics begin at zero and a rate includes the first request.
     let queues: Vec<_> =
         snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
     let placer = placer(config, &queues, transport, tasks)
@@ -220,7 +220,7 @@ async fn pipeline(
     })
 }
 
-/// What places requests with workers, on these queues and those that a reload brings.
+/// Creates the dispatcher for these queues. It adds the queues of a reload by itself.
 pub(super) async fn placer(
     config: &Config,
     names: &[QueueName],

@@ -1,4 +1,4 @@
-//! What requests are judged by: catalogue, routes, keys and limits, replaced whole at a reload.
+//! The part of the configuration that requests depend on. A reload replaces it as a whole.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use crate::config::gateway::HttpLimits;
 use crate::roles::gateway::admission::auth::Authenticator;
 use crate::roles::gateway::admission::router::Router;
 use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
-use crate::roles::gateway::edge::documentation::PATHS;
 
-/// One state of catalogue, routes, keys and limits.
+/// Catalogue, routes, keys and limits that belong together.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The endpoints.
     pub catalogue: Arc<Catalogue>,
     /// Their routes.
     pub router: Router,
-    /// Who may call them.
+    /// The authentication and authorization of their callers.
     pub authenticator: Authenticator,
-    /// What people read about them, when it is served.
+    /// Their documentation, if it is served.
     pub documentation: Option<Documentation>,
-    /// Where load balancers ask whether this gateway is ready.
+    /// The path of the health check.
     pub health_path: Option<String>,
-    /// How bodies are read.
+    /// HTTP limits.
     pub http: HttpLimits,
-    /// The scope that lets a caller see where the time went; `*`: everybody.
+    /// The scope of callers that get a `Server-Timing` header. `*`: all callers.
     pub server_timing_scope: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Snapshot {
     /// Reads everything that a configuration names.
     ///
     /// # Errors
-    /// Every error, a line each.
+    /// All errors, one line each.
     pub fn load(config: &Config) -> Result<Self, Vec<String>> {
         let lines = |errors: Vec<catalogue::CatalogueError>| -> Vec<String> {
             errors.iter().map(ToString::to_string).collect()
@@ -55,7 +55,7 @@ impl Snapshot {
             .endpoints()
             .iter()
             .filter_map(|endpoint| authenticator.endpoint_error(endpoint))
-            .chain(health_path.as_deref().and_then(|path| taken(path, &catalogue)))
+            .chain(health_path.as_deref().and_then(|path| health_path_error(path, &catalogue)))
             .collect();
         if !errors.is_empty() {
             return Err(errors);
@@ -75,13 +75,13 @@ impl Snapshot {
         })
     }
 
-    /// Whether a path is the one of the health check.
+    /// Whether a path is that of the health check.
     #[must_use]
     pub fn is_health_check(&self, path: &str) -> bool {
         self.health_path.as_deref() == Some(path)
     }
 
-    /// Whether a caller is told where the time of its request went.
+    /// Whether the responses to a caller have a `Server-Timing` header.
     #[must_use]
     pub fn shows_timing(&self, caller: &Caller) -> bool {
         let Some(scope) = &self.server_timing_scope else { return false };
@@ -89,12 +89,12 @@ impl Snapshot {
     }
 }
 
-/// What is wrong with a path of the health check that something else is served at.
-fn taken(path: &str, catalogue: &Catalogue) -> Option<String> {
+/// Returns the error for a path of the health check that is used by an endpoint or the documentation.
+fn health_path_error(path: &str, catalogue: &Catalogue) -> Option<String> {
     let endpoint = catalogue.endpoints().iter().find(|endpoint| *endpoint.path == *path);
     let owner = match endpoint {
         Some(endpoint) => format!("the path of endpoint {}", endpoint.id),
-        None if PATHS.contains(&path) => "where the documentation is served".to_owned(),
+        None if DOCUMENTATION_PATHS.contains(&path) => "a path of the documentation".to_owned(),
         None => return None,
     };
     Some(format!("gateway.health_path: {path} is {owner}: expected another path, or \"\" for none"))

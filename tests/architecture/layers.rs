@@ -6,11 +6,11 @@ use super::{SourceFile, names};
 /// A crate and the files that may name it, by the start of their paths.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
-    ("brotli", &["roles/gateway/edge/connection/compress"]),
+    ("brotli", &["roles/gateway/edge/compression"]),
     ("clap", &["src/cli", "src/commands"]),
     ("deadpool", &["src/procedures/mssql", "src/procedures/sqlite"]),
     ("figment", &["src/config"]),
-    ("flate2", &["roles/gateway/edge/connection/compress"]),
+    ("flate2", &["roles/gateway/edge/compression"]),
     ("hyper", &["roles/gateway", "src/admin"]),
     ("hyper_util", &["roles/gateway", "src/admin"]),
     ("jsonwebtoken", &["roles/gateway/admission/auth"]),
@@ -20,7 +20,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("opentelemetry_proto", &["src/telemetry/traces"]),
     ("prost", &["src/telemetry/traces"]),
     ("proxy_header", &["roles/gateway/edge/listener"]),
-    ("reqwest", &["roles/gateway/admission/auth/jwt/fetch", "src/telemetry/traces"]),
+    ("reqwest", &["roles/gateway/admission/auth/jwt/key_fetcher", "src/telemetry/traces"]),
     ("rusqlite", &["src/procedures/sqlite"]),
     // `main` chooses the provider of the process. The trace exporter gets its TLS configuration from its caller.
     ("rustls", &["src/tls", "src/main.rs", "src/telemetry/traces"]),
@@ -29,7 +29,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("tiberius", &["src/procedures/mssql"]),
     ("tokio_rustls", &["src/tls", "roles/gateway/edge/listener", "roles/gateway/edge/connection"]),
     ("tracing_subscriber", &["src/telemetry"]),
-    ("zstd", &["roles/gateway/edge/connection/compress"]),
+    ("zstd", &["roles/gateway/edge/compression"]),
 ];
 
 pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {

@@ -16,7 +16,7 @@ use fjord::config::AuthConfig;
 use fjord::config::auth::issuer::ALGORITHMS;
 use fjord::config::auth::{ApiKeyConfig, CertificateConfig, IssuerConfig, KeySource};
 use fjord::problem::ProblemKind;
-use fjord::roles::gateway::admission::auth::{AuthFailure, AuthRefusal, Authenticator};
+use fjord::roles::gateway::admission::auth::{AuthFailure, AuthRejection, Authenticator};
 use fjord::roles::gateway::client::{Caller, Peer};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -44,7 +44,7 @@ impl IssuerFixture {
         Self { es, ed, rs, authenticator: Authenticator::load(&config(&file(&keys))).unwrap() }
     }
 
-    pub(super) fn with_token(&self, token: &str) -> Result<Caller, Box<AuthRefusal>> {
+    pub(super) fn with_token(&self, token: &str) -> Result<Caller, Box<AuthRejection>> {
         self.authenticator.authenticate(&endpoint(&[AuthMethod::Jwt]), &bearer(token), &peer(&[]))
     }
 

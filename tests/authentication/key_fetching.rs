@@ -208,7 +208,7 @@ async fn an_issuer_with_an_untrusted_certificate_is_not_used() {
     let fleet = Fleet::start_without_waiting(options).await;
     eventually_some("the gateway rejects the issuer", Duration::from_secs(30), async || {
         let log = fleet.gateways[0].process.log();
-        (log.contains("the issuer's keys cannot be fetched") && log.contains("certificate"))
+        (log.contains("cannot fetch the keys of an issuer") && log.contains("certificate"))
             .then_some(())
     })
     .await;

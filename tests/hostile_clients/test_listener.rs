@@ -19,8 +19,8 @@ use fjord::outcome::Word;
 use fjord::roles::gateway::client::ClientNetwork;
 use fjord::roles::gateway::client::Peer;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
-use fjord::roles::gateway::edge::connection::{RequestBody, Service, read_body};
-use fjord::roles::gateway::edge::listener::{Listener, Running};
+use fjord::roles::gateway::edge::connection::{HttpService, RequestBody, read_body};
+use fjord::roles::gateway::edge::listener::{Listener, RunningListener};
 use fjord::roles::gateway::response::{self, RequestId, Response};
 use fjord::tls::{ServerTls, client_config};
 use http::Request;
@@ -89,8 +89,8 @@ impl Probe {
     }
 }
 
-impl Service for Probe {
-    fn answer<'a>(
+impl HttpService for Probe {
+    fn handle<'a>(
         &'a self,
         request: Request<&'a mut RequestBody>,
         peer: Peer,
@@ -120,14 +120,14 @@ impl Service for Probe {
                     }
                 }
             };
-            response::answer(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
+            response::from_final(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
         })
     }
 }
 
 /// A listener under test. Its tasks end with the test's runtime.
 pub(crate) struct TestListener {
-    pub(crate) running: Running,
+    pub(crate) running: RunningListener,
     pub(crate) probe: Arc<Probe>,
     directory: TempDir,
 }
@@ -178,7 +178,7 @@ impl TestListener {
             release: tokio::sync::Semaphore::new(0),
         });
         let listener = Listener::bind(&config, tls).unwrap();
-        let running = listener.serve(Arc::clone(&probe) as Arc<dyn Service>, &Tasks::new());
+        let running = listener.serve(Arc::clone(&probe) as Arc<dyn HttpService>, &Tasks::new());
         Self { running, probe, directory }
     }
 

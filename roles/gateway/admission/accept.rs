@@ -1,13 +1,15 @@
-//! Whether a client takes what an endpoint answers (RFC 9110 §12.5.1).
+//! The `Accept` header (RFC 9110 §12.5.1).
 
 use http::{HeaderMap, header};
 
-/// Whether any `Accept` header allows `application/json`. None at all allows everything.
+use super::quality_value;
+
+/// Whether a client accepts `application/json`. Without `Accept` it accepts everything.
 #[must_use]
 pub fn allows_json(headers: &HeaderMap) -> bool {
     let mut best: Option<(u8, bool)> = None;
     for value in headers.get_all(header::ACCEPT) {
-        // A header that is not text says nothing that we could hold against the client.
+        // A header that is not text is no reason to reject the request.
         let Ok(text) = value.to_str() else { return true };
         for range in text.split(',').filter(|range| !range.trim().is_empty()) {
             let mut parts = range.split(';').map(str::trim);
@@ -15,20 +17,17 @@ pub fn allows_json(headers: &HeaderMap) -> bool {
                 best.get_or_insert((0, false));
                 continue;
             };
-            let refused = parts.filter_map(|part| part.split_once('=')).any(|(name, weight)| {
-                name.trim().eq_ignore_ascii_case("q")
-                    && weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0)
-            });
+            let is_allowed = quality_value::from_parameters(parts) != Some(0);
             // The most specific range decides.
             if best.is_none_or(|(before, _)| rank > before) {
-                best = Some((rank, !refused));
+                best = Some((rank, is_allowed));
             }
         }
     }
     best.is_none_or(|(_, allowed)| allowed)
 }
 
-/// How specific a range is that covers JSON.
+/// Returns how specific a range is, if it covers JSON.
 fn rank(range: &str) -> Option<u8> {
     match range.to_ascii_lowercase().as_str() {
         "application/json" => Some(3),

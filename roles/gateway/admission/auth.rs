@@ -1,4 +1,4 @@
-//! Says who a caller is, and whether it may call an endpoint.
+//! Authenticates callers and checks whether they may call an endpoint.
 
 use std::borrow::Cow;
 
@@ -13,38 +13,39 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::tls::ClientCertificateError;
 
-mod allowed;
 mod api_key;
-mod certificate;
+mod client_certificate;
 mod credentials;
 mod jwt;
-mod refusal;
+mod permissions;
+mod rejection;
 
-pub use allowed::Allowed;
 use api_key::ApiKeys;
-use certificate::Certificates;
+use client_certificate::ClientCertificates;
 use credentials::Credential;
 use jwt::JwtVerifier;
-pub use refusal::{AuthFailure, AuthRefusal, Presented};
+pub use permissions::Permissions;
+pub use rejection::{AuthFailure, AuthRejection, PresentedCredential};
 
-/// Every way for a caller to prove who it is, loaded. A reload makes a new one.
+/// All authentication methods, with their keys. A reload creates a new one.
 #[derive(Debug)]
 pub struct Authenticator {
     jwt: JwtVerifier,
     api_keys: ApiKeys,
-    certificates: Certificates,
+    certificates: ClientCertificates,
 }
 
 impl Authenticator {
-    /// Reads the keys that the configuration names and checks everything else in it.
+    /// Reads the keys that the configuration names, and validates the rest of the configuration.
     ///
     /// # Errors
     /// Every error, each with its key and, where one was read, its file.
     pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
-        let jwt = keep(JwtVerifier::load(&config.issuers), &mut errors);
-        let api_keys = keep(ApiKeys::load(&config.api_keys), &mut errors);
-        let certificates = keep(Certificates::load(&config.certificates), &mut errors);
+        let jwt = ok_or_collect(JwtVerifier::load(&config.issuers), &mut errors);
+        let api_keys = ok_or_collect(ApiKeys::load(&config.api_keys), &mut errors);
+        let certificates =
+            ok_or_collect(ClientCertificates::load(&config.certificates), &mut errors);
         match (jwt, api_keys, certificates) {
             (Some(jwt), Some(api_keys), Some(certificates)) => {
                 Ok(Self { jwt, api_keys, certificates })
@@ -53,28 +54,29 @@ impl Authenticator {
         }
     }
 
-    /// Keeps fetching issuers' keys, where they are fetched, until `stop` or another authenticator is in use.
-    /// What the one from before has fetched goes on to count.
-    pub fn follow_issuers(
+    /// Starts fetching the keys of issuers that publish them, until `stop` or until another authenticator takes over. Keys that
+    /// `old` has fetched stay valid.
+    pub fn fetch_issuer_keys(
         &self,
         old: Option<&Self>,
         readiness: &Readiness,
         tasks: &Tasks,
         stop: &Cancel,
     ) {
-        self.jwt.follow(old.map(|old| &old.jwt), readiness, tasks, stop);
+        self.jwt.start_fetching(old.map(|old| &old.jwt), readiness, tasks, stop);
     }
 
-    /// Looks for the key of a token that was refused because its key is not known. Whether it is worth to try it again.
-    pub async fn look_again(&self, refusal: &AuthRefusal) -> bool {
+    /// Fetches an issuer's keys after a token was rejected because its key is unknown. Returns whether another try is worthwhile.
+    pub async fn refresh_keys(&self, refusal: &AuthRejection) -> bool {
         let unknown = matches!(refusal.failure, AuthFailure::UnknownKey | AuthFailure::NoKeys);
         match &refusal.presented.issuer {
-            Some(issuer) if unknown => self.jwt.look_again(issuer).await,
+            Some(issuer) if unknown => self.jwt.refresh_keys(issuer).await,
             _ => false,
         }
     }
 
-    /// Why nobody could ever call an endpoint: `[auth]` says nothing about any method, or an issuer, that it accepts.
+    /// Returns an error if no caller could ever call an endpoint, because `[auth]` configures none of the methods, or not the issuer,
+    /// that it accepts.
     #[must_use]
     pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<String> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
@@ -84,15 +86,15 @@ impl Authenticator {
                 "endpoint {id}: its auth names the issuer {unknown:?}, but there is no [auth.jwt.{unknown}]"
             ));
         }
-        let is_closed = !methods.iter().any(|method| self.knows(*method));
+        let is_closed = !methods.iter().any(|method| self.is_configured(*method));
         is_closed.then(|| {
             let id = &endpoint.id;
             format!("endpoint {id}: [auth] is empty for every method that its auth accepts")
         })
     }
 
-    /// Whether anybody can prove who they are by this method.
-    fn knows(&self, method: AuthMethod) -> bool {
+    /// Whether a method is configured.
+    fn is_configured(&self, method: AuthMethod) -> bool {
         match method {
             AuthMethod::Jwt => !self.jwt.is_empty(),
             AuthMethod::ApiKey => !self.api_keys.is_empty(),
@@ -100,12 +102,13 @@ impl Authenticator {
         }
     }
 
-    /// A connection's peer as it would be after a handshake now: a reload may have taken the authority of its certificate
-    /// away, ask for certificates where none was asked for, or for none any more, and its time may be over.
+    /// Checks whether a handshake with a connection's peer would still succeed. A reload may have removed the authority of its
+    /// certificate, or changed whether certificates are requested, and its certificate may have expired. Returns the peer without its
+    /// certificate if none is requested any more.
     ///
     /// # Errors
-    /// `AuthRefusal`: for whatever is asked on the connection, as a new one would not be made.
-    pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRefusal>> {
+    /// `AuthRejection` for every request of the connection, if the handshake would fail.
+    pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRejection>> {
         let failure = match (&peer.certificate, &peer.tls) {
             (Some(_), Some(tls)) if !tls.asks_for_certificates() => {
                 return Ok(Cow::Owned(Peer::new(peer.address, peer.is_tls)));
@@ -119,46 +122,46 @@ impl Authenticator {
             (None, _) => return Ok(Cow::Borrowed(peer)),
         };
         let methods = [AuthMethod::ClientCertificate];
-        Err(Box::new(AuthRefusal::unauthenticated(failure, of_certificate(peer), &methods)))
+        Err(Box::new(AuthRejection::unauthenticated(failure, rejected_certificate(peer), &methods)))
     }
 
-    /// Finds out who calls, and whether it may.
+    /// Authenticates the caller of an endpoint and checks its scopes.
     ///
-    /// Only credentials of methods that the endpoint accepts, and that are configured, are looked at; a
-    /// public endpoint looks at none. One credential in the headers, if any, decides alone: when it is bad,
-    /// a good certificate does not help, so that no caller is ever taken for another than the one it named.
+    /// Only credentials of methods that the endpoint accepts and that are configured are considered; a public endpoint considers
+    /// none. If the headers contain a credential, it decides alone: if it is invalid, a valid certificate does not help, so that a
+    /// caller is never taken for another than the one it named.
     ///
     /// # Errors
-    /// `AuthRefusal`: 401 when the caller did not prove who it is, 403 when it lacks a scope.
+    /// `AuthRejection`: 401 if the caller is not authenticated, 403 if it lacks a scope.
     pub fn authenticate(
         &self,
         endpoint: &Endpoint,
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<Caller, Box<AuthRefusal>> {
+    ) -> Result<Caller, Box<AuthRejection>> {
         let Auth::Required { methods, scopes, issuers } = &endpoint.auth else {
             return Ok(Caller::default());
         };
-        let (method, caller) = self.prove(methods, issuers, headers, peer)?;
+        let (method, caller) = self.authenticate_by(methods, issuers, headers, peer)?;
         if has_all(&caller, scopes) {
             Ok(caller)
         } else {
-            Err(Box::new(AuthRefusal::forbidden(method, caller)))
+            Err(Box::new(AuthRejection::forbidden(method, caller)))
         }
     }
 
-    /// Finds out who calls, by one of these methods and, with a token, of one of these issuers.
-    fn prove(
+    /// Authenticates the caller by one of these methods and, for a token, one of these issuers.
+    fn authenticate_by(
         &self,
         methods: &[AuthMethod],
         issuers: &[String],
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<(AuthMethod, Caller), Box<AuthRefusal>> {
+    ) -> Result<(AuthMethod, Caller), Box<AuthRejection>> {
         let usable: Vec<AuthMethod> =
-            methods.iter().copied().filter(|method| self.knows(*method)).collect();
+            methods.iter().copied().filter(|method| self.is_configured(*method)).collect();
         self.identify((&usable, issuers), headers, peer).map_err(|(failure, presented)| {
-            Box::new(AuthRefusal::unauthenticated(failure, presented, &usable))
+            Box::new(AuthRejection::unauthenticated(failure, presented, &usable))
         })
     }
 
@@ -167,11 +170,11 @@ impl Authenticator {
         (methods, issuers): (&[AuthMethod], &[String]),
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<(AuthMethod, Caller), (AuthFailure, Presented)> {
+    ) -> Result<(AuthMethod, Caller), (AuthFailure, PresentedCredential)> {
         if methods.is_empty() {
-            return Err((AuthFailure::NotConfigured, Presented::default()));
+            return Err((AuthFailure::NotConfigured, PresentedCredential::default()));
         }
-        match credentials::presented(methods, headers)? {
+        match credentials::from_headers(methods, headers)? {
             Some(Credential::Bearer(token)) => {
                 Ok((AuthMethod::Jwt, self.jwt.verify(token, issuers)?))
             }
@@ -182,31 +185,31 @@ impl Authenticator {
                 && !peer.certificate_names.is_empty() =>
             {
                 let found = self.certificates.find(&peer.certificate_names);
-                let found = found.map_err(|failure| (failure, of_certificate(peer)))?;
+                let found = found.map_err(|failure| (failure, rejected_certificate(peer)))?;
                 Ok((AuthMethod::ClientCertificate, found))
             }
-            None => Err((AuthFailure::NoCredentials, Presented::default())),
+            None => Err((AuthFailure::NoCredentials, PresentedCredential::default())),
         }
     }
 }
 
-/// What is known of a certificate that was refused.
-fn of_certificate(peer: &Peer) -> Presented {
+/// Describes a certificate that was rejected.
+fn rejected_certificate(peer: &Peer) -> PresentedCredential {
     let name = peer.certificate_names.first().map(String::as_str);
-    Presented::of(AuthMethod::ClientCertificate).with_key(name)
+    PresentedCredential::new(AuthMethod::ClientCertificate).with_key(name)
 }
 
-/// Whether a caller has every one of some scopes.
+/// Whether a caller has all of these scopes.
 fn has_all(caller: &Caller, scopes: &[String]) -> bool {
     scopes.iter().all(|scope| caller.scopes.contains(scope))
 }
 
-/// Keeps what was loaded, or the errors.
-fn keep<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) -> Option<T> {
-    loaded.map_err(|found| errors.extend(found)).ok()
+/// Returns what was loaded, or collects the errors.
+fn ok_or_collect<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) -> Option<T> {
+    loaded.map_err(|more| errors.extend(more)).ok()
 }
 
-/// The wall clock in seconds since 1970; tokens and keys end by it.
+/// The wall clock in seconds since 1970, against which tokens and keys expire.
 fn unix_seconds() -> i64 {
     chrono::Utc::now().timestamp()
 }

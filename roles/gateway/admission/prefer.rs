@@ -1,7 +1,7 @@
-//! The `Prefer` header (RFC 7240): how a caller wants the call's transaction to end.
+//! The `Prefer` header (RFC 7240), with which a caller requests that the call's transaction is rolled back.
 //!
-//! A preference that cannot be met is ignored by the RFC. Here that would execute for real what the caller wants undone,
-//! so whatever is not certainly met is refused: nothing runs, and the caller hears why.
+//! The RFC lets servers ignore a preference. Ignoring this one would execute for real what the caller wants undone, so a request
+//! whose preference may not be honored is rejected before anything runs.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -12,23 +12,23 @@ use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, names};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// What the answer says of it.
+/// The response header with the preference that was honored.
 pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
-/// A worker answers dry runs without the proof that they were rolled back.
-const UNPROVED: Condition = Condition::new("dry runs are not proved to be rolled back");
+/// Workers answer dry runs without reporting that they were rolled back.
+const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
 
 /// How a caller wants the call's transaction to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum TransactionEnd {
-    /// As always.
+    /// Commits, as without a preference.
     Commit,
-    /// A dry run.
+    /// Rolls back: a dry run.
     Rollback,
 }
 
-/// What a caller prefers, as far as we know it.
+/// The preferences of a caller, as far as they are known here.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Preferences {
     transaction_end: Option<TransactionEnd>,
@@ -42,10 +42,10 @@ enum Handling {
     Other,
 }
 
-/// How the transaction of this request is to end; `None` when nobody says or the endpoint has no dry run.
+/// Returns how the caller wants the transaction to end; none if the request does not say so or the endpoint has no dry run.
 ///
 /// # Errors
-/// `Violation` when the header cannot be read, or asks for what there is not.
+/// `Violation` if the header is malformed, or asks for something that is not supported.
 pub(in crate::roles::gateway) fn transaction_end(
     headers: &HeaderMap,
     endpoint: &Endpoint,
@@ -59,7 +59,7 @@ pub(in crate::roles::gateway) fn transaction_end(
         Err(detail) => return refused(detail),
     };
     if preferences.has_unknown && preferences.handling == Some(Handling::Strict) {
-        return refused("handling=strict: expected no other preference than tx and handling");
+        return refused("handling=strict: expected no preference other than tx and handling");
     }
     match preferences.transaction_end {
         Some(TransactionEnd::Rollback) if !endpoint.dry_run => {
@@ -69,10 +69,10 @@ pub(in crate::roles::gateway) fn transaction_end(
     }
 }
 
-/// What an answer says of the caller's preference.
+/// Returns the value of `Preference-Applied` for an answer.
 ///
 /// # Errors
-/// The problem of a dry run that was answered without the proof that nothing of it stays.
+/// The problem for a dry run whose answer does not report that it was rolled back.
 pub(in crate::roles::gateway) fn applied(
     end: Option<TransactionEnd>,
     answer: &Final,
@@ -93,10 +93,10 @@ pub(in crate::roles::gateway) fn applied(
         }
         Some(TransactionEnd::Rollback) => {
             count(endpoint, "unproved");
-            if conditions::begins(&UNPROVED, endpoint.id.as_str()) {
+            if conditions::begins(&UNCONFIRMED, endpoint.id.as_str()) {
                 tracing::error!(
                     endpoint = %endpoint.id, queue = %endpoint.queue, status = answer.status,
-                    "a worker answered a dry run without the proof that it was rolled back: it does not know dry runs, \
+                    "a worker did not report that a dry run was rolled back: it does not support dry runs, \
                      or its procedure ends the transaction"
                 );
             }
@@ -121,25 +121,26 @@ impl TransactionEnd {
     }
 }
 
-const LIKE_ROLLBACK: &str = "expected tx=rollback, or no preference that looks like a dry run";
+const LOOKS_LIKE_ROLLBACK: &str =
+    "expected tx=rollback, or no preference that looks like a dry run";
 const MALFORMED: &str =
     "expected preferences with commas between them, such as tx=rollback (RFC 7240)";
 
 impl Preferences {
-    /// Reads every `Prefer` header, or says what was expected.
+    /// Parses all `Prefer` headers. The error says what was expected.
     fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
-        let mut found = Self::default();
+        let mut preferences = Self::default();
         for value in headers.get_all(PREFER) {
-            let mut rest = Text(value.to_str().map_err(|_| MALFORMED)?);
+            let mut rest = PreferenceParser(value.to_str().map_err(|_| MALFORMED)?);
             loop {
                 rest.skip_blanks();
                 if let Some(name) = rest.token() {
                     let value = rest.value()?;
                     rest.skip_parameters()?;
-                    found.add(name, &value)?;
+                    preferences.add(name, &value)?;
                 }
-                // Empty elements are passed over (RFC 9110 §5.6.1).
-                if !rest.takes(',') {
+                // Empty elements are ignored (RFC 9110 §5.6.1).
+                if !rest.skip(',') {
                     break;
                 }
             }
@@ -147,7 +148,7 @@ impl Preferences {
                 return Err(MALFORMED);
             }
         }
-        Ok(found)
+        Ok(preferences)
     }
 
     fn add(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
@@ -157,7 +158,7 @@ impl Preferences {
                 "rollback" => TransactionEnd::Rollback,
                 _ => return Err("tx: expected commit or rollback"),
             };
-            // By the RFC the first would count, and a rollback that comes second be executed for real.
+            // According to the RFC the first one counts, so a rollback after a commit would be executed for real.
             if self.transaction_end.is_some_and(|before| before != end) {
                 return Err("tx: expected commit or rollback, not both");
             }
@@ -165,8 +166,8 @@ impl Preferences {
         } else if name.eq_ignore_ascii_case("handling") {
             let handling = if value == "strict" { Handling::Strict } else { Handling::Other };
             self.handling.get_or_insert(handling);
-        } else if is_like_rollback(name) || is_like_rollback(value) {
-            return Err(LIKE_ROLLBACK);
+        } else if looks_like_rollback(name) || looks_like_rollback(value) {
+            return Err(LOOKS_LIKE_ROLLBACK);
         } else {
             self.has_unknown = true;
         }
@@ -174,31 +175,31 @@ impl Preferences {
     }
 }
 
-/// Whether an unknown preference may well be meant as a dry run: it must not be executed for real.
-fn is_like_rollback(text: &str) -> bool {
+/// Whether an unknown preference may be meant as a dry run. It must not be executed for real.
+fn looks_like_rollback(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    // "dry" alone only as a word: "laundry" is none.
+    // "dry" only as a word: not in "laundry".
     ["rollback", "roll-back", "roll_back", "dryrun"].iter().any(|part| text.contains(part))
         || text.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word == "dry")
 }
 
-/// What is left of a header's value.
-struct Text<'a>(&'a str);
+/// The rest of a header value that is being parsed.
+struct PreferenceParser<'a>(&'a str);
 
-impl<'a> Text<'a> {
+impl<'a> PreferenceParser<'a> {
     fn skip_blanks(&mut self) {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    /// Skips blanks, and this character after them if it comes.
-    fn takes(&mut self, what: char) -> bool {
+    /// Skips blanks, and this character if it follows them. Returns whether it did.
+    fn skip(&mut self, what: char) -> bool {
         self.skip_blanks();
         let rest = self.0.strip_prefix(what);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    /// A token (RFC 9110 §5.6.2).
+    /// Parses a token (RFC 9110 §5.6.2).
     fn token(&mut self) -> Option<&'a str> {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let end = self.0.find(|c| !is_part(c)).unwrap_or(self.0.len());
@@ -207,20 +208,20 @@ impl<'a> Text<'a> {
         (!token.is_empty()).then_some(token)
     }
 
-    /// What follows `=`; empty without it.
+    /// Parses a value after `=`. It is empty if there is none.
     fn value(&mut self) -> Result<String, &'static str> {
-        if !self.takes('=') {
+        if !self.skip('=') {
             return Ok(String::new());
         }
         self.skip_blanks();
-        if self.takes('"') {
+        if self.skip('"') {
             return self.quoted();
         }
-        // An empty value is none (RFC 7240 §2).
+        // An empty value is the same as none (RFC 7240 §2).
         Ok(self.token().unwrap_or_default().to_owned())
     }
 
-    /// The rest of a quoted string, without its quotes (RFC 9110 §5.6.4).
+    /// Parses the rest of a quoted string (RFC 9110 §5.6.4).
     fn quoted(&mut self) -> Result<String, &'static str> {
         let mut value = String::new();
         let mut characters = self.0.chars();
@@ -236,17 +237,17 @@ impl<'a> Text<'a> {
         Ok(value)
     }
 
-    /// Parameters of a preference: none means anything to us.
+    /// Skips the parameters of a preference, which have no meaning here.
     fn skip_parameters(&mut self) -> Result<(), &'static str> {
-        while self.takes(';') {
+        while self.skip(';') {
             self.skip_blanks();
             if let Some(name) = self.token() {
                 let value = self.value()?;
                 if name.eq_ignore_ascii_case("tx") {
                     return Err("tx: expected a comma before it, not a semicolon");
                 }
-                if is_like_rollback(name) || is_like_rollback(&value) {
-                    return Err(LIKE_ROLLBACK);
+                if looks_like_rollback(name) || looks_like_rollback(&value) {
+                    return Err(LOOKS_LIKE_ROLLBACK);
                 }
             }
         }

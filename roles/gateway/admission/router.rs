@@ -8,61 +8,61 @@ use crate::catalogue::route::{self, METHODS};
 use crate::catalogue::{Catalogue, Endpoint, uri};
 use crate::problem::{Problem, Violation};
 
-/// All routes. A lookup costs the length of the path, however many endpoints there are.
+/// The routes of a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
 #[derive(Debug)]
 pub struct Router {
-    /// A tree for each of `METHODS`, so that plain text on one method does not hide a parameter on another.
-    trees: [matchit::Router<Target>; METHODS.len()],
+    /// A tree for each of `METHODS`, so that a literal segment for one method does not hide a parameter for another.
+    trees: [matchit::Router<RouteTarget>; METHODS.len()],
 }
 
-/// What a route leads to.
+/// The endpoint of a route.
 #[derive(Debug)]
-struct Target {
+struct RouteTarget {
     endpoint: Arc<Endpoint>,
-    /// The parameter of each value, in the order of the path.
+    /// The index of the parameter of each path value, in the order of the path.
     parameters: Arc<[usize]>,
 }
 
-/// What a request's path and method lead to.
+/// The result of a lookup.
 #[derive(Debug)]
-pub enum Found {
+pub enum RouteLookup {
     /// An endpoint.
-    Matched(Matched),
-    /// Nothing has this path.
-    NoRoute,
-    /// The path exists with other methods.
+    Matched(MatchedRoute),
+    /// No route has this path.
+    NotFound,
+    /// The path exists, but not with this method.
     MethodNotAllowed {
-        /// The methods that it has, for the `Allow` header.
+        /// The supported methods, for the `Allow` header.
         allow: String,
     },
-    /// `OPTIONS` of a path that exists, or of `*`.
+    /// `OPTIONS` for an existing path, or for `*`.
     Options {
-        /// The methods that it has, for the `Allow` header.
+        /// The supported methods, for the `Allow` header.
         allow: String,
     },
-    /// The path itself is malformed.
+    /// The path is malformed.
     Malformed(Problem),
 }
 
-/// A request that has its endpoint.
+/// The endpoint of a request, with its path parameters.
 #[derive(Clone, Debug)]
-pub struct Matched {
+pub struct MatchedRoute {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// Path values, decoded, each with the index of its parameter.
+    /// Decoded path values, each with the index of its parameter.
     pub values: Vec<(usize, String)>,
 }
 
 impl Router {
-    /// Makes the routes of a catalogue.
+    /// Creates the routes of a catalogue.
     ///
     /// # Errors
-    /// A line for each route that conflicts with another. A catalogue that loaded has none.
+    /// A line for each route that conflicts with another. A catalogue that was loaded has none.
     pub fn new(catalogue: &Catalogue) -> Result<Self, Vec<String>> {
-        let mut trees: [matchit::Router<Target>; METHODS.len()] = Default::default();
+        let mut trees: [matchit::Router<RouteTarget>; METHODS.len()] = Default::default();
         let mut conflicts = Vec::new();
         for endpoint in catalogue.endpoints() {
-            let target = Target {
+            let target = RouteTarget {
                 endpoint: Arc::clone(endpoint),
                 parameters: route::path_order(&endpoint.path, &endpoint.parameters).into(),
             };
@@ -79,11 +79,11 @@ impl Router {
         if conflicts.is_empty() { Ok(Self { trees }) } else { Err(conflicts) }
     }
 
-    /// Finds what a method and a raw path (without its query) lead to.
+    /// Looks up a method and a raw path without its query.
     #[must_use]
-    pub fn find(&self, method: &Method, path: &str) -> Found {
+    pub fn find(&self, method: &Method, path: &str) -> RouteLookup {
         if *method == Method::OPTIONS && path == "*" {
-            return Found::Options { allow: self.allow(|_| true) };
+            return RouteLookup::Options { allow: self.allow(|_| true) };
         }
         let path = match uri::decode_path(path) {
             Ok(path) => path,
@@ -94,40 +94,40 @@ impl Router {
                     pointer: None,
                     detail: expected.to_owned(),
                 };
-                return Found::Malformed(Problem::invalid(vec![violation]));
+                return RouteLookup::Malformed(Problem::invalid(vec![violation]));
             }
         };
         if let Some(matched) = self.at(method, &path) {
-            return Found::Matched(matched);
+            return RouteLookup::Matched(matched);
         }
         // HEAD is GET without a body (RFC 9110 §9.3.2).
         if *method == Method::HEAD
             && let Some(matched) = self.at(&Method::GET, &path)
         {
-            return Found::Matched(matched);
+            return RouteLookup::Matched(matched);
         }
-        let has_path = |tree: &matchit::Router<Target>| tree.at(&path).is_ok();
+        let has_path = |tree: &matchit::Router<RouteTarget>| tree.at(&path).is_ok();
         if !self.trees.iter().any(has_path) {
-            return Found::NoRoute;
+            return RouteLookup::NotFound;
         }
         let allow = self.allow(has_path);
         if *method == Method::OPTIONS {
-            return Found::Options { allow };
+            return RouteLookup::Options { allow };
         }
-        Found::MethodNotAllowed { allow }
+        RouteLookup::MethodNotAllowed { allow }
     }
 
-    fn at(&self, method: &Method, path: &str) -> Option<Matched> {
+    fn at(&self, method: &Method, path: &str) -> Option<MatchedRoute> {
         let (_, tree) = METHODS.iter().zip(&self.trees).find(|(known, _)| *known == method)?;
         let matched = tree.at(path).ok()?;
         let texts = matched.params.iter().map(|(_, text)| text.to_owned());
-        Some(Matched {
+        Some(MatchedRoute {
             endpoint: Arc::clone(&matched.value.endpoint),
             values: matched.value.parameters.iter().copied().zip(texts).collect(),
         })
     }
 
-    fn allow(&self, has: impl Fn(&matchit::Router<Target>) -> bool) -> String {
+    fn allow(&self, has: impl Fn(&matchit::Router<RouteTarget>) -> bool) -> String {
         let mut methods: Vec<&str> = Vec::with_capacity(METHODS.len() + 1);
         for (method, tree) in METHODS.iter().zip(&self.trees) {
             let implied = *method == Method::HEAD && methods.contains(&"GET");
@@ -160,19 +160,19 @@ mod tests {
         Router::new(&catalogue(ROUTES)).unwrap()
     }
 
-    /// What a request leads to, as text.
+    /// Returns the result of a lookup as text.
     fn outcome(request: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         match router().find(&method.parse().unwrap(), path) {
-            Found::Matched(Matched { endpoint, values }) => {
+            RouteLookup::Matched(MatchedRoute { endpoint, values }) => {
                 let texts: Vec<String> =
                     values.into_iter().map(|(n, text)| format!("{n}={text}")).collect();
                 format!("{} {}", endpoint.id, texts.join(" ")).trim_end().to_owned()
             }
-            Found::NoRoute => "none".to_owned(),
-            Found::MethodNotAllowed { allow } => format!("405 {allow}"),
-            Found::Options { allow } => format!("options {allow}"),
-            Found::Malformed(problem) => {
+            RouteLookup::NotFound => "none".to_owned(),
+            RouteLookup::MethodNotAllowed { allow } => format!("405 {allow}"),
+            RouteLookup::Options { allow } => format!("options {allow}"),
+            RouteLookup::Malformed(problem) => {
                 assert_eq!(problem.kind.status(), 400);
                 "malformed".to_owned()
             }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_a_path_lacks_is_told_with_those_it_has() {
+    fn the_methods_of_a_path_are_listed() {
         let check =
             |request: &str, expected: &str| assert_eq!(outcome(request), expected, "{request}");
         check("PUT /v1/horses", "405 GET, HEAD, POST, OPTIONS");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_could_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_path_is_rejected() {
         for path in [
             "",
             "*",
@@ -248,12 +248,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_path_is_judged_without_a_panic(path in "/[ -~ü%0-9a-f/.]{0,40}") {
+        fn any_path_is_parsed_without_a_panic(path in "/[ -~ü%0-9a-f/.]{0,40}") {
             drop(outcome(&format!("GET {path}")));
         }
 
         #[test]
-        fn an_encoded_value_arrives_as_it_was(value in "[^/\\\\\\p{Cc}]{1,20}") {
+        fn an_encoded_value_is_restored(value in "[^/\\\\\\p{Cc}]{1,20}") {
             proptest::prop_assume!(value != "." && value != ".." && value != "search");
             let mut encoded = String::new();
             for byte in value.bytes() {

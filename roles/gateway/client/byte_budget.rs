@@ -1,7 +1,7 @@
-//! What request bodies and answers hold in memory, bounded for the process and for each client.
+//! The memory budget of request bodies and responses, for the process and for each client.
 //!
-//! Counts alone bound nothing: a hundred streams with a megabyte each are one connection. What is small is bounded by
-//! the number of requests, and costs nothing here.
+//! A limit on the number of requests does not limit memory: a hundred streams with a megabyte each are one connection. Small
+//! bodies are not counted, because the limit on requests bounds them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,43 +18,43 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// What is not counted: `gateway.http.requests_in_flight_max` bounds it.
+/// The largest body that is not counted: `gateway.http.requests_in_flight_max` bounds these.
 pub const SMALL_BYTES: usize = 16 * 1024;
-/// When a request that found no room may come again.
+/// `Retry-After` of a request that is rejected because the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes that requests and answers may hold. Cheap to clone; all clones count together.
+/// The memory budget. Cheap to clone; all clones count together.
 #[derive(Clone)]
-pub struct ByteBudget(Arc<Inner>);
+pub struct ByteBudget(Arc<BudgetState>);
 
-struct Inner {
+struct BudgetState {
     bytes_max: AtomicUsize,
     per_client_max: AtomicUsize,
-    /// Written under the lock of `clients`; read without it.
+    /// Written under the lock of `clients`, read without it.
     held: AtomicUsize,
-    /// Clients that hold something: what they hold bounds how many there are.
+    /// The bytes of each client. Clients without any have no entry, so the budget bounds the number of entries.
     clients: Mutex<HashMap<ClientNetwork, usize>>,
     gauge: Gauge,
 }
 
-/// How much of the room may be used.
+/// How much of the budget may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Within {
+enum BudgetShare {
     All,
     /// At most half, for optional uses such as compression.
     Half,
     /// Always succeeds: the bytes are already in memory.
-    NoBound,
+    Unlimited,
 }
 
-/// No room for more.
+/// The budget is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room for more bytes of requests and answers")]
+#[error("the memory budget of requests and responses is exhausted")]
 pub struct NoRoom;
 
-/// What one request holds; given back when dropped.
+/// The bytes that one request has reserved, until dropped.
 #[derive(Debug)]
-#[must_use = "it is given back at once"]
+#[must_use = "it is released at once"]
 pub struct Reservation {
     budget: ByteBudget,
     client: ClientNetwork,
@@ -62,20 +62,20 @@ pub struct Reservation {
 }
 
 impl ByteBudget {
-    /// A budget of which nothing is used.
+    /// Creates an unused budget.
     #[must_use]
     pub fn new(limits: &HttpLimits) -> Self {
         Self::bounded(limits.buffered_bytes_max, limits.buffered_bytes_per_client_max)
     }
 
-    /// A budget without bounds: for calls that no client makes.
+    /// Creates a budget without limits, for calls that do not come from clients.
     #[must_use]
     pub fn unbounded() -> Self {
         Self::bounded(usize::MAX, usize::MAX)
     }
 
     fn bounded(bytes_max: usize, per_client_max: usize) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(BudgetState {
             bytes_max: AtomicUsize::new(bytes_max),
             per_client_max: AtomicUsize::new(per_client_max),
             held: AtomicUsize::new(0),
@@ -84,31 +84,31 @@ impl ByteBudget {
         }))
     }
 
-    /// Takes other bounds. What is held stays.
+    /// Changes the limits. Existing reservations stay.
     pub fn set(&self, limits: &HttpLimits) {
         self.0.bytes_max.store(limits.buffered_bytes_max, Ordering::Relaxed);
         self.0.per_client_max.store(limits.buffered_bytes_per_client_max, Ordering::Relaxed);
     }
 
-    /// Lets a request of this client in, unless what is held already reaches a bound.
+    /// Admits a request of a client, unless the reservations already reach a limit.
     ///
     /// # Errors
-    /// `Overloaded`: nothing of it was read.
+    /// `Overloaded`. Nothing of the request was read.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
         let room = self.nothing(client);
         if room.others_leave_room() { Ok(room) } else { Err(overloaded()) }
     }
 
-    /// Nothing yet, for this client.
+    /// Returns an empty reservation for a client.
     pub fn nothing(&self, client: ClientNetwork) -> Reservation {
         Reservation { budget: self.clone(), client, bytes: 0 }
     }
 
-    fn fits(&self, held: usize, own: usize, more: usize, within: Within) -> bool {
+    fn fits(&self, held: usize, own: usize, more: usize, within: BudgetShare) -> bool {
         let parts = match within {
-            Within::All => 1,
-            Within::Half => 2,
-            Within::NoBound => return true,
+            BudgetShare::All => 1,
+            BudgetShare::Half => 2,
+            BudgetShare::Unlimited => return true,
         };
         let fits = |held: usize, max: &AtomicUsize| {
             held.checked_add(more).is_some_and(|sum| sum <= max.load(Ordering::Relaxed) / parts)
@@ -116,10 +116,10 @@ impl ByteBudget {
         fits(held, &self.0.bytes_max) && fits(own, &self.0.per_client_max)
     }
 
-    /// Adds to what a client holds.
-    fn add(&self, client: ClientNetwork, more: usize, within: Within) -> Result<(), NoRoom> {
+    /// Adds to the bytes of a client.
+    fn add(&self, client: ClientNetwork, more: usize, within: BudgetShare) -> Result<(), NoRoom> {
         if more == 0 {
-            // An entry of nothing would never be given back.
+            // An entry of zero would never be removed.
             return Ok(());
         }
         let mut clients = self.clients();
@@ -129,11 +129,11 @@ impl ByteBudget {
             return Err(NoRoom);
         }
         clients.insert(client, own.saturating_add(more));
-        self.show(held.saturating_add(more));
+        self.store_held(held.saturating_add(more));
         Ok(())
     }
 
-    fn give_back(&self, client: ClientNetwork, bytes: usize) {
+    fn release(&self, client: ClientNetwork, bytes: usize) {
         let mut clients = self.clients();
         if let Entry::Occupied(mut entry) = clients.entry(client) {
             *entry.get_mut() = entry.get().saturating_sub(bytes);
@@ -141,16 +141,16 @@ impl ByteBudget {
                 entry.remove();
             }
         }
-        self.show(self.0.held.load(Ordering::Relaxed).saturating_sub(bytes));
+        self.store_held(self.0.held.load(Ordering::Relaxed).saturating_sub(bytes));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact up to 2^53")]
-    fn show(&self, held: usize) {
+    fn store_held(&self, held: usize) {
         self.0.held.store(held, Ordering::Relaxed);
         self.0.gauge.set(held as f64);
     }
 
-    /// What is held.
+    /// The bytes that are reserved.
     #[cfg(test)]
     pub(in crate::roles::gateway) fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
@@ -161,57 +161,57 @@ impl ByteBudget {
     }
 }
 
-/// The refusal of a request for which there is no room, counted.
+/// Returns the problem of a request for which there is no room, and counts it.
 #[must_use]
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
     counter(&names::GATEWAY_SHED, &reason).increment(1);
-    let detail = "too much is being sent and answered already";
+    let detail = "the memory for requests and responses is exhausted";
     Problem::with_detail(ProblemKind::Overloaded, detail).retry_after(RETRY_AFTER)
 }
 
 impl Reservation {
-    /// Whether such bytes are counted.
+    /// Whether a body of this size is counted.
     #[must_use]
     pub fn counts(bytes: &Bytes) -> bool {
         bytes.len() > SMALL_BYTES
     }
 
-    /// Makes room for so many bytes in all.
+    /// Grows the reservation to `bytes`.
     ///
     /// # Errors
     /// `NoRoom`, and nothing has changed.
     pub fn reach(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes > SMALL_BYTES && bytes > self.bytes {
-            self.budget.add(self.client, bytes - self.bytes, Within::All)?;
+            self.budget.add(self.client, bytes - self.bytes, BudgetShare::All)?;
             self.bytes = bytes;
         }
         Ok(())
     }
 
-    /// Whether the budget has room, not counting what this request holds itself.
+    /// Whether the budget would have room without this reservation.
     #[must_use]
     pub fn others_leave_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        // No client holds more than all do.
-        if self.budget.fits(held, held, 1, Within::All) {
+        // No client has more than all clients together.
+        if self.budget.fits(held, held, 1, BudgetShare::All) {
             return true;
         }
         let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
-        self.budget.fits(held, own.saturating_sub(self.bytes), 1, Within::All)
+        self.budget.fits(held, own.saturating_sub(self.bytes), 1, BudgetShare::All)
     }
 
-    /// Makes room for so many bytes more, while half of all room stays free: for what can be done without.
+    /// Grows the reservation by `bytes` if half of the budget stays free: for optional uses.
     ///
     /// # Errors
     /// `NoRoom`, and nothing has changed.
     pub fn grow_within_half(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        self.budget.add(self.client, bytes, Within::Half)?;
+        self.budget.add(self.client, bytes, BudgetShare::Half)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Whether there is room for so many bytes in all now. None is kept: who only says that it will send holds nothing.
+    /// Checks whether the reservation could grow to `bytes` now. Nothing is reserved: announcing a body reserves nothing.
     ///
     /// # Errors
     /// `NoRoom`.
@@ -221,33 +221,33 @@ impl Reservation {
         }
         let own = self.budget.clients().get(&self.client).copied().unwrap_or(0);
         let held = self.budget.0.held.load(Ordering::Relaxed);
-        let fits = self.budget.fits(held, own, bytes - self.bytes, Within::All);
+        let fits = self.budget.fits(held, own, bytes - self.bytes, BudgetShare::All);
         if fits { Ok(()) } else { Err(NoRoom) }
     }
 
-    /// Counts so many bytes more, which are there: whoever asks next finds less room.
+    /// Adds bytes that are already in memory. Later requests find less room.
     pub fn add(&mut self, bytes: usize) {
-        let _never_fails = self.budget.add(self.client, bytes, Within::NoBound);
+        let _never_fails = self.budget.add(self.client, bytes, BudgetShare::Unlimited);
         self.bytes += bytes;
     }
 
-    /// Nothing yet, for the same client.
+    /// Returns an empty reservation for the same client.
     pub fn another(&self) -> Self {
         self.budget.nothing(self.client)
     }
 
-    /// Bytes that came, however few, counted for as long as anybody has them, when there is room for them.
+    /// Counts received bytes, even if they are few, for as long as they are referenced.
     ///
     /// # Errors
-    /// `NoRoom`: they are gone.
+    /// `NoRoom`. The bytes were dropped.
     pub fn keep(mut self, bytes: Bytes) -> Result<Bytes, NoRoom> {
         let more = bytes.len().saturating_sub(self.bytes);
-        self.budget.add(self.client, more, Within::All)?;
+        self.budget.add(self.client, more, BudgetShare::All)?;
         self.bytes += more;
         Ok(self.hold(bytes))
     }
 
-    /// Bytes that are there, counted for as long as anybody has them: whoever asks next finds less room.
+    /// Counts bytes that are already in memory for as long as they are referenced. Later requests find less room.
     #[must_use]
     pub fn holding(self, bytes: Bytes) -> Bytes {
         if Self::counts(&bytes) { self.hold(bytes) } else { bytes }
@@ -256,28 +256,28 @@ impl Reservation {
     fn hold(mut self, bytes: Bytes) -> Bytes {
         match bytes.len().checked_sub(self.bytes) {
             Some(more) => self.add(more),
-            None => self.budget.give_back(self.client, self.bytes - bytes.len()),
+            None => self.budget.release(self.client, self.bytes - bytes.len()),
         }
         self.bytes = bytes.len();
-        Bytes::from_owner(Held { bytes, _reservation: self })
+        Bytes::from_owner(ReservedBytes { bytes, _reservation: self })
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.give_back(self.client, self.bytes);
+            self.budget.release(self.client, self.bytes);
         }
     }
 }
 
-/// Bytes with what was reserved for them.
-struct Held {
+/// Bytes with their reservation.
+struct ReservedBytes {
     bytes: Bytes,
     _reservation: Reservation,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_and_all_of_them_have_a_bound_each() {
+    fn a_client_and_the_process_have_a_limit_each() {
         let budget = ByteBudget::bounded(3 * MIB, 2 * MIB);
         let mut first = budget.enter(client(1)).unwrap();
         first.reach(2 * MIB).unwrap();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_is_not_counted_and_what_is_only_announced_neither() {
+    fn small_bodies_and_announced_bodies_are_not_counted() {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.reach(SMALL_BYTES).unwrap();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_done_without_leaves_half_of_the_room() {
+    fn optional_uses_leave_half_of_the_budget() {
         let budget = ByteBudget::bounded(2 * MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.grow_within_half(MIB / 2).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_counted_while_anybody_has_it() {
+    fn bytes_in_memory_are_counted_while_they_are_referenced() {
         let budget = ByteBudget::bounded(MIB, MIB);
         let mut room = budget.enter(client(1)).unwrap();
         room.add(3 * MIB / 4);

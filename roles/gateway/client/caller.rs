@@ -1,4 +1,4 @@
-//! Who is at the other end: the connection's peer, and the caller once it proved itself.
+//! The peer of a connection, and the caller that it was authenticated as.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -8,39 +8,39 @@ use serde_json::Value;
 
 use crate::tls::{ClientCertificate, ServerTls};
 
-/// Longest principal in bytes: it travels in a header of every message.
+/// The longest principal in bytes. Every message to a worker contains it in a header.
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 
-/// What a connection knows of its peer.
+/// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address: the connection's own, or what a trusted proxy said.
+    /// The client's address: that of the connection, or the one that a trusted proxy reported.
     pub address: IpAddr,
     /// Whether the connection is TLS.
     pub is_tls: bool,
-    /// The names (SAN: URI, DNS, e-mail) in the client's certificate, when it showed one that was believed.
+    /// The names (SAN: URI, DNS, e-mail) in the client's certificate, if it has a trusted one.
     pub certificate_names: Arc<[String]>,
-    /// The certificate itself, to be asked whether it is still believed.
+    /// The certificate, to check whether it is still trusted.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// What is asked of clients, where the connection is TLS.
+    /// The TLS settings, if the connection uses TLS.
     pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Peer {
-    /// A peer that has shown no certificate.
+    /// Creates a peer without a certificate.
     #[must_use]
     pub fn new(address: IpAddr, is_tls: bool) -> Self {
         Self { address, is_tls, certificate_names: Arc::from([]), certificate: None, tls: None }
     }
 
-    /// The same peer, on a connection of this TLS.
+    /// Adds the TLS settings of its connection.
     #[must_use]
     pub fn over(self, tls: ServerTls) -> Self {
-        // Every request has a copy of the peer: what it copies belongs to its connection alone.
+        // Each request clones the peer, so the settings are shared by the requests of the connection only.
         Self { tls: Some(Arc::new(tls)), ..self }
     }
 
-    /// The same peer with its certificate.
+    /// Adds a certificate.
     #[must_use]
     pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
         let certificate_names = Arc::clone(certificate.names());
@@ -48,30 +48,30 @@ impl Peer {
     }
 }
 
-/// A caller that proved who it is, or that did not need to.
+/// A caller that was authenticated, or that calls a public endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// Its name; `None` on a public endpoint without credentials.
+    /// The name; none on a public endpoint without credentials.
     pub principal: Option<Arc<str>>,
-    /// What it may do.
+    /// The scopes, which say what the caller may do.
     pub scopes: Vec<String>,
-    /// What its token says, for parameters with `in: claim`.
+    /// The claims of its token, for parameters with `in: claim`.
     pub claims: serde_json::Map<String, Value>,
     /// The issuer of its token, by its name in the configuration.
     pub issuer: Option<Arc<str>>,
 }
 
 impl Caller {
-    /// A claim by its name, or by a path into nested objects whose steps are joined by dots.
+    /// Returns a claim by its name, or by a dotted path into nested objects.
     ///
-    /// A claim of exactly this name comes first: names such as `https://example.com/herd` have dots of their own.
+    /// A claim with exactly this name takes precedence: names such as `https://example.com/herd` contain dots.
     #[must_use]
     pub fn claim(&self, path: &str) -> Option<&Value> {
         claim(&self.claims, path)
     }
 }
 
-/// A claim by its name or dotted path; a claim that is `null` counts as absent.
+/// Returns a claim by its name or dotted path. A claim that is `null` counts as absent.
 pub(in crate::roles::gateway) fn claim<'a>(
     claims: &'a serde_json::Map<String, Value>,
     path: &str,
@@ -84,14 +84,14 @@ pub(in crate::roles::gateway) fn claim<'a>(
     (!found.is_null()).then_some(found)
 }
 
-/// What a principal must not have: control, format and private characters, unassigned ones, what is not shown
-/// (default-ignorable code points, which the braille blank is not), and every space but the plain one. With one of them two
-/// principals look the same, or are the same to a collation of SQL Server, and are not.
+/// Characters that a principal must not contain: control, format and private characters, unassigned ones, invisible ones
+/// (default-ignorable code points, and the braille blank, which is not one), and every space but U+0020. Two principals that differ
+/// only in these look the same, or are the same to a collation of SQL Server.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
-/// Whether a text can be a principal: it is logged, and sent to workers in a header.
+/// Whether a text can be a principal, which is logged and sent to workers in a header.
 ///
-/// Blanks at the ends are refused because header parsers drop them, which would make one caller into another.
+/// Blanks at the ends are not allowed because header parsers remove them, which would turn one caller into another.
 #[must_use]
 pub fn is_principal(text: &str) -> bool {
     static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());

@@ -1,17 +1,17 @@
-//! The network that counts as one client where clients are counted by address.
+//! The network that is counted as one client by limits per client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// One client as connections and rates count it: an IPv4 address, or the IPv6 prefix that a site is given.
+/// A client as limits count it: an IPv4 address, or an IPv6 prefix.
 ///
-/// Single IPv6 addresses would count nothing: the smallest network has 2^64 of them.
+/// Counting single IPv6 addresses would be useless: the smallest network has 2^64 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
-    /// The network of an address. `ipv6_prefix_bits` is how many leading bits of an IPv6 address stand for one client;
-    /// more than 128 count as 128. An IPv4 address inside IPv6 (RFC 4291 §2.5.5.2) is that IPv4 address.
+    /// Returns the network of an address. `ipv6_prefix_bits` is the length of the IPv6 prefix that counts as one client; more than
+    /// 128 counts as 128. An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) counts as the IPv4 address.
     #[must_use]
     pub fn new(address: IpAddr, ipv6_prefix_bits: u32) -> Self {
         match address.to_canonical() {
@@ -26,7 +26,7 @@ impl ClientNetwork {
 }
 
 impl fmt::Display for ClientNetwork {
-    /// The first address of the network.
+    /// Writes the first address of the network.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

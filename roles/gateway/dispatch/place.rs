@@ -36,7 +36,7 @@ use super::session::Session;
 use super::session::Step;
 use super::session::Why;
 use super::traced::Traced;
-use crate::roles::gateway::response::Streamed;
+use crate::roles::gateway::response::StreamedBody;
 
 mod begun;
 mod heard;
@@ -82,7 +82,7 @@ pub enum Answered {
 
 /// Where a ride stops.
 enum Stop {
-    Begun(AnswerHead, Streamed),
+    Begun(AnswerHead, StreamedBody),
     Ended(Ending),
 }
 

@@ -1,5 +1,5 @@
-//! `/openapi.json`, and `/docs`: a page that a person can read and try. Who may not call an endpoint does not read of it, unless
-//! the configuration makes all of it public.
+//! `/openapi.json`, and `/docs`, a page for reading the document and trying out endpoints. A caller sees only the endpoints
+//! that it may call, unless the configuration makes the documentation public.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,65 +14,65 @@ use crate::catalogue::Auth;
 use crate::catalogue::{Catalogue, openapi};
 use crate::config::gateway::DocumentationAccess;
 
-use crate::roles::gateway::admission::auth::Allowed;
-use crate::roles::gateway::admission::generations::Generations;
+use crate::roles::gateway::admission::auth::Permissions;
+use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 use crate::roles::gateway::response::Response;
 
-/// The page's style and script stand in it: nothing is fetched but the document itself.
+/// The page contains its style and script, and fetches nothing but the document.
 const STYLE: &str = include_str!("documentation/page.css");
 const SCRIPT: &str = include_str!("documentation/page.js");
 
-/// Where it is served.
-pub const PATHS: [&str; 2] = ["/openapi.json", "/docs"];
+/// The paths of the documentation.
+pub const DOCUMENTATION_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
-/// Documents that are kept, for callers who may call the same.
+/// How many documents are cached. Callers with the same permissions share one.
 const DOCUMENTS_MAX: usize = 64;
-/// Bytes of them; two are always kept.
+/// The size of all cached documents. At least two are cached.
 const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a document depends on that shows each caller its own: nobody else is given it, and it is not kept.
+/// `Vary` of a document that depends on the caller.
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
-/// See `VARY`.
+/// `Cache-Control` of a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// What is served about a catalogue. An endpoint of the same path comes first.
+/// The documentation of a catalogue. An endpoint with one of its paths takes precedence.
 #[derive(Debug)]
 pub struct Documentation {
     page: Bytes,
-    document: Document,
-    /// Lets the page run its own script and style, and nothing else.
+    document: OpenApiDocument,
+    /// A content security policy that allows the page's own script and style only.
     policy: HeaderValue,
 }
 
-/// The document, as callers see it.
+/// The document at `/openapi.json`.
 #[derive(Debug)]
-enum Document {
-    /// Everybody the same.
-    Whole(Bytes),
-    OfCallers(Box<Documents>),
+enum OpenApiDocument {
+    /// The same for all callers.
+    Public(Bytes),
+    PerCaller(Box<CallerDocuments>),
 }
 
-/// A document for each set of kinds of endpoints.
-pub struct Documents {
+/// A document for each set of permissions, cached.
+pub struct CallerDocuments {
     catalogue: Arc<Catalogue>,
-    /// Who may call, of all endpoints; each kind once.
-    kinds: Vec<Auth>,
-    /// The kind of each endpoint.
-    of_endpoints: Vec<usize>,
-    /// By which kinds their callers may call.
-    made: Mutex<Generations<Vec<bool>, Bytes>>,
+    /// The distinct access requirements of all endpoints.
+    requirements: Vec<Auth>,
+    /// The index of each endpoint's requirement.
+    endpoint_requirements: Vec<usize>,
+    /// The key says which requirements the caller meets.
+    cache: Mutex<TwoGenerationCache<Vec<bool>, Bytes>>,
 }
 
-/// What is served at a path.
+/// What is served at a path of the documentation.
 #[derive(Debug)]
-pub enum Page<'a> {
-    /// The same for everybody.
-    Same(Response),
-    /// What depends on what the caller may call.
-    OfCaller(&'a Documents),
+pub enum DocumentationPage<'a> {
+    /// The same for all callers.
+    Public(Response),
+    /// A document that depends on the caller's permissions.
+    PerCaller(&'a CallerDocuments),
 }
 
 impl Documentation {
-    /// The documentation of a catalogue.
+    /// Creates the documentation of a catalogue, unless it is switched off.
     #[must_use]
     pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
         let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
@@ -86,36 +86,38 @@ impl Documentation {
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>API</title>\
              <style>{STYLE}</style><body><main></main><script>{SCRIPT}</script></body></html>"
         );
-        let documents = Documents::new(Arc::clone(catalogue));
+        let documents = CallerDocuments::new(Arc::clone(catalogue));
         let document = match access {
             DocumentationAccess::Off => return None,
-            DocumentationAccess::Public => Document::Whole(documents.whole()),
-            DocumentationAccess::Authenticated => Document::OfCallers(Box::new(documents)),
+            DocumentationAccess::Public => OpenApiDocument::Public(documents.complete()),
+            DocumentationAccess::Authenticated => OpenApiDocument::PerCaller(Box::new(documents)),
         };
-        // Base64 and fixed text are always a header value.
+        // Never fails: base64 and fixed text are a valid header value.
         let policy = HeaderValue::try_from(policy)
             .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         Some(Self { page: page.into(), document, policy })
     }
 
-    /// What is served at a path, if anything is.
+    /// Returns the page at a path, if there is one.
     #[must_use]
-    pub fn page(&self, method: &Method, path: &str) -> Option<Page<'_>> {
+    pub fn page(&self, method: &Method, path: &str) -> Option<DocumentationPage<'_>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
         }
         match (path, &self.document) {
-            // It tells nothing: it asks for the document with the credential that a person gives it.
+            // The page itself contains no endpoints. Its script fetches the document with the credentials that the user enters.
             ("/docs", _) => {
                 let mut response = response(&self.page, "text/html; charset=utf-8");
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
-                Some(Page::Same(response))
+                Some(DocumentationPage::Public(response))
             }
-            ("/openapi.json", Document::Whole(document)) => {
-                Some(Page::Same(response(document, JSON)))
+            ("/openapi.json", OpenApiDocument::Public(document)) => {
+                Some(DocumentationPage::Public(response(document, JSON)))
             }
-            ("/openapi.json", Document::OfCallers(documents)) => Some(Page::OfCaller(documents)),
+            ("/openapi.json", OpenApiDocument::PerCaller(documents)) => {
+                Some(DocumentationPage::PerCaller(documents))
+            }
             _ => None,
         }
     }
@@ -129,40 +131,40 @@ fn response(body: &Bytes, media_type: &'static str) -> Response {
     response
 }
 
-impl Documents {
+impl CallerDocuments {
     fn new(catalogue: Arc<Catalogue>) -> Self {
-        let mut kinds: Vec<Auth> = Vec::new();
-        let of_endpoints = catalogue.endpoints().iter().map(|endpoint| {
-            kinds.iter().position(|kind| *kind == endpoint.auth).unwrap_or_else(|| {
-                kinds.push(endpoint.auth.clone());
-                kinds.len() - 1
+        let mut requirements: Vec<Auth> = Vec::new();
+        let endpoint_requirements = catalogue.endpoints().iter().map(|endpoint| {
+            requirements.iter().position(|known| *known == endpoint.auth).unwrap_or_else(|| {
+                requirements.push(endpoint.auth.clone());
+                requirements.len() - 1
             })
         });
-        let of_endpoints = of_endpoints.collect();
-        let made = Mutex::new(Generations::new(1));
-        let mut documents = Self { catalogue, kinds, of_endpoints, made };
-        // None is larger than the whole.
-        let bytes = documents.whole().len().max(1);
-        let most = (DOCUMENT_BYTES_MAX / bytes).clamp(2, DOCUMENTS_MAX);
-        documents.made = Mutex::new(Generations::new(most / 2));
+        let endpoint_requirements = endpoint_requirements.collect();
+        let cache = Mutex::new(TwoGenerationCache::new(1));
+        let mut documents = Self { catalogue, requirements, endpoint_requirements, cache };
+        // No document is larger than the complete one.
+        let bytes = documents.complete().len().max(1);
+        let documents_max = (DOCUMENT_BYTES_MAX / bytes).clamp(2, DOCUMENTS_MAX);
+        documents.cache = Mutex::new(TwoGenerationCache::new(documents_max / 2));
         documents
     }
 
-    /// Who may call, of all endpoints.
+    /// The distinct access requirements of all endpoints.
     #[must_use]
-    pub fn kinds(&self) -> &[Auth] {
-        &self.kinds
+    pub fn requirements(&self) -> &[Auth] {
+        &self.requirements
     }
 
-    /// What a caller reads of the endpoints that it may call.
+    /// Returns the document with the endpoints that a caller may call.
     #[must_use]
-    pub fn of(&self, allowed: &Allowed) -> Response {
-        let kinds = &allowed.kinds;
-        let document = self.kept(kinds).unwrap_or_else(|| {
-            // Some milliseconds for a thousand endpoints.
-            let made = self.make(kinds);
-            self.keep(kinds, &made);
-            made
+    pub fn for_caller(&self, permissions: &Permissions) -> Response {
+        let met = &permissions.met;
+        let document = self.cached(met).unwrap_or_else(|| {
+            // Takes some milliseconds for a thousand endpoints.
+            let document = self.generate(met);
+            self.cache(met, &document);
+            document
         });
         let mut response = response(&document, JSON);
         let headers = response.headers_mut();
@@ -171,33 +173,36 @@ impl Documents {
         response
     }
 
-    fn kept(&self, kinds: &[bool]) -> Option<Bytes> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let kinds = kinds.to_vec();
-        let found = made.take(&kinds)?;
-        made.put(kinds, found.clone(), |_| true);
-        Some(found)
+    fn cached(&self, met: &[bool]) -> Option<Bytes> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let met = met.to_vec();
+        let document = cache.take(&met)?;
+        cache.insert(met, document.clone(), |_| true);
+        Some(document)
     }
 
-    fn keep(&self, kinds: &[bool], document: &Bytes) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.put(kinds.to_vec(), document.clone(), |_| true);
+    fn cache(&self, met: &[bool], document: &Bytes) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.insert(met.to_vec(), document.clone(), |_| true);
     }
 
-    fn whole(&self) -> Bytes {
-        self.make(&vec![true; self.kinds.len()])
+    fn complete(&self) -> Bytes {
+        self.generate(&vec![true; self.requirements.len()])
     }
 
-    fn make(&self, kinds: &[bool]) -> Bytes {
-        let endpoints = self.catalogue.endpoints().iter().zip(&self.of_endpoints);
-        let shown = endpoints.filter(|(_, kind)| kinds.get(**kind).is_some_and(|shown| *shown));
+    /// Generates the document of the endpoints whose requirements are met.
+    fn generate(&self, met: &[bool]) -> Bytes {
+        let endpoints = self.catalogue.endpoints().iter().zip(&self.endpoint_requirements);
+        let shown = endpoints.filter(|(_, index)| met.get(**index).is_some_and(|met| *met));
         openapi::text(&shown.map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>()).into()
     }
 }
 
-impl fmt::Debug for Documents {
+impl fmt::Debug for CallerDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Documents").field("kinds", &self.kinds.len()).finish_non_exhaustive()
+        f.debug_struct("CallerDocuments")
+            .field("requirements", &self.requirements.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,10 +219,11 @@ mod tests {
     const ONE: &str = r#"{"a": {"route": "GET /a", "procedure": "x.a", "auth": "public"}}"#;
 
     #[test]
-    fn the_page_may_run_its_own_script_and_nothing_else() {
+    fn the_policy_allows_the_own_script_only() {
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
             let documentation = Documentation::new(&catalogue(ONE), access).unwrap();
-            let Some(Page::Same(page)) = documentation.page(&Method::GET, "/docs") else {
+            let Some(DocumentationPage::Public(page)) = documentation.page(&Method::GET, "/docs")
+            else {
                 panic!("the page is the same for everybody")
             };
             let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_kept_up_to_a_number_of_them() {
+    fn the_cache_holds_a_limited_number_of_documents() {
         let endpoints = (0..12).map(|number| {
             format!(
                 r#""e{number}": {{"route": "GET /e{number}", "procedure": "x.a",
@@ -242,18 +248,18 @@ mod tests {
             )
         });
         let text = format!("{{{}}}", endpoints.collect::<Vec<_>>().join(","));
-        let documents = Documents::new(catalogue(&text));
-        assert_eq!(documents.kinds().len(), 12);
+        let documents = CallerDocuments::new(catalogue(&text));
+        assert_eq!(documents.requirements().len(), 12);
         for set in 0..1_u32 << 12 {
-            let kinds: Vec<bool> = (0..12).map(|bit| set & (1 << bit) != 0).collect();
-            let shown = documents.of(&Allowed { principal: None, kinds: kinds.clone() });
+            let met: Vec<bool> = (0..12).map(|bit| set & (1 << bit) != 0).collect();
+            let shown = documents.for_caller(&Permissions { principal: None, met: met.clone() });
             let body = shown.into_body().into_whole().unwrap();
             let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
             let paths = document["paths"].as_object().unwrap();
-            for (number, is_shown) in kinds.iter().enumerate() {
+            for (number, is_shown) in met.iter().enumerate() {
                 assert_eq!(paths.contains_key(&format!("/e{number}")), *is_shown, "{set}");
             }
-            assert!(documents.made.lock().unwrap().len() <= DOCUMENTS_MAX);
+            assert!(documents.cache.lock().unwrap().len() <= DOCUMENTS_MAX);
         }
     }
 }

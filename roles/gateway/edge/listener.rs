@@ -1,4 +1,4 @@
-//! The public listener: accepts connections, bounds them, hands them to `connection`, and lets them finish.
+//! The public listener: accepts connections, enforces the limits on their number, negotiates TLS, and drains.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,79 +19,79 @@ use crate::listen::{Acceptor, ListenError};
 use crate::telemetry::{self, names};
 use crate::tls::ServerTls;
 
+use super::compression::Compressor;
 use super::connection;
-use super::connection::Agreed;
-use super::connection::Compressor;
-use super::connection::Rules;
-use super::connection::Service;
-use super::connection::Serving;
+use super::connection::ConnectionConfig;
+use super::connection::ConnectionContext;
+use super::connection::HttpService;
+use super::connection::Negotiated;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-mod per_client;
-mod proxied;
+mod connections_per_client;
+mod proxy_protocol;
 
-use per_client::{PerClient, Place};
+use connections_per_client::{ClientConnectionPermit, ConnectionsPerClient};
 
-/// Handshakes at once: each costs a millisecond of a core.
+/// TLS handshakes at a time: each takes a millisecond of a core.
 const HANDSHAKES_MAX: usize = 256;
-/// A drain accepts what was connected before it until nothing comes for this long.
+/// A drain accepts connections that were established before it, until none arrives for this long.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
-/// See `LAST_CONNECTIONS_PAUSE`: the most that a crowd can stretch it to.
+/// The longest that a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
-/// What the system holds of an answer that its client does not take, beyond what fits into the client's own buffers.
+/// How much unsent data the kernel buffers for a connection.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// A client that has vanished is noticed after this, and after `PROBES` that nothing answered, `PROBE_INTERVAL` apart.
-const SILENCE: Duration = Duration::from_secs(20);
-/// See `SILENCE`.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// See `SILENCE`.
-const PROBES: u32 = 6;
-/// How long connections that were cut off may take to be gone.
-const CUT_OFF: Duration = Duration::from_secs(1);
+/// TCP keepalive: a connection is probed after this long without traffic.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
+/// TCP keepalive: the pause between two probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// TCP keepalive: the connection is closed after this many probes without an answer.
+const KEEPALIVE_PROBES: u32 = 6;
+/// How long a drain waits for connections that it has cut off.
+const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
 
 /// The bound public listener.
 #[derive(Debug)]
 pub struct Listener {
     acceptor: Acceptor,
     tls: Option<ServerTls>,
-    rules: Rules,
+    config: ConnectionConfig,
 }
 
 /// The listener while it serves. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningListener {
     address: SocketAddr,
-    doors: Arc<Doors>,
+    state: Arc<ListenerState>,
 }
 
-/// What the accept loop and every connection share.
+/// What the accept loop and the connections share.
 #[derive(Debug)]
-struct Doors {
+struct ListenerState {
     connections: Admission,
-    per_client: PerClient,
+    per_client: ConnectionsPerClient,
     handshakes: Semaphore,
-    rules: ArcSwap<Rules>,
+    config: ArcSwap<ConnectionConfig>,
     tls: Option<ServerTls>,
-    service: Arc<dyn Service>,
+    service: Arc<dyn HttpService>,
     compressor: Compressor,
     tasks: Tasks,
-    /// Given when the drain begins.
+    /// Cancelled when the drain begins.
     stop: Cancel,
-    /// Given when its time is over.
+    /// Cancelled when the drain times out.
     cut_off: Cancel,
-    /// Given by the accept loop once it has ended.
+    /// Cancelled by the accept loop when it ends.
     accepted_all: Cancel,
 }
 
 impl Listener {
-    /// Binds; nothing is accepted before `serve`. Without `tls` it speaks plain HTTP/1.1.
+    /// Binds the address. Without `tls` it serves plain HTTP/1.1. Nothing is accepted before `serve`.
     ///
     /// # Errors
-    /// `ListenError` says the address and why.
+    /// `ListenError` with the address and the cause.
     pub fn bind(config: &GatewayConfig, tls: Option<ServerTls>) -> Result<Self, ListenError> {
         let acceptor = Acceptor::bind(config.listen)?;
-        Ok(Self { acceptor, tls, rules: rules(config) })
+        Ok(Self { acceptor, tls, config: connection_config(config) })
     }
 
     /// The address that was bound.
@@ -100,16 +100,16 @@ impl Listener {
         self.acceptor.address()
     }
 
-    /// Accepts connections from here on, until `Running::drain`.
+    /// Accepts connections until `RunningListener::drain`.
     #[must_use = "without it the listener cannot be drained"]
-    pub fn serve(self, service: Arc<dyn Service>, tasks: &Tasks) -> Running {
-        let limits = &self.rules.limits;
+    pub fn serve(self, service: Arc<dyn HttpService>, tasks: &Tasks) -> RunningListener {
+        let limits = &self.config.limits;
         let gauge = telemetry::gauge(&names::GATEWAY_CONNECTIONS, &[]);
-        let doors = Arc::new(Doors {
+        let state = Arc::new(ListenerState {
             connections: Admission::new(limits.connections_max, gauge),
-            per_client: PerClient::new(limits.connections_per_client_max),
+            per_client: ConnectionsPerClient::new(limits.connections_per_client_max),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
-            rules: ArcSwap::from_pointee(self.rules),
+            config: ArcSwap::from_pointee(self.config),
             tls: self.tls,
             service,
             compressor: Compressor::new(),
@@ -118,203 +118,221 @@ impl Listener {
             cut_off: Cancel::new(),
             accepted_all: Cancel::new(),
         });
-        let running = Running { address: self.acceptor.address(), doors: Arc::clone(&doors) };
-        drop(tasks.spawn(accept(self.acceptor, doors)));
-        running
+        let listener =
+            RunningListener { address: self.acceptor.address(), state: Arc::clone(&state) };
+        drop(tasks.spawn(accept(self.acceptor, state)));
+        listener
     }
 }
 
-fn rules(config: &GatewayConfig) -> Rules {
-    let (limits, hosts) = (config.http.clone(), config.hosts.clone());
-    let (proxies, compression) = (config.proxies.clone(), config.compression.clone());
-    let health_path = config.health_path.clone();
-    Rules { limits, hosts, health_path, proxies, compression }
+fn connection_config(config: &GatewayConfig) -> ConnectionConfig {
+    ConnectionConfig {
+        limits: config.http.clone(),
+        hosts: config.hosts.clone(),
+        health_path: config.health_path.clone(),
+        proxies: config.proxies.clone(),
+        compression: config.compression.clone(),
+    }
 }
 
-impl Running {
+impl RunningListener {
     /// The address that was bound.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.doors.connections.held()
+        self.state.connections.held()
     }
 
-    /// Takes new limits, hosts and proxies, for connections from here on. The address stays.
+    /// Applies a new configuration to new connections. The address does not change.
     pub fn reload(&self, config: &GatewayConfig) {
-        let rules = rules(config);
-        self.doors.connections.set_limit(rules.limits.connections_max);
-        self.doors.per_client.set_limit(rules.limits.connections_per_client_max);
-        self.doors.rules.store(Arc::new(rules));
+        let config = connection_config(config);
+        self.state.connections.set_limit(config.limits.connections_max);
+        self.state.per_client.set_limit(config.limits.connections_per_client_max);
+        self.state.config.store(Arc::new(config));
     }
 
-    /// Stops accepting, lets requests finish and connections end, at most so long; cuts off the rest.
-    /// Says whether nothing had to be cut off. Safe to drop and to call again.
+    /// Stops accepting and waits until all connections have ended, for at most `limit`. Then cuts off the rest.
+    /// Returns whether none had to be cut off. Safe to drop and to call again.
     pub async fn drain(&self, limit: Duration) -> bool {
-        self.doors.stop.cancel();
+        self.state.stop.cancel();
         let ended = async {
-            self.doors.accepted_all.cancelled().await;
-            self.doors.connections.wait_empty(limit).await
+            self.state.accepted_all.cancelled().await;
+            self.state.connections.wait_empty(limit).await
         };
         if timeout(limit, ended).await.unwrap_or(false) {
             return true;
         }
-        tracing::warn!(connections = self.connections(), "cuts off connections: the drain is over");
-        self.doors.cut_off.cancel();
-        self.doors.connections.wait_empty(CUT_OFF).await;
+        tracing::warn!(
+            connections = self.connections(),
+            "drain timed out: cutting off connections"
+        );
+        self.state.cut_off.cancel();
+        self.state.connections.wait_empty(CUT_OFF_WAIT).await;
         false
     }
 }
 
-async fn accept(mut acceptor: Acceptor, doors: Arc<Doors>) {
+async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
     loop {
         tokio::select! {
-            () = doors.stop.cancelled() => break,
-            (stream, address) = acceptor.next() => welcome(stream, address, &doors),
+            () = state.stop.cancelled() => break,
+            (stream, address) = acceptor.next() => on_accept(stream, address, &state),
         }
     }
-    // These were connected before we stopped: closing the socket would reset them.
-    // They may not even have been announced to us yet, so their silence is waited for, not their absence.
+    // Closing the socket would reset connections that clients have already established. Some of them may not be in the accept
+    // queue yet, so the loop ends after a pause without any, not when the queue is empty.
     let end = Instant::now() + LAST_CONNECTIONS_MAX;
     while Instant::now() < end
         && let Ok((stream, address)) = timeout(LAST_CONNECTIONS_PAUSE, acceptor.next()).await
     {
-        welcome(stream, address, &doors);
+        on_accept(stream, address, &state);
     }
     drop(acceptor);
-    doors.connections.close();
-    doors.accepted_all.cancel();
+    state.connections.close();
+    state.accepted_all.cancel();
 }
 
-/// At a bound a connection is closed at once: a place in a line would only be held by whoever holds them all.
-fn welcome(stream: TcpStream, address: SocketAddr, doors: &Arc<Doors>) {
-    let Some(place) = doors.connections.try_enter() else {
-        return connection::refused("connections");
+/// Starts serving a connection. At a limit it is closed at once: queueing would only help the client that exhausted the limit.
+fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>) {
+    let Some(guard) = state.connections.try_enter() else {
+        return connection::count_refused("connections");
     };
     let address = address.ip().to_canonical();
-    let rules = doors.rules.load_full();
-    if let Err(error) = bound_socket(&stream, rules.limits.body_timeout) {
-        tracing::debug!(%error, "cannot bound what the system holds of a connection");
+    let config = state.config.load_full();
+    if let Err(error) = set_socket_options(&stream, config.limits.body_timeout) {
+        tracing::debug!(%error, "cannot set the socket options of a connection");
     }
-    let Ok(client_place) = enter(address, &rules, doors) else { return };
-    let shared = Arc::clone(doors);
-    let arrived = Arrived { address, rules, places: (place, client_place) };
-    drop(doors.tasks.spawn(serve(stream, arrived, shared)));
+    let Ok(permit) = admit_client(address, &config, state) else { return };
+    let shared = Arc::clone(state);
+    let pending = PendingConnection { address, config, guards: (guard, permit) };
+    drop(state.tasks.spawn(serve(stream, pending, shared)));
 }
 
-/// Bounds what the system holds of a connection by itself, and until it is served for how long.
-fn bound_socket(stream: &TcpStream, silence_max: Duration) -> io::Result<()> {
+/// Limits what the kernel buffers for a connection, and for how long until the connection is served.
+fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    let keepalive =
-        TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    socket.set_tcp_user_timeout(Some(silence_max))?;
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// A place for the client, unless it is a proxy: many clients come through one, and are counted once they are known.
-fn enter(address: IpAddr, rules: &Rules, doors: &Doors) -> Result<Option<Place>, ()> {
-    if rules.proxies.trusted.contains(address) {
+/// Counts a connection of a client. A trusted proxy is not counted, because it connects for many clients: they are counted once
+/// the PROXY protocol has named them.
+fn admit_client(
+    address: IpAddr,
+    config: &ConnectionConfig,
+    state: &ListenerState,
+) -> Result<Option<ClientConnectionPermit>, ()> {
+    if config.proxies.trusted.contains(address) {
         return Ok(None);
     }
-    let client = ClientNetwork::new(address, rules.limits.ipv6_prefix_bits);
-    let place = doors.per_client.try_enter(client);
-    place.map(Some).ok_or_else(|| connection::refused("connections_per_client"))
+    let client = ClientNetwork::new(address, config.limits.ipv6_prefix_bits);
+    let permit = state.per_client.try_enter(client);
+    permit.map(Some).ok_or_else(|| connection::count_refused("connections_per_client"))
 }
 
-/// A connection with its place.
-struct Arrived {
+/// An accepted connection before its TLS handshake.
+struct PendingConnection {
     address: IpAddr,
-    rules: Arc<Rules>,
-    places: (AdmissionPermit, Option<Place>),
+    config: Arc<ConnectionConfig>,
+    guards: (AdmissionPermit, Option<ClientConnectionPermit>),
 }
 
-impl Arrived {
-    /// Replaces a balancer's address by the one of its client, when connections begin with it.
-    async fn identify(&mut self, stream: &mut TcpStream, doors: &Doors) -> Result<(), ()> {
-        let proxies = &self.rules.proxies;
+impl PendingConnection {
+    /// Replaces a load balancer's address by that of its client, if the connection must begin with a PROXY protocol header.
+    async fn read_proxy_header(
+        &mut self,
+        stream: &mut TcpStream,
+        state: &ListenerState,
+    ) -> Result<(), ()> {
+        let proxies = &self.config.proxies;
         if !proxies.proxy_protocol || !proxies.trusted.contains(self.address) {
             return Ok(());
         }
-        let said = proxied::client(stream, self.rules.limits.header_timeout).await;
-        let said = said.map_err(|fault| {
-            tracing::debug!(proxy = %self.address, ?fault, "expected PROXY protocol version 2");
-            connection::refused(fault.reason());
+        let limit = self.config.limits.header_timeout;
+        let client = proxy_protocol::read_client(stream, limit).await.map_err(|error| {
+            tracing::debug!(proxy = %self.address, ?error, "expected PROXY protocol version 2");
+            connection::count_refused(error.as_str());
         })?;
-        if let Some(address) = said {
+        if let Some(address) = client {
             self.address = address;
-            self.places.1 = enter(address, &self.rules, doors)?;
+            self.guards.1 = admit_client(address, &self.config, state)?;
         }
         Ok(())
     }
 }
 
-async fn serve(stream: TcpStream, mut arrived: Arrived, doors: Arc<Doors>) {
-    let served = async {
-        // Boxed: the room of a handshake is not kept for as long as its connection lives.
-        if let Some(connection) = Box::pin(open(stream, &mut arrived, &doors)).await {
+async fn serve(stream: TcpStream, mut pending: PendingConnection, state: Arc<ListenerState>) {
+    let serving = async {
+        // Boxed so that the memory of the handshake is freed before the connection is served.
+        if let Some(connection) = Box::pin(negotiate(stream, &mut pending, &state)).await {
             connection.await;
         }
     };
     tokio::select! {
-        () = doors.cut_off.cancelled() => connection::refused("drain_timeout"),
-        () = served => {}
+        () = state.cut_off.cancelled() => connection::count_refused("drain_timeout"),
+        () = serving => {}
     }
-    drop(arrived.places);
+    drop(pending.guards);
 }
 
-/// Finds out who has connected and what was agreed; gives back the connection as it is served.
-async fn open(
+/// Identifies the client and negotiates TLS. Returns the future that serves the connection.
+async fn negotiate(
     mut stream: TcpStream,
-    arrived: &mut Arrived,
-    doors: &Doors,
+    pending: &mut PendingConnection,
+    state: &ListenerState,
 ) -> Option<BoxFuture<'static, ()>> {
-    arrived.identify(&mut stream, doors).await.ok()?;
-    let serving = Serving {
-        service: Arc::clone(&doors.service),
-        compressor: doors.compressor.clone(),
-        rules: Arc::clone(&arrived.rules),
-        tasks: doors.tasks.clone(),
-        stop: doors.stop.clone(),
+    pending.read_proxy_header(&mut stream, state).await.ok()?;
+    let context = ConnectionContext {
+        service: Arc::clone(&state.service),
+        compressor: state.compressor.clone(),
+        config: Arc::clone(&pending.config),
+        tasks: state.tasks.clone(),
+        stop: state.stop.clone(),
     };
-    let peer = Peer::new(arrived.address, doors.tls.is_some());
-    let Some(tls) = &doors.tls else {
-        let agreed = Agreed { peer, is_http2: false };
-        return Some(connection::serve(stream, agreed, serving));
+    let peer = Peer::new(pending.address, state.tls.is_some());
+    let Some(tls) = &state.tls else {
+        let negotiated = Negotiated { peer, is_http2: false };
+        return Some(connection::serve(stream, negotiated, context));
     };
-    let accepted = shake_hands(stream, tls, doors).await?;
+    let accepted = tls_handshake(stream, tls, state).await?;
     let peer = peer.over(tls.clone());
     let peer = accepted.certificate.into_iter().fold(peer, Peer::with_certificate);
-    let agreed = Agreed { peer, is_http2: accepted.is_http2 };
-    Some(connection::serve(accepted.stream, agreed, serving))
+    let negotiated = Negotiated { peer, is_http2: accepted.is_http2 };
+    Some(connection::serve(accepted.stream, negotiated, context))
 }
 
-async fn shake_hands(
+async fn tls_handshake(
     stream: TcpStream,
     tls: &ServerTls,
-    doors: &Doors,
+    state: &ListenerState,
 ) -> Option<crate::tls::AcceptedTls<TcpStream>> {
-    let shaking = async {
-        // A connection that says nothing takes no turn.
+    let handshake = async {
+        // A connection that sends nothing takes no permit.
         stream.readable().await?;
-        let turn = doors.handshakes.acquire().await;
+        let permit = state.handshakes.acquire().await;
         let accepted = tls.accept(stream).await;
-        drop(turn);
+        drop(permit);
         accepted
     };
-    match timeout(tls.handshake_timeout(), shaking).await {
+    match timeout(tls.handshake_timeout(), handshake).await {
         Ok(Ok(accepted)) => Some(accepted),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            connection::refused("handshake_failed");
+            tracing::debug!(%error, "TLS handshake failed");
+            connection::count_refused("handshake_failed");
             None
         }
         Err(_) => {
-            connection::refused("handshake_timeout");
+            connection::count_refused("handshake_timeout");
             None
         }
     }

@@ -13,9 +13,9 @@ use crate::outcome::Word;
 use crate::telemetry::context::Served;
 use crate::telemetry::trace::TraceContext;
 
-use crate::roles::gateway::admission::auth::AuthRefusal;
+use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
-use crate::roles::gateway::admission::rate::RateHeaders;
+use crate::roles::gateway::admission::rate_limit::RateLimitHeaders;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::dispatch::place::Placed;
 use crate::roles::gateway::dispatch::session::Ending;
@@ -50,12 +50,12 @@ pub(in crate::roles::gateway) struct Trip {
     pub(in crate::roles::gateway) endpoint: Option<Arc<Endpoint>>,
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
     /// Why its caller was not let in.
-    pub(in crate::roles::gateway) refused: Option<Box<AuthRefusal>>,
+    pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Word,
     /// How the caller wants the call's transaction to end, when it says so.
     pub(in crate::roles::gateway) transaction_end: Option<TransactionEnd>,
-    pub(in crate::roles::gateway) rate: RateHeaders,
+    pub(in crate::roles::gateway) rate: RateLimitHeaders,
     /// Whether the caller may see where the time went.
     pub(in crate::roles::gateway) shows_timing: bool,
     began: Instant,
@@ -86,7 +86,7 @@ impl Trip {
             attempts: 0,
             outcome: Word::Ok,
             transaction_end: None,
-            rate: RateHeaders::default(),
+            rate: RateLimitHeaders::default(),
             shows_timing: false,
             began: now,
             phases: Phases::default(),

@@ -1,4 +1,4 @@
-//! The body of a response: there as a whole, or still on its way from a worker.
+//! The body of a response: complete, or received from a worker while it is sent.
 
 use std::fmt::Debug;
 use std::io;
@@ -13,113 +13,139 @@ use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::NoRoom;
 use crate::roles::gateway::client::byte_budget::Reservation;
 
-/// The body of every response.
+/// The body of a response.
 #[derive(Debug)]
-pub enum AnswerBody {
-    /// All of it.
+pub enum ResponseBody {
+    /// A complete body.
     Whole(Bytes),
-    /// What comes.
-    Streamed(Streamed),
+    /// A body that is received while it is sent.
+    Streamed(StreamedBody),
 }
 
-/// A body whose end is not known yet.
+/// A body that is received from a worker while it is sent to the client.
 #[derive(Debug)]
-pub struct Streamed {
-    pieces: mpsc::Receiver<Piece>,
-    /// The number of pieces that the client's connection has consumed.
+pub struct StreamedBody {
+    chunks: mpsc::Receiver<StreamChunk>,
+    /// The number of chunks that the client's connection has consumed.
     consumed: watch::Sender<u32>,
-    is_whole: bool,
+    is_complete: bool,
     ended: Cancel,
-    /// What makes it smaller on the way.
-    coder: Option<Box<dyn Coder>>,
-    /// For whom that, and what comes of it, are counted.
-    room: Option<Reservation>,
+    /// Compresses the body.
+    encoder: Option<Box<dyn BodyEncoder>>,
+    /// Counts the memory of the encoder and of what it produces.
+    reservation: Option<Reservation>,
 }
 
-/// Makes a body smaller while it comes.
-pub trait Coder: Debug + Send {
-    /// What is to be sent for these bytes.
+/// Encodes a body chunk by chunk.
+pub trait BodyEncoder: Debug + Send {
+    /// Encodes a chunk.
     ///
     /// # Errors
-    /// When they cannot be coded: the body is cut off then.
-    fn piece(&mut self, bytes: &[u8]) -> io::Result<Bytes>;
-    /// What is to be sent at the end.
+    /// When it cannot be encoded. The body is then truncated.
+    fn encode(&mut self, bytes: &[u8]) -> io::Result<Bytes>;
+    /// Returns the bytes at the end of the body.
     ///
     /// # Errors
-    /// As above.
-    fn end(self: Box<Self>) -> io::Result<Bytes>;
+    /// As `encode`.
+    fn finish(self: Box<Self>) -> io::Result<Bytes>;
 }
 
-/// What comes of a body.
+/// A part of a streamed body.
 #[derive(Debug)]
-pub(in crate::roles::gateway) enum Piece {
-    /// Bytes of it.
+pub(in crate::roles::gateway) enum StreamChunk {
+    /// Bytes of the body.
     Bytes(Bytes),
-    /// That was all. Without it the body is cut off.
-    Whole,
+    /// The end of the body. A body without it is truncated.
+    End,
 }
 
-/// The answer ends before its end: nobody must take it for whole.
+/// The body ended before its end. The client must not take it for complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer was cut off")]
-pub struct CutOff;
+#[error("the response was truncated")]
+pub struct Truncated;
 
-impl Streamed {
-    /// A body of what comes. `ended` is given once nothing more will.
+impl StreamedBody {
+    /// Creates a body from chunks. It reports to `consumed` how many were read. `ended` is cancelled when no more chunks will be
+    /// received.
     pub(in crate::roles::gateway) fn new(
-        pieces: mpsc::Receiver<Piece>,
+        chunks: mpsc::Receiver<StreamChunk>,
         consumed: watch::Sender<u32>,
         ended: Cancel,
-        room: Option<Reservation>,
+        reservation: Option<Reservation>,
     ) -> Self {
-        Self { pieces, consumed, is_whole: false, ended, coder: None, room }
+        Self { chunks, consumed, is_complete: false, ended, encoder: None, reservation }
     }
 
-    /// A body that nobody reads, and of which only is known that there is one: HEAD's.
+    /// Creates the body of a response to HEAD, which has a body of unknown length that is never read.
     #[must_use]
     pub fn unread() -> Self {
-        let (ended, (_, pieces)) = (Cancel::new(), mpsc::channel(1));
+        let (ended, (_, chunks)) = (Cancel::new(), mpsc::channel(1));
         ended.cancel();
-        Self::new(pieces, watch::Sender::new(0), ended, None)
+        Self::new(chunks, watch::Sender::new(0), ended, None)
     }
 
-    /// Makes room for what makes it smaller, which takes so many bytes.
+    /// Reserves the memory of an encoder.
     ///
     /// # Errors
-    /// `NoRoom`: it has to go as it is, so that there is room for answers.
-    pub fn make_room(&mut self, coder_bytes: usize) -> Result<(), NoRoom> {
-        self.room.as_mut().map_or(Ok(()), |room| room.grow_within_half(coder_bytes))
+    /// `NoRoom`: the body must be sent unencoded, to leave memory for responses.
+    pub fn reserve_encoder(&mut self, encoder_bytes: usize) -> Result<(), NoRoom> {
+        self.reservation.as_mut().map_or(Ok(()), |room| room.grow_within_half(encoder_bytes))
     }
 
-    /// The same body, made smaller.
+    /// Encodes the body with `encoder`.
     #[must_use]
-    pub fn coded(self, coder: Box<dyn Coder>) -> Self {
-        Self { coder: Some(coder), ..self }
+    pub fn encoded(self, encoder: Box<dyn BodyEncoder>) -> Self {
+        Self { encoder: Some(encoder), ..self }
     }
 
-    /// What a coder made, counted.
-    fn counted(&self, coded: io::Result<Bytes>) -> Result<Frame<Bytes>, CutOff> {
-        let coded = coded.map_err(|_| CutOff)?;
-        let room = self.room.as_ref().map(Reservation::another);
-        Ok(Frame::data(match room {
-            Some(room) => room.holding(coded),
-            None => coded,
+    /// Counts what the encoder has produced.
+    fn count_encoded(&self, encoded: io::Result<Bytes>) -> Result<Frame<Bytes>, Truncated> {
+        let encoded = encoded.map_err(|_| Truncated)?;
+        let reservation = self.reservation.as_ref().map(Reservation::another);
+        Ok(Frame::data(match reservation {
+            Some(reservation) => reservation.holding(encoded),
+            None => encoded,
         }))
     }
 
-    /// Given once nothing more will come of it: what is left is for the client to take.
+    /// Cancelled when no more chunks will be received. What is left is for the client to read.
     #[must_use]
     pub fn ended(&self) -> &Cancel {
         &self.ended
     }
+
+    fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
+        if self.is_complete {
+            return Poll::Ready(None);
+        }
+        match ready!(self.chunks.poll_recv(context)) {
+            Some(StreamChunk::Bytes(bytes)) => {
+                self.consumed.send_modify(|chunks| *chunks += 1);
+                let Some(encoder) = &mut self.encoder else {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                };
+                let result = encoder.encode(&bytes);
+                Poll::Ready(Some(self.count_encoded(result)))
+            }
+            Some(StreamChunk::End) => {
+                self.is_complete = true;
+                let last = self.encoder.take().map(BodyEncoder::finish);
+                Poll::Ready(last.map(|last| self.count_encoded(last)))
+            }
+            None => Poll::Ready(Some(Err(Truncated))),
+        }
+    }
 }
 
-impl AnswerBody {
-    /// The whole body, or the one that is not whole yet.
+impl ResponseBody {
+    /// Returns the complete body.
     ///
     /// # Errors
-    /// The body itself, when it still comes.
-    pub fn into_whole(self) -> Result<Bytes, Streamed> {
+    /// The streamed body, if it is one.
+    pub fn into_whole(self) -> Result<Bytes, StreamedBody> {
         match self {
             Self::Whole(body) => Ok(body),
             Self::Streamed(body) => Err(body),
@@ -127,39 +153,39 @@ impl AnswerBody {
     }
 }
 
-impl Default for AnswerBody {
+impl Default for ResponseBody {
     fn default() -> Self {
         Self::Whole(Bytes::new())
     }
 }
 
-impl From<Bytes> for AnswerBody {
+impl From<Bytes> for ResponseBody {
     fn from(body: Bytes) -> Self {
         Self::Whole(body)
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = CutOff;
+    type Error = Truncated;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         match self.get_mut() {
             Self::Whole(body) => {
                 let body = std::mem::take(body);
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
-            Self::Streamed(body) => body.poll_piece(context),
+            Self::Streamed(body) => body.poll_chunk(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_empty(),
-            Self::Streamed(body) => body.is_whole,
+            Self::Streamed(body) => body.is_complete,
         }
     }
 
@@ -167,33 +193,6 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Self::Streamed(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl Streamed {
-    fn poll_piece(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        if self.is_whole {
-            return Poll::Ready(None);
-        }
-        match ready!(self.pieces.poll_recv(context)) {
-            Some(Piece::Bytes(bytes)) => {
-                self.consumed.send_modify(|pieces| *pieces += 1);
-                let Some(coder) = &mut self.coder else {
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                };
-                let smaller = coder.piece(&bytes);
-                Poll::Ready(Some(self.counted(smaller)))
-            }
-            Some(Piece::Whole) => {
-                self.is_whole = true;
-                let last = self.coder.take().map(Coder::end);
-                Poll::Ready(last.map(|last| self.counted(last)))
-            }
-            None => Poll::Ready(Some(Err(CutOff))),
         }
     }
 }

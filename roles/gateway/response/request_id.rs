@@ -1,4 +1,4 @@
-//! A request's id: the client's own, or a new one.
+//! The id of a request: the client's, or a new one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,58 +10,58 @@ use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
-/// Longest id that is taken from a client.
+/// The longest id that is accepted from a client.
 const BYTES_MAX: usize = 128;
 
-/// What ties an answer, its log lines and its trace together. Never a key for anything.
+/// The id that appears in a request's response, log lines and trace. It is not unique if clients reuse it, so it is never used as
+/// a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The client's id when it is a good one, else a new one.
+    /// Returns the client's id if it is valid, else a new one.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
         match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
-            (Some(text), None) if is_good(text) => Self(text.into()),
-            _ => Self::fresh(),
+            (Some(text), None) if is_valid(text) => Self(text.into()),
+            _ => Self::generate(),
         }
     }
 
-    /// A new id: a `UUIDv7`, so that ids sort by time.
+    /// Generates a `UUIDv7`, so that ids sort by time.
     #[must_use]
-    pub fn fresh() -> Self {
-        // The crate's own `now_v7` asks the system for every id's random bits.
+    pub fn generate() -> Self {
+        // `Uuid::now_v7` makes a system call for the random bits of each id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let id = Builder::from_unix_timestamp_millis(millis, &rand::rng().random()).into_uuid();
         Self((&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into())
     }
 
-    /// The id itself.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id, to keep.
+    /// The id, for shared ownership.
     #[must_use]
     pub fn shared(&self) -> &Arc<str> {
         &self.0
     }
 
-    /// The id as a header's value.
+    /// The id as a header value.
     pub(super) fn header_value(&self) -> HeaderValue {
-        // It cannot fail: `is_good` and UUIDs are visible ASCII.
+        // Never fails: both kinds of ids are visible ASCII.
         let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));
-        // HTTP/2 then keeps it out of its table of headers (RFC 7541 §6.2.3). There it would push out what comes again,
-        // and be compared with every id before it: hardly any comes twice.
+        // Keeps the id out of the dynamic table of HPACK (RFC 7541 §6.2.3), where it would evict headers that do recur.
         value.set_sensitive(true);
         value
     }
 }
 
-fn is_good(text: &str) -> bool {
+fn is_valid(text: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(&b);
     (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
 }

@@ -74,7 +74,7 @@ async fn a_document_of_another_issuer_or_without_tls_is_rejected() {
         })
         .await;
     };
-    says("the document is of another issuer").await;
+    says("the document names another issuer").await;
     issuer.publish_document(&url, &good.replace("https", "http"));
     says("expected an https:// URL as").await;
     assert_eq!(issuer.fetches(), 0);

@@ -1,4 +1,4 @@
-//! API keys: only their SHA-256 is known here.
+//! API keys, of which only the SHA-256 is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde_json::Value;
 
-use super::refusal::{AuthFailure, Presented, Refused};
+use super::rejection::{AuthFailure, CredentialError, PresentedCredential};
 use crate::catalogue::AuthMethod;
 use crate::config::auth::ApiKeyConfig;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;
 use crate::roles::gateway::client::caller::is_principal;
 
-/// Labels at most: every key that is sent is compared with every key that is stored.
+/// The most labels. Each received key is compared with every stored one.
 const LABELS_MAX: usize = 1_000;
-/// Keys of one label: the one in use and its successor.
+/// The most keys of one label: the current one and its successor.
 const KEYS_OF_LABEL_MAX: usize = 2;
-/// Longest key that is looked at, in bytes.
+/// The longest accepted key in bytes.
 const KEY_BYTES_MAX: usize = 512;
 
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// The keys that open a door.
+/// All configured keys.
 #[derive(Debug)]
-pub(super) struct ApiKeys(Vec<StoredKey>);
+pub(super) struct ApiKeys(Vec<StoredApiKey>);
 
 #[derive(Debug)]
-struct StoredKey {
+struct StoredApiKey {
     digest: Digest,
     expires_at: Option<i64>,
     caller: Arc<Caller>,
@@ -40,7 +40,7 @@ impl ApiKeys {
         if config.len() > LABELS_MAX {
             errors.push(format!("auth.api_keys: at most {LABELS_MAX} labels"));
         }
-        let mut keys: Vec<StoredKey> = Vec::new();
+        let mut keys: Vec<StoredApiKey> = Vec::new();
         for (label, written) in config {
             let place = format!("auth.api_keys.{label}");
             if !is_principal(label) {
@@ -49,7 +49,9 @@ impl ApiKeys {
                 ));
             }
             if !(1..=KEYS_OF_LABEL_MAX).contains(&written.sha256.len()) {
-                errors.push(format!("{place}.sha256: expected one hash, or two in an exchange"));
+                errors.push(format!(
+                    "{place}.sha256: expected one hash, or two while the key is replaced"
+                ));
             }
             let caller = Arc::new(caller(label, written));
             for text in &written.sha256 {
@@ -59,7 +61,7 @@ impl ApiKeys {
                     Some(digest) if keys.iter().any(|key| key.digest == digest) => {
                         errors.push(format!("{place}.sha256: one of the hashes occurs twice"));
                     }
-                    Some(digest) => keys.push(StoredKey {
+                    Some(digest) => keys.push(StoredApiKey {
                         digest,
                         expires_at: written.expires_at,
                         caller: Arc::clone(&caller),
@@ -74,11 +76,11 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    /// Whose key this is. It is compared with all of them, each in constant time.
-    pub(super) fn find(&self, key: &str, now: i64) -> Result<Caller, Refused> {
-        let refused = |failure| (failure, Presented::of(AuthMethod::ApiKey));
+    /// Returns the caller of a key, which is compared with every stored key in constant time.
+    pub(super) fn find(&self, key: &str, now: i64) -> Result<Caller, CredentialError> {
+        let rejected = |failure| (failure, PresentedCredential::new(AuthMethod::ApiKey));
         if key.len() > KEY_BYTES_MAX {
-            return Err(refused(AuthFailure::Malformed));
+            return Err(rejected(AuthFailure::Malformed));
         }
         let sent = digest(&SHA256, key.as_bytes());
         let mut found = None;
@@ -87,10 +89,10 @@ impl ApiKeys {
                 found = Some(stored);
             }
         }
-        let stored = found.ok_or_else(|| refused(AuthFailure::UnknownApiKey))?;
+        let stored = found.ok_or_else(|| rejected(AuthFailure::UnknownApiKey))?;
         match stored.expires_at {
             Some(end) if now >= end => {
-                let (failure, presented) = refused(AuthFailure::Expired);
+                let (failure, presented) = rejected(AuthFailure::Expired);
                 Err((failure, presented.with_key(stored.caller.principal.as_deref())))
             }
             _ => Ok(Caller::clone(&stored.caller)),
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn both_keys_of_an_exchange_open_and_no_other() {
+    fn both_keys_of_a_label_are_accepted_and_no_other() {
         let keys = ApiKeys::load(&config(&[OLD_KEY_HASH, &hash("new-key")], None)).unwrap();
         assert_eq!(find(&keys, "old-key", 0), Ok("billing".to_owned()));
         assert_eq!(find(&keys, "new-key", 0), Ok("billing".to_owned()));
@@ -165,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_ends_at_its_second() {
+    fn a_key_expires_at_its_second() {
         let keys = ApiKeys::load(&config(&[OLD_KEY_HASH], Some(1_000))).unwrap();
         assert_eq!(find(&keys, "old-key", 999), Ok("billing".to_owned()));
         assert_eq!(find(&keys, "old-key", 1_000), Err(AuthFailure::Expired));
     }
 
     #[test]
-    fn a_key_brings_its_scopes_and_claims() {
+    fn a_key_has_its_scopes_and_claims() {
         let keys = ApiKeys::load(&config(&[OLD_KEY_HASH], None)).unwrap();
         let caller = keys.find("old-key", 0).unwrap();
         assert_eq!(caller.scopes, ["horses:read"]);
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_told_with_its_key_and_without_the_hash() {
+    fn errors_contain_the_config_key_and_not_the_hash() {
         let check = |hashes: &[&str], expected: &str| {
             let errors = ApiKeys::load(&config(hashes, None)).unwrap_err().join("\n");
             assert!(errors.starts_with("auth.api_keys.billing.sha256: "), "{errors}");

@@ -1,42 +1,43 @@
-//! Finds the credential in a request's headers.
+//! Reads the credential from the headers of a request.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::refusal::{AuthFailure, Presented, Refused};
+use super::rejection::{AuthFailure, CredentialError, PresentedCredential};
 use crate::catalogue::AuthMethod;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// A credential as it was sent, not checked at all.
+/// A credential that was not checked yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
-    /// A token (RFC 6750 §2.1).
+    /// A bearer token (RFC 6750 §2.1).
     Bearer(&'a str),
     /// An API key.
     ApiKey(&'a str),
 }
 
-/// The one credential of a method that the endpoint accepts; never from the query, where logs would keep it.
-pub(super) fn presented<'h>(
+/// Returns the credential of a method that the endpoint accepts. Credentials in the query are ignored, because logs would contain
+/// them.
+pub(super) fn from_headers<'h>(
     methods: &[AuthMethod],
     headers: &'h HeaderMap,
-) -> Result<Option<Credential<'h>>, Refused> {
-    let takes_tokens = methods.contains(&AuthMethod::Jwt);
-    let takes_keys = methods.contains(&AuthMethod::ApiKey);
-    let authorization = match single(headers, &AUTHORIZATION, takes_tokens || takes_keys)? {
-        Some(text) => with_scheme(text)?.filter(|credential| match credential {
-            Credential::Bearer(_) => takes_tokens,
-            Credential::ApiKey(_) => takes_keys,
+) -> Result<Option<Credential<'h>>, CredentialError> {
+    let accepts_tokens = methods.contains(&AuthMethod::Jwt);
+    let accepts_keys = methods.contains(&AuthMethod::ApiKey);
+    let authorization = match single(headers, &AUTHORIZATION, accepts_tokens || accepts_keys)? {
+        Some(text) => parse_authorization(text)?.filter(|credential| match credential {
+            Credential::Bearer(_) => accepts_tokens,
+            Credential::ApiKey(_) => accepts_keys,
         }),
         None => None,
     };
-    let key = single(headers, &X_API_KEY, takes_keys)?.map(Credential::ApiKey);
+    let key = single(headers, &X_API_KEY, accepts_keys)?.map(Credential::ApiKey);
     match (authorization, key) {
-        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, Presented::default())),
+        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, PresentedCredential::default())),
         (one, other) => match one.or(other) {
             Some(empty @ (Credential::Bearer("") | Credential::ApiKey(""))) => {
-                Err((AuthFailure::Malformed, Presented::of(empty.method())))
+                Err((AuthFailure::Malformed, PresentedCredential::new(empty.method())))
             }
             sent => Ok(sent),
         },
@@ -52,29 +53,29 @@ impl Credential<'_> {
     }
 }
 
-/// The text of a header that may be there once.
+/// Returns the value of a header that may occur once.
 fn single<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
-    wanted: bool,
-) -> Result<Option<&'h str>, Refused> {
-    if !wanted {
+    is_accepted: bool,
+) -> Result<Option<&'h str>, CredentialError> {
+    if !is_accepted {
         return Ok(None);
     }
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => visible(value).map(Some),
-        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, Presented::default())),
+        (Some(_), Some(_)) => Err((AuthFailure::Ambiguous, PresentedCredential::default())),
     }
 }
 
-fn visible(value: &HeaderValue) -> Result<&str, Refused> {
-    value.to_str().map_err(|_| (AuthFailure::Malformed, Presented::default()))
+fn visible(value: &HeaderValue) -> Result<&str, CredentialError> {
+    value.to_str().map_err(|_| (AuthFailure::Malformed, PresentedCredential::default()))
 }
 
-/// Splits `scheme credentials` (RFC 9110 §11.4); a scheme that is not ours is no credential.
-fn with_scheme(text: &str) -> Result<Option<Credential<'_>>, Refused> {
+/// Splits `scheme credentials` (RFC 9110 §11.4). An unknown scheme is ignored.
+fn parse_authorization(text: &str) -> Result<Option<Credential<'_>>, CredentialError> {
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim_matches(' ');
     let credential = if scheme.eq_ignore_ascii_case("Bearer") {
@@ -85,7 +86,7 @@ fn with_scheme(text: &str) -> Result<Option<Credential<'_>>, Refused> {
         return Ok(None);
     };
     if rest.contains(|c: char| !c.is_ascii_graphic() || c == ',') {
-        return Err((AuthFailure::Malformed, Presented::of(credential.method())));
+        return Err((AuthFailure::Malformed, PresentedCredential::new(credential.method())));
     }
     Ok(Some(credential))
 }

@@ -1,56 +1,56 @@
-//! JWT bearer tokens (RFC 7519, RFC 8725): a token's issuer is found first, then its key among that issuer's.
+//! JWT bearer tokens (RFC 7519, RFC 8725): finds the issuer of a token, has it verified, and caches the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
-use super::refusal::{AuthFailure, Presented, Refused};
+use super::rejection::{AuthFailure, CredentialError, PresentedCredential};
 use super::unix_seconds;
 use crate::admin::Readiness;
 use crate::catalogue::AuthMethod;
 use crate::config::auth::IssuerConfig;
 use crate::config::auth::issuer::errors;
 use crate::lifecycle::{Cancel, Tasks};
-use crate::roles::gateway::admission::generations::Generations;
+use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 use crate::roles::gateway::client::caller::Caller;
 
-mod fetch;
 mod issuer;
-mod keys;
-mod strict;
-mod token;
+mod key_fetcher;
+mod public_key;
+mod unique_json;
+mod unverified_token;
+mod verification;
 
-use fetch::KeyFetcher;
 use issuer::Issuer;
-use token::{TOKEN_BYTES_MAX, Token};
+use key_fetcher::KeyFetcher;
+use unverified_token::{TOKEN_BYTES_MAX, UnverifiedToken};
 
-/// Tokens that are remembered in each of two generations.
-const REMEMBERED_MAX: usize = 2_048;
+/// Verified tokens in each of the two generations of the cache.
+const CACHED_MAX: usize = 2_048;
 
-/// Checks tokens of every issuer that is believed.
+/// Verifies the tokens of all configured issuers.
 #[derive(Debug)]
 pub(super) struct JwtVerifier {
     issuers: Vec<Issuer>,
-    /// Where each stands among them, by what its tokens name in `iss`.
+    /// The index of each issuer, by the `iss` of its tokens.
     by_url: HashMap<String, usize>,
-    /// Tokens that were good: SHA-256 → end, the keys' number and caller. Garbage never gets in, and a reload starts
-    /// anew.
-    /// A look here takes a seventh of the time of a check (22 of 154 µs for ES256, not optimised).
-    remembered: Mutex<Generations<TokenDigest, Remembered>>,
-    /// Given when another verifier is in use: nobody fetches keys for this one any more.
+    /// Verified tokens by their SHA-256. Invalid tokens are not cached, and a reload starts with an empty cache. A lookup takes a
+    /// seventh of the time of a verification (22 of 154 µs for ES256, not optimised).
+    cache: Mutex<TwoGenerationCache<TokenDigest, CachedToken>>,
+    /// Cancelled when another verifier is in use. This one then fetches no more keys.
     is_superseded: Cancel,
 }
 
 type TokenDigest = [u8; SHA256_OUTPUT_LEN];
 
 #[derive(Debug)]
-struct Remembered {
-    /// The issuer's place.
+struct CachedToken {
+    /// The index of the issuer.
     issuer: usize,
-    end: i64,
-    /// Of the keys that it was checked with: others may not have that key any more.
-    keys: u64,
+    expires_at: i64,
+    /// The version of the keys that verified it. Others may not contain its key any more.
+    keys_version: u64,
     caller: Arc<Caller>,
 }
 
@@ -77,7 +77,7 @@ impl JwtVerifier {
         Ok(Self {
             by_url: by_url.collect(),
             issuers,
-            remembered: Mutex::new(Generations::new(REMEMBERED_MAX)),
+            cache: Mutex::new(TwoGenerationCache::new(CACHED_MAX)),
             is_superseded: Cancel::new(),
         })
     }
@@ -92,40 +92,49 @@ impl JwtVerifier {
         self.named(name).is_some()
     }
 
-    /// Whose token this is. `accepted` names the issuers that will do; nobody: every one.
-    pub(super) fn verify(&self, text: &str, accepted: &[String]) -> Result<Caller, Refused> {
-        let unread = |failure| (failure, Presented::of(AuthMethod::Jwt));
+    /// Returns the caller of a token. `accepted` names the issuers that are accepted; empty: all.
+    pub(super) fn verify(
+        &self,
+        text: &str,
+        accepted: &[String],
+    ) -> Result<Caller, CredentialError> {
+        let malformed = |failure| (failure, PresentedCredential::new(AuthMethod::Jwt));
         if text.len() > TOKEN_BYTES_MAX {
-            return Err(unread(AuthFailure::Malformed));
+            return Err(malformed(AuthFailure::Malformed));
         }
         let now = unix_seconds();
         let mut key = TokenDigest::default();
         key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-        if let Some((at, caller)) = self.recall(&key, now)
+        if let Some((at, caller)) = self.cached(&key, now)
             && self.issuers.get(at).is_some_and(|issuer| accepts(accepted, &issuer.name))
         {
             return Ok(Caller::clone(&caller));
         }
-        let token = Token::read(text).map_err(unread)?;
-        let presented = Presented::of(AuthMethod::Jwt).with_key(token.key_id());
+        let token = UnverifiedToken::read(text).map_err(malformed)?;
+        let presented = PresentedCredential::new(AuthMethod::Jwt).with_key(token.key_id());
         let (at, issuer) = match self.issuer_of(&token) {
             Ok(found) => found,
             Err(failure) => return Err((failure, presented)),
         };
-        let presented = Presented { issuer: Some(Arc::clone(&issuer.name)), ..presented };
+        let presented = PresentedCredential { issuer: Some(Arc::clone(&issuer.name)), ..presented };
         if !accepts(accepted, &issuer.name) {
             return Err((AuthFailure::WrongIssuer, presented));
         }
-        let checked = issuer.check(text, token).map_err(|failure| (failure, presented))?;
-        let caller = Arc::new(checked.caller);
-        let (end, keys) = (checked.end, checked.keys);
-        self.remember(key, Remembered { issuer: at, end, keys, caller: Arc::clone(&caller) }, now);
+        let verified = issuer.verify(text, token).map_err(|failure| (failure, presented))?;
+        let caller = Arc::new(verified.caller);
+        let token = CachedToken {
+            issuer: at,
+            expires_at: verified.expires_at,
+            keys_version: verified.keys_version,
+            caller: Arc::clone(&caller),
+        };
+        self.cache_token(key, token, now);
         Ok(Arc::unwrap_or_clone(caller))
     }
 
-    /// Keeps fetching keys, where they are fetched, until `stop` or until another verifier supersedes this one. What the
-    /// one from before has fetched goes on to count.
-    pub(super) fn follow(
+    /// Starts fetching the keys of issuers that publish them, until `stop` or until another verifier supersedes this one. Keys that
+    /// `old` has fetched stay valid.
+    pub(super) fn start_fetching(
         &self,
         old: Option<&Self>,
         readiness: &Readiness,
@@ -134,15 +143,15 @@ impl JwtVerifier {
     ) {
         if let Some(old) = old {
             old.is_superseded.cancel();
-            fetch::forget(old.fetchers(), readiness);
+            key_fetcher::forget(old.fetchers(), readiness);
             for fetcher in self.fetchers() {
                 old.fetchers().for_each(|before| fetcher.inherit(before));
             }
         }
         let fetchers: Arc<[_]> = self.fetchers().cloned().collect();
-        // With keys in a file somebody gets in, whoever else is away.
+        // Issuers with keys in a file work whether or not others are reachable.
         let has_others = fetchers.len() < self.issuers.len();
-        fetch::follow(
+        key_fetcher::start_fetching(
             &fetchers,
             has_others,
             readiness,
@@ -151,12 +160,12 @@ impl JwtVerifier {
         );
     }
 
-    /// Looks for the key of a token that was refused because its key is not known. Whether it is worth to try it again.
-    pub(super) async fn look_again(&self, issuer: &str) -> bool {
+    /// Fetches an issuer's keys again after a token named an unknown one. Returns whether another try is worthwhile.
+    pub(super) async fn refresh_keys(&self, issuer: &str) -> bool {
         let Some(fetcher) = self.named(issuer).and_then(Issuer::fetcher) else { return false };
         tokio::select! {
             () = self.is_superseded.cancelled() => false,
-            found = fetcher.look_again() => found,
+            found = fetcher.refresh_keys() => found,
         }
     }
 
@@ -168,31 +177,31 @@ impl JwtVerifier {
         self.issuers.iter().find(|issuer| *issuer.name == *name)
     }
 
-    /// The issuer that a token names. No key is looked at before it is known.
-    fn issuer_of(&self, token: &Token) -> Result<(usize, &Issuer), AuthFailure> {
+    /// Returns the issuer that a token names, with its index. No key is tried before the issuer is known.
+    fn issuer_of(&self, token: &UnverifiedToken) -> Result<(usize, &Issuer), AuthFailure> {
         let at = *self.by_url.get(token.issuer()?).ok_or(AuthFailure::WrongIssuer)?;
         Ok((at, self.issuers.get(at).ok_or(AuthFailure::WrongIssuer)?))
     }
 
-    fn recall(&self, token: &TokenDigest, now: i64) -> Option<(usize, Arc<Caller>)> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = remembered.take(token).filter(|found| now <= found.end)?;
-        let keys = self.issuers.get(found.issuer)?.keys_number().ok()?;
-        if found.keys != keys {
+    fn cached(&self, token: &TokenDigest, now: i64) -> Option<(usize, Arc<Caller>)> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = cache.take(token).filter(|found| now <= found.expires_at)?;
+        let version = self.issuers.get(found.issuer)?.keys_version().ok()?;
+        if found.keys_version != version {
             return None;
         }
-        let recalled = (found.issuer, Arc::clone(&found.caller));
-        remembered.put(*token, found, |other| now <= other.end);
-        Some(recalled)
+        let cached = (found.issuer, Arc::clone(&found.caller));
+        cache.insert(*token, found, |other| now <= other.expires_at);
+        Some(cached)
     }
 
-    fn remember(&self, token: TokenDigest, kept: Remembered, now: i64) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.put(token, kept, |other| now <= other.end);
+    fn cache_token(&self, token: TokenDigest, kept: CachedToken, now: i64) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.insert(token, kept, |other| now <= other.expires_at);
     }
 }
 
-/// Whether tokens of an issuer will do.
+/// Whether tokens of an issuer are accepted.
 fn accepts(accepted: &[String], name: &str) -> bool {
     accepted.is_empty() || accepted.iter().any(|each| each == name)
 }
@@ -223,20 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_remembered_beyond_its_end() {
+    fn a_token_is_not_cached_beyond_its_expiry() {
         let verifier = verifier();
         let (token, caller) = ([7; SHA256_OUTPUT_LEN], Arc::new(Caller::default()));
-        let remember = |keys| {
+        let cache = |keys_version| {
             let caller = Arc::clone(&caller);
-            verifier.remember(token, Remembered { issuer: 0, end: 100, keys, caller }, 0);
+            verifier.cache_token(
+                token,
+                CachedToken { issuer: 0, expires_at: 100, keys_version, caller },
+                0,
+            );
         };
-        remember(0);
-        assert!(verifier.recall(&token, 99).is_some());
-        assert!(verifier.recall(&token, 100).is_some());
-        assert!(verifier.recall(&token, 101).is_none());
-        assert!(verifier.recall(&token, 99).is_none());
-        assert!(verifier.recall(&[8; SHA256_OUTPUT_LEN], 99).is_none());
-        remember(2);
-        assert!(verifier.recall(&token, 99).is_none(), "other keys");
+        cache(0);
+        assert!(verifier.cached(&token, 99).is_some());
+        assert!(verifier.cached(&token, 100).is_some());
+        assert!(verifier.cached(&token, 101).is_none());
+        assert!(verifier.cached(&token, 99).is_none());
+        assert!(verifier.cached(&[8; SHA256_OUTPUT_LEN], 99).is_none());
+        cache(2);
+        assert!(verifier.cached(&token, 99).is_none(), "other keys");
     }
 }

@@ -1,4 +1,4 @@
-//! Every form of the `Prefer` header, and what an answer to a dry run proves.
+//! The forms of the `Prefer` header, and answers to dry runs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::catalogue::load::fixture::catalogue;
 use crate::outcome::Word;
 use crate::problem::ProblemKind;
 
-/// An endpoint with a dry run, and one without.
+/// Returns an endpoint with a dry run, and one without.
 fn endpoints() -> [Arc<Endpoint>; 2] {
     let catalogue = catalogue(
         r#""try": {"route":"POST /try", KEYS, "transaction": true, "dry_run": true},
@@ -30,7 +30,7 @@ fn asked(values: &[&str], endpoint: &Endpoint) -> Result<Option<TransactionEnd>,
 }
 
 #[test]
-fn a_dry_run_is_asked_for_in_every_form_of_the_header() {
+fn every_form_of_the_header_requests_a_dry_run() {
     let [dry, _] = endpoints();
     for values in [
         &["tx=rollback"][..],
@@ -58,7 +58,7 @@ fn a_dry_run_is_asked_for_in_every_form_of_the_header() {
 }
 
 #[test]
-fn what_is_not_certainly_met_is_refused() {
+fn a_preference_that_may_not_be_honored_is_rejected() {
     let [dry, real] = endpoints();
     for (values, expected) in [
         (&["tx"][..], "tx: expected commit or rollback"),
@@ -68,18 +68,21 @@ fn what_is_not_certainly_met_is_refused() {
         (&["tx=roll back"], "tx: expected commit or rollback"),
         (&["tx=commit, tx=rollback"], "tx: expected commit or rollback, not both"),
         (&["tx=rollback", "tx=commit"], "tx: expected commit or rollback, not both"),
-        (&["handling=strict, return=minimal, tx=rollback"], "handling=strict: expected no other"),
+        (
+            &["handling=strict, return=minimal, tx=rollback"],
+            "handling=strict: expected no preference other",
+        ),
         (&["return=minimal; TX=rollback"], "tx: expected a comma"),
-        (&["tx%3Drollback"], LIKE_ROLLBACK),
-        (&["rollback"], LIKE_ROLLBACK),
-        (&["dry-run"], LIKE_ROLLBACK),
-        (&["return=minimal, X-Dry-Run=1"], LIKE_ROLLBACK),
-        (&["txx=Rollback"], LIKE_ROLLBACK),
-        (&["isDryRun"], LIKE_ROLLBACK),
-        (&["mode=dry"], LIKE_ROLLBACK),
-        (&["transaction=roll-back"], LIKE_ROLLBACK),
-        (&["return=minimal; dryrun"], LIKE_ROLLBACK),
-        (&["return=minimal; end=rollback"], LIKE_ROLLBACK),
+        (&["tx%3Drollback"], LOOKS_LIKE_ROLLBACK),
+        (&["rollback"], LOOKS_LIKE_ROLLBACK),
+        (&["dry-run"], LOOKS_LIKE_ROLLBACK),
+        (&["return=minimal, X-Dry-Run=1"], LOOKS_LIKE_ROLLBACK),
+        (&["txx=Rollback"], LOOKS_LIKE_ROLLBACK),
+        (&["isDryRun"], LOOKS_LIKE_ROLLBACK),
+        (&["mode=dry"], LOOKS_LIKE_ROLLBACK),
+        (&["transaction=roll-back"], LOOKS_LIKE_ROLLBACK),
+        (&["return=minimal; dryrun"], LOOKS_LIKE_ROLLBACK),
+        (&["return=minimal; end=rollback"], LOOKS_LIKE_ROLLBACK),
         (&["tx=\"rollback"], MALFORMED),
         (&["tx=\"rollback\\"], MALFORMED),
         (&["tx=rollback tx=commit"], MALFORMED),
@@ -102,7 +105,7 @@ fn what_is_not_certainly_met_is_refused() {
 }
 
 #[test]
-fn an_answer_without_proof_is_none() {
+fn an_unconfirmed_dry_run_is_an_error() {
     let [dry, _] = endpoints();
     let answer = |status, is_rolled_back| Final {
         is_rolled_back,

@@ -8,8 +8,8 @@ use crate::envelope::AnswerHead;
 use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::dispatch::session::Ending;
-use crate::roles::gateway::response::Piece;
-use crate::roles::gateway::response::Streamed;
+use crate::roles::gateway::response::StreamChunk;
+use crate::roles::gateway::response::StreamedBody;
 use crate::telemetry::context;
 
 use super::{Guard, Placed, Ride, Stop};
@@ -23,7 +23,7 @@ pub struct Begun {
     /// How it begins.
     pub head: AnswerHead,
     /// What comes.
-    pub body: Streamed,
+    pub body: StreamedBody,
     /// What brings it.
     pub rest: Rest,
 }
@@ -46,7 +46,7 @@ pub(super) enum PieceEvent {
 /// The way of the pieces to the client.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    to: mpsc::Sender<Piece>,
+    to: mpsc::Sender<StreamChunk>,
     consumed: watch::Receiver<u32>,
     /// Whether a piece found no room: then the answer must not be told whole.
     lacks: bool,
@@ -54,27 +54,27 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// The way, and the body at its end.
-    pub(super) fn open(window: u32, ended: Cancel, room: Reservation) -> (Self, Streamed) {
+    pub(super) fn open(window: u32, ended: Cancel, room: Reservation) -> (Self, StreamedBody) {
         let pieces = usize::try_from(window.min(WINDOW_PARTS.ceiling)).unwrap_or_default();
         let (sender, receiver) = mpsc::channel(pieces + LAST_PIECES);
         let (consumed_sender, consumed) = watch::channel(0);
-        let body = Streamed::new(receiver, consumed_sender, ended, Some(room));
+        let body = StreamedBody::new(receiver, consumed_sender, ended, Some(room));
         (Self { to: sender, consumed, lacks: false }, body)
     }
 
     /// Passes bytes on. There is room: the session keeps the worker to its window.
     pub(super) fn pass(&mut self, bytes: Bytes) {
-        self.put(Piece::Bytes(bytes));
+        self.put(StreamChunk::Bytes(bytes));
     }
 
     /// Says that they were all. If one was not, this end says nothing, and the body is cut off.
     pub(super) fn end(mut self) {
         if !self.lacks {
-            self.put(Piece::Whole);
+            self.put(StreamChunk::End);
         }
     }
 
-    fn put(&mut self, piece: Piece) {
+    fn put(&mut self, piece: StreamChunk) {
         self.lacks |= matches!(self.to.try_send(piece), Err(mpsc::error::TrySendError::Full(_)));
         debug_assert!(!self.lacks, "a worker is kept to its window");
     }

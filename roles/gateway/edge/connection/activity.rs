@@ -1,4 +1,4 @@
-//! What a connection is busy with: requests that run, bytes that move.
+//! Tracks the requests that run on a connection and the bytes that its client accepts, and waits for timeouts based on both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -7,200 +7,203 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// What a peer has to take in the time in which it may take nothing: less is as good as nothing, and would hold the
-/// answer in memory for ever (the slow read of slowhttptest).
-pub(super) const TAKEN_BYTES_MIN: u64 = 8 * 1024;
+/// The fewest bytes that a peer must accept within an idle or stall limit. Accepting less would let a slow reader keep
+/// its response in memory indefinitely (the slow read attack of slowhttptest).
+pub(super) const DELIVERED_BYTES_MIN: u64 = 8 * 1024;
 
-/// The task that asks is polled so many times before the answer is looked at: all parts of it were polled by then.
-const ASK_ROUNDS: usize = 3;
+/// How many times the task that queries the acknowledged bytes yields before it reads the result. By then the part of the
+/// same task that owns the socket has been polled.
+const QUERY_YIELDS: usize = 3;
 
-/// Counts the requests that run on a connection, and notes when its peer took something.
+/// The state of one connection.
 ///
-/// Each request moves these several times, and nobody is woken for it: who waits looks again when the time that held
-/// until now would have been over.
+/// A request updates these fields several times, so no update wakes a task. A waiting task sleeps until the earliest
+/// instant at which its timeout could expire, and then checks again.
 #[derive(Debug)]
 pub(super) struct Activity {
-    began: Instant,
+    opened_at: Instant,
     running: AtomicUsize,
     has_served: AtomicBool,
-    /// Given with the first request.
-    first: Notify,
-    /// Whether the client of the last request takes interim responses.
-    takes_interim: AtomicBool,
-    /// Whether bytes came after the last request.
-    has_begun: AtomicBool,
-    /// When that, or the end of the last request was: microseconds from the connection's begin, as all times here.
-    since: AtomicU64,
-    /// When the peer last took some bytes.
-    written: AtomicU64,
-    /// Whether a write waits for the peer.
+    /// Notified by the first request.
+    first_request: Notify,
+    /// Whether the client of the last request supports interim (1xx) responses.
+    accepts_interim: AtomicBool,
+    /// Whether bytes of another request have arrived since the last request ended.
+    head_begun: AtomicBool,
+    /// When those bytes arrived or the last request ended, whichever is later. All times are in microseconds since
+    /// `opened_at`.
+    idle_since: AtomicU64,
+    /// When the peer last accepted some bytes.
+    last_write: AtomicU64,
+    /// Whether a write is waiting for the peer.
     is_blocked: AtomicBool,
-    /// Bytes of answers that the peer took: that the system took for it, and what it acknowledged while the system took none.
-    taken: AtomicU64,
-    /// What the peer's system has acknowledged of the socket's bytes, as of the last time that it was asked.
+    /// Response bytes delivered: those that the kernel accepted, plus those that the peer acknowledged while the kernel
+    /// accepted none.
+    delivered: AtomicU64,
+    /// The bytes of the socket that the peer had acknowledged at the last query.
     acknowledged: AtomicU64,
-    /// Whether it is to be asked now.
-    is_asked: AtomicBool,
-    /// Whether no more requests should come.
+    /// Whether a query is pending.
+    is_queried: AtomicBool,
+    /// Whether the connection accepts no more requests.
     requests_ended: AtomicBool,
-    /// Those that came all the same.
+    /// Requests that arrived after that.
     late_requests: AtomicU32,
-    /// Given when either changes.
-    requests_end: Notify,
-    /// Whether we have ended it: only the peer's end is waited for, and not for long.
-    has_ended: AtomicBool,
+    /// Notified when either of these two changes.
+    requests_changed: Notify,
+    /// Whether we have closed our side. The time until the peer closes its side has a limit of its own.
+    is_closed: AtomicBool,
 }
 
-/// Why an HTTP/1.1 connection has waited long enough.
+/// Why an HTTP/1.1 connection has timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// The head of a request: it has begun, or the connection has not asked anything yet.
+    /// The head of a request is incomplete, or the first request has not arrived.
     Head,
-    /// The next request.
-    Next,
+    /// The next request has not arrived.
+    NextRequest,
 }
 
-/// A request that runs, until dropped.
+/// A running request. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Running(Arc<Activity>);
+pub(super) struct RunningRequest(Arc<Activity>);
 
 impl Activity {
     pub(super) fn new() -> Self {
         Self {
-            began: Instant::now(),
+            opened_at: Instant::now(),
             running: AtomicUsize::new(0),
             has_served: AtomicBool::new(false),
-            first: Notify::new(),
-            takes_interim: AtomicBool::new(false),
-            has_begun: AtomicBool::new(false),
-            since: AtomicU64::new(0),
-            written: AtomicU64::new(0),
+            first_request: Notify::new(),
+            accepts_interim: AtomicBool::new(false),
+            head_begun: AtomicBool::new(false),
+            idle_since: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
-            is_asked: AtomicBool::new(false),
+            is_queried: AtomicBool::new(false),
             requests_ended: AtomicBool::new(false),
             late_requests: AtomicU32::new(0),
-            requests_end: Notify::new(),
-            has_ended: AtomicBool::new(false),
+            requests_changed: Notify::new(),
+            is_closed: AtomicBool::new(false),
         }
     }
 
-    /// No more requests should come. Whether that is new.
+    /// Stops accepting requests. Returns whether the connection accepted them until now.
     pub(super) fn end_requests(&self) -> bool {
         let is_new = !self.requests_ended.swap(true, Ordering::AcqRel);
-        self.requests_end.notify_one();
+        self.requests_changed.notify_one();
         is_new
     }
 
-    /// Waits until no more requests should come. One task at a time waits for this, or for those that are late.
+    /// Waits until `end_requests` is called. Only one task may wait for this or for `late_requests` at a time.
     pub(super) async fn requests_ended(&self) {
-        // A change between the two is not missed: its permit is kept.
+        // `Notify` keeps a permit, so a change between the check and the wait is not missed.
         while !self.requests_ended.load(Ordering::Acquire) {
-            self.requests_end.notified().await;
+            self.requests_changed.notified().await;
         }
     }
 
-    /// Waits until more than so many requests came after that.
+    /// Waits until more than `most` requests have arrived after `end_requests`.
     pub(super) async fn late_requests(&self, most: u32) {
         while self.late_requests.load(Ordering::Acquire) <= most {
-            self.requests_end.notified().await;
+            self.requests_changed.notified().await;
         }
     }
 
-    /// A request begins; whether its client takes interim responses.
-    pub(super) fn begin(self: &Arc<Self>, takes_interim: bool) -> Running {
-        self.takes_interim.store(takes_interim, Ordering::Release);
+    /// Records that a request has begun.
+    pub(super) fn begin_request(self: &Arc<Self>, accepts_interim: bool) -> RunningRequest {
+        self.accepts_interim.store(accepts_interim, Ordering::Release);
         self.running.fetch_add(1, Ordering::AcqRel);
-        self.has_begun.store(false, Ordering::Release);
+        self.head_begun.store(false, Ordering::Release);
         if self.requests_ended.load(Ordering::Acquire) {
             self.late_requests.fetch_add(1, Ordering::AcqRel);
-            self.requests_end.notify_one();
+            self.requests_changed.notify_one();
         }
         if !self.has_served.swap(true, Ordering::AcqRel) {
-            self.first.notify_waiters();
+            self.first_request.notify_waiters();
         }
-        Running(Arc::clone(self))
+        RunningRequest(Arc::clone(self))
     }
 
-    /// Whether the client of the last request takes interim responses.
-    pub(super) fn takes_interim(&self) -> bool {
-        self.takes_interim.load(Ordering::Acquire)
+    /// Whether the client of the last request supports interim (1xx) responses.
+    pub(super) fn accepts_interim(&self) -> bool {
+        self.accepts_interim.load(Ordering::Acquire)
     }
 
-    /// The peer sent some bytes.
-    pub(super) fn read(&self) {
-        if !self.is_running() && !self.has_begun.load(Ordering::Acquire) {
-            self.note(&self.since);
-            self.has_begun.store(true, Ordering::Release);
+    /// Records that bytes arrived from the peer.
+    pub(super) fn record_read(&self) {
+        if !self.is_running() && !self.head_begun.load(Ordering::Acquire) {
+            self.record_time(&self.idle_since);
+            self.head_begun.store(true, Ordering::Release);
         }
     }
 
-    /// The peer took some bytes.
-    pub(super) fn wrote(&self) {
-        self.note(&self.written);
+    /// Records that the peer accepted some bytes.
+    pub(super) fn record_write(&self) {
+        self.record_time(&self.last_write);
     }
 
-    /// A write waits for the peer. Whoever says so bounds how long it may.
+    /// Records that a write is waiting for the peer. The caller limits how long it may wait.
     pub(super) fn block(&self) {
         self.is_blocked.store(true, Ordering::Release);
     }
 
-    /// All was written.
+    /// Records that nothing is left to be written.
     pub(super) fn unblock(&self) {
-        self.wrote();
+        self.record_write();
         self.is_blocked.store(false, Ordering::Release);
     }
 
-    /// Whether a write waits for the peer.
+    /// Whether a write is waiting for the peer.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Acquire)
     }
 
-    /// The peer took so much of its answers.
-    pub(super) fn took(&self, bytes: u64) {
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    /// Adds to the response bytes that were delivered.
+    pub(super) fn add_delivered(&self, bytes: u64) {
+        self.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether `acknowledged` is waited for.
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::Acquire)
+    /// Whether a query for the acknowledged bytes is pending.
+    pub(super) fn is_queried(&self) -> bool {
+        self.is_queried.load(Ordering::Acquire)
     }
 
-    /// The peer's system has acknowledged so much in all.
-    pub(super) fn acknowledged(&self, bytes: u64) {
+    /// Answers a pending query: the peer has acknowledged `bytes` in total.
+    pub(super) fn answer_query(&self, bytes: u64) {
         self.acknowledged.store(bytes, Ordering::Release);
-        self.is_asked.store(false, Ordering::Release);
+        self.is_queried.store(false, Ordering::Release);
     }
 
-    /// Asks what was acknowledged. Whoever reads from the connection answers: in the task that waits here.
-    async fn ask_acknowledged(&self) -> u64 {
-        self.is_asked.store(true, Ordering::Release);
-        for _ in 0..ASK_ROUNDS {
+    /// Queries the acknowledged bytes. `StallTimeout::poll_read` answers, in the same task.
+    async fn query_acknowledged(&self) -> u64 {
+        self.is_queried.store(true, Ordering::Release);
+        for _ in 0..QUERY_YIELDS {
             tokio::task::yield_now().await;
         }
         self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// We have ended the connection: nothing on it is overdue any more.
-    pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::Release);
+    /// Records that we have closed our side, after which nothing is overdue.
+    pub(super) fn record_close(&self) {
+        self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Waits for ever once we have ended the connection: that has bounds of its own.
-    async fn unless_ended(&self) {
-        if self.has_ended.load(Ordering::Acquire) {
+    /// Returns at once, or never if we have closed our side: that has a limit of its own.
+    async fn unless_closed(&self) {
+        if self.is_closed.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
         }
     }
 
-    fn note(&self, time: &AtomicU64) {
-        let since = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        time.store(since, Ordering::Release);
+    fn record_time(&self, time: &AtomicU64) {
+        let elapsed = u64::try_from(self.opened_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        time.store(elapsed, Ordering::Release);
     }
 
     fn time(&self, time: &AtomicU64) -> Instant {
-        self.began + Duration::from_micros(time.load(Ordering::Acquire))
+        self.opened_at + Duration::from_micros(time.load(Ordering::Acquire))
     }
 
     /// Whether more than one request runs.
@@ -213,89 +216,89 @@ impl Activity {
         self.running.load(Ordering::Acquire) > 0
     }
 
-    /// Whether there was any request yet.
+    /// Whether there has been a request.
     pub(super) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Acquire)
     }
 
-    /// Waits for the first request, at most so long.
-    pub(super) async fn first(&self, limit: Duration) {
-        let mut first = std::pin::pin!(self.first.notified());
-        // Registered before the look, or a request between the two would be missed.
+    /// Waits for the first request, for at most `limit`.
+    pub(super) async fn first_request(&self, limit: Duration) {
+        let mut first = std::pin::pin!(self.first_request.notified());
+        // Registered before the check, or a request between the two would be missed.
         first.as_mut().enable();
         if !self.has_served() {
-            // Without one by then there is none.
+            // An elapsed timeout is not an error: the caller checks `has_served`.
             drop(tokio::time::timeout(limit, first).await);
         }
     }
 
-    /// Waits until no request ran and the peer took less of its answers than `TAKEN_BYTES_MIN` for so long, or until
-    /// `first` is over and there was no request at all.
-    pub(super) async fn idle(&self, first: Duration, limit: Duration) {
-        self.first(first).await;
+    /// Waits until no request has run and the peer has accepted less than `DELIVERED_BYTES_MIN` for `limit`, or until
+    /// `first` has elapsed without any request.
+    pub(super) async fn until_idle(&self, first: Duration, limit: Duration) {
+        self.first_request(first).await;
         while self.has_served() {
-            let before = self.taken.load(Ordering::Relaxed);
-            self.quiet(limit).await;
-            if self.taken.load(Ordering::Relaxed) - before < TAKEN_BYTES_MIN {
+            let before = self.delivered.load(Ordering::Relaxed);
+            self.until_quiet(limit).await;
+            if self.delivered.load(Ordering::Relaxed) - before < DELIVERED_BYTES_MIN {
                 return;
             }
         }
     }
 
-    /// Waits until no request ran for so long and the peer took too little, of what the system holds for it either.
-    pub(super) async fn unresponsive(&self, limit: Duration) {
+    /// Waits until no request has run for `limit` and the peer has neither accepted nor acknowledged enough meanwhile.
+    pub(super) async fn until_unresponsive(&self, limit: Duration) {
         loop {
-            let taken = self.taken.load(Ordering::Relaxed);
-            let acknowledged = self.ask_acknowledged().await;
-            self.quiet(limit).await;
-            let taken = self.taken.load(Ordering::Relaxed) - taken;
-            let acknowledged = self.ask_acknowledged().await.saturating_sub(acknowledged);
-            if taken.max(acknowledged) < TAKEN_BYTES_MIN {
+            let delivered = self.delivered.load(Ordering::Relaxed);
+            let acknowledged = self.query_acknowledged().await;
+            self.until_quiet(limit).await;
+            let delivered = self.delivered.load(Ordering::Relaxed) - delivered;
+            let acknowledged = self.query_acknowledged().await.saturating_sub(acknowledged);
+            if delivered.max(acknowledged) < DELIVERED_BYTES_MIN {
                 return;
             }
         }
     }
 
-    /// Waits until the head of a request, or the next request, is overdue. Time in which the peer takes an answer
-    /// does not count: what comes meanwhile is not read on.
-    pub(super) async fn overdue(&self, head: Duration, next: Duration) -> Overdue {
+    /// Waits until the head of a request, or the next request, is overdue. Time during which the peer accepts a response
+    /// does not count, because nothing is read from it meanwhile.
+    pub(super) async fn until_overdue(&self, head: Duration, next: Duration) -> Overdue {
         loop {
-            // In this order, as in `quiet`.
+            // In this order: see `until_quiet`.
             let is_busy = self.is_running() || self.is_blocked();
             let now = Instant::now();
-            let is_head = self.has_begun.load(Ordering::Acquire) || !self.has_served();
-            let busy = self.time(&self.since).max(self.time(&self.written));
+            let is_head = self.head_begun.load(Ordering::Acquire) || !self.has_served();
+            let busy = self.time(&self.idle_since).max(self.time(&self.last_write));
             let end = busy + if is_head { head } else { next };
             if end <= now && !is_busy {
-                self.unless_ended().await;
-                return if is_head { Overdue::Head } else { Overdue::Next };
+                self.unless_closed().await;
+                return if is_head { Overdue::Head } else { Overdue::NextRequest };
             }
-            // A head that begins meanwhile cannot be overdue before then.
+            // A head that begins during this sleep cannot be overdue earlier.
             let again = now + head;
             sleep_until(if end <= now { again } else { end.min(again) }).await;
         }
     }
 
-    /// Waits until no request ran for so long, whatever the peer takes.
-    async fn quiet(&self, limit: Duration) {
+    /// Waits until no request has run for `limit`, regardless of what the peer accepts.
+    async fn until_quiet(&self, limit: Duration) {
         let start = Instant::now();
         loop {
-            // In this order, the other than that of a request's end: one that ends in between is not missed.
+            // `RunningRequest::drop` writes the two in the opposite order, so a request that ends in between is noticed.
             let is_running = self.is_running();
             let now = Instant::now();
-            let end = self.time(&self.since).max(start) + limit;
+            let end = self.time(&self.idle_since).max(start) + limit;
             if end <= now && !is_running {
-                return self.unless_ended().await;
+                return self.unless_closed().await;
             }
-            // A request that ends meanwhile cannot have been over for so long before then.
+            // A request that ends during this sleep cannot have been over for `limit` earlier.
             sleep_until(if end <= now { now + limit } else { end }).await;
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
-        self.0.note(&self.0.since);
+        self.0.record_time(&self.0.idle_since);
         self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -310,8 +313,8 @@ mod tests {
     async fn a_connection_is_not_idle_while_a_request_runs() {
         let activity = Arc::new(Activity::new());
         let start = Instant::now();
-        tokio::join!(activity.idle(SECOND, SECOND), async {
-            let running = activity.begin(true);
+        tokio::join!(activity.until_idle(SECOND, SECOND), async {
+            let running = activity.begin_request(true);
             tokio::time::sleep(5 * SECOND).await;
             drop(running);
         });
@@ -320,22 +323,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_on_is_not_idle() {
-        const ENOUGH: u64 = TAKEN_BYTES_MIN;
+        const ENOUGH: u64 = DELIVERED_BYTES_MIN;
         let activity = Arc::new(Activity::new());
-        drop(activity.begin(true));
+        drop(activity.begin_request(true));
         let start = Instant::now();
         let reading = async {
             for _ in 0..4 {
                 tokio::time::sleep(SECOND / 2).await;
-                activity.took(ENOUGH);
+                activity.add_delivered(ENOUGH);
             }
             for _ in 0..100 {
                 tokio::time::sleep(SECOND / 10).await;
-                activity.took(ENOUGH / 100);
+                activity.add_delivered(ENOUGH / 100);
             }
         };
         let idle = async {
-            activity.idle(SECOND, SECOND).await;
+            activity.until_idle(SECOND, SECOND).await;
             start.elapsed()
         };
         let (ended, ()) = tokio::join!(idle, reading);
@@ -346,35 +349,35 @@ mod tests {
     async fn a_head_has_its_own_time_and_the_next_request_another() {
         let start = Instant::now();
         let overdue = async |activity: &Arc<Activity>| {
-            (activity.overdue(SECOND, 10 * SECOND).await, start.elapsed())
+            (activity.until_overdue(SECOND, 10 * SECOND).await, start.elapsed())
         };
         let activity = Arc::new(Activity::new());
         assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing came");
-        let running = activity.begin(true);
+        let running = activity.begin_request(true);
         let (found, ()) = tokio::join!(overdue(&activity), async {
             tokio::time::sleep(5 * SECOND).await;
             drop(running);
         });
         assert_eq!(
             found,
-            (Overdue::Next, 16 * SECOND),
-            "a request is not waited for while one runs"
+            (Overdue::NextRequest, 16 * SECOND),
+            "nothing is overdue while a request runs"
         );
-        activity.read();
+        activity.record_read();
         assert_eq!(overdue(&activity).await, (Overdue::Head, 17 * SECOND), "one has begun");
-        activity.read();
+        activity.record_read();
         let found = overdue(&activity).await;
-        assert_eq!(found, (Overdue::Head, 17 * SECOND), "more bytes are no new begin");
+        assert_eq!(found, (Overdue::Head, 17 * SECOND), "more bytes do not begin another head");
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_overdue_while_a_write_waits() {
         let start = Instant::now();
         let activity = Arc::new(Activity::new());
-        drop(activity.begin(true));
+        drop(activity.begin_request(true));
         activity.block();
-        activity.read();
-        let (found, ()) = tokio::join!(activity.overdue(SECOND, SECOND), async {
+        activity.record_read();
+        let (found, ()) = tokio::join!(activity.until_overdue(SECOND, SECOND), async {
             tokio::time::sleep(5 * SECOND).await;
             activity.unblock();
         });
@@ -382,18 +385,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_overdue_while_an_answer_is_taken() {
+    async fn nothing_is_overdue_while_the_peer_accepts_a_response() {
         let start = Instant::now();
         let activity = Arc::new(Activity::new());
-        drop(activity.begin(true));
-        activity.read();
+        drop(activity.begin_request(true));
+        activity.record_read();
         let reading = async {
             for _ in 0..8 {
                 tokio::time::sleep(SECOND / 2).await;
-                activity.wrote();
+                activity.record_write();
             }
         };
-        let (found, ()) = tokio::join!(activity.overdue(SECOND, SECOND), reading);
+        let (found, ()) = tokio::join!(activity.until_overdue(SECOND, SECOND), reading);
         assert_eq!(found, Overdue::Head);
         assert!(start.elapsed() > 4 * SECOND, "{:?}", start.elapsed());
     }

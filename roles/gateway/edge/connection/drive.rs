@@ -1,4 +1,4 @@
-//! Runs a connection to its end, whoever ends it.
+//! Runs a connection to its end: by the client, by a timeout, by age, or because the process stops.
 
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -11,92 +11,91 @@ use crate::config::gateway::HttpLimits;
 use crate::lifecycle::Cancel;
 
 use super::activity::{Activity, Overdue};
-use super::refused;
+use super::count_refused;
 
-/// Shortest and longest life of a connection, so that a rebalanced fleet gets its share of clients. Chosen at random between
-/// the two: clients that connected together, after an outage, do not connect again together.
+/// The range of a connection's maximum age. Connections end so that clients spread over a fleet that has grown. The age is
+/// random so that clients that connected together, after an outage, do not reconnect together.
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
-/// How long a connection that has asked nothing yet may still ask once it should end.
+/// How long a connection without a request may still send its first one once it should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
-/// How long a client that takes its last answers slowly may do so once its connection should end.
-const LAST_ANSWERS_MAX: Duration = Duration::from_hours(1);
-
-/// Requests that may still come once a connection should end, as a multiple of the streams that it may have: that many may be
-/// on their way. Who asks on does not mean to end, and hyper would let it.
-const LATE_STREAMS: u32 = 2;
+/// How long a client that reads its last responses slowly may do so once its connection should end.
+const LAST_RESPONSES_MAX: Duration = Duration::from_hours(1);
+/// Requests that a client may still send once its connection should end, as a multiple of its concurrent streams: that many may
+/// be on their way. A client that sends more ignores GOAWAY, which hyper would allow.
+const LATE_REQUESTS_PER_STREAM: u32 = 2;
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// By itself, or by us in good order.
-    Ended,
-    /// In the middle of a head that did not come.
-    Late,
+pub(super) enum ConnectionOutcome {
+    /// The client or the server closed it.
+    Closed,
+    /// The head of a request did not arrive in time.
+    HeadTimeout,
 }
 
-/// Runs a connection to its end: its own, or ours once it is overdue, old or the process stops.
+/// Runs a connection until it ends by itself, or ends it once it is overdue or too old, or the process stops.
 pub(super) async fn drive<C>(
     mut connection: Pin<&mut C>,
     activity: &Activity,
     overdue: impl Future<Output = Overdue>,
     limits: &HttpLimits,
     stop: &Cancel,
-) -> End
+) -> ConnectionOutcome
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
     tokio::select! {
-        result = &mut connection => return ended(result),
+        result = &mut connection => return closed(result),
         () = stop.cancelled() => {}
         () = tokio::time::sleep(age_max()) => {}
         () = activity.requests_ended() => {}
         what = overdue => if what == Overdue::Head {
-            refused("header_timeout");
-            return End::Late;
+            count_refused("header_timeout");
+            return ConnectionOutcome::HeadTimeout;
         }
     }
     if !activity.has_served() {
-        // Its first request may be on its way already: hyper would close without having read it.
+        // The first request may be on its way, and hyper would close the connection without reading it.
         tokio::select! {
-            result = &mut connection => return ended(result),
-            () = activity.first(FIRST_REQUEST_GRACE) => {}
+            result = &mut connection => return closed(result),
+            () = activity.first_request(FIRST_REQUEST_GRACE) => {}
         }
     }
     connection.as_mut().graceful_shutdown();
     activity.end_requests();
-    // hyper waits for a peer that never speaks, and for one that never reads: we do not.
+    // hyper would wait indefinitely for a peer that neither sends nor reads.
     let grace = if activity.has_served() { limits.body_timeout } else { FIRST_REQUEST_GRACE };
     tokio::select! {
-        result = &mut connection => ended(result),
-        () = activity.unresponsive(grace) => unresponsive(),
-        () = tokio::time::sleep(LAST_ANSWERS_MAX) => unresponsive(),
-        () = activity.late_requests(LATE_STREAMS * limits.streams_max) => unresponsive(),
+        result = &mut connection => closed(result),
+        () = activity.until_unresponsive(grace) => unresponsive(),
+        () = tokio::time::sleep(LAST_RESPONSES_MAX) => unresponsive(),
+        () = activity.late_requests(LATE_REQUESTS_PER_STREAM * limits.streams_max) => unresponsive(),
     }
 }
 
-/// The peer does not end what is over.
-fn unresponsive() -> End {
-    refused("unresponsive");
-    End::Ended
+/// Counts a peer that does not end its connection after a graceful shutdown.
+fn unresponsive() -> ConnectionOutcome {
+    count_refused("unresponsive");
+    ConnectionOutcome::Closed
 }
 
-/// How long a connection lives at most.
+/// Chooses the maximum age of a connection.
 fn age_max() -> Duration {
     rand::rng().random_range(AGE_RANGE)
 }
 
-/// Counts what ended a connection early.
-fn ended(result: Result<(), hyper::Error>) -> End {
-    let Err(error) = result else { return End::Ended };
-    tracing::debug!(%error, "a connection ended early");
+/// Counts the error that ended a connection, if any.
+fn closed(result: Result<(), hyper::Error>) -> ConnectionOutcome {
+    let Err(error) = result else { return ConnectionOutcome::Closed };
+    tracing::debug!(%error, "connection closed with an error");
     if error.is_timeout() {
-        refused("header_timeout");
-        return End::Late;
+        count_refused("header_timeout");
+        return ConnectionOutcome::HeadTimeout;
     }
     if error.is_parse() {
-        refused("malformed");
+        count_refused("malformed");
     }
-    End::Ended
+    ConnectionOutcome::Closed
 }
 
 #[cfg(test)]
@@ -104,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_of_one_moment_do_not_end_together() {
+    fn connections_opened_together_do_not_end_together() {
         let mut ages: Vec<Duration> = (0..100).map(|_| age_max()).collect();
         ages.sort();
         assert!(ages.iter().all(|age| AGE_RANGE.contains(age)), "{ages:?}");

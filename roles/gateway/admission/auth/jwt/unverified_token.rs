@@ -1,0 +1,77 @@
+//! A token before its signature is verified. Nothing in it is trusted yet.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::unique_json::UniqueObject;
+use crate::roles::gateway::admission::auth::rejection::AuthFailure;
+
+/// The longest accepted token in bytes.
+pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// A parsed token. Its claims may be used only after its signature is verified.
+#[derive(Debug)]
+pub(super) struct UnverifiedToken {
+    header: Map<String, Value>,
+    /// The claims.
+    pub(super) claims: Map<String, Value>,
+}
+
+impl UnverifiedToken {
+    pub(super) fn read(token: &str) -> Result<Self, AuthFailure> {
+        let mut parts = token.split('.');
+        let (Some(header), Some(claims), Some(_), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(AuthFailure::Malformed);
+        };
+        Ok(Self { header: object(header)?, claims: object(claims)? })
+    }
+
+    /// The key id in its header, if any.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.header.get("kid").and_then(Value::as_str)
+    }
+
+    /// The issuer in its claims. `jsonwebtoken` would also accept an array that contains the issuer, which no issuer sends.
+    pub(super) fn issuer(&self) -> Result<&str, AuthFailure> {
+        self.claims.get("iss").and_then(Value::as_str).ok_or(AuthFailure::BadClaims)
+    }
+
+    /// The algorithm in its header.
+    pub(super) fn algorithm(&self) -> Option<&str> {
+        self.header.get("alg").and_then(Value::as_str)
+    }
+
+    /// Rejects a header with extensions that we do not support, or of another kind of token.
+    pub(super) fn check_header(&self) -> Result<(), AuthFailure> {
+        let is_key_id = matches!(self.header.get("kid"), None | Some(Value::String(_)));
+        // Extensions that must be understood (RFC 7515 §4.1.11). None is supported.
+        if !is_key_id
+            || self.header.contains_key("crit")
+            || !is_access_token(self.header.get("typ"))
+        {
+            return Err(AuthFailure::Malformed);
+        }
+        Ok(())
+    }
+}
+
+fn object(part: &str) -> Result<Map<String, Value>, AuthFailure> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthFailure::Malformed)?;
+    let UniqueObject(object) =
+        serde_json::from_slice(&bytes).map_err(|_| AuthFailure::Malformed)?;
+    Ok(object)
+}
+
+/// Whether `typ` is that of an access token (RFC 8725 §3.11). Other kinds, such as logout tokens, have other types.
+fn is_access_token(kind: Option<&Value>) -> bool {
+    match kind {
+        None => true,
+        Some(Value::String(kind)) => ["JWT", "at+jwt", "application/at+jwt"]
+            .iter()
+            .any(|known| kind.eq_ignore_ascii_case(known)),
+        Some(_) => false,
+    }
+}

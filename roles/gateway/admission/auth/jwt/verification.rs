@@ -1,0 +1,93 @@
+//! Verifies the signature and the claims of a token with the keys of its issuer.
+
+use std::collections::HashMap;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde::de::IgnoredAny;
+
+use super::public_key::{self, PublicKey};
+use super::unverified_token::UnverifiedToken;
+use crate::config::auth::IssuerConfig;
+use crate::roles::gateway::admission::auth::rejection::AuthFailure;
+
+/// Claims that a token must have. `jsonwebtoken` validates most of them only if they are present. `nbf` is validated if it is
+/// present: many issuers leave it out.
+const REQUIRED_CLAIMS: [&str; 4] = ["exp", "aud", "iss", "sub"];
+
+/// The keys of an issuer, with the validation of the claims that they sign.
+#[derive(Debug)]
+pub(super) enum VerificationKeys {
+    /// A single key without an id. It verifies all tokens, whatever id they name.
+    Single(Box<VerificationKey>),
+    /// Keys by id. A token must name one.
+    ById(HashMap<String, VerificationKey>),
+}
+
+#[derive(Debug)]
+pub(super) struct VerificationKey {
+    public: DecodingKey,
+    /// Allows the key's own algorithm only.
+    validation: Validation,
+    algorithm: &'static str,
+}
+
+impl VerificationKeys {
+    pub(super) fn new(keys: &[PublicKey], config: &IssuerConfig) -> Self {
+        let mut by_id = HashMap::new();
+        for PublicKey { id, algorithm, key } in keys {
+            let mut validation = Validation::new(*algorithm);
+            validation.set_required_spec_claims(&REQUIRED_CLAIMS);
+            validation.set_audience(&config.audiences);
+            validation.set_issuer(&[&config.issuer]);
+            validation.leeway = config.leeway.as_secs();
+            validation.validate_nbf = true;
+            let algorithm = public_key::name(*algorithm);
+            let key = VerificationKey { public: key.clone(), validation, algorithm };
+            match id {
+                Some(id) => by_id.insert(id.clone(), key),
+                None => return Self::Single(Box::new(key)),
+            };
+        }
+        Self::ById(by_id)
+    }
+
+    /// Verifies a token: its header, its signature, its times, its issuer and its audience. `token` is the parsed `text`.
+    pub(super) fn verify(&self, text: &str, token: &UnverifiedToken) -> Result<(), AuthFailure> {
+        let key = self.key(token)?;
+        jsonwebtoken::decode::<IgnoredAny>(text, &key.public, &key.validation)
+            .map(drop)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Returns the key that must have signed a token.
+    ///
+    /// Only the key id of the header is used. Keys in the header, or their addresses (`jwk`, `jku`, `x5c`, `x5u`), are ignored.
+    fn key(&self, token: &UnverifiedToken) -> Result<&VerificationKey, AuthFailure> {
+        token.check_header()?;
+        let key = match (self, token.key_id()) {
+            (Self::Single(key), _) => key,
+            (Self::ById(keys), Some(id)) => keys.get(id).ok_or(AuthFailure::UnknownKey)?,
+            (Self::ById(_), None) => return Err(AuthFailure::UnknownKey),
+        };
+        if token.algorithm() != Some(key.algorithm) {
+            return Err(AuthFailure::WrongAlgorithm);
+        }
+        Ok(key)
+    }
+}
+
+fn failure(error: &jsonwebtoken::errors::Error) -> AuthFailure {
+    match error.kind() {
+        ErrorKind::InvalidSignature => AuthFailure::BadSignature,
+        ErrorKind::ExpiredSignature => AuthFailure::Expired,
+        ErrorKind::ImmatureSignature => AuthFailure::NotYetValid,
+        ErrorKind::InvalidIssuer => AuthFailure::WrongIssuer,
+        ErrorKind::InvalidAudience => AuthFailure::WrongAudience,
+        ErrorKind::InvalidAlgorithm => AuthFailure::WrongAlgorithm,
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => {
+            AuthFailure::BadClaims
+        }
+        _ => AuthFailure::Malformed,
+    }
+}

@@ -1,0 +1,195 @@
+//! Rate limits per caller and endpoint, and per client for failed authentications: the generic cell rate algorithm over tables
+//! of bounded size.
+//!
+//! The state of a caller is a single instant: when its whole quota is available again. Once that has passed, the state can be
+//! forgotten. (`governor` uses the same algorithm, but its keyed store is not bounded.)
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::two_generation_cache::TwoGenerationCache;
+use crate::catalogue::Endpoint;
+use crate::catalogue::endpoint::RateLimit;
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::client::network::ClientNetwork;
+
+/// Callers in each of the two generations of each table.
+const CALLERS_MAX: usize = 32_768;
+
+/// The window of the limit on failed authentications.
+const FAILURES_WINDOW: Duration = Duration::from_mins(1);
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The result of applying a rate limit to a request.
+#[derive(Clone, Debug)]
+pub enum RateDecision {
+    /// The request is within the limit.
+    Allowed {
+        /// The rate limit headers of the response.
+        headers: RateLimitHeaders,
+    },
+    /// The request exceeds the limit: 429.
+    Limited {
+        /// The problem in the response.
+        problem: Problem,
+        /// The rate limit headers of the response.
+        headers: RateLimitHeaders,
+    },
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). Empty without a limit.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimitHeaders(Option<(HeaderValue, HeaderValue)>);
+
+impl RateLimitHeaders {
+    fn new(limit: RateLimit, remaining: u128, reset: Duration) -> Self {
+        let policy = format!("\"default\";q={};w={}", limit.requests, whole_seconds(limit.window));
+        let state = format!("\"default\";r={remaining};t={}", whole_seconds(reset));
+        // Never fails: digits and fixed text are a valid header value.
+        Self(HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(state).ok()))
+    }
+
+    /// Sets them on a response, whatever its status.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        if let Some((policy, state)) = &self.0 {
+            headers.insert(POLICY, policy.clone());
+            headers.insert(LIMIT, state.clone());
+        }
+    }
+}
+
+/// Counts the requests of callers to endpoints with a rate limit, and the failed authentications of clients.
+#[derive(Debug)]
+pub struct RateLimiter {
+    /// Callers with a principal.
+    named: Mutex<QuotaTable>,
+    /// Callers without one, by their network. In a table of their own, so that many addresses cannot evict the other callers.
+    addresses: Mutex<QuotaTable>,
+    /// Clients with failed authentications, for all endpoints together.
+    rejections: Mutex<QuotaTable>,
+    hasher: RandomState,
+}
+
+/// A hash of endpoint and caller → when the whole quota is available again.
+///
+/// The hash is keyed with a secret of this process, so that a caller cannot choose to share the entry of another.
+type QuotaTable = TwoGenerationCache<u64, Instant>;
+
+impl Default for RateLimiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RateLimiter {
+    /// Creates a limiter that has counted nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_callers_max(CALLERS_MAX)
+    }
+
+    fn with_callers_max(callers_max: usize) -> Self {
+        Self {
+            named: Mutex::new(TwoGenerationCache::new(callers_max)),
+            addresses: Mutex::new(TwoGenerationCache::new(callers_max)),
+            rejections: Mutex::new(TwoGenerationCache::new(callers_max)),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Counts a request, unless it exceeds the caller's limit.
+    #[must_use]
+    pub fn admit(
+        &self,
+        endpoint: &Endpoint,
+        caller: &Caller,
+        network: ClientNetwork,
+        now: Instant,
+    ) -> RateDecision {
+        let Some(limit) = endpoint.rate_limit else {
+            return RateDecision::Allowed { headers: RateLimitHeaders::default() };
+        };
+        let id = endpoint.id.as_str();
+        match &caller.principal {
+            Some(principal) => {
+                decide(&self.named, self.hasher.hash_one((id, principal)), limit, now)
+            }
+            None => decide(&self.addresses, self.hasher.hash_one((id, network)), limit, now),
+        }
+    }
+
+    /// Counts a failed authentication of a client.
+    ///
+    /// # Errors
+    /// The time until the next one is allowed, if there were more than `per_minute`.
+    pub fn admit_rejection(
+        &self,
+        network: ClientNetwork,
+        per_minute: u32,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let limit = RateLimit { requests: per_minute, window: FAILURES_WINDOW };
+        take_request(&self.rejections, self.hasher.hash_one(network), limit, now).map(drop)
+    }
+}
+
+fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -> RateDecision {
+    match take_request(table, key, limit, now) {
+        Ok(quota) => RateDecision::Allowed {
+            headers: RateLimitHeaders::new(limit, quota.remaining, quota.reset),
+        },
+        // `t` and `Retry-After` are the same: when the next request is allowed, not when all of them are.
+        Err(wait) => RateDecision::Limited {
+            problem: Problem::new(ProblemKind::RateLimited).retry_after(wait),
+            headers: RateLimitHeaders::new(limit, 0, wait),
+        },
+    }
+}
+
+/// The rest of a quota.
+struct Quota {
+    remaining: u128,
+    /// The time until all of it is available again.
+    reset: Duration,
+}
+
+/// Takes one request out of a quota. Returns the time until the next one is allowed if the quota is exhausted.
+fn take_request(
+    table: &Mutex<QuotaTable>,
+    key: u64,
+    limit: RateLimit,
+    now: Instant,
+) -> Result<Quota, Duration> {
+    let requests = limit.requests.max(1);
+    let interval = (limit.window / requests).max(Duration::from_nanos(1));
+    let capacity = interval * requests;
+
+    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+    // A reload may have shortened the window, so the wait is clamped to the current one.
+    let debt = table
+        .take(&key)
+        .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
+        .min(capacity);
+    let next_debt = debt + interval;
+    let spare = capacity.checked_sub(next_debt);
+    let kept = if spare.is_some() { next_debt } else { debt };
+    table.insert(key, now + kept, |full_at| *full_at > now);
+    drop(table);
+
+    let spare = spare.ok_or_else(|| next_debt.saturating_sub(capacity))?;
+    Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
+}
+
+/// Returns a duration in seconds, rounded up so that a retry is not too early.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests;

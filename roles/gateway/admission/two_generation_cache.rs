@@ -1,0 +1,88 @@
+//! A cache of bounded size that evicts what has not been used recently.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// A cache of two maps. New entries go to the young map. When it is full, it replaces the old map, which is dropped.
+///
+/// An entry that is used moves to the young map. So it is evicted only after as many others as one generation holds were used,
+/// and no operation has to search for an entry to evict.
+#[derive(Debug)]
+pub(in crate::roles::gateway) struct TwoGenerationCache<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    generation_max: usize,
+}
+
+impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
+    /// Creates an empty cache that holds at most twice `generation_max` entries.
+    pub(in crate::roles::gateway) fn new(generation_max: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), generation_max: generation_max.max(1) }
+    }
+
+    /// Removes and returns the entry of a key.
+    pub(in crate::roles::gateway) fn take(&mut self, key: &K) -> Option<V> {
+        let young = self.young.remove(key);
+        let old = self.old.remove(key);
+        young.or(old)
+    }
+
+    /// Inserts an entry as the newest. If the young map is full, entries that are not `live` are evicted first.
+    pub(in crate::roles::gateway) fn insert(
+        &mut self,
+        key: K,
+        value: V,
+        live: impl Fn(&V) -> bool,
+    ) {
+        if self.young.len() >= self.generation_max {
+            self.young.retain(|_, value| live(value));
+            // If at most half is left, this has freed enough room to pay for the scan.
+            if self.young.len() > self.generation_max / 2 {
+                self.old = std::mem::take(&mut self.young);
+            }
+        }
+        self.young.insert(key, value);
+    }
+
+    /// The number of entries.
+    #[cfg(test)]
+    pub(in crate::roles::gateway) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_never_grows_beyond_two_generations() {
+        let mut map = TwoGenerationCache::new(100);
+        for key in 0..10_000 {
+            map.insert(key, (), |()| true);
+            assert!(map.len() <= 200, "{}", map.len());
+        }
+    }
+
+    #[test]
+    fn a_used_entry_stays() {
+        let mut map = TwoGenerationCache::new(100);
+        map.insert(u32::MAX, "kept", |_| true);
+        for key in 0..10_000 {
+            map.insert(key, "passing", |_| true);
+            let kept = map.take(&u32::MAX).unwrap();
+            map.insert(u32::MAX, kept, |_| true);
+        }
+        assert_eq!(map.take(&u32::MAX), Some("kept"));
+    }
+
+    #[test]
+    fn entries_that_are_not_live_are_evicted_first() {
+        let mut map = TwoGenerationCache::new(4);
+        for key in 0..4 {
+            map.insert(key, key, |_| true);
+        }
+        map.insert(4, 4, |value| *value == 3);
+        assert_eq!((map.take(&0), map.take(&3), map.take(&4)), (None, Some(3), Some(4)));
+    }
+}

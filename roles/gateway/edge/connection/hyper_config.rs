@@ -1,0 +1,78 @@
+//! The configuration of hyper: sizes, timeouts and HTTP/2 flow control of a connection.
+
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+
+use crate::config::gateway::HttpLimits;
+use crate::lifecycle::Tasks;
+
+/// How much longer than ours hyper's own timeout is.
+const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
+/// HTTP/2 flow control: what a client may send ahead on one stream.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// HTTP/2 flow control: what a client may send ahead on all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// How much is buffered for one HTTP/2 stream whose client reads slowly.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The smallest frame limit that RFC 9113 §6.5.2 allows, and its default.
+const FRAME_BYTES: u32 = 16 * 1024;
+/// Streams that we reset because of a client's errors before the connection ends.
+const LOCAL_RESETS_MAX: usize = 128;
+/// hyper's limits as a multiple of ours, so that hyper accepts a request that is only a little too large and `filter` rejects
+/// it with the limit that it exceeds.
+const HEAD_SLACK: usize = 2;
+/// Headers that hyper parses on the stack. It would allocate twice 4 KiB for each request otherwise.
+const HEADERS_ON_STACK: usize = 100;
+/// The smallest buffer that hyper allows.
+const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+pub(super) fn http1(limits: &HttpLimits) -> http1::Builder {
+    let head_bytes = HEAD_SLACK * (limits.header_bytes_max + limits.uri_bytes_max);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // A safety net: `Activity` decides what is overdue.
+        .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMEOUT_SLACK)
+        // hyper notices a client that leaves while its request runs. `ResponseGate` keeps those that have only closed their
+        // sending side.
+        .half_close(false)
+        .max_headers(
+            (HEAD_SLACK * limits.headers_max).min(HEADERS_ON_STACK).max(limits.headers_max + 1),
+        )
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes.max(BUFFER_BYTES_MIN));
+    builder
+}
+
+pub(super) fn http2(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<StreamExecutor> {
+    let head_bytes = HEAD_SLACK * (limits.header_bytes_max + limits.uri_bytes_max);
+    let mut builder = http2::Builder::new(StreamExecutor(tasks));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(limits.resets_max)
+        // No keep-alive PING: it would wait behind data that a slow reader has not read yet. TCP keepalive is used instead.
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX);
+    builder
+}
+
+/// Spawns the streams of an HTTP/2 connection as tasks for which the drain waits.
+#[derive(Clone, Debug)]
+pub(super) struct StreamExecutor(Tasks);
+
+impl<F> Executor<F> for StreamExecutor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        drop(self.0.spawn(stream));
+    }
+}

@@ -1,0 +1,82 @@
+//! Distinguishes a client that has closed its sending side and waits for its response (`nc -N`) from one that has left.
+//!
+//! Both look the same, because the read side ends. But a client that has left answers anything that is written to it with a
+//! reset. So while its request runs, it gets an interim response, which an HTTP/1.1 client ignores (RFC 9110 §15.2). A
+//! request that is answered quickly is answered without it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::socket::TcpBased;
+
+/// The interim response that most clients ignore. Some do not know the others.
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How long the response may take before the client is probed.
+const PROBE_AFTER: Duration = Duration::from_millis(250);
+/// How often the client is probed again: it may leave later.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+/// How often the socket is checked for a reset.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A client that has closed its sending side.
+#[derive(Debug)]
+pub(super) struct HalfClosed {
+    next_check: Pin<Box<Sleep>>,
+    probe_at: Instant,
+    /// The part of an interim response that the kernel has not accepted yet.
+    unsent: &'static [u8],
+}
+
+impl HalfClosed {
+    pub(super) fn new() -> Self {
+        let probe_at = Instant::now() + PROBE_AFTER;
+        Self { next_check: Box::pin(sleep(CHECK_INTERVAL)), probe_at, unsent: &[] }
+    }
+
+    /// Resolves with an error once the client is known to have left. `may_write` says whether it may get an interim response.
+    pub(super) fn poll_left<IO>(
+        &mut self,
+        io: &mut IO,
+        context: &mut Context<'_>,
+        may_write: bool,
+    ) -> Poll<io::Error>
+    where
+        IO: AsyncWrite + TcpBased + Unpin,
+    {
+        loop {
+            ready!(self.next_check.as_mut().poll(context));
+            let now = Instant::now();
+            self.next_check.as_mut().reset(now + CHECK_INTERVAL);
+            if let Some(error) = io.socket().and_then(|socket| socket.take_error().ok()?) {
+                return Poll::Ready(error);
+            }
+            if may_write && now >= self.probe_at {
+                self.probe_at = now + PROBE_INTERVAL;
+                self.unsent = INTERIM;
+                if let Poll::Ready(Err(error)) = self.poll_finish_interim(io, context) {
+                    return Poll::Ready(error);
+                }
+            }
+        }
+    }
+
+    /// Writes the rest of an interim response. Nothing else may be written before it is complete.
+    pub(super) fn poll_finish_interim<IO: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut IO,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let written = ready!(Pin::new(&mut *io).poll_write(context, self.unsent))?;
+            self.unsent = self.unsent.get(written..).unwrap_or_default();
+            // TLS needs the flush. The result does not matter: whatever is written next flushes as well.
+            let _flushed = Pin::new(&mut *io).poll_flush(context)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,287 @@
+//! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept although
+//! another parser might read it differently. hyper then rejects the request at that byte.
+//!
+//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF takes the next line for
+//!   a part of it.
+//! - White space after a chunk size, or a bare LF in trailers (RFC 9112 §7.1).
+//! - `#` in a request line (RFC 9112 §3.2): the `http` crate drops what follows it when it parses the target.
+
+use memchr::memchr;
+
+/// A byte that every parser rejects, in a head, in a chunk size and in trailers.
+const INVALID_BYTE: u8 = 0;
+/// How much of a header line is kept: enough to see whether and how it frames the body.
+const START_BYTES: usize = 48;
+/// The longest `Content-Length` that is followed, in digits.
+const LENGTH_DIGITS_MAX: usize = 18;
+
+/// The position of the next byte within the requests.
+#[derive(Debug, Default)]
+pub(super) struct RequestFraming {
+    position: Position,
+    line: HeadLine,
+    body: BodyFraming,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Position {
+    /// In a request line, or before it.
+    #[default]
+    Request,
+    /// In the header lines.
+    Headers,
+    /// In a body, with this many bytes left.
+    Body(u64),
+    /// In the digits of a chunk size.
+    Size(u64),
+    /// After them, up to the end of the line.
+    Extension(u64),
+    /// In a chunk, with this many bytes left, two of which are the line break at its end.
+    Chunk(u64),
+    /// After the last chunk.
+    Trailers,
+    /// After a corrupted byte. Nothing more is read.
+    Corrupted,
+}
+
+/// How the body after a head is framed (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum BodyFraming {
+    #[default]
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// The current line.
+#[derive(Debug)]
+struct HeadLine {
+    start: [u8; START_BYTES],
+    bytes: usize,
+    last: u8,
+}
+
+impl Default for HeadLine {
+    fn default() -> Self {
+        Self { start: [0; START_BYTES], bytes: 0, last: 0 }
+    }
+}
+
+impl HeadLine {
+    fn add(&mut self, bytes: &[u8]) {
+        let room = self.start.get_mut(self.bytes..).unwrap_or_default();
+        for (kept, byte) in room.iter_mut().zip(bytes) {
+            *kept = *byte;
+        }
+        self.bytes += bytes.len();
+        self.last = bytes.last().copied().unwrap_or(self.last);
+    }
+
+    fn ends_with_cr(&self) -> bool {
+        self.last == b'\r' && self.bytes > 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes == 1
+    }
+
+    /// The name and the value of a header, as far as they were kept, and whether they were kept completely.
+    fn field(&self) -> Option<(&[u8], &[u8], bool)> {
+        let kept = self.start.get(..self.bytes.min(START_BYTES))?;
+        let (name, value) = kept.split_at_checked(memchr(b':', kept)?)?;
+        Some((name, value.get(1..)?.trim_ascii(), self.bytes <= START_BYTES))
+    }
+
+    fn clear(&mut self) {
+        self.bytes = 0;
+        self.last = 0;
+    }
+}
+
+impl RequestFraming {
+    /// Whether only complete requests have arrived.
+    pub(super) fn is_between_requests(&self) -> bool {
+        matches!(self.position, Position::Request) && self.line.bytes == 0
+    }
+
+    /// Advances over bytes, and corrupts the one from which on they must not be read.
+    pub(super) fn advance(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            let consumed = match &mut self.position {
+                Position::Corrupted => return,
+                Position::Body(left) | Position::Chunk(left) => {
+                    let now = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= now as u64;
+                    now
+                }
+                Position::Size(size) => {
+                    let size = *size;
+                    self.size(size, bytes)
+                }
+                Position::Request
+                | Position::Headers
+                | Position::Extension(_)
+                | Position::Trailers => self.line(bytes),
+            };
+            match self.position {
+                Position::Body(0) => self.position = Position::Request,
+                Position::Chunk(0) => self.position = Position::Size(0),
+                _ => {}
+            }
+            bytes = bytes.get_mut(consumed..).unwrap_or_default();
+        }
+    }
+
+    /// Reads one byte of a chunk size.
+    fn size(&mut self, size: u64, bytes: &mut [u8]) -> usize {
+        let Some(byte) = bytes.first_mut() else { return 0 };
+        self.position = match (char::from(*byte).to_digit(16), *byte) {
+            (Some(digit), _) => {
+                Position::Size(size.saturating_mul(16).saturating_add(digit.into()))
+            }
+            (None, b'\r' | b';') => {
+                self.line.add(&[*byte]);
+                Position::Extension(size)
+            }
+            (None, _) => {
+                *byte = INVALID_BYTE;
+                Position::Corrupted
+            }
+        };
+        1
+    }
+
+    /// Reads a line, or the part of it that has arrived.
+    fn line(&mut self, bytes: &mut [u8]) -> usize {
+        let end = memchr(b'\n', bytes);
+        let length = end.unwrap_or(bytes.len());
+        let Some((text, rest)) = bytes.split_at_mut_checked(length) else { return length };
+        if matches!(self.position, Position::Request)
+            && let Some(hash) = memchr(b'#', text)
+            && let Some(hash) = text.get_mut(hash)
+        {
+            *hash = INVALID_BYTE;
+            self.position = Position::Corrupted;
+            return length;
+        }
+        self.line.add(text);
+        let Some(end) = rest.first_mut() else { return length };
+        let next = if self.line.ends_with_cr() { self.next() } else { None };
+        self.line.clear();
+        self.position = next.unwrap_or_else(|| {
+            // In an extension hyper rejects a bare LF, and nothing else.
+            if !matches!(self.position, Position::Extension(_)) {
+                *end = INVALID_BYTE;
+            }
+            Position::Corrupted
+        });
+        length + 1
+    }
+
+    /// Returns the position after a line that has ended, or none if nothing may be read after it.
+    fn next(&mut self) -> Option<Position> {
+        Some(match (self.position, self.line.is_empty()) {
+            (Position::Request, false) => {
+                self.body = BodyFraming::None;
+                Position::Headers
+            }
+            (Position::Headers, false) => {
+                self.body = body_framing(self.body, &self.line)?;
+                Position::Headers
+            }
+            (Position::Headers, true) => match self.body {
+                BodyFraming::None | BodyFraming::Length(0) => Position::Request,
+                BodyFraming::Length(length) => Position::Body(length),
+                BodyFraming::Chunked => Position::Size(0),
+            },
+            (Position::Extension(0), _) | (Position::Trailers, false) => Position::Trailers,
+            (Position::Extension(size), _) => Position::Chunk(size.saturating_add(2)),
+            // RFC 9112 §2.2: an empty line before a request is ignored.
+            (Position::Request | Position::Trailers, true) => Position::Request,
+            (position, _) => position,
+        })
+    }
+}
+
+/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Those that it
+/// accepts must not be read in any other way.
+fn body_framing(body: BodyFraming, line: &HeadLine) -> Option<BodyFraming> {
+    let Some((name, value, is_whole)) = line.field() else { return Some(body) };
+    if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        return Some(BodyFraming::Chunked);
+    }
+    if !name.eq_ignore_ascii_case(b"content-length") || body == BodyFraming::Chunked {
+        return Some(body);
+    }
+    if !is_whole || value.len() > LENGTH_DIGITS_MAX {
+        return None;
+    }
+    let length = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (body == BodyFraming::None || body == BodyFraming::Length(length))
+        .then_some(BodyFraming::Length(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    /// Returns what hyper reads when the bytes arrive in chunks of `cut`.
+    fn read(text: &str, cut: usize) -> String {
+        let mut framing = RequestFraming::default();
+        let mut bytes = text.as_bytes().to_vec();
+        for chunk in bytes.chunks_mut(cut) {
+            framing.advance(chunk);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn valid_requests_are_not_changed_however_they_are_split() {
+        let requests = [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "\r\nPOST / HTTP/1.1\r\ncontent-LENGTH:\t 9 \r\n\r\n#\n\n\n #\n\r\n".to_owned(),
+            format!("{HEAD}5\r\nab\n#\n\r\nA;x=\"#\"\r\n\n\n\n\n\n\n\n\n\n\n\r\n0\r\nX: #\r\n\r\n"),
+            format!("{HEAD}000\r\n\r\n"),
+            "POST /?a HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\nA: #\r\n\r\n\n#"
+                .to_owned(),
+            format!("GET / HTTP/1.1\r\nA: {}\r\n: x\r\n\r\n", "content-length: 5".repeat(99)),
+        ];
+        let text = [requests.concat(), requests.concat()].concat();
+        for cut in [1, 2, 3, 7, 48, 1000, text.len()] {
+            assert_eq!(read(&text, cut), text, "in chunks of {cut}");
+        }
+    }
+
+    #[test]
+    fn what_hyper_would_accept_is_corrupted_at_its_first_byte() {
+        let valid = format!("{HEAD}2\r\nhi\r\n0\r\nX: y\r\n\r\n");
+        for invalid in [
+            "GET /\u{1}a HTTP/1.1\r\n".replace('\u{1}', "#"),
+            "GET / HTTP/1.1\n".to_owned(),
+            "\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a\r\n\n".to_owned(),
+            format!("POST / HTTP/1.1\r\nContent-Length: {}5\r\n", "0".repeat(40)),
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n".to_owned(),
+            format!("{HEAD}2 "),
+            format!("{HEAD}2\t"),
+            format!("{HEAD}2\n"),
+            format!("{HEAD}0\r\n\n"),
+            format!("{HEAD}0\r\nX: y\n"),
+        ] {
+            let text = format!("{valid}{invalid}");
+            let position =
+                if text.contains('#') { text.find('#').unwrap() } else { text.len() - 1 };
+            for cut in [1, 5, text.len()] {
+                let read = read(&format!("{text} and more\n"), cut);
+                assert_eq!(
+                    read.find('\0'),
+                    Some(position),
+                    "{invalid:?} in chunks of {cut}: {read:?}"
+                );
+            }
+        }
+    }
+}

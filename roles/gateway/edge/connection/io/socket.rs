@@ -1,0 +1,29 @@
+//! Access to the TCP socket below a connection.
+
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// A byte stream over a TCP socket.
+pub(in crate::roles::gateway) trait TcpBased {
+    /// The socket. None in tests that use an in-memory stream.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl TcpBased for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl TcpBased for TlsStream<TcpStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
+#[cfg(test)]
+impl TcpBased for tokio::io::DuplexStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}

@@ -1,0 +1,321 @@
+//! The timeouts of a byte stream that hyper lacks. A peer that stops reading ends the connection; a close does not destroy
+//! the last response; and the kernel does not keep unsent data of a connection that was given up.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::future::BoxFuture;
+use crate::lifecycle::Cancel;
+
+use super::super::activity::{Activity, DELIVERED_BYTES_MIN};
+use super::socket::TcpBased;
+use super::tcp_delivery::{DeliveryWatch, TcpDelivery};
+
+/// How long a closed connection still reads what its peer sends (nginx: `lingering_time`). Most clients read a response only
+/// once they have sent their whole request.
+pub(in super::super) const LINGER: Duration = Duration::from_secs(30);
+/// How long a closed connection waits for its peer once the process stops. The kernel delivers the rest.
+pub(in super::super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
+/// How many bytes the peer may still send during that time.
+pub(in super::super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The shortest and longest pause between two checks whether the peer, once it is no longer read from, has its response.
+const CHECK_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// See `CHECK_PAUSE_MIN`.
+const CHECK_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The size of one read of discarded data.
+const DISCARD_BYTES: usize = 8 * 1024;
+
+/// A byte stream that fails a write when the peer accepts too little within the stall limit, and that lingers on close.
+#[derive(Debug)]
+pub(in super::super) struct StallTimeout<IO: TcpBased> {
+    io: IO,
+    stall_limit: Duration,
+    /// Runs from the first write, restarted when a write blocks, until the peer has acknowledged everything.
+    watch: Option<DeliveryWatch>,
+    /// Whether anything was written since the last check that found nothing pending.
+    has_written: bool,
+    linger: Option<Linger>,
+    activity: Arc<Activity>,
+    /// Cancelled when the process stops.
+    stop: Cancel,
+    /// Whether the connection was closed in order, so that the kernel may deliver what it still holds.
+    is_closed_in_order: bool,
+}
+
+/// The time between closing our side and the end of the connection.
+struct Linger {
+    stopped: BoxFuture<'static, ()>,
+    /// Checks what the peer accepts meanwhile.
+    watch: DeliveryWatch,
+    /// None once nothing more is read from the peer.
+    reads: Option<DiscardReads>,
+    /// The next check whether the peer has everything, and the pause before it.
+    next_check: Pin<Box<Sleep>>,
+    pause: Duration,
+}
+
+/// Reads and discards what a peer sends after we have closed our side, within limits.
+#[derive(Debug)]
+struct DiscardReads {
+    end: Pin<Box<Sleep>>,
+    bytes_left: usize,
+    /// Bytes received since the last check of what the peer accepts.
+    read_bytes: u64,
+}
+
+impl DiscardReads {
+    fn new() -> Self {
+        let end = Box::pin(tokio::time::sleep(LINGER));
+        Self { end, bytes_left: LINGER_BYTES_MAX, read_bytes: 0 }
+    }
+
+    /// Discards what the peer sends until it closes its side or has sent for too long or too much.
+    fn poll<IO: AsyncRead + Unpin>(&mut self, io: &mut IO, context: &mut Context<'_>) -> Poll<()> {
+        while self.bytes_left > 0 && self.end.as_mut().poll(context).is_pending() {
+            let mut space = [0; DISCARD_BYTES];
+            let mut discarded = ReadBuf::new(&mut space);
+            let result = ready!(Pin::new(&mut *io).poll_read(context, &mut discarded));
+            let count = discarded.filled().len();
+            // Over TLS an end without close_notify is an error.
+            if result.is_err() || count == 0 {
+                break;
+            }
+            self.bytes_left = self.bytes_left.saturating_sub(count);
+            self.read_bytes += count as u64;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Linger {
+    fn new(stop: Cancel, stall_limit: Duration) -> Self {
+        let stopped = Box::pin(async move {
+            stop.cancelled().await;
+            tokio::time::sleep(LINGER_AT_STOP).await;
+        });
+        let (watch, reads) = (DeliveryWatch::new(stall_limit), Some(DiscardReads::new()));
+        let (pause, next_check) = (CHECK_PAUSE_MIN, Box::pin(tokio::time::sleep(CHECK_PAUSE_MIN)));
+        Self { stopped, watch, reads, next_check, pause }
+    }
+
+    /// Waits until the peer has everything or accepts nothing more. Returns whether the kernel may deliver what it holds.
+    fn poll<IO: AsyncRead + TcpBased + Unpin>(
+        &mut self,
+        io: &mut IO,
+        context: &mut Context<'_>,
+    ) -> Poll<bool> {
+        loop {
+            if self.stopped.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            while let Poll::Ready(progress) = self.watch.poll(context, io) {
+                let read_bytes = self.reads.as_mut().map(|reads| &mut reads.read_bytes);
+                let is_sending =
+                    read_bytes.is_some_and(|bytes| mem::take(bytes) >= DELIVERED_BYTES_MIN);
+                if !progress.is_enough && !is_sending {
+                    return Poll::Ready(!progress.is_pending);
+                }
+            }
+            if let Some(reads) = &mut self.reads {
+                ready!(reads.poll(io, context));
+                self.reads = None;
+            }
+            if !TcpDelivery::query(io).is_pending {
+                return Poll::Ready(true);
+            }
+            ready!(self.next_check.as_mut().poll(context));
+            self.pause = (self.pause * 2).min(CHECK_PAUSE_MAX);
+            self.next_check.as_mut().reset(Instant::now() + self.pause);
+        }
+    }
+}
+
+impl fmt::Debug for Linger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linger").field("reads", &self.reads).finish_non_exhaustive()
+    }
+}
+
+impl<IO: TcpBased> StallTimeout<IO> {
+    pub(in super::super) fn new(
+        io: IO,
+        stall_limit: Duration,
+        activity: Arc<Activity>,
+        stop: Cancel,
+    ) -> Self {
+        // `StallTimeout` decides whether the peer accepts enough. The kernel's limit also ends peers that accept a little at
+        // a time.
+        let result = io.socket().map(|socket| SockRef::from(socket).set_tcp_user_timeout(None));
+        if let Some(Err(error)) = result {
+            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+        }
+        Self {
+            io,
+            stall_limit,
+            watch: None,
+            has_written: false,
+            linger: None,
+            activity,
+            stop,
+            is_closed_in_order: false,
+        }
+    }
+
+    /// Passes on the result of a write. A write that is pending while the peer accepts too little is an error.
+    fn check_write<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.activity.record_write();
+            self.has_written = true;
+            return result;
+        }
+        if !self.activity.is_blocked() {
+            self.activity.block();
+            self.watch = None;
+        }
+        let limit = self.stall_limit;
+        let watch = self.watch.get_or_insert_with(|| DeliveryWatch::new(limit));
+        loop {
+            let progress = ready!(watch.poll(context, &self.io));
+            if !progress.is_enough {
+                return Poll::Ready(Err(stalled()));
+            }
+            if progress.bytes > 0 {
+                self.activity.record_write();
+                self.activity.add_delivered(progress.bytes);
+            }
+        }
+    }
+
+    /// Checks once per stall limit whether the peer acknowledges anything that the kernel holds for it. While data is
+    /// unacknowledged the kernel sends no keepalive probes, so a vanished peer would be noticed only after a quarter of an hour.
+    fn check_delivery(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.watch.is_none() && self.has_written {
+            self.watch = Some(DeliveryWatch::new_unblocked(self.stall_limit));
+        }
+        while let Some(watch) = &mut self.watch {
+            let Poll::Ready(progress) = watch.poll(context, &self.io) else { break };
+            if progress.is_stuck {
+                return Err(stalled());
+            }
+            if !progress.is_pending {
+                self.watch = None;
+                self.has_written = false;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error for a peer that accepts too little.
+fn stalled() -> io::Error {
+    super::super::count_refused("write_stalled");
+    io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")
+}
+
+impl<IO: TcpBased> Drop for StallTimeout<IO> {
+    /// Discards what the kernel still holds for the peer of a connection that was given up. It would otherwise keep it for
+    /// minutes after the connection has stopped counting towards the connection limits.
+    fn drop(&mut self) {
+        if self.is_closed_in_order {
+            return;
+        }
+        if let Some(Err(error)) = self.io.socket().map(TcpStream::set_zero_linger) {
+            tracing::debug!(%error, "cannot set SO_LINGER");
+        }
+    }
+}
+
+impl<IO: TcpBased> TcpBased for StallTimeout<IO> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.io.socket()
+    }
+}
+
+impl<IO: AsyncRead + TcpBased + Unpin> AsyncRead for StallTimeout<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.activity.is_queried() {
+            self.activity.answer_query(TcpDelivery::query(&self.io).acknowledged_bytes);
+        }
+        let result = Pin::new(&mut self.io).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.record_read();
+        }
+        result
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.check_write(context, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
+        self.check_write(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.io).poll_flush(context);
+        if result.is_pending() {
+            return self.check_write(context, result);
+        }
+        // HTTP flushes when it has written everything, and each time it is woken. There may have been nothing to write, so
+        // this is not recorded as a write.
+        if self.activity.is_blocked() {
+            self.activity.unblock();
+        }
+        let checked = self.check_delivery(context);
+        result.map(|result| result.and(checked))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            let result = Pin::new(&mut self.io).poll_shutdown(context);
+            ready!(self.check_write(context, result))?;
+        }
+        let this = &mut *self;
+        let linger = this.linger.get_or_insert_with(|| {
+            this.activity.record_close();
+            Linger::new(this.stop.clone(), this.stall_limit)
+        });
+        // Closing a socket that has unread data sends RST, and RST destroys what the peer has not read yet, including the
+        // response that says why the connection is closed (RFC 9112 §9.6). So what the peer sends is read and discarded.
+        this.is_closed_in_order = ready!(linger.poll(&mut this.io, context));
+        if !this.is_closed_in_order {
+            super::super::count_refused("write_stalled");
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,90 @@
+//! Responses to requests that are rejected before routing: ambiguous requests, and heads that are not valid HTTP.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, DATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::catalogue::route::METHODS;
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::client::caller::Peer;
+use crate::roles::gateway::observation::trip;
+use crate::roles::gateway::response;
+use crate::roles::gateway::response::RequestId;
+use crate::roles::gateway::response::Response;
+use crate::roles::gateway::response::ResponseContext;
+
+/// Logs and counts a rejected request, which the pipeline never sees, and makes its response.
+pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
+    let status = problem.kind.status();
+    let outcome = problem.kind.outcome();
+    tracing::info!(
+        target: "fjord::access",
+        %request_id,
+        outcome = outcome.as_str(),
+        client = %peer.address,
+        status = status.as_u16(),
+        detail = problem.detail,
+        "request rejected before routing"
+    );
+    trip::count("none", status, outcome);
+    let mut response = response::problem(problem, request_id);
+    if problem.kind == ProblemKind::NotImplemented {
+        let methods = METHODS.iter().chain([&Method::OPTIONS]);
+        response = response::with_allow(response, methods);
+    }
+    // If this request is ambiguous, so is where the next one begins.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Returns the problem for the status with which hyper would have rejected a head.
+pub(super) fn problem_for_status(status: StatusCode) -> Problem {
+    match status {
+        StatusCode::URI_TOO_LONG => Problem::new(ProblemKind::UriTooLong),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Problem::new(ProblemKind::HeadersTooLarge),
+        _ => Problem::with_detail(
+            ProblemKind::InvalidRequest,
+            "the request head is not valid HTTP/1.1 (RFC 9112)",
+        ),
+    }
+}
+
+/// Writes the response to a head that could not be parsed, and closes. `StallTimeout` limits the writes.
+pub(super) async fn write_and_close<IO>(mut io: IO, problem: &Problem, peer: &Peer)
+where
+    IO: AsyncWrite + Unpin,
+{
+    let request_id = RequestId::from_headers(&HeaderMap::new());
+    let response = respond(problem, peer, &request_id);
+    // The method is unknown. If it was HEAD, the close ends the response as well.
+    let (method, version) = (Method::GET, Version::HTTP_11);
+    let context = ResponseContext { request_id, method, version, is_tls: peer.is_tls };
+    let (parts, body) = response::finish(response, &context).into_parts();
+    // A problem is never streamed.
+    let bytes = serialize(&parts, &body.into_whole().unwrap_or_default());
+    let writing = async {
+        io.write_all(&bytes).await?;
+        io.shutdown().await
+    };
+    if let Err(error) = writing.await {
+        tracing::debug!(%error, "cannot write the response to a rejected request");
+    }
+}
+
+/// Returns a response as HTTP/1.1 writes it.
+fn serialize(parts: &http::response::Parts, body: &Bytes) -> Vec<u8> {
+    let reason = parts.status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
+    // RFC 9110 §6.6.1: a server with a clock must send a date.
+    let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
+    bytes.extend(format!("{DATE}: {date}\r\n").into_bytes());
+    for (name, value) in &parts.headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}

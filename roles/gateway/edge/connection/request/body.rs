@@ -1,0 +1,243 @@
+//! A request's body. The service borrows it, and reads all of it within its limits or leaves it unread.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::gateway::HttpLimits;
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::client::byte_budget::Reservation;
+use crate::roles::gateway::client::byte_budget::SMALL_BYTES;
+use crate::roles::gateway::client::byte_budget::overloaded;
+
+/// The capacity of a growing body as a multiple of its length.
+const GROWTH: usize = 8;
+
+/// A request's body, which its connection lends to the service. `unread_body` handles what the service leaves unread.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// Whether the client expects `100 Continue` (RFC 9110 §10.1.1), which was not sent yet.
+    expects_continue: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Reading,
+    /// It was read to its end.
+    Complete,
+    /// Its framing is invalid, or the client has left.
+    Broken,
+}
+
+impl RequestBody {
+    pub(in super::super) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
+        let state = if incoming.is_end_stream() { State::Complete } else { State::Reading };
+        // `filter` rejects every other expectation.
+        let expects_continue = state == State::Reading && headers.contains_key(header::EXPECT);
+        Self { incoming, expects_continue, state }
+    }
+
+    /// Whether it was read to its end.
+    pub(in super::super) fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// Whether the client expects `100 Continue`, which was not sent yet.
+    pub(super) fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Reads and discards the rest. Returns whether it ended within the limits. Safe to drop and to call again.
+    pub(super) async fn drain(&mut self, bytes_max: usize, limit: Duration) -> bool {
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = self.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > bytes_max {
+                    return;
+                }
+            }
+        };
+        drop(timeout(limit, reading).await);
+        self.is_complete()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // hyper sends `100 Continue` now.
+        self.expects_continue = false;
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        match &frame {
+            None => self.state = State::Complete,
+            Some(Err(_)) => self.state = State::Broken,
+            Some(Ok(_)) if self.incoming.is_end_stream() => self.state = State::Complete,
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_complete()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// Reads a body of at most `bytes_max`, and reserves room for it. Trailers are dropped. Safe to drop and to call again.
+///
+/// # Errors
+/// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` when a chunk or the whole body is
+/// late; `MalformedBody` when the framing is invalid; `Overloaded` when there is no room for it.
+pub async fn read_body<B>(
+    body: B,
+    bytes_max: usize,
+    limits: &HttpLimits,
+    room: &mut Reservation,
+) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let too_large = || {
+        let detail = format!("the body must not exceed {bytes_max} bytes");
+        Problem::with_detail(ProblemKind::BodyTooLarge, detail)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    if body.is_end_stream() {
+        // Most requests have no body.
+        return Ok(Bytes::new());
+    }
+    let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    room.could_reach(announced.unwrap_or(0)).map_err(|_no_room| overloaded())?;
+    let most = announced.unwrap_or(bytes_max).min(bytes_max);
+    let mut body = body;
+    let deadline = Instant::now() + limits.body_timeout;
+    let mut read = BodyChunks::None;
+    loop {
+        let idle = Instant::now() + limits.body_idle_timeout;
+        let next = timeout_at(deadline.min(idle), body.frame()).await;
+        let frame = match next {
+            Err(_) => return Err(Problem::new(ProblemKind::RequestTimeout)),
+            Ok(None) => return Ok(read.into_bytes()),
+            Ok(Some(Err(error))) => {
+                tracing::debug!(%error, "cannot read the request body");
+                let detail = "the body is not framed as HTTP requires";
+                return Err(Problem::with_detail(ProblemKind::MalformedBody, detail));
+            }
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        if read.len() + chunk.len() > bytes_max {
+            return Err(too_large());
+        }
+        let room_bytes = read.capacity_with(chunk.len(), most);
+        room.reach(room_bytes).map_err(|_no_room| overloaded())?;
+        read = read.append(chunk, room_bytes);
+    }
+}
+
+/// The chunks of a body. Most bodies consist of a single chunk, which is not copied.
+enum BodyChunks {
+    None,
+    One(Bytes),
+    Many(Vec<u8>),
+}
+
+impl BodyChunks {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(chunk) => chunk.len(),
+            Self::Many(chunks) => chunks.len(),
+        }
+    }
+
+    /// Returns the capacity needed to append `more` bytes, if the body has at most `most` bytes in the end. The capacity is eight
+    /// times what has arrived, not what was announced, so that a client occupies little more memory than it sends. Smaller steps
+    /// would leave the allocator with more blocks of different sizes when many bodies grow at the same time.
+    fn capacity_with(&self, more: usize, most: usize) -> usize {
+        let length = self.len() + more;
+        match self {
+            Self::None => length,
+            Self::Many(chunks) if length <= chunks.capacity() => chunks.capacity(),
+            Self::One(_) | Self::Many(_) => {
+                length.saturating_mul(GROWTH).max(SMALL_BYTES).min(most).max(length)
+            }
+        }
+    }
+
+    /// Appends a chunk, growing to `room_bytes`.
+    fn append(self, chunk: Bytes, room_bytes: usize) -> Self {
+        match self {
+            Self::None => Self::One(chunk),
+            Self::One(first) => {
+                let mut chunks = Vec::with_capacity(room_bytes);
+                chunks.extend_from_slice(&first);
+                chunks.extend_from_slice(&chunk);
+                Self::Many(chunks)
+            }
+            Self::Many(mut chunks) => {
+                chunks.reserve_exact(room_bytes.saturating_sub(chunks.len()));
+                chunks.extend_from_slice(&chunk);
+                Self::Many(chunks)
+            }
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::None => Bytes::new(),
+            Self::One(chunk) => chunk,
+            Self::Many(chunks) => chunks.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    #[test]
+    fn a_body_occupies_a_few_times_what_arrived_and_never_more_than_its_limit() {
+        for (most, chunk, count) in
+            [(1024 * KIB, KIB, 1024), (1000, 1, 1000), (100 * KIB, 60 * KIB, 1)]
+        {
+            let mut read = BodyChunks::None;
+            for number in 1..=count {
+                let room = read.capacity_with(chunk, most);
+                read = read.append(vec![b'x'; chunk].into(), room);
+                let received = number * chunk;
+                assert_eq!(read.len(), received);
+                assert!(
+                    room >= received && room <= most.min((GROWTH * received).max(SMALL_BYTES)),
+                    "{room}"
+                );
+                if let BodyChunks::Many(chunks) = &read {
+                    assert_eq!(chunks.capacity(), room, "{received}");
+                }
+            }
+            assert_eq!(read.into_bytes().len(), count * chunk);
+        }
+    }
+}

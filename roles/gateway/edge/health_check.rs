@@ -1,0 +1,51 @@
+//! The health check for load balancers, on the public port. It says whether the gateway is ready, and nothing else.
+//!
+//! It needs no credentials, is not limited by the requests in flight, because a gateway at its limit is healthy, and writes no
+//! access line.
+
+use http::{Method, StatusCode, header};
+
+use crate::admin::Readiness;
+use crate::telemetry::{Counter, counter, names};
+
+use crate::roles::gateway::response::Response;
+
+/// Tells load balancers whether to send requests to this gateway.
+#[derive(Debug)]
+pub struct HealthCheck {
+    readiness: Readiness,
+    ready: Counter,
+    not_ready: Counter,
+}
+
+impl HealthCheck {
+    /// Creates a health check of the components in `readiness`.
+    #[must_use]
+    pub fn new(readiness: Readiness) -> Self {
+        let with = |result: &str| {
+            counter(&names::GATEWAY_HEALTH_CHECKS, &[(names::RESULT, result.to_owned())])
+        };
+        Self { readiness, ready: with("ready"), not_ready: with("not_ready") }
+    }
+
+    /// Returns 200 or 503 for GET and HEAD, and none for other methods.
+    #[must_use]
+    pub fn respond(&self, method: &Method) -> Option<Response> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let (status, body, counter) = if self.readiness.is_ready() {
+            (StatusCode::OK, "ready\n", &self.ready)
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n", &self.not_ready)
+        };
+        counter.increment(1);
+        let mut response = Response::new(bytes::Bytes::from_static(body.as_bytes()).into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let text = header::HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, text);
+        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+}

@@ -1,0 +1,165 @@
+//! Authenticates and authorizes callers, and applies the rate limits.
+
+use http::HeaderMap;
+use http::request::Parts;
+use tokio::time::Instant;
+
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::admission::auth::AuthRejection;
+use crate::roles::gateway::admission::rate_limit::RateDecision;
+use crate::roles::gateway::client::caller::Caller;
+use crate::roles::gateway::client::caller::Peer;
+use crate::roles::gateway::client::network::ClientNetwork;
+use crate::roles::gateway::edge::documentation::DocumentationPage;
+use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::response::CloseReason;
+use crate::roles::gateway::response::Response;
+use crate::roles::gateway::snapshot::Snapshot;
+use crate::telemetry::conditions::{self, Condition};
+use crate::telemetry::{counter, names};
+
+use super::Pipeline;
+use super::rejection::Rejection;
+
+/// One condition for all clients: a client with many networks could otherwise fill the table of conditions. The access line of
+/// each request contains the address.
+const TOO_MANY_FAILURES: Condition =
+    Condition::new("too many requests of a client fail authentication");
+
+const UNTRUSTED_CONNECTIONS: Condition =
+    Condition::new("open connections no longer meet the TLS settings");
+
+impl Pipeline {
+    /// Authenticates the caller, checks its scopes and applies its rate limit.
+    pub(super) async fn admit(
+        &self,
+        snapshot: &Snapshot,
+        headers: &HeaderMap,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Caller, Box<Rejection>> {
+        let Some(endpoint) = trip.endpoint.clone() else {
+            return Err(Problem::new(ProblemKind::Internal).into());
+        };
+        let endpoint = &*endpoint;
+        let authenticator = &snapshot.authenticator;
+        let mut found = authenticator.authenticate(endpoint, headers, peer);
+        if let Err(rejection) = &found
+            // Boxed because it is rare: the future would otherwise make every request larger.
+            && Box::pin(authenticator.refresh_keys(rejection)).await
+        {
+            found = authenticator.authenticate(endpoint, headers, peer);
+        }
+        let caller = found.map_err(|rejection| self.reject(rejection, snapshot, peer, trip))?;
+        if let Some(principal) = &caller.principal {
+            trip.authenticated(principal);
+        }
+        trip.shows_timing = snapshot.shows_timing(&caller);
+        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
+            RateDecision::Allowed { headers } => {
+                trip.rate = headers;
+                Ok(caller)
+            }
+            RateDecision::Limited { problem, headers } => {
+                trip.rate = headers;
+                let label = [(names::ENDPOINT, endpoint.id.to_string())];
+                counter(&names::RATE_LIMITED, &label).increment(1);
+                Err(problem.into())
+            }
+        }
+    }
+
+    /// Returns the page of the documentation at the request's path, with the endpoints that the caller may call.
+    pub(super) async fn documentation(
+        &self,
+        snapshot: &Snapshot,
+        parts: &Parts,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Result<Response, Box<Rejection>> {
+        let documentation = snapshot.documentation.as_ref();
+        let documents = match documentation.and_then(|it| it.page(&parts.method, parts.uri.path()))
+        {
+            Some(DocumentationPage::PerCaller(documents)) => documents,
+            Some(DocumentationPage::Public(page)) => return Ok(page),
+            None => return Err(Problem::new(ProblemKind::NoRoute).into()),
+        };
+        let authenticator = &snapshot.authenticator;
+        let requirements = documents.requirements();
+        let mut found = authenticator.permissions(requirements, &parts.headers, peer);
+        if let Err(rejection) = &found
+            && authenticator.refresh_keys(rejection).await
+        {
+            found = authenticator.permissions(requirements, &parts.headers, peer);
+        }
+        let permissions =
+            found.map_err(|rejection| self.reject(rejection, snapshot, peer, trip))?;
+        if let Some(principal) = &permissions.principal {
+            trip.authenticated(principal);
+        }
+        Ok(documents.for_caller(&permissions))
+    }
+
+    /// Counts and logs a failed authentication. Returns its rejection, or 429 if its client had too many.
+    ///
+    /// Credentials are checked before this limit, because a client address may be shared by several callers, and a valid credential
+    /// must be accepted. The limit is not needed against guessing, which is infeasible; it limits the cost of failures.
+    fn reject(
+        &self,
+        rejection: Box<AuthRejection>,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        trip: &mut Trip,
+    ) -> Box<Rejection> {
+        let Rejection { problem, challenge, .. } = *record(rejection, trip);
+        if problem.kind == ProblemKind::NotExecuted {
+            // 503: the credential cannot be checked, which is not the caller's fault.
+            return problem.into();
+        }
+        let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
+        let per_minute = snapshot.http.auth_failures_per_minute_max;
+        let now = Instant::now().into_std();
+        let Err(wait) = self.rates.admit_rejection(network, per_minute, now) else {
+            return Box::new(Rejection { challenge, ..problem.into() });
+        };
+        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(trip)]).increment(1);
+        if conditions::begins(&TOO_MANY_FAILURES, "") {
+            tracing::warn!(client = %network, per_minute, "too many requests of a client failed authentication: responding with 429");
+        }
+        let detail = "too many requests from this client address failed authentication";
+        let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
+        // The challenge is kept for clients that send credentials only after one (RFC 9110 §11.6.1): valid ones are accepted.
+        Box::new(Rejection { challenge, close: Some(CloseReason::AuthFailures), ..problem.into() })
+    }
+}
+
+/// Counts and logs a connection whose client certificate is missing or no longer trusted. It is closed after the response.
+pub(super) fn untrusted_connection(
+    rejection: Box<AuthRejection>,
+    trip: &mut Trip,
+) -> Box<Rejection> {
+    let failure = rejection.failure.as_str();
+    if conditions::begins(&UNTRUSTED_CONNECTIONS, failure) {
+        tracing::warn!(failure, "closing a connection that a new handshake would refuse");
+    }
+    let rejection = record(rejection, trip);
+    Box::new(Rejection { close: Some(CloseReason::ClientCertificate), ..*rejection })
+}
+
+/// Counts and records a failed authentication.
+fn record(rejection: Box<AuthRejection>, trip: &mut Trip) -> Box<Rejection> {
+    let reason = (names::REASON, rejection.failure.as_str().to_owned());
+    counter(&names::AUTH_FAILURES, &[endpoint(trip), reason]).increment(1);
+    if let Some(principal) = &rejection.principal {
+        trip.authenticated(principal);
+    }
+    let (problem, challenge) = (rejection.problem.clone(), rejection.challenge.clone());
+    trip.refused = Some(rejection);
+    Box::new(Rejection { challenge, ..problem.into() })
+}
+
+fn endpoint(trip: &Trip) -> (&'static str, String) {
+    let id = trip.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
+    (names::ENDPOINT, id.to_owned())
+}
