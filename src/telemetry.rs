@@ -12,7 +12,7 @@ pub mod names;
 pub mod recorder;
 mod registry;
 pub mod snapshot;
-pub mod trace;
+pub mod trace_context;
 mod traceparent;
 pub mod traces;
 
@@ -21,7 +21,7 @@ pub use exposition::Format;
 pub use histogram::Histogram;
 pub use registry::{LabelValue, counter, gauge, histogram};
 
-/// Formats an error and its causes in one line, without causes whose text is already part of it.
+/// Formats an error and its causes in one line, and leaves out causes whose text it already contains.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -87,7 +87,7 @@ impl HttpService for Pipeline {
                 return response;
             }
             let trip = Trip::begin(&parts, &peer, request_id);
-            context::serving(trip.served(), self.handle_logged(&parts, body, &peer, trip)).await
+            context::scope(trip.served(), self.handle_logged(&parts, body, &peer, trip)).await
         })
     }
 }

@@ -24,7 +24,7 @@ use crate::endpoint_call::{CallFunction, EndpointCall, EndpointCallResult};
 use crate::envelope::Request;
 use crate::outcome::Word;
 use crate::problem::{Problem, Violation};
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::trace_context::TraceContext;
 
 /// Checks the arguments, executes the call and prints its result.
 pub(super) fn run<O: Write, E: Write>(
@@ -104,7 +104,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
         window: 0,
         principal: arguments.principal.clone(),
         idempotency_key: arguments.idempotency_key.clone(),
-        traceparent: Some(Arc::clone(TraceContext::continued(None, None).traceparent())),
+        traceparent: Some(Arc::clone(TraceContext::from_headers(None, None).traceparent())),
         tracestate: None,
         request_id,
         payload,

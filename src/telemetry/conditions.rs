@@ -1,5 +1,5 @@
-//! Conditions that many requests run into, such as a database that is away: logged when they begin and when they are
-//! over, counted in between.
+//! Conditions that affect many requests, such as a database that does not answer. They are logged when they begin and when
+//! they end; in between, affected requests are counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,45 +9,46 @@ use tokio::time::{Instant, sleep};
 
 use super::{counter, names};
 
-/// A condition that no request has met for so long is over.
+/// A condition that has affected no request for this time is over.
 const QUIET: Duration = Duration::from_secs(10);
-/// How often it is looked which are over.
-const LOOK: Duration = Duration::from_secs(1);
-/// Conditions at once: queues and databases of a configuration, several kinds for each. Beyond them all of a kind are one.
+/// The interval at which `watch` checks which conditions are over.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Most conditions at once: several kinds for each queue and database of a configuration. Beyond it all subjects of a kind
+/// share one condition.
 const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
 #[derive(Debug)]
 pub struct Condition {
-    /// What it is, in the words of the log.
-    pub what: &'static str,
-    /// Whether somebody knows when it is over and says so; else it is when no request meets it any more.
-    pub is_told: bool,
+    /// Its name in logs and in the metric.
+    pub name: &'static str,
+    /// Whether its end is reported with `ends` or `ends_if_quiet`. Otherwise it ends when it affects no request any more.
+    pub has_reported_end: bool,
 }
 
 impl Condition {
-    /// One that is over when no request meets it any more.
+    /// Creates a condition that ends when it affects no request any more.
     #[must_use]
-    pub const fn new(what: &'static str) -> Self {
-        Self { what, is_told: false }
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, has_reported_end: false }
     }
 }
 
-/// Messages of others that cannot be read.
+/// Messages from other processes that cannot be decoded.
 pub const MALFORMED: Condition = Condition::new("messages do not keep to the protocol");
-/// Messages of ours that do not leave.
+/// Messages of this process that cannot be sent.
 pub const UNSENT: Condition = Condition::new("messages cannot be sent");
 
 #[derive(Clone, Copy, Debug)]
-struct Met {
+struct Occurrence {
     since: Instant,
     last: Instant,
     requests: u64,
-    is_told: bool,
+    has_reported_end: bool,
 }
 
-/// What is met now: which condition, and whose (a queue, a database; empty for the process).
-type State = BTreeMap<(&'static str, String), Met>;
+/// Current conditions by name and subject: a queue or a database, or empty for the process.
+type State = BTreeMap<(&'static str, String), Occurrence>;
 
 static STATE: Mutex<State> = Mutex::new(BTreeMap::new());
 
@@ -55,60 +56,70 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request met a condition of somebody's. Says whether it has just begun, so that a line is due; after it requests are
-/// counted, until it is over.
+/// Records that a condition of `subject` affects a request. Returns whether it has just begun and must be logged; until it
+/// ends, further requests are only counted.
 #[must_use]
-pub fn begins(condition: &Condition, whose: &str) -> bool {
+pub fn begins(condition: &Condition, subject: &str) -> bool {
     let now = Instant::now();
     let mut state = state();
-    let mut key = (condition.what, whose.to_owned());
+    let mut key = (condition.name, subject.to_owned());
     if state.len() >= CONDITIONS_MAX && !state.contains_key(&key) {
         key.1.clear();
     }
-    let fresh = Met { since: now, last: now, requests: 0, is_told: condition.is_told };
-    let met = state.entry(key).or_insert(fresh);
-    met.last = now;
-    met.requests = met.requests.saturating_add(1);
-    let is_first = met.requests == 1;
+    let occurrence = state.entry(key).or_insert(Occurrence {
+        since: now,
+        last: now,
+        requests: 0,
+        has_reported_end: condition.has_reported_end,
+    });
+    occurrence.last = now;
+    occurrence.requests = occurrence.requests.saturating_add(1);
+    let is_first = occurrence.requests == 1;
     drop(state);
     if !is_first {
-        let label = [(names::CONDITION, condition.what.to_owned())];
+        let label = [(names::CONDITION, condition.name.to_owned())];
         counter(&names::LOG_REPEATS, &label).increment(1);
     }
     is_first
 }
 
-/// The condition is over. Says how many requests met it.
+/// Ends a condition. Returns how many requests it affected.
 #[must_use]
-pub fn ends(condition: &Condition, whose: &str) -> u64 {
-    state().remove(&(condition.what, whose.to_owned())).map_or(0, |met| met.requests)
+pub fn ends(condition: &Condition, subject: &str) -> u64 {
+    state()
+        .remove(&(condition.name, subject.to_owned()))
+        .map_or(0, |occurrence| occurrence.requests)
 }
 
-/// The condition is over if no request met it of late: for who can tell only that it may be.
-pub fn ends_if_quiet(condition: &Condition, whose: &str) {
-    let key = (condition.what, whose.to_owned());
-    let over = state().extract_if(.., |one, met| *one == key && is_quiet(met)).next();
+/// Ends and logs a condition if it has affected no request for 10 seconds. For callers that only know that it may be over.
+pub fn ends_if_quiet(condition: &Condition, subject: &str) {
+    let key = (condition.name, subject.to_owned());
+    let over =
+        state().extract_if(.., |each, occurrence| *each == key && is_quiet(occurrence)).next();
     if let Some(over) = over {
         log(over);
     }
 }
 
-/// Says which conditions are over, as long as it is polled.
+/// Logs the end of conditions, as long as it is polled.
 pub async fn watch() {
     loop {
-        sleep(LOOK).await;
-        let over: Vec<_> = state().extract_if(.., |_, met| !met.is_told && is_quiet(met)).collect();
+        sleep(CHECK_INTERVAL).await;
+        let is_over =
+            |occurrence: &Occurrence| !occurrence.has_reported_end && is_quiet(occurrence);
+        let over: Vec<_> = state().extract_if(.., |_, occurrence| is_over(occurrence)).collect();
         over.into_iter().for_each(log);
     }
 }
 
-fn is_quiet(met: &Met) -> bool {
-    met.last.elapsed() >= QUIET
+fn is_quiet(occurrence: &Occurrence) -> bool {
+    occurrence.last.elapsed() >= QUIET
 }
 
-fn log(((condition, whose), met): ((&'static str, String), Met)) {
-    let seconds = met.last.duration_since(met.since).as_secs_f64();
-    tracing::info!(condition, whose, requests = met.requests, seconds, "a condition is over");
+fn log(((condition, subject), occurrence): ((&'static str, String), Occurrence)) {
+    let seconds = occurrence.last.duration_since(occurrence.since).as_secs_f64();
+    let requests = occurrence.requests;
+    tracing::info!(condition, subject, requests, seconds, "a condition is over");
 }
 
 #[cfg(test)]
@@ -116,28 +127,32 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_condition_is_a_line_when_it_begins_and_one_when_it_is_over() {
-        const AWAY: Condition = Condition { what: "the test's own", is_told: true };
-        assert!(begins(&AWAY, "a") && begins(&AWAY, "b"), "each has its own");
-        assert!(!begins(&AWAY, "a"));
-        ends_if_quiet(&AWAY, "a");
-        assert!(!begins(&AWAY, "a"), "it was met a moment ago");
+    async fn only_the_first_request_of_a_condition_is_logged() {
+        const REPORTED: Condition =
+            Condition { name: "with a reported end", has_reported_end: true };
+        assert!(
+            begins(&REPORTED, "a") && begins(&REPORTED, "b"),
+            "each subject has its own condition"
+        );
+        assert!(!begins(&REPORTED, "a"));
+        ends_if_quiet(&REPORTED, "a");
+        assert!(!begins(&REPORTED, "a"), "it affected a request a moment ago");
         tokio::time::advance(QUIET).await;
-        ends_if_quiet(&AWAY, "a");
-        assert!(begins(&AWAY, "a"), "it was over");
-        assert_eq!(ends(&AWAY, "b"), 1);
-        assert_eq!(ends(&AWAY, "b"), 0);
+        ends_if_quiet(&REPORTED, "a");
+        assert!(begins(&REPORTED, "a"), "it had ended");
+        assert_eq!(ends(&REPORTED, "b"), 1);
+        assert_eq!(ends(&REPORTED, "b"), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_tells_is_over_when_nobody_meets_it() {
-        const LOST: Condition = Condition { what: "the other test's", is_told: false };
+    async fn a_condition_without_a_reported_end_ends_after_a_quiet_time() {
+        const UNREPORTED: Condition = Condition::new("without a reported end");
         let watching = crate::lifecycle::Tasks::new().spawn(watch());
-        assert!(begins(&LOST, ""));
+        assert!(begins(&UNREPORTED, ""));
         sleep(QUIET / 2).await;
-        assert!(!begins(&LOST, ""));
-        sleep(QUIET + 2 * LOOK).await;
-        assert!(begins(&LOST, ""));
+        assert!(!begins(&UNREPORTED, ""));
+        sleep(QUIET + 2 * CHECK_INTERVAL).await;
+        assert!(begins(&UNREPORTED, ""));
         watching.abort();
     }
 }

@@ -19,17 +19,17 @@ impl Format {
     /// Returns the format that an `Accept` header prefers: OpenMetrics if it is named with at least the quality of plain text.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
-        let liking = |media_type: &str| {
+        let quality_of = |media_type: &str| {
             let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
-            let likings = ranges.filter_map(|mut range| {
+            let qualities = ranges.filter_map(|mut range| {
                 (range.next()?.eq_ignore_ascii_case(media_type)).then_some(())?;
                 let quality = range.find_map(|parameter| parameter.strip_prefix("q="));
                 quality.map_or(Some(1.0), |quality| quality.parse().ok())
             });
-            likings.fold(0.0, f64::max)
+            qualities.fold(0.0, f64::max)
         };
-        let open = liking("application/openmetrics-text");
-        if open > 0.0 && open >= liking("text/plain") { Self::OpenMetrics } else { Self::Text }
+        let open = quality_of("application/openmetrics-text");
+        if open > 0.0 && open >= quality_of("text/plain") { Self::OpenMetrics } else { Self::Text }
     }
 
     /// Returns the media type.

@@ -1,4 +1,4 @@
-//! Logs: a line for each event, JSON for machines or text for people, with a filter that can change while we run.
+//! Logs: one line for each event, as JSON or as text, with a filter that can change at run time.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
@@ -17,77 +17,77 @@ mod json;
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
-/// Lines that wait for stdout. Past it a line is dropped and counted: a reader that stalls must not stall requests.
+/// Most lines that wait for stdout. Beyond it lines are dropped and counted, so that a stalled reader does not stall requests.
 const LINES_MAX: usize = 8_192;
 
-/// After lines were written, those that follow gather for so long, and at most so many bytes of them.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
-/// See `GATHERED_FOR`.
-const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// The time after a write during which further lines are collected for the next one.
+const COLLECT_TIME: Duration = Duration::from_millis(5);
+/// Bytes that are collected before they are written.
+const COLLECTED_BYTES_MAX: usize = 64 * 1024;
 
-/// Never logged, whatever the filter says: the driver of SQL Server quotes messages and rows, which have callers' values.
+/// Never logged, whatever the filter says: the driver of SQL Server logs messages and rows, which contain values of callers.
 const SILENT: &str = "tiberius=off";
 
-/// What changes the filter: of the process, as the subscriber is.
+/// Changes the filter of the process's subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// The logs of this process.
 #[derive(Debug)]
 pub struct Logs {
-    lines: LogWriter,
+    writer: LogWriter,
 }
 
-/// Why logs cannot be started or changed.
+/// An error while logs are started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// A filter that is none.
-    #[error("not a filter of logs: expected a level, or target=level, several with commas")]
+    /// The filter is invalid.
+    #[error("not a log filter: expected a level or target=level, separated by commas")]
     Filter,
-    /// Something else of this process logs already.
+    /// This process already has a subscriber.
     #[error("logs are already set up")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The thread that writes cannot be started.
+    /// The thread that writes lines cannot be started.
     #[error("the thread that writes logs cannot be started")]
     Thread(#[source] io::Error),
 }
 
 impl Logs {
-    /// Starts logging to stdout. Once in a process.
+    /// Starts logging to stdout. May be called once in a process.
     ///
     /// # Errors
-    /// `LogError` when the filter is none, or something logs already.
+    /// Returns `LogError` if the filter is invalid or the process already has a subscriber.
     pub fn start(config: &LogConfig) -> Result<Self, LogError> {
         let is_json = match config.format {
             LogFormat::Json => true,
             LogFormat::Text => false,
             LogFormat::Auto => !io::stdout().is_terminal(),
         };
-        let lines = LogWriter::start(io::stdout())?;
+        let writer = LogWriter::start(io::stdout())?;
         let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
         let layer = if is_json {
-            json::JsonLayer(lines.clone()).boxed()
+            json::JsonLayer(writer.clone()).boxed()
         } else {
-            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone()).boxed()
+            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer.clone()).boxed()
         };
-        let layer = layer.with_filter(filter_fn(is_without_values));
+        let layer = layer.with_filter(filter_fn(has_no_values));
         let registry = tracing_subscriber::registry().with(filter).with(layer);
         registry.try_init().map_err(|error| LogError::Twice(error.into()))?;
         std::panic::set_hook(Box::new(log_panic));
-        // Nobody was before us: the subscriber would not have been taken.
+        // This cannot fail: `try_init` succeeds only once.
         FILTER.set(handle).ok();
-        Ok(Self { lines })
+        Ok(Self { writer })
     }
 
-    /// Waits, at most so long, until everything logged so far is written: the last thing before the process ends.
+    /// Waits at most `limit` until everything logged so far is written. Call it last, before the process ends.
     pub fn flush(&self, limit: Duration) {
-        self.lines.flush(limit);
+        self.writer.flush(limit);
     }
 }
 
-/// Changes what this process logs, from the next line on; nothing where it does not log.
+/// Changes the filter of this process's logs. Does nothing if the process does not log.
 ///
 /// # Errors
-/// `LogError::Filter` when the text is no filter; then everything stays as it is.
+/// Returns `LogError::Filter` if the text is not a filter. The current filter stays in force then.
 pub fn set_filter(filter: &str) -> Result<(), LogError> {
     let filter = parse(filter)?;
     match FILTER.get() {
@@ -96,19 +96,20 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
     }
 }
 
-/// Shows what went wrong on stderr, for commands: once in a process, and only where nothing logs already.
+/// Prints warnings and errors on stderr, for commands. Does nothing if the process already logs.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
     let layer = format.with_writer(io::stderr).with_filter(filter_fn(|metadata| {
         metadata.target().starts_with("fjord") && *metadata.level() <= Level::WARN
     }));
-    // Where something logs already, that shows it.
+    // An error means that the process already has a subscriber, which shows them.
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Libraries write whole messages, payloads included, at level trace: callers' values. So theirs ends at debug.
-fn is_without_values(metadata: &Metadata<'_>) -> bool {
+/// Returns whether an event contains no values of callers. Libraries log whole messages with their payloads at level trace,
+/// so their events end at level debug.
+fn has_no_values(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE
 }
 
@@ -118,10 +119,10 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     Ok(parsed.ok_or(LogError::Filter)?.add_directive(silent))
 }
 
-/// A panic as one line like any other. Without the backtrace, which no collector of lines takes.
+/// Logs a panic as one line, without the backtrace, which would need several.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let message = panic.payload_as_str().unwrap_or("not a text");
+    let message = panic.payload_as_str().unwrap_or("no message");
     tracing::error!(place, panic = message, "panicked");
 }
 
@@ -130,7 +131,7 @@ enum LogEntry {
     Flush(SyncSender<()>),
 }
 
-/// Takes lines and hands them to a thread that writes them. Never waits, holds `LINES_MAX` at most.
+/// Passes lines to a thread that writes them, through a queue of `LINES_MAX`. Never waits.
 #[derive(Clone, Debug)]
 struct LogWriter {
     entries: SyncSender<LogEntry>,
@@ -144,8 +145,8 @@ impl LogWriter {
         Ok(Self { entries })
     }
 
-    /// Takes a finished line, a break at its end.
-    fn put(&self, line: Vec<u8>) {
+    /// Queues a line, which ends with a line break.
+    fn write_line(&self, line: Vec<u8>) {
         if self.entries.try_send(LogEntry::Line(line)).is_err() {
             super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
         }
@@ -154,48 +155,49 @@ impl LogWriter {
     fn flush(&self, limit: Duration) {
         let (done, is_done) = sync_channel(1);
         if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
-            // A reader that stalls for the whole limit loses what it did not read.
+            // After the limit, lines that the reader has not read are lost.
             is_done.recv_timeout(limit).ok();
         }
     }
 }
 
-/// Ends with the last sender. An error of stdout has nowhere to be told: the lines are lost.
+/// Writes lines until the last sender is dropped. If stdout fails, the lines are lost: there is nowhere to report it.
 fn write_lines(receiver: &Receiver<LogEntry>, mut out: impl Write) {
-    let mut gathered = Vec::with_capacity(GATHERED_BYTES_MAX);
+    let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line goes out at once. Those that follow it find nobody to wake, and leave together.
+        // The first line is written at once. The pause below collects those that follow into one write, and saves the
+        // threads that log from waking this one for each line.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {
-                LogEntry::Line(line) => gathered.extend_from_slice(&line),
+                LogEntry::Line(line) => collected.extend_from_slice(&line),
                 LogEntry::Flush(done) => {
-                    write_gathered(&mut gathered, &mut out);
+                    write_collected(&mut collected, &mut out);
                     out.flush().ok();
                     done.send(()).ok();
                 }
             }
-            if gathered.len() >= GATHERED_BYTES_MAX {
-                write_gathered(&mut gathered, &mut out);
+            if collected.len() >= COLLECTED_BYTES_MAX {
+                write_collected(&mut collected, &mut out);
             }
             next = receiver.try_recv().ok();
         }
-        write_gathered(&mut gathered, &mut out);
-        std::thread::park_timeout(GATHERED_FOR);
+        write_collected(&mut collected, &mut out);
+        std::thread::park_timeout(COLLECT_TIME);
     }
 }
 
-fn write_gathered(gathered: &mut Vec<u8>, out: &mut impl Write) {
-    out.write_all(gathered).ok();
-    gathered.clear();
+fn write_collected(collected: &mut Vec<u8>, out: &mut impl Write) {
+    out.write_all(collected).ok();
+    collected.clear();
 }
 
 impl Write for LogWriter {
-    /// The formatter of text calls this once for each event, with the whole line.
+    /// Writes the line of an event. The text formatter calls this once for each event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut signed = line.to_vec();
-        context::sign(&mut signed);
-        self.put(one_line(signed));
+        let mut text = line.to_vec();
+        context::append_ids(&mut text);
+        self.write_line(escape_controls(text));
         Ok(line.len())
     }
 
@@ -212,9 +214,9 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// The line with every control character escaped but the break at its end: no event can forge a second line, or
-/// move the cursor of who reads it.
-fn one_line(line: Vec<u8>) -> Vec<u8> {
+/// Escapes every control character except the line break at the end, so that no event can forge a second line or control
+/// the reader's terminal.
+fn escape_controls(line: Vec<u8>) -> Vec<u8> {
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
     if text.len() < line.len() && !text.iter().any(u8::is_ascii_control) {
         return line;
@@ -233,8 +235,8 @@ fn one_line(line: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 impl LogWriter {
-    /// Lines that nobody writes, and what gives those that came.
-    fn to_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
+    /// Returns a writer without a thread, and a function that returns the lines that were queued.
+    fn for_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let line = |entry| match entry {
             LogEntry::Line(line) => Some(line),
@@ -249,13 +251,13 @@ mod tests {
     use super::*;
     use std::sync::mpsc::Sender;
 
-    /// An output that writes nothing before it is told to.
-    struct Stalled {
+    /// An output that writes nothing until it is released.
+    struct StalledOutput {
         go: Receiver<()>,
         written: Sender<Vec<u8>>,
     }
 
-    impl Write for Stalled {
+    impl Write for StalledOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.go.recv().ok();
             self.written.send(bytes.to_vec()).ok();
@@ -268,16 +270,16 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_stalls_stalls_nobody() {
+    fn a_stalled_output_does_not_stall_writers() {
         let (start, go) = std::sync::mpsc::channel();
         let (written, lines_written) = std::sync::mpsc::channel();
-        let mut lines = LogWriter::start(Stalled { go, written }).unwrap();
+        let mut writer = LogWriter::start(StalledOutput { go, written }).unwrap();
         for _ in 0..LINES_MAX + 100 {
-            lines.write_all(b"a\n").unwrap();
+            writer.write_all(b"a\n").unwrap();
         }
         drop(start);
-        lines.flush(Duration::from_secs(10));
-        drop(lines);
+        writer.flush(Duration::from_secs(10));
+        drop(writer);
         let written: Vec<u8> = lines_written.iter().flatten().collect();
         let written = String::from_utf8(written).expect("text").lines().count();
         assert!(written >= LINES_MAX, "{written}");
@@ -285,12 +287,12 @@ mod tests {
 
     #[test]
     fn an_event_cannot_forge_a_second_line() {
-        assert_eq!(one_line(b"a\nb\x1b[2J\r\n".to_vec()), b"a\\nb\\x1b[2J\\r\n");
-        assert_eq!(one_line("é\n".into()), "é\n".as_bytes());
+        assert_eq!(escape_controls(b"a\nb\x1b[2J\r\n".to_vec()), b"a\\nb\\x1b[2J\\r\n");
+        assert_eq!(escape_controls("é\n".into()), "é\n".as_bytes());
     }
 
     #[test]
-    fn what_is_no_filter_changes_nothing() {
+    fn an_invalid_filter_is_an_error() {
         assert!(parse("info,fjord::messaging=debug").is_ok());
         assert!(matches!(parse("wran"), Err(LogError::Filter)));
     }

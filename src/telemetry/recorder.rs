@@ -14,7 +14,7 @@ use super::registry::{self, Instrument, LabelValue};
 
 const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
 
-/// The exporter. It holds the values of the last scrape; the registry holds the current ones.
+/// The exporter, which holds the values of the last scrape. The registry holds the current ones.
 static EXPORTER: OnceLock<PrometheusRecorder> = OnceLock::new();
 
 /// Publishes version and role, and starts the role's rare counters at 0. May be called again for another role.
@@ -27,11 +27,11 @@ pub fn install(role: Role) {
     start_at_zero(role);
 }
 
-/// A counter of one role, or of both, with its labels.
+/// The role of a counter (`None` for both), the metric and its labels.
 type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
 /// Counters of rare events. An alert on the increase of a counter misses the first event if the series begins with it.
-const RARE: [RareCounter; 14] = [
+const RARE_COUNTERS: [RareCounter; 14] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::NATS_RECONNECTS, &[]),
@@ -43,14 +43,14 @@ const RARE: [RareCounter; 14] = [
     (Some(Role::Gateway), names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, "connections")]),
     (Some(Role::Gateway), names::GATEWAY_LATE_REPLIES, &[]),
     (Some(Role::Gateway), names::GATEWAY_BAD_REPLIES, &[]),
-    (Some(Role::Gateway), names::PANICS, &[(names::PLACE, "gateway")]),
-    (Some(Role::Worker), names::PANICS, &[(names::PLACE, "handler")]),
+    (Some(Role::Gateway), names::PANICS, &[(names::COMPONENT, "gateway")]),
+    (Some(Role::Worker), names::PANICS, &[(names::COMPONENT, "handler")]),
     (Some(Role::Worker), names::WORKER_MALFORMED, &[]),
 ];
 
 fn start_at_zero(role: Role) {
-    for (of, metric, labels) in &RARE {
-        if of.is_none_or(|of| of == role) {
+    for (only_role, metric, labels) in &RARE_COUNTERS {
+        if only_role.is_none_or(|only| only == role) {
             let labels: Vec<_> =
                 labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
             registry::counter(metric, &labels).increment(0);

@@ -14,10 +14,11 @@ pub type LabelValue = (&'static str, String);
 
 type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
 
-static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, Family>>> = LazyLock::new(RwLock::default);
+static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, MetricFamily>>> =
+    LazyLock::new(RwLock::default);
 
 /// A metric and its series by their labels.
-struct Family {
+struct MetricFamily {
     metric: Metric,
     series: Series,
 }
@@ -83,7 +84,7 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     drop(families);
     known.unwrap_or_else(|| {
         let mut families = FAMILIES.write().unwrap_or_else(PoisonError::into_inner);
-        let new_family = || Family { metric: *metric, series: Series::new() };
+        let new_family = || MetricFamily { metric: *metric, series: Series::new() };
         let family = families.entry(metric.name).or_insert_with(new_family);
         let series = family.series.entry(labels.into());
         series.or_insert_with(|| Instrument::new(metric.kind)).clone()
@@ -93,7 +94,7 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
 /// Calls `visit` with each series, ordered by the names of the metrics.
 pub(super) fn for_each(mut visit: impl FnMut(&Metric, &[LabelValue], &Instrument)) {
     let families = FAMILIES.read().unwrap_or_else(PoisonError::into_inner);
-    for Family { metric, series } in families.values() {
+    for MetricFamily { metric, series } in families.values() {
         for (labels, instrument) in series {
             visit(metric, labels, instrument);
         }

@@ -105,6 +105,6 @@ mod tests {
         assert!((found.seconds - 61.003).abs() < 1e-6, "{found:?}");
         assert_eq!(found.buckets.first(), Some(&(0.0001, 0)));
         assert_eq!(found.buckets.last(), Some(&(60.0, 1)), "the other exceeds every bound");
-        assert!(distributions(&names::PANICS, names::PLACE).is_empty());
+        assert!(distributions(&names::PANICS, names::COMPONENT).is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! Spans of sampled requests: recorded when they end, handed to the exporter, never waited for.
+//! Spans of sampled requests. A span is recorded when it ends and put into the queue of the exporter, without waiting.
 //!
-//! Nothing here costs more than a look at a flag while no collector is configured.
+//! Without a configured collector each function here only loads one atomic.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,180 +18,186 @@ mod export;
 
 pub use export::Exporter;
 
-/// What takes spans: one for the process, as the metrics' recorder is.
-static RECORDER: OnceLock<Recorder> = OnceLock::new();
+/// The recorder of this process.
+static RECORDER: OnceLock<SpanRecorder> = OnceLock::new();
 
 #[derive(Debug)]
-struct Recorder {
-    spans: mpsc::Sender<Span>,
+struct SpanRecorder {
+    ended: mpsc::Sender<EndedSpan>,
     /// New traces whose lowest 56 bits are below this are recorded.
     sampled_below: u64,
     parent_sampling: ParentSampling,
-    dropped: Dropped,
+    dropped: DroppedSpans,
 }
 
-struct Dropped(Counter);
+struct DroppedSpans(Counter);
 
-impl std::fmt::Debug for Dropped {
+impl std::fmt::Debug for DroppedSpans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Dropped")
+        f.write_str("DroppedSpans")
     }
 }
 
-/// What a span is about, for whoever draws the trace.
+/// The kind of a span, as OpenTelemetry defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A request that is served.
+pub enum SpanKind {
+    /// Serving a request.
     Server,
-    /// A call of another service, waited for.
+    /// Calling another service and waiting for the result.
     Client,
-    /// A message that is sent.
+    /// Sending a message.
     Producer,
-    /// A message that is worked on.
+    /// Processing a message.
     Consumer,
 }
 
-/// An attribute's value. A path, a parameter or another text of a caller never becomes one.
+/// The value of an attribute. It is never a path, a parameter or any other text of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum AttributeValue {
     /// A constant of the code.
-    Word(&'static str),
-    /// A name of the catalogue or the configuration.
+    Constant(&'static str),
+    /// A name from the catalogue or the configuration.
     Name(String),
     /// A number.
     Number(i64),
 }
 
-/// A span that has begun: its place in the trace.
+/// A span that has begun, with its ids and its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
+pub struct SpanHandle {
     trace: u128,
     id: u64,
     parent: Option<u64>,
     began: Instant,
 }
 
-/// What is told of a span when it ends.
+/// The data that a span gets when it ends.
 #[derive(Clone, Debug)]
-pub struct Told {
-    /// What it is about.
-    pub kind: Kind,
-    /// A name of few values.
+pub struct SpanData {
+    /// The kind.
+    pub kind: SpanKind,
+    /// The name, from a small set of values.
     pub name: String,
-    /// Attributes by their names in the semantic conventions, and ours.
-    pub attributes: Vec<(&'static str, Value)>,
-    /// Why it failed, in one word.
+    /// Attributes with names from the semantic conventions, or beginning with `fjord.`.
+    pub attributes: Vec<(&'static str, AttributeValue)>,
+    /// The error if the span failed: an outcome, for instance.
     pub error: Option<&'static str>,
 }
 
 /// A span that has ended.
 #[derive(Clone, Debug)]
-struct Span {
-    open: Open,
+struct EndedSpan {
+    handle: SpanHandle,
     ended: Instant,
-    told: Told,
+    data: SpanData,
 }
 
 /// Starts the export of spans. May be called once in a process. `tls` is the TLS configuration for the connection to the
-/// collector; without one the connection is plain text.
+/// collector; without it the connection is unencrypted.
 ///
 /// # Errors
-/// Describes why the HTTP client cannot be built.
+/// Returns a description if the HTTP client cannot be built.
 pub fn start(
     config: &TracesConfig,
     role: Role,
     tls: Option<ClientConfig>,
 ) -> Result<Exporter, String> {
-    let (spans, ended) = mpsc::channel(config.spans_max);
-    let exporter = Exporter::start(config, role, tls, ended)?;
-    let dropped = Dropped(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
-    // At zero from the start, so that the first one has an increase that an alert sees.
+    let (ended, receiver) = mpsc::channel(config.spans_max);
+    let exporter = Exporter::start(config, role, tls, receiver)?;
+    let dropped =
+        DroppedSpans(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
+    // Starts the series at 0: an alert on its increase would miss the first drop otherwise.
     dropped.0.increment(0);
-    let recorder = Recorder {
-        spans,
+    let recorder = SpanRecorder {
+        ended,
         sampled_below: sampled_below(config.sample_ratio),
         parent_sampling: config.parent_sampling,
         dropped,
     };
     if RECORDER.set(recorder).is_err() {
-        tracing::error!("traces were exported before: where to stays as it was");
+        tracing::error!("the export of traces was started twice; the first collector is kept");
     }
     Ok(exporter)
 }
 
-/// The bound below which the lowest 56 bits of a trace's id lie for this share of all.
+/// Returns the bound below which the lowest 56 bits of this share of all trace ids lie.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a share of 0 to 1 of 2^56 fits, and nobody misses a fraction of it"
+    reason = "a share of 0 to 1 of 2^56 fits, and the fraction does not matter"
 )]
 fn sampled_below(ratio: f64) -> u64 {
-    /// 2^56: so many random bits a trace's id has at least (W3C Trace Context level 2).
-    const RANDOM: f64 = 72_057_594_037_927_936.0;
-    (ratio.clamp(0.0, 1.0) * RANDOM) as u64
+    /// 2^56: a trace id has at least 56 random bits (W3C Trace Context level 2).
+    const RANDOM_IDS: f64 = 72_057_594_037_927_936.0;
+    (ratio.clamp(0.0, 1.0) * RANDOM_IDS) as u64
 }
 
-/// Whether a new trace is recorded.
+/// Returns whether a new trace is recorded.
 pub(super) fn is_sampled(trace_id: &str) -> bool {
     let Some(recorder) = RECORDER.get() else { return false };
     let lowest = u128::from_str_radix(trace_id, 16).map(|id| id & ((1 << 56) - 1));
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
 }
 
-/// Whether a request is recorded whose trace is a caller's that does not decide. By chance, not by its id: that is the
-/// caller's choice too.
-pub(super) fn is_sampled_by_chance() -> bool {
+/// Returns whether to record a request in the trace of a client that may not decide this. The decision is random and does
+/// not depend on the trace id, because the client chooses the id as well.
+pub(super) fn is_sampled_at_random() -> bool {
     RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
 
-/// Whose callers decide. A process that records nothing believes no more than one that does.
+/// Returns whose `sampled` flag decides; the default if this process records nothing.
 pub(super) fn parent_sampling() -> ParentSampling {
     RECORDER.get().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }
 
-/// Whether the span that a `traceparent` names is recorded, and we record.
+/// Returns whether this process records spans and the span that `traceparent` names is recorded.
 #[must_use]
 pub fn is_recorded(traceparent: &str) -> bool {
-    RECORDER.get().is_some() && traceparent::recorded(traceparent).is_some()
+    RECORDER.get().is_some() && traceparent::recorded_ids(traceparent).is_some()
 }
 
-/// Begins a span below the one that a `traceparent` names, if that one is recorded and we record.
+/// Begins a child of the span that `traceparent` names, if that span is recorded and this process records spans.
 #[must_use]
-pub fn open(traceparent: Option<&str>) -> Option<Open> {
+pub fn begin_child(traceparent: Option<&str>) -> Option<SpanHandle> {
     RECORDER.get()?;
-    let (trace, parent) = traceparent::recorded(traceparent?)?;
-    Some(Open { trace, id: traceparent::random_id(), parent: Some(parent), began: Instant::now() })
+    let (trace, parent) = traceparent::recorded_ids(traceparent?)?;
+    let id = traceparent::random_span_id();
+    Some(SpanHandle { trace, id, parent: Some(parent), began: Instant::now() })
 }
 
-/// The span that a `traceparent` names, if it is recorded and we record.
-pub(super) fn opened(traceparent: &str, parent: Option<u64>, began: Instant) -> Option<Open> {
+/// Returns the span that `traceparent` names, if it is recorded and this process records spans.
+pub(super) fn recorded_span(
+    traceparent: &str,
+    parent: Option<u64>,
+    began: Instant,
+) -> Option<SpanHandle> {
     RECORDER.get()?;
-    let (trace, id) = traceparent::recorded(traceparent)?;
-    Some(Open { trace, id, parent, began })
+    let (trace, id) = traceparent::recorded_ids(traceparent)?;
+    Some(SpanHandle { trace, id, parent, began })
 }
 
-impl Open {
-    /// The same span, which began only then.
+impl SpanHandle {
+    /// Returns the same span with another start.
     #[must_use]
-    pub fn since(self, began: Instant) -> Self {
+    pub fn starting_at(self, began: Instant) -> Self {
         Self { began, ..self }
     }
 
-    /// The `traceparent` for what happens below this span.
+    /// Returns the `traceparent` for children of this span.
     #[must_use]
     pub fn traceparent(&self) -> Arc<str> {
         format!("00-{:032x}-{:016x}-01", self.trace, self.id).into()
     }
 
-    /// The span ends now. Never waits: where too many spans wait already it is dropped and counted.
-    pub fn end(self, told: Told) {
-        self.end_at(Instant::now(), told);
+    /// Ends the span now. Does not wait: if the queue of the exporter is full, the span is dropped and counted.
+    pub fn end(self, data: SpanData) {
+        self.end_at(Instant::now(), data);
     }
 
-    /// The span has ended.
-    pub fn end_at(self, ended: Instant, told: Told) {
+    /// Ends the span at `ended`. Does not wait either.
+    pub fn end_at(self, ended: Instant, data: SpanData) {
         let Some(recorder) = RECORDER.get() else { return };
-        if recorder.spans.try_send(Span { open: self, ended, told }).is_err() {
+        if recorder.ended.try_send(EndedSpan { handle: self, ended, data }).is_err() {
             recorder.dropped.0.increment(1);
         }
     }
@@ -202,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_ids_is_sampled() {
+    fn the_bound_is_the_share_of_all_ids() {
         let half = sampled_below(0.5);
         assert_eq!((sampled_below(0.0), half, sampled_below(1.0)), (0, 1 << 55, 1 << 56));
     }

@@ -229,7 +229,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut ride) = self.0.take() {
             let tasks = ride.placer.tasks.clone();
-            let _detached = tasks.spawn(context::carried(async move {
+            let _detached = tasks.spawn(context::inherit(async move {
                 ride.pieces = None;
                 let ending = ride.run_to_its_end(Event::ClientGone).await;
                 drop(ride.finish(ending));
@@ -483,7 +483,7 @@ impl Ride {
         }
         if !tell.is_empty() {
             let transport = Arc::clone(&self.placer.transport);
-            let _detached = self.placer.tasks.spawn(context::carried(async move {
+            let _detached = self.placer.tasks.spawn(context::inherit(async move {
                 for message in tell {
                     if let Err(error) = transport.publish(message).await {
                         tracing::debug!(%error, "could not tell a worker");

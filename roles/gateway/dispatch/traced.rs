@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::catalogue::QueueName;
 use crate::envelope::{EnvelopeError, Reply, Request};
 use crate::message::Subject;
-use crate::telemetry::traces::{self, Kind, Open, Told, Value};
+use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
 /// Attempts that are recorded of one request. A queue that is full may take many, which all say the same.
 const SPANS_MAX: usize = 16;
@@ -20,7 +20,7 @@ pub(in crate::roles::gateway) struct Traced {
     queue: QueueName,
     subject: Subject,
     recorded: usize,
-    open: Vec<(u32, Open)>,
+    open: Vec<(u32, SpanHandle)>,
 }
 
 impl Traced {
@@ -42,7 +42,7 @@ impl Traced {
 
     /// An attempt is about to be sent: what its worker does is below its span.
     pub(in crate::roles::gateway) fn sent(&mut self, attempt: u32, request: &mut Request) {
-        let span = traces::open(Some(&self.parent)).filter(|_| self.recorded < SPANS_MAX);
+        let span = traces::begin_child(Some(&self.parent)).filter(|_| self.recorded < SPANS_MAX);
         request.traceparent =
             Some(span.map_or_else(|| Arc::clone(&self.parent), |span| span.traceparent()));
         if let Some(span) = span {
@@ -73,20 +73,20 @@ impl Traced {
         }
     }
 
-    fn end(&self, attempt: u32, span: Open, answered: Answered) {
+    fn end(&self, attempt: u32, span: SpanHandle, answered: Answered) {
         let mut attributes = vec![
-            ("messaging.system", Value::Word("nats")),
-            ("messaging.operation.type", Value::Word("send")),
-            ("messaging.operation.name", Value::Word("publish")),
-            ("messaging.destination.name", Value::Name(self.subject.to_string())),
-            ("fjord.attempt", Value::Number(attempt.into())),
-            ("fjord.reply", Value::Word(answered.word)),
+            ("messaging.system", AttributeValue::Constant("nats")),
+            ("messaging.operation.type", AttributeValue::Constant("send")),
+            ("messaging.operation.name", AttributeValue::Constant("publish")),
+            ("messaging.destination.name", AttributeValue::Name(self.subject.to_string())),
+            ("fjord.attempt", AttributeValue::Number(attempt.into())),
+            ("fjord.reply", AttributeValue::Constant(answered.word)),
         ];
         if let Some(reason) = answered.reason {
-            attributes.push(("fjord.outcome", Value::Word(reason)));
+            attributes.push(("fjord.outcome", AttributeValue::Constant(reason)));
         }
         let name = format!("publish {}", self.queue);
-        span.end(Told { kind: Kind::Producer, name, attributes, error: answered.error });
+        span.end(SpanData { kind: SpanKind::Producer, name, attributes, error: answered.error });
     }
 }
 

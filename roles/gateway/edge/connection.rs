@@ -260,8 +260,8 @@ impl ConnectionService {
         let service = &self.shared.service;
         let handling = async { service.handle(request, peer, request_id.clone()).await };
         AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| {
-            let place = (names::PLACE, "gateway".to_owned());
-            telemetry::counter(&names::PANICS, &[place]).increment(1);
+            let component = (names::COMPONENT, "gateway".to_owned());
+            telemetry::counter(&names::PANICS, &[component]).increment(1);
             tracing::error!(%request_id, "request handler panicked");
             response::problem(&Problem::new(ProblemKind::Internal), request_id)
         })

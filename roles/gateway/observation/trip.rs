@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
 use crate::outcome::Word;
-use crate::telemetry::context::Served;
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::context::RequestIds;
+use crate::telemetry::trace_context::TraceContext;
 
 use crate::roles::gateway::admission::auth::AuthRejection;
 use crate::roles::gateway::admission::prefer::TransactionEnd;
@@ -79,7 +79,7 @@ impl Trip {
         let now = Instant::now();
         Self {
             request_id,
-            trace: TraceContext::continued(text(TRACEPARENT), text(TRACESTATE)),
+            trace: TraceContext::from_headers(text(TRACEPARENT), text(TRACESTATE)),
             endpoint: None,
             principal: None,
             refused: None,
@@ -100,8 +100,8 @@ impl Trip {
     }
 
     /// What every line that is logged for it says.
-    pub(in crate::roles::gateway) fn served(&self) -> Arc<Served> {
-        Arc::new(Served {
+    pub(in crate::roles::gateway) fn served(&self) -> Arc<RequestIds> {
+        Arc::new(RequestIds {
             request_id: Arc::clone(self.request_id.shared()),
             traceparent: Arc::clone(self.trace.traceparent()),
         })
@@ -119,7 +119,7 @@ impl Trip {
     /// Its caller proved who it is.
     pub(in crate::roles::gateway) fn authenticated(&mut self, principal: &Arc<str>) {
         self.principal = Some(Arc::clone(principal));
-        self.trace.authenticated();
+        self.trace.on_authenticated();
     }
 
     /// It was placed, and has an ending.

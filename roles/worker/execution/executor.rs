@@ -134,7 +134,7 @@ impl Executor {
         let endpoint = Arc::clone(&job.endpoint);
         let more = (job.request.waiting > 0).then(|| task.reply.clone()).flatten();
         // Boxed, because the runtime moves the future of a task several times.
-        let _detached = this.tasks.spawn(context::carried(Box::pin(async move {
+        let _detached = this.tasks.spawn(context::inherit(Box::pin(async move {
             let slot = match start {
                 JobStart::Slot(slot) => Ok(slot),
                 JobStart::Claim { queue, call_time } => {
@@ -211,7 +211,7 @@ impl JobTask {
             Box::pin(self.send_chunk(sender, chunk, chunks)).await;
         }
         result.unwrap_or_else(|_| {
-            counter(&names::PANICS, &[(names::PLACE, "handler".to_owned())]).increment(1);
+            counter(&names::PANICS, &[(names::COMPONENT, "handler".to_owned())]).increment(1);
             tracing::error!(endpoint = %endpoint.id, "a handler panicked");
             let problem = Problem::new(ProblemKind::Internal);
             JobResult::Problem { problem, outcome: Word::Panic }

@@ -86,7 +86,7 @@ impl ProcedureHandler {
             may_repeat: job.request.execution == Execution::AtLeastOnce,
             transaction,
         };
-        let span = traces::open(job.request.traceparent.as_deref());
+        let span = traces::begin_child(job.request.traceparent.as_deref());
         let began = Instant::now();
         let backend = &self.database.backend;
         let result = backend.call(call, &mut sink, cancel).await;
@@ -102,7 +102,7 @@ impl ProcedureHandler {
         let result = map_result(&job, sink, result);
         if let Some(span) = span {
             let data = spans::procedure_call(backend.system(), procedure, result.outcome());
-            span.since(began + waited).end_at(ended, data);
+            span.starting_at(began + waited).end_at(ended, data);
         }
         result
     }

@@ -113,7 +113,7 @@ impl Queue {
     pub fn arrive(self: &Arc<Self>, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
-        context::within(&ids, || match self.admit(message) {
+        context::sync_scope(&ids, || match self.admit(message) {
             Ok(admitted) => {
                 let request = admitted.into_slot_request(Instant::now());
                 let decision = self.slots.update(|slots, _| slots.arrive(request));
@@ -127,7 +127,7 @@ impl Queue {
     pub fn accept_offer(self: &Arc<Self>, id: OfferId, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
-        context::within(&ids, || match self.admit(message) {
+        context::sync_scope(&ids, || match self.admit(message) {
             Ok(admitted) => {
                 let request = admitted.into_slot_request(Instant::now());
                 let decision = self.slots.update(|slots, _| slots.accept(id, request));

@@ -1,4 +1,4 @@
-//! An event as one line of JSON, written once, into the buffer that goes to stdout.
+//! Formats an event as one line of JSON, directly into the buffer that is written to stdout.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -12,22 +12,22 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::LogWriter;
 use crate::telemetry::context;
 
-/// Room for an access line; others are shorter.
+/// The capacity for an access line; other lines are shorter.
 const LINE_BYTES: usize = 768;
-/// The field that ties lines together. An event that names it is about that request, whoever is served.
+/// The field with the request id. An event that sets it itself belongs to that request, not to the one that the task serves.
 const REQUEST_ID: &str = "request_id";
 
-/// Writes events as JSON. `tracing_subscriber`'s own JSON takes three times as long, and its line cannot be added to.
+/// Writes events as JSON. The formatter of `tracing_subscriber` takes three times as long, and cannot add fields to a line.
 #[derive(Debug)]
 pub(super) struct JsonLayer(pub(super) LogWriter);
 
 impl<S: Subscriber> Layer<S> for JsonLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.0.put(line(event));
+        self.0.write_line(line(event));
     }
 }
 
-/// The line: when, how bad, the event's own fields, where from, and whose request, a break at its end.
+/// Formats a line: timestamp, level, the event's own fields, target, and the ids of the request.
 fn line(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut object = JsonLine { text: Vec::with_capacity(LINE_BYTES), names_request: false };
@@ -37,16 +37,16 @@ fn line(event: &Event<'_>) -> Vec<u8> {
     event.record(&mut object);
     object.string("target", metadata.target());
     if !object.names_request
-        && let Some(served) = context::current()
+        && let Some(ids) = context::current()
     {
-        object.string(REQUEST_ID, &served.request_id);
-        object.string("trace_id", served.trace_id());
+        object.string(REQUEST_ID, &ids.request_id);
+        object.string("trace_id", ids.trace_id());
     }
     object.text.extend_from_slice(b"}\n");
     object.text
 }
 
-/// A JSON object that grows by fields.
+/// A JSON object to which fields are added.
 struct JsonLine {
     text: Vec<u8>,
     names_request: bool,
@@ -57,7 +57,7 @@ impl JsonLine {
         if self.text.len() > 1 {
             self.text.push(b',');
         }
-        // Names are our own and the libraries': words.
+        // Names are identifiers in the code of fjord and of libraries, and need no escapes.
         self.text.push(b'"');
         self.text.extend_from_slice(name.as_bytes());
         self.text.extend_from_slice(b"\":");
@@ -72,13 +72,13 @@ impl JsonLine {
 
     fn plain(&mut self, name: &str, value: &impl Serialize) {
         self.name(name);
-        // Into a vector, and of a number or a truth value: neither can fail.
+        // Serializing a number or a boolean into a vector cannot fail.
         let written = serde_json::to_writer(&mut self.text, value);
-        debug_assert!(written.is_ok(), "a plain value");
+        debug_assert!(written.is_ok(), "numbers and booleans can be serialized");
     }
 
-    /// A number of thousandths, as shortly as `plain` writes it: a digit behind the point, and no zero after that.
-    fn fixed(&mut self, name: &str, number: u32) {
+    /// Writes a number of thousandths exactly as `plain` does: at least one digit after the decimal point, no trailing zeros.
+    fn thousandths(&mut self, name: &str, number: u32) {
         self.plain(name, &(number / 1000));
         let digits = [100, 10, 1].map(|unit| u8::try_from(number / unit % 10).unwrap_or_default());
         let last = digits.iter().rposition(|digit| *digit != 0).unwrap_or_default();
@@ -87,14 +87,14 @@ impl JsonLine {
     }
 }
 
-/// A number as thousandths, when it is no more exact than that. Times in milliseconds are, and an access line has many:
-/// to search for the shortest digits of any number would be the dearest part of it.
+/// Converts a number to thousandths if that loses nothing. An access line has many times in milliseconds with three decimals.
+/// Searching for the shortest digits of each would be the most expensive part of formatting the line.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "what does not fit becomes another number, and is found to be one"
+    reason = "a value that does not fit becomes another number, which the comparison rejects"
 )]
-fn thousandths(value: f64) -> Option<u32> {
+fn to_thousandths(value: f64) -> Option<u32> {
     let number = (value * 1000.0 + 0.5) as u32;
     ((f64::from(number) / 1000.0).to_bits() == value.to_bits()).then_some(number)
 }
@@ -114,8 +114,8 @@ impl Visit for JsonLine {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        match thousandths(value) {
-            Some(number) => self.fixed(field.name(), number),
+        match to_thousandths(value) {
+            Some(number) => self.thousandths(field.name(), number),
             None => self.plain(field.name(), &value),
         }
     }
@@ -128,26 +128,26 @@ impl Visit for JsonLine {
         self.names_request |= field.name() == REQUEST_ID;
         self.name(field.name());
         self.text.push(b'"');
-        // What a value's own `Debug` refuses to write is left out; the line stays whole.
-        write!(Escaped(&mut self.text), "{value:?}").ok();
+        // If a `Debug` implementation fails, its remaining text is missing; the line stays valid.
+        write!(EscapingWriter(&mut self.text), "{value:?}").ok();
         self.text.push(b'"');
     }
 }
 
-/// Escapes what is formatted into it.
-struct Escaped<'a>(&'a mut Vec<u8>);
+/// Escapes the text that is formatted into it.
+struct EscapingWriter<'a>(&'a mut Vec<u8>);
 
-impl fmt::Write for Escaped<'_> {
+impl fmt::Write for EscapingWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         escape(self.0, text);
         Ok(())
     }
 }
 
-/// Adds a text as it stands between the quotes of a JSON string (RFC 8259 §7). No control character stays as it is:
-/// no event can forge a second line, or move the cursor of who reads it.
+/// Appends a text as it stands between the quotes of a JSON string (RFC 8259, section 7). Every control character is escaped,
+/// so that no event can forge a second line or control the reader's terminal.
 fn escape(to: &mut Vec<u8>, text: &str) {
-    // Without a way out on the first: the compiler looks at many bytes at once then.
+    // Without an early exit, so that the compiler vectorizes the loop.
     let is_plain = |byte| matches!(byte, b' '..=b'~') && !is_quoted(byte);
     if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         return to.extend_from_slice(text.as_bytes());
@@ -156,10 +156,10 @@ fn escape(to: &mut Vec<u8>, text: &str) {
         match character {
             '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
             '\n' => to.extend_from_slice(b"\\n"),
-            // Line and paragraph separator end a line for some readers; all of these are in the first plane.
+            // Some readers end a line at a line or paragraph separator. All of these characters fit into four digits.
             character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
                 let written = write!(to, "\\u{:04x}", u32::from(character));
-                debug_assert!(written.is_ok(), "a vector takes everything");
+                debug_assert!(written.is_ok(), "writing to a vector cannot fail");
             }
             character => {
                 to.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -179,11 +179,11 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::telemetry::context::{Served, serving};
+    use crate::telemetry::context::{RequestIds, scope};
 
-    /// What is logged meanwhile, each line read as JSON.
+    /// Returns the lines that `log` logs, parsed as JSON.
     fn logged(log: impl FnOnce()) -> Vec<serde_json::Value> {
-        let (lines, read) = LogWriter::to_test();
+        let (lines, read) = LogWriter::for_test();
         tracing::subscriber::with_default(
             tracing_subscriber::registry().with(JsonLayer(lines)),
             log,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_json_whatever_an_event_says() {
+    fn every_event_is_valid_json() {
         let nasty = "a\"b\\c\nd\u{1b}[2J\u{7f}\u{9b}\u{2028}é🐎\0";
         let lines = logged(|| {
             tracing::info!(text = nasty, shown = %nasty, debug = ?nasty, n = -1, f = 0.5, yes = true, none = None::<u8>, "said {nasty}");
@@ -217,13 +217,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_time_is_written_as_any_number_is(micros: u32, below_a_second in 0..1_000_000u32, any: f64) {
+        fn thousandths_are_written_like_other_numbers(micros: u32, below_a_second in 0..1_000_000u32, any: f64) {
             let times = [micros, below_a_second].map(|micros| f64::from(micros) / 1000.0);
-            proptest::prop_assert!(times.iter().all(|time| thousandths(*time).is_some()));
+            proptest::prop_assert!(times.iter().all(|time| to_thousandths(*time).is_some()));
             for value in [times[0], times[1], any, -any, -0.0, f64::NAN, f64::INFINITY] {
-                let Some(number) = thousandths(value) else { continue };
+                let Some(number) = to_thousandths(value) else { continue };
                 let mut object = JsonLine { text: Vec::new(), names_request: false };
-                object.fixed("n", number);
+                object.thousandths("n", number);
                 let text = format!("\"n\":{}", serde_json::to_string(&value).unwrap());
                 proptest::prop_assert_eq!(String::from_utf8(object.text).unwrap(), text);
             }
@@ -233,10 +233,10 @@ mod tests {
     #[test]
     fn a_line_of_a_request_has_its_ids_once() {
         let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
-        let ids = Served { request_id: "r\"1".into(), traceparent };
+        let ids = RequestIds { request_id: "r\"1".into(), traceparent };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let lines = logged(|| {
-            runtime.block_on(serving(Arc::new(ids), async {
+            runtime.block_on(scope(Arc::new(ids), async {
                 tracing::info!("of the request");
                 tracing::info!(request_id = "r2", "of another");
             }));

@@ -1,4 +1,4 @@
-//! Spans as OTLP writes them: one export, in protobuf.
+//! Encodes a batch of spans as one OTLP export request, in protobuf.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,30 +11,30 @@ use opentelemetry_proto::tonic::trace::v1::{self as otlp, ResourceSpans, ScopeSp
 use prost::Message as _;
 use tokio::time::Instant;
 
-use super::{Kind, Span, Value};
+use super::{AttributeValue, EndedSpan, SpanKind};
 use crate::cli::Role;
 
-/// The flag of a span that is recorded.
+/// The flag of a recorded span.
 const SAMPLED: u32 = 1;
 
-/// Who the spans of this process are from.
+/// Describes this process, as the source of its spans.
 pub(super) fn resource(role: Role) -> Resource {
     let instance = uuid::Uuid::new_v4().to_string();
     let attributes = vec![
-        attribute("service.name", Value::Name(format!("fjord-{}", role.as_str()))),
-        attribute("service.version", Value::Word(env!("CARGO_PKG_VERSION"))),
-        attribute("service.instance.id", Value::Name(instance)),
+        attribute("service.name", AttributeValue::Name(format!("fjord-{}", role.as_str()))),
+        attribute("service.version", AttributeValue::Constant(env!("CARGO_PKG_VERSION"))),
+        attribute("service.instance.id", AttributeValue::Name(instance)),
     ];
     Resource { attributes, ..Resource::default() }
 }
 
-/// One export.
-pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = Span>) -> Vec<u8> {
+/// Encodes an export request.
+pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = EndedSpan>) -> Vec<u8> {
     let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
     let name = "fjord".to_owned();
     let scope_spans = ScopeSpans {
         scope: Some(InstrumentationScope { name, ..InstrumentationScope::default() }),
-        spans: spans.map(|span| written(span, &clock)).collect(),
+        spans: spans.map(|span| convert(span, &clock)).collect(),
         ..ScopeSpans::default()
     };
     let resource_spans = ResourceSpans {
@@ -45,14 +45,14 @@ pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = Span>) -> 
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
 }
 
-/// How many spans a collector says it did not take; what it says in another form is none.
-pub(super) fn rejected(answer: &[u8]) -> u64 {
-    let answer = ExportTraceServiceResponse::decode(answer).ok();
-    let partial = answer.and_then(|answer| answer.partial_success);
+/// Returns the number of spans that a collector's response reports as rejected; 0 for a body that is not such a response.
+pub(super) fn rejected(response: &[u8]) -> u64 {
+    let response = ExportTraceServiceResponse::decode(response).ok();
+    let partial = response.and_then(|response| response.partial_success);
     partial.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or_default()
 }
 
-/// What time it is: spans are measured by a clock that nobody sets, and told by the one on the wall.
+/// Converts times of the monotonic clock, by which spans are measured, to wall-clock time, which OTLP requires.
 struct Clock {
     now: Instant,
     wall: SystemTime,
@@ -67,38 +67,38 @@ impl Clock {
     }
 }
 
-fn written(span: Span, clock: &Clock) -> otlp::Span {
-    let Span { open, ended, told } = span;
-    let kind = match told.kind {
-        Kind::Server => otlp::span::SpanKind::Server,
-        Kind::Client => otlp::span::SpanKind::Client,
-        Kind::Producer => otlp::span::SpanKind::Producer,
-        Kind::Consumer => otlp::span::SpanKind::Consumer,
+fn convert(span: EndedSpan, clock: &Clock) -> otlp::Span {
+    let EndedSpan { handle, ended, data } = span;
+    let kind = match data.kind {
+        SpanKind::Server => otlp::span::SpanKind::Server,
+        SpanKind::Client => otlp::span::SpanKind::Client,
+        SpanKind::Producer => otlp::span::SpanKind::Producer,
+        SpanKind::Consumer => otlp::span::SpanKind::Consumer,
     };
-    let status = told.error.map(|word| otlp::Status {
-        message: word.to_owned(),
+    let status = data.error.map(|error| otlp::Status {
+        message: error.to_owned(),
         code: otlp::status::StatusCode::Error.into(),
     });
     otlp::Span {
-        trace_id: open.trace.to_be_bytes().to_vec(),
-        span_id: open.id.to_be_bytes().to_vec(),
-        parent_span_id: open.parent.map(|id| id.to_be_bytes().to_vec()).unwrap_or_default(),
+        trace_id: handle.trace.to_be_bytes().to_vec(),
+        span_id: handle.id.to_be_bytes().to_vec(),
+        parent_span_id: handle.parent.map(|id| id.to_be_bytes().to_vec()).unwrap_or_default(),
         flags: SAMPLED,
-        name: told.name,
+        name: data.name,
         kind: kind.into(),
-        start_time_unix_nano: clock.nanos(open.began),
+        start_time_unix_nano: clock.nanos(handle.began),
         end_time_unix_nano: clock.nanos(ended),
-        attributes: told.attributes.into_iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: data.attributes.into_iter().map(|(key, value)| attribute(key, value)).collect(),
         status,
         ..otlp::Span::default()
     }
 }
 
-fn attribute(key: &'static str, value: Value) -> KeyValue {
+fn attribute(key: &'static str, value: AttributeValue) -> KeyValue {
     let value = match value {
-        Value::Word(word) => any_value::Value::StringValue(word.to_owned()),
-        Value::Name(name) => any_value::Value::StringValue(name),
-        Value::Number(number) => any_value::Value::IntValue(number),
+        AttributeValue::Constant(text) => any_value::Value::StringValue(text.to_owned()),
+        AttributeValue::Name(name) => any_value::Value::StringValue(name),
+        AttributeValue::Number(number) => any_value::Value::IntValue(number),
     };
     let value = Some(AnyValue { value: Some(value) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }

@@ -1,4 +1,5 @@
-//! Sends spans to a collector (OTLP over HTTP), in batches and by itself. What it cannot send it counts and forgets.
+//! Sends spans to a collector in batches, with OTLP over HTTP, in a task of its own. Spans that cannot be sent are counted
+//! and discarded.
 
 use std::time::Duration;
 
@@ -11,28 +12,28 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Span, batch};
+use super::{EndedSpan, batch};
 use crate::cli::Role;
 use crate::config::TracesConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::{chain, counter, names};
 
-/// Spans of one export, and how long the first one waits for others.
+/// Most spans in one export request.
 const BATCH_SPANS_MAX: usize = 512;
-/// See `BATCH_SPANS_MAX`.
+/// The time that the first span of a batch waits for others.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// How often a batch is sent before it is forgotten. Its followers wait meanwhile, in a queue that is bounded.
+/// How often a batch is sent before it is discarded. Later spans wait in the bounded queue meanwhile.
 const ATTEMPTS_MAX: u32 = 5;
-/// Bounds of the pause before it is sent again; doubling in between.
+/// The pause before the first retry. It doubles with each further retry.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// See `RETRY_MIN`.
+/// The longest pause before a retry.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How long a process that ends waits until its last spans are taken.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+/// Largest response that is read.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// How long a process that ends waits for the export of its last spans.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The export that runs beside a role.
+/// The task that exports the spans of a role.
 #[derive(Debug)]
 pub struct Exporter {
     stop: Cancel,
@@ -44,14 +45,14 @@ impl Exporter {
         config: &TracesConfig,
         role: Role,
         tls: Option<ClientConfig>,
-        ended: mpsc::Receiver<Span>,
+        ended: mpsc::Receiver<EndedSpan>,
     ) -> Result<Self, String> {
         let sender = SpanSender {
             url: config.url.clone(),
             client: client(config, tls)?,
             resource: batch::resource(role),
             ended,
-            is_away: false,
+            is_failing: false,
         };
         for result in ["exported", "failed", "rejected"] {
             count(result, 0);
@@ -61,10 +62,10 @@ impl Exporter {
         Ok(Self { stop, task })
     }
 
-    /// Sends what still waits: the last thing of a process, and for a bounded time.
+    /// Sends the queued spans and stops, within 2 seconds. Call it last, before the process ends.
     pub async fn flush(self) {
         self.stop.cancel();
-        if timeout(LAST_WAIT, self.task).await.is_err() {
+        if timeout(FLUSH_LIMIT, self.task).await.is_err() {
             tracing::warn!("the last spans were not exported in time");
         }
     }
@@ -73,7 +74,7 @@ impl Exporter {
 fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // The layers are the only configuration: no proxy of the environment.
+        // No proxy from the environment: the layers are the only configuration.
         .no_proxy()
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
@@ -85,20 +86,20 @@ fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::C
     builder.build().map_err(|error| format!("traces: {}", chain(&error)))
 }
 
-/// Why a batch was not taken.
+/// The error of an export.
 struct ExportError {
-    why: String,
-    /// The least pause before it may be taken after all; `None`: never.
-    again_after: Option<Duration>,
+    reason: String,
+    /// The least pause before a retry; `None` if a retry is useless.
+    retry_after: Option<Duration>,
 }
 
 struct SpanSender {
     url: String,
     client: reqwest::Client,
     resource: Resource,
-    ended: mpsc::Receiver<Span>,
-    /// Whether the last export failed: an outage is logged once.
-    is_away: bool,
+    ended: mpsc::Receiver<EndedSpan>,
+    /// Whether the last export failed, so that an outage is logged once.
+    is_failing: bool,
 }
 
 impl SpanSender {
@@ -120,10 +121,10 @@ impl SpanSender {
         self.send(&mut spans, &stop).await;
     }
 
-    /// Waits for a span, and then a little for others. Safe to drop: what came is in `spans`.
-    async fn gather(&mut self, spans: &mut Vec<Span>) {
+    /// Waits for a span, then up to `BATCH_WAIT` for others. Safe to drop: the received spans are in `spans`.
+    async fn gather(&mut self, spans: &mut Vec<EndedSpan>) {
         if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
-            // Nobody records any more: the stop is all that is left to wait for.
+            // The recorder is gone, so no span will come. Waits until `run` is stopped.
             return std::future::pending().await;
         }
         let until = Instant::now() + BATCH_WAIT;
@@ -136,8 +137,8 @@ impl SpanSender {
         }
     }
 
-    /// Sends a batch, again where that may help; once only when the process is to stop.
-    async fn send(&mut self, spans: &mut Vec<Span>, stop: &Cancel) {
+    /// Sends a batch, with retries if the error is temporary. Without retries once the process stops.
+    async fn send(&mut self, spans: &mut Vec<EndedSpan>, stop: &Cancel) {
         let number = u64::try_from(spans.len()).unwrap_or(u64::MAX);
         if number == 0 {
             return;
@@ -145,15 +146,15 @@ impl SpanSender {
         let body = Bytes::from(batch::encode(&self.resource, spans.drain(..)));
         for attempt in 1..=ATTEMPTS_MAX {
             let result = self.post(body.clone()).await;
-            self.note(result.as_ref().err());
-            let again_after = match result {
+            self.record_attempt(result.as_ref().err());
+            let retry_after = match result {
                 Ok(rejected) => {
                     count("exported", number.saturating_sub(rejected));
                     return count("rejected", rejected.min(number));
                 }
-                Err(refused) => refused.again_after,
+                Err(error) => error.retry_after,
             };
-            let Some(after) = again_after.filter(|_| attempt < ATTEMPTS_MAX) else { break };
+            let Some(after) = retry_after.filter(|_| attempt < ATTEMPTS_MAX) else { break };
             tokio::select! {
                 () = sleep(pause(attempt).max(after.min(RETRY_MAX))) => {}
                 () = stop.cancelled() => break,
@@ -162,46 +163,46 @@ impl SpanSender {
         count("failed", number);
     }
 
-    /// How many spans of the batch were rejected.
+    /// Sends an export request. Returns how many of its spans the collector rejected.
     async fn post(&self, body: Bytes) -> Result<u64, ExportError> {
-        let broken = |error: reqwest::Error| ExportError {
-            why: chain(&error.without_url()),
-            again_after: Some(Duration::ZERO),
+        let io_error = |error: reqwest::Error| ExportError {
+            reason: chain(&error.without_url()),
+            retry_after: Some(Duration::ZERO),
         };
         let protobuf = HeaderValue::from_static("application/x-protobuf");
         let request = self.client.post(&self.url).header(header::CONTENT_TYPE, protobuf);
-        let mut answer = request.body(body).send().await.map_err(broken)?;
-        let status = answer.status();
+        let mut response = request.body(body).send().await.map_err(io_error)?;
+        let status = response.status();
         if !status.is_success() {
-            let again_after = is_passing(status).then(|| retry_after(answer.headers()));
-            return Err(ExportError { why: format!("answered {status}"), again_after });
+            let retry_after = is_temporary(status).then(|| retry_after(response.headers()));
+            return Err(ExportError { reason: format!("responded with {status}"), retry_after });
         }
         let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(broken)? {
-            if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+        while let Some(chunk) = response.chunk().await.map_err(io_error)? {
+            if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
                 return Ok(0);
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(&chunk);
         }
         Ok(batch::rejected(&bytes))
     }
 
-    fn note(&mut self, failure: Option<&ExportError>) {
-        let word = if failure.is_none() { "ok" } else { "failed" };
-        counter(&names::TRACE_EXPORTS, &[(names::RESULT, word.to_owned())]).increment(1);
-        let was_away = std::mem::replace(&mut self.is_away, failure.is_some());
-        match failure {
-            Some(ExportError { why, .. }) if !was_away => {
-                tracing::warn!(url = self.url, error = why, "traces cannot be exported");
+    fn record_attempt(&mut self, error: Option<&ExportError>) {
+        let result = if error.is_none() { "ok" } else { "failed" };
+        counter(&names::TRACE_EXPORTS, &[(names::RESULT, result.to_owned())]).increment(1);
+        let was_failing = std::mem::replace(&mut self.is_failing, error.is_some());
+        match error {
+            Some(ExportError { reason, .. }) if !was_failing => {
+                tracing::warn!(url = self.url, error = reason, "traces cannot be exported");
             }
-            None if was_away => tracing::info!(url = self.url, "traces are exported again"),
+            None if was_failing => tracing::info!(url = self.url, "traces are exported again"),
             _ => {}
         }
     }
 }
 
-/// Statuses after which the same batch may be sent again, as OTLP has it.
-fn is_passing(status: StatusCode) -> bool {
+/// Returns whether OTLP allows to send the same batch again after this status.
+fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
@@ -210,7 +211,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(value.and_then(|seconds| seconds.parse().ok()).unwrap_or_default())
 }
 
-/// Many processes must not come again in step.
+/// Returns the pause before a retry, randomized so that many processes do not retry in step.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))

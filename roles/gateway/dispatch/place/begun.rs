@@ -127,7 +127,7 @@ impl Rest {
         let Some(tasks) = self.guard.0.as_ref().map(|ride| ride.placer.tasks.clone()) else {
             return;
         };
-        let _detached = tasks.spawn(context::carried(async move {
+        let _detached = tasks.spawn(context::inherit(async move {
             let _ended = self.ended.cancel_on_drop();
             if let Some(ride) = self.guard.0.as_mut() {
                 let ending = ride.run_on().await;

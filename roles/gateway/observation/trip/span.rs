@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use crate::telemetry::traces::{Kind, Told, Value};
+use crate::telemetry::traces::{AttributeValue, SpanData, SpanKind};
 
 use super::Trip;
 
@@ -30,27 +30,27 @@ impl Trip {
         let outcome = self.outcome.as_str();
         let scheme = if self.is_tls { "https" } else { "http" };
         let mut attributes = vec![
-            ("http.request.method", Value::Name(method.to_owned())),
-            ("http.response.status_code", Value::Number(status.as_u16().into())),
-            ("url.scheme", Value::Word(scheme)),
-            ("fjord.outcome", Value::Word(outcome)),
-            ("fjord.attempts", Value::Number(self.attempts.into())),
+            ("http.request.method", AttributeValue::Name(method.to_owned())),
+            ("http.response.status_code", AttributeValue::Number(status.as_u16().into())),
+            ("url.scheme", AttributeValue::Constant(scheme)),
+            ("fjord.outcome", AttributeValue::Constant(outcome)),
+            ("fjord.attempts", AttributeValue::Number(self.attempts.into())),
         ];
         // Of a span without a method's name the conventions want `HTTP` in its place.
         let mut name = if known.is_some() { method } else { "HTTP" }.to_owned();
         if let Some(endpoint) = &self.endpoint {
             name = format!("{name} {}", endpoint.path);
-            attributes.push(("http.route", Value::Name(endpoint.path.to_string())));
-            attributes.push(("fjord.endpoint", Value::Name(endpoint.id.to_string())));
+            attributes.push(("http.route", AttributeValue::Name(endpoint.path.to_string())));
+            attributes.push(("fjord.endpoint", AttributeValue::Name(endpoint.id.to_string())));
         }
         if self.is_dry_run() {
-            attributes.push(("fjord.dry_run", Value::Word("true")));
+            attributes.push(("fjord.dry_run", AttributeValue::Constant("true")));
         }
         // A status below 500 is no error of the server's span.
         let error = status.is_server_error().then_some(outcome);
         if let Some(word) = error {
-            attributes.push(("error.type", Value::Word(word)));
+            attributes.push(("error.type", AttributeValue::Constant(word)));
         }
-        span.end(Told { kind: Kind::Server, name, attributes, error });
+        span.end(SpanData { kind: SpanKind::Server, name, attributes, error });
     }
 }

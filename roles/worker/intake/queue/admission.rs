@@ -12,7 +12,7 @@ use crate::roles::worker::execution::handler::Job;
 use crate::roles::worker::execution::job_result::JobResult;
 use crate::roles::worker::intake::message::ReceivedMessage;
 use crate::telemetry::conditions::{self, Condition, MALFORMED};
-use crate::telemetry::context::Served;
+use crate::telemetry::context::RequestIds;
 use crate::telemetry::{counter, names};
 
 use super::Queue;
@@ -29,13 +29,13 @@ pub struct AdmittedRequest {
     /// How long calls of its endpoint take.
     pub(super) call_time: Arc<CallTime>,
     /// The ids that are logged with every line about the request.
-    pub(super) ids: Arc<Served>,
+    pub(super) ids: Arc<RequestIds>,
 }
 
 /// Why a message is not admitted, and where that is to be reported.
 pub(super) struct RejectedMessage {
     cause: Cause,
-    ids: Arc<Served>,
+    ids: Arc<RequestIds>,
     reply: Option<Subject>,
 }
 

@@ -158,7 +158,7 @@ impl Queue {
                     return Err(NotStarted::Refused(RefusalReason::Busy, reply.clone()));
                 }
                 let ids = Arc::clone(&admitted.ids);
-                context::within(&ids, || self.start(admitted));
+                context::sync_scope(&ids, || self.start(admitted));
                 Ok(())
             }
         }
