@@ -241,5 +241,5 @@ fn the_endpoint_of_the_readme_is_valid() {
     let readme = read(&root().join("README.md"));
     let endpoint = blocks(&readme, "json").into_iter().next().expect("an endpoint");
     fs::write(directory.path().join("endpoints/horses.json"), endpoint).expect("a file");
-    assert!(output(directory.path(), &["check"]).contains("good for gateway and worker"));
+    assert!(output(directory.path(), &["check"]).contains("valid for gateway and worker"));
 }

@@ -66,7 +66,7 @@ pub(super) fn run(
     }
     let names: Vec<&str> = roles.iter().flatten().map(|role| role.as_str()).collect();
     let names = if names.is_empty() { "no role".to_owned() } else { names.join(" and ") };
-    writeln!(output.out, "{}: good for {names}", sources.directory().display())?;
+    writeln!(output.out, "{}: valid for {names}", sources.directory().display())?;
     Ok(ExitCode::SUCCESS)
 }
 
