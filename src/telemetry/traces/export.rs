@@ -201,7 +201,7 @@ impl SpanSender {
     }
 }
 
-/// Returns whether OTLP allows to send the same batch again after this status.
+/// Returns whether OTLP allows a retry of the same batch after this status.
 fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
