@@ -1,4 +1,4 @@
-//! The commands of the executable, a file each.
+//! The commands of the executable, one file each.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,10 +22,10 @@ mod table;
 
 /// The exit status of a command that failed.
 pub const EXIT_FAILED: u8 = 1;
-/// Bad usage, or an error in the configuration that a command found.
+/// The exit status for invalid usage, or for an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
-/// An error in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The unit does not restart
-/// after it (`RestartPreventExitStatus=`), since the next start would find the same.
+/// The exit status for an error in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The systemd
+/// unit does not restart after it (`RestartPreventExitStatus=`), because the next start would find the same error.
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The output streams of a command.
@@ -37,7 +37,7 @@ pub struct Output<O, E> {
     pub err: E,
 }
 
-/// Runs a command and says the process's status. `call_endpoint` is what `fjord call` executes.
+/// Runs a command and returns the exit status of the process. `fjord call` executes `call_endpoint`.
 #[must_use]
 pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) -> ExitCode {
     let mut output = Output { out: io::stdout().lock(), err: io::stderr().lock() };

@@ -40,7 +40,7 @@ outcomes! {
     NotImplemented "not_implemented", "no path has this method";
     NotAcceptable "not_acceptable", "the caller accepts no JSON";
     RequestTimeout "request_timeout", "the body did not arrive in time";
-    BodyTooLarge "body_too_large", "the body is larger than the endpoint or the bus allows";
+    BodyTooLarge "body_too_large", "the body is larger than the endpoint or NATS allows";
     UriTooLong "uri_too_long", "the URI is too long";
     HeadersTooLarge "headers_too_large", "the headers are too large";
     UnsupportedMediaType "unsupported_media_type", "the body is not JSON";
@@ -56,13 +56,13 @@ outcomes! {
     BackendDown "backend_down", "the database cannot be reached";
     PoolTimeout "pool_timeout", "no database connection was free in time";
     Draining "draining", "this process is about to stop";
-    NotExecuted "not_executed", "no worker took the request in time";
+    NotExecuted "not_executed", "no worker accepted the request in time";
     Expired "expired", "the time ran out before a worker could start";
     NotGranted "not_granted", "the gateway denied the claim: another worker had the grant, or the session had ended";
     ClaimTimeout "claim_timeout", "the gateway did not answer the claim in time";
 
     NoRow "no_row", "the procedure found no record";
-    SqlReturn "sql_return", "the procedure refused by its RETURN status";
+    SqlReturn "sql_return", "the procedure refused the request with its RETURN status";
     SqlUser "sql_user", "the procedure raised an error of its own";
     SqlConflict "sql_conflict", "a unique or foreign key constraint was violated";
     SqlBadValue "sql_bad_value", "a value did not fit the database";
@@ -72,7 +72,7 @@ outcomes! {
     SqlTimeout "sql_timeout", "the call ran past its deadline and was stopped";
     SqlLost "sql_lost", "the connection broke during the call";
     SqlMismatch "sql_mismatch", "catalogue and database disagree about the procedure";
-    SqlPermission "sql_permission", "the login may not do what the procedure needs";
+    SqlPermission "sql_permission", "the login lacks a permission that the procedure needs";
     SqlError "sql_error", "any other error of the database";
     SqlUndecodable "sql_undecodable", "the result cannot be read";
     AnswerTooLarge "answer_too_large", "the answer is larger than its limit";

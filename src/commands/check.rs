@@ -1,4 +1,5 @@
-//! `fjord check`: every error of the configuration, without running anything; `--online`: of what it names, too.
+//! `fjord check`: reports every error in the configuration without starting a role. With `--online` also checks the NATS
+//! servers and databases that the configuration names.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
