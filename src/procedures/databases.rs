@@ -32,7 +32,8 @@ const PING_PAUSE_DOWN: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Calls cannot reach their database; they are not executed.
-const UNREACHABLE: Condition = Condition { name: "no connection to the database", has_reported_end: true };
+const UNREACHABLE: Condition =
+    Condition { name: "no connection to the database", has_reported_end: true };
 /// Calls get no connection in time; they are not executed.
 const BUSY: Condition = Condition::new("no connection was free in time");
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
-use crate::catalogue::findings::VIOLATIONS_MAX;
+use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::catalogue::names::is_identifier;
 use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::mssql::metadata::{
