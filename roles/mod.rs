@@ -4,7 +4,7 @@ use crate::cli::Role;
 use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
 use crate::lifecycle::Tasks;
 use crate::telemetry::traces::{self, Exporter};
-use crate::telemetry::{conditions, logs, recorder};
+use crate::telemetry::{conditions, exposition, logs};
 use crate::tls;
 
 pub mod gateway;
@@ -51,7 +51,7 @@ pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    recorder::install(role);
+    exposition::install(role);
     let exporter = match &loaded.config.traces {
         Some(config) => {
             Some(start_traces(config, role).map_err(|error| RunError::Config(vec![error]))?)

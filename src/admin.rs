@@ -22,7 +22,7 @@ use crate::config::AdminConfig;
 use crate::fleet::host_name;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::listen::{Acceptor, ListenError};
-use crate::telemetry::{Format, counter, names, recorder};
+use crate::telemetry::{Format, counter, exposition, names};
 
 mod allowed_hosts;
 mod readiness;
@@ -171,7 +171,7 @@ fn respond(
 fn metrics(request: &Request<Incoming>) -> AdminResponse {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
-    response(StatusCode::OK, format.content_type(), recorder::render(format))
+    response(StatusCode::OK, format.content_type(), exposition::render(format))
 }
 
 fn readyz(readiness: &Readiness) -> AdminResponse {

@@ -5,21 +5,21 @@ pub use metrics::{Counter, Gauge};
 pub mod conditions;
 pub mod context;
 mod distribution;
-mod exposition;
+pub mod exposition;
 mod histogram;
 pub mod logs;
 pub mod names;
-pub mod recorder;
 mod registry;
+mod scrape_format;
 pub mod snapshot;
 pub mod trace_context;
 mod traceparent;
 pub mod traces;
 
 pub use distribution::{Distribution, count_as_f64};
-pub use exposition::Format;
 pub use histogram::Histogram;
 pub use registry::{LabelValue, counter, gauge, histogram};
+pub use scrape_format::Format;
 
 /// Formats an error and its causes in one line, and leaves out causes whose text it already contains.
 #[must_use]

@@ -37,7 +37,7 @@ use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
 use fjord::roles::worker::intake::slots::Slots;
 use fjord::roles::worker::observation::readiness::QueueReadiness;
 use fjord::roles::worker::subjects::QueueSubjects;
-use fjord::telemetry::{gauge, names, recorder};
+use fjord::telemetry::{exposition, gauge, names};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -174,7 +174,7 @@ fn check(role: &str, counted: u64, allowed: f64) {
 #[test]
 fn the_number_of_allocations_per_request_does_not_grow() {
     install_provider();
-    recorder::install(Role::Gateway);
+    exposition::install(Role::Gateway);
     let home = tempfile::tempdir().expect("a temporary directory");
     let certs = Certs::new(&home.path().join("certs"));
     let own = runtime();

@@ -27,7 +27,7 @@ use fjord::cli::Role;
 use fjord::config::procedures::MssqlConfig;
 use fjord::lifecycle::{Cancel, Tasks};
 use fjord::procedures::{Argument, Backend, Call, Cell, RowSink, SinkError, Transaction, mssql};
-use fjord::telemetry::{Format, recorder};
+use fjord::telemetry::{Format, exposition};
 use rand::RngExt;
 use support::mssql_server::{self, SqlServer};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -137,7 +137,7 @@ fn number(count: u64) -> f64 {
 
 /// Returns the sum of a metric over its labels.
 fn metric(name: &str) -> f64 {
-    let text = recorder::render(Format::Text);
+    let text = exposition::render(Format::Text);
     let lines = text.lines().filter(|line| line.starts_with(name));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
@@ -299,7 +299,7 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    recorder::install(Role::Worker);
+    exposition::install(Role::Worker);
     let Some((_server_runtime, server)) = server() else { return ExitCode::FAILURE };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

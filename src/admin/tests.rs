@@ -58,7 +58,7 @@ async fn readyz_lists_what_is_not_ready() {
 
 #[tokio::test]
 async fn metrics_have_the_format_of_prometheus() {
-    recorder::install(crate::cli::Role::Gateway);
+    exposition::install(crate::cli::Role::Gateway);
     let answer = start().request("GET /metrics").await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{answer}");
     assert!(answer.contains("fjord_build_info{"), "{answer}");

@@ -1,190 +1,140 @@
-//! The formats of `/metrics`: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for scrapers that ask for it.
+//! Installs the metrics of a role and renders them for scrapers: counters and gauges through the exporter, histograms
+//! by `scrape_format`.
 
-use std::fmt::{Result, Write};
+use std::sync::OnceLock;
 
-use super::distribution::Distribution;
-use super::names::Metric;
-use super::registry::LabelValue;
+use metrics::{Key, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-/// The format of a scrape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Prometheus' text format, which every scraper reads.
-    Text,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
+use crate::cli::Role;
+
+use super::names::{self, MetricKind};
+use super::registry::{self, Instrument, LabelValue};
+use super::scrape_format::{self, Format};
+
+const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
+
+/// The exporter, which holds the values of the last scrape. The registry holds the current ones.
+static EXPORTER: OnceLock<PrometheusRecorder> = OnceLock::new();
+
+/// Publishes version and role, and starts the role's rare counters at 0. May be called again for another role.
+pub fn install(role: Role) {
+    let build = [
+        (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+        (names::ROLE, role.as_str().to_owned()),
+    ];
+    registry::gauge(&names::BUILD_INFO, &build).set(1.0);
+    start_at_zero(role);
 }
 
-impl Format {
-    /// Returns the format that an `Accept` header prefers: OpenMetrics if it is named with at least the quality of plain text.
-    #[must_use]
-    pub fn accepted(accept: &str) -> Self {
-        let quality_of = |media_type: &str| {
-            let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
-            let qualities = ranges.filter_map(|mut range| {
-                (range.next()?.eq_ignore_ascii_case(media_type)).then_some(())?;
-                let quality = range.find_map(|parameter| parameter.strip_prefix("q="));
-                quality.map_or(Some(1.0), |quality| quality.parse().ok())
-            });
-            qualities.fold(0.0, f64::max)
-        };
-        let open = quality_of("application/openmetrics-text");
-        if open > 0.0 && open >= quality_of("text/plain") { Self::OpenMetrics } else { Self::Text }
-    }
+/// The role of a counter (`None` for both), the metric and its labels.
+type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-    /// Returns the media type.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
+/// Counters of rare events. An alert on the increase of a counter misses the first event if the series begins with it.
+const RARE_COUNTERS: [RareCounter; 14] = [
+    (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
+    (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),
+    (None, names::NATS_RECONNECTS, &[]),
+    (None, names::NATS_EVENTS, &[(names::EVENT, "slow_consumer")]),
+    (None, names::NATS_EVENTS, &[(names::EVENT, "server_error")]),
+    (None, names::LOG_LINES_DROPPED, &[]),
+    (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "queue")]),
+    (Some(Role::Gateway), names::GATEWAY_SHED, &[(names::REASON, "in_flight")]),
+    (Some(Role::Gateway), names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, "connections")]),
+    (Some(Role::Gateway), names::GATEWAY_LATE_REPLIES, &[]),
+    (Some(Role::Gateway), names::GATEWAY_BAD_REPLIES, &[]),
+    (Some(Role::Gateway), names::PANICS, &[(names::COMPONENT, "gateway")]),
+    (Some(Role::Worker), names::PANICS, &[(names::COMPONENT, "handler")]),
+    (Some(Role::Worker), names::WORKER_MALFORMED, &[]),
+];
 
-    /// Returns the text that ends the scrape.
-    pub(super) fn end(self) -> &'static str {
-        match self {
-            Self::Text => "",
-            Self::OpenMetrics => "# EOF\n",
-        }
-    }
-
-    /// Writes a bound as the value of `le`. OpenMetrics requires a decimal point.
-    fn write_bound(self, bound: f64, out: &mut String) -> Result {
-        match self {
-            Self::Text => write!(out, "{bound}"),
-            Self::OpenMetrics => write!(out, "{bound:?}"),
+fn start_at_zero(role: Role) {
+    for (only_role, metric, labels) in &RARE_COUNTERS {
+        if only_role.is_none_or(|only| only == role) {
+            let labels: Vec<_> =
+                labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            registry::counter(metric, &labels).increment(0);
         }
     }
 }
 
-/// Formats labels as they stand between the braces.
-fn format_labels(labels: &[LabelValue]) -> String {
-    let mut text = String::new();
-    for (name, value) in labels {
-        if !text.is_empty() {
-            text.push(',');
+fn new_exporter() -> PrometheusRecorder {
+    let exporter = PrometheusBuilder::new().build_recorder();
+    for metric in names::ALL {
+        let help = SharedString::const_str(metric.help);
+        match metric.kind {
+            MetricKind::Counter => exporter.describe_counter(metric.name.into(), None, help),
+            MetricKind::Gauge => exporter.describe_gauge(metric.name.into(), None, help),
+            MetricKind::Histogram => {}
         }
-        text.push_str(name);
-        text.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => text.push_str(r"\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str(r"\n"),
-                other => text.push(other),
+    }
+    exporter
+}
+
+fn key(name: &'static str, labels: &[LabelValue]) -> Key {
+    let labels: Vec<_> =
+        labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
+    Key::from_parts(name, labels)
+}
+
+/// Renders all metrics with their current values.
+#[must_use]
+pub fn render(format: Format) -> String {
+    let exporter = EXPORTER.get_or_init(new_exporter);
+    let mut histograms = String::new();
+    let mut last_family = "";
+    let mut written = Ok(());
+    registry::for_each(|metric, labels, instrument| match instrument {
+        Instrument::Counter(counter) => {
+            let counter_at_scrape = exporter.register_counter(&key(metric.name, labels), &METADATA);
+            counter_at_scrape.absolute(registry::counter_value(counter));
+        }
+        Instrument::Gauge(gauge) => {
+            let gauge_at_scrape = exporter.register_gauge(&key(metric.name, labels), &METADATA);
+            gauge_at_scrape.set(registry::gauge_value(gauge));
+        }
+        Instrument::Histogram(histogram) => {
+            if last_family != metric.name {
+                written = written.and_then(|()| scrape_format::write_head(metric, &mut histograms));
+                last_family = metric.name;
             }
+            let times = histogram.distribution();
+            written = written.and_then(|()| {
+                scrape_format::write_series(metric, labels, &times, format, &mut histograms)
+            });
         }
-        text.push('"');
-    }
+    });
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    let mut text = scrape_format::convert(&exporter.handle().render(), format);
+    text.push_str(&histograms);
+    text.push_str(format.end());
     text
-}
-
-/// Writes the help text and the type of a histogram.
-pub(super) fn write_head(metric: &Metric, out: &mut String) -> Result {
-    writeln!(out, "# HELP {0} {1}\n# TYPE {0} histogram", metric.name, metric.help)
-}
-
-/// Writes one series of a histogram.
-pub(super) fn write_series(
-    metric: &Metric,
-    labels: &[LabelValue],
-    times: &Distribution,
-    format: Format,
-    out: &mut String,
-) -> Result {
-    let name = metric.name;
-    let labels = format_labels(labels);
-    let (open, close, comma) = if labels.is_empty() { ("", "", "") } else { ("{", "}", ",") };
-    for (bound, count) in &times.buckets {
-        write!(out, "{name}_bucket{{{labels}{comma}le=\"")?;
-        format.write_bound(*bound, out)?;
-        writeln!(out, "\"}} {count}")?;
-    }
-    let count = times.count;
-    writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}")?;
-    writeln!(out, "{name}_sum{open}{labels}{close} {}", times.seconds)?;
-    writeln!(out, "{name}_count{open}{labels}{close} {count}")
-}
-
-/// Converts the exporter's text, which is in Prometheus' format, to a format.
-pub(super) fn convert(text: &str, format: Format) -> String {
-    let mut out = String::with_capacity(2 * text.len());
-    for line in text.lines() {
-        // OpenMetrics allows no empty lines, and names a family of counters without the `_total` of its samples.
-        let head = (format == Format::OpenMetrics).then(|| line.strip_prefix("# ")).flatten();
-        let counter = head.and_then(|head| {
-            let (keyword, rest) = head.split_once(' ')?;
-            let (name, rest) = rest.split_once(' ')?;
-            Some((keyword, name.strip_suffix("_total")?, rest))
-        });
-        match counter {
-            Some((keyword, name, rest)) => out.extend(["# ", keyword, " ", name, " ", rest, "\n"]),
-            None if line.is_empty() => {}
-            None => out.extend([line, "\n"]),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::names;
 
     #[test]
-    fn the_preferred_format_is_chosen() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
-                          text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
-        let check = |accept, expected| assert_eq!(Format::accepted(accept), expected, "{accept}");
-        check(prometheus, Format::OpenMetrics);
-        check("application/openmetrics-text", Format::OpenMetrics);
-        check("text/plain, application/openmetrics-text;q=0.9", Format::Text);
-        check("application/openmetrics-text;q=0", Format::Text);
-        for any in ["", "*/*", "text/html", "application/openmetrics-text;q=x"] {
-            check(any, Format::Text);
-        }
-    }
-
-    #[test]
-    fn special_characters_in_label_values_are_escaped() {
-        let labels = [(names::QUEUE, "a\"b\\c\nd".to_owned()), ("x", "y".to_owned())];
-        assert_eq!(format_labels(&labels), r#"queue="a\"b\\c\nd",x="y""#);
-    }
-
-    #[test]
-    fn histograms_follow_both_formats() {
-        let times = crate::telemetry::Histogram::default();
-        times.record(1.5);
-        let written = |labels: &[LabelValue], format| {
-            let mut text = String::new();
-            write_head(&names::BACKEND_WAIT, &mut text).unwrap();
-            let times = times.distribution();
-            write_series(&names::BACKEND_WAIT, labels, &times, format, &mut text).unwrap();
-            text
-        };
-        let text = written(&[("a", "b".to_owned())], Format::Text);
+    fn a_scrape_has_buckets_help_texts_and_both_roles() {
+        install(Role::Gateway);
+        install(Role::Worker);
+        crate::telemetry::histogram(
+            &names::BACKEND_WAIT,
+            &[(names::DATABASE, "exposition-test".to_owned())],
+        )
+        .record(0.003);
+        let text = render(Format::Text);
         for line in [
-            "# TYPE fjord_backend_wait_seconds histogram\n",
-            "fjord_backend_wait_seconds_bucket{a=\"b\",le=\"1\"} 0\n",
-            "fjord_backend_wait_seconds_bucket{a=\"b\",le=\"2.5\"} 1\n",
-            "fjord_backend_wait_seconds_bucket{a=\"b\",le=\"+Inf\"} 1\n",
-            "fjord_backend_wait_seconds_sum{a=\"b\"} 1.5\n",
-            "fjord_backend_wait_seconds_count{a=\"b\"} 1\n",
+            "# TYPE fjord_backend_wait_seconds histogram",
+            "# HELP fjord_build_info Version and role of this process; always 1.",
+            r#"fjord_backend_wait_seconds_bucket{database="exposition-test",le="0.0025"} 0"#,
+            r#"fjord_backend_wait_seconds_bucket{database="exposition-test",le="0.005"} 1"#,
+            r#"role="gateway""#,
+            r#"role="worker""#,
         ] {
-            assert!(text.contains(line), "{line} in {text}");
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
-        let text = written(&[], Format::OpenMetrics);
-        assert!(text.contains("fjord_backend_wait_seconds_bucket{le=\"1.0\"} 0\n"), "{text}");
-    }
-
-    #[test]
-    fn openmetrics_names_counter_families_without_total() {
-        let text = "# HELP a_total Says a_total once.\n# TYPE a_total counter\na_total{x=\"# y_total z\"} 3\n\n# TYPE b gauge\nb 1\n";
-        assert_eq!(convert(text, Format::Text), text.replace("\n\n", "\n"));
-        assert_eq!(
-            convert(text, Format::OpenMetrics),
-            "# HELP a Says a_total once.\n# TYPE a counter\na_total{x=\"# y_total z\"} 3\n# TYPE b gauge\nb 1\n"
-        );
+        assert!(render(Format::OpenMetrics).ends_with("\n# EOF\n"));
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tiberius::{ColumnData, Command, SqlTableDataRow, TableValueRow};
 
-use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::catalogue::names::is_identifier;
+use crate::catalogue::violations::VIOLATIONS_MAX;
 use crate::catalogue::{ParameterValue, ProcedureName};
 use crate::procedures::mssql::metadata::{
     NarrowText, Signature, SqlParameter, SqlParameterType, TableQuery,
