@@ -49,7 +49,7 @@ pub(super) fn run(
         }
     };
     if config.catalogue.defaults.auth.is_none() && arguments.auth.is_none() {
-        let text = "--auth: is missing: the configuration has no catalogue.auth_default, so say who may call";
+        let text = "--auth is required, because the configuration has no catalogue.auth_default";
         print_lines(&mut output.err, "error", [text])?;
         return Ok(ExitCode::from(EXIT_USAGE));
     }

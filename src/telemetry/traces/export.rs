@@ -1,8 +1,8 @@
 //! Sends spans to a collector in batches, with OTLP over HTTP, in a task of its own. Spans that cannot be sent are counted
 //! and discarded.
 //!
-//! The OpenTelemetry SDK is not used. It would replace about 200 of these 540 lines, but its batch processor neither counts
-//! discarded spans nor retries on this runtime, and a traced request with three spans costs 12.4 µs of CPU time in it
+//! The OpenTelemetry SDK is not used. It would replace about 200 of these 540 lines, but its batch processor reports
+//! discarded spans in a log line at shutdown only, and a traced request with three spans costs 12.4 µs of CPU time in it
 //! instead of 8.9 µs (medians of 7 paired rounds of 200,000 requests, encoding included, sending excluded).
 
 use std::time::Duration;
