@@ -20,10 +20,7 @@ use fjord::lifecycle::{Cancel, Tasks};
 use fjord::messaging::{self, Transport, nats};
 use fjord::roles::gateway::admission::rate_limit::RateLimiter;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
-use fjord::roles::gateway::dispatch::budget::RetryBudget;
-use fjord::roles::gateway::dispatch::place::Placer;
-use fjord::roles::gateway::dispatch::queues::Queues;
-use fjord::roles::gateway::dispatch::replies::Replies;
+use fjord::roles::gateway::dispatch::Dispatcher;
 use fjord::roles::gateway::edge::health_check::HealthCheck;
 use fjord::roles::gateway::edge::listener::Listener;
 use fjord::roles::gateway::pipeline::Pipeline;
@@ -87,30 +84,18 @@ async fn connect(config: &Config) -> Arc<dyn Transport> {
 /// Starts a gateway as `roles::gateway::run` does, without TLS for clients.
 async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     let transport = connect(config).await;
-    let session = config.gateway.session.clone();
-    let queues = Arc::new(Queues::new(config.messaging.prefix.clone()));
-    let replies = Replies::open(&transport, &queues, tasks).await.expect("a subscription");
-    let now = tokio::time::Instant::now();
-    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
-    let tasks = tasks.clone();
-    let placer = Placer {
-        transport,
-        replies,
-        queues,
-        budget,
-        config: ArcSwap::from_pointee(session),
-        tasks: tasks.clone(),
-    };
+    let dispatcher =
+        Dispatcher::start(config, &[], transport, tasks).await.expect("a subscription");
     let pipeline = Pipeline {
         snapshot: ArcSwap::from_pointee(Snapshot::load(config).expect("a valid catalogue")),
-        placer: Arc::new(placer),
+        dispatcher,
         rates: RateLimiter::new(),
         in_flight: Admission::new(100, gauge(&names::GATEWAY_IN_FLIGHT, &[])),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(Readiness::new()),
     };
     let listener = Listener::bind(&config.gateway, None).expect("a free port");
-    listener.serve(Arc::new(pipeline), &tasks).address()
+    listener.serve(Arc::new(pipeline), tasks).address()
 }
 
 /// Starts a worker as `roles::worker::run` does; returns once its queue is served.

@@ -69,9 +69,9 @@ mod request_validation;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
-mod session_timeouts;
+mod session_simulation;
 #[cfg(test)]
-mod simulates_sessions;
+mod session_timeouts;
 #[cfg(test)]
 mod sql_server;
 #[cfg(test)]

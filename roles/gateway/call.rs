@@ -1,4 +1,4 @@
-//! One call without a client: what `fjord call` does with a gateway's own session, claims, offers and deadlines.
+//! Executes one endpoint call for `fjord call`, with the sessions, claims, offers and deadlines of a gateway.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -11,22 +11,19 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::problem::{Problem, ProblemKind};
 
-use crate::roles::gateway::client::byte_budget::ByteBudget;
-use crate::roles::gateway::client::network::ClientNetwork;
-use crate::roles::gateway::dispatch::place::Answered;
-use crate::roles::gateway::dispatch::place::Wanted;
-use crate::roles::gateway::dispatch::session::Ending;
-use crate::roles::gateway::observation::phases::Phase;
-use crate::roles::gateway::observation::phases::Phases;
-use crate::roles::gateway::run::placer;
+use super::client::ClientNetwork;
+use super::client::byte_budget::ByteBudget;
+use super::dispatch::session::SessionEnd;
+use super::dispatch::{AnswerMemory, Dispatched, Dispatcher};
+use super::observation::phases::{RequestPhase, RequestPhases};
 
-/// How long a call that was given up may take to cancel itself at its worker.
-const GIVE_UP_LIMIT: Duration = Duration::from_secs(2);
+/// How long an interrupted call may take to send its cancel to the worker.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches one call and waits for its answer. An interrupt cancels it, as a client's disconnect would.
 ///
 /// # Errors
-/// `TransportError` when the gateway cannot subscribe to replies.
+/// `TransportError` if the gateway cannot subscribe to replies.
 pub fn execute(
     call: EndpointCall,
 ) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>> {
@@ -34,40 +31,29 @@ pub fn execute(
         let EndpointCall { endpoint, request, config, transport } = call;
         let tasks = Tasks::new();
         let queues = std::slice::from_ref(&endpoint.queue);
-        let placer = placer(&config, queues, transport, &tasks).await?;
-        let began = Instant::now();
+        let dispatcher = Dispatcher::start(&config, queues, transport, &tasks).await?;
+        let started_at = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let room = ByteBudget::unbounded().nothing(client);
-        let wanted = Wanted::new(true, room);
-        let ended = tokio::select! {
-            ended = placer.place(&endpoint, request, wanted) => Some(ended),
+        let memory = AnswerMemory::new(true, ByteBudget::unbounded().nothing(client));
+        let completed = tokio::select! {
+            answer = dispatcher.dispatch(&endpoint, request, memory) => Some(answer),
             _ = tokio::signal::ctrl_c() => None,
         };
-        // A call asks for no window, so that no answer begins before its end is known.
-        let Some(Answered::Whole(ended)) = ended else {
-            let _whole = tasks.wait(GIVE_UP_LIMIT).await;
+        // The request has no window, so its answer never streams.
+        let Some(Dispatched::Complete(result)) = completed else {
+            let _all_ended = tasks.wait(CANCEL_LIMIT).await;
             let answer = Err(Problem::new(ProblemKind::Cancelled));
-            let (attempts, phases) = (0, Vec::new());
-            return Ok(EndpointCallResult { answer, attempts, duration: began.elapsed(), phases });
+            let (duration, phases) = (started_at.elapsed(), Vec::new());
+            return Ok(EndpointCallResult { answer, attempts: 0, duration, phases });
         };
-        let mut phases = Phases::default();
-        phases.set(Phase::QueueWait, ended.waited);
-        let answer = match ended.ending {
-            Ending::Final(answer) => {
-                phases.split(ended.answered, answer.phases);
-                Ok(answer)
-            }
-            Ending::Problem(kind) => {
-                Err(Problem { retry_after: ended.retry_after, ..Problem::new(kind) })
-            }
-            Ending::Cut(_) => Err(Problem::new(ProblemKind::BadAnswer)),
-            Ending::ClientGone => Err(Problem::new(ProblemKind::Cancelled)),
-        };
-        Ok(EndpointCallResult {
-            answer,
-            attempts: ended.attempts,
-            duration: began.elapsed(),
-            phases: phases.passed().collect(),
-        })
+        let mut phases = RequestPhases::default();
+        phases.set(RequestPhase::QueueWait, result.queue_wait);
+        if let SessionEnd::Answer(answer) = &result.end {
+            phases.split(result.exchange, answer.phases);
+        }
+        let attempts = result.attempts;
+        let answer = result.into_answer().map_err(|failure| failure.problem);
+        let (duration, phases) = (started_at.elapsed(), phases.passed().collect());
+        Ok(EndpointCallResult { answer, attempts, duration, phases })
     })
 }

@@ -1,15 +1,19 @@
-//! Sends a request to the workers of its queue and collects their replies.
+//! Dispatches requests to the workers of their queues and collects their replies.
 
-pub mod budget;
-pub(in crate::roles::gateway) mod distance;
-pub mod hold;
-pub mod mail;
-pub mod members;
-pub mod place;
+pub mod dispatch_result;
+pub mod dispatcher;
+pub mod message;
 pub mod queues;
-pub mod rejections;
-pub(in crate::roles::gateway) mod repeat;
 pub mod replies;
+pub mod retry_budget;
+mod services;
 pub mod session;
-pub mod timing;
-pub(in crate::roles::gateway) mod traced;
+pub mod session_driver;
+pub mod session_task;
+pub mod stream_driver;
+mod worker_monitor;
+
+pub use dispatch_result::{DispatchFailure, DispatchResult};
+pub use dispatcher::{Dispatched, Dispatcher};
+pub use session_task::AnswerMemory;
+pub use stream_driver::{StreamDriver, StreamingAnswer};

@@ -1,4 +1,4 @@
 //! Records each request: the access line, metrics and spans.
 
 pub(in crate::roles::gateway) mod phases;
-pub(in crate::roles::gateway) mod trip;
+pub(in crate::roles::gateway) mod request_log;

@@ -29,17 +29,15 @@ use crate::roles::gateway::client::byte_budget::ByteBudget;
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
-use crate::roles::gateway::dispatch::place::Answered;
-use crate::roles::gateway::dispatch::place::Begun;
-use crate::roles::gateway::dispatch::place::Placer;
-use crate::roles::gateway::dispatch::place::Rest;
-use crate::roles::gateway::dispatch::place::Wanted;
+use crate::roles::gateway::dispatch::{
+    AnswerMemory, Dispatched, Dispatcher, StreamDriver, StreamingAnswer,
+};
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::connection::RequestBody;
 use crate::roles::gateway::edge::connection::read_body;
 use crate::roles::gateway::edge::health_check::HealthCheck;
-use crate::roles::gateway::observation::phases::Phase;
-use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::observation::phases::RequestPhase;
+use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
@@ -61,7 +59,7 @@ pub struct Pipeline {
     /// Catalogue, routes, keys and limits. A reload replaces them as a whole.
     pub snapshot: ArcSwap<Snapshot>,
     /// Dispatches requests to workers.
-    pub placer: Arc<Placer>,
+    pub dispatcher: Dispatcher,
     /// The rate limits.
     pub rates: RateLimiter,
     /// The limit on concurrent requests.
@@ -86,8 +84,8 @@ impl HttpService for Pipeline {
             {
                 return response;
             }
-            let trip = Trip::begin(&parts, &peer, request_id);
-            context::scope(trip.served(), self.handle_logged(&parts, body, &peer, trip)).await
+            let log = RequestLog::begin(&parts, &peer, request_id);
+            context::scope(log.served(), self.handle_logged(&parts, body, &peer, log)).await
         })
     }
 }
@@ -99,41 +97,41 @@ impl Pipeline {
         parts: &Parts,
         body: &mut RequestBody,
         peer: &Peer,
-        mut trip: Trip,
+        mut log: RequestLog,
     ) -> Response {
         let entered = self.in_flight.enter();
         let answered = match &entered {
-            Ok(_guard) => self.respond(parts, body, peer, &mut trip).await,
+            Ok(_guard) => self.respond(parts, body, peer, &mut log).await,
             Err(problem) => {
                 let reason = [(names::REASON, "in_flight".to_owned())];
                 counter(&names::GATEWAY_SHED, &reason).increment(1);
                 Err(problem.clone().retry_after(IN_FLIGHT_RETRY_AFTER).into())
             }
         };
-        let (mut response, rest) = answered
-            .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut trip), None));
-        trip.rate.apply(response.headers_mut());
-        if let Some(endpoint) = trip.endpoint.clone().or_else(|| self.cors_endpoint(parts)) {
+        let (mut response, stream) = answered
+            .unwrap_or_else(|rejection: Box<Rejection>| (rejection.into_response(&mut log), None));
+        log.rate.apply(response.headers_mut());
+        if let Some(endpoint) = log.endpoint.clone().or_else(|| self.cors_endpoint(parts)) {
             cors::set_headers(&endpoint, &parts.headers, response.headers_mut());
         }
-        if let Some(timing) = trip.server_timing() {
+        if let Some(timing) = log.server_timing() {
             response.headers_mut().insert(response::SERVER_TIMING, timing);
         }
         let status = response.status();
-        match rest {
-            // The head of the answer is all that HEAD needs. Dropping the rest cancels the call.
-            Some(rest) if parts.method == Method::HEAD => {
-                trip.attempts = rest.attempts();
-                trip.end(status);
+        match stream {
+            // The head of the answer is all that HEAD needs. Dropping the driver cancels the call.
+            Some(mut stream) if parts.method == Method::HEAD => {
+                log.attempts = stream.attempts_made();
+                log.end(status);
             }
             // The request is in flight until its answer is complete. Its outcome is known only then.
-            Some(rest) => rest.bring(move |placed| {
-                trip.placed(placed);
-                trip.outcome = session_response::streamed_outcome(&placed.ending);
-                trip.end(status);
+            Some(stream) => stream.drive(move |result| {
+                log.dispatched(result);
+                log.outcome = session_response::streamed_outcome(&result.end);
+                log.end(status);
                 drop(entered);
             }),
-            None => trip.end(status),
+            None => log.end(status),
         }
         response
     }
@@ -143,12 +141,12 @@ impl Pipeline {
         parts: &Parts,
         body: &mut RequestBody,
         peer: &Peer,
-        trip: &mut Trip,
-    ) -> Result<(Response, Option<Rest>), Box<Rejection>> {
+        log: &mut RequestLog,
+    ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
         // Loaded before the TLS settings are read: a reload replaces those before the snapshot that belongs to them.
         let snapshot = self.snapshot.load_full();
         let checked = Authenticator::check_connection(peer);
-        let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, trip))?;
+        let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
         let matched = match snapshot.router.find(&parts.method, parts.uri.path()) {
             RouteLookup::Matched(matched) => matched,
             RouteLookup::Malformed(problem) => return Err(problem.into()),
@@ -159,7 +157,7 @@ impl Pipeline {
             }
             RouteLookup::NotFound => {
                 // Boxed because it is rare: the future would otherwise make every request larger.
-                let page = Box::pin(self.documentation(&snapshot, parts, peer, trip));
+                let page = Box::pin(self.documentation(&snapshot, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
             RouteLookup::MethodNotAllowed { allow } => {
@@ -167,33 +165,33 @@ impl Pipeline {
                 return Err(Box::new(Rejection { allow: Some(allow), ..problem.into() }));
             }
         };
-        trip.endpoint = Some(Arc::clone(&matched.endpoint));
-        let caller = self.admit(&snapshot, &parts.headers, peer, trip).await?;
-        trip.enter(Some(Phase::Parameters));
+        log.endpoint = Some(Arc::clone(&matched.endpoint));
+        let caller = self.admit(&snapshot, &parts.headers, peer, log).await?;
+        log.enter(Some(RequestPhase::Parameters));
         if !accept::allows_json(&parts.headers) {
             return Err(Problem::new(ProblemKind::NotAcceptable).into());
         }
-        trip.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
+        log.transaction_end = prefer::transaction_end(&parts.headers, &matched.endpoint)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
         let bytes_max = matched.endpoint.body_bytes_max;
         let client = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
         let mut room = self.bytes.enter(client)?;
         let body = read_body(body, bytes_max, &snapshot.http, &mut room).await?;
         let request = MatchedRequest { parts, matched: &matched, body: &body };
-        let mut envelope = request.envelope(&caller, peer, trip)?;
+        let mut envelope = request.envelope(&caller, peer, log)?;
         drop(body);
         envelope.window = if envelope.dry_run { 0 } else { self.window(parts, &matched.endpoint) };
-        trip.enter(None);
-        let wanted = Wanted::new(parts.method != Method::HEAD, room);
-        match self.placer.place(&matched.endpoint, envelope, wanted).await {
-            Answered::Whole(placed) => {
-                trip.placed(&placed);
-                Ok((session_response::ended(placed, &matched.endpoint, trip)?, None))
+        log.enter(None);
+        let memory = AnswerMemory::new(parts.method != Method::HEAD, room);
+        match self.dispatcher.dispatch(&matched.endpoint, envelope, memory).await {
+            Dispatched::Complete(result) => {
+                log.dispatched(&result);
+                Ok((session_response::complete(result, &matched.endpoint, log)?, None))
             }
-            Answered::Begun(begun) => {
-                let Begun { head, body, rest } = *begun;
+            Dispatched::Streaming(answer) => {
+                let StreamingAnswer { head, body, driver } = *answer;
                 let response = session_response::streamed(&head, body, &matched.endpoint)?;
-                Ok((response, Some(rest)))
+                Ok((response, Some(driver)))
             }
         }
     }
@@ -207,7 +205,7 @@ impl Pipeline {
         } else if parts.method == Method::HEAD {
             1
         } else if parts.version >= Version::HTTP_11 {
-            self.placer.config.load().window_parts
+            self.dispatcher.config().window_parts
         } else {
             0
         }
@@ -232,21 +230,26 @@ struct MatchedRequest<'a> {
 
 impl MatchedRequest<'_> {
     /// Checks the parameters, and returns the request for the workers.
-    fn envelope(&self, caller: &Caller, peer: &Peer, trip: &Trip) -> Result<Envelope, Problem> {
+    fn envelope(
+        &self,
+        caller: &Caller,
+        peer: &Peer,
+        log: &RequestLog,
+    ) -> Result<Envelope, Problem> {
         let endpoint = &self.matched.endpoint;
         let idempotency_key = idempotency_key::from_headers(&self.parts.headers)
             .map_err(|violation| Problem::invalid(vec![violation]))?;
         let context = ContextValues {
-            request_id: trip.request_id.as_str(),
+            request_id: log.request_id.as_str(),
             idempotency_key: idempotency_key.as_deref(),
             principal: caller.principal.as_deref(),
             client_ip: peer.address,
         };
-        let dry_run = trip.is_dry_run();
+        let dry_run = log.is_dry_run();
         let payload = parameters::check(self.matched, self.parts, self.body, caller, &context)?;
         Ok(Envelope {
             endpoint: endpoint.id.clone(),
-            request_id: Arc::clone(trip.request_id.shared()),
+            request_id: Arc::clone(log.request_id.shared()),
             attempt: 0,
             timeout: Duration::ZERO,
             execution: if dry_run { Execution::AtMostOnce } else { endpoint.execution },
@@ -255,8 +258,8 @@ impl MatchedRequest<'_> {
             window: 0,
             principal: caller.principal.as_deref().map(ToOwned::to_owned),
             idempotency_key,
-            traceparent: Some(Arc::clone(trip.trace.traceparent())),
-            tracestate: trip.trace.tracestate().map(ToOwned::to_owned),
+            traceparent: Some(Arc::clone(log.trace.traceparent())),
+            tracestate: log.trace.tracestate().map(ToOwned::to_owned),
             payload,
         })
     }

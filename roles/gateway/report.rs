@@ -1,4 +1,4 @@
-//! What a gateway says of itself to its fleet.
+//! The gateway's report for `fjord status`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use crate::telemetry::{Distribution, names, snapshot};
 
 use crate::roles::gateway::pipeline::Pipeline;
 
-/// What makes the reports.
+/// Returns the function that creates the reports.
 pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportSource {
     let (pipeline, readiness) = (Arc::clone(pipeline), readiness.clone());
     Arc::new(move |identity| {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let reasons = readiness.reasons().into_iter().map(|(part, why)| (part.to_owned(), why));
+        let reasons =
+            readiness.reasons().into_iter().map(|(part, reason)| (part.to_owned(), reason));
         Report {
             not_ready: reasons.chain(readiness.notes()).collect(),
             in_flight: count(pipeline.in_flight.held()),
@@ -27,7 +28,7 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
     })
 }
 
-/// The queues of the catalogue: what was wanted of them, and what became of the requests of their endpoints.
+/// Reports the demand of every queue of the catalogue, and the results of the requests to its endpoints.
 fn queues(catalogue: &Catalogue) -> Vec<QueueReport> {
     let mut queues: BTreeMap<&str, QueueReport> = BTreeMap::new();
     let requests = snapshot::sums(&names::GATEWAY_REQUESTS, names::ENDPOINT);
@@ -35,8 +36,8 @@ fn queues(catalogue: &Catalogue) -> Vec<QueueReport> {
         label(names::STATUS).starts_with('5')
     });
     let times = snapshot::distributions(&names::GATEWAY_REQUEST_DURATION, names::ENDPOINT);
-    let count = |of: &BTreeMap<String, f64>, name: &str| {
-        of.get(name).copied().map_or(0, snapshot::to_count)
+    let count = |sums: &BTreeMap<String, f64>, name: &str| {
+        sums.get(name).copied().map_or(0, snapshot::to_count)
     };
     for endpoint in catalogue.endpoints() {
         let id = endpoint.id.as_str();

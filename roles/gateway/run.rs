@@ -8,27 +8,20 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::{Admin, ProcessHealth, Readiness};
-use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
 use crate::fleet;
 use crate::in_flight::Admission;
 use crate::lifecycle::{Cancel, Signal, Signals, Tasks, systemd};
-use crate::message::SubjectError;
-use crate::messaging::{self, Transport, TransportError};
+use crate::messaging::{self, Transport};
 use crate::roles::RunError;
 use crate::telemetry::{counter, gauge, names};
 use crate::tls::{ServerTls, WATCH_INTERVAL};
 
 use crate::roles::gateway::admission::rate_limit::RateLimiter;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
-use crate::roles::gateway::dispatch::budget::RetryBudget;
-use crate::roles::gateway::dispatch::distance;
-use crate::roles::gateway::dispatch::place::Placer;
-use crate::roles::gateway::dispatch::queues::Queues;
-use crate::roles::gateway::dispatch::repeat;
-use crate::roles::gateway::dispatch::replies::Replies;
+use crate::roles::gateway::dispatch::Dispatcher;
 use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
@@ -112,7 +105,7 @@ impl RunningGateway {
             &config.messaging,
             Role::Gateway,
             source,
-            &pipeline.placer.transport,
+            pipeline.dispatcher.transport(),
             &tasks,
         )
         .await
@@ -151,7 +144,7 @@ impl RunningGateway {
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);
-                self.pipeline.placer.reload(config.gateway.session.clone());
+                self.pipeline.dispatcher.reload(config.gateway.session.clone());
                 self.listener.reload(&config.gateway);
                 crate::roles::apply_log_filter(&config.log);
                 self.config = config;
@@ -180,7 +173,7 @@ impl RunningGateway {
         self.stop.cancel();
         let ended = self.tasks.wait(TASKS_WAIT).await;
         let left = end.saturating_duration_since(Instant::now()).max(TASKS_WAIT);
-        let flushed = self.pipeline.placer.transport.flush_within(left).await;
+        let flushed = self.pipeline.dispatcher.transport().flush_within(left).await;
         if let Err(error) = flushed {
             tracing::warn!(%error, "cannot flush: the last messages may not have been sent");
         }
@@ -206,39 +199,16 @@ async fn pipeline(
     // Created at start, so that their metrics begin at zero and a rate includes the first request.
     let queues: Vec<_> =
         snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
-    let placer = placer(config, &queues, transport, tasks)
+    let dispatcher = Dispatcher::start(config, &queues, transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);
     Ok(Pipeline {
         snapshot: ArcSwap::from_pointee(snapshot),
-        placer,
+        dispatcher,
         rates: RateLimiter::new(),
         in_flight: Admission::new(config.gateway.http.requests_in_flight_max, in_flight),
         bytes: ByteBudget::new(&config.gateway.http),
         health: HealthCheck::new(readiness),
     })
-}
-
-/// Creates the dispatcher for these queues. It adds the queues of a reload by itself.
-pub(super) async fn placer(
-    config: &Config,
-    names: &[QueueName],
-    transport: Arc<dyn Transport>,
-    tasks: &Tasks,
-) -> Result<Arc<Placer>, TransportError> {
-    let refused = |error: SubjectError| TransportError::Refused(error.into());
-    let session = config.gateway.session.clone();
-    let queues = Arc::new(Queues::new(config.messaging.prefix.clone()));
-    for name in names {
-        let _known = queues.named(name).map_err(refused)?;
-    }
-    let replies = Replies::open(&transport, &queues, tasks).await?;
-    repeat::follow_link(&transport, &queues, &replies, tasks);
-    let now = Instant::now();
-    let budget = RetryBudget::new(session.retry_percent, session.retry_floor, now);
-    let (config, tasks) = (ArcSwap::from_pointee(session), tasks.clone());
-    let placer = Arc::new(Placer { transport, replies, queues, budget, config, tasks });
-    distance::follow(&placer);
-    Ok(placer)
 }

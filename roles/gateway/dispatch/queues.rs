@@ -1,128 +1,159 @@
-//! The queues that endpoints go to: subject and hold of each, for as long as the process lives.
+//! The queues that requests are sent to, with what the gateway knows about each.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use crate::catalogue::QueueName;
+use tokio::time::Instant;
+
+use crate::catalogue::{EndpointId, QueueName};
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
 use crate::message::{Subject, SubjectError};
 use crate::telemetry::{Counter, Histogram, LabelValue, counter, gauge, histogram, names};
 
-use super::hold::Hold;
-use super::members::Members;
-use super::timing::Timing;
+use members::Members;
+use timing::QueueTiming;
+use wait_queue::{QueueAdmission, WaitQueue};
 
-/// One queue as the gateway sees it.
+pub mod members;
+pub mod timing;
+pub mod wait_queue;
+
+/// One queue, as the gateway sees it.
 #[derive(Debug)]
-pub struct Queue {
-    /// Its number within this process: part of the reply subjects.
+pub struct GatewayQueue {
+    /// Its number within this process, which is part of the reply subjects.
     pub number: u32,
     /// Its name.
     pub name: QueueName,
-    /// Where requests go.
+    /// The subject of requests to the group.
     pub subject: Subject,
-    /// Where a cancel goes when nobody knows which worker has the call.
+    /// The subject of a cancel for a call whose worker is not known.
     pub cancel: Subject,
-    /// Where its workers are asked for answers again.
+    /// The subject at which its workers are asked to send answers again.
     pub repeat: Subject,
-    /// Above the subjects of all its workers: nothing of its requests goes anywhere else.
+    /// The prefix of the subjects of all its workers. Nothing about its requests is sent to any other worker.
     pub workers: Subject,
-    /// Requests that wait.
-    pub hold: Hold,
-    /// Which of its workers answer, once one did not.
+    /// The requests that wait for a slot.
+    pub wait_queue: WaitQueue,
+    /// The workers that reply, while one is suspected to hang.
     pub members: Members,
-    /// How long its workers take.
-    pub timing: Timing,
+    /// How long its workers take to reply.
+    pub timing: QueueTiming,
     /// Its metrics.
-    pub figures: Figures,
+    pub metrics: GatewayQueueMetrics,
 }
 
-/// A queue's metrics, looked up once.
-pub struct Figures {
-    /// Requests that were to be placed.
+/// The metrics of a queue, looked up once.
+pub struct GatewayQueueMetrics {
+    /// Counts the requests for the queue.
     pub arrivals: Counter,
-    /// How long they waited.
+    /// Records how long they waited.
     pub wait: Histogram,
 }
 
-impl Figures {
-    fn of(label: &[LabelValue]) -> Self {
+impl GatewayQueueMetrics {
+    fn new(label: &[LabelValue]) -> Self {
         let arrivals = counter(&names::GATEWAY_ARRIVALS, label);
-        // At zero from the start, so that the first requests count in a rate.
+        // The counter exists from the start, so that a rate includes the first requests.
         arrivals.increment(0);
         Self { arrivals, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
     }
 }
 
-impl fmt::Debug for Figures {
+impl fmt::Debug for GatewayQueueMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Figures").finish_non_exhaustive()
+        f.debug_struct("GatewayQueueMetrics").finish_non_exhaustive()
     }
 }
 
-/// Every queue that was ever used. It only grows, at a reload, by what the catalogue names.
+/// All queues that were ever used. A reload adds those that are new in the catalogue.
 #[derive(Debug)]
-pub struct Queues {
+pub struct QueueRegistry {
     prefix: Subject,
-    all: RwLock<Table>,
+    queues: RwLock<QueueTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    by_name: HashMap<QueueName, Arc<Queue>>,
-    by_number: Vec<Arc<Queue>>,
+struct QueueTable {
+    by_name: HashMap<QueueName, Arc<GatewayQueue>>,
+    by_number: Vec<Arc<GatewayQueue>>,
 }
 
-impl Queues {
-    /// No queues yet.
+impl QueueRegistry {
+    /// Creates an empty registry. All subjects begin with `prefix`.
     #[must_use]
     pub fn new(prefix: Subject) -> Self {
-        Self { prefix, all: RwLock::default() }
+        Self { prefix, queues: RwLock::default() }
     }
 
-    /// The queue of this name; made when it is new.
+    /// Returns the queue of this name, and creates it if it is new.
     ///
     /// # Errors
-    /// `SubjectError` when prefix and name make no subject: impossible for checked names.
-    pub fn named(&self, name: &QueueName) -> Result<Arc<Queue>, SubjectError> {
-        let known = self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(queue) = known.by_name.get(name) {
+    /// `SubjectError` if prefix and name do not form a subject, which cannot happen with checked names.
+    pub fn get_or_create(&self, name: &QueueName) -> Result<Arc<GatewayQueue>, SubjectError> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.by_name.get(name) {
             return Ok(Arc::clone(queue));
         }
-        drop(known);
-        let mut all = self.all.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(queue) = all.by_name.get(name) {
+        drop(queues);
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.by_name.get(name) {
             return Ok(Arc::clone(queue));
         }
-        let label = [(names::QUEUE, name.to_string())];
-        let queue = Arc::new(Queue {
-            number: u32::try_from(all.by_number.len()).unwrap_or(u32::MAX),
-            name: name.clone(),
-            subject: self.prefix.join(format_args!("q.{name}"))?,
-            cancel: self.prefix.join(format_args!("cancel.{name}"))?,
-            repeat: self.prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
-            workers: self.prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
-            figures: Figures::of(&label),
-            members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),
-            timing: Timing::default(),
-            hold: Hold::new(gauge(&names::GATEWAY_WAITING, &label)),
-        });
-        all.by_number.push(Arc::clone(&queue));
-        all.by_name.insert(name.clone(), Arc::clone(&queue));
+        let number = u32::try_from(queues.by_number.len()).unwrap_or(u32::MAX);
+        let queue = Arc::new(GatewayQueue::new(number, name, &self.prefix)?);
+        queues.by_number.push(Arc::clone(&queue));
+        queues.by_name.insert(name.clone(), Arc::clone(&queue));
         Ok(queue)
     }
 
-    /// The queue of this number.
+    /// Returns the queue with this number.
     #[must_use]
-    pub fn numbered(&self, number: u32) -> Option<Arc<Queue>> {
-        let all = self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.by_number.get(usize::try_from(number).ok()?).cloned()
+    pub fn by_number(&self, number: u32) -> Option<Arc<GatewayQueue>> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues.by_number.get(usize::try_from(number).ok()?).cloned()
     }
 
-    /// Every queue.
+    /// Returns all queues.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Queue>> {
-        self.all.read().unwrap_or_else(std::sync::PoisonError::into_inner).by_number.clone()
+    pub fn all(&self) -> Vec<Arc<GatewayQueue>> {
+        self.queues.read().unwrap_or_else(PoisonError::into_inner).by_number.clone()
+    }
+}
+
+impl GatewayQueue {
+    /// Decides about a new request of this endpoint that a worker must accept within `timeout`.
+    #[must_use]
+    pub fn admit(
+        &self,
+        endpoint: &EndpointId,
+        timeout: Duration,
+        waiting_max: usize,
+        now: Instant,
+    ) -> QueueAdmission {
+        let first_reply = self.timing.needs(endpoint).first_reply.min(timeout / 2);
+        self.wait_queue.admit(timeout.saturating_sub(first_reply), waiting_max, now)
+    }
+
+    /// Creates a queue without waiting requests.
+    ///
+    /// # Errors
+    /// `SubjectError` if prefix and name do not form a subject.
+    pub fn new(number: u32, name: &QueueName, prefix: &Subject) -> Result<Self, SubjectError> {
+        let label = [(names::QUEUE, name.to_string())];
+        Ok(Self {
+            number,
+            name: name.clone(),
+            subject: prefix.join(format_args!("q.{name}"))?,
+            cancel: prefix.join(format_args!("cancel.{name}"))?,
+            repeat: prefix.join(format_args!("{REPEAT_TOKEN}.{name}"))?,
+            workers: prefix.join(format_args!("{WORKERS_TOKEN}.{name}"))?,
+            wait_queue: WaitQueue::new(gauge(&names::GATEWAY_WAITING, &label)),
+            members: Members::new(gauge(&names::GATEWAY_SUSPECTED, &label)),
+            timing: QueueTiming::default(),
+            metrics: GatewayQueueMetrics::new(&label),
+        })
     }
 }

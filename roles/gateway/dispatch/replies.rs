@@ -1,15 +1,14 @@
-//! The gateway's one reply subscription, and how each reply finds the request that waits for it.
+//! The gateway's one reply subscription, and how each reply finds its session.
 //!
-//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this process can make of
-//! them: who was not given the subject cannot speak for the attempt, nor offer a slot of the queue.
+//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this process can compute
+//! from them. A sender that was not given the subject can therefore neither reply to the attempt nor offer a slot of the
+//! queue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::StreamExt;
-use rand::RngExt;
-use siphasher::sip::SipHasher24;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -19,56 +18,45 @@ use crate::message::{Message, Subject};
 use crate::messaging::{Transport, TransportError};
 use crate::telemetry::{counter, names};
 
-use super::mail::Mail;
-use super::queues::Queues;
-use super::rejections::Rejection;
-use super::rejections::Rejections;
+use super::message::{AttemptReply, SessionMessage};
+use super::queues::QueueRegistry;
+use address::{AddressTokens, ReplyAddress};
+use pending::PendingRequest;
+pub use pending::ReplyLimits;
+use rejections::{RejectionCounter, ReplyRejection};
 
-mod counted;
-
-pub use counted::Expected;
-use counted::Waiting;
+mod address;
+mod pending;
+pub(super) mod recovery;
+pub mod rejections;
 
 /// The requests that wait for replies.
 #[derive(Debug)]
-pub struct Replies {
+pub struct ReplyRouter {
     base: Subject,
-    tokens: Tokens,
-    next: AtomicU64,
-    waiting: Mutex<HashMap<u64, Waiting>>,
-    /// Bytes of the payloads that came.
-    bytes: AtomicU64,
-    /// Counts what is dropped.
-    pub rejections: Rejections,
+    tokens: AddressTokens,
+    next_request: AtomicU64,
+    pending: Mutex<HashMap<u64, PendingRequest>>,
+    received_bytes: AtomicU64,
+    rejections: RejectionCounter,
 }
 
-/// Where a reply belongs: the last tokens of its subject but the very last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Address {
-    queue: u32,
-    request: u64,
-    attempt: u32,
-}
-
-/// Makes the token of an address: 64 bits of SipHash-2-4 under a random key of 128 bits.
-struct Tokens(SipHasher24);
-
-/// A request's place among those that wait; ends with it.
+/// The registration of one request with the router, which ends when it is dropped.
 #[derive(Debug)]
-pub struct Registration {
-    replies: Arc<Replies>,
+pub struct ReplyRegistration {
+    router: Arc<ReplyRouter>,
     request: u64,
     queue: u32,
 }
 
-impl Replies {
-    /// Subscribes, and starts to hand out what comes.
+impl ReplyRouter {
+    /// Subscribes, and starts to route replies.
     ///
     /// # Errors
-    /// `TransportError` when the subscription is not taken.
-    pub async fn open(
+    /// `TransportError` if the subscription fails.
+    pub async fn subscribe(
         transport: &Arc<dyn Transport>,
-        queues: &Arc<Queues>,
+        queues: &Arc<QueueRegistry>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, TransportError> {
         let base = transport
@@ -76,174 +64,142 @@ impl Replies {
             .join("r")
             .map_err(|error| TransportError::Refused(Box::new(error)))?;
         let mut subscription = transport.subscribe(&base.all_below()).await?;
-        let replies = Arc::new(Self {
+        let router = Arc::new(Self {
             base,
-            tokens: Tokens::new(),
-            next: AtomicU64::new(1),
-            waiting: Mutex::new(HashMap::new()),
-            bytes: AtomicU64::new(0),
-            rejections: Rejections::default(),
+            tokens: AddressTokens::new(),
+            next_request: AtomicU64::new(1),
+            pending: Mutex::new(HashMap::new()),
+            received_bytes: AtomicU64::new(0),
+            rejections: RejectionCounter::default(),
         });
-        let dispatcher = Dispatcher {
-            replies: Arc::downgrade(&replies),
+        let reader = ReplyReader {
+            router: Arc::downgrade(&router),
             queues: Arc::clone(queues),
             transport: Arc::clone(transport),
         };
-        // Ends when the gateway lets go of its replies, or the transport closes.
+        // The task ends when the gateway drops the router, or the transport closes.
         let _detached = tasks.spawn_background(async move {
             while let Some(message) = subscription.next().await {
-                if !dispatcher.dispatch(message) {
+                if !reader.route(message) {
                     break;
                 }
             }
         });
-        Ok(replies)
+        Ok(router)
     }
 
-    /// The subject above every reply.
+    /// Returns the subject above all reply subjects.
     #[must_use]
     pub fn base(&self) -> &Subject {
         &self.base
     }
 
-    /// Bytes of the payloads that came so far.
+    /// Returns the total size of the payloads received so far.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
-    /// A place for one request, and how its answer may come.
+    /// Registers a request: its replies are sent to `messages`.
     #[must_use]
     pub fn register(
         self: &Arc<Self>,
         queue: u32,
-        mail: mpsc::Sender<Mail>,
-        expected: Expected,
-    ) -> Registration {
-        let request = self.next.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting::new(queue, mail, expected);
-        self.lock().insert(request, waiting);
-        Registration { replies: Arc::clone(self), request, queue }
+        messages: mpsc::Sender<SessionMessage>,
+        limits: ReplyLimits,
+    ) -> ReplyRegistration {
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(request, PendingRequest::new(queue, messages, limits));
+        ReplyRegistration { router: Arc::clone(self), request, queue }
     }
 
-    /// The requests of a queue that wait, oldest first, as the tokens of their reply subjects after `base`.
+    /// Returns the pending requests of a queue, oldest first, as the tokens of their reply subjects after `base`.
     #[must_use]
-    pub fn waiting_for(&self, queue: u32) -> Vec<String> {
-        let waiting = self.lock();
-        let of_queue = waiting.iter().filter(|(_, waiting)| waiting.queue == queue);
+    pub fn pending_requests(&self, queue: u32) -> Vec<String> {
+        let pending = self.lock();
+        let of_queue = pending.iter().filter(|(_, pending)| pending.queue == queue);
         let mut requests: Vec<u64> = of_queue.map(|(request, _)| *request).collect();
-        drop(waiting);
+        drop(pending);
         requests.sort_unstable();
         requests.into_iter().map(|request| format!("{queue}.{request}")).collect()
     }
 
-    /// Where the workers of a queue say who they are. No request has the number 0.
+    /// Returns the subject at which the workers of a queue identify themselves. No request has the number 0.
     #[must_use]
     pub fn members_subject(&self, queue: u32) -> Subject {
-        let address = Address { queue, request: 0, attempt: 0 };
-        self.base.join_numbers([queue.into(), 0, 0, self.tokens.of(address)])
+        self.subject(ReplyAddress { queue, request: 0, attempt: 0 })
     }
 
-    /// Where a subject belongs, when this process made it.
-    fn address(&self, subject: &Subject) -> Option<Address> {
+    fn subject(&self, address: ReplyAddress) -> Subject {
+        let ReplyAddress { queue, request, attempt } = address;
+        let token = self.tokens.token(address);
+        self.base.join_numbers([queue.into(), request, attempt.into(), token])
+    }
+
+    /// Returns the address of a reply subject, if this process has made it.
+    fn address(&self, subject: &Subject) -> Option<ReplyAddress> {
         let tail = subject.as_str().strip_prefix(self.base.as_str())?.strip_prefix('.')?;
-        let (address, token) = Address::parse(tail)?;
-        (self.tokens.of(address) == token).then_some(address)
+        self.tokens.parse(tail)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, PendingRequest>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Registration {
-    /// The reply subject of one attempt.
+impl ReplyRegistration {
+    /// Returns the reply subject of one attempt.
     #[must_use]
     pub fn reply_subject(&self, attempt: u32) -> Subject {
-        let address = Address { queue: self.queue, request: self.request, attempt };
-        let token = self.replies.tokens.of(address);
-        self.replies.base.join_numbers([self.queue.into(), self.request, attempt.into(), token])
+        self.router.subject(ReplyAddress { queue: self.queue, request: self.request, attempt })
     }
 
-    /// Where it is noted what is dropped.
+    /// Returns the counter of rejected replies.
     #[must_use]
-    pub fn rejections(&self) -> &Rejections {
-        &self.replies.rejections
+    pub fn rejections(&self) -> &RejectionCounter {
+        &self.router.rejections
     }
 }
 
-impl Drop for Registration {
+impl Drop for ReplyRegistration {
     fn drop(&mut self) {
-        self.replies.lock().remove(&self.request);
+        self.router.lock().remove(&self.request);
     }
 }
 
-impl Address {
-    /// The address and the token of a subject's tail.
-    fn parse(tail: &str) -> Option<(Self, u64)> {
-        let mut tokens = tail.split('.');
-        let address = Self {
-            queue: tokens.next()?.parse().ok()?,
-            request: tokens.next()?.parse().ok()?,
-            attempt: tokens.next()?.parse().ok()?,
-        };
-        let token = tokens.next()?.parse().ok()?;
-        tokens.next().is_none().then_some((address, token))
-    }
-}
-
-impl Tokens {
-    fn new() -> Self {
-        let mut random = rand::rng();
-        Self(SipHasher24::new_with_keys(random.random(), random.random()))
-    }
-
-    fn of(&self, address: Address) -> u64 {
-        let Address { queue, request, attempt } = address;
-        let numbers = u128::from(request) << 64 | u128::from(queue) << 32 | u128::from(attempt);
-        self.0.hash(&numbers.to_le_bytes())
-    }
-}
-
-impl std::fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tokens")
-    }
-}
-
-/// Reads the subscription. It never waits: what it would have to wait for could overflow the subscription.
-struct Dispatcher {
-    replies: std::sync::Weak<Replies>,
-    queues: Arc<Queues>,
+/// Routes the messages of the subscription. It never waits, since the subscription could overflow meanwhile.
+struct ReplyReader {
+    router: Weak<ReplyRouter>,
+    queues: Arc<QueueRegistry>,
     transport: Arc<dyn Transport>,
 }
 
-impl Dispatcher {
-    /// Hands out one message. `false` when nobody can wait for any more.
-    fn dispatch(&self, message: Message) -> bool {
-        let Some(replies) = self.replies.upgrade() else { return false };
+impl ReplyReader {
+    /// Routes one message. Returns `false` when the router is gone.
+    fn route(&self, message: Message) -> bool {
+        let Some(router) = self.router.upgrade() else { return false };
         let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
-        replies.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let Some(address) = replies.address(&message.subject) else {
-            replies.rejections.note(Rejection::Token, None, message.reply.as_ref());
+        router.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let Some(address) = router.address(&message.subject) else {
+            router.rejections.record(ReplyRejection::Token, None, message.reply.as_ref());
             return true;
         };
         let mut named = message.reply.clone();
         let reply = Reply::parse(message);
         match &reply {
             Ok(reply) => named = reply.control().cloned(),
-            // Logged where it is known which request it was for.
+            // The session logs it, since it knows the request.
             Err(_) => counter(&names::GATEWAY_BAD_REPLIES, &[]).increment(1),
         }
         let worker = match named {
             None => None,
-            Some(named) => match self.worker(&replies, address, &named) {
+            Some(named) => match self.worker(&router, address, &named) {
                 None => return true,
                 worker => worker,
             },
         };
         if let Some(worker) = &worker {
-            self.heard(address.queue, worker);
+            self.record_member(address.queue, worker);
         }
         if address.request == 0 {
             return true;
@@ -252,59 +208,65 @@ impl Dispatcher {
             self.offer(address.queue, direct);
             return true;
         }
-        let waiting = replies
+        let pending = router
             .lock()
             .get_mut(&address.request)
-            .map(|waiting| (waiting.mail.clone(), waiting.counting(&reply)));
-        let stray = match waiting {
-            Some((mail, counting)) => {
-                counted::post(&mail, counting, (address.attempt, worker, reply))
+            .map(|pending| (pending.messages.clone(), pending.charge_for(&reply)));
+        let undelivered = match pending {
+            Some((messages, charge)) => {
+                let attempt = address.attempt;
+                let reply = AttemptReply { attempt, worker, reply, has_room: true };
+                pending::deliver(&messages, charge, reply)
             }
             None => reply.ok(),
         };
-        if let Some(reply) = stray {
-            self.stray(reply);
+        if let Some(reply) = undelivered {
+            self.answer_late_reply(reply);
         }
         true
     }
 
-    /// The worker that a reply names. `None`, and noted, when it is not one of the queue: nothing of the queue's requests
-    /// must go there.
-    fn worker(&self, replies: &Replies, address: Address, named: &Subject) -> Option<WorkerId> {
-        let queue = self.queues.numbered(address.queue)?;
+    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker does not serve the
+    /// queue: nothing about the queue's requests must be sent to it.
+    fn worker(
+        &self,
+        router: &ReplyRouter,
+        address: ReplyAddress,
+        named: &Subject,
+    ) -> Option<WorkerId> {
+        let queue = self.queues.by_number(address.queue)?;
         let worker = WorkerId::parse(named, &queue.workers);
         if worker.is_none() {
-            replies.rejections.note(Rejection::Subject, Some(queue.name.as_str()), Some(named));
+            let queue = Some(queue.name.as_str());
+            router.rejections.record(ReplyRejection::Subject, queue, Some(named));
         }
         worker
     }
 
-    /// Remembers who answers, while that is in doubt.
-    fn heard(&self, queue: u32, worker: &WorkerId) {
-        let Some(queue) = self.queues.numbered(queue).filter(|queue| queue.members.is_suspected())
-        else {
-            return;
-        };
+    /// Records that a member replies, while one is suspected to hang.
+    fn record_member(&self, queue: u32, worker: &WorkerId) {
+        let queue = self.queues.by_number(queue);
+        let Some(queue) = queue.filter(|queue| queue.members.is_suspected()) else { return };
         if let Ok(direct) = queue.workers.join(format_args!("{worker}.{DIRECT_TOKEN}")) {
-            queue.members.heard(direct, Instant::now());
+            queue.members.record_reply(direct, Instant::now());
         }
     }
 
-    /// A slot is free: for the oldest request of that queue, whoever was refused.
-    fn offer(&self, queue: u32, direct: Subject) {
-        let unused = match self.queues.numbered(queue) {
-            Some(queue) => queue.hold.offer(direct, Instant::now()).err(),
-            None => Some(direct),
+    /// Passes a free slot to the oldest waiter of its queue, whichever request was refused.
+    fn offer(&self, queue: u32, slot: Subject) {
+        let unused = match self.queues.by_number(queue) {
+            Some(queue) => queue.wait_queue.offer(slot, Instant::now()).err(),
+            None => Some(slot),
         };
-        if let Some(direct) = unused {
-            self.tell(direct, Control::Decline);
+        if let Some(slot) = unused {
+            self.tell(slot, Control::Decline);
         }
     }
 
-    /// A reply that nobody waits for: whoever asks for permission must not be left waiting.
-    fn stray(&self, reply: Reply) {
+    /// Handles a reply without a session: a worker that claims must not wait for an answer.
+    fn answer_late_reply(&self, reply: Reply) {
         if matches!(reply, Reply::Answered { .. }) {
-            // As it should be: its answer came.
+            // The session has ended because it received the answer.
             return;
         }
         counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1);
@@ -313,53 +275,12 @@ impl Dispatcher {
         }
     }
 
-    /// What is not said runs into the worker's own timers: an offer lapses, a claim is given up.
+    /// Publishes a control message. If it is lost, the worker's own timeouts end the offer or the claim.
     fn tell(&self, to: Subject, control: Control) {
         if let Err(error) = self.transport.try_publish(control.message(to)) {
-            let what = [(names::REASON, control.as_str().to_owned())];
-            counter(&names::GATEWAY_CONTROLS_UNSENT, &what).increment(1);
-            tracing::debug!(%error, control = control.as_str(), "could not tell a worker");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_make_the_same_tokens_as_any_text() {
-        let base = Subject::new("inbox.r").unwrap();
-        assert_eq!(
-            base.join_numbers([0, u64::MAX, 2]),
-            base.join(format!("0.{}.2", u64::MAX)).unwrap()
-        );
-    }
-
-    #[test]
-    fn an_address_is_four_numbers_and_nothing_else() {
-        let address = Address { queue: 3, request: 17, attempt: 2 };
-        assert_eq!(Address::parse("3.17.2.99"), Some((address, 99)));
-        for bad in
-            ["", "3", "3.17.2", "3.17.2.99.1", "3.17.x.99", "-1.2.3.99", "3..2.99", "3.17.2.x"]
-        {
-            assert_eq!(Address::parse(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_good_for_its_queue_request_attempt_and_process_alone() {
-        let (tokens, others) = (Tokens::new(), Tokens::new());
-        let address = Address { queue: 3, request: 17, attempt: 2 };
-        let token = tokens.of(address);
-        assert_eq!(token, tokens.of(address));
-        assert_ne!(token, others.of(address), "another process has another key");
-        for other in [
-            Address { queue: 4, ..address },
-            Address { request: 18, ..address },
-            Address { attempt: 1, ..address },
-        ] {
-            assert_ne!(token, tokens.of(other), "{other:?}");
+            let label = [(names::REASON, control.as_str().to_owned())];
+            counter(&names::GATEWAY_CONTROLS_UNSENT, &label).increment(1);
+            tracing::debug!(%error, control = control.as_str(), "cannot publish a control message");
         }
     }
 }

@@ -1,372 +1,242 @@
-//! One request's way through workers as a plain state machine: events and `now` in, actions out.
+//! One request's life in the gateway as a plain state machine: events and the time in, actions out.
 //!
-//! No I/O and no clock in here, so that the simulation runs the same code as the gateway. The table of
-//! DESIGN §5 is this file; `place.rs` carries its actions out.
+//! It does no I/O and reads no clock, so that the simulation in `tests/` runs the same code as the gateway.
+//! `session_driver.rs` connects it to the queue, and `session_task.rs` carries out its actions.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::catalogue::{Execution, OnDisconnect};
-use crate::envelope::{AnswerHead, Control, EnvelopeError, Final, RefusalReason, Reply};
-use crate::message::Subject;
+use crate::envelope::{Control, Final, Reply};
 use crate::problem::ProblemKind;
 
-use super::timing::Needs;
-
 mod attempts;
-mod ending;
-mod hear;
-mod stream;
-mod waiting;
+mod claim;
+mod deadlines;
+mod events;
+mod replies;
+mod retry;
+mod streaming;
 
-use attempts::Attempts;
-pub use ending::Ending;
-use stream::Stream;
+use attempts::{Attempts, OpenAttempt};
+use claim::Grant;
+pub use events::{
+    Destination, PublishFailure, ResubmitReason, SessionAction, SessionEnd, SessionEvent,
+    WaitReason,
+};
+use streaming::AnswerStream;
 
-/// Certain refusals (`draining`, `unavailable`) that are answered by asking again at once. More of them
-/// in a row mean that the whole group is leaving, and asking waits like after `busy`.
-const AT_ONCE_MAX: u32 = 8;
-
-/// How much longer than the worker's own deadline we wait for what it says about it.
-const ANSWER_GRACE: Duration = Duration::from_millis(100);
-
-/// What holds for one request.
+/// The properties of one request's session, fixed when it starts.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    /// Whether it may run twice.
+pub struct SessionOptions {
+    /// Whether the request may be executed twice.
     pub execution: Execution,
-    /// What a leaving client means for a granted call.
+    /// What happens to a granted call when the client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// How long it may wait for a worker to take it.
+    /// The longest time until a worker accepts the request.
     pub timeout: Duration,
-    /// The longest it is waited for at all.
+    /// The longest time until the session ends.
     pub session: Duration,
-    /// Attempts at most, the first included.
+    /// The largest number of attempts, the first included.
     pub attempts: u32,
-    /// How long an attempt may be unheard of.
+    /// The longest wait for the first reply to an attempt.
     pub accept_timeout: Duration,
-    /// How long a running call may be silent.
+    /// The longest silence of a worker that runs the call.
     pub silence: Duration,
-    /// Largest answer put together from parts.
+    /// The largest answer in bytes that is assembled from parts.
     pub answer_bytes_max: usize,
-    /// Whether its parts are wanted; without them an answer in parts has no body.
+    /// Whether the parts of an answer are kept. If not, an answer in parts has no body.
     pub keeps_answer: bool,
-    /// Parts of an answer that may be on their way to the client; 0: it is put together first.
+    /// The number of parts that may be on their way to the client; 0: the answer is assembled first.
     pub window: u32,
 }
 
-/// What happens to a session.
-#[derive(Debug)]
-pub enum Event {
-    /// The request was read: place it. `false` when it has to wait its turn first.
-    Start {
-        /// Whether the link is up.
-        linked: bool,
-        /// Whether it may go to the group at once; otherwise the hold gives it its turn.
-        free: bool,
-    },
-    /// The hold says: ask the group now.
-    Ask,
-    /// The hold has no place for this session.
-    Full,
-    /// The hold has a free slot for this session.
-    Offered(Subject),
-    /// A reply to one of its attempts.
-    Heard {
-        /// The attempt.
-        attempt: u32,
-        /// The reply, or why it cannot be read.
-        reply: Result<Reply, EnvelopeError>,
-    },
-    /// Its answer or a part of it came, and there is no room for it.
-    NoRoom {
-        /// The attempt.
-        attempt: u32,
-    },
-    /// What was to be published was certainly not sent.
-    NotSent {
-        /// The attempt.
-        attempt: u32,
-        /// Why.
-        why: Unsent,
-    },
-    /// The client took the parts of its answer up to this one.
-    Taken(u32),
-    /// The client left.
-    ClientGone,
-    /// Time has passed.
-    Tick,
-}
-
-/// What a session wants done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send the request.
-    Publish {
-        /// The attempt's number: its replies are told apart by it.
-        attempt: u32,
-        /// Where to.
-        to: Destination,
-        /// The budget left.
-        budget: Duration,
-    },
-    /// Tell one worker about its claim, job or offer.
-    Tell {
-        /// The worker's subject.
-        to: Subject,
-        /// What.
-        control: Control,
-    },
-    /// Tell every worker of the queue to stop this attempt: nobody knows which one has it.
-    CancelEverywhere {
-        /// The attempt.
-        attempt: u32,
-    },
-    /// Wait in the queue's hold for a turn.
-    Hold(Why),
-    /// Wait in the hold no longer.
-    Unhold,
-    /// Nothing was heard of an attempt for too long.
-    Unheard(u32),
-    /// The session counts a resubmission.
-    Resubmitted(&'static str),
-    /// The answer begins: what comes of it is passed on.
-    Begin(AnswerHead),
-    /// The next bytes of the answer that has begun.
-    Pass(Bytes),
-    /// The one answer, or the end of what has begun. Nothing comes after it.
-    End(Ending),
-}
-
-/// Where a request is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// To the queue group: one member gets it.
-    Group,
-    /// To the worker that offered a slot.
-    Direct(Subject),
-}
-
-/// Why a request was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsent {
-    /// The bus did not take it.
-    BusDown,
-    /// It is larger than the bus allows, so that trying again is no use.
-    TooLarge,
-    /// The byte budget has no room for its answer.
-    NoRoom,
-}
-
-/// Why a request waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The workers asked so far were busy.
-    Busy,
-    /// The queue has no members.
-    NoWorkers,
-    /// The bus is not connected.
-    BusDown,
-    /// Nothing was heard of what was sent, and nothing was granted.
-    Unheard,
+/// The time that an attempt needs, estimated from earlier calls of the same endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttemptNeeds {
+    /// Until its first reply.
+    pub first_reply: Duration,
+    /// Until its answer.
+    pub answer: Duration,
 }
 
 #[derive(Debug)]
-enum Phase {
-    /// Waits for a turn, or for the link.
-    Held,
-    /// Published; nothing heard of this attempt yet.
-    Sent { attempt: u32, until: Instant },
-    /// A worker has it.
+enum State {
+    /// Waits in the queue, or for the link.
+    Waiting,
+    /// Published, and no worker has replied to this attempt yet.
+    Sent { attempt: u32, retry_at: Instant },
+    /// A worker runs the call.
     Running { attempt: u32, lost_at: Instant },
-    /// Answered.
-    Done,
+    /// The session has ended.
+    Ended,
 }
 
 /// One request's session.
 #[derive(Debug)]
 pub struct Session {
-    terms: Terms,
-    phase: Phase,
-    /// Until when it may wait to be taken.
-    place_end: Instant,
-    /// Until when it is waited for at all.
-    end: Instant,
-    /// What an attempt needs of that time.
-    needs: Needs,
-    why: Why,
+    options: SessionOptions,
+    state: State,
+    /// A worker must accept the request before this time.
+    accept_deadline: Instant,
+    /// The session ends at this time.
+    deadline: Instant,
+    needs: AttemptNeeds,
+    wait_reason: WaitReason,
     attempts: Attempts,
-    /// The attempt whose worker may execute: given once in an at-most-once request's life, unless that
-    /// very worker says that it never started.
-    granted: Option<Granted>,
-    /// The answer that has begun: from then on nothing else counts.
-    stream: Option<Stream>,
-    /// Whether the call only has to come to its end.
+    /// The attempt that may execute an at-most-once request. There is at most one in the life of a session, unless the
+    /// worker that was granted reports that it never started.
+    grant: Option<Grant>,
+    /// The answer that has begun. Once it has, replies of other attempts are ignored.
+    stream: Option<AnswerStream>,
+    /// Whether the client has disconnected and the call only has to finish.
     client_left: bool,
     resubmissions: u32,
-    at_once: u32,
+    immediate_retries: u32,
     sent_at: Instant,
-    /// The attempt that was sent last, when it went to an offered slot.
-    direct: Option<u32>,
+    /// The latest attempt, if it was sent to an offered slot.
+    attempt_at_offered_slot: Option<u32>,
+    assembled_bytes: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Granted {
-    attempt: u32,
-    control: Option<Subject>,
-}
-
-/// What a step may use: the time, and whether a resubmission is within the retry budget.
-pub struct Step<'a> {
-    /// Now.
+/// The inputs and outputs of one step: the time, the retry budget and the list of actions.
+pub struct StepContext<'a> {
+    /// The current time.
     pub now: Instant,
-    /// Takes from the retry budget.
+    /// Withdraws one resubmission from the retry budget; returns `false` if the budget is exhausted.
     pub may_resubmit: &'a mut dyn FnMut() -> bool,
-    /// Where actions go.
-    pub actions: &'a mut Vec<Action>,
+    /// Receives the actions, in order.
+    pub actions: &'a mut Vec<SessionAction>,
 }
 
-impl std::fmt::Debug for Step<'_> {
+impl std::fmt::Debug for StepContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Step").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("StepContext").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// A session for a request that was read at `now`.
+    /// Creates a session for a request that was read at `now`.
     #[must_use]
-    pub fn new(terms: Terms, now: Instant) -> Self {
+    pub fn new(options: SessionOptions, now: Instant) -> Self {
         Self {
-            phase: Phase::Held,
-            place_end: now + terms.timeout,
-            end: now + terms.session.max(terms.timeout),
-            needs: Needs::default(),
-            why: Why::Unheard,
-            attempts: Attempts::new(terms.answer_bytes_max, terms.keeps_answer),
-            granted: None,
+            state: State::Waiting,
+            accept_deadline: now + options.timeout,
+            deadline: now + options.session.max(options.timeout),
+            needs: AttemptNeeds::default(),
+            wait_reason: WaitReason::NoReply,
+            attempts: Attempts::new(options.answer_bytes_max, options.keeps_answer),
+            grant: None,
             stream: None,
             client_left: false,
             resubmissions: 0,
-            at_once: 0,
+            immediate_retries: 0,
             sent_at: now,
-            direct: None,
-            terms,
+            attempt_at_offered_slot: None,
+            assembled_bytes: 0,
+            options,
         }
     }
 
-    /// Whether the answer was given.
+    /// Whether the session has ended.
     #[must_use]
-    pub fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done)
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
-    /// Whether it waits for a turn or for the link.
+    /// Whether it waits in the queue, or for the link.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        matches!(self.phase, Phase::Held)
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
     }
 
-    /// Whether it waits for the link and nothing else.
+    /// Whether it only waits for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
-        self.is_held() && self.why == Why::BusDown
+        self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
-    /// When the request was last sent: what came before was waiting.
+    /// Returns when the latest attempt was sent. Until then the request waited.
     #[must_use]
     pub fn sent_at(&self) -> Instant {
         self.sent_at
     }
 
-    /// Whether this part of an attempt's answer is kept already.
+    /// Whether this part of an attempt's answer has been received before.
     #[must_use]
     pub fn has_part(&self, attempt: u32, part: u32) -> bool {
         self.attempts.has_part(attempt, part)
     }
 
-    /// Bytes of the parts that are kept of an attempt's answer.
+    /// Returns the size in bytes of the answer if it was assembled from parts, else 0.
     #[must_use]
-    pub fn part_bytes(&self, attempt: u32) -> usize {
-        self.attempts.part_bytes(attempt)
+    pub fn assembled_bytes(&self) -> usize {
+        self.assembled_bytes
     }
 
-    /// When this attempt was sent, unless it was refused.
+    /// Returns when an attempt was sent, unless it has been refused or answered.
     #[must_use]
     pub fn attempt_sent_at(&self, attempt: u32) -> Option<Instant> {
         self.attempts.sent_at(attempt)
     }
 
-    /// How many attempts were made.
+    /// Returns the number of attempts.
     #[must_use]
     pub fn attempts_made(&self) -> u32 {
         self.attempts.made()
     }
 
-    /// When `Tick` is due.
-    #[must_use]
-    pub fn wake_at(&self) -> Instant {
-        match self.phase {
-            Phase::Held => self.held_end(),
-            Phase::Done => self.place_end,
-            Phase::Sent { until, .. } => until.min(self.place_end),
-            Phase::Running { lost_at, .. } => lost_at.min(self.end + ANSWER_GRACE),
-        }
-    }
-
-    /// How long that can wait, where it is about a worker that was not heard and not about a deadline.
-    #[must_use]
-    pub fn silence_may_last_until(&self) -> Option<Instant> {
-        let (due, end) = match self.phase {
-            Phase::Sent { until, .. } => (until, self.place_end),
-            Phase::Running { lost_at, .. } => (lost_at, self.end + ANSWER_GRACE),
-            Phase::Held | Phase::Done => return None,
-        };
-        (due < end).then_some(end)
-    }
-
-    /// Takes one event. Does nothing once the answer was given.
-    pub fn step(&mut self, event: Event, step: &mut Step<'_>) {
-        if self.is_done() {
-            return self.step_after_end(event, step);
+    /// Handles one event. After the end it only answers workers that ask or offer something.
+    pub fn step(&mut self, event: SessionEvent, context: &mut StepContext<'_>) {
+        if self.has_ended() {
+            return self.step_after_end(event, context);
         }
         match event {
-            Event::Start { linked: false, .. } => self.hold(Why::BusDown, step),
-            Event::Start { free: false, .. } => self.hold(Why::NoWorkers, step),
-            Event::Start { .. } => self.send(Destination::Group, step),
-            Event::Ask if self.may_start(step.now) => self.release(Destination::Group, step),
-            Event::Ask | Event::Full if !self.is_held() => {}
-            Event::Ask => self.out_of_time(step),
-            Event::Full => self.finds_no_place(step),
-            Event::Offered(direct) if self.may_start(step.now) => {
-                self.release(Destination::Direct(direct), step);
+            SessionEvent::Start { is_linked: false, .. } => {
+                self.wait(WaitReason::BusDown, context);
             }
-            Event::Offered(direct) => {
-                step.actions.push(Action::Tell { to: direct, control: Control::Decline });
+            SessionEvent::Start { may_try_group: false, .. } => {
+                self.wait(WaitReason::NoWorkers, context);
             }
-            Event::Heard { attempt, reply: Ok(reply) } => self.hear(attempt, reply, step),
-            Event::Heard { attempt, reply: Err(_) } | Event::NoRoom { attempt } => {
-                self.hear_unusable(attempt, step);
+            SessionEvent::Start { .. } => self.send(Destination::Group, context),
+            SessionEvent::TryGroup if self.may_start(context.now) => {
+                self.leave_queue_and_send(Destination::Group, context);
             }
-            Event::NotSent { attempt, why } => self.not_sent(attempt, why, step),
-            Event::Taken(part) => self.taken(part, step),
-            Event::ClientGone => self.client_gone(step),
-            Event::Tick => self.tick(step),
+            SessionEvent::TryGroup | SessionEvent::QueueFull if !self.is_waiting() => {}
+            SessionEvent::TryGroup => self.out_of_time(context),
+            SessionEvent::QueueFull => self.overloaded(context),
+            SessionEvent::SlotOffered(slot) if self.may_start(context.now) => {
+                self.leave_queue_and_send(Destination::OfferedSlot(slot), context);
+            }
+            SessionEvent::SlotOffered(to) => {
+                context.actions.push(SessionAction::Tell { to, control: Control::Decline });
+            }
+            SessionEvent::Reply { attempt, reply: Ok(reply) } => {
+                self.on_reply(attempt, reply, context);
+            }
+            SessionEvent::Reply { attempt, reply: Err(_) }
+            | SessionEvent::ReplyDropped { attempt } => self.on_unusable_reply(attempt, context),
+            SessionEvent::PublishFailed { attempt, failure } => {
+                self.publish_failed(attempt, failure, context);
+            }
+            SessionEvent::ChunksConsumed(chunks) => self.chunks_consumed(chunks, context),
+            SessionEvent::ClientGone => self.client_gone(context),
+            SessionEvent::Timer => self.timer(context),
         }
     }
 
-    /// What still arrives after the answer: a slot that is offered must not stay reserved, and a claim
-    /// must not stay unanswered.
-    fn step_after_end(&self, event: Event, step: &mut Step<'_>) {
+    /// Answers workers after the end: an offered slot must not stay reserved, nor a claim unanswered.
+    fn step_after_end(&self, event: SessionEvent, context: &mut StepContext<'_>) {
         match event {
-            Event::Offered(to) | Event::Heard { reply: Ok(Reply::Offer { direct: to }), .. } => {
-                step.actions.push(Action::Tell { to, control: Control::Decline });
+            SessionEvent::SlotOffered(to)
+            | SessionEvent::Reply { reply: Ok(Reply::Offer { direct: to }), .. } => {
+                context.actions.push(SessionAction::Tell { to, control: Control::Decline });
             }
-            Event::Heard { reply: Ok(Reply::Claim { control: to }), .. } => {
-                let mine = self.granted.as_ref().and_then(|g| g.control.as_ref()) == Some(&to);
-                if !mine {
-                    step.actions.push(Action::Tell { to, control: Control::Deny });
+            SessionEvent::Reply { reply: Ok(Reply::Claim { control: to }), .. } => {
+                let is_granted = self.grant.as_ref().is_some_and(|grant| grant.is_of(&to));
+                if !is_granted {
+                    context.actions.push(SessionAction::Tell { to, control: Control::Deny });
                 }
             }
             _ => {}
@@ -374,111 +244,87 @@ impl Session {
     }
 
     fn is_sent(&self, attempt: u32) -> bool {
-        matches!(self.phase, Phase::Sent { attempt: current, .. } if current == attempt)
+        matches!(self.state, State::Sent { attempt: current, .. } if current == attempt)
     }
 
     fn is_running(&self, attempt: u32) -> bool {
-        matches!(self.phase, Phase::Running { attempt: current, .. } if current == attempt)
+        matches!(self.state, State::Running { attempt: current, .. } if current == attempt)
     }
 
-    /// A certain refusal by the worker that had this attempt: it did not run there and never will.
-    fn refused(&mut self, attempt: u32, reason: RefusalReason, step: &mut Step<'_>) {
-        let mine = self.is_sent(attempt) || self.is_running(attempt);
-        self.attempts.close(attempt);
-        if !mine {
-            return;
-        }
-        match reason {
-            RefusalReason::Busy => self.hold(Why::Busy, step),
-            RefusalReason::Expired if self.attempts.none_open() => {
-                self.end(Ending::Problem(ProblemKind::Expired), step);
-            }
-            RefusalReason::Draining | RefusalReason::Unavailable if self.at_once < AT_ONCE_MAX => {
-                self.at_once += 1;
-                step.actions.push(Action::Resubmitted(reason.as_str()));
-                self.send(Destination::Group, step);
-            }
-            RefusalReason::Draining | RefusalReason::Unavailable | RefusalReason::Expired => {
-                self.hold(Why::Busy, step);
-            }
-        }
+    fn wait(&mut self, reason: WaitReason, context: &mut StepContext<'_>) {
+        self.state = State::Waiting;
+        self.wait_reason = reason;
+        context.actions.push(SessionAction::JoinQueue(reason));
     }
 
-    fn tick(&mut self, step: &mut Step<'_>) {
-        let now = step.now;
-        match self.phase {
-            Phase::Held if now >= self.held_end() => self.out_of_time(step),
-            Phase::Sent { .. } if now >= self.place_end => self.out_of_time(step),
-            Phase::Running { .. } if now >= self.end + ANSWER_GRACE => {
-                self.out_of_time(step);
+    fn leave_queue_and_send(&mut self, to: Destination, context: &mut StepContext<'_>) {
+        context.actions.push(SessionAction::LeaveQueue);
+        self.send(to, context);
+    }
+
+    fn send(&mut self, to: Destination, context: &mut StepContext<'_>) {
+        let attempt = self.attempts.open(context.now);
+        let is_offered = matches!(to, Destination::OfferedSlot(_));
+        self.attempt_at_offered_slot = is_offered.then_some(attempt);
+        let retry_at = context.now + self.first_reply_timeout(context.now);
+        self.state = State::Sent { attempt, retry_at };
+        self.sent_at = context.now;
+        let budget = self.deadline.saturating_duration_since(context.now);
+        context.actions.push(SessionAction::Publish { attempt, to, budget });
+    }
+
+    /// The wait queue or the byte budget is full. An attempt that may have been executed is still waited for.
+    fn overloaded(&mut self, context: &mut StepContext<'_>) {
+        if self.attempts.none_open() {
+            return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);
+        }
+        context.actions.push(SessionAction::LeaveQueue);
+        self.state = State::Sent { attempt: self.attempts.made(), retry_at: self.accept_deadline };
+    }
+
+    fn client_gone(&mut self, context: &mut StepContext<'_>) {
+        match (&self.grant, self.options.execution, self.options.on_disconnect) {
+            (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => {
+                self.discard_answer(context);
             }
-            Phase::Sent { attempt, until } if now >= until => self.unheard(attempt, step),
-            Phase::Running { lost_at, .. } if now >= lost_at => self.lost(step),
-            Phase::Held | Phase::Sent { .. } | Phase::Running { .. } | Phase::Done => {}
-        }
-    }
-
-    /// The worker that had it went silent.
-    fn lost(&mut self, step: &mut Step<'_>) {
-        if self.stream.is_some() {
-            return self.lost_halfway(step);
-        }
-        if self.granted.is_some() {
-            return self.end(Ending::Problem(ProblemKind::OutcomeUnknown), step);
-        }
-        if !self.may_resubmit(step) {
-            return self.end(Ending::Problem(ProblemKind::AttemptTimedOut), step);
-        }
-        self.place_end = (step.now + self.terms.timeout).min(self.end);
-        step.actions.push(Action::Resubmitted("lost"));
-        self.send(Destination::Group, step);
-    }
-
-    fn client_gone(&mut self, step: &mut Step<'_>) {
-        match (&self.granted, self.terms.execution, self.terms.on_disconnect) {
-            (Some(_), Execution::AtMostOnce, OnDisconnect::Finish) => self.read_by_nobody(step),
-            (None, Execution::AtMostOnce, _) => self.end(Ending::ClientGone, step),
+            (None, Execution::AtMostOnce, _) => self.end(SessionEnd::ClientGone, context),
             _ => {
-                self.cancel_all(step);
-                self.end(Ending::ClientGone, step);
+                self.cancel_all(context);
+                self.end(SessionEnd::ClientGone, context);
             }
         }
     }
 
-    /// Stops every attempt that may run.
-    fn cancel_all(&mut self, step: &mut Step<'_>) {
-        for (attempt, control) in self.attempts.drain_open() {
-            step.actions.push(cancel(attempt, control));
-        }
+    /// Cancels every attempt that may run.
+    fn cancel_all(&mut self, context: &mut StepContext<'_>) {
+        context.actions.extend(self.attempts.drain_open().map(cancel));
     }
 
-    /// Stops every attempt but one: copies that serve nobody any more.
-    fn cancel_others(&mut self, attempt: u32, step: &mut Step<'_>) {
-        for (attempt, control) in self.attempts.drain_others(attempt) {
-            step.actions.push(cancel(attempt, control));
-        }
+    /// Cancels every attempt but one: the other copies are not needed any more.
+    fn cancel_others(&mut self, attempt: u32, context: &mut StepContext<'_>) {
+        context.actions.extend(self.attempts.drain_others(attempt).map(cancel));
     }
 
-    fn end(&mut self, ending: Ending, step: &mut Step<'_>) {
-        if self.is_held() {
-            step.actions.push(Action::Unhold);
+    fn end(&mut self, end: SessionEnd, context: &mut StepContext<'_>) {
+        if self.is_waiting() {
+            context.actions.push(SessionAction::LeaveQueue);
         }
-        self.phase = Phase::Done;
-        step.actions.push(Action::End(self.of_a_stream(ending)));
+        self.state = State::Ended;
+        context.actions.push(SessionAction::End(self.end_of_stream(end)));
     }
 
-    fn answer(&mut self, answer: Final, step: &mut Step<'_>) {
-        // Copies of an at-least-once request that still run serve nobody any more.
-        if self.terms.execution == Execution::AtLeastOnce {
-            self.cancel_all(step);
+    fn answer(&mut self, answer: Final, context: &mut StepContext<'_>) {
+        // Copies of an at-least-once request may still run, and are not needed any more.
+        if self.options.execution == Execution::AtLeastOnce {
+            self.cancel_all(context);
         }
-        self.end(Ending::Final(answer), step);
+        self.end(SessionEnd::Answer(answer), context);
     }
 }
 
-fn cancel(attempt: u32, control: Option<Subject>) -> Action {
-    match control {
-        Some(to) => Action::Tell { to, control: Control::Cancel },
-        None => Action::CancelEverywhere { attempt },
+fn cancel(attempt: OpenAttempt) -> SessionAction {
+    match attempt.control {
+        Some(to) => SessionAction::Tell { to, control: Control::Cancel },
+        None => SessionAction::CancelEverywhere { attempt: attempt.number },
     }
 }

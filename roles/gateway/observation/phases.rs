@@ -1,4 +1,4 @@
-//! Where the time of a request went: for the histogram, the access line and `Server-Timing`.
+//! The durations of a request's phases, for the histogram, the access line and `Server-Timing`.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -9,28 +9,28 @@ use http::HeaderValue;
 use crate::envelope::phases;
 use crate::telemetry::{Histogram, histogram, names};
 
-/// A phase of a request, in the order in which it passes them.
+/// A phase of a request, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::roles::gateway) enum Phase {
-    /// Route, credentials, rate.
+pub(in crate::roles::gateway) enum RequestPhase {
+    /// Routing, authentication, rate limits.
     Auth,
-    /// The body, and every parameter against its type.
+    /// Reading the body and validating the parameters.
     Parameters,
-    /// Until a worker took it: the time before it was last sent, or all of it when none did.
+    /// Waiting until the last attempt was sent, or in vain.
     QueueWait,
-    /// Both ways over the bus, a claim included.
+    /// Both directions over NATS, including a claim.
     Nats,
-    /// The worker's own work. Of a worker that does not tell: everything since it was sent.
+    /// The worker's own work. If the worker does not report phases: the time since the last attempt was sent.
     Worker,
-    /// The wait for a connection to the database.
+    /// Waiting for a database connection.
     PoolWait,
-    /// The procedure.
+    /// The call of the procedure.
     Sql,
-    /// Making the response.
+    /// Creating the response.
     Response,
 }
 
-impl Phase {
+impl RequestPhase {
     pub(in crate::roles::gateway) const ALL: [Self; 8] = [
         Self::Auth,
         Self::Parameters,
@@ -56,61 +56,64 @@ impl Phase {
     }
 }
 
-/// The histograms, looked up once: every request moves all of them.
-static FIGURES: LazyLock<[Histogram; 8]> = LazyLock::new(|| {
-    Phase::ALL
+/// The histograms, looked up once.
+static HISTOGRAMS: LazyLock<[Histogram; 8]> = LazyLock::new(|| {
+    RequestPhase::ALL
         .map(|phase| histogram(&names::GATEWAY_PHASE, &[(names::PHASE, phase.as_str().to_owned())]))
 });
 
-/// The time of each phase that a request has passed.
+/// The duration of each phase that a request has passed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::roles::gateway) struct Phases([Option<Duration>; 8]);
+pub(in crate::roles::gateway) struct RequestPhases([Option<Duration>; 8]);
 
-impl Phases {
-    pub(in crate::roles::gateway) fn set(&mut self, phase: Phase, time: Duration) {
+impl RequestPhases {
+    pub(in crate::roles::gateway) fn set(&mut self, phase: RequestPhase, time: Duration) {
         if let Some(slot) = self.0.get_mut(phase as usize) {
             *slot = Some(time);
         }
     }
 
-    /// What happened between sending and answer, as far as the worker tells. It is not believed more than there was.
+    /// Splits the time from the last attempt to the answer into its phases. The durations that the worker `reported` are
+    /// clamped to the measured time.
     pub(in crate::roles::gateway) fn split(
         &mut self,
-        round: Duration,
-        told: Option<phases::Phases>,
+        exchange: Duration,
+        reported: Option<phases::Phases>,
     ) {
-        let Some(told) = told else { return self.set(Phase::Worker, round) };
-        let total = told.total.min(round);
-        let sql = told.call.min(total);
-        let pool = told.pool.min(total.saturating_sub(sql));
-        self.set(Phase::Nats, round.saturating_sub(total));
-        self.set(Phase::Worker, total.saturating_sub(sql).saturating_sub(pool));
-        self.set(Phase::PoolWait, pool);
-        self.set(Phase::Sql, sql);
+        let Some(reported) = reported else { return self.set(RequestPhase::Worker, exchange) };
+        let total = reported.total.min(exchange);
+        let sql = reported.call.min(total);
+        let pool = reported.pool.min(total.saturating_sub(sql));
+        self.set(RequestPhase::Nats, exchange.saturating_sub(total));
+        self.set(RequestPhase::Worker, total.saturating_sub(sql).saturating_sub(pool));
+        self.set(RequestPhase::PoolWait, pool);
+        self.set(RequestPhase::Sql, sql);
     }
 
-    /// A phase in milliseconds, to the microsecond.
-    pub(in crate::roles::gateway) fn millis(&self, phase: Phase) -> Option<f64> {
+    /// Returns the duration of a phase in milliseconds, rounded down to a microsecond.
+    pub(in crate::roles::gateway) fn millis(&self, phase: RequestPhase) -> Option<f64> {
         self.0.get(phase as usize).copied().flatten().map(millis)
     }
 
-    /// Every phase that was passed, in milliseconds.
+    /// Returns the name and the duration in milliseconds of every phase that was passed.
     pub(in crate::roles::gateway) fn passed(self) -> impl Iterator<Item = (&'static str, f64)> {
-        Phase::ALL.into_iter().filter_map(move |phase| Some((phase.as_str(), self.millis(phase)?)))
+        RequestPhase::ALL
+            .into_iter()
+            .filter_map(move |phase| Some((phase.as_str(), self.millis(phase)?)))
     }
 
     pub(in crate::roles::gateway) fn record(&self) {
-        for (time, figure) in self.0.iter().zip(FIGURES.iter()) {
+        for (time, histogram) in self.0.iter().zip(HISTOGRAMS.iter()) {
             if let Some(time) = time {
-                figure.record(time.as_secs_f64());
+                histogram.record(time.as_secs_f64());
             }
         }
     }
 
-    /// The value of `Server-Timing` (W3C Server Timing): milliseconds.
+    /// Returns the value of `Server-Timing` (W3C Server Timing), in milliseconds.
     pub(in crate::roles::gateway) fn server_timing(&self, total: Duration) -> Option<HeaderValue> {
         let mut text = format!("total;dur={}", millis(total));
-        for phase in Phase::ALL {
+        for phase in RequestPhase::ALL {
             if let Some(millis) = self.millis(phase) {
                 write!(text, ", {};dur={millis}", phase.as_str()).ok()?;
             }
@@ -119,7 +122,7 @@ impl Phases {
     }
 }
 
-/// Milliseconds to the microsecond: more digits say nothing.
+/// Converts to milliseconds, rounded down to a microsecond.
 pub(in crate::roles::gateway) fn millis(time: Duration) -> f64 {
     let micros = u32::try_from(time.as_micros()).map_or(f64::from(u32::MAX), f64::from);
     micros / 1000.0
@@ -130,29 +133,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_phases_of_a_round_add_up_whatever_the_worker_says() {
+    fn reported_phases_are_clamped_to_the_measured_time() {
         let ms = Duration::from_millis;
-        let told =
+        let worker =
             |pool, call, total| phases::Phases { pool: ms(pool), call: ms(call), total: ms(total) };
-        for (told, expected) in [
+        for (reported, expected) in [
             (None, [None, Some(10.0), None, None]),
-            (Some(told(1, 6, 8)), [Some(2.0), Some(1.0), Some(1.0), Some(6.0)]),
-            (Some(told(90, 80, 99)), [Some(0.0), Some(0.0), Some(0.0), Some(10.0)]),
-            (Some(told(9, 0, 4)), [Some(6.0), Some(0.0), Some(4.0), Some(0.0)]),
+            (Some(worker(1, 6, 8)), [Some(2.0), Some(1.0), Some(1.0), Some(6.0)]),
+            (Some(worker(90, 80, 99)), [Some(0.0), Some(0.0), Some(0.0), Some(10.0)]),
+            (Some(worker(9, 0, 4)), [Some(6.0), Some(0.0), Some(4.0), Some(0.0)]),
         ] {
-            let mut phases = Phases::default();
-            phases.split(ms(10), told);
-            let found = [Phase::Nats, Phase::Worker, Phase::PoolWait, Phase::Sql]
-                .map(|phase| phases.millis(phase));
-            assert_eq!(found, expected, "{told:?}");
+            let mut phases = RequestPhases::default();
+            phases.split(ms(10), reported);
+            let split = [
+                RequestPhase::Nats,
+                RequestPhase::Worker,
+                RequestPhase::PoolWait,
+                RequestPhase::Sql,
+            ]
+            .map(|phase| phases.millis(phase));
+            assert_eq!(split, expected, "{reported:?}");
         }
     }
 
     #[test]
     fn server_timing_has_every_phase_that_was_passed() {
-        let mut phases = Phases::default();
-        phases.set(Phase::Auth, Duration::from_micros(1250));
-        phases.set(Phase::Sql, Duration::from_millis(3));
+        let mut phases = RequestPhases::default();
+        phases.set(RequestPhase::Auth, Duration::from_micros(1250));
+        phases.set(RequestPhase::Sql, Duration::from_millis(3));
         let value = phases.server_timing(Duration::from_millis(5)).unwrap();
         assert_eq!(value, "total;dur=5, auth;dur=1.25, sql;dur=3");
     }

@@ -11,7 +11,7 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 use crate::roles::gateway::client::network::ClientNetwork;
 use crate::roles::gateway::edge::documentation::DocumentationPage;
-use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response::CloseReason;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::snapshot::Snapshot;
@@ -36,9 +36,9 @@ impl Pipeline {
         snapshot: &Snapshot,
         headers: &HeaderMap,
         peer: &Peer,
-        trip: &mut Trip,
+        log: &mut RequestLog,
     ) -> Result<Caller, Box<Rejection>> {
-        let Some(endpoint) = trip.endpoint.clone() else {
+        let Some(endpoint) = log.endpoint.clone() else {
             return Err(Problem::new(ProblemKind::Internal).into());
         };
         let endpoint = &*endpoint;
@@ -50,19 +50,19 @@ impl Pipeline {
         {
             found = authenticator.authenticate(endpoint, headers, peer);
         }
-        let caller = found.map_err(|rejection| self.reject(rejection, snapshot, peer, trip))?;
+        let caller = found.map_err(|rejection| self.reject(rejection, snapshot, peer, log))?;
         if let Some(principal) = &caller.principal {
-            trip.authenticated(principal);
+            log.authenticated(principal);
         }
-        trip.shows_timing = snapshot.shows_timing(&caller);
+        log.shows_timing = snapshot.shows_timing(&caller);
         let network = ClientNetwork::new(peer.address, snapshot.http.ipv6_prefix_bits);
         match self.rates.admit(endpoint, &caller, network, Instant::now().into_std()) {
             RateDecision::Allowed { headers } => {
-                trip.rate = headers;
+                log.rate = headers;
                 Ok(caller)
             }
             RateDecision::Limited { problem, headers } => {
-                trip.rate = headers;
+                log.rate = headers;
                 let label = [(names::ENDPOINT, endpoint.id.to_string())];
                 counter(&names::RATE_LIMITED, &label).increment(1);
                 Err(problem.into())
@@ -76,7 +76,7 @@ impl Pipeline {
         snapshot: &Snapshot,
         parts: &Parts,
         peer: &Peer,
-        trip: &mut Trip,
+        log: &mut RequestLog,
     ) -> Result<Response, Box<Rejection>> {
         let documentation = snapshot.documentation.as_ref();
         let documents = match documentation.and_then(|it| it.page(&parts.method, parts.uri.path()))
@@ -93,10 +93,9 @@ impl Pipeline {
         {
             found = authenticator.permissions(requirements, &parts.headers, peer);
         }
-        let permissions =
-            found.map_err(|rejection| self.reject(rejection, snapshot, peer, trip))?;
+        let permissions = found.map_err(|rejection| self.reject(rejection, snapshot, peer, log))?;
         if let Some(principal) = &permissions.principal {
-            trip.authenticated(principal);
+            log.authenticated(principal);
         }
         Ok(documents.for_caller(&permissions))
     }
@@ -110,9 +109,9 @@ impl Pipeline {
         rejection: Box<AuthRejection>,
         snapshot: &Snapshot,
         peer: &Peer,
-        trip: &mut Trip,
+        log: &mut RequestLog,
     ) -> Box<Rejection> {
-        let Rejection { problem, challenge, .. } = *record(rejection, trip);
+        let Rejection { problem, challenge, .. } = *record(rejection, log);
         if problem.kind == ProblemKind::NotExecuted {
             // 503: the credential cannot be checked, which is not the caller's fault.
             return problem.into();
@@ -123,7 +122,7 @@ impl Pipeline {
         let Err(wait) = self.rates.admit_rejection(network, per_minute, now) else {
             return Box::new(Rejection { challenge, ..problem.into() });
         };
-        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(trip)]).increment(1);
+        counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(log)]).increment(1);
         if conditions::begins(&TOO_MANY_FAILURES, "") {
             tracing::warn!(client = %network, per_minute, "too many requests of a client failed authentication: responding with 429");
         }
@@ -137,29 +136,29 @@ impl Pipeline {
 /// Counts and logs a connection whose client certificate is missing or no longer trusted. It is closed after the response.
 pub(super) fn untrusted_connection(
     rejection: Box<AuthRejection>,
-    trip: &mut Trip,
+    log: &mut RequestLog,
 ) -> Box<Rejection> {
     let failure = rejection.failure.as_str();
     if conditions::begins(&UNTRUSTED_CONNECTIONS, failure) {
         tracing::warn!(failure, "closing a connection that a new handshake would refuse");
     }
-    let rejection = record(rejection, trip);
+    let rejection = record(rejection, log);
     Box::new(Rejection { close: Some(CloseReason::ClientCertificate), ..*rejection })
 }
 
 /// Counts and records a failed authentication.
-fn record(rejection: Box<AuthRejection>, trip: &mut Trip) -> Box<Rejection> {
+fn record(rejection: Box<AuthRejection>, log: &mut RequestLog) -> Box<Rejection> {
     let reason = (names::REASON, rejection.failure.as_str().to_owned());
-    counter(&names::AUTH_FAILURES, &[endpoint(trip), reason]).increment(1);
+    counter(&names::AUTH_FAILURES, &[endpoint(log), reason]).increment(1);
     if let Some(principal) = &rejection.principal {
-        trip.authenticated(principal);
+        log.authenticated(principal);
     }
     let (problem, challenge) = (rejection.problem.clone(), rejection.challenge.clone());
-    trip.refused = Some(rejection);
+    log.refused = Some(rejection);
     Box::new(Rejection { challenge, ..problem.into() })
 }
 
-fn endpoint(trip: &Trip) -> (&'static str, String) {
-    let id = trip.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
+fn endpoint(log: &RequestLog) -> (&'static str, String) {
+    let id = log.endpoint.as_ref().map_or("none", |endpoint| endpoint.id.as_str());
     (names::ENDPOINT, id.to_owned())
 }

@@ -4,7 +4,7 @@ use http::{HeaderValue, header};
 
 use crate::outcome::Word;
 use crate::problem::Problem;
-use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::CloseReason;
 use crate::roles::gateway::response::Response;
@@ -35,9 +35,9 @@ impl From<Problem> for Box<Rejection> {
 }
 
 impl Rejection {
-    pub(super) fn into_response(self, trip: &mut Trip) -> Response {
-        trip.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.outcome());
-        let mut response = response::problem(&self.problem, &trip.request_id);
+    pub(super) fn into_response(self, log: &mut RequestLog) -> Response {
+        log.outcome = self.outcome.unwrap_or_else(|| self.problem.kind.outcome());
+        let mut response = response::problem(&self.problem, &log.request_id);
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
         }

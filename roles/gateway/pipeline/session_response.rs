@@ -1,4 +1,4 @@
-//! Turns the ending of a session into the response and the outcome of its request.
+//! Turns the end of a session into the response and the outcome of its request.
 
 use http::{HeaderValue, header};
 
@@ -9,9 +9,9 @@ use crate::telemetry::conditions::{self, Condition};
 
 use crate::roles::gateway::admission::prefer;
 use crate::roles::gateway::admission::prefer::PREFERENCE_APPLIED;
-use crate::roles::gateway::dispatch::place::Placed;
-use crate::roles::gateway::dispatch::session::Ending;
-use crate::roles::gateway::observation::trip::Trip;
+use crate::roles::gateway::dispatch::session::SessionEnd;
+use crate::roles::gateway::dispatch::{DispatchFailure, DispatchResult};
+use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::StreamedBody;
@@ -23,40 +23,30 @@ use crate::envelope::AnswerHead;
 const TRUNCATED: Condition = Condition::new("responses are truncated");
 
 /// Returns the response to a request whose session has ended before anything was sent to the client.
-pub(super) fn ended(
-    placed: Placed,
+pub(super) fn complete(
+    mut result: DispatchResult,
     endpoint: &Endpoint,
-    trip: &mut Trip,
+    log: &mut RequestLog,
 ) -> Result<Response, Box<Rejection>> {
-    match placed.ending {
-        Ending::Final(answer) => {
-            trip.outcome = answer.outcome;
-            let applied = prefer::applied(trip.transaction_end, &answer, endpoint)?;
-            let response = response::from_final(answer);
-            let mut response = response.map_err(|problem| invalid_reply(problem, endpoint))?;
-            set_endpoint_headers(&mut response, endpoint);
-            if let Some(applied) = applied {
-                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-            }
-            if let Some(reservation) = &placed.room {
-                response::attach_reservation(&mut response, reservation);
-            }
-            Ok(response)
+    let memory = result.memory.take();
+    let answer = match result.into_answer() {
+        Ok(answer) => answer,
+        Err(DispatchFailure { problem, outcome }) => {
+            return Err(Box::new(Rejection { outcome: Some(outcome), ..problem.into() }));
         }
-        Ending::Cut(outcome) => {
-            let problem = Problem::new(ProblemKind::BadAnswer);
-            Err(Box::new(Rejection { outcome: Some(outcome), ..problem.into() }))
-        }
-        Ending::Problem(kind) => {
-            let problem = Problem { retry_after: placed.retry_after, ..Problem::new(kind) };
-            Err(problem.into())
-        }
-        // The response is never sent: hyper has dropped this future, or is about to.
-        Ending::ClientGone => {
-            let problem = Problem::new(ProblemKind::Cancelled);
-            Err(Box::new(Rejection { outcome: Some(Word::ClientGone), ..problem.into() }))
-        }
+    };
+    log.outcome = answer.outcome;
+    let applied = prefer::applied(log.transaction_end, &answer, endpoint)?;
+    let response = response::from_final(answer);
+    let mut response = response.map_err(|problem| invalid_reply(problem, endpoint))?;
+    set_endpoint_headers(&mut response, endpoint);
+    if let Some(applied) = applied {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
+    if let Some(memory) = &memory {
+        response::attach_reservation(&mut response, memory);
+    }
+    Ok(response)
 }
 
 /// Returns the response to a request whose session streams its answer. `Preference-Applied` is left out, because only the end
@@ -72,19 +62,14 @@ pub(super) fn streamed(
     Ok(response)
 }
 
-/// Returns the outcome of a request whose answer was streamed.
-pub(super) fn streamed_outcome(ending: &Ending) -> Word {
-    match ending {
-        Ending::Final(answer) => answer.outcome,
-        Ending::Cut(outcome) => {
-            if conditions::begins(&TRUNCATED, outcome.as_str()) {
-                tracing::warn!(%outcome, "truncated a response: its rest was not received");
-            }
-            *outcome
-        }
-        Ending::Problem(kind) => kind.outcome(),
-        Ending::ClientGone => Word::ClientGone,
+/// Returns the outcome of a request whose answer was streamed, and logs a truncated response.
+pub(super) fn streamed_outcome(end: &SessionEnd) -> Word {
+    if let SessionEnd::CutOff(outcome) = end
+        && conditions::begins(&TRUNCATED, outcome.as_str())
+    {
+        tracing::warn!(%outcome, "truncated a response: its rest was not received");
     }
+    end.outcome()
 }
 
 /// Returns the problem for a reply that was received but cannot be forwarded. An at-most-once request was granted, and executed.

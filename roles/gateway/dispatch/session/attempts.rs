@@ -1,4 +1,4 @@
-//! The attempts of a session that may still be answered, and the parts that came of each.
+//! The attempts of a session that may still be answered, and the parts of their answers.
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::message::Subject;
 
-/// Every attempt that was sent and not refused.
+/// All attempts that were sent and not refused.
 #[derive(Debug)]
 pub(super) struct Attempts {
     made: u32,
@@ -24,9 +24,25 @@ struct Attempt {
     part_bytes: usize,
 }
 
-/// A part or a final that does not fit what came before it.
+/// An attempt that may run, and where a cancel for it goes.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(super) struct OpenAttempt {
+    pub(super) number: u32,
+    /// The job's control subject; `None` while it is not known which worker has it.
+    pub(super) control: Option<Subject>,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub(super) struct AssembledAnswer {
+    pub(super) answer: Final,
+    /// The size of the body if it was copied together from parts, else 0.
+    pub(super) bytes: usize,
+}
+
+/// Error for a part or a final that does not match the parts before it, or an answer that is too large.
+#[derive(Debug)]
+pub(super) struct InvalidParts;
 
 impl Attempts {
     pub(super) fn new(answer_bytes_max: usize, keeps_answer: bool) -> Self {
@@ -37,7 +53,7 @@ impl Attempts {
         self.made
     }
 
-    /// The next attempt.
+    /// Adds the next attempt and returns its number.
     pub(super) fn open(&mut self, now: Instant) -> u32 {
         self.made += 1;
         let number = self.made;
@@ -46,12 +62,12 @@ impl Attempts {
         number
     }
 
-    /// When it was sent, while it may be answered.
+    /// Returns when an open attempt was sent.
     pub(super) fn sent_at(&self, number: u32) -> Option<Instant> {
-        self.open.iter().find(|attempt| attempt.number == number).map(|attempt| attempt.sent_at)
+        self.get(number).map(|attempt| attempt.sent_at)
     }
 
-    /// It certainly does not run.
+    /// Removes an attempt that certainly does not run.
     pub(super) fn close(&mut self, number: u32) {
         self.open.retain(|attempt| attempt.number != number);
     }
@@ -61,92 +77,105 @@ impl Attempts {
     }
 
     pub(super) fn is_open(&self, number: u32) -> bool {
-        self.open.iter().any(|attempt| attempt.number == number)
+        self.get(number).is_some()
     }
 
-    /// Remembers where a cancel goes.
-    pub(super) fn control(&mut self, number: u32, control: Option<Subject>) {
-        if let (Some(attempt), Some(control)) = (self.find(number), control) {
+    /// Sets where a cancel for this attempt goes.
+    pub(super) fn set_control(&mut self, number: u32, control: Option<Subject>) {
+        if let (Some(attempt), Some(control)) = (self.get_mut(number), control) {
             attempt.control = Some(control);
         }
     }
 
-    /// Takes all that may run.
-    pub(super) fn drain_open(&mut self) -> impl Iterator<Item = (u32, Option<Subject>)> + '_ {
-        self.open.drain(..).map(|attempt| (attempt.number, attempt.control))
+    /// Removes and returns all open attempts.
+    pub(super) fn drain_open(&mut self) -> impl Iterator<Item = OpenAttempt> + '_ {
+        self.open.drain(..).map(Attempt::into_open)
     }
 
-    /// Takes all that may run but one.
-    pub(super) fn drain_others(&mut self, number: u32) -> Vec<(u32, Option<Subject>)> {
-        let others = self.open.extract_if(.., |attempt| attempt.number != number);
-        others.map(|attempt| (attempt.number, attempt.control)).collect()
+    /// Removes and returns all open attempts but one.
+    pub(super) fn drain_others(&mut self, number: u32) -> impl Iterator<Item = OpenAttempt> + '_ {
+        let others = self.open.extract_if(.., move |attempt| attempt.number != number);
+        others.map(Attempt::into_open)
     }
 
-    /// Whether parts of it are kept already.
-    pub(super) fn has_parts(&mut self, number: u32) -> bool {
-        self.find(number).is_some_and(|attempt| !attempt.parts.is_empty())
+    /// Whether any part of this attempt's answer was received.
+    pub(super) fn has_parts(&self, number: u32) -> bool {
+        self.get(number).is_some_and(|attempt| !attempt.parts.is_empty())
     }
 
-    /// Whether this part of it is kept.
+    /// Whether this part of this attempt's answer was received.
     pub(super) fn has_part(&self, number: u32, part: u32) -> bool {
-        let attempt = self.open.iter().find(|attempt| attempt.number == number);
         let part = usize::try_from(part).unwrap_or(usize::MAX);
-        attempt.is_some_and(|attempt| (1..=attempt.parts.len()).contains(&part))
+        self.get(number).is_some_and(|attempt| (1..=attempt.parts.len()).contains(&part))
     }
 
-    /// Bytes of the parts of it.
-    pub(super) fn part_bytes(&self, number: u32) -> usize {
-        let attempt = self.open.iter().find(|attempt| attempt.number == number);
-        attempt.map_or(0, |attempt| attempt.part_bytes)
-    }
-
-    /// Keeps a part. Parts come in order: NATS keeps the order of one publisher on one subject.
-    pub(super) fn part(&mut self, number: u32, part: u32, bytes: Bytes) -> Result<(), Broken> {
-        let (bytes_max, keeps) = (self.answer_bytes_max, self.keeps_answer);
-        let attempt = self.find(number).ok_or(Broken)?;
+    /// Adds a part. Parts arrive in order: NATS keeps the order of one publisher on one subject.
+    pub(super) fn add_part(
+        &mut self,
+        number: u32,
+        part: u32,
+        bytes: Bytes,
+    ) -> Result<(), InvalidParts> {
+        let (bytes_max, keeps_answer) = (self.answer_bytes_max, self.keeps_answer);
+        let attempt = self.get_mut(number).ok_or(InvalidParts)?;
         let expected = attempt.parts.len() + 1;
         if usize::try_from(part).is_ok_and(|part| (1..expected).contains(&part)) {
-            // A second copy: the worker sent its answer again, since one of us had lost the link.
+            // A duplicate: the worker sent its answer again because it or the gateway had lost the link.
             return Ok(());
         }
         attempt.part_bytes += bytes.len();
         if usize::try_from(part) != Ok(expected) || attempt.part_bytes > bytes_max {
-            return Err(Broken);
+            return Err(InvalidParts);
         }
-        attempt.parts.push(if keeps { bytes } else { Bytes::new() });
+        attempt.parts.push(if keeps_answer { bytes } else { Bytes::new() });
         Ok(())
     }
 
-    /// Puts the answer together. One whose parts were not wanted says how many it had.
-    pub(super) fn whole(&mut self, number: u32, mut answer: Final) -> Result<Final, Broken> {
-        let (bytes_max, keeps) = (self.answer_bytes_max, self.keeps_answer);
-        let attempt = self.find(number).ok_or(Broken)?;
+    /// Joins the parts and the final. If parts are not kept, the answer has no body and its number of parts remains.
+    pub(super) fn assemble(
+        &mut self,
+        number: u32,
+        mut answer: Final,
+    ) -> Result<AssembledAnswer, InvalidParts> {
+        let (bytes_max, keeps_answer) = (self.answer_bytes_max, self.keeps_answer);
+        let attempt = self.get_mut(number).ok_or(InvalidParts)?;
         if usize::try_from(answer.parts) != Ok(attempt.parts.len()) {
-            return Err(Broken);
+            return Err(InvalidParts);
         }
+        let mut assembled_bytes = 0;
         if !attempt.parts.is_empty() {
             let bytes = attempt.part_bytes + answer.body.len();
             if bytes > bytes_max {
-                return Err(Broken);
+                return Err(InvalidParts);
             }
-            if !keeps {
+            if keeps_answer {
+                let mut body = BytesMut::with_capacity(bytes);
+                for part in attempt.parts.drain(..) {
+                    body.extend_from_slice(&part);
+                }
+                body.extend_from_slice(&answer.body);
+                answer.body = body.freeze();
+                answer.parts = 0;
+                assembled_bytes = bytes;
+            } else {
                 answer.body = Bytes::new();
-                self.close(number);
-                return Ok(answer);
             }
-            let mut body = BytesMut::with_capacity(bytes);
-            for part in attempt.parts.drain(..) {
-                body.extend_from_slice(&part);
-            }
-            body.extend_from_slice(&answer.body);
-            answer.body = body.freeze();
-            answer.parts = 0;
         }
         self.close(number);
-        Ok(answer)
+        Ok(AssembledAnswer { answer, bytes: assembled_bytes })
     }
 
-    fn find(&mut self, number: u32) -> Option<&mut Attempt> {
+    fn get(&self, number: u32) -> Option<&Attempt> {
+        self.open.iter().find(|attempt| attempt.number == number)
+    }
+
+    fn get_mut(&mut self, number: u32) -> Option<&mut Attempt> {
         self.open.iter_mut().find(|attempt| attempt.number == number)
+    }
+}
+
+impl Attempt {
+    fn into_open(self) -> OpenAttempt {
+        OpenAttempt { number: self.number, control: self.control }
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use crate::catalogue::route::METHODS;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Peer;
-use crate::roles::gateway::observation::trip;
+use crate::roles::gateway::observation::request_log;
 use crate::roles::gateway::response;
 use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
@@ -27,7 +27,7 @@ pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) ->
         detail = problem.detail,
         "request rejected before routing"
     );
-    trip::count("none", status, outcome);
+    request_log::count("none", status, outcome);
     let mut response = response::problem(problem, request_id);
     if problem.kind == ProblemKind::NotImplemented {
         let methods = METHODS.iter().chain([&Method::OPTIONS]);

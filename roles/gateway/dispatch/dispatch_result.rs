@@ -1,0 +1,63 @@
+//! The result of dispatching one request.
+
+use std::time::Duration;
+
+use crate::envelope::Final;
+use crate::outcome::Word;
+use crate::problem::{Problem, ProblemKind};
+use crate::roles::gateway::client::byte_budget::Reservation;
+
+use super::session::SessionEnd;
+
+/// How the session of a request ended, and its times.
+#[derive(Debug)]
+pub struct DispatchResult {
+    /// How the session ended.
+    pub end: SessionEnd,
+    /// When the client should retry a request that was certainly not executed.
+    pub retry_after: Option<Duration>,
+    /// How long the request waited until the last attempt was sent, or in vain.
+    pub queue_wait: Duration,
+    /// The time from the last attempt to the answer.
+    pub exchange: Duration,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// The memory that the request and its answer have reserved.
+    pub memory: Option<Reservation>,
+}
+
+/// A session that ended without a complete answer.
+#[derive(Debug)]
+pub struct DispatchFailure {
+    /// The response to the client.
+    pub problem: Problem,
+    /// The outcome for logs and metrics.
+    pub outcome: Word,
+}
+
+impl DispatchResult {
+    /// Returns the result of a request that was not sent.
+    pub(super) fn from_problem(kind: ProblemKind, retry_after: Option<Duration>) -> Self {
+        let (queue_wait, exchange) = (Duration::ZERO, Duration::ZERO);
+        let end = SessionEnd::Problem(kind);
+        Self { end, retry_after, queue_wait, exchange, attempts: 0, memory: None }
+    }
+
+    /// Returns the answer to send to the client, or the problem in its place.
+    ///
+    /// # Errors
+    /// `DispatchFailure` unless the session ended with a complete answer.
+    pub fn into_answer(self) -> Result<Final, DispatchFailure> {
+        let outcome = self.end.outcome();
+        let problem = match self.end {
+            SessionEnd::Answer(answer) => return Ok(answer),
+            SessionEnd::Problem(kind) => {
+                Problem { retry_after: self.retry_after, ..Problem::new(kind) }
+            }
+            SessionEnd::CutOff(_) => Problem::new(ProblemKind::BadAnswer),
+            // The client does not read it any more.
+            SessionEnd::ClientGone => Problem::new(ProblemKind::Cancelled),
+        };
+        Err(DispatchFailure { problem, outcome })
+    }
+}

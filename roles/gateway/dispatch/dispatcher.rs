@@ -1,0 +1,205 @@
+//! Dispatches requests to the workers of their queues.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::catalogue::{Endpoint, OnDisconnect, QueueName};
+use crate::config::Config;
+use crate::config::gateway::SessionConfig;
+use crate::config::limits::PROGRESS_MISSED_MAX;
+use crate::envelope::Request;
+use crate::lifecycle::Tasks;
+use crate::message::SubjectError;
+use crate::messaging::{Transport, TransportError};
+use crate::problem::ProblemKind;
+
+use super::dispatch_result::DispatchResult;
+use super::message::SESSION_MESSAGES_MAX;
+use super::queues::wait_queue::QueueAdmission;
+use super::queues::{GatewayQueue, QueueRegistry};
+use super::replies::{ReplyRouter, recovery};
+use super::retry_budget::RetryBudget;
+use super::services::DispatchServices;
+use super::session::SessionOptions;
+use super::session_driver::{SessionDriver, count_rejection};
+use super::session_task::{AnswerMemory, SessionGuard, SessionParts, SessionProgress, SessionTask};
+use super::stream_driver::{StreamDriver, StreamingAnswer};
+use super::worker_monitor;
+
+/// Dispatches requests to workers.
+#[derive(Debug)]
+pub struct Dispatcher {
+    queues: Arc<QueueRegistry>,
+    services: Arc<DispatchServices>,
+}
+
+/// The answer to a dispatched request.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is complete, and boxing it would cost an allocation"
+)]
+pub enum Dispatched {
+    /// The session has ended.
+    Complete(DispatchResult),
+    /// The answer has begun and streams.
+    Streaming(Box<StreamingAnswer>),
+}
+
+/// A session that its queue has admitted.
+struct AdmittedSession {
+    task: SessionTask,
+    may_try_group: bool,
+}
+
+impl Dispatcher {
+    /// Subscribes to replies and starts the background tasks of a dispatcher. A reload may add further queues.
+    ///
+    /// # Errors
+    /// `TransportError` if the subscription fails.
+    pub async fn start(
+        config: &Config,
+        queue_names: &[QueueName],
+        transport: Arc<dyn Transport>,
+        tasks: &Tasks,
+    ) -> Result<Self, TransportError> {
+        let invalid = |error: SubjectError| TransportError::Refused(error.into());
+        let session = config.gateway.session.clone();
+        let queues = Arc::new(QueueRegistry::new(config.messaging.prefix.clone()));
+        for name in queue_names {
+            let _created = queues.get_or_create(name).map_err(invalid)?;
+        }
+        let replies = ReplyRouter::subscribe(&transport, &queues, tasks).await?;
+        recovery::start(&transport, &queues, &replies, tasks);
+        let services = Arc::new(DispatchServices {
+            transport,
+            replies,
+            retry_budget: RetryBudget::new(
+                session.retry_percent,
+                session.retry_floor,
+                Instant::now(),
+            ),
+            config: ArcSwap::from_pointee(session),
+            tasks: tasks.clone(),
+        });
+        worker_monitor::start(&services, &queues);
+        Ok(Self { queues, services })
+    }
+
+    /// Dispatches one request, and returns its answer or, if the request has a window, the beginning of the answer.
+    ///
+    /// Dropping the future means that the client disconnected: the session then continues in the background for as
+    /// long as the endpoint requires. The memory of the request stays reserved until then.
+    pub async fn dispatch(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        memory: AnswerMemory,
+    ) -> Dispatched {
+        let AdmittedSession { task, may_try_group } =
+            match self.create_session(endpoint, request, memory) {
+                Ok(admitted) => admitted,
+                Err(result) => return Dispatched::Complete(*result),
+            };
+        let mut guard = SessionGuard::new(task);
+        let Some(task) = guard.task() else { return Dispatched::Complete(internal_error()) };
+        match task.start(may_try_group).await {
+            SessionProgress::AnswerBegun(head, body) => {
+                let driver = StreamDriver::new(guard, body.ended().clone());
+                Dispatched::Streaming(Box::new(StreamingAnswer { head, body, driver }))
+            }
+            SessionProgress::Ended(end) => Dispatched::Complete(match guard.take() {
+                Some(task) => task.finish(end),
+                None => internal_error(),
+            }),
+        }
+    }
+
+    /// Admits a request to its queue and registers it for replies.
+    ///
+    /// # Errors
+    /// The result of the request if it is rejected.
+    fn create_session(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        memory: AnswerMemory,
+    ) -> Result<AdmittedSession, Box<DispatchResult>> {
+        let now = Instant::now();
+        self.services.retry_budget.deposit(now);
+        let Ok(queue) = self.queues.get_or_create(&endpoint.queue) else {
+            debug_assert!(false, "a checked queue name forms a subject");
+            return Err(Box::new(internal_error()));
+        };
+        queue.metrics.arrivals.increment(1);
+        let config = self.services.config.load();
+        let admission = queue.admit(&endpoint.id, endpoint.timeout, config.waiting_max, now);
+        if admission == QueueAdmission::Reject {
+            count_rejection("queue");
+            let retry_after = Some(queue.wait_queue.retry_after(now));
+            let result = DispatchResult::from_problem(ProblemKind::Overloaded, retry_after);
+            return Err(Box::new(result));
+        }
+        let options = session_options(endpoint, &request, &queue, &memory, &config);
+        let (sender, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
+        let (id, signals) = (endpoint.id.clone(), sender.clone());
+        let number = queue.number;
+        let driver = SessionDriver::new(queue, id, options, signals, now);
+        let limits = memory.reply_limits(&request);
+        let registration = self.services.replies.register(number, sender, limits);
+        let services = Arc::clone(&self.services);
+        let parts = SessionParts { services, driver, request, registration, messages, memory };
+        Ok(AdmittedSession {
+            task: SessionTask::new(parts),
+            may_try_group: admission == QueueAdmission::TryGroup,
+        })
+    }
+
+    /// Returns the current configuration.
+    #[must_use]
+    pub fn config(&self) -> Guard<Arc<SessionConfig>> {
+        self.services.config.load()
+    }
+
+    /// Returns the connection to the message bus.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.services.transport
+    }
+
+    /// Replaces the configuration. Sessions that have started keep their options.
+    pub fn reload(&self, config: SessionConfig) {
+        self.services.retry_budget.set_limits(config.retry_percent, config.retry_floor);
+        self.services.config.store(Arc::new(config));
+    }
+}
+
+fn internal_error() -> DispatchResult {
+    DispatchResult::from_problem(ProblemKind::Internal, None)
+}
+
+fn session_options(
+    endpoint: &Endpoint,
+    request: &Request,
+    queue: &GatewayQueue,
+    memory: &AnswerMemory,
+    config: &SessionConfig,
+) -> SessionOptions {
+    // A dry run is rolled back, so it is of no use without a client that reads its answer.
+    let on_disconnect = if request.dry_run { OnDisconnect::Cancel } else { endpoint.on_disconnect };
+    SessionOptions {
+        execution: request.execution,
+        on_disconnect,
+        timeout: endpoint.timeout,
+        session: endpoint.session,
+        attempts: endpoint.attempts,
+        accept_timeout: queue.timing.accept_timeout(config.accept_timeout),
+        silence: config.progress_interval * PROGRESS_MISSED_MAX + queue.timing.round_trip(),
+        answer_bytes_max: config.answer_bytes_max,
+        keeps_answer: memory.keeps_answer(),
+        window: request.window,
+    }
+}

@@ -1,0 +1,254 @@
+//! Which workers of a queue reply, while one of them is suspected to hang.
+//!
+//! A queue group picks its members at random, and keeps picking one that is connected and does nothing. So once an
+//! attempt got no reply, the gateway asks all members to identify themselves, and sends requests to those that do, in
+//! turn, until the group has proved that all of it replies.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::message::Subject;
+use crate::telemetry::Gauge;
+
+/// The number of workers of a queue that are remembered.
+const MEMBERS_MAX: usize = 256;
+/// The interval at which members are asked to identify themselves.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
+/// A member that has not replied for this long is not used.
+const ALIVE_WITHIN: Duration = Duration::from_secs(3);
+/// After an attempt to the group got no reply, nothing is sent to the group for this long.
+const GROUP_PAUSE: Duration = Duration::from_secs(10);
+/// Afterwards one request in each interval is sent to the group, to test whether all members reply.
+const GROUP_TRIAL_INTERVAL: Duration = Duration::from_secs(1);
+/// A suspicion is logged once in this time: a worker that is only slow is suspected again and again.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// The number of replies in a row that prove that the whole group replies.
+const GROUP_REPLIES_MIN: u32 = 8;
+
+/// Where a request is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Recipient {
+    /// The group.
+    #[default]
+    Group,
+    /// The group, to test whether all of its members reply.
+    GroupTrial,
+    /// A member that replies, at this subject.
+    Member(Subject),
+}
+
+/// The members of one queue's group.
+pub struct Members {
+    suspected_metric: Gauge,
+    /// Whether a member is suspected to hang. It is read for every request, so without the lock.
+    is_suspected: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    alive: Vec<QueueMember>,
+    next: usize,
+    queried_at: Option<Instant>,
+    /// When the group may be tried again.
+    group_trial_at: Option<Instant>,
+    /// Replies to requests to the group, since the last one without a reply.
+    group_replies: u32,
+    logged_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct QueueMember {
+    /// The subject at which it takes requests.
+    direct: Subject,
+    replied_at: Instant,
+}
+
+impl QueueMember {
+    fn is_alive(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.replied_at) <= ALIVE_WITHIN
+    }
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Members {
+    /// Creates a group without suspicion.
+    #[must_use]
+    pub fn new(suspected_metric: Gauge) -> Self {
+        suspected_metric.set(0.0);
+        Self { suspected_metric, is_suspected: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// Whether a member is suspected to hang.
+    #[must_use]
+    pub fn is_suspected(&self) -> bool {
+        self.is_suspected.load(Ordering::Relaxed)
+    }
+
+    /// Records that an attempt to the group got no reply. Returns whether to log that a member is suspected.
+    pub fn suspect(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        state.group_trial_at = Some(now + GROUP_PAUSE);
+        state.group_replies = 0;
+        self.suspected_metric.set(1.0);
+        let is_new = !self.is_suspected.swap(true, Ordering::Relaxed);
+        let is_log_due =
+            state.logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL);
+        if is_new && is_log_due {
+            state.logged_at = Some(now);
+        }
+        is_new && is_log_due
+    }
+
+    /// Whether it is time to ask the members to identify themselves; if so, the next query is due an interval later.
+    #[must_use]
+    pub fn take_query(&self, now: Instant) -> bool {
+        if !self.is_suspected() {
+            return false;
+        }
+        let mut state = self.lock();
+        let is_due =
+            state.queried_at.is_none_or(|at| now.saturating_duration_since(at) >= QUERY_INTERVAL);
+        if is_due {
+            state.queried_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Records a reply of the member that takes requests at `direct`.
+    pub fn record_reply(&self, direct: Subject, now: Instant) {
+        let mut state = self.lock();
+        if let Some(member) = state.alive.iter_mut().find(|member| member.direct == direct) {
+            member.replied_at = now;
+        } else if state.alive.len() < MEMBERS_MAX {
+            state.alive.push(QueueMember { direct, replied_at: now });
+        }
+    }
+
+    /// Whether any member has replied recently.
+    #[must_use]
+    pub fn any_alive(&self, now: Instant) -> bool {
+        self.lock().alive.iter().any(|member| member.is_alive(now))
+    }
+
+    /// Removes a member that did not reply.
+    pub fn remove(&self, direct: &Subject) {
+        self.lock().alive.retain(|member| member.direct != *direct);
+    }
+
+    /// Chooses where the next request is sent.
+    #[must_use]
+    pub fn choose_recipient(&self, now: Instant) -> Recipient {
+        if !self.is_suspected() {
+            return Recipient::Group;
+        }
+        let mut state = self.lock();
+        if state.group_trial_at.is_none_or(|at| now >= at) {
+            state.group_trial_at = Some(now + GROUP_TRIAL_INTERVAL);
+            return Recipient::GroupTrial;
+        }
+        state.alive.retain(|member| member.is_alive(now));
+        state.next = state.next.wrapping_add(1);
+        let index = state.next.checked_rem(state.alive.len());
+        let member = index.and_then(|index| state.alive.get(index));
+        member.map_or(Recipient::Group, |member| Recipient::Member(member.direct.clone()))
+    }
+
+    /// Records a reply to a trial of the group. Returns whether it ends the suspicion.
+    pub fn record_group_reply(&self) -> bool {
+        if !self.is_suspected() {
+            return false;
+        }
+        let mut state = self.lock();
+        state.group_replies += 1;
+        let is_proved = state.group_replies >= GROUP_REPLIES_MIN;
+        if is_proved {
+            self.clear(&mut state);
+        }
+        is_proved
+    }
+
+    /// Records a late reply to the attempt that caused the suspicion, which ends it. Returns whether there was one.
+    pub fn record_late_reply(&self) -> bool {
+        let was_suspected = self.is_suspected();
+        if was_suspected {
+            self.clear(&mut self.lock());
+        }
+        was_suspected
+    }
+
+    fn clear(&self, state: &mut State) {
+        *state = State { logged_at: state.logged_at, ..State::default() };
+        self.suspected_metric.set(0.0);
+        self.is_suspected.store(false, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn direct(name: &str) -> Subject {
+        Subject::new(&format!("w.q.{name}.q")).unwrap()
+    }
+
+    fn suspected(now: Instant) -> Members {
+        let members = Members::new(Gauge::noop());
+        assert!(members.suspect(now));
+        members.record_reply(direct("a"), now);
+        members.record_reply(direct("b"), now);
+        members
+    }
+
+    #[test]
+    fn requests_go_to_the_group_until_one_gets_no_reply_and_then_to_members_that_reply() {
+        let now = Instant::now();
+        let members = Members::new(Gauge::noop());
+        assert_eq!(members.choose_recipient(now), Recipient::Group);
+        assert!(!members.take_query(now));
+        let members = suspected(now);
+        assert!(members.take_query(now) && !members.take_query(now), "once a second");
+        assert!(members.take_query(now + QUERY_INTERVAL));
+        let chosen = [(); 3].map(|()| members.choose_recipient(now));
+        assert_eq!(chosen, ["b", "a", "b"].map(|name| Recipient::Member(direct(name))));
+        members.remove(&direct("b"));
+        assert_eq!(members.choose_recipient(now), Recipient::Member(direct("a")));
+        let later = now + ALIVE_WITHIN + Duration::from_millis(1);
+        assert_eq!(members.choose_recipient(later), Recipient::Group, "no recent reply");
+    }
+
+    #[test]
+    fn the_group_proves_itself_with_single_requests() {
+        let now = Instant::now();
+        let members = suspected(now);
+        for second in 0..8 {
+            let at = now + GROUP_PAUSE + GROUP_TRIAL_INTERVAL * second;
+            members.record_reply(direct("a"), at);
+            assert_eq!(members.choose_recipient(at), Recipient::GroupTrial, "one is a trial");
+            let next = members.choose_recipient(at);
+            assert_eq!(next, Recipient::Member(direct("a")), "and no other");
+            assert_eq!(members.record_group_reply(), second == 7);
+        }
+        assert!(!members.is_suspected());
+        let members = suspected(now);
+        members.record_group_reply();
+        assert!(!members.suspect(now + GROUP_PAUSE), "known already");
+        members.record_reply(direct("a"), now + GROUP_PAUSE);
+        let next = members.choose_recipient(now + GROUP_PAUSE);
+        assert_eq!(next, Recipient::Member(direct("a")), "the group is avoided again");
+        assert!(members.record_late_reply(), "it replies after all");
+        assert!(!members.is_suspected());
+    }
+}

@@ -1,0 +1,139 @@
+//! How long a queue's workers take to reply, as this gateway measures it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::catalogue::EndpointId;
+use crate::roles::gateway::dispatch::session::AttemptNeeds;
+
+/// The round trip is the minimum over the last one to two of these windows.
+const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
+/// The number of recent calls of an endpoint that are kept.
+const SAMPLES_MAX: usize = 128;
+/// The number of calls that are needed for an estimate.
+const SAMPLES_MIN: usize = 16;
+/// The estimate is the longest time after leaving out this many.
+const OUTLIERS: usize = 2;
+/// The number of calls after which the estimate is computed again.
+const UPDATE_EVERY: usize = 16;
+/// The first reply to an attempt may take this many round trips: to the worker and back, and the wait in its backlog.
+const FIRST_REPLY_ROUND_TRIPS: u32 = 4;
+/// The time that a worker may need before its first reply in addition.
+const FIRST_REPLY_DELAY: Duration = Duration::from_millis(400);
+
+/// The measured times of one queue.
+#[derive(Debug, Default)]
+pub struct QueueTiming(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The round trip to NATS: no reply can be faster.
+    link_round_trip: Duration,
+    window_start: Option<Instant>,
+    /// The minimum in the current window and in the previous one.
+    minimums: [Option<Duration>; 2],
+    endpoints: HashMap<EndpointId, EndpointTimes>,
+}
+
+#[derive(Debug, Default)]
+struct EndpointTimes {
+    first_replies: RecentTimes,
+    answers: RecentTimes,
+}
+
+/// The most recent times, and an upper quantile of them.
+#[derive(Debug, Default)]
+struct RecentTimes {
+    times: Vec<Duration>,
+    next: usize,
+    quantile: Duration,
+}
+
+impl QueueTiming {
+    /// Records a reply that a worker sent at once.
+    pub fn record_round_trip(&self, duration: Duration, now: Instant) {
+        let mut state = self.lock();
+        let is_over = |start: Instant| now.saturating_duration_since(start) > MINIMUM_WINDOW;
+        if state.window_start.is_none_or(is_over) {
+            state.window_start = Some(now);
+            state.minimums = [None, state.minimums[0].or(state.minimums[1])];
+        }
+        let minimum = &mut state.minimums[0];
+        *minimum = Some(minimum.map_or(duration, |minimum| minimum.min(duration)));
+    }
+
+    /// Records the time until the first reply to an attempt.
+    pub fn record_first_reply(&self, endpoint: &EndpointId, duration: Duration) {
+        self.lock().record(endpoint, |times| times.first_replies.record(duration));
+    }
+
+    /// Records the time until an attempt was answered or given up.
+    pub fn record_answer(&self, endpoint: &EndpointId, duration: Duration) {
+        self.lock().record(endpoint, |times| times.answers.record(duration));
+    }
+
+    /// Sets the round trip that the transport measured.
+    pub fn set_link_round_trip(&self, round_trip: Duration) {
+        self.lock().link_round_trip = round_trip;
+    }
+
+    /// Returns the round trip through NATS to a worker; while that is unknown, the round trip to NATS.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        let state = self.lock();
+        state.minimums.iter().flatten().min().copied().unwrap_or(state.link_round_trip)
+    }
+
+    /// Returns how long to wait for the first reply to an attempt: the configured time, or more if the network is slow.
+    #[must_use]
+    pub fn accept_timeout(&self, configured: Duration) -> Duration {
+        let round_trip = self.round_trip();
+        // On a fast network the configured time includes the worker's delay already.
+        let delay = FIRST_REPLY_DELAY.min(round_trip);
+        configured.max(round_trip * FIRST_REPLY_ROUND_TRIPS + delay)
+    }
+
+    /// Returns the time that an attempt of this endpoint needs; zero while that is unknown.
+    #[must_use]
+    pub fn needs(&self, endpoint: &EndpointId) -> AttemptNeeds {
+        let state = self.lock();
+        let times = state.endpoints.get(endpoint);
+        times.map_or_else(AttemptNeeds::default, |times| AttemptNeeds {
+            first_reply: times.first_replies.quantile,
+            answer: times.answers.quantile,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn record(&mut self, endpoint: &EndpointId, record: impl FnOnce(&mut EndpointTimes)) {
+        // `entry` would clone the id for every call.
+        match self.endpoints.get_mut(endpoint) {
+            Some(times) => record(times),
+            None => record(self.endpoints.entry(endpoint.clone()).or_default()),
+        }
+    }
+}
+
+impl RecentTimes {
+    fn record(&mut self, duration: Duration) {
+        match self.times.get_mut(self.next) {
+            Some(oldest) => *oldest = duration,
+            None => self.times.push(duration),
+        }
+        self.next = (self.next + 1) % SAMPLES_MAX;
+        if self.next.is_multiple_of(UPDATE_EVERY) && self.times.len() >= SAMPLES_MIN {
+            let mut times = self.times.clone();
+            let index = times.len().saturating_sub(1 + OUTLIERS);
+            let (_, quantile, _) = times.select_nth_unstable(index);
+            self.quantile = *quantile;
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The requests of one queue that wait for a slot, oldest first.
+//!
+//! A worker that refuses a request remembers its reply subject, and offers a slot there as soon as it has one. The
+//! offer goes to the request that has waited longest, which need not be the one that was refused. A gateway thus
+//! serves its requests first come, first served, independently of the order of refusals.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::message::Subject;
+use crate::roles::gateway::dispatch::message::{QueueSignal, SessionMessage};
+use crate::roles::gateway::dispatch::session::WaitReason;
+use crate::telemetry::Gauge;
+
+/// The number of recent dequeues from which the drain rate is computed.
+const DEQUEUES_MAX: usize = 32;
+/// The number of dequeues that are needed to compute a rate.
+const DEQUEUES_MIN: usize = 8;
+/// How many waiters may try the group for each reply that shows that it has members. The number of attempts thus at
+/// most doubles, as in slow start.
+const WAKE_PER_REPLY: usize = 2;
+/// The bounds of `Retry-After`.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
+/// Identifies a waiter; ids increase in the order of arrival. A session keeps its id while it tries the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WaiterId(u64);
+
+/// What a new request may do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum QueueAdmission {
+    /// Send it to the group at once.
+    TryGroup,
+    /// Wait: the queue has no members, and its head tries the group.
+    Wait,
+    /// Reject it: it would wait longer than it can, or too many wait.
+    Reject,
+}
+
+/// The waiting requests of one queue.
+#[derive(Debug)]
+pub struct WaitQueue {
+    length_metric: Gauge,
+    /// The number of waiters. It is read for every message, so without the lock.
+    length: AtomicUsize,
+    /// Whether `unregistered` is not empty. It is read for every reply, so without the lock.
+    has_unregistered: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_id: u64,
+    waiters: BTreeMap<WaiterId, mpsc::Sender<SessionMessage>>,
+    /// Waiters whose reply subject no worker knows, so none will offer them a slot.
+    unregistered: BTreeSet<WaiterId>,
+    /// The waiter that was last told that it is the head.
+    notified_head: Option<WaiterId>,
+    /// When the last waiters got a slot. It is cleared when the queue becomes empty.
+    dequeue_times: VecDeque<Instant>,
+}
+
+impl WaitQueue {
+    /// Creates an empty queue.
+    #[must_use]
+    pub fn new(length_metric: Gauge) -> Self {
+        Self {
+            length_metric,
+            length: AtomicUsize::new(0),
+            has_unregistered: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns the number of waiters.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Decides about a new request that can wait for `patience`, if at most `waiting_max` requests may wait.
+    #[must_use]
+    pub fn admit(&self, patience: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
+        let state = self.lock();
+        let waiters = state.waiters.len();
+        if waiters == 0 {
+            return QueueAdmission::TryGroup;
+        }
+        let is_too_late = state.expected_wait(now).is_some_and(|wait| wait > patience);
+        if waiters >= waiting_max || is_too_late {
+            QueueAdmission::Reject
+        } else if state.unregistered.is_empty() {
+            QueueAdmission::TryGroup
+        } else {
+            QueueAdmission::Wait
+        }
+    }
+
+    /// Adds a waiter, or puts it back in its old position if it passes its old id: trying the group costs no position.
+    /// If more than `waiting_max` wait, the youngest is evicted; returns `None` if that is this one.
+    #[must_use]
+    pub fn join(
+        &self,
+        old_id: Option<WaiterId>,
+        reason: WaitReason,
+        signals: mpsc::Sender<SessionMessage>,
+        waiting_max: usize,
+    ) -> Option<WaiterId> {
+        let mut state = self.lock();
+        let id = old_id.unwrap_or_else(|| {
+            state.last_id += 1;
+            WaiterId(state.last_id)
+        });
+        if state.waiters.len() >= waiting_max && !state.waiters.contains_key(&id) {
+            let (youngest, signals) = state.waiters.pop_last()?;
+            if youngest < id || waiting_max == 0 {
+                state.waiters.insert(youngest, signals);
+                return None;
+            }
+            state.unregistered.remove(&youngest);
+            if state.notified_head == Some(youngest) {
+                state.notified_head = None;
+            }
+            // A session that misses the signal ends at its deadline.
+            drop(signals.try_send(SessionMessage::Signal(QueueSignal::QueueFull)));
+        }
+        if reason == WaitReason::NoWorkers || reason == WaitReason::BusDown {
+            state.unregistered.insert(id);
+            self.has_unregistered.store(true, Ordering::Relaxed);
+        }
+        if state.notified_head == Some(id) {
+            state.notified_head = None;
+        }
+        state.waiters.insert(id, signals);
+        self.publish_length(&state);
+        state.notify_head();
+        Some(id)
+    }
+
+    /// Removes a waiter.
+    pub fn leave(&self, id: WaiterId) {
+        let mut state = self.lock();
+        state.remove(id);
+        self.publish_length(&state);
+        state.notify_head();
+    }
+
+    /// Passes an offered slot to the oldest waiter and removes it.
+    ///
+    /// # Errors
+    /// The slot itself if no request waits, so that the caller declines the offer at once.
+    pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
+        let mut state = self.lock();
+        let mut signal = SessionMessage::Signal(QueueSignal::SlotOffered(slot));
+        while let Some((id, signals)) = state.waiters.pop_first() {
+            state.unregistered.remove(&id);
+            match signals.try_send(signal) {
+                Ok(()) => {
+                    state.record_dequeue(now);
+                    self.publish_length(&state);
+                    state.notify_head();
+                    return Ok(());
+                }
+                // Its session is ending: the next one gets the slot.
+                Err(error) => signal = error.into_inner(),
+            }
+        }
+        self.publish_length(&state);
+        match signal {
+            SessionMessage::Signal(QueueSignal::SlotOffered(slot)) => Err(slot),
+            SessionMessage::Signal(_) | SessionMessage::Reply(_) => Ok(()),
+        }
+    }
+
+    /// Handles a reply that shows that the queue has members: lets a few of the unregistered waiters try the group.
+    pub fn on_member_reply(&self) {
+        if !self.has_unregistered.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.lock();
+        for _ in 0..WAKE_PER_REPLY {
+            let Some(id) = state.unregistered.pop_first() else { break };
+            if let Some(signals) = state.waiters.get(&id) {
+                // If the channel is full, the session has messages to read anyway.
+                drop(signals.try_send(SessionMessage::Signal(QueueSignal::TryGroup)));
+            }
+        }
+        self.has_unregistered.store(!state.unregistered.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Records that a waiter that tried the group got a slot.
+    pub fn record_dequeue(&self, now: Instant) {
+        self.lock().record_dequeue(now);
+    }
+
+    /// Whether this is the oldest waiter.
+    #[must_use]
+    pub fn is_head(&self, id: WaiterId) -> bool {
+        self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
+    }
+
+    /// Returns the value of `Retry-After`: the time until those who wait now have been served, with jitter.
+    #[must_use]
+    pub fn retry_after(&self, now: Instant) -> Duration {
+        let wait = self.lock().expected_wait(now).unwrap_or(RETRY_AFTER_MIN);
+        let bounded = wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+        bounded.mul_f64(rand::rng().random_range(0.8..=1.2))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by waiting_max")]
+    fn publish_length(&self, state: &State) {
+        self.length.store(state.waiters.len(), Ordering::Relaxed);
+        self.length_metric.set(state.waiters.len() as f64);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, id: WaiterId) {
+        self.waiters.remove(&id);
+        self.unregistered.remove(&id);
+        if self.waiters.is_empty() {
+            self.dequeue_times.clear();
+        }
+    }
+
+    fn record_dequeue(&mut self, now: Instant) {
+        if self.waiters.is_empty() {
+            // Without waiters, the time until the next dequeue says nothing about the rate.
+            self.dequeue_times.clear();
+            return;
+        }
+        self.dequeue_times.push_back(now);
+        if self.dequeue_times.len() > DEQUEUES_MAX {
+            self.dequeue_times.pop_front();
+        }
+    }
+
+    /// Returns how long a new waiter would wait at the measured drain rate; `None` while that is unknown.
+    fn expected_wait(&self, now: Instant) -> Option<Duration> {
+        if self.dequeue_times.len() < DEQUEUES_MIN {
+            return None;
+        }
+        let first = self.dequeue_times.front()?;
+        let dequeues = u32::try_from(self.dequeue_times.len()).ok()?;
+        let interval = now.saturating_duration_since(*first) / dequeues;
+        let waiters = u32::try_from(self.waiters.len()).unwrap_or(u32::MAX);
+        Some(interval.saturating_mul(waiters))
+    }
+
+    /// Tells the oldest waiter that it is the head. Removes a waiter whose session has ended without leaving: no
+    /// waiter behind it would ever try the group.
+    fn notify_head(&mut self) {
+        while let Some((id, signals)) = self.waiters.first_key_value() {
+            let id = *id;
+            if !signals.is_closed() {
+                let is_notified = self.notified_head == Some(id)
+                    || signals.try_send(SessionMessage::Signal(QueueSignal::Head)).is_ok();
+                self.notified_head = is_notified.then_some(id);
+                return;
+            }
+            debug_assert!(false, "a session leaves the queue before it ends");
+            self.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

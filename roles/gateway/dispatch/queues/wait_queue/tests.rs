@@ -1,0 +1,140 @@
+//! Tests of the wait queue.
+
+use super::*;
+
+const MANY: usize = 100;
+
+fn queue() -> WaitQueue {
+    WaitQueue::new(Gauge::noop())
+}
+
+fn offer(number: u32) -> Subject {
+    Subject::new(&format!("w.o.{number}")).unwrap()
+}
+
+fn next(messages: &mut mpsc::Receiver<SessionMessage>) -> String {
+    match messages.try_recv() {
+        Ok(SessionMessage::Signal(QueueSignal::Head)) => "head".to_owned(),
+        Ok(SessionMessage::Signal(QueueSignal::TryGroup)) => "try group".to_owned(),
+        Ok(SessionMessage::Signal(QueueSignal::QueueFull)) => "full".to_owned(),
+        Ok(SessionMessage::Signal(QueueSignal::SlotOffered(direct))) => direct.to_string(),
+        Ok(SessionMessage::Reply(_)) => "other".to_owned(),
+        Err(_) => "nothing".to_owned(),
+    }
+}
+
+#[test]
+fn an_offer_goes_to_the_oldest_waiter_and_the_next_becomes_the_head() {
+    let (queue, now) = (queue(), Instant::now());
+    let (first, mut first_messages) = mpsc::channel(8);
+    let (second, mut second_messages) = mpsc::channel(8);
+    queue.join(None, WaitReason::Busy, first, MANY).unwrap();
+    queue.join(None, WaitReason::Busy, second, MANY).unwrap();
+    assert_eq!(next(&mut first_messages), "head");
+    assert_eq!(next(&mut second_messages), "nothing", "there is one head");
+    assert_eq!(queue.offer(offer(1), now), Ok(()));
+    assert_eq!(next(&mut first_messages), "w.o.1");
+    assert_eq!(next(&mut second_messages), "head");
+    assert_eq!(queue.offer(offer(2), now), Ok(()));
+    assert_eq!(queue.offer(offer(3), now), Err(offer(3)), "no request waits, so it is declined");
+}
+
+#[test]
+fn trying_the_group_keeps_the_position() {
+    let queue = queue();
+    let (first, mut first_messages) = mpsc::channel(8);
+    let (second, _second_messages) = mpsc::channel(8);
+    let id = queue.join(None, WaitReason::Busy, first.clone(), MANY).unwrap();
+    queue.join(None, WaitReason::Busy, second, MANY).unwrap();
+    assert_eq!(next(&mut first_messages), "head");
+    queue.leave(id);
+    assert!(!queue.is_head(id));
+    assert_eq!(queue.join(Some(id), WaitReason::Busy, first, MANY), Some(id));
+    assert!(queue.is_head(id));
+    assert_eq!(next(&mut first_messages), "head", "and it is notified again");
+}
+
+#[test]
+fn an_offer_skips_sessions_that_have_ended() {
+    let (queue, now) = (queue(), Instant::now());
+    let (gone, gone_messages) = mpsc::channel(8);
+    let (waits, mut messages) = mpsc::channel(8);
+    queue.join(None, WaitReason::Busy, gone, MANY).unwrap();
+    queue.join(None, WaitReason::Busy, waits, MANY).unwrap();
+    drop(gone_messages);
+    assert_eq!(queue.offer(offer(1), now), Ok(()));
+    assert_eq!(next(&mut messages), "w.o.1");
+}
+
+#[test]
+fn unregistered_waiters_try_the_group_two_for_each_reply() {
+    let queue = queue();
+    let budget = Duration::from_secs(1);
+    let mut inboxes = Vec::new();
+    for _ in 0..3 {
+        let (signals, messages) = mpsc::channel(8);
+        queue.join(None, WaitReason::NoWorkers, signals, MANY).unwrap();
+        inboxes.push(messages);
+    }
+    assert_eq!(queue.admit(budget, 4, Instant::now()), QueueAdmission::Wait);
+    assert_eq!(next(&mut inboxes[0]), "head");
+    queue.on_member_reply();
+    let signals: Vec<_> = inboxes.iter_mut().map(next).collect();
+    assert_eq!(signals, ["try group", "try group", "nothing"]);
+    queue.on_member_reply();
+    assert_eq!(next(&mut inboxes[2]), "try group");
+    assert_eq!(queue.admit(budget, 4, Instant::now()), QueueAdmission::TryGroup);
+}
+
+#[test]
+fn a_request_that_would_wait_too_long_or_finds_the_queue_full_is_rejected() {
+    let (queue, start) = (queue(), Instant::now());
+    let mut inboxes = Vec::new();
+    let enter = |inboxes: &mut Vec<_>| {
+        let (signals, messages) = mpsc::channel(8);
+        inboxes.push(messages);
+        queue.join(None, WaitReason::Busy, signals, MANY).unwrap();
+    };
+    for _ in 0..4 {
+        enter(&mut inboxes);
+    }
+    assert_eq!(
+        queue.admit(Duration::from_secs(9), 4, start),
+        QueueAdmission::Reject,
+        "four may wait"
+    );
+    for second in 1..=10 {
+        let now = start + Duration::from_secs(second);
+        assert_eq!(queue.offer(offer(1), now), Ok(()));
+        enter(&mut inboxes);
+    }
+    queue.offer(offer(1), start + Duration::from_secs(10)).unwrap();
+    let now = start + Duration::from_secs(10);
+    assert_eq!(queue.admit(Duration::from_mins(1), 4, now), QueueAdmission::TryGroup);
+    assert_eq!(
+        queue.admit(Duration::from_secs(1), 4, now),
+        QueueAdmission::Reject,
+        "3 s at that pace"
+    );
+}
+
+#[test]
+fn a_full_queue_evicts_the_youngest_waiter() {
+    let queue = queue();
+    let (first, _first_messages) = mpsc::channel(8);
+    let (second, mut second_messages) = mpsc::channel(8);
+    let (third, _third_messages) = mpsc::channel(8);
+    let id = queue.join(None, WaitReason::Busy, first.clone(), 2).unwrap();
+    queue.join(None, WaitReason::NoWorkers, second.clone(), 2).unwrap();
+    assert_eq!(queue.join(None, WaitReason::Busy, third.clone(), 2), None);
+    assert_eq!(queue.len(), 2);
+    // The head tries the group, another takes its position meanwhile, and it comes back.
+    queue.leave(id);
+    let third_id = queue.join(None, WaitReason::Busy, third, 2).unwrap();
+    assert_eq!(queue.join(Some(id), WaitReason::Busy, first, 2), Some(id));
+    assert!(!queue.is_head(third_id));
+    assert_eq!(queue.len(), 2, "the youngest was evicted");
+    queue.leave(id);
+    assert_eq!(next(&mut second_messages), "head");
+    assert_eq!(queue.join(None, WaitReason::Busy, second, 0), None, "no request may wait");
+}

@@ -1,0 +1,95 @@
+//! The deadlines of a session: for a worker to accept it, for a sign of life, and for the session itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::catalogue::Execution;
+use crate::problem::ProblemKind;
+
+use super::{AttemptNeeds, Session, SessionEnd, State, StepContext};
+
+/// How long a reply about the worker's own deadline is waited for after that deadline.
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
+
+impl Session {
+    /// Sets the time that an attempt is expected to need.
+    pub fn set_needs(&mut self, needs: AttemptNeeds) {
+        self.needs = needs;
+    }
+
+    /// Returns when the next `Timer` event is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Instant {
+        match self.state {
+            State::Waiting => self.waiting_deadline(),
+            State::Ended => self.accept_deadline,
+            State::Sent { retry_at, .. } => retry_at.min(self.accept_deadline),
+            State::Running { lost_at, .. } => lost_at.min(self.deadline + ANSWER_GRACE),
+        }
+    }
+
+    /// Returns how long the next `Timer` event can be postponed, if it is about a silent worker and not about a deadline.
+    #[must_use]
+    pub fn silence_may_last_until(&self) -> Option<Instant> {
+        let (wake_at, end) = match self.state {
+            State::Sent { retry_at, .. } => (retry_at, self.accept_deadline),
+            State::Running { lost_at, .. } => (lost_at, self.deadline + ANSWER_GRACE),
+            State::Waiting | State::Ended => return None,
+        };
+        (wake_at < end).then_some(end)
+    }
+
+    /// Whether it waits and has enough time left for an attempt.
+    pub(super) fn may_start(&self, now: Instant) -> bool {
+        self.is_waiting() && now < self.waiting_deadline()
+    }
+
+    /// Handles a `Timer` event.
+    pub(super) fn timer(&mut self, context: &mut StepContext<'_>) {
+        let now = context.now;
+        match self.state {
+            State::Waiting if now >= self.waiting_deadline() => self.out_of_time(context),
+            State::Sent { .. } if now >= self.accept_deadline => self.out_of_time(context),
+            State::Running { .. } if now >= self.deadline + ANSWER_GRACE => {
+                self.out_of_time(context);
+            }
+            State::Sent { attempt, retry_at } if now >= retry_at => self.no_reply(attempt, context),
+            State::Running { lost_at, .. } if now >= lost_at => self.worker_lost(context),
+            State::Waiting | State::Sent { .. } | State::Running { .. } | State::Ended => {}
+        }
+    }
+
+    /// Ends the session: no worker accepted the request in time, or the session's own deadline has passed.
+    pub(super) fn out_of_time(&mut self, context: &mut StepContext<'_>) {
+        let may_run = match self.options.execution {
+            Execution::AtMostOnce => self.grant.is_some(),
+            Execution::AtLeastOnce => !self.attempts.none_open(),
+        };
+        let kind = if !may_run {
+            self.wait_reason.problem()
+        } else if self.grant.is_some() {
+            ProblemKind::OutcomeUnknown
+        } else if self.options.session > self.options.timeout && context.now >= self.deadline {
+            ProblemKind::SessionTimedOut
+        } else {
+            ProblemKind::AttemptTimedOut
+        };
+        if may_run {
+            self.cancel_all(context);
+        }
+        self.end(SessionEnd::Problem(kind), context);
+    }
+
+    /// Returns until when it may wait: afterwards too little time is left for an attempt. At most half of the time is
+    /// reserved for that, so that a queue whose calls have become long is still tried.
+    fn waiting_deadline(&self) -> Instant {
+        if !self.attempts.none_open() {
+            return self.accept_deadline;
+        }
+        let whole = self.options.session.max(self.options.timeout);
+        let first_reply = self.needs.first_reply.min(self.options.timeout / 2);
+        let answer = self.needs.answer.min(whole / 2);
+        (self.accept_deadline - first_reply).min(self.deadline - answer)
+    }
+}

@@ -1,0 +1,187 @@
+//! The events that a session handles, and the actions that it returns.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::envelope::{AnswerHead, Control, EnvelopeError, Final, RefusalReason, Reply};
+use crate::message::Subject;
+use crate::outcome::Word;
+use crate::problem::ProblemKind;
+
+/// An event of a session.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// The request was read.
+    Start {
+        /// Whether the link to the bus is up.
+        is_linked: bool,
+        /// Whether it may be sent to the group at once; otherwise it joins the wait queue.
+        may_try_group: bool,
+    },
+    /// The session may send its request to the group now.
+    TryGroup,
+    /// The wait queue is full, and this session has lost its position or got none.
+    QueueFull,
+    /// A worker has a free slot for this session, at this subject.
+    SlotOffered(Subject),
+    /// A reply to one of its attempts.
+    Reply {
+        /// The attempt.
+        attempt: u32,
+        /// The reply, or why it cannot be parsed.
+        reply: Result<Reply, EnvelopeError>,
+    },
+    /// An answer or a part of one was received and dropped: the byte budget is exhausted.
+    ReplyDropped {
+        /// The attempt.
+        attempt: u32,
+    },
+    /// An attempt was certainly not sent.
+    PublishFailed {
+        /// The attempt.
+        attempt: u32,
+        /// The reason.
+        failure: PublishFailure,
+    },
+    /// The client's connection has consumed this many chunks of the answer in total.
+    ChunksConsumed(u32),
+    /// The client disconnected.
+    ClientGone,
+    /// The time returned by `Session::wake_at` has passed.
+    Timer,
+}
+
+/// An action that a session requests.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SessionAction {
+    /// Publish the request.
+    Publish {
+        /// The number of the attempt, which is part of its reply subject.
+        attempt: u32,
+        /// The recipient.
+        to: Destination,
+        /// The time that is left for the call.
+        budget: Duration,
+    },
+    /// Send one worker a control message about its claim, job or offer.
+    Tell {
+        /// The worker's subject.
+        to: Subject,
+        /// The message.
+        control: Control,
+    },
+    /// Tell every worker of the queue to cancel this attempt: it is not known which one has it.
+    CancelEverywhere {
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Wait in the wait queue.
+    JoinQueue(WaitReason),
+    /// Leave the wait queue.
+    LeaveQueue,
+    /// Record that no worker replied to an attempt in time.
+    NoReply(u32),
+    /// Count a resubmission.
+    CountResubmission(ResubmitReason),
+    /// Begin the response with this status and media type; chunks follow.
+    BeginAnswer(AnswerHead),
+    /// Send the next bytes of the response.
+    SendChunk(Bytes),
+    /// End the session. This is the last action.
+    End(SessionEnd),
+}
+
+/// The recipient of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The queue group: one member receives the request.
+    Group,
+    /// The worker that offered a slot, at this subject.
+    OfferedSlot(Subject),
+}
+
+/// Why an attempt was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishFailure {
+    /// The bus did not accept it.
+    BusDown,
+    /// It is larger than the bus allows, so retrying cannot succeed.
+    TooLarge,
+    /// The byte budget is exhausted: its answer could not be kept.
+    NoAnswerMemory,
+}
+
+/// Why a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// The workers asked so far were busy.
+    Busy,
+    /// The queue has no members.
+    NoWorkers,
+    /// The bus is not connected.
+    BusDown,
+    /// No worker replied, and no claim was granted.
+    NoReply,
+}
+
+impl WaitReason {
+    /// Returns the problem of a request that waited for this reason until its deadline.
+    pub(super) fn problem(self) -> ProblemKind {
+        match self {
+            Self::Busy => ProblemKind::Busy,
+            Self::NoWorkers => ProblemKind::NoWorkers,
+            Self::BusDown => ProblemKind::BusDown,
+            Self::NoReply => ProblemKind::NotExecuted,
+        }
+    }
+}
+
+/// Why a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResubmitReason {
+    /// A worker refused it.
+    Refused(RefusalReason),
+    /// No worker replied in time.
+    NoReply,
+    /// The worker that ran it stopped reporting progress.
+    WorkerLost,
+}
+
+impl ResubmitReason {
+    /// Returns the metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(reason) => reason.as_str(),
+            Self::NoReply => "unheard",
+            Self::WorkerLost => "lost",
+        }
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// A worker's complete answer.
+    Answer(Final),
+    /// An error of the gateway's own.
+    Problem(ProblemKind),
+    /// A worker's answer had begun and cannot be completed.
+    CutOff(Word),
+    /// The client had disconnected.
+    ClientGone,
+}
+
+impl SessionEnd {
+    /// Returns the outcome for logs and metrics.
+    #[must_use]
+    pub fn outcome(&self) -> Word {
+        match self {
+            Self::Answer(answer) => answer.outcome,
+            Self::Problem(kind) => kind.outcome(),
+            Self::CutOff(outcome) => *outcome,
+            Self::ClientGone => Word::ClientGone,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Connects one session to its queue, without I/O: the wait for a slot, the choice of the recipient, and what replies
+//! teach about the workers.
+//!
+//! Like `session.rs` it takes events and the time, and returns actions. `session_task.rs` carries them out in the
+//! gateway; the simulation in `tests/` does so over a simulated network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::catalogue::EndpointId;
+use crate::config::gateway::SessionConfig;
+use crate::envelope::{Control, Reply};
+use crate::message::Subject;
+use crate::telemetry::{counter, names};
+
+use super::message::{AttemptReply, QueueSignal, SessionMessage};
+use super::queues::GatewayQueue;
+use super::queues::members::Recipient;
+use super::retry_budget::RetryBudget;
+use super::session::{
+    Destination, PublishFailure, Session, SessionAction, SessionEnd, SessionEvent, SessionOptions,
+    StepContext, WaitReason,
+};
+
+mod events;
+mod learning;
+mod waiter;
+
+pub use events::{DriverAction, DriverEvent};
+use waiter::QueueWaiter;
+
+/// What a session driver needs from the gateway at each step.
+pub struct DriverContext<'a> {
+    /// The current time.
+    pub now: Instant,
+    /// The current configuration.
+    pub config: &'a SessionConfig,
+    /// The budget for resubmissions of all sessions.
+    pub retry_budget: &'a RetryBudget,
+    /// Whether the link to the bus is up.
+    pub is_linked: bool,
+    /// Whether the byte budget has room for another answer.
+    pub has_answer_memory: &'a dyn Fn() -> bool,
+    /// Returns a random number from 0 to 1.
+    pub random: &'a mut dyn FnMut() -> f64,
+}
+
+impl std::fmt::Debug for DriverContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DriverContext").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// Times and replies that are known when a session has ended.
+#[derive(Debug)]
+pub struct ClosedSession {
+    /// When to retry a request that was certainly not executed.
+    pub retry_after: Option<Duration>,
+    /// How long it waited until the last attempt was sent, or in vain.
+    pub queue_wait: Duration,
+    /// The time from the last attempt to the end.
+    pub exchange: Duration,
+    /// Messages for workers whose replies the session did not handle any more.
+    pub messages: Vec<(Subject, Control)>,
+}
+
+/// One session with its queue.
+#[derive(Debug)]
+pub struct SessionDriver {
+    queue: Arc<GatewayQueue>,
+    endpoint: EndpointId,
+    session: Session,
+    waiter: QueueWaiter,
+    started_at: Instant,
+    actions: Vec<SessionAction>,
+    next_action: usize,
+    /// Where the latest attempt was sent, unless to an offered slot, until it is known whether it gets a reply.
+    recipient: Option<Recipient>,
+    /// The latest attempt to the group without a reply in time.
+    unanswered: Option<u32>,
+    /// The latest attempt that got a reply.
+    replied: u32,
+    /// Before this time the silence of a worker proves nothing.
+    silence_counts_from: Instant,
+}
+
+impl SessionDriver {
+    /// Creates a driver for a request that was read at `now`. The wait queue signals through `signals`.
+    #[must_use]
+    pub fn new(
+        queue: Arc<GatewayQueue>,
+        endpoint: EndpointId,
+        options: SessionOptions,
+        signals: mpsc::Sender<SessionMessage>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            queue,
+            endpoint,
+            session: Session::new(options, now),
+            waiter: QueueWaiter::new(signals),
+            started_at: now,
+            actions: Vec::with_capacity(2),
+            next_action: 0,
+            recipient: None,
+            unanswered: None,
+            replied: 0,
+            silence_counts_from: now,
+        }
+    }
+
+    /// Returns the queue.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<GatewayQueue> {
+        &self.queue
+    }
+
+    /// Returns the session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Returns when the next `Timer` event is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Instant {
+        let session = self.session_wake_at();
+        self.waiter.try_at().map_or(session, |try_at| try_at.min(session))
+    }
+
+    /// Whether it waits for a `LinkUp` event.
+    #[must_use]
+    pub fn awaits_link(&self) -> bool {
+        self.session.awaits_link() && self.waiter.try_at().is_some()
+    }
+
+    /// Handles one event. `next_action` returns the actions.
+    pub fn handle(&mut self, event: DriverEvent, context: &mut DriverContext<'_>) {
+        let session_event = match event {
+            DriverEvent::Start { may_try_group } => {
+                SessionEvent::Start { is_linked: context.is_linked, may_try_group }
+            }
+            DriverEvent::Reply(reply) => self.learn(reply, context),
+            DriverEvent::Signal(QueueSignal::Head) => {
+                let round_trip = self.queue.timing.round_trip();
+                return self.waiter.on_head(round_trip, context);
+            }
+            DriverEvent::Signal(QueueSignal::TryGroup) if context.is_linked => {
+                SessionEvent::TryGroup
+            }
+            DriverEvent::Signal(QueueSignal::TryGroup) => return,
+            DriverEvent::Signal(QueueSignal::QueueFull) => {
+                count_rejection("queue");
+                SessionEvent::QueueFull
+            }
+            DriverEvent::Signal(QueueSignal::SlotOffered(slot)) => {
+                self.waiter.on_offer();
+                SessionEvent::SlotOffered(slot)
+            }
+            DriverEvent::PublishFailed { attempt, failure } => {
+                SessionEvent::PublishFailed { attempt, failure }
+            }
+            DriverEvent::ChunksConsumed(chunks) => SessionEvent::ChunksConsumed(chunks),
+            DriverEvent::ClientGone => SessionEvent::ClientGone,
+            DriverEvent::LinkUp => return self.waiter.try_now(context.now),
+            DriverEvent::Timer { is_link_stalled } => {
+                let Some(event) = self.on_timer(is_link_stalled, context) else { return };
+                event
+            }
+        };
+        self.step(session_event, context);
+    }
+
+    /// Returns the next action, in order; `None` when the next event is needed.
+    pub fn next_action(&mut self, context: &mut DriverContext<'_>) -> Option<DriverAction> {
+        while let Some(action) = self.actions.get_mut(self.next_action) {
+            let action = std::mem::replace(action, SessionAction::LeaveQueue);
+            self.next_action += 1;
+            let action = match action {
+                SessionAction::Publish { attempt, to, budget } => {
+                    self.publish(attempt, to, budget, context)
+                }
+                SessionAction::Tell { to, control } => Some(DriverAction::Tell { to, control }),
+                SessionAction::CancelEverywhere { attempt } => {
+                    Some(DriverAction::CancelEverywhere { attempt })
+                }
+                SessionAction::JoinQueue(reason) => {
+                    self.join_queue(reason, context);
+                    None
+                }
+                SessionAction::LeaveQueue => {
+                    self.waiter.leave(&self.queue.wait_queue);
+                    None
+                }
+                SessionAction::NoReply(attempt) => self.on_no_reply(attempt, context.now),
+                SessionAction::CountResubmission(reason) => {
+                    let label = [(names::REASON, reason.as_str().to_owned())];
+                    counter(&names::GATEWAY_RESUBMISSIONS, &label).increment(1);
+                    None
+                }
+                SessionAction::BeginAnswer(head) => Some(DriverAction::BeginAnswer(head)),
+                SessionAction::SendChunk(bytes) => Some(DriverAction::SendChunk(bytes)),
+                SessionAction::End(end) => Some(DriverAction::End(end)),
+            };
+            if action.is_some() {
+                return action;
+            }
+        }
+        self.actions.clear();
+        self.next_action = 0;
+        None
+    }
+
+    /// Closes the session after its end: leaves the queue, and answers messages that it did not read any more.
+    pub fn close(
+        &mut self,
+        end: &SessionEnd,
+        messages: &mut mpsc::Receiver<SessionMessage>,
+        now: Instant,
+    ) -> ClosedSession {
+        self.waiter.leave(&self.queue.wait_queue);
+        messages.close();
+        let mut replies = Vec::new();
+        while let Ok(message) = messages.try_recv() {
+            match message {
+                SessionMessage::Signal(QueueSignal::SlotOffered(slot)) => {
+                    if let Err(slot) = self.queue.wait_queue.offer(slot, now) {
+                        replies.push((slot, Control::Decline));
+                    }
+                }
+                SessionMessage::Reply(AttemptReply {
+                    reply: Ok(Reply::Claim { control }), ..
+                }) => replies.push((control, Control::Deny)),
+                SessionMessage::Reply(_) => {
+                    counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1);
+                }
+                SessionMessage::Signal(_) => {}
+            }
+        }
+        let status = match end {
+            SessionEnd::Problem(kind) => kind.status().as_u16(),
+            _ => 0,
+        };
+        if status == 504 {
+            // The call takes longer than this, by an unknown amount.
+            let duration = now.saturating_duration_since(self.session.sent_at());
+            self.queue.timing.record_answer(&self.endpoint, duration);
+        }
+        let was_not_executed = status == 503;
+        let retry_after = was_not_executed.then(|| self.queue.wait_queue.retry_after(now));
+        let wait_end = if was_not_executed { now } else { self.session.sent_at() };
+        let queue_wait = wait_end.saturating_duration_since(self.started_at);
+        self.queue.metrics.wait.record(queue_wait.as_secs_f64());
+        let exchange = now.saturating_duration_since(wait_end);
+        ClosedSession { retry_after, queue_wait, exchange, messages: replies }
+    }
+
+    fn session_wake_at(&self) -> Instant {
+        self.session.wake_at().max(self.silence_counts_from)
+    }
+
+    fn step(&mut self, event: SessionEvent, context: &mut DriverContext<'_>) {
+        let (now, retry_budget) = (context.now, context.retry_budget);
+        self.session.step(
+            event,
+            &mut StepContext {
+                now,
+                may_resubmit: &mut || retry_budget.withdraw(now),
+                actions: &mut self.actions,
+            },
+        );
+    }
+
+    fn on_timer(
+        &mut self,
+        is_link_stalled: bool,
+        context: &mut DriverContext<'_>,
+    ) -> Option<SessionEvent> {
+        let now = context.now;
+        if self.waiter.try_at().is_some_and(|try_at| try_at < self.session_wake_at()) {
+            let may_try = self.waiter.on_timer(&self.queue.wait_queue, context);
+            return may_try.then_some(SessionEvent::TryGroup);
+        }
+        if now < self.silence_counts_from {
+            return None;
+        }
+        if is_link_stalled && let Some(end) = self.session.silence_may_last_until() {
+            // Until the next progress report is due, messages that are on their way may arrive.
+            self.silence_counts_from = end.min(now + context.config.progress_interval);
+            return None;
+        }
+        Some(SessionEvent::Timer)
+    }
+
+    fn join_queue(&mut self, reason: WaitReason, context: &mut DriverContext<'_>) {
+        self.session.set_needs(self.queue.timing.needs(&self.endpoint));
+        let waiting_max = context.config.waiting_max;
+        if !self.waiter.join(&self.queue.wait_queue, reason, waiting_max) {
+            count_rejection("queue");
+            self.step(SessionEvent::QueueFull, context);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        attempt: u32,
+        to: Destination,
+        budget: Duration,
+        context: &mut DriverContext<'_>,
+    ) -> Option<DriverAction> {
+        if !(context.has_answer_memory)() {
+            return self.publish_without_memory(attempt, to, context);
+        }
+        let to = match to {
+            Destination::Group => {
+                let recipient = self.queue.members.choose_recipient(context.now);
+                let subject = match &recipient {
+                    Recipient::Member(direct) => direct.clone(),
+                    Recipient::Group | Recipient::GroupTrial => self.queue.subject.clone(),
+                };
+                self.recipient = Some(recipient);
+                subject
+            }
+            Destination::OfferedSlot(slot) => {
+                self.recipient = None;
+                slot
+            }
+        };
+        Some(DriverAction::Publish { attempt, to, budget })
+    }
+
+    /// Does not publish, since the answer could not be kept: passes an offered slot to the next waiter, or declines it.
+    fn publish_without_memory(
+        &mut self,
+        attempt: u32,
+        to: Destination,
+        context: &mut DriverContext<'_>,
+    ) -> Option<DriverAction> {
+        let unused_slot = match to {
+            Destination::OfferedSlot(slot) => self.queue.wait_queue.offer(slot, context.now).err(),
+            Destination::Group => None,
+        };
+        let failure = PublishFailure::NoAnswerMemory;
+        self.step(SessionEvent::PublishFailed { attempt, failure }, context);
+        if self.session.has_ended() {
+            count_rejection("buffered_bytes");
+        }
+        unused_slot.map(|to| DriverAction::Tell { to, control: Control::Decline })
+    }
+}
+
+/// Counts a request that is rejected because a limit is reached.
+pub(super) fn count_rejection(limit: &str) {
+    counter(&names::GATEWAY_SHED, &[(names::REASON, limit.to_owned())]).increment(1);
+}

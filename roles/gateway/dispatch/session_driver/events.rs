@@ -1,0 +1,81 @@
+//! The events that a session driver handles, and the actions that it returns.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::envelope::{AnswerHead, Control};
+use crate::message::Subject;
+use crate::roles::gateway::dispatch::message::{AttemptReply, QueueSignal};
+use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
+
+/// An event of a session driver.
+#[derive(Debug)]
+pub enum DriverEvent {
+    /// The request was read and admitted.
+    Start {
+        /// Whether it may be sent to the group at once; otherwise it joins the wait queue.
+        may_try_group: bool,
+    },
+    /// A reply to one of its attempts.
+    Reply(AttemptReply),
+    /// A signal of the wait queue.
+    Signal(QueueSignal),
+    /// An attempt was certainly not sent.
+    PublishFailed {
+        /// The attempt.
+        attempt: u32,
+        /// The reason.
+        failure: PublishFailure,
+    },
+    /// The client's connection has consumed this many chunks of the answer in total.
+    ChunksConsumed(u32),
+    /// The client disconnected.
+    ClientGone,
+    /// The link to the bus is up again.
+    LinkUp,
+    /// The time returned by `SessionDriver::wake_at` has passed.
+    Timer {
+        /// Whether NATS itself does not respond. The silence of a worker then proves nothing.
+        is_link_stalled: bool,
+    },
+}
+
+/// An action that a session driver requests.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DriverAction {
+    /// Publish the request.
+    Publish {
+        /// The number of the attempt, which is part of its reply subject.
+        attempt: u32,
+        /// The subject: that of the group, of one worker, or of an offered slot.
+        to: Subject,
+        /// The time that is left for the call.
+        budget: Duration,
+    },
+    /// Send one worker a control message about its claim, job or offer.
+    Tell {
+        /// The worker's subject.
+        to: Subject,
+        /// The message.
+        control: Control,
+    },
+    /// Tell every worker of the queue to cancel this attempt.
+    CancelEverywhere {
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Find members that reply, because one seems to hang.
+    FindMembers {
+        /// Whether to ask them all to identify themselves.
+        query: bool,
+        /// How long to wait for their replies before the next action.
+        pause: Option<Duration>,
+    },
+    /// Begin the response with this status and media type; chunks follow.
+    BeginAnswer(AnswerHead),
+    /// Send the next bytes of the response.
+    SendChunk(Bytes),
+    /// End the session. This is the last action.
+    End(SessionEnd),
+}

@@ -1,0 +1,134 @@
+//! Learns from each reply, and from its absence: how long workers take, and which of them reply.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::envelope::{EnvelopeError, RefusalReason, Reply};
+use crate::roles::gateway::dispatch::message::AttemptReply;
+use crate::roles::gateway::dispatch::queues::members::Recipient;
+use crate::roles::gateway::dispatch::session::SessionEvent;
+use crate::telemetry::conditions::{self, Condition};
+
+use super::{DriverAction, DriverContext, SessionDriver};
+
+/// The shortest time that members get to identify themselves.
+const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
+
+/// One condition for all requests: the access line of each has its outcome.
+const ANSWERS_DROPPED: Condition = Condition::new("answers find no room");
+
+impl SessionDriver {
+    /// Learns from a reply, and turns it into an event of the session.
+    pub(super) fn learn(
+        &mut self,
+        reply: AttemptReply,
+        context: &DriverContext<'_>,
+    ) -> SessionEvent {
+        let AttemptReply { attempt, reply, has_room, .. } = reply;
+        self.record_times(attempt, &reply, context.now);
+        let reply = self.record_member_reply(attempt, reply);
+        if !matches!(reply, Ok(Reply::NoResponders)) {
+            self.queue.wait_queue.on_member_reply();
+        }
+        // A session that still waits (an earlier attempt got a late reply) has to leave the queue with its id.
+        if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. }))
+            && !self.session.is_waiting()
+        {
+            self.waiter.on_accepted(&self.queue.wait_queue, context.now);
+        }
+        let is_needed = match &reply {
+            Ok(Reply::Part { number, .. }) => !self.session.has_part(attempt, *number),
+            Ok(Reply::Final(_)) => true,
+            _ => false,
+        };
+        if is_needed && !has_room {
+            if conditions::begins(&ANSWERS_DROPPED, "") {
+                tracing::warn!("dropping an answer: the byte budget is exhausted");
+            }
+            return SessionEvent::ReplyDropped { attempt };
+        }
+        SessionEvent::Reply { attempt, reply }
+    }
+
+    fn record_times(&mut self, attempt: u32, reply: &Result<Reply, EnvelopeError>, now: Instant) {
+        let Some(sent_at) = self.session.attempt_sent_at(attempt) else { return };
+        let (timing, endpoint) = (&self.queue.timing, &self.endpoint);
+        let duration = now.saturating_duration_since(sent_at);
+        let is_first = self.replied < attempt;
+        match reply {
+            Ok(Reply::Refused { .. }) => timing.record_round_trip(duration, now),
+            Ok(Reply::Claim { .. }) => {
+                timing.record_round_trip(duration, now);
+                timing.record_first_reply(endpoint, duration);
+            }
+            Ok(Reply::Final(answer)) => {
+                if let Some(phases) = &answer.phases {
+                    timing.record_round_trip(duration.saturating_sub(phases.total), now);
+                }
+                if is_first {
+                    timing.record_first_reply(endpoint, duration);
+                }
+                timing.record_answer(endpoint, duration);
+            }
+            Ok(Reply::Progress { .. } | Reply::Part { .. }) if is_first => {
+                timing.record_first_reply(endpoint, duration);
+            }
+            _ => return,
+        }
+        self.replied = attempt.max(self.replied);
+    }
+
+    /// Records which members reply. `NoResponders` from a single member means that it is gone, which is as good as a
+    /// refusal.
+    fn record_member_reply(
+        &mut self,
+        attempt: u32,
+        reply: Result<Reply, EnvelopeError>,
+    ) -> Result<Reply, EnvelopeError> {
+        let members = &self.queue.members;
+        let is_latest = attempt == self.session.attempts_made();
+        let recipient = self.recipient.take_if(|_| is_latest);
+        if matches!(reply, Ok(Reply::NoResponders)) {
+            return match recipient {
+                Some(Recipient::Member(member)) => {
+                    members.remove(&member);
+                    Ok(Reply::Refused { reason: RefusalReason::Draining, control: None })
+                }
+                _ => reply,
+            };
+        }
+        let ends_suspicion = match recipient {
+            Some(Recipient::GroupTrial) => members.record_group_reply(),
+            _ => self.unanswered == Some(attempt) && members.record_late_reply(),
+        };
+        if ends_suspicion {
+            tracing::info!(queue = %self.queue.name, "every worker replies again");
+        }
+        reply
+    }
+
+    /// Records that the latest attempt got no reply in time: whichever worker has it is avoided.
+    pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
+        let members = &self.queue.members;
+        match self.recipient.take()? {
+            Recipient::Group | Recipient::GroupTrial => {}
+            Recipient::Member(member) => {
+                members.remove(&member);
+                return None;
+            }
+        }
+        self.unanswered = Some(attempt);
+        if members.suspect(now) {
+            tracing::warn!(
+                queue = %self.queue.name,
+                "a worker seems to hang: a request got no reply; sending requests to single workers, not to the group"
+            );
+        }
+        let query = members.take_query(now);
+        // Without the pause, a resubmission would go to the group, which may give it to the same worker.
+        let pause = (!members.any_alive(now))
+            .then(|| self.queue.timing.round_trip().max(MEMBER_REPLY_MIN) * 2);
+        (query || pause.is_some()).then_some(DriverAction::FindMembers { query, pause })
+    }
+}

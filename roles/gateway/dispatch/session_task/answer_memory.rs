@@ -1,0 +1,57 @@
+//! The memory of one request and its answer, charged to the byte budget.
+
+use crate::envelope::{Final, Request};
+use crate::roles::gateway::client::byte_budget::Reservation;
+use crate::roles::gateway::dispatch::replies::ReplyLimits;
+
+/// The memory that a request has reserved and its answer may reserve.
+#[derive(Debug)]
+pub struct AnswerMemory {
+    keeps_answer: bool,
+    reservation: Reservation,
+}
+
+impl AnswerMemory {
+    /// Creates it with what the request has reserved. Without `keeps_answer` (HEAD), an answer in parts has no body.
+    #[must_use]
+    pub fn new(keeps_answer: bool, reservation: Reservation) -> Self {
+        Self { keeps_answer, reservation }
+    }
+
+    /// Whether the parts of an answer are kept.
+    pub(in crate::roles::gateway::dispatch) fn keeps_answer(&self) -> bool {
+        self.keeps_answer
+    }
+
+    /// Whether the byte budget has room for another answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.reservation.others_leave_room()
+    }
+
+    /// Returns the limits of the replies to a request.
+    pub(in crate::roles::gateway::dispatch) fn reply_limits(
+        &self,
+        request: &Request,
+    ) -> ReplyLimits {
+        let (window, execution) = (request.window, request.execution);
+        ReplyLimits { reservation: self.another(), window, execution }
+    }
+
+    /// Returns an empty reservation for the same client.
+    pub(super) fn another(&self) -> Reservation {
+        self.reservation.another()
+    }
+
+    /// Charges an answer of `bytes` that was assembled from parts, until its body is dropped.
+    pub(super) fn charge_assembled(&mut self, answer: &mut Final, bytes: usize) {
+        self.reservation.add(bytes);
+        let another = self.reservation.another();
+        let reservation = std::mem::replace(&mut self.reservation, another);
+        answer.body = reservation.holding(std::mem::take(&mut answer.body));
+    }
+
+    /// Returns what the request has reserved.
+    pub(super) fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}

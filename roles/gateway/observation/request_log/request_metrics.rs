@@ -1,0 +1,84 @@
+//! The metrics of requests, looked up once by each thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::catalogue::EndpointId;
+use crate::outcome::Word;
+use crate::telemetry::{Counter, Histogram, counter, histogram, names};
+
+/// The label of requests without an endpoint.
+const NONE: &str = "none";
+
+/// The metrics of one endpoint.
+struct EndpointMetrics {
+    duration: Histogram,
+    /// A handful: one for each combination of status and outcome that has occurred.
+    requests: Vec<RequestCounter>,
+}
+
+struct RequestCounter {
+    status: StatusCode,
+    outcome: Word,
+    counter: Counter,
+}
+
+thread_local! {
+    /// By endpoint, so the catalogue limits their number.
+    static METRICS: RefCell<HashMap<EndpointId, EndpointMetrics>> = RefCell::default();
+}
+
+/// Counts a request of an endpoint and records its duration.
+pub(super) fn record(
+    endpoint: Option<&EndpointId>,
+    status: StatusCode,
+    outcome: Word,
+    duration: Duration,
+) {
+    let Some(id) = endpoint else {
+        count(NONE, status, outcome);
+        return duration_histogram(NONE).record(duration.as_secs_f64());
+    };
+    METRICS.with_borrow_mut(|all| {
+        if let Some(metrics) = all.get_mut(id) {
+            return metrics.record(id, status, outcome, duration);
+        }
+        let new =
+            || EndpointMetrics { duration: duration_histogram(id.as_str()), requests: Vec::new() };
+        all.entry(id.clone()).or_insert_with(new).record(id, status, outcome, duration);
+    });
+}
+
+impl EndpointMetrics {
+    fn record(&mut self, id: &EndpointId, status: StatusCode, outcome: Word, duration: Duration) {
+        self.duration.record(duration.as_secs_f64());
+        let is_same = |known: &&RequestCounter| known.status == status && known.outcome == outcome;
+        if let Some(known) = self.requests.iter().find(is_same) {
+            return known.counter.increment(1);
+        }
+        let counter = request_counter(id.as_str(), status, outcome);
+        counter.increment(1);
+        self.requests.push(RequestCounter { status, outcome, counter });
+    }
+}
+
+/// Counts a request. `endpoint` is an id of the catalogue, or `none`.
+pub(in crate::roles::gateway) fn count(endpoint: &str, status: StatusCode, outcome: Word) {
+    request_counter(endpoint, status, outcome).increment(1);
+}
+
+fn request_counter(endpoint: &str, status: StatusCode, outcome: Word) -> Counter {
+    let labels = [
+        (names::ENDPOINT, endpoint.to_owned()),
+        (names::STATUS, status.as_str().to_owned()),
+        (names::OUTCOME, outcome.as_str().to_owned()),
+    ];
+    counter(&names::GATEWAY_REQUESTS, &labels)
+}
+
+fn duration_histogram(endpoint: &str) -> Histogram {
+    histogram(&names::GATEWAY_REQUEST_DURATION, &[(names::ENDPOINT, endpoint.to_owned())])
+}

@@ -1,0 +1,184 @@
+//! Promise: every request gets exactly one correct answer, and an at-most-once request never runs twice.
+//!
+//! Runs the state machines of the gateway and the worker with random schedules: messages are lost, duplicated, delayed
+//! and reordered, workers crash and restart, clients disconnect. A failure prints its seed; `FJORD_SIM_SEED` runs that
+//! seed again, and `FJORD_SIM_RUNS` sets the number of seeds.
+
+mod agenda;
+mod goodput;
+mod scenario;
+mod streams;
+mod workers;
+mod world;
+
+use std::time::Duration;
+
+use fjord::catalogue::{Execution, OnDisconnect};
+use fjord::envelope::{Control, RefusalReason, Reply};
+use fjord::message::Subject;
+use fjord::roles::gateway::dispatch::session::{
+    Destination, ResubmitReason, Session, SessionAction, SessionEnd, SessionEvent, SessionOptions,
+    StepContext, WaitReason,
+};
+use scenario::{Faults, Guards, RunReport};
+use tokio::time::Instant;
+use world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const RUNS: u64 = 3_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok())
+}
+
+fn runs() -> std::ops::Range<u64> {
+    match number("FJORD_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FJORD_SIM_RUNS").unwrap_or(RUNS),
+    }
+}
+
+fn check(faults: Faults) -> RunReport {
+    let mut total = RunReport::default();
+    for seed in runs() {
+        let report = World::new(seed, faults, Guards::default()).run();
+        assert_eq!(report.violation, None, "seed {seed}: FJORD_SIM_SEED={seed} runs it again");
+        total.add(&report);
+    }
+    total
+}
+
+#[test]
+fn a_quiet_network_answers_everything() {
+    let total = check(Faults::NONE);
+    assert_eq!(total.answered_200, total.requests, "{total:?}");
+    assert_eq!(total.executions, total.requests, "each is executed once: {total:?}");
+    assert!(total.streamed * 4 > total.requests, "many answers stream: {total:?}");
+}
+
+#[test]
+fn more_requests_than_slots_are_all_answered() {
+    let total = check(Faults { crowd: 12, ..Faults::NONE });
+    assert_eq!(total.executions, total.answered_200, "{total:?}");
+    assert_eq!(total.answered_200, total.requests, "{total:?}");
+}
+
+#[test]
+fn loss_duplicates_delays_and_crashes_together() {
+    let total = check(Faults::ALL);
+    assert!(total.answered_200 * 2 > total.requests, "most are answered: {total:?}");
+    assert!(
+        total.cut_off > 0 && total.streamed > total.cut_off,
+        "some answers are cut off: {total:?}"
+    );
+    assert!(total.outcome_unknown > 0, "the faults are frequent enough to matter: {total:?}");
+}
+
+#[test]
+fn all_faults_with_a_latency_of_200_milliseconds() {
+    let far = Faults { latency: Duration::from_millis(200), ..Faults::ALL };
+    let total = check(far);
+    assert!(total.answered_200 * 2 > total.requests, "{total:?}");
+}
+
+#[test]
+fn loss_delays_and_crashes_without_duplicates() {
+    let total = check(Faults { duplicate: 0.0, ..Faults::ALL });
+    assert!(total.answered_200 * 2 > total.requests, "{total:?}");
+}
+
+/// Tests the checker: without one of the guards it must find a double execution.
+#[test]
+fn without_a_guard_the_checker_finds_a_double_execution() {
+    let without_a_guard = [
+        Guards { worker_awaits_grant: false, ..Guards::default() },
+        Guards { gateway_grants_once: false, ..Guards::default() },
+        Guards { claim_times_out_for_good: false, ..Guards::default() },
+    ];
+    for guards in without_a_guard {
+        let found =
+            (0..RUNS).any(|seed| World::new(seed, Faults::ALL, guards).run().violation.is_some());
+        assert!(found, "no double execution found without {guards:?}");
+    }
+}
+
+/// Runs the events of one session at one time, and returns the actions of each.
+fn session(execution: Execution) -> impl FnMut(SessionEvent) -> Vec<SessionAction> {
+    let now = Instant::now();
+    let mut session = Session::new(options(execution), now);
+    move |event| {
+        let mut actions = Vec::new();
+        let (may_resubmit, actions_of_step) = (&mut || true, &mut actions);
+        session.step(event, &mut StepContext { now, may_resubmit, actions: actions_of_step });
+        actions
+    }
+}
+
+fn options(execution: Execution) -> SessionOptions {
+    SessionOptions {
+        execution,
+        on_disconnect: OnDisconnect::Finish,
+        timeout: SECOND,
+        session: SECOND * 10,
+        attempts: 3,
+        accept_timeout: SECOND,
+        silence: SECOND * 3,
+        answer_bytes_max: 1 << 20,
+        keeps_answer: true,
+        window: 0,
+    }
+}
+
+const START: SessionEvent = SessionEvent::Start { is_linked: true, may_try_group: true };
+
+/// The worker that offered a slot is gone. The queue may have other workers, so the request must not wait as if it had
+/// none.
+#[test]
+fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once() {
+    let mut step = session(Execution::AtMostOnce);
+    let replied = |attempt, reply| SessionEvent::Reply { attempt, reply: Ok(reply) };
+    step(START);
+    let refused = Reply::Refused { reason: RefusalReason::Busy, control: None };
+    assert_eq!(step(replied(1, refused)), [SessionAction::JoinQueue(WaitReason::Busy)]);
+    let slot = Subject::new("fjord.w.q.1.o.1").unwrap();
+    let offered = step(SessionEvent::SlotOffered(slot));
+    assert!(
+        matches!(
+            offered[..],
+            [SessionAction::LeaveQueue, SessionAction::Publish { attempt: 2, .. }]
+        ),
+        "{offered:?}"
+    );
+    let gone = step(replied(2, Reply::NoResponders));
+    assert!(
+        matches!(
+            gone[..],
+            [
+                SessionAction::CountResubmission(ResubmitReason::Refused(
+                    RefusalReason::Unavailable
+                )),
+                SessionAction::Publish { attempt: 3, to: Destination::Group, .. }
+            ]
+        ),
+        "{gone:?}"
+    );
+    let waiting = [SessionAction::JoinQueue(WaitReason::NoWorkers)];
+    assert_eq!(step(replied(3, Reply::NoResponders)), waiting);
+}
+
+/// A grant was lost, the client disconnected, and then the worker reported that it never started. The client may have
+/// sent the request a second time, so this one must not be sent to another worker.
+#[test]
+fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
+    let mut step = session(Execution::AtMostOnce);
+    let control = Subject::new("fjord.w.q.1.j.1").unwrap();
+    let replied = |reply| SessionEvent::Reply { attempt: 1, reply: Ok(reply) };
+    assert_eq!(step(START).len(), 1, "it is sent");
+    let claimed = step(replied(Reply::Claim { control: control.clone() }));
+    let grant = SessionAction::Tell { to: control.clone(), control: Control::Grant };
+    assert_eq!(claimed, [grant]);
+    assert_eq!(step(SessionEvent::ClientGone), [], "a granted call may finish");
+    let refused = Reply::Refused { reason: RefusalReason::Unavailable, control: Some(control) };
+    assert_eq!(step(replied(refused)), [SessionAction::End(SessionEnd::ClientGone)]);
+}

@@ -1,0 +1,58 @@
+//! Promise: under overload, nearly all of the capacity is used at any distance of the workers, and requests without an
+//! answer were certainly not executed.
+
+use std::time::Duration;
+
+use super::scenario::{Faults, Guards, SimulatedLoad};
+use super::workers::LIMIT;
+use super::world::{WORKERS, World};
+
+const CALL: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_secs(10);
+const MEASURED: Duration = Duration::from_secs(15);
+const SEEDS: u64 = 2;
+
+/// Returns the share of the capacity that was used at 1.5 times the load, the minimum over some seeds.
+fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64 {
+    let slots = u32::try_from(WORKERS * LIMIT).unwrap();
+    let mean = (calls.0 + calls.1) / 2;
+    let capacity = f64::from(slots) / mean.as_secs_f64();
+    let per_second = slots * 1500 / u32::try_from(mean.as_millis()).unwrap();
+    let lasts = WARM_UP + MEASURED;
+    let load = SimulatedLoad { per_second, at_most_once, warm_up: WARM_UP, lasts };
+    let latency = Duration::from_millis(round_trip / 2);
+    let faults = Faults { crowd: 0, load: Some(load), latency, calls, ..Faults::NONE };
+    let run = |seed| {
+        let report = World::new(seed, faults, Guards::default()).run();
+        assert_eq!(report.violation, None, "seed {seed}");
+        let in_vain = report.outcome_unknown;
+        assert!(in_vain * 200 <= report.requests, "{round_trip} ms, seed {seed}: {report:?}");
+        let answered = f64::from(u32::try_from(report.answered_late).unwrap());
+        answered / MEASURED.as_secs_f64() / capacity
+    };
+    (0..SEEDS).map(run).fold(f64::INFINITY, f64::min)
+}
+
+fn check(at_most_once: bool, least: f64, calls: (Duration, Duration)) {
+    for round_trip in [0, 100, 300, 800] {
+        let used = used(round_trip, at_most_once, calls);
+        println!("round trip {round_trip} ms, at most once {at_most_once}: {used:.3}");
+        assert!(used >= least, "{round_trip} ms: {used:.3} of the capacity");
+    }
+}
+
+#[test]
+fn at_least_once() {
+    check(false, 0.9, (CALL, CALL));
+}
+
+#[test]
+fn at_most_once() {
+    check(true, 0.8, (CALL, CALL));
+}
+
+#[test]
+fn calls_of_all_lengths() {
+    check(false, 0.9, (Duration::from_millis(10), Duration::from_millis(390)));
+    check(true, 0.8, (Duration::from_millis(10), Duration::from_millis(390)));
+}

@@ -1,0 +1,411 @@
+//! The workers of the simulation: slots, claims and calls.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fjord::catalogue::Execution;
+use fjord::envelope::{Control, Final, RefusalReason, Reply};
+use fjord::message::Subject;
+use fjord::outcome::Word;
+use fjord::roles::worker::intake::latency::BACKLOG_MAX;
+use fjord::roles::worker::intake::slots::{Offer, SlotDecision, SlotRequest, Slots};
+use rand::RngExt;
+use tokio::time::Instant;
+
+use super::agenda::{Packet, WorkerEvent, WorldEvent};
+use super::streams::WrittenAnswer;
+use super::world::{PROGRESS, WORKERS, World, job_subject, reply_subject};
+
+pub(super) const LIMIT: usize = 2;
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
+const OFFER_TIMEOUT: Duration = Duration::from_millis(250);
+const BYTES: usize = 100;
+
+pub(super) struct SimulatedWorker {
+    pub(super) life: u32,
+    pub(super) slots: Slots<SlotWork>,
+    next_job: u64,
+    pub(super) jobs: BTreeMap<u64, SimulatedJob>,
+    executing: usize,
+    is_draining: bool,
+    /// When it expires offers and waiting requests.
+    wakes_at: Option<Instant>,
+}
+
+/// A request that waits for a slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotWork {
+    request: usize,
+    attempt: u32,
+    /// The job that was granted.
+    job: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SimulatedJob {
+    pub(super) request: usize,
+    attempt: u32,
+    stage: JobStage,
+    /// The parts of an answer that streams.
+    pub(super) written: Option<WrittenAnswer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobStage {
+    Claims(Instant),
+    Waits,
+    Runs(Instant),
+}
+
+impl SimulatedWorker {
+    pub(super) fn new(life: u32) -> Self {
+        let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
+        // Every other life has calls that seem short at first, so that a backlog waits for long ones.
+        if life % 2 == 1 {
+            slots.latency.record_call(Duration::from_millis(2));
+        }
+        let jobs = BTreeMap::new();
+        let (next_job, executing, is_draining, wakes_at) = (0, 0, false, None);
+        Self { life, slots, next_job, jobs, executing, is_draining, wakes_at }
+    }
+
+    /// Returns the invariant that it violates at this moment.
+    pub(super) fn violation(&self) -> Option<String> {
+        let (running, promised) = (self.slots.running(), self.slots.committed());
+        let is_violated = running != self.executing
+            || running > LIMIT
+            || promised > LIMIT + BACKLOG_MAX
+            || (running < LIMIT && self.slots.waiting() > 0);
+        is_violated.then(|| format!("executes {}: {:?}", self.executing, self.slots))
+    }
+}
+
+impl World {
+    pub(super) fn happen_to_worker(&mut self, worker: usize, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Wakes => {
+                self.workers[worker].wakes_at = None;
+                let expired = self.workers[worker].slots.expire(self.now);
+                for offer in expired.offers {
+                    self.offer(worker, Some(offer));
+                }
+                self.refuse(worker, RefusalReason::Busy, expired.evicted);
+                self.wake_worker(worker);
+            }
+            WorkerEvent::ClaimTimesOut(job) => self.claim_times_out(worker, job),
+            WorkerEvent::Part(job) => self.write_part(worker, job),
+            WorkerEvent::JobEnds(job) => self.job_ends(worker, job),
+            WorkerEvent::Progress(id) => {
+                if let Some(running) = self.workers[worker].jobs.get(&id).cloned() {
+                    let control = Some(job_subject(worker, self.workers[worker].life, id));
+                    self.reply(&running, Reply::Progress { control });
+                    self.worker_after(worker, PROGRESS, WorkerEvent::Progress(id));
+                }
+            }
+        }
+    }
+
+    pub(super) fn worker_after(&mut self, worker: usize, delay: Duration, event: WorkerEvent) {
+        let life = self.workers[worker].life;
+        self.after(delay, WorldEvent::OfWorker { worker, life, event });
+    }
+
+    /// Refuses everything, and restarts the worker once its calls have ended.
+    pub(super) fn drain(&mut self, worker: usize) {
+        let waiting = self.workers[worker].slots.drain();
+        self.refuse(worker, RefusalReason::Draining, waiting);
+        self.workers[worker].is_draining = true;
+        self.restart_if_drained(worker);
+    }
+
+    fn restart_if_drained(&mut self, worker: usize) {
+        let old = &self.workers[worker];
+        if old.is_draining && old.jobs.is_empty() {
+            self.workers[worker] = SimulatedWorker::new(old.life + 1);
+        }
+    }
+
+    pub(super) fn deliver_to_worker(&mut self, packet: &Packet) {
+        match *packet {
+            Packet::Group { request, attempt } => {
+                let worker = self.rng.random_range(0..WORKERS);
+                let waiter = self.waiter(request, attempt);
+                let decision = self.workers[worker].slots.arrive(waiter);
+                self.apply(worker, &decision, request, attempt);
+            }
+            Packet::Member { worker, life, request, attempt } => {
+                if self.workers[worker].life == life {
+                    let waiter = self.waiter(request, attempt);
+                    let decision = self.workers[worker].slots.arrive(waiter);
+                    self.apply(worker, &decision, request, attempt);
+                } else {
+                    let reply = Reply::NoResponders;
+                    self.send(Packet::Reply { request, attempt, reply });
+                }
+            }
+            Packet::OfferedSlot { worker, life, offer, request, attempt } => {
+                if self.workers[worker].life == life {
+                    let waiter = self.waiter(request, attempt);
+                    let decision = self.workers[worker].slots.accept(offer, waiter);
+                    self.apply(worker, &decision, request, attempt);
+                }
+            }
+            Packet::Decline { worker, life, offer } => {
+                if self.workers[worker].life == life {
+                    let next = self.workers[worker].slots.decline(offer, self.now);
+                    self.offer(worker, next);
+                }
+            }
+            Packet::Control { worker, life, job, control } => {
+                if self.workers[worker].life == life {
+                    self.control(worker, job, control);
+                }
+            }
+            Packet::CancelEverywhere { request, attempt } => {
+                for worker in 0..WORKERS {
+                    let found = self.workers[worker]
+                        .jobs
+                        .iter()
+                        .find(|(_, job)| job.request == request && job.attempt == attempt)
+                        .map(|(id, _)| *id);
+                    if let Some(job) = found {
+                        self.cancel(worker, job);
+                    } else {
+                        let reply = reply_subject(request, attempt);
+                        self.workers[worker].slots.cancel(&reply);
+                    }
+                }
+            }
+            Packet::QueryMember { worker } => {
+                let life = self.workers[worker].life;
+                self.send(Packet::MemberReply { worker, life });
+            }
+            Packet::Reply { .. } | Packet::MemberReply { .. } => {}
+        }
+    }
+
+    fn waiter(&self, request: usize, attempt: u32) -> SlotRequest<SlotWork> {
+        let is_once = self.clients[request].execution == Execution::AtMostOnce;
+        SlotRequest {
+            since: self.now,
+            reply: Some(reply_subject(request, attempt)),
+            bytes: BYTES,
+            needs_consent: is_once && self.guards.worker_awaits_grant,
+            work: SlotWork { request, attempt, job: None },
+        }
+    }
+
+    fn apply(
+        &mut self,
+        worker: usize,
+        decision: &SlotDecision<SlotWork>,
+        request: usize,
+        attempt: u32,
+    ) {
+        match *decision {
+            SlotDecision::Refuse(reason, _) => {
+                let reply = Reply::Refused { reason, control: None };
+                self.send(Packet::Reply { request, attempt, reply });
+            }
+            SlotDecision::Run(pending) => self.start(worker, pending),
+            SlotDecision::Claim(SlotWork { request, attempt, .. }) => {
+                let id = self.enter(worker, request, attempt, JobStage::Claims(self.now));
+                let job = self.workers[worker].jobs[&id].clone();
+                let control = job_subject(worker, self.workers[worker].life, id);
+                self.reply(&job, Reply::Claim { control });
+                let limit = self.workers[worker].slots.latency.timeout(CLAIM_TIMEOUT);
+                self.worker_after(worker, limit, WorkerEvent::ClaimTimesOut(id));
+            }
+            SlotDecision::Wait => self.wake_worker(worker),
+        }
+    }
+
+    fn wake_worker(&mut self, worker: usize) {
+        let Some(at) = self.workers[worker].slots.next_expiry() else { return };
+        if self.workers[worker].wakes_at.is_none_or(|wakes_at| wakes_at > at) {
+            self.workers[worker].wakes_at = Some(at);
+            let delay = at.saturating_duration_since(self.now) + Duration::from_micros(1);
+            self.worker_after(worker, delay, WorkerEvent::Wakes);
+        }
+    }
+
+    fn enter(&mut self, worker: usize, request: usize, attempt: u32, stage: JobStage) -> u64 {
+        self.workers[worker].next_job += 1;
+        let id = self.workers[worker].next_job;
+        let written = WrittenAnswer::choose(&mut self.rng, self.clients[request].window);
+        self.workers[worker].jobs.insert(id, SimulatedJob { request, attempt, stage, written });
+        id
+    }
+
+    /// Starts a request that has got a slot.
+    fn start(&mut self, worker: usize, SlotWork { request, attempt, job }: SlotWork) {
+        let stage = JobStage::Runs(self.now);
+        let id = job.unwrap_or_else(|| self.enter(worker, request, attempt, stage));
+        if let Some(job) = self.workers[worker].jobs.get_mut(&id) {
+            job.stage = stage;
+        }
+        self.execute(worker, id);
+    }
+
+    fn refuse(
+        &mut self,
+        worker: usize,
+        reason: RefusalReason,
+        waiting: impl IntoIterator<Item = SlotRequest<SlotWork>>,
+    ) {
+        for SlotRequest { work: SlotWork { request, attempt, job }, .. } in waiting {
+            if let Some(id) = job {
+                self.give_up(worker, id, reason);
+            } else {
+                let reply = Reply::Refused { reason, control: None };
+                self.send(Packet::Reply { request, attempt, reply });
+            }
+        }
+    }
+
+    /// Refuses a job that has claimed: it never starts.
+    fn give_up(&mut self, worker: usize, id: u64, reason: RefusalReason) {
+        let life = self.workers[worker].life;
+        let Some(job) = self.workers[worker].jobs.remove(&id) else { return };
+        self.refused.insert((worker, life, id));
+        let control = Some(job_subject(worker, life, id));
+        self.reply(&job, Reply::Refused { reason, control });
+        self.restart_if_drained(worker);
+    }
+
+    fn control(&mut self, worker: usize, id: u64, control: Control) {
+        let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
+        match (control, job.stage) {
+            (Control::Grant, JobStage::Claims(since)) => {
+                self.answered(worker, since);
+                let mut waiter = self.waiter(job.request, job.attempt);
+                waiter.work.job = Some(id);
+                let decision = self.workers[worker].slots.consent_granted(waiter);
+                if let Some(job) = self.workers[worker].jobs.get_mut(&id) {
+                    job.stage = JobStage::Waits;
+                }
+                match decision {
+                    SlotDecision::Refuse(reason, _) => self.give_up(worker, id, reason),
+                    SlotDecision::Run(pending) | SlotDecision::Claim(pending) => {
+                        self.start(worker, pending);
+                    }
+                    SlotDecision::Wait => self.wake_worker(worker),
+                }
+            }
+            (Control::Deny, JobStage::Claims(since)) => {
+                self.answered(worker, since);
+                self.not_granted(worker, id);
+            }
+            (Control::Cancel, _) => self.cancel(worker, id),
+            (Control::Ack(part), _) => self.on_acknowledged(worker, id, part),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, worker: usize, since: Instant) {
+        let took = self.now.saturating_duration_since(since);
+        self.workers[worker].slots.latency.record_round_trip(took);
+    }
+
+    fn not_granted(&mut self, worker: usize, id: u64) {
+        self.workers[worker].jobs.remove(&id);
+        let next = self.workers[worker].slots.consent_denied(BYTES, self.now);
+        self.offer(worker, next);
+        self.restart_if_drained(worker);
+    }
+
+    fn claim_times_out(&mut self, worker: usize, id: u64) {
+        let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
+        if !matches!(job.stage, JobStage::Claims(_)) {
+            return;
+        }
+        let life = self.workers[worker].life;
+        let control = Some(job_subject(worker, life, id));
+        self.reply(&job, Reply::Refused { reason: RefusalReason::Unavailable, control });
+        if self.guards.claim_times_out_for_good {
+            self.refused.insert((worker, life, id));
+            self.not_granted(worker, id);
+        }
+    }
+
+    /// The gateway does not need the job any more.
+    fn cancel(&mut self, worker: usize, id: u64) {
+        let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
+        match job.stage {
+            // As in the worker: its claim is denied, or times out.
+            JobStage::Claims(_) => {}
+            JobStage::Waits => {
+                let reply = reply_subject(job.request, job.attempt);
+                let waiter = self.workers[worker].slots.cancel(&reply);
+                // Another copy of the same attempt may have been found.
+                if let Some(id) = waiter.and_then(|waiter| waiter.work.job) {
+                    self.workers[worker].jobs.remove(&id);
+                }
+                self.restart_if_drained(worker);
+            }
+            JobStage::Runs(_) => self.job_ends(worker, id),
+        }
+    }
+
+    /// Starts the procedure, which must not happen twice for an at-most-once request.
+    fn execute(&mut self, worker: usize, id: u64) {
+        let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
+        let life = self.workers[worker].life;
+        self.clients[job.request].executions += 1;
+        self.workers[worker].executing += 1;
+        if self.refused.contains(&(worker, life, id)) {
+            self.violation = Some(format!("worker {worker} runs job {id}, which it refused"));
+        }
+        let twice = self.clients[job.request].executions > 1;
+        if twice && self.clients[job.request].execution == Execution::AtMostOnce {
+            self.violation = Some(format!("request {} was executed twice", job.request));
+        }
+        let (shortest, longest) = self.faults.calls;
+        let takes = self.random(shortest, longest);
+        if job.written.is_some() {
+            self.worker_after(worker, takes / 4, WorkerEvent::Part(id));
+        } else {
+            self.worker_after(worker, takes, WorkerEvent::JobEnds(id));
+        }
+        self.worker_after(worker, Duration::from_millis(250), WorkerEvent::Progress(id));
+    }
+
+    pub(super) fn job_ends(&mut self, worker: usize, id: u64) {
+        let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
+        let JobStage::Runs(since) = job.stage else { return };
+        self.workers[worker].executing -= 1;
+        let control = job_subject(worker, self.workers[worker].life, id);
+        let answer = job.written.as_ref().map_or_else(
+            || Final::whole(200, "application/json", "1".into(), Word::Ok),
+            |written| written.to_final(control),
+        );
+        self.reply(&job, Reply::Final(answer));
+        self.workers[worker].jobs.remove(&id);
+        let more = Some(reply_subject(job.request, job.attempt));
+        let more = more.filter(|_| !self.queue.wait_queue.is_empty());
+        let took = self.now.saturating_duration_since(since);
+        let slots = &mut self.workers[worker].slots;
+        slots.latency.record_call(took);
+        let next = slots.finish(self.now, more);
+        let ahead = slots.offer(self.now);
+        if let Some(waiter) = next.start {
+            self.start(worker, waiter.work);
+        }
+        self.offer(worker, next.offer);
+        self.offer(worker, ahead);
+        self.restart_if_drained(worker);
+    }
+
+    fn offer(&mut self, worker: usize, offer: Option<Offer>) {
+        let Some(Offer { id, to }) = offer else { return };
+        let life = self.workers[worker].life;
+        let direct = Subject::new(&format!("o.{worker}.{life}.{}", id.0)).unwrap();
+        let (request, attempt, _) = super::world::parse(&to);
+        self.send(Packet::Reply { request, attempt, reply: Reply::Offer { direct } });
+        self.wake_worker(worker);
+    }
+
+    pub(super) fn reply(&mut self, job: &SimulatedJob, reply: Reply) {
+        self.send(Packet::Reply { request: job.request, attempt: job.attempt, reply });
+    }
+}
