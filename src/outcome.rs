@@ -6,11 +6,11 @@ macro_rules! outcomes {
     ($($name:ident $text:literal, $meaning:literal;)+) => {
         /// How a request or a call ended. The set is closed, because the outcome is a label of metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Word {
+        pub enum Outcome {
             $(#[doc = $meaning] $name,)+
         }
 
-        impl Word {
+        impl Outcome {
             /// All outcomes.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
@@ -91,7 +91,7 @@ outcomes! {
     Other "other", "an outcome of a foreign worker that is not in this table";
 }
 
-impl Word {
+impl Outcome {
     /// Parses the outcome of a reply. Returns `Other` for unknown ones, so that foreign workers cannot create labels.
     #[must_use]
     pub fn parse(text: &str) -> Self {
@@ -139,7 +139,7 @@ impl Word {
     }
 }
 
-impl fmt::Display for Word {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn every_outcome_is_parsed_and_unknown_ones_are_other() {
-        for word in Word::ALL {
-            assert_eq!(Word::parse(word.as_str()), *word);
+        for word in Outcome::ALL {
+            assert_eq!(Outcome::parse(word.as_str()), *word);
             let is_plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
             assert!(word.as_str().len() <= 32 && word.as_str().bytes().all(is_plain), "{word}");
         }
-        assert_eq!(Word::parse("brewing_coffee"), Word::Other);
+        assert_eq!(Outcome::parse("brewing_coffee"), Outcome::Other);
     }
 }

@@ -145,7 +145,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
     ];
     let output = run(directory.path(), &few);
     let short = "warning: worker: database default: at most 21 connections for 3 queues that run 210 calls at once \
-                 (20 as \"fjord\", 1 as \"reports\"): further calls wait for one (connections_max)";
+                 (20 as \"fjord\", 1 as \"reports\"): further calls wait for a connection (connections_max)";
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().any(|one| one == short), "{said}");
     assert_eq!(output.status.code(), Some(0), "a warning is not an error");

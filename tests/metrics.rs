@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fjord::lifecycle::Tasks;
-use fjord::outcome::Word;
+use fjord::outcome::Outcome;
 use serde_json::Value;
 
 use super::support::eventually::{SOON, eventually_some};
@@ -41,10 +41,10 @@ fn documented(heading: &str) -> BTreeSet<&'static str> {
 
 #[test]
 fn the_documentation_lists_exactly_the_outcomes() {
-    let known: BTreeSet<&str> = Word::ALL.iter().map(|word| word.as_str()).collect();
-    assert_eq!(known.len(), Word::ALL.len(), "every outcome is listed once");
+    let known: BTreeSet<&str> = Outcome::ALL.iter().map(|word| word.as_str()).collect();
+    assert_eq!(known.len(), Outcome::ALL.len(), "every outcome is listed once");
     assert_eq!(documented("Outcomes"), known);
-    for word in Word::ALL {
+    for word in Outcome::ALL {
         let row = format!("| `{word}` | {} |", word.meaning());
         assert!(METRICS.contains(&row), "{row}");
     }

@@ -1,5 +1,5 @@
-//! Promise: progress reports extend a session, and a lost worker, a disconnected client and the end of the session time are
-//! noticed in time.
+//! Promise: progress reports extend a session, and fjord reacts in time when a worker is lost, a client disconnects or the
+//! session times out.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use super::support::client::send;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
-/// Waits until this many calls of a queue run.
+/// Waits until exactly this many calls of a queue are running.
 async fn wait_for_running(worker: &FjordProcess, queue: &str, number: f64) {
-    let figure = format!(r#"fjord_worker_running{{queue="{queue}"}}"#);
-    eventually_some(format!("{number} calls of {queue} run"), SOON, async || {
-        ((worker.metric(&figure).await - number).abs() < 0.5).then_some(())
+    let gauge = format!(r#"fjord_worker_running{{queue="{queue}"}}"#);
+    eventually_some(format!("{number} calls of {queue} are running"), SOON, async || {
+        ((worker.metric(&gauge).await - number).abs() < 0.5).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_thirty_seconds_is_answered_with_a_timeout_of_two() {
+async fn a_thirty_second_call_succeeds_despite_a_two_second_timeout() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
     let (at_least_once, at_most_once) = tokio::join!(
@@ -72,7 +72,7 @@ async fn a_client_that_disconnects_stops_the_procedure_at_once() {
         let disconnected = Instant::now();
         wait_for_running(&fleet.workers[0], "slow", 0.0).await;
         let took = disconnected.elapsed();
-        println!("stopped {took:?} after a client disconnected that had waited {wait} ms");
+        println!("stopped {took:?} after the disconnect of a client that had waited {wait} ms");
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
     let cancelled = r#"fjord_worker_calls_total{queue="slow",outcome="cancelled"}"#;

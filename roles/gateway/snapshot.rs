@@ -12,16 +12,16 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::edge::documentation::DOCUMENTATION_PATHS;
 use crate::roles::gateway::edge::documentation::Documentation;
 
-/// Catalogue, routes, keys and limits that belong together.
+/// Catalogue, routes, keys and limits that were loaded together and are consistent with each other.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The endpoints.
     pub catalogue: Arc<Catalogue>,
-    /// Their routes.
+    /// The routes of the endpoints.
     pub router: Router,
-    /// The authentication and authorization of their callers.
+    /// Authenticates callers and authorizes them to call endpoints.
     pub authenticator: Authenticator,
-    /// Their documentation, if it is served.
+    /// The documentation of the endpoints, if it is served.
     pub documentation: Option<Documentation>,
     /// The path of the health check.
     pub health_path: Option<String>,
@@ -32,7 +32,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads everything that a configuration names.
+    /// Loads the keys and the catalogue that a configuration names, and checks that all parts are consistent.
     ///
     /// # Errors
     /// All errors, one line each.
@@ -89,7 +89,7 @@ impl Snapshot {
     }
 }
 
-/// Returns the error for a path of the health check that is used by an endpoint or the documentation.
+/// Returns an error if the path of the health check is already used by an endpoint or by the documentation.
 fn health_path_error(path: &str, catalogue: &Catalogue) -> Option<String> {
     let endpoint = catalogue.endpoints().iter().find(|endpoint| *endpoint.path == *path);
     let owner = match endpoint {

@@ -22,7 +22,7 @@ use crate::cli::CallArguments;
 use crate::config::{Config, Sources};
 use crate::endpoint_call::{CallFunction, EndpointCall, EndpointCallResult};
 use crate::envelope::Request;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, Violation};
 use crate::telemetry::trace_context::TraceContext;
 
@@ -231,7 +231,7 @@ fn print(
     Ok(if status < 400 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
-fn parts_of(problem: &Problem) -> (u16, &'static str, Bytes, Word) {
+fn parts_of(problem: &Problem) -> (u16, &'static str, Bytes, Outcome) {
     let status = problem.kind.status().as_u16();
     (status, crate::problem::PROBLEM_JSON, problem.to_json("").into(), problem.kind.outcome())
 }

@@ -187,7 +187,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             // For SQL Server, `procedures::pool_sizes` checks this once the queues are known.
             Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
-                    "database {name} has {} connections: further calls wait for one",
+                    "database {name} has {} connections: further calls wait for a connection",
                     sqlite.connections_max
                 );
                 relations.warn(&key("concurrency"), &text);

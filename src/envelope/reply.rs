@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 
 use super::Phases;
 
@@ -112,7 +112,7 @@ pub struct Final {
     /// The job's control subject, if an earlier reply of the job has named it.
     pub control: Option<Subject>,
     /// How the call ended, for metrics and logs.
-    pub outcome: Word,
+    pub outcome: Outcome,
     /// Where the worker spent the time, if it reports that.
     pub phases: Option<Phases>,
     /// For a dry run: whether nothing of it persists, because it was rolled back or never sent to the database.
@@ -122,7 +122,7 @@ pub struct Final {
 impl Final {
     /// Creates an answer that fits into one message.
     #[must_use]
-    pub fn whole(status: u16, content_type: &'static str, body: Bytes, outcome: Word) -> Self {
+    pub fn whole(status: u16, content_type: &'static str, body: Bytes, outcome: Outcome) -> Self {
         let content_type = Cow::Borrowed(content_type);
         Self {
             status,

@@ -1,45 +1,45 @@
 //! The outcome that logs and metrics show for each kind of problem.
 
 use super::ProblemKind;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 
 impl ProblemKind {
     /// Returns the outcome of a request that is answered with this problem.
     #[must_use]
-    pub fn outcome(self) -> Word {
+    pub fn outcome(self) -> Outcome {
         match self {
-            Self::InvalidRequest | Self::MalformedBody => Word::BadRequest,
-            Self::Unauthenticated => Word::Unauthorized,
-            Self::Forbidden => Word::Forbidden,
-            Self::NoRoute => Word::NoRoute,
-            Self::NoRow => Word::NoRow,
-            Self::MethodNotAllowed => Word::MethodNotAllowed,
-            Self::NotImplemented => Word::NotImplemented,
-            Self::NotAcceptable => Word::NotAcceptable,
-            Self::RequestTimeout => Word::RequestTimeout,
-            Self::Conflict => Word::SqlConflict,
-            Self::BodyTooLarge => Word::BodyTooLarge,
-            Self::UriTooLong => Word::UriTooLong,
-            Self::UnsupportedMediaType => Word::UnsupportedMediaType,
-            Self::ExpectationFailed => Word::ExpectationFailed,
-            Self::Misdirected => Word::Misdirected,
-            Self::RateLimited => Word::RateLimited,
-            Self::HeadersTooLarge => Word::HeadersTooLarge,
-            Self::Refused(_) => Word::SqlUser,
-            Self::Internal => Word::Internal,
-            Self::BadAnswer => Word::BadAnswer,
-            Self::NotExecuted => Word::NotExecuted,
-            Self::Busy => Word::Busy,
-            Self::NoWorkers => Word::NoWorkers,
-            Self::Overloaded => Word::Shed,
-            Self::Draining => Word::Draining,
-            Self::BusDown => Word::BusDown,
-            Self::BackendDown => Word::BackendDown,
-            Self::AttemptTimedOut => Word::AttemptTimeout,
-            Self::SessionTimedOut => Word::SessionTimeout,
-            Self::Expired => Word::Expired,
-            Self::Cancelled => Word::Cancelled,
-            Self::BadAnswerOutcomeUnknown | Self::OutcomeUnknown => Word::OutcomeUnknown,
+            Self::InvalidRequest | Self::MalformedBody => Outcome::BadRequest,
+            Self::Unauthenticated => Outcome::Unauthorized,
+            Self::Forbidden => Outcome::Forbidden,
+            Self::NoRoute => Outcome::NoRoute,
+            Self::NoRow => Outcome::NoRow,
+            Self::MethodNotAllowed => Outcome::MethodNotAllowed,
+            Self::NotImplemented => Outcome::NotImplemented,
+            Self::NotAcceptable => Outcome::NotAcceptable,
+            Self::RequestTimeout => Outcome::RequestTimeout,
+            Self::Conflict => Outcome::SqlConflict,
+            Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::UriTooLong => Outcome::UriTooLong,
+            Self::UnsupportedMediaType => Outcome::UnsupportedMediaType,
+            Self::ExpectationFailed => Outcome::ExpectationFailed,
+            Self::Misdirected => Outcome::Misdirected,
+            Self::RateLimited => Outcome::RateLimited,
+            Self::HeadersTooLarge => Outcome::HeadersTooLarge,
+            Self::Refused(_) => Outcome::SqlUser,
+            Self::Internal => Outcome::Internal,
+            Self::BadAnswer => Outcome::BadAnswer,
+            Self::NotExecuted => Outcome::NotExecuted,
+            Self::Busy => Outcome::Busy,
+            Self::NoWorkers => Outcome::NoWorkers,
+            Self::Overloaded => Outcome::Shed,
+            Self::Draining => Outcome::Draining,
+            Self::BusDown => Outcome::BusDown,
+            Self::BackendDown => Outcome::BackendDown,
+            Self::AttemptTimedOut => Outcome::AttemptTimeout,
+            Self::SessionTimedOut => Outcome::SessionTimeout,
+            Self::Expired => Outcome::Expired,
+            Self::Cancelled => Outcome::Cancelled,
+            Self::BadAnswerOutcomeUnknown | Self::OutcomeUnknown => Outcome::OutcomeUnknown,
         }
     }
 }

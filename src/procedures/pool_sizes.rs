@@ -19,8 +19,8 @@ pub fn database_configs(
     configs
 }
 
-/// Describes the connections to each database in a line for the operator: first those for which calls may have to wait, then
-/// the others.
+/// Returns a line for the operator about the connections to each database: first the lines of the databases whose calls may
+/// have to wait for a connection, then the others.
 #[must_use]
 pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<String>) {
     let (mut short, mut enough) = (Vec::new(), Vec::new());
@@ -32,7 +32,7 @@ pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<St
     (short, enough)
 }
 
-/// Sets the pools of each database. A pool gets as many connections as its queues run calls, or its share of
+/// Sets the pools of each database. A pool gets one connection for each call that its queues run at once, or its share of
 /// `connections_max` if that is less.
 fn set_pools(
     configs: &mut BTreeMap<DatabaseKey, DatabaseConfig>,
@@ -84,9 +84,12 @@ fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)>
     if calls == 0 {
         return None;
     }
+    let queues = match sum(|pool| pool.queues.len()) {
+        1 => "1 queue that runs".to_owned(),
+        number => format!("{number} queues that run"),
+    };
     let mut line = format!(
-        "database {key}: at most {connections} connections for {} queues that run {calls} calls at once",
-        sum(|pool| pool.queues.len())
+        "database {key}: at most {connections} connections for {queues} {calls} calls at once"
     );
     if let [_, _, ..] = config.pools.as_slice() {
         let each = config
@@ -97,7 +100,7 @@ fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)>
     }
     let is_short = connections < calls;
     if is_short {
-        line.push_str(": further calls wait for one (connections_max)");
+        line.push_str(": further calls wait for a connection (connections_max)");
     }
     Some((line, is_short))
 }
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_has_as_many_connections_as_calls_or_its_share() {
+    fn a_pool_gets_one_connection_per_call_or_its_share() {
         check(512, &[320], &[320]);
         check(16, &[320], &[16]);
         check(512, &[16, 2], &[16, 2]);

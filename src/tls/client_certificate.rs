@@ -1,4 +1,4 @@
-//! Client certificates on open connections. One is accepted for as long as a new handshake would accept it.
+//! Client certificates on open connections. A certificate stays accepted for as long as a new handshake would accept it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ pub enum ClientCertificateError {
 /// The result of a verification, and how long it is valid.
 #[derive(Clone, Copy, Debug)]
 struct CertificateCheck {
-    /// The reading of the files whose authorities were used.
+    /// The generation of the TLS files (each reload starts a new one) that contained the authorities used.
     generation: u64,
     /// The last second before the next certificate of the chain expires.
     until: i64,
@@ -39,7 +39,7 @@ struct CertificateCheck {
 }
 
 impl ClientCertificate {
-    /// Wraps a chain that was verified with the files of this reading.
+    /// Wraps a chain that was verified against the TLS files of this generation.
     pub(super) fn new(
         chain: &[CertificateDer<'_>],
         tls: Arc<ArcSwap<ServerTlsState>>,
@@ -73,8 +73,9 @@ impl ClientCertificate {
         let mut check = self.last_check.lock().unwrap_or_else(PoisonError::into_inner);
         if check.generation != current.generation || seconds(now) > check.until {
             let verified = match (&current.client_verifier, self.chain.split_first()) {
-                (Some(verifier), Some((leaf, above))) => {
-                    verifier.verify_client_cert(leaf, above, now).map(drop).map_err(|e| reason(&e))
+                (Some(verifier), Some((leaf, intermediates))) => {
+                    let result = verifier.verify_client_cert(leaf, intermediates, now);
+                    result.map(drop).map_err(|e| reason(&e))
                 }
                 // Client certificates are off, so there is no CA to verify against.
                 _ => Err(ClientCertificateError::Untrusted),
@@ -98,7 +99,7 @@ fn reason(error: &rustls::Error) -> ClientCertificateError {
     }
 }
 
-/// Returns when the next certificate expires. Certificates that have expired before are ignored: clients may send some that
+/// Returns when the next certificate expires. Certificates that have already expired are ignored: clients may send some that
 /// their chain does not need, and the verifier decides whether those matter.
 fn next_expiry(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
     let expiries = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());

@@ -15,7 +15,7 @@ use fjord::config::tls::{CertificateFiles, ClientAuth, ClientTlsConfig, ServerTl
 use fjord::envelope::Final;
 use fjord::future::BoxFuture;
 use fjord::lifecycle::Tasks;
-use fjord::outcome::Word;
+use fjord::outcome::Outcome;
 use fjord::roles::gateway::client::ClientNetwork;
 use fjord::roles::gateway::client::Peer;
 use fjord::roles::gateway::client::byte_budget::ByteBudget;
@@ -120,7 +120,7 @@ impl HttpService for Probe {
                     }
                 }
             };
-            response::from_final(Final::whole(200, "text/plain", body, Word::Ok)).unwrap()
+            response::from_final(Final::whole(200, "text/plain", body, Outcome::Ok)).unwrap()
         })
     }
 }

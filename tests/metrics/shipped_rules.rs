@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fjord::outcome::Word;
+use fjord::outcome::Outcome;
 use fjord::telemetry::names::{self, Metric, MetricKind};
 use regex::Regex;
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn rules_and_dashboard_name_only_existing_metrics() {
         .captures_iter(&text)
         .flat_map(|c| c[1].split('|').map(str::to_owned).collect::<Vec<_>>())
     {
-        assert_ne!(Word::parse(&word), Word::Other, "{word} is not an outcome");
+        assert_ne!(Outcome::parse(&word), Outcome::Other, "{word} is not an outcome");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fjord::envelope::{AnswerHead, Final, Reply};
 use fjord::message::Subject;
-use fjord::outcome::Word;
+use fjord::outcome::Outcome;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ impl WrittenAnswer {
     /// Returns the final, which is an error if the answer is not complete.
     pub(super) fn to_final(&self, control: Subject) -> Final {
         let status = if self.sent == self.parts { 200 } else { 500 };
-        let outcome = if status == 200 { Word::Ok } else { Word::Cancelled };
+        let outcome = if status == 200 { Outcome::Ok } else { Outcome::Cancelled };
         let body = Bytes::from_static(END.as_bytes());
         let control = Some(control).filter(|_| self.sent > 0);
         Final { parts: self.sent, control, ..Final::whole(status, CONTENT_TYPE, body, outcome) }

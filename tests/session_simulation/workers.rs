@@ -6,7 +6,7 @@ use std::time::Duration;
 use fjord::catalogue::Execution;
 use fjord::envelope::{Control, Final, RefusalReason, Reply};
 use fjord::message::Subject;
-use fjord::outcome::Word;
+use fjord::outcome::Outcome;
 use fjord::roles::worker::intake::latency::BACKLOG_MAX;
 use fjord::roles::worker::intake::slots::{Offer, SlotDecision, SlotRequest, Slots};
 use rand::RngExt;
@@ -376,7 +376,7 @@ impl World {
         self.workers[worker].executing -= 1;
         let control = job_subject(worker, self.workers[worker].life, id);
         let answer = job.written.as_ref().map_or_else(
-            || Final::whole(200, "application/json", "1".into(), Word::Ok),
+            || Final::whole(200, "application/json", "1".into(), Outcome::Ok),
             |written| written.to_final(control),
         );
         self.reply(&job, Reply::Final(answer));

@@ -17,14 +17,14 @@ pub(in crate::roles::gateway) fn set_headers(
     response: &mut HeaderMap,
 ) {
     let Some(rules) = &endpoint.cors else { return };
-    // Also without an origin: a cache must not serve that response to a request with one.
+    // Set even if the request has no `Origin`: a cache must not serve that response to a request that has one.
     response.append(header::VARY, HeaderValue::from_static("Origin"));
     if allow_origin(rules, request, response) {
         response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, rules.expose_headers.clone());
     }
 }
 
-/// Answers a preflight request: an OPTIONS with an origin and the method of the request to come. Does nothing for another OPTIONS.
+/// Answers a preflight request: OPTIONS with `Origin` and `Access-Control-Request-Method`. Ignores other OPTIONS requests.
 pub(in crate::roles::gateway) fn answer_preflight(
     router: &Router,
     request: &Parts,

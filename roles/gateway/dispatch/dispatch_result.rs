@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::envelope::Final;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::byte_budget::Reservation;
 
@@ -32,7 +32,7 @@ pub struct DispatchFailure {
     /// The response to the client.
     pub problem: Problem,
     /// The outcome for logs and metrics.
-    pub outcome: Word,
+    pub outcome: Outcome,
 }
 
 impl DispatchResult {

@@ -1,5 +1,5 @@
-//! Compresses responses at a bounded cost: with fast levels, large bodies on blocking threads, and no more of these at a time
-//! than there are cores.
+//! Compresses responses at a bounded cost: it uses fast levels, and compresses large bodies on blocking threads, no more of
+//! them at a time than there are cores.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -94,7 +94,7 @@ impl Compressor {
         let permit = match Arc::clone(&self.0).try_acquire_owned() {
             Err(TryAcquireError::NoPermits) if !accepts_identity => {
                 let permit = Arc::clone(&self.0).acquire_owned();
-                // After that it gets an unencoded body, which is better than none (RFC 9110 §12.5.3).
+                // After the timeout the client gets an unencoded body, which is better than none (RFC 9110 §12.5.3).
                 tokio::time::timeout(CORE_WAIT_MAX, permit).await.ok()?.ok()?
             }
             permit => permit.ok()?,
@@ -134,23 +134,23 @@ fn set_encoding(headers: &mut HeaderMap, coding: Coding) {
 }
 
 fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
-    let room = Vec::with_capacity(body.len() / 4);
+    let output = Vec::with_capacity(body.len() / 4);
     match coding {
         Coding::Gzip => {
             let mut writer =
-                flate2::write::GzEncoder::new(room, flate2::Compression::new(GZIP_LEVEL));
+                flate2::write::GzEncoder::new(output, flate2::Compression::new(GZIP_LEVEL));
             writer.write_all(body)?;
             writer.finish().map(Bytes::from)
         }
         Coding::Brotli => {
             let (quality, window) = (BROTLI_QUALITY, BROTLI_WINDOW_BITS);
             let mut writer =
-                brotli::CompressorWriter::new(room, BROTLI_BUFFER_BYTES, quality, window);
+                brotli::CompressorWriter::new(output, BROTLI_BUFFER_BYTES, quality, window);
             writer.write_all(body)?;
             Ok(writer.into_inner().into())
         }
         Coding::Zstd => {
-            let mut writer = zstd::Encoder::new(room, ZSTD_LEVEL)?;
+            let mut writer = zstd::Encoder::new(output, ZSTD_LEVEL)?;
             // The frame then states the size of its content.
             writer.set_pledged_src_size(u64::try_from(body.len()).ok())?;
             writer.write_all(body)?;
@@ -164,12 +164,12 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
 fn is_compressible(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(header::CONTENT_TYPE);
-    // Nearly every response is plain JSON.
+    // Compared first, because nearly every response has exactly this type.
     let may_shrink = content_type == JSON || is_text(content_type);
-    let keeps = text(header::CACHE_CONTROL)
+    let forbids_transform = text(header::CACHE_CONTROL)
         .split(',')
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"));
-    may_shrink && !keeps && !headers.contains_key(header::CONTENT_ENCODING)
+    may_shrink && !forbids_transform && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 fn is_text(content_type: &str) -> bool {

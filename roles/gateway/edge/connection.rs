@@ -52,7 +52,7 @@ use request::{filter, forwarded_for, unread_body};
 
 /// Handles the requests that a connection accepts. The connection adds the headers that every response has.
 pub trait HttpService: Debug + Send + Sync {
-    /// Handles one request. It may leave the body unread. The future is dropped when the client leaves.
+    /// Handles one request. It may leave the body unread. The future is dropped when the client disconnects.
     fn handle<'a>(
         &'a self,
         request: Request<&'a mut RequestBody>,
@@ -120,7 +120,7 @@ where
     });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
-        // Counted from here on: hyper checks whether the client has left before it polls the future.
+        // Counted here, not in the future: before hyper polls it, it checks whether the client has disconnected.
         let running = connection.activity.begin_request(request.version() >= Version::HTTP_11);
         async move { Ok::<_, Infallible>(connection.respond(request, running).await) }
     });
@@ -148,9 +148,9 @@ where
         let parts = Pin::into_inner(connection).into_parts();
         let gate = parts.io.into_inner();
         let has_timed_out = outcome == ConnectionOutcome::HeadTimeout
-            // Without the beginning of a head there is nothing to respond to.
+            // If not even a part of a request head has arrived, there is nothing to respond to.
             && !parts.read_buf.is_empty()
-            // The client must notice that its response was cut off.
+            // A client whose response was cut off must notice that, and not read another response after it.
             && !gate.is_within_response();
         let problem = match gate.held_status() {
             Some(status) => Some(rejection::problem_for_status(status)),
@@ -228,15 +228,15 @@ impl ConnectionService {
         response.map(|body| ServedBody { body, _open: open })
     }
 
-    /// Closes the connection after a response that is marked with a reason. What a client has done is no reason to close the
-    /// connection of a proxy, which carries the requests of others.
+    /// Closes the connection after a response that is marked with a reason. Failures of one client do not close the
+    /// connection of a proxy, because it also carries the requests of other clients.
     fn close_if_marked(&self, response: &mut Response) {
         let Some(reason) = CloseReason::take(response) else { return };
         let is_proxy = self.shared.config.proxies.trusted.contains(self.negotiated.peer.address);
         if is_proxy && reason == CloseReason::AuthFailures {
             return;
         }
-        // HTTP/2 counts the first such response only. Over HTTP/1.1 the header closes the connection.
+        // On an HTTP/2 connection only the first such response is counted. On HTTP/1.1 the header closes the connection.
         if !self.negotiated.is_http2 || self.activity.end_requests() {
             count_refused(reason.as_str());
         }

@@ -161,7 +161,7 @@ impl CallerDocuments {
     pub fn for_caller(&self, permissions: &Permissions) -> Response {
         let met = &permissions.met;
         let document = self.cached(met).unwrap_or_else(|| {
-            // Takes some milliseconds for a thousand endpoints.
+            // Takes a few milliseconds for a thousand endpoints.
             let document = self.generate(met);
             self.cache(met, &document);
             document
@@ -219,7 +219,7 @@ mod tests {
     const ONE: &str = r#"{"a": {"route": "GET /a", "procedure": "x.a", "auth": "public"}}"#;
 
     #[test]
-    fn the_policy_allows_the_own_script_only() {
+    fn the_policy_allows_only_the_script_of_the_page() {
         for access in [DocumentationAccess::Public, DocumentationAccess::Authenticated] {
             let documentation = Documentation::new(&catalogue(ONE), access).unwrap();
             let Some(DocumentationPage::Public(page)) = documentation.page(&Method::GET, "/docs")

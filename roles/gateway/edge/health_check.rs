@@ -1,7 +1,7 @@
 //! The health check for load balancers, on the public port. It says whether the gateway is ready, and nothing else.
 //!
-//! It needs no credentials, is not limited by the requests in flight, because a gateway at its limit is healthy, and writes no
-//! access line.
+//! It needs no credentials and writes no access line. The limit on requests in flight does not apply to it, because a gateway
+//! at that limit is healthy.
 
 use http::{Method, StatusCode, header};
 

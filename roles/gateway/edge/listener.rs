@@ -33,11 +33,11 @@ mod proxy_protocol;
 
 use connections_per_client::{ClientConnectionPermit, ConnectionsPerClient};
 
-/// TLS handshakes at a time: each takes a millisecond of a core.
+/// The maximum number of concurrent TLS handshakes. Each takes a millisecond of CPU time.
 const HANDSHAKES_MAX: usize = 256;
 /// A drain accepts connections that were established before it, until none arrives for this long.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
-/// The longest that a drain accepts connections.
+/// The longest time for which a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
 /// How much unsent data the kernel buffers for a connection.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
@@ -185,7 +185,7 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
         }
     }
     // Closing the socket would reset connections that clients have already established. Some of them may not be in the accept
-    // queue yet, so the loop ends after a pause without any, not when the queue is empty.
+    // queue yet, so the loop ends after a pause without new ones, not when the queue is empty.
     let end = Instant::now() + LAST_CONNECTIONS_MAX;
     while Instant::now() < end
         && let Ok((stream, address)) = timeout(LAST_CONNECTIONS_PAUSE, acceptor.next()).await
@@ -213,7 +213,8 @@ fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>)
     drop(state.tasks.spawn(serve(stream, pending, shared)));
 }
 
-/// Limits what the kernel buffers for a connection, and for how long until the connection is served.
+/// Limits how much unsent data the kernel buffers for a connection, and sets the keepalive. Also limits how long sent data may
+/// stay unacknowledged; `StallTimeout` replaces that limit once the connection is served.
 fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
@@ -248,7 +249,7 @@ struct PendingConnection {
 }
 
 impl PendingConnection {
-    /// Replaces a load balancer's address by that of its client, if the connection must begin with a PROXY protocol header.
+    /// Replaces a load balancer's address with that of its client, if the connection must begin with a PROXY protocol header.
     async fn read_proxy_header(
         &mut self,
         stream: &mut TcpStream,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::catalogue::AuthMethod;
 use crate::catalogue::Endpoint;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::telemetry::context::RequestIds;
 use crate::telemetry::trace_context::TraceContext;
 
@@ -52,7 +52,7 @@ pub(in crate::roles::gateway) struct RequestLog {
     /// Why authentication or authorization failed.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
     pub(in crate::roles::gateway) attempts: u32,
-    pub(in crate::roles::gateway) outcome: Word,
+    pub(in crate::roles::gateway) outcome: Outcome,
     /// How the caller wants the call's transaction to end, if it has a preference.
     pub(in crate::roles::gateway) transaction_end: Option<TransactionEnd>,
     pub(in crate::roles::gateway) rate: RateLimitHeaders,
@@ -83,7 +83,7 @@ impl RequestLog {
             principal: None,
             refused: None,
             attempts: 0,
-            outcome: Word::Ok,
+            outcome: Outcome::Ok,
             transaction_end: None,
             rate: RateLimitHeaders::default(),
             shows_timing: false,
@@ -195,9 +195,9 @@ impl Drop for RequestLog {
             return;
         }
         let (outcome, status) = if std::thread::panicking() {
-            (Word::Panic, StatusCode::INTERNAL_SERVER_ERROR)
+            (Outcome::Panic, StatusCode::INTERNAL_SERVER_ERROR)
         } else {
-            (Word::ClientGone, CLIENT_GONE)
+            (Outcome::ClientGone, CLIENT_GONE)
         };
         self.outcome = outcome;
         self.end(status);

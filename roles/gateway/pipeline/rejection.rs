@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, header};
 
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::Problem;
 use crate::roles::gateway::observation::request_log::RequestLog;
 use crate::roles::gateway::response;
@@ -17,7 +17,7 @@ pub(super) struct Rejection {
     /// The value of `WWW-Authenticate`.
     pub(super) challenge: Option<HeaderValue>,
     /// The outcome in logs and metrics, where it is not that of the problem.
-    pub(super) outcome: Option<Word>,
+    pub(super) outcome: Option<Outcome>,
     /// Why the connection is closed after the response, if it is.
     pub(super) close: Option<CloseReason>,
 }

@@ -3,7 +3,7 @@
 use http::{HeaderValue, header};
 
 use crate::catalogue::{Endpoint, Execution};
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::conditions::{self, Condition};
 
@@ -63,7 +63,7 @@ pub(super) fn streamed(
 }
 
 /// Returns the outcome of a request whose answer was streamed, and logs a truncated response.
-pub(super) fn streamed_outcome(end: &SessionEnd) -> Word {
+pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     if let SessionEnd::CutOff(outcome) = end
         && conditions::begins(&TRUNCATED, outcome.as_str())
     {

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use super::*;
 use crate::lifecycle::Cancel;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::roles::gateway::client::ClientNetwork;
 use crate::roles::gateway::client::byte_budget::ByteBudget;
 
@@ -57,7 +57,7 @@ fn a_401_has_a_challenge_and_a_405_lists_the_methods() {
 
 #[tokio::test]
 async fn head_keeps_the_length_and_drops_the_body() {
-    let rows = Final::whole(200, "application/json", Bytes::from_static(b"[1,2]"), Word::Ok);
+    let rows = Final::whole(200, "application/json", Bytes::from_static(b"[1,2]"), Outcome::Ok);
     let response = finish(from_final(rows).unwrap(), &context(Method::HEAD));
     assert_eq!(response.headers()[header::CONTENT_LENGTH], "5");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
@@ -66,7 +66,7 @@ async fn head_keeps_the_length_and_drops_the_body() {
 
 #[tokio::test]
 async fn a_204_has_neither_body_nor_length() {
-    let none = Final::whole(204, "application/json", Bytes::from_static(b"x"), Word::Ok);
+    let none = Final::whole(204, "application/json", Bytes::from_static(b"x"), Outcome::Ok);
     let response = finish(from_final(none).unwrap(), &context(Method::DELETE));
     assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
     assert!(!response.headers().contains_key(header::CONTENT_TYPE));
@@ -76,7 +76,7 @@ async fn a_204_has_neither_body_nor_length() {
 #[test]
 fn an_invalid_answer_is_a_bad_answer() {
     for (status, media_type) in [(99, "text/plain"), (101, "text/plain"), (200, "a\r\nb: c")] {
-        let bad = Final::whole(status, media_type, Bytes::from_static(b"x"), Word::Ok);
+        let bad = Final::whole(status, media_type, Bytes::from_static(b"x"), Outcome::Ok);
         assert_eq!(
             from_final(bad).unwrap_err().kind,
             ProblemKind::BadAnswer,
@@ -89,7 +89,7 @@ fn an_invalid_answer_is_a_bad_answer() {
 fn every_response_has_the_fixed_headers_and_no_banner() {
     let context = context(Method::GET);
     let rows =
-        || from_final(Final::whole(200, "application/json", Bytes::new(), Word::Ok)).unwrap();
+        || from_final(Final::whole(200, "application/json", Bytes::new(), Outcome::Ok)).unwrap();
     let response = finish(rows(), &context);
     let headers = response.headers();
     assert_eq!(headers[X_REQUEST_ID], context.request_id.as_str());

@@ -12,7 +12,7 @@ use crate::envelope::reply::JSON;
 use crate::envelope::{AnswerHead, Reply};
 use crate::message::Subject;
 use crate::messaging::TransportError;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 
 use super::chunk_channel::{ChannelClosed, ChunkChannel};
@@ -133,7 +133,7 @@ pub(super) async fn run_and_send_rest(
     while chunks.has_begun() && answer.body.len() > chunk_bytes {
         if chunks.wait_for_demand().await == Err(ChannelClosed) {
             let problem = Problem::new(ProblemKind::Cancelled);
-            return JobResult::Problem { problem, outcome: Word::Cancelled };
+            return JobResult::Problem { problem, outcome: Outcome::Cancelled };
         }
         chunks.send(answer.body.split_to(chunk_bytes));
     }

@@ -9,7 +9,7 @@ use crate::envelope::Final;
 use crate::envelope::reply::JSON;
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 
 use super::handler::{HandlerContext, HandlerError, Job, QueueHandler};
 use super::job_result::JobResult;
@@ -36,7 +36,7 @@ impl QueueHandler for Echo {
             empty if empty.is_empty() => Bytes::from_static(b"{}"),
             payload => payload,
         };
-        let answer = Final::whole(200, JSON, body, Word::Ok);
+        let answer = Final::whole(200, JSON, body, Outcome::Ok);
         Box::pin(std::future::ready(JobResult::Final(answer)))
     }
 }

@@ -15,7 +15,7 @@ use crate::config::WorkerConfig;
 use crate::envelope::{RefusalReason, Reply};
 use crate::lifecycle::Tasks;
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::worker::observation::spans::JobSpan;
 use crate::roles::worker::subjects::QueueSubjects;
@@ -47,11 +47,11 @@ pub struct Executor {
     pub tasks: Tasks,
     /// The configuration of the worker.
     pub config: WorkerConfig,
-    /// The last answers, in case the connection is lost with them.
+    /// The answers sent most recently, kept in case they are lost together with the connection.
     pub recent: Arc<RecentReplies>,
-    /// Requests to send one of them again.
+    /// Requests to send one of the recent answers again.
     pub resend: ResendQueue,
-    /// The rate of what is sent after an outage.
+    /// Limits the rate of everything that is sent after an outage.
     pub throttle: Arc<SendThrottle>,
 }
 
@@ -66,7 +66,7 @@ pub struct AcceptedJob {
     pub reply: Option<Subject>,
 }
 
-/// What a job begins with.
+/// How a job starts: with a slot, or with a claim that its gateway must grant first.
 #[derive(Debug)]
 pub enum JobStart {
     /// A slot.
@@ -87,7 +87,7 @@ struct JobTask {
     entry: JobEntry,
     reply: Option<Subject>,
     deadline: Instant,
-    /// Whether a reply has contained the job's control subject. All later replies must contain it then.
+    /// Whether a reply has contained the job's control subject. If so, all later replies must contain it too.
     is_control_known: AtomicBool,
 }
 
@@ -132,7 +132,7 @@ impl Executor {
         };
         let queue = Arc::clone(queue);
         let endpoint = Arc::clone(&job.endpoint);
-        let more = (job.request.waiting > 0).then(|| task.reply.clone()).flatten();
+        let waiting_gateway = (job.request.waiting > 0).then(|| task.reply.clone()).flatten();
         // Boxed, because the runtime moves the future of a task several times.
         let _detached = this.tasks.spawn(context::inherit(Box::pin(async move {
             let slot = match start {
@@ -153,7 +153,7 @@ impl Executor {
             let (queue, endpoint) = (queue.name.as_str(), endpoint.id.as_str());
             tracing::debug!(queue, endpoint, %outcome, duration_ms, "call");
             if let Some(slot) = slot {
-                slot.release(outcome, more);
+                slot.release(outcome, waiting_gateway);
             }
         })));
     }
@@ -166,7 +166,7 @@ impl Executor {
 
 impl JobTask {
     /// Runs a job that has a slot, and sends its reply.
-    async fn run(self, handler: Arc<dyn QueueHandler>, job: Box<Job>) -> Word {
+    async fn run(self, handler: Arc<dyn QueueHandler>, job: Box<Job>) -> Outcome {
         let request_id = job.request.request_id.clone();
         let (began, progress) = (Instant::now(), Arc::clone(&job.progress));
         let Executor { config, replies, .. } = &*self.executor;
@@ -202,10 +202,10 @@ impl JobTask {
         if sender.has_room() {
             chunks.demand();
         }
-        // A handler that returns at once needs no timer and no selection.
+        // A handler that returns at once needs no timer and no `select!`.
         let result = match poll!(&mut call) {
             Poll::Ready(result) => result,
-            Poll::Pending => Box::pin(self.attend(call, sender, chunks)).await,
+            Poll::Pending => Box::pin(self.wait_for_call(call, sender, chunks)).await,
         };
         if let Some(chunk) = chunks.try_receive() {
             Box::pin(self.send_chunk(sender, chunk, chunks)).await;
@@ -214,12 +214,12 @@ impl JobTask {
             counter(&names::PANICS, &[(names::COMPONENT, "handler".to_owned())]).increment(1);
             tracing::error!(endpoint = %endpoint.id, "a handler panicked");
             let problem = Problem::new(ProblemKind::Internal);
-            JobResult::Problem { problem, outcome: Word::Panic }
+            JobResult::Problem { problem, outcome: Outcome::Panic }
         })
     }
 
     /// Waits for a call to end. Meanwhile reports progress and sends chunks of the answer.
-    async fn attend<C>(
+    async fn wait_for_call<C>(
         &self,
         mut call: Pin<&mut C>,
         sender: &mut ChunkSender,
@@ -240,8 +240,8 @@ impl JobTask {
                 chunk = chunks.receive(), if sender.is_enabled() => {
                     Box::pin(self.send_chunk(sender, chunk, chunks)).await;
                 }
-                heard = sender.next_acknowledgement(),
-                    if sender.has_begun() && !cancel.is_cancelled() => if heard.is_err() {
+                acknowledged = sender.next_acknowledgement(),
+                    if sender.has_begun() && !cancel.is_cancelled() => if acknowledged.is_err() {
                     cancel.cancel();
                 },
                 () = cancel.cancelled(), if sender.has_begun() && !chunks.is_closed() => {
@@ -281,7 +281,7 @@ impl JobTask {
         }
     }
 
-    /// The subject of grants and cancels for this job, for use in a reply. Built on demand, because most jobs end before
+    /// The subject for grants and cancellations of this job, for use in a reply. Built on demand, because most jobs end before
     /// any reply needs it.
     fn control(&self) -> Subject {
         self.is_control_known.store(true, Ordering::Relaxed);

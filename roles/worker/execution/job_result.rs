@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::envelope::{Final, RefusalReason};
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 
 /// The result of a job.
@@ -16,14 +16,14 @@ pub enum JobResult {
         /// The problem.
         problem: Problem,
         /// The outcome for metrics and the `Fjord-Outcome` header.
-        outcome: Word,
+        outcome: Outcome,
     },
     /// The request certainly had no effect, and another worker may execute it: it is refused.
     NotExecuted {
         /// The problem, in case no other worker can execute it either.
         problem: Problem,
         /// The outcome for metrics.
-        outcome: Word,
+        outcome: Outcome,
     },
     /// The connection to the database was lost during the call. It may have been executed, and a second execution does no
     /// harm, so the worker sends no reply: the gateway treats it as lost and sends it to another worker.
@@ -31,7 +31,7 @@ pub enum JobResult {
         /// The problem that describes the failure.
         problem: Problem,
         /// The outcome for metrics.
-        outcome: Word,
+        outcome: Outcome,
     },
 }
 
@@ -45,14 +45,14 @@ pub enum SentCallResult {
         /// The problem.
         problem: Problem,
         /// The outcome for metrics and the `Fjord-Outcome` header.
-        outcome: Word,
+        outcome: Outcome,
     },
     /// See `JobResult::Unanswered`.
     Unanswered {
         /// The problem that describes the failure.
         problem: Problem,
         /// The outcome for metrics.
-        outcome: Word,
+        outcome: Outcome,
     },
 }
 
@@ -82,7 +82,7 @@ impl From<SentCallResult> for JobResult {
 impl JobResult {
     /// The outcome for metrics and logs.
     #[must_use]
-    pub fn outcome(&self) -> Word {
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::Final(answer) => answer.outcome,
             Self::Problem { outcome, .. }
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn a_problem_becomes_a_final_with_the_request_id() {
         let problem = Problem::with_detail(ProblemKind::Refused(422), "too young");
-        let result = JobResult::Problem { problem, outcome: Word::SqlUser };
+        let result = JobResult::Problem { problem, outcome: Outcome::SqlUser };
         let answer = final_of(result.into_reply("r-1", 0));
         assert_eq!((answer.status, &*answer.content_type), (422, PROBLEM_JSON));
-        assert_eq!(answer.outcome, Word::SqlUser);
+        assert_eq!(answer.outcome, Outcome::SqlUser);
         let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(document["detail"], "too young");
         assert_eq!(document["request_id"], "r-1");
@@ -165,8 +165,10 @@ mod tests {
             (ProblemKind::Expired, RefusalReason::Expired, 504),
             (ProblemKind::BackendDown, RefusalReason::Unavailable, 500),
         ] {
-            let result =
-                JobResult::NotExecuted { problem: Problem::new(kind), outcome: Word::BackendDown };
+            let result = JobResult::NotExecuted {
+                problem: Problem::new(kind),
+                outcome: Outcome::BackendDown,
+            };
             assert_eq!(result.clone().into_reply("r", 0), JobReply::Refused(reason));
             let answer = final_of(result.into_reply("r", 3));
             assert_eq!((answer.status, answer.parts), (status, 3), "{kind:?}");
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn a_lost_call_gets_no_reply_unless_parts_were_sent() {
         let problem = Problem::new(ProblemKind::BadAnswer);
-        let result = JobResult::Unanswered { problem, outcome: Word::SqlLost };
+        let result = JobResult::Unanswered { problem, outcome: Outcome::SqlLost };
         assert_eq!(result.clone().into_reply("r", 0), JobReply::Silence);
         assert_eq!(final_of(result.into_reply("r", 1)).status, 502);
     }

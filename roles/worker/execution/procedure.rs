@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::catalogue::{Execution, payload};
 use crate::future::BoxFuture;
 use crate::lifecycle::Cancel;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::procedures::arguments::arguments;
 use crate::procedures::databases::Database;
@@ -58,7 +58,7 @@ impl ProcedureHandler {
         let Some(procedure) = &endpoint.procedure else {
             // The catalogue rejects such an endpoint when it is loaded.
             let problem = Problem::new(ProblemKind::Internal);
-            return JobResult::Problem { problem, outcome: Word::Internal };
+            return JobResult::Problem { problem, outcome: Outcome::Internal };
         };
         // The gateway has validated the parameters, but anyone who may publish can have sent this message.
         let arguments = match payload::read(endpoint, &job.request.payload) {
@@ -68,7 +68,7 @@ impl ProcedureHandler {
                 if job.request.dry_run {
                     job.progress.mark_rolled_back();
                 }
-                return JobResult::Problem { problem, outcome: Word::BadMessage };
+                return JobResult::Problem { problem, outcome: Outcome::BadMessage };
             }
         };
         let mut sink =

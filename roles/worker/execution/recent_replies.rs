@@ -1,4 +1,4 @@
-//! Answers that were sent shortly before a connection was lost, the worker's or the gateway's, and may be lost as well.
+//! Keeps the answers that were sent recently. If the connection of the worker or of the gateway is lost, they may be lost too.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const REPLIES_MAX: usize = 1024;
 /// Largest size of all replies.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The last parts and finals, oldest first. A gateway that did not receive one asks for it.
+/// The most recently sent parts and final replies, oldest first. A gateway that did not receive one requests it.
 #[derive(Debug, Default)]
 pub struct RecentReplies(Mutex<State>);
 
@@ -38,7 +38,7 @@ struct SentReply {
 }
 
 impl RecentReplies {
-    /// Remembers a part or the final of a job that was given to the transport.
+    /// Remembers a part or the final reply of a job, which has been passed to the transport.
     pub fn add(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
@@ -46,7 +46,7 @@ impl RecentReplies {
         state.forget_old(now);
     }
 
-    /// The jobs whose final was sent, with its subject.
+    /// The jobs whose final reply was sent, each with the subject it was sent to.
     #[must_use]
     pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
@@ -55,7 +55,8 @@ impl RecentReplies {
         finals.map(|sent| (sent.job, sent.to.clone())).collect()
     }
 
-    /// The jobs of a queue whose final was sent to one of these subjects, or to a subject below one.
+    /// The jobs of a queue whose final reply was sent to one of these subjects, or to one that adds further tokens
+    /// to it.
     #[must_use]
     pub fn finished_below(&self, queue: usize, subjects: &[Subject], now: Instant) -> Vec<JobId> {
         let is_below = |to: &Subject, subject: &Subject| {
@@ -101,12 +102,12 @@ impl State {
 mod tests {
     use super::*;
     use crate::envelope::Final;
-    use crate::outcome::Word;
+    use crate::outcome::Outcome;
 
     const QUEUE: usize = 3;
 
     fn answer(bytes: usize) -> Reply {
-        Reply::Final(Final::whole(200, "text/plain", vec![0; bytes].into(), Word::Ok))
+        Reply::Final(Final::whole(200, "text/plain", vec![0; bytes].into(), Outcome::Ok))
     }
 
     fn job(number: u64) -> JobId {
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(below(QUEUE, "inbox.r.1.17"), [7]);
         assert_eq!(below(QUEUE, "inbox.r"), [7, 8]);
         assert!(below(QUEUE, "inbox.r.1.1").is_empty());
-        assert!(below(QUEUE + 1, "inbox.r").is_empty(), "these jobs are of another queue");
+        assert!(below(QUEUE + 1, "inbox.r").is_empty(), "these jobs belong to another queue");
         assert_eq!(recent.of_job(job(7), now).len(), 2);
     }
 }

@@ -19,7 +19,7 @@ use super::running_jobs::JobId;
 
 /// Largest number of requested answers. Further requests are dropped: the gateway repeats them, or treats the call as lost.
 const REQUESTS_MAX: usize = 1024;
-/// The rate at which a worker sends answers again or late.
+/// The rate at which a worker sends answers that it repeats or that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
 /// Number of answers that are announced between two pauses.
 const PAGE: usize = 64;
@@ -59,7 +59,7 @@ impl ResendQueue {
         (Self(sender), receiver)
     }
 
-    /// Requests that the answer of a job is sent again. Never waits.
+    /// Requests that the answer of a job be sent again. Never waits.
     pub fn request(&self, job: JobId) {
         if self.0.try_send(job).is_err() {
             count("dropped");
@@ -87,13 +87,13 @@ impl Resender {
         self.follow_link(tasks);
     }
 
-    /// Sends the answers that are requested. Ends with the queue.
+    /// Sends the answers that are requested. Ends when the queue is closed.
     async fn run(self, mut requests: mpsc::Receiver<JobId>) {
         while let Some(job) = requests.recv().await {
             let Some(queue) = self.queues.get(job.queue) else { continue };
             for (mut reply, to) in self.recent.of_job(job, Instant::now()) {
-                // The request for the answer was sent to the job's subject. Since then the gateway accepts only replies that
-                // contain it.
+                // The request for the answer was sent to the job's subject. Since then the gateway has
+                // accepted only replies that contain this subject.
                 if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
                     &mut reply
                 {

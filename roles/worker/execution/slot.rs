@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::envelope::RefusalReason;
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 
 use super::call_time::CallTime;
 
@@ -19,10 +19,10 @@ pub trait SlotQueue: Debug + Send + Sync {
     fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment;
 
     /// Gives up the place of a job of this size that got no consent.
-    fn release_claim(&self, bytes: usize, outcome: Word);
+    fn release_claim(&self, bytes: usize, outcome: Outcome);
 
     /// Takes back the slot of a call that has ended. `more` is its reply subject if further requests wait at its gateway.
-    fn release_slot(self: Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>);
+    fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>);
 
     /// Removes a job from the backlog; whether it was there.
     fn leave_backlog(&self, reply: &Subject) -> bool;
@@ -78,7 +78,7 @@ impl Slot {
     }
 
     /// Returns the slot and records how long it was used. See `SlotQueue::release_slot` for `more`.
-    pub fn release(mut self, outcome: Word, more: Option<Subject>) {
+    pub fn release(mut self, outcome: Outcome, more: Option<Subject>) {
         self.give_back(outcome, more);
     }
 
@@ -87,12 +87,12 @@ impl Slot {
         self.queue = None;
     }
 
-    fn give_back(&mut self, outcome: Word, more: Option<Subject>) {
+    fn give_back(&mut self, outcome: Outcome, more: Option<Subject>) {
         let Some(queue) = self.queue.take() else { return };
         let took = self.since.elapsed();
         if outcome.is_complete() {
             self.call_time.record(took);
-        } else if outcome == Word::SqlTimeout {
+        } else if outcome == Outcome::SqlTimeout {
             self.call_time.record_at_least(took);
         }
         queue.release_slot(outcome, took, more);
@@ -102,6 +102,6 @@ impl Slot {
 impl Drop for Slot {
     /// Returns the slot of a job whose task ended early.
     fn drop(&mut self) {
-        self.give_back(Word::Panic, None);
+        self.give_back(Outcome::Panic, None);
     }
 }

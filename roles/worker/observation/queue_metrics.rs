@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::catalogue::QueueName;
 use crate::envelope::RefusalReason;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
 /// The metrics of one queue. Those of every call are looked up once.
@@ -15,7 +15,7 @@ pub struct QueueMetrics {
     duration: Histogram,
     calls_ok: Counter,
     /// The outcome of the last failed call.
-    last_failure: Mutex<Option<Word>>,
+    last_failure: Mutex<Option<Outcome>>,
 }
 
 impl fmt::Debug for QueueMetrics {
@@ -30,16 +30,16 @@ impl QueueMetrics {
     pub fn new(name: &QueueName) -> Self {
         let label = [(names::QUEUE, name.to_string())];
         let duration = histogram(&names::WORKER_CALL_DURATION, &label);
-        let calls_ok = calls(name.as_str(), Word::Ok);
+        let calls_ok = calls(name.as_str(), Outcome::Ok);
         // Exported as zero from the start, so that a rate includes the first calls.
         calls_ok.increment(0);
         Self { queue: name.to_string(), duration, calls_ok, last_failure: Mutex::default() }
     }
 
     /// Records a call that has ended.
-    pub fn record_call(&self, outcome: Word, took: Duration) {
+    pub fn record_call(&self, outcome: Outcome, took: Duration) {
         self.duration.record(took.as_secs_f64());
-        if outcome == Word::Ok {
+        if outcome == Outcome::Ok {
             self.calls_ok.increment(1);
         } else {
             calls(&self.queue, outcome).increment(1);
@@ -50,7 +50,7 @@ impl QueueMetrics {
     }
 
     /// Counts a job that got no consent.
-    pub fn count_unstarted(&self, outcome: Word) {
+    pub fn count_unstarted(&self, outcome: Outcome) {
         calls(&self.queue, outcome).increment(1);
     }
 
@@ -68,12 +68,12 @@ impl QueueMetrics {
     }
 
     /// The outcome of the last failed call.
-    pub fn last_failure(&self) -> Option<Word> {
+    pub fn last_failure(&self) -> Option<Outcome> {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn calls(queue: &str, outcome: Word) -> Counter {
+fn calls(queue: &str, outcome: Outcome) -> Counter {
     let labels = [(names::QUEUE, queue.to_owned()), (names::OUTCOME, outcome.as_str().to_owned())];
     counter(&names::WORKER_CALLS, &labels)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::admin::Readiness;
 use crate::fleet::report::{self, QueueReport, SlotsReport};
 use crate::fleet::{Report, ReportSource};
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::telemetry::{names, snapshot};
 
 use super::load::SlotUsage;
@@ -24,7 +24,7 @@ pub struct QueueSnapshot {
     /// The time for which no slot was free since the start.
     pub saturated_time: Duration,
     /// The outcome of the last failed call.
-    pub last_failure: Option<Word>,
+    pub last_failure: Option<Outcome>,
 }
 
 /// Returns what creates the reports from snapshots of all queues.
@@ -51,7 +51,7 @@ pub fn source(
 fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
     let calls = snapshot::sums(&names::WORKER_CALLS, names::QUEUE);
     let errors = snapshot::sums_where(&names::WORKER_CALLS, names::QUEUE, |label| {
-        Word::parse(&label(names::OUTCOME)).is_failure()
+        Outcome::parse(&label(names::OUTCOME)).is_failure()
     });
     let mut times = snapshot::distributions(&names::WORKER_CALL_DURATION, names::QUEUE);
     let ready = snapshot::sums(&names::WORKER_QUEUE_READY, names::QUEUE);
@@ -61,7 +61,7 @@ fn queue_reports(queues: Vec<QueueSnapshot>) -> Vec<QueueReport> {
     let reports = queues.into_iter().map(|queue| QueueReport {
         calls: count(&calls, &queue.name),
         errors: count(&errors, &queue.name),
-        last_error: queue.last_failure.map_or("", Word::as_str).to_owned(),
+        last_error: queue.last_failure.map_or("", Outcome::as_str).to_owned(),
         times: times.remove(&queue.name).unwrap_or_default(),
         slots: Some(slots_report(&queue, count(&ready, &queue.name) > 0)),
         name: queue.name,

@@ -2,7 +2,7 @@
 
 use crate::catalogue::{EndpointId, ProcedureName};
 use crate::envelope::Request;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
@@ -25,7 +25,7 @@ impl JobSpan {
     }
 
     /// Ends the span after the reply was sent.
-    pub fn end(self, outcome: Word) {
+    pub fn end(self, outcome: Outcome) {
         let attributes = vec![
             ("messaging.system", AttributeValue::Constant("nats")),
             ("messaging.operation.type", AttributeValue::Constant("process")),
@@ -43,7 +43,11 @@ impl JobSpan {
 
 /// The data of a procedure call's span.
 #[must_use]
-pub fn procedure_call(system: &'static str, procedure: &ProcedureName, outcome: Word) -> SpanData {
+pub fn procedure_call(
+    system: &'static str,
+    procedure: &ProcedureName,
+    outcome: Outcome,
+) -> SpanData {
     let attributes = vec![
         ("db.system.name", AttributeValue::Constant(system)),
         ("db.operation.name", AttributeValue::Constant("EXECUTE")),
@@ -51,7 +55,7 @@ pub fn procedure_call(system: &'static str, procedure: &ProcedureName, outcome: 
         ("fjord.outcome", AttributeValue::Constant(outcome.as_str())),
     ];
     // An error that the procedure raises is an error of the database call, even if the client caused it.
-    let is_success = matches!(outcome, Word::Ok | Word::NoRow | Word::SqlReturn);
+    let is_success = matches!(outcome, Outcome::Ok | Outcome::NoRow | Outcome::SqlReturn);
     let error = (!is_success).then(|| outcome.as_str());
     SpanData { kind: SpanKind::Client, name: format!("EXECUTE {procedure}"), attributes, error }
 }

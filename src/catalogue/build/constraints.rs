@@ -128,7 +128,7 @@ pub(super) fn add_allowed(
     let mut values: Vec<ParameterValue<'static>> = Vec::with_capacity(allowed.len());
     for raw in allowed {
         match read_value(parameter, &raw) {
-            Ok(ParameterValue::Null) => errors.add(&key, "expected no null"),
+            Ok(ParameterValue::Null) => errors.add(&key, "null is not allowed"),
             Ok(value) if values.contains(&value) => {
                 errors.add(&key, format!("{raw} is given more than once"));
             }
@@ -139,7 +139,7 @@ pub(super) fn add_allowed(
     parameter.constraints.allowed = Some(values);
 }
 
-/// Validates `default`, also against the constraints, and adds it to the parameter.
+/// Validates `default`, including against the constraints, and adds it to the parameter.
 pub(super) fn add_default(
     parameter: &mut Parameter,
     default: Option<Box<RawValue>>,
@@ -149,7 +149,7 @@ pub(super) fn add_default(
     let Some(raw) = default else { return };
     let key = format!("{key}.default");
     if parameter.kind == ParameterType::Table {
-        errors.add(key, "a table has no default");
+        errors.add(key, "a table cannot have a default");
         return;
     }
     match read_value(parameter, &raw) {

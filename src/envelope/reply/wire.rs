@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::envelope::{EnvelopeError, Phases, headers};
 use crate::message::{HeaderError, Headers, Message, Subject};
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 
 use super::effect;
 use super::{AnswerHead, Final, JSON, RefusalReason, Reply};
@@ -95,7 +95,7 @@ impl Reply {
             })?,
         };
         let outcome = match from.outcome {
-            Some(word) => Word::parse(word),
+            Some(word) => Outcome::parse(word),
             None => default_outcome(status),
         };
         let content_type = media_type(from.content_type.unwrap_or_default());
@@ -123,7 +123,7 @@ impl Reply {
             });
         }
         let Some(code) = from.service_error_code else {
-            return Ok(Self::Final(Final::whole(200, JSON, body, Word::Ok)));
+            return Ok(Self::Final(Final::whole(200, JSON, body, Outcome::Ok)));
         };
         let status = code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500);
         let content_type = media_type(from.content_type.unwrap_or(JSON));
@@ -131,7 +131,7 @@ impl Reply {
             return Err(EnvelopeError { header: headers::SERVICE_ERROR_CODE, ..INVALID_EFFECT });
         }
         let content_type = if body.is_empty() { Cow::Borrowed("") } else { content_type };
-        let answer = Final::whole(status, "", body, Word::ServiceError);
+        let answer = Final::whole(status, "", body, Outcome::ServiceError);
         Ok(Self::Final(Final { content_type, ..answer }))
     }
 
@@ -211,8 +211,8 @@ const INVALID_EFFECT: EnvelopeError = EnvelopeError {
 const ROLLED_BACK: &str = "rolled-back";
 
 /// Returns the outcome of a final that has no `Fjord-Outcome`.
-fn default_outcome(status: u16) -> Word {
-    if status < 400 { Word::Ok } else { Word::Other }
+fn default_outcome(status: u16) -> Outcome {
+    if status < 400 { Outcome::Ok } else { Outcome::Other }
 }
 
 /// Returns a media type, without a copy if it is the usual one.

@@ -88,7 +88,7 @@ pub(super) fn after_sending(error: Error) -> SentError {
         ),
         _ => SentErrorKind::Undecodable("the driver cannot decode it".to_owned()),
     };
-    SentError::caused_by(kind, DatabaseError::new("an error of the driver", error.to_string()))
+    SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
 /// Returns the kind of error with which the driver refused to write a value into a column of a table. Only meaningful if

@@ -21,7 +21,7 @@ pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     };
     let origin = match error.sqlite_error() {
         Some(code) => format!("extended result code {}", code.extended_code),
-        None => "an error of the driver".to_owned(),
+        None => "a driver error".to_owned(),
     };
     SentError::caused_by(kind, DatabaseError::new(origin, error.to_string()))
 }
@@ -33,13 +33,13 @@ fn number(error: ffi::Error) -> u32 {
 fn class_of(error: ffi::Error) -> ServerErrorClass {
     match error.code {
         ErrorCode::ConstraintViolation => match error.extended_code {
-            // The catalogue cannot express these two constraints: the value is wrong, it does not conflict with stored data.
+            // The catalogue cannot express these two constraints. The value is invalid; it does not conflict with stored data.
             ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
                 ServerErrorClass::BadValue
             }
             // RAISE(ABORT, …) in a trigger has no number of its own.
             ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
-            // Unique, primary key, foreign key, and CHECK like SQL Server's 547.
+            // UNIQUE, primary key and foreign key constraints, and CHECK, as in SQL Server's error 547.
             _ => ServerErrorClass::Conflict,
         },
         ErrorCode::TypeMismatch | ErrorCode::TooBig => ServerErrorClass::BadValue,
@@ -52,7 +52,7 @@ fn class_of(error: ffi::Error) -> ServerErrorClass {
     }
 }
 
-/// Converts an error before anything was executed: while opening a connection, or waiting for the write lock.
+/// Converts an error that occurred before anything was executed: while opening a connection or waiting for the write lock.
 pub(super) fn before_running(error: rusqlite::Error) -> BackendError {
     BackendError::caused_by(BackendErrorKind::Unavailable, error)
 }

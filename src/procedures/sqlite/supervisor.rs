@@ -18,9 +18,9 @@ use super::ConnectionManager;
 use super::connection::SqliteConnection;
 use super::execute::RowEvent;
 
-/// The most batches buffered between the thread of a call and its answer.
+/// The maximum number of batches buffered between the thread of a call and its answer.
 pub(super) const EVENTS_MAX: usize = 4;
-/// The pause between interrupts of a job that should stop: `SQLite` forgets an interrupt between statements.
+/// The pause between interrupts of a job that should stop: `SQLite` ignores an interrupt between statements.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(5);
 /// How long a job may take to stop. After that its result is not awaited; the thread keeps its connection while it runs.
 const STOP_MAX: Duration = Duration::from_millis(500);
@@ -92,7 +92,7 @@ impl JobSupervisor<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let reason = tokio::select! {
-                // Checked first, so that a steady stream of rows does not hide it.
+                // Polled first, so that a steady stream of rows does not delay an interruption.
                 biased;
                 cause = self.interruption(), if stopped.is_none() => cause,
                 event = self.advance(&mut feed, &mut handle) => match event {

@@ -30,13 +30,13 @@ impl<S: Subscriber> Layer<S> for JsonLayer {
 /// Formats a line: timestamp, level, the event's own fields, target, and the ids of the request.
 fn line(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
-    let mut object = JsonLine { text: Vec::with_capacity(LINE_BYTES), names_request: false };
+    let mut object = JsonLine { text: Vec::with_capacity(LINE_BYTES), has_request_id: false };
     object.text.push(b'{');
     object.string("timestamp", &Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true));
     object.string("level", metadata.level().as_str());
     event.record(&mut object);
     object.string("target", metadata.target());
-    if !object.names_request
+    if !object.has_request_id
         && let Some(ids) = context::current()
     {
         object.string(REQUEST_ID, &ids.request_id);
@@ -49,7 +49,7 @@ fn line(event: &Event<'_>) -> Vec<u8> {
 /// A JSON object to which fields are added.
 struct JsonLine {
     text: Vec<u8>,
-    names_request: bool,
+    has_request_id: bool,
 }
 
 impl JsonLine {
@@ -57,7 +57,7 @@ impl JsonLine {
         if self.text.len() > 1 {
             self.text.push(b',');
         }
-        // Names are identifiers in the code of fjord and of libraries, and need no escapes.
+        // Field names are identifiers in the code of fjord and its libraries, so they need no escaping.
         self.text.push(b'"');
         self.text.extend_from_slice(name.as_bytes());
         self.text.extend_from_slice(b"\":");
@@ -87,8 +87,8 @@ impl JsonLine {
     }
 }
 
-/// Converts a number to thousandths if that loses nothing. An access line has many times in milliseconds with three decimals.
-/// Searching for the shortest digits of each would be the most expensive part of formatting the line.
+/// Converts a number to thousandths if that loses nothing. An access line contains many durations in milliseconds with three
+/// decimals. Finding the shortest decimal representation of each would be the most expensive part of formatting the line.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -101,7 +101,7 @@ fn to_thousandths(value: f64) -> Option<u32> {
 
 impl Visit for JsonLine {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.names_request |= field.name() == REQUEST_ID;
+        self.has_request_id |= field.name() == REQUEST_ID;
         self.string(field.name(), value);
     }
 
@@ -125,7 +125,7 @@ impl Visit for JsonLine {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.names_request |= field.name() == REQUEST_ID;
+        self.has_request_id |= field.name() == REQUEST_ID;
         self.name(field.name());
         self.text.push(b'"');
         // If a `Debug` implementation fails, its remaining text is missing; the line stays valid.
@@ -144,7 +144,7 @@ impl fmt::Write for EscapingWriter<'_> {
     }
 }
 
-/// Appends a text as it stands between the quotes of a JSON string (RFC 8259, section 7). Every control character is escaped,
+/// Appends text, escaped for use between the quotes of a JSON string (RFC 8259, section 7). Every control character is escaped,
 /// so that no event can forge a second line or control the reader's terminal.
 fn escape(to: &mut Vec<u8>, text: &str) {
     // Without an early exit, so that the compiler vectorizes the loop.
@@ -222,7 +222,7 @@ mod tests {
             proptest::prop_assert!(times.iter().all(|time| to_thousandths(*time).is_some()));
             for value in [times[0], times[1], any, -any, -0.0, f64::NAN, f64::INFINITY] {
                 let Some(number) = to_thousandths(value) else { continue };
-                let mut object = JsonLine { text: Vec::new(), names_request: false };
+                let mut object = JsonLine { text: Vec::new(), has_request_id: false };
                 object.thousandths("n", number);
                 let text = format!("\"n\":{}", serde_json::to_string(&value).unwrap());
                 proptest::prop_assert_eq!(String::from_utf8(object.text).unwrap(), text);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::catalogue::load::fixture::catalogue;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
 /// Returns an endpoint with a dry run, and one without.
@@ -109,7 +109,7 @@ fn an_unconfirmed_dry_run_is_an_error() {
     let [dry, _] = endpoints();
     let answer = |status, is_rolled_back| Final {
         is_rolled_back,
-        ..Final::whole(status, "application/json", Bytes::new(), Word::Ok)
+        ..Final::whole(status, "application/json", Bytes::new(), Outcome::Ok)
     };
     let told = |end, status, is_rolled_back| {
         let applied = applied(Some(end), &answer(status, is_rolled_back), &dry);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::envelope::{AnswerHead, Control, EnvelopeError, Final, RefusalReason, Reply};
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
 /// An event of a session.
@@ -168,7 +168,7 @@ pub enum SessionEnd {
     /// An error of the gateway's own.
     Problem(ProblemKind),
     /// A worker's answer had begun and cannot be completed.
-    CutOff(Word),
+    CutOff(Outcome),
     /// The client had disconnected.
     ClientGone,
 }
@@ -176,12 +176,12 @@ pub enum SessionEnd {
 impl SessionEnd {
     /// Returns the outcome for logs and metrics.
     #[must_use]
-    pub fn outcome(&self) -> Word {
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::Answer(answer) => answer.outcome,
             Self::Problem(kind) => kind.outcome(),
             Self::CutOff(outcome) => *outcome,
-            Self::ClientGone => Word::ClientGone,
+            Self::ClientGone => Outcome::ClientGone,
         }
     }
 }

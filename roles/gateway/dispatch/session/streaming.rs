@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::envelope::{AnswerHead, Control, Final, Reply};
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
 use super::{Session, SessionAction, SessionEnd, StepContext};
@@ -168,7 +168,7 @@ impl Session {
             && answer.content_type == stream.head.content_type;
         if !is_complete {
             let outcome = match answer.outcome {
-                Word::Ok => Word::BadAnswer,
+                Outcome::Ok => Outcome::BadAnswer,
                 failure => failure,
             };
             return self.end(SessionEnd::CutOff(outcome), context);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::catalogue::EndpointId;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
 /// The label of requests without an endpoint.
@@ -22,7 +22,7 @@ struct EndpointMetrics {
 
 struct RequestCounter {
     status: StatusCode,
-    outcome: Word,
+    outcome: Outcome,
     counter: Counter,
 }
 
@@ -35,7 +35,7 @@ thread_local! {
 pub(super) fn record(
     endpoint: Option<&EndpointId>,
     status: StatusCode,
-    outcome: Word,
+    outcome: Outcome,
     duration: Duration,
 ) {
     let Some(id) = endpoint else {
@@ -53,7 +53,13 @@ pub(super) fn record(
 }
 
 impl EndpointMetrics {
-    fn record(&mut self, id: &EndpointId, status: StatusCode, outcome: Word, duration: Duration) {
+    fn record(
+        &mut self,
+        id: &EndpointId,
+        status: StatusCode,
+        outcome: Outcome,
+        duration: Duration,
+    ) {
         self.duration.record(duration.as_secs_f64());
         let is_same = |known: &&RequestCounter| known.status == status && known.outcome == outcome;
         if let Some(known) = self.requests.iter().find(is_same) {
@@ -65,12 +71,12 @@ impl EndpointMetrics {
     }
 }
 
-/// Counts a request. `endpoint` is an id of the catalogue, or `none`.
-pub(in crate::roles::gateway) fn count(endpoint: &str, status: StatusCode, outcome: Word) {
+/// Counts a request. `endpoint` is the id of an endpoint in the catalogue, or `none`.
+pub(in crate::roles::gateway) fn count(endpoint: &str, status: StatusCode, outcome: Outcome) {
     request_counter(endpoint, status, outcome).increment(1);
 }
 
-fn request_counter(endpoint: &str, status: StatusCode, outcome: Word) -> Counter {
+fn request_counter(endpoint: &str, status: StatusCode, outcome: Outcome) -> Counter {
     let labels = [
         (names::ENDPOINT, endpoint.to_owned()),
         (names::STATUS, status.as_str().to_owned()),

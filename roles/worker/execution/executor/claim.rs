@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::envelope::{RefusalReason, Reply};
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::running_jobs::Consent;
 use crate::roles::worker::execution::slot::{GrantedJob, Slot, SlotAssignment, SlotQueue};
@@ -23,7 +23,7 @@ impl JobTask {
         queue: Arc<dyn SlotQueue>,
         call_time: Arc<CallTime>,
         bytes: usize,
-    ) -> Result<Slot, Word> {
+    ) -> Result<Slot, Outcome> {
         if let Err(outcome) = self.claim(&*queue).await {
             queue.release_claim(bytes, outcome);
             return Err(outcome);
@@ -38,16 +38,16 @@ impl JobTask {
     }
 
     /// Asks the gateway for consent.
-    async fn claim(&self, queue: &dyn SlotQueue) -> Result<(), Word> {
+    async fn claim(&self, queue: &dyn SlotQueue) -> Result<(), Outcome> {
         // Without a reply subject there is no gateway that could consent.
-        let Some(reply) = self.reply.clone() else { return Err(Word::NotGranted) };
+        let Some(reply) = self.reply.clone() else { return Err(Outcome::NotGranted) };
         let consent = self.entry.watch_consent();
         let began = Instant::now();
         let until = self.deadline.min(began + queue.claim_timeout());
         let claim = Reply::Claim { control: self.control() };
         let is_sent = self.executor.replies.send(claim, reply).await.is_ok();
         if !is_sent {
-            return Err(Word::NotGranted);
+            return Err(Outcome::NotGranted);
         }
         let answer = timeout_at(until, consent).await;
         if matches!(answer, Ok(Ok(_))) {
@@ -56,12 +56,12 @@ impl JobTask {
         match answer {
             Ok(Ok(Consent::Granted)) => Ok(()),
             // The gateway expects no reply from a job that it has denied.
-            Ok(Ok(Consent::Denied) | Err(_)) => Err(Word::NotGranted),
+            Ok(Ok(Consent::Denied) | Err(_)) => Err(Outcome::NotGranted),
             Err(_) => {
                 // A grant may still arrive, but the job no longer waits for it. The refusal tells the gateway so, which may
                 // then send the request to another worker.
                 self.refuse(RefusalReason::Unavailable);
-                Err(Word::ClaimTimeout)
+                Err(Outcome::ClaimTimeout)
             }
         }
     }
@@ -71,7 +71,7 @@ impl JobTask {
         &self,
         queue: &dyn SlotQueue,
         mut assigned: oneshot::Receiver<Result<Slot, RefusalReason>>,
-    ) -> Result<Slot, Word> {
+    ) -> Result<Slot, Outcome> {
         let mut progress = self.executor.progress_interval();
         let cancel = &self.entry.cancel;
         let slot = loop {
@@ -81,7 +81,7 @@ impl JobTask {
                 () = cancel.cancelled() => {
                     let reply = self.reply.as_ref();
                     if reply.is_some_and(|reply| queue.leave_backlog(reply)) {
-                        return Err(Word::Cancelled);
+                        return Err(Outcome::Cancelled);
                     }
                     // It has just left the backlog: it has a slot or was evicted.
                     break (&mut assigned).await;
@@ -92,14 +92,14 @@ impl JobTask {
         match slot {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(reason)) => Err(self.refuse_granted(queue, reason)),
-            Err(_) => Err(Word::Cancelled),
+            Err(_) => Err(Outcome::Cancelled),
         }
     }
 
     /// Refuses a request after its grant. The job never starts, so the refusal voids the grant.
-    fn refuse_granted(&self, queue: &dyn SlotQueue, reason: RefusalReason) -> Word {
+    fn refuse_granted(&self, queue: &dyn SlotQueue, reason: RefusalReason) -> Outcome {
         queue.count_refusal(reason);
         self.refuse(reason);
-        Word::NotExecuted
+        Outcome::NotExecuted
     }
 }

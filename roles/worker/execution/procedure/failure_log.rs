@@ -10,7 +10,7 @@ use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
 
 /// Every call of an endpoint fails until the catalogue, the database or its permissions are changed.
-const MISFIT: Condition = Condition::new("a procedure does not fit");
+const MISMATCH: Condition = Condition::new("a procedure does not fit");
 
 /// The database refuses the queries that the worker makes before a call.
 const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
@@ -24,7 +24,7 @@ pub(super) enum FailureLevel {
     /// An operator.
     Error,
     /// An operator: until then every call fails, because catalogue and database differ or a permission is missing.
-    Misfit,
+    Mismatch,
     /// An operator, if it lasts: the database lacks a resource, and the call was not sent.
     Query,
     /// Nobody now.
@@ -43,7 +43,7 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
     let cause = cause(error, LOGS_DATABASE_MESSAGES.load(Ordering::Relaxed));
     let endpoint = job.endpoint.id.as_str();
     match level {
-        FailureLevel::Misfit if !conditions::begins(&MISFIT, endpoint) => {
+        FailureLevel::Mismatch if !conditions::begins(&MISMATCH, endpoint) => {
             tracing::debug!(endpoint, cause, "the procedure failed");
         }
         FailureLevel::Query if conditions::begins(&QUERY_REFUSED, endpoint) => {
@@ -52,7 +52,7 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
         FailureLevel::Query => {
             tracing::debug!(endpoint, cause, "a call was not sent: a query before it failed");
         }
-        FailureLevel::Error | FailureLevel::Misfit => {
+        FailureLevel::Error | FailureLevel::Mismatch => {
             tracing::error!(endpoint, cause, "the procedure failed");
         }
         FailureLevel::Warn => tracing::warn!(endpoint, cause, "the procedure failed"),

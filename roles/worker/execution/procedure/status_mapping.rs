@@ -8,7 +8,7 @@ use crate::catalogue::violations::JsonPointer;
 use crate::catalogue::{Endpoint, Execution, ParameterSource, ResultKind};
 use crate::envelope::Final;
 use crate::envelope::reply::JSON;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Effect, Problem, ProblemKind, Violation};
 use crate::procedures::{
     BackendError, BackendErrorKind, BadArgument, CallError, ProcedureResult, SentError,
@@ -25,7 +25,7 @@ const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// The difference between such a number and its status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;
 
-/// Statuses with which only a gateway reports what happened to a request. A procedure cannot use them.
+/// Statuses that only a gateway may use, to report what happened to a request. A procedure cannot use them.
 const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 
 /// Maps the result of a call. No other function turns errors of a backend or a RETURN status into HTTP.
@@ -46,22 +46,22 @@ fn map_success(job: &Job, sink: JsonSink, outcome: &ProcedureResult) -> SentCall
     let endpoint = &job.endpoint;
     let mapped = endpoint.status.returns.get(&outcome.return_status).copied();
     if let Some(status) = mapped.filter(|status| *status >= 400 || is_bodiless(*status)) {
-        return with_status(status, None, (Word::SqlReturn, None));
+        return with_status(status, None, (Outcome::SqlReturn, None));
     }
     let body = match sink.finish(&endpoint.outputs, outcome) {
         Ok(Some(body)) => body,
-        Ok(None) => return problem(ProblemKind::NoRow, Word::NoRow),
+        Ok(None) => return problem(ProblemKind::NoRow, Outcome::NoRow),
         Err(error) => return map_sent(job, &SentErrorKind::Sink(error).into()),
     };
     let answer = if endpoint.result == ResultKind::None {
-        Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Word::Ok)
+        Final::whole(mapped.unwrap_or(204), "", Bytes::new(), Outcome::Ok)
     } else {
-        Final::whole(mapped.unwrap_or(200), JSON, body.into(), Word::Ok)
+        Final::whole(mapped.unwrap_or(200), JSON, body.into(), Outcome::Ok)
     };
     SentCallResult::Final(answer)
 }
 
-fn problem(kind: ProblemKind, outcome: Word) -> SentCallResult {
+fn problem(kind: ProblemKind, outcome: Outcome) -> SentCallResult {
     SentCallResult::Problem { problem: Problem::new(kind), outcome }
 }
 
@@ -69,10 +69,10 @@ fn problem(kind: ProblemKind, outcome: Word) -> SentCallResult {
 fn with_status(
     status: u16,
     detail: Option<String>,
-    (outcome, effect): (Word, Option<Effect>),
+    (outcome, effect): (Outcome, Option<Effect>),
 ) -> SentCallResult {
     let kind = match status {
-        ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Word::Ok)),
+        ..400 => return SentCallResult::Final(Final::whole(status, "", Bytes::new(), Outcome::Ok)),
         404 => ProblemKind::NoRow,
         409 => ProblemKind::Conflict,
         status => ProblemKind::Refused(status),
@@ -84,8 +84,8 @@ fn with_status(
 fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
     // The gateway does not trust `not-executed` in a reply with a status of 500 or more (`envelope::promise`).
     let reported = |problem: Problem, outcome| {
-        let may_say = problem.kind.status().as_u16() < 500;
-        let effect = if may_say { Effect::NotExecuted } else { Effect::Unknown };
+        let is_trusted = problem.kind.status().as_u16() < 500;
+        let effect = if is_trusted { Effect::NotExecuted } else { Effect::Unknown };
         JobResult::Problem { problem: problem.with_effect(effect), outcome }
     };
     let not_executed =
@@ -102,25 +102,25 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
         }
         BackendErrorKind::Arguments(bad) => {
             let violations = bad.iter().map(|one| violation(&job.endpoint, one)).collect();
-            (FailureLevel::Debug, reported(Problem::invalid(violations), Word::BadArgument))
+            (FailureLevel::Debug, reported(Problem::invalid(violations), Outcome::BadArgument))
         }
         BackendErrorKind::Mismatch { .. } => {
             let problem = Problem::new(ProblemKind::Internal);
-            (FailureLevel::Misfit, reported(problem, Word::SqlMismatch))
+            (FailureLevel::Mismatch, reported(problem, Outcome::SqlMismatch))
         }
         BackendErrorKind::TimedOut => {
-            (FailureLevel::Debug, not_executed(ProblemKind::Expired, Word::Expired))
+            (FailureLevel::Debug, not_executed(ProblemKind::Expired, Outcome::Expired))
         }
         BackendErrorKind::Cancelled => {
             let problem = Problem::new(ProblemKind::Cancelled);
-            (FailureLevel::Debug, reported(problem, Word::Cancelled))
+            (FailureLevel::Debug, reported(problem, Outcome::Cancelled))
         }
         BackendErrorKind::PoolTimedOut => {
-            (FailureLevel::Debug, not_executed(ProblemKind::Busy, Word::PoolTimeout))
+            (FailureLevel::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
         }
-        // The database's own check logs this once for all calls.
+        // The periodic check of the database logs this once, instead of once per call.
         BackendErrorKind::Unavailable => {
-            (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Word::BackendDown))
+            (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
         }
     };
     log_failure(job, error, level);
@@ -133,35 +133,35 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
         SentErrorKind::User { number, message } => map_user_error(job, error, *number, message),
         SentErrorKind::Server { number, class } => map_server_error(job, error, *number, *class),
         SentErrorKind::Mismatch { .. } => {
-            log_failure(job, error, FailureLevel::Misfit);
+            log_failure(job, error, FailureLevel::Mismatch);
             let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
-            SentCallResult::Problem { problem, outcome: Word::SqlMismatch }
+            SentCallResult::Problem { problem, outcome: Outcome::SqlMismatch }
         }
-        SentErrorKind::Undecodable(_) => unusable(job, error, Word::SqlUndecodable),
-        SentErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Word::AnswerTooLarge),
-        SentErrorKind::Sink(SinkError::Shape) => unusable(job, error, Word::AnswerShape),
+        SentErrorKind::Undecodable(_) => unusable(job, error, Outcome::SqlUndecodable),
+        SentErrorKind::Sink(SinkError::TooLarge) => unusable(job, error, Outcome::AnswerTooLarge),
+        SentErrorKind::Sink(SinkError::Shape) => unusable(job, error, Outcome::AnswerShape),
         SentErrorKind::TimedOut => {
             log_failure(job, error, FailureLevel::Debug);
-            problem(ProblemKind::AttemptTimedOut, Word::SqlTimeout)
+            problem(ProblemKind::AttemptTimedOut, Outcome::SqlTimeout)
         }
         SentErrorKind::Cancelled | SentErrorKind::Sink(SinkError::Closed) => {
             log_failure(job, error, FailureLevel::Debug);
-            problem(ProblemKind::Cancelled, Word::Cancelled)
+            problem(ProblemKind::Cancelled, Outcome::Cancelled)
         }
         SentErrorKind::Lost if job.request.execution == Execution::AtLeastOnce => {
             log_failure(job, error, FailureLevel::Warn);
             let problem = Problem::new(ProblemKind::BadAnswer);
-            SentCallResult::Unanswered { problem, outcome: Word::SqlLost }
+            SentCallResult::Unanswered { problem, outcome: Outcome::SqlLost }
         }
-        SentErrorKind::Lost => unusable(job, error, Word::SqlLost),
+        SentErrorKind::Lost => unusable(job, error, Outcome::SqlLost),
     }
 }
 
 /// The effect of a call that ended with an error of the database. Unless all of the call was rolled back, statements before
 /// the error may have been committed, whatever its number means.
 fn effect(job: &Job, error: &SentError) -> Effect {
-    // The call lost against another one, and may succeed when it is sent again. An answer cannot report `not-executed`; only a
-    // refusal can. A dry run of which nothing remains was executed: sending it again does no harm.
+    // The call lost a conflict with another call, and may succeed if it is sent again. An answer cannot report `not-executed`;
+    // only a refusal can. A dry run that was rolled back counts as executed even then: sending it again does no harm.
     let may_succeed = !job.request.dry_run
         && matches!(
             error.kind,
@@ -180,11 +180,11 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
         // In a transaction of the worker, the error is the procedure's answer only if all of the call was rolled back.
         let is_open = job.endpoint.transaction && !error.is_rolled_back;
         let effect = is_open.then_some(Effect::Unknown);
-        return with_status(status, Some(message.to_owned()), (Word::SqlUser, effect));
+        return with_status(status, Some(message.to_owned()), (Outcome::SqlUser, effect));
     }
     log_failure(job, error, FailureLevel::Error);
     let problem = Problem::new(ProblemKind::Internal).with_effect(effect(job, error));
-    SentCallResult::Problem { problem, outcome: Word::SqlUser }
+    SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
 
 /// The status that an error number contains. One that only a gateway may use becomes 500, with the message.
@@ -208,7 +208,7 @@ fn map_server_error(
         ServerErrorClass::BadValue => (FailureLevel::Warn, ProblemKind::Refused(400)),
         ServerErrorClass::Deadlock => (FailureLevel::Warn, ProblemKind::Internal),
         ServerErrorClass::Mismatch | ServerErrorClass::Permission => {
-            (FailureLevel::Misfit, ProblemKind::Internal)
+            (FailureLevel::Mismatch, ProblemKind::Internal)
         }
         ServerErrorClass::Transient | ServerErrorClass::Other => {
             (FailureLevel::Error, ProblemKind::Internal)
@@ -224,19 +224,19 @@ fn map_server_error(
     SentCallResult::Problem { problem, outcome }
 }
 
-fn outcome_of(class: ServerErrorClass) -> Word {
+fn outcome_of(class: ServerErrorClass) -> Outcome {
     match class {
-        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => Word::SqlConflict,
-        ServerErrorClass::BadValue => Word::SqlBadValue,
-        ServerErrorClass::Mismatch => Word::SqlMismatch,
-        ServerErrorClass::Permission => Word::SqlPermission,
-        ServerErrorClass::Deadlock => Word::SqlDeadlock,
-        ServerErrorClass::Transient | ServerErrorClass::Other => Word::SqlError,
+        ServerErrorClass::Conflict | ServerErrorClass::SnapshotConflict => Outcome::SqlConflict,
+        ServerErrorClass::BadValue => Outcome::SqlBadValue,
+        ServerErrorClass::Mismatch => Outcome::SqlMismatch,
+        ServerErrorClass::Permission => Outcome::SqlPermission,
+        ServerErrorClass::Deadlock => Outcome::SqlDeadlock,
+        ServerErrorClass::Transient | ServerErrorClass::Other => Outcome::SqlError,
     }
 }
 
 /// The result of a procedure that may have run, but whose answer cannot be forwarded.
-fn unusable(job: &Job, error: &SentError, outcome: Word) -> SentCallResult {
+fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
     log_failure(job, error, FailureLevel::Error);
     let kind = match job.request.execution {
         Execution::AtLeastOnce => ProblemKind::BadAnswer,

@@ -287,6 +287,6 @@ async fn a_payload_that_violates_the_catalogue_never_reaches_the_procedure() {
     let register = DemoRegister::new().await;
     for payload in ["", "[]", "{", r#"{"ueln":"short"}"#, r#"{"ueln":1}"#, r#"{"other":1}"#] {
         let answer = register.call_raw("horse-get", payload.as_bytes()).await;
-        assert_eq!((answer.status, answer.outcome), (400, Word::BadMessage), "{payload}");
+        assert_eq!((answer.status, answer.outcome), (400, Outcome::BadMessage), "{payload}");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::envelope::{Final, RefusalReason, Reply};
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::executor::AcceptedJob;
@@ -112,7 +112,7 @@ impl Queue {
             }
         };
         let Some(reply) = reply else { return };
-        let result = JobResult::Problem { problem, outcome: Word::BadMessage };
+        let result = JobResult::Problem { problem, outcome: Outcome::BadMessage };
         let answer = Final { is_rolled_back, ..result.into_final(&ids.request_id) };
         self.executor.replies.try_send(Reply::Final(answer), reply);
     }

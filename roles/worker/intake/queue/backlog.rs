@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::envelope::RefusalReason;
 use crate::message::Subject;
-use crate::outcome::Word;
+use crate::outcome::Outcome;
 use crate::roles::worker::execution::call_time::CallTime;
 use crate::roles::worker::execution::slot::{GrantedJob, Slot, SlotAssignment, SlotQueue};
 use crate::roles::worker::intake::slots::{FreedSlot, Offer, SlotDecision, SlotRequest, Slots};
@@ -184,13 +184,13 @@ impl SlotQueue for Queue {
         }
     }
 
-    fn release_claim(&self, bytes: usize, outcome: Word) {
+    fn release_claim(&self, bytes: usize, outcome: Outcome) {
         self.metrics.count_unstarted(outcome);
         let offer = self.slots.update(|slots, now| slots.consent_denied(bytes, now));
         self.send_offers(offer);
     }
 
-    fn release_slot(self: Arc<Self>, outcome: Word, took: Duration, more: Option<Subject>) {
+    fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>) {
         self.metrics.record_call(outcome, took);
         let (freed, ahead) = self.slots.update(|slots, now| {
             slots.latency.record_call(took);

@@ -1,4 +1,4 @@
-//! The code pages of `char`, `varchar` and `text`: the length of a text in a code page, and whether it can be represented.
+//! The code pages of `char`, `varchar` and `text`: the length of a string in a code page, and whether it can be represented.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
@@ -56,7 +56,7 @@ impl CodePage {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
 
-    /// Returns the length of a text in this code page: in bytes, and for UTF-16 in byte pairs.
+    /// Returns the length of a string in this code page: in bytes, but for UTF-16 in byte pairs.
     pub(crate) fn length(self, text: &str) -> Result<usize, Unmappable> {
         match self {
             _ if text.is_ascii() => Ok(text.len()),

@@ -87,7 +87,7 @@ fn every_result_kind_has_its_shape() {
 }
 
 #[test]
-fn an_answer_ends_at_its_limit() {
+fn an_answer_larger_than_its_limit_is_rejected() {
     for kind in [ResultKind::Rows, ResultKind::Sets, ResultKind::Full, ResultKind::Json] {
         let mut sink = JsonSink::new(kind, 40);
         let text = "x".repeat(20);
@@ -109,7 +109,7 @@ fn a_value_that_does_not_fit_the_kind_is_refused() {
     assert_eq!(feed(&mut sink, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
 }
 
-/// The peak of allocated memory for an answer of this many rows.
+/// The peak memory allocated while an answer of this many rows is written.
 fn memory(kind: ResultKind, rows: i64) -> u64 {
     let outcome = ProcedureResult::default();
     let counted = allocation_counter::measure(|| {
@@ -124,7 +124,7 @@ fn memory(kind: ResultKind, rows: i64) -> u64 {
 }
 
 #[test]
-fn no_kind_keeps_a_second_copy_of_the_result() {
+fn no_result_kind_buffers_a_second_copy_of_the_result() {
     let rows = 100_000;
     let least = memory(ResultKind::Rows, rows);
     for kind in [ResultKind::Sets, ResultKind::Full] {
@@ -133,7 +133,7 @@ fn no_kind_keeps_a_second_copy_of_the_result() {
     }
 }
 
-/// The number of chunks that are sent while an answer is written, and its text.
+/// Returns the number of chunks that were sent while the answer was written, and the text of the whole answer.
 async fn in_chunks(kind: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
     let progress = Arc::<JobProgress>::default();
     progress.chunks.enable(7);
@@ -167,7 +167,7 @@ async fn in_chunks(kind: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
 }
 
 #[tokio::test]
-async fn an_answer_in_chunks_is_the_same_answer() {
+async fn an_answer_sent_in_chunks_equals_the_answer_sent_whole() {
     let long = [Cell::Int(1), Cell::Text("a longer text, for more than one chunk of it")];
     let sets: [Set<'_>; 3] = [
         (&["a", "b"], &[&long, &[Cell::Null, Cell::Text("")], &long]),

@@ -87,7 +87,7 @@ fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) 
 #[test]
 fn a_return_status_becomes_the_status_that_the_catalogue_maps_it_to() {
     let object = r#"{"a":1}"#.to_owned();
-    let rejected = Word::SqlReturn.to_string();
+    let rejected = Outcome::SqlReturn.to_string();
     let cases = [
         (0, (200, object.clone())),
         (1, (404, rejected.clone())),
@@ -101,7 +101,7 @@ fn a_return_status_becomes_the_status_that_the_catalogue_maps_it_to() {
     }
     assert_eq!(answered(ResultKind::None, 1, 0), (204, String::new()));
     assert_eq!(answered(ResultKind::None, 0, 3), (202, String::new()));
-    assert_eq!(answered(ResultKind::Row, 0, 3), (404, Word::NoRow.to_string()));
+    assert_eq!(answered(ResultKind::Row, 0, 3), (404, Outcome::NoRow.to_string()));
 }
 
 fn mapped(error: impl Into<CallError>, execution: Execution) -> JobResult {
@@ -114,7 +114,7 @@ fn sent_error(kind: SentErrorKind) -> SentError {
 }
 
 /// Every failure of a call that was sent, with the kind of its problem, its outcome and its detail.
-fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Word, Option<&'static str>)> {
+fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static str>)> {
     use SentErrorKind as K;
     use ServerErrorClass as C;
     let user = |number| K::User { number, message: "says why".to_owned() };
@@ -124,35 +124,35 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Word, Option<&'static str>)
     let internal = ProblemKind::Internal;
     let shown = Some("says why");
     vec![
-        (user(50400), ProblemKind::Refused(400), Word::SqlUser, shown),
-        (user(50404), ProblemKind::NoRow, Word::SqlUser, shown),
-        (user(50409), ProblemKind::Conflict, Word::SqlUser, shown),
-        (user(50503), ProblemKind::Refused(500), Word::SqlUser, shown),
-        (user(50599), ProblemKind::Refused(599), Word::SqlUser, shown),
-        (user(50001), ProblemKind::Refused(422), Word::SqlUser, shown),
-        (user(60000), ProblemKind::Refused(418), Word::SqlUser, shown),
-        (user(50399), internal, Word::SqlUser, None),
-        (user(50600), internal, Word::SqlUser, None),
-        (user(u32::MAX), internal, Word::SqlUser, None),
-        (server(C::Conflict), ProblemKind::Conflict, Word::SqlConflict, None),
-        (server(C::BadValue), ProblemKind::Refused(400), Word::SqlBadValue, None),
-        (server(C::Mismatch), internal, Word::SqlMismatch, None),
-        (server(C::Permission), internal, Word::SqlPermission, None),
-        (server(C::Deadlock), internal, Word::SqlDeadlock, None),
-        (server(C::Other), internal, Word::SqlError, None),
+        (user(50400), ProblemKind::Refused(400), Outcome::SqlUser, shown),
+        (user(50404), ProblemKind::NoRow, Outcome::SqlUser, shown),
+        (user(50409), ProblemKind::Conflict, Outcome::SqlUser, shown),
+        (user(50503), ProblemKind::Refused(500), Outcome::SqlUser, shown),
+        (user(50599), ProblemKind::Refused(599), Outcome::SqlUser, shown),
+        (user(50001), ProblemKind::Refused(422), Outcome::SqlUser, shown),
+        (user(60000), ProblemKind::Refused(418), Outcome::SqlUser, shown),
+        (user(50399), internal, Outcome::SqlUser, None),
+        (user(50600), internal, Outcome::SqlUser, None),
+        (user(u32::MAX), internal, Outcome::SqlUser, None),
+        (server(C::Conflict), ProblemKind::Conflict, Outcome::SqlConflict, None),
+        (server(C::BadValue), ProblemKind::Refused(400), Outcome::SqlBadValue, None),
+        (server(C::Mismatch), internal, Outcome::SqlMismatch, None),
+        (server(C::Permission), internal, Outcome::SqlPermission, None),
+        (server(C::Deadlock), internal, Outcome::SqlDeadlock, None),
+        (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
             ProblemKind::Refused(412),
-            Word::SqlConflict,
+            Outcome::SqlConflict,
             None,
         ),
-        (mismatch, internal, Word::SqlMismatch, None),
-        (K::Undecodable(text), ProblemKind::BadAnswer, Word::SqlUndecodable, None),
-        (K::Sink(SinkError::TooLarge), ProblemKind::BadAnswer, Word::AnswerTooLarge, None),
-        (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, Word::AnswerShape, None),
-        (K::Sink(SinkError::Closed), ProblemKind::Cancelled, Word::Cancelled, None),
-        (K::TimedOut, ProblemKind::AttemptTimedOut, Word::SqlTimeout, None),
-        (K::Cancelled, ProblemKind::Cancelled, Word::Cancelled, None),
+        (mismatch, internal, Outcome::SqlMismatch, None),
+        (K::Undecodable(text), ProblemKind::BadAnswer, Outcome::SqlUndecodable, None),
+        (K::Sink(SinkError::TooLarge), ProblemKind::BadAnswer, Outcome::AnswerTooLarge, None),
+        (K::Sink(SinkError::Shape), ProblemKind::BadAnswer, Outcome::AnswerShape, None),
+        (K::Sink(SinkError::Closed), ProblemKind::Cancelled, Outcome::Cancelled, None),
+        (K::TimedOut, ProblemKind::AttemptTimedOut, Outcome::SqlTimeout, None),
+        (K::Cancelled, ProblemKind::Cancelled, Outcome::Cancelled, None),
     ]
 }
 
@@ -252,14 +252,14 @@ fn a_call_that_was_not_sent_was_not_executed() {
         }
     }
     let cases = [
-        (K::TimedOut, ProblemKind::Expired, Word::Expired),
-        (K::PoolTimedOut, ProblemKind::Busy, Word::PoolTimeout),
-        (K::Unavailable, ProblemKind::BackendDown, Word::BackendDown),
+        (K::TimedOut, ProblemKind::Expired, Outcome::Expired),
+        (K::PoolTimedOut, ProblemKind::Busy, Outcome::PoolTimeout),
+        (K::Unavailable, ProblemKind::BackendDown, Outcome::BackendDown),
         // A query of the worker itself failed before the call for a temporary reason.
         (
             K::Server { number: 1222, class: ServerErrorClass::Transient },
             ProblemKind::BackendDown,
-            Word::SqlError,
+            Outcome::SqlError,
         ),
     ];
     for (kind, expected, outcome) in cases {
@@ -273,7 +273,7 @@ fn a_call_that_was_not_sent_was_not_executed() {
 fn an_at_least_once_call_that_was_lost_gets_no_reply() {
     let result = mapped(sent_error(SentErrorKind::Lost), Execution::AtLeastOnce);
     let problem = Problem::new(ProblemKind::BadAnswer);
-    assert_eq!(result, JobResult::Unanswered { problem, outcome: Word::SqlLost });
+    assert_eq!(result, JobResult::Unanswered { problem, outcome: Outcome::SqlLost });
 }
 
 #[test]
@@ -318,6 +318,6 @@ fn a_bad_argument_is_reported_with_the_name_that_the_client_uses() {
         let kind = BackendErrorKind::Arguments(vec![bad]);
         let result = map_result(&job, JsonSink::new(ResultKind::Row, 100), Err(kind.into()));
         let problem = Problem::invalid(vec![expected]).with_effect(Effect::NotExecuted);
-        assert_eq!(result, JobResult::Problem { problem, outcome: Word::BadArgument });
+        assert_eq!(result, JobResult::Problem { problem, outcome: Outcome::BadArgument });
     }
 }
