@@ -90,3 +90,12 @@ fn modules_that_do_not_use_each_other_are_no_cycle() {
     ]);
     assert_eq!(cycles(&sources), [""; 0]);
 }
+#[test]
+fn modules_have_no_cycles() {
+    let cycles = cycles(&super::sources());
+    assert!(
+        cycles.is_empty(),
+        "modules that use each other can be understood, tested and changed only together:\n{}",
+        cycles.join("\n")
+    );
+}

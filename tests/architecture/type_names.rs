@@ -104,3 +104,13 @@ fn conventional_names_are_repeated_in_private_only() {
     assert!(repeated("pub(super) struct State;", "pub struct State;"));
     assert!(repeated("struct Other;", "struct Other;"));
 }
+#[test]
+fn a_type_name_exists_once() {
+    let repeated = repeated_names(&super::sources());
+    assert!(
+        repeated.is_empty(),
+        "one name for two types misleads readers and searches; only a private State, Kind, Error or Config may be \
+         repeated:\n{}",
+        repeated.join("\n")
+    );
+}
