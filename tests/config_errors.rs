@@ -100,7 +100,7 @@ fn check_warns_about_a_public_endpoint_that_writes() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["warning: endpoint \"write\" writes (POST) and everybody may call it"]
+        ["warning: endpoint \"write\" writes (POST) and is public"]
     );
 }
 

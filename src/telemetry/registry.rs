@@ -14,11 +14,11 @@ pub type LabelValue = (&'static str, String);
 
 type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
 
-static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, MetricFamily>>> =
+static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, SeriesFamily>>> =
     LazyLock::new(RwLock::default);
 
 /// A metric and its series by their labels.
-struct MetricFamily {
+struct SeriesFamily {
     metric: Metric,
     series: Series,
 }
@@ -84,7 +84,7 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     drop(families);
     known.unwrap_or_else(|| {
         let mut families = FAMILIES.write().unwrap_or_else(PoisonError::into_inner);
-        let new_family = || MetricFamily { metric: *metric, series: Series::new() };
+        let new_family = || SeriesFamily { metric: *metric, series: Series::new() };
         let family = families.entry(metric.name).or_insert_with(new_family);
         let series = family.series.entry(labels.into());
         series.or_insert_with(|| Instrument::new(metric.kind)).clone()
@@ -94,7 +94,7 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
 /// Calls `visit` with each series, ordered by the names of the metrics.
 pub(super) fn for_each(mut visit: impl FnMut(&Metric, &[LabelValue], &Instrument)) {
     let families = FAMILIES.read().unwrap_or_else(PoisonError::into_inner);
-    for MetricFamily { metric, series } in families.values() {
+    for SeriesFamily { metric, series } in families.values() {
         for (labels, instrument) in series {
             visit(metric, labels, instrument);
         }
