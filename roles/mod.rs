@@ -10,13 +10,13 @@ use crate::tls;
 pub mod gateway;
 pub mod worker;
 
-/// Why a role did not start, or ended without a signal.
+/// The reason why a role did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Files or settings of the configuration cannot be used. Contains a line for each error.
+    /// The configuration has errors, one line for each.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
-    /// An operation of the system failed.
+    /// A system operation failed.
     #[error("{what}")]
     System {
         /// The operation.
@@ -46,7 +46,7 @@ fn apply_log_filter(config: &LogConfig) {
 /// Runs a role until a signal ends it.
 ///
 /// # Errors
-/// `RunError` when it cannot start.
+/// `RunError` if the role cannot start.
 pub async fn run(role: Role, loaded: LoadedConfig, sources: Sources) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

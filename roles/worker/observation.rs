@@ -1,4 +1,4 @@
-//! Records what a worker does: load, metrics, spans, readiness and reports to the fleet.
+//! Records the work of a worker: load, metrics, spans, readiness, and reports to the fleet.
 
 pub mod load;
 pub mod queue_metrics;

@@ -1,4 +1,4 @@
-//! The life of a worker process: starts its queues, reloads, drains.
+//! The life cycle of a worker process: starts its queues, reloads, and drains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ struct WorkerProcess {
 /// Runs a worker until a signal ends it.
 ///
 /// # Errors
-/// `RunError` if it cannot start. No request was executed then.
+/// `RunError` if the worker cannot start. In that case no request was executed.
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
@@ -134,7 +134,7 @@ impl WorkerProcess {
         Ok(worker)
     }
 
-    /// Answers requests for reports from now on.
+    /// Starts answering requests for reports.
     async fn report_to_fleet(&self) -> Result<(), RunError> {
         let queues = Arc::clone(&self.queues);
         let snapshots = move || queues.iter().map(|queue| queue.snapshot()).collect();
@@ -150,9 +150,10 @@ impl WorkerProcess {
         .map_err(|error| RunError::system("cannot subscribe to requests for reports", error))
     }
 
-    /// Starts to join every queue group.
+    /// Subscribes to the worker's own subjects of every queue, and starts the tasks that join the queue groups.
     async fn serve(&self) -> Result<(), RunError> {
-        // All expected are registered before the first wait, so that a database is queried about all of them at once.
+        // All expected procedures are registered before the first wait, so that a database is queried about all of them at
+        // once.
         let verification: Vec<_> =
             self.queues.iter().map(|queue| self.verification(queue)).collect();
         for (queue, verification) in self.queues.iter().zip(verification) {
@@ -173,7 +174,8 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// Whether the database of a queue has what it expected; `None` if it expected no database.
+    /// Returns the verification that the database of a queue has the expected procedures; `None` if the queue needs no
+    /// database.
     fn verification(&self, queue: &Queue) -> Option<watch::Receiver<Verification>> {
         let expected: Vec<ExpectedProcedure> = queue.expected_procedures().collect();
         let name = &queue.subjects.name;
@@ -181,7 +183,7 @@ impl WorkerProcess {
         (!expected.is_empty()).then(|| database.verification(name, expected))
     }
 
-    /// Reads configuration and catalogue again and applies the new limits, or changes nothing if there is an error. New
+    /// Reads the configuration and the catalogue again and applies the new limits; changes nothing if there is an error. New
     /// queues and endpoints need a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
         let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
@@ -215,7 +217,7 @@ impl WorkerProcess {
         counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
     }
 
-    /// Leaves the queue groups, refuses what still arrives, finishes the running calls, and stops.
+    /// Leaves the queue groups, refuses messages that still arrive, finishes the running calls, and stops.
     async fn drain(self) {
         let limit = self.config.lifecycle.drain_timeout;
         let jobs = &self.executor.jobs;
@@ -244,7 +246,7 @@ impl WorkerProcess {
     }
 }
 
-/// Logs how many connections each database may get, as a warning if calls may have to wait for one.
+/// Logs how many connections each database may get; as a warning if calls may have to wait for a connection.
 fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
     let (short, enough) = pool_sizes::summaries(config, catalogue);
     for line in short {
@@ -267,7 +269,7 @@ fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
-/// The document of `/status`.
+/// Returns the source of the `/status` document.
 fn status(queues: &Arc<[Arc<Queue>]>) -> admin::StatusSource {
     let queues = Arc::clone(queues);
     Arc::new(move || {

@@ -7,17 +7,17 @@ use crate::message::{Subject, SubjectError};
 /// The name of a queue, its index within this worker, and its subjects.
 #[derive(Clone, Debug)]
 pub struct QueueSubjects {
-    /// The name, which is also that of the queue group.
+    /// The name of the queue, which is also the name of the queue group.
     pub name: QueueName,
     /// The index of the queue within this worker.
     pub index: usize,
-    /// Where requests arrive.
+    /// The subject on which requests arrive.
     pub requests: Subject,
-    /// Where cancels arrive if their sender does not know which worker runs the call.
+    /// The subject for cancels whose sender does not know which worker runs the call.
     pub cancel: Subject,
-    /// Where gateways ask for answers that they have not received.
+    /// The subject on which gateways request answers that they have not received.
     pub repeat: Subject,
-    /// The subject of this worker, above those of its jobs and offers.
+    /// The subject of this worker, which is the prefix of the subjects of its jobs and offers.
     pub own: Subject,
     jobs: Subject,
     offers: Subject,
@@ -47,13 +47,13 @@ impl QueueSubjects {
         })
     }
 
-    /// Where grants and cancels for a job arrive.
+    /// Returns the subject on which grants and cancels for a job arrive.
     #[must_use]
     pub fn of_job(&self, number: u64) -> Subject {
         self.jobs.join_numbers([number])
     }
 
-    /// Where the answer to an offer arrives.
+    /// Returns the subject on which the answer to an offer arrives.
     #[must_use]
     pub fn of_offer(&self, number: u64) -> Subject {
         self.offers.join_numbers([number])

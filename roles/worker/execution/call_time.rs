@@ -1,21 +1,21 @@
-//! How long calls of one endpoint take, and whether another can still end in time.
+//! Measures how long calls of one endpoint take, to decide whether another call can still end in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The divisor of a new sample in the moving mean.
+/// Divisor that weights a new sample in the moving mean.
 const WEIGHT: u64 = 16;
 
 /// A moving mean of the time for which an endpoint's calls hold a slot. Calls that end at the same moment may overwrite each
 /// other's sample, which is harmless: the mean only decides which calls are not worth starting.
 #[derive(Debug, Default)]
 pub struct CallTime {
-    /// Nanoseconds; 0 until a call has ended.
+    /// The mean in nanoseconds; 0 until a call has ended.
     mean: AtomicU64,
 }
 
 impl CallTime {
-    /// Adds a call that ran to its end.
+    /// Adds the duration of a call that ran to its end.
     pub fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed) {
@@ -25,8 +25,9 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Adds a call that was stopped at its deadline. It would have taken at least this long, so it can only raise the mean.
-    /// Ignored until a call has run to its end, because the first calls may have waited for a database that was starting.
+    /// Adds the duration of a call that was stopped at its deadline. The call would have taken at least that long, so its
+    /// duration can only raise the mean. It is ignored until a call has run to its end, because the first calls may have
+    /// waited for a database that was starting.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {
@@ -34,8 +35,9 @@ impl CallTime {
         }
     }
 
-    /// Whether a call that has this much time left after waiting for a slot can be expected to end in time. True until a
-    /// call has ended. Each refusal lowers the mean a little, so that a call is tried again if calls have become shorter.
+    /// Returns whether a call can be expected to end within `left`, the time that remains after the wait for a slot. Returns
+    /// `true` until a call has ended. Each refusal lowers the mean a little, so that a call is eventually tried again in case
+    /// calls have become shorter.
     #[must_use]
     pub fn admit(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Passes a large answer from its handler to the sender, one chunk at a time and on demand.
+//! Passes a large answer from its handler to the chunk sender, one chunk at a time and on demand.
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,62 +7,62 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// A channel for one chunk. It costs nothing until it is enabled and used.
+/// A channel that holds at most one chunk. It allocates nothing until it is enabled and used.
 #[derive(Debug, Default)]
 pub struct ChunkChannel {
     /// Size of a chunk; 0 until the channel is enabled.
     chunk_bytes: AtomicUsize,
     state: Mutex<State>,
-    /// Wakes the handler: there is demand, or the channel was closed.
+    /// Wakes the handler when a chunk is demanded or the channel is closed.
     demanded: Notify,
-    /// Wakes the receiver: there is a chunk.
+    /// Wakes the receiver when a chunk was sent.
     sent: Notify,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// There has been neither demand nor a chunk.
+    /// No chunk has been demanded or sent yet.
     #[default]
     Unused,
-    /// The last chunk was received, and there is no demand for the next.
+    /// The last chunk was received, and the next has not been demanded.
     Idle,
-    /// There is demand for a chunk.
+    /// A chunk has been demanded and not sent yet.
     Demanded {
-        /// Whether it will be the first.
+        /// Whether the demanded chunk will be the first.
         is_first: bool,
     },
-    /// A chunk was sent and not received yet.
+    /// A chunk has been sent and not received yet.
     Full(Bytes),
     /// The receiver has closed the channel.
     Closed,
 }
 
-/// The receiver has closed the channel.
+/// Error for a channel that the receiver has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelClosed;
 
 impl ChunkChannel {
-    /// Allows chunks of this size.
+    /// Allows the answer to be sent in chunks of `chunk_bytes`.
     pub fn enable(&self, chunk_bytes: usize) {
         self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
     }
 
-    /// The size of the chunks to send; `None` if the answer must not be divided.
+    /// Returns the size of the chunks to send; `None` if the answer must not be divided.
     #[must_use]
     pub fn chunk_bytes(&self) -> Option<usize> {
         Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    /// Whether a chunk was sent. From then on the answer cannot become a problem document.
+    /// Returns whether a chunk was sent. From then on the answer cannot be replaced by a problem document.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         !matches!(*self.state(), State::Unused | State::Demanded { is_first: true })
     }
 
-    /// Waits until there is demand for a chunk. Safe to drop.
+    /// Waits until a chunk is demanded. Safe to drop.
     ///
     /// # Errors
-    /// `ChannelClosed` if there will be none.
+    /// `ChannelClosed` if no further chunk will be demanded.
     pub async fn wait_for_demand(&self) -> Result<(), ChannelClosed> {
         loop {
             match *self.state() {
@@ -74,7 +74,7 @@ impl ChunkChannel {
         }
     }
 
-    /// Sends a chunk after `wait_for_demand`. Dropped if the channel is closed.
+    /// Sends a chunk; must be called after `wait_for_demand`. The chunk is dropped if the channel is closed.
     pub fn send(&self, chunk: Bytes) {
         let mut state = self.state();
         if !matches!(*state, State::Closed) {
@@ -105,7 +105,7 @@ impl ChunkChannel {
         }
     }
 
-    /// Receives a chunk that was already sent.
+    /// Receives a chunk if one has already been sent.
     pub fn try_receive(&self) -> Option<Bytes> {
         let mut state = self.state();
         match mem::replace(&mut *state, State::Idle) {
@@ -123,7 +123,7 @@ impl ChunkChannel {
         self.demanded.notify_one();
     }
 
-    /// Whether the channel was closed.
+    /// Returns whether the channel was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(*self.state(), State::Closed)

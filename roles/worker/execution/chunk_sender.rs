@@ -1,4 +1,4 @@
-//! Sends a large answer in chunks: decides their size, numbers them, and limits how many the gateway has not acknowledged.
+//! Sends a large answer in chunks: decides their size, numbers them, and limits the number of unacknowledged chunks.
 
 use std::time::Duration;
 
@@ -23,18 +23,18 @@ use super::running_jobs::JobEntry;
 
 /// Sends the chunks of one answer as parts.
 pub(super) struct ChunkSender {
-    /// How many parts may be sent ahead of the last acknowledgement. 0 if the answer must not be divided.
+    /// The number of parts that may be sent ahead of the last acknowledgement; 0 if the answer must not be divided.
     window: u32,
     sent: u32,
-    /// The number of the last acknowledged part. A gateway repeats it whenever it receives a progress report, which also
-    /// proves that the gateway is alive.
+    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever it receives a progress
+    /// report, which also proves that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
-    /// How long the gateway may be silent.
+    /// The longest time for which the gateway may be silent.
     silence_max: Duration,
     last_heard: Instant,
 }
 
-/// The destination of a part, and the job that it belongs to.
+/// The destination of a part, and the job to which the part belongs.
 pub(super) struct PartRoute<'a> {
     pub(super) replies: &'a ReplySender,
     pub(super) entry: &'a JobEntry,
@@ -42,7 +42,7 @@ pub(super) struct PartRoute<'a> {
     pub(super) control: Subject,
 }
 
-/// The gateway has been silent for too long.
+/// Error for a gateway that has been silent for too long.
 pub(super) struct GatewaySilent;
 
 impl ChunkSender {
@@ -64,22 +64,22 @@ impl ChunkSender {
         Self { window, sent: 0, acknowledged: None, silence_max, last_heard: now }
     }
 
-    /// Whether the answer may be divided.
+    /// Returns whether the answer may be divided.
     pub(super) fn is_enabled(&self) -> bool {
         self.window > 0
     }
 
-    /// Whether a part was sent.
+    /// Returns whether a part was sent.
     pub(super) fn has_begun(&self) -> bool {
         self.sent > 0
     }
 
-    /// How many parts were sent.
+    /// Returns the number of parts that were sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent
     }
 
-    /// Whether the window allows another part.
+    /// Returns whether the window allows another part.
     pub(super) fn has_room(&self) -> bool {
         let acknowledged = self.acknowledged.as_ref().map_or(0, |number| *number.borrow());
         self.sent.saturating_sub(acknowledged) < self.window
@@ -102,10 +102,10 @@ impl ChunkSender {
         }
     }
 
-    /// Sends the next part. Its number is used even if it is lost, so that the gateway notices the loss.
+    /// Sends the next part. Its number is not reused if the part is lost, so that the gateway notices the loss.
     ///
     /// # Errors
-    /// `TransportError` if the part may not have been sent. The answer can then no longer be completed.
+    /// `TransportError` if the part may not have been sent. In that case the answer can no longer be completed.
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
@@ -121,7 +121,7 @@ impl ChunkSender {
     }
 }
 
-/// Runs a call. If chunks of its answer were sent, also sends the rest of the answer but for the last chunk.
+/// Runs a call. If chunks of its answer were sent, also sends the rest of the answer except the last chunk.
 pub(super) async fn run_and_send_rest(
     call: impl Future<Output = JobResult>,
     chunks: &ChunkChannel,

@@ -1,4 +1,5 @@
-//! The handler `echo`: answers with the parameters of the request. It needs no database, for benchmarks and trials.
+//! The handler `echo`: answers with the parameters of the request. It is meant for benchmarks and trials, because it needs no
+//! database.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::job_result::JobResult;
 /// Creates the handler.
 ///
 /// # Errors
-/// Never.
+/// Never fails.
 pub fn new(_context: &HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError> {
     Ok(Arc::new(Echo))
 }

@@ -41,7 +41,7 @@ mod delivery;
 pub struct Executor {
     /// Sends replies.
     pub replies: ReplySender,
-    /// The jobs that run now.
+    /// The jobs of this worker that have not ended.
     pub jobs: Arc<RunningJobs>,
     /// The tasks of the process.
     pub tasks: Tasks,
@@ -49,9 +49,9 @@ pub struct Executor {
     pub config: WorkerConfig,
     /// The answers sent most recently, kept in case they are lost together with the connection.
     pub recent: Arc<RecentReplies>,
-    /// Requests to send one of the recent answers again.
+    /// The queue of requests to send one of the recent answers again.
     pub resend: ResendQueue,
-    /// Limits the rate of everything that is sent after an outage.
+    /// The limit on the rate at which answers are sent after an outage.
     pub throttle: Arc<SendThrottle>,
 }
 
@@ -60,22 +60,22 @@ pub struct Executor {
 pub struct AcceptedJob {
     /// The job.
     pub job: Box<Job>,
-    /// Its handler.
+    /// The handler of the job.
     pub handler: Arc<dyn QueueHandler>,
-    /// Its reply subject.
+    /// The reply subject of the request; `None` if its sender expects no reply.
     pub reply: Option<Subject>,
 }
 
 /// How a job starts: with a slot, or with a claim that its gateway must grant first.
 #[derive(Debug)]
 pub enum JobStart {
-    /// A slot.
+    /// The job already has a slot.
     Slot(Slot),
-    /// A claim. The job requests a slot of this queue after its gateway has consented.
+    /// The job claims the request first. It requests a slot of the queue once its gateway has consented.
     Claim {
-        /// The queue.
+        /// The queue that provides the slot.
         queue: Arc<dyn SlotQueue>,
-        /// How long calls of the endpoint take.
+        /// The time that calls of the endpoint take.
         call_time: Arc<CallTime>,
     },
 }
@@ -87,12 +87,13 @@ struct JobTask {
     entry: JobEntry,
     reply: Option<Subject>,
     deadline: Instant,
-    /// Whether a reply has contained the job's control subject. If so, all later replies must contain it too.
+    /// Whether a reply has contained the job's control subject. If one has, all later replies must contain it too.
     is_control_known: AtomicBool,
 }
 
 impl Executor {
-    /// Creates an executor without jobs, and the receiver of requests to send answers again (for `Resender`).
+    /// Creates an executor without jobs, together with the receiver of requests to send answers again, which `Resender`
+    /// reads.
     #[must_use]
     pub fn new(
         replies: ReplySender,
@@ -112,7 +113,7 @@ impl Executor {
         (executor, requests)
     }
 
-    /// Starts the task of a job. Its slot is returned when the task ends, for whatever reason.
+    /// Starts the task of a job. The slot is returned when the task ends, for whatever reason.
     pub fn start(
         this: &Arc<Self>,
         queue: &Arc<QueueSubjects>,
@@ -158,7 +159,7 @@ impl Executor {
         })));
     }
 
-    /// The timer of progress reports.
+    /// Creates the timer for progress reports.
     fn progress_interval(&self) -> Interval {
         interval_at(Instant::now() + self.config.progress_first, self.config.progress_interval)
     }
@@ -218,7 +219,7 @@ impl JobTask {
         })
     }
 
-    /// Waits for a call to end. Meanwhile reports progress and sends chunks of the answer.
+    /// Waits for a call to end, and meanwhile reports progress and sends chunks of the answer.
     async fn wait_for_call<C>(
         &self,
         mut call: Pin<&mut C>,
@@ -252,7 +253,7 @@ impl JobTask {
         }
     }
 
-    /// Sends a chunk as a part. If that fails, cancels the call, because the answer can no longer be completed.
+    /// Sends a chunk as a part. If sending fails, cancels the call, because the answer can no longer be completed.
     async fn send_chunk(&self, sender: &mut ChunkSender, chunk: Bytes, chunks: &ChunkChannel) {
         let Some(to) = &self.reply else { return };
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());
@@ -281,8 +282,8 @@ impl JobTask {
         }
     }
 
-    /// The subject for grants and cancellations of this job, for use in a reply. Built on demand, because most jobs end before
-    /// any reply needs it.
+    /// Returns the subject for grants and cancels of this job, for use in a reply. It is built on demand, because most jobs
+    /// end before any reply needs it.
     fn control(&self) -> Subject {
         self.is_control_known.store(true, Ordering::Relaxed);
         self.queue.of_job(self.entry.id.number)

@@ -1,4 +1,4 @@
-//! The `QueueHandler` trait: what a worker does with a request.
+//! The `QueueHandler` trait, which executes the requests of an endpoint.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::procedures::databases::Database;
 use super::chunk_channel::ChunkChannel;
 use super::job_result::JobResult;
 
-/// Handles the requests of an endpoint.
+/// A handler of the requests of an endpoint.
 pub trait QueueHandler: Debug + Send + Sync {
-    /// Handles a request before its deadline. The slot is occupied until this returns.
+    /// Handles a request before its deadline. The slot stays occupied until the future completes.
     ///
-    /// The future is never dropped: `cancel` is triggered instead, and the worker waits for the return.
+    /// The worker never drops the future early: it triggers `cancel` and waits for the future to complete.
     fn handle<'a>(
         &'a self,
         job: Job,
@@ -36,14 +36,14 @@ pub struct Job {
     pub endpoint: Arc<Endpoint>,
     /// The request as it was received.
     pub request: Request,
-    /// Where the handler reports its progress.
+    /// The record in which the handler reports its progress.
     pub progress: Arc<JobProgress>,
 }
 
-/// What a handler reports while it runs: chunks of a large answer, times, and the roll-back of a dry run.
+/// Progress that a handler reports while it runs: chunks of a large answer, times, and the rollback of a dry run.
 #[derive(Debug, Default)]
 pub struct JobProgress {
-    /// Where chunks of the answer are sent before it is complete.
+    /// The channel for chunks that are sent before the answer is complete.
     pub chunks: ChunkChannel,
     pool_micros: AtomicU64,
     call_micros: AtomicU64,
@@ -51,25 +51,25 @@ pub struct JobProgress {
 }
 
 impl JobProgress {
-    /// Records the duration of a call, and how long it waited for a connection before that.
+    /// Records the duration of a call, and how long it waited for a database connection before it started.
     pub fn record_call(&self, pool: Duration, call: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.pool_micros.store(micros(pool), Ordering::Relaxed);
         self.call_micros.store(micros(call), Ordering::Relaxed);
     }
 
-    /// Records that nothing of a dry run remains: it was rolled back, or never sent.
+    /// Records that a dry run left no changes: it was rolled back, or was never sent.
     pub fn mark_rolled_back(&self) {
         self.is_rolled_back.store(true, Ordering::Relaxed);
     }
 
-    /// Whether `mark_rolled_back` was called.
+    /// Returns whether `mark_rolled_back` was called.
     #[must_use]
     pub fn is_rolled_back(&self) -> bool {
         self.is_rolled_back.load(Ordering::Relaxed)
     }
 
-    /// The times that are reported to the gateway for a job that took `total`.
+    /// Returns the times to report to the gateway for a job that took `total`.
     #[must_use]
     pub fn phases(&self, total: Duration) -> Phases {
         let time = |micros: &AtomicU64| Duration::from_micros(micros.load(Ordering::Relaxed));
@@ -77,19 +77,19 @@ impl JobProgress {
     }
 }
 
-/// What a worker provides to the handlers of a queue.
+/// The resources that a worker provides to the handlers of a queue.
 #[derive(Clone, Debug)]
 pub struct HandlerContext {
     /// The database that the queue's configuration selects, if any.
     pub database: Option<Database>,
-    /// Largest answer in bytes.
+    /// The size limit of an answer, in bytes.
     pub answer_bytes_max: usize,
 }
 
-/// Why a queue has no handler.
+/// The reason why a handler cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
-    /// No handler has this name.
+    /// No handler has the name that the catalogue contains.
     #[error("no handler is called '{name}', expected one of: {known}")]
     Unknown {
         /// The name in the catalogue.
@@ -97,7 +97,7 @@ pub enum HandlerError {
         /// The names of all handlers.
         known: String,
     },
-    /// The handler runs procedures and the queue has no database.
+    /// The handler calls procedures, but the queue has no database.
     #[error("the handler 'procedure' needs a database, none is configured for the queue")]
     NeedsDatabase,
 }

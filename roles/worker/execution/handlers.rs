@@ -7,13 +7,13 @@ use super::{echo, procedure};
 
 type Constructor = fn(&HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError>;
 
-/// Every handler: its name in the catalogue and its constructor.
+/// All handlers, each with its name in the catalogue and its constructor.
 const HANDLERS: &[(&str, Constructor)] = &[("procedure", procedure::new), ("echo", echo::new)];
 
 /// Creates the handler that an endpoint names.
 ///
 /// # Errors
-/// `HandlerError` if there is no such handler, or it needs a database and there is none.
+/// `HandlerError` if no handler has the name, or if the handler needs a database and the queue has none.
 pub fn create(name: &str, context: &HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError> {
     let known = HANDLERS.iter().find(|(known, _)| *known == name);
     known.map_or_else(
@@ -25,7 +25,7 @@ pub fn create(name: &str, context: &HandlerContext) -> Result<Arc<dyn QueueHandl
     )
 }
 
-/// The names of all handlers.
+/// Returns the names of all handlers.
 pub fn names() -> impl Iterator<Item = &'static str> {
     HANDLERS.iter().map(|(name, _)| *name)
 }

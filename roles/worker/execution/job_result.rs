@@ -1,4 +1,4 @@
-//! The result of a job, and the one place where it becomes a reply.
+//! The result of a job, and its conversion into a reply.
 
 use bytes::Bytes;
 
@@ -9,24 +9,24 @@ use crate::problem::{PROBLEM_JSON, Problem, ProblemKind};
 /// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
-    /// An answer. Its `outcome` is that of the job.
+    /// An answer. Its `outcome` is the outcome of the job.
     Final(Final),
-    /// A problem to be reported to the client.
+    /// A problem to report to the client.
     Problem {
         /// The problem.
         problem: Problem,
         /// The outcome for metrics and the `Fjord-Outcome` header.
         outcome: Outcome,
     },
-    /// The request certainly had no effect, and another worker may execute it: it is refused.
+    /// The request certainly had no effect. It is refused, so that another worker may execute it.
     NotExecuted {
         /// The problem, in case no other worker can execute it either.
         problem: Problem,
         /// The outcome for metrics.
         outcome: Outcome,
     },
-    /// The connection to the database was lost during the call. It may have been executed, and a second execution does no
-    /// harm, so the worker sends no reply: the gateway treats it as lost and sends it to another worker.
+    /// The connection to the database was lost during the call. The call may have been executed, and executing it again does
+    /// no harm. The worker therefore sends no reply: the gateway treats the request as lost and sends it to another worker.
     Unanswered {
         /// The problem that describes the failure.
         problem: Problem,
@@ -56,7 +56,7 @@ pub enum SentCallResult {
     },
 }
 
-/// The reply to send for a result.
+/// The reply that a result is sent as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobReply {
     /// A refusal.
@@ -80,7 +80,7 @@ impl From<SentCallResult> for JobResult {
 }
 
 impl JobResult {
-    /// The outcome for metrics and logs.
+    /// Returns the outcome for metrics and logs.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -91,7 +91,7 @@ impl JobResult {
         }
     }
 
-    /// The reply to send. `parts` is the number of parts of the answer that were sent before.
+    /// Converts the result into the reply to send. `parts` is the number of parts of the answer that were already sent.
     #[must_use]
     pub fn into_reply(self, request_id: &str, parts: u32) -> JobReply {
         if parts > 0 {
@@ -109,7 +109,7 @@ impl JobResult {
         }
     }
 
-    /// A final with the answer, or with the problem document (RFC 9457).
+    /// Converts the result into a final with the answer or the problem document (RFC 9457).
     #[must_use]
     pub fn into_final(self, request_id: &str) -> Final {
         match self {
@@ -123,7 +123,7 @@ impl JobResult {
         }
     }
 
-    /// The final of an answer of which parts were sent. Such a request is never refused.
+    /// Converts the result into the final that follows parts already sent. A request whose answer has begun is never refused.
     fn into_last(self, request_id: &str, parts: u32) -> Final {
         let mut last = Final { parts, ..self.into_final(request_id) };
         if last.status >= 500 {

@@ -56,11 +56,11 @@ impl ProcedureHandler {
     async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> JobResult {
         let endpoint = &job.endpoint;
         let Some(procedure) = &endpoint.procedure else {
-            // The catalogue rejects such an endpoint when it is loaded.
+            // Cannot happen: the catalogue rejects an endpoint without a procedure when it is loaded.
             let problem = Problem::new(ProblemKind::Internal);
             return JobResult::Problem { problem, outcome: Outcome::Internal };
         };
-        // The gateway has validated the parameters, but anyone who may publish can have sent this message.
+        // The gateway has validated the parameters, but this message may come from anyone who is allowed to publish.
         let arguments = match payload::read(endpoint, &job.request.payload) {
             Ok(values) => arguments(endpoint, values),
             Err(violations) => {
@@ -108,7 +108,7 @@ impl ProcedureHandler {
     }
 }
 
-/// Whether nothing of a dry run remains. A deadline or a cancel that stopped the call does not prove it.
+/// Returns whether a dry run certainly left no changes. A call that was stopped by a deadline or a cancel may have left some.
 fn leaves_nothing(result: &Result<ProcedureResult, CallError>) -> bool {
     match result {
         Ok(_) | Err(CallError::NotSent(_)) => true,

@@ -1,4 +1,5 @@
-//! Keeps the answers that were sent recently. If the connection of the worker or of the gateway is lost, they may be lost too.
+//! Keeps the answers that were sent recently, because they may be lost together with the connection of the worker or the
+//! gateway.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,15 +12,15 @@ use crate::message::Subject;
 
 use super::running_jobs::JobId;
 
-/// How long a reply is remembered. The NATS server's pings find a dead connection within two intervals, and a reply may
-/// have been written to it during that time.
+/// How long a reply is remembered. The NATS server's pings detect a dead connection within two ping intervals, and a reply
+/// may be written to the dead connection during that time.
 const AGE_MAX: Duration = Duration::from_secs(10);
-/// Largest number of replies.
+/// Largest number of remembered replies.
 const REPLIES_MAX: usize = 1024;
-/// Largest size of all replies.
+/// Largest total size of the remembered replies, in bytes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The most recently sent parts and final replies, oldest first. A gateway that did not receive one requests it.
+/// The most recently sent parts and finals, oldest first. A gateway that did not receive one of them requests it.
 #[derive(Debug, Default)]
 pub struct RecentReplies(Mutex<State>);
 
@@ -38,7 +39,7 @@ struct SentReply {
 }
 
 impl RecentReplies {
-    /// Remembers a part or the final reply of a job, which has been passed to the transport.
+    /// Remembers a part or the final of a job after it was passed to the transport.
     pub fn add(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
@@ -46,7 +47,7 @@ impl RecentReplies {
         state.forget_old(now);
     }
 
-    /// The jobs whose final reply was sent, each with the subject it was sent to.
+    /// Returns the jobs whose final was sent, each with the subject that it was sent to.
     #[must_use]
     pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
@@ -55,8 +56,8 @@ impl RecentReplies {
         finals.map(|sent| (sent.job, sent.to.clone())).collect()
     }
 
-    /// The jobs of a queue whose final reply was sent to one of these subjects, or to one that adds further tokens
-    /// to it.
+    /// Returns the jobs of a queue whose final was sent to one of the given subjects, or to a subject that extends one of
+    /// them by further tokens.
     #[must_use]
     pub fn finished_below(&self, queue: usize, subjects: &[Subject], now: Instant) -> Vec<JobId> {
         let is_below = |to: &Subject, subject: &Subject| {
@@ -70,7 +71,7 @@ impl RecentReplies {
             .collect()
     }
 
-    /// The replies of a job in the order in which they were sent.
+    /// Returns the replies of a job in the order in which they were sent.
     #[must_use]
     pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
         let mut state = self.lock();

@@ -14,7 +14,7 @@ use crate::telemetry::{counter, names};
 /// Bytes of a message that are reserved for the headers of a part or a final.
 const HEADER_BYTES_MAX: usize = 1024;
 
-/// Sends replies over the transport.
+/// A sender of replies over the transport.
 #[derive(Clone, Debug)]
 pub struct ReplySender {
     transport: Arc<dyn Transport>,
@@ -27,8 +27,8 @@ impl ReplySender {
         Self { transport }
     }
 
-    /// Sends a reply without waiting, for tasks that read a subscription. A reply that cannot be sent at once is dropped
-    /// and counted; the gateway's timers handle the loss.
+    /// Sends a reply without waiting, for use in tasks that read a subscription. A reply that cannot be sent at once is
+    /// dropped and counted; the gateway's timers handle the loss.
     pub fn try_send(&self, reply: Reply, to: Subject) {
         let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
@@ -37,7 +37,8 @@ impl ReplySender {
         }
     }
 
-    /// Sends a reply. It may be sent before the future is polled, but is known to be sent only when the future is ready.
+    /// Sends a reply. The transport may send it before the future is polled, but only a completed future confirms that it was
+    /// sent.
     pub fn send(&self, reply: Reply, to: Subject) -> BoxFuture<'_, Result<(), TransportError>> {
         match reply.into_message(to) {
             Ok(message) => self.transport.publish(message),
@@ -45,13 +46,13 @@ impl ReplySender {
         }
     }
 
-    /// The largest body of a part or a final.
+    /// Returns the size limit of the body of a part or a final, in bytes.
     #[must_use]
     pub fn body_bytes_max(&self) -> usize {
         self.transport.payload_bytes_max().saturating_sub(HEADER_BYTES_MAX).max(1)
     }
 
-    /// The state of the connection.
+    /// Returns a receiver of the state of the connection.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
         self.transport.link()

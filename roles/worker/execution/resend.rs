@@ -1,5 +1,5 @@
-//! Sends answers again to gateways that did not receive them, at a limited rate: after an outage many are requested at once,
-//! and a NATS server disconnects a client that sends faster than it can forward.
+//! Sends answers again to gateways that did not receive them. The rate is limited, because gateways request many answers at
+//! once after an outage, and a NATS server disconnects a client that sends faster than the server can forward.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,21 +17,22 @@ use super::recent_replies::RecentReplies;
 use super::reply_sender::ReplySender;
 use super::running_jobs::JobId;
 
-/// Largest number of requested answers. Further requests are dropped: the gateway repeats them, or treats the call as lost.
+/// Largest number of queued requests for answers. Further requests are dropped: the gateway repeats them, or treats the call
+/// as lost.
 const REQUESTS_MAX: usize = 1024;
-/// The rate at which a worker sends answers that it repeats or that an outage has delayed.
+/// The rate at which a worker sends answers again, and sends answers that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
 /// Number of answers that are announced between two pauses.
 const PAGE: usize = 64;
 /// The pause after each page.
 const PAGE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Limits the rate of everything that is sent after an outage.
+/// A limit on the rate at which answers are sent after an outage.
 #[derive(Debug, Default)]
 pub struct SendThrottle(Mutex<Option<Instant>>);
 
 impl SendThrottle {
-    /// Waits until this many bytes may be sent. Safe to drop.
+    /// Waits until a reply of `bytes` bytes may be sent. Safe to drop.
     pub async fn wait(&self, bytes: usize) {
         sleep_until(self.reserve(bytes, Instant::now())).await;
     }
@@ -47,19 +48,19 @@ impl SendThrottle {
     }
 }
 
-/// Where gateways' requests for answers are queued.
+/// The queue of the gateways' requests for answers.
 #[derive(Debug)]
 pub struct ResendQueue(mpsc::Sender<JobId>);
 
 impl ResendQueue {
-    /// Creates the queue and its receiver, which `Resender::run` reads.
+    /// Creates the queue and its receiver, from which `Resender::run` reads.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<JobId>) {
         let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
         (Self(sender), receiver)
     }
 
-    /// Requests that the answer of a job be sent again. Never waits.
+    /// Queues a request to send the answer of a job again. Never waits.
     pub fn request(&self, job: JobId) {
         if self.0.try_send(job).is_err() {
             count("dropped");
@@ -67,33 +68,33 @@ impl ResendQueue {
     }
 }
 
-/// Sends answers again.
+/// The task that sends answers again.
 #[derive(Clone, Debug)]
 pub struct Resender {
-    /// The connection to the gateways.
+    /// The sender of replies to the gateways.
     pub replies: ReplySender,
-    /// The answers.
+    /// The recently sent answers.
     pub recent: Arc<RecentReplies>,
-    /// Limits the rate.
+    /// The limit on the rate.
     pub throttle: Arc<SendThrottle>,
-    /// Every queue of this worker by its index.
+    /// The subjects of every queue of this worker, by its index.
     pub queues: Arc<[Arc<QueueSubjects>]>,
 }
 
 impl Resender {
-    /// Starts sending the answers that are requested, and announcing answers after the connection was lost.
+    /// Starts two tasks: one sends requested answers again, the other announces answers whenever the connection was lost.
     pub fn start(&self, requests: mpsc::Receiver<JobId>, tasks: &Tasks) {
         let _detached = tasks.spawn_background(self.clone().run(requests));
         self.follow_link(tasks);
     }
 
-    /// Sends the answers that are requested. Ends when the queue is closed.
+    /// Sends requested answers again. Ends when the queue is closed.
     async fn run(self, mut requests: mpsc::Receiver<JobId>) {
         while let Some(job) = requests.recv().await {
             let Some(queue) = self.queues.get(job.queue) else { continue };
             for (mut reply, to) in self.recent.of_job(job, Instant::now()) {
-                // The request for the answer was sent to the job's subject. Since then the gateway has
-                // accepted only replies that contain this subject.
+                // The gateway sent its request for the answer to the job's control subject. Since then it has accepted only
+                // replies that contain this subject.
                 if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
                     &mut reply
                 {
@@ -111,8 +112,8 @@ impl Resender {
         }
     }
 
-    /// After every loss of the connection, tells gateways which answers they should have, so that they can request those
-    /// that were lost.
+    /// Starts the task that announces the recent answers to the gateways after every loss of the connection, so that they can
+    /// request those that were lost.
     fn follow_link(&self, tasks: &Tasks) {
         let resender = self.clone();
         let mut link = self.replies.link();

@@ -1,4 +1,4 @@
-//! The jobs of this worker, so that grants, denials, acknowledgements and cancels find theirs.
+//! The jobs of this worker, to which grants, denials, acknowledgements and cancels are passed on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::message::Subject;
 
-/// Identifies a job. It contains the queue, so that a client that may use one queue cannot affect the jobs of another.
+/// The id of a job. It contains the queue, so that a client that may use one queue cannot affect the jobs of another queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId {
     /// The index of the queue.
@@ -26,7 +26,7 @@ pub enum Consent {
     Denied,
 }
 
-/// Every job that runs, claims, or waits for a slot after its claim.
+/// All jobs that run, claim, or wait for a slot after their claim.
 #[derive(Debug, Default)]
 pub struct RunningJobs {
     state: Mutex<State>,
@@ -38,7 +38,7 @@ struct State {
     jobs: BTreeMap<JobId, JobSignals>,
 }
 
-/// Where a job is signalled.
+/// The handles through which a job is signalled.
 #[derive(Debug)]
 struct JobSignals {
     cancel: Cancel,
@@ -47,7 +47,7 @@ struct JobSignals {
     reply: Option<Subject>,
 }
 
-/// The entry of a job. The job is removed when its entry is dropped.
+/// The entry of a job in `RunningJobs`. The job is removed when its entry is dropped.
 #[derive(Debug)]
 pub struct JobEntry {
     jobs: Arc<RunningJobs>,
@@ -70,22 +70,23 @@ impl RunningJobs {
         JobEntry { jobs: Arc::clone(self), id, cancel }
     }
 
-    /// The number of jobs.
+    /// Returns the number of jobs.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().jobs.len()
     }
 
-    /// Passes the gateway's answer on to a job that claims. Other jobs are not affected.
+    /// Passes the gateway's answer to a claim on to its job. Does nothing if the job does not wait for an answer.
     pub fn consent(&self, id: JobId, consent: Consent) {
         let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
-        // If the claim has just timed out, the job has refused the request.
+        // The send fails if the claim has just timed out; the job has then refused the request.
         if claim.is_some_and(|claim| claim.send(consent).is_err()) {
             tracing::debug!(?id, "the answer to a claim came too late");
         }
     }
 
-    /// Passes on that the gateway has acknowledged the parts of a job's answer up to this one, or repeats that it has.
+    /// Passes on the gateway's acknowledgement of all parts of a job's answer up to `part`. It may be a repeated
+    /// acknowledgement.
     pub fn acknowledge(&self, id: JobId, part: u32) {
         let state = self.lock();
         if let Some(last) = state.jobs.get(&id).and_then(|job| job.acknowledged.as_ref()) {
@@ -101,9 +102,9 @@ impl RunningJobs {
         }
     }
 
-    /// Cancels the jobs of a queue that have this reply subject.
+    /// Cancels the jobs of a queue whose reply subject is `reply`.
     pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
-        // A linear scan: such cancels are rare, and an index would cost more for every job.
+        // A linear scan, because cancels by reply subject are rare and an index would add a cost to every job.
         let state = self.lock();
         let of_queue = state.jobs.iter().filter(|(id, _)| id.queue == queue);
         for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {
@@ -124,7 +125,7 @@ impl RunningJobs {
 }
 
 impl JobEntry {
-    /// Returns where the gateway's answer to a claim arrives. To be called before the claim is sent.
+    /// Returns the receiver of the gateway's answer to a claim. Must be called before the claim is sent.
     #[must_use]
     pub fn watch_consent(&self) -> oneshot::Receiver<Consent> {
         let (sender, receiver) = oneshot::channel();
@@ -134,7 +135,7 @@ impl JobEntry {
         receiver
     }
 
-    /// Returns where the number of the last acknowledged part arrives.
+    /// Returns the receiver of the number of the last acknowledged part.
     #[must_use]
     pub fn watch_acknowledged(&self) -> watch::Receiver<u32> {
         let (sender, receiver) = watch::channel(0);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn consent_reaches_only_a_job_that_claims() {
+    fn consent_is_passed_only_to_a_job_that_claims() {
         let jobs = Arc::new(RunningJobs::default());
         let job = jobs.add(0, None);
         jobs.consent(job.id, Consent::Granted);

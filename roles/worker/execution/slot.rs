@@ -13,21 +13,22 @@ use crate::outcome::Outcome;
 
 use super::call_time::CallTime;
 
-/// The queue that slots belong to.
+/// The queue to which slots belong.
 pub trait SlotQueue: Debug + Send + Sync {
-    /// Requests a slot for a job that has its gateway's consent.
+    /// Requests a slot for a job whose gateway has consented.
     fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment;
 
-    /// Gives up the place of a job of this size that got no consent.
+    /// Releases the capacity that was held for a job of `bytes` bytes whose gateway did not consent.
     fn release_claim(&self, bytes: usize, outcome: Outcome);
 
-    /// Takes back the slot of a call that has ended. `more` is its reply subject if further requests wait at its gateway.
+    /// Takes back the slot of a call that has ended. `more` is the call's reply subject if further requests wait at its
+    /// gateway.
     fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>);
 
-    /// Removes a job from the backlog; whether it was there.
+    /// Removes a job from the backlog; returns whether it was there.
     fn leave_backlog(&self, reply: &Subject) -> bool;
 
-    /// How long a claim waits for its grant.
+    /// Returns how long a claim waits for its grant.
     fn claim_timeout(&self) -> Duration;
 
     /// Records how long a gateway took to answer a claim.
@@ -40,31 +41,31 @@ pub trait SlotQueue: Debug + Send + Sync {
 /// A job that may run as soon as it has a slot.
 #[derive(Debug)]
 pub struct GrantedJob {
-    /// Its reply subject.
+    /// The reply subject of the job.
     pub reply: Option<Subject>,
-    /// The size that counts against the limit of the backlog.
+    /// The size of the request, which counts against the limit of the backlog.
     pub bytes: usize,
-    /// When its time ends.
+    /// The deadline of the job.
     pub deadline: Instant,
-    /// How long calls of its endpoint take.
+    /// The time that calls of the job's endpoint take.
     pub call_time: Arc<CallTime>,
 }
 
 /// The queue's answer to a request for a slot.
 #[derive(Debug)]
 pub enum SlotAssignment {
-    /// A slot is free.
+    /// The job gets a free slot.
     Ready(Slot),
-    /// The job waits in the backlog. The receiver gets the slot, or the reason why there is none.
+    /// The job waits in the backlog. The receiver gets the slot, or the reason why the job does not get one.
     Waiting(oneshot::Receiver<Result<Slot, RefusalReason>>),
-    /// There will be no slot.
+    /// The job does not get a slot.
     Refused(RefusalReason),
 }
 
 /// The right to execute one call. It returns to its queue when it is released or dropped.
 #[derive(Debug)]
 pub struct Slot {
-    /// `None` once the slot was returned.
+    /// The queue of the slot; `None` once the slot was returned.
     queue: Option<Arc<dyn SlotQueue>>,
     call_time: Arc<CallTime>,
     since: Instant,
@@ -77,12 +78,12 @@ impl Slot {
         Self { queue: Some(queue), call_time, since: Instant::now() }
     }
 
-    /// Returns the slot and records how long it was used. See `SlotQueue::release_slot` for `more`.
+    /// Returns the slot and records for how long it was used. `more` is described at `SlotQueue::release_slot`.
     pub fn release(mut self, outcome: Outcome, more: Option<Subject>) {
         self.give_back(outcome, more);
     }
 
-    /// Drops the slot without returning it, because the queue still counts it as its own.
+    /// Drops the slot without returning it, because the queue frees it itself.
     pub fn discard(mut self) {
         self.queue = None;
     }

@@ -1,4 +1,5 @@
-//! Receives what gateways send to this worker about a queue: consents, cancels, and requests for offered slots.
+//! Receives the messages that gateways send to this worker about a queue: grants, denials, cancels, and requests for offered
+//! slots.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::queue::Queue;
 use super::slots::OfferId;
 
 /// Subscribes to the worker's own subject of a queue, to cancels whose sender does not know which worker runs the call, and
-/// to requests of gateways that lost their connection. The messages are handled until the transport closes.
+/// to requests from gateways that lost their connection. The messages are handled until the transport is closed.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.
@@ -66,17 +67,17 @@ pub async fn listen(
     Ok(())
 }
 
-/// What a message to the worker's own subject is about.
+/// The target of a message to the worker's own subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ControlTarget {
     Job(u64),
     Offer(OfferId),
-    /// A request that was sent to this worker and not to the queue group.
+    /// A request that was sent directly to this worker instead of the queue group.
     Direct,
 }
 
 impl ControlTarget {
-    /// Parses a subject below the worker's own.
+    /// Parses a subject below the worker's own subject.
     fn parse(subject: &Subject, own: &Subject) -> Option<Self> {
         let tail = subject.as_str().strip_prefix(own.as_str())?.strip_prefix('.')?;
         if tail == DIRECT_TOKEN {
@@ -104,14 +105,14 @@ fn handle(queue: &Arc<Queue>, executor: &Executor, message: Message) {
                 Some(Control::Cancel) => jobs.cancel(id),
                 Some(Control::Ack(part)) => jobs.acknowledge(id, part),
                 Some(Control::Repeat) => executor.resend.request(id),
-                // The claim had no receiver, so no gateway can grant it.
+                // Nobody received the claim, so no gateway can grant it.
                 None if message.no_responders => jobs.consent(id, Consent::Denied),
                 Some(Control::Decline | Control::Members) | None => count_malformed(),
             }
         }
         Some(ControlTarget::Offer(id)) => match control {
             Some(Control::Decline) => queue.decline_offer(id),
-            // The offer had no receiver.
+            // Nobody received the offer.
             None if message.no_responders => queue.decline_offer(id),
             None => queue.accept_offer(id, message),
             Some(_) => count_malformed(),
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_control_subject_names_a_job_or_an_offer_or_is_direct() {
+    fn a_control_subject_identifies_a_job_an_offer_or_a_direct_request() {
         let own = Subject::new("fjord.w.queue.1").unwrap();
         let parse = |tail: &str| ControlTarget::parse(&Subject::from_received(tail), &own);
         assert_eq!(parse("fjord.w.queue.1.j.7"), Some(ControlTarget::Job(7)));

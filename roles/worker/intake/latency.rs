@@ -1,36 +1,38 @@
-//! How long calls and round trips take on a queue, and what follows from that: the size of the backlog and the timeouts.
+//! Measures how long calls and round trips take on a queue, and derives the size of the backlog and the timeouts from it.
 //!
-//! All times are passed in.
+//! Nothing here reads the clock: all times are passed in.
 
 use std::time::Duration;
 
 use crate::config::limits;
 
-/// Time that a worker needs to read a message and start its call, in addition to the round trip.
+/// The time that a worker needs to read a message and start its call, in addition to the round trip.
 const START_TIME: Duration = Duration::from_millis(2);
 /// Largest backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
-/// Calls do not end at regular intervals, so the backlog covers one round trip and this fraction of another.
+/// Divisor of the round trip that gives the margin of the backlog. Calls do not end at regular intervals, so the backlog
+/// covers one round trip and this fraction of another.
 const JITTER_DIVISOR: u32 = 4;
-/// There is no backlog if a slot would be idle for less than this fraction of a call.
+/// Divisor of the call time that gives the tolerable idle time of a slot. There is no backlog if a slot would be idle for
+/// less.
 const IDLE_DIVISOR: u32 = 20;
 /// Longest wait in the backlog, in addition to two round trips.
 const BACKLOG_WAIT: Duration = Duration::from_millis(100);
-/// The divisor of a new sample in the moving mean of call times.
+/// Divisor that weights a new sample in the moving mean of call times.
 const CALL_WEIGHT: u32 = 16;
-/// The divisor of a new sample in the moving mean of round trips.
+/// Divisor that weights a new sample in the moving mean of round trips.
 const ROUND_TRIP_WEIGHT: u32 = 8;
-/// The consent share if every request needs consent.
+/// The value of `consent_share` if every request needs consent.
 const WHOLE: u32 = 256;
 
 /// The latencies of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLatency {
-    /// As configured: the shortest time for which a slot is offered.
+    /// The configured minimum of the time for which a slot is offered.
     offer_timeout_min: Duration,
-    /// The moving mean of the times that calls held a slot; `None` until a call has ended.
+    /// The moving mean of the time for which calls hold a slot; `None` until a call has ended.
     call_time: Option<Duration>,
-    /// The moving mean of the times that gateways took to answer offers and claims; `None` until one has.
+    /// The moving mean of the time that gateways take to answer offers and claims; `None` until the first answer.
     answer_time: Option<Duration>,
     /// The round trip to the NATS server. No gateway can answer faster.
     link: Duration,
@@ -39,7 +41,7 @@ pub struct QueueLatency {
 }
 
 impl QueueLatency {
-    /// Creates the state of a queue without any measurement.
+    /// Creates the latencies of a queue on which nothing has been measured yet.
     #[must_use]
     pub fn new(offer_timeout_min: Duration) -> Self {
         Self {
@@ -66,36 +68,36 @@ impl QueueLatency {
         self.link = round_trip;
     }
 
-    /// Adds an accepted request to the share of those that need consent.
+    /// Updates the share of requests that need consent with an accepted request.
     pub fn record_accepted(&mut self, needs_consent: bool) {
         let sample = if needs_consent { WHOLE / CALL_WEIGHT } else { 0 };
         self.consent_share = self.consent_share - self.consent_share / CALL_WEIGHT + sample;
     }
 
-    /// Raises the call time to that of a running call: a request has waited for so long and no call has ended.
+    /// Raises the call time to at least `at_least`. Called when a request has waited for that long and no call has ended.
     pub fn raise_call_time(&mut self, at_least: Duration) {
         self.call_time = Some(self.call_time.unwrap_or_default().max(at_least));
     }
 
-    /// Doubles the call time: a request waited for too long although calls ended, so the backlog is too large.
+    /// Doubles the call time, which shrinks the backlog. Called when a request waited for too long although calls ended.
     pub fn double_call_time(&mut self) {
         self.call_time = self.call_time.map(|time| time.saturating_mul(2));
     }
 
-    /// How long a call holds its slot; `None` until a call has ended.
+    /// Returns the time for which a call holds its slot; `None` until a call has ended.
     #[must_use]
     pub fn call_time(&self) -> Option<Duration> {
         self.call_time
     }
 
-    /// The round trip to a gateway.
+    /// Returns the round trip to a gateway.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         self.answer_time.unwrap_or_default().max(self.link)
     }
 
-    /// How many requests beyond `limit` slots keep the slots busy until the next request arrives. Requests that need
-    /// consent take two round trips. Zero if calls are long compared with that.
+    /// Returns how many requests beyond `limit` slots keep the slots busy until the next request arrives. Requests that need
+    /// consent take two round trips. Returns 0 if calls are long compared with the round trips.
     #[must_use]
     pub fn backlog_max(&self, limit: usize) -> usize {
         let Some(call_time) = self.call_time else { return 0 };
@@ -109,13 +111,13 @@ impl QueueLatency {
         usize::try_from(calls).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX)
     }
 
-    /// How long a request may wait in the backlog: about as long as an offer from another worker takes.
+    /// Returns how long a request may wait in the backlog: about as long as it would take another worker to offer it a slot.
     #[must_use]
     pub fn backlog_wait_max(&self) -> Duration {
         self.round_trip() * 2 + BACKLOG_WAIT
     }
 
-    /// How long an offered slot is reserved.
+    /// Returns how long an offered slot is reserved.
     #[must_use]
     pub fn offer_timeout(&self) -> Duration {
         self.timeout(self.offer_timeout_min)

@@ -1,4 +1,4 @@
-//! Membership of a queue group: joins, reads messages, and leaves without losing one.
+//! Membership of a queue group: joins the group, reads messages, and leaves without losing a message.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use super::queue::Queue;
 
 /// Pause before another attempt to join.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How long after the server's acknowledgement a refusal of the subscription may be reported.
+/// The longest time after the server's acknowledgement within which a refusal of the subscription may be reported.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
-/// Why a queue is not served.
+/// The reported reason why a queue is not served when NATS refuses a subscription.
 const SUBSCRIPTION_REFUSED: &str = "NATS refuses a subscription: see the log";
 
 /// The membership of one queue group.
@@ -36,29 +36,30 @@ pub struct GroupMembership {
     pub verification: Option<watch::Receiver<Verification>>,
     /// The configuration of the worker.
     pub config: WorkerConfig,
-    /// Where the state of the queue is reported.
+    /// The readiness of all queues, in which the state of this queue is set.
     pub readiness: Arc<QueueReadiness>,
-    /// Triggered when the group is to be left for good.
+    /// Triggered to leave the group for good.
     pub stop: Cancel,
-    /// How long leaving may take.
+    /// The longest time that leaving may take.
     pub leave_timeout: Duration,
 }
 
-/// Why a group is left.
+/// The reason why a group is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaveReason {
-    /// The worker stops.
+    /// The worker is stopping.
     Stopped,
     /// The database does not answer, or no longer has the procedures.
     Unfit,
-    /// NATS refuses another subscription of the worker, so that consents and cancels would not arrive.
+    /// NATS refuses another subscription of the worker, so that grants, denials and cancels would not arrive.
     Deaf,
     /// The transport has closed the subscription.
     Closed,
 }
 
 impl GroupMembership {
-    /// Serves the queue until `stop`: joins when the database is fit, and again whenever the group was left.
+    /// Serves the queue until `stop` is triggered: joins when the database has what the queue needs, and joins again after
+    /// the group was left for another reason.
     pub async fn serve(mut self) {
         let mut is_back = false;
         while self.wait_until_fit().await {
@@ -80,7 +81,7 @@ impl GroupMembership {
         }
     }
 
-    /// Waits until the database has what the queue needs; `false` if the worker stops.
+    /// Waits until the database has the procedures that the queue needs; returns `false` if the worker stops first.
     async fn wait_until_fit(&mut self) -> bool {
         while !self.stop.is_cancelled() {
             let Some(verification) = &mut self.verification else { return true };
@@ -97,7 +98,8 @@ impl GroupMembership {
         false
     }
 
-    /// A queue that returns with its database is logged at `debug`: the database has one line for all of its queues.
+    /// Logs that the queue is served. A queue that is served again because its database is back is logged at `debug`: one
+    /// line about the database covers all of its queues.
     fn log_joined(&self, is_back: bool) {
         let (queue, limit) = (self.queue.subjects.name.as_str(), self.queue.limit());
         if is_back {
@@ -121,7 +123,7 @@ impl GroupMembership {
     async fn join(&self) -> Result<Box<dyn Subscription>, TransportError> {
         let mut link = self.transport.link();
         tokio::select! {
-            // If the transport is closed, the subscription fails.
+            // If the transport is closed, subscribing fails below.
             _ = messaging::wait_until_up(&mut link) => {}
             () = self.stop.cancelled() => return Err(TransportError::Disconnected),
         }
@@ -129,13 +131,13 @@ impl GroupMembership {
         let subscription =
             self.transport.queue_subscribe(&subjects.requests, subjects.name.as_str()).await?;
         self.transport.flush().await?;
-        // The server has answered by now, but the client may report a refusal a moment later.
+        // The server has answered by now, but the NATS client may report a refusal a moment later.
         let mut served = subscription.served();
         let _served = timeout(REFUSAL_DELAY_MAX, served.wait_for(|served| !served)).await;
         Ok(subscription)
     }
 
-    /// Reads messages until the group is to be left, and leaves it.
+    /// Reads messages until there is a reason to leave the group, then leaves it.
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> LeaveReason {
         self.queue.set_available();
         let reason = self.read_messages(&mut subscription).await;
@@ -149,7 +151,7 @@ impl GroupMembership {
     }
 
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
-        // Created once: creating them for each message would be most of the cost of waiting for it.
+        // These futures are created once: creating them for each message would be most of the cost of waiting for it.
         let mut stopped = pin!(self.stop.cancelled());
         let mut unfit = pin!(unfit(&mut self.verification));
         let mut deaf = pin!(deaf(self.transport.link()));
@@ -159,7 +161,7 @@ impl GroupMembership {
         let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
         loop {
             tokio::select! {
-                // Messages come last. Otherwise a queue that always has messages could not be left.
+                // Messages are polled last. Otherwise a queue that always has messages could not be left.
                 biased;
                 () = &mut stopped => return LeaveReason::Stopped,
                 () = &mut unfit => return LeaveReason::Unfit,
@@ -181,10 +183,10 @@ impl GroupMembership {
         }
     }
 
-    /// Leaves the group. The server sends a limited number of further messages, and all that arrive are refused.
+    /// Leaves the group. The server sends a limited number of further messages, all of which are refused.
     ///
-    /// The group is left when no message has arrived for a while and then a message of the worker to itself has come back
-    /// through the server. Silence alone does not prove it, because the server may be stalled.
+    /// The worker has left the group when no message has arrived for a while and then a message that it sent to itself has
+    /// come back through the server. Silence alone does not prove that it has left, because the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
@@ -219,7 +221,7 @@ impl GroupMembership {
         }
     }
 
-    /// Refuses messages until none has arrived for a while; `false` if the subscription has ended.
+    /// Refuses messages until none has arrived for a while; returns `false` if the subscription has ended.
     async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
         while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
             let Some(message) = message else { return false };
@@ -265,7 +267,7 @@ async fn deaf(mut link: watch::Receiver<Link>) {
     }
 }
 
-/// Waits until the verification changes. Never returns if it cannot change.
+/// Waits until the result of the verification changes. Never returns if it cannot change.
 async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
     let has_changed = match verification {
         Some(verification) => verification.changed().await.is_ok(),
@@ -276,7 +278,7 @@ async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
     }
 }
 
-/// Waits until the queue cannot be served. Never returns if it needs no database.
+/// Waits until the queue cannot be served because of its database. Never returns if the queue needs no database.
 async fn unfit(verification: &mut Option<watch::Receiver<Verification>>) {
     let is_unfit = match verification {
         Some(verification) => verification

@@ -1,4 +1,4 @@
-//! A message of a queue as it was received. Anyone who may publish to the queue can have sent it.
+//! A message of a queue as it was received. It may come from anyone who is allowed to publish to the queue.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl ReceivedMessage {
     }
 }
 
-/// The ids of a message that is not a valid request. Values that are too long are omitted.
+/// Returns the ids of a message that is not a valid request. Ids that are too long are omitted.
 fn ids_of_malformed(headers: &Headers) -> RequestIds {
     let text = |name| headers.get(name).filter(|value| value.len() <= TEXT_BYTES_MAX);
     let [request_id, traceparent] = [headers::REQUEST_ID, headers::TRACEPARENT]

@@ -1,4 +1,4 @@
-//! One queue of this worker: starts, queues or refuses each request at once, and sends the offers of freed slots.
+//! One queue of this worker: starts, queues or refuses each request at once, and offers freed slots to gateways.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,11 +35,11 @@ use admission::AdmittedRequest;
 /// A queue with its slots.
 #[derive(Debug)]
 pub struct Queue {
-    /// Its name and subjects.
+    /// The name and subjects of the queue.
     pub subjects: Arc<QueueSubjects>,
     endpoints: BTreeMap<EndpointId, ServedEndpoint>,
     slots: SlotPool<QueuedWork>,
-    /// Notified when a request is added to the backlog, because it may be the next to expire.
+    /// Notified when a request is added to the backlog, because that request may be the next to expire.
     backlog_grew: Notify,
     metrics: QueueMetrics,
     executor: Arc<Executor>,
@@ -50,7 +50,7 @@ pub struct Queue {
 pub struct ServedEndpoint {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// Its handler.
+    /// The handler of the endpoint.
     pub handler: Arc<dyn QueueHandler>,
     call_time: Arc<CallTime>,
 }
@@ -83,20 +83,20 @@ impl Queue {
         }
     }
 
-    /// What its endpoints need of the database.
+    /// Returns the procedures that the endpoints of the queue expect in the database.
     pub fn expected_procedures(&self) -> impl Iterator<Item = ExpectedProcedure> + '_ {
         self.endpoints
             .values()
             .filter_map(|served| ExpectedProcedure::from_endpoint(&served.endpoint))
     }
 
-    /// The number of its slots.
+    /// Returns the number of slots of the queue.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.slots.read(Slots::limit)
     }
 
-    /// Its present state, for reports.
+    /// Returns the current state of the queue, for reports.
     #[must_use]
     pub fn snapshot(&self) -> QueueSnapshot {
         let (slots, slot_time, saturated_time) = self.slots.usage();
@@ -109,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Handles a message of the queue group: it is accepted or refused at once.
+    /// Accepts or refuses a message of the queue group at once.
     pub fn arrive(self: &Arc<Self>, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
@@ -123,7 +123,7 @@ impl Queue {
         });
     }
 
-    /// Handles a message to a slot that this queue has offered.
+    /// Handles a request for a slot that this queue has offered.
     pub fn accept_offer(self: &Arc<Self>, id: OfferId, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
@@ -142,14 +142,14 @@ impl Queue {
         });
     }
 
-    /// Handles an offer that the gateway does not need.
+    /// Ends an offer that the gateway does not need.
     pub fn decline_offer(&self, id: OfferId) {
         self.metrics.count_offer("declined");
         let offer = self.slots.update(|slots, now| slots.decline(id, now));
         self.send_offers(offer);
     }
 
-    /// Answers a gateway that asks which workers serve the queue. A worker that accepts no requests does not answer.
+    /// Answers a gateway that asks which workers serve the queue. Sends no answer if this worker accepts no requests.
     pub fn announce_membership(&self, reply: Subject) {
         if self.slots.read(Slots::is_open) {
             let control = Some(self.subjects.own.clone());

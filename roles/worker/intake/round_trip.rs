@@ -1,4 +1,4 @@
-//! Gives the measured round trip to the queues, and warns if a configured timeout is too short for it.
+//! Passes the measured round trip to the queues, and warns if a configured timeout is too short for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::telemetry::{gauge, names};
 
 use super::queue::Queue;
 
-/// How often the round trip is read.
+/// The interval at which the round trip is read.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts a task that follows the round trip for as long as the worker runs.
@@ -30,7 +30,7 @@ pub fn follow(
     ];
     let _detached = tasks.spawn_background(async move {
         let mut tick = interval(INTERVAL);
-        // A warning is logged once, and again only after the timeout was long enough.
+        // A warning is logged once, and again only if the timeout has been long enough in between.
         let mut was_too_short = timeouts.map(|_| false);
         loop {
             tick.tick().await;
@@ -54,7 +54,7 @@ pub fn follow(
     });
 }
 
-/// Gives the round trip to the NATS server to a queue; returns and exports the round trip to its gateways.
+/// Passes the round trip to the NATS server to a queue; exports and returns the round trip to its gateways.
 fn measure(queue: &Queue, link: Duration) -> Duration {
     let round_trip = queue.set_link_round_trip(link);
     let label = [(names::QUEUE, queue.subjects.name.to_string())];

@@ -27,12 +27,12 @@ impl<W> SlotPool<W> {
         Self { state: Mutex::new(State { slots, load }) }
     }
 
-    /// Reads the slots.
+    /// Calls `read` with the slots.
     pub(super) fn read<R>(&self, read: impl FnOnce(&Slots<W>) -> R) -> R {
         read(&self.lock().slots)
     }
 
-    /// Changes the slots.
+    /// Calls `change` with the slots and the current time, and records the load.
     pub(super) fn update<R>(&self, change: impl FnOnce(&mut Slots<W>, Instant) -> R) -> R {
         let mut state = self.lock();
         let State { slots, load } = &mut *state;
@@ -42,7 +42,8 @@ impl<W> SlotPool<W> {
         result
     }
 
-    /// The present usage, the time that calls have held slots, and the time for which no slot was free.
+    /// Returns the current usage, the total time for which calls have held slots, and the total time for which no slot was
+    /// free.
     pub(super) fn usage(&self) -> (SlotUsage, Duration, Duration) {
         let mut state = self.lock();
         let State { slots, load } = &mut *state;

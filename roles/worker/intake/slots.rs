@@ -1,9 +1,10 @@
-//! The slots of a queue as a state machine without I/O: never more calls than the limit, and a freed slot goes to the
-//! caller that was refused first.
+//! The slots of a queue as a state machine without I/O. It never allows more calls than the limit, and offers a freed slot to
+//! the caller that was refused first.
 //!
-//! Beyond the slots there is a backlog: as many requests as keep the slots busy for one round trip (`latency.rs`).
+//! Beyond the slots there is a backlog, which holds as many requests as keep the slots busy for one round trip
+//! (`latency.rs`).
 //!
-//! The time is passed in, so that the simulation of `tests/` runs the same code as the worker.
+//! The time is passed in, so that the simulation in `tests/` runs the same code as the worker.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,52 +22,52 @@ pub use offers::{Offer, OfferId};
 
 use offers::Offers;
 
-/// Limit of the bytes of all requests beyond the slots.
+/// Limit on the total bytes of all requests beyond the slots.
 pub const BACKLOG_BYTES_MAX: usize = 8 << 20;
 
-/// What to do with a request.
+/// The decision about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlotDecision<W> {
-    /// Run it: it has a slot. Call `finish` when it has ended.
+    /// Run the request, which has a slot. Call `finish` when its call has ended.
     Run(W),
     /// Ask the gateway for consent, then call `consent_granted` or `consent_denied`.
     Claim(W),
-    /// Nothing: it is in the backlog, and `finish` returns it when it has a slot.
+    /// Do nothing: the request is in the backlog, and `finish` returns it when it has a slot.
     Wait,
-    /// Refuse it. It was not executed.
+    /// Refuse the request. It was not executed.
     Refuse(RefusalReason, W),
 }
 
-/// What to do after a call has ended.
+/// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request of the backlog, which has the slot now. Run it, and call `finish` when it has ended.
+    /// The oldest request of the backlog, which now has the slot. Run it, and call `finish` when its call has ended.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
 }
 
-/// What to do after some time has passed.
+/// The actions to take after some time has passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// Offers to send in their place.
+    /// Offers to send that replace the expired offers.
     pub offers: Vec<Offer>,
-    /// Requests that have waited in the backlog for too long. Refuse them.
+    /// Requests to refuse, because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,
 }
 
 /// A request for a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRequest<W> {
-    /// When it arrived, or was granted.
+    /// When the request arrived or was granted.
     pub since: Instant,
     /// The reply subject of the request.
     pub reply: Option<Subject>,
-    /// The size that counts against `BACKLOG_BYTES_MAX`.
+    /// The size of the request, which counts against `BACKLOG_BYTES_MAX`.
     pub bytes: usize,
-    /// Whether it must not run without the gateway's consent.
+    /// Whether the request must not run without its gateway's consent.
     pub needs_consent: bool,
     /// The request itself.
     pub work: W,
@@ -75,15 +76,15 @@ pub struct SlotRequest<W> {
 /// The slots of one queue, and the requests (`W`) that wait for one of them.
 #[derive(Debug)]
 pub struct Slots<W> {
-    /// How long calls and round trips take.
+    /// The measured durations of calls and round trips.
     pub latency: QueueLatency,
     limit: usize,
     running: usize,
-    /// Requests that wait for their gateway's consent.
+    /// The number of requests that wait for their gateway's consent.
     claiming: usize,
     /// Requests that may run, oldest first. None waits for longer than `QueueLatency::backlog_wait_max`.
     backlog: VecDeque<SlotRequest<W>>,
-    /// The size of all requests that claim or wait.
+    /// The total size of all requests that claim or wait.
     backlog_bytes: usize,
     is_draining: bool,
     is_available: bool,
@@ -145,7 +146,7 @@ impl<W> Slots<W> {
         }
     }
 
-    /// Removes a request of this size that got no consent; returns an offer of its place.
+    /// Removes a request of `bytes` bytes whose gateway did not consent; returns an offer of the capacity that it held.
     pub fn consent_denied(&mut self, bytes: usize, now: Instant) -> Option<Offer> {
         self.end_claim(bytes);
         self.offer(now)
@@ -153,8 +154,9 @@ impl<W> Slots<W> {
 
     /// Frees the slot of a call that has ended.
     ///
-    /// `more` is its reply subject if further requests waited at its gateway. They may have asked only workers that
-    /// stay busy and do not know of this slot, so it is offered to them if no caller was refused here.
+    /// `more` is the reply subject of the call if further requests wait at its gateway. They may have been sent only to
+    /// workers that stay busy and do not know of this slot. If no caller was refused here, the slot is therefore offered to
+    /// that gateway.
     pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> FreedSlot<W> {
         debug_assert!(self.running > 0, "finish without a running call");
         self.running = self.running.saturating_sub(1);
@@ -166,7 +168,8 @@ impl<W> Slots<W> {
         FreedSlot { start, offer: self.offer(now) }
     }
 
-    /// Gives a free slot to the oldest request of the backlog. Run it, and call `finish` when it has ended.
+    /// Gives a free slot to the oldest request of the backlog and returns the request. Run it, and call `finish` when its
+    /// call has ended.
     pub fn start_next(&mut self) -> Option<SlotRequest<W>> {
         let request = if self.running < self.limit { self.backlog.pop_front() } else { None }?;
         self.running += 1;
@@ -182,7 +185,7 @@ impl<W> Slots<W> {
         Some(request)
     }
 
-    /// Offers a free place, if there is one, to the caller that was refused first.
+    /// Offers free capacity, if there is any, to the caller that was refused first.
     pub fn offer(&mut self, now: Instant) -> Option<Offer> {
         if !self.offers.has_refused() || !self.has_room(0) || !self.is_open() {
             return None;
@@ -190,22 +193,22 @@ impl<W> Slots<W> {
         self.offers.make(now, self.latency.offer_timeout())
     }
 
-    /// Frees an offered slot that the gateway does not need; returns an offer to the next caller.
+    /// Frees an offered slot that the gateway does not need; returns an offer for the next caller.
     pub fn decline(&mut self, id: OfferId, now: Instant) -> Option<Offer> {
         if self.offer_answered(id, now) { self.offer(now) } else { None }
     }
 
     /// Ends offers that were not answered in time, and evicts requests that have waited in the backlog for too long.
     ///
-    /// An evicted request is the first to be offered a slot: here it waits for a long call, while other workers may
-    /// have free slots.
+    /// Requests are evicted because they would wait for a long call here, while other workers may have free slots. Their
+    /// callers are the first to be offered a slot.
     pub fn expire(&mut self, now: Instant) -> ExpiredWaits<W> {
         let offers_expired = self.offers.expire(now);
         let wait_max = self.latency.backlog_wait_max();
         let late = self.backlog.partition_point(|request| request.since + wait_max <= now);
         let evicted: Vec<_> = self.backlog.drain(..late).collect();
         if let Some(oldest) = evicted.first() {
-            // The running calls are measured only when they end, which is too late.
+            // Running calls are measured only when they end, which is too late to shrink the backlog.
             if self.last_finish.is_some_and(|finished| finished > oldest.since) {
                 self.latency.double_call_time();
             } else {
@@ -220,7 +223,7 @@ impl<W> Slots<W> {
         ExpiredWaits { offers_expired, offers, evicted }
     }
 
-    /// When to call `expire` next.
+    /// Returns when to call `expire` next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         let oldest = self.backlog.front();
@@ -228,59 +231,59 @@ impl<W> Slots<W> {
         self.offers.next_expiry().into_iter().chain(eviction).min()
     }
 
-    /// Stops accepting requests for good. Returns the backlog, which is to be refused.
+    /// Stops accepting requests for good. Returns the backlog, whose requests must be refused.
     pub fn drain(&mut self) -> VecDeque<SlotRequest<W>> {
         self.is_draining = true;
         self.clear()
     }
 
-    /// Accepts requests again: the database is available.
+    /// Accepts requests again, because the database is available.
     pub fn set_available(&mut self) {
         self.is_available = true;
     }
 
-    /// Stops accepting requests because the database is not available. Returns the backlog, which is to be refused.
+    /// Stops accepting requests, because the database is not available. Returns the backlog, whose requests must be refused.
     pub fn set_unavailable(&mut self) -> VecDeque<SlotRequest<W>> {
         self.is_available = false;
         self.clear()
     }
 
-    /// Changes the limit. Then call `start_next` until it returns `None`; calls above a lower limit run to their end.
+    /// Changes the limit. Call `start_next` afterwards until it returns `None`. Calls above a lowered limit run to their end.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// The number of slots.
+    /// Returns the number of slots.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The number of running calls.
+    /// Returns the number of running calls.
     #[must_use]
     pub fn running(&self) -> usize {
         self.running
     }
 
-    /// The length of the backlog.
+    /// Returns the length of the backlog.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.backlog.len()
     }
 
-    /// The number of requests that run, claim or wait, and of open offers.
+    /// Returns the number of requests that run, claim or wait, plus the number of open offers.
     #[must_use]
     pub fn committed(&self) -> usize {
         self.running + self.claiming + self.backlog.len() + self.offers.open_count()
     }
 
-    /// Whether requests are accepted at all.
+    /// Returns whether requests are accepted at all.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed().is_none()
     }
 
-    /// Whether no slot is free: each is used, reserved or needed for a request that was accepted.
+    /// Returns whether no slot is free: each is in use, reserved, or needed for a request that was accepted.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.committed() >= self.limit
@@ -302,7 +305,7 @@ impl<W> Slots<W> {
         self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
     }
 
-    /// Records the answer to an offer; whether the slot was still reserved.
+    /// Records the answer to an offer; returns whether the slot was still reserved.
     fn offer_answered(&mut self, id: OfferId, now: Instant) -> bool {
         let answered = self.offers.answer(id);
         if let Some(offer) = answered {
@@ -311,7 +314,7 @@ impl<W> Slots<W> {
         answered.is_some_and(|offer| offer.is_open)
     }
 
-    /// Whether a further request fits into the slots or the backlog.
+    /// Returns whether a further request fits into the slots or the backlog.
     fn has_room(&self, bytes: usize) -> bool {
         let committed = self.committed();
         committed < self.limit
@@ -319,7 +322,7 @@ impl<W> Slots<W> {
                 && self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX)
     }
 
-    /// Why no request is accepted; `None` if requests are accepted.
+    /// Returns the reason why no request is accepted; `None` if requests are accepted.
     fn closed(&self) -> Option<RefusalReason> {
         if self.is_draining {
             Some(RefusalReason::Draining)

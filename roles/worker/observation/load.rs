@@ -1,4 +1,4 @@
-//! The load of a queue over time: running calls, utilization of the slots, and the time for which none was free.
+//! The load of a queue over time: running calls, utilization of the slots, and the time for which no slot was free.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-/// The time constant of the averaged utilization. An autoscaler needs a trend with little delay.
+/// The time constant of the averaged utilization, chosen for autoscalers, which need a trend with little delay.
 const AVERAGING_TIME: Duration = Duration::from_mins(1);
 /// Microseconds in a second.
 const MICROS: u64 = 1_000_000;
 
-/// How the slots of a queue are used at one moment.
+/// The usage of the slots of a queue at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotUsage {
     /// The number of slots.
@@ -36,7 +36,7 @@ pub struct Load {
     state: State,
 }
 
-/// The usage since `since`, and what was accumulated before.
+/// The usage since `since`, and the times accumulated before that.
 struct State {
     since: Instant,
     running: u32,
@@ -69,14 +69,14 @@ impl Load {
         }
     }
 
-    /// The time that calls held slots, and the time that no slot was free, since the start.
+    /// Returns the total time for which calls have held slots and the total time for which no slot was free, since the start.
     #[must_use]
     pub fn totals(&self) -> (Duration, Duration) {
         (self.state.slot_time.total(), self.state.saturated_time.total())
     }
 
-    /// Accounts for the time since the last call, and begins a new period with this usage. To be called after every change,
-    /// and from time to time without one.
+    /// Accounts for the time since the last call of this function, and begins a new period with the given usage. Must be
+    /// called after every change of the usage, and periodically while it stays the same.
     pub fn record(&mut self, usage: SlotUsage, now: Instant) {
         let elapsed = self.state.advance(now);
         self.slot_seconds.increment(elapsed.slot_seconds);
@@ -120,16 +120,16 @@ impl State {
     }
 }
 
-/// Sums times, and returns whole seconds for a metric, whose counter takes only integers.
+/// A sum of times that is exported in whole seconds, because the counter of a metric takes only integers.
 #[derive(Default)]
 struct TimeCounter {
     micros: u64,
-    /// The seconds that were returned.
+    /// The number of seconds that were already returned.
     counted_seconds: u64,
 }
 
 impl TimeCounter {
-    /// Adds a time; returns the whole seconds that were not returned before.
+    /// Adds a time; returns the whole seconds that have not been returned yet.
     fn add(&mut self, time: Duration) -> u64 {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.micros = self.micros.saturating_add(micros);

@@ -9,7 +9,7 @@ use crate::envelope::RefusalReason;
 use crate::outcome::Outcome;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
-/// The metrics of one queue. Those of every call are looked up once.
+/// The metrics of one queue. The metrics that every call updates are looked up once.
 pub struct QueueMetrics {
     queue: String,
     duration: Histogram,
@@ -31,7 +31,7 @@ impl QueueMetrics {
         let label = [(names::QUEUE, name.to_string())];
         let duration = histogram(&names::WORKER_CALL_DURATION, &label);
         let calls_ok = calls(name.as_str(), Outcome::Ok);
-        // Exported as zero from the start, so that a rate includes the first calls.
+        // The counter is exported as zero from the start, so that rates include the first calls.
         calls_ok.increment(0);
         Self { queue: name.to_string(), duration, calls_ok, last_failure: Mutex::default() }
     }
@@ -49,7 +49,7 @@ impl QueueMetrics {
         }
     }
 
-    /// Counts a job that got no consent.
+    /// Counts a job whose gateway did not consent.
     pub fn count_unstarted(&self, outcome: Outcome) {
         calls(&self.queue, outcome).increment(1);
     }
@@ -67,7 +67,7 @@ impl QueueMetrics {
         counter(&names::WORKER_OFFERS, &[(names::QUEUE, self.queue.clone()), result]).increment(1);
     }
 
-    /// The outcome of the last failed call.
+    /// Returns the outcome of the last failed call.
     pub fn last_failure(&self) -> Option<Outcome> {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Which queues are served, for `/readyz` and systemd.
+//! Tracks which queues are served, for `/readyz` and systemd.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 
-/// The component of the readiness that the queues determine.
+/// The name of the readiness component that depends on the queues.
 const COMPONENT: &str = "queues";
 
-/// The state of every queue. The worker is ready if it serves any.
+/// The state of every queue. The worker is ready if it serves at least one.
 #[derive(Debug)]
 pub struct QueueReadiness {
     readiness: Readiness,
@@ -19,14 +19,14 @@ pub struct QueueReadiness {
 }
 
 impl QueueReadiness {
-    /// Creates the state before any queue is served.
+    /// Creates the readiness of a worker that does not serve any queue yet.
     #[must_use]
     pub fn new(readiness: Readiness) -> Self {
         readiness.set(COMPONENT, Err("no queue is served yet".to_owned()));
         Self { readiness, queues: Mutex::default(), is_any_served: watch::Sender::new(false) }
     }
 
-    /// Sets the state of a queue. A queue that cannot be served is reported by name, and does not affect the others.
+    /// Sets the state of a queue. A queue that cannot be served is reported by name, and does not affect the other queues.
     pub fn set(&self, name: &str, state: Result<(), String>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());
@@ -38,9 +38,9 @@ impl QueueReadiness {
         self.readiness.set(COMPONENT, state);
     }
 
-    /// Waits until a queue is served. Safe to drop and to call again.
+    /// Waits until at least one queue is served. Safe to drop and to call again.
     pub async fn any_served(&self) {
-        // The wait fails only without a sender, and `self` holds it.
+        // The wait fails only if the sender was dropped, and `self` holds the sender.
         if self.is_any_served.subscribe().wait_for(|served| *served).await.is_err() {
             std::future::pending::<()>().await;
         }

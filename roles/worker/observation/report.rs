@@ -17,17 +17,17 @@ use super::load::SlotUsage;
 pub struct QueueSnapshot {
     /// The name of the queue.
     pub name: String,
-    /// How its slots are used.
+    /// The usage of the slots.
     pub slots: SlotUsage,
-    /// The time that calls have held slots since the start.
+    /// The total time for which calls have held slots since the start.
     pub slot_time: Duration,
-    /// The time for which no slot was free since the start.
+    /// The total time for which no slot was free since the start.
     pub saturated_time: Duration,
     /// The outcome of the last failed call.
     pub last_failure: Option<Outcome>,
 }
 
-/// Returns what creates the reports from snapshots of all queues.
+/// Returns the function that creates reports from snapshots of all queues.
 pub fn source(
     queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,
     readiness: &Readiness,

@@ -6,7 +6,7 @@ use crate::outcome::Outcome;
 use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
-/// The span of a message while it is processed. There is none unless the sender's span is recorded.
+/// The span for the processing of a message. It exists only if the sender's span is recorded.
 #[derive(Debug)]
 pub struct JobSpan {
     open: SpanHandle,
@@ -16,7 +16,7 @@ pub struct JobSpan {
 }
 
 impl JobSpan {
-    /// Begins the span. All later spans of the request are below it.
+    /// Begins the span, which becomes the parent of all later spans of the request.
     pub fn begin(request: &mut Request, queue: &QueueSubjects) -> Option<Self> {
         let open = traces::begin_child(request.traceparent.as_deref())?;
         request.traceparent = Some(open.traceparent());
@@ -41,7 +41,7 @@ impl JobSpan {
     }
 }
 
-/// The data of a procedure call's span.
+/// Returns the data of the span of a procedure call.
 #[must_use]
 pub fn procedure_call(
     system: &'static str,

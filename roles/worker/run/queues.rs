@@ -18,7 +18,7 @@ use crate::roles::worker::subjects::QueueSubjects;
 /// Creates the queues of the catalogue that the configuration selects.
 ///
 /// # Errors
-/// `RunError::Config` with every error, or if there is no queue.
+/// `RunError::Config` with all errors, or if no queue is selected.
 pub(super) fn create(
     config: &Config,
     catalogue: &Catalogue,

@@ -1,4 +1,4 @@
-//! Obtains the slot of an at-most-once job: claim, grant, slot.
+//! Obtains the slot of an at-most-once job: claims the request, waits for the grant, then waits for a slot.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ impl JobTask {
     /// Claims the request and, once it is granted, waits for a slot.
     ///
     /// # Errors
-    /// The outcome of the job if it does not get a slot.
+    /// Returns the outcome of the job if it does not get a slot.
     pub(super) async fn claim_slot(
         &self,
         queue: Arc<dyn SlotQueue>,
@@ -37,9 +37,9 @@ impl JobTask {
         }
     }
 
-    /// Asks the gateway for consent.
+    /// Asks the gateway for its consent, and waits for the answer.
     async fn claim(&self, queue: &dyn SlotQueue) -> Result<(), Outcome> {
-        // Without a reply subject there is no gateway that could consent.
+        // A request without a reply subject has no gateway that could consent.
         let Some(reply) = self.reply.clone() else { return Err(Outcome::NotGranted) };
         let consent = self.entry.watch_consent();
         let began = Instant::now();
@@ -55,18 +55,18 @@ impl JobTask {
         }
         match answer {
             Ok(Ok(Consent::Granted)) => Ok(()),
-            // The gateway expects no reply from a job that it has denied.
+            // The gateway expects no further reply after it has denied a claim.
             Ok(Ok(Consent::Denied) | Err(_)) => Err(Outcome::NotGranted),
             Err(_) => {
-                // A grant may still arrive, but the job no longer waits for it. The refusal tells the gateway so, which may
-                // then send the request to another worker.
+                // A grant may still arrive, but the job no longer waits for one. The refusal lets the gateway send the
+                // request to another worker.
                 self.refuse(RefusalReason::Unavailable);
                 Err(Outcome::ClaimTimeout)
             }
         }
     }
 
-    /// Waits for a slot, and reports progress meanwhile so that the gateway does not treat the job as lost.
+    /// Waits for a slot. Meanwhile reports progress, so that the gateway does not treat the job as lost.
     async fn wait_for_slot(
         &self,
         queue: &dyn SlotQueue,
@@ -83,7 +83,7 @@ impl JobTask {
                     if reply.is_some_and(|reply| queue.leave_backlog(reply)) {
                         return Err(Outcome::Cancelled);
                     }
-                    // It has just left the backlog: it has a slot or was evicted.
+                    // The job has just left the backlog: it got a slot or was evicted.
                     break (&mut assigned).await;
                 }
                 _ = progress.tick() => self.report_progress(),

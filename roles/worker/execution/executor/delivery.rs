@@ -1,4 +1,4 @@
-//! Sends the answer of a job, and waits for the connection if it is lost.
+//! Sends the answer of a job. If the connection is lost, waits until it is restored.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::telemetry::conditions::{self, UNSENT};
 
 use super::JobTask;
 
-/// How long an answer waits for a lost connection.
+/// The longest time that an answer waits for a lost connection to be restored.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl JobTask {
-    /// Sends the answer, divided into parts if it is larger than a message. If the connection is lost, waits for it: the
-    /// gateway's subscription survives as well.
+    /// Sends the answer, divided into parts if it is larger than a message. If the connection is lost, waits until it is
+    /// restored: the gateway's subscription survives the loss too.
     pub(super) async fn send_answer(&self, mut answer: Final) {
         let Some(reply) = &self.reply else { return };
         let bytes_max = self.executor.replies.body_bytes_max();
@@ -33,14 +33,14 @@ impl JobTask {
         self.deliver(Reply::Final(answer), reply).await;
     }
 
-    /// Sends a reply and remembers it; whether it was sent.
+    /// Sends a reply and remembers it; returns whether it was sent.
     ///
-    /// Not an `async fn`, whose future would contain the reply twice: as an argument and as a variable.
+    /// This is not an `async fn`, because the future of one would contain the reply twice: as an argument and as a variable.
     fn deliver(&self, reply: Reply, to: &Subject) -> impl Future<Output = bool> {
         let sending = self.executor.replies.send(reply.clone(), to.clone());
         async move {
             let delivered = match sending.await {
-                // Boxed, because it is rare and would enlarge the future of every job.
+                // Boxed, because this future is rarely needed and would enlarge the future of every job.
                 Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
                 sent => sent,
             };
@@ -60,7 +60,7 @@ impl JobTask {
         }
     }
 
-    /// Waits for the connection and sends the reply then.
+    /// Waits until the connection is restored, then sends the reply.
     async fn deliver_later(&self, reply: &Reply, to: &Subject) -> Result<(), TransportError> {
         let replies = &self.executor.replies;
         let mut link = replies.link();
@@ -69,7 +69,7 @@ impl JobTask {
                 if messaging::wait_until_up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
-                // The answers of all calls that ended meanwhile wait for the same moment.
+                // The answers of all calls that ended during the outage would otherwise be sent at the same moment.
                 self.executor.throttle.wait(reply.body_bytes()).await;
                 // The link is reported as up shortly before `publish` sees it.
                 tokio::task::yield_now().await;

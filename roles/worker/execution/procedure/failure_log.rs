@@ -9,27 +9,27 @@ use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
 
-/// Every call of an endpoint fails until the catalogue, the database or its permissions are changed.
+/// The condition in which every call of an endpoint fails until the catalogue, the database or its permissions are changed.
 const MISMATCH: Condition = Condition::new("a procedure does not fit");
 
-/// The database refuses the queries that the worker makes before a call.
+/// The condition in which the database rejects the queries that the worker sends before a call.
 const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
 
-/// The key `log.database_messages`.
+/// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 
-/// Who has to act on a failure.
+/// The severity of a failure, which depends on who has to act on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FailureLevel {
-    /// An operator.
+    /// An operator has to act.
     Error,
-    /// An operator: until then every call fails, because catalogue and database differ or a permission is missing.
+    /// An operator has to act: every call fails because catalogue and database differ or a permission is missing.
     Mismatch,
-    /// An operator, if it lasts: the database lacks a resource, and the call was not sent.
+    /// An operator has to act if the failure persists: the database lacks a resource, and the call was not sent.
     Query,
-    /// Nobody now.
+    /// Nobody has to act for now.
     Warn,
-    /// The client.
+    /// The client has to act.
     Debug,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn log_failure(job: &Job, error: &dyn Error, level: FailureLevel) {
     }
 }
 
-/// An error and its sources in one line.
+/// Formats an error and its sources as one line.
 fn cause(error: &dyn Error, with_messages: bool) -> String {
     let mut cause = error.to_string();
     let mut source = error.source();
@@ -82,7 +82,7 @@ mod tests {
     use crate::procedures::{SentError, SentErrorKind, ServerErrorClass};
 
     #[test]
-    fn the_message_of_a_database_is_in_the_cause_only_if_it_is_enabled() {
+    fn a_database_message_is_in_the_cause_only_if_database_messages_are_enabled() {
         let reported = DatabaseError::new(
             "error 2627, severity 14, state 1, procedure dbo.horse_create, line 12",
             "The duplicate key value is (528003000004000).",

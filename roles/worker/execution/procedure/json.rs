@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::procedures::{Cell, SinkError};
 
-/// Writes one value. Numbers keep every digit.
+/// Writes one value. Numbers keep all their digits.
 pub(super) fn write(out: &mut Vec<u8>, cell: Cell<'_>) -> Result<(), SinkError> {
     match cell {
         Cell::Null => out.extend_from_slice(b"null"),
@@ -50,9 +50,9 @@ fn encode(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) -> Result
     serde_json::to_writer(out, value).map_err(|_| SinkError::Shape)
 }
 
-/// Makes the member names of an object from column names.
+/// The member names of an object, generated from column names.
 ///
-/// A repeated name gets a number: `a`, `a_2`. A column without a name is called `column_1`, by its position.
+/// A repeated name gets a numeric suffix: `a`, `a_2`. A column without a name is named after its position: `column_1`.
 #[derive(Debug, Default)]
 pub(super) struct MemberNames {
     used: HashSet<String>,
@@ -60,7 +60,7 @@ pub(super) struct MemberNames {
 }
 
 impl MemberNames {
-    /// The member name of the next column.
+    /// Returns the member name of the next column.
     pub(super) fn next(&mut self, column: &str) -> String {
         self.columns += 1;
         let base =
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cell_is_exact_json() {
+    fn every_cell_is_written_as_exact_json() {
         let cases: [(Cell<'_>, &str); 12] = [
             (Cell::Null, "null"),
             (Cell::Bool(true), "true"),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_with_equal_names_or_none_get_different_members() {
+    fn columns_with_equal_names_or_without_names_get_different_member_names() {
         let mut names = MemberNames::default();
         let got: Vec<String> =
             ["a", "", "a", "a_2", "a", "column_2"].iter().map(|name| names.next(name)).collect();

@@ -13,39 +13,40 @@ use crate::roles::worker::execution::handler::JobProgress;
 
 use super::json::{self, MemberNames};
 
-/// The buffer has room for a chunk and this fraction of another. Otherwise the row that completes a chunk would double it.
+/// Divisor of a chunk's size that gives the spare capacity of the buffer. Without spare capacity, the row that completes a
+/// chunk would double the buffer.
 const SPARE_DIVISOR: usize = 4;
-/// Initial size of the buffer: an ordinary answer.
+/// Initial capacity of the buffer, in bytes: enough for an ordinary answer.
 const CAPACITY: usize = 1024;
-/// The beginning of a `full` answer.
+/// The first bytes of a `full` answer.
 const FULL_START: &[u8] = b"{\"sets\":";
 
-/// Writes rows as JSON. Only the JSON text is kept, and of a large answer only the part that was not sent.
+/// A sink that writes rows as JSON. It keeps only the JSON text, and only the unsent part of a large answer.
 #[derive(Debug)]
 pub struct JsonSink {
     kind: ResultKind,
     bytes_max: usize,
     out: Vec<u8>,
-    /// Where chunks are sent before the end; `None` if the answer must not be divided.
+    /// The job's progress, which has the channel for chunks; `None` if the answer must not be divided.
     progress: Option<Arc<JobProgress>>,
-    /// Complete chunks that are not sent yet.
+    /// Complete chunks that have not been sent yet.
     unsent: Bytes,
-    /// The size of all chunks that were sent.
+    /// The total size of the chunks that were sent.
     sent_bytes: usize,
-    /// Whether the receiver has closed the channel. The answer cannot be completed then.
+    /// Whether the receiver has closed the channel, so that the answer cannot be completed.
     is_abandoned: bool,
-    /// What precedes each value of a row: `{"a":` and then `,"b":`.
+    /// The text before each value of a row: `{"a":` for the first, then `,"b":`.
     keys: Vec<Vec<u8>>,
     names: MemberNames,
     sets: usize,
     /// The number of rows in the current set.
     rows: usize,
-    /// How long the call waited for a connection.
+    /// The time that the call waited for a connection.
     waited: Duration,
 }
 
 impl JsonSink {
-    /// Creates a sink for an answer of this kind and at most `bytes_max` bytes.
+    /// Creates a sink for an answer of the given kind, of at most `bytes_max` bytes.
     #[must_use]
     pub fn new(kind: ResultKind, bytes_max: usize) -> Self {
         let out = match kind {
@@ -68,25 +69,25 @@ impl JsonSink {
         }
     }
 
-    /// Makes the sink send chunks while it grows, if the job's channel is enabled.
+    /// Lets the sink send chunks while rows arrive, if the job's channel is enabled.
     #[must_use]
     pub fn with_chunks(self, progress: &Arc<JobProgress>) -> Self {
         let progress = progress.chunks.chunk_bytes().map(|_| Arc::clone(progress));
         Self { progress, ..self }
     }
 
-    /// Whether nothing was written.
+    /// Returns whether nothing has been written yet.
     fn is_blank(&self) -> bool {
         self.sent_bytes == 0 && self.unsent.is_empty() && self.out.is_empty()
     }
 
-    /// How long the call waited for a connection.
+    /// Returns the time that the call waited for a connection.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Completes the text, of which chunks may have been sent; `None` if the answer needs a row and there is none.
+    /// Completes the text and returns the part that was not sent; `None` if the answer needs a row and there is none.
     ///
     /// # Errors
     /// `SinkError` if the outputs make the text too large or cannot be written, or the answer was abandoned.
@@ -96,7 +97,7 @@ impl JsonSink {
         outcome: &ProcedureResult,
     ) -> Result<Option<Vec<u8>>, SinkError> {
         let has_row = self.sets > 0 && !self.out.is_empty();
-        // A procedure without any result set may answer by its OUTPUT parameters alone.
+        // A procedure without any result set may answer with its OUTPUT parameters alone.
         let only_outputs = self.sets == 0 && !outputs.is_empty();
         match self.kind {
             ResultKind::Rows | ResultKind::Sets => self.close_array(),
@@ -116,7 +117,7 @@ impl JsonSink {
             self.out = all;
         }
         if self.sent_bytes > 0 {
-            // The final is remembered for some time, and counts with its length.
+            // The final is remembered for some time, and the memory limit counts only its length, not its capacity.
             self.out.shrink_to_fit();
         }
         Ok(Some(self.out))
@@ -127,7 +128,7 @@ impl JsonSink {
         if is_set_open {
             self.close_set();
         }
-        // Without a set, only the beginning of a `full` answer was written.
+        // Without a set, the array has not been opened: nothing but the beginning of a `full` answer was written.
         if self.is_blank() || (self.kind == ResultKind::Full && self.sets == 0) {
             self.out.push(b'[');
         }
@@ -167,7 +168,7 @@ impl JsonSink {
         json::write(&mut self.out, cell)
     }
 
-    /// Completes a `value` answer: the value itself, or an object with the value and the outputs.
+    /// Completes a `value` answer, which is the value itself or an object with the value and the outputs.
     fn finish_value(
         &mut self,
         outputs: &[String],
@@ -183,7 +184,7 @@ impl JsonSink {
         let mut start = vec![b'{'];
         json::write_text(&mut start, &self.names.next("value"))?;
         start.push(b':');
-        // Shifts the value within its buffer, because a copy of it could be large.
+        // Shifts the value within its buffer instead of copying it, because it may be large.
         self.out.splice(..0, start);
         self.join_outputs(outputs, outcome)
     }
@@ -226,13 +227,13 @@ impl JsonSink {
         }
     }
 
-    /// Sends complete chunks, each when there is demand for it. Safe to drop: what was not sent is kept.
+    /// Sends each complete chunk when it is demanded. Safe to drop: unsent chunks are kept.
     async fn send_chunks(&mut self) -> Result<(), SinkError> {
         let Some(progress) = self.progress.clone() else { return Ok(()) };
         let Some(chunk_bytes) = progress.chunks.chunk_bytes() else { return Ok(()) };
         let complete = self.out.len() / chunk_bytes * chunk_bytes;
         if self.unsent.is_empty() && complete > 0 {
-            // Divided only once, because a single value may be many chunks long.
+            // The buffer is split only once, because a single value may be many chunks long.
             let mut rest = Vec::with_capacity(chunk_bytes + chunk_bytes / SPARE_DIVISOR);
             rest.extend_from_slice(self.out.get(complete..).unwrap_or_default());
             self.out.truncate(complete);
@@ -281,7 +282,7 @@ impl JsonSink {
         Ok(())
     }
 
-    /// Writes a part of a JSON text. SQL Server divides a long one into several rows.
+    /// Writes a part of a JSON text. SQL Server splits a long JSON text into several rows.
     fn write_json_part(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
         match cells.first() {
             None | Some(Cell::Binary(_)) => Err(SinkError::Shape),
@@ -342,14 +343,14 @@ impl RowSink for JsonSink {
             return false;
         }
         let progress = self.progress.take();
-        // The waits of earlier tries belong to the same call.
+        // The waits of earlier attempts count towards the same call.
         *self = Self { waited: self.waited, progress, ..Self::new(self.kind, self.bytes_max) };
         true
     }
 
     fn is_full(&self) -> bool {
         let chunk_bytes = self.progress.as_ref().and_then(|one| one.chunks.chunk_bytes());
-        // The first time two chunks are collected, so that one is sent while the client reads the other.
+        // Before the first chunk is sent, two are collected, so that one can be sent while the client reads the other.
         let chunks = if self.sent_bytes == 0 { 2 } else { 1 };
         !self.unsent.is_empty() || chunk_bytes.is_some_and(|bytes| self.out.len() / bytes >= chunks)
     }

@@ -1,5 +1,5 @@
-//! Maps the result of a procedure to an HTTP status or a problem: the RETURN status, the errors that it raises, and the errors
-//! of the database. The meaning of SQL error numbers is in `src/procedures/mssql/errors.rs`.
+//! Maps the result of a procedure to an HTTP status or a problem: its RETURN status, the errors that it raises, and the
+//! errors of the database. `src/procedures/mssql/errors.rs` defines the meaning of SQL error numbers.
 
 use bytes::Bytes;
 
@@ -20,15 +20,16 @@ use crate::roles::worker::execution::job_result::{JobResult, SentCallResult};
 use super::failure_log::{FailureLevel, log_failure};
 use super::json_sink::JsonSink;
 
-/// Error numbers that contain an HTTP status: 50404 is 404.
+/// Error numbers that contain an HTTP status: 50404 stands for 404.
 const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
-/// The difference between such a number and its status.
+/// The difference between an error number in `STATUS_NUMBERS` and its HTTP status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;
 
-/// Statuses that only a gateway may use, to report what happened to a request. A procedure cannot use them.
+/// Statuses that are reserved for the gateway, which reports with them what happened to a request. Procedures cannot use
+/// them.
 const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 
-/// Maps the result of a call. No other function turns errors of a backend or a RETURN status into HTTP.
+/// Maps the result of a call. No other function turns backend errors or a RETURN status into HTTP.
 #[must_use]
 pub fn map_result(
     job: &Job,
@@ -65,7 +66,7 @@ fn problem(kind: ProblemKind, outcome: Outcome) -> SentCallResult {
     SentCallResult::Problem { problem: Problem::new(kind), outcome }
 }
 
-/// The result of a call for which the procedure or the catalogue has chosen a status.
+/// Returns the result of a call for which the procedure or the catalogue has chosen a status.
 fn with_status(
     status: u16,
     detail: Option<String>,
@@ -91,7 +92,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
     let not_executed =
         |kind, outcome| JobResult::NotExecuted { problem: Problem::new(kind), outcome };
     let (level, result) = match &error.kind {
-        // A query of the worker itself failed before the call. Another attempt may succeed.
+        // A query that the worker sent before the call failed. Another attempt may succeed.
         BackendErrorKind::Server {
             class: class @ (ServerErrorClass::Transient | ServerErrorClass::Deadlock),
             ..
@@ -118,7 +119,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
         BackendErrorKind::PoolTimedOut => {
             (FailureLevel::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
         }
-        // The periodic check of the database logs this once, instead of once per call.
+        // Not logged for each call: the periodic check of the database logs the condition once.
         BackendErrorKind::Unavailable => {
             (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
         }
@@ -157,11 +158,12 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
     }
 }
 
-/// The effect of a call that ended with an error of the database. Unless all of the call was rolled back, statements before
-/// the error may have been committed, whatever its number means.
+/// Returns the effect of a call that ended with a database error. Unless the whole call was rolled back, statements before
+/// the error may have been committed, whatever the error number means.
 fn effect(job: &Job, error: &SentError) -> Effect {
-    // The call lost a conflict with another call, and may succeed if it is sent again. An answer cannot report `not-executed`;
-    // only a refusal can. A dry run that was rolled back counts as executed even then: sending it again does no harm.
+    // A call that lost a conflict with another call may succeed if it is sent again. An answer cannot report `not-executed`;
+    // only a refusal can. A dry run that was rolled back counts as executed even after a conflict: sending it again does no
+    // harm.
     let may_succeed = !job.request.dry_run
         && matches!(
             error.kind,
@@ -177,7 +179,7 @@ fn effect(job: &Job, error: &SentError) -> Effect {
 fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
-        // In a transaction of the worker, the error is the procedure's answer only if all of the call was rolled back.
+        // In a transaction of the worker, the error is the procedure's answer only if the whole call was rolled back.
         let is_open = job.endpoint.transaction && !error.is_rolled_back;
         let effect = is_open.then_some(Effect::Unknown);
         return with_status(status, Some(message.to_owned()), (Outcome::SqlUser, effect));
@@ -187,7 +189,8 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
     SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
 
-/// The status that an error number contains. One that only a gateway may use becomes 500, with the message.
+/// Returns the status that an error number contains. A status that is reserved for the gateway becomes 500 and keeps the
+/// message.
 fn own_status(number: u32) -> Option<u16> {
     let status = u16::try_from(number.checked_sub(STATUS_NUMBERS_BASE)?).ok()?;
     let status = if GATEWAY_STATUSES.contains(&status) { 500 } else { status };
@@ -235,7 +238,7 @@ fn outcome_of(class: ServerErrorClass) -> Outcome {
     }
 }
 
-/// The result of a procedure that may have run, but whose answer cannot be forwarded.
+/// Returns the result of a procedure that may have run but whose answer cannot be forwarded.
 fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
     log_failure(job, error, FailureLevel::Error);
     let kind = match job.request.execution {
@@ -245,7 +248,7 @@ fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
     problem(kind, outcome)
 }
 
-/// The violation for a bad argument, with the names that the client uses.
+/// Returns the violation for a bad argument, with the names that the client uses.
 fn violation(endpoint: &Endpoint, bad: &BadArgument) -> Violation {
     let BadArgument { argument, cell, reason } = bad;
     let Some(parameter) = endpoint.parameters.iter().find(|one| *one.argument == **argument) else {

@@ -1,4 +1,4 @@
-//! Calls every endpoint of the demo register on a real database.
+//! Tests that call every endpoint of the demo register on a real database.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo")
 }
 
-/// The database, filled once. Each test uses a copy.
+/// The database, which is filled once. Each test uses a copy of it.
 static FILLED_DATABASE: OnceCell<TempDir> = OnceCell::const_new();
 const FILE: &str = "register.db";
 
@@ -75,7 +75,7 @@ impl DemoRegister {
         }
     }
 
-    /// The final for a request, from the handler that its endpoint names.
+    /// Runs a request with the handler that its endpoint names; returns the final.
     async fn call_raw(&self, id: &str, payload: &[u8]) -> Final {
         let endpoint = Arc::clone(self.catalogue.get(&EndpointId::new(id).unwrap()).unwrap());
         let database = Some(Database::new("default", Arc::clone(&self.backend)));

@@ -1,4 +1,4 @@
-//! Checks each message before it can get a slot: it must be a request for an endpoint of this queue, and have time left.
+//! Checks each message before it can get a slot: it must be a request for an endpoint of this queue, and must have time left.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use crate::telemetry::{counter, names};
 
 use super::Queue;
 
-/// Gateway and worker have different catalogues: the gateway's endpoint has dry runs.
+/// The condition in which the gateway's catalogue allows dry runs of an endpoint and the worker's does not.
 const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");
-/// Gateway and worker have different catalogues: the worker's does not have the endpoint.
+/// The condition in which the gateway's catalogue has an endpoint and the worker's does not.
 const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
 
 /// A request that may run as soon as it has a slot.
 #[derive(Debug)]
 pub struct AdmittedRequest {
     pub(super) accepted: AcceptedJob,
-    /// How long calls of its endpoint take.
+    /// The time that calls of the request's endpoint take.
     pub(super) call_time: Arc<CallTime>,
     /// The ids that are logged with every line about the request.
     pub(super) ids: Arc<RequestIds>,
 }
 
-/// Why a message is not admitted, and where that is to be reported.
+/// A message that is not admitted, with the cause and the subject to which the cause is reported.
 pub(super) struct RejectedMessage {
     cause: Cause,
     ids: Arc<RequestIds>,
@@ -46,7 +46,7 @@ enum Cause {
 }
 
 impl Queue {
-    /// Checks a message. Its sender is not trusted.
+    /// Checks a message. The sender is not trusted.
     pub(super) fn admit(
         &self,
         message: ReceivedMessage,
@@ -106,7 +106,8 @@ impl Queue {
                 (problem, false)
             }
             Cause::NoDryRun => {
-                // The same answer as from a gateway with this catalogue. Nothing was executed, so nothing remains.
+                // A gateway with this catalogue would send the same answer. Nothing was executed, so the dry run left no
+                // changes.
                 let detail = "this worker's catalogue has no dry run of the endpoint";
                 (Problem::with_detail(ProblemKind::InvalidRequest, detail), true)
             }

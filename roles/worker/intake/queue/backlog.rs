@@ -17,27 +17,27 @@ use crate::telemetry::context;
 use super::Queue;
 use super::admission::AdmittedRequest;
 
-/// What can wait for a slot.
+/// Work that waits for a slot.
 #[derive(Debug)]
 pub enum QueuedWork {
     /// A request whose job has not been started.
     Request(AdmittedRequest),
-    /// A job that has its gateway's consent.
+    /// A job whose gateway has consented.
     Granted {
-        /// Where the job receives its slot, or the reason why there is none.
+        /// The channel on which the job receives its slot, or the reason why it does not get one.
         assign: oneshot::Sender<Result<Slot, RefusalReason>>,
-        /// When its time ends.
+        /// The deadline of the job.
         deadline: Instant,
-        /// How long calls of its endpoint take.
+        /// The time that calls of the job's endpoint take.
         call_time: Arc<CallTime>,
     },
 }
 
-/// Why a request or job cannot use its slot.
+/// The reason why a request or job cannot use its slot.
 enum NotStarted {
-    /// A request is refused, and its sender is to be told.
+    /// The request must be refused, with a reply to its sender.
     Refused(RefusalReason, Option<Subject>),
-    /// A job was told, or has ended.
+    /// The job was notified or has ended, and nothing remains to be done.
     Settled,
 }
 
@@ -55,14 +55,14 @@ impl Queue {
         self.backlog_grew.notified().await;
     }
 
-    /// When to call `expire` next.
+    /// Returns when to call `expire` next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.slots.read(Slots::next_expiry)
     }
 
     /// Ends offers that were not answered in time, and refuses requests that have waited in the backlog for too long.
-    /// Returns when to call it next.
+    /// Returns when to call `expire` next.
     pub fn expire(&self) -> Option<Instant> {
         let (expired, next) =
             self.slots.update(|slots, now| (slots.expire(now), slots.next_expiry()));
@@ -74,7 +74,7 @@ impl Queue {
         next
     }
 
-    /// Cancels a request or job in the backlog; whether it was there.
+    /// Cancels a request or job in the backlog; returns whether it was there.
     pub fn cancel(&self, reply: &Subject) -> bool {
         let cancelled = self.slots.update(|slots, _| slots.cancel(reply));
         if let Some(SlotRequest { work: QueuedWork::Request(request), .. }) = &cancelled {
@@ -84,18 +84,18 @@ impl Queue {
         cancelled.is_some()
     }
 
-    /// Refuses the backlog and all later requests: the worker stops.
+    /// Refuses the backlog and all later requests, because the worker is stopping.
     pub fn drain(&self) {
         let backlog = self.slots.update(|slots, _| slots.drain());
         self.evict(RefusalReason::Draining, backlog);
     }
 
-    /// Accepts requests: the database is available.
+    /// Accepts requests from now on, because the database is available.
     pub fn set_available(&self) {
         self.slots.update(|slots, _| slots.set_available());
     }
 
-    /// Refuses the backlog and all later requests: the database is not available.
+    /// Refuses the backlog and all later requests, because the database is not available.
     pub fn set_unavailable(&self) {
         let backlog = self.slots.update(|slots, _| slots.set_unavailable());
         self.evict(RefusalReason::Unavailable, backlog);
@@ -109,13 +109,13 @@ impl Queue {
         for request in requests {
             match request.work {
                 QueuedWork::Request(admitted) => self.refuse(reason, admitted.accepted.reply),
-                // Fails if the job has ended, which is no error.
+                // Sending fails if the job has ended, which is not an error.
                 QueuedWork::Granted { assign, .. } => drop(assign.send(Err(reason))),
             }
         }
     }
 
-    /// Starts the request that a freed slot was given to, and sends offers.
+    /// Starts the request that a freed slot was assigned to, and sends offers.
     fn use_slot(self: &Arc<Self>, mut freed: FreedSlot<QueuedWork>, ahead: Option<Offer>) {
         let mut offers: Vec<_> = freed.offer.take().into_iter().chain(ahead).collect();
         while let Some(request) = freed.start.take() {
@@ -130,7 +130,7 @@ impl Queue {
         self.send_offers(offers);
     }
 
-    /// Starts a request or job of the backlog. It is refused instead if its time is over or too short for such a call.
+    /// Starts a request or job of the backlog, or refuses it if its remaining time is too short for a call of its endpoint.
     fn start_queued(self: &Arc<Self>, request: SlotRequest<QueuedWork>) -> Result<(), NotStarted> {
         match request.work {
             QueuedWork::Granted { assign, deadline, call_time } => {

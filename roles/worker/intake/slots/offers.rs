@@ -7,17 +7,17 @@ use tokio::time::Instant;
 
 use crate::message::Subject;
 
-/// Expired offers that are remembered: an answer that arrives late still measures the round trip.
+/// Largest number of expired offers that are remembered. An answer that arrives late still measures the round trip.
 const EXPIRED_MAX: usize = 64;
 
 /// The number of an offer. A worker uses each number once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(pub u64);
 
-/// A slot that is reserved for a caller.
+/// The offer of a slot that is reserved for a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Its number.
+    /// The number of the offer.
     pub id: OfferId,
     /// The reply subject of the refused request.
     pub to: Subject,
@@ -46,7 +46,7 @@ pub(super) struct Offers {
     expired: VecDeque<(OfferId, Instant)>,
     /// Callers without an offer, oldest first, each at most once.
     refused: VecDeque<Subject>,
-    /// The same callers.
+    /// The same callers as a set, to recognize a caller that is already in the list.
     known: HashSet<Subject>,
     refused_max: usize,
 }
@@ -63,12 +63,12 @@ impl Offers {
         }
     }
 
-    /// The number of reserved slots.
+    /// Returns the number of reserved slots.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }
 
-    /// Whether any caller waits for an offer.
+    /// Returns whether any caller waits for an offer.
     pub(super) fn has_refused(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -80,7 +80,7 @@ impl Offers {
         }
     }
 
-    /// Puts callers before all others, the first of them first. If the list is full, the newest others are dropped.
+    /// Inserts callers before all others, in the given order. If the list becomes too long, the newest callers are dropped.
     pub(super) fn remember_first<'a>(
         &mut self,
         callers: impl DoubleEndedIterator<Item = &'a Subject>,
@@ -113,7 +113,7 @@ impl Offers {
         Some(Offer { id, to })
     }
 
-    /// Ends an offer that was accepted or declined; `None` if it was answered before or is too old.
+    /// Ends and returns an offer that was accepted or declined; `None` if the offer was answered before or is too old.
     pub(super) fn answer(&mut self, id: OfferId) -> Option<AnsweredOffer> {
         if let Some(timer) = self.open.remove(&id) {
             return Some(AnsweredOffer { made_at: timer.made_at, is_open: true });
@@ -139,9 +139,9 @@ impl Offers {
         count
     }
 
-    /// When the next offer expires.
+    /// Returns when the next offer expires.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        // Ids and times grow together, so the first offer is the oldest.
+        // Later offers have higher ids, so the first offer is the oldest.
         self.open.first_key_value().map(|(_, timer)| timer.expires_at)
     }
 }

@@ -1,4 +1,4 @@
-//! Sequences of requests, calls and offers, and the decision about each.
+//! Tests of the decisions in sequences of requests, calls and offers.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn request(n: u32, since: Instant) -> SlotRequest<u32> {
     SlotRequest { since, reply: Some(subject(n)), bytes: 1, needs_consent: false, work: n }
 }
 
-/// A request without a reply subject: its caller is never remembered.
+/// Returns a request without a reply subject, whose caller is never remembered.
 fn anonymous(since: Instant) -> SlotRequest<u32> {
     SlotRequest { reply: None, ..request(0, since) }
 }
@@ -27,7 +27,7 @@ fn at_most_once(n: u32, since: Instant) -> SlotRequest<u32> {
     SlotRequest { needs_consent: true, ..request(n, since) }
 }
 
-/// Makes calls so short that one request may wait beyond one slot.
+/// Records a call so short that one request may wait beyond one slot.
 fn record_short_call(slots: &mut Slots<u32>) {
     slots.latency.record_call(Duration::from_millis(2));
     assert_eq!(slots.latency.backlog_max(1), 1);
@@ -163,7 +163,7 @@ fn a_late_answer_to_an_offer_still_measures_the_round_trip() {
     assert_eq!(slots.latency.offer_timeout(), Duration::from_millis(2400));
 }
 
-/// One running call, and one request in the backlog.
+/// Creates slots with one running call and one request in the backlog.
 fn with_backlog(now: Instant) -> Slots<u32> {
     let mut slots = slots(1);
     record_short_call(&mut slots);

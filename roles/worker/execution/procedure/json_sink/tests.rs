@@ -1,4 +1,4 @@
-//! Rows as JSON: the shape of each kind of result, limits, and chunks.
+//! Tests of rows as JSON: the shape of each kind of result, limits, and chunks.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn outcome() -> ProcedureResult {
     }
 }
 
-/// The text of an answer with these sets and outputs; `None` if there is no row.
+/// Returns the text of an answer with the given sets and outputs; `None` if there is no row.
 fn text(kind: ResultKind, outputs: &[String], sets: &[Set<'_>]) -> Option<String> {
     let mut sink = JsonSink::new(kind, 10_000);
     feed(&mut sink, sets).unwrap();
@@ -109,7 +109,7 @@ fn a_value_that_does_not_fit_the_kind_is_refused() {
     assert_eq!(feed(&mut sink, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
 }
 
-/// The peak memory allocated while an answer of this many rows is written.
+/// Measures the peak memory that is allocated while an answer with `rows` rows is written.
 fn memory(kind: ResultKind, rows: i64) -> u64 {
     let outcome = ProcedureResult::default();
     let counted = allocation_counter::measure(|| {

@@ -1,4 +1,4 @@
-//! Results and errors with their statuses, outcomes and effects.
+//! Tests of the statuses, outcomes and effects of results and errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
     Job { endpoint: Arc::new(endpoint), request, progress: Arc::default() }
 }
 
-/// The status and body with which a RETURN status is answered. The procedure has returned `rows` rows.
+/// Returns the status and body of the answer to a call with the given RETURN status and `rows` rows.
 fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) {
     let job = job(endpoint(kind), Execution::AtLeastOnce);
     let mut sink = JsonSink::new(kind, 10_000);
@@ -113,7 +113,7 @@ fn sent_error(kind: SentErrorKind) -> SentError {
     SentError::caused_by(kind, "secret of the database")
 }
 
-/// Every failure of a call that was sent, with the kind of its problem, its outcome and its detail.
+/// Lists every failure of a call that was sent, with the kind of its problem, its outcome and its detail.
 fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static str>)> {
     use SentErrorKind as K;
     use ServerErrorClass as C;
@@ -157,7 +157,7 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
 }
 
 #[test]
-fn every_error_has_its_problem_and_outcome() {
+fn every_error_is_mapped_to_its_problem_and_outcome() {
     for (kind, expected, expected_outcome, detail) in sent_errors() {
         match mapped(sent_error(kind.clone()), Execution::AtLeastOnce) {
             JobResult::Problem { problem, outcome } => {
@@ -187,20 +187,20 @@ fn a_call_that_was_sent_never_becomes_a_refusal_or_a_503() {
     }
 }
 
-/// Whether a gateway accepts an answer.
+/// Returns whether a gateway accepts an answer.
 fn is_accepted(answer: Final) -> bool {
     let reply = Subject::new("_INBOX.r").unwrap();
     Reply::parse(Reply::Final(answer).into_message(reply).unwrap()).is_ok()
 }
 
-/// The `effect` member of the problem document.
+/// Returns the `effect` member of the problem document.
 fn effect_of(result: JobResult) -> String {
     let body: serde_json::Value = serde_json::from_slice(&result.into_final("r").body).unwrap();
     body["effect"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn an_error_of_the_database_has_an_unknown_effect_unless_all_of_it_was_rolled_back() {
+fn a_database_error_has_an_unknown_effect_unless_the_whole_call_was_rolled_back() {
     use ServerErrorClass as C;
     let contention = [C::SnapshotConflict, C::Deadlock];
     let others = [C::Conflict, C::BadValue, C::Mismatch, C::Permission, C::Other];
@@ -255,7 +255,7 @@ fn a_call_that_was_not_sent_was_not_executed() {
         (K::TimedOut, ProblemKind::Expired, Outcome::Expired),
         (K::PoolTimedOut, ProblemKind::Busy, Outcome::PoolTimeout),
         (K::Unavailable, ProblemKind::BackendDown, Outcome::BackendDown),
-        // A query of the worker itself failed before the call for a temporary reason.
+        // A query that the worker sent before the call failed for a temporary reason.
         (
             K::Server { number: 1222, class: ServerErrorClass::Transient },
             ProblemKind::BackendDown,
