@@ -50,7 +50,7 @@ fn check(faults: Faults) -> RunReport {
 }
 
 #[test]
-fn a_quiet_network_answers_everything() {
+fn without_faults_every_request_is_answered_and_executed_once() {
     let total = check(Faults::NONE);
     assert_eq!(total.answered_200, total.requests, "{total:?}");
     assert_eq!(total.executions, total.requests, "each is executed once: {total:?}");
@@ -65,7 +65,7 @@ fn more_requests_than_slots_are_all_answered() {
 }
 
 #[test]
-fn loss_duplicates_delays_and_crashes_together() {
+fn most_requests_are_answered_despite_all_faults() {
     let total = check(Faults::ALL);
     assert!(total.answered_200 * 2 > total.requests, "most are answered: {total:?}");
     assert!(
@@ -76,19 +76,19 @@ fn loss_duplicates_delays_and_crashes_together() {
 }
 
 #[test]
-fn all_faults_with_a_latency_of_200_milliseconds() {
+fn most_requests_are_answered_despite_all_faults_and_a_latency_of_200_milliseconds() {
     let far = Faults { latency: Duration::from_millis(200), ..Faults::ALL };
     let total = check(far);
     assert!(total.answered_200 * 2 > total.requests, "{total:?}");
 }
 
 #[test]
-fn loss_delays_and_crashes_without_duplicates() {
+fn most_requests_are_answered_despite_loss_delays_and_crashes() {
     let total = check(Faults { duplicate: 0.0, ..Faults::ALL });
     assert!(total.answered_200 * 2 > total.requests, "{total:?}");
 }
 
-/// Tests the checker: without one of the guards it must find a double execution.
+/// Tests the checker, which must find a double execution if one of the guards is disabled.
 #[test]
 fn without_a_guard_the_checker_finds_a_double_execution() {
     let without_a_guard = [
@@ -103,7 +103,7 @@ fn without_a_guard_the_checker_finds_a_double_execution() {
     }
 }
 
-/// Runs the events of one session at one time, and returns the actions of each.
+/// Returns a function that passes an event to a new session and returns the resulting actions. Time does not advance.
 fn session(execution: Execution) -> impl FnMut(SessionEvent) -> Vec<SessionAction> {
     let now = Instant::now();
     let mut session = Session::new(options(execution), now);
@@ -168,7 +168,7 @@ fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once()
 }
 
 /// A grant was lost, the client disconnected, and then the worker reported that it never started. The client may have
-/// sent the request a second time, so this one must not be sent to another worker.
+/// sent the request a second time, so the first one must not be sent to another worker.
 #[test]
 fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
     let mut step = session(Execution::AtMostOnce);

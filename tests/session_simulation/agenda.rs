@@ -5,7 +5,7 @@ use fjord::roles::worker::intake::slots::OfferId;
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
-    /// A request to some member of the group, chosen when it arrives.
+    /// A request to a random member of the group, which is chosen when the packet is delivered.
     Group { request: usize, attempt: u32 },
     /// A request to one member.
     Member { worker: usize, life: u32, request: usize, attempt: u32 },
@@ -17,9 +17,9 @@ pub(super) enum Packet {
     Decline { worker: usize, life: u32, offer: OfferId },
     /// A cancel for a job whose worker is not known.
     CancelEverywhere { request: usize, attempt: u32 },
-    /// Asks a worker to identify itself.
+    /// A message that asks a worker to identify itself.
     QueryMember { worker: usize },
-    /// A worker identifies itself.
+    /// A message by which a worker identifies itself.
     MemberReply { worker: usize, life: u32 },
     /// A reply to an attempt.
     Reply { request: usize, attempt: u32, reply: Reply },
@@ -30,7 +30,7 @@ pub(super) enum WorldEvent {
     Deliver(Packet),
     WakeSession(usize),
     EndPause(usize),
-    /// The client consumes the parts of its answer up to this one.
+    /// The client has consumed the parts of its answer up to this one.
     Consumes {
         client: usize,
         part: u32,

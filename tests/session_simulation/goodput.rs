@@ -1,5 +1,5 @@
-//! Promise: under overload, nearly all of the capacity is used at any distance of the workers, and requests without an
-//! answer were certainly not executed.
+//! Promise: under overload, nearly all of the capacity is used however far away the workers are, and nearly every request
+//! without an answer was certainly not executed.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const MEASURED: Duration = Duration::from_secs(15);
 const SEEDS: u64 = 2;
 
-/// Returns the share of the capacity that was used at 1.5 times the load, the minimum over some seeds.
+/// Returns the share of the capacity that was used under a load of 1.5 times the capacity: the minimum over all seeds.
 fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64 {
     let slots = u32::try_from(WORKERS * LIMIT).unwrap();
     let mean = (calls.0 + calls.1) / 2;
@@ -25,34 +25,34 @@ fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64
     let run = |seed| {
         let report = World::new(seed, faults, Guards::default()).run();
         assert_eq!(report.violation, None, "seed {seed}");
-        let in_vain = report.outcome_unknown;
-        assert!(in_vain * 200 <= report.requests, "{round_trip} ms, seed {seed}: {report:?}");
+        let unknown = report.outcome_unknown;
+        assert!(unknown * 200 <= report.requests, "{round_trip} ms, seed {seed}: {report:?}");
         let answered = f64::from(u32::try_from(report.answered_late).unwrap());
         answered / MEASURED.as_secs_f64() / capacity
     };
     (0..SEEDS).map(run).fold(f64::INFINITY, f64::min)
 }
 
-fn check(at_most_once: bool, least: f64, calls: (Duration, Duration)) {
+fn check(at_most_once: bool, used_min: f64, calls: (Duration, Duration)) {
     for round_trip in [0, 100, 300, 800] {
         let used = used(round_trip, at_most_once, calls);
         println!("round trip {round_trip} ms, at most once {at_most_once}: {used:.3}");
-        assert!(used >= least, "{round_trip} ms: {used:.3} of the capacity");
+        assert!(used >= used_min, "{round_trip} ms: {used:.3} of the capacity");
     }
 }
 
 #[test]
-fn at_least_once() {
+fn at_least_once_requests_use_nine_tenths_of_the_capacity() {
     check(false, 0.9, (CALL, CALL));
 }
 
 #[test]
-fn at_most_once() {
+fn at_most_once_requests_use_eight_tenths_of_the_capacity() {
     check(true, 0.8, (CALL, CALL));
 }
 
 #[test]
-fn calls_of_all_lengths() {
+fn calls_of_all_lengths_use_as_much_of_the_capacity() {
     check(false, 0.9, (Duration::from_millis(10), Duration::from_millis(390)));
     check(true, 0.8, (Duration::from_millis(10), Duration::from_millis(390)));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) struct Faults {
     pub(super) lose: f64,
     pub(super) duplicate: f64,
-    /// A late message is delayed by up to three seconds.
+    /// The probability that a message is late, which delays it by up to three seconds.
     pub(super) late: f64,
     pub(super) crash: f64,
     pub(super) drain: f64,
@@ -64,7 +64,7 @@ impl Faults {
     };
 }
 
-/// What keeps a request from running twice. A test disables one and must find a double execution.
+/// The guards that keep a request from running twice. A test disables one of them and must find a double execution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guards {
     pub(super) worker_awaits_grant: bool,

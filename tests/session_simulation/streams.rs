@@ -30,7 +30,7 @@ pub(super) struct WrittenAnswer {
     acknowledged_at: Option<Instant>,
 }
 
-/// The part of an answer that a client has received.
+/// An answer as far as its client has received it.
 #[derive(Debug, Default)]
 pub(super) struct ReceivedAnswer {
     text: Option<String>,
@@ -69,7 +69,7 @@ impl ReceivedAnswer {
         self.text.is_some()
     }
 
-    /// Whether it is empty, or has every part of one execution in order, and the end.
+    /// Whether the answer has not begun, or has every part of one execution in order, and the end.
     pub(super) fn is_complete(&self) -> bool {
         let Some(text) = &self.text else { return true };
         let parts: Vec<&str> = text.split(';').collect();
@@ -110,7 +110,8 @@ impl World {
         let control = Some(job_subject(worker, life, id));
         let job = job.clone();
         self.reply(&job, Reply::Part { number, bytes, head, control });
-        // NATS keeps the order of one worker's messages: a part is not overtaken, unless a message is late.
+        // NATS keeps the order of one worker's messages. The pause is longer than the network's jitter, so that here too a
+        // part overtakes another only if a message is late.
         let pause = self.random(Duration::from_millis(3), Duration::from_millis(300));
         self.worker_after(worker, pause, WorkerEvent::Part(id));
     }

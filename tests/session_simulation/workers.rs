@@ -28,7 +28,7 @@ pub(super) struct SimulatedWorker {
     pub(super) jobs: BTreeMap<u64, SimulatedJob>,
     executing: usize,
     is_draining: bool,
-    /// When it expires offers and waiting requests.
+    /// The time of the next `Wakes` event, which expires offers and waiting requests.
     wakes_at: Option<Instant>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct SimulatedWorker {
 pub(super) struct SlotWork {
     request: usize,
     attempt: u32,
-    /// The job that was granted.
+    /// The job of the request, if its claim was granted.
     job: Option<u64>,
 }
 
@@ -60,7 +60,8 @@ enum JobStage {
 impl SimulatedWorker {
     pub(super) fn new(life: u32) -> Self {
         let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
-        // Every other life has calls that seem short at first, so that a backlog waits for long ones.
+        // Every other life starts with the record of a short call, so that it accepts a backlog that then waits for long
+        // calls.
         if life % 2 == 1 {
             slots.latency.record_call(Duration::from_millis(2));
         }
@@ -69,7 +70,7 @@ impl SimulatedWorker {
         Self { life, slots, next_job, jobs, executing, is_draining, wakes_at }
     }
 
-    /// Returns the invariant that it violates at this moment.
+    /// Returns a description of the worker if it violates an invariant at this moment.
     pub(super) fn violation(&self) -> Option<String> {
         let (running, promised) = (self.slots.running(), self.slots.committed());
         let is_violated = running != self.executing
@@ -110,7 +111,7 @@ impl World {
         self.after(delay, WorldEvent::OfWorker { worker, life, event });
     }
 
-    /// Refuses everything, and restarts the worker once its calls have ended.
+    /// Refuses all waiting requests, and restarts the worker once its calls have ended.
     pub(super) fn drain(&mut self, worker: usize) {
         let waiting = self.workers[worker].slots.drain();
         self.refuse(worker, RefusalReason::Draining, waiting);
@@ -328,16 +329,16 @@ impl World {
         }
     }
 
-    /// The gateway does not need the job any more.
+    /// Handles a cancel: the gateway no longer needs the job.
     fn cancel(&mut self, worker: usize, id: u64) {
         let Some(job) = self.workers[worker].jobs.get(&id).cloned() else { return };
         match job.stage {
-            // As in the worker: its claim is denied, or times out.
+            // As in the real worker, the claim is then denied or times out.
             JobStage::Claims(_) => {}
             JobStage::Waits => {
                 let reply = reply_subject(job.request, job.attempt);
                 let waiter = self.workers[worker].slots.cancel(&reply);
-                // Another copy of the same attempt may have been found.
+                // The slots may have found another copy of the same attempt.
                 if let Some(id) = waiter.and_then(|waiter| waiter.work.job) {
                     self.workers[worker].jobs.remove(&id);
                 }

@@ -38,15 +38,15 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WAITING_MAX: usize = 10_000;
-/// Faults end here; then everything has to come to rest.
+/// The time after which no faults occur, so that all sessions and jobs have to end.
 const FAULTS_END: Duration = Duration::from_secs(20);
 const THE_END: Duration = Duration::from_mins(2);
 
-/// One client with its one request.
+/// One client with its single request.
 pub(super) struct SimulatedClient {
     /// The session in the gateway, once the request was admitted.
     driver: Option<SessionDriver>,
-    /// Events that arrive while the session pauses; `None` while it does not.
+    /// The events that have arrived since the session paused; `None` while it does not pause.
     postponed: Option<Vec<DriverEvent>>,
     pub(super) execution: Execution,
     pub(super) window: u32,
@@ -57,7 +57,7 @@ pub(super) struct SimulatedClient {
     pub(super) ends: Vec<SessionEnd>,
 }
 
-/// One run.
+/// The state of one run.
 pub(super) struct World {
     pub(super) rng: StdRng,
     pub(super) faults: Faults,
@@ -73,11 +73,11 @@ pub(super) struct World {
     pub(super) workers: Vec<SimulatedWorker>,
     pub(super) queue: Arc<GatewayQueue>,
     endpoint: EndpointId,
-    /// Clients whose request has begun and has no answer.
+    /// The clients whose request was admitted and has no answer yet.
     active: BTreeSet<usize>,
-    /// Jobs that said they never start.
+    /// The jobs that have reported that they will never start.
     pub(super) refused: HashSet<(usize, u32, u64)>,
-    /// When each complete answer was received.
+    /// The time at which each complete answer was received.
     answered_at: Vec<Instant>,
     pub(super) violation: Option<String>,
 }
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// The gateway reads a client's request and admits or rejects it.
+    /// Reads a client's request in the gateway, and admits or rejects it.
     fn begin(&mut self, number: usize) {
         let (execution, window) = (self.clients[number].execution, self.clients[number].window);
         let admission = self.queue.admit(&self.endpoint, TIMEOUT, WAITING_MAX, self.now);
@@ -187,7 +187,7 @@ impl World {
         self.session_event(number, DriverEvent::Start { may_try_group });
     }
 
-    /// Runs to the end and checks every promise.
+    /// Runs the simulation to its end and checks every promise.
     pub(super) fn run(mut self) -> RunReport {
         while let Some(Reverse((at, key))) = self.agenda.pop() {
             if at > self.start + THE_END || self.violation.is_some() {
@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// Checks what must hold at any time.
+    /// Checks the invariants that must hold after each event.
     fn check_step(&mut self) {
         let violation = self.workers.iter().find_map(SimulatedWorker::violation);
         if self.queue.wait_queue.len() > WAITING_MAX {
@@ -233,7 +233,7 @@ impl World {
 
     fn check_end(&mut self) {
         for (number, client) in self.clients.iter().enumerate() {
-            // A duplicate of a refused at-least-once message may run: NATS makes none.
+            // A duplicate of an at-least-once message may run after the original was refused. NATS itself makes no duplicates.
             let is_certain =
                 client.execution == Execution::AtMostOnce || self.faults.duplicate == 0.0;
             let is_answered = matches!(client.ends.first(), Some(SessionEnd::Answer(_)));

@@ -9,14 +9,14 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 
 use super::session::SessionEnd;
 
-/// How the session of a request ended, and its times.
+/// The end of a request's session, and its times.
 #[derive(Debug)]
 pub struct DispatchResult {
-    /// How the session ended.
+    /// The end of the session.
     pub end: SessionEnd,
-    /// When the client should retry a request that was certainly not executed.
+    /// The delay after which the client should retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// How long the request waited until the last attempt was sent, or in vain.
+    /// The time that the request waited: until the last attempt was sent or, if it was not executed, until the session ended.
     pub queue_wait: Duration,
     /// The time from the last attempt to the answer.
     pub exchange: Duration,
@@ -43,7 +43,7 @@ impl DispatchResult {
         Self { end, retry_after, queue_wait, exchange, attempts: 0, memory: None }
     }
 
-    /// Returns the answer to send to the client, or the problem in its place.
+    /// Returns the answer to send to the client, or the problem to send instead.
     ///
     /// # Errors
     /// `DispatchFailure` unless the session ended with a complete answer.
@@ -55,7 +55,7 @@ impl DispatchResult {
                 Problem { retry_after: self.retry_after, ..Problem::new(kind) }
             }
             SessionEnd::CutOff(_) => Problem::new(ProblemKind::BadAnswer),
-            // The client does not read it any more.
+            // The client has disconnected and does not receive this problem.
             SessionEnd::ClientGone => Problem::new(ProblemKind::Cancelled),
         };
         Err(DispatchFailure { problem, outcome })

@@ -92,7 +92,7 @@ impl Dispatcher {
     /// Dispatches one request, and returns its answer or, if the request has a window, the beginning of the answer.
     ///
     /// Dropping the future means that the client disconnected: the session then continues in the background for as
-    /// long as the endpoint requires. The memory of the request stays reserved until then.
+    /// long as the endpoint requires. The memory of the request stays reserved until the session ends.
     pub async fn dispatch(
         &self,
         endpoint: &Endpoint,
@@ -188,7 +188,7 @@ fn session_options(
     memory: &AnswerMemory,
     config: &SessionConfig,
 ) -> SessionOptions {
-    // A dry run is rolled back, so it is of no use without a client that reads its answer.
+    // A dry run is rolled back, so it is useless without a client that reads its answer.
     let on_disconnect = if request.dry_run { OnDisconnect::Cancel } else { endpoint.on_disconnect };
     SessionOptions {
         execution: request.execution,

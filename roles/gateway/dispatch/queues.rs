@@ -1,4 +1,4 @@
-//! The queues that requests are sent to, with what the gateway knows about each.
+//! The queues that requests are sent to, with the waiters, members and times of each.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,33 +23,33 @@ pub mod wait_queue;
 /// One queue, as the gateway sees it.
 #[derive(Debug)]
 pub struct GatewayQueue {
-    /// Its number within this process, which is part of the reply subjects.
+    /// The number of the queue within this process, which is part of the reply subjects.
     pub number: u32,
-    /// Its name.
+    /// The name of the queue.
     pub name: QueueName,
-    /// The subject of requests to the group.
+    /// The subject at which the group receives requests.
     pub subject: Subject,
     /// The subject of a cancel for a call whose worker is not known.
     pub cancel: Subject,
-    /// The subject at which its workers are asked to send answers again.
+    /// The subject of messages that ask its workers to send answers again.
     pub repeat: Subject,
-    /// The prefix of the subjects of all its workers. Nothing about its requests is sent to any other worker.
+    /// The prefix of the subjects of all its workers. Nothing about its requests is sent to workers outside this prefix.
     pub workers: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,
-    /// The workers that reply, while one is suspected to hang.
+    /// The workers that are known to reply, recorded while one of them is suspected to hang.
     pub members: Members,
-    /// How long its workers take to reply.
+    /// The times that its workers take to reply.
     pub timing: QueueTiming,
-    /// Its metrics.
+    /// The metrics of the queue.
     pub metrics: GatewayQueueMetrics,
 }
 
 /// The metrics of a queue, looked up once.
 pub struct GatewayQueueMetrics {
-    /// Counts the requests for the queue.
+    /// The number of requests for the queue.
     pub arrivals: Counter,
-    /// Records how long they waited.
+    /// The time that each request waited.
     pub wait: Histogram,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Debug for GatewayQueueMetrics {
     }
 }
 
-/// All queues that were ever used. A reload adds those that are new in the catalogue.
+/// All queues that this process has ever used. A reload adds the queues that are new in the catalogue.
 #[derive(Debug)]
 pub struct QueueRegistry {
     prefix: Subject,
@@ -88,7 +88,7 @@ impl QueueRegistry {
         Self { prefix, queues: RwLock::default() }
     }
 
-    /// Returns the queue of this name, and creates it if it is new.
+    /// Returns the queue with this name, creating it if necessary.
     ///
     /// # Errors
     /// `SubjectError` if prefix and name do not form a subject, which cannot happen with checked names.
@@ -124,7 +124,7 @@ impl QueueRegistry {
 }
 
 impl GatewayQueue {
-    /// Decides about a new request of this endpoint that a worker must accept within `timeout`.
+    /// Decides whether to admit a new request to this endpoint. A worker must accept the request within `timeout`.
     #[must_use]
     pub fn admit(
         &self,

@@ -1,4 +1,4 @@
-//! The gateway's one reply subscription, and how each reply finds its session.
+//! The gateway's single subscription to replies, which routes each reply to its session.
 //!
 //! A reply subject ends with the numbers of queue, request and attempt, and a token that only this process can compute
 //! from them. A sender that was not given the subject can therefore neither reply to the attempt nor offer a slot of the
@@ -30,7 +30,7 @@ mod pending;
 pub(super) mod recovery;
 pub mod rejections;
 
-/// The requests that wait for replies.
+/// The router of replies, with the requests that wait for them.
 #[derive(Debug)]
 pub struct ReplyRouter {
     base: Subject,
@@ -41,7 +41,7 @@ pub struct ReplyRouter {
     rejections: RejectionCounter,
 }
 
-/// The registration of one request with the router, which ends when it is dropped.
+/// The registration of one request with the router. Dropping it ends the registration.
 #[derive(Debug)]
 pub struct ReplyRegistration {
     router: Arc<ReplyRouter>,
@@ -88,7 +88,7 @@ impl ReplyRouter {
         Ok(router)
     }
 
-    /// Returns the subject above all reply subjects.
+    /// Returns the common prefix of all reply subjects.
     #[must_use]
     pub fn base(&self) -> &Subject {
         &self.base
@@ -113,7 +113,8 @@ impl ReplyRouter {
         ReplyRegistration { router: Arc::clone(self), request, queue }
     }
 
-    /// Returns the pending requests of a queue, oldest first, as the tokens of their reply subjects after `base`.
+    /// Returns the pending requests of a queue, oldest first. Each is `<queue>.<request>`: the tokens that follow `base` in
+    /// the reply subjects of the request.
     #[must_use]
     pub fn pending_requests(&self, queue: u32) -> Vec<String> {
         let pending = self.lock();
@@ -136,7 +137,7 @@ impl ReplyRouter {
         self.base.join_numbers([queue.into(), request, attempt.into(), token])
     }
 
-    /// Returns the address of a reply subject, if this process has made it.
+    /// Returns the address of a reply subject, or `None` if this process did not create the subject.
     fn address(&self, subject: &Subject) -> Option<ReplyAddress> {
         let tail = subject.as_str().strip_prefix(self.base.as_str())?.strip_prefix('.')?;
         self.tokens.parse(tail)
@@ -167,7 +168,8 @@ impl Drop for ReplyRegistration {
     }
 }
 
-/// Routes the messages of the subscription. It never waits, since the subscription could overflow meanwhile.
+/// The reader of the subscription, which routes its messages. It never waits, since the subscription could overflow
+/// meanwhile.
 struct ReplyReader {
     router: Weak<ReplyRouter>,
     queues: Arc<QueueRegistry>,
@@ -175,7 +177,7 @@ struct ReplyReader {
 }
 
 impl ReplyReader {
-    /// Routes one message. Returns `false` when the router is gone.
+    /// Routes one message. Returns `false` when the router has been dropped.
     fn route(&self, message: Message) -> bool {
         let Some(router) = self.router.upgrade() else { return false };
         let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
@@ -188,7 +190,7 @@ impl ReplyReader {
         let reply = Reply::parse(message);
         match &reply {
             Ok(reply) => named = reply.control().cloned(),
-            // The session logs it, since it knows the request.
+            // The session logs the error, since it knows the request.
             Err(_) => counter(&names::GATEWAY_BAD_REPLIES, &[]).increment(1),
         }
         let worker = match named {
@@ -243,7 +245,7 @@ impl ReplyReader {
         worker
     }
 
-    /// Records that a member replies, while one is suspected to hang.
+    /// Records that a member replied, if a member of its queue is suspected to hang.
     fn record_member(&self, queue: u32, worker: &WorkerId) {
         let queue = self.queues.by_number(queue);
         let Some(queue) = queue.filter(|queue| queue.members.is_suspected()) else { return };
@@ -252,7 +254,7 @@ impl ReplyReader {
         }
     }
 
-    /// Passes a free slot to the oldest waiter of its queue, whichever request was refused.
+    /// Passes an offered slot to the oldest waiter of its queue, even if the worker had refused another request.
     fn offer(&self, queue: u32, slot: Subject) {
         let unused = match self.queues.by_number(queue) {
             Some(queue) => queue.wait_queue.offer(slot, Instant::now()).err(),
@@ -263,7 +265,7 @@ impl ReplyReader {
         }
     }
 
-    /// Handles a reply without a session: a worker that claims must not wait for an answer.
+    /// Handles a reply whose session has ended. A claim is denied, so that the worker does not wait for an answer.
     fn answer_late_reply(&self, reply: Reply) {
         if matches!(reply, Reply::Answered { .. }) {
             // The session has ended because it received the answer.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The bucket holds the resubmissions that the floor permits in this time.
+/// The bucket can hold the number of resubmissions that the floor permits in this time.
 const FLOOR_BURST_SECONDS: f64 = 10.0;
 
 /// A token bucket that every request fills by a fraction and every resubmission empties by one.
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl RetryBudget {
-    /// Creates a full bucket: `percent` of the traffic plus `floor` resubmissions a second.
+    /// Creates a full bucket that permits resubmissions of `percent` of the traffic, plus `floor` resubmissions per second.
     #[must_use]
     pub fn new(percent: u32, floor: u32, now: Instant) -> Self {
         let floor = f64::from(floor);
@@ -32,14 +32,14 @@ impl RetryBudget {
         }
     }
 
-    /// Sets another share and another floor.
+    /// Replaces the share and the floor.
     pub fn set_limits(&self, percent: u32, floor: u32) {
         let mut state = self.lock();
         state.percent = f64::from(percent) / 100.0;
         state.floor_per_second = f64::from(floor);
     }
 
-    /// Adds the share of one new request.
+    /// Adds the share for one new request.
     pub fn deposit(&self, now: Instant) {
         self.with(now, |tokens, percent| *tokens += percent);
     }
@@ -62,7 +62,8 @@ impl RetryBudget {
         state.updated_at = state.updated_at.max(now);
         state.tokens += passed * state.floor_per_second;
         let result = change(&mut state.tokens, percent);
-        // The capacity: what the floor permits in ten seconds, or the share of a hundred requests.
+        // The capacity is the number of resubmissions that the floor permits in ten seconds, or the share of a hundred
+        // requests if that is larger.
         let capacity = (state.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * percent);
         state.tokens = state.tokens.min(capacity);
         result

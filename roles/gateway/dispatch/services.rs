@@ -1,4 +1,4 @@
-//! What all sessions of a gateway share.
+//! The services that all sessions of a gateway share.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub(super) struct DispatchServices {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) replies: Arc<ReplyRouter>,
     pub(super) retry_budget: RetryBudget,
-    /// Replaced at a reload.
+    /// The configuration, which a reload replaces.
     pub(super) config: ArcSwap<SessionConfig>,
-    /// The tasks of the process: a session can outlive the connection of its client.
+    /// The tasks of the process. A session runs as one of them, because it can outlive its client's connection.
     pub(super) tasks: Tasks,
 }
 

@@ -1,7 +1,7 @@
-//! One request's life in the gateway as a plain state machine: events and the time in, actions out.
+//! One request's life in the gateway, as a state machine that takes events and the time, and returns actions.
 //!
-//! It does no I/O and reads no clock, so that the simulation in `tests/` runs the same code as the gateway.
-//! `session_driver.rs` connects it to the queue, and `session_task.rs` carries out its actions.
+//! A session does no I/O and reads no clock, so that the simulation in `tests/` runs the same code as the gateway.
+//! `session_driver.rs` connects a session to its queue, and `session_task.rs` carries out its actions.
 
 use std::time::Duration;
 
@@ -44,28 +44,28 @@ pub struct SessionOptions {
     pub accept_timeout: Duration,
     /// The longest silence of a worker that runs the call.
     pub silence: Duration,
-    /// The largest answer in bytes that is assembled from parts.
+    /// The largest size in bytes of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
     /// Whether the parts of an answer are kept. If not, an answer in parts has no body.
     pub keeps_answer: bool,
-    /// The number of parts that may be on their way to the client; 0: the answer is assembled first.
+    /// The number of parts that may be on their way to the client. If it is 0, the answer is assembled first.
     pub window: u32,
 }
 
 /// The time that an attempt needs, estimated from earlier calls of the same endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptNeeds {
-    /// Until its first reply.
+    /// The time until the first reply to the attempt.
     pub first_reply: Duration,
-    /// Until its answer.
+    /// The time until the answer to the attempt.
     pub answer: Duration,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Waits in the queue, or for the link.
+    /// The request waits in the queue, or for the link.
     Waiting,
-    /// Published, and no worker has replied to this attempt yet.
+    /// The attempt was published, and no worker has replied to it yet.
     Sent { attempt: u32, retry_at: Instant },
     /// A worker runs the call.
     Running { attempt: u32, lost_at: Instant },
@@ -78,19 +78,19 @@ enum State {
 pub struct Session {
     options: SessionOptions,
     state: State,
-    /// A worker must accept the request before this time.
+    /// The time before which a worker must accept the request.
     accept_deadline: Instant,
-    /// The session ends at this time.
+    /// The time at which the session ends.
     deadline: Instant,
     needs: AttemptNeeds,
     wait_reason: WaitReason,
     attempts: Attempts,
-    /// The attempt that may execute an at-most-once request. There is at most one in the life of a session, unless the
-    /// worker that was granted reports that it never started.
+    /// The permission to execute an at-most-once request. A session gives it at most once, unless the worker that got it
+    /// reports that it never started.
     grant: Option<Grant>,
-    /// The answer that has begun. Once it has, replies of other attempts are ignored.
+    /// The answer that has begun to stream. From then on, replies to other attempts are ignored.
     stream: Option<AnswerStream>,
-    /// Whether the client has disconnected and the call only has to finish.
+    /// Whether the client has disconnected, and the session continues only so that the call can finish.
     client_left: bool,
     resubmissions: u32,
     immediate_retries: u32,
@@ -104,9 +104,9 @@ pub struct Session {
 pub struct StepContext<'a> {
     /// The current time.
     pub now: Instant,
-    /// Withdraws one resubmission from the retry budget; returns `false` if the budget is exhausted.
+    /// The function that withdraws one resubmission from the retry budget, or returns `false` if the budget is exhausted.
     pub may_resubmit: &'a mut dyn FnMut() -> bool,
-    /// Receives the actions, in order.
+    /// The list to which the actions are added, in order.
     pub actions: &'a mut Vec<SessionAction>,
 }
 
@@ -145,19 +145,19 @@ impl Session {
         matches!(self.state, State::Ended)
     }
 
-    /// Whether it waits in the queue, or for the link.
+    /// Whether the session waits in the queue, or for the link.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting)
     }
 
-    /// Whether it only waits for the link.
+    /// Whether the session waits only for the link.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
-    /// Returns when the latest attempt was sent. Until then the request waited.
+    /// Returns when the latest attempt was sent. The request waited until then.
     #[must_use]
     pub fn sent_at(&self) -> Instant {
         self.sent_at
@@ -169,7 +169,7 @@ impl Session {
         self.attempts.has_part(attempt, part)
     }
 
-    /// Returns the size in bytes of the answer if it was assembled from parts, else 0.
+    /// Returns the size in bytes of the answer if it was assembled from parts, and 0 otherwise.
     #[must_use]
     pub fn assembled_bytes(&self) -> usize {
         self.assembled_bytes
@@ -187,7 +187,7 @@ impl Session {
         self.attempts.made()
     }
 
-    /// Handles one event. After the end it only answers workers that ask or offer something.
+    /// Handles one event. After its end, the session only answers claims and offers.
     pub fn step(&mut self, event: SessionEvent, context: &mut StepContext<'_>) {
         if self.has_ended() {
             return self.step_after_end(event, context);
@@ -226,7 +226,8 @@ impl Session {
         }
     }
 
-    /// Answers workers after the end: an offered slot must not stay reserved, nor a claim unanswered.
+    /// Answers workers after the end of the session: an offered slot must not stay reserved, and a claim must not stay
+    /// unanswered.
     fn step_after_end(&self, event: SessionEvent, context: &mut StepContext<'_>) {
         match event {
             SessionEvent::SlotOffered(to)
@@ -273,7 +274,8 @@ impl Session {
         context.actions.push(SessionAction::Publish { attempt, to, budget });
     }
 
-    /// The wait queue or the byte budget is full. An attempt that may have been executed is still waited for.
+    /// Handles a full wait queue or byte budget. If an attempt may have been executed, the session still waits for its
+    /// answer; otherwise it ends.
     fn overloaded(&mut self, context: &mut StepContext<'_>) {
         if self.attempts.none_open() {
             return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);
@@ -300,7 +302,7 @@ impl Session {
         context.actions.extend(self.attempts.drain_open().map(cancel));
     }
 
-    /// Cancels every attempt but one: the other copies are not needed any more.
+    /// Cancels every attempt but one: the other copies are no longer needed.
     fn cancel_others(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         context.actions.extend(self.attempts.drain_others(attempt).map(cancel));
     }
@@ -314,7 +316,7 @@ impl Session {
     }
 
     fn answer(&mut self, answer: Final, context: &mut StepContext<'_>) {
-        // Copies of an at-least-once request may still run, and are not needed any more.
+        // Other copies of an at-least-once request may still run, but are no longer needed.
         if self.options.execution == Execution::AtLeastOnce {
             self.cancel_all(context);
         }

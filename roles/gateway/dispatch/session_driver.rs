@@ -1,8 +1,8 @@
-//! Connects one session to its queue, without I/O: the wait for a slot, the choice of the recipient, and what replies
-//! teach about the workers.
+//! Connects one session to its queue, without I/O: waits for a slot, chooses the recipient of each attempt, and learns
+//! from replies about the workers.
 //!
-//! Like `session.rs` it takes events and the time, and returns actions. `session_task.rs` carries them out in the
-//! gateway; the simulation in `tests/` does so over a simulated network.
+//! Like a session, a driver takes events and the time, and returns actions. `session_task.rs` carries out the actions in
+//! the gateway; the simulation in `tests/` does so over a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,19 +32,19 @@ mod waiter;
 pub use events::{DriverAction, DriverEvent};
 use waiter::QueueWaiter;
 
-/// What a session driver needs from the gateway at each step.
+/// The state of the gateway that a session driver needs at each step.
 pub struct DriverContext<'a> {
     /// The current time.
     pub now: Instant,
     /// The current configuration.
     pub config: &'a SessionConfig,
-    /// The budget for resubmissions of all sessions.
+    /// The budget for the resubmissions of all sessions.
     pub retry_budget: &'a RetryBudget,
     /// Whether the link to the bus is up.
     pub is_linked: bool,
     /// Whether the byte budget has room for another answer.
     pub has_answer_memory: &'a dyn Fn() -> bool,
-    /// Returns a random number from 0 to 1.
+    /// The source of random numbers from 0 to 1.
     pub random: &'a mut dyn FnMut() -> f64,
 }
 
@@ -54,20 +54,20 @@ impl std::fmt::Debug for DriverContext<'_> {
     }
 }
 
-/// Times and replies that are known when a session has ended.
+/// The times of a session that has ended, and the messages that are still to be sent.
 #[derive(Debug)]
 pub struct ClosedSession {
-    /// When to retry a request that was certainly not executed.
+    /// The delay after which to retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// How long it waited until the last attempt was sent, or in vain.
+    /// The time that the request waited: until the last attempt was sent or, if it was not executed, until the session ended.
     pub queue_wait: Duration,
     /// The time from the last attempt to the end.
     pub exchange: Duration,
-    /// Messages for workers whose replies the session did not handle any more.
+    /// The messages to workers whose claims and offers the session did not handle before its end.
     pub messages: Vec<(Subject, Control)>,
 }
 
-/// One session with its queue.
+/// One session, connected to its queue.
 #[derive(Debug)]
 pub struct SessionDriver {
     queue: Arc<GatewayQueue>,
@@ -77,18 +77,19 @@ pub struct SessionDriver {
     started_at: Instant,
     actions: Vec<SessionAction>,
     next_action: usize,
-    /// Where the latest attempt was sent, unless to an offered slot, until it is known whether it gets a reply.
+    /// The recipient of the latest attempt, until the attempt gets a reply or its time for one has passed. `None` if the
+    /// attempt was sent to an offered slot.
     recipient: Option<Recipient>,
-    /// The latest attempt to the group without a reply in time.
+    /// The latest attempt to the group that got no reply in time.
     unanswered: Option<u32>,
     /// The latest attempt that got a reply.
     replied: u32,
-    /// Before this time the silence of a worker proves nothing.
+    /// The time before which the silence of a worker proves nothing.
     silence_counts_from: Instant,
 }
 
 impl SessionDriver {
-    /// Creates a driver for a request that was read at `now`. The wait queue signals through `signals`.
+    /// Creates a driver for a request that was read at `now`. The wait queue sends its signals to `signals`.
     #[must_use]
     pub fn new(
         queue: Arc<GatewayQueue>,
@@ -131,13 +132,13 @@ impl SessionDriver {
         self.waiter.try_at().map_or(session, |try_at| try_at.min(session))
     }
 
-    /// Whether it waits for a `LinkUp` event.
+    /// Whether the driver waits for a `LinkUp` event.
     #[must_use]
     pub fn awaits_link(&self) -> bool {
         self.session.awaits_link() && self.waiter.try_at().is_some()
     }
 
-    /// Handles one event. `next_action` returns the actions.
+    /// Handles one event. `next_action` then returns the resulting actions.
     pub fn handle(&mut self, event: DriverEvent, context: &mut DriverContext<'_>) {
         let session_event = match event {
             DriverEvent::Start { may_try_group } => {
@@ -174,7 +175,7 @@ impl SessionDriver {
         self.step(session_event, context);
     }
 
-    /// Returns the next action, in order; `None` when the next event is needed.
+    /// Returns the next action, or `None` when the driver needs the next event.
     pub fn next_action(&mut self, context: &mut DriverContext<'_>) -> Option<DriverAction> {
         while let Some(action) = self.actions.get_mut(self.next_action) {
             let action = std::mem::replace(action, SessionAction::LeaveQueue);
@@ -214,7 +215,7 @@ impl SessionDriver {
         None
     }
 
-    /// Closes the session after its end: leaves the queue, and answers messages that it did not read any more.
+    /// Closes the session after its end: leaves the queue, and answers the messages that the session did not read.
     pub fn close(
         &mut self,
         end: &SessionEnd,
@@ -288,7 +289,7 @@ impl SessionDriver {
             return None;
         }
         if is_link_stalled && let Some(end) = self.session.silence_may_last_until() {
-            // Until the next progress report is due, messages that are on their way may arrive.
+            // Messages that are on their way may still arrive until the next progress report is due.
             self.silence_counts_from = end.min(now + context.config.progress_interval);
             return None;
         }
@@ -332,7 +333,8 @@ impl SessionDriver {
         Some(DriverAction::Publish { attempt, to, budget })
     }
 
-    /// Does not publish, since the answer could not be kept: passes an offered slot to the next waiter, or declines it.
+    /// Handles an attempt that is not published because there is no memory for its answer: passes an offered slot to the
+    /// next waiter, or declines the slot.
     fn publish_without_memory(
         &mut self,
         attempt: u32,

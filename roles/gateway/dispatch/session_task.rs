@@ -34,7 +34,7 @@ pub(super) use attempt_spans::AttemptSpans;
 use attempt_workers::AttemptWorkers;
 use body_sender::{BodyEvent, BodySender};
 
-/// One session with everything that it needs to continue, also without its client.
+/// One session with everything that it needs to continue, even after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
     driver: SessionDriver,
@@ -44,7 +44,8 @@ pub(super) struct SessionTask {
     link: watch::Receiver<Link>,
     workers: AttemptWorkers,
     spans: Option<Box<AttemptSpans>>,
-    /// The chunks of a streaming answer; `None` before it begins, and once its client has disconnected.
+    /// The sender of the chunks of a streaming answer. `None` before the answer begins, and after its client has
+    /// disconnected.
     chunks: Option<BodySender>,
     memory: AnswerMemory,
 }
@@ -59,15 +60,16 @@ pub(super) struct SessionParts {
     pub(super) memory: AnswerMemory,
 }
 
-/// Where a session task returns to its caller.
+/// The point at which a session task returns to its caller.
 pub(super) enum SessionProgress {
-    /// The answer has begun. The task has to be continued to forward the rest.
+    /// The answer has begun. The caller must continue the task to forward the rest.
     AnswerBegun(AnswerHead, StreamedBody),
     /// The session has ended.
     Ended(SessionEnd),
 }
 
-/// Continues a session in the background if it is dropped, which the HTTP server does when the client disconnects.
+/// A guard that continues its session in the background when it is dropped. The HTTP server drops it when the client
+/// disconnects.
 #[derive(Debug)]
 pub(super) struct SessionGuard(Option<SessionTask>);
 
@@ -134,7 +136,8 @@ impl SessionTask {
         &self.services
     }
 
-    /// Starts the session, and runs it until it ends or its answer begins. If this is dropped, the guard runs it to its end.
+    /// Starts the session, and runs it until it ends or its answer begins. If the returned future is dropped, the guard
+    /// runs the session to its end.
     pub(super) async fn start(&mut self, may_try_group: bool) -> SessionProgress {
         self.run(DriverEvent::Start { may_try_group }).await
     }
@@ -228,7 +231,7 @@ impl SessionTask {
         begun
     }
 
-    /// Waits for the next event. Safe to drop and to call again.
+    /// Waits for the next event. This method is cancel safe.
     async fn next_event(&mut self) -> DriverEvent {
         loop {
             let awaits_link = self.driver.awaits_link();
@@ -264,11 +267,11 @@ impl SessionTask {
         DriverEvent::Timer { is_link_stalled }
     }
 
-    /// Whether a reply comes from the worker that has the attempt. Counts and drops it otherwise.
+    /// Returns whether a reply comes from the worker that has the attempt. If not, counts it as rejected.
     fn accepts(&mut self, reply: &AttemptReply) -> bool {
         let AttemptReply { attempt, worker, reply, .. } = reply;
         if self.workers.check(*attempt, worker.as_ref(), reply).is_err() {
-            // `NoResponders` belongs to a control message, such as a cancel: a worker has the attempt.
+            // A worker has the attempt, so `NoResponders` is a reply to a control message, for example a cancel.
             if !matches!(reply, Ok(Reply::NoResponders)) {
                 let named = reply.as_ref().ok().and_then(Reply::control);
                 let named = named.or(worker.as_ref().map(WorkerId::control));
@@ -321,7 +324,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for the client of a streaming answer; forever if the answer has not begun.
+/// Waits for an event of the client of a streaming answer. Waits forever if there are no `chunks`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

@@ -11,11 +11,11 @@ use super::session_task::SessionGuard;
 /// An answer that has begun.
 #[derive(Debug)]
 pub struct StreamingAnswer {
-    /// Its status and media type.
+    /// The status and media type of the answer.
     pub head: AnswerHead,
     /// The response body.
     pub body: StreamedBody,
-    /// Forwards the rest to the body.
+    /// The driver that forwards the rest of the answer to the body.
     pub driver: StreamDriver,
 }
 
@@ -38,7 +38,7 @@ impl StreamDriver {
         self.guard.task().map_or(0, |task| task.attempts_made())
     }
 
-    /// Runs the session to its end in a task of its own, and then calls `on_end`.
+    /// Runs the session to its end in its own task, and then calls `on_end`.
     pub fn drive(mut self, on_end: impl FnOnce(&DispatchResult) + Send + 'static) {
         let Some(services) = self.guard.task().map(|task| task.services().clone()) else {
             return;

@@ -1,4 +1,4 @@
-//! Measures the round trip to the workers of each queue, and finds the members of a queue while one seems to hang.
+//! Measures the round trip to the workers of each queue, and finds its members while one of them seems to hang.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::services::DispatchServices;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the monitor. It ends with the dispatcher.
+/// Starts the monitor, which ends when the dispatcher is dropped.
 pub(super) fn start(services: &Arc<DispatchServices>, queues: &Arc<QueueRegistry>) {
     let tasks = services.tasks.clone();
     let (services, queues) = (Arc::downgrade(services), Arc::clone(queues));
     let _detached = tasks.spawn_background(async move {
         let mut ticks = interval(INTERVAL);
-        // Whether the current mismatch has been logged.
+        // Whether it has been logged that the configured time is too short.
         let mut is_logged = false;
         loop {
             ticks.tick().await;

@@ -9,22 +9,22 @@ use http::HeaderValue;
 use crate::envelope::phases;
 use crate::telemetry::{Histogram, histogram, names};
 
-/// A phase of a request, in order.
+/// A phase of a request. The variants are in the order in which a request passes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum RequestPhase {
     /// Routing, authentication, rate limits.
     Auth,
     /// Reading the body and validating the parameters.
     Parameters,
-    /// Waiting until the last attempt was sent, or in vain.
+    /// Waiting for a slot: until the last attempt is sent or, if the request is not executed, until its session ends.
     QueueWait,
     /// Both directions over NATS, including a claim.
     Nats,
-    /// The worker's own work. If the worker does not report phases: the time since the last attempt was sent.
+    /// The worker's own work or, if the worker reports no phases, the whole time since the last attempt was sent.
     Worker,
     /// Waiting for a database connection.
     PoolWait,
-    /// The call of the procedure.
+    /// Calling the procedure.
     Sql,
     /// Creating the response.
     Response,
@@ -56,7 +56,7 @@ impl RequestPhase {
     }
 }
 
-/// The histograms, looked up once.
+/// The histogram of each phase, looked up once.
 static HISTOGRAMS: LazyLock<[Histogram; 8]> = LazyLock::new(|| {
     RequestPhase::ALL
         .map(|phase| histogram(&names::GATEWAY_PHASE, &[(names::PHASE, phase.as_str().to_owned())]))
@@ -73,8 +73,8 @@ impl RequestPhases {
         }
     }
 
-    /// Splits the time from the last attempt to the answer into its phases. The durations that the worker `reported` are
-    /// clamped to the measured time.
+    /// Splits `exchange`, the time from the last attempt to the answer, into its phases. The durations that the worker
+    /// `reported` are clamped to this measured time.
     pub(in crate::roles::gateway) fn split(
         &mut self,
         exchange: Duration,
@@ -122,7 +122,7 @@ impl RequestPhases {
     }
 }
 
-/// Converts to milliseconds, rounded down to a microsecond.
+/// Converts a duration to milliseconds, rounded down to a microsecond.
 pub(in crate::roles::gateway) fn millis(time: Duration) -> f64 {
     let micros = u32::try_from(time.as_micros()).map_or(f64::from(u32::MAX), f64::from);
     micros / 1000.0

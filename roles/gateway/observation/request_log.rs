@@ -31,25 +31,25 @@ mod request_span;
 use client_address::ClientAddress;
 pub(in crate::roles::gateway) use request_metrics::count;
 
-/// The trace that a client's request belongs to (W3C Trace Context).
+/// The header that names the trace of a client's request (W3C Trace Context).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// See `TRACEPARENT`.
+/// The header with further data about the trace (W3C Trace Context).
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The status in logs and metrics if the client disconnected before the response, as is customary.
+/// The status in logs and metrics of a request whose client disconnected before the response: 499 by convention.
 const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
     Err(_) => StatusCode::REQUEST_TIMEOUT,
 };
 
-/// What is known about a request. It writes the access line when it ends, or when it is dropped because the client
-/// disconnected.
+/// The data about one request for its access line, metrics and span. They are written when the request ends, or when this
+/// value is dropped because the client disconnected.
 #[derive(Debug)]
 pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) request_id: RequestId,
     pub(in crate::roles::gateway) trace: TraceContext,
     pub(in crate::roles::gateway) endpoint: Option<Arc<Endpoint>>,
     pub(in crate::roles::gateway) principal: Option<Arc<str>>,
-    /// Why authentication or authorization failed.
+    /// The reason why authentication or authorization failed.
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,
@@ -98,7 +98,7 @@ impl RequestLog {
         }
     }
 
-    /// Returns the fields of every log line about the request.
+    /// Returns the ids that every log line about the request carries.
     pub(in crate::roles::gateway) fn served(&self) -> Arc<RequestIds> {
         Arc::new(RequestIds {
             request_id: Arc::clone(self.request_id.shared()),
@@ -106,8 +106,8 @@ impl RequestLog {
         })
     }
 
-    /// Ends the current phase and begins the next; `None` while the request is dispatched, whose phases are known
-    /// afterwards.
+    /// Ends the current phase and begins the next. While the request is dispatched the phase is `None`: the durations of
+    /// the phases of a dispatch are known only afterwards.
     pub(in crate::roles::gateway) fn enter(&mut self, phase: Option<RequestPhase>) {
         let now = Instant::now();
         if let Some(phase) = std::mem::replace(&mut self.current_phase, phase) {
@@ -116,7 +116,7 @@ impl RequestLog {
         self.phase_started_at = now;
     }
 
-    /// Records the caller that was authenticated.
+    /// Records the authenticated caller.
     pub(in crate::roles::gateway) fn authenticated(&mut self, principal: &Arc<str>) {
         self.principal = Some(Arc::clone(principal));
         self.trace.on_authenticated();
@@ -189,7 +189,7 @@ impl RequestLog {
 }
 
 impl Drop for RequestLog {
-    /// The HTTP server drops the request when the client disconnects; a panic drops it too.
+    /// Ends a request that is dropped early: by the HTTP server because the client disconnected, or by a panic.
     fn drop(&mut self) {
         if self.has_ended {
             return;

@@ -1,8 +1,8 @@
-//! Which workers of a queue reply, while one of them is suspected to hang.
+//! The workers of a queue that reply, recorded while one of them is suspected to hang.
 //!
-//! A queue group picks its members at random, and keeps picking one that is connected and does nothing. So once an
-//! attempt got no reply, the gateway asks all members to identify themselves, and sends requests to those that do, in
-//! turn, until the group has proved that all of it replies.
+//! NATS picks a member of a queue group at random, and keeps picking a member that is connected but does nothing. Once an
+//! attempt has got no reply, the gateway therefore asks all members to identify themselves, and sends requests to those
+//! that do, in turn, until trial requests have shown that the whole group replies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,22 +13,22 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::Gauge;
 
-/// The number of workers of a queue that are remembered.
+/// The largest number of workers that are recorded for a queue.
 const MEMBERS_MAX: usize = 256;
 /// The interval at which members are asked to identify themselves.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
-/// A member that has not replied for this long is not used.
+/// A member that has not replied for this long gets no requests.
 const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// After an attempt to the group got no reply, nothing is sent to the group for this long.
 const GROUP_PAUSE: Duration = Duration::from_secs(10);
-/// Afterwards one request in each interval is sent to the group, to test whether all members reply.
+/// After `GROUP_PAUSE`, one request in each interval is sent to the group, to test whether all members reply.
 const GROUP_TRIAL_INTERVAL: Duration = Duration::from_secs(1);
-/// A suspicion is logged once in this time: a worker that is only slow is suspected again and again.
+/// A suspicion is logged at most once in this time, because a worker that is merely slow is suspected repeatedly.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
-/// The number of replies in a row that prove that the whole group replies.
+/// The number of consecutive replies to trials after which the whole group is assumed to reply.
 const GROUP_REPLIES_MIN: u32 = 8;
 
-/// Where a request is sent.
+/// The recipient of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Recipient {
     /// The group.
@@ -43,7 +43,7 @@ pub enum Recipient {
 /// The members of one queue's group.
 pub struct Members {
     suspected_metric: Gauge,
-    /// Whether a member is suspected to hang. It is read for every request, so without the lock.
+    /// Whether a member is suspected to hang. It is atomic because it is read for every request.
     is_suspected: AtomicBool,
     state: Mutex<State>,
 }
@@ -53,16 +53,16 @@ struct State {
     alive: Vec<QueueMember>,
     next: usize,
     queried_at: Option<Instant>,
-    /// When the group may be tried again.
+    /// The time from which the group may be tried again.
     group_trial_at: Option<Instant>,
-    /// Replies to requests to the group, since the last one without a reply.
+    /// The number of replies to trials of the group since the last attempt that got no reply.
     group_replies: u32,
     logged_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct QueueMember {
-    /// The subject at which it takes requests.
+    /// The subject at which the member takes requests.
     direct: Subject,
     replied_at: Instant,
 }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Members {
 }
 
 impl Members {
-    /// Creates a group without suspicion.
+    /// Creates a group in which no member is suspected.
     #[must_use]
     pub fn new(suspected_metric: Gauge) -> Self {
         suspected_metric.set(0.0);
@@ -108,7 +108,7 @@ impl Members {
         is_new && is_log_due
     }
 
-    /// Whether it is time to ask the members to identify themselves; if so, the next query is due an interval later.
+    /// Returns whether to ask the members to identify themselves now. If so, the next query is due one interval later.
     #[must_use]
     pub fn take_query(&self, now: Instant) -> bool {
         if !self.is_suspected() {
@@ -176,7 +176,7 @@ impl Members {
         is_proved
     }
 
-    /// Records a late reply to the attempt that caused the suspicion, which ends it. Returns whether there was one.
+    /// Records a late reply to the attempt that caused the suspicion, and ends the suspicion. Returns whether there was one.
     pub fn record_late_reply(&self) -> bool {
         let was_suspected = self.is_suspected();
         if was_suspected {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_proves_itself_with_single_requests() {
+    fn single_requests_test_the_group_until_the_suspicion_ends() {
         let now = Instant::now();
         let members = suspected(now);
         for second in 0..8 {

@@ -1,4 +1,4 @@
-//! How long a queue's workers take to reply, as this gateway measures it.
+//! The times that a queue's workers take to reply, as measured by this gateway.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,19 +9,19 @@ use tokio::time::Instant;
 use crate::catalogue::EndpointId;
 use crate::roles::gateway::dispatch::session::AttemptNeeds;
 
-/// The round trip is the minimum over the last one to two of these windows.
+/// The length of a window. The round trip is the minimum over the current window and the previous one.
 const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
 /// The number of recent calls of an endpoint that are kept.
 const SAMPLES_MAX: usize = 128;
-/// The number of calls that are needed for an estimate.
+/// The smallest number of calls that is enough for an estimate.
 const SAMPLES_MIN: usize = 16;
-/// The estimate is the longest time after leaving out this many.
+/// The number of the longest times that are left out. The estimate is the longest of the remaining times.
 const OUTLIERS: usize = 2;
 /// The number of calls after which the estimate is computed again.
 const UPDATE_EVERY: usize = 16;
-/// The first reply to an attempt may take this many round trips: to the worker and back, and the wait in its backlog.
+/// The number of round trips that the first reply to an attempt may take: to the worker and back, and the wait in its backlog.
 const FIRST_REPLY_ROUND_TRIPS: u32 = 4;
-/// The time that a worker may need before its first reply in addition.
+/// The additional time that a worker may need before its first reply.
 const FIRST_REPLY_DELAY: Duration = Duration::from_millis(400);
 
 /// The measured times of one queue.
@@ -30,10 +30,10 @@ pub struct QueueTiming(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The round trip to NATS: no reply can be faster.
+    /// The round trip to the NATS server. No reply can be faster.
     link_round_trip: Duration,
     window_start: Option<Instant>,
-    /// The minimum in the current window and in the previous one.
+    /// The shortest round trip in the current window and in the previous one.
     minimums: [Option<Duration>; 2],
     endpoints: HashMap<EndpointId, EndpointTimes>,
 }
@@ -53,7 +53,7 @@ struct RecentTimes {
 }
 
 impl QueueTiming {
-    /// Records a reply that a worker sent at once.
+    /// Records the round trip of a reply that a worker sent without delay.
     pub fn record_round_trip(&self, duration: Duration, now: Instant) {
         let mut state = self.lock();
         let is_over = |start: Instant| now.saturating_duration_since(start) > MINIMUM_WINDOW;
@@ -80,7 +80,7 @@ impl QueueTiming {
         self.lock().link_round_trip = round_trip;
     }
 
-    /// Returns the round trip through NATS to a worker; while that is unknown, the round trip to NATS.
+    /// Returns the round trip through NATS to a worker or, while that is unknown, the round trip to the NATS server.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         let state = self.lock();
@@ -91,12 +91,12 @@ impl QueueTiming {
     #[must_use]
     pub fn accept_timeout(&self, configured: Duration) -> Duration {
         let round_trip = self.round_trip();
-        // On a fast network the configured time includes the worker's delay already.
+        // On a fast network the configured time already includes the worker's delay.
         let delay = FIRST_REPLY_DELAY.min(round_trip);
         configured.max(round_trip * FIRST_REPLY_ROUND_TRIPS + delay)
     }
 
-    /// Returns the time that an attempt of this endpoint needs; zero while that is unknown.
+    /// Returns the time that an attempt for this endpoint is expected to need, or zero while that is unknown.
     #[must_use]
     pub fn needs(&self, endpoint: &EndpointId) -> AttemptNeeds {
         let state = self.lock();

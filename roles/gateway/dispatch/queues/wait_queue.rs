@@ -1,8 +1,8 @@
 //! The requests of one queue that wait for a slot, oldest first.
 //!
-//! A worker that refuses a request remembers its reply subject, and offers a slot there as soon as it has one. The
-//! offer goes to the request that has waited longest, which need not be the one that was refused. A gateway thus
-//! serves its requests first come, first served, independently of the order of refusals.
+//! A worker that refuses a request remembers the request's reply subject, and offers a slot there as soon as one is free.
+//! The offer goes to the request that has waited longest, which need not be the one that was refused. A gateway thus
+//! serves its requests first come, first served, whatever the order of refusals.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,25 +22,26 @@ use crate::telemetry::Gauge;
 const DEQUEUES_MAX: usize = 32;
 /// The number of dequeues that are needed to compute a rate.
 const DEQUEUES_MIN: usize = 8;
-/// How many waiters may try the group for each reply that shows that it has members. The number of attempts thus at
-/// most doubles, as in slow start.
+/// The number of waiters that may try the group (send their requests to it) for each reply that shows that it has
+/// members. The number of attempts thus at most doubles, as in TCP slow start.
 const WAKE_PER_REPLY: usize = 2;
-/// The bounds of `Retry-After`.
+/// The shortest `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// Identifies a waiter; ids increase in the order of arrival. A session keeps its id while it tries the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaiterId(u64);
 
-/// What a new request may do.
+/// The decision about a new request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum QueueAdmission {
-    /// Send it to the group at once.
+    /// Send the request to the group at once.
     TryGroup,
-    /// Wait: the queue has no members, and its head tries the group.
+    /// Let the request wait: the queue has no members, and only its head tries the group.
     Wait,
-    /// Reject it: it would wait longer than it can, or too many wait.
+    /// Reject the request: it would wait longer than it can, or too many requests wait.
     Reject,
 }
 
@@ -48,9 +49,9 @@ pub enum QueueAdmission {
 #[derive(Debug)]
 pub struct WaitQueue {
     length_metric: Gauge,
-    /// The number of waiters. It is read for every message, so without the lock.
+    /// The number of waiters. It is atomic because it is read for every message.
     length: AtomicUsize,
-    /// Whether `unregistered` is not empty. It is read for every reply, so without the lock.
+    /// Whether `unregistered` is not empty. It is atomic because it is read for every reply.
     has_unregistered: AtomicBool,
     state: Mutex<State>,
 }
@@ -59,11 +60,11 @@ pub struct WaitQueue {
 struct State {
     last_id: u64,
     waiters: BTreeMap<WaiterId, mpsc::Sender<SessionMessage>>,
-    /// Waiters whose reply subject no worker knows, so none will offer them a slot.
+    /// The waiters whose reply subject no worker knows, so that no worker will offer them a slot.
     unregistered: BTreeSet<WaiterId>,
-    /// The waiter that was last told that it is the head.
+    /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
-    /// When the last waiters got a slot. It is cleared when the queue becomes empty.
+    /// The times at which the most recent waiters got a slot. Cleared when the queue becomes empty.
     dequeue_times: VecDeque<Instant>,
 }
 
@@ -85,13 +86,13 @@ impl WaitQueue {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Whether no request waits.
+    /// Whether no requests wait.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Decides about a new request that can wait for `patience`, if at most `waiting_max` requests may wait.
+    /// Decides what to do with a new request that can wait for `patience`. At most `waiting_max` requests may wait.
     #[must_use]
     pub fn admit(&self, patience: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
         let state = self.lock();
@@ -109,8 +110,8 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter, or puts it back in its old position if it passes its old id: trying the group costs no position.
-    /// If more than `waiting_max` wait, the youngest is evicted; returns `None` if that is this one.
+    /// Adds a waiter. A waiter with an `old_id` returns to its old position, since it does not lose the position by trying
+    /// the group. If more than `waiting_max` requests wait, evicts the youngest; returns `None` if that is this waiter.
     #[must_use]
     pub fn join(
         &self,
@@ -174,7 +175,7 @@ impl WaitQueue {
                     state.notify_head();
                     return Ok(());
                 }
-                // Its session is ending: the next one gets the slot.
+                // The session of this waiter is ending: the next waiter gets the slot.
                 Err(error) => signal = error.into_inner(),
             }
         }
@@ -206,13 +207,13 @@ impl WaitQueue {
         self.lock().record_dequeue(now);
     }
 
-    /// Whether this is the oldest waiter.
+    /// Whether this waiter is the oldest.
     #[must_use]
     pub fn is_head(&self, id: WaiterId) -> bool {
         self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
     }
 
-    /// Returns the value of `Retry-After`: the time until those who wait now have been served, with jitter.
+    /// Returns the value of `Retry-After`: the time until the current waiters have been served, with jitter.
     #[must_use]
     pub fn retry_after(&self, now: Instant) -> Duration {
         let wait = self.lock().expected_wait(now).unwrap_or(RETRY_AFTER_MIN);
@@ -252,7 +253,7 @@ impl State {
         }
     }
 
-    /// Returns how long a new waiter would wait at the measured drain rate; `None` while that is unknown.
+    /// Returns how long a new waiter would wait at the measured drain rate, or `None` while that rate is unknown.
     fn expected_wait(&self, now: Instant) -> Option<Duration> {
         if self.dequeue_times.len() < DEQUEUES_MIN {
             return None;
@@ -264,8 +265,8 @@ impl State {
         Some(interval.saturating_mul(waiters))
     }
 
-    /// Tells the oldest waiter that it is the head. Removes a waiter whose session has ended without leaving: no
-    /// waiter behind it would ever try the group.
+    /// Notifies the oldest waiter that it is the head. Removes waiters whose sessions have ended without leaving the
+    /// queue: no waiter behind them would ever try the group.
     fn notify_head(&mut self) {
         while let Some((id, signals)) = self.waiters.first_key_value() {
             let id = *id;

@@ -1,4 +1,5 @@
-//! The addresses of replies: which attempt a reply subject belongs to, and the token that proves it.
+//! The addresses of replies: the attempt that a reply subject belongs to, and the token that proves that this process
+//! created the subject.
 
 use rand::RngExt;
 use siphasher::sip::SipHasher24;
@@ -11,7 +12,7 @@ pub(super) struct ReplyAddress {
     pub(super) attempt: u32,
 }
 
-/// Computes the token of an address: 64 bits of SipHash-2-4 under a random key of 128 bits.
+/// The function that computes the token of an address: 64 bits of SipHash-2-4 with a random key of 128 bits.
 pub(super) struct AddressTokens(SipHasher24);
 
 impl AddressTokens {

@@ -12,9 +12,9 @@ use crate::roles::gateway::dispatch::message::{AttemptReply, SessionMessage};
 pub struct ReplyLimits {
     /// The budget to which the bytes of the answer are charged.
     pub reservation: Reservation,
-    /// How many parts may be on their way to the client; 0: the answer is assembled first.
+    /// The number of parts that may be on their way to the client. If it is 0, the answer is assembled first.
     pub window: u32,
-    /// Whether the answer may be dropped (502) when the budget is exhausted: only if the request is at-least-once.
+    /// The guarantee of the request. Only an at-least-once answer may be dropped (502) when the budget is exhausted.
     pub execution: Execution,
 }
 
@@ -24,9 +24,9 @@ pub(super) struct PendingRequest {
     pub(super) queue: u32,
     pub(super) messages: mpsc::Sender<SessionMessage>,
     limits: ReplyLimits,
-    /// Whether the first part of a streaming answer was received: from then on the window limits the parts.
+    /// Whether the first part of a streaming answer was received. From then on the window limits the number of parts.
     is_streaming: bool,
-    /// The bytes of small parts that were received and not charged.
+    /// The total size of the small parts that were received but not charged.
     uncharged_bytes: usize,
 }
 
@@ -46,8 +46,8 @@ impl PendingRequest {
         Self { queue, messages, limits, is_streaming: false, uncharged_bytes: 0 }
     }
 
-    /// Returns the charge for a reply; `None` if its bytes are not charged. Parts of an answer that is assembled are
-    /// dropped if the budget is exhausted, and so is an at-least-once answer, which can be requested again. A complete
+    /// Returns the charge for a reply, or `None` if its bytes are not charged. If the budget is exhausted, parts of an
+    /// answer that is assembled are dropped, and so is an at-least-once answer, which can be requested again. A complete
     /// answer of an at-most-once request is never dropped, nor is a part of a streaming answer.
     pub(super) fn charge_for(
         &mut self,
@@ -58,7 +58,7 @@ impl PendingRequest {
             Ok(Reply::Part { number, bytes, head, .. }) => {
                 self.is_streaming |= *number == 1 && head.is_some() && self.limits.window > 0;
                 if self.is_streaming {
-                    // The client has not received the first part yet, so that one may still be dropped.
+                    // The client has not received anything before the first part, so this part may still be dropped.
                     (Reservation::counts(bytes), may_be_dropped)
                 } else {
                     (self.exceeds_small_bytes(bytes.len()), true)
@@ -71,8 +71,8 @@ impl PendingRequest {
         is_charged.then(charge)
     }
 
-    /// Whether a part of an answer that is assembled is charged. The first parts are not, as long as they are small in
-    /// total.
+    /// Whether to charge a part of an answer that is assembled. The first parts are not charged, as long as their total
+    /// size is small.
     fn exceeds_small_bytes(&mut self, bytes: usize) -> bool {
         let total = self.uncharged_bytes.saturating_add(bytes);
         if total <= SMALL_BYTES {
@@ -83,8 +83,8 @@ impl PendingRequest {
 }
 
 impl ByteCharge {
-    /// Charges the bytes of a reply until they are dropped. Returns `false`, and removes them, if the budget is
-    /// exhausted.
+    /// Charges the bytes of a reply until they are dropped. If the budget is exhausted, removes the bytes from the reply
+    /// and returns `false`.
     fn apply(self, reply: &mut Reply) -> bool {
         let bytes = match reply {
             Reply::Part { bytes, .. } => bytes,
@@ -103,7 +103,7 @@ impl ByteCharge {
     }
 }
 
-/// Sends a reply to its session. Returns it if the session does not take it.
+/// Sends a reply to its session. Returns the reply if the session's channel is full or closed.
 pub(super) fn deliver(
     messages: &mpsc::Sender<SessionMessage>,
     charge: Option<ByteCharge>,

@@ -1,8 +1,8 @@
-//! Requests missing answers after the link was lost: replies that were published meanwhile did not reach the
+//! Requests missing answers once a lost link is restored: replies that were published while it was down did not reach the
 //! subscription.
 //!
-//! It requests one page at a time and waits until the page has been read. A NATS server disconnects a client that reads
-//! too slowly, and then the link would be lost again.
+//! The gateway requests one page of answers at a time and waits until it has read that page. A NATS server disconnects a
+//! client that reads too slowly, and then the link would be lost again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::roles::gateway::dispatch::queues::{GatewayQueue, QueueRegistry};
 
 /// The pause after each page of requests.
 const PAGE_PAUSE: Duration = Duration::from_millis(25);
-/// While more bytes than this are received in a pause, the page is not complete.
+/// If more bytes than this were received during a pause, the page is not complete yet.
 const PAGE_BYTES: u64 = 256 << 10;
 /// The largest number of pauses after one page.
 const PAGE_PAUSES_MAX: usize = 40;
-/// If the link is lost again within this time, the requested answers may be the cause.
+/// If the link is lost again within this time after a request, the requested answers may be the cause.
 const STABLE_TIME: Duration = Duration::from_secs(30);
-/// The delay before the next request in that case; it doubles each time. Workers keep answers for 10 s.
+/// The first delay before a request if the link was lost again within `STABLE_TIME`. The delay doubles each time.
 const DELAY_MIN: Duration = Duration::from_millis(250);
-/// See `DELAY_MIN`.
+/// The longest delay before a request. Workers keep answers for 10 s.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// Starts a task that follows the link as long as the process runs.
+/// Starts a background task that requests missing answers each time the link is restored.
 pub(in crate::roles::gateway::dispatch) fn start(
     transport: &Arc<dyn Transport>,
     queues: &Arc<QueueRegistry>,
@@ -65,14 +65,15 @@ fn next_delay(delay: Duration) -> Duration {
     (delay * 2).clamp(DELAY_MIN, DELAY_MAX)
 }
 
-/// Asks the workers of one queue for the answers to its pending requests, until the link is lost again.
+/// Asks the workers of one queue for the answers to its pending requests. Stops if the link is lost again.
 async fn request_answers(
     transport: &dyn Transport,
     queue: &GatewayQueue,
     router: &ReplyRouter,
     is_same_link: &(dyn Fn() -> bool + Send + Sync),
 ) {
-    // The client library subscribes again before it sends anything else, and servers keep that order.
+    // The answers reach the new subscription: the client library subscribes again before it sends anything else, and
+    // servers keep that order.
     for page in router.pending_requests(queue.number).chunks(REPEAT_NAMES_MAX) {
         if !is_same_link() {
             return;
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_delay_doubles_while_the_link_is_lost_again_and_again() {
+    fn the_delay_doubles_each_time_the_link_is_lost_again() {
         let delays = std::iter::successors(Some(Duration::ZERO), |delay| Some(next_delay(*delay)));
         let millis: Vec<_> = delays.take(6).map(|delay| delay.as_millis()).collect();
         assert_eq!(millis, [0, 250, 500, 1000, 2000, 2000]);

@@ -8,19 +8,19 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::{counter, names};
 
-/// The largest number of lines that are logged for a reason in each `PERIOD`, so that a flood does not fill the disk.
+/// The largest number of lines that are logged for one reason in each `PERIOD`, so that a flood does not fill the disk.
 const LINES_MAX: u32 = 10;
-/// See `LINES_MAX`.
+/// The time in which at most `LINES_MAX` lines are logged for one reason.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Why a reply is rejected.
+/// The reason why a reply is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyRejection {
-    /// The token of its subject does not match the queue, request and attempt: the subject was guessed.
+    /// The token in the subject of the reply does not match the queue, request and attempt: the subject was guessed.
     Token,
-    /// It names a subject that does not belong to a worker of the queue.
+    /// The reply names a subject that does not belong to a worker of the queue.
     Subject,
-    /// Another worker has the attempt.
+    /// The attempt belongs to another worker.
     Worker,
 }
 
@@ -36,7 +36,7 @@ impl ReplyRejection {
     }
 }
 
-/// Counts rejected replies, and limits the rate of their log lines.
+/// A counter of rejected replies that also limits the rate of their log lines.
 #[derive(Debug, Default)]
 pub struct RejectionCounter([Mutex<Option<LogPeriod>>; 3]);
 
@@ -48,7 +48,7 @@ struct LogPeriod {
 }
 
 impl RejectionCounter {
-    /// Records a rejected reply for `queue`. `named` is the subject that it names as its worker's.
+    /// Records a rejected reply for `queue`. `named` is the worker's subject that the reply contains.
     pub fn record(&self, why: ReplyRejection, queue: Option<&str>, named: Option<&Subject>) {
         let reason = [(names::REASON, why.as_str().to_owned())];
         counter(&names::GATEWAY_REPLIES_REJECTED, &reason).increment(1);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::message::Subject;
 
-/// All attempts that were sent and not refused.
+/// The attempts of a session: their number, and those that may still be answered (open attempts).
 #[derive(Debug)]
 pub(super) struct Attempts {
     made: u32,
@@ -24,11 +24,11 @@ struct Attempt {
     part_bytes: usize,
 }
 
-/// An attempt that may run, and where a cancel for it goes.
+/// An attempt that may run, with the recipient of a cancel for it.
 #[derive(Debug)]
 pub(super) struct OpenAttempt {
     pub(super) number: u32,
-    /// The job's control subject; `None` while it is not known which worker has it.
+    /// The job's control subject, or `None` while it is not known which worker has the attempt.
     pub(super) control: Option<Subject>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct OpenAttempt {
 #[derive(Debug)]
 pub(super) struct AssembledAnswer {
     pub(super) answer: Final,
-    /// The size of the body if it was copied together from parts, else 0.
+    /// The size of the body if it was assembled from parts, and 0 otherwise.
     pub(super) bytes: usize,
 }
 
@@ -80,7 +80,7 @@ impl Attempts {
         self.get(number).is_some()
     }
 
-    /// Sets where a cancel for this attempt goes.
+    /// Sets the subject to which a cancel for this attempt is sent.
     pub(super) fn set_control(&mut self, number: u32, control: Option<Subject>) {
         if let (Some(attempt), Some(control)) = (self.get_mut(number), control) {
             attempt.control = Some(control);
@@ -131,7 +131,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Joins the parts and the final. If parts are not kept, the answer has no body and its number of parts remains.
+    /// Joins the parts and the final. If parts are not kept, the answer has no body but keeps its number of parts.
     pub(super) fn assemble(
         &mut self,
         number: u32,

@@ -10,19 +10,19 @@ use super::{Session, SessionAction, State, StepContext};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
     attempt: u32,
-    /// The control subject of the job; `None` for a worker that started without a claim.
+    /// The control subject of the job, or `None` if the worker started without a claim.
     control: Option<Subject>,
 }
 
 impl Grant {
-    /// Whether it was given to the job with this control subject.
+    /// Whether the job with this control subject was granted.
     pub(super) fn is_of(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)
     }
 }
 
 impl Session {
-    /// Answers a worker that asks whether it may execute: grants the first claim and denies every other.
+    /// Answers a claim: grants the first claim, also when it is repeated, and denies every other.
     pub(super) fn on_claim(
         &mut self,
         attempt: u32,
@@ -45,7 +45,7 @@ impl Session {
         context.actions.push(SessionAction::Tell { to: control, control: Control::Grant });
     }
 
-    /// Whether a refusal comes from the very job that was granted, which thereby says that it never started.
+    /// Whether a refusal comes from the job that was granted: by refusing, that job reports that it never started.
     pub(super) fn revokes_grant(&self, attempt: u32, control: Option<&Subject>) -> bool {
         let (Some(grant), Some(control)) = (&self.grant, control) else { return false };
         grant.attempt == attempt && grant.is_of(control)
@@ -57,13 +57,13 @@ impl Session {
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)
     }
 
-    /// A worker runs the call: waits for its answer until the session's deadline.
+    /// Records that a worker runs the call. The session then waits for the answer until its deadline.
     pub(super) fn set_running(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         if self.is_waiting() {
             context.actions.push(SessionAction::LeaveQueue);
         }
         if self.options.execution == Execution::AtMostOnce && self.grant.is_none() {
-            // A worker that does not claim runs it: this counts as granted.
+            // A worker that does not claim runs the request, which counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
         self.state = State::Running { attempt, lost_at: context.now + self.options.silence };

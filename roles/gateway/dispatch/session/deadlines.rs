@@ -1,4 +1,5 @@
-//! The deadlines of a session: for a worker to accept it, for a sign of life, and for the session itself.
+//! The deadlines of a session: for a worker to accept the request, for the next sign of life of that worker, and for the
+//! end of the session.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::problem::ProblemKind;
 
 use super::{AttemptNeeds, Session, SessionEnd, State, StepContext};
 
-/// How long a reply about the worker's own deadline is waited for after that deadline.
+/// How long the session waits after its deadline for the worker's own reply that the deadline has passed.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -29,7 +30,8 @@ impl Session {
         }
     }
 
-    /// Returns how long the next `Timer` event can be postponed, if it is about a silent worker and not about a deadline.
+    /// Returns the time until which the next `Timer` event can be postponed, if that event is about a silent worker and not
+    /// about a deadline.
     #[must_use]
     pub fn silence_may_last_until(&self) -> Option<Instant> {
         let (wake_at, end) = match self.state {
@@ -40,7 +42,7 @@ impl Session {
         (wake_at < end).then_some(end)
     }
 
-    /// Whether it waits and has enough time left for an attempt.
+    /// Whether the session waits and has enough time left for an attempt.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.is_waiting() && now < self.waiting_deadline()
     }
@@ -60,7 +62,7 @@ impl Session {
         }
     }
 
-    /// Ends the session: no worker accepted the request in time, or the session's own deadline has passed.
+    /// Ends the session because no worker accepted the request in time, or because the session's own deadline has passed.
     pub(super) fn out_of_time(&mut self, context: &mut StepContext<'_>) {
         let may_run = match self.options.execution {
             Execution::AtMostOnce => self.grant.is_some(),
@@ -81,8 +83,8 @@ impl Session {
         self.end(SessionEnd::Problem(kind), context);
     }
 
-    /// Returns until when it may wait: afterwards too little time is left for an attempt. At most half of the time is
-    /// reserved for that, so that a queue whose calls have become long is still tried.
+    /// Returns the time until which the request may wait: after it, too little time is left for an attempt. At most half of
+    /// the time is reserved for the attempt, so that a queue whose calls have become slow is still tried.
     fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;

@@ -12,11 +12,11 @@ use crate::problem::ProblemKind;
 /// An event of a session.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// The request was read.
+    /// The request was read and admitted.
     Start {
         /// Whether the link to the bus is up.
         is_linked: bool,
-        /// Whether it may be sent to the group at once; otherwise it joins the wait queue.
+        /// Whether the request may be sent to the group at once. Otherwise it joins the wait queue.
         may_try_group: bool,
     },
     /// The session may send its request to the group now.
@@ -25,26 +25,26 @@ pub enum SessionEvent {
     QueueFull,
     /// A worker has a free slot for this session, at this subject.
     SlotOffered(Subject),
-    /// A reply to one of its attempts.
+    /// A reply to one of the session's attempts.
     Reply {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
-        /// The reply, or why it cannot be parsed.
+        /// The reply, or the reason why it cannot be parsed.
         reply: Result<Reply, EnvelopeError>,
     },
-    /// An answer or a part of one was received and dropped: the byte budget is exhausted.
+    /// An answer or a part of one was received, but dropped because the byte budget is exhausted.
     ReplyDropped {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
     },
     /// An attempt was certainly not sent.
     PublishFailed {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
         /// The reason.
         failure: PublishFailure,
     },
-    /// The client's connection has consumed this many chunks of the answer in total.
+    /// The total number of chunks of the answer that the client's connection has consumed.
     ChunksConsumed(u32),
     /// The client disconnected.
     ClientGone,
@@ -71,9 +71,9 @@ pub enum SessionAction {
         /// The message.
         control: Control,
     },
-    /// Tell every worker of the queue to cancel this attempt: it is not known which one has it.
+    /// Tell every worker of the queue to cancel this attempt, because it is not known which worker has it.
     CancelEverywhere {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
     },
     /// Wait in the wait queue.
@@ -101,21 +101,21 @@ pub enum Destination {
     OfferedSlot(Subject),
 }
 
-/// Why an attempt was not published.
+/// The reason why an attempt was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishFailure {
-    /// The bus did not accept it.
+    /// The bus did not accept the request.
     BusDown,
-    /// It is larger than the bus allows, so retrying cannot succeed.
+    /// The request is larger than the bus allows, so retrying cannot succeed.
     TooLarge,
-    /// The byte budget is exhausted: its answer could not be kept.
+    /// The byte budget is exhausted, so there is no memory for the answer.
     NoAnswerMemory,
 }
 
-/// Why a request waits.
+/// The reason why a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// The workers asked so far were busy.
+    /// The workers that have received the request so far were busy.
     Busy,
     /// The queue has no members.
     NoWorkers,
@@ -137,14 +137,14 @@ impl WaitReason {
     }
 }
 
-/// Why a request is sent again.
+/// The reason why a request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResubmitReason {
-    /// A worker refused it.
+    /// A worker refused the request.
     Refused(RefusalReason),
     /// No worker replied in time.
     NoReply,
-    /// The worker that ran it stopped reporting progress.
+    /// The worker that ran the call stopped reporting progress.
     WorkerLost,
 }
 
@@ -160,16 +160,16 @@ impl ResubmitReason {
     }
 }
 
-/// How a session ends.
+/// The end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// A worker's complete answer.
     Answer(Final),
-    /// An error of the gateway's own.
+    /// An error that the gateway itself reports.
     Problem(ProblemKind),
-    /// A worker's answer had begun and cannot be completed.
+    /// A worker's answer that has begun and cannot be completed.
     CutOff(Outcome),
-    /// The client had disconnected.
+    /// The client has disconnected.
     ClientGone,
 }
 

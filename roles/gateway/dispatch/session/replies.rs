@@ -15,7 +15,7 @@ impl Session {
             return self.on_reply_while_streaming(attempt, reply, context);
         }
         match reply {
-            // The worker that offered its slot is gone. This says nothing about the others.
+            // The worker that offered the slot is gone, which says nothing about the other workers.
             Reply::NoResponders if self.attempt_at_offered_slot == Some(attempt) => {
                 self.refused(attempt, RefusalReason::Unavailable, context);
             }
@@ -30,7 +30,7 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // No client waits for it any more, so it is not sent again.
+                        // No client waits for the answer any more, so the request is not sent again.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// Ends the session: its answer cannot be forwarded.
+    /// Ends the session because the answer cannot be forwarded.
     pub(super) fn bad_answer(&mut self, context: &mut StepContext<'_>) {
         self.cancel_all(context);
         let kind = match self.options.execution {

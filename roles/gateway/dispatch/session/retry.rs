@@ -1,4 +1,4 @@
-//! Decides whether a request is sent again: after a refusal, without a reply, or when its worker is lost.
+//! Decides whether a request is sent again: after a refusal, without a reply, or after the loss of its worker.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// Refusals (`draining`, `unavailable`) that are followed by another attempt at once. More of them in a row mean that
-/// the whole group is leaving, and the request waits as it does after `busy`.
+/// The number of refusals (`draining`, `unavailable`) that are followed by another attempt at once. More of them mean
+/// that the whole group is leaving: the request then waits, as it does after `busy`.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
-    /// Handles a refusal by the worker that had this attempt: it was not and will not be executed there.
+    /// Handles a refusal of this attempt by a worker, which has not executed the request and will not execute it.
     pub(super) fn refused(
         &mut self,
         attempt: u32,
@@ -101,7 +101,7 @@ impl Session {
         self.send(Destination::Group, context);
     }
 
-    /// Whether the number of attempts and the retry budget allow another attempt; counts it if so.
+    /// Returns whether the number of attempts and the retry budget allow another attempt, and if so, counts it.
     fn may_resubmit(&mut self, context: &mut StepContext<'_>) -> bool {
         let may = self.resubmissions + 1 < self.options.attempts && (context.may_resubmit)();
         if may {
@@ -110,8 +110,8 @@ impl Session {
         may
     }
 
-    /// Returns how long to wait for the first reply to the attempt that is sent now. The first attempt is followed soon;
-    /// later ones share the time that is left.
+    /// Returns how long to wait for the first reply to the attempt that is sent now. The wait is
+    /// short after the first attempt; later attempts share the time that is left.
     pub(super) fn first_reply_timeout(&self, now: Instant) -> Duration {
         let accept_timeout = self.options.accept_timeout;
         if self.resubmissions == 0 {

@@ -1,6 +1,6 @@
-//! An answer that has begun before its end is known: which replies still count, and what cuts it off.
+//! Handles the replies of workers after an answer has begun to stream: forwards its parts, and cuts it off after an error.
 //!
-//! Its status has been sent to the client, so the request is never sent again. Any error ends the response in a way
+//! The status has been sent to the client, so the request is never sent again. Any error ends the response in a way
 //! that the client cannot mistake for a complete answer.
 
 use bytes::Bytes;
@@ -16,14 +16,14 @@ use super::{Session, SessionAction, SessionEnd, StepContext};
 #[derive(Debug)]
 pub(super) struct AnswerStream {
     attempt: u32,
-    /// The control subject of the job that sends it. Replies of other copies of the attempt are ignored.
+    /// The control subject of the job that sends the answer. Replies of other copies of the attempt are ignored.
     control: Subject,
     head: AnswerHead,
     /// The number of the last part that was received.
     received: u32,
     /// The number of the last part that the client consumed.
     consumed: u32,
-    /// Whether the client has disconnected and the call only has to finish.
+    /// Whether the client has disconnected, and the session continues only so that the call can finish.
     client_left: bool,
 }
 
@@ -40,14 +40,14 @@ impl AnswerStream {
         self.attempt == attempt && control == Some(&self.control)
     }
 
-    /// Tells the worker how many parts were consumed.
+    /// Returns the action that tells the worker how many parts the client has consumed.
     fn acknowledge(&self) -> SessionAction {
         SessionAction::Tell { to: self.control.clone(), control: Control::Ack(self.consumed) }
     }
 }
 
 impl Session {
-    /// Begins to stream with the first part of an answer.
+    /// Begins to stream an answer with its first part.
     pub(super) fn begin_stream(
         &mut self,
         start: StreamStart,
@@ -102,12 +102,12 @@ impl Session {
             Reply::Final(answer) if stream.is_from(attempt, answer.control.as_ref()) => {
                 self.finish_stream(answer, context);
             }
-            // Another copy, which has been cancelled.
+            // The reply comes from another copy, which has been cancelled.
             _ => {}
         }
     }
 
-    /// The client's connection has consumed this many chunks, one for each part.
+    /// Records the total number of chunks that the client's connection has consumed. Each part is one chunk.
     pub(super) fn chunks_consumed(&mut self, chunks: u32, context: &mut StepContext<'_>) {
         if let Some(stream) = &mut self.stream
             && (stream.consumed + 1..=stream.received).contains(&chunks)
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// The client has disconnected and the call may finish: discards the rest of the answer.
+    /// Discards the rest of the answer: the client has disconnected, but the call may finish.
     pub(super) fn discard_answer(&mut self, context: &mut StepContext<'_>) {
         self.client_left = true;
         if let Some(stream) = &mut self.stream {
@@ -127,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Returns how the session ends if its answer has begun: an error can only cut it off.
+    /// Returns how the session ends. Once its answer has begun, an error can only cut the answer off.
     pub(super) fn end_of_stream(&self, end: SessionEnd) -> SessionEnd {
         match (&self.stream, end) {
             (Some(stream), _) if stream.client_left => SessionEnd::ClientGone,
@@ -136,7 +136,7 @@ impl Session {
         }
     }
 
-    /// The worker stopped reporting progress after the answer had begun.
+    /// Handles a worker that stopped reporting progress after the answer had begun.
     pub(super) fn lost_during_stream(&mut self, context: &mut StepContext<'_>) {
         let is_granted = self.grant.is_some();
         self.cancel_all(context);
@@ -159,7 +159,8 @@ impl Session {
         }
     }
 
-    /// Ends the session with the final, if it belongs to the parts before it. Otherwise the call has failed halfway.
+    /// Ends the session with the final if it matches the parts before it. Otherwise the call has failed halfway, and the
+    /// answer is cut off.
     fn finish_stream(&mut self, mut answer: Final, context: &mut StepContext<'_>) {
         let Some(stream) = &self.stream else { return };
         self.attempts.close(stream.attempt);

@@ -14,21 +14,21 @@ use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
 pub enum DriverEvent {
     /// The request was read and admitted.
     Start {
-        /// Whether it may be sent to the group at once; otherwise it joins the wait queue.
+        /// Whether the request may be sent to the group at once. Otherwise it joins the wait queue.
         may_try_group: bool,
     },
-    /// A reply to one of its attempts.
+    /// A reply to one of the session's attempts.
     Reply(AttemptReply),
     /// A signal of the wait queue.
     Signal(QueueSignal),
     /// An attempt was certainly not sent.
     PublishFailed {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
         /// The reason.
         failure: PublishFailure,
     },
-    /// The client's connection has consumed this many chunks of the answer in total.
+    /// The total number of chunks of the answer that the client's connection has consumed.
     ChunksConsumed(u32),
     /// The client disconnected.
     ClientGone,
@@ -48,7 +48,7 @@ pub enum DriverAction {
     Publish {
         /// The number of the attempt, which is part of its reply subject.
         attempt: u32,
-        /// The subject: that of the group, of one worker, or of an offered slot.
+        /// The subject of the group, of one worker, or of an offered slot.
         to: Subject,
         /// The time that is left for the call.
         budget: Duration,
@@ -62,14 +62,14 @@ pub enum DriverAction {
     },
     /// Tell every worker of the queue to cancel this attempt.
     CancelEverywhere {
-        /// The attempt.
+        /// The number of the attempt.
         attempt: u32,
     },
-    /// Find members that reply, because one seems to hang.
+    /// Find members that reply, because one member seems to hang.
     FindMembers {
-        /// Whether to ask them all to identify themselves.
+        /// Whether to ask all members to identify themselves.
         query: bool,
-        /// How long to wait for their replies before the next action.
+        /// The time to wait for their replies before the next action.
         pause: Option<Duration>,
     },
     /// Begin the response with this status and media type; chunks follow.

@@ -1,4 +1,4 @@
-//! One session's position in the wait queue, and when it may try the group.
+//! One session's position in the wait queue, and the times at which it tries the group.
 
 use std::time::Duration;
 
@@ -11,30 +11,31 @@ use crate::roles::gateway::dispatch::session::WaitReason;
 
 use super::DriverContext;
 
-/// A waiter of a wait queue. As the head of the queue it tries the group again and again, at growing intervals.
+/// One session as a waiter of the wait queue. While it is the head of the queue, it tries the group (sends its request
+/// to it) at growing intervals.
 #[derive(Debug)]
 pub(super) struct QueueWaiter {
     signals: mpsc::Sender<SessionMessage>,
-    /// Its position, which it keeps while it tries the group.
+    /// The position in the queue, which the waiter keeps while it tries the group.
     id: Option<WaiterId>,
     try_at: Option<Instant>,
     tries: u32,
-    /// Whether its latest attempt was such a try, and not the use of an offered slot.
+    /// Whether the latest attempt tried the group as the head of the queue, and did not use an offered slot.
     is_trying: bool,
 }
 
 impl QueueWaiter {
-    /// Creates a waiter without a position. It gets its signals through `signals`.
+    /// Creates a waiter without a position. The wait queue sends its signals to `signals`.
     pub(super) fn new(signals: mpsc::Sender<SessionMessage>) -> Self {
         Self { signals, id: None, try_at: None, tries: 0, is_trying: false }
     }
 
-    /// Returns when it tries the group, if it is the head.
+    /// Returns when the waiter will try the group, if it is the head.
     pub(super) fn try_at(&self) -> Option<Instant> {
         self.try_at
     }
 
-    /// Joins the queue, in its old position if it has one. Returns `false` if the queue is full.
+    /// Joins the queue, in the old position if the waiter has one. Returns `false` if the queue is full.
     pub(super) fn join(
         &mut self,
         queue: &WaitQueue,
@@ -46,7 +47,7 @@ impl QueueWaiter {
         self.id.is_some()
     }
 
-    /// Leaves the queue and remembers the position.
+    /// Leaves the queue, and keeps the position for a later `join`.
     pub(super) fn leave(&mut self, queue: &WaitQueue) {
         self.try_at = None;
         if let Some(id) = self.id {
@@ -54,8 +55,8 @@ impl QueueWaiter {
         }
     }
 
-    /// It has become the head: it tries the group after a delay. The delay grows exponentially, with jitter so that many
-    /// gateways do not try in step, and is never shorter than a round trip.
+    /// Schedules a try of the group, because the waiter has become the head. The delay grows exponentially and is at least
+    /// a round trip. Jitter then shortens it by up to half, so that many gateways do not try in step.
     pub(super) fn on_head(&mut self, round_trip: Duration, context: &mut DriverContext<'_>) {
         let config = context.config;
         let delay = config
@@ -67,17 +68,17 @@ impl QueueWaiter {
         self.try_at = Some(context.now + delay.mul_f64(jitter));
     }
 
-    /// The link is up again: it tries the group at once.
+    /// Schedules a try of the group at once, because the link is up again.
     pub(super) fn try_now(&mut self, now: Instant) {
         self.try_at = Some(now);
     }
 
-    /// It was offered a slot.
+    /// Records that the waiter was offered a slot.
     pub(super) fn on_offer(&mut self) {
         self.is_trying = false;
     }
 
-    /// Returns whether to try the group now: the delay is over, and it is still the head.
+    /// Returns whether to try the group now: the delay has passed, the waiter is still the head, and the link is up.
     pub(super) fn on_timer(&mut self, queue: &WaitQueue, context: &DriverContext<'_>) -> bool {
         if self.try_at.is_none_or(|try_at| context.now < try_at) {
             return false;
@@ -95,7 +96,7 @@ impl QueueWaiter {
         false
     }
 
-    /// A worker runs the call, so it waits no longer.
+    /// Gives up the position, because a worker has accepted the request.
     pub(super) fn on_accepted(&mut self, queue: &WaitQueue, now: Instant) {
         if self.id.take().is_some() && self.is_trying {
             queue.record_dequeue(now);

@@ -4,7 +4,7 @@ use crate::envelope::{Final, Request};
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::dispatch::replies::ReplyLimits;
 
-/// The memory that a request has reserved and its answer may reserve.
+/// The memory that a request has reserved, and that its answer may reserve.
 #[derive(Debug)]
 pub struct AnswerMemory {
     keeps_answer: bool,
@@ -12,7 +12,8 @@ pub struct AnswerMemory {
 }
 
 impl AnswerMemory {
-    /// Creates it with what the request has reserved. Without `keeps_answer` (HEAD), an answer in parts has no body.
+    /// Creates the memory of a request from the request's own reservation. Without `keeps_answer` (HEAD), an answer in
+    /// parts has no body.
     #[must_use]
     pub fn new(keeps_answer: bool, reservation: Reservation) -> Self {
         Self { keeps_answer, reservation }
@@ -50,7 +51,7 @@ impl AnswerMemory {
         answer.body = reservation.holding(std::mem::take(&mut answer.body));
     }
 
-    /// Returns what the request has reserved.
+    /// Returns the reservation of the request.
     pub(super) fn into_reservation(self) -> Reservation {
         self.reservation
     }

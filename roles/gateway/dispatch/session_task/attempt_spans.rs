@@ -7,9 +7,10 @@ use crate::envelope::{EnvelopeError, Reply, Request};
 use crate::message::Subject;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
-/// The number of attempts of one request that are recorded. A full queue may take many, which are all alike.
+/// The largest number of attempts that are recorded for one request. If all workers are busy, a request may take many
+/// attempts, which are all alike.
 const SPANS_MAX: usize = 16;
-/// The reply and the error of an attempt that got no last reply.
+/// The reply and the error that are recorded for an attempt that got no last reply.
 const UNANSWERED: &str = "unanswered";
 
 /// The spans of a request whose trace is recorded.
@@ -24,7 +25,7 @@ pub(in crate::roles::gateway::dispatch) struct AttemptSpans {
 }
 
 impl AttemptSpans {
-    /// Returns `None` unless the request is recorded.
+    /// Creates the spans of a request. Returns `None` unless its trace is recorded.
     pub(in crate::roles::gateway::dispatch) fn from_request(
         request: &Request,
         queue: &QueueName,
@@ -51,7 +52,7 @@ impl AttemptSpans {
         }
     }
 
-    /// Handles a reply: the last one of an attempt ends its span.
+    /// Handles a reply. The last reply to an attempt (a final, a refusal or no responders) ends its span.
     pub(super) fn on_reply(&mut self, attempt: u32, reply: &Result<Reply, EnvelopeError>) {
         let (word, reason, error) = match reply {
             Ok(Reply::Final(answer)) => {

@@ -1,4 +1,4 @@
-//! Which worker has which attempt: only that one may reply to it.
+//! Records which worker has each attempt: only that worker may reply to it.
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
 
@@ -13,10 +13,11 @@ struct AttemptWorker {
 }
 
 impl AttemptWorkers {
-    /// Whether to handle a reply. The first worker that names itself is bound to the attempt until it refuses it.
+    /// Checks whether a reply may be handled. The first worker that names itself is bound to the attempt until it refuses
+    /// the attempt.
     ///
     /// # Errors
-    /// `WrongWorker` if it comes from another worker.
+    /// `WrongWorker` if another worker is bound to the attempt.
     pub(super) fn check(
         &mut self,
         attempt: u32,

@@ -9,7 +9,7 @@ use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::response::{StreamChunk, StreamedBody};
 
-/// The room in the channel beyond the window: for the last chunk and the end-of-stream marker.
+/// The room in the channel in addition to the window: for the last chunk and the end-of-stream marker.
 const LAST_PIECES: usize = 2;
 
 /// The session's end of the channel to a response body.
@@ -17,16 +17,16 @@ const LAST_PIECES: usize = 2;
 pub(super) struct BodySender {
     pieces: mpsc::Sender<StreamChunk>,
     consumed: watch::Receiver<u32>,
-    /// Whether a chunk found the channel full. Then the response must not end as complete.
+    /// Whether a chunk was lost because the channel was full. The response must then not end as complete.
     has_lost_chunk: bool,
 }
 
-/// What the client of a streaming answer does.
+/// An event of the client that receives a streaming answer.
 #[derive(Debug)]
 pub(super) enum BodyEvent {
-    /// Its connection has consumed this many chunks in total.
+    /// The total number of chunks that the client's connection has consumed.
     Consumed(u32),
-    /// It has disconnected.
+    /// The client has disconnected.
     Dropped,
 }
 
@@ -49,7 +49,7 @@ impl BodySender {
         self.try_send(StreamChunk::Bytes(bytes));
     }
 
-    /// Ends the response as complete. If a chunk was lost, it is cut off instead.
+    /// Ends the response as complete. If a chunk was lost, the response is cut off instead.
     pub(super) fn finish(mut self) {
         if !self.has_lost_chunk {
             self.try_send(StreamChunk::End);
@@ -61,7 +61,7 @@ impl BodySender {
         debug_assert!(!self.has_lost_chunk, "a worker is limited to its window");
     }
 
-    /// Waits for the client. Safe to drop and to call again.
+    /// Waits for the next event of the client. This method is cancel safe.
     pub(super) async fn next_event(&mut self) -> BodyEvent {
         tokio::select! {
             biased;

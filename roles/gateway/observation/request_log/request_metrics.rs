@@ -16,7 +16,7 @@ const NONE: &str = "none";
 /// The metrics of one endpoint.
 struct EndpointMetrics {
     duration: Histogram,
-    /// A handful: one for each combination of status and outcome that has occurred.
+    /// One counter for each combination of status and outcome that has occurred: a handful.
     requests: Vec<RequestCounter>,
 }
 
@@ -27,7 +27,7 @@ struct RequestCounter {
 }
 
 thread_local! {
-    /// By endpoint, so the catalogue limits their number.
+    /// The metrics of each endpoint. The catalogue limits their number.
     static METRICS: RefCell<HashMap<EndpointId, EndpointMetrics>> = RefCell::default();
 }
 

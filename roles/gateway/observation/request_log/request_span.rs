@@ -6,7 +6,7 @@ use crate::telemetry::traces::{AttributeValue, SpanData, SpanKind};
 
 use super::RequestLog;
 
-/// The methods that a span may name. Any other is text from the client.
+/// The methods that may appear in a span. Any other method is arbitrary text from the client.
 const METHODS: [Method; 9] = [
     Method::GET,
     Method::HEAD,
@@ -18,7 +18,7 @@ const METHODS: [Method; 9] = [
     Method::CONNECT,
     Method::TRACE,
 ];
-/// The name of any other method in the semantic conventions.
+/// The value that the semantic conventions prescribe for any other method.
 const OTHER: &str = "_OTHER";
 
 impl RequestLog {
@@ -36,7 +36,7 @@ impl RequestLog {
             ("fjord.outcome", AttributeValue::Constant(outcome)),
             ("fjord.attempts", AttributeValue::Number(self.attempts.into())),
         ];
-        // For other methods the semantic conventions require `HTTP` in the name.
+        // For any other method the semantic conventions require `HTTP` in the name of the span.
         let mut name = if known.is_some() { method } else { "HTTP" }.to_owned();
         if let Some(endpoint) = &self.endpoint {
             name = format!("{name} {}", endpoint.path);
@@ -46,7 +46,7 @@ impl RequestLog {
         if self.is_dry_run() {
             attributes.push(("fjord.dry_run", AttributeValue::Constant("true")));
         }
-        // A status below 500 is not an error of a server span.
+        // For a server span, a status below 500 is not an error.
         let error = status.is_server_error().then_some(outcome);
         if let Some(word) = error {
             attributes.push(("error.type", AttributeValue::Constant(word)));

@@ -67,7 +67,7 @@ fn an_offer_skips_sessions_that_have_ended() {
 }
 
 #[test]
-fn unregistered_waiters_try_the_group_two_for_each_reply() {
+fn each_reply_lets_two_unregistered_waiters_try_the_group() {
     let queue = queue();
     let budget = Duration::from_secs(1);
     let mut inboxes = Vec::new();
@@ -128,7 +128,7 @@ fn a_full_queue_evicts_the_youngest_waiter() {
     queue.join(None, WaitReason::NoWorkers, second.clone(), 2).unwrap();
     assert_eq!(queue.join(None, WaitReason::Busy, third.clone(), 2), None);
     assert_eq!(queue.len(), 2);
-    // The head tries the group, another takes its position meanwhile, and it comes back.
+    // The head leaves to try the group, another waiter joins meanwhile, and then the head returns.
     queue.leave(id);
     let third_id = queue.join(None, WaitReason::Busy, third, 2).unwrap();
     assert_eq!(queue.join(Some(id), WaitReason::Busy, first, 2), Some(id));
