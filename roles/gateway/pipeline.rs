@@ -50,10 +50,10 @@ mod session_response;
 use authentication::untrusted_connection;
 use rejection::Rejection;
 
-/// `Retry-After` of a request that is rejected because too many are in flight.
+/// `Retry-After` of a request that is rejected because too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Handles the requests of all connections.
+/// The handler of the requests of all connections.
 #[derive(Debug)]
 pub struct Pipeline {
     /// Catalogue, routes, keys and limits. A reload replaces them as a whole.
@@ -119,7 +119,7 @@ impl Pipeline {
         }
         let status = response.status();
         match stream {
-            // The head of the answer is all that HEAD needs. Dropping the driver cancels the call.
+            // HEAD needs only the head of the answer. Dropping the driver cancels the call.
             Some(mut stream) if parts.method == Method::HEAD => {
                 log.attempts = stream.attempts_made();
                 log.end(status);
@@ -143,7 +143,7 @@ impl Pipeline {
         peer: &Peer,
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
-        // Loaded before the TLS settings are read: a reload replaces those before the snapshot that belongs to them.
+        // Loaded before the TLS settings are read: a reload replaces the TLS settings before the snapshot that belongs to them.
         let snapshot = self.snapshot.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
@@ -196,9 +196,9 @@ impl Pipeline {
         }
     }
 
-    /// Returns how many parts of the answer a worker may send ahead of the client; 0 if the answer must be complete before it is
-    /// sent, because HTTP/1.0 cannot mark a truncated body. For HEAD, 1: the worker sends the head and one part. Without a window
-    /// it would send the whole answer at once.
+    /// Returns how many parts of the answer a worker may send ahead of the client; 0 if the answer must be complete before it
+    /// is sent, because HTTP/1.0 cannot mark a truncated body. Returns 1 for HEAD, so that the worker sends the head and one
+    /// part. Without a window it would send the whole answer at once.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0

@@ -171,7 +171,8 @@ pub(super) fn count_compressed(response: &mut Response) {
     }
 }
 
-/// Adds the headers that every response has, and removes what this one must not have. The last step before it is sent.
+/// Adds the headers that every response has, and removes those that this response must not have. This is the last step before
+/// the response is sent.
 #[must_use]
 pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
     let length = response.body().size_hint().exact();
@@ -193,7 +194,7 @@ pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
         headers.remove(header::CONNECTION);
     }
     if context.method == Method::HEAD {
-        // The length is kept: it is that of a GET (RFC 9110 §9.3.2).
+        // The length is kept: it is that of the response to a GET (RFC 9110 §9.3.2).
         *response.body_mut() = ResponseBody::default();
     }
     response

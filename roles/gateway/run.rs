@@ -48,7 +48,7 @@ struct RunningGateway {
 /// Runs a gateway until a signal ends it.
 ///
 /// # Errors
-/// `RunError` when it cannot start. Nothing was served then.
+/// `RunError` when it cannot start. In that case nothing was served.
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
@@ -196,7 +196,7 @@ async fn pipeline(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    // Created at start, so that their metrics begin at zero and a rate includes the first request.
+    // Created at startup, so that their metrics begin at zero and a rate includes the first request.
     let queues: Vec<_> =
         snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
     let dispatcher = Dispatcher::start(config, &queues, transport, tasks)

@@ -4,7 +4,7 @@ use http::{HeaderMap, header};
 
 use super::quality_value;
 
-/// Whether a client accepts `application/json`. Without `Accept` it accepts everything.
+/// Returns whether a client accepts `application/json`. Without `Accept` it accepts everything.
 #[must_use]
 pub fn allows_json(headers: &HeaderMap) -> bool {
     let mut best: Option<(u8, bool)> = None;

@@ -27,7 +27,7 @@ use jwt::JwtVerifier;
 pub use permissions::Permissions;
 pub use rejection::{AuthFailure, AuthRejection, PresentedCredential};
 
-/// All authentication methods, with their keys. A reload creates a new one.
+/// The configured authentication methods with their keys. A reload creates a new `Authenticator`.
 #[derive(Debug)]
 pub struct Authenticator {
     jwt: JwtVerifier,
@@ -39,7 +39,7 @@ impl Authenticator {
     /// Reads the keys that the configuration names, and validates the rest of the configuration.
     ///
     /// # Errors
-    /// Every error, each with its key and, where one was read, its file.
+    /// All errors, each with its configuration key and, if a file was read, the path of the file.
     pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         let jwt = ok_or_collect(JwtVerifier::load(&config.issuers), &mut errors);
@@ -54,8 +54,8 @@ impl Authenticator {
         }
     }
 
-    /// Starts fetching the keys of issuers that publish them, until `stop` or until another authenticator takes over. Keys that
-    /// `old` has fetched stay valid.
+    /// Starts fetching the keys of issuers that publish them, until `stop` is cancelled or another authenticator takes over.
+    /// Keys that `old` has fetched stay valid.
     pub fn fetch_issuer_keys(
         &self,
         old: Option<&Self>,
@@ -66,7 +66,8 @@ impl Authenticator {
         self.jwt.start_fetching(old.map(|old| &old.jwt), readiness, tasks, stop);
     }
 
-    /// Fetches an issuer's keys after a token was rejected because its key is unknown. Returns whether another try is worthwhile.
+    /// Fetches an issuer's keys after a token was rejected because its key is unknown. Returns whether it is worth verifying
+    /// the token again.
     pub async fn refresh_keys(&self, refusal: &AuthRejection) -> bool {
         let unknown = matches!(refusal.failure, AuthFailure::UnknownKey | AuthFailure::NoKeys);
         match &refusal.presented.issuer {
@@ -75,8 +76,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns an error if no caller could ever call an endpoint, because `[auth]` configures none of the methods, or not the issuer,
-    /// that it accepts.
+    /// Returns an error if no caller could ever call an endpoint because `[auth]` lacks an issuer that the endpoint names, or
+    /// configures none of the methods that it accepts.
     #[must_use]
     pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<String> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
@@ -93,7 +94,7 @@ impl Authenticator {
         })
     }
 
-    /// Whether a method is configured.
+    /// Returns whether a method is configured.
     fn is_configured(&self, method: AuthMethod) -> bool {
         match method {
             AuthMethod::Jwt => !self.jwt.is_empty(),
@@ -102,9 +103,9 @@ impl Authenticator {
         }
     }
 
-    /// Checks whether a handshake with a connection's peer would still succeed. A reload may have removed the authority of its
-    /// certificate, or changed whether certificates are requested, and its certificate may have expired. Returns the peer without its
-    /// certificate if none is requested any more.
+    /// Checks whether a new TLS handshake with the peer of a connection would still succeed. Since the connection was made, a
+    /// reload may have removed the authority that signed the peer's certificate or changed whether certificates are requested,
+    /// or the certificate may have expired. Returns the peer without its certificate if certificates are no longer requested.
     ///
     /// # Errors
     /// `AuthRejection` for every request of the connection, if the handshake would fail.
@@ -127,9 +128,9 @@ impl Authenticator {
 
     /// Authenticates the caller of an endpoint and checks its scopes.
     ///
-    /// Only credentials of methods that the endpoint accepts and that are configured are considered; a public endpoint considers
-    /// none. If the headers contain a credential, it decides alone: if it is invalid, a valid certificate does not help, so that a
-    /// caller is never taken for another than the one it named.
+    /// Considers only credentials of methods that the endpoint accepts and that are configured; for a public endpoint, none. If
+    /// the headers contain a credential, only that credential counts: if it is invalid, the request is rejected even with a
+    /// valid client certificate, so that a caller is never authenticated under an identity other than the one that it named.
     ///
     /// # Errors
     /// `AuthRejection`: 401 if the caller is not authenticated, 403 if it lacks a scope.
@@ -150,7 +151,7 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller by one of these methods and, for a token, one of these issuers.
+    /// Authenticates the caller by one of `methods`. A token must come from one of `issuers`.
     fn authenticate_by(
         &self,
         methods: &[AuthMethod],
@@ -199,17 +200,17 @@ fn rejected_certificate(peer: &Peer) -> PresentedCredential {
     PresentedCredential::new(AuthMethod::ClientCertificate).with_key(name)
 }
 
-/// Whether a caller has all of these scopes.
+/// Returns whether a caller has all of these scopes.
 fn has_all(caller: &Caller, scopes: &[String]) -> bool {
     scopes.iter().all(|scope| caller.scopes.contains(scope))
 }
 
-/// Returns what was loaded, or collects the errors.
+/// Returns the loaded value, or adds the errors to `errors`.
 fn ok_or_collect<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) -> Option<T> {
     loaded.map_err(|more| errors.extend(more)).ok()
 }
 
-/// The wall clock in seconds since 1970, against which tokens and keys expire.
+/// Returns the wall-clock time in seconds since 1970, which decides whether tokens and keys have expired.
 fn unix_seconds() -> i64 {
     chrono::Utc::now().timestamp()
 }

@@ -70,7 +70,7 @@ pub(in crate::roles::gateway) fn answer_preflight(
     response.insert(header::ACCESS_CONTROL_MAX_AGE, rules.max_age.clone());
 }
 
-/// Allows the origin of a request if the rules do. Returns whether it is allowed.
+/// Sets the headers that allow the origin of a request, if the rules allow it. Returns whether they do.
 fn allow_origin(rules: &CorsRules, request: &HeaderMap, response: &mut HeaderMap) -> bool {
     let allowed = single(request, header::ORIGIN).and_then(|origin| rules.allows(origin));
     let Some(allowed) = allowed else { return false };

@@ -8,8 +8,8 @@ const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key in bytes.
 const BYTES_MAX: usize = 128;
 
-/// Returns the key with which a client marks repetitions of one request: a quoted string, as in the draft, or the bare form that
-/// many clients send.
+/// Returns the key with which a client marks repetitions of one request. It is a quoted string, as in the draft, or the bare
+/// form that many clients send.
 ///
 /// # Errors
 /// `Violation` when there are several keys, or the key is empty, too long or not visible ASCII.

@@ -149,7 +149,8 @@ fn check_headers<'a>(
     }
 }
 
-/// Checks the claims. A claim that does not fit is not the request's fault: its token does not allow the call.
+/// Checks the parameters with `in: claim`. If a claim does not fit, the request is not at fault: its token does not allow the
+/// call.
 fn check_claims(
     endpoint: &Endpoint,
     caller: &Caller,
@@ -280,7 +281,7 @@ fn is_json(value: &str) -> bool {
             Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
                 value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
             }
-            // RFC 8259 defines no parameters; RFC 9110 lets recipients ignore others.
+            // RFC 8259 defines no parameters; RFC 9110 lets recipients ignore unknown ones.
             _ => true,
         })
 }

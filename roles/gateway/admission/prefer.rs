@@ -1,7 +1,7 @@
-//! The `Prefer` header (RFC 7240), with which a caller requests that the call's transaction is rolled back.
+//! The `Prefer` header (RFC 7240), with which a caller requests that the call's transaction be rolled back.
 //!
-//! The RFC lets servers ignore a preference. Ignoring this one would execute for real what the caller wants undone, so a request
-//! whose preference may not be honored is rejected before anything runs.
+//! The RFC lets servers ignore a preference. Ignoring this one would commit a call that the caller wants rolled back, so a
+//! request whose preference might not be honored is rejected before anything runs.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -16,19 +16,19 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
-/// Workers answer dry runs without reporting that they were rolled back.
+/// The condition that workers answer dry runs without reporting that they were rolled back.
 const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
 
-/// How a caller wants the call's transaction to end.
+/// The way in which a caller wants the call's transaction to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum TransactionEnd {
-    /// Commits, as without a preference.
+    /// The transaction is committed, as it is without a preference.
     Commit,
-    /// Rolls back: a dry run.
+    /// The transaction is rolled back: a dry run.
     Rollback,
 }
 
-/// The preferences of a caller, as far as they are known here.
+/// Those preferences of a caller that the gateway supports.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Preferences {
     transaction_end: Option<TransactionEnd>,
@@ -42,10 +42,11 @@ enum Handling {
     Other,
 }
 
-/// Returns how the caller wants the transaction to end; none if the request does not say so or the endpoint has no dry run.
+/// Returns how the caller wants the transaction to end; none if the request has no preference for it or the endpoint does not
+/// support dry runs.
 ///
 /// # Errors
-/// `Violation` if the header is malformed, or asks for something that is not supported.
+/// `Violation` if the header is malformed, or requests something that is not supported.
 pub(in crate::roles::gateway) fn transaction_end(
     headers: &HeaderMap,
     endpoint: &Endpoint,
@@ -111,7 +112,7 @@ fn count(endpoint: &Endpoint, result: &str) {
 }
 
 impl TransactionEnd {
-    /// The value of `Preference-Applied`.
+    /// Returns the value of `Preference-Applied`.
     #[must_use]
     fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
@@ -127,7 +128,7 @@ const MALFORMED: &str =
     "expected preferences with commas between them, such as tx=rollback (RFC 7240)";
 
 impl Preferences {
-    /// Parses all `Prefer` headers. The error says what was expected.
+    /// Parses all `Prefer` headers. The error describes the expected form.
     fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
         let mut preferences = Self::default();
         for value in headers.get_all(PREFER) {
@@ -158,7 +159,7 @@ impl Preferences {
                 "rollback" => TransactionEnd::Rollback,
                 _ => return Err("tx: expected commit or rollback"),
             };
-            // According to the RFC the first one counts, so a rollback after a commit would be executed for real.
+            // According to the RFC the first value counts, so with a rollback after a commit the call would be committed.
             if self.transaction_end.is_some_and(|before| before != end) {
                 return Err("tx: expected commit or rollback, not both");
             }
@@ -175,7 +176,7 @@ impl Preferences {
     }
 }
 
-/// Whether an unknown preference may be meant as a dry run. It must not be executed for real.
+/// Returns whether an unknown preference may be meant as a dry run, in which case the call must not be committed.
 fn looks_like_rollback(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     // "dry" only as a word: not in "laundry".
@@ -191,7 +192,7 @@ impl<'a> PreferenceParser<'a> {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    /// Skips blanks, and this character if it follows them. Returns whether it did.
+    /// Skips blanks, and the character `what` if it follows them. Returns whether it was there.
     fn skip(&mut self, what: char) -> bool {
         self.skip_blanks();
         let rest = self.0.strip_prefix(what);
@@ -208,7 +209,7 @@ impl<'a> PreferenceParser<'a> {
         (!token.is_empty()).then_some(token)
     }
 
-    /// Parses a value after `=`. It is empty if there is none.
+    /// Parses the value after `=`. Returns an empty value if there is no `=`.
     fn value(&mut self) -> Result<String, &'static str> {
         if !self.skip('=') {
             return Ok(String::new());

@@ -1,6 +1,7 @@
 //! Quality values (RFC 9110 §12.4.2): the weights in `Accept` and `Accept-Encoding`.
 
-/// Returns the weight among the parameters of an element, in thousandths. Without `q` it is 1000; none if it is invalid.
+/// Returns the weight among the parameters of an element, in thousandths. Returns 1000 if there is no `q`, and none if `q` is
+/// invalid.
 pub(in crate::roles::gateway) fn from_parameters<'a>(
     parameters: impl Iterator<Item = &'a str>,
 ) -> Option<u16> {

@@ -1,8 +1,8 @@
 //! Rate limits per caller and endpoint, and per client for failed authentications: the generic cell rate algorithm over tables
 //! of bounded size.
 //!
-//! The state of a caller is a single instant: when its whole quota is available again. Once that has passed, the state can be
-//! forgotten. (`governor` uses the same algorithm, but its keyed store is not bounded.)
+//! The state of a caller is a single instant, at which its whole quota is available again. Once that instant has passed, the
+//! state can be forgotten. (`governor` uses the same algorithm, but its keyed store is not bounded.)
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::network::ClientNetwork;
 
-/// Callers in each of the two generations of each table.
+/// The maximum number of callers in each of the two generations of each table.
 const CALLERS_MAX: usize = 32_768;
 
 /// The window of the limit on failed authentications.
@@ -43,7 +43,7 @@ pub enum RateDecision {
     },
 }
 
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). Empty without a limit.
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). Empty if there is no limit.
 #[derive(Clone, Debug, Default)]
 pub struct RateLimitHeaders(Option<(HeaderValue, HeaderValue)>);
 
@@ -55,7 +55,7 @@ impl RateLimitHeaders {
         Self(HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(state).ok()))
     }
 
-    /// Sets them on a response, whatever its status.
+    /// Adds the headers to a response, whatever its status.
     pub fn apply(&self, headers: &mut HeaderMap) {
         if let Some((policy, state)) = &self.0 {
             headers.insert(POLICY, policy.clone());
@@ -64,21 +64,23 @@ impl RateLimitHeaders {
     }
 }
 
-/// Counts the requests of callers to endpoints with a rate limit, and the failed authentications of clients.
+/// The counts of requests per caller and endpoint with a rate limit, and of failed authentications per client.
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Callers with a principal.
     named: Mutex<QuotaTable>,
-    /// Callers without one, by their network. In a table of their own, so that many addresses cannot evict the other callers.
+    /// Callers without a principal, by network. They have a separate table, so that a large number of addresses cannot evict
+    /// callers with a principal.
     addresses: Mutex<QuotaTable>,
     /// Clients with failed authentications, for all endpoints together.
     rejections: Mutex<QuotaTable>,
     hasher: RandomState,
 }
 
-/// A hash of endpoint and caller → when the whole quota is available again.
+/// A map from a hash of endpoint and caller to the instant at which the whole quota is available again.
 ///
-/// The hash is keyed with a secret of this process, so that a caller cannot choose to share the entry of another.
+/// The hash is keyed with a secret of this process, so that a caller cannot construct a hash that collides with another
+/// caller's.
 type QuotaTable = TwoGenerationCache<u64, Instant>;
 
 impl Default for RateLimiter {
@@ -127,7 +129,7 @@ impl RateLimiter {
     /// Counts a failed authentication of a client.
     ///
     /// # Errors
-    /// The time until the next one is allowed, if there were more than `per_minute`.
+    /// The time until the next failure is allowed, if the client has exceeded `per_minute`.
     pub fn admit_rejection(
         &self,
         network: ClientNetwork,
@@ -144,7 +146,8 @@ fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -
         Ok(quota) => RateDecision::Allowed {
             headers: RateLimitHeaders::new(limit, quota.remaining, quota.reset),
         },
-        // `t` and `Retry-After` are the same: when the next request is allowed, not when all of them are.
+        // `t` and `Retry-After` have the same value: the time until the next request is allowed, not until the whole quota is
+        // available.
         Err(wait) => RateDecision::Limited {
             problem: Problem::new(ProblemKind::RateLimited).retry_after(wait),
             headers: RateLimitHeaders::new(limit, 0, wait),
@@ -152,10 +155,10 @@ fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -
     }
 }
 
-/// The rest of a quota.
+/// The remaining part of a quota.
 struct Quota {
     remaining: u128,
-    /// The time until all of it is available again.
+    /// The time until the whole quota is available again.
     reset: Duration,
 }
 
@@ -171,7 +174,7 @@ fn take_request(
     let capacity = interval * requests;
 
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    // A reload may have shortened the window, so the wait is clamped to the current one.
+    // A reload may have shortened the window, so the wait is clamped to the current window.
     let debt = table
         .take(&key)
         .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))

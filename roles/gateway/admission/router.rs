@@ -8,7 +8,7 @@ use crate::catalogue::route::{self, METHODS};
 use crate::catalogue::{Catalogue, Endpoint, uri};
 use crate::problem::{Problem, Violation};
 
-/// The routes of a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
+/// The routes of a catalogue. The time that a lookup takes depends on the length of the path, not on the number of endpoints.
 #[derive(Debug)]
 pub struct Router {
     /// A tree for each of `METHODS`, so that a literal segment for one method does not hide a parameter for another.
@@ -19,14 +19,14 @@ pub struct Router {
 #[derive(Debug)]
 struct RouteTarget {
     endpoint: Arc<Endpoint>,
-    /// The index of the parameter of each path value, in the order of the path.
+    /// The index of the parameter for each value in the path, in the order of the path.
     parameters: Arc<[usize]>,
 }
 
 /// The result of a lookup.
 #[derive(Debug)]
 pub enum RouteLookup {
-    /// An endpoint.
+    /// The endpoint that has this method and path.
     Matched(MatchedRoute),
     /// No route has this path.
     NotFound,
@@ -57,7 +57,7 @@ impl Router {
     /// Creates the routes of a catalogue.
     ///
     /// # Errors
-    /// A line for each route that conflicts with another. A catalogue that was loaded has none.
+    /// A line for each route that conflicts with another. A loaded catalogue has no conflicts.
     pub fn new(catalogue: &Catalogue) -> Result<Self, Vec<String>> {
         let mut trees: [matchit::Router<RouteTarget>; METHODS.len()] = Default::default();
         let mut conflicts = Vec::new();

@@ -1,12 +1,12 @@
-//! A cache of bounded size that evicts what has not been used recently.
+//! A cache of bounded size that evicts entries that have not been used recently.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 /// A cache of two maps. New entries go to the young map. When it is full, it replaces the old map, which is dropped.
 ///
-/// An entry that is used moves to the young map. So it is evicted only after as many others as one generation holds were used,
-/// and no operation has to search for an entry to evict.
+/// An entry that is used moves to the young map. It is therefore evicted only after a whole generation of other entries has
+/// been used, and no operation has to search for an entry to evict.
 #[derive(Debug)]
 pub(in crate::roles::gateway) struct TwoGenerationCache<K, V> {
     young: HashMap<K, V>,
@@ -36,7 +36,7 @@ impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
     ) {
         if self.young.len() >= self.generation_max {
             self.young.retain(|_, value| live(value));
-            // If at most half is left, this has freed enough room to pay for the scan.
+            // If at most half of the entries are left, the scan has freed enough room to be worth its cost.
             if self.young.len() > self.generation_max / 2 {
                 self.old = std::mem::take(&mut self.young);
             }
@@ -44,7 +44,7 @@ impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
         self.young.insert(key, value);
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     #[cfg(test)]
     pub(in crate::roles::gateway) fn len(&self) -> usize {
         self.young.len() + self.old.len()
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_grows_beyond_two_generations() {
+    fn a_cache_never_grows_beyond_two_generations() {
         let mut map = TwoGenerationCache::new(100);
         for key in 0..10_000 {
             map.insert(key, (), |()| true);

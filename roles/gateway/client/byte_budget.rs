@@ -1,7 +1,7 @@
 //! The memory budget of request bodies and responses, for the process and for each client.
 //!
-//! A limit on the number of requests does not limit memory: a hundred streams with a megabyte each are one connection. Small
-//! bodies are not counted, because the limit on requests bounds them.
+//! A limit on the number of requests does not limit memory: a single connection can carry a hundred streams with a megabyte
+//! each. Small bodies are not counted, because the limit on requests bounds them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,12 +18,12 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// The largest body that is not counted: `gateway.http.requests_in_flight_max` bounds these.
+/// The largest body that is not counted. `gateway.http.requests_in_flight_max` bounds the number of uncounted bodies.
 pub const SMALL_BYTES: usize = 16 * 1024;
 /// `Retry-After` of a request that is rejected because the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The memory budget. Cheap to clone; all clones count together.
+/// The memory budget. Cheap to clone; all clones share the counts.
 #[derive(Clone)]
 pub struct ByteBudget(Arc<BudgetState>);
 
@@ -37,22 +37,22 @@ struct BudgetState {
     gauge: Gauge,
 }
 
-/// How much of the budget may be used.
+/// The part of the budget that a reservation may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BudgetShare {
     All,
     /// At most half, for optional uses such as compression.
     Half,
-    /// Always succeeds: the bytes are already in memory.
+    /// Without a limit, so that the reservation always succeeds: the bytes are already in memory.
     Unlimited,
 }
 
-/// The budget is exhausted.
+/// The error for an exhausted budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the memory budget of requests and responses is exhausted")]
 pub struct NoRoom;
 
-/// The bytes that one request has reserved, until dropped.
+/// The bytes that one request has reserved. They are released when the reservation is dropped.
 #[derive(Debug)]
 #[must_use = "it is released at once"]
 pub struct Reservation {
@@ -93,7 +93,7 @@ impl ByteBudget {
     /// Admits a request of a client, unless the reservations already reach a limit.
     ///
     /// # Errors
-    /// `Overloaded`. Nothing of the request was read.
+    /// `Overloaded`, before anything of the request is read.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
         let room = self.nothing(client);
         if room.others_leave_room() { Ok(room) } else { Err(overloaded()) }
@@ -116,7 +116,7 @@ impl ByteBudget {
         fits(held, &self.0.bytes_max) && fits(own, &self.0.per_client_max)
     }
 
-    /// Adds to the bytes of a client.
+    /// Adds `more` bytes to those of a client, if the share `within` allows it.
     fn add(&self, client: ClientNetwork, more: usize, within: BudgetShare) -> Result<(), NoRoom> {
         if more == 0 {
             // An entry of zero would never be removed.
@@ -150,7 +150,7 @@ impl ByteBudget {
         self.0.gauge.set(held as f64);
     }
 
-    /// The bytes that are reserved.
+    /// Returns the bytes that are reserved.
     #[cfg(test)]
     pub(in crate::roles::gateway) fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
@@ -161,7 +161,7 @@ impl ByteBudget {
     }
 }
 
-/// Returns the problem of a request for which there is no room, and counts it.
+/// Counts a request for which there is no room, and returns its problem.
 #[must_use]
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
@@ -171,7 +171,7 @@ pub fn overloaded() -> Problem {
 }
 
 impl Reservation {
-    /// Whether a body of this size is counted.
+    /// Returns whether a body of this size is counted.
     #[must_use]
     pub fn counts(bytes: &Bytes) -> bool {
         bytes.len() > SMALL_BYTES
@@ -180,7 +180,7 @@ impl Reservation {
     /// Grows the reservation to `bytes`.
     ///
     /// # Errors
-    /// `NoRoom`, and nothing has changed.
+    /// `NoRoom`; the reservation is then unchanged.
     pub fn reach(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes > SMALL_BYTES && bytes > self.bytes {
             self.budget.add(self.client, bytes - self.bytes, BudgetShare::All)?;
@@ -189,7 +189,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Whether the budget would have room without this reservation.
+    /// Returns whether the budget would have room without this reservation.
     #[must_use]
     pub fn others_leave_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
@@ -201,17 +201,18 @@ impl Reservation {
         self.budget.fits(held, own.saturating_sub(self.bytes), 1, BudgetShare::All)
     }
 
-    /// Grows the reservation by `bytes` if half of the budget stays free: for optional uses.
+    /// Grows the reservation by `bytes` if half of the budget stays free. For optional uses such as compression.
     ///
     /// # Errors
-    /// `NoRoom`, and nothing has changed.
+    /// `NoRoom`; the reservation is then unchanged.
     pub fn grow_within_half(&mut self, bytes: usize) -> Result<(), NoRoom> {
         self.budget.add(self.client, bytes, BudgetShare::Half)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Checks whether the reservation could grow to `bytes` now. Nothing is reserved: announcing a body reserves nothing.
+    /// Checks whether the reservation could grow to `bytes` now. Reserves nothing, because a body that is only announced
+    /// occupies no memory.
     ///
     /// # Errors
     /// `NoRoom`.
@@ -239,7 +240,7 @@ impl Reservation {
     /// Counts received bytes, even if they are few, for as long as they are referenced.
     ///
     /// # Errors
-    /// `NoRoom`. The bytes were dropped.
+    /// `NoRoom`; the bytes are then dropped.
     pub fn keep(mut self, bytes: Bytes) -> Result<Bytes, NoRoom> {
         let more = bytes.len().saturating_sub(self.bytes);
         self.budget.add(self.client, more, BudgetShare::All)?;

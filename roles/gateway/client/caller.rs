@@ -1,4 +1,4 @@
-//! The peer of a connection, and the caller that it was authenticated as.
+//! The peer of a connection, and the caller as which it was authenticated.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -33,10 +33,11 @@ impl Peer {
         Self { address, is_tls, certificate_names: Arc::from([]), certificate: None, tls: None }
     }
 
-    /// Adds the TLS settings of its connection.
+    /// Adds the TLS settings of the peer's connection.
     #[must_use]
     pub fn over(self, tls: ServerTls) -> Self {
-        // Each request clones the peer, so the settings are shared by the requests of the connection only.
+        // Each request clones the peer. With an `Arc` per connection, only the requests of one connection share a reference
+        // count.
         Self { tls: Some(Arc::new(tls)), ..self }
     }
 
@@ -51,9 +52,9 @@ impl Peer {
 /// A caller that was authenticated, or that calls a public endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The name; none on a public endpoint without credentials.
+    /// The caller's name; none on a public endpoint without credentials.
     pub principal: Option<Arc<str>>,
-    /// The scopes, which say what the caller may do.
+    /// The scopes, which determine the endpoints that the caller may call.
     pub scopes: Vec<String>,
     /// The claims of its token, for parameters with `in: claim`.
     pub claims: serde_json::Map<String, Value>,
@@ -85,11 +86,11 @@ pub(in crate::roles::gateway) fn claim<'a>(
 }
 
 /// Characters that a principal must not contain: control, format and private characters, unassigned ones, invisible ones
-/// (default-ignorable code points, and the braille blank, which is not one), and every space but U+0020. Two principals that differ
-/// only in these look the same, or are the same to a collation of SQL Server.
+/// (default-ignorable code points, and the braille blank, which is not default-ignorable), and every space except U+0020. Two
+/// principals that differ only in these characters look the same, or are equal in a collation of SQL Server.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
-/// Whether a text can be a principal, which is logged and sent to workers in a header.
+/// Returns whether a text can be a principal, which is logged and sent to workers in a header.
 ///
 /// Blanks at the ends are not allowed because header parsers remove them, which would turn one caller into another.
 #[must_use]
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_is_a_short_text_that_shows_all_that_is_in_it() {
+    fn a_principal_is_short_and_has_no_hidden_characters() {
         for good in
             ["anna", "urn:stable:7", "Łukasz Żak", "a b", "李雷", "a\u{301}", &"x".repeat(256)]
         {

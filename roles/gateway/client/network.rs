@@ -1,9 +1,9 @@
-//! The network that is counted as one client by limits per client.
+//! The network that per-client limits count as one client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A client as limits count it: an IPv4 address, or an IPv6 prefix.
+/// A client in the sense of per-client limits: an IPv4 address, or an IPv6 prefix.
 ///
 /// Counting single IPv6 addresses would be useless: the smallest network has 2^64 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

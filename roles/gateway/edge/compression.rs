@@ -1,5 +1,5 @@
-//! Compresses responses at a bounded cost: it uses fast levels, and compresses large bodies on blocking threads, no more of
-//! them at a time than there are cores.
+//! Compresses responses at a bounded cost: with fast levels, and with large bodies on blocking threads, at most one per core at
+//! a time.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -25,7 +25,7 @@ use accept_encoding::AcceptedCodings;
 
 /// `Vary` of a response that may be compressed.
 const VARY_ENCODING: HeaderValue = HeaderValue::from_static("Accept-Encoding");
-/// The largest body that is compressed on the current thread, which takes a millisecond at most.
+/// The largest body that is compressed on the current thread, which takes at most a millisecond.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// The fastest level of each coding. For JSON the next levels take twice the time and save a few percent.
 const GZIP_LEVEL: u32 = 1;
@@ -33,14 +33,14 @@ const GZIP_LEVEL: u32 = 1;
 const BROTLI_QUALITY: u32 = 1;
 /// See `GZIP_LEVEL`.
 const ZSTD_LEVEL: i32 = 1;
-/// How long a response waits for a core if its client accepts no unencoded body.
+/// The longest time that a response waits for a core if its client does not accept an unencoded body.
 const CORE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How much brotli writes at a time.
+/// The size of the buffer into which brotli writes.
 const BROTLI_BUFFER_BYTES: usize = 16 * 1024;
 /// Brotli's window. Every decoder supports 4 MiB.
 const BROTLI_WINDOW_BITS: u32 = 22;
 
-/// Compresses responses. Cheap to clone; all clones share the limit on concurrent compressions.
+/// The compressor of responses. Cheap to clone; all clones share the limit on concurrent compressions.
 #[derive(Clone, Debug)]
 pub(crate) struct Compressor(Arc<Semaphore>);
 
@@ -51,7 +51,7 @@ impl Compressor {
         Self(Arc::new(Semaphore::new(cores)))
     }
 
-    /// Compresses a response if the client accepts that and it becomes smaller.
+    /// Compresses a response if the client accepts a coding and the body becomes smaller.
     pub(super) async fn compress(
         &self,
         response: Response,
@@ -151,7 +151,7 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
         }
         Coding::Zstd => {
             let mut writer = zstd::Encoder::new(output, ZSTD_LEVEL)?;
-            // The frame then states the size of its content.
+            // The zstd frame then contains the size of the body.
             writer.set_pledged_src_size(u64::try_from(body.len()).ok())?;
             writer.write_all(body)?;
             writer.finish().map(Bytes::from)
@@ -159,8 +159,8 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
     }
 }
 
-/// Whether a body may be transformed and is of a type that compresses well. Event streams are not compressed, because each
-/// event must be readable as soon as it arrives.
+/// Returns whether a body may be transformed and is of a type that compresses well. Event streams are not compressed, because
+/// each event must be readable as soon as it arrives.
 fn is_compressible(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = text(header::CONTENT_TYPE);

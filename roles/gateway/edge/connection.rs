@@ -50,7 +50,7 @@ use io::{
 pub use request::{RequestBody, read_body};
 use request::{filter, forwarded_for, unread_body};
 
-/// Handles the requests that a connection accepts. The connection adds the headers that every response has.
+/// The handler of the requests that a connection accepts. The connection adds the headers that every response has.
 pub trait HttpService: Debug + Send + Sync {
     /// Handles one request. It may leave the body unread. The future is dropped when the client disconnects.
     fn handle<'a>(
@@ -66,7 +66,7 @@ pub trait HttpService: Debug + Send + Sync {
 pub struct ConnectionConfig {
     /// Sizes, counts and timeouts.
     pub limits: HttpLimits,
-    /// Host names that are served, without ports. Empty: every name.
+    /// Host names that are served, without ports. If empty, every name is served.
     pub hosts: Vec<String>,
     /// The path of the health check. It is served under every host name, because load balancers know only addresses.
     pub health_path: Option<String>,
@@ -76,7 +76,7 @@ pub struct ConnectionConfig {
     pub compression: CompressionConfig,
 }
 
-/// What a connection shares with all others. Cheap to clone.
+/// The state that a connection shares with all others. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::roles::gateway) struct ConnectionContext {
     pub(in crate::roles::gateway) service: Arc<dyn HttpService>,
@@ -94,7 +94,7 @@ pub(in crate::roles::gateway) struct Negotiated {
     pub(in crate::roles::gateway) is_http2: bool,
 }
 
-/// Serves a connection until it ends. If dropped, its running requests are dropped too.
+/// Serves a connection until it ends. Dropping the future also drops the running requests.
 ///
 /// Not an `async fn`, which would keep its arguments in memory for as long as the connection lives.
 pub(in crate::roles::gateway) fn serve<IO>(
@@ -120,7 +120,8 @@ where
     });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
-        // Counted here, not in the future: before hyper polls it, it checks whether the client has disconnected.
+        // Counted here and not in the future, because hyper checks whether the client has disconnected before it polls the
+        // future.
         let running = connection.activity.begin_request(request.version() >= Version::HTTP_11);
         async move { Ok::<_, Infallible>(connection.respond(request, running).await) }
     });
@@ -150,7 +151,7 @@ where
         let has_timed_out = outcome == ConnectionOutcome::HeadTimeout
             // If not even a part of a request head has arrived, there is nothing to respond to.
             && !parts.read_buf.is_empty()
-            // A client whose response was cut off must notice that, and not read another response after it.
+            // A client whose response was cut off must notice the truncation, and must not read another response after it.
             && !gate.is_within_response();
         let problem = match gate.held_status() {
             Some(status) => Some(rejection::problem_for_status(status)),
@@ -169,7 +170,7 @@ pub(in crate::roles::gateway) fn count_refused(reason: &'static str) {
         .increment(1);
 }
 
-/// What the requests of one connection share.
+/// The state that the requests of one connection share.
 struct ConnectionService {
     negotiated: Negotiated,
     shared: ConnectionContext,
@@ -268,7 +269,7 @@ impl ConnectionService {
     }
 }
 
-/// A response's body, which tells the `ResponseGate` when hyper has read it to its end.
+/// The body of a response. It informs the `ResponseGate` when hyper has read it to its end.
 struct ServedBody {
     body: ResponseBody,
     _open: Option<OpenResponse>,

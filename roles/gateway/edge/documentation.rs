@@ -25,16 +25,16 @@ const SCRIPT: &str = include_str!("documentation/page.js");
 /// The paths of the documentation.
 pub const DOCUMENTATION_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
-/// How many documents are cached. Callers with the same permissions share one.
+/// The maximum number of cached documents. Callers with the same permissions share one.
 const DOCUMENTS_MAX: usize = 64;
-/// The size of all cached documents. At least two are cached.
+/// The maximum size of all cached documents together. At least two documents are cached, whatever their size.
 const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// `Vary` of a document that depends on the caller.
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
 /// `Cache-Control` of a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The documentation of a catalogue. An endpoint with one of its paths takes precedence.
+/// The documentation of a catalogue. An endpoint at one of its paths takes precedence.
 #[derive(Debug)]
 pub struct Documentation {
     page: Bytes,
@@ -46,7 +46,7 @@ pub struct Documentation {
 /// The document at `/openapi.json`.
 #[derive(Debug)]
 enum OpenApiDocument {
-    /// The same for all callers.
+    /// One document for all callers.
     Public(Bytes),
     PerCaller(Box<CallerDocuments>),
 }
@@ -58,14 +58,14 @@ pub struct CallerDocuments {
     requirements: Vec<Auth>,
     /// The index of each endpoint's requirement.
     endpoint_requirements: Vec<usize>,
-    /// The key says which requirements the caller meets.
+    /// The cached documents. A key contains, for each requirement, whether the caller meets it.
     cache: Mutex<TwoGenerationCache<Vec<bool>, Bytes>>,
 }
 
-/// What is served at a path of the documentation.
+/// The content at a path of the documentation.
 #[derive(Debug)]
 pub enum DocumentationPage<'a> {
-    /// The same for all callers.
+    /// A response that is the same for all callers.
     Public(Response),
     /// A document that depends on the caller's permissions.
     PerCaller(&'a CallerDocuments),
@@ -150,7 +150,7 @@ impl CallerDocuments {
         documents
     }
 
-    /// The distinct access requirements of all endpoints.
+    /// Returns the distinct access requirements of all endpoints.
     #[must_use]
     pub fn requirements(&self) -> &[Auth] {
         &self.requirements

@@ -1,4 +1,4 @@
-//! The health check for load balancers, on the public port. It says whether the gateway is ready, and nothing else.
+//! The health check for load balancers, on the public port. It reports whether the gateway is ready, and nothing else.
 //!
 //! It needs no credentials and writes no access line. The limit on requests in flight does not apply to it, because a gateway
 //! at that limit is healthy.
@@ -10,7 +10,7 @@ use crate::telemetry::{Counter, counter, names};
 
 use crate::roles::gateway::response::Response;
 
-/// Tells load balancers whether to send requests to this gateway.
+/// The health check, which tells load balancers whether to send requests to this gateway.
 #[derive(Debug)]
 pub struct HealthCheck {
     readiness: Readiness,
@@ -19,7 +19,7 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Creates a health check of the components in `readiness`.
+    /// Creates a health check that reports whether the components in `readiness` are ready.
     #[must_use]
     pub fn new(readiness: Readiness) -> Self {
         let with = |result: &str| {

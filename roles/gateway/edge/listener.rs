@@ -35,17 +35,18 @@ use connections_per_client::{ClientConnectionPermit, ConnectionsPerClient};
 
 /// The maximum number of concurrent TLS handshakes. Each takes a millisecond of CPU time.
 const HANDSHAKES_MAX: usize = 256;
-/// A drain accepts connections that were established before it, until none arrives for this long.
+/// The time without a new connection after which a drain stops accepting. Until then it accepts connections that were
+/// established before it began.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
 /// The longest time for which a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
-/// How much unsent data the kernel buffers for a connection.
+/// The maximum amount of unsent data that the kernel buffers for a connection.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// TCP keepalive: a connection is probed after this long without traffic.
+/// TCP keepalive: the time without traffic after which a connection is probed.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 /// TCP keepalive: the pause between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// TCP keepalive: the connection is closed after this many probes without an answer.
+/// TCP keepalive: the number of unanswered probes after which the connection is closed.
 const KEEPALIVE_PROBES: u32 = 6;
 /// How long a drain waits for connections that it has cut off.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
@@ -58,14 +59,14 @@ pub struct Listener {
     config: ConnectionConfig,
 }
 
-/// The listener while it serves. Cheap to clone.
+/// A listener that is serving. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RunningListener {
     address: SocketAddr,
     state: Arc<ListenerState>,
 }
 
-/// What the accept loop and the connections share.
+/// The state that the accept loop and the connections share.
 #[derive(Debug)]
 struct ListenerState {
     connections: Admission,
@@ -94,7 +95,7 @@ impl Listener {
         Ok(Self { acceptor, tls, config: connection_config(config) })
     }
 
-    /// The address that was bound.
+    /// Returns the address that was bound.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
@@ -136,13 +137,13 @@ fn connection_config(config: &GatewayConfig) -> ConnectionConfig {
 }
 
 impl RunningListener {
-    /// The address that was bound.
+    /// Returns the address that was bound.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The number of open connections.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.state.connections.held()
@@ -226,8 +227,8 @@ fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Counts a connection of a client. A trusted proxy is not counted, because it connects for many clients: they are counted once
-/// the PROXY protocol has named them.
+/// Counts a connection of a client. A trusted proxy is not counted, because it connects on behalf of many clients: they are
+/// counted once the PROXY protocol has named them.
 fn admit_client(
     address: IpAddr,
     config: &ConnectionConfig,

@@ -100,7 +100,7 @@ impl Pipeline {
         Ok(documents.for_caller(&permissions))
     }
 
-    /// Counts and logs a failed authentication. Returns its rejection, or 429 if its client had too many.
+    /// Counts and logs a failed authentication. Returns the rejection, or a 429 if the client has had too many failures.
     ///
     /// Credentials are checked before this limit, because a client address may be shared by several callers, and a valid credential
     /// must be accepted. The limit is not needed against guessing, which is infeasible; it limits the cost of failures.
@@ -128,12 +128,14 @@ impl Pipeline {
         }
         let detail = "too many requests from this client address failed authentication";
         let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
-        // The challenge is kept for clients that send credentials only after one (RFC 9110 §11.6.1): valid ones are accepted.
+        // The challenge is kept for clients that send credentials only after a challenge (RFC 9110 §11.6.1): valid credentials
+        // are still accepted.
         Box::new(Rejection { challenge, close: Some(CloseReason::AuthFailures), ..problem.into() })
     }
 }
 
-/// Counts and logs a connection whose client certificate is missing or no longer trusted. It is closed after the response.
+/// Counts and logs a connection whose client certificate is missing or no longer trusted. The connection is closed after the
+/// response.
 pub(super) fn untrusted_connection(
     rejection: Box<AuthRejection>,
     log: &mut RequestLog,

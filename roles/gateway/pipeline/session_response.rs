@@ -19,7 +19,7 @@ use crate::roles::gateway::response::StreamedBody;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
-/// Each truncated response has an access line as well.
+/// The condition that responses are truncated. Each of them has an access line as well.
 const TRUNCATED: Condition = Condition::new("responses are truncated");
 
 /// Returns the response to a request whose session has ended before anything was sent to the client.
@@ -49,8 +49,8 @@ pub(super) fn complete(
     Ok(response)
 }
 
-/// Returns the response to a request whose session streams its answer. `Preference-Applied` is left out, because only the end
-/// of the session would tell it.
+/// Returns the response to a request whose session streams its answer. `Preference-Applied` is left out, because its value is
+/// known only at the end of the session.
 pub(super) fn streamed(
     head: &AnswerHead,
     body: StreamedBody,
@@ -72,7 +72,8 @@ pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     end.outcome()
 }
 
-/// Returns the problem for a reply that was received but cannot be forwarded. An at-most-once request was granted, and executed.
+/// Returns the problem for a reply that was received but cannot be forwarded. If the request is at-most-once, it was granted
+/// and therefore executed.
 fn invalid_reply(problem: Problem, endpoint: &Endpoint) -> Problem {
     match endpoint.execution {
         Execution::AtMostOnce => Problem::new(ProblemKind::BadAnswerOutcomeUnknown),

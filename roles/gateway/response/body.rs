@@ -30,20 +30,20 @@ pub struct StreamedBody {
     consumed: watch::Sender<u32>,
     is_complete: bool,
     ended: Cancel,
-    /// Compresses the body.
+    /// The encoder that compresses the body, if any.
     encoder: Option<Box<dyn BodyEncoder>>,
-    /// Counts the memory of the encoder and of what it produces.
+    /// The reservation for the memory of the encoder and of its output.
     reservation: Option<Reservation>,
 }
 
-/// Encodes a body chunk by chunk.
+/// An encoder that encodes a body chunk by chunk.
 pub trait BodyEncoder: Debug + Send {
     /// Encodes a chunk.
     ///
     /// # Errors
-    /// When it cannot be encoded. The body is then truncated.
+    /// An error if the chunk cannot be encoded. The body is then truncated.
     fn encode(&mut self, bytes: &[u8]) -> io::Result<Bytes>;
-    /// Returns the bytes at the end of the body.
+    /// Ends the body and returns its last bytes.
     ///
     /// # Errors
     /// As `encode`.
@@ -59,14 +59,14 @@ pub(in crate::roles::gateway) enum StreamChunk {
     End,
 }
 
-/// The body ended before its end. The client must not take it for complete.
+/// The error for a body that ended too early. The client must not take it for complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the response was truncated")]
 pub struct Truncated;
 
 impl StreamedBody {
-    /// Creates a body from chunks. It reports to `consumed` how many were read. `ended` is cancelled when no more chunks will be
-    /// received.
+    /// Creates a body from chunks. The body reports the number of chunks that were read to `consumed`. `ended` is cancelled
+    /// when no more chunks will be received.
     pub(in crate::roles::gateway) fn new(
         chunks: mpsc::Receiver<StreamChunk>,
         consumed: watch::Sender<u32>,
@@ -98,7 +98,7 @@ impl StreamedBody {
         Self { encoder: Some(encoder), ..self }
     }
 
-    /// Counts what the encoder has produced.
+    /// Counts the bytes that the encoder has produced.
     fn count_encoded(&self, encoded: io::Result<Bytes>) -> Result<Frame<Bytes>, Truncated> {
         let encoded = encoded.map_err(|_| Truncated)?;
         let reservation = self.reservation.as_ref().map(Reservation::another);
@@ -108,7 +108,8 @@ impl StreamedBody {
         }))
     }
 
-    /// Cancelled when no more chunks will be received. What is left is for the client to read.
+    /// Returns a `Cancel` that is cancelled when no more chunks will be received. The client may still have to read the last
+    /// ones.
     #[must_use]
     pub fn ended(&self) -> &Cancel {
         &self.ended

@@ -1,18 +1,18 @@
-//! Why a response is the last one on its connection.
+//! The reason why a response is the last one on its connection.
 
 use super::Response;
 
-/// Why a connection is closed after a response.
+/// The reason why a connection is closed after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Too many requests of the client were rejected by authentication.
+    /// Too many requests of the client have failed authentication.
     AuthFailures,
     /// The client's certificate is no longer trusted.
     ClientCertificate,
 }
 
 impl CloseReason {
-    /// The value of the metric label `reason`.
+    /// Returns the value of the metric label `reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

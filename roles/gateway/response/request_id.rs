@@ -10,7 +10,7 @@ use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
-/// The longest id that is accepted from a client.
+/// The longest id in bytes that is accepted from a client.
 const BYTES_MAX: usize = 128;
 
 /// The id that appears in a request's response, log lines and trace. It is not unique if clients reuse it, so it is never used as
@@ -19,7 +19,7 @@ const BYTES_MAX: usize = 128;
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Returns the client's id if it is valid, else a new one.
+    /// Returns the client's id if it is valid, otherwise a new one.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
@@ -39,19 +39,19 @@ impl RequestId {
         Self((&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id, for shared ownership.
+    /// Returns the id for shared ownership.
     #[must_use]
     pub fn shared(&self) -> &Arc<str> {
         &self.0
     }
 
-    /// The id as a header value.
+    /// Returns the id as a header value.
     pub(super) fn header_value(&self) -> HeaderValue {
         // Never fails: both kinds of ids are visible ASCII.
         let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));

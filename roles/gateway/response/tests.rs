@@ -1,4 +1,4 @@
-//! Responses, header by header.
+//! Tests of the headers and bodies of responses.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ fn the_id_of_a_client_is_used_only_if_it_is_valid() {
     }
 }
 
-/// Returns each chunk unchanged.
+/// An encoder that returns each chunk unchanged.
 #[derive(Debug)]
 struct Same;
 

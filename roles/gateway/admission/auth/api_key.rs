@@ -1,4 +1,4 @@
-//! API keys, of which only the SHA-256 is known.
+//! API keys. Only their SHA-256 hashes are stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;
 use crate::roles::gateway::client::caller::is_principal;
 
-/// The most labels. Each received key is compared with every stored one.
+/// The maximum number of labels. There is a limit because each received key is compared with every stored one.
 const LABELS_MAX: usize = 1_000;
-/// The most keys of one label: the current one and its successor.
+/// The maximum number of keys of one label: the current one and its successor.
 const KEYS_OF_LABEL_MAX: usize = 2;
 /// The longest accepted key in bytes.
 const KEY_BYTES_MAX: usize = 512;
@@ -76,7 +76,7 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    /// Returns the caller of a key, which is compared with every stored key in constant time.
+    /// Returns the caller to which a key belongs. The key is compared with every stored key in constant time.
     pub(super) fn find(&self, key: &str, now: i64) -> Result<Caller, CredentialError> {
         let rejected = |failure| (failure, PresentedCredential::new(AuthMethod::ApiKey));
         if key.len() > KEY_BYTES_MAX {
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// `printf %s old-key | sha256sum`
+    /// The output of `printf %s old-key | sha256sum`.
     const OLD_KEY_HASH: &str = "762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec";
 
     fn hash(key: &str) -> String {

@@ -1,4 +1,4 @@
-//! Client certificates: maps the names in them to callers.
+//! Maps the names in client certificates to callers.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;
 use crate::roles::gateway::client::caller::is_principal;
 
-/// Subject alternative names, with their types, and their callers.
+/// The caller of each subject alternative name. A name includes its type.
 #[derive(Debug)]
 pub(super) struct ClientCertificates(BTreeMap<String, Caller>);
 
@@ -38,7 +38,7 @@ impl ClientCertificates {
         self.0.is_empty()
     }
 
-    /// Returns the caller that the names of one certificate are mapped to. The names have their types and are normalized.
+    /// Returns the caller that the names of one certificate are mapped to. Each name includes its type and is normalized.
     pub(super) fn find(&self, names: &[String]) -> Result<Caller, AuthFailure> {
         let mut known = names.iter().filter_map(|name| self.0.get(name));
         let caller = known.next().ok_or(AuthFailure::UnknownCertificate)?;

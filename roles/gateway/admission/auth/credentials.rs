@@ -8,7 +8,7 @@ use crate::catalogue::AuthMethod;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// A credential that was not checked yet.
+/// A credential that has not been checked yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Credential<'a> {
     /// A bearer token (RFC 6750 §2.1).
@@ -17,8 +17,8 @@ pub(super) enum Credential<'a> {
     ApiKey(&'a str),
 }
 
-/// Returns the credential of a method that the endpoint accepts. Credentials in the query are ignored, because logs would contain
-/// them.
+/// Returns the credential of a method that the endpoint accepts. Credentials in the query are ignored, because queries end up
+/// in logs.
 pub(super) fn from_headers<'h>(
     methods: &[AuthMethod],
     headers: &'h HeaderMap,
@@ -53,7 +53,7 @@ impl Credential<'_> {
     }
 }
 
-/// Returns the value of a header that may occur once.
+/// Returns the value of a header that may occur at most once.
 fn single<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,

@@ -1,4 +1,5 @@
-//! JWT bearer tokens (RFC 7519, RFC 8725): finds the issuer of a token, has it verified, and caches the result.
+//! JWT bearer tokens (RFC 7519, RFC 8725): finds the issuer of a token, verifies the token with the issuer's keys, and caches
+//! the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,19 +27,19 @@ use issuer::Issuer;
 use key_fetcher::KeyFetcher;
 use unverified_token::{TOKEN_BYTES_MAX, UnverifiedToken};
 
-/// Verified tokens in each of the two generations of the cache.
+/// The maximum number of verified tokens in each of the two generations of the cache.
 const CACHED_MAX: usize = 2_048;
 
-/// Verifies the tokens of all configured issuers.
+/// The verifier of the tokens of all configured issuers.
 #[derive(Debug)]
 pub(super) struct JwtVerifier {
     issuers: Vec<Issuer>,
-    /// The index of each issuer, by the `iss` of its tokens.
+    /// The index of each issuer, by the `iss` claim of the issuer's tokens.
     by_url: HashMap<String, usize>,
-    /// Verified tokens by their SHA-256. Invalid tokens are not cached, and a reload starts with an empty cache. A lookup takes a
-    /// seventh of the time of a verification (22 of 154 µs for ES256, not optimised).
+    /// Verified tokens by their SHA-256. Invalid tokens are not cached, and a reload starts with an empty cache. A lookup takes
+    /// a seventh of the time of a verification (22 µs instead of 154 µs for ES256, in an unoptimized build).
     cache: Mutex<TwoGenerationCache<TokenDigest, CachedToken>>,
-    /// Cancelled when another verifier is in use. This one then fetches no more keys.
+    /// Cancelled when another verifier has replaced this one, which then stops fetching keys.
     is_superseded: Cancel,
 }
 
@@ -46,10 +47,10 @@ type TokenDigest = [u8; SHA256_OUTPUT_LEN];
 
 #[derive(Debug)]
 struct CachedToken {
-    /// The index of the issuer.
+    /// The index of the token's issuer.
     issuer: usize,
     expires_at: i64,
-    /// The version of the keys that verified it. Others may not contain its key any more.
+    /// The version of the key set that verified the token. Other versions may not contain the token's key.
     keys_version: u64,
     caller: Arc<Caller>,
 }
@@ -82,17 +83,18 @@ impl JwtVerifier {
         })
     }
 
-    /// Whether no issuer is configured.
+    /// Returns whether no issuer is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.issuers.is_empty()
     }
 
-    /// Whether an issuer of this name is configured.
+    /// Returns whether an issuer of this name is configured.
     pub(super) fn knows(&self, name: &str) -> bool {
         self.named(name).is_some()
     }
 
-    /// Returns the caller of a token. `accepted` names the issuers that are accepted; empty: all.
+    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers; if it is empty, all are
+    /// accepted.
     pub(super) fn verify(
         &self,
         text: &str,
@@ -132,8 +134,8 @@ impl JwtVerifier {
         Ok(Arc::unwrap_or_clone(caller))
     }
 
-    /// Starts fetching the keys of issuers that publish them, until `stop` or until another verifier supersedes this one. Keys that
-    /// `old` has fetched stay valid.
+    /// Starts fetching the keys of issuers that publish them, until `stop` is cancelled or another verifier supersedes this
+    /// one. Keys that `old` has fetched stay valid.
     pub(super) fn start_fetching(
         &self,
         old: Option<&Self>,
@@ -160,7 +162,8 @@ impl JwtVerifier {
         );
     }
 
-    /// Fetches an issuer's keys again after a token named an unknown one. Returns whether another try is worthwhile.
+    /// Fetches an issuer's keys again after a token named an unknown key. Returns whether it is worth verifying the token
+    /// again.
     pub(super) async fn refresh_keys(&self, issuer: &str) -> bool {
         let Some(fetcher) = self.named(issuer).and_then(Issuer::fetcher) else { return false };
         tokio::select! {
@@ -201,7 +204,7 @@ impl JwtVerifier {
     }
 }
 
-/// Whether tokens of an issuer are accepted.
+/// Returns whether tokens of an issuer are accepted.
 fn accepts(accepted: &[String], name: &str) -> bool {
     accepted.is_empty() || accepted.iter().any(|each| each == name)
 }

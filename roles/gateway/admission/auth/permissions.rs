@@ -9,7 +9,7 @@ use crate::catalogue::{Auth, AuthMethod};
 use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::Peer;
 
-/// What a caller may call.
+/// The access rights of a caller.
 #[derive(Clone, Debug)]
 pub struct Permissions {
     /// The caller's name, from the first method that authenticated it.
@@ -22,12 +22,13 @@ pub struct Permissions {
 type Proof<'a> = (&'a [AuthMethod], &'a [String], Result<Caller, Box<AuthRejection>>);
 
 impl Authenticator {
-    /// Returns which access requirements a caller meets: for each, whether `authenticate` would succeed for an endpoint with that
-    /// requirement. Credentials are checked once for each set of methods and issuers, however many scopes there are.
+    /// Returns which access requirements a caller meets: for each, whether `authenticate` would succeed for an endpoint with
+    /// that requirement. Credentials are checked once for each set of methods and issuers, however many scopes the requirements
+    /// name.
     ///
     /// # Errors
-    /// `AuthRejection` if the caller sent a credential that is not valid anywhere. A caller without credentials, or with a certificate
-    /// that is mapped to no caller, may call what is public.
+    /// `AuthRejection` if the caller sent a credential that is not valid anywhere. A caller without credentials, or with a
+    /// certificate that is mapped to no caller, may call the public endpoints.
     pub fn permissions(
         &self,
         requirements: &[Auth],
@@ -64,7 +65,8 @@ impl Authenticator {
     }
 }
 
-/// Whether a caller sent this credential deliberately. A certificate comes with the connection.
+/// Returns whether the caller sent the rejected credential deliberately. A certificate does not count,
+/// because it belongs to the connection.
 fn was_sent_deliberately(refusal: &AuthRejection) -> bool {
     !matches!(refusal.failure, AuthFailure::NoCredentials | AuthFailure::NotConfigured)
         && refusal.presented.method != Some(AuthMethod::ClientCertificate)

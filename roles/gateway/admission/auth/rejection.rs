@@ -1,4 +1,4 @@
-//! The 401 or 403 of a request whose caller was rejected, and the reason in metrics and logs.
+//! The 401 or 403 for a request whose caller was rejected, and the reason for metrics and logs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::roles::gateway::client::caller::Caller;
 /// `Retry-After` while the keys of an issuer are missing.
 const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How many characters of a name in a rejected credential are logged.
+/// The maximum number of characters that are logged of a name in a rejected credential.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// Why a caller was rejected: a label of `fjord_auth_failures_total`. The response does not contain it.
+/// The reason why a caller was rejected: a label of `fjord_auth_failures_total`. The response does not contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthFailure {
     /// No credentials of a method that the endpoint accepts.
@@ -59,7 +59,7 @@ pub enum AuthFailure {
 }
 
 impl AuthFailure {
-    /// The value of the label.
+    /// Returns the value of the metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -101,13 +101,13 @@ pub struct PresentedCredential {
 pub(super) type CredentialError = (AuthFailure, PresentedCredential);
 
 impl PresentedCredential {
-    /// Describes a credential of which only the method is known.
+    /// Describes a credential when only its method is known.
     pub(super) fn new(method: AuthMethod) -> Self {
         Self { method: Some(method), ..Self::default() }
     }
 
-    /// Adds the name of the key. It may be any text from the client, so it is shortened, and characters that are not visible are
-    /// escaped.
+    /// Adds the name of the key. The client can send any text as a name, so the name is shortened and its invisible characters
+    /// are escaped.
     pub(super) fn with_key(self, name: Option<&str>) -> Self {
         let key = name.map(|name| {
             let mut shown = name.chars().take(NAME_CHARACTERS_MAX).collect::<String>();
@@ -126,11 +126,11 @@ impl PresentedCredential {
 /// A request whose caller was rejected.
 #[derive(Clone, Debug)]
 pub struct AuthRejection {
-    /// The credential.
+    /// The description of the rejected credential.
     pub presented: PresentedCredential,
     /// The caller's name, if it was authenticated and lacks a scope.
     pub principal: Option<Arc<str>>,
-    /// The problem in the response. It has no detail, unless the failure is ours.
+    /// The problem in the response. It has no detail, unless the gateway is at fault.
     pub problem: Problem,
     /// `WWW-Authenticate`: always set for a 401 (RFC 9110 §11.6.1), and for a 403 of a bearer token.
     pub challenge: Option<HeaderValue>,
@@ -145,14 +145,14 @@ impl AuthRejection {
         methods: &[AuthMethod],
     ) -> Self {
         if failure == AuthFailure::NoKeys {
-            // Not the caller's fault. After a 401 it would request another token.
+            // This is not the caller's fault. After a 401 the caller would request another token.
             let detail = "the token cannot be checked now: the issuer's keys are not available";
             let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
             let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);
             return Self { presented, principal: None, problem, challenge: None, failure };
         }
-        // Without credentials there is no error code (RFC 6750 §3.1). All other failures have the same one, so that it does not help an
-        // attacker to find a valid token.
+        // A request without credentials gets no error code (RFC 6750 §3.1). All other failures get the same code, so that it
+        // does not help an attacker to find a valid token.
         let bearer = match failure {
             AuthFailure::NoCredentials | AuthFailure::NotConfigured => r#"Bearer realm="fjord""#,
             _ => r#"Bearer realm="fjord", error="invalid_token""#,
@@ -180,7 +180,7 @@ impl AuthRejection {
     }
 
     pub(super) fn forbidden(method: AuthMethod, caller: Caller) -> Self {
-        // RFC 6750 §3.1 allows naming the missing scope. That would disclose which scopes exist.
+        // RFC 6750 §3.1 allows naming the missing scope, but that would disclose which scopes exist.
         let challenge = (method == AuthMethod::Jwt).then_some(HeaderValue::from_static(
             r#"Bearer realm="fjord", error="insufficient_scope""#,
         ));

@@ -1,4 +1,4 @@
-//! Requests with all kinds of violations.
+//! Tests with requests that have all kinds of violations.
 
 use std::net::Ipv4Addr;
 
@@ -71,7 +71,7 @@ fn send_to(router: &Router, sent: &Sent<'_>) -> Result<String, Problem> {
     Ok(String::from_utf8(payload.to_vec()).unwrap())
 }
 
-/// Returns the payload of a request, or its violations as `place:name-or-pointer`.
+/// Returns the payload of a request, or its violations as `place:name` or `place:pointer`.
 fn outcome(sent: Result<String, Problem>) -> String {
     match sent {
         Ok(payload) => payload,
@@ -322,18 +322,18 @@ fn a_worker_checks_the_payload_again() {
 
 proptest! {
     #[test]
-    fn any_body_is_judged_without_a_panic(body in proptest::collection::vec(any::<u8>(), 0..60), near in "[{}\\[\\]\",:sijrows0-9eE.+\\\\u-]{0,60}") {
+    fn any_body_is_checked_without_a_panic(body in proptest::collection::vec(any::<u8>(), 0..60), near in "[{}\\[\\]\",:sijrows0-9eE.+\\\\u-]{0,60}") {
         drop(post(body));
         drop(post(near));
     }
 
     #[test]
-    fn any_query_is_judged_without_a_panic(query in "[a-z%0-9A-F&=+]{0,60}") {
+    fn any_query_is_checked_without_a_panic(query in "[a-z%0-9A-F&=+]{0,60}") {
         drop(get(&format!("/e/7?{query}"), &[]));
     }
 
     #[test]
-    fn text_and_numbers_arrive_as_they_were(text in "[^\0]{0,5}", int: i64, number in -1e300f64..1e300, json in "[^\0]{0,9}") {
+    fn text_and_numbers_arrive_unchanged(text in "[^\0]{0,5}", int: i64, number in -1e300f64..1e300, json in "[^\0]{0,9}") {
         let sent = serde_json::json!({"s": text, "i": int, "n": number, "j": {"k": json}});
         let payload = post(sent.to_string());
         let catalogue = catalogue(ENDPOINTS);

@@ -1,4 +1,4 @@
-//! The forms of the `Prefer` header, and answers to dry runs.
+//! Tests with all forms of the `Prefer` header, and with answers to dry runs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::catalogue::load::fixture::catalogue;
 use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
-/// Returns an endpoint with a dry run, and one without.
+/// Returns one endpoint that supports dry runs and one that does not.
 fn endpoints() -> [Arc<Endpoint>; 2] {
     let catalogue = catalogue(
         r#""try": {"route":"POST /try", KEYS, "transaction": true, "dry_run": true},
@@ -111,19 +111,23 @@ fn an_unconfirmed_dry_run_is_an_error() {
         is_rolled_back,
         ..Final::whole(status, "application/json", Bytes::new(), Outcome::Ok)
     };
-    let told = |end, status, is_rolled_back| {
+    let applied_header = |end, status, is_rolled_back| {
         let applied = applied(Some(end), &answer(status, is_rolled_back), &dry);
         applied.map(|value| value.map(|value| value.to_str().unwrap().to_owned()))
     };
     let some = |text: &str| Ok(Some(text.to_owned()));
     for status in [200, 204, 404, 422, 500] {
-        assert_eq!(told(TransactionEnd::Rollback, status, true), some("tx=rollback"), "{status}");
+        assert_eq!(
+            applied_header(TransactionEnd::Rollback, status, true),
+            some("tx=rollback"),
+            "{status}"
+        );
     }
     for status in [200, 204, 304, 400, 409] {
-        let problem = told(TransactionEnd::Rollback, status, false).unwrap_err();
+        let problem = applied_header(TransactionEnd::Rollback, status, false).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::BadAnswerOutcomeUnknown, "{status}");
     }
-    assert_eq!(told(TransactionEnd::Rollback, 504, false), Ok(None));
-    assert_eq!(told(TransactionEnd::Commit, 200, false), some("tx=commit"));
-    assert_eq!(told(TransactionEnd::Commit, 409, false), Ok(None));
+    assert_eq!(applied_header(TransactionEnd::Rollback, 504, false), Ok(None));
+    assert_eq!(applied_header(TransactionEnd::Commit, 200, false), some("tx=commit"));
+    assert_eq!(applied_header(TransactionEnd::Commit, 409, false), Ok(None));
 }

@@ -1,4 +1,4 @@
-//! Rate limits at given instants.
+//! Tests of rate limits at given instants.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ fn somewhere() -> ClientNetwork {
 }
 
 /// Returns `RateLimit`, and `Retry-After` if the request was limited.
-fn told(verdict: &RateDecision) -> (String, Option<Duration>) {
+fn headers_and_retry_after(verdict: &RateDecision) -> (String, Option<Duration>) {
     let (headers, retry_after) = match verdict {
         RateDecision::Allowed { headers } => (headers, None),
         RateDecision::Limited { problem, headers } => {
@@ -84,7 +84,7 @@ fn a_caller_has_its_quota_and_then_a_steady_rate() {
         let now = start + Duration::from_secs(seconds);
         let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
         let expected = (limit.to_owned(), retry_after.map(Duration::from_secs));
-        assert_eq!(told(&verdict), expected, "after {seconds} s");
+        assert_eq!(headers_and_retry_after(&verdict), expected, "after {seconds} s");
     };
     check(0, r#""default";r=2;t=20"#, None);
     check(0, r#""default";r=1;t=40"#, None);
@@ -102,7 +102,7 @@ fn a_request_after_retry_after_is_allowed() {
     let (limiter, endpoint, mut now) = (RateLimiter::new(), limited(7, 3), Instant::now());
     for _ in 0..100 {
         let verdict = limiter.admit(&endpoint, &named("anna"), somewhere(), now);
-        if let (_, Some(wait)) = told(&verdict) {
+        if let (_, Some(wait)) = headers_and_retry_after(&verdict) {
             now += wait;
             assert!(is_allowed(&limiter.admit(&endpoint, &named("anna"), somewhere(), now)));
         }
@@ -170,13 +170,14 @@ fn many_addresses_neither_grow_the_table_nor_evict_a_named_caller() {
 fn a_shorter_window_applies_at_once() {
     let (limiter, now) = (RateLimiter::new(), Instant::now());
     assert!(is_allowed(&limiter.admit(&limited(1, 3600), &named("anna"), somewhere(), now)));
-    let (_, wait) = told(&limiter.admit(&limited(1, 10), &named("anna"), somewhere(), now));
+    let (_, wait) =
+        headers_and_retry_after(&limiter.admit(&limited(1, 10), &named("anna"), somewhere(), now));
     assert_eq!(wait, Some(Duration::from_secs(10)));
 }
 
 proptest! {
     #[test]
-    fn no_window_sees_more_than_the_quota_twice(
+    fn no_window_admits_more_than_twice_the_quota(
         requests in 0..50_u32,
         window_ms in 1..5_000_u64,
         steps in prop::collection::vec(0..500_u64, 1..200),

@@ -8,14 +8,14 @@ use crate::roles::gateway::admission::quality_value;
 /// The content codings that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) struct AcceptedCodings {
-    /// The one that it prefers, of those that are offered.
+    /// The coding that the client prefers among those that are offered.
     pub(in crate::roles::gateway) coding: Option<Coding>,
-    /// Whether it accepts an unencoded body.
+    /// Whether the client accepts an unencoded body.
     pub(in crate::roles::gateway) identity: bool,
 }
 
 impl AcceptedCodings {
-    /// Reads a request's headers. Without `Accept-Encoding` a body is sent unencoded.
+    /// Reads the headers of a request. Without `Accept-Encoding`, a body is sent unencoded.
     pub(in crate::roles::gateway) fn from_headers(headers: &HeaderMap, offered: &[Coding]) -> Self {
         let mut weights = CodingWeights::default();
         for value in headers.get_all(header::ACCEPT_ENCODING) {
@@ -31,18 +31,18 @@ impl AcceptedCodings {
         }
         let identity = weights.identity.or(weights.any).unwrap_or(1);
         let wanted = best.filter(|(_, weight)| weights.identity.is_none_or(|own| *weight >= own));
-        // A client that prefers identity gets it unless it forbids it.
+        // A client that prefers an unencoded body gets one. A client that forbids it gets the best coding.
         let coding = if identity == 0 { best } else { wanted };
         Self { coding: coding.map(|(coding, _)| coding), identity: identity > 0 }
     }
 
-    /// Whether a body can be sent at all.
+    /// Returns whether the client accepts a body in any form that we can send.
     pub(in crate::roles::gateway) fn is_satisfiable(self) -> bool {
         self.identity || self.coding.is_some()
     }
 }
 
-/// The weights in a header, in thousandths.
+/// The weights in the `Accept-Encoding` headers, in thousandths.
 #[derive(Debug, Default)]
 struct CodingWeights {
     codings: [Option<u16>; Coding::ALL.len()],

@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// The fewest bytes that a peer must accept within an idle or stall limit. Accepting less would let a slow reader keep
-/// its response in memory indefinitely (the slow read attack of slowhttptest).
+/// The fewest bytes that a peer must accept within an idle or stall limit. Without this minimum, a slow reader could keep its
+/// response in memory indefinitely (the slow read attack of slowhttptest).
 pub(super) const DELIVERED_BYTES_MIN: u64 = 8 * 1024;
 
-/// How many times the task that queries the acknowledged bytes yields before it reads the result. By then the part of the
-/// same task that owns the socket has been polled.
+/// The number of times that a query for the acknowledged bytes yields before it reads the result. By then the future that owns
+/// the socket, which is part of the same task, has been polled.
 const QUERY_YIELDS: usize = 3;
 
 /// The state of one connection.
 ///
-/// A request updates these fields several times, so no update wakes a task. A waiting task sleeps until the earliest
-/// instant at which its timeout could expire, and then checks again.
+/// Each request updates these fields several times, so an update does not wake any task. A waiting task sleeps until the
+/// earliest instant at which its timeout could expire, and then checks again.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened_at: Instant,
@@ -30,10 +30,10 @@ pub(super) struct Activity {
     accepts_interim: AtomicBool,
     /// Whether bytes of another request have arrived since the last request ended.
     head_begun: AtomicBool,
-    /// When those bytes arrived or the last request ended, whichever is later. All times are in microseconds since
+    /// The time at which those bytes arrived or the last request ended, whichever is later. All times are in microseconds since
     /// `opened_at`.
     idle_since: AtomicU64,
-    /// When the peer last accepted some bytes.
+    /// The time at which the peer last accepted some bytes.
     last_write: AtomicU64,
     /// Whether a write is waiting for the peer.
     is_blocked: AtomicBool,
@@ -46,15 +46,15 @@ pub(super) struct Activity {
     is_queried: AtomicBool,
     /// Whether the connection accepts no more requests.
     requests_ended: AtomicBool,
-    /// Requests that arrived after that.
+    /// The number of requests that arrived after `requests_ended` was set.
     late_requests: AtomicU32,
-    /// Notified when either of these two changes.
+    /// Notified when `requests_ended` or `late_requests` changes.
     requests_changed: Notify,
-    /// Whether we have closed our side. The time until the peer closes its side has a limit of its own.
+    /// Whether we have closed our side. The time until the peer closes its side has a separate limit.
     is_closed: AtomicBool,
 }
 
-/// Why an HTTP/1.1 connection has timed out.
+/// The reason why an HTTP/1.1 connection has timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The head of a request is incomplete, or the first request has not arrived.
@@ -63,7 +63,7 @@ pub(super) enum Overdue {
     NextRequest,
 }
 
-/// A running request. It ends when this is dropped.
+/// A running request. The request counts as ended when this value is dropped.
 #[derive(Debug)]
 pub(super) struct RunningRequest(Arc<Activity>);
 
@@ -89,7 +89,7 @@ impl Activity {
         }
     }
 
-    /// Stops accepting requests. Returns whether the connection accepted them until now.
+    /// Stops accepting requests. Returns whether the connection accepted requests until this call.
     pub(super) fn end_requests(&self) -> bool {
         let is_new = !self.requests_ended.swap(true, Ordering::AcqRel);
         self.requests_changed.notify_one();
@@ -126,7 +126,7 @@ impl Activity {
         RunningRequest(Arc::clone(self))
     }
 
-    /// Whether the client of the last request supports interim (1xx) responses.
+    /// Returns whether the client of the last request supports interim (1xx) responses.
     pub(super) fn accepts_interim(&self) -> bool {
         self.accepts_interim.load(Ordering::Acquire)
     }
@@ -144,7 +144,7 @@ impl Activity {
         self.record_time(&self.last_write);
     }
 
-    /// Records that a write is waiting for the peer. The caller limits how long it may wait.
+    /// Records that a write is waiting for the peer. The caller must limit how long the write waits.
     pub(super) fn block(&self) {
         self.is_blocked.store(true, Ordering::Release);
     }
@@ -155,7 +155,7 @@ impl Activity {
         self.is_blocked.store(false, Ordering::Release);
     }
 
-    /// Whether a write is waiting for the peer.
+    /// Returns whether a write is waiting for the peer.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Acquire)
     }
@@ -165,7 +165,7 @@ impl Activity {
         self.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a query for the acknowledged bytes is pending.
+    /// Returns whether a query for the acknowledged bytes is pending.
     pub(super) fn is_queried(&self) -> bool {
         self.is_queried.load(Ordering::Acquire)
     }
@@ -176,7 +176,7 @@ impl Activity {
         self.is_queried.store(false, Ordering::Release);
     }
 
-    /// Queries the acknowledged bytes. `StallTimeout::poll_read` answers, in the same task.
+    /// Queries the acknowledged bytes. `StallTimeout::poll_read` answers the query in the same task.
     async fn query_acknowledged(&self) -> u64 {
         self.is_queried.store(true, Ordering::Release);
         for _ in 0..QUERY_YIELDS {
@@ -190,7 +190,7 @@ impl Activity {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Returns at once, or never if we have closed our side: that has a limit of its own.
+    /// Returns at once, or never if we have closed our side, because a closed connection has a separate limit.
     async fn unless_closed(&self) {
         if self.is_closed.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
@@ -206,17 +206,17 @@ impl Activity {
         self.opened_at + Duration::from_micros(time.load(Ordering::Acquire))
     }
 
-    /// Whether more than one request runs.
+    /// Returns whether more than one request is running.
     pub(super) fn runs_several(&self) -> bool {
         self.running.load(Ordering::Acquire) > 1
     }
 
-    /// Whether any request runs.
+    /// Returns whether any request is running.
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire) > 0
     }
 
-    /// Whether there has been a request.
+    /// Returns whether there has been a request.
     pub(super) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Acquire)
     }
@@ -224,7 +224,7 @@ impl Activity {
     /// Waits for the first request, for at most `limit`.
     pub(super) async fn first_request(&self, limit: Duration) {
         let mut first = std::pin::pin!(self.first_request.notified());
-        // Registered before the check, or a request between the two would be missed.
+        // Registered before the check; otherwise a request between the two would be missed.
         first.as_mut().enable();
         if !self.has_served() {
             // An elapsed timeout is not an error: the caller checks `has_served`.
@@ -245,7 +245,7 @@ impl Activity {
         }
     }
 
-    /// Waits until no request has run for `limit` and the peer has neither accepted nor acknowledged enough meanwhile.
+    /// Waits until no request has run for `limit` and the peer has neither accepted nor acknowledged enough in that time.
     pub(super) async fn until_unresponsive(&self, limit: Duration) {
         loop {
             let delivered = self.delivered.load(Ordering::Relaxed);
@@ -259,11 +259,11 @@ impl Activity {
         }
     }
 
-    /// Waits until the head of a request, or the next request, is overdue. Time during which the peer accepts a response
-    /// does not count, because nothing is read from it meanwhile.
+    /// Waits until the head of a request, or the next request, is overdue. Time during which the peer accepts a response does
+    /// not count, because nothing is read from the peer in that time.
     pub(super) async fn until_overdue(&self, head: Duration, next: Duration) -> Overdue {
         loop {
-            // In this order: see `until_quiet`.
+            // The order of these two reads matters: see `until_quiet`.
             let is_busy = self.is_running() || self.is_blocked();
             let now = Instant::now();
             let is_head = self.head_begun.load(Ordering::Acquire) || !self.has_served();
@@ -273,7 +273,7 @@ impl Activity {
                 self.unless_closed().await;
                 return if is_head { Overdue::Head } else { Overdue::NextRequest };
             }
-            // A head that begins during this sleep cannot be overdue earlier.
+            // A head that begins during this sleep cannot be overdue before the sleep ends.
             let again = now + head;
             sleep_until(if end <= now { again } else { end.min(again) }).await;
         }
@@ -290,7 +290,7 @@ impl Activity {
             if end <= now && !is_running {
                 return self.unless_closed().await;
             }
-            // A request that ends during this sleep cannot have been over for `limit` earlier.
+            // A request that ends during this sleep cannot have been over for `limit` before the sleep ends.
             sleep_until(if end <= now { now + limit } else { end }).await;
         }
     }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_reads_on_is_not_idle() {
+    async fn a_peer_that_keeps_reading_is_not_idle() {
         const ENOUGH: u64 = DELIVERED_BYTES_MIN;
         let activity = Arc::new(Activity::new());
         drop(activity.begin_request(true));

@@ -1,4 +1,4 @@
-//! Runs a connection to its end: by the client, by a timeout, by age, or because the process stops.
+//! Runs a connection until the client ends it, a timeout expires, it reaches its maximum age, or the process stops.
 
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -13,21 +13,21 @@ use crate::lifecycle::Cancel;
 use super::activity::{Activity, Overdue};
 use super::count_refused;
 
-/// The range of a connection's maximum age. Connections end so that clients spread over a fleet that has grown. The age is
-/// random so that clients that connected together, after an outage, do not reconnect together.
+/// The range of a connection's maximum age. The age is limited so that clients spread over a fleet that has grown. It is random
+/// so that clients that connected together, after an outage, do not reconnect together.
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
-/// How long a connection without a request may still send its first one once it should end.
+/// The time that a client without a request so far has to send its first one after its connection should end.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
-/// How long a client that reads its last responses slowly may do so once its connection should end.
+/// The longest time that a client may take to read its last responses after its connection should end.
 const LAST_RESPONSES_MAX: Duration = Duration::from_hours(1);
-/// Requests that a client may still send once its connection should end, as a multiple of its concurrent streams: that many may
-/// be on their way. A client that sends more ignores GOAWAY, which hyper would allow.
+/// The number of requests that a client may still send after its connection should end, as a multiple of its concurrent
+/// streams, because they may already be on their way. A client that sends more ignores GOAWAY, which hyper would allow.
 const LATE_REQUESTS_PER_STREAM: u32 = 2;
 
-/// How a connection ended.
+/// The way in which a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOutcome {
-    /// The client or the server closed it.
+    /// The client or the server closed the connection.
     Closed,
     /// The head of a request did not arrive in time.
     HeadTimeout,

@@ -9,22 +9,22 @@ use hyper_util::rt::TokioTimer;
 use crate::config::gateway::HttpLimits;
 use crate::lifecycle::Tasks;
 
-/// How much longer than ours hyper's own timeout is.
+/// The difference between hyper's own timeout and ours, which is shorter.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
-/// HTTP/2 flow control: what a client may send ahead on one stream.
+/// HTTP/2 flow control: the number of bytes that a client may send on one stream before we read them.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// HTTP/2 flow control: what a client may send ahead on all streams of a connection.
+/// HTTP/2 flow control: the number of bytes that a client may send on all streams of a connection before we read them.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// How much is buffered for one HTTP/2 stream whose client reads slowly.
+/// The number of bytes that are buffered for one HTTP/2 stream whose client reads slowly.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// The smallest frame limit that RFC 9113 §6.5.2 allows, and its default.
+/// The largest HTTP/2 frame that we accept: the smallest limit that RFC 9113 §6.5.2 allows, and its default.
 const FRAME_BYTES: u32 = 16 * 1024;
-/// Streams that we reset because of a client's errors before the connection ends.
+/// The number of streams that we reset because of a client's errors before we end the connection.
 const LOCAL_RESETS_MAX: usize = 128;
-/// hyper's limits as a multiple of ours, so that hyper accepts a request that is only a little too large and `filter` rejects
-/// it with the limit that it exceeds.
+/// The ratio of hyper's limits to ours. hyper accepts a request that is only a little too large, so that `filter` can reject it
+/// and name the limit that it exceeds.
 const HEAD_SLACK: usize = 2;
-/// Headers that hyper parses on the stack. It would allocate twice 4 KiB for each request otherwise.
+/// The number of headers that hyper parses on the stack. Otherwise it would allocate 4 KiB twice for each request.
 const HEADERS_ON_STACK: usize = 100;
 /// The smallest buffer that hyper allows.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
@@ -34,10 +34,10 @@ pub(super) fn http1(limits: &HttpLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // A safety net: `Activity` decides what is overdue.
+        // Only a fallback, because `Activity` decides when a request is overdue.
         .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMEOUT_SLACK)
-        // hyper notices a client that leaves while its request runs. `ResponseGate` keeps those that have only closed their
-        // sending side.
+        // Makes hyper end the connection of a client that leaves while its request runs. `ResponseGate` prevents that for
+        // clients that have only closed their sending side.
         .half_close(false)
         .max_headers(
             (HEAD_SLACK * limits.headers_max).min(HEADERS_ON_STACK).max(limits.headers_max + 1),
@@ -64,7 +64,7 @@ pub(super) fn http2(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<StreamE
     builder
 }
 
-/// Spawns the streams of an HTTP/2 connection as tasks for which the drain waits.
+/// The executor that spawns the streams of an HTTP/2 connection as tasks for which the drain waits.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor(Tasks);
 

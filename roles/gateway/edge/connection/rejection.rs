@@ -14,7 +14,7 @@ use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseContext;
 
-/// Logs and counts a rejected request, which the pipeline never sees, and makes its response.
+/// Logs and counts a rejected request, which never reaches the pipeline, and returns its response.
 pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
     let status = problem.kind.status();
     let outcome = problem.kind.outcome();
@@ -33,7 +33,7 @@ pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) ->
         let methods = METHODS.iter().chain([&Method::OPTIONS]);
         response = response::with_allow(response, methods);
     }
-    // If this request is ambiguous, so is where the next one begins.
+    // If this request is ambiguous, so is the start of the next one.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -50,7 +50,7 @@ pub(super) fn problem_for_status(status: StatusCode) -> Problem {
     }
 }
 
-/// Writes the response to a head that could not be parsed, and closes. `StallTimeout` limits the writes.
+/// Writes the response to a head that could not be parsed, and closes the stream. `StallTimeout` limits the writes.
 pub(super) async fn write_and_close<IO>(mut io: IO, problem: &Problem, peer: &Peer)
 where
     IO: AsyncWrite + Unpin,
@@ -72,7 +72,7 @@ where
     }
 }
 
-/// Returns a response as HTTP/1.1 writes it.
+/// Serializes a response for HTTP/1.1.
 fn serialize(parts: &http::response::Parts, body: &Bytes) -> Vec<u8> {
     let reason = parts.status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();

@@ -1,4 +1,4 @@
-//! Requests as a connection reads them: checks that need no endpoint, the client's address, the body.
+//! The part of request handling that does not depend on the endpoint: checks, the client's address, and the body.
 
 mod body;
 pub(super) mod filter;

@@ -12,17 +12,17 @@ const START_BYTES: usize = 16;
 /// The largest variable part: addresses and TLVs. The specification limits senders to 536 bytes; load balancers send fewer.
 const REST_BYTES_MAX: usize = 2048;
 
-/// Why a header could not be read.
+/// The reason why a header could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProxyHeaderError {
-    /// It did not arrive in time, or the connection ended.
+    /// The header did not arrive in time, or the connection ended.
     Missing,
     /// The connection begins with something else, or the header is too large.
     Malformed,
 }
 
 impl ProxyHeaderError {
-    /// The value of the metric label `reason`.
+    /// Returns the value of the metric label `reason`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "proxy_header_missing",
@@ -31,8 +31,8 @@ impl ProxyHeaderError {
     }
 }
 
-/// Reads the header and nothing after it. Returns the client's address; none if the load balancer connects for itself (LOCAL),
-/// as in its health checks, or does not name its client (UNSPEC, UNIX).
+/// Reads the header and nothing after it. Returns the client's address; none if the load balancer connects on its own behalf
+/// (LOCAL), as in its health checks, or does not name its client (UNSPEC, UNIX).
 pub(super) async fn read_client<IO>(
     stream: &mut IO,
     limit: Duration,
@@ -48,7 +48,7 @@ async fn read<IO: AsyncRead + Unpin>(stream: &mut IO) -> Result<Option<IpAddr>, 
     stream.read_exact(&mut header).await.map_err(|_| ProxyHeaderError::Missing)?;
     let [.., high, low] = *header else { return Err(ProxyHeaderError::Malformed) };
     let rest = usize::from(u16::from_be_bytes([high, low]));
-    // Checked first: in another protocol these bytes are no length.
+    // Checked first, because in another protocol these bytes are not a length.
     let config = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
     let is_other_protocol = matches!(
         ProxyHeader::parse(&header, config),

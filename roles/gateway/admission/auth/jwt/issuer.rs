@@ -34,7 +34,7 @@ enum IssuerKeys {
     File(Arc<VersionedKeys>),
     Fetched {
         fetcher: Arc<KeyFetcher>,
-        /// The keys that were fetched last, prepared for verification.
+        /// The most recently fetched keys, prepared for verification.
         prepared: ArcSwapOption<VersionedKeys>,
     },
 }
@@ -49,9 +49,9 @@ pub(super) struct VersionedKeys {
 /// A token that was verified.
 #[derive(Debug)]
 pub(super) struct VerifiedToken {
-    /// When the token expires, in seconds since 1970, leeway included.
+    /// The time at which the token expires, in seconds since 1970, including the leeway.
     pub(super) expires_at: i64,
-    /// The version of the keys that verified it.
+    /// The version of the keys that verified the token.
     pub(super) keys_version: u64,
     pub(super) caller: Caller,
 }
@@ -89,12 +89,12 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// The `iss` of its tokens.
+    /// Returns the `iss` claim of the issuer's tokens.
     pub(super) fn url(&self) -> &str {
         &self.config.issuer
     }
 
-    /// The fetcher of its keys, if it publishes them.
+    /// Returns the fetcher of the issuer's keys, if the issuer publishes them.
     pub(super) fn fetcher(&self) -> Option<&Arc<KeyFetcher>> {
         match &self.keys {
             IssuerKeys::File(_) => None,
@@ -102,7 +102,7 @@ impl Issuer {
         }
     }
 
-    /// The version of its current keys.
+    /// Returns the version of the issuer's current keys.
     pub(super) fn keys_version(&self) -> Result<u64, AuthFailure> {
         match &self.keys {
             IssuerKeys::File(keys) => Ok(keys.version),

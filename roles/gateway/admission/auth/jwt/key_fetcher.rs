@@ -1,8 +1,8 @@
 //! Fetches the keys that an issuer publishes (JWKS, RFC 7517), and refreshes them.
 //!
-//! The keys that were fetched last stay in use while the issuer cannot be reached. A token that names an unknown key triggers a
-//! fetch, so that a new key is accepted at once, but at most once per `keys_cooldown`, so that tokens cannot make us flood the
-//! issuer.
+//! The most recently fetched keys stay in use while the issuer cannot be reached. A token that names an unknown key triggers a
+//! fetch, so that a new key is accepted at once. Tokens trigger at most one fetch per `keys_cooldown`, so that they cannot make
+//! us flood the issuer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +25,20 @@ use crate::roles::gateway::admission::auth::unix_seconds;
 use crate::telemetry::{chain, counter, gauge, names};
 use crate::tls;
 
-/// The timeout of a fetch: of the discovery document and the keys together.
+/// The timeout of a fetch, which covers the discovery document and the keys together.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most requests that wait for a fetch. Other requests with unknown keys are rejected at once.
+/// The maximum number of requests that wait for a fetch. Further requests with unknown keys are rejected at once.
 const WAITERS_MAX: usize = 64;
-/// The shortest and longest pause after a failed fetch. It doubles from one to the other.
+/// The pause after the first failed fetch. It doubles with each further failure, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
-/// The part of `/readyz` that reports whether there are keys.
+/// The component in `/readyz` that reports whether there are keys.
 const READINESS_PART: &str = "issuer";
 /// The path of the discovery document (`OpenID` Connect Discovery 1.0, §4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// Keeps the keys of one issuer fresh. A reload creates a new one, which inherits what was fetched.
+/// The fetcher of one issuer's keys, which also refreshes them. A reload creates a new fetcher, which inherits the fetched
+/// keys.
 #[derive(Debug)]
 pub(super) struct KeyFetcher {
     /// The name of the issuer in the configuration.
@@ -60,7 +61,7 @@ pub(super) struct KeyFetcher {
 /// The keys that an issuer published.
 #[derive(Debug)]
 pub(super) struct FetchedKeys {
-    /// Changes whenever the published text changes.
+    /// A number that changes whenever the published text changes.
     pub(super) version: u64,
     /// The keys.
     pub(super) keys: Arc<Vec<PublicKey>>,
@@ -105,14 +106,15 @@ impl KeyFetcher {
         }
     }
 
-    /// Returns the keys, unless none were fetched yet or they are too old.
+    /// Returns the keys, or none if they are too old or have not been fetched yet.
     pub(super) fn fetched(&self) -> Option<Arc<FetchedKeys>> {
         self.fetched.load_full().filter(|keys| keys.at.elapsed() < self.settings.age_max)
     }
 
-    /// Fetches the keys because one is unknown, unless that was done recently. Returns whether a fetch has ended meanwhile.
+    /// Fetches the keys because a token names an unknown one, unless a token has triggered a fetch recently. Returns whether a
+    /// fetch has ended in the meantime.
     pub(super) async fn refresh_keys(&self) -> bool {
-        let Ok(_place) = self.waiters.try_acquire() else { return false };
+        let Ok(_permit) = self.waiters.try_acquire() else { return false };
         let mut ended = self.ended.subscribe();
         if !self.is_fetching.load(Ordering::Acquire) {
             if !self.try_start_cooldown() {
@@ -190,7 +192,7 @@ impl KeyFetcher {
         String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())
     }
 
-    /// Replaces the keys by a published text. If it is invalid, the keys stay.
+    /// Replaces the keys with those in a published text. If the text is invalid, the current keys are kept.
     fn store_keys(&self, text: String) -> Result<(), String> {
         let before = self.fetched.load_full();
         let at = Instant::now();
@@ -249,7 +251,7 @@ pub(super) fn start_fetching(
 ) {
     readiness.set(READINESS_PART, readiness_state(fetchers, has_others));
     for fetcher in fetchers.iter() {
-        // Created at zero, so that an alert sees the first failure.
+        // The counters start at zero, so that an alert notices the first failure.
         fetcher.count("ok", 0);
         fetcher.count("failed", 0);
         let (all, fetcher) = (Arc::clone(fetchers), Arc::clone(fetcher));
@@ -295,8 +297,8 @@ pub(super) fn forget<'a>(
     fetchers.for_each(|fetcher| readiness.note(note_name(fetcher), None));
 }
 
-/// Returns whether tokens can be verified. Every issuer is tried first. After that, an issuer that cannot be reached affects only
-/// its own callers.
+/// Returns whether tokens can be verified. The gateway is not ready before the first fetch from every issuer has ended. After
+/// that, an issuer that cannot be reached affects only its own callers.
 fn readiness_state(fetchers: &[Arc<KeyFetcher>], has_others: bool) -> Result<(), String> {
     let has_keys = |fetcher: &Arc<KeyFetcher>| fetcher.fetched().is_some();
     let is_untried = |fetcher: &&Arc<KeyFetcher>| {

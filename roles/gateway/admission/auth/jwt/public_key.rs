@@ -19,29 +19,29 @@ use super::unique_json::UniqueObject;
 
 /// The largest key set in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
-/// The most keys in a key set.
+/// The maximum number of keys in a key set.
 const KEYS_MAX: usize = 100;
 /// The shortest RSA modulus in bytes: 2048 bits.
 const RSA_BYTES_MIN: usize = 256;
 
-/// The error for a key set that contains a secret key. All of it is rejected.
+/// The error for a key set that contains a secret key. The whole set is rejected.
 const SECRET: &str = "a secret key; only public keys belong here";
 
-/// Who maintains a key set.
+/// The party that maintains a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyOrigin {
     /// The operator: an unusable key is an error.
     Operator,
-    /// The issuer: an unusable key is skipped (RFC 7517 §5), because it would otherwise prevent the use of new keys.
+    /// The issuer: an unusable key is skipped (RFC 7517 §5), because an error would prevent the use of new keys.
     Issuer,
 }
 
 /// A key that verifies tokens. Its algorithm never depends on a token.
 #[derive(Clone, Debug)]
 pub(super) struct PublicKey {
-    /// The id by which tokens name it.
+    /// The id by which tokens name the key.
     pub(super) id: Option<String>,
-    /// The only algorithm with which it is used.
+    /// The only algorithm with which the key is used.
     pub(super) algorithm: Algorithm,
     /// The key.
     pub(super) key: DecodingKey,
@@ -75,7 +75,7 @@ pub(super) fn from_jwks(
     allowed: &[Algorithm],
 ) -> Result<Vec<PublicKey>, String> {
     let UniqueObject(set) =
-        serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", place(&e)))?;
+        serde_json::from_str(text).map_err(|e| format!("not a JWKS: {}", error_position(&e)))?;
     let Some(Value::Array(entries)) = set.get("keys") else {
         return Err("not a JWKS: expected an array \"keys\"".to_owned());
     };
@@ -131,12 +131,12 @@ fn is_secret(jwk: &Map<String, Value>) -> bool {
         || jwk.contains_key("k")
 }
 
-/// Returns the position of a JSON error, and nothing of the text there, which may be a key.
-fn place(error: &serde_json::Error) -> String {
+/// Describes the position of a JSON error without quoting the text, which may contain a key.
+fn error_position(error: &serde_json::Error) -> String {
     format!("broken or ambiguous JSON at line {}, column {}", error.line(), error.column())
 }
 
-/// Parses a key. Returns none if it is for another use, which RFC 7517 §5 says to ignore.
+/// Parses a key. Returns none if the key is for another use. RFC 7517 §5 recommends ignoring it.
 fn from_jwk(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
@@ -186,7 +186,7 @@ const RSA: [Algorithm; 6] = [
     Algorithm::PS512,
 ];
 
-/// Returns the name of an algorithm in the header of a token.
+/// Returns the name by which the header of a token refers to an algorithm.
 pub(super) fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RS256 => "RS256",
@@ -198,12 +198,12 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::ES256 => "ES256",
         Algorithm::ES384 => "ES384",
         Algorithm::EdDSA => "EdDSA",
-        // No key has one of the others, and no token may name them.
+        // No key uses one of the other algorithms, and no token may name one.
         _ => "",
     }
 }
 
-/// Returns the algorithm with a name, unless it uses a shared secret.
+/// Returns the algorithm with the given name, unless it uses a shared secret.
 pub(super) fn algorithm(text: &str) -> Option<Algorithm> {
     let others = [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
     RSA.into_iter().chain(others).find(|each| name(*each) == text)
@@ -233,7 +233,8 @@ fn ec(x: &str, y: &str, algorithm: Algorithm) -> Result<DecodingKey, String> {
     checked(DecodingKey::from_ec_der(&point), algorithm)
 }
 
-/// Validates a key at startup: a point that is not on its curve, or a short key, would fail to verify every token.
+/// Validates a key when it is loaded, because a point that is not on its curve, or a key that is too short, would fail to
+/// verify every token.
 fn checked(key: DecodingKey, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let bytes = key.try_get_as_bytes().map_err(|e| e.to_string())?;
     let parsed = match algorithm.family() {

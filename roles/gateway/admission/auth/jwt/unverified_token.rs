@@ -29,25 +29,26 @@ impl UnverifiedToken {
         Ok(Self { header: object(header)?, claims: object(claims)? })
     }
 
-    /// The key id in its header, if any.
+    /// Returns the key id in the token's header, if any.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.header.get("kid").and_then(Value::as_str)
     }
 
-    /// The issuer in its claims. `jsonwebtoken` would also accept an array that contains the issuer, which no issuer sends.
+    /// Returns the issuer in the token's claims. An array that contains the issuer is rejected: `jsonwebtoken` would accept it,
+    /// but no issuer sends one.
     pub(super) fn issuer(&self) -> Result<&str, AuthFailure> {
         self.claims.get("iss").and_then(Value::as_str).ok_or(AuthFailure::BadClaims)
     }
 
-    /// The algorithm in its header.
+    /// Returns the algorithm in the token's header.
     pub(super) fn algorithm(&self) -> Option<&str> {
         self.header.get("alg").and_then(Value::as_str)
     }
 
-    /// Rejects a header with extensions that we do not support, or of another kind of token.
+    /// Rejects a header that has unsupported extensions, or that belongs to another kind of token.
     pub(super) fn check_header(&self) -> Result<(), AuthFailure> {
         let is_key_id = matches!(self.header.get("kid"), None | Some(Value::String(_)));
-        // Extensions that must be understood (RFC 7515 §4.1.11). None is supported.
+        // `crit` lists extensions that the recipient must understand (RFC 7515 §4.1.11). None is supported.
         if !is_key_id
             || self.header.contains_key("crit")
             || !is_access_token(self.header.get("typ"))
@@ -65,7 +66,7 @@ fn object(part: &str) -> Result<Map<String, Value>, AuthFailure> {
     Ok(object)
 }
 
-/// Whether `typ` is that of an access token (RFC 8725 §3.11). Other kinds, such as logout tokens, have other types.
+/// Returns whether `typ` is that of an access token (RFC 8725 §3.11). Other kinds, such as logout tokens, have other types.
 fn is_access_token(kind: Option<&Value>) -> bool {
     match kind {
         None => true,

@@ -15,7 +15,7 @@ use crate::roles::gateway::admission::auth::rejection::AuthFailure;
 /// present: many issuers leave it out.
 const REQUIRED_CLAIMS: [&str; 4] = ["exp", "aud", "iss", "sub"];
 
-/// The keys of an issuer, with the validation of the claims that they sign.
+/// The keys of an issuer, each with the validation rules for the tokens that it signs.
 #[derive(Debug)]
 pub(super) enum VerificationKeys {
     /// A single key without an id. It verifies all tokens, whatever id they name.
@@ -27,7 +27,7 @@ pub(super) enum VerificationKeys {
 #[derive(Debug)]
 pub(super) struct VerificationKey {
     public: DecodingKey,
-    /// Allows the key's own algorithm only.
+    /// The validation rules. They allow only the key's own algorithm.
     validation: Validation,
     algorithm: &'static str,
 }
@@ -62,7 +62,7 @@ impl VerificationKeys {
 
     /// Returns the key that must have signed a token.
     ///
-    /// Only the key id of the header is used. Keys in the header, or their addresses (`jwk`, `jku`, `x5c`, `x5u`), are ignored.
+    /// Only the key id of the header is used. Keys in the header, and URLs of keys (`jwk`, `jku`, `x5c`, `x5u`), are ignored.
     fn key(&self, token: &UnverifiedToken) -> Result<&VerificationKey, AuthFailure> {
         token.check_header()?;
         let key = match (self, token.key_id()) {

@@ -1,5 +1,5 @@
-//! Counts the response bytes that an HTTP/2 client accepts: DATA and HEADERS frames (RFC 9113 §6). Other frames do not
-//! count, because a client can make us write any number of them, such as PING.
+//! Counts the response bytes that an HTTP/2 client accepts: DATA and HEADERS frames (RFC 9113 §6). Other frames, such as PING,
+//! do not count, because a client can make us write any number of them.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
-/// Counts the response bytes written to a stream.
+/// A byte stream that counts the response bytes written to it.
 #[derive(Debug)]
 pub(in super::super) struct FrameCounter<IO> {
     io: IO,
@@ -27,9 +27,9 @@ pub(in super::super) struct FrameCounter<IO> {
 #[derive(Debug, Default)]
 struct FramePosition {
     head: [u8; HEAD_BYTES],
-    /// How much of the frame header was written.
+    /// The number of bytes of the frame header that have been written.
     head_bytes: usize,
-    /// How much of the payload is still to be written.
+    /// The number of bytes of the payload that are still to be written.
     payload_left: usize,
 }
 

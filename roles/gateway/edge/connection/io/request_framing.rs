@@ -10,9 +10,9 @@ use memchr::memchr;
 
 /// A byte that every parser rejects, in a head, in a chunk size and in trailers.
 const INVALID_BYTE: u8 = 0;
-/// How much of a header line is kept: enough to see whether and how it frames the body.
+/// The number of bytes that are kept of a header line: enough to see whether and how it frames the body.
 const START_BYTES: usize = 48;
-/// The longest `Content-Length` that is followed, in digits.
+/// The maximum number of digits in a `Content-Length`.
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// The position of the next byte within the requests.
@@ -30,13 +30,13 @@ enum Position {
     Request,
     /// In the header lines.
     Headers,
-    /// In a body, with this many bytes left.
+    /// In a body. The value is the number of bytes left.
     Body(u64),
-    /// In the digits of a chunk size.
+    /// In the digits of a chunk size. The value is the size so far.
     Size(u64),
-    /// After them, up to the end of the line.
+    /// After the digits of a chunk size, up to the end of the line. The value is the size.
     Extension(u64),
-    /// In a chunk, with this many bytes left, two of which are the line break at its end.
+    /// In a chunk. The value is the number of bytes left, including the two of the line break at its end.
     Chunk(u64),
     /// After the last chunk.
     Trailers,
@@ -85,7 +85,7 @@ impl HeadLine {
         self.bytes == 1
     }
 
-    /// The name and the value of a header, as far as they were kept, and whether they were kept completely.
+    /// Returns the name and the value of a header, as far as they were kept, and whether they were kept completely.
     fn field(&self) -> Option<(&[u8], &[u8], bool)> {
         let kept = self.start.get(..self.bytes.min(START_BYTES))?;
         let (name, value) = kept.split_at_checked(memchr(b':', kept)?)?;
@@ -99,12 +99,12 @@ impl HeadLine {
 }
 
 impl RequestFraming {
-    /// Whether only complete requests have arrived.
+    /// Returns whether only complete requests have arrived.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.position, Position::Request) && self.line.bytes == 0
     }
 
-    /// Advances over bytes, and corrupts the one from which on they must not be read.
+    /// Advances over bytes, and corrupts the first one that must not be read.
     pub(super) fn advance(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let consumed = match &mut self.position {
@@ -169,7 +169,7 @@ impl RequestFraming {
         let next = if self.line.ends_with_cr() { self.next() } else { None };
         self.line.clear();
         self.position = next.unwrap_or_else(|| {
-            // In an extension hyper rejects a bare LF, and nothing else.
+            // In a chunk extension hyper itself rejects a bare LF, but nothing else.
             if !matches!(self.position, Position::Extension(_)) {
                 *end = INVALID_BYTE;
             }
@@ -204,7 +204,7 @@ impl RequestFraming {
 }
 
 /// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Those that it
-/// accepts must not be read in any other way.
+/// accepts must be read in the same way as hyper reads them.
 fn body_framing(body: BodyFraming, line: &HeadLine) -> Option<BodyFraming> {
     let Some((name, value, is_whole)) = line.field() else { return Some(body) };
     if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -227,7 +227,7 @@ mod tests {
 
     const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Returns what hyper reads when the bytes arrive in chunks of `cut`.
+    /// Returns the bytes that hyper reads when they arrive in chunks of `cut` bytes.
     fn read(text: &str, cut: usize) -> String {
         let mut framing = RequestFraming::default();
         let mut bytes = text.as_bytes().to_vec();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hyper_would_accept_is_corrupted_at_its_first_byte() {
+    fn ambiguity_that_hyper_would_accept_is_corrupted_at_its_first_byte() {
         let valid = format!("{HEAD}2\r\nhi\r\n0\r\nX: y\r\n\r\n");
         for invalid in [
             "GET /\u{1}a HTTP/1.1\r\n".replace('\u{1}', "#"),

@@ -1,8 +1,9 @@
-//! Holds back the error responses that hyper writes by itself on an HTTP/1.1 connection.
+//! Holds back the error responses that hyper writes on its own on an HTTP/1.1 connection.
 //!
 //! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log line,
-//! and cannot be configured not to. It parses a head only after it has written the response to the request before. So what it
-//! writes while it has no response to write, `100 Continue` apart, is such an error, and the last that it writes.
+//! and no option prevents that. It parses a head only after it has written the response to the previous request. So anything
+//! except `100 Continue` that it writes while it has no response to write is one of these errors, and hyper writes nothing
+//! after it.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ const INTERIM: &[u8] = b"HTTP/1.1 100 ";
 /// The position of the status in the first line of a response.
 const STATUS: std::ops::Range<usize> = 9..12;
 
-/// Knows whether hyper still has a response to write. Cheap to clone; all clones track the same connection.
+/// A record of whether hyper still has a response to write. Cheap to clone; all clones track the same connection.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct ResponseTracker(Arc<TrackedResponse>);
 
@@ -31,11 +32,11 @@ pub(in super::super) struct ResponseTracker(Arc<TrackedResponse>);
 struct TrackedResponse {
     /// Whether hyper has not read the response's body to its end.
     is_open: AtomicBool,
-    /// Whether a part of the response may not have been written and flushed.
+    /// Whether a part of the response may still have to be written or flushed.
     is_unwritten: AtomicBool,
 }
 
-/// A response whose body hyper has not read to its end. Belongs to the body, and is dropped with it.
+/// A response whose body hyper has not read to its end. The body owns this value and drops it.
 #[derive(Debug)]
 pub(in super::super) struct OpenResponse(ResponseTracker);
 
@@ -88,22 +89,23 @@ impl<IO> ResponseGate<IO> {
         Self { io, responses, held_status: None, framing, activity, half_closed: None }
     }
 
-    /// The status with which hyper rejected a request.
+    /// Returns the status with which hyper rejected a request.
     pub(in super::super) fn held_status(&self) -> Option<StatusCode> {
         self.held_status
     }
 
-    /// Whether a response was not written to its end. Anything written after it would be taken for a part of it.
+    /// Returns whether the last response has not been written to its end. Anything else written now would be taken for a part
+    /// of it.
     pub(in super::super) fn is_within_response(&self) -> bool {
         self.responses.is_unwritten()
     }
 
-    /// Returns the stream below.
+    /// Returns the underlying stream.
     pub(in super::super) fn into_inner(self) -> IO {
         self.io
     }
 
-    /// Whether hyper writes these bytes for a request that it has accepted.
+    /// Returns whether hyper writes these bytes for a request that it has accepted.
     fn is_forwardable(&self, bytes: &[u8]) -> bool {
         self.responses.is_unwritten() || bytes.starts_with(INTERIM) || bytes.is_empty()
     }
@@ -115,8 +117,8 @@ impl<IO> ResponseGate<IO> {
 }
 
 impl<IO: AsyncWrite + TcpBased + Unpin> ResponseGate<IO> {
-    /// Reports the end of what the client sends only after its response was written or the client has left. hyper would take
-    /// every client that has closed its sending side for one that has left.
+    /// Reports the end of the client's data only after the response was written or the client has left. Otherwise hyper would
+    /// take every client that has closed its sending side for one that has left.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_writing = self.is_within_response();
         let is_answering = is_writing || self.activity.is_running();

@@ -5,7 +5,7 @@ use tokio_rustls::server::TlsStream;
 
 /// A byte stream over a TCP socket.
 pub(in crate::roles::gateway) trait TcpBased {
-    /// The socket. None in tests that use an in-memory stream.
+    /// Returns the socket. None in tests that use an in-memory stream.
     fn socket(&self) -> Option<&TcpStream>;
 }
 

@@ -1,5 +1,5 @@
-//! The timeouts of a byte stream that hyper lacks. A peer that stops reading ends the connection; a close does not destroy
-//! the last response; and the kernel does not keep unsent data of a connection that was given up.
+//! Timeouts that hyper lacks. A connection ends if its peer stops reading; closing it does not destroy the last response; and
+//! the kernel does not keep unsent data of an abandoned connection.
 
 use std::fmt;
 use std::io;
@@ -21,16 +21,17 @@ use super::super::activity::{Activity, DELIVERED_BYTES_MIN};
 use super::socket::TcpBased;
 use super::tcp_delivery::{DeliveryWatch, TcpDelivery};
 
-/// How long a closed connection still reads what its peer sends (nginx: `lingering_time`). Most clients read a response only
-/// once they have sent their whole request.
+/// How long data from the peer of a closed connection is still read (nginx: `lingering_time`). Most clients read a response
+/// only once they have sent their whole request.
 pub(in super::super) const LINGER: Duration = Duration::from_secs(30);
-/// How long a closed connection waits for its peer once the process stops. The kernel delivers the rest.
+/// How long a closed connection waits for its peer once the process stops. The kernel delivers the remaining data.
 pub(in super::super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
-/// How many bytes the peer may still send during that time.
+/// The number of bytes that the peer may still send after the connection was closed.
 pub(in super::super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The shortest and longest pause between two checks whether the peer, once it is no longer read from, has its response.
+/// The shortest pause between two checks whether the peer has received its response. The checks begin when nothing more is read
+/// from the peer.
 const CHECK_PAUSE_MIN: Duration = Duration::from_millis(10);
-/// See `CHECK_PAUSE_MIN`.
+/// The longest pause between two of these checks.
 const CHECK_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The size of one read of discarded data.
 const DISCARD_BYTES: usize = 8 * 1024;
@@ -40,7 +41,8 @@ const DISCARD_BYTES: usize = 8 * 1024;
 pub(in super::super) struct StallTimeout<IO: TcpBased> {
     io: IO,
     stall_limit: Duration,
-    /// Runs from the first write, restarted when a write blocks, until the peer has acknowledged everything.
+    /// The check that begins with the first write, restarts when a write blocks, and ends when the peer has acknowledged
+    /// everything.
     watch: Option<DeliveryWatch>,
     /// Whether anything was written since the last check that found nothing pending.
     has_written: bool,
@@ -48,28 +50,28 @@ pub(in super::super) struct StallTimeout<IO: TcpBased> {
     activity: Arc<Activity>,
     /// Cancelled when the process stops.
     stop: Cancel,
-    /// Whether the connection was closed in order, so that the kernel may deliver what it still holds.
+    /// Whether the connection was closed in order, so that the kernel may deliver the data that it still holds.
     is_closed_in_order: bool,
 }
 
-/// The time between closing our side and the end of the connection.
+/// The state between closing our side and the end of the connection.
 struct Linger {
     stopped: BoxFuture<'static, ()>,
-    /// Checks what the peer accepts meanwhile.
+    /// The check of how much the peer accepts in that time.
     watch: DeliveryWatch,
-    /// None once nothing more is read from the peer.
+    /// The reads from the peer; none once they have ended.
     reads: Option<DiscardReads>,
-    /// The next check whether the peer has everything, and the pause before it.
+    /// The next check whether the peer has received everything, and the pause before it.
     next_check: Pin<Box<Sleep>>,
     pause: Duration,
 }
 
-/// Reads and discards what a peer sends after we have closed our side, within limits.
+/// The limited reads that discard the data a peer sends after we have closed our side.
 #[derive(Debug)]
 struct DiscardReads {
     end: Pin<Box<Sleep>>,
     bytes_left: usize,
-    /// Bytes received since the last check of what the peer accepts.
+    /// Bytes received since the last check of how much the peer accepts.
     read_bytes: u64,
 }
 
@@ -79,7 +81,7 @@ impl DiscardReads {
         Self { end, bytes_left: LINGER_BYTES_MAX, read_bytes: 0 }
     }
 
-    /// Discards what the peer sends until it closes its side or has sent for too long or too much.
+    /// Discards the data that the peer sends until it closes its side, has sent for too long, or has sent too much.
     fn poll<IO: AsyncRead + Unpin>(&mut self, io: &mut IO, context: &mut Context<'_>) -> Poll<()> {
         while self.bytes_left > 0 && self.end.as_mut().poll(context).is_pending() {
             let mut space = [0; DISCARD_BYTES];
@@ -108,7 +110,8 @@ impl Linger {
         Self { stopped, watch, reads, next_check, pause }
     }
 
-    /// Waits until the peer has everything or accepts nothing more. Returns whether the kernel may deliver what it holds.
+    /// Waits until the peer has received everything or accepts nothing more. Returns whether the kernel may deliver the data
+    /// that it still holds.
     fn poll<IO: AsyncRead + TcpBased + Unpin>(
         &mut self,
         io: &mut IO,
@@ -153,8 +156,8 @@ impl<IO: TcpBased> StallTimeout<IO> {
         activity: Arc<Activity>,
         stop: Cancel,
     ) -> Self {
-        // `StallTimeout` decides whether the peer accepts enough. The kernel's limit also ends peers that accept a little at
-        // a time.
+        // `StallTimeout` decides whether the peer accepts enough. The kernel's limit would also end connections to peers that
+        // accept a little at a time.
         let result = io.socket().map(|socket| SockRef::from(socket).set_tcp_user_timeout(None));
         if let Some(Err(error)) = result {
             tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
@@ -171,7 +174,7 @@ impl<IO: TcpBased> StallTimeout<IO> {
         }
     }
 
-    /// Passes on the result of a write. A write that is pending while the peer accepts too little is an error.
+    /// Returns the result of a write, or an error if the write is pending and the peer accepts too little.
     fn check_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -200,8 +203,9 @@ impl<IO: TcpBased> StallTimeout<IO> {
         }
     }
 
-    /// Checks once per stall limit whether the peer acknowledges anything that the kernel holds for it. While data is
-    /// unacknowledged the kernel sends no keepalive probes, so a vanished peer would be noticed only after a quarter of an hour.
+    /// Checks once per stall limit whether the peer acknowledges any of the data that the kernel holds for it. While data is
+    /// unacknowledged the kernel sends no keepalive probes, so a vanished peer would be noticed only after a quarter of an
+    /// hour.
     fn check_delivery(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.watch.is_none() && self.has_written {
             self.watch = Some(DeliveryWatch::new_unblocked(self.stall_limit));
@@ -220,15 +224,15 @@ impl<IO: TcpBased> StallTimeout<IO> {
     }
 }
 
-/// The error for a peer that accepts too little.
+/// Returns the error for a peer that accepts too little.
 fn stalled() -> io::Error {
     super::super::count_refused("write_stalled");
     io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")
 }
 
 impl<IO: TcpBased> Drop for StallTimeout<IO> {
-    /// Discards what the kernel still holds for the peer of a connection that was given up. It would otherwise keep it for
-    /// minutes after the connection has stopped counting towards the connection limits.
+    /// Discards the data that the kernel still holds for the peer of an abandoned connection. The kernel would otherwise keep
+    /// it for minutes, although the connection no longer counts towards the connection limits.
     fn drop(&mut self) {
         if self.is_closed_in_order {
             return;
@@ -291,8 +295,8 @@ impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<
         if result.is_pending() {
             return self.check_write(context, result);
         }
-        // HTTP flushes when it has written everything, and each time it is woken. There may have been nothing to write, so
-        // this is not recorded as a write.
+        // hyper flushes when it has written everything, and each time it is woken. There may have been nothing to write, so a
+        // flush is not recorded as a write.
         if self.activity.is_blocked() {
             self.activity.unblock();
         }
@@ -311,7 +315,8 @@ impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<
             Linger::new(this.stop.clone(), this.stall_limit)
         });
         // Closing a socket that has unread data sends RST, and RST destroys what the peer has not read yet, including the
-        // response that says why the connection is closed (RFC 9112 §9.6). So what the peer sends is read and discarded.
+        // response that says why the connection is closed (RFC 9112 §9.6). So the data that the peer sends is read and
+        // discarded.
         this.is_closed_in_order = ready!(linger.poll(&mut this.io, context));
         if !this.is_closed_in_order {
             super::super::count_refused("write_stalled");

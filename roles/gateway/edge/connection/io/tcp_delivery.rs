@@ -1,5 +1,5 @@
-//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. That the kernel accepted a write says little: it buffers
-//! tens of KiB for the peer.
+//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. The kernel accepts writes long before the peer does, because
+//! it buffers tens of KiB.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,13 +12,13 @@ use tokio::time::{Instant, Sleep};
 use super::super::activity::DELIVERED_BYTES_MIN;
 use super::socket::TcpBased;
 
-/// The first check comes after this part of the interval, as a baseline for the later ones. Few connections are blocked
-/// that long, so there are few system calls.
+/// The first check, the baseline for the later ones, comes after the interval divided by this number. Few connections are
+/// blocked that long, so there are few system calls.
 const FIRST_CHECK_PART: u32 = 10;
 
 /// The beginning of `struct tcp_info`, as in Linux since 4.6. Later fields are not requested.
 type TcpInfoStart = [u64; 19];
-/// `TCP_CLOSE`: the kernel holds nothing, whatever its counters say.
+/// The state `TCP_CLOSE`, in which the kernel holds no data, whatever its counters are.
 const CLOSED: u8 = 7;
 
 /// The socket option `TCP_INFO` (tcp(7)).
@@ -36,7 +36,7 @@ pub(super) struct TcpDelivery {
 }
 
 impl TcpDelivery {
-    /// Queries the kernel. Without a socket nothing was delivered and nothing is pending.
+    /// Queries the kernel. Without a socket, returns that nothing was delivered and nothing is pending.
     pub(super) fn query(io: &impl TcpBased) -> Self {
         let Some(socket) = io.socket() else { return Self::default() };
         match getsockopt(socket, TcpInfo) {
@@ -62,7 +62,7 @@ impl TcpDelivery {
     }
 }
 
-/// Checks at intervals whether a peer acknowledges enough.
+/// A periodic check whether a peer acknowledges enough.
 #[derive(Debug)]
 pub(super) struct DeliveryWatch {
     next_check: Pin<Box<Sleep>>,
@@ -75,7 +75,7 @@ pub(super) struct DeliveryWatch {
 pub(super) struct DeliveryProgress {
     /// Bytes acknowledged since the previous check.
     pub(super) bytes: u64,
-    /// Whether that is enough. True if there was no previous check.
+    /// Whether these bytes are enough. True if there was no previous check.
     pub(super) is_enough: bool,
     /// Whether nothing was acknowledged although something was pending at the previous check.
     pub(super) is_stuck: bool,
@@ -83,12 +83,12 @@ pub(super) struct DeliveryProgress {
 }
 
 impl DeliveryWatch {
-    /// Requires `DELIVERED_BYTES_MIN` in each interval.
+    /// Creates a watch that requires `DELIVERED_BYTES_MIN` in each interval.
     pub(super) fn new(interval: Duration) -> Self {
         Self::with_first_check(interval / FIRST_CHECK_PART, interval)
     }
 
-    /// As `new`, for a connection that is not blocked: the first check comes after a whole interval, by which time nearly
+    /// Creates a watch for a connection that is not blocked. The first check comes after a whole interval, by which time nearly
     /// everything is acknowledged.
     pub(super) fn new_unblocked(interval: Duration) -> Self {
         Self::with_first_check(interval, interval)

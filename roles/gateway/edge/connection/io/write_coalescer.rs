@@ -9,13 +9,13 @@ use tokio::task::yield_now;
 
 use super::super::activity::Activity;
 
-/// Polls a connection only after all tasks that are ready now, while at least two of its requests run. Each response wakes
-/// the connection's task, and tokio runs a woken task directly after the one that woke it, so without this each response
-/// would be written alone. With a single request, such as a large download or upload, there is nothing to wait for. As
-/// cancel safe as the future.
+/// Polls a connection only after all tasks that are ready now, as long as at least two of its requests are running. Each
+/// response wakes the connection's task, and tokio runs a woken task directly after the one that woke it, so without this each
+/// response would be written separately. With a single request, such as a large download or upload, there is nothing to wait
+/// for. This function is cancel safe if the future is.
 ///
-/// The task is polled when its thread has no other task to run, or has run as many tasks as tokio lets pass between two
-/// checks for I/O (61).
+/// The task is polled when its thread has no other task to run, or has run as many tasks as tokio runs between two checks for
+/// I/O (61).
 pub(in super::super) async fn coalesce_writes<F: Future>(
     activity: &Activity,
     mut connection: Pin<&mut F>,
@@ -52,7 +52,7 @@ struct YieldedTask {
 }
 
 impl YieldedTask {
-    /// Whether the yield is pending and will wake the task of `context`.
+    /// Returns whether the yield is pending and will wake the task of `context`.
     fn is_pending(&self, context: &Context<'_>) -> bool {
         !self.is_over.load(Ordering::Acquire) && self.connection.will_wake(context.waker())
     }

@@ -1,4 +1,4 @@
-//! A request's body. The service borrows it, and reads all of it within its limits or leaves it unread.
+//! A request's body. The service borrows the body, and either reads all of it within its limits or leaves it unread.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,11 +19,11 @@ use crate::roles::gateway::client::byte_budget::overloaded;
 /// The capacity of a growing body as a multiple of its length.
 const GROWTH: usize = 8;
 
-/// A request's body, which its connection lends to the service. `unread_body` handles what the service leaves unread.
+/// A request's body, which its connection lends to the service. `unread_body` handles the rest that the service leaves unread.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Whether the client expects `100 Continue` (RFC 9110 §10.1.1), which was not sent yet.
+    /// Whether the client expects `100 Continue` (RFC 9110 §10.1.1), which has not been sent yet.
     expects_continue: bool,
     state: State,
 }
@@ -31,9 +31,9 @@ pub struct RequestBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Reading,
-    /// It was read to its end.
+    /// The body was read to its end.
     Complete,
-    /// Its framing is invalid, or the client has left.
+    /// The framing of the body is invalid, or the client has left.
     Broken,
 }
 
@@ -45,17 +45,18 @@ impl RequestBody {
         Self { incoming, expects_continue, state }
     }
 
-    /// Whether it was read to its end.
+    /// Returns whether the body was read to its end.
     pub(in super::super) fn is_complete(&self) -> bool {
         self.state == State::Complete
     }
 
-    /// Whether the client expects `100 Continue`, which was not sent yet.
+    /// Returns whether the client expects `100 Continue`, which has not been sent yet.
     pub(super) fn expects_continue(&self) -> bool {
         self.expects_continue
     }
 
-    /// Reads and discards the rest. Returns whether it ended within the limits. Safe to drop and to call again.
+    /// Reads and discards the rest of the body. Returns whether the body ended within the limits. Safe to drop and to call
+    /// again.
     pub(super) async fn drain(&mut self, bytes_max: usize, limit: Duration) -> bool {
         let reading = async {
             let mut bytes = 0;
@@ -103,8 +104,8 @@ impl Body for RequestBody {
 /// Reads a body of at most `bytes_max`, and reserves room for it. Trailers are dropped. Safe to drop and to call again.
 ///
 /// # Errors
-/// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` when a chunk or the whole body is
-/// late; `MalformedBody` when the framing is invalid; `Overloaded` when there is no room for it.
+/// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` when a chunk or the whole body is late;
+/// `MalformedBody` when the framing is invalid; `Overloaded` when there is no room for the body.
 pub async fn read_body<B>(
     body: B,
     bytes_max: usize,
@@ -171,9 +172,10 @@ impl BodyChunks {
         }
     }
 
-    /// Returns the capacity needed to append `more` bytes, if the body has at most `most` bytes in the end. The capacity is eight
-    /// times what has arrived, not what was announced, so that a client occupies little more memory than it sends. Smaller steps
-    /// would leave the allocator with more blocks of different sizes when many bodies grow at the same time.
+    /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. The capacity is eight
+    /// times the length that has arrived and does not depend on the announced length, so that the memory that a client occupies
+    /// is proportional to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
+    /// when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;
         match self {

@@ -1,6 +1,7 @@
-//! Rejects requests that are ambiguous, so that fjord, a proxy before it and a log all read the same request.
+//! Rejects requests that are ambiguous, so that fjord, a proxy in front of it and a log all interpret the request in the same
+//! way.
 //!
-//! hyper rejects requests with invalid framing. These checks are for what hyper accepts.
+//! hyper rejects requests with invalid framing. These checks are for requests that hyper accepts.
 
 use http::header::{self, HeaderName};
 use http::uri::Authority;
@@ -13,7 +14,7 @@ use crate::problem::{Problem, ProblemKind};
 use super::super::ConnectionConfig;
 use crate::roles::gateway::edge::compression::accept_encoding::AcceptedCodings;
 
-/// The bytes between a header's name and its value and after it: colon, space, CR, LF.
+/// The bytes between a header's name and its value, and after the value: colon, space, CR, LF.
 const HEADER_OVERHEAD_BYTES: usize = 4;
 
 /// Checks a request as far as possible without its endpoint.
@@ -51,7 +52,7 @@ fn check_sizes<B>(request: &Request<B>, config: &ConnectionConfig) -> Result<(),
     let limits = &config.limits;
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    // HTTP/2 sends the authority apart from the path; in HTTP/1.1 it is part of the target.
+    // HTTP/2 sends the authority separately from the path; in HTTP/1.1 it is part of the target.
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
     if path + authority > limits.uri_bytes_max {
         let detail = format!("the URI must not exceed {} bytes", limits.uri_bytes_max);
@@ -117,7 +118,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Rejects unusual body framing (RFC 9112 §6.3). hyper has rejected contradictions.
+/// Rejects unusual body framing (RFC 9112 §6.3). hyper has already rejected contradictory framing.
 fn check_framing<B>(request: &Request<B>) -> Result<(), &'static str> {
     let headers = request.headers();
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
@@ -132,7 +133,7 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Accepts no expectation but 100-continue (RFC 9110 §10.1.1).
+/// Rejects every expectation except 100-continue (RFC 9110 §10.1.1).
 fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
     let is_known =
         |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");

@@ -1,4 +1,4 @@
-//! The client of a request that a trusted proxy forwarded: `X-Forwarded-For`, read from its end.
+//! Finds the client of a request that a trusted proxy forwarded, by reading `X-Forwarded-For` from its end.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,11 @@ use crate::config::gateway::TrustedProxies;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Returns the client's address: the last one in the list that is not a trusted proxy's.
+/// Returns the client's address: the last address in the list that does not belong to a trusted proxy.
 ///
-/// Each proxy appends the address from which it received the request. So everything before an untrusted address was written
-/// by that client. An entry that cannot be parsed ends the search: the proxy that wrote it is then taken for the client.
+/// Each proxy appends the address from which it received the request. So everything before an untrusted address was written by
+/// the client at that address. An entry that cannot be parsed ends the search: the proxy that wrote it is then taken for the
+/// client.
 pub(in super::super) fn client_address(
     connected: IpAddr,
     headers: &HeaderMap,

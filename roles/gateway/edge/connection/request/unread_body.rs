@@ -2,7 +2,7 @@
 //! RFC 9113 §8.1).
 //!
 //! hyper stops reading once the body is dropped. It would close an HTTP/1.1 connection although the response did not announce
-//! that, while the next request may be on its way, and it would reset an HTTP/2 stream on which the client is still sending.
+//! the close and the next request may be on its way, and it would reset an HTTP/2 stream on which the client is still sending.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use crate::roles::gateway::response::Response;
 use super::super::io::{LINGER, LINGER_AT_STOP, LINGER_BYTES_MAX};
 use super::body::RequestBody;
 
-/// The largest rest of a body that is read before the response so that the connection can be kept open.
+/// The maximum number of remaining bytes of a body that are read before the response, so that the connection can be kept open.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// How long the response waits for that.
+/// The longest time that the response waits for the rest of the body.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// HTTP/1.1: reads the rest of the body if it is small. Otherwise announces that the connection closes after the response; then
-/// `StallTimeout` lingers. Safe to drop.
+/// Reads the rest of an HTTP/1.1 body if it is small. Otherwise announces that the connection closes after the response;
+/// `StallTimeout` then lingers. Safe to drop.
 pub(in super::super) async fn drain_or_close(mut body: RequestBody, response: &mut Response) {
     let closes = response.headers().get(CONNECTION).is_some_and(|value| value == "close");
     if !closes && !drain_small(&mut body).await {
@@ -31,12 +31,12 @@ pub(in super::super) async fn drain_or_close(mut body: RequestBody, response: &m
 }
 
 async fn drain_small(body: &mut RequestBody) -> bool {
-    // A client that expects 100-continue may or may not send its body now. What arrives next would be ambiguous.
+    // A client that expects 100-continue may or may not send its body now. The next bytes would be ambiguous.
     let is_small = body.size_hint().lower() <= DRAIN_BYTES_MAX as u64;
     is_small && !body.expects_continue() && body.drain(DRAIN_BYTES_MAX, DRAIN_LIMIT).await
 }
 
-/// HTTP/2: lets the client send for a while after its response. If it has not finished by then, its stream is reset.
+/// Lets an HTTP/2 client continue to send for a while after its response. If it has not finished by then, its stream is reset.
 pub(in super::super) fn drain_in_background(mut body: RequestBody, tasks: &Tasks, stop: Cancel) {
     let _detached = tasks.spawn(async move {
         tokio::select! {

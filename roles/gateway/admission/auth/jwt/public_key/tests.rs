@@ -1,4 +1,4 @@
-//! Key sets as issuers publish them, and invalid ones.
+//! Tests with key sets as issuers publish them, and with invalid ones.
 
 use std::io::Write;
 
@@ -33,7 +33,7 @@ fn with(changes: &Value) -> Value {
     jwk.into()
 }
 
-/// Returns all algorithms, which are the default.
+/// Returns all algorithms, which is the default.
 fn all() -> Vec<Algorithm> {
     ALGORITHMS.iter().map(|name| algorithm(name).unwrap()).collect()
 }

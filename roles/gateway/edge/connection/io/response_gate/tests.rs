@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt;
 use super::*;
 
 const RESPONSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n";
-/// A body that looks like a response of hyper.
+/// A body that looks like one of hyper's own responses.
 const BODY: &str = "HTTP/1.1 400 Bad Request\r\n\r\nxx";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const OF_HYPER: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";

@@ -1,4 +1,4 @@
-//! Requests as hyper passes them on, and the result of the filter.
+//! Tests of the filter with requests as hyper passes them on.
 
 use std::time::Duration;
 
