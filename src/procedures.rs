@@ -30,10 +30,10 @@ pub trait Backend: Debug + Send + Sync {
     /// Returns the database system, as in `db.system.name` of OpenTelemetry's semantic conventions.
     fn system(&self) -> &'static str;
 
-    /// Calls a procedure. Passes its rows to `rows` as they arrive. After an error, the connection is clean or closed.
+    /// Calls a procedure. Passes its rows to `rows` as they arrive. After an error, the connection is either clean or closed.
     ///
-    /// Returns by `call.deadline` plus the limited time that a cancel takes, whatever the database does.
-    /// Not safe to drop: use `cancel` instead, and wait for the result.
+    /// Returns by `call.deadline` plus the limited time that a cancel takes, whatever the database does. Not safe to drop: to
+    /// end the call early, use `cancel` and wait for the result.
     fn call<'a>(
         &'a self,
         call: Call<'a>,
@@ -68,11 +68,11 @@ pub trait Backend: Debug + Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Receives the index of an expected procedure and the result: `Mismatch` if the procedure does not match, and another error
-/// if that could not be found out.
+/// A callback that receives the index of an expected procedure and its result: `Mismatch` if the procedure does not match, or
+/// another error if the check could not be made.
 pub type VerifyCallback<'a> = dyn FnMut(usize, Result<(), BackendError>) + Send + 'a;
 
-/// A procedure as an endpoint expects it.
+/// A procedure and the signature that an endpoint expects it to have.
 #[derive(Clone, Debug)]
 pub struct ExpectedProcedure {
     /// The queue of the endpoint.
@@ -86,7 +86,7 @@ pub struct ExpectedProcedure {
 }
 
 impl ExpectedProcedure {
-    /// Returns the procedure of an endpoint; `None` if it does not call one.
+    /// Returns the procedure that an endpoint calls; `None` if it does not call one.
     #[must_use]
     pub fn from_endpoint(endpoint: &Endpoint) -> Option<Self> {
         Some(Self {
@@ -109,11 +109,11 @@ pub struct Call<'a> {
     pub queue: &'a QueueName,
     /// The procedure.
     pub procedure: &'a ProcedureName,
-    /// The arguments. The procedure uses its own default for a missing one.
+    /// The arguments. For a missing argument, the procedure uses its own default.
     pub arguments: &'a [Argument],
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution is harmless. If not, a call that was sent is sent again only if all of it was rolled back.
+    /// Whether a second execution is harmless. If not, a call that was sent is retried only if all of its work was rolled back.
     pub may_repeat: bool,
     /// The transaction that the backend puts around the call.
     pub transaction: Transaction,
@@ -122,12 +122,12 @@ pub struct Call<'a> {
 /// The transaction that a backend puts around a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transaction {
-    /// None: the procedure begins and commits transactions itself.
+    /// No transaction: the procedure begins and commits its own.
     #[default]
     None,
     /// A transaction that is committed if the call succeeds, and rolled back otherwise.
     Committed,
-    /// A transaction that is always rolled back: a dry run.
+    /// A transaction that is always rolled back, for a dry run.
     RolledBack,
 }
 
@@ -140,18 +140,18 @@ pub struct Argument {
     pub kind: ParameterType,
     /// The value.
     pub value: ParameterValue<'static>,
-    /// The column names and types of a `table`, in the order of the values.
+    /// The column names and types of a `table` argument, in the order of the values.
     pub columns: Arc<[(Arc<str>, ParameterType)]>,
-    /// The database's type for a `table`, if the catalogue names one.
+    /// The database's table type for a `table` argument, if the catalogue names one.
     pub table_type: Option<Arc<str>>,
 }
 
-/// Receives result sets as they arrive from the database, so that no answer is buffered twice.
+/// A receiver of result sets, which are passed on as they arrive from the database, so that no answer is buffered twice.
 pub trait RowSink: Send {
     /// Starts a result set. Column names may be empty or repeated.
     ///
     /// # Errors
-    /// `SinkError` if the answer cannot contain it.
+    /// `SinkError` if the answer cannot contain the result set.
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError>;
 
     /// Adds a row, with a cell for each column.
@@ -160,19 +160,19 @@ pub trait RowSink: Send {
     /// `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
 
-    /// Discards everything before the call is retried. Returns `false` if that is no longer possible.
+    /// Discards everything received so far, before the call is retried. Returns `false` if that is no longer possible.
     fn restart(&mut self) -> bool;
 
     /// Records the time that the call waited for a connection. Called once for each attempt.
     fn add_connection_wait(&mut self, _wait: Duration) {}
 
-    /// Whether `drain` must be awaited before the next row.
+    /// Returns whether `drain` must be awaited before the next row.
     fn is_full(&self) -> bool {
         false
     }
 
-    /// Passes on the buffered rows, so that a large answer is never completely in memory. If it is dropped, it can be called
-    /// again.
+    /// Passes on the buffered rows, so that a large answer is never completely in memory. If the future is dropped, `drain` can
+    /// be called again.
     ///
     /// # Errors
     /// `SinkError` if the receiver is gone.
@@ -181,7 +181,7 @@ pub trait RowSink: Send {
     }
 }
 
-/// Why an answer does not accept a result.
+/// The reason why an answer does not accept a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// The answer would exceed its limit.
@@ -214,7 +214,7 @@ pub enum Cell<'a> {
     Binary(&'a [u8]),
 }
 
-/// An owned value: an OUTPUT parameter.
+/// An owned value, used for OUTPUT parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnedCell {
     /// SQL NULL.

@@ -1,8 +1,8 @@
-//! Promise: a stored procedure of SQL Server receives what the caller sent, and the caller receives what it returns, for
-//! every type and every result; no connection is left dirty.
+//! Promise: a stored procedure of SQL Server receives exactly the values that the caller sent, and the caller receives exactly
+//! what the procedure returns, for every type and every result. No connection keeps the state of an earlier call.
 //!
-//! The suite runs against the fake server of the tests, and also against a real server if `FJORD_TEST_MSSQL` names one.
-//! `faults` tests what no real server does on demand, on the fake server only.
+//! The suite runs against the tests' fake server, and also against a real server if `FJORD_TEST_MSSQL` names one. `faults`
+//! tests behaviour that a real server does not show on demand, on the fake server only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ mod types;
 /// The time limit of calls that must not time out.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Everything that a call returned.
+/// The complete answer to a call.
 #[derive(Debug, Default)]
 struct CallAnswer {
     sets: Vec<Vec<Vec<OwnedCell>>>,
@@ -102,7 +102,7 @@ fn owned_cell(cell: Cell<'_>) -> OwnedCell {
     }
 }
 
-/// Calls procedures through a backend, as a queue.
+/// A caller of procedures through a backend, on behalf of a queue.
 #[derive(Clone, Debug)]
 struct ProcedureCaller {
     backend: Arc<dyn Backend>,
@@ -173,7 +173,7 @@ impl ProcedureCaller {
     }
 }
 
-/// Returns the name of a procedure of the suite.
+/// Returns the qualified name of one of the suite's procedures.
 fn name(procedure: &str) -> ProcedureName {
     ProcedureName::new(&format!("fjord_test.{procedure}")).expect("a name")
 }
@@ -205,7 +205,7 @@ fn sent_error(result: Result<CallAnswer, CallError>) -> SentErrorKind {
     }
 }
 
-/// Returns the error of a call of which nothing was sent.
+/// Returns the error of a call that was not sent.
 #[track_caller]
 fn unsent_error(result: Result<CallAnswer, CallError>) -> BackendErrorKind {
     match result {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Argument;
 use crate::catalogue::{Endpoint, Parameter, ParameterType, ParameterValue};
 
-/// Returns the arguments of a call; each value comes with the index of its parameter.
+/// Returns the arguments of a call. Each value is paired with the index of its parameter.
 #[must_use]
 pub fn arguments(
     endpoint: &Endpoint,

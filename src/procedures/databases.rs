@@ -1,4 +1,4 @@
-//! The databases of a worker: whether each of them answers, and whether its procedures match the catalogue.
+//! Monitors the databases of a worker: whether each one answers, and whether its procedures match the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,22 +28,22 @@ use verifier::{VerifiedQueues, Verifier};
 const PING_PAUSE_UP: Duration = Duration::from_secs(1);
 /// The pause between pings of a database that does not answer.
 const PING_PAUSE_DOWN: Duration = Duration::from_millis(500);
-/// The longest time for a ping, if a backend exceeds its own connect timeout.
+/// The longest time for a ping, in case a backend exceeds its own connect timeout.
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Calls cannot reach their database; they are not executed.
+/// The condition that calls cannot reach their database and are not executed.
 const UNREACHABLE: Condition =
     Condition { name: "no connection to the database", has_reported_end: true };
-/// Calls get no connection in time; they are not executed.
+/// The condition that calls get no connection in time and are not executed.
 const BUSY: Condition = Condition::new("no connection was free in time");
 
-/// The suffix of a database's name in metrics and logs for its read-only connections.
+/// The suffix that metrics and logs append to a database's name for its read-only connections.
 const READ_ONLY_SUFFIX: &str = ":read-only";
 
 /// A database.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// Its name in metrics and logs.
+    /// The name in metrics and logs.
     pub name: Arc<str>,
     /// The backend that calls its procedures.
     pub backend: Arc<dyn Backend>,
@@ -57,8 +57,8 @@ pub struct Databases {
     closing: Cancel,
 }
 
-/// Identifies the connections to a database: the database, and whether they may go to a read-only replica. The two kinds of
-/// connections may lead to different servers, so each has its own pools and its own availability.
+/// The key of a set of connections: the database, and whether they may go to a read-only replica. The two kinds of connections
+/// may lead to different servers, so each has its own pools and its own availability.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseKey {
     /// The database's name in the configuration.
@@ -82,7 +82,8 @@ impl fmt::Display for DatabaseKey {
     }
 }
 
-/// Returns the configuration of each database, and a second one with `read_only` if a queue only reads from it.
+/// Returns the configuration of each database, and a second one with `read_only` for a database from which some queue only
+/// reads.
 #[must_use]
 pub fn configs(
     procedures: &ProceduresConfig,
@@ -101,7 +102,7 @@ pub fn configs(
     configs
 }
 
-/// Creates the backend of a database. Connections are opened when they are needed.
+/// Creates the backend of a database. Connections are opened on demand.
 ///
 /// # Errors
 /// `BackendError` if the configuration cannot be used.
@@ -184,7 +185,8 @@ impl Database {
         });
     }
 
-    /// Starts to verify the procedures of a queue. The result is in the receiver, and is updated until that is dropped.
+    /// Starts to verify the procedures of a queue. The receiver holds the current result, which is updated until the receiver
+    /// is dropped.
     #[must_use]
     pub fn verification(
         &self,
@@ -209,7 +211,7 @@ impl Database {
     }
 }
 
-/// Pings a database periodically.
+/// The task that pings a database periodically.
 struct AvailabilityMonitor {
     database: Database,
     /// Whether the database answers; `None` before the first ping.
@@ -239,7 +241,7 @@ impl AvailabilityMonitor {
         }
     }
 
-    /// Logs when the database stops answering, and when it answers again, with the length of the outage and the number of
+    /// Logs that the database has stopped answering, or that it answers again, with the length of the outage and the number of
     /// refused calls.
     fn log(&self, was_up: Option<bool>, answer: Result<(), String>, lasted: Duration) {
         let (database, queues) = (&*self.database.name, self.database.queues.count());

@@ -1,32 +1,32 @@
-//! A procedure as its database describes it, from which `fjord import` creates catalogue entries.
+//! The database's description of a procedure, from which `fjord import` creates a catalogue entry.
 
 use crate::catalogue::ParameterType;
 
-/// A procedure as its database describes it.
+/// The database's description of a procedure.
 #[derive(Clone, Debug)]
 pub struct ProcedureDescription {
-    /// `schema.name`, as the database writes it.
+    /// The name as `schema.name`, in the database's spelling.
     pub name: String,
-    /// Its parameters in the order of their declaration, or why no endpoint can call it.
+    /// The parameters in the order of their declaration, or the reason why no endpoint can call the procedure.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
 
-/// A parameter, or a column of a table.
+/// A parameter, or a column of a table parameter.
 #[derive(Clone, Debug)]
 pub struct ParameterDescription {
-    /// Its name, without `@`.
+    /// The name, without `@`.
     pub name: String,
-    /// The type as the database declares it.
+    /// The type declared in the database.
     pub declared: String,
     /// The corresponding type of the catalogue; `None` if there is none.
     pub kind: Option<ParameterType>,
     /// The maximum length in characters or bytes, if there is one.
     pub length_max: Option<usize>,
-    /// The smallest and largest integer, if the catalogue's type has a wider range.
+    /// The smallest and largest integer, if the declared type has a narrower range than the catalogue's type.
     pub range: Option<(i64, i64)>,
-    /// The columns of a table.
+    /// The columns, if the parameter is a table.
     pub columns: Vec<ParameterDescription>,
-    /// Whether it is returned.
+    /// Whether the parameter is returned.
     pub is_output: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Errors of calls: one type if nothing of the call was sent to the database, and another one if some of it was.
+//! Errors of calls: one type for a call that was not sent to the database, another for a call that was sent at least in part.
 
 use std::error::Error;
 use std::fmt;
@@ -7,11 +7,11 @@ use super::SinkError;
 
 type ErrorSource = Box<dyn Error + Send + Sync>;
 
-/// Why a call has no result. Only `NotSent` may be reported as *not executed*; a call that was sent never becomes `NotSent`
-/// again.
+/// The reason why a call has no result. Only `NotSent` may be reported as *not executed*; once a call was sent, its error is
+/// never `NotSent`.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nothing of the call was sent to the database, so it had no effect.
+    /// No part of the call was sent to the database, so it had no effect.
     #[error(transparent)]
     NotSent(#[from] BackendError),
     /// The call was sent, so it may have had an effect.
@@ -19,18 +19,18 @@ pub enum CallError {
     Sent(#[from] SentError),
 }
 
-/// An error before a call was sent, or of one of fjord's own queries.
+/// An error that occurred before a call was sent, or in one of fjord's own queries.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}")]
 pub struct BackendError {
-    /// What failed.
+    /// The kind of error.
     pub kind: BackendErrorKind,
     /// The database's error number and message, for the log.
     #[source]
     pub source: Option<ErrorSource>,
 }
 
-/// What failed before a call was sent.
+/// A kind of error that occurs before a call is sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendErrorKind {
     /// The database answered one of fjord's own queries with an error.
@@ -49,7 +49,7 @@ pub enum BackendErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// What the catalogue and the database declare.
+        /// The declarations in the catalogue and in the database, where they differ.
         difference: String,
     },
     /// The deadline passed before the call could be sent.
@@ -73,11 +73,11 @@ pub struct BadArgument {
     pub argument: String,
     /// The row and the column of the cell.
     pub cell: Option<(usize, String)>,
-    /// The reason, for the caller only: it may reveal something about the value.
+    /// The reason. It is shown to the caller only, because it may reveal something about the value.
     pub reason: String,
 }
 
-/// Lists their names, for the log.
+/// Lists the names of the arguments, for the log.
 fn names(bad: &[BadArgument]) -> String {
     let one = |BadArgument { argument, cell, .. }: &BadArgument| match cell {
         Some((row, column)) => format!("{argument}[{row}].{column}"),
@@ -89,15 +89,15 @@ fn names(bad: &[BadArgument]) -> String {
 /// An error of a call that was sent.
 #[derive(Debug)]
 pub struct SentError {
-    /// What failed.
+    /// The kind of error.
     pub kind: SentErrorKind,
     /// Whether the whole call ran in a transaction of the worker that was rolled back, so that it had no effect.
     pub is_rolled_back: bool,
-    /// What the database or the driver reported, for the log.
+    /// The error that the database or the driver reported, for the log.
     pub source: Option<ErrorSource>,
 }
 
-/// What failed in a call that was sent. None of them means that the call was not executed.
+/// A kind of error of a call that was sent. None of them means that the call was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SentErrorKind {
     /// The procedure raised an error of its own (THROW, RAISERROR).
@@ -121,7 +121,7 @@ pub enum SentErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// What the catalogue and the database declare.
+        /// The declarations in the catalogue and in the database, where they differ.
         difference: String,
     },
     /// A value of the result cannot be decoded, or has no exact JSON representation.
@@ -136,7 +136,7 @@ pub enum SentErrorKind {
     /// The call was cancelled.
     #[error("the call was cancelled")]
     Cancelled,
-    /// The connection broke during the call, which may have been executed.
+    /// The connection broke during the call. The call may have been executed.
     #[error("the connection was lost during the call")]
     Lost,
 }
@@ -146,7 +146,7 @@ pub enum SentErrorKind {
 pub enum ServerErrorClass {
     /// A violated unique or foreign key: 409.
     Conflict,
-    /// An update conflict under snapshot isolation that remained after the retries; the transaction was rolled back: 409.
+    /// An update conflict under snapshot isolation that persisted through all retries; the transaction was rolled back: 409.
     SnapshotConflict,
     /// A value that cannot be converted or is out of range: 400.
     BadValue,
@@ -154,7 +154,7 @@ pub enum ServerErrorClass {
     Mismatch,
     /// A missing permission, which is a configuration error: 500.
     Permission,
-    /// A deadlock victim that remained one after the retries; the transaction was rolled back: 500.
+    /// A deadlock that persisted through all retries; the transaction was rolled back: 500.
     Deadlock,
     /// A temporary lack of memory, locks or capacity. Another attempt may succeed; 500 if the call was sent.
     Transient,
@@ -162,7 +162,7 @@ pub enum ServerErrorClass {
     Other,
 }
 
-/// An error as the database reported it, as the source of a `SentError`. `Display` and `Debug` omit the message, which can
+/// An error that the database reported, used as the source of a `SentError`. `Display` and `Debug` omit the message, which can
 /// contain values from the request.
 pub struct DatabaseError {
     origin: String,
@@ -170,13 +170,13 @@ pub struct DatabaseError {
 }
 
 impl DatabaseError {
-    /// Creates an error. `origin` is safe to log: number, severity, procedure, line.
+    /// Creates an error. `origin` (number, severity, procedure, line) must be safe to log.
     #[must_use]
     pub fn new(origin: impl Into<String>, message: impl Into<String>) -> Self {
         Self { origin: origin.into(), message: message.into() }
     }
 
-    /// The message of the database.
+    /// Returns the message of the database.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

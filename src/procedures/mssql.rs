@@ -1,7 +1,7 @@
 //! The SQL Server backend: calls stored procedures over TDS.
 //!
-//! A call is a remote procedure call by name with typed parameters, or a statement where that is not possible.
-//! A connection serves one call at a time, and returns to its pool only after the answer was read to the end.
+//! A call is sent as a remote procedure call by name with typed parameters, or as a statement if an RPC is not possible. A
+//! connection serves one call at a time, and returns to its pool only after the answer has been read to the end.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -63,7 +63,7 @@ struct Mssql {
     pools: Pools,
     signatures: Signatures,
     server: ServerProbe,
-    /// Set when the server has refused an untyped NULL, in case its traits did not say so.
+    /// Set when the server refuses an untyped NULL although its traits do not predict that.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
 }
@@ -136,7 +136,7 @@ impl Mssql {
         }
         let deadline = Instant::now() + self.config.connect_timeout;
         let mut lease = match self.pools.lease_any(deadline).await {
-            // Calls are using all connections, and nothing indicates that the database is unreachable.
+            // Calls are using all connections, but nothing indicates that the database is unreachable.
             Err(error)
                 if error.kind == BackendErrorKind::PoolTimedOut && self.pools.can_connect() =>
             {
@@ -152,7 +152,7 @@ impl Mssql {
     }
 }
 
-/// Keeps the connection of one of fjord's own queries if it was answered, and closes it otherwise.
+/// Keeps the connection on which fjord made one of its own queries if the query was answered, and closes it otherwise.
 fn finish_query<T>(
     lease: Lease,
     answer: Result<Result<T, tiberius::error::Error>, Elapsed>,

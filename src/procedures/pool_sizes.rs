@@ -19,8 +19,8 @@ pub fn database_configs(
     configs
 }
 
-/// Returns a line for the operator about the connections to each database: first the lines of the databases whose calls may
-/// have to wait for a connection, then the others.
+/// Returns a line for the operator about the connections to each database. The first list has the databases whose calls may
+/// have to wait for a connection, the second one has the others.
 #[must_use]
 pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<String>) {
     let (mut short, mut enough) = (Vec::new(), Vec::new());
@@ -76,7 +76,7 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
     }
 }
 
-/// Describes a database's connections, and tells whether calls may have to wait for one.
+/// Describes a database's connections. Also returns whether calls may have to wait for one.
 fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)> {
     let DatabaseConfig::Mssql(config) = config else { return None };
     let sum = |field: fn(&PoolConfig) -> usize| config.pools.iter().map(field).sum::<usize>();

@@ -40,7 +40,7 @@ use supervisor::{JobSupervisor, RowFeed};
 
 /// The longest time for reading a procedure when a queue starts, including the creation of the schema.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the file of a procedure is assumed to be unchanged.
+/// The time for which the file of a procedure is assumed to be unchanged after a check.
 const FILE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// A database in a `SQLite` file.
@@ -50,7 +50,7 @@ struct Sqlite {
     directory: PathBuf,
     pool: Pool<ConnectionManager>,
     procedure_cache: Mutex<HashMap<ProcedureName, CachedProcedure>>,
-    /// Serves calls that write in order, because `SQLite`'s own lock is not fair.
+    /// The permit that calls take before they write, in order of arrival, because `SQLite`'s own lock is not fair.
     write_permit: Arc<Semaphore>,
     closing: Cancel,
 }
@@ -63,7 +63,7 @@ struct CachedProcedure {
     checked: Instant,
 }
 
-/// Creates the backend. The file is opened, and created if it does not exist, at the first use.
+/// Creates the backend. The database file is opened at the first use, and created if it does not exist.
 ///
 /// # Errors
 /// `BackendError` if the directory of procedures cannot be read.
@@ -93,7 +93,7 @@ pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, Ba
     }))
 }
 
-/// Opens and checks the connections of the pool.
+/// The manager that opens and checks the connections of the pool.
 #[derive(Debug)]
 struct ConnectionManager {
     file: DatabaseFile,
@@ -184,7 +184,7 @@ impl Sqlite {
             .insert(name.clone(), loaded);
     }
 
-    /// Returns a procedure, and reads its file if that has changed. A change is noticed within a second.
+    /// Returns a procedure, reading its file again if the file has changed. A change is noticed within a second.
     async fn procedure(
         &self,
         name: &ProcedureName,
@@ -241,7 +241,7 @@ impl Sqlite {
         let (name, transaction) = (name.to_string(), call.transaction);
         let task = execute::CallTask { name, procedure, arguments, events, transaction };
         let job = move |connection: &mut SqliteConnection| {
-            // Held until the job ends, even if its result is no longer awaited.
+            // The permit is held until the job ends, even if the job's result is no longer awaited.
             let _permit = permit;
             execute::execute(connection, task)
         };
@@ -282,7 +282,7 @@ impl Sqlite {
     }
 }
 
-/// Converts the error of a procedure that could not be loaded. Nothing of the call was executed.
+/// Converts the error of a procedure that could not be loaded. No part of the call was executed.
 fn before_sending(error: CallError) -> BackendError {
     match error {
         CallError::NotSent(error) => error,
@@ -334,7 +334,7 @@ impl Backend for Sqlite {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async {
-            // If calls are using all connections, the file is open, and there is no need to wait for one.
+            // If calls are using all connections, the file is open, and the ping need not wait for a connection.
             let free = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
             match self.pool.timeout_get(&free).await {
                 Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(()),
@@ -351,7 +351,7 @@ impl Backend for Sqlite {
         Box::pin(async {
             self.closing.cancel();
             let pool = self.pool.clone();
-            // Not on a runtime thread: closing the last connection writes the log back into the file.
+            // Runs on a blocking thread, because closing the last connection writes the log back into the file.
             let closed = tokio::task::spawn_blocking(move || pool.close()).await;
             debug_assert!(closed.is_ok(), "closing a pool does not panic");
         })

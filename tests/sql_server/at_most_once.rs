@@ -1,5 +1,5 @@
-//! Promise: once a byte of an at-most-once call was sent, the call is not sent again after any error, unless all of it was
-//! rolled back. The tests count rows in a database that commits each statement by itself.
+//! Promise: once a byte of an at-most-once call was sent, no error causes it to be sent again, unless all of it was rolled
+//! back. The tests count rows in a database that commits each statement separately.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn no_error_causes_an_at_most_once_call_to_be_sent_again() {
     let caller = ProcedureCaller::new(&server);
     let mut executions = 0;
     for number in [1205, 3960, 201, 8144, 8145, 2812, 8178, 8009, 229, 547, 1222, 50409] {
-        // The procedure that the error names: none, an inner one, the called one.
+        // The procedure that the error names: none, an inner procedure, the called procedure.
         for procedure in ["-", "inner", "runs"] {
             let script = format!("INSERT a{number}{procedure}; THROW {number} {procedure}");
             let error = sent_error(run(&caller, &script).await);
@@ -71,7 +71,7 @@ async fn a_repeatable_deadlock_victim_is_retried() {
     }
 }
 
-/// The procedure commits the worker's transaction and becomes a deadlock victim after that.
+/// The procedure commits the worker's transaction and then becomes a deadlock victim.
 #[tokio::test]
 async fn a_deadlock_victim_that_committed_is_not_retried() {
     for script in
@@ -93,7 +93,7 @@ async fn a_deadlock_victim_that_committed_is_not_retried() {
     }
 }
 
-/// Another connection locks the second row and then requests the first one. The fake server has no locks.
+/// Another connection locks the second row and then requests a lock on the first row. The fake server has no locks.
 #[tokio::test]
 async fn a_real_deadlock_leaves_one_execution() {
     for server in servers().await.into_iter().filter(|server| server.fake.is_none()) {
@@ -101,7 +101,7 @@ async fn a_real_deadlock_leaves_one_execution() {
             let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
             let mut other = direct(&server.config).await;
             execute(&mut other, "DELETE FROM fjord_test.audit").await.expect("an empty table");
-            // The victim is the one with the lower priority.
+            // The connection with the lower priority becomes the victim.
             let _unsupported_by_babelfish = execute(&mut other, "SET DEADLOCK_PRIORITY HIGH").await;
             let hold = "BEGIN TRANSACTION; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2";
             execute(&mut other, hold).await.expect("the second row");
@@ -117,7 +117,7 @@ async fn a_real_deadlock_leaves_one_execution() {
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
                 assert!(!error.is_rolled_back, "the first row was committed");
             } else if server.is_babelfish {
-                // Babelfish gives no proof of the roll-back.
+                // Babelfish provides no proof of the roll-back.
                 let Err(CallError::Sent(error)) = ended else { panic!("{ended:?}") };
                 let class = ServerErrorClass::Deadlock;
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });

@@ -1,5 +1,5 @@
-//! Promise: a cancelled call is stopped if it is long, and runs to its end if it is short. The connection serves the next
-//! call, unless it is uncertain whether the answer of the cancelled one was read to the end.
+//! Promise: a cancelled call is stopped if it is long, and runs to its end if it is short. The connection serves the next call,
+//! unless it is uncertain whether the cancelled call's answer was read to the end.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::FakeState;
 
-/// Shorter than the slow procedure, longer than every other one and than the time for opening a connection.
+/// A time that is shorter than the slow procedure, but longer than every other procedure and than opening a connection.
 const SHORT: Duration = Duration::from_millis(300);
-/// Shorter than the time for opening a connection, so that the call is not cancelled.
+/// A time that is shorter than opening a connection, so that the call is not cancelled.
 const YOUNG: Duration = Duration::from_millis(40);
-/// The duration of the slow procedure, for whose end the call must not wait.
+/// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 30_000;
 /// The longest time until a long call is stopped after its client has disconnected.
 const STOPPED: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ fn attentions(server: &SqlServer) -> usize {
     state(server).attentions.load(Ordering::Acquire)
 }
 
-/// Makes a call that is cancelled after a time.
+/// Makes a call and cancels it after the given time.
 async fn cancelled_after(
     caller: &ProcedureCaller,
     time: Duration,
@@ -50,7 +50,7 @@ async fn cancelled_after(
     tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
 }
 
-/// Checks that the next calls get their own answers, and returns the id of their connection.
+/// Checks that the next calls get their own answers. Returns the id of their connection.
 async fn next_connection(caller: &ProcedureCaller, server: &SqlServer) -> OwnedCell {
     for status in [-7, 8, 9] {
         let answer = caller.call("returns", &[int("status", status)]).await.expect("an answer");
@@ -81,7 +81,7 @@ async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
         let before = next_connection(&caller, &server).await;
-        // Babelfish ignores a cancel while a statement runs, which costs `cancel_timeout` and the connection.
+        // Babelfish ignores a cancel while a statement runs, so the cancel takes `cancel_timeout` and the connection is closed.
         let extra = if server.is_babelfish { server.config.cancel_timeout } else { Duration::ZERO };
         for time in [YOUNG, SHORT] {
             let started = Instant::now();
@@ -216,7 +216,7 @@ async fn the_cost_of_a_connection_is_measured() {
     state(&server).login_ms.store(900, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     caller.call("nothing", &[]).await.expect("a connection");
-    // Longer than the minimum cost, shorter than this server's login.
+    // The time is longer than the minimum cost, but shorter than this server's login.
     let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 600)])).await;
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(attentions(&server), 0);
@@ -280,7 +280,7 @@ async fn a_slow_roll_back_is_abandoned_with_its_connection() {
     let caller =
         ProcedureCaller { transaction: Transaction::Committed, ..ProcedureCaller::new(&server) };
     let script = [text("script", "INSERT left; THROW 50001")];
-    // Longer than the time for opening a connection, so that it is cancelled.
+    // The roll-back takes longer than opening a connection, so it is abandoned.
     state(&server).batch_ms.store(400, Ordering::Release);
     let cancel = Cancel::new();
     let slow = || state(&server).slow_batches.load(Ordering::Acquire);

@@ -16,7 +16,7 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::{FakeState, PASSWORD};
 
-/// The columns of `code_list` in UTF-8.
+/// The columns of `code_list`, in UTF-8.
 const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
 
 fn state(server: &SqlServer) -> &FakeState {
@@ -136,7 +136,7 @@ async fn a_parameter_has_the_code_page_of_its_database() {
     }
 }
 
-/// The driver would write "é" as E9 into a UTF-8 column.
+/// The driver would write "é" into a UTF-8 column as E9.
 #[tokio::test]
 async fn a_table_of_text_is_not_sent_while_the_kind_of_server_is_unknown() {
     for (transaction, number) in [(Transaction::None, 701), (Transaction::Committed, 1222)] {
@@ -170,7 +170,7 @@ async fn text_that_the_driver_would_change_is_not_sent_to_babelfish() {
     assert_eq!(error, BackendErrorKind::Arguments(expected));
 }
 
-/// The driver would use the code page of the language for a UTF-8 column, cannot write 437, and uses GB 18030 for 936.
+/// The driver would use the language's code page for a UTF-8 column, cannot write 437, and uses GB 18030 for 936.
 #[tokio::test]
 async fn a_table_can_contain_text_that_the_driver_cannot_write() {
     let server = fake_server().await;
@@ -191,7 +191,7 @@ async fn a_table_can_contain_text_that_the_driver_cannot_write() {
     assert_eq!(found, columns);
 }
 
-/// Builds a row with a cell for each `(max)` column, of these lengths in characters or bytes.
+/// Builds a row with a cell of the given length, in characters or bytes, for each `(max)` column.
 fn longs([wide, narrow, bytes]: [usize; 3]) -> Argument {
     let columns = ["wide", "narrow", "bytes"].map(|one| (one.into(), ParameterType::String));
     let text = |length| ParameterValue::Text("x".repeat(length).into());

@@ -1,4 +1,4 @@
-//! Promise: a connection is clean when the next call uses it, and a result is streamed.
+//! Promise: a connection is clean before the next call uses it, and results are streamed.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout};
 use super::{LONG, ProcedureCaller, int, name, sent_error, text};
 use crate::support::mssql_server::servers;
 
-/// Shorter than the slow procedure, longer than every other one.
+/// A time that is shorter than the slow procedure, but longer than every other procedure.
 const SHORT: Duration = Duration::from_millis(300);
-/// The duration of the slow procedure, for whose end the call must not wait.
+/// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 8000;
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn a_connection_is_reset_between_calls() {
     }
 }
 
-/// Counts cells and keeps nothing.
+/// A sink that counts cells and discards them.
 #[derive(Debug, Default)]
 struct CellCounter(u64);
 

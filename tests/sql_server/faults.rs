@@ -1,5 +1,5 @@
-//! Promise: no fault of the server leaves a call hanging or misreports it. These faults do not occur on demand, so only the
-//! fake server has them.
+//! Promise: no fault of the server causes a call to hang or to be reported incorrectly. A real server does not show these
+//! faults on demand, so the tests use only the fake server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +60,7 @@ async fn a_connection_lost_while_idle_does_not_fail_a_call() {
 }
 
 #[tokio::test]
-async fn an_answer_truncated_at_any_byte_is_an_error_and_no_panic() {
+async fn an_answer_truncated_at_any_byte_is_an_error_and_not_a_panic() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
     for at in 0..70 {
@@ -362,7 +362,7 @@ async fn a_ping_succeeds_while_calls_use_all_connections() {
         })
         .collect();
     eventually(SOON, TICK, || state(&server).connects.load(Ordering::Acquire) > 0).await;
-    // It waits behind eight calls, none of which ends before its time limit.
+    // The ping waits behind eight calls, none of which ends before the ping's time limit.
     let answer = caller.backend.ping().await;
     assert!(answer.is_ok(), "{answer:?}");
     for call in calls {

@@ -1,5 +1,5 @@
-//! Promise: the queues of a database share its connections, calls get them in order of arrival, and a warm pool needs no
-//! login.
+//! Promise: the queues of a database share its connections, calls get them in order of arrival, and a pool with open
+//! connections needs no login.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,14 +20,14 @@ use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::FakeState;
 
-/// Shorter than the slow procedure, longer than every other one.
+/// A time that is shorter than the slow procedure, but longer than every other procedure.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn state(server: &SqlServer) -> Arc<FakeState> {
     Arc::clone(&server.fake.as_ref().expect("the fake server").state)
 }
 
-/// Calls the procedure with which the fake server records the order of executions.
+/// Calls the procedure for which the fake server records the order of executions.
 async fn write(
     caller: &ProcedureCaller,
     id: String,
@@ -83,7 +83,7 @@ async fn waiters_of_all_queues_are_served_in_order_of_arrival() {
     let kept = Cancel::new();
     let mut calls = Vec::new();
     for (number, caller) in callers.iter().enumerate() {
-        // Every third one is dropped or cancelled while it waits.
+        // Every third call is dropped or cancelled while it waits.
         let cancel = if number % 3 == 2 { &cancelled } else { &kept };
         let mut call = Box::pin(write(caller, number.to_string(), cancel));
         assert!(poll!(&mut call).is_pending(), "{number} waits");
@@ -129,7 +129,7 @@ async fn waiters_are_served_by_open_connections_if_no_more_can_be_opened() {
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
     eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
-    // The pool may open three more, but the server refuses the logins.
+    // The pool may open three more connections, but the server refuses the logins.
     let waiting = (0..3).map(|_| caller.call("nothing", &[]));
     for answer in join_all(waiting).await {
         assert!(answer.is_ok(), "{answer:?}");
@@ -176,7 +176,7 @@ async fn the_connections_of_all_queues_are_limited() {
     for mut server in servers().await {
         server.config.connections_max = 2;
         let caller = ProcedureCaller::new(&server);
-        // Reads the signature, so that both calls run at the same time.
+        // This call reads the signature, so that the two later calls run at the same time.
         caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
         let tasks = Tasks::new();
         let mut busy = Vec::new();
@@ -299,7 +299,8 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
     let (reads, cancel) =
         (|| state(&server).signature_reads.load(Ordering::Acquire), Cancel::new());
     let status = [int("status", 1)];
-    // The call that reads it is cancelled, and another one reads it. A third one has too little time to wait for that.
+    // The call that reads the signature is cancelled, and another call reads it. A third call has too little time to wait for
+    // the signature.
     let mut reader = Box::pin(caller.call_within(LONG, &cancel, "returns", &status));
     assert!(poll!(&mut reader).is_pending());
     let all = join_all((0..64).map(|_| caller.call("returns", &status)));
@@ -334,7 +335,7 @@ async fn one_of_many_calls_looks_for_a_missing_procedure() {
         assert!(matches!(unsent_error(answer), BackendErrorKind::Mismatch { .. }));
     }
     assert_eq!(reads(), 1);
-    // Later calls look for it again, and find it.
+    // Later calls look for the procedure again, and find it.
     state(&server).dropped.lock().expect("not poisoned").clear();
     for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
         answer.expect("an answer");

@@ -117,7 +117,7 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
         let numbers = String::from_utf8(pieces).expect("text").replace('[', ",");
         let numbers = numbers.split("},").filter_map(|row| row.split(':').nth(1)?.parse().ok());
         let mut numbers: Vec<usize> = numbers.collect();
-        // The end is still in the answer, so the last number may be incomplete.
+        // The answer is not complete yet, so the last number may be truncated.
         numbers.pop();
         assert!(numbers.len() > 4900, "{}: {}", server.name, numbers.len());
         assert!(numbers.iter().enumerate().all(|(at, number)| at == *number), "{}", server.name);
@@ -191,7 +191,8 @@ async fn a_table_is_passed_by_column_name() {
     }
 }
 
-/// Babelfish 4 copies the `nvarchar` cells of a table into SQL text without converting them, so it is left out.
+/// Babelfish 4 copies the `nvarchar` cells of a table into SQL text without converting them, so this test does not run on
+/// Babelfish.
 #[tokio::test]
 async fn hostile_text_in_a_table_is_data() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
@@ -220,7 +221,7 @@ async fn a_raised_error_has_its_number_and_message() {
 }
 
 #[tokio::test]
-async fn an_error_after_rows_is_an_error() {
+async fn an_error_after_rows_fails_the_call() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
         let error = sent_error(caller.call("rows_then_error", &[]).await);
@@ -332,7 +333,7 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
             assert_eq!(reads, 2, "one query for parameters, one for columns of table types");
             assert_eq!(fake.state.logins.lock().expect("not poisoned").len(), 1);
         }
-        // A call uses the signature that was read together with the others.
+        // The call uses the signature that was read together with the others.
         let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("an answer");
         assert_eq!(*answer.output("out"), OwnedCell::Int(7), "{}", server.name);
     }

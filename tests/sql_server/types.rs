@@ -29,7 +29,7 @@ fn text_cell(text: &str) -> OwnedCell {
 /// Procedures that return their value only as a column.
 const WITHOUT_OUTPUT: [&str; 2] = ["time_0", "datetime2_3"];
 
-/// A line of the table: the procedure's type, a value sent, the cell that comes back.
+/// A test case: the type that names the procedure, the value to send, and the expected cell.
 type TypeCase = (&'static str, ParameterValue<'static>, OwnedCell);
 
 fn numbers() -> Vec<TypeCase> {
@@ -150,7 +150,7 @@ async fn null_is_returned_as_null_for_every_type() {
 }
 
 #[tokio::test]
-async fn a_sql_variant_is_read_or_an_error() {
+async fn a_sql_variant_is_either_read_or_reported_as_an_error() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
         match caller.call("variant", &[]).await {

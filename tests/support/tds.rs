@@ -1,8 +1,8 @@
 //! A fake SQL Server on the loopback interface: it speaks TDS, and simulates faults that a real server does not have on
 //! demand.
 //!
-//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. That it behaves like SQL Server is shown by the same
-//! tests on a real server (`FJORD_TEST_MSSQL`).
+//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. The same tests run on a real server
+//! (`FJORD_TEST_MSSQL`), which shows that the fake one behaves like SQL Server.
 
 use std::collections::HashMap;
 use std::io;
@@ -40,23 +40,23 @@ pub(crate) const PASSWORD: &str = "a secret of the fake server";
 /// A running server. It stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct FakeSqlServer {
-    /// The address on which it listens.
+    /// The address on which the server listens.
     pub(crate) address: SocketAddr,
-    /// The file of the authority that issued its certificate.
+    /// The file with the authority that issued the server's certificate.
     pub(crate) ca: PathBuf,
-    /// Its faults and its counters.
+    /// The server's faults and counters.
     pub(crate) state: Arc<FakeState>,
     stop: Cancel,
     accepting: JoinHandle<()>,
     _directory: tempfile::TempDir,
 }
 
-/// The faults of a server, which can be changed while it runs, and what it has received.
+/// The faults of a server, which can be changed while the server runs, and its record of the requests received.
 #[derive(Debug)]
 pub(crate) struct FakeState {
     schema: Schema,
     tls: Arc<rustls::ServerConfig>,
-    /// The encryption level in its answer to PRELOGIN.
+    /// The encryption level in the server's answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
     /// The error number of every login, unless it is 0.
     pub(crate) login_error: AtomicU32,
@@ -66,27 +66,27 @@ pub(crate) struct FakeState {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
-    /// Whether it identifies itself as Babelfish.
+    /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
-    /// Table types that were recreated, in that order.
+    /// Table types that were recreated, in the order of their recreation.
     recreated: Mutex<Vec<(String, Vec<Declaration>)>>,
-    /// A table type and new columns: it is recreated after the driver has queried the old ones.
+    /// A table type and its new columns. The type is recreated after the driver has queried the old columns.
     pub(crate) recreate_later: Mutex<Option<(&'static str, &'static str)>>,
     /// The error number of the query for the kind of server, unless it is 0.
     pub(crate) probe_error: AtomicU32,
-    /// Whether it refuses an untyped NULL, as Babelfish does.
+    /// Whether the server refuses an untyped NULL, as Babelfish does.
     pub(crate) refuses_untyped_null: AtomicBool,
     /// Whether the procedure `changed` has been replaced.
     pub(crate) is_changed: AtomicBool,
-    /// The error number of a call with its old parameters.
+    /// The error number of a call of `changed` with its old parameters.
     pub(crate) changed_error: AtomicU32,
     /// Whether new connections are closed at once.
     pub(crate) refuses_connections: AtomicBool,
-    /// Whether it refuses new connections after the procedure `drops` has closed one.
+    /// Whether the server refuses new connections after the procedure `drops` has closed one.
     pub(crate) goes_away_on_drop: AtomicBool,
-    /// The number of next logins after which the connection is closed.
+    /// The number of further logins after each of which the connection is closed.
     pub(crate) closes_after_login: AtomicUsize,
     /// The duration of a login, in milliseconds.
     pub(crate) login_ms: AtomicU64,
@@ -114,7 +114,7 @@ pub(crate) struct FakeState {
     pub(crate) attentions: AtomicUsize,
     /// The number of transactions rolled back by a batch.
     pub(crate) rollbacks: AtomicUsize,
-    /// The names of the procedures that were executed.
+    /// The names of the executed procedures, in order.
     pub(crate) ran: Mutex<Vec<String>>,
     /// The number of calls that were sent as statements.
     pub(crate) statements: AtomicUsize,
@@ -122,9 +122,9 @@ pub(crate) struct FakeState {
     pub(crate) connections: AtomicI64,
     /// The request ids with which `ledger.write` was called. An execution counts from its start.
     pub(crate) ledger: Mutex<Vec<String>>,
-    /// What was committed to the audit table.
+    /// The committed rows of the audit table.
     pub(crate) audit: database::Audit,
-    /// Whether a commit closes the connection instead.
+    /// Whether a commit closes the connection instead of committing.
     pub(crate) loses_commits: AtomicBool,
     victims: Mutex<HashMap<String, i64>>,
     /// Closes all open connections.
@@ -268,13 +268,13 @@ impl FakeSqlServer {
         Self { address, ca: certs.ca.clone(), state, stop, accepting, _directory: directory }
     }
 
-    /// Stops it as if its process died: all connections break, and its port refuses new ones.
+    /// Stops the server as if its process had died: all connections break, and the port refuses new ones.
     pub(crate) async fn end(&mut self) {
         self.stop.cancel();
         (&mut self.accepting).await.expect("no panic");
     }
 
-    /// Starts it again on the same port, with the same state.
+    /// Starts the server again on the same port, with the same state.
     pub(crate) async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.expect("its port");
         self.stop = Cancel::new();

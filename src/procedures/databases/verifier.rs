@@ -1,4 +1,5 @@
-//! Verifies that the procedures of a database match the catalogue: for all queues together, and again for those that fail.
+//! Verifies that the procedures of a database match the catalogue: first for all queues together, then again for those that
+//! failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +13,26 @@ use crate::catalogue::QueueName;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// The first pause before failed queues are verified again. It doubles each time, and is varied at random.
+/// The first pause before failed queues are verified again. It doubles each time and is varied at random.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest such pause. With the random variation, a new procedure is noticed after at most one and a half times as long.
+/// The longest pause before failed queues are verified again. With the random variation, a new procedure is noticed after at
+/// most one and a half times this pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// The most causes that are logged after one round. `/readyz` lists all of them.
+/// The most causes that are logged after one round of verification. `/readyz` lists all of them.
 const LINES_MAX: usize = 16;
-/// The most queues that a line names.
+/// The most queues that a log line names.
 const NAMED_MAX: usize = 8;
 
-/// Whether the procedures of a queue match the catalogue.
+/// The result of comparing the procedures of a queue with the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
     /// All procedures match.
     Passed,
-    /// A procedure does not match, or that is not known; with the reason.
+    /// A procedure does not match or could not be checked, for this reason.
     Failed(Arc<str>),
 }
 
-/// The queues of a database and their verification.
+/// The queues of a database, with the verification of each.
 #[derive(Debug, Default)]
 pub(super) struct VerifiedQueues {
     entries: Mutex<Vec<Arc<VerifiedQueue>>>,
@@ -45,7 +47,7 @@ struct VerifiedQueue {
 }
 
 impl VerifiedQueues {
-    /// Adds a queue. It is verified until the receiver is dropped.
+    /// Adds a queue, which is verified until the receiver is dropped.
     pub(super) fn add(
         &self,
         name: QueueName,
@@ -73,7 +75,8 @@ impl VerifiedQueues {
         unverified.cloned().collect()
     }
 
-    /// Resets all queues after the database stopped answering: when it answers again, its procedures may have changed.
+    /// Resets all queues after the database has stopped answering, because its procedures may have changed by the time it
+    /// answers again.
     fn reset(&self) {
         let reason: Arc<str> = "its database is not available".into();
         for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -82,14 +85,14 @@ impl VerifiedQueues {
     }
 }
 
-/// Verifies the queues of one database.
+/// The task that verifies the queues of one database.
 pub(super) struct Verifier {
     pub(super) database: String,
     pub(super) backend: Arc<dyn Backend>,
     /// Whether the database answers; `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes that were logged.
+    /// The causes that have been logged.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -120,7 +123,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies all queues that have not passed. Returns whether all have passed now.
+    /// Verifies all queues that have not passed. Returns whether all queues have now passed.
     async fn verify(&mut self) -> bool {
         let queues = self.queues.unverified();
         let mut checks: Vec<QueueCheck> = queues.into_iter().map(QueueCheck::new).collect();
@@ -142,7 +145,7 @@ impl Verifier {
         checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// Logs each new cause of failure, and when the last cause is gone.
+    /// Logs each new cause of failure, and logs once when no cause remains.
     fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
         for check in checks {
@@ -191,7 +194,7 @@ impl Verifier {
     }
 }
 
-/// Waits until the database does not answer.
+/// Waits until the database stops answering.
 async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
     // An error means that the database is no longer monitored, which ends the loop in `run`.
     let _ended = is_up.wait_for(|is_up| *is_up != Some(true)).await;
@@ -200,7 +203,7 @@ async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
 /// One verification of a queue.
 struct QueueCheck {
     queue: Arc<VerifiedQueue>,
-    /// The number of procedures without a result.
+    /// The number of procedures that have no result yet.
     pending: usize,
     /// The first failure; a mismatch takes precedence over other errors.
     failure: Option<BackendError>,
@@ -211,7 +214,8 @@ impl QueueCheck {
         Self { pending: queue.expected.len(), queue, failure: None }
     }
 
-    /// Records the result of one procedure. A queue with all results can be served while others are still being verified.
+    /// Records the result of one procedure. A queue whose procedures all have a result can be served while other queues are
+    /// still being verified.
     fn record(&mut self, result: Result<(), BackendError>) {
         self.pending = self.pending.saturating_sub(1);
         if let Err(error) = result
@@ -249,7 +253,7 @@ fn is_mismatch(error: &BackendError) -> bool {
     matches!(error.kind, BackendErrorKind::Mismatch { .. })
 }
 
-/// Lists some of the queues, and the number of the others.
+/// Names the first few queues and counts the rest.
 fn named(queues: &[String]) -> String {
     let shown = queues.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     match queues.len().saturating_sub(NAMED_MAX) {

@@ -1,8 +1,8 @@
-//! Calls a procedure: a call is one or more attempts (`retry`), each on one connection (`attempt`).
+//! Calls a procedure, in one or more attempts (`retry`), each on one connection (`attempt`).
 //!
-//! An attempt binds the arguments (`bind`), sends them as a remote procedure call or, where that is not possible, as a
-//! statement (`statement`), and reads the answer (`execute`), in a transaction if the endpoint wants one (`transaction`).
-//! `failed_attempt` decides what a failure means for the connection and for the call (`failure`).
+//! An attempt binds the arguments (`bind`), sends them as a remote procedure call or, if an RPC is not possible, as a statement
+//! (`statement`), and reads the answer (`execute`), in a transaction if the endpoint requires one (`transaction`). After a
+//! failure, `failed_attempt` decides whether the connection is kept and which error (`failure`) the call returns.
 
 mod attempt;
 mod bind;

@@ -12,11 +12,11 @@ const USER_ERROR_MIN: u32 = 50_000;
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
 /// The lowest severity with which the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// The call was chosen as the deadlock victim: its transaction is rolled back, and earlier commits remain.
+/// The call was chosen as the deadlock victim: its transaction is rolled back, but its earlier commits remain.
 const DEADLOCK_VICTIM: u32 = 1205;
-/// An update under snapshot isolation conflicted with an earlier one: its transaction is rolled back.
+/// An update under snapshot isolation conflicted with an earlier update, and its transaction is rolled back.
 const SNAPSHOT_CONFLICT: u32 = 3960;
-/// A procedure changed the number of open transactions; COMMIT or ROLLBACK without an open transaction.
+/// A procedure changed the number of open transactions (266); COMMIT or ROLLBACK without an open transaction (3902, 3903).
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
@@ -30,14 +30,14 @@ fn class_of(number: u32) -> ServerErrorClass {
         // Unique index, unique or primary key; foreign key or check constraint.
         2601 | 2627 | 547 => ServerErrorClass::Conflict,
         SNAPSHOT_CONFLICT => ServerErrorClass::SnapshotConflict,
-        // Conversion failed; error converting; overflow; truncated; truncated, with names; integer overflow.
+        // Conversion failed; error converting; overflow; truncated; truncated, with column names; integer overflow.
         245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
-        // Missing parameter; too many; unknown parameter; unknown procedure; missing parameter of a statement.
+        // Missing parameter; too many parameters; unknown parameter; unknown procedure; missing parameter of a statement.
         201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,
         // No permission on the object, on a column, in the database.
         229 | 230 | 916 => ServerErrorClass::Permission,
         DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
-        // Out of memory; out of locks; lock timeout; timeout while waiting for memory; resource limits and throttling of Azure.
+        // Out of memory; out of locks; lock timeout; timeout while waiting for memory; Azure's resource limits and throttling.
         701 | 802 | 1204 | 1222 | 8645 | 8651 | 10928 | 10929 | 40501 | 49918..=49920 => {
             ServerErrorClass::Transient
         }
@@ -91,8 +91,8 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
-/// Returns the kind of error with which the driver refused to write a value into a column of a table. Only meaningful if
-/// nothing was sent. Omits the driver's own text, which may contain the value.
+/// Returns the kind of error with which the driver refused to write a value into a column of a table. Meaningful only if no
+/// part of the call was sent. Omits the driver's own text, which may contain the value.
 pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     match error {
         Error::Encoding(_) => Some("encoding"),
@@ -102,23 +102,23 @@ pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     }
 }
 
-/// Whether the server closes the connection with this error.
+/// Returns whether the server closes the connection with this error.
 pub(super) fn is_fatal(token: &TokenError) -> bool {
     // 596: the session was killed; 6005: the server is shutting down; 40197, 40613: the database is being moved (Azure).
     token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
 }
 
-/// Whether the server chose the call as the deadlock victim.
+/// Returns whether the server chose the call as the deadlock victim.
 pub(super) fn is_deadlock(token: &TokenError) -> bool {
     token.code() == DEADLOCK_VICTIM
 }
 
-/// Whether an update of the call conflicted under snapshot isolation.
+/// Returns whether an update of the call conflicted under snapshot isolation.
 pub(super) fn is_snapshot_conflict(token: &TokenError) -> bool {
     token.code() == SNAPSHOT_CONFLICT
 }
 
-/// Whether the error means that a procedure ended a transaction that it did not begin.
+/// Returns whether the error means that a procedure ended a transaction that it did not begin.
 pub(super) fn ends_transaction(token: &TokenError) -> bool {
     TRANSACTION_ENDED.contains(&token.code())
 }
@@ -130,29 +130,29 @@ pub(super) fn transaction_ended() -> SentError {
     SentError::caused_by(kind, "the procedure ended the transaction that the worker had begun")
 }
 
-/// Whether the server refused the call because of an untyped NULL.
+/// Returns whether the server refused the call because of an untyped NULL.
 pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
     token.code() == UNKNOWN_DATA_TYPE
 }
 
-/// Whether the error means that the procedure's parameters may have changed since they were read.
+/// Returns whether the error means that the procedure's parameters may have changed since they were read.
 pub(super) fn doubts_signature(token: &TokenError) -> bool {
     class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
 }
 
-/// What a failed login means for later attempts.
+/// The cause of a failed login, which determines when the next attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginFailure {
-    /// The credentials were refused. Every further attempt counts against the account.
+    /// The credentials were refused. Every further attempt counts towards the lockout of the account.
     Refused,
     /// The server or the database cannot be reached.
     Unreachable,
 }
 
-/// Classifies an error while connecting.
+/// Classifies an error that occurred while connecting.
 pub(super) fn login_failure(error: &Error) -> LoginFailure {
     match error.code() {
-        // Wrong password or disabled login; untrusted login; expired password or one that must be changed; locked account.
+        // Wrong password or disabled login; untrusted login; password that has expired or must be changed; locked account.
         Some(18452 | 18456 | 18470 | 18486 | 18487 | 18488) => LoginFailure::Refused,
         _ => LoginFailure::Unreachable,
     }

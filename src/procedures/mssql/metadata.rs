@@ -1,4 +1,4 @@
-//! What fjord asks the database about its procedures and about itself.
+//! Queries the database for its procedures' signatures and for the kind of server.
 
 mod describe;
 mod server;

@@ -22,22 +22,22 @@ use factory::ConnectionFactory;
 pub(super) use lease::Lease;
 use pool::Pool;
 
-/// A database that has answered a call this recently is not pinged.
+/// The time after an answer to a call during which the database is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// The pool of every queue without an application name of its own.
+    /// The pool of all queues that do not configure an application name.
     main: Arc<Pool>,
     others: Vec<Arc<Pool>>,
-    /// The pools in `others`, by the queues that use them.
+    /// The pools in `others`, by the names of the queues that use them.
     by_queue: HashMap<String, Arc<Pool>>,
     factory: Arc<ConnectionFactory>,
 }
 
 impl Pools {
-    /// Creates empty pools. The first call of each opens its first connection.
+    /// Creates empty pools. A pool opens its first connection at its first call.
     pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
         let factory = Arc::new(ConnectionFactory::new(config, name, dialer));
         let connections_max = config.connections_max;
@@ -59,8 +59,8 @@ impl Pools {
         Self { main, others, by_queue, factory }
     }
 
-    /// Leases a connection for a queue, waiting for one until the deadline. Waiters are served in order of arrival, after
-    /// those with `at_front`. Safe to drop.
+    /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front` are served first, the
+    /// others in order of arrival. Safe to drop.
     pub(super) async fn lease(
         &self,
         queue: &str,
@@ -77,7 +77,7 @@ impl Pools {
         Lease::acquire(pool, deadline, false).await
     }
 
-    /// Whether all connections are in use by calls that the database answers. Then it need not be pinged.
+    /// Returns whether all connections are in use and the database answers calls, so that it need not be pinged.
     pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         !self.all().any(|pool| pool.has_idle())
@@ -85,17 +85,18 @@ impl Pools {
                 || (self.can_connect() && self.all().all(|pool| pool.is_exhausted())))
     }
 
-    /// Whether the last attempt to connect succeeded, or none has ended.
+    /// Returns whether the last attempt to connect succeeded, or no attempt has ended yet.
     pub(super) fn can_connect(&self) -> bool {
         self.factory.breaker.is_closed()
     }
 
-    /// Returns what a new connection costs: the smoothed time of a login.
+    /// Returns the cost of a new connection: the smoothed duration of a login.
     pub(super) fn connection_cost(&self) -> Duration {
         self.factory.connection_cost()
     }
 
-    /// Changes the limits of the pools. A pool that is new or serves other queues takes effect only after a restart.
+    /// Changes the limits of the pools. New pools, and changes to the queues that a pool serves, take effect only after a
+    /// restart.
     pub(super) fn resize(&self, config: &MssqlConfig) {
         for one in &config.pools {
             if let Some(pool) = self.all().find(|pool| pool.application() == one.application_name) {
@@ -109,7 +110,7 @@ impl Pools {
         self.all().for_each(Pool::trim);
     }
 
-    /// Closes idle connections at once, and the others when they are returned.
+    /// Closes idle connections at once, and other connections when they are returned.
     pub(super) fn close(&self) {
         self.all().for_each(|pool| pool.close());
     }

@@ -1,4 +1,4 @@
-//! A connection to SQL Server below the driver: opens it, and follows on the stream what the driver sends and receives.
+//! Handles a connection to SQL Server below the driver: opens it, and tracks the bytes that the driver sends and receives.
 
 mod batch_rewrite;
 mod dial;

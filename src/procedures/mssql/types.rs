@@ -1,4 +1,4 @@
-//! SQL Server's types, and the conversion of values to them (`encode`) and from them (`decode`).
+//! Defines SQL Server's types, and converts values to them (`encode`) and from them (`decode`).
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ const NVARCHAR_MAX: usize = 4000;
 /// The length of a type that was declared with `max`.
 const MAX: i16 = -1;
 
-/// A type with its length, precision or scale.
+/// A SQL type with its length, precision or scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SqlType {
     /// `bit`.
@@ -32,7 +32,7 @@ pub(super) enum SqlType {
     BigInt,
     /// `decimal` and `numeric`.
     Decimal {
-        /// The type's name: Babelfish distinguishes the two.
+        /// The type's name, because Babelfish distinguishes the two.
         name: &'static str,
         /// The total number of digits.
         precision: u8,
@@ -51,9 +51,9 @@ pub(super) enum SqlType {
     Text {
         /// The type's name.
         name: &'static str,
-        /// The maximum length in bytes, for UTF-16 in byte pairs; `None` for `max`.
+        /// The maximum length in bytes, or in byte pairs for UTF-16; `None` for `max`.
         length: Option<usize>,
-        /// The code page in which it is stored.
+        /// The code page in which the text is stored.
         code_page: CodePage,
     },
     /// `binary`, `varbinary`, `image`, `timestamp`.
@@ -81,7 +81,7 @@ pub(super) enum SqlType {
     Xml,
     /// `sql_variant`.
     Variant,
-    /// A type without a JSON representation, with its name.
+    /// A type without a JSON representation, identified by its name.
     Other(String),
 }
 
@@ -94,7 +94,7 @@ pub(super) struct TypeDescription<'a> {
     pub(super) length: i16,
     /// The total number of digits.
     pub(super) precision: u8,
-    /// The number of digits after the decimal point, also of a second.
+    /// The number of digits after the decimal point of a number or of the seconds.
     pub(super) scale: u8,
     /// The code page of the collation, if the type has one.
     pub(super) code_page: CodePage,
@@ -144,7 +144,8 @@ impl SqlType {
         }
     }
 
-    /// Returns the `nvarchar` that can hold any value of a text type in a code page; `None` for other types.
+    /// Returns the `nvarchar` type that can hold any value of this text type; `None` if this is not a text type with a code
+    /// page.
     pub(super) fn as_nvarchar(&self) -> Option<Self> {
         match self {
             Self::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
@@ -155,7 +156,7 @@ impl SqlType {
         }
     }
 
-    /// Whether SQL Server has a built-in type with this name.
+    /// Returns whether SQL Server has a built-in type with this name.
     pub(super) fn is_known(name: &str) -> bool {
         let code_page = CodePage::UNKNOWN;
         let described = TypeDescription { name, length: 0, precision: 0, scale: 0, code_page };
@@ -183,7 +184,7 @@ impl fmt::Display for SqlType {
             Self::Text { name, length: Some(length), .. }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
-            // 7 is the default. Babelfish does not accept it explicitly.
+            // 7 is the default, which Babelfish does not accept explicitly.
             Self::Time(7) => f.write_str("time"),
             Self::DateTime2(7) => f.write_str("datetime2"),
             Self::DateTimeOffset(7) => f.write_str("datetimeoffset"),

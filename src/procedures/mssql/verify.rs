@@ -12,15 +12,15 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::{BackendError, ExpectedProcedure, VerifyCallback};
 use crate::telemetry::chain;
 
-/// Connections used at the same time: four together with the one that pings the database.
+/// The most connections that verification uses at the same time. Together with the connection for pings, that makes four.
 const CONNECTIONS_MAX: usize = 3;
-/// The longest time for all procedures. What is not known by then is verified again later.
+/// The longest time for all procedures. Procedures without a result by then are verified again later.
 const VERIFY_TIMEOUT: Duration = Duration::from_mins(1);
-/// A query that was not answered in time is split into this many smaller ones: one of its procedures may be locked (an ALTER
-/// in an open transaction), and the others should not wait for it.
+/// The number of smaller queries into which a query that was not answered in time is split. One of its procedures may be locked
+/// (by an ALTER in an open transaction), and the others should not wait for it.
 const SPLIT: usize = 8;
 
-/// Procedures whose signatures were read together, and why that failed.
+/// A failed query for the signatures of several procedures.
 struct FailedRead {
     procedures: Vec<ProcedureName>,
     error: BackendError,
@@ -28,7 +28,7 @@ struct FailedRead {
 }
 
 impl Mssql {
-    /// Reads all signatures, and compares each one with what the catalogue expects.
+    /// Reads all signatures, and compares each one with the catalogue.
     pub(super) async fn verify_all(
         &self,
         expected: &[ExpectedProcedure],
@@ -78,14 +78,14 @@ impl Mssql {
         }
     }
 
-    /// Reads the signatures of some procedures over one connection.
+    /// Reads the signatures of a batch of procedures over one connection.
     async fn read_signatures(
         &self,
         procedures: Vec<ProcedureName>,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, FailedRead> {
-        // Waits for a connection together with the calls of queues that are already served, and until the deadline, because
-        // a new attempt would start at the end again.
+        // Waits in the same order as the calls of queues that are already served. Waits until the deadline, because a new
+        // attempt would start at the end of the wait queue again.
         let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,
             Err(error) => return Err(FailedRead { procedures, error, is_late: false }),
@@ -93,7 +93,7 @@ impl Mssql {
         let Some(connection) = lease.connection() else {
             return Err(FailedRead { procedures, error: unavailable(), is_late: false });
         };
-        // `connect_timeout` also says how slow the server may be.
+        // `connect_timeout` also limits the time for one query.
         let limit = deadline.min(Instant::now() + self.config.connect_timeout);
         let read = self.signatures.read_all(&mut connection.client, &procedures);
         let answer = timeout_at(limit, read).await;

@@ -26,7 +26,7 @@ pub(super) struct SqliteConnection {
     pub(super) handle: Connection,
     pub(super) control: Arc<CallControl>,
     pub(super) interrupt: Arc<InterruptHandle>,
-    /// Whether the connection must not be used again.
+    /// Whether the connection is unusable and must be closed.
     pub(super) is_broken: bool,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Debug for SqliteConnection {
     }
 }
 
-/// State shared between the thread of a call and its supervisor.
+/// The state that the thread of a call shares with its supervisor.
 #[derive(Debug, Default)]
 pub(super) struct CallControl {
     state: Mutex<State>,
@@ -67,7 +67,7 @@ impl CallControl {
         self.changed.notify_all();
     }
 
-    /// Whether the call was stopped.
+    /// Returns whether the call was stopped.
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().is_stopped
     }
@@ -77,7 +77,7 @@ impl CallControl {
         self.lock().thrown.take()
     }
 
-    /// Blocks for a time, or until the call is stopped. Returns whether it was stopped.
+    /// Blocks for the given time, or until the call is stopped. Returns whether it was stopped.
     fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = self.lock();
@@ -93,7 +93,7 @@ impl CallControl {
     }
 }
 
-/// The file of a database, and the schema for a new one.
+/// The file of a database, and the schema for a new database.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
@@ -126,9 +126,9 @@ pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError
     Ok(SqliteConnection { handle: connection, control, interrupt, is_broken: false })
 }
 
-/// Switches to a write-ahead log, with which readers and the writer do not wait for each other.
+/// Switches to a write-ahead log, so that readers and the writer do not wait for each other.
 ///
-/// Retries itself, because `SQLite` ignores the busy timeout if another process switches at the same time.
+/// Has its own retries, because `SQLite` ignores the busy timeout if another process switches at the same time.
 fn switch_to_wal(connection: &Connection, control: &CallControl) -> Result<(), BackendError> {
     let until = Instant::now() + OPEN_TIMEOUT;
     loop {
@@ -145,7 +145,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
-/// Executes the schema file in a database without tables, in one transaction. Of two processes, only one executes it.
+/// Executes the schema file in a database without tables, in one transaction. If two processes do this at the same time, only
+/// one executes the file.
 fn create_schema(connection: &Connection, schema: &Path) -> Result<(), BackendError> {
     let is_new = || {
         connection

@@ -1,4 +1,4 @@
-//! Maps `SQLite`'s result codes to kinds of errors. No other file contains them.
+//! Maps `SQLite`'s result codes to kinds of errors. No other file contains result codes of `SQLite`.
 
 use rusqlite::ffi::{self, ErrorCode};
 
@@ -37,7 +37,7 @@ fn class_of(error: ffi::Error) -> ServerErrorClass {
             ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
                 ServerErrorClass::BadValue
             }
-            // RAISE(ABORT, …) in a trigger has no number of its own.
+            // RAISE(ABORT, …) in a trigger has no error number of its own.
             ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
             // UNIQUE, primary key and foreign key constraints, and CHECK, as in SQL Server's error 547.
             _ => ServerErrorClass::Conflict,
@@ -46,18 +46,18 @@ fn class_of(error: ffi::Error) -> ServerErrorClass {
         ErrorCode::ReadOnly
         | ErrorCode::PermissionDenied
         | ErrorCode::AuthorizationForStatementDenied => ServerErrorClass::Permission,
-        // Another process wrote in the meantime: the transaction is rolled back, like that of a deadlock victim.
+        // Another process wrote in the meantime, so the transaction is rolled back, as a deadlock victim's is.
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => ServerErrorClass::Deadlock,
         _ => ServerErrorClass::Other,
     }
 }
 
-/// Converts an error that occurred before anything was executed: while opening a connection or waiting for the write lock.
+/// Converts an error that occurred before any statement was executed, while opening a connection or waiting for the write lock.
 pub(super) fn before_running(error: rusqlite::Error) -> BackendError {
     BackendError::caused_by(BackendErrorKind::Unavailable, error)
 }
 
-/// Converts the error of a statement that cannot be prepared. Omits the SQL text, which the error would repeat.
+/// Converts the error of a statement that cannot be prepared. Omits the SQL text, which is part of `SQLite`'s own error.
 pub(super) fn while_preparing(procedure: &str, error: rusqlite::Error) -> BackendError {
     match error {
         rusqlite::Error::SqlInputError { msg, .. } => BackendError::mismatch(procedure, msg),

@@ -15,12 +15,12 @@ use super::error_codes;
 use super::procedure::{self, SqliteProcedure, SqliteStatement};
 use super::types::{self, ColumnHint};
 
-/// The most rows in a batch for the answer.
+/// The most rows in a batch that is sent to the answer.
 const BATCH_ROWS: usize = 128;
 /// The most bytes of text and binary data in a batch.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// What the thread of a call sends to the answer.
+/// An event that the thread of a call sends to the answer.
 #[derive(Debug)]
 pub(super) enum RowEvent {
     /// The start of a result set, with its columns.
@@ -41,7 +41,8 @@ pub(super) struct CallTask {
     pub(super) procedure: Arc<SqliteProcedure>,
     pub(super) arguments: Vec<(String, SqlValue)>,
     pub(super) events: Sender<RowEvent>,
-    /// Only decides whether the transaction is rolled back at the end: every call is a transaction.
+    /// The requested kind of transaction. It only determines whether the transaction is rolled back at the end, because every
+    /// call is a transaction.
     pub(super) transaction: Transaction,
 }
 
@@ -107,7 +108,8 @@ fn transact(
     Ok(call.result)
 }
 
-/// Begins the transaction. One that will write takes the write lock at once, because taking it later could fail halfway.
+/// Begins the transaction. A transaction that will write takes the write lock at once, because taking the lock later could fail
+/// halfway through.
 fn begin(connection: &Connection, writes: bool) -> Result<(), BackendError> {
     let sql = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
     connection
@@ -125,7 +127,7 @@ struct RunningCall<'a> {
 }
 
 impl RunningCall<'_> {
-    /// Fails if the call was stopped. `SQLite` forgets an interrupt between two statements; the control does not.
+    /// Fails if the call was stopped. `SQLite` ignores an interrupt between two statements, but `CallControl` remembers it.
     fn check_stopped(&self) -> Result<(), SentError> {
         if self.control.is_stopped() {
             return Err(SentError::new(SentErrorKind::Cancelled));
@@ -161,7 +163,7 @@ impl RunningCall<'_> {
         Ok(false)
     }
 
-    /// Sets variables from the rows, of which the last one counts. Returns `true` if the RETURN status is set.
+    /// Sets variables from the rows; the last row determines the values. Returns `true` if the RETURN status is set.
     fn assign(
         &mut self,
         columns: &[(String, ColumnHint)],
@@ -218,7 +220,7 @@ impl RunningCall<'_> {
     }
 
     fn send(&self, event: RowEvent) -> Result<(), SentError> {
-        // The receiver is dropped when the call is abandoned.
+        // Sending fails if the receiver was dropped because the call was abandoned.
         self.events.blocking_send(event).map_err(|_| SentError::new(SentErrorKind::Cancelled))
     }
 }

@@ -20,9 +20,9 @@ pub(super) struct SqliteProcedure {
     pub(super) statements: Vec<SqliteStatement>,
     /// Whether any statement writes. If so, the procedure takes the write lock first.
     pub(super) writes: bool,
-    /// The parameters that are not set by its own statements.
+    /// The parameters that the procedure's statements do not set.
     inputs: BTreeSet<String>,
-    /// The variables that its statements set.
+    /// The variables that the procedure's statements set.
     variables: BTreeSet<String>,
 }
 
@@ -30,13 +30,13 @@ pub(super) struct SqliteProcedure {
 #[derive(Debug)]
 pub(super) struct SqliteStatement {
     pub(super) sql: String,
-    /// Its parameters without `@`, in the order of their numbers.
+    /// The parameters without `@`, in the order of their numbers.
     pub(super) parameters: Vec<String>,
-    /// Whether its columns are variables and not a result set.
+    /// Whether the columns set variables instead of forming a result set.
     pub(super) assigns: bool,
 }
 
-/// Returns the name of the variable that a column sets, if it does: `@id` sets `id`.
+/// Returns the name of the variable that a column sets, if it sets one: `@id` sets `id`.
 pub(super) fn variable(column: &str) -> Option<&str> {
     column.strip_prefix('@').filter(|name| !name.is_empty())
 }

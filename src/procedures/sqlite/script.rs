@@ -1,12 +1,12 @@
 //! Splits the file of a procedure into statements.
 
-/// The keywords with which a statement may begin. Other statements would change the connection or the schema.
+/// The keywords with which a statement may begin. Other statements could change the connection or the schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];
 
 /// Splits SQL text at the semicolons outside of quotes and comments. Empty statements are omitted.
 ///
 /// # Errors
-/// A sentence about the first statement that is not allowed.
+/// Returns a sentence about the first statement that is not allowed.
 pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     let mut scanner = Scanner { rest: text };
@@ -74,7 +74,7 @@ impl<'a> Scanner<'a> {
             self.take_past("*/", 2);
             return Some(ScriptPiece::Comment);
         }
-        // A doubled quote is read as two adjacent quoted pieces, which does not change the text.
+        // A doubled quote is split into two adjacent quoted pieces, which does not change the text.
         Some(ScriptPiece::Code(match first {
             '\'' => self.take_past("'", 1),
             '"' => self.take_past("\"", 1),
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         taken
     }
 
-    /// Takes an opening delimiter of a number of bytes, and everything up to and including the closing one.
+    /// Takes an opening delimiter of `opening` bytes, and everything up to and including the closing delimiter.
     fn take_past(&mut self, close: &str, opening: usize) -> &'a str {
         let inside = self.rest.get(opening..).unwrap_or_default();
         let end = inside.find(close).map_or(self.rest.len(), |at| opening + at + close.len());

@@ -20,12 +20,14 @@ use super::execute::RowEvent;
 
 /// The maximum number of batches buffered between the thread of a call and its answer.
 pub(super) const EVENTS_MAX: usize = 4;
-/// The pause between interrupts of a job that should stop: `SQLite` ignores an interrupt between statements.
+/// The pause between interrupts of a job that should stop. They are repeated because `SQLite` ignores an interrupt between
+/// statements.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(5);
-/// How long a job may take to stop. After that its result is not awaited; the thread keeps its connection while it runs.
+/// The longest time that a job may take to stop. After that time, the job's result is not awaited, but its thread keeps the
+/// connection while it runs.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
-/// Runs a job until it ends, its deadline passes, or it is cancelled.
+/// A supervisor that runs a job until it ends, its deadline passes, or it is cancelled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JobSupervisor<'a> {
     pub(super) deadline: Instant,
@@ -41,7 +43,7 @@ pub(super) struct RowFeed<'a> {
 
 type JobOutput<T> = (Object<ConnectionManager>, Result<T, CallError>);
 
-/// Why a job is interrupted.
+/// The reason why a job is interrupted.
 #[derive(Clone, Copy, Debug)]
 enum Interruption {
     TimedOut,
@@ -92,7 +94,7 @@ impl JobSupervisor<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let reason = tokio::select! {
-                // Polled first, so that a steady stream of rows does not delay an interruption.
+                // The interruption is polled first, so that a steady stream of rows does not delay it.
                 biased;
                 cause = self.interruption(), if stopped.is_none() => cause,
                 event = self.advance(&mut feed, &mut handle) => match event {
@@ -110,7 +112,7 @@ impl JobSupervisor<'_> {
                     }
                 }
             };
-            // Without a receiver the job's next batch fails, even if the job is already waiting to send it.
+            // Once the receiver is dropped, the job's next batch fails, even if the job is already waiting to send it.
             if matches!(reason, Interruption::Sink(_)) {
                 feed = None;
             }
@@ -129,14 +131,14 @@ impl JobSupervisor<'_> {
         }
     }
 
-    /// Passes the next batch to the answer, or waits for the job's end. Safe to drop while it waits.
+    /// Passes the next batch to the answer, or waits until the job ends. Safe to drop while waiting.
     async fn advance<T>(
         &self,
         feed: &mut Option<RowFeed<'_>>,
         handle: &mut JoinHandle<JobOutput<T>>,
     ) -> SupervisorEvent<T> {
         let Some(open) = feed else { return SupervisorEvent::Ended(Box::new(handle.await)) };
-        // A drain that was dropped halfway starts again here, before the next row.
+        // A drain whose future was dropped halfway is restarted here, before the next row.
         if open.rows.is_full() {
             return match open.rows.drain().await {
                 Ok(()) => SupervisorEvent::Fed,
@@ -175,7 +177,7 @@ fn pass_on(event: RowEvent, rows: &mut dyn RowSink) -> Result<(), SinkError> {
     }
 }
 
-/// Returns the result of a job. A job that completed although it was interrupted is committed, and counts as completed.
+/// Returns the result of a job. A job that completed in spite of an interruption was committed, and counts as completed.
 fn conclude<T>(
     output: Result<JobOutput<T>, JoinError>,
     stopped: Option<(Interruption, Instant)>,
@@ -187,7 +189,7 @@ fn conclude<T>(
         (Ok(_), Some(Interruption::Sink(error))) => Err(SentErrorKind::Sink(error).into()),
         (Ok(value), _) => Ok(value),
         (Err(error), None) => Err(error),
-        // It was waiting for the write lock, so nothing was executed.
+        // The job was waiting for the write lock, so no statement was executed.
         (Err(CallError::NotSent(error)), Some(Interruption::TimedOut))
             if error.kind == BackendErrorKind::Unavailable =>
         {

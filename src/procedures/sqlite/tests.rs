@@ -1,4 +1,4 @@
-//! Tests of the backend with database files in a temporary directory.
+//! Tests the backend with database files in a temporary directory.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ impl Stable {
         (result.await, seen)
     }
 
-    /// Returns the rows of a procedure that must succeed.
+    /// Calls a procedure that must succeed, and returns its rows.
     async fn rows(&self, name: &str, arguments: &[Argument]) -> Vec<Vec<OwnedCell>> {
         let (result, seen) = self.call(name, arguments).await;
         result.unwrap();
@@ -110,7 +110,7 @@ async fn call(
         .await
 }
 
-/// Collects the rows of a call.
+/// A sink that collects the rows of a call.
 #[derive(Default)]
 struct CollectedSets {
     sets: Vec<(Vec<String>, Vec<Vec<OwnedCell>>)>,

@@ -9,10 +9,10 @@ use rusqlite::types::{Value as SqlValue, ValueRef};
 use crate::catalogue::ParameterValue;
 use crate::procedures::{Argument, OwnedCell};
 
-/// The type of a column, in addition to the storage classes of `SQLite`.
+/// A hint at the type of a column, in addition to the storage classes of `SQLite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColumnHint {
-    /// The type of the stored value.
+    /// No hint: the type is that of the stored value.
     Stored,
     /// An exact number.
     Decimal,
@@ -47,7 +47,7 @@ pub(super) fn column(name: &str, declared: Option<&str>) -> (String, ColumnHint)
 /// Converts a value of a result set or an output.
 ///
 /// # Errors
-/// A sentence that says why the value cannot be converted.
+/// Returns a sentence that says why the value cannot be converted.
 pub(super) fn cell(value: ValueRef<'_>, hint: ColumnHint) -> Result<OwnedCell, String> {
     let text = |bytes: &[u8]| {
         str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| "text is not UTF-8".to_owned())
@@ -83,7 +83,7 @@ pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
     }
 }
 
-/// Converts decimal text to a JSON number: keeps every digit, removes a plus sign and leading zeros.
+/// Converts decimal text to a JSON number. Keeps every significant digit, and removes a plus sign and leading zeros.
 fn json_number(text: &str) -> Option<String> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -108,7 +108,7 @@ fn json_number(text: &str) -> Option<String> {
     })
 }
 
-/// Converts an argument to the value that is bound.
+/// Converts an argument to the value that is bound to a statement.
 pub(super) fn bind(argument: &Argument) -> SqlValue {
     match &argument.value {
         ParameterValue::Null => SqlValue::Null,
@@ -153,7 +153,7 @@ fn json(value: &ParameterValue<'_>) -> String {
         ParameterValue::Boolean(value) => value.to_string(),
         ParameterValue::Integer(value) => value.to_string(),
         ParameterValue::Number(value) => serde_json::Value::from(*value).to_string(),
-        // As text, because SQLite reads a JSON number with a fraction as a double.
+        // Decimals are written as text, because SQLite reads a JSON number with a fraction as a double.
         ParameterValue::Decimal(text) | ParameterValue::Text(text) => quoted(text),
         ParameterValue::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
         ParameterValue::Json(text) => text.to_string(),

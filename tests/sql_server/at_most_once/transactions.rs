@@ -69,7 +69,7 @@ async fn a_procedure_that_ends_the_transaction_fails_and_runs_once() {
         ("INSERT e; ROLLBACK", 0),
         ("INSERT e; ROLLBACK; INSERT e", 0),
         ("INSERT e; COMMIT; INSERT e; ROLLBACK", 0),
-        // It ends all open transactions.
+        // The script ends all open transactions.
         ("INSERT e; COMMIT; COMMIT", 1),
     ];
     for (script, rows) in cases {
@@ -145,7 +145,7 @@ async fn the_catalogue_decides_whether_calls_are_transactions() {
         assert_eq!((&problem["effect"], count("none")), (&json!(effect), 0), "{script}");
     }
 
-    // A raised error, with and without a proof of the roll-back.
+    // The procedure raises an error, with and without proof of the roll-back.
     let problem = ask("/v1/whole", "INSERT none; THROW 50422").await.is_problem(422, "refused");
     assert_eq!((&problem["effect"], count("none")), (&json!("executed"), 0));
     let script = "SET AUTOCOMMIT; ROLLBACK; INSERT logged; THROW 50422";

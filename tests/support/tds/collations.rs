@@ -1,4 +1,4 @@
-//! Collations: their bytes on the wire, and how SQL Server converts text to their code pages.
+//! Collations of the fake server: their bytes on the wire, and the conversion of text to their code pages as on SQL Server.
 
 use encoding_rs::{EncoderResult, Encoding};
 use oem_cp::code_table::DECODING_TABLE_CP437;
@@ -13,7 +13,7 @@ pub(crate) struct Collation {
     pub(crate) page: u16,
 }
 
-/// The first one is the database's: the default of an installation for the United States.
+/// All collations. The first one is the database's, which is the default of an installation for the United States.
 static ALL: [Collation; 5] = [
     Collation { name: "SQL_Latin1_General_CP1_CI_AS", wire: [0x09, 0x04, 0xd0, 0, 52], page: 1252 },
     Collation { name: "Japanese_CI_AS", wire: [0x11, 0x04, 0xd0, 0, 0], page: 932 },
@@ -58,7 +58,7 @@ impl Collation {
         }
     }
 
-    /// Encodes text. A character that the code page does not have silently becomes a similar one or a question mark.
+    /// Encodes text. A character that the code page does not have is silently replaced with a similar one or a question mark.
     pub(crate) fn encode(&self, text: &str) -> Vec<u8> {
         text.chars().flat_map(|c| self.encode_char(c)).collect()
     }
@@ -89,7 +89,7 @@ impl Collation {
         self.encoding().decode_without_bom_handling(bytes).0.into_owned()
     }
 
-    /// Truncates a text to a number of bytes, and returns what is stored.
+    /// Truncates a text to a number of bytes. Returns the text that is stored.
     pub(crate) fn store(&self, text: &str, bytes_max: Option<usize>) -> String {
         let mut bytes = Vec::new();
         for c in text.chars() {

@@ -26,12 +26,12 @@ impl Audit {
 /// The transaction of a connection. It is rolled back when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct FakeTransaction {
-    /// `@@TRANCOUNT`.
+    /// The value of `@@TRANCOUNT`.
     pub(crate) count: i64,
     is_implicit: bool,
     has_savepoint: bool,
     pending: Vec<String>,
-    /// The ENVCHANGE tokens to send. Babelfish does not send them.
+    /// The ENVCHANGE tokens to send, which Babelfish does not send.
     report: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl FakeTransaction {
         self.report.extend_from_slice(change);
     }
 
-    /// Adds the reports to an answer.
+    /// Adds the ENVCHANGE tokens to an answer.
     fn send_report(&mut self, state: &FakeState, reply: &mut TdsReply) {
         let report = std::mem::take(&mut self.report);
         if !state.is_babelfish.load(std::sync::atomic::Ordering::Acquire) {
@@ -136,9 +136,9 @@ pub(super) fn batch(
 /// Executes the procedure `runs`, whose argument is a script of statements separated by semicolons.
 ///
 /// The statements are `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (closes the connection), `RAISE number`
-/// (continues after the error), and `THROW number [procedure]` (ends the procedure). `THROW number procedure times` at the
-/// end of a script throws only that often. `SET AUTOCOMMIT` means `SET IMPLICIT_TRANSACTIONS OFF`, and `SET XACT_ABORT` means
-/// `SET XACT_ABORT ON`, both until the end of the procedure.
+/// (continues after the error), and `THROW number [procedure]` (ends the procedure). `THROW number procedure times` at the end
+/// of a script throws only for the first `times` executions. `SET AUTOCOMMIT` means `SET IMPLICIT_TRANSACTIONS OFF`, and `SET
+/// XACT_ABORT` means `SET XACT_ABORT ON`, both until the end of the procedure.
 pub(super) fn run(
     state: &FakeState,
     transaction: &mut FakeTransaction,
@@ -205,7 +205,7 @@ fn statements(
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
                 if matches!(number, 1205 | 3960) || aborts {
-                    // The transaction is rolled back, earlier commits remain. The error comes before the report.
+                    // The transaction is rolled back, but earlier commits remain. The error comes before the report.
                     let _ended = transaction.roll_back();
                 }
                 let mut after = TdsReply::default();
@@ -219,7 +219,7 @@ fn statements(
             return raised(number, "runs", Vec::new());
         }
     }
-    // With XACT_ABORT ON, a changed transaction count is no error.
+    // With XACT_ABORT ON, a changed transaction count is not an error.
     if transaction.count == before || aborts {
         FakeResult::Returned(0, Vec::new())
     } else {

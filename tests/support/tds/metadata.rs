@@ -11,9 +11,9 @@ use super::request::Given;
 use super::schema::{Declaration, unquoted};
 use super::values::{Declared, Sql};
 
-/// The pause between checks whether a lock was released.
+/// The pause between two checks of whether a lock was released.
 const LOCK_TICK: Duration = Duration::from_millis(10);
-/// The columns for each parameter; the first one is the procedure's index in the query.
+/// The columns of the row for a parameter. The first column is the procedure's index in the query.
 const PARAMETER_COLUMNS: [&str; 13] = [
     "int",
     "int",

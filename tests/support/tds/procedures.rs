@@ -10,8 +10,8 @@ use super::reply::TdsReply;
 use super::request::Given;
 use super::values::{Declared, Sql};
 
-/// Procedures that only the fake server has, in addition to those of `mssql.sql`. A name with a number stands for a procedure
-/// with any number.
+/// Procedures that only the fake server has, in addition to those of `mssql.sql`. `numbered` stands for all procedures
+/// `numbered_N`.
 pub(crate) const ONLY_HERE: &str = "\
 CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
@@ -57,17 +57,17 @@ pub(crate) enum FakeResult {
     RaisedIn(u32, String, String, Vec<u8>),
     /// The connection is closed without an answer.
     Dropped,
-    /// The connection is closed after this many bytes of the answer.
+    /// The connection is closed after the given number of bytes of the answer.
     Cut(usize),
-    /// The answer comes after this time, unless the call is cancelled.
+    /// The answer is sent after this time, unless the call is cancelled.
     Slow(Duration),
     /// The call never ends, and ignores a cancel.
     Stalled,
     /// The answer is sent when the cancel arrives, followed by the acknowledgement, either in one write or in two.
     AnswersLate(bool),
-    /// The cancel is acknowledged after this time, and this many times.
+    /// The cancel is acknowledged after the given time, the given number of times.
     Acknowledges(Duration, usize),
-    /// Part of a row is sent, and the rest never. A cancel ends the call.
+    /// Part of a row is sent, and the rest is never sent. A cancel ends the call.
     Streams,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Given {
     pub(crate) name: String,
     pub(crate) is_output: bool,
     pub(crate) value: Sql,
-    /// Whether it was sent as an untyped NULL.
+    /// Whether the argument was sent as an untyped NULL.
     pub(crate) is_untyped: bool,
 }
 
@@ -95,7 +95,7 @@ impl Given {
     }
 }
 
-/// Parses a table: the name of its type, the types of its columns, its rows.
+/// Parses a table: the name of its type, the types of its columns, and its rows.
 fn read_table(from: &mut Bytes, state: &FakeState) -> Sql {
     from.advance(1);
     let _database = read_b_varchar(from);
@@ -129,7 +129,7 @@ fn skip_headers(payload: &mut Bytes) {
     payload.advance(usize::try_from(length).expect("a length"));
 }
 
-/// Parses a statement of fjord that calls a procedure. Returns the procedure's name, the arguments and the OUTPUT variables.
+/// Parses a statement with which fjord calls a procedure. Returns the procedure's name, the arguments and the OUTPUT variables.
 pub(crate) fn called(
     text: &str,
     values: &[Given],

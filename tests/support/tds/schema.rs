@@ -19,7 +19,7 @@ pub(crate) struct Declaration {
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
-    /// In the order of their creation. The index determines the id.
+    /// The table types, in the order of their creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
 }
 
@@ -41,7 +41,7 @@ impl Schema {
         schema
     }
 
-    /// Returns the parameters of a procedure. `numbered_7` has those of `numbered`, unless it has its own.
+    /// Returns the parameters of a procedure. `numbered_7` has the parameters of `numbered`, unless it has its own.
     pub(crate) fn procedure(&self, name: &str) -> Option<&Vec<Declaration>> {
         self.procedures.get(name).or_else(|| {
             let (name, number) = name.rsplit_once('_')?;

@@ -141,7 +141,7 @@ async fn answer(
     finish(stream, state, call, outcome, reply).await
 }
 
-/// Delays a batch. Returns whether a cancel arrived in the meantime.
+/// Delays the answer to a batch. Returns whether a cancel arrived in the meantime.
 async fn is_cancelled(
     stream: &mut ServerTlsStream,
     state: &FakeState,
@@ -197,7 +197,7 @@ async fn finish(
             return Ok(false);
         }
         FakeResult::Stalled => {
-            // Only the end of the connection ends it.
+            // The call ends only when the connection does.
             while read_message(stream).await.is_ok() {}
             return Ok(false);
         }

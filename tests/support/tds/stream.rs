@@ -1,4 +1,4 @@
-//! Packets, and the TLS handshake inside of them.
+//! Reads and writes packets, and performs the TLS handshake inside of them.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 const PACKET_BYTES: usize = 4096;
 const PIPE_BYTES: usize = 1 << 16;
 
-/// A message: the packets of a request.
+/// A message, assembled from the packets of a request.
 #[derive(Debug)]
 pub(crate) struct TdsMessage {
     pub(crate) kind: PacketType,
@@ -42,7 +42,7 @@ pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Re
     }
 }
 
-/// Writes a message in packets. Without the end, more packets follow.
+/// Writes a message in packets. If the end is not written, more packets follow.
 pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream: &mut S,
     kind: PacketType,

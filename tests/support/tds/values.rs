@@ -1,4 +1,4 @@
-//! Values on the wire: reads the types that a driver sends, and writes the types that a procedure declares.
+//! Values on the wire: reads values of the types that a driver sends, and writes values of the types that a procedure declares.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
@@ -21,7 +21,7 @@ pub(crate) enum Sql {
     DateTime(i32, u32),
     SmallDateTime(u16, u16),
     Table(Vec<Vec<Sql>>),
-    /// A table that does not have the number of columns of its type.
+    /// A table whose number of columns differs from that of its type.
     OtherColumns,
 }
 
@@ -53,12 +53,12 @@ impl Declared {
         self.collation.unwrap_or_else(Collation::default)
     }
 
-    /// Returns the code page, if it is a text type with one.
+    /// Returns the code page, if the type is a text type that has one.
     pub(crate) fn code_page(&self) -> Option<u16> {
         matches!(self.name.as_str(), "char" | "varchar").then(|| self.collation().page)
     }
 
-    /// Converts a value to what SQL Server stores for this type.
+    /// Converts a value to the one that SQL Server stores for this type.
     pub(crate) fn store(&self, value: Sql) -> Sql {
         match value {
             Sql::Text(text) if self.code_page().is_some() => {

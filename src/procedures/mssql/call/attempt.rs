@@ -19,12 +19,12 @@ use crate::procedures::{
     BackendError, BackendErrorKind, Call, ProcedureResult, RowSink, Transaction,
 };
 
-/// A call, and what may end an attempt of it early.
+/// A call, and the conditions that may end an attempt early.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AttemptContext<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) cancel: &'a Cancel,
-    /// When the attempt got its connection: an attempt that has just started is not cancelled.
+    /// The time at which the attempt got its connection. An attempt that has just started is not cancelled.
     pub(super) started: Instant,
 }
 
@@ -33,13 +33,13 @@ pub(super) struct AttemptContext<'a> {
 pub(super) enum FailedStep {
     /// The call of the procedure.
     Call(ExecutionError),
-    /// The end of the transaction around it.
+    /// The end of the transaction around the call.
     TransactionEnd(ExecutionError),
-    /// Either of them, because the deadline passed or the call was cancelled.
+    /// Either step, because the deadline passed or the call was cancelled.
     Stopped(StopCause),
 }
 
-/// A connection, and what must be known before a call can be made on it.
+/// A connection, with the metadata that a call on it requires.
 #[derive(Debug)]
 struct PreparedConnection {
     lease: Lease,
@@ -48,7 +48,7 @@ struct PreparedConnection {
 }
 
 impl Mssql {
-    /// Makes one attempt. With `at_front`, it waits for a connection ahead of the calls that were not served before.
+    /// Makes one attempt. With `at_front`, the attempt waits for a connection ahead of calls that have not had one yet.
     pub(super) async fn attempt(
         &self,
         call: &Call<'_>,
@@ -57,7 +57,7 @@ impl Mssql {
         at_front: bool,
     ) -> Result<ProcedureResult, AttemptFailure> {
         let started = Instant::now();
-        // Calls that wait for another call to read the signature do so without a connection.
+        // A call does not occupy a connection while it waits for another call to read the signature.
         let lookup = if self.signatures.is_known(call.procedure) {
             SignatureLookup::Known
         } else {
@@ -80,7 +80,7 @@ impl Mssql {
         self.execute(prepared, rows, context).await
     }
 
-    /// Waits for something that a call needs before it is sent, until the deadline or a cancel.
+    /// Waits for a future that a call needs before it is sent, but no longer than until the deadline or a cancel.
     async fn wait_unless_stopped<F: Future>(
         &self,
         call: &Call<'_>,
@@ -96,7 +96,7 @@ impl Mssql {
         }
     }
 
-    /// Reads what is not known yet: the traits of the server, and the procedure's signature.
+    /// Reads the traits of the server and the procedure's signature, unless they are known.
     async fn prepare(
         &self,
         lease: Lease,
@@ -107,7 +107,7 @@ impl Mssql {
         Ok(PreparedConnection { lease, traits, signature })
     }
 
-    /// Makes the call on a connection, which is returned clean or closed.
+    /// Makes the call on a connection, which is afterwards either clean or closed.
     async fn execute(
         &self,
         PreparedConnection { mut lease, traits, signature }: PreparedConnection,
@@ -142,7 +142,7 @@ impl Mssql {
             let end = transaction::end(client, call.transaction).await;
             end.map_err(FailedStep::TransactionEnd)?;
             if call.transaction == Transaction::RolledBack && stream.has_committed() {
-                // The roll-back did not undo the whole call.
+                // The roll-back did not undo all of the call.
                 return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
             }
             Ok(result)
@@ -170,7 +170,7 @@ impl Mssql {
         })
     }
 
-    /// Builds the request of a call: its form, and the rewrites of the driver's batches before it.
+    /// Builds the request of a call: its form, and the rewrites of the batches that the driver sends before it.
     fn request<'a>(
         &self,
         call: &Call<'a>,
@@ -184,7 +184,7 @@ impl Mssql {
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
     }
 
-    /// Waits for the database until the deadline, a cancel, or the end of the backend.
+    /// Waits for the database until the deadline passes, the call is cancelled, or the backend is closed.
     pub(super) async fn until_stopped<F: Future>(
         &self,
         context: AttemptContext<'_>,
@@ -200,14 +200,14 @@ impl Mssql {
         }
     }
 
-    /// Waits until the call is cancelled and has run for as long as it takes to open a connection, because stopping it may
-    /// cost the connection. A shorter call runs to its end, and its answer is dropped.
+    /// Waits until the call is cancelled and has run for at least the time that opening a connection takes, because stopping
+    /// the call may cost its connection. A shorter call runs to completion, and its answer is dropped.
     async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
         context.cancel.cancelled().await;
         sleep_until(context.started + self.pools.connection_cost()).await;
     }
 
-    /// Returns the traits of the server, and detects them if they are not known.
+    /// Returns the traits of the server, detecting them if they are not known.
     async fn detect_traits(
         &self,
         mut lease: Lease,
@@ -224,7 +224,7 @@ impl Mssql {
         }
     }
 
-    /// Returns the procedure's signature, and reads it if it is not known.
+    /// Returns the procedure's signature, reading it if it is not known.
     async fn read_signature(
         &self,
         mut lease: Lease,
@@ -271,8 +271,8 @@ impl Mssql {
     }
 }
 
-/// Waits for a cancel that arrives before a byte of the call was sent: such a call is never started. Any other cancel is
-/// left to `until_stopped`.
+/// Waits for a cancel that arrives before a byte of the call was sent: such a call is never started. A later cancel is handled
+/// by `until_stopped`.
 async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     cancel.cancelled().await;
     if stream.sent().is_ok() {
@@ -302,7 +302,7 @@ async fn preparation_failed(
     }
 }
 
-/// Handles a connection that broke before anything of the call was sent.
+/// Handles a connection that broke before any part of the call was sent.
 pub(super) fn broken_before_sending(lease: Lease, error: Error) -> NotSentFailure {
     lease.discard("broken");
     NotSentFailure {

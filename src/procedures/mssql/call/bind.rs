@@ -20,16 +20,16 @@ use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, C
 pub(super) struct BoundParameter<'a> {
     /// The parameter.
     pub(super) parameter: &'a SqlParameter,
-    /// Its value.
+    /// The value.
     pub(super) data: BoundValue<'a>,
 }
 
 /// The value of a parameter.
 #[derive(Debug)]
 pub(super) enum BoundValue<'a> {
-    /// A single value of this type.
+    /// A single value of the given type.
     Scalar(&'a SqlType, ColumnData<'a>),
-    /// A table of the type with this name.
+    /// A table of the named type.
     Table(&'a str, Vec<TableRow<'a>>),
 }
 
@@ -48,30 +48,30 @@ impl<'a> TableValueRow<'a> for TableRow<'a> {
     }
 
     fn get_db_type() -> &'static str {
-        // Not used: the type's name is passed with the table.
+        // This name is not used; the type's name is passed with the table.
         ""
     }
 }
 
 impl BoundParameter<'_> {
-    /// Whether the driver would send this as an untyped NULL.
+    /// Returns whether the driver would send this parameter as an untyped NULL.
     pub(super) fn is_untyped_null(&self) -> bool {
         matches!(&self.data, BoundValue::Scalar(sql, value)
             if !types::has_typed_null(sql) && *value == types::null(sql))
     }
 
-    /// Whether this is an OUTPUT parameter of a type that the driver declares only as wide as the value that it sends.
+    /// Returns whether this is an OUTPUT parameter of a type that the driver declares only as wide as the value that it sends.
     pub(super) fn is_narrow_output(&self) -> bool {
         self.parameter.is_output
             && matches!(&self.data, BoundValue::Scalar(sql, _) if !types::has_typed_null(sql))
     }
 }
 
-/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, because otherwise they would not
-/// be returned.
+/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, because the server would not return
+/// them otherwise.
 ///
 /// # Errors
-/// Names all arguments that cannot be converted, up to `VIOLATIONS_MAX`.
+/// Lists all arguments that cannot be converted, up to `VIOLATIONS_MAX`.
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,
@@ -114,8 +114,8 @@ pub(super) fn bind<'a>(
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
 }
 
-/// Returns the rewrites of the driver's column queries for a call with tables. Fails if the kind of server, which decides
-/// between them, is not known.
+/// Returns the rewrites of the driver's column queries for a call with tables. Fails if the kind of server, which determines
+/// the rewrites, is not known.
 pub(super) fn rewrites(
     bound: &[BoundParameter<'_>],
     narrow_text: NarrowText,
@@ -225,7 +225,7 @@ fn table_rows<'a>(
     Ok(encoded)
 }
 
-/// Encodes a cell as the column's type. Fails if the driver could not write it unchanged.
+/// Encodes a cell as the column's type. Fails if the driver would change the value or cannot write it.
 fn encode_cell<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,
@@ -267,7 +267,7 @@ fn encode_cell<'a>(
     Ok(cell)
 }
 
-/// Returns the table type's name in the database. It becomes part of a statement of the driver, so it must not need quoting.
+/// Returns the table type's name in the database. The driver inserts the name into a statement, so it must not need quoting.
 fn type_name<'a>(
     argument: &Argument,
     name: &'a str,

@@ -14,7 +14,7 @@ use crate::procedures::{
     BackendError, ProcedureResult, RowSink, SentError, SentErrorKind, SinkError,
 };
 
-/// Why a call has no result, by what it means for the connection.
+/// The reason why a call has no result, which determines whether the connection can be kept.
 #[derive(Debug)]
 pub(super) enum ExecutionError {
     /// The server returned an error, and its answer was read to the end.
@@ -49,13 +49,13 @@ impl From<SentError> for ExecutionError {
 /// The form in which a call is sent.
 #[derive(Debug)]
 pub(super) enum RequestForm<'a> {
-    /// As a remote procedure call.
+    /// A remote procedure call.
     Rpc(tiberius::Command<'a>),
-    /// As a statement.
+    /// A statement that executes the procedure.
     Statement(Statement<'a>),
 }
 
-/// Chooses the form of a call. `refuses_untyped_null` tells whether this server is known to refuse them.
+/// Chooses the form of a call. `refuses_untyped_null` is set if the server is known to refuse untyped NULLs.
 pub(super) fn form<'a>(
     procedure: &ProcedureName,
     bound: Vec<BoundParameter<'a>>,
@@ -71,7 +71,7 @@ pub(super) fn form<'a>(
     }
 }
 
-/// Executes a call. Not safe to drop: discard the connection then.
+/// Executes a call. Not safe to drop: if this future is dropped, discard the connection.
 pub(super) async fn execute(
     client: &mut TdsClient,
     form: RequestForm<'_>,

@@ -1,4 +1,4 @@
-//! What a failed attempt means for its connection and for the call.
+//! Decides after a failed attempt whether its connection is kept and which error the call returns.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
 impl Mssql {
-    /// Returns or closes the connection of an attempt of which nothing was sent.
+    /// Returns to the pool, or closes, the connection of an attempt whose call was not sent.
     pub(super) async fn end_unsent(
         &self,
         mut lease: Lease,
@@ -32,7 +32,7 @@ impl Mssql {
             FailedStep::Call(error) | FailedStep::TransactionEnd(error) => error,
         };
         match error {
-            // The driver's query for the columns of a table type was refused: the type may have changed.
+            // The server refused the driver's query for the columns of a table type: the type may have changed.
             ExecutionError::Server(token) if !error_numbers::is_fatal(&token) => {
                 let Some(current) = self.read_signature_again(&mut lease, context).await else {
                     return broken_before_sending(lease, Error::Server(token));
@@ -63,8 +63,8 @@ impl Mssql {
         }
     }
 
-    /// Returns the failure of a call with a table cell that the driver cannot write although fjord accepted it. Either the
-    /// table type has changed since the signature was read, or fjord's check differs from the driver's.
+    /// Returns the failure of a call with a table cell that fjord accepted and the driver cannot write. Either the table type
+    /// has changed since the signature was read, or fjord's check differs from the driver's.
     fn unwritable(
         &self,
         context: AttemptContext<'_>,
@@ -81,7 +81,7 @@ impl Mssql {
         }
     }
 
-    /// Returns or closes the connection of an attempt that was sent.
+    /// Returns to the pool, or closes, the connection of an attempt whose call was sent.
     pub(super) async fn end_sent(
         &self,
         lease: Lease,
@@ -115,8 +115,8 @@ impl Mssql {
         }
     }
 
-    /// Handles an error that the server returned. The error number proves nothing about what ran before it: it may come from
-    /// an inner procedure, or from a statement after others that were committed.
+    /// Handles an error that the server returned. The error number does not prove that nothing was committed: the error may
+    /// come from an inner procedure, or from a statement that follows committed ones.
     async fn refused(
         &self,
         mut lease: Lease,
@@ -131,7 +131,7 @@ impl Mssql {
         let call = context.call;
         let mut missing = None;
         let reports = self.server.known().is_some_and(|traits| traits.reports_commits);
-        // Read before any other request is sent on the connection.
+        // The report must be read before any other request is sent on the connection.
         let report =
             lease.connection().filter(|_| reports).map(|one| one.stream.transaction_report());
         let retry = if let Some(reason) = RetryReason::contention(&token) {
@@ -140,7 +140,7 @@ impl Mssql {
             let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
             (!is_known).then_some(RetryReason::UntypedNull)
         } else if error_numbers::doubts_signature(&token) {
-            // Also for later calls, which use what the database declares now.
+            // Later calls benefit as well: they use the signature that the database declares now.
             let Some(current) = self.read_signature_again(&mut lease, context).await else {
                 lease.discard("broken");
                 return error_numbers::from_token(token).into();
@@ -171,8 +171,8 @@ impl Mssql {
         SentFailure { error, retry }
     }
 
-    /// Reads the signature once more. The outer `None` means that it could not be read, the inner one that the procedure
-    /// does not exist.
+    /// Reads the signature once more. The outer `None` means that the signature could not be read, the inner `None` that the
+    /// procedure does not exist.
     async fn read_signature_again(
         &self,
         lease: &mut Lease,

@@ -1,38 +1,38 @@
-//! Why an attempt failed: one type if nothing of the call was sent, and another one if some of it was.
+//! Failures of an attempt: one type for a call that was not sent, another for a call that was sent at least in part.
 
 use tiberius::error::TokenError;
 
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
-/// Why an attempt has no result.
+/// The reason why an attempt has no result.
 #[derive(Debug)]
 pub(super) enum AttemptFailure {
-    /// Nothing of the call was sent.
+    /// No part of the call was sent.
     NotSent(NotSentFailure),
-    /// The call was sent.
+    /// The call was sent, at least in part.
     Sent(SentFailure),
 }
 
-/// A failed attempt of which nothing was sent. Its connection was returned or closed.
+/// The failure of an attempt whose call was not sent. The connection was returned or closed.
 #[derive(Debug)]
 pub(super) struct NotSentFailure {
-    /// The error, if this is the last attempt.
+    /// The error that the call returns if this is the last attempt.
     pub(super) error: BackendError,
-    /// Why another attempt may succeed.
+    /// The reason why another attempt may succeed.
     pub(super) retry: Option<RetryReason>,
 }
 
-/// A failed attempt that was sent. Its connection was returned or closed.
+/// The failure of an attempt whose call was sent. The connection was returned or closed.
 #[derive(Debug)]
 pub(super) struct SentFailure {
-    /// The error, if this is the last attempt.
+    /// The error that the call returns if this is the last attempt.
     pub(super) error: SentError,
-    /// Why another attempt may succeed; `retry` decides whether it is permitted.
+    /// The reason why another attempt may succeed. The `retry` module decides whether another attempt is permitted.
     pub(super) retry: Option<RetryReason>,
 }
 
-/// Why another attempt may succeed.
+/// The reason why another attempt may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryReason {
     /// The connection broke before the call was sent.
@@ -61,7 +61,7 @@ impl RetryReason {
         }
     }
 
-    /// Whether other calls work on the same rows, so that the next attempt should wait.
+    /// Returns whether the cause is other calls on the same rows, so that the next attempt should wait.
     pub(super) fn is_contention(self) -> bool {
         matches!(self, Self::Deadlock | Self::Snapshot)
     }
@@ -80,8 +80,8 @@ impl RetryReason {
 }
 
 impl SentFailure {
-    /// Returns the failure of a call that was sent when nothing of its next attempt was: the call may still have been
-    /// executed.
+    /// Returns the failure of a call that was sent, after a further attempt failed before it was sent. The call may still have
+    /// been executed.
     pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
         let mut error = self.error;
         if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
@@ -91,7 +91,7 @@ impl SentFailure {
     }
 }
 
-/// What ended the wait for the database.
+/// The reason why the wait for the database ended early.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StopCause {
     /// The deadline passed.
@@ -101,7 +101,7 @@ pub(super) enum StopCause {
 }
 
 impl StopCause {
-    /// Returns the label for a connection that is closed because of it.
+    /// Returns the metric label for a connection that is closed for this reason.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
@@ -109,7 +109,7 @@ impl StopCause {
         }
     }
 
-    /// Returns the error of a call of which nothing was sent.
+    /// Returns the error of a call that was not sent.
     pub(super) fn before_sending(self) -> BackendErrorKind {
         match self {
             Self::TimedOut => BackendErrorKind::TimedOut,

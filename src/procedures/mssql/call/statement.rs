@@ -14,19 +14,19 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::BackendError;
 use crate::procedures::mssql::types;
 
-/// The column with the RETURN status. Its name identifies the result set that the statement adds.
+/// The column with the RETURN status. The column's name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
 
 /// A statement that calls a procedure.
 #[derive(Debug)]
 pub(super) struct Statement<'a> {
-    /// The statement with its values.
+    /// The statement with the values of its parameters.
     pub(super) query: Query<'a>,
     /// The OUTPUT parameters in the last result set, in the order of its columns after the RETURN status.
     pub(super) outputs: Vec<String>,
 }
 
-/// Whether a statement can pass these arguments. It cannot pass tables.
+/// Returns whether a statement can pass these arguments. Tables cannot be passed.
 pub(super) fn can_pass(bound: &[BoundParameter<'_>]) -> bool {
     bound.iter().all(|one| matches!(one.data, BoundValue::Scalar(..)))
 }
@@ -58,7 +58,7 @@ pub(super) fn statement<'a>(
         let written = if parameter.is_output {
             let variable = format!("@fjord_{}", outputs.len());
             outputs.push(parameter.bare_name().to_owned());
-            // The driver cannot read every code page.
+            // The driver cannot read text in every code page.
             let result = sql
                 .as_nvarchar()
                 .map_or_else(|| variable.clone(), |wide| format!("CAST({variable} AS {wide})"));
@@ -80,7 +80,7 @@ pub(super) fn statement<'a>(
     Ok(Statement { query, outputs })
 }
 
-/// Whether a parameter's name can be part of a statement without quoting.
+/// Returns whether a parameter's name can be part of a statement without quoting.
 fn is_plain(name: &str) -> bool {
     name.strip_prefix('@').is_some_and(|bare| {
         !bare.is_empty()

@@ -10,11 +10,12 @@ use crate::procedures::description::{ParameterDescription, ProcedureDescription}
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::SqlType;
 
-/// Selects all procedures that are not part of SQL Server.
+/// A query for all procedures that are not part of SQL Server.
 const PROCEDURES: &str = "SELECT SCHEMA_NAME(schema_id), name FROM sys.procedures \
      WHERE is_ms_shipped = 0 ORDER BY SCHEMA_NAME(schema_id), name";
 
-/// Describes the procedures whose `schema.name` matches the pattern. Not safe to drop: discard the connection then.
+/// Describes the procedures whose `schema.name` matches the pattern. Not safe to drop: if this future is dropped, discard the
+/// connection.
 pub(crate) async fn describe(
     client: &mut TdsClient,
     known: &Signatures,

@@ -1,4 +1,4 @@
-//! Finds out whether the server is SQL Server or Babelfish, because some calls depend on it.
+//! Detects whether the server is SQL Server or Babelfish, because some calls must be sent differently.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,40 +9,41 @@ use tiberius::error::Error;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// Babelfish returns 1, SQL Server NULL.
+/// A query to which Babelfish returns 1 and SQL Server returns NULL.
 const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
 
-/// Differences between servers.
+/// The traits in which servers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerTraits {
-    /// Whether it refuses an untyped NULL in a remote procedure call.
+    /// Whether the server refuses an untyped NULL in a remote procedure call.
     pub(crate) refuses_untyped_null: bool,
-    /// How text for the `char` and `varchar` columns of a table is passed.
+    /// The encoding in which text for the `char` and `varchar` columns of a table is passed.
     pub(crate) narrow_text: NarrowText,
-    /// Whether it reports each commit. If it does not, an error proves less about what was rolled back.
+    /// Whether the server reports each commit. If it does not, an error is weaker proof of a roll-back.
     pub(crate) reports_commits: bool,
 }
 
-/// How text for columns of a table that are stored in a code page is passed.
+/// The encoding in which text is passed for table columns that are stored in a code page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NarrowText {
-    /// As `nvarchar`: the server converts it, as it does for a parameter.
+    /// The text is passed as `nvarchar`, and the server converts it, as it does for a parameter.
     AsNvarchar,
-    /// In the code page that the driver derives from the column's collation: Babelfish copies the `nvarchar` cells of a
-    /// table into SQL text without converting them.
+    /// The driver encodes the text in the code page that it derives from the column's collation. Babelfish needs this, because
+    /// it copies the `nvarchar` cells of a table into SQL text without converting them.
     ByDriver,
-    /// Not at all: the server is not known, and either of the above would be wrong for the other server.
+    /// The text is not passed, because the kind of server is not known and each of the encodings above is wrong for one kind.
     Unknown,
 }
 
-/// Assumed while the server is not known: it accepts an untyped NULL like SQL Server, and reports no commits like Babelfish.
+/// The traits assumed while the server is not known: untyped NULLs are accepted, as on SQL Server, and commits are not
+/// reported, as on Babelfish.
 const UNKNOWN: ServerTraits = ServerTraits {
     refuses_untyped_null: false,
     narrow_text: NarrowText::Unknown,
     reports_commits: false,
 };
 
-/// Detects the traits of a database's server, once.
+/// The traits of a database's server, which are detected once.
 #[derive(Debug, Default)]
 pub(crate) struct ServerProbe {
     traits: OnceLock<ServerTraits>,
@@ -50,13 +51,13 @@ pub(crate) struct ServerProbe {
 }
 
 impl ServerProbe {
-    /// Returns the traits if they were detected.
+    /// Returns the traits if they have been detected.
     pub(crate) fn known(&self) -> Option<ServerTraits> {
         self.traits.get().copied()
     }
 
-    /// Queries the server. An error is not remembered: the next call queries again. Not safe to drop: discard the connection
-    /// then.
+    /// Queries the server. An error is not remembered: the next call queries again. Not safe to drop: if this future is
+    /// dropped, discard the connection.
     pub(crate) async fn detect(&self, client: &mut TdsClient) -> Result<ServerTraits, Error> {
         // The error may arrive before or after the columns of the row.
         let answer = async { client.simple_query(QUERY).await?.into_row().await }.await;

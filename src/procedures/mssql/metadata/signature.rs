@@ -1,4 +1,4 @@
-//! A procedure's parameters as the database declares them, and whether the catalogue matches them.
+//! A procedure's parameters, as declared in the database, and their comparison with the catalogue.
 
 use super::table_query::TableQuery;
 use crate::catalogue::ParameterType;
@@ -8,18 +8,18 @@ use crate::procedures::mssql::types::{CodePage, SqlType};
 /// A procedure's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
-    /// In the order of their declaration.
+    /// The parameters, in the order of their declaration.
     pub(crate) parameters: Vec<SqlParameter>,
 }
 
-/// A parameter as the database declares it.
+/// A parameter, as declared in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SqlParameter {
-    /// Its name with `@`.
+    /// The name, with `@`.
     pub(crate) name: String,
-    /// Its type.
+    /// The declared type.
     pub(crate) declared: SqlParameterType,
-    /// Whether it is declared OUTPUT.
+    /// Whether the parameter is declared OUTPUT.
     pub(crate) is_output: bool,
 }
 
@@ -30,25 +30,25 @@ pub(crate) enum SqlParameterType {
     Scalar(SqlType),
     /// A table.
     Table {
-        /// `schema.type`.
+        /// The name of the table type, as `schema.type`.
         name: String,
-        /// Its columns, in order.
+        /// The names and types of the columns, in order.
         columns: Vec<(String, SqlType)>,
-        /// Replacements for the driver's column query; `None` for a type without columns.
+        /// The replacements for the driver's column query; `None` for a type without columns.
         query: Option<TableQuery>,
     },
 }
 
 impl SqlParameter {
-    /// Returns its name without `@`, as the catalogue writes it.
+    /// Returns the name without `@`, as the catalogue spells it.
     pub(crate) fn bare_name(&self) -> &str {
         self.name.strip_prefix('@').unwrap_or(&self.name)
     }
 }
 
 impl Signature {
-    /// Finds a parameter by an argument's name. An exact match is preferred, because the names are case-insensitive unless
-    /// the database's collation is case-sensitive.
+    /// Finds a parameter by an argument's name. An exact match is preferred, because names are case-insensitive unless the
+    /// database's collation is case-sensitive.
     pub(crate) fn parameter(&self, name: &str) -> Option<&SqlParameter> {
         let mut all = self.parameters.iter();
         all.clone()
@@ -56,13 +56,13 @@ impl Signature {
             .or_else(|| all.find(|parameter| parameter.bare_name().eq_ignore_ascii_case(name)))
     }
 
-    /// Lists the names, for a message.
+    /// Lists the names of the parameters, for a message.
     pub(crate) fn names(&self) -> String {
         let names: Vec<&str> = self.parameters.iter().map(|one| one.name.as_str()).collect();
         if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
     }
 
-    /// Finds the first text whose code page is not known. Returns its name and the page.
+    /// Finds the first text parameter or column whose code page is not known. Returns its name and the code page.
     pub(super) fn unknown_code_page(&self) -> Option<(&str, CodePage)> {
         let unknown = |name, sql: &SqlType| match sql {
             SqlType::Text { code_page, .. } if !code_page.is_known() => Some((name, *code_page)),
@@ -76,7 +76,7 @@ impl Signature {
         })
     }
 
-    /// Describes where the catalogue and the procedure differ. `None` if they match.
+    /// Describes a difference between the catalogue and the procedure. Returns `None` if they match.
     pub(crate) fn difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let mut differences = Vec::new();
         for (name, kind) in &expected.arguments {
@@ -110,7 +110,7 @@ impl Signature {
     }
 }
 
-/// Whether a value of a catalogue's type can be converted to the declared type.
+/// Returns whether a value of a catalogue's type can be converted to the declared type.
 fn accepts(declared: &SqlParameterType, given: ParameterType) -> bool {
     use ParameterType as P;
     use SqlType as S;

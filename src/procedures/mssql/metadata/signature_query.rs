@@ -1,4 +1,4 @@
-//! The queries that read signatures from the database, and how their rows become signatures.
+//! Queries the database for signatures, and converts the rows to signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -15,12 +15,12 @@ use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
 /// The views that list parameters. Babelfish has only the second one, SQL Server has both.
 const VIEWS: [&str; 2] = ["sys.parameters", "sys.all_parameters"];
-/// A parameter has no collation of its own; it uses that of the database.
+/// The expression for a parameter's code page. A parameter has no collation of its own; it uses the database's.
 const DATABASE_CODE_PAGE: &str = "CAST(COLLATIONPROPERTY(CAST(DATABASEPROPERTYEX(DB_NAME(), \
      'Collation') AS nvarchar(128)), 'CodePage') AS int)";
-/// Procedures per query. With a few parameters each, the answer fills a few packets.
+/// The number of procedures per query. With a few parameters each, the answer fills a few packets.
 pub(crate) const PROCEDURES_PER_QUERY: usize = 128;
-/// Table types per query. A request may have 2,100 parameters.
+/// The number of table types per query. A request may have at most 2,100 parameters.
 const TABLE_TYPES_PER_QUERY: usize = 1000;
 
 /// Builds the query for the parameters of a number of procedures, in order. A procedure without parameters is one row of
@@ -64,8 +64,8 @@ fn append(into: &mut String, text: fmt::Arguments<'_>) {
 }
 
 /// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures: one query, and one more for the table types among their
-/// parameters. `None` for a procedure that does not exist. Remembers in `lacks_parameters_view` that the server does not
-/// have the first view. Not safe to drop: discard the connection then.
+/// parameters. Returns `None` for a procedure that does not exist. Sets `lacks_parameters_view` if the server does not have the
+/// first view. Not safe to drop: if this future is dropped, discard the connection.
 pub(super) async fn read(
     client: &mut TdsClient,
     procedures: &[ProcedureName],
@@ -164,8 +164,8 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
     SqlParameterType::Table { name, columns, query }
 }
 
-/// Builds the type whose name, base type, length, precision and scale are in consecutive columns, and whose code page is in
-/// another column.
+/// Builds a type from consecutive columns with its name, base type, length, precision and scale, and a separate column with its
+/// code page.
 fn scalar(row: &Row, from: usize, code_page: usize) -> SqlType {
     let own = text(row, from).unwrap_or_default();
     // An alias type has its own name and the properties of its base type.

@@ -1,4 +1,4 @@
-//! The signatures that were read so far, and which call reads one that is missing.
+//! Caches signatures, and chooses the call that reads a missing one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::signature_query::{self, PROCEDURES_PER_QUERY};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A signature that is being read: one call has the lock, and the others wait for it.
+/// A signature that is being read. One call holds the lock and reads it; the others wait for the lock.
 #[derive(Clone, Debug, Default)]
 struct PendingRead {
     lock: Arc<tokio::sync::Mutex<()>>,
@@ -20,14 +20,14 @@ struct PendingRead {
     is_missing: Arc<AtomicBool>,
 }
 
-/// What a call that needs a signature must do.
+/// The next step of a call that needs a signature.
 #[derive(Debug)]
 pub(crate) enum SignatureLookup {
     /// Nothing: the signature is known.
     Known,
     /// Fail: another call found that the procedure does not exist.
     Missing,
-    /// Read the signature, and hold this guard until then.
+    /// Read the signature, and hold this guard until it is read.
     MustRead(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
 }
 
@@ -37,17 +37,17 @@ pub(crate) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
     pending: Mutex<HashMap<ProcedureName, PendingRead>>,
     lacks_parameters_view: AtomicBool,
-    /// Whether a text with an unknown code page was logged.
+    /// Whether a text parameter with an unknown code page was logged.
     is_unknown_logged: AtomicBool,
 }
 
 impl Signatures {
-    /// Returns the signature as it was last read.
+    /// Returns the signature that was read most recently.
     pub(crate) fn known(&self, procedure: &ProcedureName) -> Option<Arc<Signature>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(procedure).cloned()
     }
 
-    /// Whether the signature was read.
+    /// Returns whether the signature has been read.
     pub(crate) fn is_known(&self, procedure: &ProcedureName) -> bool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(procedure)
     }
@@ -60,8 +60,8 @@ impl Signatures {
         }
     }
 
-    /// Finds out what a call must do about an unknown signature. Of many calls, one gets `MustRead`; the others wait until
-    /// it has finished. Safe to drop.
+    /// Looks a signature up. If it is unknown, only one of the calls that need it gets `MustRead`; the others wait until that
+    /// call has finished. Safe to drop.
     pub(crate) async fn lookup(&self, procedure: &ProcedureName) -> SignatureLookup {
         let pending = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +77,8 @@ impl Signatures {
         }
     }
 
-    /// Reads the signature of a procedure from the database. `None` if the procedure does not exist.
-    /// Not safe to drop: discard the connection then.
+    /// Reads the signature of a procedure from the database. Returns `None` if the procedure does not exist. Not safe to drop:
+    /// if this future is dropped, discard the connection.
     pub(crate) async fn read(
         &self,
         client: &mut TdsClient,
@@ -88,8 +88,8 @@ impl Signatures {
         Ok(signatures.pop().flatten())
     }
 
-    /// Reads the signatures of any number of procedures. `None` for a procedure that does not exist. Not safe to drop:
-    /// discard the connection then.
+    /// Reads the signatures of any number of procedures. Returns `None` for a procedure that does not exist. Not safe to drop:
+    /// if this future is dropped, discard the connection.
     pub(crate) async fn read_all(
         &self,
         client: &mut TdsClient,
@@ -123,7 +123,7 @@ impl Signatures {
         Ok(all)
     }
 
-    /// Logs, once, that a text has a code page of which only ASCII is passed.
+    /// Logs once that a text parameter has an unknown code page, for which only ASCII text is passed.
     fn log_unknown_code_page(&self, procedure: &ProcedureName, signature: Option<&Signature>) {
         let unknown = signature.and_then(Signature::unknown_code_page);
         let Some((name, page)) = unknown else { return };

@@ -1,9 +1,9 @@
 //! Replacements for the query with which the driver reads the columns of a table type.
 //!
 //! - The replacement fails if the type is not the one whose columns were read with the procedure's parameters, because the
-//!   cells were encoded for those. A type that was dropped and created again under its name has another object id.
-//! - It shows `char` and `varchar` columns to the driver as `nvarchar`. Then the server converts the text, as it does for a
-//!   parameter. The driver would use the code page of the column's language, which is wrong for 437, 850, 936 and UTF-8.
+//!   cells were encoded for those columns. A type that was dropped and created again under its name has a different object id.
+//! - It shows `char` and `varchar` columns to the driver as `nvarchar`. As a result, the server converts the text, as it does
+//!   for a parameter. The driver would use the code page of the column's language, which is wrong for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::procedures::mssql::types::SqlType;
 /// sent, so it is never an error of the procedure.
 const TYPE_CHANGED: u32 = 50_000;
 
-/// The replacements for the column query of one table type.
+/// The replacements for the driver's column query of one table type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableQuery {
-    /// Selects the columns unchanged.
+    /// The replacement that selects the columns unchanged.
     pub(crate) plain: Arc<BatchRewrite>,
-    /// Selects text in a code page as `nvarchar`, if there is any.
+    /// The replacement that selects text in a code page as `nvarchar`, if the type has columns of that kind.
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
 impl TableQuery {
-    /// Creates the replacements for the table type with this object id and these columns.
+    /// Creates the replacements for a table type.
     pub(super) fn new(name: &str, object_id: i64, columns: &[(String, SqlType)]) -> Self {
         let mut selected = String::new();
         let mut has_narrow_text = false;

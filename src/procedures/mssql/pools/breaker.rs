@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use crate::procedures::mssql::error_numbers::LoginFailure;
 
-/// The pause after the first failure; it doubles with each further one.
+/// The pause after the first failure; it doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause while the database cannot be reached.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The pause after refused credentials: each attempt may lock the account.
+/// The pause after refused credentials. It is long because each attempt may lock the account.
 const PAUSE_REFUSED: Duration = Duration::from_secs(30);
-/// The fraction by which a pause is varied in each direction, so that the workers of a fleet do not reconnect at the same time.
+/// The fraction by which a pause is varied in each direction, so that workers do not reconnect at the same time.
 const JITTER: f64 = 0.2;
 
 /// A circuit breaker. It opens at the first failure, and then admits a single attempt after each pause.
@@ -27,8 +27,8 @@ struct State {
 }
 
 impl Breaker {
-    /// Returns whether an attempt, which takes at most `attempt_max`, may be made now. After a failure, one caller per pause
-    /// gets `true`.
+    /// Returns whether an attempt, which takes at most `attempt_max`, may be made now. After a failure, only one caller per
+    /// pause gets `true`.
     pub(super) fn try_admit(&self, now: Instant, attempt_max: Duration) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.open_until {
@@ -42,13 +42,13 @@ impl Breaker {
         }
     }
 
-    /// Whether no attempt may be made now.
+    /// Returns whether the breaker is open, so that no attempt may be made now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until.is_some_and(|until| now < until)
     }
 
-    /// Whether the last attempt succeeded, or none was made.
+    /// Returns whether the last attempt succeeded, or no attempt was made yet.
     pub(super) fn is_closed(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures == 0
     }
@@ -58,7 +58,7 @@ impl Breaker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Records a failed attempt. Returns whether it is the first one of an outage.
+    /// Records a failed attempt. Returns whether this is the first failure of an outage.
     pub(super) fn record_failure(&self, failure: LoginFailure, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = match failure {

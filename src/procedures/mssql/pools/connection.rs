@@ -13,9 +13,9 @@ pub(crate) struct TdsConnection {
     pub(crate) client: Box<TdsClient>,
     /// The state of the stream that the client reads and writes.
     pub(crate) stream: Arc<StreamState>,
-    /// When the connection reaches its maximum age.
+    /// The time at which the connection reaches its maximum age.
     pub(super) retires: Instant,
-    /// When it last became idle.
+    /// The time at which the connection last became idle.
     pub(super) returned: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! Opens the connections of all pools of a database, and counts how they end.
+//! Opens the connections of all pools of a database, and counts closed connections by reason.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,20 +15,21 @@ use crate::procedures::mssql::tds::Dialer;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
-/// The lowest estimate of what a connection costs.
+/// The lowest estimate of the cost of a connection.
 const COST_MIN: Duration = Duration::from_millis(250);
-/// Connections that are opened at the same time, over all pools.
+/// The most connections that are opened at the same time, over all pools.
 const DIALS_MAX: usize = 4;
-/// The newest measurement has a weight of one in eight in the smoothed login time, as in TCP's round trip (RFC 6298).
+/// The reciprocal of the newest measurement's weight in the smoothed login time. RFC 6298 uses the same weight, 1/8, for TCP's
+/// round-trip time.
 const COST_WEIGHT: u32 = 8;
 
-/// Opens the connections of all pools of a database.
+/// The factory that opens the connections of all pools of a database.
 #[derive(Debug)]
 pub(super) struct ConnectionFactory {
     database: String,
     config: MssqlConfig,
     dialer: Dialer,
-    /// Blocks new connections while the database cannot be reached or refuses the login.
+    /// The circuit breaker, which blocks new connections while the database cannot be reached or refuses the login.
     pub(super) breaker: Breaker,
     dials: Semaphore,
     login: Histogram,
@@ -37,26 +38,26 @@ pub(super) struct ConnectionFactory {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The smoothed time of a login; `None` before the first one.
+    /// The smoothed duration of a login; `None` before the first login.
     login_time: Option<Duration>,
-    /// Why the last attempt to connect failed.
+    /// The cause of the last failed attempt to connect.
     failure: Option<ConnectFailure>,
-    /// The last cancel was not acknowledged in time.
+    /// Whether the last cancel was not acknowledged in time.
     ignores_cancels: bool,
 }
 
 /// The result of a cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CancelResult {
-    /// The server acknowledged it, and the connection is clean.
+    /// The server acknowledged the cancel, and the connection is clean.
     Kept,
-    /// The server did not acknowledge it in time.
+    /// The server did not acknowledge the cancel in time.
     Unanswered,
     /// The connection failed, or it is uncertain what the server will send next.
     Broken,
 }
 
-/// Why no connection can be opened; shared by the errors of all calls that wait for one.
+/// The reason why no connection can be opened, shared by the errors of all calls that wait for a connection.
 #[derive(Clone, Debug)]
 struct ConnectFailure(Arc<dyn StdError + Send + Sync>);
 
@@ -97,12 +98,13 @@ impl ConnectionFactory {
         self.config.cancel_timeout
     }
 
-    /// Returns what a new connection costs: the smoothed time of a login.
+    /// Returns the cost of a new connection: the smoothed duration of a login.
     pub(super) fn connection_cost(&self) -> Duration {
         self.lock().login_time.unwrap_or_default().max(COST_MIN)
     }
 
-    /// Counts a cancel. Logs once that the server does not acknowledge cancels, and again only after one was acknowledged.
+    /// Counts a cancel. Logs the first cancel that the server does not acknowledge in time, and a later one only after a cancel
+    /// with a different result.
     pub(super) fn count_cancel(&self, result: CancelResult) {
         let label = match result {
             CancelResult::Kept => "kept",
@@ -125,14 +127,14 @@ impl ConnectionFactory {
         telemetry::counter(&names::BACKEND_DISCARDED, &labels).increment(1);
     }
 
-    /// Returns the error of a call that gets no connection because none can be opened.
+    /// Returns the error of a call for which no connection can be opened.
     pub(super) fn outage(&self) -> BackendError {
         let source = self.lock().failure.clone().map(|failure| Box::new(failure).into());
         BackendError { kind: BackendErrorKind::Unavailable, source }
     }
 
-    /// Opens a connection if the breaker permits it, waiting while four others are being opened. Logs the first failure of
-    /// an outage.
+    /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being opened. Logs the first failure
+    /// of an outage.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
         if !self.breaker.try_admit(Instant::now(), self.config.connect_timeout) {
@@ -149,7 +151,7 @@ impl ConnectionFactory {
             }
             Err(error) => {
                 if self.breaker.record_failure(error.failure, Instant::now()) {
-                    // Once per outage: the calls that fail because of it are counted.
+                    // Logged once per outage. The calls that fail because of the outage are counted elsewhere.
                     tracing::error!(database = %self.database, failure = ?error.failure,
                         error = %error.source, "cannot connect to the database");
                 }

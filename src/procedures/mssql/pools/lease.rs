@@ -1,4 +1,4 @@
-//! A connection in use. It is returned to its pool clean, or closed.
+//! A connection in use, which is either returned to its pool clean, or closed.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use super::factory::CancelResult;
 use super::pool::Pool;
 use crate::procedures::BackendError;
 
-/// Undoes what a failed call may have left open. Runs outside of every procedure, so the SET applies to the connection.
+/// A batch that rolls back a transaction that a failed call may have left open. It runs outside of all procedures, so the SET
+/// applies to the connection.
 const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 
-/// A connection in use. Dropping it, as a cancelled future does, closes the connection.
+/// A connection in use. Dropping the lease, as a cancelled future does, closes the connection.
 #[derive(Debug)]
 pub(crate) struct Lease {
     connection: Option<TdsConnection>,
@@ -33,16 +34,16 @@ impl Lease {
         Ok(Self { connection: Some(connection), pool: Arc::clone(pool) })
     }
 
-    /// Returns the connection, or `None` after it was closed.
+    /// Returns the connection, or `None` if it was closed.
     pub(crate) fn connection(&mut self) -> Option<&mut TdsConnection> {
         self.connection.as_mut()
     }
 
-    /// Returns the connection to its pool after the answer was read to the end.
+    /// Returns the connection to its pool. The answer must have been read to the end.
     pub(crate) fn keep(mut self) {
         let Some(connection) = self.connection.take() else { return };
         if connection.stream.is_settled() {
-            // The reset travels in the first packet of the next request.
+            // The reset is a flag in the first packet of the next request.
             connection.stream.reset_next();
             self.pool.give_back(connection);
         } else {
@@ -50,8 +51,8 @@ impl Lease {
         }
     }
 
-    /// Rolls back and keeps the connection after an error of the call: an open transaction must not hold its locks until the
-    /// next call. Returns whether the server confirmed that no transaction is open any more.
+    /// Rolls back and keeps the connection after the call failed, so that an open transaction does not hold its locks until the
+    /// next call. Returns whether the server confirmed that no transaction is open.
     pub(crate) async fn keep_rolled_back(mut self) -> bool {
         let is_rolled_back = matches!(self.roll_back().await, Ok(Ok(())));
         if is_rolled_back {
@@ -62,17 +63,17 @@ impl Lease {
         is_rolled_back
     }
 
-    /// Cancels the call on the server. The connection is kept if the server acknowledges that in time and rolls back open
-    /// transactions.
+    /// Cancels the call on the server. The connection is kept if the server acknowledges the cancel and rolls back open
+    /// transactions in time.
     ///
-    /// The driver's own cancel cannot be used: it continues to parse tokens where the call stopped, possibly in the middle
-    /// of one, and takes an answer that was already complete for the next call's answer. This one works on packets, which
-    /// `TdsStream` follows: the roll-back is sent after exactly one acknowledgement, and its answer proves that nothing of
-    /// the call is left to read.
+    /// The driver's own cancel cannot be used: it resumes parsing at the position where the call stopped, possibly in the
+    /// middle of a token, and mistakes an answer that was already complete for the next call's answer. This function works on
+    /// packets, which `TdsStream` follows: the roll-back is sent after exactly one acknowledgement, and the answer to the
+    /// roll-back proves that no part of the call's answer is left to read.
     pub(crate) async fn cancel(mut self, reason: &'static str) {
         let Some(connection) = self.connection() else { return };
         if connection.stream.is_cut_off() {
-            // Anything written now would send the call, or a part of it as if it were complete.
+            // Writing anything now would send the call, or would send a part of it as if it were complete.
             self.pool.factory().count_cancel(CancelResult::Broken);
             return self.discard(reason);
         }
@@ -91,7 +92,7 @@ impl Lease {
         if result == CancelResult::Kept { self.keep() } else { self.discard(reason) }
     }
 
-    /// Reads what is left of the call's answer, and rolls back. Takes at most `cancel_timeout`.
+    /// Reads the rest of the call's answer, and rolls back. Takes at most `cancel_timeout`.
     async fn roll_back(&mut self) -> Result<Result<(), Error>, Elapsed> {
         let limit = self.pool.factory().cancel_timeout();
         let Some(connection) = self.connection() else { return Ok(Ok(())) };

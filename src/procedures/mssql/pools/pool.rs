@@ -1,8 +1,8 @@
-//! One pool of connections. Waiters are served in order of arrival, by whichever connection is free first.
+//! One pool of connections. Waiters are served in order of arrival, each by the first connection that becomes free.
 //!
-//! The wait queue is tokio's semaphore, which is fair. A second semaphore ahead of it serves waiters whose connection turned
-//! out to be closed. New connections are opened by background tasks, not by the waiters: a new connection goes to the
-//! oldest waiter, a waiter that is served in the meantime does not take it along, and one that gives up does not discard it.
+//! The wait queue is tokio's semaphore, which is fair. A second semaphore, which takes precedence, serves waiters whose
+//! connection turned out to be closed. New connections are opened by background tasks, not by the waiters: a new connection
+//! goes to the oldest waiter, even if the waiter for which it was opened has been served or has given up in the meantime.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,29 +17,30 @@ use crate::lifecycle::Tasks;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Gauge, Histogram, names};
 
-/// Connections of a pool that are opened at the same time: after an outage, a server is not flooded with logins.
+/// The most connections that a pool opens at the same time, so that a server is not flooded with logins after an outage.
 const DIALS_MAX: usize = 4;
-/// An idle connection that has not been used for this long is closed.
+/// The time without use after which an idle connection is closed.
 const IDLE_MAX: Duration = Duration::from_mins(10);
 
-/// The connections with one application name.
+/// A pool of connections that have the same application name.
 #[derive(Debug)]
 pub(super) struct Pool {
     factory: Arc<ConnectionFactory>,
     application: String,
     metrics: PoolMetrics,
     state: Mutex<State>,
-    /// Has one permit for each idle connection.
+    /// A semaphore with one permit for each idle connection.
     idle: Semaphore,
-    /// Serves the waiters at the front: they were served before, but their connection was closed.
+    /// The semaphore for the waiters at the front, which had already got a connection that turned out to be closed.
     front: Semaphore,
-    /// Notifies all waiters when there is no connection and none can be opened.
+    /// The notification of all waiters that there is no connection and none can be opened.
     outage: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Idle connections. The last one was used most recently and is taken first, so that surplus connections age at the start.
+    /// The idle connections. The last one was used most recently and is taken first, so that surplus connections stay unused at
+    /// the start and expire.
     idle: Vec<TdsConnection>,
     open: usize,
     dialling: usize,
@@ -50,7 +51,7 @@ struct State {
     last_answer: Option<Instant>,
 }
 
-/// The metrics that every call updates, looked up once.
+/// The metrics that every call updates. They are looked up once.
 #[derive(Debug)]
 struct PoolMetrics {
     wait: Histogram,
@@ -75,7 +76,7 @@ impl PoolMetrics {
 }
 
 impl Pool {
-    /// Creates an empty pool. Its first call opens its first connection.
+    /// Creates an empty pool. The first call opens the first connection.
     pub(super) fn new(
         factory: Arc<ConnectionFactory>,
         application: &str,
@@ -101,8 +102,8 @@ impl Pool {
         })
     }
 
-    /// Takes a connection, waiting for one until the deadline. A call that was served before waits ahead of the others
-    /// (`at_front`). Safe to drop: the place among the waiters is given up.
+    /// Takes a connection, waiting for one until the deadline. With `at_front`, a call whose earlier connection was closed
+    /// waits ahead of the others. Safe to drop: the call leaves the wait queue.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         deadline: Instant,
@@ -135,14 +136,14 @@ impl Pool {
     }
 
     fn try_acquire(&self) -> Option<TdsConnection> {
-        // While there are waiters, the fair semaphore has no permit for anybody else.
+        // While there are waiters, the fair semaphore gives a permit to no other caller.
         self.idle.try_acquire().ok()?.forget();
         self.pop_idle()
     }
 
     /// Waits for a connection. Safe to drop.
     async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
-        // Registered before anything else, so that no notification of an outage is missed.
+        // Registered before anything else, so that no outage notification is missed.
         let outage = self.outage.notified();
         let _guard = WaiterGuard::new(self, at_front);
         if !self.grow() {
@@ -171,7 +172,7 @@ impl Pool {
         connection
     }
 
-    /// Lets the first waiter have an idle connection that was just added.
+    /// Gives an idle connection that was just added to the first waiter.
     fn notify_waiter(&self, state: MutexGuard<'_, State>) {
         let permits = if state.waiting_in_front > 0 { &self.front } else { &self.idle };
         permits.add_permits(1);
@@ -210,7 +211,7 @@ impl Pool {
         }
     }
 
-    /// Returns a connection whose answer was read to the end. It goes to the oldest waiter.
+    /// Takes back a connection whose answer was read to the end, and passes it to the oldest waiter.
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
@@ -219,7 +220,8 @@ impl Pool {
         let reason = if state.is_closed {
             "shutdown"
         } else if now >= connection.retires {
-            // Checked here and not only when it is handed out, because a waiter would lose its place then.
+            // The age is checked here and not only when the connection is handed out, because a waiter that gets an expired
+            // connection loses its place.
             "age"
         } else if state.open > state.connections_max {
             "shrunk"
@@ -232,7 +234,7 @@ impl Pool {
         self.discard(connection, reason);
     }
 
-    /// Closes a connection that is in use, and counts it.
+    /// Closes a connection that is in use, and counts it by reason.
     pub(super) fn discard(self: &Arc<Self>, connection: TdsConnection, reason: &'static str) {
         drop(connection);
         let mut state = self.lock();
@@ -244,7 +246,7 @@ impl Pool {
     }
 
     /// Closes idle connections that are too old or have not been used for a long time, and opens connections for waiters if
-    /// that was not possible before.
+    /// none could be opened earlier.
     pub(super) fn trim(self: &Arc<Self>) {
         let now = Instant::now();
         let is_expired = |one: &TdsConnection| now >= one.retires || now >= one.returned + IDLE_MAX;
@@ -264,39 +266,39 @@ impl Pool {
         let _can_serve = self.grow();
     }
 
-    /// Changes the limit. Connections in excess of it are closed when they are returned.
+    /// Changes the limit on connections. Connections in excess of the limit are closed when they are returned.
     pub(super) fn set_connections_max(self: &Arc<Self>, connections_max: usize) {
         self.lock().connections_max = connections_max;
         let _can_serve = self.grow();
     }
 
-    /// Returns the application name of its connections.
+    /// Returns the application name of the pool's connections.
     pub(super) fn application(&self) -> &str {
         &self.application
     }
 
-    /// Whether a connection is idle.
+    /// Returns whether at least one connection is idle.
     pub(super) fn has_idle(&self) -> bool {
         self.idle.available_permits() > 0
     }
 
-    /// Whether all connections that the limit permits are in use.
+    /// Returns whether all connections that the limit permits are in use.
     pub(super) fn is_exhausted(&self) -> bool {
         let state = self.lock();
         state.idle.is_empty() && state.open >= state.connections_max
     }
 
-    /// Returns when a connection was last returned after the database had answered its call.
+    /// Returns the time at which a connection was last returned after an answered call.
     pub(super) fn last_answer(&self) -> Option<Instant> {
         self.lock().last_answer
     }
 
-    /// Returns the factory of its connections, which all pools of the database share.
+    /// Returns the connection factory, which all pools of the database share.
     pub(super) fn factory(&self) -> &ConnectionFactory {
         &self.factory
     }
 
-    /// Closes idle connections at once, and the others when they are returned.
+    /// Closes idle connections at once, and other connections when they are returned.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -320,7 +322,7 @@ impl Pool {
     }
 }
 
-/// Counts a waiter until it is dropped.
+/// A guard that counts a waiter until the guard is dropped.
 struct WaiterGuard<'a> {
     pool: &'a Pool,
     at_front: bool,
@@ -342,8 +344,8 @@ impl Drop for WaiterGuard<'_> {
         state.waiting -= 1;
         state.waiting_in_front -= usize::from(self.at_front);
         if state.waiting_in_front == 0 {
-            // Permits that nobody at the front needs any more go to the other waiters. While another waiter is counted at
-            // the front they stay: it may not have started to wait for its permit yet.
+            // Permits that no waiter at the front needs go to the other waiters. While another waiter is counted at the front,
+            // the permits stay there, because that waiter may not have started to wait for its permit yet.
             while let Ok(permit) = self.pool.front.try_acquire() {
                 permit.forget();
                 self.pool.idle.add_permits(1);
@@ -353,7 +355,7 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-/// Opens one connection. Counted in `dialling` until it has ended, even if the runtime drops it.
+/// A task that opens one connection. It is counted in `dialling` until it ends, even if the runtime drops it.
 struct DialTask(Option<Arc<Pool>>);
 
 impl DialTask {
@@ -371,7 +373,7 @@ impl DialTask {
         } else {
             drop(state);
         }
-        // For the remaining waiters: opens the next connection, or notifies them of the outage.
+        // Opens the next connection for the remaining waiters, or notifies them of the outage.
         let _can_serve = pool.grow();
     }
 }

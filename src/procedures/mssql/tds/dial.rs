@@ -20,21 +20,22 @@ use crate::config::procedures::MssqlConfig;
 use crate::procedures::mssql::error_numbers::{self, LoginFailure};
 use crate::tls::Connector;
 
-/// Redirects that are followed before the attempt fails.
+/// The most redirects that are followed before the attempt fails.
 const REDIRECTS_MAX: usize = 3;
-/// Addresses of one name that are tried, all at the same time.
+/// The most addresses of a host name that are tried, all at the same time.
 const ADDRESSES_MAX: usize = 8;
-/// The idle time before the first keep-alive probe, and between probes: clouds drop idle connections after four minutes.
+/// The idle time before the first keep-alive probe, and between probes: cloud networks drop idle connections after four
+/// minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The driver's client over fjord's stream.
 pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 
-/// Why a connection could not be opened. No call was sent.
+/// The reason why a connection could not be opened. No call was sent.
 #[derive(Debug)]
 pub(crate) struct DialError {
-    /// What it means for later attempts.
+    /// The class of the failure, which determines when the next attempt is made.
     pub(crate) failure: LoginFailure,
     /// The cause, for the log.
     pub(crate) source: Box<dyn StdError + Send + Sync>,
@@ -46,7 +47,7 @@ impl DialError {
     }
 }
 
-/// Opens connections to one database.
+/// The dialer that opens connections to one database.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     config: MssqlConfig,
@@ -69,7 +70,7 @@ impl Dialer {
         dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
     }
 
-    /// Logs in, and follows redirects of an availability group's listener or a gateway.
+    /// Logs in, following redirects by an availability group's listener or a gateway.
     async fn follow(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let (mut host, mut port) = (self.config.host.clone(), self.config.port);
         for _ in 0..=REDIRECTS_MAX {
@@ -101,7 +102,7 @@ impl Dialer {
         let state = Arc::new(StreamState::new(tcp));
         let tds = TdsStream::new(tls, Arc::clone(&state), prelogin_answer);
         let driver = self.driver_config(host, port, application);
-        // Boxed because the future of the handshake is large and rarely needed.
+        // Boxed because the handshake's future is large and rarely needed.
         match Box::pin(tiberius::Client::connect(driver, tds.compat())).await {
             Ok(client) => Ok((client, state)),
             Err(Error::Routing { host, port }) => Err(LoginError::Redirected { host, port }),
@@ -125,7 +126,7 @@ impl Dialer {
         ));
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
-        // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
+        // fjord's own deadlines limit the whole call. The driver's timeouts, which restart with every token, are not needed.
         driver.handshake_timeout(None);
         driver.command_timeout(None);
         driver

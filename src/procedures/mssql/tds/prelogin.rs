@@ -8,17 +8,17 @@ use tokio::net::TcpStream;
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN};
 
-/// The longest packet before the login. An answer has a few dozen bytes.
+/// The longest answer that is accepted. A typical answer has a few dozen bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 const ENCRYPTION: u8 = 0x01;
 const TERMINATOR: u8 = 0xff;
 const ENCRYPT_ON: u8 = 0x01;
 const ENCRYPT_NOT_SUPPORTED: u8 = 0x02;
 const ENCRYPT_REQUIRED: u8 = 0x03;
-/// The length of an option: its token, the offset of its data, and the length of its data.
+/// The length of an option in the header of the payload: the token, and the offset and length of the option's data.
 const OPTION_BYTES: usize = 5;
 
-/// Why the PRELOGIN exchange failed.
+/// The reason why the PRELOGIN exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreloginError {
     /// The connection failed.
@@ -86,7 +86,7 @@ fn request() -> BytesMut {
     packet
 }
 
-/// Finds the byte of an answer that tells whether the server encrypts.
+/// Finds the byte of an answer that holds the server's encryption setting.
 fn encryption_of(payload: &mut [u8]) -> Option<&mut u8> {
     let mut offset = None;
     for option in payload.chunks(OPTION_BYTES) {

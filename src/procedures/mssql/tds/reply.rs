@@ -1,37 +1,40 @@
-//! Follows the packets that the server sends: finds out where an answer ends, whether it acknowledges a cancel, and what
-//! it reports about transactions.
+//! Follows the packets that the server sends: detects the end of an answer, the acknowledgement of a cancel, and reports about
+//! transactions.
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 
 /// The token that ends an answer, or acknowledges a cancel (MS-TDS 2.2.7.6).
 const DONE: u8 = 0xfd;
-/// The tokens that end a procedure, and a statement in a procedure (MS-TDS 2.2.7.8, 2.2.7.7).
+/// The token that ends a procedure (MS-TDS 2.2.7.8).
 const DONE_PROC: u8 = 0xfe;
+/// The token that ends a statement in a procedure (MS-TDS 2.2.7.7).
 const DONE_IN_PROC: u8 = 0xff;
-/// The status bits of a failed statement, and of one that counted rows.
+/// The status bit of a failed statement.
 const DONE_ERROR: u8 = 0x02;
+/// The status bit of a statement that counted rows.
 const DONE_COUNT: u8 = 0x10;
 /// The status bit of DONE that acknowledges a cancel.
 const DONE_ATTENTION: u8 = 0x20;
-/// The length of these tokens since TDS 7.2: token, status, command, row count.
+/// The length of the DONE tokens since TDS 7.2: token, status, command, row count.
 const DONE_BYTES: usize = 13;
 
-/// The start of a token that reports the begin or end of a transaction (MS-TDS 2.2.7.9): ENVCHANGE, its length, and then
-/// the type. A value with the same bytes only prevents a retry, or fails a dry run.
+/// The start of a token that reports the beginning or end of a transaction (MS-TDS 2.2.7.9): ENVCHANGE, its length, and then
+/// the type. If a value happens to contain the same bytes, the worst effect is that a retry is prevented or a dry run fails.
 const TRANSACTION: [u8; 3] = [ENVCHANGE, 11, 0];
 const ENVCHANGE: u8 = 0xe3;
 const BEGIN: u8 = 8;
 const COMMIT: u8 = 9;
 const ROLLBACK: u8 = 10;
-/// The types for a distributed transaction: enlisted in it, left it, and ended elsewhere. All have the same length.
+/// The ENVCHANGE types for a distributed transaction: enlisted, left, and ended elsewhere. All have the same length.
 const ENLISTED: u8 = 11;
 const DEFECTED: u8 = 12;
 const ENDED: u8 = 17;
-/// The start of a roll-back's token: type, no new value, and the length of the old one, whose eight bytes follow.
+/// The start of the token that reports a roll-back: type, no new value, and the length of the old value, whose eight bytes
+/// follow.
 const ROLLBACK_START: [u8; 6] = [ENVCHANGE, 11, 0, ROLLBACK, 0, 8];
 const ROLLBACK_BYTES: usize = 14;
-/// How many bytes of an answer's end are kept: enough for a roll-back and the DONE tokens of the failed statements, inner
-/// procedures and the call itself.
+/// The number of bytes that are kept from the end of an answer: enough for a roll-back and the DONE tokens of the failed
+/// statements, inner procedures and the call itself.
 const TAIL_BYTES: usize = ROLLBACK_BYTES + 4 * DONE_BYTES;
 
 /// The progress of the server's current message.
@@ -41,17 +44,18 @@ pub(super) struct ReplyTracker {
     header_read: usize,
     payload_left: usize,
     is_last: bool,
-    /// The last bytes of the message so far. A complete message ends with a DONE token.
+    /// The last bytes received of the message. A complete message ends with a DONE token.
     tail: Tail,
     tail_length: usize,
-    /// How many bytes of `TRANSACTION` the last bytes match.
+    /// The number of bytes of `TRANSACTION` that the last bytes match.
     transaction_read: usize,
-    /// How many begins and ends of transactions were reported, and whether one of them was a commit.
+    /// The number of reports that a transaction began or ended.
     transactions: usize,
+    /// Whether a commit was reported.
     commits: bool,
 }
 
-/// The last bytes of a message, at the end of the array.
+/// The last bytes of a message, right-aligned in the array.
 #[derive(Debug)]
 struct Tail([u8; TAIL_BYTES]);
 
@@ -61,15 +65,15 @@ impl Default for Tail {
     }
 }
 
-/// What an answer reports about the transaction in which the request ran.
+/// The report of an answer about the transaction in which the request ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TransactionReport {
     /// No transaction began or ended.
     #[default]
     Nothing,
-    /// An error ended the procedure and its transaction, which was rolled back, and nothing ran after that.
+    /// An error ended the procedure, its transaction was rolled back, and nothing ran after that.
     RolledBack,
-    /// Anything else: a transaction began or ended while the procedure ran.
+    /// Any other sequence: a transaction began or ended while the procedure ran.
     Other,
 }
 
@@ -86,17 +90,17 @@ impl TransactionReport {
 /// The end of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReplyEnd {
-    /// Whether its last token acknowledges a cancel.
+    /// Whether the message's last token acknowledges a cancel.
     pub(super) acknowledges: bool,
     /// Whether a transaction was committed.
     pub(super) commits: bool,
-    /// What it reports about transactions.
+    /// The report about transactions.
     pub(super) report: TransactionReport,
 }
 
 impl ReplyTracker {
-    /// Follows bytes up to the end of the current message. Returns how many bytes belong to it, and its end if it was
-    /// reached.
+    /// Follows bytes up to the end of the current message. Returns the number of bytes that belong to the message, and the
+    /// message's end if it was reached.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> (usize, Option<ReplyEnd>) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -161,19 +165,20 @@ impl ReplyTracker {
     }
 }
 
-/// Whether this ENVCHANGE type reports the begin or end of a transaction.
+/// Returns whether this ENVCHANGE type reports the beginning or end of a transaction.
 fn reports_transaction(kind: u8) -> bool {
     matches!(kind, BEGIN | COMMIT | ROLLBACK | ENLISTED | DEFECTED | ENDED)
 }
 
-/// Whether an answer that ends with these bytes acknowledges a cancel.
+/// Returns whether an answer that ends with these bytes acknowledges a cancel.
 fn acknowledges(tail: &[u8]) -> bool {
     let token = tail.last_chunk::<DONE_BYTES>();
     token.is_some_and(|[token, status, ..]| *token == DONE && status & DONE_ATTENTION != 0)
 }
 
-/// Whether an answer ends with a roll-back followed only by the DONE tokens of what failed. A procedure that rolls back
-/// and continues sends more: its RETURN status, rows, or the error that ends it.
+/// Returns whether an answer ends with a roll-back that is followed only by the DONE tokens of the failed statements and
+/// procedures. A procedure that rolls back and continues sends further tokens: its RETURN status, rows, or the error that ends
+/// it.
 fn ends_rolled_back(tail: &[u8]) -> bool {
     let mut rest = tail;
     let mut is_final = true;
@@ -211,7 +216,8 @@ mod tests {
         [&[token, status, 0][..], &[0; 10]].concat()
     }
 
-    /// Returns for each message whether it acknowledges a cancel, however the bytes are split.
+    /// Returns for each message whether it acknowledges a cancel. Checks that the result does not depend on how the bytes are
+    /// split.
     fn ends(bytes: &[u8]) -> Vec<bool> {
         let mut found = Vec::new();
         for size in [1, 2, 7, 8, 9, 13, 4096] {
@@ -286,7 +292,7 @@ mod tests {
                 let mut reply = ReplyTracker::default();
                 let (_, reply_end) = reply.follow(&message);
                 assert_eq!(reply_end.unwrap().report, expected, "{tokens:?}");
-                // Nothing is carried over to the next answer.
+                // No state is carried over to the next answer.
                 let (_, reply_end) = reply.follow(&packet(true, &end));
                 assert_eq!(reply_end.unwrap().report, TransactionReport::Nothing);
             }

@@ -25,7 +25,7 @@ const TLS_RECORDS: std::ops::RangeInclusive<u8> = 0x14..=0x17;
 /// Observes a TCP connection while the driver owns the stream on top of it.
 #[derive(Debug)]
 pub(super) struct TcpProbe {
-    /// A second handle of the same socket. It shares the stream's non-blocking mode.
+    /// A second handle to the same socket, which shares the stream's non-blocking mode.
     handle: std::net::TcpStream,
     written: AtomicU64,
 }
@@ -37,7 +37,7 @@ impl TcpProbe {
         Ok(Self { handle, written: AtomicU64::new(0) })
     }
 
-    /// Returns how many bytes the kernel has accepted.
+    /// Returns the number of bytes that the kernel has accepted.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }
@@ -46,7 +46,7 @@ impl TcpProbe {
         self.written.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::AcqRel);
     }
 
-    /// Whether an idle connection is still usable: nothing has arrived on it, not even its end.
+    /// Returns whether an idle connection is still usable: neither data nor its end has arrived.
     pub(super) fn is_quiet(&self) -> bool {
         let peeked = self.handle.peek(&mut [0]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -58,12 +58,12 @@ impl TcpProbe {
 pub(super) struct TdsSocket {
     stream: TcpStream,
     tcp: Arc<TcpProbe>,
-    /// Whether written bytes are put into packets.
+    /// Whether written bytes are wrapped in packets.
     wraps: bool,
-    /// Bytes of the handshake that the next flush puts into packets.
+    /// Handshake bytes that the next flush wraps in packets.
     plain: BytesMut,
     packets: BytesMut,
-    /// Whether received bytes are in packets, which ends with the first bare record.
+    /// Whether received bytes are wrapped in packets. Cleared at the first bare record.
     unwraps: bool,
     header: [u8; HEADER_BYTES],
     header_read: usize,
@@ -86,15 +86,15 @@ impl TdsSocket {
         }
     }
 
-    /// Ends the handshake: from now on, records are written without packets.
+    /// Ends the handshake: from then on, records are written without packets.
     pub(super) fn end_handshake(&mut self) {
         self.wraps = false;
     }
 
-    /// Reads packet headers until payload follows, or a bare record ends the packets.
+    /// Reads packet headers until payload follows or a bare record shows that the packets have ended.
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.payload_left == 0 && self.unwraps {
-            // The first byte is read alone: with TLS 1.3, a server may send session tickets bare or in a packet.
+            // The first byte is read alone, because with TLS 1.3 a server may send session tickets either bare or in a packet.
             let end = if self.header_read == 0 { 1 } else { HEADER_BYTES };
             let Some(into) = self.header.get_mut(self.header_read..end) else {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

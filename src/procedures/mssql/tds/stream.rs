@@ -1,4 +1,4 @@
-//! The stream over which the driver speaks TDS. TLS is already established below it, and the first request after a lease
+//! The stream over which the driver speaks TDS. TLS is already established below this stream. The first request of each lease
 //! resets the connection.
 
 use std::io;
@@ -14,32 +14,32 @@ use super::reply::ReplyTracker;
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, TdsSocket};
 use super::stream_state::StreamState;
 
-/// The status bit that makes the server reset the connection before it executes the request (MS-TDS 2.2.3.1.2).
-/// It is the wire form of `sp_reset_connection`: it removes open transactions, SET options, session context, application
-/// locks and temporary tables of the previous call without a round trip.
+/// The status bit that makes the server reset the connection before it executes the request (MS-TDS 2.2.3.1.2). The bit is the
+/// wire form of `sp_reset_connection`, which removes open transactions, SET options, session context, application locks and
+/// temporary tables of the previous call without a round trip.
 const RESET_CONNECTION: u8 = 0x08;
 /// The packet type of a batch.
 const BATCH: u8 = 0x01;
 /// The packet type of a remote procedure call.
 const RPC: u8 = 0x03;
-/// The packet types that may carry the reset.
+/// The packet types that may carry the reset bit.
 const REQUESTS: [u8; 2] = [BATCH, RPC];
 /// The complete packet that cancels a request (MS-TDS 2.2.1.7). Its packet number is ignored.
 const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
-/// The error of a connection on which the server sent more than it was asked for.
+/// The error text for a connection on which the server sent data that was not requested.
 const UNEXPECTED: &str = "the server sent data that was not requested";
-/// Bytes read at a time before a request, when the driver is not reading.
+/// The number of bytes read at a time before a request, while the driver is not reading.
 const DRAIN_BYTES: usize = 512;
 /// The most bytes that are buffered before they are written.
 const BUFFERED_BYTES_MAX: usize = 32 * 1024;
 
-/// What the stream must do before the driver may read or write.
+/// An action that the stream must complete before the driver may read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingAction {
     None,
-    /// Write the buffered cancel before the answer is read on.
+    /// Write the buffered cancel before any more of the answer is read.
     SendAttention,
-    /// Wait for everything that the server still has to send, before a request is written.
+    /// Wait until all outstanding data from the server has arrived, before a request is written.
     Settle,
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct TdsStream {
     state: Arc<StreamState>,
     /// The server's answer to PRELOGIN, read before the driver was created.
     prelogin: BytesMut,
-    /// Whether the driver's own PRELOGIN is still to be dropped: fjord's was already answered.
+    /// Whether the driver's own PRELOGIN has yet to be dropped. fjord's PRELOGIN was already answered.
     drops_prelogin: bool,
     buffered: BytesMut,
     header: BytesMut,
     payload_left: usize,
-    /// Whether the current packet is dropped.
+    /// Whether the current packet is being dropped.
     is_dropped: bool,
     is_last: bool,
     /// The length of the current packet, if it contains a complete batch.
@@ -67,7 +67,7 @@ pub(crate) struct TdsStream {
 }
 
 impl TdsStream {
-    /// Creates a stream over an established TLS connection; `prelogin` answers the driver's PRELOGIN.
+    /// Creates a stream over an established TLS connection. `prelogin` is returned as the answer to the driver's PRELOGIN.
     pub(super) fn new(
         tls: ClientStream<TdsSocket>,
         state: Arc<StreamState>,
@@ -90,7 +90,7 @@ impl TdsStream {
         }
     }
 
-    /// Buffers what the driver writes, packet by packet. Returns how many bytes it consumed.
+    /// Buffers the bytes that the driver writes, packet by packet. Returns the number of bytes consumed.
     fn buffer(&mut self, mut from: &[u8]) -> usize {
         let offered = from.len();
         while !from.is_empty() && self.buffered.len() < BUFFERED_BYTES_MAX {
@@ -155,7 +155,8 @@ impl TdsStream {
         }
     }
 
-    /// Replaces a buffered batch with which the driver queries the columns of a table type. Nothing of it is written yet.
+    /// Replaces a buffered batch with which the driver queries the columns of a table type. No part of the batch has been
+    /// written yet.
     fn rewrite_batch(&mut self, bytes: usize) {
         let Some(start) = self.buffered.len().checked_sub(bytes) else { return };
         let replacement =
@@ -167,7 +168,7 @@ impl TdsStream {
     }
 
     /// Waits until all earlier requests are answered: a request is never sent while the acknowledgement of a cancel is
-    /// outstanding, and is never given another request's answer.
+    /// outstanding, and never receives another request's answer.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending == PendingAction::Settle {
             let is_cancelling = self.state.is_cancelling();
@@ -257,7 +258,7 @@ impl AsyncRead for TdsStream {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         let (count, end) = this.reply.follow(arrived);
         if count < arrived.len() {
-            // The driver gets one answer at a time: it would take the rest for the next answer.
+            // The driver gets one answer at a time, because it would mistake the rest for the next answer.
             this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
             buffer.set_filled(before + count);
         }

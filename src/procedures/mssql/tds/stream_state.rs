@@ -8,9 +8,9 @@ use super::batch_rewrite::BatchRewrite;
 use super::reply::{ReplyEnd, TransactionReport};
 use super::socket::TcpProbe;
 
-/// What was requested on a connection, what was answered, and how far a cancel has progressed.
+/// The requests and answers of a connection, and the progress of a cancel.
 ///
-/// The owner of the connection announces calls and requests cancels; `TdsStream` records what it writes and reads.
+/// The owner of the connection announces calls and requests cancels; `TdsStream` records its writes and reads.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
@@ -21,19 +21,20 @@ pub(crate) struct StreamState {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about the stream")]
 struct State {
-    /// The next request resets the connection before it is executed.
+    /// Whether the next request resets the connection before it is executed.
     resets: bool,
     call: CallMessage,
-    /// Bytes that the kernel had accepted when the call's own message began, and when the connection was leased.
+    /// The number of bytes that the kernel had accepted when the call's own message began.
     call_start: u64,
+    /// The number of bytes that the kernel had accepted when the connection was leased.
     lease_start: u64,
-    /// A request was begun and is not completely buffered yet.
+    /// Whether a request was begun and is not completely buffered yet.
     is_partial: bool,
-    /// A complete request was buffered, and its answer has not completely arrived.
+    /// Whether a complete request was buffered and its answer has not completely arrived.
     is_owed: bool,
-    /// The server has reported a commit since the call started.
+    /// Whether the server has reported a commit since the call started.
     has_committed: bool,
-    /// What the server has reported about transactions since the call started.
+    /// The server's report about transactions since the call started.
     report: TransactionReport,
     attention: Attention,
 }
@@ -50,25 +51,25 @@ enum CallMessage {
     Begun,
 }
 
-/// Proves that no byte of the call has left this process. Only `StreamState` creates it.
+/// Proof that no byte of the call has left this process. Only `StreamState` creates one.
 #[derive(Debug)]
 pub(crate) struct NothingSent(());
 
-/// Proves that some of the call has left this process. Only `StreamState` creates it.
+/// Proof that at least one byte of the call has left this process. Only `StreamState` creates one.
 #[derive(Debug)]
 pub(crate) struct SomethingSent(());
 
 /// The progress of a cancel, which TDS calls attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Attention {
-    /// There is none, or it was acknowledged.
+    /// No cancel was requested, or the cancel was acknowledged.
     #[default]
     None,
-    /// It was requested and not sent yet.
+    /// The cancel was requested and not sent yet.
     Wanted,
-    /// It was sent, and exactly one acknowledgement is outstanding.
+    /// The cancel was sent, and exactly one acknowledgement is outstanding.
     Sent,
-    /// The server acknowledged a cancel that was not sent: what it sends next is uncertain.
+    /// The server acknowledged a cancel that was not sent, so it is uncertain what it sends next.
     Doubtful,
 }
 
@@ -91,8 +92,9 @@ impl StreamState {
         (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
-    /// Announces a call: the next remote procedure call is the call, also if it is sent as a statement. A batch that the
-    /// driver sends before it, to query the columns of a table type, is not part of it; `rewrites` replace such batches.
+    /// Announces a call: the next remote procedure call on the wire is the call, even if it is sent as a statement
+    /// (`sp_executesql`). A batch that the driver sends before it, to query the columns of a table type, is not part of the
+    /// call; `rewrites` holds the replacements of those batches.
     pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>) {
         *self.rewrites() = rewrites;
         let mut state = self.state();
@@ -100,23 +102,24 @@ impl StreamState {
         state.report = TransactionReport::Nothing;
     }
 
-    /// Returns what is sent in place of a batch, or `None` if it is sent unchanged.
+    /// Returns the replacement of a batch, or `None` if the batch is sent unchanged.
     pub(super) fn replacement(&self, packet: &[u8]) -> Option<BytesMut> {
         self.rewrites().iter().find_map(|rewrite| rewrite.replace(packet))
     }
 
-    /// Whether the server has reported a commit since the call started. Then a roll-back undoes at most a part of the call.
+    /// Returns whether the server has reported a commit since the call started. If it has, a roll-back undoes at most a part of
+    /// the call.
     pub(crate) fn has_committed(&self) -> bool {
         self.state().has_committed
     }
 
-    /// Returns what the server has reported about transactions since the call started.
+    /// Returns the server's report about transactions since the call started.
     pub(crate) fn transaction_report(&self) -> TransactionReport {
         self.state().report
     }
 
-    /// Records the start of a remote procedure call. Nothing of it is written yet, and everything before it was written,
-    /// because it was answered.
+    /// Records the start of a remote procedure call. No part of it is written yet; all earlier requests were written, because
+    /// they were answered.
     pub(super) fn begin_procedure_call(&self) {
         let written = self.tcp.written();
         let mut state = self.state();
@@ -132,13 +135,13 @@ impl StreamState {
         if has_left { Ok(SomethingSent(())) } else { Err(NothingSent(())) }
     }
 
-    /// Whether nothing was requested since the connection was leased.
+    /// Returns whether nothing has been requested since the connection was leased.
     pub(crate) fn is_unused(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.is_owed && self.tcp.written() == state.lease_start
     }
 
-    /// Whether the next byte that is written would continue a request or a call that was abandoned.
+    /// Returns whether the next written byte would continue an abandoned request or call.
     pub(crate) fn is_cut_off(&self) -> bool {
         let state = *self.state();
         let is_buffered =
@@ -146,8 +149,8 @@ impl StreamState {
         state.is_partial || is_buffered
     }
 
-    /// Requests a cancel, unless the answer is already complete. It is sent when the driver reads next; the driver's next
-    /// request is sent only after the acknowledgement.
+    /// Requests a cancel, unless the answer is already complete. The cancel is sent at the driver's next read; the driver's
+    /// next request is sent only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
         if state.is_owed && state.attention == Attention::None {
@@ -155,13 +158,14 @@ impl StreamState {
         }
     }
 
-    /// Whether every request was completely answered and every cancel acknowledged once, so that nothing is left to read.
+    /// Returns whether every request was completely answered and every cancel acknowledged exactly once, so that nothing is
+    /// left to read.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.is_owed && state.attention == Attention::None
     }
 
-    /// Whether an idle connection is still usable.
+    /// Returns whether an idle connection is still usable.
     pub(crate) fn is_quiet(&self) -> bool {
         self.tcp.is_quiet()
     }
@@ -171,13 +175,13 @@ impl StreamState {
         std::mem::take(&mut self.state().resets)
     }
 
-    /// Records the start of a request. Nothing of it is written yet.
+    /// Records the start of a request. No part of it is written yet.
     pub(super) fn begin_request(&self) {
         self.state().is_partial = true;
     }
 
-    /// Records that a request is complete. Must be called before its last byte is written: from then on the server may
-    /// receive all of it.
+    /// Records that a request is complete. Must be called before its last byte is written: once that byte is written, the
+    /// server may receive the whole request.
     pub(super) fn complete_request(&self) {
         let mut state = self.state();
         (state.is_partial, state.is_owed) = (false, true);
@@ -193,7 +197,7 @@ impl StreamState {
         is_wanted
     }
 
-    /// Whether a cancel was requested and not acknowledged yet.
+    /// Returns whether a cancel was requested and is not acknowledged yet.
     pub(super) fn is_cancelling(&self) -> bool {
         matches!(self.state().attention, Attention::Wanted | Attention::Sent)
     }
@@ -205,8 +209,8 @@ impl StreamState {
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
-        // Without the acknowledgement, the answer was complete before the server saw the cancel: the acknowledgement
-        // follows in a message of its own.
+        // An answer without the acknowledgement was complete before the server saw the cancel, and the acknowledgement follows
+        // in a separate message.
         if end.acknowledges {
             self.record_acknowledgement();
         }

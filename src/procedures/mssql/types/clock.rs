@@ -8,7 +8,7 @@ use tiberius::time::{self, Date, DateTime2, DateTimeOffset, SmallDateTime, Time}
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
-/// `datetime` counts in steps of 1/300 s.
+/// The steps per second in which `datetime` counts.
 const DATETIME_STEPS: u64 = 300;
 /// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime`.
 const DAYS_TO_1900: i64 = 693_595;
@@ -26,7 +26,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Parses RFC 3339. A time without an offset, and a date without a time, are in UTC.
+    /// Parses an RFC 3339 date and time. A time without an offset is in UTC, and so is a date without a time.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
             (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
@@ -42,7 +42,7 @@ impl Moment {
         })
     }
 
-    /// Rounds to `per_second` steps a second. Returns the days and the steps of the day; rounding may carry to the next day.
+    /// Rounds to `per_second` steps per second. Returns the days and the steps of the day; rounding may carry to the next day.
     fn steps(self, per_second: u64) -> (i64, u64) {
         let steps = rounded(self.nanos, per_second);
         let day = SECONDS_PER_DAY * per_second;
@@ -88,7 +88,7 @@ pub(super) fn time_of_day(text: &str, scale: u8) -> Option<Time> {
         .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M"))
         .ok()?;
     let per_second = 10_u64.pow(u32::from(scale));
-    // Rounding does not carry to midnight, because there is no day to carry to.
+    // Rounding does not carry to midnight, because a `time` has no day to which it could carry.
     let last = SECONDS_PER_DAY * per_second - 1;
     Some(Time::new(rounded(nanos_of(time)?, per_second).min(last), scale))
 }
@@ -133,7 +133,7 @@ pub(super) fn write_smalldatetime(moment: SmallDateTime, into: &mut String) -> O
     Some(())
 }
 
-/// Writes a `datetimeoffset` with its own offset.
+/// Writes a `datetimeoffset` with its offset.
 pub(super) fn write_datetimeoffset(moment: DateTimeOffset, into: &mut String) -> Option<()> {
     let (date, time) = (moment.datetime2().date(), moment.datetime2().time());
     let per_second = i64::try_from(10_u64.checked_pow(u32::from(time.scale()))?).ok()?;
@@ -172,7 +172,7 @@ fn nanos_of(time: NaiveTime) -> Option<u64> {
         .then(|| u64::from(time.num_seconds_from_midnight()) * NANOS_PER_SECOND + nanos)
 }
 
-/// Rounds nanoseconds to steps, half up.
+/// Converts nanoseconds to steps, rounding half up.
 fn rounded(nanos: u64, per_second: u64) -> u64 {
     let (seconds, rest) = (nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND);
     seconds * per_second + (rest * per_second + NANOS_PER_SECOND / 2) / NANOS_PER_SECOND
@@ -183,7 +183,7 @@ fn write_days(days: i64, into: &mut String) -> Option<()> {
     write!(into, "{:04}-{:02}-{:02}", date.year(), date.month(), date.day()).ok()
 }
 
-/// Writes steps of a day as `HH:MM:SS` with the fraction, without trailing zeros.
+/// Writes the steps since midnight as `HH:MM:SS` with a fraction, without trailing zeros.
 fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
     let (seconds, fraction) = (steps / per_second, steps % per_second);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,4 +1,5 @@
-//! The code pages of `char`, `varchar` and `text`: the length of a string in a code page, and whether it can be represented.
+//! The code pages of `char`, `varchar` and `text`: computes the length of a string in a code page, and detects characters that
+//! it lacks.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
@@ -8,10 +9,10 @@ use encoding_rs::{
 use oem_cp::OEMCPHashMap;
 use oem_cp::code_table::{ENCODING_TABLE_CP437, ENCODING_TABLE_CP850};
 
-/// Room for one character in any encoding, and for the spare bytes that the library requires.
+/// The size of a buffer for one character in any encoding, including the spare bytes that the library requires.
 const CHAR_BYTES_MAX: usize = 16;
 
-/// A code page, by its number.
+/// A code page, identified by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CodePage(u16);
 
@@ -19,7 +20,7 @@ pub(crate) struct CodePage(u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unmappable(pub(crate) char);
 
-/// The characters of a code page.
+/// The character table of a code page.
 enum CodePageTable {
     /// The characters of the upper half of a single-byte code page.
     UpperHalf(&'static OEMCPHashMap<char, u8>),
@@ -28,11 +29,11 @@ enum CodePageTable {
 }
 
 impl CodePage {
-    /// UTF-16: `nchar`, `nvarchar`, `ntext`.
+    /// UTF-16, the encoding of `nchar`, `nvarchar` and `ntext`.
     pub(crate) const UTF_16: Self = Self(1200);
-    /// UTF-8: a collation whose name ends with `_UTF8`.
+    /// UTF-8, the encoding of collations whose names end with `_UTF8`.
     pub(crate) const UTF_8: Self = Self(65001);
-    /// Not reported by the server. ASCII is the same in every code page of SQL Server.
+    /// A code page that the server does not report. ASCII is the same in every code page of SQL Server.
     pub(crate) const UNKNOWN: Self = Self(0);
 
     /// Creates a code page from a number that `COLLATIONPROPERTY` returns.
@@ -45,18 +46,19 @@ impl CodePage {
         self.0
     }
 
-    /// Whether its characters are known. For other code pages, only ASCII is.
+    /// Returns whether the characters of the code page are known. Of an unknown code page, only the ASCII characters are.
     pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Whether the driver writes this code page correctly into a column of a table. It does not support collations of 437 and
-    /// 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030 instead of 936.
+    /// Returns whether the driver writes this code page correctly into a column of a table. The driver does not support
+    /// collations of 437 and 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030 instead of
+    /// 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
 
-    /// Returns the length of a string in this code page: in bytes, but for UTF-16 in byte pairs.
+    /// Returns the length of a string in this code page, in bytes, or in byte pairs for UTF-16.
     pub(crate) fn length(self, text: &str) -> Result<usize, Unmappable> {
         match self {
             _ if text.is_ascii() => Ok(text.len()),
@@ -83,9 +85,9 @@ impl CodePage {
         bytes.ok_or(Unmappable(c))
     }
 
-    /// Whether the code page has a character of the WHATWG encoding. The exceptions were found by comparing all of Unicode
-    /// with Python's `cp936` and `cp950`, which are Microsoft's tables. The mapping of private-use characters depends on the
-    /// server.
+    /// Returns whether the code page has this character of the WHATWG encoding. The exceptions were found by comparing all of
+    /// Unicode with Python's `cp936` and `cp950`, which are Microsoft's tables. The mapping of private-use characters depends
+    /// on the server.
     fn has(self, c: char, bytes: &[u8]) -> bool {
         let pair = match bytes {
             [lead, trail] => u16::from_be_bytes([*lead, *trail]),
@@ -126,7 +128,7 @@ impl CodePage {
     }
 }
 
-/// Encodes a character. `None` if decoding the bytes does not return the same character.
+/// Encodes a character. Returns `None` if decoding the bytes does not yield the same character.
 fn encoded(encoding: &'static Encoding, c: char) -> Option<([u8; CHAR_BYTES_MAX], usize)> {
     let mut text = [0; 4];
     let text = &*c.encode_utf8(&mut text);
@@ -184,14 +186,14 @@ mod tests {
     fn a_character_that_the_server_would_replace_is_unmappable() {
         let cases: &[(u16, &str, char)] = &[
             (1252, "a日本", '日'),
-            // SQL Server replaces these with an A, a backslash, a tilde and a hyphen.
+            // SQL Server replaces these characters with an A, a backslash, a tilde and a hyphen.
             (1252, "aĀ", 'Ā'),
             (932, "¥", '¥'),
             (932, "‾", '‾'),
             (932, "−", '−'),
             (932, "é", 'é'),
             (932, "\u{e000}", '\u{e000}'),
-            // The WHATWG encodings have these characters, the code pages do not.
+            // The WHATWG encodings have these characters, but the code pages do not.
             (936, "ǹ", 'ǹ'),
             (936, "\u{2ff0}", '\u{2ff0}'),
             (936, "\u{e5e5}", '\u{e5e5}'),

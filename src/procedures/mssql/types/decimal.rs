@@ -1,4 +1,4 @@
-//! Converts JSON numbers to SQL decimals and money, and back. No digit passes through a double.
+//! Converts JSON numbers to SQL decimals and money, and back. No conversion goes through a double, so no digit is lost.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,12 +17,12 @@ pub(super) const MONEY_SCALE: u8 = 4;
 /// The most digits of a `decimal`.
 const DIGITS_MAX: usize = 38;
 
-/// What to do with digits beyond the scale.
+/// The treatment of digits beyond the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExcessDigits {
-    /// Refuse the number unless they are zero.
+    /// Refuse the number unless these digits are zero.
     Refuse,
-    /// Round half away from zero, as SQL Server does. For numbers that were doubles.
+    /// Round half away from zero, as SQL Server does. Used for numbers that were doubles.
     Round,
 }
 
@@ -60,7 +60,7 @@ fn encode_in_range<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
 }
 
-/// Returns any kind of number as text.
+/// Returns a number of any kind as text.
 pub(super) fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>, ExcessDigits)> {
     match value {
         ParameterValue::Boolean(bit) => {
@@ -98,7 +98,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
         return None;
     }
     let zeros = all.clone().take_while(|digit| *digit == b'0').count();
-    // How many of the digits after the leading zeros are before the shifted decimal point.
+    // The number of digits between the leading zeros and the shifted decimal point.
     let kept = i64::try_from(whole.len()).ok()? - i64::try_from(zeros).ok()?
         + i64::from(exponent)
         + i64::from(scale);
@@ -113,7 +113,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     for _ in 0..kept.max(0) {
         value = value * 10 + i128::from(digits.next().unwrap_or(b'0') - b'0');
     }
-    // The first digit beyond the scale. Before the first significant digit there are only zeros.
+    // The first digit beyond the scale. All digits before the first significant one are zeros.
     let next = if kept < 0 { Some(b'0') } else { digits.next() };
     match excess {
         ExcessDigits::Refuse => {
@@ -131,7 +131,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     (value < limit).then_some(if negative { -value } else { value })
 }
 
-/// Writes a scaled integer as a number, with all digits of its scale.
+/// Writes a scaled integer as a decimal number with `scale` decimal places.
 pub(super) fn write(value: i128, scale: u8, into: &mut String) {
     if value < 0 {
         into.push('-');

@@ -8,11 +8,12 @@ use uuid::Uuid;
 use super::{CodePage, SqlType, clock, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
-/// The largest exact `money` value. The driver reads it as a double, whose four decimal places are inexact beyond 2^53 / 10^4.
+/// The largest `money` value that is read exactly. The driver reads `money` as a double, whose four decimal places are inexact
+/// beyond 2^53 / 10^4.
 const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
 
-/// Decodes rows into cells. Values that must be formatted as text are written into one buffer. The memory of the buffer and
-/// of the cells is reused for each row.
+/// A decoder from rows to cells. Values that must be formatted as text are written into one buffer. The memory of the buffer
+/// and of the cells is reused for each row.
 #[derive(Debug, Default)]
 pub(crate) struct RowDecoder {
     text: String,
@@ -20,10 +21,10 @@ pub(crate) struct RowDecoder {
     spare: Vec<Cell<'static>>,
 }
 
-/// A range of the buffer.
+/// A value that was written as text, with its range in the buffer.
 #[derive(Debug)]
 enum WrittenText {
-    /// Number text.
+    /// The text of a number.
     Number(Range<usize>),
     /// Other text.
     Text(Range<usize>),
@@ -59,7 +60,7 @@ impl RowDecoder {
         }
         let taken = take(&cells);
         cells.clear();
-        // Keeps the vector's memory for the next row. It is empty, so nothing is mapped.
+        // Keeps the vector's memory for the next row. The vector is empty, so the closure is never called.
         self.spare = cells.into_iter().map(|_| Cell::Null).collect();
         taken
     }
@@ -124,7 +125,8 @@ fn undecodable(name: &str) -> SentError {
     )))
 }
 
-/// Formats a value that the driver does not hold as text or a plain number. `None` if it has no exact representation.
+/// Formats a value that the driver does not hold as text or as a plain number. Returns `None` if the value has no exact
+/// representation.
 fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
     let start = into.len();
     match value {
@@ -134,7 +136,7 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
             return Some(WrittenText::Number(start..into.len()));
         }
         ColumnData::F32(Some(number)) => {
-            // The shortest digits of the single: 0.1, not 0.10000000149011612.
+            // The shortest digits that identify the single-precision number: 0.1, not 0.10000000149011612.
             into.push_str(&number.is_finite().then(|| number.to_string())?);
             return Some(WrittenText::Number(start..into.len()));
         }
@@ -187,10 +189,10 @@ fn int<'a>(number: Option<i64>) -> Cell<'a> {
     number.map_or(Cell::Null, Cell::Int)
 }
 
-/// Converts a double to the integer from which the driver computed it for `money`.
+/// Converts the double that the driver computed for a `money` value back to the scaled integer.
 #[expect(clippy::cast_possible_truncation, reason = "checked: a whole number below 2^53")]
 fn scaled_money(number: f64) -> Option<i128> {
-    // NaN is not below the limit either.
+    // This comparison is also false for NaN.
     (number.abs() <= MONEY_EXACT_MAX).then(|| (number * 1e4).round() as i128)
 }
 
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn output_in_utf_8_is_ascii_or_an_error() {
         let sql = |code_page| SqlType::Text { name: "varchar", length: Some(9), code_page };
-        // How the driver reads the two bytes of an é.
+        // The driver reads the two bytes of an é as these two characters.
         let value = ColumnData::String(Some("Ã©".into()));
         let error = owned_as_declared("x", &value, Some(&sql(CodePage::UTF_8))).unwrap_err();
         assert!(matches!(error.kind, SentErrorKind::Undecodable(_)), "{error:?}");

@@ -12,8 +12,8 @@ use super::code_page::{CodePage, Unmappable};
 use super::decimal::{self, ExcessDigits};
 use crate::catalogue::ParameterValue;
 
-/// Why a value cannot be converted, or what was expected, for the caller. Never contains the value, except for a character
-/// that cannot be represented.
+/// The reason why a value cannot be converted, or the expected form, for the caller. It never contains the value, except for a
+/// character that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncodeError(pub(crate) String);
 
@@ -23,7 +23,7 @@ impl EncodeError {
     }
 }
 
-/// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. It passes a longer one as `nvarchar(max)`,
+/// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. Longer text is passed as `nvarchar(max)`,
 /// which cannot be converted to a `sql_variant`.
 const VARIANT_TEXT_BYTES_MAX: usize = 4000;
 /// The longest binary value of a `sql_variant`, in bytes.
@@ -72,7 +72,7 @@ pub(crate) fn encode<'a>(
     encoded.ok_or_else(|| EncodeError::expected(sql))
 }
 
-/// Returns the NULL of a type.
+/// Returns the NULL value of a type.
 pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
     match sql {
         SqlType::Bit => ColumnData::Bit(None),
@@ -96,8 +96,8 @@ pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
     }
 }
 
-/// Whether the driver sends a NULL of this type with its type, and declares a value with the type's full size.
-/// For other types it sends an untyped NULL, and declares a type only as wide as the value.
+/// Returns whether the driver sends a NULL of this type with its type, and declares a value with the type's full size. For
+/// other types, the driver sends an untyped NULL, and declares a type only as wide as the value.
 pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
     matches!(
         sql,
@@ -132,7 +132,7 @@ fn boolean(value: &ParameterValue<'_>) -> Option<bool> {
     }
 }
 
-/// An integer without loss: a fraction other than zero does not fit.
+/// Converts a number to an integer without loss. Returns `None` if the number has a fraction other than zero.
 fn integer<N: TryFrom<i128>>(value: &ParameterValue<'_>) -> Option<N> {
     let number = match value {
         ParameterValue::Integer(number) => i128::from(*number),
@@ -150,7 +150,8 @@ fn double(value: &ParameterValue<'_>) -> Option<f64> {
 }
 
 fn real(value: &ParameterValue<'_>) -> Option<f32> {
-    // Through text: the nearest single to what was written, not to the nearest double.
+    // Parsed from text, to get the single-precision number nearest to the given digits and not the one nearest to the nearest
+    // double.
     let number: f32 = match value {
         ParameterValue::Number(number) => number.to_string().parse().ok()?,
         _ => decimal::digits(value)?.0.parse().ok()?,
@@ -170,8 +171,8 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Checks the length and the characters of a text: SQL Server silently truncates an argument that is too long, and silently
-/// replaces characters that its code page does not have.
+/// Checks the length and the characters of a text, because SQL Server silently truncates an argument that is too long, and
+/// silently replaces characters that the code page does not have.
 fn check_text(
     text: &str,
     sql: &SqlType,
@@ -226,7 +227,7 @@ fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
     }
 }
 
-/// A `sql_variant` takes the SQL type nearest to the JSON value.
+/// Encodes a value for a `sql_variant`, as the SQL type nearest to the JSON value.
 fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, EncodeError> {
     let fits = |bytes: usize, most: usize| {
         let longer =
@@ -307,7 +308,7 @@ mod tests {
             let code_page = CodePage::UTF_16;
             SqlType::Text { name: "nvarchar", length: Some(length), code_page }
         };
-        // Each text at its type's limit, and one byte or byte pair beyond it.
+        // Each text is tested at the limit of its type, and one byte or byte pair beyond it.
         let cases = [
             ("€€é", varchar(3, 1252), varchar(2, 1252), ": 3 bytes in code page 1252"),
             ("日本", varchar(4, 932), varchar(3, 932), ": 4 bytes in code page 932"),
@@ -346,7 +347,7 @@ mod tests {
         }
     }
 
-    /// The driver counts bytes of UTF-8, regardless of what a `sql_variant` could hold.
+    /// The driver counts bytes of UTF-8, although a `sql_variant` could hold longer text.
     #[test]
     fn a_variant_accepts_what_the_driver_passes_with_a_length() {
         for (text, fits) in [("日".repeat(1333), true), ("日".repeat(1334), false)] {

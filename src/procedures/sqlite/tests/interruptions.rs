@@ -1,4 +1,4 @@
-//! Calls that are interrupted, that wait for each other, and that start at the same time.
+//! Tests calls that are interrupted, wait for each other, or start at the same time.
 
 use super::*;
 
@@ -49,7 +49,7 @@ async fn a_call_that_gets_no_connection_or_write_lock_in_time_executes_nothing()
     let count = ("count", "SELECT count(*) FROM horse");
     for connections in [1, 2] {
         let stable = Stable::with_connections(&[slow, write, count], connections);
-        // Simulates another process: it has its own pool and its own write permit.
+        // Simulates another process: this backend has its own pool and its own write permit.
         let other = connect(&config(stable.directory.path(), 1), "other").unwrap();
         let (cancel, mut first, mut second, mut third) = (
             Cancel::new(),

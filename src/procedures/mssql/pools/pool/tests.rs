@@ -1,4 +1,4 @@
-//! Which waiter gets a connection that is returned while other waiters leave.
+//! Tests which waiter gets a connection that is returned while other waiters leave.
 
 use super::*;
 use crate::config::Secret;
@@ -27,7 +27,7 @@ fn pool() -> Arc<Pool> {
     Pool::new(Arc::new(ConnectionFactory::new(&config, "d", dialer)), "fjord", 2)
 }
 
-/// The other waiter is counted at the front, but does not wait for its permit yet.
+/// The other waiter is already counted at the front, but has not started to wait for its permit.
 #[test]
 fn a_permit_for_the_front_stays_there_while_another_waiter_is_at_the_front() {
     let pool = pool();
@@ -36,7 +36,7 @@ fn a_permit_for_the_front_stays_there_while_another_waiter_is_at_the_front() {
     pool.notify_waiter(pool.lock());
     drop(leaves);
     assert_eq!((pool.front.available_permits(), pool.idle.available_permits()), (1, 0));
-    // Nobody is at the front any more: the permit goes to the other waiters.
+    // No waiter is left at the front, so the permit goes to the other waiters.
     drop(stays);
     assert_eq!((pool.front.available_permits(), pool.idle.available_permits()), (0, 1));
 }
