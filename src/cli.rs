@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Printed at the end of the help of every command.
+/// The text at the end of every command's help.
 const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or an error in the configuration \
                           found by a command; 78 an error in the configuration found by a role at its start.";
 

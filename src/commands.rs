@@ -24,8 +24,8 @@ mod table;
 pub const EXIT_FAILED: u8 = 1;
 /// The exit status for invalid usage, or for an error in the configuration that a command found.
 pub const EXIT_USAGE: u8 = 2;
-/// The exit status for an error in the configuration that a role found at its start: `EX_CONFIG` of sysexits.h. The systemd
-/// unit does not restart after it (`RestartPreventExitStatus=`), because the next start would find the same error.
+/// The exit status for an error in the configuration that a role finds when it starts: `EX_CONFIG` of sysexits.h. The systemd
+/// unit is not restarted after it (`RestartPreventExitStatus=`), because the next start would find the same error.
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The output streams of a command.
@@ -63,7 +63,7 @@ pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) ->
 /// Prints lines, each after `label` and a colon.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// The system's error if the output cannot be written.
 pub fn print_lines(
     err: &mut impl Write,
     label: &str,

@@ -36,6 +36,7 @@ pub struct EndpointCallResult {
     pub phases: Vec<(&'static str, f64)>,
 }
 
-/// Executes an [`EndpointCall`]. `main` passes the gateway's function to the command: shared code names no role.
+/// A function that executes an [`EndpointCall`]. `main` passes the gateway's function to the command, because shared code must
+/// not refer to a role.
 pub type CallFunction =
     fn(EndpointCall) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>>;

@@ -18,8 +18,8 @@ pub use worker::{WORKERS_TOKEN, WorkerId};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {header}: {expected}")]
 pub struct EnvelopeError {
-    /// The header that is missing or wrong.
+    /// The name of the header that is missing or invalid.
     pub header: &'static str,
-    /// What was expected.
+    /// A description of the expected value.
     pub expected: &'static str,
 }

@@ -18,12 +18,13 @@ pub mod service;
 
 pub use report::Report;
 
-/// Largest age of a report that is sent. Making one costs as much as a scrape, and requests for it are not limited.
+/// The maximum age of a report that is sent. Creating a report costs as much as a scrape, and requests for reports are not
+/// limited.
 const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
 /// The file in which Linux provides the host name.
 const HOST_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// Makes the report of this process. Must not block.
+/// A function that creates the report of this process. Must not block.
 pub type ReportSource = Arc<dyn Fn(&Identity) -> Report + Send + Sync>;
 
 /// The identity of a process.
@@ -62,7 +63,7 @@ impl Identity {
         }
     }
 
-    /// Returns the time since the start.
+    /// Returns the time since the process started.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.started_at.elapsed()

@@ -1,4 +1,4 @@
-//! The boxed future that `Transport`, `Backend` and other traits return, so that trait objects of them can exist.
+//! The boxed future that `Transport`, `Backend` and other traits return, so that these traits can be used as trait objects.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Admission: limits how many requests or connections are in progress, and lets a drain wait for the last.
+//! Admission: limits how many requests or connections are in progress, and lets a drain wait until none is left.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::Gauge;
 
-/// Admits up to a limited number of holders at once. Cheap to clone; clones share the count.
+/// A counter that admits a limited number of holders at once. Cheap to clone; clones share the count.
 #[derive(Clone)]
 pub struct Admission(Arc<SharedCount>);
 
@@ -19,7 +19,8 @@ struct SharedCount {
     gauge: Gauge,
 }
 
-/// One lock protects all three fields, so that nothing is admitted after a drain has seen a count of zero.
+/// The state of an admission. One lock protects all three fields, so that nothing is admitted after a drain has seen a count of
+/// zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
     held: usize,
@@ -27,13 +28,13 @@ struct State {
     is_closed: bool,
 }
 
-/// The right to be in progress. Dropping it frees the place.
+/// The right of one holder to be in progress. Dropping it makes room for another.
 #[derive(Debug)]
 #[must_use = "dropping the permit frees its place"]
 pub struct AdmissionPermit(Admission);
 
 impl Admission {
-    /// Creates an empty admission. The gauge follows the count.
+    /// Creates an empty admission. The gauge shows the count.
     #[must_use]
     pub fn new(limit: usize, gauge: Gauge) -> Self {
         let state = Mutex::new(State { held: 0, limit, is_closed: false });
@@ -76,23 +77,23 @@ impl Admission {
         self.state().limit
     }
 
-    /// Changes the limit. Existing holders stay.
+    /// Changes the limit. Existing holders are not affected.
     pub fn set_limit(&self, limit: usize) {
         self.state().limit = limit;
     }
 
-    /// Closes the admission: nothing is admitted from now on.
+    /// Closes the admission: nothing is admitted from then on.
     pub fn close(&self) {
         self.state().is_closed = true;
     }
 
-    /// Whether the admission is closed.
+    /// Returns whether the admission is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state().is_closed
     }
 
-    /// Waits until there are no holders, up to `limit`. Returns whether that happened. Cancel safe.
+    /// Waits until there are no holders, up to `limit`. Returns whether there are none left. Cancel safe.
     pub async fn wait_empty(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
@@ -100,7 +101,7 @@ impl Admission {
     async fn emptied(&self) {
         loop {
             let mut emptied = std::pin::pin!(self.0.emptied.notified());
-            // Registers before reading the count. Otherwise a release between the two would be missed.
+            // Registers before reading the count. Otherwise the notification of a release between the two would be missed.
             emptied.as_mut().enable();
             if self.held() == 0 {
                 return;

@@ -1,4 +1,4 @@
-//! TCP listeners with clear errors. `accept` errors, such as a lack of file descriptors, do not end them.
+//! TCP listeners with clear errors. `accept` errors, such as a lack of file descriptors, do not close a listener.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// The most connections that the system queues until they are accepted.
+/// The maximum number of connections that the system queues until they are accepted.
 const BACKLOG: u32 = 1024;
-/// The first pause after the system could not accept a connection. Doubles up to `PAUSE_MAX`.
+/// The first pause after the system could not accept a connection. Each further failure doubles the pause, up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// See `PAUSE_MIN`.
+/// The longest pause after the system could not accept a connection.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The error when an address cannot be bound.
@@ -104,7 +104,7 @@ impl Acceptor {
     }
 }
 
-/// Whether the error concerns only this connection. accept(2) also reports those.
+/// Returns whether the error concerns a single connection: accept(2) also reports errors of the accepted connection.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

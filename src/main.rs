@@ -1,4 +1,4 @@
-//! fjord: arguments → configuration → logs → role or command → exit status.
+//! The executable: parses the arguments, runs a role or a command, and returns the exit status.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,10 +15,11 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often free memory is returned to the system. The allocator does that only when memory is freed, one second later.
-/// Without this, an idle process would keep all memory of an earlier burst.
+/// The interval at which free memory is returned to the system. The allocator returns memory after a delay of one second, and
+/// only while other memory is being freed. Without this, an idle process would keep all memory of an earlier burst.
 const PURGE_INTERVAL: Duration = Duration::from_secs(5);
-/// The size of the allocation that is freed for that. It must exceed what the allocator caches. Its pages are never touched.
+/// The size of the allocation that is freed at each interval. It must be larger than the allocations that the allocator caches.
+/// Its pages are never touched.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait until the last log lines are written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let arguments = Arguments::from_process();
     let sources = sources(&arguments.layers);
-    // fjord passes the provider to every rustls configuration. Libraries use the default one.
+    // The default provider is for libraries. fjord passes its provider to every rustls configuration.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         let text = "error: another TLS provider is already installed";
         writeln!(std::io::stderr(), "{text}").ok();

@@ -1,4 +1,4 @@
-//! Messages: their subjects, headers and payloads. The envelope defines what they mean; the transport carries them.
+//! Messages: their subjects, headers and payloads. `envelope` defines their meaning; the transport carries them.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -9,13 +9,13 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// Initial capacity for the headers of a message: most requests and replies have no more.
+/// Initial capacity for the headers of a message: most requests and replies have no more than this.
 const HEADERS_USUAL: usize = 6;
 
-/// A message, to be published or as received.
+/// A message to publish, or one that was received.
 #[derive(Debug)]
 pub struct Message {
-    /// The subject that it is published to, or was received on.
+    /// The subject that the message is published to, or was received on.
     pub subject: Subject,
     /// The subject for replies.
     pub reply: Option<Subject>,
@@ -47,7 +47,7 @@ pub struct Headers(HeaderSource);
 
 #[derive(Debug)]
 enum HeaderSource {
-    /// Headers added with `push`, in that order.
+    /// Headers added with `push`, in the order of the calls.
     Built(Vec<(Cow<'static, str>, String)>),
     /// Headers of a received message, still owned by the transport.
     Received(Box<dyn ReceivedHeaders>),
@@ -59,7 +59,7 @@ impl Default for Headers {
     }
 }
 
-/// Headers that a transport has parsed. They are read in place, because a copy would cost two allocations per header.
+/// Headers that a transport has parsed. They are read where they are, because a copy would cost two allocations per header.
 pub trait ReceivedHeaders: Debug + Send + Sync {
     /// Calls `visit` with every name and value. The values of one name keep their order.
     fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str));

@@ -19,10 +19,10 @@ pub use link::{Link, LinkState, RoundTrip, next_epoch, wait_until_up};
 pub trait Transport: Debug + Send + Sync {
     /// Publishes a message. The future is ready once the client has accepted the message, and must be polled for that.
     ///
-    /// Fails while the link is down. Otherwise the client library would queue the message and send it after the
-    /// reconnect, when its session has ended.
+    /// Fails while the link is down. Otherwise the client library would queue the message and send it after the reconnect, when
+    /// the session of the message may have ended.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Publishes a message without waiting. For tasks that read a subscription and must not block.
+    /// Publishes a message without waiting, for tasks that read a subscription and must not block.
     ///
     /// # Errors
     /// `TransportError`; `Full` if the client cannot accept the message at once.
@@ -36,7 +36,8 @@ pub trait Transport: Debug + Send + Sync {
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// Subscribes to a subject that the process does not depend on. The link is up even if the server refuses it.
+    /// Subscribes to a subject that the process does not depend on. The link counts as up even if the server refuses this
+    /// subscription.
     fn subscribe_optional<'a>(
         &'a self,
         subject: &'a Subject,
@@ -49,31 +50,33 @@ pub trait Transport: Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
     /// Waits until the server has received all published messages. Fails after `operation_timeout` or when the link is lost.
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Waits like `flush`, but up to `limit`, and continues after a reconnect.
+    /// Waits like `flush`, but for up to `limit`, and continues to wait after a reconnect.
     fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Watches the link.
+    /// Returns a receiver that watches the link.
     fn link(&self) -> watch::Receiver<Link>;
-    /// Returns the round trip through the server, which is measured continuously.
+    /// Returns the round-trip time through the server, which is measured continuously.
     fn round_trip(&self) -> RoundTrip;
-    /// Returns the largest message in bytes, headers included, that the server accepts. Known once connected.
+    /// Returns the size in bytes, headers included, of the largest message that the server accepts. The size is known once the
+    /// transport is connected.
     fn payload_bytes_max(&self) -> usize;
     /// Returns the subject below which only this process subscribes, for its reply inbox.
     fn inbox(&self) -> Subject;
 }
 
-/// A subscription, read as a stream. It survives reconnects and refusals, and ends after it has been left.
+/// A subscription, read as a stream. The stream continues after reconnects and refusals, and ends after `leave_after`.
 pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
     /// Leaves the group without losing messages in transit: the server stops after `more` further messages. The stream
     /// delivers those, and ends when the server has stopped.
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Watches whether the server accepts the subscription. The transport retries a refused one.
+    /// Returns a receiver that watches whether the server accepts the subscription. The transport retries a refused
+    /// subscription.
     fn served(&self) -> watch::Receiver<bool>;
 }
 
-/// Why a message cannot be sent or a subscription cannot be made.
+/// The reason why a message cannot be sent or a subscription cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// Not connected.
+    /// The transport is not connected.
     #[error("the message bus is not connected")]
     Disconnected,
     /// The transport did not finish in time.

@@ -4,7 +4,7 @@ use std::fmt;
 
 macro_rules! outcomes {
     ($($name:ident $text:literal, $meaning:literal;)+) => {
-        /// How a request or a call ended. The set is closed, because the outcome is a label of metrics.
+        /// The outcome of a request or a call. The set is closed, because the outcome is a label of metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome {
             $(#[doc = $meaning] $name,)+
@@ -92,13 +92,13 @@ outcomes! {
 }
 
 impl Outcome {
-    /// Parses the outcome of a reply. Returns `Other` for unknown ones, so that foreign workers cannot create labels.
+    /// Parses the outcome of a reply. Returns `Other` for unknown ones, so that foreign workers cannot create metric labels.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
 
-    /// Whether operators should be concerned: the outcome is due neither to the caller nor to the procedure.
+    /// Returns whether the outcome should concern operators, because neither the caller nor the procedure caused it.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         let is_due_to_caller = matches!(
@@ -124,7 +124,7 @@ impl Outcome {
         !self.is_complete() && !matches!(self, Self::BadArgument) && !is_due_to_caller
     }
 
-    /// Whether the procedure completed, with an answer that the endpoint defines.
+    /// Returns whether the procedure completed, with an answer that the endpoint defines.
     #[must_use]
     pub const fn is_complete(self) -> bool {
         matches!(

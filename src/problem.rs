@@ -21,7 +21,7 @@ pub struct Problem {
     pub detail: Option<String>,
     /// All violations of an invalid request.
     pub violations: Vec<Violation>,
-    /// When the client may retry. `Retry-After` contains it rounded up to whole seconds.
+    /// The time after which the client may retry. `Retry-After` contains it, rounded up to whole seconds.
     pub retry_after: Option<Duration>,
     /// Whether the procedure was executed, if more is known than the kind implies.
     pub effect: Option<Effect>,
@@ -39,7 +39,7 @@ pub struct Violation {
     /// A JSON Pointer (RFC 6901) into the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
-    /// What was expected. Never contains the value that was sent, which may be a secret.
+    /// A description of the expected value. Never contains the value that was sent, which may be a secret.
     pub detail: String,
 }
 
@@ -116,7 +116,7 @@ impl Problem {
         Self::with_detail(ProblemKind::BadAnswerOutcomeUnknown, detail)
     }
 
-    /// Sets when the client may retry.
+    /// Sets the time after which the client may retry.
     #[must_use]
     pub fn retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
@@ -146,7 +146,7 @@ impl Problem {
     }
 }
 
-/// The members of a problem document (RFC 9457 §3), including our extensions.
+/// The members of a problem document (RFC 9457 §3), including fjord's extensions.
 #[derive(Serialize)]
 struct ProblemDocument<'a> {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! All rustls configurations of fjord. They use one crypto provider, TLS 1.2 and 1.3, and report errors with the file.
+//! All rustls configurations of fjord. They share one crypto provider, allow TLS 1.2 and 1.3, and name the file in every error.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,20 +21,20 @@ pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{AcceptedTls, PreparedReload, ServerTls};
 
-/// A TLS file that cannot be used. The text names the file and what was expected of it, but never quotes its contents.
+/// The error when a TLS file cannot be used. Its text names the file and the expected contents, but never quotes the file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", file.display())]
 pub struct TlsError {
     /// The file, or a description of the system's certificates.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The problem with the file.
     pub kind: TlsErrorKind,
-    /// The cause, for the log. `None` where it could quote the file.
+    /// The cause, for the log. `None` if it could quote the file.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What is wrong with a TLS file.
+/// A problem with a TLS file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsErrorKind {
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! Readiness: whether a process should receive requests, and the reasons if not.
+//! Readiness: whether a process should receive requests, and if not, why.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ struct State {
 }
 
 impl Readiness {
-    /// Starts without parts, which means ready.
+    /// Creates a readiness without parts, which counts as ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -35,7 +35,7 @@ impl Readiness {
         }
     }
 
-    /// Makes the part `nats` follow the link.
+    /// Updates the part `nats` whenever the state of the link changes.
     pub fn follow(&self, mut link: watch::Receiver<Link>, tasks: &Tasks) {
         let readiness = self.clone();
         let _detached = tasks.spawn_background(async move {
@@ -53,13 +53,13 @@ impl Readiness {
         });
     }
 
-    /// Whether every part is ready.
+    /// Returns whether every part is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state().required.values().all(Option::is_none)
     }
 
-    /// Returns the parts that are not ready, with the reasons.
+    /// Returns the parts that are not ready, each with the reason.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, String> {
         let state = self.state();

@@ -95,7 +95,7 @@ async fn a_page_of_another_origin_reads_nothing() {
 }
 
 #[tokio::test]
-async fn it_stops_when_cancelled() {
+async fn the_listener_stops_when_cancelled() {
     let started = start();
     let _idle = TcpStream::connect(started.address).await.unwrap();
     started.stop.cancel();

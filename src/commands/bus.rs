@@ -38,7 +38,7 @@ pub fn sources(sources: &Sources) -> Sources {
     Sources { role, nats_only: true, ..sources.clone() }
 }
 
-/// Connects and runs a command, or reports why it cannot connect.
+/// Connects and runs a command, or reports why the connection failed.
 pub(super) fn run<O: Write, E: Write>(
     sources: &Sources,
     name: &str,

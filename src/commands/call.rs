@@ -171,7 +171,7 @@ fn received<'a>(
         violations.add(named, validate::expected(parameter.kind));
         return ReceivedValue::Invalid;
     };
-    // Violations in a table contain the row, and therefore need a pointer.
+    // A violation in a table is located by its row, and therefore needs a pointer.
     let pointer = JsonPointer::ROOT.key(&parameter.name);
     validate::from_json(parameter, raw, Location::Json(&pointer), violations).into()
 }

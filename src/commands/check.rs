@@ -17,7 +17,7 @@ mod findings;
 mod nats;
 mod online;
 
-/// Checks the selected role, or without one each role that has a file in the directory.
+/// Checks the selected role or, if none is selected, each role that has a file in the directory.
 pub(super) fn run(
     sources: &Sources,
     is_online: bool,
@@ -71,14 +71,15 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the roles that have a file. If none has, only the settings that no role needs are checked.
+/// Returns the roles that have a file. If no role has one, returns `None`, with which only the settings that belong to no role
+/// are checked.
 fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
     let configured = Role::ALL.into_iter().filter(|role| sources.has_role_file(*role));
     let roles: Vec<_> = configured.map(Some).collect();
     if roles.is_empty() { vec![None] } else { roles }
 }
 
-/// Sorts and removes duplicates, because the roles share most layers and therefore errors.
+/// Sorts a list and removes duplicates: the roles share most layers, so they have errors in common.
 fn sort<T: Ord>(list: &mut Vec<T>) {
     list.sort();
     list.dedup();

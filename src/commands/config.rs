@@ -9,7 +9,8 @@ use crate::cli::Role;
 use crate::config::{Config, SettingEntry, SettingOrigin, Sources};
 use crate::procedures::pool_sizes;
 
-/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are redacted.
+/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are
+/// redacted.
 pub(super) fn run(
     sources: &Sources,
     output: &mut Output<impl Write, impl Write>,

@@ -27,7 +27,7 @@ mod procedure_name;
 /// Longest wait for the database.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What a person must review in the created entries.
+/// The points that a person must review in the created entries.
 const ADVICE: [&str; 3] = [
     "all parameters are required, because the database does not report defaults; remove \"required\" where there is one",
     "GET was chosen by name; make sure that these procedures write nothing, because they may be executed more than once",
@@ -96,7 +96,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the matching procedures, or why they cannot be read.
+/// Returns the matching procedures, or the reason why they cannot be read.
 fn describe(
     name: &str,
     database: &DatabaseConfig,
@@ -106,7 +106,7 @@ fn describe(
         && sqlite.schema.is_some()
         && !sqlite.file.exists()
     {
-        // A worker creates the file from its schema; the import only reads.
+        // A worker creates the file from its schema; the import only reads the file.
         let file = sqlite.file.display();
         return Ok(Err(format!("database {name}: {file} does not exist; start a worker first")));
     }

@@ -24,10 +24,10 @@ use fleet_view::{FleetSnapshot, FleetView};
 
 /// Longest wait for the reports of the fleet.
 const GATHER_LIMIT: Duration = Duration::from_secs(3);
-/// Moves the cursor of a terminal to the top and clears the screen.
+/// The escape sequence that moves the cursor to the top left and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// Takes two snapshots and shows what happened between them.
+/// Takes two snapshots and shows the activity between them.
 pub(super) fn run(
     arguments: &StatusArguments,
     sources: &Sources,

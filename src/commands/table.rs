@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Formats headings and rows, a line each. A row may have fewer cells than the headings.
+/// Formats headings and rows, one line each. A row may have fewer cells than the headings.
 pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let rows = || std::iter::once(&headings).chain(rows);

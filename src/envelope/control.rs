@@ -1,4 +1,4 @@
-//! Control messages: what a gateway sends to a worker's own subjects about a claim, a job or an offer.
+//! Control messages: messages about a claim, a job or an offer that a gateway sends to a worker's own subjects.
 
 use crate::message::{Headers, Message, Subject};
 
@@ -17,7 +17,7 @@ pub enum Control {
     Decline,
     /// A link was lost: the worker sends the answer to this job, or to the listed requests, again.
     Repeat,
-    /// Asks every worker of a queue for a progress reply that names its own subject.
+    /// Asks every worker of a queue for a progress reply that names the worker's own subject.
     Members,
     /// The client has taken the answer's parts up to this number: the worker may send more.
     Ack(u32),
@@ -29,7 +29,7 @@ pub const DIRECT_TOKEN: &str = "q";
 pub const REPEAT_TOKEN: &str = "repeat";
 /// The most requests that one `Repeat` may list.
 pub const REPEAT_NAMES_MAX: usize = 32;
-/// The longest list in bytes.
+/// The longest list of a `Repeat` in bytes.
 const REPEAT_BYTES_MAX: usize = 4096;
 
 impl Control {
@@ -75,8 +75,8 @@ impl Control {
         message
     }
 
-    /// Encodes a message that asks for the answers to several requests again: those whose reply subjects start with `inbox`
-    /// and one of `names`.
+    /// Encodes a message that asks for the answers to several requests again. The reply subjects of these requests start with
+    /// `inbox`, followed by one of `names`.
     #[must_use]
     pub fn repeat(to: Subject, inbox: Subject, names: &[String]) -> Message {
         debug_assert!(names.len() <= REPEAT_NAMES_MAX, "too many names for one message");

@@ -6,7 +6,7 @@ pub const ENDPOINT: &str = "Fjord-Endpoint";
 pub const REQUEST_ID: &str = "Fjord-Request-Id";
 /// The number of the attempt, from 1.
 pub const ATTEMPT: &str = "Fjord-Attempt";
-/// The session time that is left, in milliseconds. It is relative, so that clocks need not agree.
+/// The session time that is left, in milliseconds. A duration rather than a point in time, so that clocks need not agree.
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 /// `at-least-once`, `at-most-once` or `dry-run`.
 pub const EXECUTION: &str = "Fjord-Execution";
@@ -25,7 +25,7 @@ pub const TRACESTATE: &str = "tracestate";
 
 /// The kind of a worker's reply.
 pub const REPLY: &str = "Fjord-Reply";
-/// Why a worker refused.
+/// The reason why a worker refused.
 pub const REASON: &str = "Fjord-Reason";
 /// The number of a part, from 1; in the final, the number of parts; in `ack`, the last part that the client has taken.
 pub const PART: &str = "Fjord-Part";
@@ -47,5 +47,5 @@ pub const CONTROL: &str = "Fjord-Control";
 pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 /// The error text of the NATS service API.
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
-/// The start of the names of fjord's own headers.
+/// The prefix of the names of fjord's own headers.
 pub const PREFIX: &str = "Fjord-";

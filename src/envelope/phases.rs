@@ -7,7 +7,7 @@ const BYTES_MAX: usize = 128;
 /// Longest plausible time in milliseconds: a day.
 const MILLIS_MAX: f64 = 86_400_000.0;
 
-/// Initial capacity for the header: enough if every time is below a thousand seconds.
+/// Initial capacity for the header: enough if every time is shorter than a thousand seconds.
 const TEXT_BYTES_USUAL: usize = 48;
 
 /// The time that a worker spent on one call.
@@ -17,7 +17,7 @@ pub struct Phases {
     pub pool: Duration,
     /// Time spent on the procedure's call, including the transfer of its rows.
     pub call: Duration,
-    /// Time since the job could start: the two above and the worker's own work.
+    /// Time since the job could start: `pool`, `call` and the worker's own work.
     pub total: Duration,
 }
 
@@ -66,7 +66,7 @@ fn push_millis(text: &mut String, time: Duration) {
     let mut digits = itoa::Buffer::new();
     text.push_str(digits.format(time.as_millis()));
     text.push('.');
-    // The leading 1 keeps the zeroes; it is cut off.
+    // The leading 1 preserves leading zeroes and is then cut off.
     let micros = digits.format(1000 + time.subsec_micros() % 1000);
     text.push_str(micros.get(1..).unwrap_or_default());
 }

@@ -1,4 +1,4 @@
-//! Replies: what a worker sends to a gateway about a request. Any number of interim replies precede one final.
+//! Replies: the messages that a worker sends to a gateway about a request. Any number of interim replies may precede the final.
 
 use std::borrow::Cow;
 
@@ -23,25 +23,26 @@ pub enum Reply {
         /// The job's control subject, if the job can be cancelled.
         control: Option<Subject>,
     },
-    /// The worker asks whether it may execute the request. The gateway answers to `control`.
+    /// The worker asks whether it may execute the request. The gateway sends its answer to `control`.
     Claim {
         /// The job's control subject.
         control: Subject,
     },
     /// The worker has not executed this message and never will.
     Refused {
-        /// Why it refused.
+        /// The reason for the refusal.
         reason: RefusalReason,
         /// The job's control subject if the job had sent a claim, otherwise the worker's own subject.
         control: Option<Subject>,
     },
-    /// The worker has reserved a free slot. The gateway sends the request to `direct`, or declines there.
+    /// The worker has reserved a free slot. The gateway sends the request to `direct`, or a control message that declines the
+    /// offer.
     Offer {
         /// The worker's own subject for this offer.
         direct: Subject,
     },
-    /// The worker has sent the answer, and its link was lost afterwards. A gateway that has not received the answer asks
-    /// for it by sending `repeat` to `control`.
+    /// The worker has sent the answer, but its link was lost afterwards. A gateway that has not received the answer asks for it
+    /// by sending `repeat` to `control`.
     Answered {
         /// The job's control subject.
         control: Subject,
@@ -50,7 +51,7 @@ pub enum Reply {
     Part {
         /// The part's number, from 1.
         number: u32,
-        /// The part of the body.
+        /// The bytes of this part.
         bytes: Bytes,
         /// In the first part: the status and media type, if the answer may be streamed to the client.
         head: Option<AnswerHead>,
@@ -63,12 +64,12 @@ pub enum Reply {
     NoResponders,
 }
 
-/// Why a worker did not execute a request.
+/// The reason why a worker did not execute a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalReason {
     /// All slots are occupied.
     Busy,
-    /// The worker is about to stop.
+    /// The worker is draining.
     Draining,
     /// The request's time had run out when the worker read the message.
     Expired,
@@ -89,7 +90,7 @@ impl RefusalReason {
     }
 }
 
-/// Status and media type of an answer that is streamed.
+/// The status and media type of an answer that is streamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerHead {
     /// The HTTP status.
@@ -98,7 +99,7 @@ pub struct AnswerHead {
     pub content_type: Cow<'static, str>,
 }
 
-/// The answer of a call, or the end of a streamed one.
+/// The answer of a call, or the last message of a streamed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Final {
     /// The HTTP status.
@@ -107,7 +108,7 @@ pub struct Final {
     pub content_type: Cow<'static, str>,
     /// The body, or its last part. The gateway does not parse it.
     pub body: Bytes,
-    /// The number of parts that were sent before.
+    /// The number of parts that were sent before this message.
     pub parts: u32,
     /// The job's control subject, if an earlier reply of the job has named it.
     pub control: Option<Subject>,
@@ -115,7 +116,7 @@ pub struct Final {
     pub outcome: Outcome,
     /// Where the worker spent the time, if it reports that.
     pub phases: Option<Phases>,
-    /// For a dry run: whether nothing of it persists, because it was rolled back or never sent to the database.
+    /// For a dry run: whether none of its changes persist, because it was rolled back or never sent to the database.
     pub is_rolled_back: bool,
 }
 
@@ -136,7 +137,7 @@ impl Final {
         }
     }
 
-    /// Whether this may be returned for a dry run: it was rolled back, or its status reports a failure.
+    /// Returns whether this answer may be returned for a dry run: the run was rolled back, or the status reports a failure.
     #[must_use]
     pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500
@@ -159,7 +160,7 @@ impl Reply {
         }
     }
 
-    /// Returns the size in bytes of the body, or of the part of it, that the reply contains.
+    /// Returns the number of bytes of the body that the reply contains.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         match self {

@@ -1,4 +1,4 @@
-//! Requests: what a gateway sends to a worker.
+//! Requests from a gateway to a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,8 +170,8 @@ impl Request {
             dry_run,
             // A hint, so a value that cannot be parsed counts as zero.
             waiting: fields.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // Without a valid window the answer comes in one piece. So does that of a dry run, because nothing of it may
-            // reach the client before the roll-back.
+            // Without a valid window the answer is sent in one piece. So is the answer of a dry run, because no part of it may
+            // reach the client before the rollback.
             window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
             principal: fields.principal.map(ToOwned::to_owned),
             idempotency_key: fields.idempotency_key.map(ToOwned::to_owned),
@@ -182,8 +182,8 @@ impl Request {
     }
 }
 
-/// Converts a remaining time to milliseconds, rounding up, so that a new session has all of its time. Less than one
-/// millisecond becomes zero, because no worker can use it.
+/// Converts a remaining time to milliseconds, rounding up, so that a new session keeps its full time. Less than one millisecond
+/// becomes zero, because no worker can use it.
 fn millis(left: Duration) -> u128 {
     let whole = left.as_millis();
     if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }
@@ -288,7 +288,8 @@ mod tests {
         assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
         let headers = dry_run.headers().unwrap();
         assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
-        // A header without the prefix, or the reverse, is rejected: neither may be executed for real.
+        // A message with only the header or only the prefix of a dry run is rejected: it must not be executed as a real
+        // request.
         let header_only = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
         let prefix_only =
             Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();

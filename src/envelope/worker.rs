@@ -14,20 +14,20 @@ const ID_BYTES_MAX: usize = 64;
 /// A worker's id, taken from one of its control subjects.
 #[derive(Clone)]
 pub struct WorkerId {
-    /// The whole subject, because its text is shared and need not be copied.
+    /// The whole subject: its text is reference-counted, so keeping it copies nothing.
     control: Subject,
     id: Range<usize>,
 }
 
 impl WorkerId {
-    /// Extracts the id from a control subject. Returns `None` unless the subject is below `workers`, the subject of all
-    /// workers of one queue: only those may subscribe there.
+    /// Extracts the id from a control subject. Returns `None` unless the subject is below `workers`, the common prefix of the
+    /// control subjects of a queue's workers: nobody else may subscribe below it.
     #[must_use]
     pub fn parse(control: &Subject, workers: &Subject) -> Option<Self> {
         let text = control.as_str();
         let tail = text.strip_prefix(workers.as_str())?.strip_prefix('.')?;
         let id = tail.split('.').next().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))?;
-        // The server does not check reply subjects.
+        // NATS servers do not check reply subjects.
         let is_valid = tail.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'*' | b'>'));
         let start = text.len() - tail.len();
         is_valid.then(|| Self { control: control.clone(), id: start..start + id.len() })

@@ -16,13 +16,13 @@ use super::{FleetMember, Report};
 /// The token after the prefix in the subject of queries.
 pub const STATUS_TOKEN: &str = "status";
 
-/// The most replies that are collected.
+/// The maximum number of replies that are collected.
 const REPLIES_MAX: usize = 1_000;
-/// The largest total size of all replies.
+/// The maximum total size of all replies in bytes.
 const BYTES_MAX: usize = 64 << 20;
-/// A query ends when no reply has arrived for this time. A process replies within milliseconds.
+/// The time without a reply after which a query ends. A process replies within milliseconds.
 const SILENCE: Duration = Duration::from_millis(500);
-/// `SILENCE` once the expected number of replies has arrived.
+/// The time that replaces `SILENCE` once the expected number of replies has arrived.
 const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 
 /// The number of queries so far. Each has its own inbox.

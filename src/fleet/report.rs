@@ -22,9 +22,9 @@ pub struct Report {
     pub version: String,
     /// The start time (RFC 3339).
     pub started: String,
-    /// The time since the start. Its difference between two reports is the time between them.
+    /// The time since the start. The difference between the uptimes of two reports is the time between them.
     pub uptime_seconds: f64,
-    /// The parts that are not ready, with the reasons.
+    /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,
     /// The number of requests or calls in progress.
     pub in_flight: u64,
@@ -46,11 +46,11 @@ pub struct QueueReport {
     pub name: String,
     /// The number of finished calls of a worker, or of answered requests of a gateway.
     pub calls: u64,
-    /// The number of those that failed.
+    /// The number of those calls or requests that failed.
     pub errors: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
-    /// The time that calls occupied a slot, or that requests took.
+    /// The times for which calls occupied a slot (worker), or that requests took (gateway).
     pub times: Distribution,
     /// The slots, in a worker.
     pub slots: Option<SlotsReport>,
@@ -84,7 +84,7 @@ pub struct DemandReport {
     pub arrivals: u64,
     /// The number of requests that wait for a slot.
     pub waiting: u64,
-    /// The time until a worker accepted the request.
+    /// The times until a worker accepted the request.
     pub waits: Distribution,
 }
 
@@ -96,7 +96,7 @@ pub struct DatabaseReport {
     pub name: String,
     /// Whether the database answers.
     pub is_up: bool,
-    /// The time that calls waited for a connection.
+    /// The times for which calls waited for a connection.
     pub waits: Distribution,
 }
 

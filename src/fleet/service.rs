@@ -39,7 +39,7 @@ impl ServiceRequest {
         }
     }
 
-    /// Returns the subjects of the request: for all services, for those of this name, and for this process.
+    /// Returns the subjects of the request: for all services, for the services of this name, and for this process.
     fn subjects(self, identity: &Identity) -> [String; 3] {
         let (request, name, id) = (self.token(), name(identity.role), &identity.id);
         [
@@ -122,7 +122,7 @@ struct EndpointStats<'a> {
     num_requests: u64,
     num_errors: u64,
     last_error: &'a str,
-    /// In nanoseconds, like the mean below.
+    /// The total time in nanoseconds; the average below has the same unit.
     processing_time: u64,
     average_processing_time: u64,
     data: Value,
@@ -149,7 +149,7 @@ fn subject(prefix: &Subject, queue: &QueueReport) -> String {
     format!("{prefix}.q.{}", queue.name)
 }
 
-/// Returns the values for which the API has no field.
+/// Returns the values of a queue for which the API has no field.
 fn data(queue: &QueueReport) -> Value {
     match (&queue.slots, &queue.demand) {
         (Some(slots), _) => json!({

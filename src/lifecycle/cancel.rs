@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A flag that tells a call to stop. Cheap to clone; it cannot be reset.
 ///
-/// When a client disconnects, its call is cancelled with this flag and not by dropping the future, because the call must still
+/// When a client disconnects, its call is cancelled with this flag, not by dropping the future, because the call must still
 /// stop the procedure, close the connection and free the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(CancellationToken);
@@ -27,7 +27,7 @@ impl Cancel {
         self.0.clone().drop_guard()
     }
 
-    /// Whether the flag is set.
+    /// Returns whether the flag is set.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal as Unix, SignalKind, signal};
 
-/// What a signal requests.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM or SIGINT: drain and exit.
@@ -13,7 +13,7 @@ pub enum Signal {
     Reload,
 }
 
-/// A receiver of signals.
+/// A receiver of the process's signals.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Unix,

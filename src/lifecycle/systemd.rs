@@ -13,14 +13,14 @@ pub fn ready(status: &str) {
 
 /// Reports that a reload has started. Call `ready` when it is done.
 pub fn reloading() {
-    // The time must be in the same datagram, otherwise systemd ignores the notification.
+    // The time must be in the same datagram; otherwise systemd ignores the notification.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "cannot read the monotonic clock for systemd"),
     }
 }
 
-/// Reports that the process drains, which takes up to `limit`.
+/// Reports that the process is draining, which takes up to `limit`.
 pub fn stopping(limit: Duration) {
     let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// Spawns tasks and waits for them. Cheap to clone; clones share the tasks.
+/// A set of tasks that a drain can wait for. Cheap to clone; clones share the tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(TaskTracker);
 
 impl Tasks {
-    /// Starts without tasks.
+    /// Creates an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -26,7 +26,7 @@ impl Tasks {
         self.0.spawn(task)
     }
 
-    /// Spawns a task that no drain waits for. It ends with the process.
+    /// Spawns a task that no drain waits for. It may run until the process exits.
     pub fn spawn_background<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

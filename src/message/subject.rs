@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest decimal `u64`, with the dot before it.
+/// Length in bytes of the longest `u64` in decimal, including the dot before it.
 const NUMBER_BYTES_MAX: usize = 21;
 
-/// A subject whose tokens have been checked. Text from a client never becomes part of one.
+/// A subject whose tokens have been checked. Text from a client never becomes part of a subject.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Subject(Arc<str>);
 

@@ -9,21 +9,21 @@ use tokio::sync::watch;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// Grows whenever replies to this process may have been lost: with every new connection (the first is 1), and when the
-    /// server accepts a refused inbox subscription again.
+    /// A number that grows whenever replies to this process may have been lost: with every new connection (the first is 1), and
+    /// when the server accepts a refused inbox subscription again.
     pub epoch: u64,
 }
 
-/// Whether messages can be sent.
+/// The state of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// Connected.
+    /// The link is connected.
     Up,
-    /// Not connected, or no probe has come back yet. The transport reconnects by itself.
+    /// The link is not connected, or no probe has come back yet. The transport reconnects by itself.
     Down,
-    /// Connected, but the server refuses a subscription that the process needs, so messages to it are lost.
+    /// The link is connected, but the server refuses a subscription that the process needs, so messages to it are lost.
     Deaf,
-    /// Connected to a server that is about to stop (lame duck mode). The transport reconnects by itself.
+    /// The link is connected to a server that is about to stop (lame duck mode). The transport reconnects by itself.
     Leaving,
 }
 
@@ -31,7 +31,7 @@ impl Link {
     /// The link before the first connection.
     pub(super) const NEW: Self = Self { state: LinkState::Down, epoch: 0 };
 
-    /// Whether messages can be sent now.
+    /// Returns whether messages can be sent now.
     #[must_use]
     pub fn is_up(self) -> bool {
         matches!(self.state, LinkState::Up | LinkState::Leaving)
@@ -57,7 +57,7 @@ pub struct RoundTrip {
     pub smoothed: Duration,
     /// The longest of the last 8 to 16 measurements.
     pub recent_max: Duration,
-    /// How long the pending measurement has taken so far; zero if none is pending.
+    /// The time that the pending measurement has taken so far; zero if none is pending.
     pub pending: Duration,
 }
 
@@ -65,7 +65,7 @@ pub struct RoundTrip {
 const STALL_MIN: Duration = Duration::from_millis(250);
 
 impl RoundTrip {
-    /// Whether the link is stalled. Missing replies then say nothing about the other processes.
+    /// Returns whether the link is stalled. Missing replies then do not indicate that other processes have failed.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.pending > self.smoothed * 2 + STALL_MIN
@@ -83,7 +83,7 @@ mod tests {
         let up = |epoch| Link { state: LinkState::Up, epoch };
         let (sender, mut link) = watch::channel(up(1));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), None);
-        // The receiver does not see the state in between.
+        // The receiver does not see the intermediate state.
         sender.send_replace(Link { state: LinkState::Down, epoch: 1 });
         sender.send_replace(up(2));
         assert_eq!(next_epoch(&mut link, 1).now_or_never(), Some(Some(2)));

@@ -66,7 +66,7 @@ impl Drop for Nats {
     }
 }
 
-/// Starts to connect and returns without waiting for a server. The link comes up when a server answers.
+/// Starts connecting, and returns without waiting for a server. The link comes up when a server answers.
 ///
 /// # Errors
 /// `TransportError` when a server's address is malformed.
@@ -100,11 +100,12 @@ pub async fn connect(
     }))
 }
 
-/// Why a message cannot be sent now.
+/// The reason why a message cannot be sent now.
 enum SendError {
     /// The link is down, or the message is invalid.
     Refused(TransportError),
-    /// The message is larger than the server accepted at the time of the connection. Contains its size in bytes.
+    /// The message is larger than the limit that the server announced when the client connected. Contains the size of the
+    /// message in bytes.
     TooLarge(usize, Box<OutgoingMessage>),
 }
 
@@ -194,7 +195,7 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly all messages are queued at once, and need only a future that is ready.
+        // Nearly all messages are queued at once, so a future that is already complete is enough.
         match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),
@@ -239,7 +240,7 @@ impl Transport for Nats {
         let mut link = self.shared.state.link();
         Box::pin(async move {
             if link.borrow().epoch == 0 {
-                // The process was never connected, so nothing was sent.
+                // The process has never been connected, so it has sent nothing.
                 return Ok(());
             }
             loop {

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::Effect;
 
-/// The start of all type URIs. The slug of the kind follows.
+/// The prefix of all type URIs. The slug of the kind follows it.
 const TYPE_BASE: &str = "urn:fjord:problem:";
 
 /// The kinds of problems. Each has a stable type URI.
@@ -12,11 +12,11 @@ const TYPE_BASE: &str = "urn:fjord:problem:";
 pub enum ProblemKind {
     /// The request is malformed or violates the rules of the endpoint.
     InvalidRequest,
-    /// The framing of the body is invalid, so that the start of the next request is unknown.
+    /// The framing of the body is invalid, so the start of the next request is unknown.
     MalformedBody,
     /// The credentials are missing or invalid.
     Unauthenticated,
-    /// The credentials are valid, but do not permit this.
+    /// The credentials are valid, but do not permit this request.
     Forbidden,
     /// No endpoint has this path.
     NoRoute,
@@ -36,7 +36,7 @@ pub enum ProblemKind {
     BodyTooLarge,
     /// The URI is longer than allowed.
     UriTooLong,
-    /// The media type of the body is not the one of the endpoint.
+    /// The endpoint does not accept the media type of the body.
     UnsupportedMediaType,
     /// The `Expect` header cannot be met.
     ExpectationFailed,
@@ -46,7 +46,7 @@ pub enum ProblemKind {
     RateLimited,
     /// The request's headers are larger than allowed.
     HeadersTooLarge,
-    /// The procedure refused with an error of its own. The catalogue defines the status.
+    /// The procedure rejected the request with an error of its own. The catalogue defines the status.
     Refused(u16),
     /// An error of fjord or of its configuration.
     Internal,
@@ -109,7 +109,7 @@ const fn closing(status: StatusCode, slug: &'static str, title: &'static str) ->
 }
 
 impl ProblemKind {
-    /// Returns the properties of this kind. This is the only table from errors of fjord to HTTP statuses.
+    /// Returns the properties of this kind. This is the only table that maps fjord's errors to HTTP statuses.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one exhaustive table with an arm for each kind")]
     pub fn definition(self) -> ProblemDefinition {

@@ -9,25 +9,26 @@ use tokio::time::{Instant, sleep};
 
 use super::{counter, names};
 
-/// A condition that has affected no request for this time is over.
+/// The time without an affected request after which a condition is over.
 const QUIET: Duration = Duration::from_secs(10);
 /// The interval at which `watch` checks which conditions are over.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Most conditions at once: several kinds for each queue and database of a configuration. Beyond it all subjects of a kind
-/// share one condition.
+/// The maximum number of simultaneous conditions: enough for several kinds for each queue and database of a configuration.
+/// Above it, all subjects of a kind share one condition.
 const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
 #[derive(Debug)]
 pub struct Condition {
-    /// Its name in logs and in the metric.
+    /// The name in logs and in the metric.
     pub name: &'static str,
-    /// Whether its end is reported with `ends` or `ends_if_quiet`. Otherwise it ends when it affects no request any more.
+    /// Whether the end of the condition is reported with `ends` or `ends_if_quiet`. Otherwise the condition ends when it no
+    /// longer affects any request.
     pub has_reported_end: bool,
 }
 
 impl Condition {
-    /// Creates a condition that ends when it affects no request any more.
+    /// Creates a condition that ends when it no longer affects any request.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self { name, has_reported_end: false }
@@ -91,7 +92,8 @@ pub fn ends(condition: &Condition, subject: &str) -> u64 {
         .map_or(0, |occurrence| occurrence.requests)
 }
 
-/// Ends and logs a condition if it has affected no request for 10 seconds. For callers that only know that it may be over.
+/// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that only know that the
+/// condition may be over.
 pub fn ends_if_quiet(condition: &Condition, subject: &str) {
     let key = (condition.name, subject.to_owned());
     let over =
@@ -101,7 +103,7 @@ pub fn ends_if_quiet(condition: &Condition, subject: &str) {
     }
 }
 
-/// Logs the end of conditions, as long as it is polled.
+/// Logs the end of conditions for as long as the future is polled.
 pub async fn watch() {
     loop {
         sleep(CHECK_INTERVAL).await;

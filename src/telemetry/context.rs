@@ -1,4 +1,5 @@
-//! The ids of the request that the running task serves. Every log line of the task gets them, including those of libraries.
+//! The ids of the request that the running task serves. Every log line of the task contains these ids, including lines of
+//! libraries.
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,9 +31,10 @@ tokio::task_local! {
 /// The value for a task that serves no request.
 static NO_REQUEST: LazyLock<Arc<RequestIds>> = LazyLock::new(Arc::default);
 
-/// Runs a future for a request. As safe to drop as the future; lines that are logged while it is dropped have the ids too.
+/// Runs a future for a request. Cancel safe if the future is. Lines that are logged while it is dropped contain the ids as
+/// well.
 ///
-/// This is not an `async fn`, because that would hold the future twice: as its argument and while it is awaited.
+/// This is not an `async fn`, because that would store the future twice: as its argument and while it is awaited.
 pub fn scope<F: Future>(ids: Arc<RequestIds>, future: F) -> TaskLocalFuture<Arc<RequestIds>, F> {
     REQUEST_IDS.scope(ids, future)
 }
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_of_a_request_has_its_ids_once() {
+    async fn the_log_line_of_a_request_contains_its_ids_once() {
         let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
         let ids = RequestIds { request_id: "r\"1".into(), traceparent };
         assert_eq!(with_ids("a b=1\n"), "a b=1\n", "the task serves no request");

@@ -1,20 +1,20 @@
-//! How measured times are distributed, with quantiles as Prometheus computes them.
+//! The distribution of measured times, with quantiles computed as in Prometheus.
 
 use serde::{Deserialize, Serialize};
 
 /// The distribution of measured times at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// The number of times.
+    /// The number of measured times.
     pub count: u64,
-    /// Their sum, in seconds.
+    /// The sum of the times, in seconds.
     pub seconds: f64,
-    /// For each upper bound in seconds, ascending, the number of times that do not exceed it.
+    /// The upper bounds in seconds, ascending, each with the number of times that do not exceed it.
     pub buckets: Vec<(f64, u64)>,
 }
 
 impl Distribution {
-    /// Adds the times of another distribution. Both have the same bounds, or one has none.
+    /// Adds the times of another distribution. Both must have the same bounds, unless one has none.
     pub fn add(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
         self.seconds += other.seconds;
@@ -40,7 +40,7 @@ impl Distribution {
         }
     }
 
-    /// Returns the mean in seconds, or `None` without any times.
+    /// Returns the mean in seconds, or `None` if there are no times.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.seconds / count_as_f64(self.count))
@@ -66,7 +66,7 @@ impl Distribution {
     }
 }
 
-/// Converts a count for arithmetic.
+/// Converts a count to a floating-point number.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn count_as_f64(count: u64) -> f64 {

@@ -30,7 +30,8 @@ pub fn install(role: Role) {
 /// The role of a counter (`None` for both), the metric and its labels.
 type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-/// Counters of rare events. An alert on the increase of a counter misses the first event if the series begins with it.
+/// Counters of rare events, which start at 0: an alert on the increase of a counter misses the first event if the series begins
+/// with that event.
 const RARE_COUNTERS: [RareCounter; 14] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),

@@ -1,5 +1,5 @@
-//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep every measured time
-//! until the next scrape, which is megabytes a second under load.
+//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep every measured time until the
+//! next scrape, which amounts to megabytes per second under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::distribution::Distribution;
 
-/// Upper bounds of every histogram, in seconds: from a phase that takes no I/O to the longest session.
+/// The upper bounds of the buckets of every histogram, in seconds: from a phase without I/O to the longest session.
 pub(super) const BOUNDS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
@@ -19,7 +19,7 @@ pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
 struct BucketCounters {
-    /// The number of times in each bucket alone; the last bucket holds times beyond every bound.
+    /// The number of times in each bucket, not cumulative. The last bucket counts the times above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
@@ -35,7 +35,7 @@ impl Histogram {
         self.0.nanos.fetch_add(u64::try_from(nanos).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// Returns all times that were recorded until now.
+    /// Returns the distribution of all times recorded so far.
     pub(super) fn distribution(&self) -> Distribution {
         let mut count = 0;
         let mut buckets = Vec::with_capacity(BOUNDS.len());

@@ -17,18 +17,20 @@ mod json;
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
-/// Most lines that wait for stdout. Beyond it lines are dropped and counted, so that a stalled reader does not stall requests.
+/// The maximum number of lines that wait for stdout. Further lines are dropped and counted, so that a stalled reader does not
+/// stall requests.
 const LINES_MAX: usize = 8_192;
 
 /// The time after a write during which further lines are collected for the next one.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
-/// Bytes that are collected before they are written.
+/// The number of collected bytes that are written without further waiting.
 const COLLECTED_BYTES_MAX: usize = 64 * 1024;
 
-/// Never logged, whatever the filter says: the driver of SQL Server logs messages and rows, which contain values of callers.
+/// A directive that silences the SQL Server driver whatever the configured filter is: the driver logs messages and rows, which
+/// contain values of callers.
 const SILENT: &str = "tiberius=off";
 
-/// Changes the filter of the process's subscriber.
+/// A handle for changing the filter of the process's subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// The logs of this process.
@@ -37,7 +39,7 @@ pub struct Logs {
     writer: LogWriter,
 }
 
-/// An error while logs are started or changed.
+/// An error when logs are started or their filter is changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is invalid.
@@ -87,7 +89,7 @@ impl Logs {
 /// Changes the filter of this process's logs. Does nothing if the process does not log.
 ///
 /// # Errors
-/// Returns `LogError::Filter` if the text is not a filter. The current filter stays in force then.
+/// Returns `LogError::Filter` if the text is not a filter. The current filter then stays in force.
 pub fn set_filter(filter: &str) -> Result<(), LogError> {
     let filter = parse(filter)?;
     match FILTER.get() {
@@ -107,8 +109,8 @@ pub fn warn_on_stderr() {
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Returns whether an event contains no values of callers. Libraries log whole messages with their payloads at level trace,
-/// so their events end at level debug.
+/// Returns whether an event contains no values of callers. Libraries log whole messages with their payloads at level trace, so
+/// only their events up to level debug are logged.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE
 }
@@ -119,7 +121,7 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     Ok(parsed.ok_or(LogError::Filter)?.add_directive(silent))
 }
 
-/// Logs a panic as one line, without the backtrace, which would need several.
+/// Logs a panic as one line, without the backtrace, which would take several lines.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
@@ -131,7 +133,7 @@ enum LogEntry {
     Flush(SyncSender<()>),
 }
 
-/// Passes lines to a thread that writes them, through a queue of `LINES_MAX`. Never waits.
+/// The sender of a queue of `LINES_MAX` lines, from which a thread writes them. Never waits.
 #[derive(Clone, Debug)]
 struct LogWriter {
     entries: SyncSender<LogEntry>,
@@ -161,12 +163,12 @@ impl LogWriter {
     }
 }
 
-/// Writes lines until the last sender is dropped. If stdout fails, the lines are lost: there is nowhere to report it.
+/// Writes lines until the last sender is dropped. If stdout fails, the lines are lost: there is nowhere to report the failure.
 fn write_lines(receiver: &Receiver<LogEntry>, mut out: impl Write) {
     let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line is written at once. The pause below collects those that follow into one write, and saves the
-        // threads that log from waking this one for each line.
+        // The first line is written at once. During the pause below, further lines collect and are then written together. The
+        // pause also saves logging threads from waking this thread for each line.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {

@@ -14,11 +14,11 @@ pub enum MetricKind {
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name in a scrape.
+    /// The name in a scrape.
     pub name: &'static str,
-    /// Its type.
+    /// The type.
     pub kind: MetricKind,
-    /// Its help text.
+    /// The help text.
     pub help: &'static str,
 }
 

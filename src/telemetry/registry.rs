@@ -17,7 +17,7 @@ type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
 static FAMILIES: LazyLock<RwLock<BTreeMap<&'static str, SeriesFamily>>> =
     LazyLock::new(RwLock::default);
 
-/// A metric and its series by their labels.
+/// A metric, and its series by label.
 struct SeriesFamily {
     metric: Metric,
     series: Series,
@@ -52,7 +52,7 @@ pub(super) fn gauge_value(gauge: &AtomicU64) -> f64 {
     f64::from_bits(gauge.load(Ordering::Acquire))
 }
 
-/// Returns the counter of a metric with these labels. Keep the handle where the path is hot.
+/// Returns the counter of a metric with these labels. Keep the handle on hot paths.
 pub fn counter(metric: &Metric, labels: &[LabelValue]) -> Counter {
     match instrument(metric, labels) {
         Instrument::Counter(counter) => Counter::from_arc(counter),

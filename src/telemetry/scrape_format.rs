@@ -58,7 +58,7 @@ impl Format {
     }
 }
 
-/// Formats labels as they stand between the braces.
+/// Formats labels as they appear between the braces.
 fn format_labels(labels: &[LabelValue]) -> String {
     let mut text = String::new();
     for (name, value) in labels {
@@ -107,7 +107,7 @@ pub(super) fn write_series(
     writeln!(out, "{name}_count{open}{labels}{close} {count}")
 }
 
-/// Converts the exporter's text, which is in Prometheus' format, to a format.
+/// Converts the exporter's text, which is in Prometheus' format, to `format`.
 pub(super) fn convert(text: &str, format: Format) -> String {
     let mut out = String::with_capacity(2 * text.len());
     for line in text.lines() {

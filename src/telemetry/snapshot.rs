@@ -12,7 +12,7 @@ pub fn sums(metric: &Metric, label: &str) -> BTreeMap<String, f64> {
     sums_where(metric, label, |_| true)
 }
 
-/// Returns the same sums of those series only whose labels match.
+/// Returns the same sums, but only over the series whose labels match.
 #[must_use]
 pub fn sums_where(
     metric: &Metric,

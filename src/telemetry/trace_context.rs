@@ -10,7 +10,7 @@ use super::traces::{self, SpanHandle};
 use crate::config::traces::ParentSampling;
 use crate::envelope::request::TRACESTATE_BYTES_MAX;
 
-/// Entries of a `tracestate` (W3C Trace Context, section 3.3.1.1).
+/// The maximum number of entries in a `tracestate` (W3C Trace Context, section 3.3.1.1).
 const TRACESTATE_ENTRIES_MAX: usize = 32;
 
 /// The trace of a request, and the request's own span in it.
@@ -25,8 +25,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Creates a span in the client's trace, or in a new trace if the client sent no valid `traceparent`. Whether it is
-    /// recorded is random, unless `traces.parent_sampling` lets the client decide.
+    /// Creates a span in the client's trace, or in a new trace if the client sent no valid `traceparent`. Whether the span is
+    /// recorded is decided at random, unless `traces.parent_sampling` lets the client decide.
     #[must_use]
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let span_id = random_hex::<8>();
@@ -52,7 +52,7 @@ impl TraceContext {
         }
     }
 
-    /// Applies the client's `sampled` flag, now that the client is authenticated, if the configuration lets it decide.
+    /// Applies the client's `sampled` flag after authentication, if the configuration lets the client decide.
     pub fn on_authenticated(&mut self) {
         let Some(is_sampled) = self.sampled_if_authenticated.take() else { return };
         let flags = if is_sampled { "01" } else { "00" };
@@ -69,7 +69,7 @@ impl TraceContext {
         &self.traceparent
     }
 
-    /// Returns the client's `tracestate`, which the next hop gets unchanged.
+    /// Returns the client's `tracestate`, which is passed to the next hop unchanged.
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.state.as_deref()

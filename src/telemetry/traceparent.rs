@@ -1,4 +1,4 @@
-//! The `traceparent` header of W3C Trace Context: reading it and writing new ones.
+//! The `traceparent` header of W3C Trace Context: parsing received values and formatting new ones.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) struct TraceParent<'a> {
     pub(super) flags: u8,
 }
 
-/// Parses a `traceparent` (W3C Trace Context, section 3.2). Of a later version only the first 55 characters are read.
+/// Parses a `traceparent` (W3C Trace Context, section 3.2). For later versions, only the first 55 characters are read.
 pub(super) fn parse(text: &str) -> Option<TraceParent<'_>> {
     let mut fields = text.get(..55)?.split('-');
     let version = fields.next().filter(|f| is_hex(f, 2) && *f != "ff")?;
@@ -69,7 +69,7 @@ pub(super) fn random_hex<const BYTES: usize>() -> [[u8; 2]; BYTES] {
     if let Some(last) = bytes.last_mut() {
         *last |= 1;
     }
-    // This runs twice for every request. A formatted write for each byte would be most of its cost.
+    // This function runs twice for every request, and a formatted write for each byte would be most of its cost.
     let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
     bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)])
 }

@@ -24,7 +24,7 @@ static RECORDER: OnceLock<SpanRecorder> = OnceLock::new();
 #[derive(Debug)]
 struct SpanRecorder {
     ended: mpsc::Sender<EndedSpan>,
-    /// New traces whose lowest 56 bits are below this are recorded.
+    /// A new trace is recorded if the lowest 56 bits of its id are below this bound.
     sampled_below: u64,
     parent_sampling: ParentSampling,
     dropped: DroppedSpans,
@@ -51,7 +51,7 @@ pub enum SpanKind {
     Consumer,
 }
 
-/// The value of an attribute. It is never a path, a parameter or any other text of a caller.
+/// The value of an attribute. It is never a path, a parameter or any other text from a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttributeValue {
     /// A constant of the code.
@@ -71,7 +71,7 @@ pub struct SpanHandle {
     began: Instant,
 }
 
-/// The data that a span gets when it ends.
+/// The data that is added to a span when it ends.
 #[derive(Clone, Debug)]
 pub struct SpanData {
     /// The kind.
@@ -80,7 +80,7 @@ pub struct SpanData {
     pub name: String,
     /// Attributes with names from the semantic conventions, or beginning with `fjord.`.
     pub attributes: Vec<(&'static str, AttributeValue)>,
-    /// The error if the span failed: an outcome, for instance.
+    /// The error if the span failed, for instance an outcome.
     pub error: Option<&'static str>,
 }
 
@@ -120,7 +120,7 @@ pub fn start(
     Ok(exporter)
 }
 
-/// Returns the bound below which the lowest 56 bits of this share of all trace ids lie.
+/// Returns the bound that selects a share of all trace ids: those whose lowest 56 bits are below it.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -194,7 +194,7 @@ impl SpanHandle {
         self.end_at(Instant::now(), data);
     }
 
-    /// Ends the span at `ended`. Does not wait either.
+    /// Ends the span at `ended`. Like `end`, does not wait.
     pub fn end_at(self, ended: Instant, data: SpanData) {
         let Some(recorder) = RECORDER.get() else { return };
         if recorder.ended.try_send(EndedSpan { handle: self, ended, data }).is_err() {

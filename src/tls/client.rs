@@ -8,13 +8,13 @@ use crate::config::tls::ClientTlsConfig;
 
 use super::{TlsError, TlsErrorKind, pem, provider};
 
-/// Stands for the file's name in errors about the system's certificates.
+/// The text that replaces the file name in errors about the system's certificates.
 const SYSTEM: &str = "the system's CA certificates";
 
 /// Creates a client configuration. It always verifies the certificate and the name of the server.
 ///
 /// # Errors
-/// `TlsError` when a file is missing, cannot be parsed or does not fit the others.
+/// `TlsError` when a file is missing, cannot be parsed or does not match the others.
 pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError> {
     let roots = match &config.ca {
         Some(file) => pem::roots(file)?,

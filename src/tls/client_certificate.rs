@@ -19,12 +19,12 @@ pub struct ClientCertificate {
     last_check: Mutex<CertificateCheck>,
 }
 
-/// Why a certificate is no longer accepted.
+/// The reason why a certificate is no longer accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificateError {
     /// The certificate, or one of an authority between it and the root, has expired.
     Expired,
-    /// None of the current authorities has signed it.
+    /// None of the current authorities has signed the certificate.
     Untrusted,
 }
 
@@ -59,11 +59,11 @@ impl ClientCertificate {
         &self.names
     }
 
-    /// Checks that a new handshake would accept the certificate now. It is verified again only after the files have been read
-    /// again, or when a certificate of its chain has expired.
+    /// Checks that a new handshake would accept the certificate now. The certificate is verified again only after the files
+    /// have been reloaded, or when a certificate of its chain has expired.
     ///
     /// # Errors
-    /// `ClientCertificateError` if it is no longer accepted.
+    /// `ClientCertificateError` if the certificate is no longer accepted.
     pub fn check(&self) -> Result<(), ClientCertificateError> {
         self.check_at(UnixTime::now())
     }
@@ -99,8 +99,8 @@ fn reason(error: &rustls::Error) -> ClientCertificateError {
     }
 }
 
-/// Returns when the next certificate expires. Certificates that have already expired are ignored: clients may send some that
-/// their chain does not need, and the verifier decides whether those matter.
+/// Returns when the next certificate expires. Certificates that have already expired are ignored: clients may send certificates
+/// that their chain does not need, and the verifier decides whether an expired one matters.
 fn next_expiry(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
     let expiries = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());
     expiries.filter(|expiry| *expiry >= seconds(now)).min().unwrap_or(i64::MAX)

@@ -14,14 +14,15 @@ use crate::config::tls::ClientTlsConfig;
 /// A client connection after its handshake.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
-/// Performs client handshakes. A handshake uses new versions of the files if they are valid, and the previous ones otherwise.
+/// The client side of TLS handshakes. Each handshake uses the current files if they are valid, and their previous versions
+/// otherwise.
 pub struct Connector {
     /// The CA certificates and the client certificate; `None` if any server certificate is accepted.
     files: Option<ClientTlsConfig>,
     current: Mutex<LoadedConnector>,
 }
 
-/// A connector, and the versions of the files that it was made from.
+/// A connector, and the versions of the files that it was built from.
 struct LoadedConnector {
     connector: TlsConnector,
     versions: Vec<FileVersion>,
@@ -80,7 +81,7 @@ impl Connector {
     /// Performs the handshake. The certificate must be valid for `name`. The caller sets the deadline.
     ///
     /// # Errors
-    /// Why the handshake failed.
+    /// The reason why the handshake failed.
     pub async fn connect<IO>(&self, name: &str, io: IO) -> io::Result<ClientStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

@@ -12,10 +12,10 @@ use crate::config::auth::san;
 
 use super::{TlsError, TlsErrorKind};
 
-/// The most names of a client certificate that are used.
+/// The maximum number of names that are used from a client certificate.
 const NAMES_MAX: usize = 64;
 
-/// The certificate cannot be parsed.
+/// The error when a certificate cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate")]
 pub(super) struct NotX509;
@@ -44,7 +44,7 @@ pub(super) fn check_not_expired(
     Ok(())
 }
 
-/// Returns the DNS names of a certificate in lower case. Server certificates are selected by them.
+/// Returns the DNS names of a certificate in lower case. Server certificates are selected by these names.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
@@ -53,7 +53,7 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 }
 
 /// Returns the names that a client's certificate proves: URIs, DNS names and e-mail addresses among the subject alternative
-/// names, each with its kind. The subject's CN proves nothing, because CAs need not validate it.
+/// names, each prefixed with its kind. The subject's CN proves nothing, because CAs need not validate it.
 ///
 /// Names of different kinds are never equal: an authority that is constrained to the DNS names of one domain may still put any
 /// URI into a certificate.

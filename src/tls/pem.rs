@@ -15,7 +15,7 @@ use crate::config::tls::CertificateFiles;
 
 use super::{TlsError, TlsErrorKind, names, provider};
 
-/// Largest file that is read. A bundle of all public CAs has a quarter of this size.
+/// Size in bytes of the largest file that is read. A bundle of all public CAs is a quarter of this size.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The permission bits of users who are neither the owner nor in the group.
 const MODE_OTHERS: u32 = 0o007;
@@ -31,7 +31,7 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// Reads the certificates of a file, in their order. There must be at least one.
+/// Reads the certificates of a file, in order. There must be at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
         .collect::<Result<_, _>>()

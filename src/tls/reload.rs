@@ -19,14 +19,14 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) type FileVersion = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
-    /// Reads all files again, or other ones, and uses them if they are valid. Returns whether that is so. Logs and counts the
-    /// result.
+    /// Reads the given files, or the current ones again, and uses them if they are valid. Returns whether they are valid. Logs
+    /// and counts the result.
     #[must_use = "the old files may still be in use"]
     pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
         self.prepare(files).map(|reload| reload.apply(|| ())).is_ok()
     }
 
-    /// Reads all files again, or other ones, for `PreparedReload::apply`.
+    /// Reads the given files, or the current ones again, for `PreparedReload::apply`.
     ///
     /// # Errors
     /// `TlsError` names a file that cannot be used. The error is logged and counted here.
@@ -42,10 +42,10 @@ impl ServerTls {
         })
     }
 
-    /// Checks the files every `interval` and reloads them when they have changed, until `stop`. Cancel safe.
+    /// Checks the files every `interval` and reloads them when they have changed, until `stop` is set. Cancel safe.
     ///
-    /// Compares modification time, inode and size. Unlike a watch on an inode, that detects atomic renames and replaced
-    /// links on every file system.
+    /// Compares modification time, inode and size. Unlike a watch on an inode, this detects atomic renames and replaced links
+    /// on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
         let mut loaded = versions(&self.files());
         let mut before = loaded.clone();

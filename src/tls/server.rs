@@ -16,11 +16,11 @@ use super::TlsError;
 use super::client_certificate::ClientCertificate;
 use super::server_state::{HTTP2, ServerTlsState};
 
-/// The TLS of a listener. Cheap to clone; all clones see a reload.
+/// The TLS configuration of a listener. Cheap to clone; a reload takes effect in all clones.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     current: Arc<ArcSwap<ServerTlsState>>,
-    /// Held from reading the files until the result is in use.
+    /// Locked from the reading of the files until the result is in use.
     reload_lock: Arc<Mutex<()>>,
 }
 
@@ -55,7 +55,7 @@ impl ServerTls {
     /// Reads all files and checks that they fit together.
     ///
     /// # Errors
-    /// `TlsError` names the first file that cannot be used, and what was expected of it.
+    /// `TlsError` names the first file that cannot be used, and the expected contents.
     pub fn load(config: &ServerTlsConfig) -> Result<Self, TlsError> {
         let state = ServerTlsState::load(config, 0)?;
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(state)), reload_lock: Arc::default() })
@@ -79,13 +79,13 @@ impl ServerTls {
         self.current.load().files.handshake_timeout
     }
 
-    /// Reads the files again, or other ones. Open connections keep their configuration after the result is applied, except
-    /// that client certificates are verified again: see `ClientCertificate::check`.
+    /// Reads the given files, or the current ones again. Open connections keep their configuration after the result is applied,
+    /// except that client certificates are verified again: see `ClientCertificate::check`.
     pub(super) fn read(
         &self,
         files: Option<&ServerTlsConfig>,
     ) -> Result<PreparedReload<'_>, TlsError> {
-        // A signal and the file watch may reload at the same time. The lock makes the last reading the one in use.
+        // A signal and the file watch may reload at the same time. The lock ensures that the last reading stays in use.
         let lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let files = files.unwrap_or(&before.files);
@@ -93,13 +93,13 @@ impl ServerTls {
         Ok(PreparedReload { tls: self, state: Arc::new(state), _reload_lock: lock })
     }
 
-    /// Whether clients are asked for a certificate.
+    /// Returns whether clients are asked for a certificate.
     #[must_use]
     pub fn asks_for_certificates(&self) -> bool {
         !matches!(self.current.load().files.client_auth, ClientAuth::Off)
     }
 
-    /// Whether clients must send a certificate.
+    /// Returns whether clients must send a certificate.
     #[must_use]
     pub fn requires_certificates(&self) -> bool {
         matches!(self.current.load().files.client_auth, ClientAuth::Required { .. })
@@ -108,7 +108,7 @@ impl ServerTls {
     /// Performs the handshake. The caller sets the deadline. Cancel safe: the connection is then closed.
     ///
     /// # Errors
-    /// Why the handshake failed. The client has received an alert.
+    /// The reason why the handshake failed. The client has received an alert.
     pub async fn accept<IO>(&self, io: IO) -> io::Result<AcceptedTls<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

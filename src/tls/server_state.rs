@@ -1,4 +1,4 @@
-//! The TLS configuration of a listener, built from one reading of its files.
+//! The state of a listener's TLS: a rustls configuration, built anew whenever the files are read.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,14 @@ pub(super) const HTTP2: &[u8] = b"h2";
 /// The protocols offered in ALPN, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
-/// What one reading of the files resulted in.
+/// The result of reading the files once.
 #[derive(Debug)]
 pub(super) struct ServerTlsState {
     pub(super) files: ServerTlsConfig,
     pub(super) config: Arc<ServerConfig>,
     /// Verifies client certificates; `None` if the listener does not ask for any.
     pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// The number of the reading.
+    /// The generation of the files. Each reload starts a new one.
     pub(super) generation: u64,
 }
 
@@ -53,7 +53,7 @@ impl ServerTlsState {
         // Requests in early data can be replayed (RFC 8446 §8).
         config.max_early_data_size = 0;
         match files.client_auth {
-            // The ticket keys are new after each reload and rotate in between, so a ticket is valid for some hours at most.
+            // The ticket keys are new after each reload and rotate in between, so a ticket is valid for a few hours at most.
             ClientAuth::Off => config.ticketer = Ticketer::new().map_err(unusable)?,
             // The client's certificate is not verified again when a session is resumed, so the session could outlive it.
             ClientAuth::Optional { .. } | ClientAuth::Required { .. } => {
@@ -70,7 +70,7 @@ impl ServerTlsState {
 /// Sets the metric for the expiry of each certificate.
 fn report(expiries: &[(PathBuf, i64)]) {
     for (file, expiry) in expiries {
-        // The whole path, because two directories may each contain a tls.crt.
+        // The label is the whole path, because two directories may each contain a `tls.crt`.
         let name = file.to_string_lossy().into_owned();
         #[expect(clippy::cast_precision_loss, reason = "seconds are exact up to 2^53")]
         telemetry::gauge(&metric_names::TLS_CERTIFICATE_EXPIRY, &[(metric_names::FILE, name)])
@@ -105,7 +105,7 @@ struct CertificateResolver {
 }
 
 impl CertificateResolver {
-    /// Returns the resolver and the expiry of each certificate, in seconds since 1970.
+    /// Loads the certificates. Returns the resolver and the expiry of each certificate, in seconds since 1970.
     fn load(files: &ServerTlsConfig) -> Result<(Self, Vec<(PathBuf, i64)>), TlsError> {
         let mut resolver = Self { by_name: HashMap::new(), all: Vec::new() };
         let mut expiries = Vec::new();

@@ -40,9 +40,9 @@ impl TestCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.name_constraints = name_constraints;
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let workshop = Self { directory: TempDir::new().unwrap(), ca };
-        fs::write(workshop.path("ca.pem"), workshop.ca.pem()).unwrap();
-        workshop
+        let test_ca = Self { directory: TempDir::new().unwrap(), ca };
+        fs::write(test_ca.path("ca.pem"), test_ca.ca.pem()).unwrap();
+        test_ca
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -82,7 +82,7 @@ impl TestCa {
         client_config(&ClientTlsConfig { ca: Some(self.path("ca.pem")), identity }).unwrap()
     }
 
-    /// One that speaks a single version.
+    /// Creates a client configuration for a single TLS version.
     fn client_of(&self, version: &'static rustls::SupportedProtocolVersion) -> ClientConfig {
         ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[version])
@@ -124,8 +124,8 @@ impl Handshake {
 
 #[tokio::test]
 async fn tls_1_3_is_always_supported_and_1_2_only_if_allowed() {
-    let workshop = TestCa::new();
-    let config = server(vec![workshop.certificate("a", &["a.test"])]);
+    let test_ca = TestCa::new();
+    let config = server(vec![test_ca.certificate("a", &["a.test"])]);
     for (tls12, version, is_spoken) in [
         (true, &version::TLS12, true),
         (true, &version::TLS13, true),
@@ -133,18 +133,18 @@ async fn tls_1_3_is_always_supported_and_1_2_only_if_allowed() {
         (false, &version::TLS13, true),
     ] {
         let tls = ServerTls::load(&ServerTlsConfig { tls12, ..config.clone() }).unwrap();
-        let handshake = connect(&tls, workshop.client_of(version), "a.test").await;
+        let handshake = connect(&tls, test_ca.client_of(version), "a.test").await;
         assert_eq!(handshake.client.is_ok(), is_spoken, "tls12 = {tls12}, {version:?}");
     }
 }
 
 #[tokio::test]
 async fn a_certificate_is_selected_by_server_name() {
-    let workshop = TestCa::new();
+    let test_ca = TestCa::new();
     let tls = ServerTls::load(&server(vec![
-        workshop.certificate("a", &["a.test", "other.test"]),
-        workshop.certificate("b", &["B.test"]),
-        workshop.certificate("w", &["*.w.test"]),
+        test_ca.certificate("a", &["a.test", "other.test"]),
+        test_ca.certificate("b", &["B.test"]),
+        test_ca.certificate("w", &["*.w.test"]),
     ]))
     .unwrap();
     for (name, expected) in [
@@ -153,40 +153,40 @@ async fn a_certificate_is_selected_by_server_name() {
         ("x.w.test", "*.w.test"),
         ("other.test", "a.test"),
     ] {
-        let handshake = connect(&tls, workshop.client(None), name).await;
+        let handshake = connect(&tls, test_ca.client(None), name).await;
         assert_eq!(handshake.server_names()[0], expected, "{name}");
     }
-    let unknown = connect(&tls, workshop.client(None), "unknown.test").await;
+    let unknown = connect(&tls, test_ca.client(None), "unknown.test").await;
     let refusal = format!("{:?}", unknown.client.unwrap_err());
     assert!(refusal.contains("a.test"), "the first certificate serves: {refusal}");
 }
 
 #[tokio::test]
 async fn http2_is_negotiated_if_the_client_offers_it() {
-    let workshop = TestCa::new();
-    let tls = ServerTls::load(&server(vec![workshop.certificate("a", &["a.test"])])).unwrap();
+    let test_ca = TestCa::new();
+    let tls = ServerTls::load(&server(vec![test_ca.certificate("a", &["a.test"])])).unwrap();
     for (offered, is_http2) in
         [(vec!["h2", "http/1.1"], true), (vec!["http/1.1"], false), (vec![], false)]
     {
-        let mut client = workshop.client(None);
+        let mut client = test_ca.client(None);
         client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let handshake = connect(&tls, client, "a.test").await;
         assert_eq!(handshake.server.unwrap().is_http2, is_http2, "{offered:?}");
     }
-    let mut client = workshop.client(None);
+    let mut client = test_ca.client(None);
     client.alpn_protocols = vec![b"spdy/3".to_vec()];
     assert!(connect(&tls, client, "a.test").await.server.is_err());
 }
 
 #[tokio::test]
 async fn client_certificates_are_off_optional_or_required() {
-    let (workshop, stranger) = (TestCa::new(), TestCa::new());
-    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
-    let ca = workshop.path("ca.pem");
+    let (test_ca, stranger) = (TestCa::new(), TestCa::new());
+    let ours = server(vec![test_ca.certificate("a", &["a.test"])]);
+    let ca = test_ca.path("ca.pem");
     let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
     params.subject_alt_names.push(SanType::URI("spiffe://fjord/client".try_into().unwrap()));
     params.subject_alt_names.push(SanType::Rfc822Name("it@client.test".try_into().unwrap()));
-    let known = workshop.write("client", &params);
+    let known = test_ca.write("client", &params);
     let unknown = stranger.certificate("client", &["client.test"]);
     let all = ["dns:client.test", "uri:spiffe://fjord/client", "email:it@client.test"];
     let (optional, required) =
@@ -205,7 +205,7 @@ async fn client_certificates_are_off_optional_or_required() {
         let case = format!("{wanted:?} {identity:?}");
         let config = ServerTlsConfig { client_auth: wanted, ..ours.clone() };
         let tls = ServerTls::load(&config).unwrap();
-        let handshake = connect(&tls, workshop.client(identity.cloned()), "a.test").await;
+        let handshake = connect(&tls, test_ca.client(identity.cloned()), "a.test").await;
         let seen = handshake.server.ok().map(|accepted| {
             accepted.certificate.map(|shown| shown.names().to_vec()).unwrap_or_default()
         });
@@ -220,8 +220,8 @@ async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
         permitted_subtrees: vec![GeneralSubtree::DnsName("partner.example".to_owned())],
         excluded_subtrees: Vec::new(),
     };
-    let (workshop, partner) = (TestCa::new(), TestCa::with_constraints(Some(constraints)));
-    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
+    let (test_ca, partner) = (TestCa::new(), TestCa::with_constraints(Some(constraints)));
+    let ours = server(vec![test_ca.certificate("a", &["a.test"])]);
     let client_auth = ClientAuth::Required { ca: partner.path("ca.pem") };
     let tls = ServerTls::load(&ServerTlsConfig { client_auth, ..ours }).unwrap();
     let uri = |text: &str| vec![SanType::URI(text.try_into().unwrap())];
@@ -229,13 +229,13 @@ async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
     for (names, expected) in [
         (dns("shop.partner.example"), Some("dns:shop.partner.example")),
         (dns("clinic.example.com"), None),
-        // Constraints on DNS names say nothing about URIs: the kind before the name does.
+        // Constraints on DNS names do not apply to URIs. The kind before the name distinguishes the two.
         (uri("clinic.example.com"), Some("uri:clinic.example.com")),
     ] {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names;
         let identity = partner.write("client", &params);
-        let handshake = connect(&tls, workshop.client(Some(identity)), "a.test").await;
+        let handshake = connect(&tls, test_ca.client(Some(identity)), "a.test").await;
         let seen = handshake.server.ok().and_then(|accepted| accepted.certificate);
         let seen = seen.map(|certificate| certificate.names().join(","));
         assert_eq!(seen.as_deref(), expected);
@@ -244,13 +244,13 @@ async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
 
 #[tokio::test]
 async fn an_invalid_new_file_keeps_the_old_one() {
-    let workshop = TestCa::new();
-    let files = workshop.certificate("a", &["a.test", "old.test"]);
+    let test_ca = TestCa::new();
+    let files = test_ca.certificate("a", &["a.test", "old.test"]);
     let tls = ServerTls::load(&server(vec![files.clone()])).unwrap();
     let good_key = fs::read(&files.key).unwrap();
 
-    let other = workshop.certificate("other", &["a.test"]);
-    let expired = workshop.expired("expired");
+    let other = test_ca.certificate("other", &["a.test"]);
+    let expired = test_ca.expired("expired");
     for (what, certificate, key) in [
         ("a key of another certificate", files.certificate.clone(), other.key),
         ("no key", files.certificate.clone(), files.certificate.clone()),
@@ -262,29 +262,29 @@ async fn an_invalid_new_file_keeps_the_old_one() {
         fs::write(&files.certificate, new_certificate).unwrap();
         fs::write(&files.key, new_key).unwrap();
         assert!(!tls.reload(None), "{what} was taken");
-        let handshake = connect(&tls, workshop.client(None), "a.test").await;
+        let handshake = connect(&tls, test_ca.client(None), "a.test").await;
         assert_eq!(handshake.server_names(), ["a.test", "old.test"], "{what}");
         fs::write(&files.certificate, before).unwrap();
         fs::write(&files.key, &good_key).unwrap();
     }
 
-    workshop.certificate("a", &["a.test", "new.test"]);
+    test_ca.certificate("a", &["a.test", "new.test"]);
     assert!(tls.reload(None));
-    let handshake = connect(&tls, workshop.client(None), "a.test").await;
+    let handshake = connect(&tls, test_ca.client(None), "a.test").await;
     assert_eq!(handshake.server_names(), ["a.test", "new.test"]);
 }
 
 #[tokio::test]
 async fn changed_files_are_reloaded() {
-    let workshop = TestCa::new();
-    let files = workshop.certificate("a", &["a.test", "old.test"]);
+    let test_ca = TestCa::new();
+    let files = test_ca.certificate("a", &["a.test", "old.test"]);
     let tls = ServerTls::load(&server(vec![files])).unwrap();
     let before = tls.current();
     let stop = Cancel::new();
     let noticed = async {
-        // The watch takes its first look before the files change.
+        // Lets the watch record the versions of the files before they change.
         tokio::task::yield_now().await;
-        workshop.certificate("a", &["a.test", "new.test"]);
+        test_ca.certificate("a", &["a.test", "new.test"]);
         let mut ticks = tokio::time::interval(Duration::from_millis(2));
         while Arc::ptr_eq(&tls.current(), &before) {
             ticks.tick().await;
@@ -294,22 +294,22 @@ async fn changed_files_are_reloaded() {
     let watching = tls.clone().watch(Duration::from_millis(5), stop.clone());
     let both = async { tokio::join!(watching, noticed) };
     tokio::time::timeout(10 * SECOND, both).await.expect("the change was not noticed");
-    let handshake = connect(&tls, workshop.client(None), "a.test").await;
+    let handshake = connect(&tls, test_ca.client(None), "a.test").await;
     assert_eq!(handshake.server_names(), ["a.test", "new.test"]);
 }
 
 #[tokio::test]
 async fn a_session_is_resumed_unless_clients_send_certificates() {
-    let workshop = TestCa::new();
-    let off = server(vec![workshop.certificate("a", &["a.test"])]);
+    let test_ca = TestCa::new();
+    let off = server(vec![test_ca.certificate("a", &["a.test"])]);
     let required = ServerTlsConfig {
-        client_auth: ClientAuth::Required { ca: workshop.path("ca.pem") },
+        client_auth: ClientAuth::Required { ca: test_ca.path("ca.pem") },
         ..off.clone()
     };
-    let identity = workshop.certificate("client", &["client.test"]);
+    let identity = test_ca.certificate("client", &["client.test"]);
     for (config, is_resumed) in [(off, true), (required, false)] {
         let tls = ServerTls::load(&config).unwrap();
-        let client = workshop.client(Some(identity.clone()));
+        let client = test_ca.client(Some(identity.clone()));
         let mut kinds = Vec::new();
         for _ in 0..2 {
             let handshake = connect(&tls, client.clone(), "a.test").await;
@@ -320,7 +320,7 @@ async fn a_session_is_resumed_unless_clients_send_certificates() {
     }
 }
 
-/// Sends a byte to the client, which reads the tickets on the way.
+/// Sends a byte to the client. Before that byte, the client reads the session tickets.
 async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut server, mut client) = (handshake.server.unwrap().stream, handshake.client.unwrap());
@@ -332,15 +332,15 @@ async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
 
 #[test]
 fn an_error_names_the_file_but_never_its_contents() {
-    let workshop = TestCa::new();
-    let good = workshop.certificate("good", &["a.test"]);
-    let other = workshop.certificate("other", &["a.test"]);
-    let expired = workshop.expired("expired");
-    let garbled = workshop.path("garbled.pem");
+    let test_ca = TestCa::new();
+    let good = test_ca.certificate("good", &["a.test"]);
+    let other = test_ca.certificate("other", &["a.test"]);
+    let expired = test_ca.expired("expired");
+    let garbled = test_ca.path("garbled.pem");
     fs::write(&garbled, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    let secret = workshop.path("secret.pem");
+    let secret = test_ca.path("secret.pem");
     fs::write(&secret, "-----BEGIN PRIVATE KEY\nsquirrel\n").unwrap();
-    let missing = workshop.path("missing.pem");
+    let missing = test_ca.path("missing.pem");
     let pair = |certificate: &PathBuf, key: &PathBuf| {
         server(vec![CertificateFiles { certificate: certificate.clone(), key: key.clone() }])
     };
@@ -369,8 +369,8 @@ fn an_error_names_the_file_but_never_its_contents() {
 
 #[test]
 fn a_client_needs_a_readable_ca() {
-    let workshop = TestCa::new();
-    let missing = workshop.path("missing.pem");
+    let test_ca = TestCa::new();
+    let missing = test_ca.path("missing.pem");
     let config = ClientTlsConfig { ca: Some(missing.clone()), identity: None };
     let error = client_config(&config).unwrap_err();
     assert_eq!((error.file, error.kind), (missing, TlsErrorKind::Unreadable));

@@ -12,7 +12,7 @@ use crate::procedures::databases::{self, DatabaseKey};
 use crate::procedures::{Backend, BackendError, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// Returns a check for each database, and another for each one that some queues use read-only.
+/// Returns a check for each database, and another for each database that some queues use read-only.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
     let places = databases::configs(&role.config.procedures, &role.config.worker);
     places

@@ -6,7 +6,7 @@ use crate::catalogue::{Catalogue, Endpoint};
 use crate::cli::Role;
 use crate::config::Config;
 
-/// Longest check of one server or database.
+/// The time limit for the check of one server or database.
 pub(super) const LIMIT: Duration = Duration::from_mins(1);
 
 /// A role whose configuration and catalogue are valid.
@@ -33,10 +33,10 @@ impl CheckedRole {
 /// The results of checks.
 #[derive(Debug, Default)]
 pub(super) struct CheckResults {
-    /// What is wrong.
+    /// The errors that were found.
     pub(super) errors: Vec<String>,
-    /// What may be wrong, or could not be checked.
+    /// Possible errors, and items that could not be checked.
     pub(super) warnings: Vec<String>,
-    /// What was checked successfully.
+    /// The successful checks.
     pub(super) passed: Vec<String>,
 }

@@ -51,8 +51,8 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     results
 }
 
-/// Returns the subjects of a role that can be tested safely. The subjects of queues cannot, because a message might arrive and
-/// be lost.
+/// Returns the subjects of a role that can be tested safely. The subjects of queues cannot be tested, because a message might
+/// arrive and be lost.
 fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
     let prefix = &role.config.messaging.prefix;
     let mut trial = Trial { subscribe: vec![prefix.join(STATUS_TOKEN)?], ..Trial::default() };
@@ -95,7 +95,7 @@ fn evaluate(
     results: &mut CheckResults,
 ) {
     for refusal in &result.refused {
-        // The account may list its queues one by one, without the unused name.
+        // The account may permit each queue by name, and therefore refuse the unused name.
         if refusal.contains(&format!(".q.{unused}"))
             || refusal.contains(&format!(".cancel.{unused}"))
         {
@@ -121,7 +121,7 @@ fn evaluate(
     }
 }
 
-/// Warns about timeouts that are too short for the round trip, for which longer ones will be used.
+/// Warns about timeouts that are too short for the round trip, and will therefore be replaced with longer ones.
 fn check_timeouts(
     role: &CheckedRole,
     place: &str,

@@ -9,7 +9,7 @@ use crate::catalogue::ParameterType;
 use crate::catalogue::names::is_identifier;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
-/// Longer values are not placed in a path or query.
+/// The maximum length of a binary value that is placed in the query.
 const QUERY_LENGTH_MAX: usize = 1_000;
 
 /// Entries by id, in the order of the file.
@@ -22,7 +22,7 @@ impl Serialize for ImportedCatalogue<'_> {
     }
 }
 
-/// An endpoint, serialized as a catalogue file contains it.
+/// An endpoint, serialized in the format of a catalogue file.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(super) struct ImportedEndpoint<'a> {
     /// Method and path.
@@ -81,7 +81,7 @@ struct ImportedParameter<'a> {
 /// Creates the entry and its id.
 ///
 /// # Errors
-/// Says why no entry can be created.
+/// The reason why no entry can be created.
 pub(super) fn create<'a>(
     described: &'a ProcedureDescription,
     prefix: &str,
@@ -186,7 +186,7 @@ fn fits_query(parameter: &ParameterDescription) -> bool {
     }
 }
 
-/// Whether the parameter can be a segment of the path.
+/// Returns whether the parameter can be a segment of the path.
 fn fits_path(parameter: &ParameterDescription) -> bool {
     fits_query(parameter) && parameter.kind != Some(ParameterType::Binary)
 }

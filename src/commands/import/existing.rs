@@ -35,17 +35,17 @@ impl ExistingEndpoints {
         Ok(existing)
     }
 
-    /// Whether an endpoint calls this procedure.
+    /// Returns whether an endpoint calls this procedure.
     pub(super) fn has_procedure(&self, name: &str) -> bool {
         self.procedures.contains(&name.to_lowercase())
     }
 
-    /// Whether an endpoint has this id.
+    /// Returns whether an endpoint has this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.ids.contains(id)
     }
 
-    /// Whether a route matches the same requests, regardless of the names of its parameters.
+    /// Returns whether a route matches the same requests, regardless of the names of its parameters.
     pub(super) fn has_route(&self, route: &str) -> bool {
         self.routes.contains(&without_names(route))
     }
@@ -57,7 +57,7 @@ impl ExistingEndpoints {
     }
 }
 
-/// Whether the directory of the catalogue does not exist, or contains no catalogue file.
+/// Returns whether the directory of the catalogue does not exist, or contains no catalogue file.
 fn has_no_file(directory: &Path) -> bool {
     let is_json = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
     match fs::read_dir(directory) {

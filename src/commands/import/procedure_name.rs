@@ -1,6 +1,6 @@
 //! Splits the name of a procedure into words, and recognizes the verb.
 
-/// What a procedure does, as its name suggests.
+/// The action of a procedure, as its name suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcedureVerb {
     /// Reads one record.
@@ -17,7 +17,7 @@ pub(super) enum ProcedureVerb {
     Other,
 }
 
-/// Prefixes that only mark a procedure as such.
+/// Prefixes that only mark a name as that of a procedure.
 const PREFIXES: [&str; 4] = ["usp", "sp", "proc", "prc"];
 const VERBS: [(ProcedureVerb, &[&str]); 5] = [
     (ProcedureVerb::ReadOne, &["get", "read", "fetch", "show"]),

@@ -7,11 +7,11 @@ use crate::telemetry::count_as_f64;
 use super::format::{percent, seconds};
 use super::view::{NatsServerView, ProcessView, QueueView};
 
-/// A queue is saturated if all its slots are in use for this share of the time.
+/// A queue counts as saturated if all its slots are in use for at least this share of the time.
 const SATURATED: f64 = 0.5;
-/// A gateway is full if this share of its limit is in flight.
+/// A gateway counts as full if requests in flight reach this share of its limit.
 const FULL: f64 = 0.9;
-/// Connections are the bottleneck if calls spend this share of their time waiting for one.
+/// Connections are the bottleneck if waiting for one takes at least this share of the time of calls.
 const POOL_SHARE: f64 = 0.3;
 
 /// The kind of bottleneck.
@@ -24,11 +24,11 @@ pub(super) enum BottleneckKind {
     Database,
     /// A queue has no worker.
     NoWorker,
-    /// The slots of a queue.
+    /// A queue has too few free slots.
     Queue,
-    /// The connections to a database.
+    /// Calls wait for connections to a database.
     Connections,
-    /// The limit of requests in flight of a gateway.
+    /// A gateway is close to its limit of requests in flight.
     Gateway,
     /// Clients of a NATS server read too slowly.
     Nats,
@@ -51,7 +51,7 @@ impl Bottleneck {
     }
 }
 
-/// Returns the worst bottleneck. Those that stop requests come before those that delay them.
+/// Returns the worst bottleneck. Bottlenecks that stop requests come before those that delay them.
 pub(super) fn find(
     processes: &[ProcessView],
     queues: &[QueueView],
@@ -142,7 +142,8 @@ fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::Nats, &server.name, sentence))
 }
 
-/// Returns the database on whose connections calls wait longest. More slots would only wait there too.
+/// Returns the database for whose connections calls wait longest. With more slots, more calls would only wait for the same
+/// connections.
 fn connections(processes: &[ProcessView]) -> Option<Bottleneck> {
     let waits = processes.iter().filter_map(|process| {
         let call = process.rates.times.mean()?;

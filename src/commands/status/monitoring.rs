@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 /// Longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Largest answer that is read.
+/// Size in bytes of the largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// The state of a server at one moment.
@@ -68,7 +68,7 @@ pub(super) async fn sample_all(urls: &[String]) -> Vec<(String, Result<ServerSam
     join_all(urls.iter().map(async |url| (url.clone(), sample(url).await))).await
 }
 
-/// Samples the server whose monitoring is at `url`, `http://host:port`. Cancel safe.
+/// Samples the server whose monitoring port is at `url`, `http://host:port`. Cancel safe.
 async fn sample(url: &str) -> Result<ServerSample, String> {
     let at = Instant::now();
     let values = get(url, "/varz").await?;
@@ -84,7 +84,7 @@ async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|_| format!("{path}: expected the JSON of a NATS server"))
 }
 
-/// Sends a request with HTTP/1.0, so that the response ends with the connection and is not chunked.
+/// Sends a request with HTTP/1.0, so that the response ends when the connection is closed, and is not chunked.
 async fn fetch(url: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let host = url.strip_prefix("http://").unwrap_or(url);
     let mut stream = TcpStream::connect(host).await?;

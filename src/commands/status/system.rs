@@ -15,7 +15,7 @@ use crate::messaging::{self, Transport};
 
 /// Longest wait for the connection, and for the replies.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Stands for the name of the servers if none can be queried.
+/// The text that replaces the names of the servers if none can be queried.
 const EVERY: &str = "the servers, by messaging.nats.system";
 
 /// The reply of a server.

@@ -9,7 +9,7 @@ use crate::commands::table;
 
 /// The number of characters of an id that are shown, enough to distinguish a thousand processes.
 const ID_SHOWN: usize = 8;
-/// The most rows of a table that are shown; `--json` shows all.
+/// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;
 
 fn short(id: &str) -> String {

@@ -97,13 +97,13 @@ pub(super) struct QueueView {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct NatsServerView {
     pub(super) url: String,
-    /// Why the other fields are empty.
+    /// The reason why the other fields are empty.
     pub(super) failure: Option<String>,
     pub(super) name: String,
     pub(super) version: String,
     pub(super) connections: u64,
     pub(super) slow_consumers: u64,
-    /// The slow consumers since the earlier sample.
+    /// The number of slow consumers since the earlier sample.
     pub(super) slow_consumers_new: u64,
     pub(super) in_messages_per_second: f64,
     pub(super) out_messages_per_second: f64,
@@ -115,7 +115,7 @@ pub(super) struct NatsServerView {
     pub(super) slowest_pending_bytes: u64,
 }
 
-/// Two reports of a process. If it started in between, there is no earlier one.
+/// Two reports of a process. There is no earlier report if the process started in between.
 pub(super) struct ReportPair<'a> {
     before: Option<&'a Report>,
     now: &'a Report,
@@ -282,7 +282,7 @@ impl QueueView {
         }
     }
 
-    /// Turns sums into means after the last process was added.
+    /// Turns sums into means. Must be called after the last process has been added.
     pub(super) fn finish(&mut self) {
         self.utilization /= count_as_f64(self.limit.max(1));
         self.saturated /= count_as_f64(self.workers.max(1));

@@ -1,4 +1,4 @@
-//! How replies are encoded in messages.
+//! Encodes replies as messages, and parses them.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ impl Reply {
     /// Parses a reply.
     ///
     /// # Errors
-    /// `EnvelopeError` when the message violates the protocol. Such an answer cannot be forwarded.
+    /// `EnvelopeError` when the message violates the protocol. The reply then cannot be forwarded.
     pub fn parse(message: Message) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         if message.no_responders {
@@ -215,7 +215,7 @@ fn default_outcome(status: u16) -> Outcome {
     if status < 400 { Outcome::Ok } else { Outcome::Other }
 }
 
-/// Returns a media type, without a copy if it is the usual one.
+/// Returns a media type, without copying it if it is JSON or empty.
 fn media_type(text: &str) -> Cow<'static, str> {
     match text {
         JSON => Cow::Borrowed(JSON),

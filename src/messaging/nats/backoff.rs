@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 /// The upper bound of the first pause. It doubles up to the configured maximum.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
-/// A connection that lasted this long was stable.
+/// The duration from which a connection counts as stable.
 const STABLE: Duration = Duration::from_secs(30);
 /// Number of doublings after which every permitted maximum is reached.
 const DOUBLINGS_MAX: u32 = 16;
 
-/// Limits how often the process connects, also when something makes the server close every new connection.
+/// A limit on how often the process connects, even when something makes the server close every new connection.
 #[derive(Debug)]
 pub(super) struct ReconnectBackoff {
     max: Duration,
@@ -28,7 +28,7 @@ struct History {
 }
 
 impl ReconnectBackoff {
-    /// Starts without a connection.
+    /// Creates a backoff for a process that is not connected.
     pub(super) fn new(max: Duration) -> Self {
         Self { max, history: Mutex::default() }
     }
@@ -53,7 +53,7 @@ impl ReconnectBackoff {
     }
 
     fn ceiling(&self, attempts: usize) -> Duration {
-        // A single unstable connection is not a pattern yet.
+        // A single unstable connection does not lengthen the pause.
         let unstable = self.lock().unstable.saturating_sub(1);
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         let doublings = attempts.saturating_add(unstable).min(DOUBLINGS_MAX);

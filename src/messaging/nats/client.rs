@@ -19,7 +19,7 @@ use crate::config::messaging::NatsConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::TransportError;
 
-/// A client of the NATS library, with what is needed to replace it. Dropping it closes the connection.
+/// A client of the NATS library, with the state that is needed to replace it. Dropping it closes the connection.
 pub(super) struct NatsClient {
     /// The number of the client in this process, from 1.
     pub(super) number: u64,
@@ -44,7 +44,8 @@ impl Drop for NatsClient {
 }
 
 impl NatsClient {
-    /// Starts a client, which connects in the background and retries without end. It first subscribes to the probes.
+    /// Starts a client, which connects in the background and retries indefinitely. Its first subscription is the one for
+    /// probes.
     pub(super) async fn start(
         config: &NatsConfig,
         name: &str,
@@ -66,7 +67,7 @@ impl NatsClient {
                 }
             };
             tokio::select! {
-                // Otherwise this subscription would keep the client open.
+                // Without this branch, the subscription would keep the client open.
                 () = on_drop.cancelled() => {}
                 // The stream ends together with the connection task.
                 () = reading => on_end.cancel(),
@@ -77,12 +78,12 @@ impl NatsClient {
         Ok(Self { number, inner, operation_timeout, ended, is_retired, dropped })
     }
 
-    /// Whether messages can be sent. Reads the state rather than the last event, because events can be lost.
+    /// Returns whether messages can be sent. Reads the state rather than the last event, because events can be lost.
     pub(super) fn is_connected(&self) -> bool {
         self.inner.connection_state() == LibraryState::Connected && self.is_in_use()
     }
 
-    /// Whether the client has not been retired.
+    /// Returns whether the client is still in use, i.e. has not been retired.
     pub(super) fn is_in_use(&self) -> bool {
         !self.is_retired.load(Ordering::Acquire)
     }
@@ -97,9 +98,9 @@ impl NatsClient {
         self.inner.statistics().connects.load(Ordering::Acquire)
     }
 
-    /// Sends a probe, waits until it comes back, and returns how long that took. The server has then read everything that
-    /// was sent before the probe, and everything that the server had sent before it has been received. Waits for ever if
-    /// the probe is lost. Cancel safe.
+    /// Sends a probe, waits until it comes back, and returns how long that took. The server has then read everything that was
+    /// sent before the probe, and this process has received everything that the server sent before it returned the probe. Waits
+    /// forever if the probe is lost. Cancel safe.
     pub(super) async fn round_trip(&self, probes: &LinkProbes) -> Result<Duration, TransportError> {
         let mut probe = probes.start();
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Options of connections: servers, credentials, TLS, reconnects.
+//! Connection options: servers, credentials, TLS, reconnects.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::credentials;
 use crate::config::messaging::NatsConfig;
 use crate::messaging::TransportError;
 
-/// Creates a client, which connects in the background and retries without end.
+/// Creates a client, which connects in the background and retries indefinitely.
 pub(super) async fn client(
     config: &NatsConfig,
     name: &str,
@@ -36,7 +36,7 @@ pub(super) async fn client(
 /// Returns the options that all connections share.
 pub(super) fn options(config: &NatsConfig, name: &str) -> ConnectOptions {
     let credentials = config.credentials.clone();
-    // Called for every connection.
+    // The library calls this for every connection.
     let authenticate = move |nonce| credentials::authenticate(credentials.clone(), nonce);
     with_tls(base(ConnectOptions::with_auth_callback(authenticate), config, name), config)
 }
@@ -53,8 +53,8 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
         // `Subject` guarantees valid subjects.
         .skip_subject_validation(true)
         .reconnect_to_server_callback(|servers, _info| async move {
-            // The library offers the cause of a failed connection only here. It is logged after 1, 2, 4, 8 … failures,
-            // so that an outage does not produce one line per attempt.
+            // Only this callback receives the cause of a failed connection. The cause is logged after 1, 2, 4, 8 … failures, so
+            // that an outage does not produce one line per attempt.
             for server in servers {
                 if let Some(cause) = server.last_error
                     && server.failed_attempts.is_power_of_two()
@@ -77,7 +77,7 @@ pub(super) fn host_of(server: &async_nats::ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// Adds TLS. The library reads the files again at every connection, so replacing them is enough to rotate them.
+/// Adds TLS. The library reads the files again at every connection, so certificates are rotated by replacing the files.
 fn with_tls(options: ConnectOptions, config: &NatsConfig) -> ConnectOptions {
     let Some(tls) = &config.tls else { return options };
     // Without this, the client would send the password unencrypted to a server that does not offer TLS.

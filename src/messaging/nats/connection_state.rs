@@ -13,9 +13,9 @@ use crate::messaging::{Link, LinkState};
 use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, gauge, names};
 
-/// Messages arrive faster than they are read.
+/// The condition that messages arrive faster than they are read.
 const DROPPED: Condition = Condition::new("messages of NATS are dropped");
-/// The server refuses an operation.
+/// The condition that the server refuses an operation.
 const REFUSED: Condition = Condition::new("NATS refuses");
 
 /// The state of the link. Shared by the callbacks of the client and the supervisor.
@@ -27,7 +27,7 @@ pub(super) struct ConnectionState {
     pub(super) subscriptions: Arc<Subscriptions>,
     /// The pause before a reconnect.
     pub(super) backoff: ReconnectBackoff,
-    /// Notified when a connection was made or lost.
+    /// Notified when a connection is made or lost.
     pub(super) changed: Notify,
 }
 
@@ -41,7 +41,7 @@ struct State {
 }
 
 impl ConnectionState {
-    /// Starts with a link that is down.
+    /// Creates the state of a link that is down.
     pub(super) fn new(backoff: ReconnectBackoff) -> Self {
         gauge(&names::NATS_CONNECTED, &[]).set(0.0);
         Self {
@@ -53,12 +53,12 @@ impl ConnectionState {
         }
     }
 
-    /// Watches the link.
+    /// Returns a receiver that watches the link.
     pub(super) fn link(&self) -> watch::Receiver<Link> {
         self.link.subscribe()
     }
 
-    /// Starts the use of another client.
+    /// Switches to another client.
     pub(super) fn use_client(&self, client: u64) {
         self.change(|state| {
             (state.client, state.is_proved, state.is_leaving) = (client, false, false);
@@ -71,7 +71,7 @@ impl ConnectionState {
         self.change(|state| (state.is_proved, state.is_leaving) = (false, false));
     }
 
-    /// Records that a probe came back over a new connection. All subscriptions were made before it.
+    /// Records that a probe came back over a new connection. All subscriptions were made before the probe was sent.
     pub(super) fn proved(&self) {
         self.change(|state| (state.is_proved, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
@@ -79,12 +79,13 @@ impl ConnectionState {
         }
     }
 
-    /// Whether no probe has come back since the link was lost.
+    /// Returns whether no probe has come back since the link was lost.
     pub(super) fn is_down(&self) -> bool {
         self.link.borrow().state == LinkState::Down
     }
 
-    /// Records that an inbox is served again. Answers that were sent to it in between are lost.
+    /// Records that the server accepts a refused inbox subscription again. Answers that were sent to the inbox in the meantime
+    /// are lost.
     pub(super) fn inbox_restored(&self) {
         self.change(|state| state.epoch += 1);
     }
@@ -115,7 +116,7 @@ impl ConnectionState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).client == client
     }
 
-    /// Counts, logs and applies an event of a client. Must not block, because the library waits for it.
+    /// Counts, logs and applies an event of a client. Must not block, because the library waits for this function.
     pub(super) fn on_event(&self, client: u64, event: &Event) {
         let word = match event {
             Event::Connected => "connected",
@@ -173,7 +174,7 @@ impl ConnectionState {
             return;
         };
         if self.subscriptions.refuse(&refusal) {
-            // `TooMany` may be reported once per subscription.
+            // The server may report `TooMany` once for each subscription.
             if refusal != SubscriptionRefusal::TooMany
                 || conditions::begins(&REFUSED, "subscriptions")
             {

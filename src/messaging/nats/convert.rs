@@ -7,12 +7,12 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::message::{HeaderError, Headers, Message, ReceivedHeaders, Subject};
 use crate::messaging::TransportError;
 
-/// Size of the header block's first line and its end (`NATS/1.0` CRLF … CRLF).
+/// Size in bytes of the first line and the end of a header block (`NATS/1.0` CRLF … CRLF).
 const HEADER_FRAME_BYTES: usize = 12;
-/// Size of the separators of a header line (`: ` … CRLF).
+/// Size in bytes of the separators in a header line (`: ` … CRLF).
 const HEADER_LINE_BYTES: usize = 4;
 
-/// Headers of the library, with their size on the wire.
+/// Headers in the library's type, with their size on the wire.
 pub(super) struct WireHeaders {
     map: HeaderMap,
     bytes: usize,
@@ -31,7 +31,7 @@ impl From<WireHeaders> for HeaderMap {
     }
 }
 
-/// Converts headers.
+/// Converts headers to the library's type.
 pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     let refused = || TransportError::Refused(Box::new(HeaderError));
     let mut map = HeaderMap::new();
@@ -49,7 +49,7 @@ pub(super) fn headers(from: Headers) -> Result<WireHeaders, TransportError> {
     Ok(WireHeaders { map, bytes })
 }
 
-/// Converts a subject.
+/// Converts a subject to the library's type.
 pub(super) fn subject(from: &Subject) -> async_nats::Subject {
     async_nats::Subject::from(from.as_str())
 }
@@ -68,7 +68,7 @@ pub(super) fn received(message: async_nats::Message) -> Message {
     }
 }
 
-/// Headers of the library, read in place.
+/// Received headers, kept in the library's type.
 #[derive(Debug)]
 struct ReadInPlace(HeaderMap);
 

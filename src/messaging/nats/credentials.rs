@@ -1,4 +1,4 @@
-//! Credentials. Their files are read for every connection, so a replaced file is used from the next one on.
+//! Credentials. Their files are read for every connection, so a replaced file is used from the next connection on.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use nkeys::KeyPair;
 use crate::config::Secret;
 use crate::config::messaging::NatsCredentials;
 
-/// Creates the credentials for a connection, with the signature of the server's nonce where they need one.
+/// Creates the credentials for a connection, including the signature of the server's nonce if the method requires one.
 pub(super) async fn authenticate(
     credentials: NatsCredentials,
     nonce: Vec<u8>,
@@ -51,7 +51,7 @@ async fn read(secret: &Secret) -> Result<Secret, AuthError> {
 }
 
 fn pair(seed: &str) -> Result<KeyPair, AuthError> {
-    // The error of the library may contain a part of the seed.
+    // The library's error may contain a part of the seed.
     KeyPair::from_seed(seed.trim()).map_err(|_| AuthError::new("the nkey seed is not valid"))
 }
 
@@ -59,7 +59,7 @@ fn refused(path: &Path, why: &str) -> AuthError {
     AuthError::new(format!("{}: {why}", path.display()))
 }
 
-/// Returns the line below each `BEGIN` line of a credentials file as `nsc` writes it.
+/// Returns the line that follows each `BEGIN` line of a credentials file in the format of `nsc`.
 fn sections(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines().map(str::trim);
     std::iter::from_fn(move || {

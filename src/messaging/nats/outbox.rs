@@ -15,12 +15,12 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::telemetry::conditions::{self, UNSENT};
 
-/// The most messages that are written together.
+/// Maximum number of messages that are written together.
 const BATCH_MAX: usize = 256;
-/// A message that follows its predecessor within this time is likely to be followed by others.
+/// A message that is published within this time after the previous one is likely to be followed by others.
 const BURST_NANOS: u64 = 100_000;
 
-/// A message in the types of the library.
+/// A message in the library's types.
 #[derive(Debug)]
 pub(super) struct OutgoingMessage {
     pub(super) subject: Subject,
@@ -29,12 +29,13 @@ pub(super) struct OutgoingMessage {
     pub(super) payload: Bytes,
 }
 
-/// A queue in which messages wait briefly for those that follow. A message without company is sent at once.
+/// A queue in which messages wait briefly, so that they are sent together with the next ones. An isolated message is sent at
+/// once.
 #[derive(Debug)]
 pub(super) struct Outbox {
     shared: Arc<NatsShared>,
     sender: mpsc::Sender<OutgoingMessage>,
-    /// The number of queued messages. A message may not overtake them.
+    /// The number of queued messages. A new message must not overtake them.
     waiting: Arc<AtomicUsize>,
     opened: Instant,
     /// When the last message was queued, in nanoseconds since `opened`.
@@ -42,7 +43,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Creates an outbox for `commands_max` messages and starts the task that empties it. The task ends with the outbox.
+    /// Creates an outbox for `commands_max` messages and starts the task that empties it. The task ends after the outbox is
+    /// dropped.
     pub(super) fn open(shared: Arc<NatsShared>) -> Self {
         let (sender, receiver) = mpsc::channel(shared.config.commands_max);
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -51,7 +53,7 @@ impl Outbox {
         Self { shared, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
     }
 
-    /// Queues a message without waiting. Returns it if it has no company or if the outbox is full; `send` accepts it then.
+    /// Queues a message without waiting. Returns the message if it is isolated or the outbox is full; pass it to `send` then.
     pub(super) fn try_send(&self, message: OutgoingMessage) -> Option<OutgoingMessage> {
         if self.is_alone() {
             return Some(message);
@@ -75,7 +77,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether the message that arrives now has no company, so that waiting would only delay it.
+    /// Returns whether the message that is published now is isolated, so that queueing would only delay it.
     fn is_alone(&self) -> bool {
         let now = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
@@ -102,9 +104,9 @@ async fn publish(client: &Client, message: OutgoingMessage) -> Result<(), Publis
     }
 }
 
-/// Passes queued messages to the library in batches. The library's writer wakes at the first message and writes what it
-/// finds. It runs directly after the task that woke it, so that tasks which publish separately would cost a TLS record
-/// and a system call each. Yielding once lets all tasks that are ready to publish do so first.
+/// Passes queued messages to the library in batches. The first message wakes the library's writer, which writes all messages
+/// that it finds. The writer runs directly after the task that woke it, so that tasks that published separately would cost a
+/// TLS record and a system call each. Yielding once lets all tasks that are ready to publish do so first.
 async fn send_batches(
     shared: Arc<NatsShared>,
     mut receiver: mpsc::Receiver<OutgoingMessage>,

@@ -11,7 +11,7 @@ use super::connect;
 use super::supervisor::NatsShared;
 use crate::lifecycle::Tasks;
 
-/// The least interval between two queries.
+/// The minimum interval between two queries.
 const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The time of the last query.
@@ -19,7 +19,7 @@ const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct LastQuery(Mutex<Option<Instant>>);
 
 impl LastQuery {
-    /// Whether a query may be made now. If so, records it.
+    /// Returns whether a query may be made now, and if so, records the query.
     fn try_start(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_allowed = last.is_none_or(|last| now - last >= QUERY_INTERVAL);
@@ -31,8 +31,8 @@ impl LastQuery {
 }
 
 /// Queries the server's current limit over a separate connection, and reconnects if it has been raised. Returns whether a
-/// message of this size can be sent afterwards. Returns `false` when that takes longer than `operation_timeout`; the query
-/// then continues in the background.
+/// message of this size can be sent afterwards. Returns `false` if that takes longer than `operation_timeout`; the query then
+/// continues in the background.
 pub(super) async fn has_grown(
     shared: &Arc<NatsShared>,
     last_query: &LastQuery,

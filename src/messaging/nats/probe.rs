@@ -1,5 +1,5 @@
-//! Probes of the link: messages that this process sends to itself. When one comes back, the server has read it and everything that
-//! was sent before it.
+//! Probes of the link: messages that this process sends to itself. When one comes back, the server has read it and everything
+//! that was sent before it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ pub(super) struct LinkProbes {
     pending: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
-/// A probe that has not come back. Dropping it ends the wait.
+/// A probe that has not come back. Dropping the probe unregisters it.
 #[derive(Debug)]
 pub(super) struct LinkProbe<'a> {
     probes: &'a LinkProbes,
@@ -45,11 +45,11 @@ impl LinkProbes {
         LinkProbe { probes: self, number, returned }
     }
 
-    /// Takes note of a message that arrived on the subject.
+    /// Completes the probe to which a received message belongs.
     pub(super) fn on_message(&self, subject: &str) {
         let number = subject.rsplit('.').next().and_then(|number| number.parse().ok());
         if let Some(sender) = number.and_then(|number: u64| self.lock().remove(&number)) {
-            // The waiting side may just have been dropped.
+            // The probe may just have been dropped.
             let _dropped = sender.send(());
         }
     }
@@ -65,7 +65,7 @@ impl LinkProbe<'_> {
         self.probes.base.join_numbers([self.number])
     }
 
-    /// Waits until the probe comes back, for ever if it is lost. Cancel safe.
+    /// Waits until the probe comes back; waits forever if it is lost. Cancel safe.
     pub(super) async fn returned(&mut self) {
         if (&mut self.returned).await.is_err() {
             std::future::pending::<()>().await;

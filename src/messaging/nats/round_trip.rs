@@ -13,7 +13,7 @@ const WINDOW: u32 = 8;
 #[derive(Debug, Default)]
 pub(super) struct RoundTripMeter {
     smoothed: Option<Duration>,
-    /// The longest of the current window and of the one before.
+    /// The longest measurements of the current window and of the one before.
     longest: [Duration; 2],
     in_window: u32,
     /// When the pending probe was sent.
@@ -21,12 +21,12 @@ pub(super) struct RoundTripMeter {
 }
 
 impl RoundTripMeter {
-    /// Records that a probe is sent.
+    /// Records that a probe was sent.
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent_at = Some(at);
     }
 
-    /// Gives up the pending probe.
+    /// Discards the pending probe.
     pub(super) fn cancel(&mut self) {
         self.sent_at = None;
     }
@@ -43,7 +43,7 @@ impl RoundTripMeter {
         self.longest[0] = self.longest[0].max(took);
     }
 
-    /// Returns the result.
+    /// Returns the mean, the maximum and the duration of the pending probe.
     pub(super) fn round_trip(&self, now: Instant) -> RoundTrip {
         let [current, previous] = self.longest;
         RoundTrip {

@@ -20,7 +20,8 @@ use crate::messaging::{Subscription, TransportError};
 /// Longest wait until the client has accepted the command to leave a group.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The reading side of a subscription. It counts the messages it has read, because leaving without loss needs the number.
+/// The reading side of a subscription. It counts the messages that it has read, because leaving without loss requires their
+/// number.
 pub(super) struct NatsSubscription {
     handle: Arc<SubscriptionHandle>,
     subscriptions: Arc<Subscriptions>,
@@ -82,11 +83,11 @@ impl Stream for NatsSubscription {
 
 impl Subscription for NatsSubscription {
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        // The library's `drain` and `unsubscribe` lose messages in transit. A maximum above the number of messages that were
-        // read loses none, because both sides count.
+        // The library's `drain` and `unsubscribe` lose messages in transit. Unsubscribing with a maximum above the number of
+        // read messages loses none, because both sides count messages.
         self.subscriptions.remove(self.handle.id);
         self.is_leaving = true;
-        // Messages that another client received for a group that was left would not be read.
+        // Otherwise a new client would join the group again, and nobody would read the messages that it receives.
         self.handle.leave();
         if let SubscriberChange::New(inner) = self.handle.take_change() {
             (self.inner, self.read) = (Some(inner), 0);

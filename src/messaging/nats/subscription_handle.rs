@@ -11,7 +11,7 @@ use super::convert;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// Stands for the number of a client once the subscription has been left, so that no client subscribes it again.
+/// The value of `client` after the subscription has been left. It keeps later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
 
 /// A subscription. It outlives the client that carries it.
@@ -41,14 +41,14 @@ pub(super) enum SubscriptionKind {
     Optional,
 }
 
-/// How the reader of a subscription continues after it has read the received messages.
+/// The subscriber with which the reader continues after it has read the received messages.
 #[derive(Debug)]
 pub(super) enum SubscriberChange {
-    /// With the same subscriber.
+    /// The same subscriber.
     None,
-    /// With no subscriber, because the server has ended the subscription.
+    /// No subscriber, because the server has ended the subscription.
     Ended,
-    /// With this subscriber.
+    /// A new subscriber.
     New(Subscriber),
 }
 
@@ -66,7 +66,8 @@ impl SubscriptionKind {
         }
     }
 
-    /// Whether the process cannot work without it. A queue reports itself that it is not served.
+    /// Returns whether the process depends on subscriptions of this kind. Queues are excluded, because each reports on its own
+    /// that it is not served.
     pub(super) fn is_required(self) -> bool {
         matches!(self, Self::Inbox | Self::Control)
     }
@@ -92,13 +93,13 @@ impl SubscriptionHandle {
         }
     }
 
-    /// Whether replies arrive on it.
+    /// Returns whether replies arrive on this subscription.
     pub(super) fn is_inbox(&self) -> bool {
         self.kind == SubscriptionKind::Inbox
     }
 
-    /// Creates the subscription for a client's number `number`, and has the reader continue with it. Does nothing if this or
-    /// a later client already carries it.
+    /// Subscribes on client number `number`, and has the reader continue with the new subscriber. Does nothing if this or a
+    /// later client already carries the subscription.
     pub(super) async fn subscribe_on(
         &self,
         client: &Client,

@@ -11,7 +11,7 @@ use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
 use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// Number of refusals at once after which others may have been lost: the library queues 128 events of all kinds.
+/// Number of simultaneous refusals above which others may have been lost: the library queues 128 events of all kinds.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
 /// All subscriptions of this process.
@@ -21,7 +21,7 @@ pub(super) struct Subscriptions {
     state: Mutex<State>,
     /// Notified when a subscription is refused.
     pub(super) new_refusal: Notify,
-    /// Notified when subscriptions are refused and it is not known which.
+    /// Notified when subscriptions are refused, but it is not known which ones.
     pub(super) unknown_refusals: Notify,
 }
 
@@ -44,12 +44,12 @@ pub(super) struct RetryBatch {
 }
 
 impl RetryBatch {
-    /// Whether some were refused and it is not known which.
+    /// Returns whether subscriptions were refused, but it is not known which ones.
     pub(super) fn is_unclear(&self) -> bool {
         self.unnamed > 0 && self.tried.len() > 1
     }
 
-    /// Whether the server accepts this subscription.
+    /// Returns whether the server accepts this subscription.
     pub(super) fn is_accepted(&self, handle: &SubscriptionHandle) -> bool {
         self.unnamed == 0 && self.tried.contains(&handle.id) && !self.refused.contains(&handle.id)
     }
@@ -62,7 +62,7 @@ struct SubscriptionEntry {
 }
 
 impl Subscriptions {
-    /// Adds a subscription. This comes before subscribing, so that a new client cannot miss it.
+    /// Adds a subscription. Must be called before subscribing, so that a new client cannot miss the subscription.
     pub(super) fn add(
         &self,
         subject: &Subject,
@@ -100,13 +100,13 @@ impl Subscriptions {
         refused
     }
 
-    /// Whether the server refuses a subscription that the process cannot work without.
+    /// Returns whether the server refuses a subscription that the process cannot work without.
     pub(super) fn is_deaf(&self) -> bool {
         let state = self.lock();
         state.entries.values().any(|entry| entry.is_refused && entry.handle.kind.is_required())
     }
 
-    /// Records that the server refused or ended a subscription. Returns whether that was not known yet.
+    /// Records that the server refused or ended a subscription. Returns whether the refusal is new.
     pub(super) fn refuse(&self, refusal: &SubscriptionRefusal) -> bool {
         let mut state = self.lock();
         let is_new = match refusal {
@@ -132,7 +132,7 @@ impl Subscriptions {
         is_new
     }
 
-    /// Whether so many refusals arrived since the last call that others may have been lost.
+    /// Returns whether so many refusals arrived since the last call that others may have been lost.
     pub(super) fn may_have_missed_refusals(&self) -> bool {
         std::mem::take(&mut self.lock().refusals) >= CERTAIN_REFUSALS_MAX
     }
@@ -165,7 +165,7 @@ impl Subscriptions {
         client: u64,
     ) {
         let mut state = self.lock();
-        // It may have been removed in the meantime.
+        // The subscription may have been removed in the meantime.
         if let Some(entry) = state.entries.get_mut(&handle.id) {
             entry.is_refused = false;
             handle.replace_subscriber(subscriber, client);
@@ -180,7 +180,7 @@ impl Subscriptions {
 }
 
 impl State {
-    /// Records a refusal. Returns whether it was not known yet; refusals in a batch do not count.
+    /// Records a refusal. Returns whether the refusal is new; refusals in a batch never are.
     fn refuse(&mut self, subject: &str, group: Option<&str>) -> bool {
         let Self { entries, batch, refusals } = self;
         let mut is_new = false;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_a_name_is_clear_in_a_batch_of_one() {
+    fn a_refusal_without_a_name_is_unambiguous_in_a_batch_of_one() {
         let (all, [a, b, _]) = three();
         all.refuse_all();
         all.begin_batch(&[Arc::clone(&a), b]);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn after_many_refusals_at_once_others_may_be_missing() {
+    fn after_many_refusals_at_once_others_may_have_been_lost() {
         let all = Subscriptions::default();
         for number in 0..=CERTAIN_REFUSALS_MAX {
             all.add(&Subject::new(&number.to_string()).unwrap(), None, SubscriptionKind::Queue);

@@ -1,4 +1,4 @@
-//! Supervises the client: tests with probes that the link works, replaces a dead client, and renews refused subscriptions.
+//! Supervises the client: tests with probes that the link works, replaces a dead client, and retries refused subscriptions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,22 +19,22 @@ use crate::telemetry::{counter, gauge, names};
 
 /// Number of probes per ping interval.
 const PROBES_PER_PING: u32 = 4;
-/// Number of ping intervals after which a link without an answer is dead.
+/// Number of ping intervals after which a link without an answer counts as dead.
 const SILENT_PINGS: u32 = 2;
 /// Longest random wait before leaving a server that is about to stop. Servers close connections 10 s after the notice.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
-/// First pause before a refused subscription is tried again. Each attempt is a line in the server's log.
+/// First pause before a refused subscription is tried again. The server logs each attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause before a refused subscription is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Number of subscriptions that are tried together. The library must be able to queue all their refusals.
 const RETRY_BATCH: usize = 64;
-/// How much later than a probe a refusal may arrive, because another task reports it.
+/// How long after the return of a probe an earlier refusal may still be reported, because another task reports refusals.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
 /// Pause after a client could not be created.
 const CREATE_RETRY: Duration = Duration::from_secs(1);
 
-/// The state that the supervisor and the operations share.
+/// The state that the supervisor shares with the operations of the transport.
 #[derive(Debug)]
 pub(super) struct NatsShared {
     pub(super) config: NatsConfig,
@@ -47,14 +47,14 @@ pub(super) struct NatsShared {
     pub(super) stop: Cancel,
 }
 
-/// Why a client is replaced.
+/// The reason why a client is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplaceReason {
-    /// Its connection task has ended, which only a panic can cause.
+    /// The client's connection task has ended, which only a panic can cause.
     Ended,
     /// No probe came back for two ping intervals.
     Silent,
-    /// Subscriptions were refused, and it is not known which.
+    /// Subscriptions were refused, but it is not known which ones.
     UnknownRefusals,
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn run(shared: Arc<NatsShared>) {
 }
 
 impl NatsShared {
-    /// Returns when the client has to be replaced.
+    /// Waits until the client has to be replaced.
     async fn watch(&self, client: &NatsClient) -> ReplaceReason {
         tokio::select! {
             () = client.ended.cancelled() => ReplaceReason::Ended,
@@ -115,7 +115,8 @@ impl NatsShared {
                 _ = ticks.tick() => false,
                 () = self.state.changed.notified() => true,
             };
-            // The client reconnects by itself. Its event arrives shortly before its state changes.
+            // The client reconnects by itself. The event of a new connection arrives shortly before the state of the client
+            // changes.
             if !is_event && !client.is_connected() {
                 last = Instant::now();
                 continue;
@@ -146,7 +147,7 @@ impl NatsShared {
                         self.state.proved();
                     }
                 }
-                // The process was suspended, and could not receive the probe.
+                // The process was suspended and could not receive the probe.
                 Err(_) if limit.elapsed() > ping_interval / PROBES_PER_PING => {
                     last = Instant::now();
                 }
@@ -170,7 +171,7 @@ impl NatsShared {
         self.state.refresh();
     }
 
-    /// Creates another client and subscribes everything on it before it is used.
+    /// Creates another client, and makes all subscriptions on it before it is used.
     async fn replace(&self, number: u64, reason: ReplaceReason) {
         sleep(self.state.backoff.delay(0)).await;
         self.state.use_client(number);
@@ -188,7 +189,7 @@ impl NatsShared {
         }
         self.subscribe_all(&client).await;
         self.client.store(Arc::clone(&client));
-        // Subscriptions that were added in between.
+        // Makes the subscriptions that were added in the meantime.
         self.subscribe_all(&client).await;
     }
 
@@ -239,7 +240,7 @@ impl NatsShared {
         }
     }
 
-    /// Retries some subscriptions and waits for the server's answer. Returns whether it is known which ones it refused.
+    /// Retries some subscriptions and waits for the server's answer. Returns whether it is known which ones the server refused.
     async fn retry_batch(&self, client: &NatsClient, handles: &[Arc<SubscriptionHandle>]) -> bool {
         let subscriptions = &self.state.subscriptions;
         subscriptions.begin_batch(handles);
@@ -303,7 +304,7 @@ impl NatsShared {
         }
     }
 
-    /// Reconnects, after everything that was published has been written to the old connection.
+    /// Reconnects after everything that was published has been written to the old connection.
     pub(super) async fn reconnect(&self, client: &NatsClient) -> Result<(), String> {
         let reconnected = timeout(self.config.operation_timeout, async {
             client.inner.flush().await.map_err(|error| error.to_string())?;

@@ -15,12 +15,12 @@ use crate::config::messaging::NatsConfig;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// The subscriptions and messages to test. None may disturb other users of the server.
+/// The subscriptions and messages to test. None of them may disturb other users of the server.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
     /// Subjects to subscribe to without a queue group.
     pub subscribe: Vec<Subject>,
-    /// Subjects to subscribe to in the queue group that is named like the last token.
+    /// Subjects to subscribe to in a queue group that is named after the last token of the subject.
     pub join: Vec<Subject>,
     /// Subjects to publish an empty message to.
     pub publish: Vec<Subject>,
@@ -31,11 +31,11 @@ pub struct Trial {
 pub struct TrialResult {
     /// The server's version.
     pub version: String,
-    /// The largest message in bytes, headers included, that the server accepts.
+    /// The size in bytes, headers included, of the largest message that the server accepts.
     pub payload_bytes_max: usize,
     /// The time that a message of the client to itself takes; `None` if none came back.
     pub round_trip: Option<Duration>,
-    /// The refusals, as the server words them.
+    /// The refusals, in the words of the server.
     pub refused: Vec<String>,
 }
 

@@ -12,12 +12,14 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::LogWriter;
 use crate::telemetry::context;
 
-/// The capacity for an access line; other lines are shorter.
+/// The initial capacity of a line: enough for an access line; other lines are shorter.
 const LINE_BYTES: usize = 768;
-/// The field with the request id. An event that sets it itself belongs to that request, not to the one that the task serves.
+/// The field with the request id. An event that sets this field itself belongs to that request, not to the one that the task
+/// serves.
 const REQUEST_ID: &str = "request_id";
 
-/// Writes events as JSON. The formatter of `tracing_subscriber` takes three times as long, and cannot add fields to a line.
+/// A layer that writes events as JSON. The formatter of `tracing_subscriber` takes three times as long, and cannot add fields
+/// to a line.
 #[derive(Debug)]
 pub(super) struct JsonLayer(pub(super) LogWriter);
 
@@ -87,8 +89,8 @@ impl JsonLine {
     }
 }
 
-/// Converts a number to thousandths if that loses nothing. An access line contains many durations in milliseconds with three
-/// decimals. Finding the shortest decimal representation of each would be the most expensive part of formatting the line.
+/// Converts a number to thousandths if the conversion is exact. An access line contains many durations in milliseconds with
+/// three decimals. Finding the shortest decimal representation of each would be the most expensive part of formatting the line.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -134,7 +136,7 @@ impl Visit for JsonLine {
     }
 }
 
-/// Escapes the text that is formatted into it.
+/// A writer that escapes the text that is formatted into it.
 struct EscapingWriter<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for EscapingWriter<'_> {
@@ -156,7 +158,8 @@ fn escape(to: &mut Vec<u8>, text: &str) {
         match character {
             '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
             '\n' => to.extend_from_slice(b"\\n"),
-            // Some readers end a line at a line or paragraph separator. All of these characters fit into four digits.
+            // Some readers end a line at a line or paragraph separator. All of these characters fit into four hexadecimal
+            // digits.
             character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
                 let written = write!(to, "\\u{:04x}", u32::from(character));
                 debug_assert!(written.is_ok(), "writing to a vector cannot fail");
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_request_has_its_ids_once() {
+    fn the_log_line_of_a_request_contains_its_ids_once() {
         let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
         let ids = RequestIds { request_id: "r\"1".into(), traceparent };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -52,7 +52,7 @@ pub(super) fn rejected(response: &[u8]) -> u64 {
     partial.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or_default()
 }
 
-/// Converts times of the monotonic clock, by which spans are measured, to wall-clock time, which OTLP requires.
+/// A converter from the monotonic clock, with which spans are measured, to wall-clock time, which OTLP requires.
 struct Clock {
     now: Instant,
     wall: SystemTime,

@@ -1,5 +1,5 @@
-//! Sends spans to a collector in batches, with OTLP over HTTP, in a task of its own. Spans that cannot be sent are counted
-//! and discarded.
+//! Sends spans to a collector in batches, with OTLP over HTTP, in a separate task. Spans that cannot be sent are counted and
+//! discarded.
 //!
 //! The OpenTelemetry SDK is not used. It would replace about 200 of these 540 lines, but its batch processor reports
 //! discarded spans in a log line at shutdown only, and a traced request with three spans costs 12.4 µs of CPU time in it
@@ -22,19 +22,19 @@ use crate::config::TracesConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::telemetry::{chain, counter, names};
 
-/// Most spans in one export request.
+/// The maximum number of spans in one export request.
 const BATCH_SPANS_MAX: usize = 512;
 /// The time that the first span of a batch waits for others.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// How often a batch is sent before it is discarded. Later spans wait in the bounded queue meanwhile.
+/// The number of times that a batch is sent before it is discarded. Meanwhile, later spans wait in the bounded queue.
 const ATTEMPTS_MAX: u32 = 5;
 /// The pause before the first retry. It doubles with each further retry.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest pause before a retry.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Largest response that is read.
+/// The size in bytes of the largest response that is read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
-/// How long a process that ends waits for the export of its last spans.
+/// The time for which a process that is about to exit waits for the export of its last spans.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The task that exports the spans of a role.
@@ -78,7 +78,7 @@ impl Exporter {
 fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // No proxy from the environment: the layers are the only configuration.
+        // Ignores a proxy from the environment, because the configuration layers are the only configuration.
         .no_proxy()
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
@@ -93,7 +93,7 @@ fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::C
 /// The error of an export.
 struct ExportError {
     reason: String,
-    /// The least pause before a retry; `None` if a retry is useless.
+    /// The minimum pause before a retry; `None` if a retry is useless.
     retry_after: Option<Duration>,
 }
 
@@ -125,10 +125,10 @@ impl SpanSender {
         self.send(&mut spans, &stop).await;
     }
 
-    /// Waits for a span, then up to `BATCH_WAIT` for others. Safe to drop: the received spans are in `spans`.
+    /// Waits for a span, then up to `BATCH_WAIT` for others. Cancel safe: the received spans are in `spans`.
     async fn gather(&mut self, spans: &mut Vec<EndedSpan>) {
         if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
-            // The recorder is gone, so no span will come. Waits until `run` is stopped.
+            // The recorder was dropped, so no more spans will arrive. Waits until `run` is stopped.
             return std::future::pending().await;
         }
         let until = Instant::now() + BATCH_WAIT;
@@ -141,7 +141,7 @@ impl SpanSender {
         }
     }
 
-    /// Sends a batch, with retries if the error is temporary. Without retries once the process stops.
+    /// Sends a batch, and retries if the error is temporary. Does not retry once the process stops.
     async fn send(&mut self, spans: &mut Vec<EndedSpan>, stop: &Cancel) {
         let number = u64::try_from(spans.len()).unwrap_or(u64::MAX);
         if number == 0 {
@@ -215,7 +215,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(value.and_then(|seconds| seconds.parse().ok()).unwrap_or_default())
 }
 
-/// Returns the pause before a retry, randomized so that many processes do not retry in step.
+/// Returns the pause before a retry, randomized so that many processes do not retry at the same time.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))

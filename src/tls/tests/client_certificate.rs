@@ -12,33 +12,33 @@ fn optional(ca: &TestCa) -> ClientAuth {
 
 /// Returns a server, and the certificate of a client that has connected to it.
 async fn connected(
-    workshop: &TestCa,
+    test_ca: &TestCa,
     identity: CertificateFiles,
     client_auth: ClientAuth,
 ) -> (ServerTls, ClientCertificate) {
-    let ours = server(vec![workshop.certificate("a", &["a.test"])]);
+    let ours = server(vec![test_ca.certificate("a", &["a.test"])]);
     let tls = ServerTls::load(&ServerTlsConfig { client_auth, ..ours }).unwrap();
-    let handshake = connect(&tls, workshop.client(Some(identity)), "a.test").await;
+    let handshake = connect(&tls, test_ca.client(Some(identity)), "a.test").await;
     let certificate = handshake.server.unwrap().certificate.unwrap();
     assert_eq!(certificate.check(), Ok(()));
     (tls, certificate)
 }
 
-/// Returns the time after `time` from now.
+/// Returns the point in time that is `time` from now.
 fn later(time: Duration) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
 }
 
 #[tokio::test]
 async fn a_certificate_is_accepted_as_long_as_its_authority_is() {
-    let (workshop, other) = (TestCa::new(), TestCa::new());
-    let identity = workshop.certificate("client", &["client.test"]);
-    let (tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
+    let (test_ca, other) = (TestCa::new(), TestCa::new());
+    let identity = test_ca.certificate("client", &["client.test"]);
+    let (tls, certificate) = connected(&test_ca, identity, optional(&test_ca)).await;
     assert!(tls.reload(None));
     assert_eq!(certificate.check(), Ok(()), "the same files");
 
-    let ca = fs::read(workshop.path("ca.pem")).unwrap();
-    fs::write(workshop.path("ca.pem"), other.ca.pem()).unwrap();
+    let ca = fs::read(test_ca.path("ca.pem")).unwrap();
+    fs::write(test_ca.path("ca.pem"), other.ca.pem()).unwrap();
     assert_eq!(certificate.check(), Ok(()), "the files were not read again yet");
     assert!(tls.reload(None));
     for _ in 0..2 {
@@ -48,14 +48,14 @@ async fn a_certificate_is_accepted_as_long_as_its_authority_is() {
             "another authority"
         );
     }
-    fs::write(workshop.path("ca.pem"), "rubbish").unwrap();
+    fs::write(test_ca.path("ca.pem"), "rubbish").unwrap();
     assert!(!tls.reload(None));
     assert_eq!(
         certificate.check(),
         Err(ClientCertificateError::Untrusted),
         "invalid files are not used"
     );
-    fs::write(workshop.path("ca.pem"), [other.ca.pem().as_bytes(), &ca].concat()).unwrap();
+    fs::write(test_ca.path("ca.pem"), [other.ca.pem().as_bytes(), &ca].concat()).unwrap();
     assert!(tls.reload(None));
     assert_eq!(certificate.check(), Ok(()), "the old authority is back");
 
@@ -68,11 +68,11 @@ async fn a_certificate_is_accepted_as_long_as_its_authority_is() {
 
 #[tokio::test]
 async fn a_certificate_expires_without_a_reload() {
-    let workshop = TestCa::new();
+    let test_ca = TestCa::new();
     let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
     params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
-    let identity = workshop.write("client", &params);
-    let (_tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
+    let identity = test_ca.write("client", &params);
+    let (_tls, certificate) = connected(&test_ca, identity, optional(&test_ca)).await;
     for (time, expected) in [
         (HOUR / 2, Ok(())),
         (HOUR + SECOND, Err(ClientCertificateError::Expired)),
@@ -83,30 +83,32 @@ async fn a_certificate_expires_without_a_reload() {
 }
 
 #[tokio::test]
-async fn an_expired_issuer_counts_and_an_unrelated_certificate_does_not() {
-    let workshop = TestCa::new();
+async fn an_expired_issuer_matters_and_an_unrelated_certificate_does_not() {
+    let test_ca = TestCa::new();
     let in_an_hour = date_time_ymd(1970, 1, 1) + Duration::from_secs(later(HOUR).as_secs());
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, "between");
     params.not_after = in_an_hour;
     let key = KeyPair::generate().unwrap();
-    let between = params.signed_by(&key, &workshop.ca).unwrap().pem();
-    let between_issuer = rcgen::Issuer::new(params, key);
+    let intermediate = params.signed_by(&key, &test_ca.ca).unwrap().pem();
+    let intermediate_issuer = rcgen::Issuer::new(params, key);
 
-    let beside = workshop.certificate("beside", &["client.test"]);
-    let pem = fs::read_to_string(&beside.certificate).unwrap() + &between;
-    fs::write(&beside.certificate, pem).unwrap();
-    let below = workshop.files("below");
+    let with_unrelated = test_ca.certificate("beside", &["client.test"]);
+    let pem = fs::read_to_string(&with_unrelated.certificate).unwrap() + &intermediate;
+    fs::write(&with_unrelated.certificate, pem).unwrap();
+    let with_issuer = test_ca.files("below");
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
-    let leaf = params.signed_by(&key, &between_issuer).unwrap().pem();
-    fs::write(&below.certificate, leaf + &between).unwrap();
-    fs::write(&below.key, key.serialize_pem()).unwrap();
+    let leaf = params.signed_by(&key, &intermediate_issuer).unwrap().pem();
+    fs::write(&with_issuer.certificate, leaf + &intermediate).unwrap();
+    fs::write(&with_issuer.key, key.serialize_pem()).unwrap();
 
-    for (identity, expected) in [(beside, Ok(())), (below, Err(ClientCertificateError::Expired))] {
+    for (identity, expected) in
+        [(with_unrelated, Ok(())), (with_issuer, Err(ClientCertificateError::Expired))]
+    {
         let case = format!("{identity:?}");
-        let (_tls, certificate) = connected(&workshop, identity, optional(&workshop)).await;
+        let (_tls, certificate) = connected(&test_ca, identity, optional(&test_ca)).await;
         assert_eq!(certificate.check_at(later(HOUR / 2)), Ok(()), "{case}");
         assert_eq!(certificate.check_at(later(2 * HOUR)), expected, "{case}");
     }
