@@ -1,4 +1,4 @@
-//! The catalogue: every endpoint, read by both roles from the same JSON files.
+//! The catalogue: the definitions of all endpoints, which both roles read from the same JSON files.
 
 pub mod auth;
 mod build;

@@ -1,4 +1,4 @@
-//! The validated configuration.
+//! The configuration after validation.
 
 use std::path::PathBuf;
 
@@ -39,16 +39,16 @@ pub use worker::WorkerConfig;
 
 use settings::{Settings, SettingsDiagnostics, SettingsTable};
 
-/// The whole configuration. It is created only from settings without an error.
+/// The whole configuration. It can only be created from settings without errors.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The role that this process runs, if one was chosen.
+    /// The role that this process runs, if one was selected.
     pub role: Option<Role>,
     /// The configuration directory.
     pub directory: PathBuf,
-    /// The directory of the catalogue and the defaults of its endpoints.
+    /// The directory of the catalogue, and the default values for its endpoints.
     pub catalogue: CatalogueConfig,
-    /// NATS.
+    /// The connection to NATS.
     pub messaging: MessagingConfig,
     /// The public listener, and how requests are handled.
     pub gateway: GatewayConfig,
@@ -62,28 +62,28 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The log.
     pub log: LogConfig,
-    /// The export of traces; `None` if no endpoint is configured.
+    /// The export of traces; `None` if `traces.endpoint` is not set.
     pub traces: Option<TracesConfig>,
-    /// The duration of a drain.
+    /// The durations of the phases of a drain.
     pub lifecycle: LifecycleConfig,
 }
 
-/// A configuration without errors, with its warnings.
+/// A configuration without errors, together with its warnings.
 #[derive(Clone, Debug)]
 pub struct LoadedConfig {
     /// The configuration.
     pub config: Config,
     /// Every key with its value and origin; secrets are redacted.
     pub entries: Vec<SettingEntry>,
-    /// Settings that are allowed but deserve a line in the log at start.
+    /// Warnings about settings that are allowed but questionable. They are logged at startup.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Reads and validates every layer.
+    /// Reads and merges all layers, and validates the result.
     ///
-    /// With a role, the sections that it needs must be complete, and the files that these name must be readable. Other
-    /// sections are validated too, but their files are not opened.
+    /// If a role is selected, the sections that it needs must be complete, and the files named in them must be readable. The
+    /// other sections are validated too, but files named in them are not opened.
     ///
     /// # Errors
     /// All errors, sorted by location and key.
@@ -112,7 +112,7 @@ impl Config {
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    // Files are checked only in the sections that this process uses.
+    // Files are checked only if their section is used by this process.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
         let is_used = if sources.nats_only {
             roles.len() == Role::ALL.len()

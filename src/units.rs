@@ -1,4 +1,4 @@
-//! Durations and sizes with units, as the configuration and the catalogue write them: `"250ms"`, `"1MiB"`.
+//! Parses and formats durations and sizes with units, as used in the configuration and the catalogue: `"250ms"`, `"1MiB"`.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(factor).map(Duration::from_millis)
 }
 
-/// Formats a duration in the largest unit that represents it exactly, so that `parse_duration` can read it. Fractions of a
+/// Formats a duration in the largest unit that represents it exactly. `parse_duration` can parse the result. Fractions of a
 /// millisecond are dropped.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {

@@ -1,4 +1,4 @@
-//! The callers that an endpoint accepts: `auth` of an endpoint, and `catalogue.auth_default` in the configuration.
+//! The callers that an endpoint accepts: the endpoint's `auth` key, and `catalogue.auth_default` in the configuration.
 
 use schemars::JsonSchema;
 
@@ -9,13 +9,13 @@ use super::names::is_token;
 pub enum Auth {
     /// Every caller, without credentials.
     Public,
-    /// Callers that authenticate by one of the methods and have all of the scopes.
+    /// Callers that authenticate with one of the methods and have all of the scopes.
     Required {
         /// The accepted methods.
         methods: Vec<AuthMethod>,
-        /// The scopes that a caller must have, all of them.
+        /// The scopes. A caller must have all of them.
         scopes: Vec<String>,
-        /// The issuers whose tokens are accepted, by their names in the configuration. Empty: every issuer.
+        /// The issuers whose tokens are accepted, by their names in the configuration. If empty, every issuer is accepted.
         issuers: Vec<String>,
     },
 }
@@ -35,10 +35,10 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// Every method. An endpoint that names none accepts all of them.
+    /// All methods. An endpoint that lists no methods accepts all of them.
     pub const ALL: [Self; 3] = [Self::Jwt, Self::ApiKey, Self::ClientCertificate];
 
-    /// The name in the catalogue, in the configuration and in logs.
+    /// Returns the name in the catalogue, in the configuration and in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,10 +49,10 @@ impl AuthMethod {
     }
 }
 
-/// Checks the issuers that an `auth` lists, beside its methods.
+/// Checks the issuers that an `auth` value lists, and that `jwt` is one of its methods.
 ///
 /// # Errors
-/// The text that says what was expected.
+/// A message that states what was expected.
 pub(crate) fn check_issuers(
     issuers: &[String],
     methods: &[AuthMethod],

@@ -1,4 +1,4 @@
-//! Validates an endpoint's definition. Every error is collected; none ends the validation.
+//! Validates an endpoint's definition. All errors are collected; validation does not stop at the first one.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -25,18 +25,19 @@ mod constraints;
 mod cors;
 mod parameters;
 
-/// The most attempts of a request.
+/// The largest value of `attempts`.
 const ATTEMPTS_CEILING: u32 = 20;
-/// The longest timeout or session.
+/// The largest value of `timeout` and `session`.
 const SESSION_CEILING: Duration = Duration::from_hours(24);
-/// The largest body that an endpoint can allow, in bytes.
+/// The largest value of `max_body`, in bytes.
 const BODY_BYTES_CEILING: usize = 64 << 20;
-/// The range of the window of a rate limit.
+/// The allowed range for the window of a rate limit.
 const WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_hours(24);
 /// The handler that calls a procedure.
 const PROCEDURE_HANDLER: &str = "procedure";
-/// The statuses with which the gateway reports what became of a request. A procedure must not produce them.
+/// The statuses with which the gateway itself reports how a request ended. `status` must not map a procedure's outcome to
+/// them.
 const GATEWAY_STATUSES: [u16; 3] = [502, 503, 504];
 
 /// The method and the path of a route.

@@ -1,4 +1,4 @@
-//! Cross-origin resource sharing (CORS, as in the Fetch standard): which web pages of other origins may call an endpoint.
+//! Cross-origin resource sharing (CORS, defined in the Fetch standard): which pages of other origins may call an endpoint.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use http::{HeaderName, HeaderValue, header};
 use super::auth::{Auth, AuthMethod};
 use super::parameter::{Parameter, ParameterSource};
 
-/// How long a browser may cache the answer to a preflight request, unless the catalogue sets it.
+/// The default time for which a browser may cache the answer to a preflight request.
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
-/// The longest such time. No browser caches the answer for more than a day.
+/// The largest `max_age`. No browser caches the answer to a preflight request for more than a day.
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
 
-/// The headers that pages may always read, because fjord's answers have them.
+/// The headers that pages may always read, because fjord sets them in its answers.
 const EXPOSED: [&str; 7] = [
     "x-request-id",
     "retry-after",
@@ -25,14 +25,14 @@ const EXPOSED: [&str; 7] = [
 /// The headers that pages may always send, because every endpoint uses them.
 const ALLOWED: [&str; 4] = ["idempotency-key", "x-request-id", "traceparent", "tracestate"];
 
-/// The CORS settings of one endpoint, or the default for all endpoints.
+/// The CORS settings of one endpoint, or the defaults for all endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorsSettings {
-    /// The allowed origins, or `*` alone. Empty: no other origin may call.
+    /// The allowed origins, or `*` alone. If empty, no other origin may call the endpoint.
     pub origins: Vec<String>,
     /// Headers that a page may send in addition to those that the endpoint uses.
     pub headers: Vec<String>,
-    /// Headers that a page may read in addition to those that fjord's answers have.
+    /// Headers that a page may read in addition to those that fjord sets.
     pub exposed_headers: Vec<String>,
     /// Whether the browser presents a client certificate.
     pub credentials: bool,
@@ -41,7 +41,7 @@ pub struct CorsSettings {
 }
 
 impl CorsSettings {
-    /// Returns every error, each with its key.
+    /// Returns all errors, each with its key.
     #[must_use]
     pub fn errors(&self) -> Vec<(&'static str, String)> {
         let mut errors = Vec::new();
@@ -109,7 +109,7 @@ pub struct CorsRules {
 }
 
 impl CorsRules {
-    /// Returns the rules of an endpoint with these parameters and `auth`; `None` if no other origin may call.
+    /// Returns the rules of an endpoint with these parameters and `auth`, or `None` if no other origin may call it.
     pub(super) fn new(
         cors: &CorsSettings,
         parameters: &[Parameter],
@@ -150,7 +150,7 @@ impl CorsRules {
         })
     }
 
-    /// Returns the `Access-Control-Allow-Origin` for an origin; `None` if it may not call.
+    /// Returns the value of `Access-Control-Allow-Origin` for an origin, or `None` if that origin may not call the endpoint.
     #[must_use]
     pub fn allows(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         self.origins.iter().find(|allowed| *allowed == origin || *allowed == "*").cloned()

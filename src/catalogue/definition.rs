@@ -1,5 +1,5 @@
-//! Endpoints as catalogue files define them, before validation. The doc comments of keys are the descriptions that editors
-//! show.
+//! Endpoints as catalogue files define them, before validation. The doc comments become the descriptions in the JSON Schema,
+//! which editors show.
 
 use std::fmt;
 

@@ -15,7 +15,7 @@ use super::parameter::{Parameter, ParameterSource};
 /// One REST operation: its route, its procedure, and how requests to it are handled.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The key in the catalogue.
+    /// The endpoint's key in the catalogue.
     pub id: EndpointId,
     /// The HTTP method.
     pub method: Method,
@@ -23,9 +23,9 @@ pub struct Endpoint {
     pub path: Arc<str>,
     /// One sentence for the generated documentation.
     pub summary: Option<String>,
-    /// Further text for the generated documentation.
+    /// A longer text for the generated documentation.
     pub description: Option<String>,
-    /// Groups of the generated documentation.
+    /// The groups in which the generated documentation lists the endpoint.
     pub tags: Vec<String>,
     /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
@@ -47,13 +47,13 @@ pub struct Endpoint {
     pub execution: Execution,
     /// Whether the worker calls the procedure in a transaction.
     pub transaction: bool,
-    /// Whether a caller may have that transaction rolled back at its end.
+    /// Whether a caller may request a dry run: that the transaction is rolled back at its end.
     pub dry_run: bool,
-    /// The longest an attempt may take while no worker reports progress.
+    /// The maximum duration of an attempt while no worker reports progress.
     pub timeout: Duration,
-    /// The longest a client waits while a worker reports progress; at least `timeout`.
+    /// The maximum time that a client waits while a worker reports progress; at least `timeout`.
     pub session: Duration,
-    /// The most times a request is sent while attempts remain unanswered.
+    /// The maximum number of times that a request is sent while attempts remain unanswered.
     pub attempts: u32,
     /// What happens to a running call when its client disconnects.
     pub on_disconnect: OnDisconnect,
@@ -63,21 +63,21 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// The rate limit of each caller, if there is one.
     pub rate_limit: Option<RateLimit>,
-    /// The `Cache-Control` of a successful answer; `no-store` when absent.
+    /// The `Cache-Control` of a successful answer. If absent, the header is `no-store`.
     pub cache_control: Option<String>,
     /// The rules for web pages of other origins, if any origin may call.
     pub cors: Option<Arc<CorsRules>>,
 }
 
 impl Endpoint {
-    /// Returns whether any parameter is a member of a JSON body.
+    /// Returns whether any parameter is a member of the JSON body.
     #[must_use]
     pub fn takes_body(&self) -> bool {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
-    /// Returns whether a large answer may begin before its procedure has ended. That requires a result without a fixed
-    /// size, and a status that does not depend on how the procedure ends.
+    /// Returns whether the first part of a large answer may be sent while the procedure still runs. This requires a result
+    /// without a fixed size, and a status that does not depend on how the procedure ends.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
@@ -96,7 +96,7 @@ pub enum Execution {
 }
 
 impl Execution {
-    /// The name on the wire and in the catalogue.
+    /// Returns the name on the wire and in the catalogue.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,9 +140,9 @@ pub enum ResultKind {
 /// The HTTP statuses of a procedure's own outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusMap {
-    /// RETURN status to HTTP status.
+    /// HTTP statuses by RETURN status.
     pub returns: BTreeMap<i32, u16>,
-    /// Error number to HTTP status.
+    /// HTTP statuses by error number.
     pub errors: BTreeMap<u32, u16>,
 }
 
@@ -155,9 +155,9 @@ pub fn is_bodiless(status: u16) -> bool {
 /// The number of requests that each caller may send in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests allowed in a window.
+    /// The number of requests allowed in a window.
     pub requests: u32,
-    /// The window.
+    /// The length of the window.
     pub window: Duration,
 }
 

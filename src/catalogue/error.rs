@@ -1,17 +1,17 @@
-//! Errors of a catalogue, each with its file, endpoint and key.
+//! Errors in a catalogue, each with its file, endpoint and key.
 
 use std::fmt;
 
-/// One error of a catalogue.
+/// One error in a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueError {
-    /// The file, or the directory.
+    /// The file that contains the error, or the catalogue's directory.
     pub file: String,
-    /// The endpoint's id; `None` for an error of the whole file.
+    /// The endpoint's id; `None` if the error concerns the whole file.
     pub endpoint: Option<String>,
-    /// The key, with a dot between levels; empty for an error of the whole endpoint.
+    /// The key, with a dot between levels; empty if the error concerns the whole endpoint.
     pub key: String,
-    /// The text that says what is wrong and what was expected.
+    /// A message that describes the problem and states what was expected.
     pub expected: String,
 }
 
@@ -49,7 +49,7 @@ impl EndpointErrors<'_> {
         });
     }
 
-    /// Adds the error that a key is missing, unless the key has an error already because its value could not be read.
+    /// Adds an error for a missing key, unless the key already has an error because its value could not be read.
     pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
         let key = key.into();
         let is_own = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;

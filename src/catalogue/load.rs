@@ -30,7 +30,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Returns all endpoints, in the order of the files and in each file's own order.
+    /// Returns all endpoints, in the order of the files and of the entries in each file.
     #[must_use]
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
@@ -43,7 +43,7 @@ impl Catalogue {
     }
 }
 
-/// Reads every `*.json` file of a directory, in the order of their names.
+/// Reads all `*.json` files of a directory, in the order of their names.
 ///
 /// # Errors
 /// Every error of every file.
@@ -110,7 +110,7 @@ fn read(file: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())
 }
 
-/// Reads a catalogue from the texts of its files, each with its name.
+/// Parses a catalogue from pairs of file name and text.
 ///
 /// # Errors
 /// Every error of every file.
@@ -155,7 +155,8 @@ pub fn parse(
 
 /// Reads the definition of one endpoint.
 ///
-/// If that fails, each key is read separately, so that every error is reported. The valid keys are then validated further.
+/// If the definition cannot be read as a whole, each key is read separately, so that every error is reported. Validation
+/// then continues with the keys that could be read.
 fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<EndpointDefinition> {
     if let Ok(ObjectOnly(definition)) = serde_json::from_str(raw.get()) {
         return Some(definition);
@@ -164,7 +165,7 @@ fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<En
     serde_json::from_str(&valid).map_err(|error| errors.add("", message(&error))).ok()
 }
 
-/// Returns a JSON object of the members that can be read.
+/// Returns a JSON object with only the members that can be read.
 fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,
@@ -221,13 +222,13 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Returns the message of an error without its position, which is relative to a fragment of the file.
+/// Returns the message of an error without the position, which would be relative to a fragment of the file.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// The members of a JSON object in their order, with unread values. Duplicate names are kept.
+/// The members of a JSON object in their original order, with values that are not parsed yet. Duplicate names are kept.
 struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
@@ -273,7 +274,7 @@ pub(crate) mod fixture {
         }
     }
 
-    /// Returns a catalogue from the members of one file, in which `KEYS` stands for the required keys of an endpoint.
+    /// Returns a catalogue from the members of one file. `KEYS` in the text is replaced by the required keys of an endpoint.
     pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
         let keys = r#""procedure":"a.b","auth":"public""#;
         let text = format!("{{{}}}", endpoints.replace("KEYS", keys));

@@ -1,14 +1,14 @@
-//! Names from the catalogue. They are validated once and can then be used in subjects, SQL and metric labels.
+//! Names from the catalogue. They are validated when they are read, and can then be used in subjects, SQL and metric labels.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest endpoint id or queue name in bytes. It becomes a NATS subject token and a metric label.
+/// The maximum length of an endpoint id or queue name in bytes. Both become NATS subject tokens and metric labels.
 pub const NAME_BYTES_MAX: usize = 64;
-/// The longest part of a procedure's name in characters (SQL Server's `sysname`).
+/// The maximum length of each part of a procedure's name in characters (SQL Server's `sysname`).
 pub const IDENTIFIER_CHARS_MAX: usize = 128;
 
-/// The error for a malformed name; its text says what was expected.
+/// The error for a malformed name. Its text states what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NameError(pub &'static str);
@@ -34,7 +34,7 @@ macro_rules! token_name {
                 }
             }
 
-            /// The name.
+            /// Returns the name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -64,7 +64,7 @@ token_name! {
     QueueName
 }
 
-/// Returns whether a text is a single NATS subject token that needs no quoting anywhere: no dot, no wildcard, no space.
+/// Returns whether a text is a single NATS subject token without special characters: no dot, no wildcard, no space.
 #[must_use]
 pub fn is_token(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
@@ -72,7 +72,7 @@ pub fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// `schema.procedure`, as the catalogue names it. Both parts are regular SQL identifiers.
+/// The name of a stored procedure, `schema.procedure`. Both parts are regular SQL identifiers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcedureName {
     full: Arc<str>,
@@ -96,19 +96,19 @@ impl ProcedureName {
         }
     }
 
-    /// The whole name, `schema.procedure`.
+    /// Returns the whole name, `schema.procedure`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.full
     }
 
-    /// The schema.
+    /// Returns the schema.
     #[must_use]
     pub fn schema(&self) -> &str {
         self.full.get(..self.dot).unwrap_or_default()
     }
 
-    /// The procedure's name within its schema.
+    /// Returns the procedure's name within its schema.
     #[must_use]
     pub fn procedure(&self) -> &str {
         self.full.get(self.dot + 1..).unwrap_or_default()
@@ -127,7 +127,7 @@ impl fmt::Debug for ProcedureName {
     }
 }
 
-/// Returns whether a text is a regular SQL identifier, which needs no quoting and cannot contain SQL.
+/// Returns whether a text is a regular SQL identifier. It needs no quoting and cannot inject SQL.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();

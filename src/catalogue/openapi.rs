@@ -1,4 +1,4 @@
-//! The `OpenAPI` 3.1 document of endpoints.
+//! Generates the `OpenAPI` 3.1 document for a set of endpoints.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -9,7 +9,7 @@ use crate::problem::PROBLEM_JSON;
 
 mod parameters;
 
-/// Returns the document of these endpoints, indented. It contains nothing about any other endpoint.
+/// Returns the document for these endpoints, indented. It contains nothing about any other endpoint.
 #[must_use]
 pub fn text(endpoints: &[&Endpoint]) -> String {
     format!("{:#}\n", document(endpoints))
@@ -17,7 +17,7 @@ pub fn text(endpoints: &[&Endpoint]) -> String {
 
 fn document(endpoints: &[&Endpoint]) -> Json {
     let mut paths: Map<String, Json> = Map::new();
-    // To OpenAPI, paths that differ only in the names of their parameters are one path. The names of the first one are used.
+    // OpenAPI treats paths that differ only in their parameter names as identical, so all use the names of the first path.
     let mut first_paths: std::collections::HashMap<String, String> =
         std::collections::HashMap::new();
     for endpoint in endpoints {
@@ -44,7 +44,7 @@ fn document(endpoints: &[&Endpoint]) -> Json {
     })
 }
 
-/// Returns a path with `{}` for each parameter.
+/// Returns a path with each parameter replaced by `{}`.
 fn without_names(path: &str) -> String {
     route::segments(path)
         .map(|segment| match segment {
@@ -160,7 +160,7 @@ fn security(auth: &Auth) -> Json {
     schemes.iter().map(|scheme| json!({ scheme: scopes })).collect()
 }
 
-/// Returns the name of the security scheme for the tokens of one issuer.
+/// Returns the name of the security scheme for tokens of one issuer.
 fn issuer_scheme(name: &str) -> String {
     format!("jwt-{name}")
 }

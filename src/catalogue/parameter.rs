@@ -10,9 +10,9 @@ use super::value::ParameterValue;
 /// One parameter of an endpoint, or a column of a `table` parameter, after validation.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// The name that callers use, also in the message to the worker.
+    /// The name that callers use. It is also the name in the message to the worker.
     pub name: Arc<str>,
-    /// The procedure's parameter without `@`; by default the same name.
+    /// The name of the procedure's parameter without `@`; by default the same as `name`.
     pub argument: Arc<str>,
     /// Where the value comes from.
     pub source: ParameterSource,
@@ -20,7 +20,7 @@ pub struct Parameter {
     pub kind: ParameterType,
     /// Whether the parameter must be present and not `null`.
     pub required: bool,
-    /// The value if the parameter is absent; it satisfies the type and the constraints.
+    /// The value used if the parameter is absent. It satisfies the type and the constraints.
     pub default: Option<ParameterValue<'static>>,
     /// The constraints that a value must satisfy.
     pub constraints: Constraints,
@@ -55,7 +55,7 @@ pub enum ParameterSource {
 }
 
 impl ParameterSource {
-    /// The name in the catalogue and in a violation.
+    /// Returns the name in the catalogue and in violations.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ pub enum ParameterType {
 }
 
 impl ParameterType {
-    /// The name in the catalogue.
+    /// Returns the name in the catalogue.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -132,18 +132,18 @@ pub struct Constraints {
     pub allowed: Option<Vec<ParameterValue<'static>>>,
     /// A regular expression that text must match.
     pub pattern: Option<Regex>,
-    /// The smallest number.
+    /// The smallest allowed number.
     pub minimum: Option<NumberBound>,
-    /// The largest number.
+    /// The largest allowed number.
     pub maximum: Option<NumberBound>,
-    /// The fewest characters (bytes of `binary`).
+    /// The minimum number of characters, or of bytes for `binary`.
     pub length_min: Option<usize>,
-    /// The most characters (bytes of `binary`).
+    /// The maximum number of characters, or of bytes for `binary`.
     pub length_max: Option<usize>,
-    /// The most rows of a `table`, or items of a JSON array.
+    /// The maximum number of rows of a `table`, or of items of a JSON array.
     pub items_max: Option<usize>,
 }
 
-/// A bound of a number, kept as text so that no digit is lost.
+/// A bound for numbers, stored as text so that no digit is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberBound(pub Arc<str>);

@@ -1,4 +1,4 @@
-//! The payload of a request from a gateway to a worker: one JSON object of valid parameters, by name.
+//! The payload of a request from a gateway to a worker: a JSON object with the valid parameters by name.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ use super::value::{ParameterValue, ReceivedValue};
 use super::violations::{JsonPointer, Location, NOT_UTF8, REQUIRED, Violations};
 use crate::problem::Violation;
 
-/// The initial capacity of a payload in bytes; enough for an ordinary request.
+/// The initial capacity of a payload's buffer in bytes; enough for an ordinary request.
 const CAPACITY: usize = 256;
 
 /// Writes the payload: the valid values, and the defaults of absent parameters.
@@ -42,7 +42,7 @@ pub fn write(endpoint: &Endpoint, values: &[ReceivedValue<'_>]) -> Bytes {
     out.into()
 }
 
-/// Writes one value: numbers with every digit, text escaped, JSON unchanged.
+/// Writes one value. Numbers keep every digit, text is escaped, and JSON is copied unchanged.
 fn write_value(columns: &[Parameter], value: &ParameterValue<'_>, out: &mut Vec<u8>) {
     match value {
         ParameterValue::Null => out.extend_from_slice(b"null"),
@@ -86,7 +86,7 @@ fn write_row(columns: &[Parameter], row: &[ParameterValue<'_>], out: &mut Vec<u8
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    // Most text needs no escape and is copied as a whole. Without an early return the compiler vectorizes the search.
+    // Most text needs no escapes and is copied as a whole. The search has no early return, so that the compiler vectorizes it.
     let is_plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
     if text.bytes().fold(true, |all, b| all & is_plain(b)) {
         out.push(b'"');
@@ -103,7 +103,7 @@ fn write_json(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "a number or a text");
 }
 
-/// Reads and validates a payload in a worker. The sender is not trusted, because it may not be a gateway.
+/// Reads and validates a payload in a worker. The content is not trusted, because the sender may not be a gateway.
 ///
 /// Returns each value with the index of its parameter. Defaults replace absent values.
 ///
@@ -141,7 +141,7 @@ pub fn read(
     if violations.is_empty() { Ok(values) } else { Err(violations.into_vec()) }
 }
 
-/// Returns a value as JSON, for documents about the endpoint. A decimal is rounded to a double.
+/// Returns a value as JSON, for documents about the endpoint. Decimals are rounded to doubles.
 pub(super) fn to_json(value: &ParameterValue<'_>) -> Option<serde_json::Value> {
     let mut out = Vec::new();
     write_value(&[], value, &mut out);

@@ -1,4 +1,4 @@
-//! Routes: their syntax, and the check that no request matches two of them.
+//! The syntax of routes, and the check that no request can match two routes of equal precedence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use super::error::CatalogueError;
 use super::parameter::Parameter;
 use super::uri::check_segments;
 
-/// The methods that an endpoint can have, in the order of an `Allow` header.
+/// The methods that an endpoint can have, in the order in which an `Allow` header lists them.
 pub const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// The syntax of a route, for error messages.
 pub(super) const EXPECTED: &str = "expected a method (GET, HEAD, POST, PUT, PATCH or DELETE), one space, and a path \
      whose segments are plain text or one {parameter}, e.g. \"GET /v1/horses/{ueln}\"";
-/// Paths that the gateway answers itself.
+/// Paths that the gateway serves itself.
 pub(super) const RESERVED: [&str; 2] = ["/openapi.json", "/docs"];
-/// The longest path of a route in bytes.
+/// The maximum length of a route's path in bytes.
 const PATH_BYTES_MAX: usize = 512;
 
 /// One segment of a path.
@@ -25,7 +25,7 @@ const PATH_BYTES_MAX: usize = 512;
 pub enum Segment<'a> {
     /// Text that matches only itself.
     Literal(&'a str),
-    /// A parameter's name; it matches any text.
+    /// A parameter with its name. It matches any text.
     Parameter(&'a str),
 }
 
@@ -39,7 +39,7 @@ pub fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// Returns the index of each path parameter, in the order of the path.
+/// Returns the index of each path parameter, in the order in which they occur in the path.
 #[must_use]
 pub fn path_order(path: &str, parameters: &[Parameter]) -> Vec<usize> {
     segments(path)
@@ -59,7 +59,7 @@ pub fn parse(route: &str) -> Option<(Method, Arc<str>)> {
         return None;
     }
     let well_formed = |segment: Segment<'_>| match segment {
-        // Only the root may end with a slash.
+        // Only the root path may end with a slash.
         Segment::Literal("") => path == "/",
         Segment::Literal(text) => {
             text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b))
@@ -72,7 +72,7 @@ pub fn parse(route: &str) -> Option<(Method, Arc<str>)> {
     segments(path).all(well_formed).then(|| (method, path.into()))
 }
 
-/// All routes read so far, as a tree of segments for each method.
+/// All routes read so far, as one tree of path segments for each method.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
     trees: HashMap<Method, RouteNode>,
@@ -90,11 +90,11 @@ struct KnownRoute {
 struct RouteNode {
     literals: HashMap<Box<str>, RouteNode>,
     parameter: Option<Box<RouteNode>>,
-    /// The index of the route that ends here.
+    /// The index of the route whose path ends at this node.
     route: Option<usize>,
 }
 
-/// Whether each of two routes has text in a segment where the other one has a parameter.
+/// For each of two routes, whether it has literal text in a segment where the other route has a parameter.
 #[derive(Clone, Copy, Default)]
 struct MoreSpecific {
     new: bool,
@@ -108,7 +108,7 @@ impl RouteTable {
     /// `/a/b/{y}` cannot.
     ///
     /// # Errors
-    /// Another route could match the same request, and neither takes precedence.
+    /// Returns an error if an existing route could match the same request and neither route takes precedence.
     pub(super) fn add(
         &mut self,
         (file, endpoint): (&str, &str),
@@ -144,10 +144,10 @@ impl RouteTable {
     }
 }
 
-/// Returns the index of a route that could match the same request as the new one without precedence between the two.
+/// Returns the index of a route that could match the same request as the new route, if neither takes precedence.
 fn conflict(node: &RouteNode, segments: &[Segment<'_>], more: MoreSpecific) -> Option<usize> {
     let Some((segment, rest)) = segments.split_first() else {
-        // Neither takes precedence if each is more specific somewhere, or if they are the same everywhere.
+        // Neither route takes precedence if each is more specific in some segment, or if none is in any segment.
         return node.route.filter(|_| more.new == more.old);
     };
     match segment {

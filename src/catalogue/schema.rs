@@ -1,4 +1,4 @@
-//! The JSON Schema of a catalogue file, so that editors complete and check it.
+//! The JSON Schema of catalogue files, with which editors offer completion and validation.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -16,14 +16,14 @@ pub fn text() -> String {
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by their id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
-    // Deserialization accepts an endpoint without a route, so that its other errors are reported as well.
+    // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema requires one.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }
     format!("{:#}\n", schema.as_value())
 }
 
-/// Removes `null` as a type and as a default. They come from Rust's `Option`; nobody writes them in a catalogue.
+/// Removes `null` as a type and as a default. `schemars` adds them for `Option`, but catalogues omit the key instead.
 #[derive(Clone, Debug)]
 struct NullRemover;
 

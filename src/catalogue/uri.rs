@@ -1,19 +1,19 @@
 //! Validates and decodes the paths and queries of requests.
 //!
-//! Text that two programs could interpret differently is refused and not repaired, because such differences are how access
-//! rules are bypassed.
+//! Text that two programs could interpret differently is rejected, not normalized: attackers use these differences to bypass
+//! access rules.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
-/// Checks that a path or query is visible ASCII and that each `%` begins an octet (RFC 3986 §2.1).
+/// Checks that a path or query is visible ASCII and that each `%` begins an encoded octet (RFC 3986 §2.1).
 ///
 /// # Errors
 /// The text that says what was expected.
 pub fn check_encoding(text: &str) -> Result<(), &'static str> {
-    // Without an early return the compiler vectorizes the loop.
+    // The loop has no early return, so that the compiler vectorizes it.
     if !text.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
         return Err("expected visible ASCII in the URI; other characters percent-encoded");
     }
@@ -27,11 +27,11 @@ pub fn check_encoding(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Decodes the path of a request once. Text that still looks encoded afterwards is not decoded again.
+/// Decodes the path of a request once. If the result still looks encoded, it is not decoded again.
 ///
 /// # Errors
-/// The text that says what was expected. Refused are paths that do not start with `/`, and segments that are empty, dot
-/// segments, not UTF-8, or that contain a slash, a backslash or a control character.
+/// A message that states what was expected. Paths must start with `/`. Segments must not be empty, must not be dot segments,
+/// must be UTF-8, and must not contain a slash, a backslash or a control character.
 pub fn decode_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
     const NOT_UTF8: &str = "the path is not UTF-8 once decoded";
     check_encoding(path)?;
@@ -56,7 +56,7 @@ pub fn decode_path(path: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(decoded)
 }
 
-/// Checks that no segment of a decoded path is a dot segment (RFC 3986 §5.2.4), and none but the last is empty.
+/// Checks that no segment of a decoded path is a dot segment (RFC 3986 §5.2.4), and that only the last one may be empty.
 ///
 /// # Errors
 /// The text that says what was expected.
@@ -73,7 +73,7 @@ pub fn check_segments(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Decodes a name or a value of a query once; `+` is a space.
+/// Decodes a name or a value of a query once. `+` is decoded to a space.
 ///
 /// # Errors
 /// The text that says what was expected.
@@ -91,7 +91,7 @@ pub fn decode_query(text: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(Cow::Owned(decoded.into_owned()))
 }
 
-/// Decodes percent-encoding once; `None` if the result is not UTF-8.
+/// Decodes percent-encoding once. Returns `None` if the result is not UTF-8.
 fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(text).decode_utf8().ok()
 }

@@ -1,5 +1,5 @@
-//! Validates the values of a request against the type and the constraints of their parameters. Gateway and worker use the
-//! same code.
+//! Validates the values of a request against the types and constraints of their parameters. The gateway and the worker use
+//! the same code.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,7 +16,7 @@ pub mod decimal;
 pub mod json;
 pub mod scalar;
 
-/// Returns the text that a violation gives for a value of the wrong type.
+/// Returns the detail of a violation for a value of the wrong type.
 #[must_use]
 pub fn expected(kind: ParameterType) -> &'static str {
     match kind {
@@ -40,7 +40,7 @@ pub fn expected(kind: ParameterType) -> &'static str {
     }
 }
 
-/// Validates text from outside a JSON document: a path segment, a query parameter, a header, a claim.
+/// Validates a value that is plain text and not JSON: a path segment, a query parameter, a header or a claim.
 ///
 /// Returns `None` for an invalid value, after recording its violations.
 pub fn from_text<'a>(
@@ -124,7 +124,7 @@ fn wrong_type<'a>(
     None
 }
 
-/// Validates a number of any kind. Bounds are compared with the text, so that every digit counts.
+/// Validates a number of any type. Bounds are compared with the number's text, so that every digit counts.
 fn number<'a>(
     parameter: &Parameter,
     text: &Cow<'a, str>,
@@ -166,7 +166,7 @@ fn number<'a>(
     is_valid.then_some(value)
 }
 
-/// Reads a whole number without fraction, exponent or leading zero.
+/// Parses a whole number without a fraction, an exponent or leading zeros.
 fn integer(kind: ParameterType, text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit())

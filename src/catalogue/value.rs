@@ -1,31 +1,31 @@
-//! A parameter's value after validation.
+//! The value of a parameter after validation.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// A valid value of a parameter. It borrows its text from the request where it can; `ParameterValue<'static>` owns it.
+/// A valid value of a parameter. Its text is borrowed from the request where possible; `ParameterValue<'static>` owns it.
 ///
 /// Numbers that a double cannot represent exactly are kept as text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ParameterValue<'a> {
-    /// JSON `null`, which is SQL NULL. An absent parameter has no value at all.
+    /// JSON `null`, which is passed as SQL NULL. An absent parameter has no `ParameterValue` at all.
     Null,
     /// A boolean.
     Boolean(bool),
-    /// `int32` or `int64`.
+    /// An `int32` or `int64`.
     Integer(i64),
-    /// `number`: finite.
+    /// A `number`; always finite.
     Number(f64),
-    /// `decimal`: a JSON number without an exponent, with every digit.
+    /// A `decimal`: a JSON number without an exponent, with every digit.
     Decimal(Cow<'a, str>),
-    /// `string`, `uuid`, `date`, `time`, `datetime`: text in its canonical form.
+    /// A `string`, `uuid`, `date`, `time` or `datetime` in its canonical form.
     Text(Cow<'a, str>),
-    /// `binary`.
+    /// The decoded bytes of a `binary`.
     Binary(Bytes),
-    /// `json`: the JSON text that was sent.
+    /// A `json`: the JSON text that was sent.
     Json(Cow<'a, str>),
-    /// `table`: rows with a value for each declared column; an absent one is `Null`.
+    /// The rows of a `table`. Each row has a value for every declared column; the value of an absent column is `Null`.
     Table(Vec<Vec<ParameterValue<'a>>>),
 }
 
@@ -53,7 +53,7 @@ impl ParameterValue<'_> {
     }
 }
 
-/// What a request contains for one parameter.
+/// The value of one parameter as found in a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ReceivedValue<'a> {
     /// No value.

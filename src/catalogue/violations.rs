@@ -5,16 +5,16 @@ use std::fmt::{self, Write as _};
 use super::parameter::{Parameter, ParameterSource};
 use crate::problem::Violation;
 
-/// The most violations that one answer lists. A body full of errors must not produce an even larger answer.
+/// The maximum number of violations in one answer. A body full of errors must not produce an even larger answer.
 pub const VIOLATIONS_MAX: usize = 64;
-/// The most characters of a name from the client that a violation repeats.
+/// The maximum number of characters that a violation repeats of a name sent by the client.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The detail of a required parameter that is absent.
+/// The detail for a required parameter that is absent.
 pub const REQUIRED: &str = "required";
-/// The detail of a parameter that occurs twice.
+/// The detail for a parameter that occurs more than once.
 pub const GIVEN_TWICE: &str = "given more than once";
-/// The detail of bytes that are not UTF-8.
+/// The detail for bytes that are not UTF-8.
 pub const NOT_UTF8: &str = "not UTF-8";
 
 /// The violations found in one request so far.
@@ -24,7 +24,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Returns whether there is no violation.
+    /// Returns whether no violation was recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -36,7 +36,7 @@ impl Violations {
         self.list.len()
     }
 
-    /// Returns whether the limit is reached and further violations are dropped.
+    /// Returns whether the limit is reached. Further violations are then dropped.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.list.len() >= VIOLATIONS_MAX
@@ -49,7 +49,7 @@ impl Violations {
         }
     }
 
-    /// Records a parameter that the endpoint does not declare.
+    /// Records a violation for a parameter that the endpoint does not declare.
     pub fn add_unknown(&mut self, source: ParameterSource, name: &str, detail: &'static str) {
         if !self.is_full() {
             let name: String = name.chars().take(NAME_CHARS_MAX).collect();
@@ -57,7 +57,7 @@ impl Violations {
         }
     }
 
-    /// Records a required header that is absent.
+    /// Records a violation for a required header that is absent.
     pub fn add_missing_header(&mut self, name: &str) {
         if !self.is_full() {
             let source = ParameterSource::Header.as_str();
@@ -72,12 +72,12 @@ impl Violations {
     }
 }
 
-/// Where in a request a value is.
+/// The location of a value in a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Location<'a> {
-    /// Outside a JSON document: the parameter's source and name.
+    /// A value outside a JSON document, located by the parameter's source and name.
     Parameter(&'a Parameter),
-    /// In a JSON document.
+    /// A value inside a JSON document.
     Json(&'a JsonPointer<'a>),
 }
 
@@ -107,7 +107,7 @@ enum ReferenceToken<'a> {
 }
 
 impl<'a> JsonPointer<'a> {
-    /// The whole document.
+    /// The pointer to the whole document.
     pub const ROOT: JsonPointer<'static> =
         JsonPointer { parent: None, token: ReferenceToken::Root };
 

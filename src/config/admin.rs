@@ -9,7 +9,8 @@ use crate::cli::Role;
 /// The admin listener.
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
-    /// The address; by default 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so that both can run on one host.
+    /// The address. The defaults are 127.0.0.1:9464 for a gateway and 127.0.0.1:9465 for a worker, so that one host can run
+    /// both.
     pub listen: SocketAddr,
     /// The names accepted in `Host`, in addition to the host's own name, `localhost` and IP addresses. `*` accepts every name.
     pub hosts: Vec<String>,

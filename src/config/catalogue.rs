@@ -1,4 +1,4 @@
-//! `[catalogue]`: the directory of the endpoints, and the defaults that they inherit.
+//! `[catalogue]`: the directory of the endpoints, and the default values that they inherit.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,15 @@ use crate::catalogue::auth::check_issuers;
 use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT};
 use crate::catalogue::{Auth, AuthMethod, EndpointDefaults};
 
-/// The key of the default for `auth`.
+/// The key that contains the default for `auth`.
 const AUTH_DEFAULT: &str = "auth_default";
 
-/// The directory of the catalogue and the defaults of its endpoints.
+/// The directory of the catalogue, and the default values for its endpoints.
 #[derive(Clone, Debug)]
 pub struct CatalogueConfig {
-    /// The directory of `*.json` files; relative to the configuration directory.
+    /// The directory of the `*.json` files. A relative path starts at the configuration directory.
     pub directory: PathBuf,
-    /// The values of endpoints that do not set them.
+    /// The values for endpoints that do not set their own.
     pub defaults: EndpointDefaults,
 }
 
@@ -51,7 +51,7 @@ fn read_cors(table: &mut SettingsTable<'_>) -> CorsSettings {
     settings
 }
 
-/// Reads `auth_default`, which is written like `auth` of an endpoint: `"public"`, or a table of methods and scopes.
+/// Reads `auth_default`. It has the same form as `auth` of an endpoint: `"public"`, or a table of methods and scopes.
 fn read_auth(table: &mut SettingsTable<'_>) -> Option<Auth> {
     if table.has_table(AUTH_DEFAULT) {
         return table.optional_table(AUTH_DEFAULT, read_requirements);

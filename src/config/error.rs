@@ -1,20 +1,20 @@
-//! Errors of the configuration.
+//! Errors in the configuration.
 
 use std::fmt;
 
-/// One error of the configuration. It is formatted as one line and never contains a secret.
+/// One error in the configuration. It is formatted as one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    /// The file, the variable or the flag; the configuration directory for a key that is not set.
+    /// The file, variable or flag with the error, or the configuration directory if the error concerns a key that is not set.
     pub location: String,
-    /// The key with its section; empty for an error of the whole file, variable or flag.
+    /// The key with its section; empty if the error concerns the whole file, variable or flag.
     pub key: String,
-    /// The text that says what is wrong and what was expected.
+    /// A message that describes the problem and states what was expected.
     pub expected: String,
 }
 
 impl ConfigError {
-    /// Creates an error of a key.
+    /// Creates an error about a key.
     pub fn at_key(
         location: impl Into<String>,
         key: impl Into<String>,
@@ -23,7 +23,7 @@ impl ConfigError {
         Self { location: location.into(), key: key.into(), expected: expected.into() }
     }
 
-    /// Creates an error of a whole file, variable or flag.
+    /// Creates an error about a whole file, variable or flag.
     pub fn at_location(location: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::at_key(location, "", expected)
     }
@@ -40,7 +40,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Escapes control characters. Keys come from outside, and an error is one line of a log.
+/// Escapes control characters, because keys are not trusted and each error must remain a single line of the log.
 fn escape_control_characters(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

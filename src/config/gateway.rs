@@ -15,100 +15,100 @@ mod proxies;
 pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
 
-/// The key of the health check's path.
+/// The key that contains the path of the health check.
 const HEALTH_PATH: &str = "health_path";
 
 /// The public listener, and how requests are handled.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// The address on which HTTPS is served.
+    /// The address on which the gateway serves HTTPS.
     pub listen: SocketAddr,
-    /// TLS; `None` only with `insecure_plain_text = true`.
+    /// The TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ServerTlsConfig>,
-    /// The names accepted in `Host`; empty: every name.
+    /// The names accepted in `Host`. If empty, every name is accepted.
     pub hosts: Vec<String>,
-    /// The proxies that may state the address of their client.
+    /// The proxies that are trusted to state the address of their client.
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
     /// Compression of answers.
     pub compression: CompressionConfig,
-    /// Attempts, waiting and retries of requests.
+    /// Settings for attempts, waiting and retries of requests.
     pub session: SessionConfig,
-    /// The path at which load balancers check whether this gateway is ready; `None`: there is none.
+    /// The path at which load balancers check whether this gateway is ready; `None` if there is no health check.
     pub health_path: Option<String>,
-    /// Who can read `/openapi.json` and `/docs`.
+    /// The callers that can read `/openapi.json` and `/docs`.
     pub documentation: DocumentationAccess,
-    /// The scope of callers that get `Server-Timing`; `*`: all callers; `None`: no caller.
+    /// The scope of callers that receive `Server-Timing`. With `*` all callers receive it, with `None` no caller does.
     pub server_timing_scope: Option<String>,
 }
 
-/// Who can read the documentation.
+/// The callers that can read the documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DocumentationAccess {
-    /// Everybody, for all endpoints.
+    /// Every caller sees all endpoints.
     Public,
-    /// Each caller, for the endpoints that it may call.
+    /// Each caller sees the endpoints that it may call.
     Authenticated,
-    /// Nobody.
+    /// The documentation is not served.
     Off,
 }
 
-/// `[gateway.http]`: limits on clients.
+/// Limits on clients: `[gateway.http]`.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// The most connections at once.
+    /// The maximum number of concurrent connections.
     pub connections_max: usize,
-    /// The most connections at once from one client.
+    /// The maximum number of concurrent connections from one client.
     pub connections_per_client_max: usize,
-    /// The leading bits of an IPv6 address that identify one client, wherever clients are counted by address.
+    /// The number of leading bits of an IPv6 address that identify a client, wherever clients are distinguished by address.
     pub ipv6_prefix_bits: u32,
-    /// The most requests at once.
+    /// The maximum number of concurrent requests.
     pub requests_in_flight_max: usize,
-    /// The most bytes of request bodies and answers in memory at once.
+    /// The maximum size in bytes of all request bodies and answers in memory.
     pub buffered_bytes_max: usize,
-    /// The same for one client.
+    /// The maximum size in bytes of one client's request bodies and answers in memory.
     pub buffered_bytes_per_client_max: usize,
-    /// The most bytes of all headers of a request.
+    /// The maximum size in bytes of a request's headers together.
     pub header_bytes_max: usize,
-    /// The most headers of a request.
+    /// The maximum number of headers of a request.
     pub headers_max: usize,
-    /// The most bytes of a request's URI.
+    /// The maximum length in bytes of a request's URI.
     pub uri_bytes_max: usize,
-    /// The longest wait for the headers of a request, from their first byte or from the start of the connection.
+    /// The maximum time until all headers of a request are received, from their first byte or the start of the connection.
     pub header_timeout: Duration,
-    /// How long a connection without requests is kept open.
+    /// The time for which a connection without requests is kept open.
     pub idle_timeout: Duration,
-    /// The longest wait between two pieces of a request body.
+    /// The maximum time between two pieces of a request body.
     pub body_idle_timeout: Duration,
-    /// The longest wait for a whole request body.
+    /// The maximum time until a whole request body is received.
     pub body_timeout: Duration,
-    /// The most streams at once on an HTTP/2 connection.
+    /// The maximum number of concurrent streams on an HTTP/2 connection.
     pub streams_max: u32,
-    /// The most streams of an HTTP/2 connection that the client may reset before they are processed.
+    /// The maximum number of streams of an HTTP/2 connection that the client may reset before they are processed.
     pub resets_max: usize,
-    /// The most requests of one client in a minute that are answered 401 or 403. Further ones are answered 429.
+    /// The maximum number of a client's requests per minute that are answered 401 or 403. Further requests are answered 429.
     pub auth_failures_per_minute_max: u32,
 }
 
-/// `[gateway.session]`: attempts, waiting and retries of requests.
+/// Settings for attempts, waiting and retries of requests: `[gateway.session]`.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// How long a gateway waits for the first sign of an attempt before it sends the request again.
+    /// The time that a gateway waits for the first response to an attempt before it sends the request again.
     pub accept_timeout: Duration,
-    /// The interval at which workers report progress. After three missed reports a worker counts as lost.
+    /// The interval at which workers report progress. A worker that misses three reports is considered lost.
     pub progress_interval: Duration,
-    /// The shortest pause before a request is sent again to a queue that had no free slot or no worker.
+    /// The minimum delay before a request is sent again to a queue that had no free slot or no worker.
     pub probe_delay_min: Duration,
-    /// The longest such pause.
+    /// The maximum delay before a request is sent again to a queue that had no free slot or no worker.
     pub probe_delay_max: Duration,
-    /// The most requests that wait for one queue.
+    /// The maximum number of requests that wait for one queue.
     pub waiting_max: usize,
-    /// Retries as a share of requests, in percent.
+    /// The allowed number of retries as a percentage of the requests.
     pub retry_percent: u32,
-    /// The retries per second that are always allowed.
+    /// The number of retries per second that are always allowed.
     pub retry_floor: u32,
-    /// The parts of an answer that a worker may send before the client has read them; 0: answers are collected first.
+    /// The number of parts that a worker may send before the client has read them. With 0, answers are collected first.
     pub window_parts: u32,
     /// The largest answer in bytes that is collected from parts.
     pub answer_bytes_max: usize,
@@ -142,7 +142,8 @@ fn read_documentation(table: &mut SettingsTable<'_>) -> DocumentationAccess {
     choice.unwrap_or(DocumentationAccess::Authenticated)
 }
 
-/// Reads the path of the health check. It is compared without decoding, so only characters that need no encoding are allowed.
+/// Reads the path of the health check. Requests are matched against it without decoding, so it may contain only characters
+/// that need no encoding.
 fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     let path: String = table.get_or(HEALTH_PATH, limits::HEALTH_PATH.to_owned());
     let is_plain =
@@ -158,7 +159,7 @@ fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     Some(path)
 }
 
-/// Reads the TLS settings. Plain text requires `insecure_plain_text`, which excludes TLS settings.
+/// Reads the TLS settings. Serving plain text requires `insecure_plain_text`, which cannot be combined with TLS settings.
 fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     if plain && table.has("tls") {
@@ -167,7 +168,7 @@ fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerT
     } else if plain {
         table.warn("insecure_plain_text", "clients are served without TLS");
     } else if role == Some(Role::Gateway) {
-        // Reading an absent table reports its missing keys.
+        // Reading an absent table reports the missing keys.
         return Some(table.table("tls", ServerTlsConfig::read));
     }
     table.optional_table("tls", ServerTlsConfig::read).filter(|_| !plain)

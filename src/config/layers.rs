@@ -1,4 +1,4 @@
-//! Merges the layers of the configuration into one tree that knows the layer of each value. From lowest to highest:
+//! Merges the layers of the configuration into one tree that records the layer of each value. From lowest to highest:
 //!
 //! built-in defaults → `fjord.{toml,json}` → `<role>.{toml,json}` → `conf.d/*` in name order → environment → `--set`
 
@@ -18,27 +18,27 @@ mod text;
 
 /// The default configuration directory.
 pub const DIRECTORY_DEFAULT: &str = "/etc/fjord";
-/// The prefix of variables that are configuration, if their name also contains a double underscore.
+/// The prefix of environment variables that are part of the configuration. Their names also contain a double underscore.
 const VARIABLE_PREFIX: &str = "FJORD_";
-/// The variable with the directory of the unit's credentials, set by systemd for `LoadCredential=`.
+/// The environment variable that systemd sets to the directory of the unit's credentials (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The sources of the layers.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The configuration directory. It must exist; the default directory need not.
+    /// The configuration directory, if one is given. It must exist, unlike the default directory.
     pub directory: Option<PathBuf>,
-    /// The role whose file is read and whose sections must be complete.
+    /// The role whose file is read, and whose sections must be complete.
     pub role: Option<Role>,
-    /// The environment.
+    /// The environment variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The `key=value` of each `--set`, in order.
+    /// The `key=value` of each `--set`, in the order of the command line.
     pub sets: Vec<String>,
-    /// Whether a command only connects to NATS. Then files that other sections name are not checked.
+    /// Whether the command only connects to NATS. If so, files that other sections name are not checked.
     pub nats_only: bool,
 }
 
-/// Not derived, because the environment and `--set` may contain secrets.
+/// Written by hand, because the environment and `--set` may contain secrets.
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
@@ -70,7 +70,7 @@ impl Sources {
         Some(PathBuf::from(value))
     }
 
-    /// Merges all layers. A layer that cannot be read is an error; the others are read nevertheless.
+    /// Merges all layers. A layer that cannot be read is an error, but the other layers are still read.
     pub(super) fn merge(&self, errors: &mut Vec<ConfigError>) -> Figment {
         let mut figment = Figment::new();
         let files = self.files(errors);
@@ -85,7 +85,7 @@ impl Sources {
         figment
     }
 
-    /// Returns the existing files, from lowest to highest.
+    /// Returns the files that exist, from the lowest to the highest layer.
     fn files(&self, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
         let directory = self.directory();
         if self.directory.is_some() && !directory.is_dir() {
@@ -130,7 +130,7 @@ impl Sources {
 
     fn set_layers(&self) -> impl Iterator<Item = Result<Layer, ConfigError>> {
         self.sets.iter().map(|set| {
-            // The error does not repeat the flag, which may contain a secret.
+            // The error does not repeat the flag's value, which may contain a secret.
             let invalid = || ConfigError::at_location("--set", "expected section.key=value");
             let (key, value) = text::split_assignment(set).ok_or_else(invalid)?;
             let path = text::split_key(key).filter(|path| path.len() > 1).ok_or_else(invalid)?;
@@ -188,7 +188,7 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())
 }
 
-/// Returns the text that says why a file cannot be read.
+/// Returns a message that explains why a file cannot be read.
 pub(super) fn io_error_message(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "no such file".to_owned(),
@@ -197,14 +197,14 @@ pub(super) fn io_error_message(error: &std::io::Error) -> String {
     }
 }
 
-/// One layer, with the name that errors and `fjord config` show.
+/// One layer, with the name by which errors and `fjord config` refer to it.
 struct Layer {
     name: String,
     values: Dict,
 }
 
 impl Layer {
-    /// Creates a layer of a single key from a text. The key's type decides later how the text is converted.
+    /// Creates a layer with a single key from a text. The text is converted later, according to the key's type.
     fn from_text(name: String, path: &[String], text: &str) -> Self {
         let mut path = path.iter().rev();
         let Some(last) = path.next() else {

@@ -1,16 +1,16 @@
-//! `[lifecycle]`: the duration of a drain.
+//! `[lifecycle]`: the durations of the phases of a drain.
 
 use std::time::Duration;
 
 use super::limits;
 use super::settings::SettingsTable;
 
-/// The duration of a drain.
+/// The durations of the phases of a drain.
 #[derive(Clone, Debug)]
 pub struct LifecycleConfig {
-    /// How long a gateway reports "not ready" before it stops accepting connections, so that load balancers notice.
+    /// The time for which a gateway reports "not ready" before it stops accepting connections, so that load balancers notice.
     pub drain_delay: Duration,
-    /// The longest wait for running requests or calls.
+    /// The maximum time for which a drain waits for running requests or calls.
     pub drain_timeout: Duration,
 }
 

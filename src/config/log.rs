@@ -2,28 +2,29 @@
 
 use super::settings::SettingsTable;
 
-/// The default filter. The NATS client library logs each attempt to connect without the cause, which fjord's own lines give.
+/// The default filter. It hides informational lines of the NATS client library, which report each attempt to connect but
+/// not the cause of a failure. fjord logs the cause itself.
 const FILTER_DEFAULT: &str = "info,async_nats=warn";
 
-/// The log.
+/// The settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// A `tracing` filter, e.g. `info` or `info,fjord::messaging=debug`.
     pub filter: String,
-    /// The format of a line.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Whether a worker logs the messages of its databases. They can contain values from requests.
+    /// Whether a worker logs the messages of database errors. They can contain values from requests.
     pub database_messages: bool,
 }
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// JSON, unless stdout is a terminal; then text.
+    /// Text if stdout is a terminal, otherwise JSON.
     Auto,
     /// One JSON object per line.
     Json,
-    /// Text for people.
+    /// Human-readable text.
     Text,
 }
 
@@ -43,10 +44,10 @@ impl LogConfig {
     }
 }
 
-/// Returns whether a text is a log filter: a level, or `target=level`, or several of these separated by commas.
+/// Returns whether a text is a log filter: a level, `target=level`, or several of these separated by commas.
 ///
-/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything else. So a target without
-/// a level is invalid here.
+/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything else. Therefore a target
+/// without a level is invalid here.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
     let is_level = |word: &str| {

@@ -10,14 +10,14 @@ use super::tls::ClientTlsConfig;
 use crate::cli::Role;
 use crate::message::Subject;
 
-/// The connection between gateways and workers.
+/// The settings of the connection between gateways and workers.
 #[derive(Clone, Debug)]
 pub struct MessagingConfig {
-    /// The first tokens of every subject; by default `fjord`.
+    /// The tokens with which all subjects begin; by default `fjord`.
     pub prefix: Subject,
-    /// Whether this process answers the NATS service API (`$SRV`).
+    /// Whether this process answers requests of the NATS service API (`$SRV`).
     pub service_api: bool,
-    /// The transport of the messages.
+    /// The transport that carries the messages.
     pub transport: TransportConfig,
 }
 
@@ -28,56 +28,56 @@ pub enum TransportConfig {
     Nats(NatsConfig),
 }
 
-/// `[messaging.nats]`.
+/// The settings of the connection to NATS: `[messaging.nats]`.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
-    /// Every server of the cluster, as `nats://host:port` or `tls://host:port`.
+    /// The servers of the cluster, each as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
-    /// Whether servers that the cluster announces are used as well.
+    /// Whether servers that the cluster announces are used too.
     pub discover: bool,
     /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
     /// Whether the TLS handshake precedes the server's first line (`handshake_first` on the server).
     pub tls_first: bool,
-    /// The servers' monitoring endpoints as `http://host:port`, for `fjord status`.
+    /// The monitoring endpoints of the servers, each as `http://host:port`, for `fjord status`.
     pub monitoring: Vec<String>,
     /// The credentials of a user of the system account, with which `fjord status` queries the servers.
     pub system: Option<NatsCredentials>,
     /// The credentials of this process.
     pub credentials: NatsCredentials,
-    /// The first tokens of reply inboxes; by default `_INBOX`.
+    /// The tokens with which the subjects of reply inboxes begin; by default `_INBOX`.
     pub inbox_prefix: Subject,
-    /// The longest wait for a connection to be established.
+    /// The maximum time to establish a connection.
     pub connect_timeout: Duration,
-    /// The interval of pings. A connection on which two intervals pass without an answer is replaced.
+    /// The interval between pings. A connection on which two intervals pass without an answer is replaced.
     pub ping_interval: Duration,
-    /// The longest pause between attempts to reconnect, with jitter.
+    /// The maximum delay between attempts to reconnect, including jitter.
     pub reconnect_delay_max: Duration,
-    /// The most messages that a subscription queues before the client library drops further ones.
+    /// The maximum number of messages that a subscription queues. The client library drops further messages.
     pub subscription_messages_max: usize,
-    /// The most commands that wait for the connection.
+    /// The maximum number of commands that wait to be written to the connection.
     pub commands_max: usize,
-    /// The longest wait for the client library to accept a publish or subscribe command.
+    /// The maximum time to wait until the client library accepts a publish or subscribe command.
     pub operation_timeout: Duration,
 }
 
 /// The credentials of a NATS client.
 #[derive(Clone, Debug)]
 pub enum NatsCredentials {
-    /// None, or the client certificate alone.
+    /// No credentials, apart from a client certificate if there is one.
     None,
-    /// User and password.
+    /// A user name and a password.
     User {
-        /// The user.
+        /// The user name.
         user: String,
-        /// Its password.
+        /// The user's password.
         password: Secret,
     },
     /// A token.
     Token(Secret),
     /// An nkey seed.
     Nkey(Secret),
-    /// A `.creds` file, read for every connection.
+    /// A `.creds` file. It is read again for every connection.
     CredentialsFile(PathBuf),
 }
 
@@ -91,7 +91,7 @@ impl MessagingConfig {
     }
 }
 
-/// Reads a subject. An invalid one is replaced by the default, so that the other keys can be read.
+/// Reads a subject. An invalid subject is replaced by the default, so that reading can continue with the other keys.
 fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Option<Subject> {
     let subject = Subject::new(&table.get_or(name, default.to_owned()));
     if subject.is_err() {
@@ -131,7 +131,7 @@ fn read_servers(table: &mut SettingsTable<'_>, role: Option<Role>) -> Vec<String
     if role.is_some() {
         table.require("servers", "every NATS server, e.g. [\"tls://nats-1.example:4222\"]");
     }
-    // A URL with '@' may contain a password and is not shown.
+    // A URL with '@' is not shown, because it may contain a password.
     let servers = table.get_list_without("servers", '@').unwrap_or_default();
     let good = |server: &String| {
         let rest = server.strip_prefix("tls://").or_else(|| server.strip_prefix("nats://"));
@@ -160,7 +160,7 @@ fn read_monitoring(table: &mut SettingsTable<'_>) -> Vec<String> {
     urls
 }
 
-/// Reads the TLS settings. By default the system's authorities are trusted.
+/// Reads the TLS settings. By default, the system's certificate authorities are trusted.
 fn read_tls(table: &mut SettingsTable<'_>, servers: &[String]) -> Option<ClientTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     let tls_server = servers.iter().any(|server| server.starts_with("tls://"));

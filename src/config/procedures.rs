@@ -10,81 +10,82 @@ use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 use crate::catalogue::QueueName;
 
-/// The databases, by name. Queues use the one named `default` unless they name another.
+/// The databases, by name. Queues use the database named `default` unless they select another one.
 #[derive(Clone, Debug)]
 pub struct ProceduresConfig {
-    /// `[procedures.databases.<name>]`.
+    /// The settings of each database: `[procedures.databases.<name>]`.
     pub databases: BTreeMap<String, DatabaseConfig>,
 }
 
-/// One database.
+/// The settings of one database.
 #[derive(Clone, Debug)]
 pub enum DatabaseConfig {
-    /// `SQLite`, embedded. SQL files take the place of procedures.
+    /// Embedded `SQLite`, with SQL files instead of stored procedures.
     Sqlite(SqliteConfig),
     /// SQL Server.
     Mssql(MssqlConfig),
 }
 
-/// `[procedures.databases.<name>.sqlite]`.
+/// The settings of an `SQLite` database: `[procedures.databases.<name>.sqlite]`.
 #[derive(Clone, Debug)]
 pub struct SqliteConfig {
-    /// The database file; created if it does not exist.
+    /// The database file. It is created if it does not exist.
     pub file: PathBuf,
-    /// SQL run once on a new database file.
+    /// A file with SQL that is executed once, when the database file is created.
     pub schema: Option<PathBuf>,
     /// The directory of `<schema>.<name>.sql` files.
     pub procedures: PathBuf,
-    /// The most connections at once.
+    /// The maximum number of concurrent connections.
     pub connections_max: usize,
 }
 
-/// `[procedures.databases.<name>.mssql]`.
+/// The settings of an SQL Server database: `[procedures.databases.<name>.mssql]`.
 #[derive(Clone, Debug)]
 pub struct MssqlConfig {
     /// The server's name or address.
     pub host: String,
-    /// Its port.
+    /// The server's TCP port.
     pub port: u16,
-    /// The database.
+    /// The name of the database on the server.
     pub database: String,
     /// The SQL login.
     pub user: String,
-    /// Its password.
+    /// The login's password.
     pub password: Secret,
-    /// How the connection is encrypted.
+    /// The encryption of the connections.
     pub encryption: MssqlEncryption,
     /// The name in the server's certificate, if it differs from `host`.
     pub certificate_name: Option<String>,
     /// Whether all connections are read-only (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
-    /// The most connections at once, in all pools together.
+    /// The maximum number of concurrent connections in all pools together.
     pub connections_max: usize,
-    /// The connection pools of its queues, the one with the most queues first; empty while the queues are unknown.
+    /// The connection pools for the queues of this database, starting with the pool with the most queues. Empty until the
+    /// queues are known.
     pub pools: Vec<PoolConfig>,
-    /// The longest wait for a connection, including the login.
+    /// The maximum time to open a connection, including the login.
     pub connect_timeout: Duration,
-    /// The longest wait for the acknowledgement of a cancellation.
+    /// The maximum time to wait for the acknowledgement of a cancellation.
     pub cancel_timeout: Duration,
     /// The age at which a connection is replaced.
     pub connection_age_max: Duration,
-    /// The most retries after a deadlock, or after a conflict under snapshot isolation.
+    /// The maximum number of retries after a deadlock, or after a conflict under snapshot isolation.
     pub deadlock_retries: u32,
 }
 
-/// The default program name of connections, which `sys.dm_exec_sessions` shows.
+/// The default program name of connections. `sys.dm_exec_sessions` shows it.
 pub const APPLICATION_NAME: &str = "fjord";
 
-/// The connections that queues of a database share.
+/// A pool of connections to a database that some of its queues share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// The program name of the connections.
     pub application_name: String,
-    /// The most connections at once.
+    /// The maximum number of concurrent connections.
     pub connections_max: usize,
-    /// The most calls that its queues execute at once, together.
+    /// The maximum number of calls that the queues of this pool execute concurrently, all together.
     pub concurrency: usize,
-    /// The queues.
+    /// The queues that use the pool.
     pub queues: Vec<QueueName>,
 }
 
@@ -101,12 +102,12 @@ impl PoolConfig {
     }
 }
 
-/// How a connection to SQL Server is encrypted.
+/// The encryption of a connection to SQL Server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MssqlEncryption {
-    /// TLS with a verified certificate.
+    /// TLS; the server's certificate is verified.
     Required(ClientTlsConfig),
-    /// TLS with any certificate (`insecure_trust_any = true`).
+    /// TLS; any certificate is accepted (`insecure_trust_any = true`).
     TrustAny,
 }
 
@@ -126,8 +127,8 @@ enum BackendKind {
 }
 
 impl DatabaseConfig {
-    /// Reads the table of the chosen backend. The other backend's table, which may come from a lower layer, is validated without
-    /// checking its files.
+    /// Reads the table of the selected backend. A lower layer may contain the other backend's table. It is validated too, but
+    /// its files are not checked.
     fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         table.require("backend", "\"mssql\" or \"sqlite\"");
         let choices = [("mssql", BackendKind::Mssql), ("sqlite", BackendKind::Sqlite)];

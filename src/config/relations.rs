@@ -1,4 +1,4 @@
-//! Relations between values that are valid separately but not together.
+//! Checks values that are valid separately but may be invalid in combination.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use super::worker::QueueConfig;
 use super::{Config, Role};
 use crate::units::format_duration;
 
-/// Checks every relation. Between values of a gateway and a worker, which may run on different hosts, it only warns.
+/// Checks all relations. If a relation between the gateway's and the worker's values is violated, this is only a warning,
+/// because the two may run on different hosts.
 pub(super) fn check(config: &Config, diagnostics: &mut SettingsDiagnostics) {
     let directory = config.directory.display().to_string();
     let mut relations = Relations { diagnostics, directory: &directory };
@@ -51,7 +52,7 @@ impl Relations<'_> {
     }
 }
 
-/// A value that error messages can contain.
+/// A value that can be shown in error messages.
 trait DisplayValue {
     fn display(&self) -> String;
 }
@@ -86,7 +87,7 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     let per_client =
         ("gateway.http.buffered_bytes_per_client_max", http.buffered_bytes_per_client_max);
     relations.at_most(per_client, ("gateway.http.buffered_bytes_max", http.buffered_bytes_max));
-    // A larger body or answer could never be buffered.
+    // A body or answer that is larger than the buffer could never be buffered.
     let body = ("catalogue.body_bytes_max_default", config.catalogue.defaults.body_bytes_max);
     relations.at_most(body, per_client);
     relations.at_most(("gateway.session.answer_bytes_max", session.answer_bytes_max), per_client);
@@ -142,7 +143,7 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    // A worker reports nothing about a request that waits for an offered slot until the call runs.
+    // While a request waits for an offered slot, its worker sends no reports. The first one is sent once the call runs.
     let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
         let text = "gateways send a request again after gateway.session.accept_timeout: expected worker.offer_timeout, 100 ms and the \
@@ -184,7 +185,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             relations.diagnostics.error(&key, relations.directory, expected);
         }
         match databases.get(name) {
-            // For SQL Server, `procedures::pool_sizes` checks this once the queues are known.
+            // For SQL Server, `procedures::pool_sizes` performs this check once the queues are known.
             Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
                     "database {name} has {} connections: further calls wait for a connection",
@@ -202,7 +203,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
-/// Checks that there is a connection for each pool. There is a pool for each program name and intent.
+/// Checks that there is at least one connection for each pool. Each combination of program name and intent has a pool.
 fn check_pools(config: &Config, relations: &mut Relations<'_>) {
     for (name, database) in &config.procedures.databases {
         let DatabaseConfig::Mssql(mssql) = database else { continue };

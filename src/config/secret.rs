@@ -1,4 +1,4 @@
-//! Text that cannot be printed by accident.
+//! A type for secrets, so that they cannot be printed by accident.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ pub struct Secret(Arc<SecretText>);
 #[derive(PartialEq, Eq)]
 struct SecretText {
     text: String,
-    /// The file that contained it.
+    /// The file from which the secret was read, if any.
     file: Option<PathBuf>,
 }
 
 impl Secret {
-    /// Creates a secret that is in no file.
+    /// Creates a secret that was not read from a file.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Arc::new(SecretText { text, file: None }))
     }
 
-    /// Creates a secret from the text of a file, without the line break that editors and `echo` add at its end.
+    /// Creates a secret from the content of a file. The line break that editors and `echo` add at the end is removed.
     #[must_use]
     pub fn from_file(path: &Path, text: &str) -> Self {
         let text = text.strip_suffix('\n').unwrap_or(text);
@@ -30,13 +30,13 @@ impl Secret {
         Self(Arc::new(SecretText { text, file: Some(path.to_owned()) }))
     }
 
-    /// Returns the file that contained the secret. By now it may contain another one.
+    /// Returns the file from which the secret was read. The file may contain a different secret by now.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// Returns the secret itself. Use it only where it is needed.
+    /// Returns the secret as plain text. Call this only where the plain text is needed.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0.text

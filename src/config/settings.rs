@@ -1,7 +1,7 @@
-//! The merged layers as they were written, read key by key.
+//! Reads the merged layers key by key.
 //!
-//! Serde stops at the first error, but an operator needs all of them. So each section asks a `SettingsTable` for its keys.
-//! The table returns the value or the default, and records errors, the origin of each value, and keys that nothing asked for.
+//! Serde stops at the first error, but an operator needs to see all errors. Therefore each section reads its keys from a
+//! `SettingsTable`. The table returns the value or the default, and records errors, the origin of each value, and unknown keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,21 +31,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Creates settings from the merged layers, and the errors of files that could not be read.
+    /// Creates settings from the merged layers and the errors that occurred while reading them.
     pub(super) fn new(
         figment: Figment,
         directory: &Path,
         credentials: Option<PathBuf>,
         errors: Vec<ConfigError>,
     ) -> Self {
-        // Merging cannot fail, because every layer was parsed before.
+        // Merging cannot fail, because all layers were parsed before.
         let values = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
         let diagnostics = SettingsDiagnostics { errors, ..SettingsDiagnostics::default() };
         let diagnostics = RefCell::new(diagnostics);
         Self { figment, values, diagnostics, directory: directory.to_owned(), credentials }
     }
 
-    /// Reads all sections with a function.
+    /// Calls `read` with the root table, from which it reads all sections.
     pub(super) fn read<R>(&self, read: impl FnOnce(&mut SettingsTable<'_>) -> R) -> R {
         let mut table = SettingsTable {
             settings: self,
@@ -59,7 +59,7 @@ impl Settings {
         result
     }
 
-    /// Returns the diagnostics.
+    /// Returns the collected diagnostics.
     pub(super) fn into_diagnostics(self) -> SettingsDiagnostics {
         self.diagnostics.into_inner()
     }
@@ -72,19 +72,19 @@ impl Settings {
     }
 }
 
-/// One table of the settings while its section reads it.
+/// One table of the settings, from which a section reads its keys.
 pub(super) struct SettingsTable<'a> {
     settings: &'a Settings,
-    /// The table's own key.
+    /// The full key of the table itself.
     key: String,
     values: Option<&'a Dict>,
-    /// The keys that the section has asked for.
+    /// The keys that the section has looked up so far.
     known: Vec<String>,
     checks_files: bool,
 }
 
 impl<'a> SettingsTable<'a> {
-    /// Returns the value of a key; `None` if it is not set or invalid.
+    /// Returns the value of a key, or `None` if it is not set or invalid.
     pub(super) fn get<T: SettingValue>(&mut self, name: &str) -> Option<T> {
         let value = self.lookup(name);
         let result = value.and_then(|value| self.convert(name, value));
@@ -100,7 +100,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Returns the value of a required key, or an empty value after recording an error.
+    /// Returns the value of a required key. If it is not set, records an error and returns an empty value.
     pub(super) fn get_required<T: SettingValue + Default>(&mut self, name: &str) -> T {
         self.require(name, T::EXPECTED);
         self.get(name).unwrap_or_default()
@@ -134,7 +134,7 @@ impl<'a> SettingsTable<'a> {
         self.get_limited(name, limit.map(ByteCount)).0
     }
 
-    /// Returns the choice that a keyword stands for; `None` after recording an error if the keyword is unknown.
+    /// Returns the choice that a keyword stands for. If the keyword is unknown, records an error and returns `None`.
     pub(super) fn get_choice<T: Copy>(
         &mut self,
         name: &str,
@@ -150,7 +150,7 @@ impl<'a> SettingsTable<'a> {
         choice
     }
 
-    /// Reads a table inside this one; an empty one if it is absent.
+    /// Reads a table inside this one. If it is absent, reads an empty table.
     pub(super) fn table<R>(
         &mut self,
         name: &str,
@@ -160,7 +160,7 @@ impl<'a> SettingsTable<'a> {
         self.read_table(name, values, read)
     }
 
-    /// Reads a table inside this one; `None` if it is absent.
+    /// Reads a table inside this one, or returns `None` if it is absent.
     pub(super) fn optional_table<R>(
         &mut self,
         name: &str,
@@ -171,7 +171,7 @@ impl<'a> SettingsTable<'a> {
         Some(self.read_table(name, Some(values), read))
     }
 
-    /// Reads a table whose keys are names chosen by the operator, each with a table.
+    /// Reads a table whose keys are names chosen by the operator and whose values are tables.
     pub(super) fn named_tables<R>(
         &mut self,
         name: &str,
@@ -186,8 +186,8 @@ impl<'a> SettingsTable<'a> {
         })
     }
 
-    /// Reads this table, whose keys are names chosen by the operator, each with a table. If any key has another value, one
-    /// error with the text `expected` is recorded.
+    /// Reads this table, whose keys are names chosen by the operator and whose values are tables. If any value is not a table,
+    /// records one error with the text `expected`.
     pub(super) fn own_named_tables<R>(
         &mut self,
         expected: &str,
@@ -198,7 +198,7 @@ impl<'a> SettingsTable<'a> {
         if let Some(first) = others.first() {
             self.error(first, expected.to_owned());
         }
-        // The others must not be reported as unknown keys as well.
+        // The remaining keys must not be reported as unknown keys as well.
         self.known.extend(others);
         let read = tables
             .into_iter()
@@ -206,7 +206,7 @@ impl<'a> SettingsTable<'a> {
         read.collect()
     }
 
-    /// Reads a table whose keys are names chosen by the operator, each with a text.
+    /// Reads a table whose keys are names chosen by the operator and whose values are texts.
     pub(super) fn named_texts(&mut self, name: &str) -> BTreeMap<String, String> {
         self.table(name, |table| {
             let names = table.names().into_iter();
@@ -235,7 +235,7 @@ impl<'a> SettingsTable<'a> {
         items.collect()
     }
 
-    /// Stops checking the files that this table names, because this process does not use them.
+    /// Disables the checks of the files that this table names, because this process does not use them.
     pub(super) fn ignore_files(&mut self) -> &mut Self {
         self.checks_files = false;
         self
@@ -251,7 +251,7 @@ impl<'a> SettingsTable<'a> {
         self.inner_dict(name).is_some()
     }
 
-    /// Records an error of a key, or of the whole table for an empty name.
+    /// Records an error about a key, or about the whole table if the name is empty.
     pub(super) fn error(&self, name: &str, expected: String) {
         let error = ConfigError::at_key(self.location(name), self.full_key(name), expected);
         self.settings.diagnostics.borrow_mut().errors.push(error);
@@ -262,7 +262,7 @@ impl<'a> SettingsTable<'a> {
         self.inner_dict(table).is_some_and(|values| values.contains_key(name))
     }
 
-    /// Records an error of a key of a table inside this one, or of that whole table for an empty name.
+    /// Records an error about a key of a table inside this one, or about that whole table if the name is empty.
     pub(super) fn error_inside(&self, table: &str, name: &str, expected: String) {
         let inner = SettingsTable {
             settings: self.settings,
@@ -274,7 +274,7 @@ impl<'a> SettingsTable<'a> {
         inner.error(name, expected);
     }
 
-    /// Records a warning about a key. Warnings do not prevent the start.
+    /// Records a warning about a key. The role starts in spite of warnings.
     pub(super) fn warn(&self, name: &str, text: &str) {
         let warning = ConfigError::at_key(self.location(name), self.full_key(name), text);
         self.settings.diagnostics.borrow_mut().warnings.push(warning.to_string());
@@ -328,7 +328,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Records a key for `fjord config`, and as a candidate for the suggestions for unknown keys.
+    /// Records a key, for `fjord config` and as a possible suggestion when a key is unknown.
     fn record(&self, name: &str, value: Option<String>, written: Option<&Value>) {
         let origin = written.map_or(SettingOrigin::Default, |value| self.settings.origin(value));
         let entry = SettingEntry { key: self.full_key(name), value, origin };
@@ -349,7 +349,7 @@ impl<'a> SettingsTable<'a> {
         }
     }
 
-    /// Returns the full key of a name in this table; for an empty name, the table's own key.
+    /// Returns the full key of a name in this table. For an empty name, this is the key of the table itself.
     fn full_key(&self, name: &str) -> String {
         if name.is_empty() {
             return self.key.clone();
@@ -360,7 +360,7 @@ impl<'a> SettingsTable<'a> {
         format!("{}{dot}{quote}{name}{quote}", self.key)
     }
 
-    /// Returns the layer that a key's value is from; the configuration directory if the key is not set.
+    /// Returns the name of the layer that sets a key, or the configuration directory if the key is not set.
     fn location(&self, name: &str) -> String {
         let value = self.values.and_then(|values| {
             if name.is_empty() { values.values().next() } else { values.get(name) }
@@ -371,8 +371,8 @@ impl<'a> SettingsTable<'a> {
         )
     }
 
-    /// Returns the layer that a value is from. For a table it is the layer of its first value, because a table can be merged
-    /// from several layers.
+    /// Returns the name of the layer that a value is from. A table can be merged from several layers; the layer of its first
+    /// value is returned.
     fn location_of(&self, value: &Value) -> String {
         if let Some(first) = value.as_dict().and_then(|dict| dict.values().next()) {
             return self.location_of(first);

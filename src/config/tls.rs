@@ -1,4 +1,4 @@
-//! `tls` tables, of listeners and of connections to servers.
+//! The `tls` tables of listeners and of connections to servers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,34 +6,35 @@ use std::time::Duration;
 use super::limits;
 use super::settings::SettingsTable;
 
-/// TLS settings of a listener.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsConfig {
-    /// The certificates, selected by the server name of the client's request. The first one serves all other names.
+    /// The certificates, one of which is selected by the server name that the client requests. The first one serves all other
+    /// names.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether clients send a certificate, and which CA must have signed it.
+    /// Whether clients must or may send a certificate, and the CA that must have signed it.
     pub client_auth: ClientAuth,
-    /// Whether TLS 1.2 is accepted in addition to 1.3.
+    /// Whether TLS 1.2 is accepted in addition to TLS 1.3.
     pub tls12: bool,
-    /// The longest handshake.
+    /// The maximum duration of a handshake.
     pub handshake_timeout: Duration,
 }
 
 /// The PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The chain, leaf first.
+    /// The certificate chain, beginning with the leaf.
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
 }
 
-/// Whether a listener asks its clients for a certificate.
+/// Whether a listener requests a certificate from its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Clients are not asked for a certificate.
+    /// No certificate is requested.
     Off,
-    /// A client may send a certificate, which must then be valid.
+    /// A client may send a certificate. If it does, the certificate must be valid.
     Optional {
         /// The file with the CA certificates.
         ca: PathBuf,
@@ -45,10 +46,10 @@ pub enum ClientAuth {
     },
 }
 
-/// TLS settings of a connection to a server.
+/// The TLS settings of a connection to a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTlsConfig {
-    /// The file with the trusted authorities; the system's authorities if absent.
+    /// The file with the trusted certificate authorities. If absent, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
     /// The client certificate, for a server that requests one.
     pub identity: Option<CertificateFiles>,
@@ -60,7 +61,7 @@ impl ServerTlsConfig {
         if table.has("certificate") || table.has("key") || certificates.is_empty() {
             certificates.insert(0, CertificateFiles::read(table));
         } else {
-            // Looked up nevertheless, so that the keys are known.
+            // The files are looked up nevertheless, so that their keys are recorded as known.
             CertificateFiles::read_optional(table);
         }
         Self {
@@ -82,7 +83,7 @@ impl CertificateFiles {
         }
     }
 
-    /// Reads both files or neither.
+    /// Reads the paths of both files, or of neither.
     fn read_optional(table: &mut SettingsTable<'_>) -> Option<Self> {
         if table.has("certificate") || table.has("key") {
             return Some(Self::read(table));

@@ -9,10 +9,10 @@ use super::limits;
 use super::settings::SettingsTable;
 use super::tls::ClientTlsConfig;
 
-/// The path of OTLP/HTTP, for endpoints without a path.
+/// The default path of OTLP/HTTP, used for endpoints without a path.
 const PATH: &str = "/v1/traces";
 
-/// The export of traces.
+/// The settings for the export of traces.
 #[derive(Clone, Debug)]
 pub struct TracesConfig {
     /// The full URL to which spans are sent.
@@ -21,20 +21,20 @@ pub struct TracesConfig {
     pub headers: HeaderMap,
     /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
-    /// The longest export.
+    /// The maximum duration of an export.
     pub timeout: Duration,
-    /// The share of requests that are recorded, of those for which the caller does not decide.
+    /// The share of requests that are recorded, among those for which the caller does not decide.
     pub sample_ratio: f64,
-    /// The callers that decide for themselves.
+    /// The callers that decide themselves whether their requests are recorded.
     pub parent_sampling: ParentSampling,
-    /// The most spans that wait for an export. Further ones are dropped.
+    /// The maximum number of spans that wait for an export. Further spans are dropped.
     pub spans_max: usize,
 }
 
 /// The callers whose `traceparent` decides, by its `sampled` flag, whether their requests are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ParentSampling {
-    /// None.
+    /// No callers.
     Never,
     /// Authenticated callers.
     #[default]
@@ -50,7 +50,7 @@ const PARENT_SAMPLING: [(&str, ParentSampling); 3] = [
 ];
 
 impl TracesConfig {
-    /// Returns `None` without an endpoint; then nothing is recorded.
+    /// Returns the settings, or `None` if no endpoint is set. In that case nothing is recorded.
     pub(super) fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         let endpoint: Option<String> = table.get("endpoint");
         let plain = table.get_or("insecure_plain_text", false);
@@ -92,7 +92,7 @@ fn url(endpoint: &str, scheme: &str) -> Option<String> {
     let authority = uri.authority()?;
     let has_port = authority.as_str().len() > authority.host().len();
     let is_good = !authority.host().is_empty() && !endpoint.contains('#');
-    // A query or a password in the URL may be a secret, and the URL is logged.
+    // The URL is logged, so it must not contain a query or a password, which may be secret.
     if !is_good || authority.as_str().contains('@') || uri.query().is_some() {
         return None;
     }
@@ -103,7 +103,7 @@ fn url(endpoint: &str, scheme: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{path}"))
 }
 
-/// Reads the headers: lines of `name=value`.
+/// Reads the headers from lines of the form `name=value`.
 fn read_headers(table: &mut SettingsTable<'_>) -> HeaderMap {
     let Some(secret) = table.get_secret("headers") else { return HeaderMap::new() };
     let header = |line: &str| {

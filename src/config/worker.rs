@@ -9,55 +9,55 @@ use crate::catalogue::QueueName;
 use crate::catalogue::names::NAME_BYTES_MAX;
 use crate::cli::Role;
 
-/// The database of queues that do not name another.
+/// The name of the database for queues that do not select another one.
 pub const DEFAULT_DATABASE: &str = "default";
 
-/// The values of `application_intent`, and whether they mean that procedures only read.
+/// The values of `application_intent`, each with whether it means that procedures only read.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
-/// The longest program name in UTF-16 code units (MS-TDS 2.2.6.4, and the type of `program_name`).
+/// The maximum length of a program name in UTF-16 code units (MS-TDS 2.2.6.4, and the type of `program_name`).
 const APPLICATION_NAME_UNITS_MAX: usize = 128;
 
-/// The queues that a worker serves, and the timers and limits of all of them.
+/// The queues that a worker serves, and the timers and limits that apply to all of them.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The settings of queues, by name or by a pattern with `*`. The longest match applies.
+    /// The settings of queues, by name or by a pattern with `*`. If several match, the longest one applies.
     pub queues: BTreeMap<String, QueueConfig>,
-    /// The time after which a running call first reports progress.
+    /// The time from the start of a call to its first progress report.
     pub progress_first: Duration,
-    /// The interval of further reports.
+    /// The interval between further progress reports.
     pub progress_interval: Duration,
-    /// How long a claim waits for its grant.
+    /// The time for which a claim waits for its grant.
     pub claim_timeout: Duration,
-    /// How long an offered slot is reserved.
+    /// The time for which an offered slot is reserved.
     pub offer_timeout: Duration,
-    /// The most refused requests that a queue remembers for an offer.
+    /// The maximum number of refused requests to which a queue remembers to offer a slot.
     pub refused_max: usize,
-    /// The messages that are still accepted after leaving a queue group, so that none in transit is lost.
+    /// The number of messages that are still accepted after leaving a queue group, so that no message in transit is lost.
     pub leave_messages: u64,
-    /// How long no message must arrive before the group counts as left.
+    /// The time without messages after which the queue group counts as left.
     pub leave_idle: Duration,
-    /// The size in bytes of the parts of an answer that streams. It streams once it has twice this size.
+    /// The size in bytes of the parts of a streamed answer. An answer is streamed once it has twice this size.
     pub part_bytes: usize,
-    /// The largest answer in bytes.
+    /// The maximum size of an answer in bytes.
     pub answer_bytes_max: usize,
 }
 
 /// The settings of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// The most calls at once.
+    /// The maximum number of concurrent calls.
     pub concurrency: usize,
-    /// The database of its procedures; `None`: the default one.
+    /// The name of the database with the queue's procedures. If `None`, it is the default database.
     pub database: Option<String>,
-    /// Whether its procedures only read (`application_intent = "read-only"`), so that a replica can execute them.
+    /// Whether the queue's procedures only read (`application_intent = "read-only"`), so that a replica can execute them.
     pub reads_only: bool,
-    /// The program name of its connections. Only queues with the same name share connections.
+    /// The program name of the queue's connections. Only queues with the same program name share connections.
     pub application_name: Option<String>,
 }
 
 impl QueueConfig {
-    /// Returns the database of its procedures.
+    /// Returns the name of the database with the queue's procedures.
     #[must_use]
     pub fn database(&self) -> &str {
         self.database.as_deref().unwrap_or(DEFAULT_DATABASE)
@@ -100,8 +100,8 @@ impl WorkerConfig {
         }
     }
 
-    /// Returns the settings of a queue. Its own name takes precedence over every pattern, and a pattern with more characters
-    /// over one with fewer. `None`: this worker does not serve the queue.
+    /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name takes precedence over every
+    /// pattern, and a longer pattern over a shorter one.
     #[must_use]
     pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
         let name = queue.as_str();
@@ -113,7 +113,7 @@ impl WorkerConfig {
     }
 }
 
-/// Reads a program name that fits into the login message.
+/// Reads a program name, and checks that it fits into the login message.
 fn read_application_name(queue: &mut SettingsTable<'_>) -> Option<String> {
     let name: String = queue.get("application_name")?;
     let length = name.encode_utf16().count();
@@ -133,7 +133,7 @@ fn is_pattern(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(good)
 }
 
-/// Returns whether a name matches a pattern, in which `*` matches any number of characters.
+/// Returns whether a name matches a pattern. A `*` in the pattern matches any number of characters.
 #[must_use]
 pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
@@ -145,7 +145,7 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let mut parts: Vec<&str> = rest.split('*').collect();
     let end = parts.pop().unwrap_or_default();
     for part in parts {
-        // The first occurrence leaves the most text for the remaining parts.
+        // Matching the first occurrence leaves as much text as possible for the remaining parts.
         let Some((_, after)) = name.split_once(part) else {
             return false;
         };

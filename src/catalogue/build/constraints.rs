@@ -12,7 +12,7 @@ use crate::catalogue::validate::{self, decimal};
 use crate::catalogue::value::ParameterValue;
 use crate::catalogue::violations::{Location, Violations};
 
-/// Validates all constraints but the allowed values.
+/// Validates all constraints except the allowed values.
 pub(super) fn constraints(
     definition: &ParameterDefinition,
     kind: ParameterType,
@@ -44,7 +44,7 @@ pub(super) fn constraints(
     }
 }
 
-/// Checks that each constraint can apply to the type.
+/// Checks that each constraint is applicable to the parameter's type.
 fn check_types(
     definition: &ParameterDefinition,
     kind: ParameterType,
@@ -139,7 +139,7 @@ pub(super) fn add_allowed(
     parameter.constraints.allowed = Some(values);
 }
 
-/// Validates `default`, including against the constraints, and adds it to the parameter.
+/// Validates `default` against the type and the constraints, and adds it to the parameter.
 pub(super) fn add_default(
     parameter: &mut Parameter,
     default: Option<Box<RawValue>>,

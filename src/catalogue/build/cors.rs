@@ -7,7 +7,7 @@ use crate::catalogue::definition::json::ObjectOnly;
 use crate::catalogue::error::EndpointErrors;
 use crate::units::{DURATION_EXPECTED, parse_duration};
 
-/// Returns the settings of an endpoint, by default those of the configuration.
+/// Returns the CORS settings of an endpoint. An endpoint without `cors` gets the default from the configuration.
 pub(super) fn settings(
     definition: Option<ObjectOnly<CorsDefinition>>,
     defaults: &EndpointDefaults,

@@ -13,13 +13,13 @@ use crate::catalogue::names::{ProcedureName, is_identifier};
 use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::route::{self, Segment};
 
-/// The most parameters of an endpoint: SQL Server's limit for a procedure.
+/// The maximum number of parameters of an endpoint: SQL Server's limit for a procedure.
 const PARAMETERS_MAX: usize = 2100;
-/// The longest name of a parameter in bytes.
+/// The maximum length of a parameter's name in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The names that a parameter with `in: context` can have.
+/// The allowed names of parameters with `in: context`.
 const CONTEXT_NAMES: [&str; 4] = ["request_id", "idempotency_key", "principal", "client_ip"];
-/// Headers that describe the message or its sender, and that parameters therefore cannot use.
+/// Headers that parameters cannot use, because they describe the message or its sender.
 const RESERVED_HEADERS: [&str; 20] = [
     "accept",
     "authorization",
@@ -46,7 +46,7 @@ const RESERVED_HEADERS: [&str; 20] = [
 /// The parameters or columns of a definition, by name.
 type ParameterDefinitions = OrderedMembers<ObjectOnly<ParameterDefinition>>;
 
-/// Validates all parameters, and that the path names exactly the path parameters.
+/// Validates all parameters, and checks that the path and the parameters with `in: path` match.
 pub(super) fn parameters(
     definitions: ParameterDefinitions,
     route: Option<&Route>,
@@ -81,7 +81,7 @@ fn has_body(method: &Method) -> bool {
     *method == Method::POST || *method == Method::PUT || *method == Method::PATCH
 }
 
-/// Checks that the path names exactly the path parameters.
+/// Checks that each `{name}` in the path is a parameter with `in: path`, and that each such parameter is in the path.
 fn check_path(path: &str, parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut named = HashSet::new();
     for segment in route::segments(path) {
@@ -105,7 +105,7 @@ fn check_path(path: &str, parameters: &[Parameter], errors: &mut EndpointErrors<
     }
 }
 
-/// Checks that no two parameters are the same header.
+/// Checks that no two parameters use the same header.
 fn check_headers(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut seen = HashSet::new();
     for parameter in parameters.iter().filter(|p| p.source == ParameterSource::Header) {
@@ -116,7 +116,7 @@ fn check_headers(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     }
 }
 
-/// Checks that no two parameters become the same argument. Most collations of SQL Server ignore the case of names.
+/// Checks that no two parameters map to the same argument. Case is ignored, as in most collations of SQL Server.
 fn check_arguments(key: &str, parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for parameter in parameters {

@@ -1,4 +1,4 @@
-//! Tests of catalogues with every kind of error.
+//! Tests for loading catalogues, with every kind of error.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn errors(text: &str) -> Vec<String> {
     }
 }
 
-/// Checks that an endpoint has exactly one error, which contains `words`.
+/// Checks that an endpoint has exactly one error, whose text contains `words`.
 fn check(endpoint: &str, words: &str) {
     let found = errors(&format!("{{\"e\": {endpoint}}}"));
     assert_eq!(found.len(), 1, "{endpoint}\n{found:#?}");
@@ -23,7 +23,7 @@ fn check(endpoint: &str, words: &str) {
     assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
 }
 
-/// Returns a valid endpoint with further keys.
+/// Returns a valid endpoint with additional keys.
 fn with(keys: &str) -> String {
     format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
 }
@@ -34,7 +34,7 @@ fn with_parameter(keys: &str) -> String {
 }
 
 #[test]
-fn errors_of_cors_have_their_keys() {
+fn errors_in_cors_name_their_keys() {
     let cors = |keys: &str| with(&format!(r#""cors": {{{keys}}}"#));
     check(&cors(""), "cors.origins: missing: expected the origins");
     check(
@@ -47,7 +47,7 @@ fn errors_of_cors_have_their_keys() {
 }
 
 #[test]
-fn the_example_of_the_documentation_loads() {
+fn the_example_in_the_documentation_loads() {
     let text = r#"{ "horse-get": {
         "route": "GET /v1/horses/{ueln}",
         "summary": "One horse by its Universal Equine Life Number",
@@ -114,7 +114,7 @@ fn a_file_that_is_not_a_catalogue_is_an_error() {
 }
 
 #[test]
-fn ids_and_routes_are_unique_over_all_files() {
+fn ids_and_routes_are_unique_across_files() {
     let one = r#"{"e": {"route":"GET /e/{a}","procedure":"a.b","auth":"public",
                         "parameters":{"a":{"in":"path","type":"string"}}}}"#;
     let found = parse(&[("a.json", one), ("b.json", one)], &defaults()).unwrap_err();
@@ -191,7 +191,7 @@ fn endpoint_keys_are_validated() {
 }
 
 #[test]
-fn a_procedure_is_called_in_a_transaction_only_where_the_catalogue_says_so() {
+fn a_procedure_is_called_in_a_transaction_only_if_the_catalogue_requests_it() {
     let cases = [
         ("", (false, false)),
         (r#","transaction":false"#, (false, false)),
@@ -358,7 +358,7 @@ fn loading_is_not_quadratic() {
     text.push('}');
     let start = std::time::Instant::now();
     assert_eq!(parse(&[("a.json", &text)], &defaults()).unwrap().endpoints().len(), 10_000);
-    // A check that compares every endpoint with every other one would take far longer.
+    // If every endpoint were compared with every other one, this would take far longer.
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 

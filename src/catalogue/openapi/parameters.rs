@@ -1,4 +1,4 @@
-//! The parameters and request bodies of the `OpenAPI` document.
+//! Generates the parameters and request bodies of the `OpenAPI` document.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -7,7 +7,7 @@ use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::payload;
 use crate::catalogue::route::{self, Segment};
 
-/// Returns the parameters of an operation, which has the parameter names of `path`.
+/// Returns the parameters of an operation. Path parameters get their names from `path`.
 pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     let order = route::path_order(&endpoint.path, &endpoint.parameters);
     let names: Vec<&str> = route::segments(path)
@@ -40,7 +40,7 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
 }
 
-/// Returns the header `Idempotency-Key`, if the key is a parameter of the procedure.
+/// Returns the header `Idempotency-Key` if the key is passed to the procedure as a parameter.
 fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
     let is_key =
         |p: &&Parameter| p.source == ParameterSource::Context && &*p.name == "idempotency_key";
@@ -51,7 +51,7 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
         "description": "The same key means the same effect, however often the request is sent." }))
 }
 
-/// Returns the header that asks for a dry run, if the endpoint allows them.
+/// Returns the header `Prefer`, which requests a dry run, if the endpoint allows dry runs.
 fn prefer(endpoint: &Endpoint) -> Option<Json> {
     endpoint.dry_run.then(|| {
         json!({

@@ -11,12 +11,12 @@ use crate::catalogue::parameter::Parameter;
 use crate::catalogue::value::ParameterValue;
 use crate::catalogue::violations::{GIVEN_TWICE, JsonPointer, Location, Violations};
 
-/// The most objects and arrays inside each other.
+/// The maximum nesting depth of objects and arrays.
 const DEPTH_MAX: usize = 64;
-/// Up to this number of members, comparing each with all others is cheaper than hashing.
+/// The number of members up to which comparing each name with all others is cheaper than hashing.
 const LINEAR_SEARCH_MAX: usize = 16;
 
-/// Validates JSON and keeps its text as it was sent.
+/// Validates JSON and returns its text as it was sent.
 pub(super) fn validate<'a>(
     parameter: &Parameter,
     text: Cow<'a, str>,
@@ -48,10 +48,10 @@ pub(super) fn validate<'a>(
     (violations.len() == before).then_some(ParameterValue::Json(text))
 }
 
-/// Visits any JSON value and keeps nothing of it.
+/// Validates any JSON value without building a document.
 struct JsonChecker<'s> {
     pointer: &'s JsonPointer<'s>,
-    /// The location of every violation, if the JSON is not part of a body.
+    /// The location reported for all violations, if the JSON is not part of a body.
     fixed: Option<Location<'s>>,
     violations: &'s mut Violations,
     /// The number of items of the outermost array.
@@ -160,7 +160,7 @@ struct NameSet<'a> {
 }
 
 impl<'a> NameSet<'a> {
-    /// Adds a name and returns whether it is new.
+    /// Adds a name and returns whether it was absent before.
     fn insert(&mut self, name: Cow<'a, str>) -> bool {
         if !self.many.is_empty() {
             return self.many.insert(name);

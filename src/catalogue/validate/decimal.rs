@@ -1,12 +1,12 @@
-//! Parses, compares and rewrites numbers as text, so that no digit is lost.
+//! Parses, compares and rewrites numbers in text form, so that no digit is lost.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// The most digits of a `decimal`: SQL Server's maximum precision.
+/// The maximum number of digits of a `decimal`: SQL Server's maximum precision.
 pub const DECIMAL_DIGITS_MAX: usize = 38;
 
-/// The parts of a number in JSON's grammar.
+/// The parts of a number that follows JSON's grammar.
 #[derive(Clone, Copy, Debug)]
 struct DecimalParts<'a> {
     negative: bool,
@@ -46,7 +46,8 @@ fn parse_exponent(text: &str) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // An exponent beyond 18 digits is clamped: it only has to stay very large or very small.
+    // An exponent of more than 18 digits is clamped: the number remains very large or very small, and its exact value does
+    // not matter.
     let magnitude = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
     Some(if negative { -magnitude } else { magnitude })
 }
@@ -60,7 +61,7 @@ impl DecimalParts<'_> {
         self.digits().all(|b| b == b'0')
     }
 
-    /// Returns the power of ten of the first nonzero digit, plus one.
+    /// Returns the decimal exponent of the first nonzero digit, plus one.
     fn magnitude(&self) -> i64 {
         let zeros = self.digits().take_while(|b| *b == b'0').count();
         let whole = i64::try_from(self.whole.len()).unwrap_or(i64::MAX / 4);
@@ -84,13 +85,13 @@ impl DecimalParts<'_> {
     }
 }
 
-/// Returns whether a text is a number in JSON's grammar.
+/// Returns whether a text is a number according to JSON's grammar.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
     split(text).is_some()
 }
 
-/// Compares two numbers of any length exactly; `None` if one of the texts is not a number.
+/// Compares two numbers of any length exactly. Returns `None` if one of the texts is not a number.
 #[must_use]
 pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     let (left, right) = (split(left)?, split(right)?);
@@ -119,8 +120,8 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
-/// Returns a decimal without an exponent and with all its digits; `None` if the text is not a number or the result has more
-/// than 38 digits.
+/// Returns a decimal without an exponent and with all its digits, or `None` if the text is not a number or the result has
+/// more than 38 digits.
 #[must_use]
 pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;

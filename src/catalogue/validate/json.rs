@@ -1,6 +1,7 @@
 //! Reads JSON objects and tables strictly: unknown and duplicate members are violations.
 //!
-//! No document tree is built. An object is split into the texts of its members, and each is validated for its parameter.
+//! No document tree is built. An object is split into the texts of its members, and each text is validated against its
+//! parameter.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,20 +17,20 @@ use crate::catalogue::violations::{GIVEN_TWICE, JsonPointer, Location, REQUIRED,
 pub(super) const LONE_SURROGATE: &str = "contains an unpaired surrogate";
 pub(super) const NUL: &str = "must not contain U+0000";
 
-/// Returns the text of a JSON string; `None` if an escape is an unpaired surrogate.
+/// Returns the text of a JSON string, or `None` if an escape is an unpaired surrogate.
 pub(super) fn unescape(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         return serde_json::from_str(raw).ok().map(Cow::Owned);
     }
-    // Control characters were refused when the end of this string was searched.
+    // Control characters were already rejected during the search for the end of this string.
     Some(Cow::Borrowed(inner))
 }
 
 /// Reads the members of a JSON object into `values`, which has one element for each of `parameters`.
 ///
-/// Only parameters from `source` can be members; for `None` all of `parameters` can. An unknown, duplicate or invalid
-/// member is a violation.
+/// Only parameters with this `source` can be members; if it is `None`, all of `parameters` can. An unknown, duplicate or
+/// invalid member is a violation.
 pub fn read_object<'a>(
     text: &'a str,
     parameters: &[Parameter],
@@ -39,14 +40,14 @@ pub fn read_object<'a>(
 ) {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let reader = ObjectReader { parameters, source, pointer, values, violations };
-    // The reader records violations itself; what it returns are syntax errors.
+    // The reader records violations itself and returns only syntax errors.
     let read = deserializer.deserialize_map(reader).and_then(|()| deserializer.end());
     if let Err(error) = read {
         violations.add(Location::Json(pointer), syntax_error(&error, "expected a JSON object"));
     }
 }
 
-/// Returns the detail of a syntax error. The library's own message could repeat the client's text.
+/// Returns the detail of a syntax error. The library's own message is not used, because it could repeat the client's text.
 pub(super) fn syntax_error(error: &serde_json::Error, expected: &str) -> String {
     match error.classify() {
         serde_json::error::Category::Eof => "the JSON ends too early".to_owned(),
@@ -95,7 +96,7 @@ impl<'a> Visitor<'a> for ObjectReader<'_, 'a> {
     }
 }
 
-/// Reads the name of a member; borrows it if it contains no escape.
+/// Reads the name of a member. The name is borrowed if it contains no escape.
 pub(super) struct MemberName;
 
 impl<'de> DeserializeSeed<'de> for MemberName {

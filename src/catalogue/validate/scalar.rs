@@ -7,25 +7,25 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::NaiveDate;
 
-/// The most digits of a fraction of a second.
+/// The maximum number of digits in a fraction of a second.
 const FRACTION_DIGITS_MAX: usize = 9;
-/// The largest offset from UTC that SQL Server's `datetimeoffset` holds, in minutes.
+/// The largest offset from UTC that SQL Server's `datetimeoffset` can store, in minutes.
 const OFFSET_MINUTES_MAX: u32 = 14 * 60;
 
-/// Returns whether a text is `YYYY-MM-DD` and a day of the calendar, in the years 0001 to 9999.
+/// Returns whether a text is a date `YYYY-MM-DD` that exists, in the years 0001 to 9999.
 #[must_use]
 pub fn is_date(text: &str) -> bool {
     read_date(text).is_some_and(str::is_empty)
 }
 
-/// Returns whether a text is `HH:MM:SS`, optionally with a fraction of up to nine digits. Leap seconds are invalid, because
-/// no database stores one.
+/// Returns whether a text is a time `HH:MM:SS`, optionally with a fraction of up to nine digits. Leap seconds are invalid,
+/// because no database can store them.
 #[must_use]
 pub fn is_time(text: &str) -> bool {
     read_time(text).is_some_and(str::is_empty)
 }
 
-/// Returns a date and time of RFC 3339 with `T` and `Z` in upper case.
+/// Returns an RFC 3339 date and time with `T` and `Z` in upper case.
 #[must_use]
 pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     let rest = read_date(text)?;
@@ -68,7 +68,7 @@ pub fn binary(text: &str) -> Option<Bytes> {
     STANDARD.decode(text).ok().map(Bytes::from)
 }
 
-/// Reads exactly `digits` digits.
+/// Parses a number of exactly `digits` digits, and returns it with the rest of the text.
 fn read_number(text: &str, digits: usize) -> Option<(u32, &str)> {
     let (number, rest) = text.split_at_checked(digits)?;
     number.bytes().all(|b| b.is_ascii_digit()).then_some(())?;

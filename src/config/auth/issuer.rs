@@ -9,30 +9,30 @@ use crate::config::limits;
 use crate::config::settings::SettingsTable;
 use crate::config::tls::ClientTlsConfig;
 
-/// The supported signature algorithms of tokens. For an RSA key whose JWKS names none, the first RSA algorithm is used.
+/// The supported signature algorithms of tokens. The first RSA algorithm is used for an RSA key whose JWKS names none.
 pub const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-/// The most issuers. Keys may have to be fetched from each of them.
+/// The maximum number of issuers. It is limited because keys may have to be fetched from each of them.
 const ISSUERS_MAX: usize = 64;
-/// The longest `principal_prefix` in bytes. The issuer determines the rest of a principal.
+/// The maximum length of `principal_prefix` in bytes. The rest of a principal is determined by the issuer.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// An issuer of tokens, and the requirements on its tokens.
+/// An issuer of tokens, and the requirements that its tokens must meet.
 #[derive(Clone, Debug)]
 pub struct IssuerConfig {
-    /// The issuer as tokens name it in `iss`; compared exactly.
+    /// The value that `iss` must have in tokens. It is compared exactly.
     pub issuer: String,
-    /// The issuer's keys.
+    /// The source of the issuer's keys.
     pub keys: KeySource,
-    /// The audiences. A token must name one of them.
+    /// The accepted audiences. A token must name one of them.
     pub audiences: Vec<String>,
-    /// The algorithms that its keys may be used with, a subset of `ALGORITHMS`.
+    /// The algorithms with which the issuer's keys may be used; a subset of `ALGORITHMS`.
     pub algorithms: Vec<String>,
-    /// The accepted difference between clocks.
+    /// The tolerated difference between the clocks of the issuer and the gateway.
     pub leeway: Duration,
-    /// The claim with the principal; by default `sub`.
+    /// The claim that contains the principal; by default `sub`.
     pub principal_claim: String,
-    /// The prefix of every principal of this issuer.
+    /// The prefix that is added to every principal of this issuer.
     pub principal_prefix: String,
 }
 
@@ -41,40 +41,40 @@ pub struct IssuerConfig {
 pub enum KeySource {
     /// A JWKS file, or a PEM public key.
     File(PathBuf),
-    /// Keys fetched over HTTP.
+    /// Keys that are fetched over HTTP.
     Fetched(FetchConfig),
 }
 
-/// How an issuer's keys are fetched.
+/// The settings for fetching an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchConfig {
-    /// Where the issuer publishes its keys.
+    /// The location at which the issuer publishes its keys.
     pub from: KeyLocation,
     /// Whether `http://` is allowed.
     pub is_insecure: bool,
-    /// The authorities that are trusted for the connection.
+    /// The TLS settings of the connection, such as the trusted authorities.
     pub tls: ClientTlsConfig,
     /// The interval at which the keys are fetched.
     pub refresh: Duration,
-    /// The shortest interval at which tokens with an unknown key can cause a fetch.
+    /// The minimum time between two fetches that are caused by tokens with an unknown key.
     pub cooldown: Duration,
-    /// How long keys remain valid while they cannot be fetched.
+    /// The time for which keys remain valid while they cannot be fetched again.
     pub age_max: Duration,
 }
 
-/// Where an issuer publishes its keys.
+/// The location at which an issuer publishes its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
-    /// At this URL, as a JWKS.
+    /// The URL of a JWKS.
     Url(String),
-    /// At the URL in the issuer's discovery document (`OpenID` Connect Discovery 1.0, §4).
+    /// The URL in the issuer's discovery document (`OpenID` Connect Discovery 1.0, §4).
     Discovery {
         /// The issuer's URL.
         issuer: String,
     },
 }
 
-/// The error for keys in `[auth.jwt]` itself.
+/// The error for settings placed directly in `[auth.jwt]`.
 pub(super) const ONE_TABLE_EACH: &str = "expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], \
      and audiences = [\"…\"] instead of audience";
 
@@ -92,7 +92,7 @@ impl IssuerConfig {
         }
     }
 
-    /// Returns the errors of this issuer alone, each with its key.
+    /// Returns the errors that concern only this issuer, each with its key.
     fn errors(&self) -> Vec<(&'static str, String)> {
         let mut errors = Vec::new();
         if self.issuer.is_empty() {
@@ -121,10 +121,10 @@ impl IssuerConfig {
     }
 }
 
-/// Returns the errors of all issuers, each with the issuer's name and the key.
+/// Returns the errors of all issuers, each with the issuer's name and its key.
 ///
-/// Two issuers must not be able to name the same principal. With several issuers, each must therefore have a prefix, and no
-/// prefix may begin with another one.
+/// Two issuers must not be able to issue tokens for the same principal. If there are several issuers, each must therefore
+/// have a prefix, and no prefix may begin with another issuer's prefix.
 #[must_use]
 pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
     let mut errors = Vec::new();
@@ -210,7 +210,7 @@ impl KeySource {
     }
 }
 
-/// Returns whether a text is an `https://` URL with a host, or with `is_insecure` an `http://` one.
+/// Returns whether a text is an `https://` URL with a host. If `is_insecure` is set, `http://` is accepted too.
 #[must_use]
 pub fn is_url(text: &str, is_insecure: bool) -> bool {
     http::Uri::try_from(text).is_ok_and(|uri| {

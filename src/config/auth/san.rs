@@ -1,4 +1,4 @@
-//! Subject alternative names (SAN) of client certificates, with their kind, in a canonical form for comparisons.
+//! Subject alternative names (SAN) of client certificates: each with its kind, in a canonical form that can be compared.
 
 /// The kind of a subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum SanKind {
 const KINDS: [(&str, SanKind); 3] =
     [("dns:", SanKind::Dns), ("uri:", SanKind::Uri), ("email:", SanKind::Email)];
 
-/// Returns the canonical form of a name, with its kind as prefix; `None` if the name is invalid.
+/// Returns the canonical form of a name, with its kind as prefix, or `None` if the name is invalid.
 ///
 /// DNS names are compared without regard to case and a final dot (RFC 5280 §7.2); wildcards are invalid. The domain of an
 /// e-mail address is compared in the same way, and the local part exactly (§7.5). URIs are compared exactly.
@@ -34,10 +34,10 @@ pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     })
 }
 
-/// Parses a name with its kind as the configuration writes it, `dns:clinic.example.com`, and returns its canonical form.
+/// Parses a name with its kind, such as `dns:clinic.example.com` in the configuration, and returns its canonical form.
 ///
 /// # Errors
-/// The text that says what was expected.
+/// A message that states what was expected.
 pub fn parse(text: &str) -> Result<String, String> {
     let split = |(prefix, kind)| Some((kind, text.strip_prefix(prefix)?));
     let Some((kind, name)) = KINDS.into_iter().find_map(split) else {
@@ -80,7 +80,7 @@ mod tests {
         check("dns:Clinic.Example.COM.", "dns:clinic.example.com");
         check("uri:spiffe://Example.com/Clinic", "uri:spiffe://Example.com/Clinic");
         check("email:Vet@Example.COM", "email:Vet@example.com");
-        // The scheme of a URI is not a kind.
+        // The scheme of a URI is not mistaken for a kind.
         check("uri:dns:clinic.example.com", "uri:dns:clinic.example.com");
     }
 

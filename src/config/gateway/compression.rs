@@ -3,7 +3,7 @@
 use crate::config::limits;
 use crate::config::settings::SettingsTable;
 
-/// A content coding, from the most to the least preferred.
+/// A content coding. The variants are ordered from the most to the least preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// Zstandard (RFC 8878).
@@ -15,7 +15,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All codings. Of several that a client accepts equally, the first one is used.
+    /// All codings in order of preference. If a client accepts several equally, the first of these is used.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// Returns the name in HTTP and in the configuration.
@@ -32,9 +32,9 @@ impl Coding {
 /// Compression of answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompressionConfig {
-    /// The offered codings, in the order of preference. Empty: nothing is compressed.
+    /// The offered codings in order of preference. If empty, nothing is compressed.
     pub codings: Vec<Coding>,
-    /// The smallest body in bytes that is compressed.
+    /// The minimum size in bytes of a body that is compressed.
     pub bytes_min: usize,
 }
 

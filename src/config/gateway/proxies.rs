@@ -7,19 +7,19 @@ use ipnet::IpNet;
 
 use crate::config::settings::SettingsTable;
 
-/// The key of the address ranges.
+/// The key that contains the address ranges.
 const KEY: &str = "trusted_proxies";
 
-/// The proxies that may state the address of their client.
+/// The proxies that are trusted to state the address of their client.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
-    /// The trusted addresses.
+    /// The addresses of the trusted proxies.
     pub trusted: TrustedProxies,
     /// Whether connections from these addresses begin with PROXY protocol version 2.
     pub proxy_protocol: bool,
 }
 
-/// The address ranges of trusted proxies. Cheap to clone.
+/// The address ranges of trusted proxies. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
@@ -67,12 +67,13 @@ impl ProxyConfig {
     }
 }
 
-/// Parses an address range or a single address. Bits beyond the prefix are an error, because one of the two must be wrong.
+/// Parses an address range or a single address. If bits beyond the prefix are set, either the address or the prefix length
+/// must be wrong, so this is an error.
 fn range(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    // `IpNet`'s own parser reads 010 as ten, which other programs read as eight.
+    // `IpNet`'s own parser is not used, because it reads 010 as ten, and other programs read it as eight.
     let read = text
         .split_once('/')
         .and_then(|(address, prefix)| IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok());

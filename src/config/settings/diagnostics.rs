@@ -1,4 +1,4 @@
-//! The diagnostics of reading the settings: every key with its value and origin, all errors and all warnings.
+//! Diagnostics that are collected while the settings are read: every key with its value and origin, errors and warnings.
 
 use crate::config::error::ConfigError;
 
@@ -7,7 +7,7 @@ use crate::config::error::ConfigError;
 pub struct SettingEntry {
     /// The key with its section.
     pub key: String,
-    /// The value as TOML, with secrets redacted; `None` if it is not set.
+    /// The value as TOML, with secrets redacted; `None` if the key is not set.
     pub value: Option<String>,
     /// The origin of the value.
     pub origin: SettingOrigin,
@@ -18,11 +18,11 @@ pub struct SettingEntry {
 pub enum SettingOrigin {
     /// The built-in default.
     Default,
-    /// A layer: the name of a file, a variable or a flag.
+    /// A layer, by the name of its file, variable or flag.
     Layer(String),
 }
 
-/// A key that no section asked for.
+/// A key that no section has looked up.
 #[derive(Debug)]
 pub(super) struct UnknownKey {
     pub(super) location: String,
@@ -30,7 +30,7 @@ pub(super) struct UnknownKey {
     pub(super) name: String,
 }
 
-/// The diagnostics of one configuration.
+/// The diagnostics for one configuration.
 #[derive(Debug, Default)]
 pub(crate) struct SettingsDiagnostics {
     pub(crate) errors: Vec<ConfigError>,
@@ -40,11 +40,11 @@ pub(crate) struct SettingsDiagnostics {
     pub(super) unknown: Vec<UnknownKey>,
 }
 
-/// The similarity from which a known key is suggested in place of an unknown one.
+/// The minimum similarity at which a known key is suggested instead of an unknown one.
 const SIMILARITY_MIN: f64 = 0.8;
 
 impl SettingsDiagnostics {
-    /// Records an error of a key, at the location of its value.
+    /// Records an error about a key, at the location of its value.
     pub(crate) fn error(&mut self, key: &str, directory: &str, expected: String) {
         let location = self.location(key, directory);
         self.errors.push(ConfigError::at_key(location, key, expected));
@@ -63,7 +63,8 @@ impl SettingsDiagnostics {
         }
     }
 
-    /// Turns unknown keys into errors. Called after all sections are read, when all keys that can be suggested are known.
+    /// Turns unknown keys into errors. It must be called after all sections have been read, because only then are all keys
+    /// known that can be suggested.
     pub(crate) fn report_unknown_keys(&mut self) {
         for unknown in std::mem::take(&mut self.unknown) {
             let key = if unknown.table.is_empty() {
@@ -79,7 +80,7 @@ impl SettingsDiagnostics {
         }
     }
 
-    /// Returns the known key that was probably meant: a similar one in the same table, or the same name in another table.
+    /// Returns the known key that was probably intended: a similar key in the same table, or the same key in another table.
     fn closest(&self, unknown: &UnknownKey) -> Option<&str> {
         let known = self.entries.iter().map(|entry| &entry.key).chain(&self.tables);
         let candidates = known.filter(|key| !key.is_empty()).map(|key| {

@@ -1,4 +1,4 @@
-//! Paths, readable files and secrets in the settings.
+//! Reads paths, files and secrets from the settings.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::config::{Secret, limits};
 const REDACTED: &str = "\"[secret]\"";
 
 impl SettingsTable<'_> {
-    /// Returns a path. Relative paths start at the configuration directory.
+    /// Returns a path. A relative path starts at the configuration directory.
     pub(in crate::config) fn get_path(&mut self, name: &str) -> Option<PathBuf> {
         self.get::<PathBuf>(name).map(|path| self.settings.directory.join(path))
     }
@@ -34,7 +34,7 @@ impl SettingsTable<'_> {
         Some(path)
     }
 
-    /// Returns the path of a file with a secret. Other users should not be able to read it.
+    /// Returns the path of a file with a secret. Other users should not be able to read the file.
     pub(in crate::config) fn get_secret_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_file(name)?;
         self.check_mode(name, &path);
@@ -43,7 +43,8 @@ impl SettingsTable<'_> {
 
     /// Returns a secret: a systemd credential, or else the content of the file `<name>_file`, or else the value of `<name>`.
     ///
-    /// The credential has the name of the file in `<name>_file`, or, if that is not set, the name of the key with `-` for dots.
+    /// The credential has the name of the file in `<name>_file`. If that key is not set, it has the key's name with `-` instead
+    /// of dots.
     pub(in crate::config) fn get_secret(&mut self, name: &str) -> Option<Secret> {
         let file_key = format!("{name}_file");
         let file = self.get_path(&file_key);
@@ -80,7 +81,7 @@ impl SettingsTable<'_> {
         })
     }
 
-    /// Returns whether a secret is set in some way. Where files are not checked it is assumed to be set.
+    /// Returns whether a secret is set in any of these ways. If files are not checked, it is assumed to be set.
     pub(in crate::config) fn has_secret(&self, name: &str) -> bool {
         let credential = PathBuf::from(self.full_key(name).replace('.', "-"));
         !self.checks_files
@@ -98,7 +99,7 @@ impl SettingsTable<'_> {
         list.unwrap_or_default()
     }
 
-    /// Returns a list that `fjord config` shows only if no item contains `mark`, a character that a secret would come with.
+    /// Returns a list that `fjord config` shows only if no item contains `mark`, a character whose presence suggests a secret.
     pub(in crate::config) fn get_list_without(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! The types of values that a key can have.
+//! The types that values of settings can have.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::units::{
 
 /// A type of value that can be read from the settings and shown by `fjord config`.
 pub(crate) trait SettingValue: Sized {
-    /// The text that an error gives for a value of another type.
+    /// The text of the error for a value of another type.
     const EXPECTED: &'static str;
     /// Converts a value. Text is accepted for every type, because variables and flags are text.
     fn from_value(value: &Value) -> Option<Self>;
@@ -20,7 +20,7 @@ pub(crate) trait SettingValue: Sized {
     fn to_toml(&self) -> String;
 }
 
-/// Describes a value without repeating it, because it may be a misplaced secret.
+/// Returns a description of a value's type. It does not repeat the value, which may be a misplaced secret.
 pub(super) fn description(value: &Value) -> &'static str {
     match value {
         Value::String(..) | Value::Char(..) => "other text",
@@ -40,7 +40,7 @@ impl SettingValue for String {
     }
 
     fn to_toml(&self) -> String {
-        // Every escape sequence of JSON is one of TOML.
+        // Every escape sequence of JSON is also valid in TOML.
         serde_json::Value::from(self.as_str()).to_string()
     }
 }
@@ -158,7 +158,7 @@ impl SettingValue for PathBuf {
 impl SettingValue for Vec<String> {
     const EXPECTED: &'static str = "a list of texts, e.g. [\"a\", \"b\"]";
 
-    /// Converts a list, or one text with commas as variables have it.
+    /// Converts a list, or a text with items separated by commas, as in environment variables.
     fn from_value(value: &Value) -> Option<Self> {
         if let Some(items) = value.as_array() {
             return items.iter().map(String::from_value).collect();
