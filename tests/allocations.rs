@@ -1,6 +1,6 @@
 //! Promise: the number of allocations per request does not grow. Unlike time, it does not depend on the machine.
 //!
-//! Gateway and worker run as in production, over a real NATS server with TLS, each on its own runtime with one
+//! The gateway and the worker run as in production, over a real NATS server with TLS. Each has its own runtime with one
 //! thread, so that the allocations of a thread are those of its role. Requests are sent one after the other.
 
 use std::fs;
@@ -45,10 +45,10 @@ use super::support::client::install_provider;
 use super::support::eventually::{SOON, TICK, poll};
 use super::support::nats::{NatsOptions, NatsServer};
 
-/// Allocations per request of the gateway, from the bytes of the request to those of the response, and of the worker,
-/// from message to reply. Lower them after an improvement.
+/// The gateway's allocations per request, from the bytes of the request to those of the response. This value and
+/// `WORKER` should be lowered after an improvement.
 const GATEWAY: f64 = 67.0;
-/// See `GATEWAY`.
+/// The worker's allocations per request, from the message to the reply.
 const WORKER: f64 = 58.0;
 /// The factor of growth at which the test fails.
 const GROWTH: f64 = 1.1;
@@ -98,7 +98,7 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
     listener.serve(Arc::new(pipeline), tasks).address()
 }
 
-/// Starts a worker as `roles::worker::run` does; returns once its queue is served.
+/// Starts a worker as `roles::worker::run` does, and returns once its queue is served.
 async fn worker(config: &Config, tasks: &Tasks) {
     let transport = connect(config).await;
     let replies = ReplySender::new(Arc::clone(&transport));

@@ -1,4 +1,4 @@
-//! Promise: any bytes in a message or a file are parsed or rejected with a one-line error; nothing panics.
+//! Promise: arbitrary bytes in a message or a file are parsed or rejected with a one-line error, and never cause a panic.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use proptest::sample::{Index, select};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
-/// Header names, of the protocol and others.
+/// The names of headers of the protocol, and of other headers.
 const NAMES: &[&str] = &[
     "Fjord-Reply",
     "Fjord-Reason",
@@ -44,7 +44,7 @@ const NAMES: &[&str] = &[
     "fjord-reply",
     "X-Other",
 ];
-/// Values with a meaning in some header.
+/// Values that have a meaning in at least one header.
 const VALUES: &[&str] = &[
     "final",
     "part",
@@ -91,7 +91,7 @@ fn headers() -> impl Strategy<Value = Headers> {
     vec((select(NAMES), value), 0..8).prop_map(|pairs| {
         let mut headers = Headers::default();
         for (name, value) in pairs {
-            // Values that cannot be sent are rejected here, as the transport does.
+            // Values that cannot be sent are rejected here, as they are by the transport.
             headers.push(name, value).ok();
         }
         headers
@@ -111,7 +111,7 @@ fn message() -> impl Strategy<Value = Message> {
     )
 }
 
-/// Returns a text with parts removed, repeated or replaced.
+/// Returns `text` with parts removed, repeated or replaced.
 fn corrupt(text: &str, edits: &[(Index, usize, String)]) -> String {
     let mut characters: Vec<char> = text.chars().collect();
     for (place, cut, put) in edits {
@@ -136,7 +136,7 @@ fn edits() -> impl Strategy<Value = Vec<(Index, usize, String)>> {
     vec((any::<Index>(), 0_usize..12, put), 0..6)
 }
 
-/// Every key of the configuration, uncommented.
+/// A configuration file with every key uncommented.
 static CONFIGURATION: LazyLock<String> = LazyLock::new(|| {
     let shipped =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/fjord.toml"));
@@ -149,7 +149,7 @@ static CONFIGURATION: LazyLock<String> = LazyLock::new(|| {
     lines.collect::<Vec<_>>().join("\n")
 });
 
-/// Every endpoint of the demo, as a file of its own.
+/// The endpoints of the demo, each as a file of its own.
 static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/endpoints");
     let files = fs::read_dir(demo).unwrap().map(|entry| entry.unwrap().path());
@@ -224,7 +224,7 @@ async fn a_flood_of_malformed_messages_logs_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), 2, "one line of each kind: {}", lines.join("\n"));
-    // One more line reports the number of suppressed lines when the flood is over.
+    // When the flood is over, one more line reports the number of suppressed lines.
     eventually_some("the line of suppressed messages", Duration::from_secs(30), async || {
         let log = worker.process.log();
         let over = log.lines().filter(|line| line.contains("a condition is over"));
@@ -237,7 +237,7 @@ proptest! {
     #[test]
     fn a_reply_is_parsed_or_rejected(message in message()) {
         let Ok(reply) = Reply::parse(message) else { return Ok(()) };
-        // Encoding the parsed reply again gives the same reply.
+        // Encoding the parsed reply and parsing it again returns the same reply.
         let Ok(written) = reply.clone().into_message(Subject::new("inbox.1").unwrap()) else { return Ok(()) };
         let again = Reply::parse(written);
         let without_times = |reply| match reply {

@@ -1,4 +1,4 @@
-//! The source code keeps the rules of the architecture. Each rule says why it exists.
+//! Checks that the source code follows the rules of the architecture. Each rule has a reason.
 
 use std::fs;
 use std::path::Path;
@@ -11,19 +11,19 @@ mod type_names;
 
 use code::is_word;
 
-/// A source file, its path relative to the repository.
+/// A source file, with its path relative to the repository.
 struct SourceFile {
     path: String,
     text: String,
 }
 
-/// A rule about every source file.
+/// A rule that every source file must follow.
 struct SourceRule {
     name: &'static str,
     reason: &'static str,
-    /// Returns what is wrong with a file, a line for each finding.
+    /// A function that returns one line for each violation in a file.
     check: fn(&SourceFile) -> Vec<String>,
-    /// The path and text of a file that breaks the rule.
+    /// The path and text of a file that violates the rule.
     broken: (&'static str, &'static str),
 }
 
@@ -113,7 +113,7 @@ const RULES: &[SourceRule] = &[
     },
 ];
 
-/// A file with one line more than is allowed.
+/// A file with one line more than the maximum.
 const HUGE: &str = {
     const BYTES: [u8; LINES_MAX + 1] = [b'\n'; LINES_MAX + 1];
     match std::str::from_utf8(&BYTES) {
@@ -156,14 +156,14 @@ fn found<'a>(
     wrong.map(|(number, line)| format!("line {}: {}", number + 1, line.trim())).collect()
 }
 
-/// Whether a line contains a path that starts with, or goes through, `module`.
+/// Reports whether a line contains a path with `module` as its first or an inner segment.
 fn names(line: &str, module: &str) -> bool {
     let path = format!("{module}::");
     let mut places = line.match_indices(&path);
     places.any(|(at, _)| !line.get(..at).unwrap_or_default().ends_with(is_word))
 }
 
-/// Whether a line contains a whole word.
+/// Reports whether a line contains a whole word.
 fn has_word(line: &str, word: &str) -> bool {
     line.split(|c| !is_word(c)).any(|part| part == word)
 }
@@ -218,7 +218,8 @@ fn every_rule_finds_a_file_that_breaks_it() {
 
 #[test]
 fn every_test_file_is_declared() {
-    // `autotests` is off, so that all tests link once. A file that is not declared would not be compiled.
+    // `autotests` is off, so that all tests are linked into one executable. A file without a `mod` declaration would not be
+    // compiled.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let suite = fs::read_to_string(root.join("main.rs")).expect("tests/main.rs can be read");
     for entry in fs::read_dir(root).expect("tests/ can be read") {
@@ -235,8 +236,8 @@ fn every_test_file_is_declared() {
 #[test]
 fn one_tls_library_and_one_crypto_provider_are_used() {
     let lock = include_str!("../Cargo.lock");
-    // The lock file lists `ring` for an option of rustls-webpki that is off, so it is never built. `make deny` checks the
-    // tree that is built.
+    // The lock file lists `ring` for a feature of rustls-webpki that is off, so `ring` is never built. `make deny` checks the
+    // dependencies that are built.
     assert_eq!(foreign_cryptography(lock, &[("ring", "rustls-webpki")]), Vec::<String>::new());
     assert_eq!(
         foreign_cryptography(lock, &[]),
@@ -245,7 +246,7 @@ fn one_tls_library_and_one_crypto_provider_are_used() {
     );
 }
 
-/// Returns the packages of a lock file that bring their own TLS or cryptography, with the packages that need them.
+/// Returns the packages of a lock file that contain their own TLS or cryptography, with the packages that depend on them.
 fn foreign_cryptography(lock: &str, harmless: &[(&str, &str)]) -> Vec<String> {
     let mut found = Vec::new();
     for package in lock.split("[[package]]").skip(1) {

@@ -73,9 +73,9 @@ fn exactly_one_credential_is_evaluated() {
     check(&[], &["dns:nobody.example.com"], Err(AuthFailure::UnknownCertificate));
 }
 
-/// For each caller (row) and endpoint (column): `.` is accepted, `1` is a 401, `3` a 403.
+/// The matrix has a row for each caller and a column for each endpoint: `.` means accepted, `1` a 401, `3` a 403.
 #[test]
-fn callers_are_accepted_as_the_matrix_of_endpoints_says() {
+fn callers_are_accepted_according_to_the_matrix_of_endpoints() {
     let fixture = IssuerFixture::new();
     let with_scope = fixture.ed.sign(&claims("anna", READ, HOUR)).unwrap();
     let without_scope = fixture.ed.sign(&claims("anna", "horses:reader horses", HOUR)).unwrap();

@@ -1,6 +1,7 @@
-//! Measures several targets in turns, so that drift affects all of them. Each target runs in its own processes, whose
-//! processor time the system reports: (a) fjord's gateway and worker; (b) the floor, requests and replies over NATS
-//! alone; (c) the ceiling, an HTTPS server alone; and optionally a gateway and a worker in Go.
+//! Measures several targets in turn, so that drift affects all of them. Each target runs in its own processes, whose
+//! processor time the system reports. The targets are (a) fjord's gateway and worker; (b) the floor, which is requests
+//! and replies over NATS alone; (c) the ceiling, which is an HTTPS server alone; and optionally a gateway and a worker
+//! in Go.
 
 use std::path::PathBuf;
 
@@ -19,25 +20,25 @@ mod rounds;
 use processes::BenchProcesses;
 use report::BenchReport;
 
-/// The concurrency whose capacity and latency are reported first.
+/// The concurrency that the report lists first.
 pub(crate) const MIDDLE: usize = 64;
 /// The numbers of idle connections.
 pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
-/// The size of a NATS request of the reference servers, chosen to equal fjord's.
+/// The size of a NATS request of the reference servers, which equals the size of fjord's.
 pub(crate) const REQUEST_BYTES: usize = 200;
 /// The size of a response of the reference servers.
 pub(crate) const ANSWER_BYTES: usize = 500;
-/// The length of the id that fjord echoes: 190 bytes make a payload of 200 bytes, a response of 200 and headers of
-/// 250.
+/// The length of the id that fjord echoes. An id of 190 bytes results in a payload of 200 bytes, a response body of 200
+/// bytes and response headers of 250 bytes.
 pub(crate) const ID_BYTES: usize = 190;
 
 /// The options of the benchmark.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Plan {
-    /// Rounds; every result is the median over the rounds.
+    /// The number of rounds. Every result is the median over the rounds.
     #[arg(long, env = "FJORD_BENCH_ROUNDS", default_value_t = 5)]
     pub(crate) rounds: usize,
-    /// Duration of each measurement in seconds, after a warm-up of half as long.
+    /// The duration of each measurement in seconds, after a warm-up of half that time.
     #[arg(long, env = "FJORD_BENCH_SECONDS", default_value_t = 3.0)]
     pub(crate) seconds: f64,
     /// Numbers of concurrent requests.
@@ -51,10 +52,10 @@ pub(crate) struct Plan {
     /// Whether to measure idle connections.
     #[arg(long, env = "FJORD_BENCH_IDLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) idle: bool,
-    /// The gateway and worker in Go, built from `benchmark/go`; measured if given.
+    /// The executable of the gateway and worker in Go, built from `benchmark/go`. They are measured only if it is given.
     #[arg(long, env = "FJORD_BENCH_GO")]
     pub(crate) go: Option<PathBuf>,
-    /// The file for the results as JSON.
+    /// The file to which the results are written as JSON.
     #[arg(long, env = "FJORD_BENCH_JSON", default_value = "target/bench.json")]
     pub(crate) json: PathBuf,
 }

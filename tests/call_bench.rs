@@ -1,11 +1,11 @@
 //! `cargo bench`: compares procedure calls through the backend with calls of the driver, on one connection each.
 //!
 //! Both call the same procedures on the same server alternately, so that other load on the machine slows both. The server is
-//! the one in `FJORD_TEST_MSSQL`, or the fake server of the tests in a runtime of its own.
+//! the one in `FJORD_TEST_MSSQL`, or else the fake server of the tests, in a runtime of its own.
 //!
-//! A call of the backend resets the connection, a call of the driver does not. The cost of a reset is measured separately,
-//! with two connections without TLS, one of which resets like the backend. Fails if the throughput of the backend is below
-//! 0.9 of that of direct calls with a reset.
+//! A call of the backend resets the connection; a call of the driver does not. The cost of a reset is measured separately,
+//! with two connections without TLS, one of which is reset like the backend's. The benchmark fails if the throughput of the
+//! backend is below 0.9 times that of direct calls with a reset.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -36,7 +36,7 @@ use tiberius::{ColumnData, Command};
 
 /// The minimum throughput of the backend relative to the driver's.
 const RATIO_MIN: f64 = 0.9;
-/// The number of rounds; the first ones only warm up.
+/// The number of rounds. The first ones are a warm-up.
 const ROUNDS: usize = 22;
 const WARM_UP: usize = 2;
 
@@ -55,7 +55,7 @@ struct Workload {
     calls: u32,
 }
 
-/// Writes rows as JSON text, which both ways must produce.
+/// A row sink that writes JSON text, which must be the same for the backend and the driver.
 #[derive(Debug, Default)]
 struct JsonRows(String);
 
@@ -142,13 +142,13 @@ where
 struct CallCosts {
     /// The throughput of the backend relative to the driver's.
     vs_plain: f64,
-    /// The same, if each call of the driver resets the connection.
+    /// The throughput of the backend relative to the driver's if each call of the driver resets the connection.
     vs_resetting: f64,
     /// The duration of a reset in microseconds; `None` if the server accepts no connection without TLS.
     reset_us: Option<f64>,
 }
 
-/// Measures both ways alternately. Returns the medians over the rounds.
+/// Measures the backend and the driver alternately. Returns the medians over the rounds.
 async fn costs(
     backend: &Arc<dyn Backend>,
     config: &MssqlConfig,
@@ -159,7 +159,7 @@ async fn costs(
     let reset = reset_us.unwrap_or_default() * f64::from(workload.calls) / 1e6;
     let (mut bare, mut resetting) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // The order alternates, so that neither always follows the other.
+        // The order alternates, so that neither is always measured after the other.
         let (backend_time, driver_time) = if round % 2 == 0 {
             let backend_time = through_backend(backend, workload).await.ok()?;
             (backend_time, direct(&mut client, workload).await.ok()?)
@@ -213,7 +213,7 @@ fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its result")]
 fn main() -> ExitCode {
-    // `cargo test --all-targets` also runs it, without `--bench`.
+    // `cargo test --all-targets` also runs this benchmark, but without `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }

@@ -1,4 +1,4 @@
-//! Promise: a response has the coding that the client prefers, and the same content in every coding.
+//! Promise: a response has the content coding that the client prefers, and the same content in every coding.
 
 use std::io::Read;
 
@@ -33,7 +33,7 @@ fn varies(answer: &HttpResponse) -> bool {
 async fn a_client_gets_the_same_content_in_its_preferred_coding() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    // The second is compressed on a blocking thread, the third in chunks as it arrives.
+    // The second response is compressed on a blocking thread, the third in chunks as it arrives.
     for (path, bytes_least, streams) in [
         ("/openapi.json", 4096, false),
         ("/v1/large?rows=1800", 200_000, false),

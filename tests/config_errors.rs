@@ -1,4 +1,4 @@
-//! Promise: a role whose configuration has errors reports each on one line, binds no address and exits with status 78.
+//! Promise: a role whose configuration has errors reports each error on one line, binds no address and exits with status 78.
 //! `fjord check` reports the same errors and exits with status 2.
 
 use std::fs;
@@ -36,7 +36,7 @@ fn a_role_reports_all_errors_and_exits_with_78() {
     let directory = directory_with(&[("gateway.toml", BROKEN)]);
     let output = run(directory.path(), &["--role", "gateway"]);
     assert_eq!(output.status.code(), Some(78));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for expected in [
         "gateway.listen",
         "gateway.host",
@@ -44,13 +44,13 @@ fn a_role_reports_all_errors_and_exits_with_78() {
         "messaging.nats.ping_interval",
         "gateway.toml",
     ] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(stderr.contains(expected), "{expected} is missing in:\n{stderr}");
     }
-    assert!(!said.contains("hunter2"), "a secret is in:\n{said}");
-    assert!(said.lines().all(|line| line.starts_with("error: ")), "{said}");
+    assert!(!stderr.contains("hunter2"), "a secret is in:\n{stderr}");
+    assert!(stderr.lines().all(|line| line.starts_with("error: ")), "{stderr}");
     let checked = run(directory.path(), &["check"]);
     assert_eq!(checked.status.code(), Some(2));
-    assert_eq!(sorted(&String::from_utf8_lossy(&checked.stderr)), sorted(&said));
+    assert_eq!(sorted(&String::from_utf8_lossy(&checked.stderr)), sorted(&stderr));
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn check_reports_all_errors_of_the_catalogue() {
     let directory = directory_with(&[("fjord.toml", ""), ("endpoints/broken.json", catalogue)]);
     let output = run(directory.path(), &["check"]);
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for expected in ["broken.json", "endpoint \"a\"", "procedure", "strin"] {
-        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+        assert!(stderr.contains(expected), "{expected} is missing in:\n{stderr}");
     }
 }
 
@@ -82,10 +82,10 @@ fn a_body_larger_than_a_clients_share_of_memory_is_an_error() {
                     (2097152 bytes)";
     for (arguments, code) in [(&["check"][..], 2), (&["--role", "gateway"], 78)] {
         let output = run(directory.path(), arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error")).collect();
-        assert!(errors.len() == 1 && errors[0].ends_with(expected), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("error")).collect();
+        assert!(errors.len() == 1 && errors[0].ends_with(expected), "{stderr}");
     }
 }
 
@@ -96,10 +96,10 @@ fn check_warns_about_a_public_endpoint_that_writes() {
         "write": { "route": "POST /v1/write", "handler": "echo", "auth": "public" } }"#;
     let directory = directory_with(&[("fjord.toml", ""), ("endpoints/open.json", catalogue)]);
     let output = run(directory.path(), &["check"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert_eq!(
-        said.lines().collect::<Vec<_>>(),
+        stderr.lines().collect::<Vec<_>>(),
         ["warning: endpoint \"write\" writes (POST) and is public"]
     );
 }
@@ -112,7 +112,7 @@ fn neither_role_nor_command_is_a_usage_error() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Three queues of one database, and a fourth that needs no connection.
+/// A catalogue with three queues of one database, and a fourth queue that needs no connection.
 const QUEUES: &str = r#"{
     "a": { "route": "GET /v1/a", "procedure": "s.a", "auth": "public" },
     "b": { "route": "GET /v1/b", "procedure": "s.b", "auth": "public" },
@@ -132,8 +132,8 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
         [("check", format!("worker: {enough}")), ("config", format!("# {enough}"))]
     {
         let output = run(directory.path(), &[command, "--role", "worker"]);
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.lines().any(|one| one == line), "{command}: {said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(stdout.lines().any(|one| one == line), "{command}: {stdout}");
         assert_eq!(output.status.code(), Some(0));
     }
     let few = [
@@ -146,7 +146,7 @@ fn the_number_of_connections_is_reported_and_too_few_cause_a_warning() {
     let output = run(directory.path(), &few);
     let short = "warning: worker: database default: at most 21 connections for 3 queues that run 210 calls at once \
                  (20 as \"fjord\", 1 as \"reports\"): further calls wait for a connection (connections_max)";
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.lines().any(|one| one == short), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.lines().any(|one| one == short), "{stderr}");
     assert_eq!(output.status.code(), Some(0), "a warning is not an error");
 }

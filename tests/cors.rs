@@ -1,5 +1,5 @@
-//! Promise: pages of other origins may call exactly the endpoints that the catalogue allows; the gateway alone
-//! answers preflights; and responses to such pages have the same headers as others.
+//! Promise: pages of other origins may call exactly the endpoints that the catalogue allows. The gateway answers
+//! preflights without a worker, and responses to these pages have the same headers as other responses.
 
 use http::Method;
 
@@ -35,8 +35,8 @@ async fn a_preflight_is_answered_without_a_worker_and_without_credentials() {
         FleetOptions { workers: 0, gateway_toml: CORS.to_owned(), ..FleetOptions::default() };
     let fleet = Fleet::start(options).await;
     let client = fleet.client();
-    let asking = [("origin", PAGE), ("access-control-request-method", "PUT")];
-    let answer = send_request(&client, Method::OPTIONS, "/v1/keep/1", &asking).await;
+    let headers = [("origin", PAGE), ("access-control-request-method", "PUT")];
+    let answer = send_request(&client, Method::OPTIONS, "/v1/keep/1", &headers).await;
     answer.is(204);
     has_fixed_headers(&answer);
     assert_eq!(answer.header("access-control-allow-origin"), PAGE);
@@ -51,7 +51,7 @@ async fn a_preflight_is_answered_without_a_worker_and_without_credentials() {
     assert_eq!(answer.is(204).header("access-control-allow-origin"), "");
     has_fixed_headers(&answer);
 
-    // Errors are readable for the page too: this queue has no worker.
+    // The page can also read error responses, such as this one of a queue without workers.
     let answer = send_request(&client, Method::GET, "/v1/echo/a", &[("origin", PAGE)]).await;
     answer.is_problem(503, "no-workers");
     assert_eq!(answer.header("access-control-allow-origin"), PAGE);
@@ -63,9 +63,9 @@ async fn a_preflight_is_answered_without_a_worker_and_without_credentials() {
 async fn without_a_cors_policy_there_are_no_cors_headers() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    let asking = [("origin", PAGE), ("access-control-request-method", "GET")];
+    let headers = [("origin", PAGE), ("access-control-request-method", "GET")];
     for method in [Method::OPTIONS, Method::GET] {
-        let answer = send_request(&client, method, "/v1/echo/a", &asking).await;
+        let answer = send_request(&client, method, "/v1/echo/a", &headers).await;
         assert!(answer.status.is_success());
         has_fixed_headers(&answer);
         let has_cors_headers =

@@ -1,4 +1,5 @@
-//! Promise: a database outage stops only the queues that use the database, is logged and shown, and ends by itself.
+//! Promise: a database outage stops only the queues that use the database. It is logged and shown in metrics and `/readyz`,
+//! and the queues are served again afterwards without a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,9 +74,9 @@ async fn an_unreachable_replica_stops_only_read_only_queues() {
     assert!(logins.iter().any(|login| login.is_read_only), "{logins:?}");
 }
 
-/// The callers of each queue, which send one request after the other.
+/// The number of callers of each queue. Each sends one request after the other.
 const CALLERS: usize = 16;
-/// The minimum number of refused calls that makes the test meaningful.
+/// The minimum number of refused calls for the test to be meaningful.
 const REFUSED: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +130,7 @@ async fn an_outage_under_load_logs_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     println!("{} lines, {} requests refused", lines.len(), refused.load(Ordering::Acquire));
-    // Each call that was running when its connection broke has a line, because its outcome is unknown.
+    // Each call that was running when its connection broke has a log line of its own, because its outcome is unknown.
     let (lost, lines): (Vec<&str>, Vec<&str>) =
         lines.into_iter().partition(|line| line.contains("the connection was lost"));
     assert!(lost.len() <= 2 * CALLERS, "{}", lost.join("\n"));

@@ -1,4 +1,4 @@
-//! `make run`: the demo, with one worker, one gateway, NATS, and TLS certificates of its own.
+//! `make run`: the demo, with one worker, one gateway, a NATS server, and its own TLS certificates.
 
 #[expect(dead_code, reason = "the test suite uses the rest of it")]
 #[expect(
@@ -28,17 +28,17 @@ use support::process::Process;
 use support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use support::{fjord_binary, ports};
 
-/// How long startup may take: the first start creates the database.
+/// The time limit for startup, which is long because the first start creates the database.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// The validity of the tokens, longer than anyone uses a demo.
+/// The validity of the tokens, which is longer than anyone uses a demo.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
-/// How long the roles may take to end.
+/// The time limit for the roles to end.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// The first request: a horse that every new database contains.
+/// The path of the first request, for a horse that every new database contains.
 const HORSE: &str = "/v1/horses/528003000004000";
 
-/// A port that the user can choose with a variable.
+/// A port that the user can set with an environment variable.
 struct Port {
     variable: &'static str,
     default: u16,
@@ -141,7 +141,7 @@ async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process
 }
 
 impl Demo {
-    /// Writes both configurations. Returns a token with write access.
+    /// Writes the configurations of both roles. Returns a token with write access.
     fn write(&self, nats: &str) -> Result<String, String> {
         let signer = Signer::p256("demo").map_err(|error| error.to_string())?;
         let keys = jwks(&[&signer]).map_err(|error| error.to_string())?;
@@ -196,7 +196,7 @@ impl Demo {
         Process::start(role, command, &log)
     }
 
-    /// Serves until a process ends by itself. Returns the error.
+    /// Runs the demo until a process ends by itself. Returns the error.
     async fn serve(
         &self,
         token: &str,
@@ -225,7 +225,7 @@ impl Demo {
                     )));
                 }
             }
-            // A worker is ready with its first queue, long before a new database is filled: only a response with data
+            // A worker is ready once it serves its first queue, long before a new database is filled. Only a response with data
             // shows that everything is ready.
             let read = client.try_send(Method::GET, HORSE, None).await.ok()?;
             (read.status == StatusCode::OK).then_some(Ok(()))

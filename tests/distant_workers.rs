@@ -1,7 +1,7 @@
-//! Promise: at one and a half times the load that workers can take, nearly all of their capacity is used, however long the
-//! round trip to them is, and a request that is not answered was certainly not executed.
+//! Promise: at a load of one and a half times the workers' capacity, nearly all of that capacity is used, however long
+//! the round trip to the workers is. A request that is not answered was certainly not executed.
 //!
-//! `make bench-overload` runs the test for longer, and with shorter round trips too.
+//! `make bench-overload` runs the test for longer, and also with shorter round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use super::support::nats::NatsOptions;
 const WORKERS: usize = 2;
 const LIMIT: usize = 4;
 const CALL: Duration = Duration::from_millis(200);
-/// The interval of requests: one and a half times the capacity of 40 calls a second.
+/// The interval between requests, which is a load of one and a half times the capacity of 40 calls a second.
 const INTERVAL: Duration = Duration::from_micros(16_667);
 
 const CATALOGUE: &str = r#"{
@@ -31,7 +31,7 @@ const CATALOGUE: &str = r#"{
     "parameters": { "ms": { "in": "query", "type": "int32" } }, "result": "value" }
 }"#;
 
-/// The numbers of responses by kind.
+/// The number of responses of each kind.
 #[derive(Debug, Default)]
 struct ResponseCounts {
     answered: AtomicUsize,
@@ -39,7 +39,8 @@ struct ResponseCounts {
     others: AtomicUsize,
 }
 
-/// Applies load for both durations; returns the responses of the second as a fraction of the workers' capacity.
+/// Applies load during both the warm-up and the measurement. Returns the responses of the measurement as a fraction of the
+/// workers' capacity.
 async fn used_capacity(
     client: &Client,
     method: Method,
@@ -71,7 +72,7 @@ async fn used_capacity(
     let answered = counts.answered.load(Ordering::Relaxed) - before;
     let capacity = as_f64(WORKERS * LIMIT) / CALL.as_secs_f64();
     let took = since.elapsed().as_secs_f64();
-    // Requests that still wait would compete with the next load.
+    // Requests that are still waiting would compete with the next load.
     for request in requests {
         request.await.expect("a request");
     }
@@ -85,7 +86,7 @@ fn as_f64(number: usize) -> f64 {
     u32::try_from(number).expect("a small number").into()
 }
 
-/// Checks at-least-once and at-most-once requests, one after the other.
+/// Checks the used capacity first with at-least-once and then with at-most-once requests.
 async fn check(round_trip: Duration, warm_up: Duration, measured: Duration) {
     let fleet = Fleet::start(FleetOptions {
         workers: WORKERS,
@@ -116,7 +117,7 @@ async fn capacity_is_used_at_a_round_trip_of_800_ms() {
     check(Duration::from_millis(800), Duration::from_secs(7), Duration::from_secs(6)).await;
 }
 
-/// Two endpoints share a queue. Whether a call can still end in time depends on the calls of its own endpoint only.
+/// Two endpoints share a queue. Whether a call can still end in time depends only on the calls of its own endpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     const SHARED: &str = r#"{
@@ -138,7 +139,7 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     })
     .await;
     let client = fleet.client();
-    // Longer than the timeout of `look`.
+    // This call takes longer than the timeout of `look`.
     client.get("/v1/report?ms=4000").await.is(200);
     let worker = &fleet.workers[0];
     let report = async { client.get("/v1/report?ms=1200").await };
@@ -149,7 +150,7 @@ async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     let (report, look) = tokio::join!(report, look);
     report.is(200);
     look.is(200);
-    // A call that was stopped does not affect later calls.
+    // A call that is stopped must not affect later calls.
     client.get("/v1/look?ms=5000").await.is(504);
     let (first, second) = tokio::join!(client.get("/v1/look?ms=300"), client.get("/v1/look?ms=1"));
     first.is(200);

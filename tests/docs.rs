@@ -1,5 +1,5 @@
-//! Promise: every link of the documentation has a target, every page is in the index, every module is in ARCHITECTURE.md, and
-//! the files of the tutorial pass `fjord check` with the output that it quotes.
+//! Promise: every link in the documentation has a target, every page is in the index, every module is in ARCHITECTURE.md,
+//! and the files of the tutorial pass `fjord check` with the output that the tutorial quotes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use regex::Regex;
 use super::support::certs::Certs;
 use super::support::fjord_binary;
 
-/// The most lines of ARCHITECTURE.md, so that a newcomer reads all of it.
+/// The maximum number of lines of ARCHITECTURE.md, which is short enough for a newcomer to read completely.
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\]\(([^)\s]+)\)"));
@@ -39,7 +39,7 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns all pages of the repository.
+/// Returns all documentation pages of the repository.
 fn pages() -> Vec<PathBuf> {
     let in_directory = |directory: PathBuf| {
         let files = names(&directory).into_iter().map(|name| directory.join(name));
@@ -180,15 +180,15 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     of_language.filter_map(|block| block.get(2)).map(|text| text.as_str()).collect()
 }
 
-/// Runs a command in a directory and returns its output and errors.
+/// Runs a command in a directory and returns its stdout and stderr.
 fn output(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(fjord_binary());
     let output = command.args(arguments).args(["--config", "."]).current_dir(directory).output();
     let output = output.expect("fjord runs");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    said
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {printed}");
+    printed
 }
 
 /// Creates the directory of the tutorial, with all files except the catalogue.
@@ -228,11 +228,11 @@ fn the_files_of_the_tutorial_are_valid_and_its_output_is_current() {
         panic!("two files of the catalogue")
     };
     fs::write(directory.path().join("endpoints/orders.json"), orders).expect("a file");
-    let said = output(directory.path(), &["check"]);
-    assert!(tutorial.contains(&format!("$ fjord check --config .\n{said}```")), "{said}");
+    let printed = output(directory.path(), &["check"]);
+    assert!(tutorial.contains(&format!("$ fjord check --config .\n{printed}```")), "{printed}");
     fs::write(directory.path().join("endpoints/more.json"), more).expect("a file");
-    let said = output(directory.path(), &["routes"]);
-    assert!(tutorial.contains(&format!("$ fjord routes --config .\n{said}```")), "{said}");
+    let printed = output(directory.path(), &["routes"]);
+    assert!(tutorial.contains(&format!("$ fjord routes --config .\n{printed}```")), "{printed}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Promise: a dry run returns the answer of the call and changes nothing in the database. If that is not certain, nothing is
-//! executed, or the answer says that the outcome is unknown.
+//! Promise: a dry run returns the answer of the call and changes nothing in the database. If that cannot be guaranteed,
+//! nothing is executed, or the answer says that the outcome is unknown.
 
 use std::fs;
 use std::process::Command;
@@ -44,7 +44,7 @@ async fn fleet(queues: &'static str) -> Fleet {
     Fleet::start(FleetOptions { queues, catalogue, ..FleetOptions::default() }).await
 }
 
-/// Returns a client of the fleet that sends this preference with each request.
+/// Returns a client of the fleet that sends a `Prefer` header with each request.
 fn preferring(fleet: &Fleet, preference: &str) -> Client {
     fleet.client().with_header("prefer", preference)
 }
@@ -99,7 +99,7 @@ async fn a_dry_run_returns_the_answer_of_the_call_and_changes_nothing() {
     assert_eq!(dry_runs, [json!(true), json!(true), json!(true), Value::Null, Value::Null]);
 }
 
-/// No byte of the answer is sent before the roll-back is proved, so that even a large answer is not streamed.
+/// No byte of the answer is sent before the worker has proved the rollback, so even a large answer is not streamed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_answer_of_a_dry_run_is_not_streamed() {
     let fleet = fleet("try").await;
@@ -111,7 +111,7 @@ async fn a_large_answer_of_a_dry_run_is_not_streamed() {
     assert_eq!(answer.is(200).header("content-length"), answer.body.len().to_string());
     assert!(answer.body == streamed.body && answer.body.len() > 512 << 10, "{}", answer.body.len());
     let commit = send(preferring(&fleet, "tx=commit").request(Method::POST, path)).await;
-    // The answer begins before the COMMIT, so it has no header that confirms it.
+    // The answer begins before the COMMIT, so it has no header that confirms the COMMIT.
     assert_eq!((applied(&commit), commit.header("content-length")), ("", ""));
 }
 
@@ -137,7 +137,7 @@ async fn an_ambiguous_preference_is_refused_and_executes_nothing() {
         assert_eq!(problem["errors"][0]["parameter"], "Prefer", "{preference}: {problem}");
     }
     assert!(fleet.ledger().is_empty());
-    // Harmless preferences are ignored (RFC 7240 §2).
+    // Unambiguous preferences other than a dry run are ignored (RFC 7240 §2).
     let answer = preferring(&fleet, "tx=commit, respond-async");
     let answer = answer.send(Method::POST, "/v1/once", &json!({})).await;
     assert_eq!((answer.is(200).json()["line"].clone(), applied(&answer)), (json!(1), ""));
@@ -188,19 +188,22 @@ async fn fjord_call_can_request_a_dry_run() {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let (code, body, said) = call(&["try", "--dry-run"]);
-    assert!(code == Some(0) && body.contains(r#""line":1"#), "{body}{said}");
-    assert!(said.starts_with("200 application/json (ok, rolled back, 1 attempt, "), "{said}");
-    let (code, document, said) = call(&["try-again", "--dry-run", "--json"]);
-    assert!(code == Some(0) && document.contains(r#""rolled_back":true"#), "{document}{said}");
+    let (code, body, stderr) = call(&["try", "--dry-run"]);
+    assert!(code == Some(0) && body.contains(r#""line":1"#), "{body}{stderr}");
+    assert!(stderr.starts_with("200 application/json (ok, rolled back, 1 attempt, "), "{stderr}");
+    let (code, document, stderr) = call(&["try-again", "--dry-run", "--json"]);
+    assert!(code == Some(0) && document.contains(r#""rolled_back":true"#), "{document}{stderr}");
     assert_eq!(call(&["slow", "--dry-run"]).0, Some(2));
     assert!(fleet.ledger().is_empty());
-    let (code, _, said) = call(&["try"]);
-    assert!(code == Some(0) && said.starts_with("200 application/json (ok, 1 attempt, "), "{said}");
+    let (code, _, stderr) = call(&["try"]);
+    assert!(
+        code == Some(0) && stderr.starts_with("200 application/json (ok, 1 attempt, "),
+        "{stderr}"
+    );
     assert_eq!(fleet.ledger().len(), 1);
 }
 
-/// A dry run has no effect besides its answer, so it is stopped regardless of `on_disconnect`.
+/// A dry run has no effect other than its answer, so it is stopped regardless of `on_disconnect`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_is_stopped_when_its_client_disconnects() {
     let fleet = fleet("try").await;
@@ -225,7 +228,7 @@ async fn a_dry_run_is_stopped_when_its_client_disconnects() {
     assert!((fleet.workers[0].metric(cancelled).await - 2.0).abs() < 0.1);
 }
 
-/// The worker's own catalogue must permit dry runs, even if the gateway's does.
+/// The worker's own catalogue must permit dry runs too, not only the gateway's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     let without =

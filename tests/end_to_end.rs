@@ -1,4 +1,4 @@
-//! Promise: an HTTPS request runs a procedure in another process, through a real NATS server with TLS, and gets its
+//! Promise: an HTTPS request executes a procedure in another process, through a real NATS server with TLS, and gets a
 //! complete response.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Promise: every request gets exactly one correct response, and no at-most-once request is executed twice, whatever
-//! fails. Each test injects one fault into a fleet of real processes on a cluster of three NATS servers under steady
+//! Promise: whatever fails, every request gets exactly one correct response, and no at-most-once request is executed
+//! twice. Each test injects one fault into a fleet of real processes on a cluster of three NATS servers under steady
 //! load, and then compares all responses with the ledger of executions.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ mod database;
 mod faulty_worker;
 mod reconnects;
 
-/// Responses to wait for before and after a fault.
+/// The number of responses to wait for before and after a fault.
 const ANSWERS: usize = 150;
 
 fn options(gateways: usize, workers: usize) -> FleetOptions {
@@ -50,7 +50,7 @@ async fn under_load(
     reconcile(fault, &answers, fleet.ledger())
 }
 
-/// Injects a fault under load and returns the responses, for tests with another ledger.
+/// Injects a fault under load and returns the responses, for tests that do not use the fleet's ledger.
 async fn answers_under_load(
     fleet: &mut Fleet,
     inject: impl AsyncFnOnce(&mut Fleet, &LedgerLoad, &GatewayRotation, &mut SeededRandom),
@@ -83,7 +83,7 @@ async fn killing_a_worker_loses_no_response() {
             fleet.workers[worker].ready().await;
         })
         .await;
-    // Outcomes of its running calls may be unknown: at most one for each concurrent caller.
+    // The outcome of a call that ran on the killed worker may be unknown: at most one call for each concurrent caller.
     reconciliation.no_request_lost().failures_at_most(12);
 }
 
@@ -147,7 +147,7 @@ async fn terminating_each_process_in_turn_fails_no_request() {
                 load.wait_for_more(20).await;
             }
             for number in 0..fleet.gateways.len() {
-                // A load balancer sends no more requests to a gateway that is not ready.
+                // The test stops sending requests to this gateway, as a load balancer does when a gateway is not ready.
                 let other = fleet.client().at(fleet.gateways[1 - number].https());
                 fleet.gateways[number].process.terminate();
                 rotation.set(vec![other]);
@@ -169,8 +169,8 @@ async fn a_nats_server_in_lame_duck_mode_fails_at_most_three_requests() {
     let reconciliation = under_load("lame duck", &mut fleet, async |fleet, load, _, _| {
         let number = server_of_the_gateway(fleet).await;
         fleet.nats.servers[number].lame_duck();
-        // The server closes connections after its grace period of 5 s; a gateway that leaves earlier did so by
-        // itself.
+        // The server closes connections after its grace period of 5 s. A gateway that reconnects before that does so
+        // because of the notification.
         let grace = Duration::from_secs(4);
         eventually_some("the gateway leaves early", grace, async || {
             let moves = fleet.gateways[0].metric("fjord_nats_reconnects_total").await;
@@ -183,7 +183,7 @@ async fn a_nats_server_in_lame_duck_mode_fails_at_most_three_requests() {
     reconciliation.no_request_lost().failures_at_most(3);
 }
 
-/// Returns the server that the first gateway is connected to.
+/// Returns the index of the server to which the first gateway is connected.
 async fn server_of_the_gateway(fleet: &Fleet) -> usize {
     eventually_some("the gateway's server", SOON, async || {
         for (number, server) in fleet.nats.servers.iter().enumerate() {

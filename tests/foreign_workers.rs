@@ -1,5 +1,5 @@
-//! Promise: any NATS client in any language can be a worker or a caller, shown with Python; and a worker that violates the
-//! protocol affects only its own requests.
+//! Promise: a NATS client in any language can be a worker or a caller, which the tests show with Python. A worker that
+//! violates the protocol affects only its own requests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 use super::support::process::Process;
 use super::support::target_directory;
 
-/// The command for a script of the test support, with the Python that `make python` installs.
+/// Returns a command that runs a script in `tests/support` with the Python that `make python` installs.
 pub(crate) fn python(script: &str) -> Command {
     let python = target_directory().join("python/bin/python");
     assert!(python.is_file(), "no Python with a NATS client: run `make python`");
@@ -22,7 +22,7 @@ pub(crate) fn python(script: &str) -> Command {
     command
 }
 
-/// A fleet whose own workers do not serve the foreign queue.
+/// Starts a fleet whose own workers do not serve the foreign queue.
 async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { queues: "ledger-*", ..FleetOptions::default() }).await
 }
@@ -31,7 +31,7 @@ async fn worker(fleet: &Fleet, behavior: &str) -> Process {
     python_worker(fleet, "foreign", &[behavior]).await
 }
 
-/// Starts a Python worker for these queues. Its behavior is one that `python_worker.py` describes.
+/// Starts a Python worker that serves `queues`. Its behavior is one that `python_worker.py` implements.
 pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behavior: &[&str]) -> Process {
     let mut command = python("python_worker.py");
     command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behavior);
@@ -88,7 +88,7 @@ async fn a_malformed_answer_is_a_502() {
     assert!(fleet.gateways[0].metric("fjord_gateway_bad_replies_total").await > 0.5);
 }
 
-/// With a 503 a gateway promises that nothing was executed. A worker's answer cannot make that promise.
+/// A 503 from a gateway promises that nothing was executed. An answer from a worker cannot make that promise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_503_or_not_executed_from_a_worker_is_a_502() {
     let fleet = fleet().await;

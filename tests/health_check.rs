@@ -1,4 +1,4 @@
-//! Promise: load balancers can probe the serving port, and connections cannot prevent probes of the admin listener.
+//! Promise: load balancers can probe the serving port, and many connections cannot prevent probes of the admin listener.
 
 use http::{Method, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,7 @@ async fn the_serving_port_reports_whether_a_gateway_is_ready() {
     let environment = vec![("FJORD_GATEWAY__HTTP__REQUESTS_IN_FLIGHT_MAX", "1".to_owned())];
     let options = FleetOptions { gateway_keys, environment, ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
-    // Without a server name, as load balancers connect; every other path requires a served name.
+    // Load balancers connect without a server name. Every other path requires a name that the gateway serves.
     let client = fleet.client();
     client.get("/v1/slow?ms=1").await.is_problem(421, "misdirected");
     let healthy = client.get("/healthz").await;
@@ -25,7 +25,7 @@ async fn the_serving_port_reports_whether_a_gateway_is_ready() {
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
     client.send(Method::POST, "/healthz", &serde_json::json!({})).await.is_problem(404, "no-route");
 
-    // A gateway at its limit of requests is still healthy.
+    // A gateway that has reached its limit of requests is still healthy.
     let one = ClientOptions { http: HttpVersion::One, ..ClientOptions::default() };
     let named = fleet.client_with(one).with_header("host", "api.example");
     let gauge = "fjord_gateway_requests_in_flight";

@@ -1,4 +1,4 @@
-//! Promise: if one of two workers hangs while it stays connected, then after two seconds no request fails or waits for it.
+//! Promise: if one of two workers hangs while it stays connected, no request fails or waits for it after two seconds.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +7,9 @@ use super::support::fleet::{Fleet, FleetOptions};
 use super::support::ledger_load::{GatewayRotation, LedgerAnswer, LedgerLoad};
 use super::support::random::SeededRandom;
 
-/// Time in which the gateway may still send requests to the hung worker.
+/// The time during which the gateway may still send requests to the hung worker.
 const NOTICED: Duration = Duration::from_secs(2);
-/// Shorter than the time after which the NATS server closes the connection.
+/// The duration of the hang, which is shorter than the time after which the NATS server closes the connection.
 const HUNG_FOR: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,18 +28,18 @@ async fn requests_are_sent_to_the_other_worker() {
     let later: Vec<LedgerAnswer> = load.answers();
     fleet.workers[0].process.resume();
     load.stop().await;
-    let sent_at = |told: &LedgerAnswer| told.at - told.took;
-    let late: Vec<_> = later.iter().filter(|told| sent_at(told) > stopped + NOTICED).collect();
+    let sent_at = |answer: &LedgerAnswer| answer.at - answer.took;
+    let late: Vec<_> = later.iter().filter(|answer| sent_at(answer) > stopped + NOTICED).collect();
     println!(
         "{} requests while the worker hung, {} of them after {NOTICED:?}",
         later.len(),
         late.len()
     );
     assert!(late.len() > 200, "the other worker answers: {}", late.len());
-    let failed: Vec<_> = late.iter().filter(|told| told.status != 200).collect();
+    let failed: Vec<_> = late.iter().filter(|answer| answer.status != 200).collect();
     assert!(failed.is_empty(), "{failed:?}");
-    let slow = late.iter().filter(|told| told.took > Duration::from_millis(900)).count();
+    let slow = late.iter().filter(|answer| answer.took > Duration::from_millis(900)).count();
     assert!(slow * 100 <= late.len(), "{slow} of {} waited for the hung worker", late.len());
-    let lost = later.iter().filter(|told| told.status != 200).count();
+    let lost = later.iter().filter(|answer| answer.status != 200).count();
     assert!(lost <= 16, "more requests were lost than were in flight: {lost}");
 }

@@ -1,5 +1,5 @@
 //! Promise: `fjord import` writes entries that `fjord check` accepts unchanged, for every procedure that the catalogue can
-//! express. It gives the reason for each that it leaves out, chooses the safer of two meanings, and never overwrites a file.
+//! express. It reports why it leaves out a procedure, chooses the safer of two interpretations, and never overwrites a file.
 
 use std::fs;
 use std::path::Path;
@@ -60,12 +60,12 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
     let errors = text(&online.stderr);
-    // These queues need more connections than the default allows, which is a warning and not a mismatch.
+    // These queues need more connections than the default allows, which causes a warning but is not a mismatch.
     let is_mismatch = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
     let errors: Vec<&str> = errors.lines().filter(is_mismatch).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 
-    // A second import finds nothing new, and does not overwrite the file.
+    // A second import finds no new procedures, and does not overwrite the file.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("skipped: fjord_test.lists: it is in the catalogue"));
@@ -144,7 +144,7 @@ async fn names_determine_route_method_and_result() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("skipped: race.broken"), "{}", text(&output.stderr));
     let entries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let told = |id: &str| {
+    let describe = |id: &str| {
         let entry = &entries[id];
         let word = |key| entry[key].as_str().unwrap_or("-");
         let place = |(name, parameter): (&String, &Value)| {
@@ -162,13 +162,13 @@ async fn names_determine_route_method_and_result() {
         ("horse-delete", "DELETE /v1/horse/{ueln} none at-most-once ueln:path"),
         ("horse-transfer", "POST /v1/horse-transfer full - owner:body,ueln:body"),
     ] {
-        assert_eq!(told(id), expected);
+        assert_eq!(describe(id), expected);
     }
     assert!(entries["horse-get"].get("auth").is_none(), "the default holds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_said_and_nothing_is_made() {
+async fn an_unreadable_database_or_catalogue_is_an_error_and_creates_nothing() {
     let home = tempfile::tempdir().expect("a directory");
     let (file, schema) = (home.path().join("not-there.db"), home.path().join("schema.sql"));
     fs::write(&schema, "CREATE TABLE a (b);").expect("a file");
@@ -182,19 +182,19 @@ async fn what_cannot_be_read_is_said_and_nothing_is_made() {
     let check = |arguments: &[&str], status, words: &[&str]| {
         let output =
             fjord(directory.path(), &[&["import", "--auth", "public"], arguments].concat());
-        let said = text(&output.stderr);
+        let stderr = text(&output.stderr);
         assert_eq!(
             (output.status.code(), text(&output.stdout)),
             (Some(status), String::new()),
-            "{said}"
+            "{stderr}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(words.iter().all(|word| stderr.contains(word)), "{words:?} in {stderr}");
     };
     check(&[], 1, &["not-there.db", "is not there"]);
     assert!(!file.exists(), "an import must not create a database");
     check(&["--database", "nope"], 2, &["--database", "nope"]);
-    // Which procedures a catalogue with an error already has is unknown.
+    // If the catalogue has an error, the command cannot determine which procedures it already contains.
     fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ").expect("a file");
     fs::write(&file, "").expect("a file");
     check(&[], 2, &["broken.json"]);

@@ -1,5 +1,5 @@
-//! Promise: a large answer is sent while it is produced, no process holds more than a few parts of it, and one that is cut off
-//! never looks complete.
+//! Promise: a large answer is sent while it is produced, no process holds more than a few parts of it, and an answer that
+//! is cut off never looks complete.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ mod ends;
 pub(crate) mod head_requests;
 pub(crate) mod memory;
 
-/// The number of rows of `flow` in a mebibyte. Each is slightly larger than 1 KiB.
+/// The number of rows of `flow` in a mebibyte. Each row is slightly larger than 1 KiB.
 const ROWS_PER_MIB: usize = 1024;
 const BOTH: [HttpVersion; 2] = [HttpVersion::One, HttpVersion::Two];
 
@@ -29,7 +29,7 @@ async fn begin(client: &Client, path: &str) -> reqwest::Response {
     response
 }
 
-/// Reads the body to its end; also returns whether it was complete.
+/// Reads the body to its end. Returns it, and whether it was complete.
 async fn read(mut response: reqwest::Response) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
@@ -41,7 +41,7 @@ async fn read(mut response: reqwest::Response) -> (Vec<u8>, bool) {
     }
 }
 
-/// Checks that the rows are in order; returns their number.
+/// Checks that the rows are in order. Returns their number.
 fn count_rows(body: &[u8]) -> usize {
     let rows: serde_json::Value = serde_json::from_slice(body).expect("complete JSON");
     let rows = rows.as_array().expect("rows");

@@ -1,5 +1,5 @@
-//! Promise: every log line of a request has the request id and the trace id, and no line has a value that a client
-//! sent.
+//! Promise: every log line of a request contains the request id and the trace id, and no line contains a value that a
+//! client sent.
 
 use std::fs;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn options() -> FleetOptions {
     FleetOptions { log_filter, ..FleetOptions::default() }
 }
 
-/// Returns the lines of a process's log with this request id.
+/// Returns the lines of a process's log that contain the request id.
 fn lines_of(node: &FjordProcess, request_id: &str) -> Vec<Value> {
     let log = node.process.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

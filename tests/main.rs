@@ -1,4 +1,4 @@
-//! The promises of fjord, one file for each subject, tested on real servers and real processes.
+//! Tests of fjord's promises, which run real servers and real processes. Each subject has a file.
 
 #[cfg(test)]
 mod allocations;

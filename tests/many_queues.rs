@@ -1,5 +1,5 @@
-//! Promise: a worker with hundreds of queues on one database joins them quickly and with few connections, at its start and
-//! after an outage. What prevents that is logged once for each cause.
+//! Promise: a worker with hundreds of queues on one database joins them quickly and with few connections, both at startup
+//! and after an outage. Errors that prevent it from joining are logged once for each cause.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -13,16 +13,18 @@ use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use super::support::mssql_server::fake_server;
 use super::support::tds::{FakeSqlServer, PASSWORD};
 
-/// The queues on one database.
+/// The number of queues on one database.
 const QUEUES: usize = 500;
-/// The longest time until they are joined, on a server whose login takes 50 ms and whose queries for signatures take 500 ms.
+/// The longest time until all queues are joined, on a server whose logins take 50 ms and whose signature queries take
+/// 500 ms.
 const JOINED_WITHIN: Duration = Duration::from_secs(30);
-/// The most connections that this may use.
+/// The maximum number of connections that the worker may use to join its queues.
 const CONNECTIONS_MAX: usize = 4;
 /// The longest time until a failed queue is verified again.
 const VERIFIED_AGAIN: Duration = Duration::from_secs(40);
 
-/// Returns a catalogue with an endpoint and a queue for each of a number of procedures, and one whose procedure changes.
+/// Returns a catalogue with `queues` endpoints, each with its own procedure and queue, and one endpoint whose procedure
+/// changes.
 fn catalogue(queues: usize) -> &'static str {
     let mut text = String::from(
         r#"{ "changed": { "route": "GET /v1/changed", "procedure": "fjord_test.changed", "auth": "public",
@@ -56,7 +58,7 @@ async fn worker_on(server: &FakeSqlServer, queues: usize) -> Fleet {
     Fleet::start(options).await
 }
 
-/// Returns how many of the queues are served.
+/// Returns the number of queues that are served.
 async fn served(worker: &FjordProcess) -> usize {
     let figure = worker.metric(r#"fjord_worker_queue_ready{queue="many-"#).await;
     format!("{figure:.0}").parse().expect("a count")
@@ -69,13 +71,13 @@ async fn are_served(worker: &FjordProcess, count: usize, limit: Duration) {
     .await;
 }
 
-/// Returns the note of `/readyz` about a queue.
+/// Returns the note about a queue in `/readyz`.
 async fn note(worker: &FjordProcess, queue: &str) -> Option<String> {
     let ready = get_json(&format!("http://{}/readyz", worker.admin())).await?;
     ready["notes"][format!("queue {queue}")].as_str().map(ToOwned::to_owned)
 }
 
-/// Returns the log lines from a line on.
+/// Returns the log lines that follow the first `from` lines.
 fn lines(worker: &FjordProcess, from: usize) -> Vec<Value> {
     let log = worker.process.log();
     log.lines().skip(from).filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -86,7 +88,7 @@ fn with_message<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_queues_are_joined_quickly_also_after_an_outage() {
+async fn five_hundred_queues_are_joined_quickly_at_startup_and_after_an_outage() {
     let server = fake_server().await.fake.expect("the fake server");
     let state = &server.state;
     state.login_ms.store(50, Ordering::Release);
@@ -107,7 +109,7 @@ async fn five_hundred_queues_are_joined_quickly_also_after_an_outage() {
     state.refuses_connections.store(true, Ordering::Release);
     state.close_connections();
     are_served(worker, 0, SOON).await;
-    // A procedure changes in the meantime.
+    // A procedure changes during the outage.
     state.is_changed.store(true, Ordering::Release);
     state.refuses_connections.store(false, Ordering::Release);
     let back = Instant::now();
@@ -128,12 +130,12 @@ async fn five_hundred_queues_are_joined_quickly_also_after_an_outage() {
         note(worker, "changed").await.is_none().then_some(())
     })
     .await;
-    let said = lines(worker, lines_before);
-    assert!(said.len() <= 12, "{} lines for one outage: {said:#?}", said.len());
-    let gone = with_message(&said, "the database does not answer");
-    assert_eq!(gone.len(), 1, "{said:#?}");
+    let logged = lines(worker, lines_before);
+    assert!(logged.len() <= 12, "{} lines for one outage: {logged:#?}", logged.len());
+    let gone = with_message(&logged, "the database does not answer");
+    assert_eq!(gone.len(), 1, "{logged:#?}");
     assert_eq!(gone[0]["queues"], QUEUES + 1);
-    assert_eq!(with_message(&said, "the database answers").len(), 1, "{said:#?}");
+    assert_eq!(with_message(&logged, "the database answers").len(), 1, "{logged:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,12 +159,12 @@ async fn missing_procedures_are_logged_once_and_stop_no_other_queue() {
     .await;
     state.dropped.lock().expect("not poisoned").clear();
     are_served(worker, DROPPED + 2, VERIFIED_AGAIN).await;
-    let said = lines(worker, 0);
-    let mismatches = with_message(&said, "queues do not match their database and are not served");
+    let logged = lines(worker, 0);
+    let mismatches = with_message(&logged, "queues do not match their database and are not served");
     assert_eq!(mismatches.len(), 1, "{mismatches:#?}");
     assert_eq!(mismatches[0]["queues"], DROPPED);
     let named = mismatches[0]["named"].as_str().expect("names");
     assert!(named.contains("many-0 (fjord_test.numbered_0)") && named.contains("32 more"));
-    assert_eq!(with_message(&said, "every queue matches its database now").len(), 1);
+    assert_eq!(with_message(&logged, "every queue matches its database now").len(), 1);
     assert!(reads() < 12, "{} queries", reads());
 }

@@ -1,4 +1,4 @@
-//! Promise: metrics, access lines and `Server-Timing` show what a fleet does, as the documentation describes it.
+//! Promise: metrics, access lines and `Server-Timing` have the values that the documentation describes.
 
 use std::collections::BTreeSet;
 

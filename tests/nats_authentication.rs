@@ -1,4 +1,4 @@
-//! Promise: fjord authenticates to NATS with every documented method, and is rejected without valid credentials.
+//! Promise: fjord can authenticate to NATS with every documented method, and is rejected without valid credentials.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 use super::support::nats::NatsOptions;
 use super::support::tokens;
 
-/// An authentication method: the server's configuration, and fjord's.
+/// An authentication method, with the configuration of the server and of fjord.
 struct NatsAuthMethod {
     name: &'static str,
     nats: NatsOptions,
@@ -66,7 +66,7 @@ impl Account {
         Self { pair, user: KeyPair::new_user(), server }
     }
 
-    /// Writes the user's credentials atomically; they are valid until `expires`.
+    /// Atomically writes credentials of the user that are valid until `expires`.
     fn write(&self, file: &Path, expires: Option<u64>) {
         let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
         let of_user = sign_jwt(&self.pair, &self.user, &of_user, expires);
@@ -81,7 +81,7 @@ impl Account {
     }
 }
 
-/// A server in operator mode with one account, and the credentials file of a user.
+/// Returns the method that uses a credentials file, on a server in operator mode with one account.
 fn credentials(directory: &Path) -> NatsAuthMethod {
     let account = Account::new();
     let file = directory.join("fjord.creds");

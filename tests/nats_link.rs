@@ -12,7 +12,7 @@ use super::support::ledger_load::{GatewayRotation, LedgerLoad, reconcile};
 use super::support::nats::{NatsOptions, NatsServer};
 use super::support::random::SeededRandom;
 
-/// The ping interval, longer than any delay of a busy machine.
+/// The ping interval, which is longer than any delay on a busy machine.
 const PING: Duration = Duration::from_secs(2);
 
 fn options() -> FleetOptions {
@@ -20,7 +20,7 @@ fn options() -> FleetOptions {
     FleetOptions { nats, nats_keys: "ping_interval = '2s'\n".to_owned(), ..FleetOptions::default() }
 }
 
-/// Returns options of a server that denies its users this subject and can be reconfigured.
+/// Returns options for a server that denies its users the subject `denied` and can be reconfigured.
 fn denying(denied: &str) -> FleetOptions {
     let mut options = options();
     options.nats.extra = format!(
@@ -62,7 +62,7 @@ async fn subjects(server: &NatsServer) -> Vec<String> {
     lists.flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Messages whose headers break async-nats 0.51: the first ends its client, the others its connection.
+/// Messages whose headers async-nats 0.51 cannot parse: the first one terminates its client, the others its connection.
 const POISONS: [&[u8]; 3] = [
     b"NATS/1.0\r\nX: a\rb\r\n\r\n",
     b"NATS/1.0\r\nX: a\xffb\r\n\r\n",
@@ -82,7 +82,7 @@ async fn disturbances(node: &FjordProcess) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_ends_a_client_permanently() {
     let mut options = options();
-    // Reconnects slow down when connections do not last; this test must end each of them.
+    // Reconnect delays grow when connections are short-lived, but each message of this test must break a connection.
     options.nats_keys.push_str("reconnect_delay_max = '100ms'\n");
     let fleet = Fleet::start(options).await;
     let (server, client) = (&fleet.nats.servers[0], fleet.client());
@@ -96,7 +96,7 @@ async fn no_message_ends_a_client_permanently() {
             .iter()
             .all(|s| has(s))
     );
-    // Once per kind is enough.
+    // One message of each kind is enough.
     let kinds =
         ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.repeat", "_INBOX."];
     for kind in kinds {
@@ -151,7 +151,7 @@ async fn a_stopped_server_is_detected_within_two_pings() {
     client.get("/v1/echo/a").await.is(200);
     fleet.nats.servers[0].process().pause();
     let since = Instant::now();
-    // Half a second is for the processes, which share the machine with other tests.
+    // The half second is a margin for the processes, which share the machine with other tests.
     let limit = PING * 2 + Duration::from_millis(500);
     for node in all(&fleet) {
         eventually_some("the stopped server is detected", limit, async || {
@@ -172,8 +172,8 @@ struct Revoked {
     denied: &'static str,
     kind: &'static str,
     role: &'static str,
-    /// The outcome of requests meanwhile. A worker that leaves its queues refuses requests that still arrive, for a
-    /// while.
+    /// The outcome of requests while the subscription is revoked. A worker that has left its queues refuses requests that
+    /// still arrive for a while.
     outcome: &'static str,
 }
 
@@ -200,7 +200,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
             (node.metric(&gauge).await > 0.5 && !is_ready(node).await).then_some(())
         })
         .await;
-        // A message in flight while the server reloads may be lost: that request gets a 504.
+        // A message that is in flight while the server reloads may be lost. Its request then gets a 504.
         eventually_some(format!("{denied}: requests end as {outcome}"), SOON, async || {
             let answer = client.get("/v1/echo/a").await;
             assert!([503, 504].contains(&answer.status.as_u16()), "{denied}: {}", answer.status);
@@ -209,7 +209,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
             (answer.status == 503 && has_outcome).then_some(())
         })
         .await;
-        // The subscription is retried meanwhile, which must not count as restored.
+        // In the meantime the subscription is retried, which must not count as restored.
         let tries = Instant::now();
         eventually_some("a few retries", SOON, async || {
             assert!(
@@ -229,7 +229,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
     }
 }
 
-/// The library keeps at most 128 events; of more simultaneous refusals some are lost.
+/// The library keeps at most 128 events, so some are lost if more subscriptions are refused simultaneously.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_simultaneous_refusals_leave_no_queue_unserved() {
     const QUEUES: usize = 300;
@@ -307,7 +307,7 @@ async fn a_larger_max_payload_is_used_after_a_reload() {
     client.send(Method::PUT, "/v1/keep/1", &body).await.is(413);
     fleet.nats.servers[0].edit(SMALL, "max_payload: 1048576");
     fleet.nats.servers[0].reload().await;
-    // The limit is queried at most every ten seconds, and the last query was just now.
+    // The gateway queries the limit at most every ten seconds, and has just done so.
     eventually_some("the request is accepted", SOON * 2, async || {
         let answer = client.send(Method::PUT, "/v1/keep/1", &body).await;
         assert!([200, 413, 503].contains(&answer.status.as_u16()), "{}", answer.status);
@@ -323,7 +323,7 @@ async fn a_rolling_restart_while_nats_is_stopped_loses_no_response() {
         Fleet::start(FleetOptions { workers: 3, concurrency: 16, ..FleetOptions::default() }).await;
     let mut seed = SeededRandom::new();
     let rotation = GatewayRotation::new(vec![fleet.client()]);
-    // More concurrent callers than one load has.
+    // Several loads run at once, because one has too few concurrent callers.
     let loads: Vec<_> = (0..5).map(|_| LedgerLoad::start(&rotation, &mut seed)).collect();
     let load = &loads[0];
     load.wait_for_more(100).await;

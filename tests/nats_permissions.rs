@@ -1,5 +1,5 @@
-//! Promise: with the shipped NATS configuration, each role can do its work on a cluster of three servers, and nothing
-//! else.
+//! Promise: with the shipped NATS configuration, each role has exactly the permissions that it needs on a cluster of
+//! three servers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn the_shipped_permissions_suffice() {
     let client = fleet.client();
     client.get("/v1/echo/a").await.is(200);
     client.send(Method::POST, "/v1/once", &json!({ "ms": 10 })).await.is(200);
-    // More callers than slots cause progress, refusals, offers and declines.
+    // Because there are more callers than slots, workers and gateways send progress, refusals, offers and declines.
     let callers: Vec<_> = (0..12)
         .map(|_| {
             let client = client.clone();
@@ -50,9 +50,9 @@ async fn the_shipped_permissions_suffice() {
     for caller in callers {
         assert_eq!(caller.await.expect("a caller"), 200);
     }
-    // An answer in parts.
+    // This answer is sent in parts.
     assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
-    // A cancel of both roles.
+    // Both roles send a cancel.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/slow?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -64,7 +64,7 @@ async fn the_shipped_permissions_suffice() {
         (calls < 0.5).then_some(())
     })
     .await;
-    // A lost connection, and the request for the lost answers.
+    // The restart breaks a connection, after which the gateway requests the lost answers.
     fleet.nats.servers[0].restart().await;
     fleet.wait_for_nats_routes().await;
     eventually_some("requests are served again", SOON, async || {
@@ -79,7 +79,7 @@ async fn the_shipped_permissions_suffice() {
     assert_eq!(violations(&mut fleet), Vec::<String>::new());
 }
 
-/// Connects as one of the users. Returns the client, and the errors that the server reports.
+/// Connects as the user `name`. Returns the client, and the errors that the server reports.
 async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
     let server_errors = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&server_errors);
@@ -110,7 +110,7 @@ async fn is_refused(server_errors: &Mutex<Vec<String>>, what: &str, subject: &st
     .await;
 }
 
-/// Each user, and what it may neither publish nor subscribe to.
+/// Each user, with the subjects to which it may not publish and those to which it may not subscribe.
 const USERS: [(&str, &[&str], &[&str]); 5] = [
     (
         "gateway",
@@ -130,7 +130,7 @@ const USERS: [(&str, &[&str], &[&str]); 5] = [
             "_INBOX_gateway.x.flush.1",
             "_INBOX_worker-payments.x",
         ],
-        // Requests without a queue group: no client receives those of others.
+        // A subscription without a queue group would receive requests that are meant for other workers.
         &["fjord.q.echo", "fjord.q.>", "_INBOX_gateway.>", "_INBOX_operator.>"],
     ),
     (

@@ -16,7 +16,7 @@ use super::support::nats::{NatsOptions, SHIPPED_PASSWORD};
 use super::support::ports;
 use super::support::tds::{FakeSqlServer, PASSWORD};
 
-/// Far less than the sum of all deadlines, because the checks run in parallel.
+/// The time limit of a check. It is far shorter than the sum of all deadlines, because the checks run in parallel.
 const SOON: Duration = Duration::from_secs(20);
 
 fn check(role: &str, directory: &Path, more: &[&str]) -> Output {
@@ -25,15 +25,15 @@ fn check(role: &str, directory: &Path, more: &[&str]) -> Output {
     tokio::task::block_in_place(|| command.output().expect("fjord runs"))
 }
 
-/// Returns the lines that begin with a word, without the word.
-fn said(output: &Output, word: &str) -> Vec<String> {
+/// Returns the lines of stderr that begin with `word`, without that word.
+fn lines_with_prefix(output: &Output, word: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines = text.lines().filter_map(|line| line.strip_prefix(word));
     lines.map(|line| line.trim_start_matches(": ").to_owned()).collect()
 }
 
 #[track_caller]
-fn one_has(lines: &[String], parts: &[&str]) {
+fn assert_one_line_has(lines: &[String], parts: &[&str]) {
     let fitting = lines.iter().filter(|line| parts.iter().all(|part| line.contains(part)));
     assert_eq!(fitting.count(), 1, "{parts:?} in\n{}", lines.join("\n"));
 }
@@ -51,15 +51,15 @@ async fn servers_and_databases_that_match_are_listed() {
         (&fleet.workers[0], &["worker: NATS server 127.0.0.1:", "worker: database default ("]),
     ] {
         let output = check(node.role(), node.directory(), &[]);
-        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "error"));
-        let told = String::from_utf8_lossy(&output.stdout);
-        let told: Vec<String> = told.lines().map(ToOwned::to_owned).collect();
-        assert_eq!(told.len(), expected.len() + 1, "{told:?}");
+        assert_eq!(output.status.code(), Some(0), "{:?}", lines_with_prefix(&output, "error"));
+        let listed = String::from_utf8_lossy(&output.stdout);
+        let listed: Vec<String> = listed.lines().map(ToOwned::to_owned).collect();
+        assert_eq!(listed.len(), expected.len() + 1, "{listed:?}");
         for part in expected {
-            one_has(&told, &[part]);
+            assert_one_line_has(&listed, &[part]);
         }
     }
-    // The check sent no message to a queue, and no worker left its group.
+    // The check has sent no message to a queue, and no worker has left its queue group.
     fleet.client().get("/v1/echo/a").await.is(200);
 }
 
@@ -67,29 +67,38 @@ async fn servers_and_databases_that_match_are_listed() {
 async fn a_nats_server_that_refuses_the_connection_is_an_error() {
     let fleet = fleet(NatsOptions { is_shipped: true, ..NatsOptions::default() }).await;
     let gateway = fleet.gateways[0].directory();
-    // The shipped permissions suffice, but one endpoint accepts larger bodies than the server.
+    // The shipped permissions are sufficient, but one endpoint accepts larger bodies than the server.
     assert_eq!(check("worker", fleet.workers[0].directory(), &[]).status.code(), Some(0));
-    let errors = said(&check("gateway", gateway, &[]), "error");
-    one_has(&errors, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
+    let errors = lines_with_prefix(&check("gateway", gateway, &[]), "error");
+    assert_one_line_has(&errors, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
     assert_eq!(errors.len(), 1, "{errors:?}");
 
     let of_other = format!("messaging.nats.password={SHIPPED_PASSWORD}x");
     let output = check("gateway", gateway, &["--set", &of_other]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "error"), &["gateway: NATS server 127.0.0.1:", "authorization"]);
+    assert_one_line_has(
+        &lines_with_prefix(&output, "error"),
+        &["gateway: NATS server 127.0.0.1:", "authorization"],
+    );
 
     let directory = tempfile::tempdir().expect("a directory");
     let stranger = Certs::new(directory.path());
     let ca = format!("messaging.nats.tls.ca={}", stranger.ca.display());
     let output = check("gateway", gateway, &["--set", &ca]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "error"), &["NATS server 127.0.0.1:", "certificate"]);
+    assert_one_line_has(
+        &lines_with_prefix(&output, "error"),
+        &["NATS server 127.0.0.1:", "certificate"],
+    );
 
-    // A gateway with the permissions of a worker.
+    // This gateway has only the permissions of a worker.
     let output = check("gateway", gateway, &["--set", "messaging.nats.user=worker"]);
     assert_eq!(output.status.code(), Some(2));
-    one_has(&said(&output, "error"), &["refused", "Publish to", "fjord.w."]);
-    one_has(&said(&output, "warning"), &["does not allow every queue"]);
+    assert_one_line_has(
+        &lines_with_prefix(&output, "error"),
+        &["refused", "Publish to", "fjord.w."],
+    );
+    assert_one_line_has(&lines_with_prefix(&output, "warning"), &["does not allow every queue"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +106,7 @@ async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
     let payload_bytes_max = 4 << 20;
     let fleet =
         fleet(NatsOptions { has_tls: false, payload_bytes_max, ..NatsOptions::default() }).await;
-    // The round trip takes longer than each of the timeouts allows.
+    // The round trip is longer than each of the timeouts.
     let one_way = Duration::from_millis(300);
     let far = LatencyProxy::start(fleet.nats.servers[0].address(), one_way).await;
     let far = format!("messaging.nats.servers=[\"nats://{}\"]", far.address);
@@ -105,20 +114,20 @@ async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
         (&fleet.gateways[0], &["gateway.session.accept_timeout is 1s"][..]),
         (&fleet.workers[0], &["worker.offer_timeout is ", "worker.claim_timeout is "]),
     ] {
-        let near = said(&check(node.role(), node.directory(), &[]), "warning");
+        let near = lines_with_prefix(&check(node.role(), node.directory(), &[]), "warning");
         assert!(!near.iter().any(|line| line.contains("round trip")), "{near:?}");
         let output = check(node.role(), node.directory(), &["--set", &far]);
-        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output, "error"));
-        let warnings = said(&output, "warning");
+        assert_eq!(output.status.code(), Some(0), "{:?}", lines_with_prefix(&output, "error"));
+        let warnings = lines_with_prefix(&output, "warning");
         let of_times = warnings.iter().filter(|line| line.contains("round trip"));
         assert_eq!(of_times.count(), keys.len(), "{warnings:?}");
         for key in keys {
-            one_has(&warnings, &[key, "and a round trip takes 6", "will be used"]);
+            assert_one_line_has(&warnings, &[key, "and a round trip takes 6", "will be used"]);
         }
     }
 }
 
-/// Writes a worker's configuration with three databases: one works, one refuses the login, one is unreachable.
+/// Returns a worker's configuration with three databases: one works, one refuses the login, and one is unreachable.
 fn worker_toml(there: &FakeSqlServer, refusing: &FakeSqlServer) -> String {
     let mut text = format!(
         "[messaging.nats]\nservers = ['tls://127.0.0.1:{}']\n[worker.queues]\n\
@@ -168,13 +177,22 @@ async fn all_mismatches_of_databases_and_queues_are_reported_at_once() {
     let output = check("worker", directory.path(), &[]);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     assert_eq!(output.status.code(), Some(2));
-    let errors = said(&output, "error");
-    one_has(&errors, &["NATS server 127.0.0.1:", "refused"]);
-    one_has(&errors, &["database default (", "queue wrong", "@status", "uuid", "int", "@colour"]);
-    one_has(&errors, &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"]);
-    one_has(&errors, &["database default:read-only (", "queue read", "fjord_test.absent"]);
-    one_has(&errors, &["database refusing (", "Login failed"]);
-    one_has(&errors, &["database away (", "refused"]);
+    let errors = lines_with_prefix(&output, "error");
+    assert_one_line_has(&errors, &["NATS server 127.0.0.1:", "refused"]);
+    assert_one_line_has(
+        &errors,
+        &["database default (", "queue wrong", "@status", "uuid", "int", "@colour"],
+    );
+    assert_one_line_has(
+        &errors,
+        &["database default (", "queue missing", "fjord_test.nowhere", "login fjord"],
+    );
+    assert_one_line_has(
+        &errors,
+        &["database default:read-only (", "queue read", "fjord_test.absent"],
+    );
+    assert_one_line_has(&errors, &["database refusing (", "Login failed"]);
+    assert_one_line_has(&errors, &["database away (", "refused"]);
     assert_eq!(errors.len(), 6, "{errors:?}");
     assert_eq!(
         refusing.state.attempts.load(Ordering::Acquire),

@@ -1,5 +1,5 @@
-//! Promise: `/openapi.json` shows each caller only the endpoints that it may call, unless the configuration makes the document
-//! public.
+//! Promise: `/openapi.json` shows each caller only the endpoints that the caller may call, unless the configuration makes
+//! the document public.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ const ENDPOINTS: &str = r#"{
         "auth": { "methods": ["jwt"], "issuers": ["partner"] } },
     "machines": { "route": "GET /v1/machines", "queue": "echo", "handler": "echo", "timeout": "2s",
         "auth": { "methods": ["certificate"] } } }"#;
-/// Other words of the document that only these endpoints contain.
+/// Words that occur in the document only because of these endpoints.
 const WORDS: [&str; 6] = ["horses:read", "horses:write", "herd", "staff", "partner", "machines"];
 
 struct Documented {
@@ -108,7 +108,7 @@ impl Documented {
             ("partner", self.partner(), &["any-proof", "partner-only"]),
             ("key", key, &["any-proof", "any-reader"]),
             ("certificate", clinic.clone(), &["any-proof", "machines"]),
-            // As in a call, the API key decides wherever keys are accepted.
+            // As in a call, only the API key is evaluated on endpoints that accept keys.
             (
                 "both",
                 clinic.with_header("x-api-key", "billing-key"),
@@ -159,11 +159,11 @@ async fn each_caller_sees_only_the_endpoints_that_it_may_call() {
     for word in WORDS {
         assert!(!nobody.contains(word), "{word} is in the public document");
     }
-    // Concurrent requests do not get the document of another caller.
-    let asked = (0..20).flat_map(|_| &callers).map(async |(who, client, expected)| {
+    // Concurrent requests must not get the document of another caller.
+    let requests = (0..20).flat_map(|_| &callers).map(async |(who, client, expected)| {
         assert_eq!(shown(&document(client).await), names(expected), "{who}");
     });
-    join_all(asked).await;
+    join_all(requests).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +187,7 @@ async fn invalid_credentials_are_refused_and_counted() {
         let figure = format!(r#"fjord_auth_failures_total{{endpoint="none",reason="{reason}"}}"#);
         assert!(documented.fleet.gateways[0].metric(&figure).await > 0.5, "{reason}");
     }
-    // The page itself is public, because a person enters the credentials there.
+    // The page itself is public, because users enter their credentials there.
     let page = client.with_bearer("x").get("/docs").await;
     assert!(page.is(200).text().contains("<main>"));
     for word in WORDS {

@@ -1,5 +1,5 @@
-//! A benchmark: ten callers for each slot, on a cluster of three NATS servers and three workers with four slots each.
-//! `make bench-overload` prints the results.
+//! A benchmark of overload, with ten callers for each slot, on a cluster of three NATS servers and three workers with four
+//! slots each. `make bench-overload` prints the results.
 
 mod short_calls;
 
@@ -23,18 +23,18 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 3;
 
-/// How requests are sent, and what happens to one that a worker refuses.
+/// A way to send requests and to handle refusals.
 #[derive(Clone, Debug)]
 enum LoadCaller {
-    /// Through the gateway: the worker offers the next free slot.
+    /// Sends requests through the gateway. A worker that refused a request offers it the next free slot.
     Gateway(Client),
-    /// Directly to the queue group: a refused request is sent again after this pause. This is the obvious design to compare
-    /// with; only this benchmark uses it.
+    /// Sends requests directly to the queue group, and sends a refused request again after this pause. This is the obvious
+    /// alternative design, which only this benchmark uses.
     BlindRetry(async_nats::Client, Duration),
 }
 
 impl LoadCaller {
-    /// Makes a request; whether the response was 200.
+    /// Sends a request. Returns whether the response was a 200.
     async fn call(&self) -> bool {
         match self {
             Self::Gateway(client) => {
@@ -61,7 +61,7 @@ impl LoadCaller {
     }
 }
 
-/// The number of messages that the processes of the fleet have published.
+/// Returns the number of messages that the processes of the fleet have published.
 async fn published_messages(fleet: &Fleet) -> f64 {
     let mut sum = 0.0;
     for server in &fleet.nats.servers {
@@ -74,7 +74,7 @@ async fn published_messages(fleet: &Fleet) -> f64 {
     sum
 }
 
-/// The time that workers have spent in calls, in seconds, and the number of calls.
+/// Returns the time that workers have spent in calls, in seconds, and the number of calls.
 async fn call_totals(fleet: &Fleet) -> (f64, f64) {
     let (mut seconds, mut calls) = (0.0, 0.0);
     for worker in &fleet.workers {
@@ -130,8 +130,8 @@ async fn round(fleet: &Fleet, design: &str, caller: &LoadCaller) {
     stop.store(true, Ordering::Relaxed);
     let (mut waits, mut others) = (Vec::new(), 0);
     for caller in callers {
-        let (of_caller, other) = caller.await.expect("the caller does not panic");
-        waits.extend(of_caller);
+        let (caller_waits, other) = caller.await.expect("the caller does not panic");
+        waits.extend(caller_waits);
         others += other;
     }
     waits.sort_unstable();
@@ -160,7 +160,7 @@ async fn round(fleet: &Fleet, design: &str, caller: &LoadCaller) {
     );
 }
 
-/// A connection to NATS that does not use the gateway.
+/// Connects to NATS, to send requests without the gateway.
 async fn nats(fleet: &Fleet) -> async_nats::Client {
     let options = ConnectOptions::new()
         .add_root_certificates(fleet.certs.ca.clone())
@@ -185,7 +185,7 @@ async fn bench_overload() {
     let offering = fleet("").await;
     let client =
         offering.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
-    // These workers make no offers: a blind caller would not receive them, and slots would be reserved in vain.
+    // These workers make no offers, which would reserve slots in vain: callers that retry blindly do not receive offers.
     let plain = fleet("[worker]\nrefused_max = 0\n").await;
     let nats = nats(&plain).await;
     for _ in 0..ROUNDS {

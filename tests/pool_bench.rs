@@ -1,9 +1,11 @@
-//! `make bench-pool`: measures many queues that share the connections of a database, and clients that disconnect.
+//! `make bench-pool`: measures the throughput of many queues that share the connections of a database, and the cost of
+//! clients that disconnect.
 //!
-//! The server is the one in `FJORD_TEST_MSSQL`, or the fake server of the tests on its own thread and with logins of 50 ms.
-//! Each round measures every scenario, so that other load on the machine slows all of them, and compares it with the first
-//! scenario of the same round. Fails if the throughput of many queues is below 0.9 of that of one queue, if disconnecting
-//! clients cost more than 0.05, or if a connection is opened during a measurement.
+//! The server is the one in `FJORD_TEST_MSSQL`, or else the fake server of the tests, on its own thread and with logins of
+//! 50 ms. Each round measures every scenario, so that other load on the machine slows all of them, and compares each with
+//! the first scenario of the same round. The benchmark fails if the throughput of many queues is below 0.9 times that of
+//! one queue, if disconnecting clients reduce the throughput by more than 0.05, or if a connection is opened during a
+//! measurement.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -36,22 +38,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const SHARED_MIN: f64 = 0.9;
 /// The minimum relative throughput while other clients disconnect.
 const DISCONNECTS_MIN: f64 = 0.95;
-/// A measurement starts when no connection was opened for this long, which is several times a login.
+/// The time without a new connection after which a measurement starts. It is several times the duration of a login.
 const QUIET: Duration = Duration::from_millis(500);
-/// The longest wait for that.
+/// The longest time to wait for `QUIET`.
 const WARM_UP_MAX: Duration = Duration::from_secs(20);
 
-/// A scenario.
+/// A load to measure.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     queues: usize,
     connections: usize,
     callers: usize,
-    /// Clients per second that disconnect during their call.
+    /// The number of clients per second that disconnect during their call.
     disconnects: u32,
 }
 
-/// The connections of the first scenario, and of those that must reach its throughput.
+/// The number of connections in the first scenario, and in the scenarios that must reach its throughput.
 const CONNECTIONS: usize = 16;
 
 const SCENARIOS: [Scenario; 6] = [
@@ -74,7 +76,7 @@ struct PoolSample {
     ratio: f64,
 }
 
-/// Counts calls, and records the longest wait for a connection.
+/// The number of calls, and the longest wait for a connection.
 #[derive(Debug, Default)]
 struct CallCount {
     calls: AtomicU64,
@@ -154,7 +156,7 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
-    // Reads the signature, as when a queue starts. Otherwise all callers would wait for it.
+    // The first call reads the signature, as a worker does when it starts a queue. Otherwise all callers would wait for it.
     if !caller(0)?.call(&CallCount::default(), &Cancel::new()).await {
         return None;
     }
@@ -196,14 +198,14 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
     })
 }
 
-/// Waits until no more connections are opened. While calls wait for connections, more are opened.
+/// Waits until no more connections are opened. Connections are opened as long as calls wait for one.
 async fn is_warm() -> bool {
     let until = Instant::now() + WARM_UP_MAX;
     let start = logins();
     let mut before = start;
     while Instant::now() < until {
         let now = logins();
-        // The first login may take longer than that on a busy machine.
+        // On a busy machine, the first login may take longer than `QUIET`.
         if now - start > 0.5 && now - before < 0.5 {
             return true;
         }
@@ -287,7 +289,7 @@ fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
     let ratio_min = match scenario {
         Scenario { disconnects: 1.., .. } => DISCONNECTS_MIN,
         Scenario { connections, .. } if connections == CONNECTIONS => SHARED_MIN,
-        // More concurrent calls are a different load, and may be slower on a small machine.
+        // This scenario has more concurrent calls, so it is a different load that may be slower on a small machine.
         _ => 0.0,
     };
     ratio >= ratio_min && logins + discarded < 0.5
@@ -295,7 +297,7 @@ fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "prints its result")]
 fn main() -> ExitCode {
-    // `cargo test --all-targets` also runs it, without `--bench`.
+    // `cargo test --all-targets` also runs this benchmark, but without `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
@@ -309,7 +311,7 @@ fn main() -> ExitCode {
     let mut found: Vec<Vec<PoolSample>> = vec![Vec::new(); SCENARIOS.len()];
     for round in 0..rounds {
         let mut of_round: Vec<Option<PoolSample>> = vec![None; SCENARIOS.len()];
-        // Each scenario is the first one of some round, because the first one may have a different machine state.
+        // The rounds start with different scenarios, because the state of the machine may differ for the first one.
         let start = usize::try_from(round).unwrap_or_default();
         for place in (0..SCENARIOS.len()).map(|place| (place + start) % SCENARIOS.len()) {
             let (Some(scenario), Some(into)) = (SCENARIOS.get(place), of_round.get_mut(place))

@@ -1,5 +1,5 @@
-//! Promise: an answer reaches its client whatever happens to the gateway's own messages to workers meanwhile; the
-//! reader of replies never waits; and replies that wait to be processed are bounded in bytes.
+//! Promise: an answer reaches its client even if the gateway cannot send messages to workers in the meantime. The task
+//! that reads replies never waits, and the bytes of replies that have not been processed are bounded.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,19 @@ use super::support::raw_client::RawClient;
 use super::support::raw_nats::{RawNatsClient, RawNatsMessage};
 use super::support::stalling_proxy::StallingProxy;
 
-/// Calls that run when NATS stops reading from the gateway.
+/// The number of calls that run when NATS stops reading from the gateway.
 const CALLS: usize = 8;
-/// Claims that a worker sends meanwhile: waiting two seconds for each reply would exceed any session.
+/// The number of claims that a worker sends during the stall. If the gateway waited two seconds for each of its replies,
+/// every session would time out.
 const CLAIMS: usize = 100;
-/// More than the socket buffers on the path hold.
+/// The number of large requests, which exceed the socket buffers on the path.
 const LARGE_REQUESTS: usize = 10;
-/// More than the gateway's own queues hold, with `commands_max` of 16.
+/// The number of small requests, which exceed the gateway's own queues with a `commands_max` of 16.
 const SMALL_REQUESTS: usize = 80;
-/// Parts of 1 MB in each answer.
+/// The number of parts in each answer. A part has 1 MB.
 const PARTS: usize = 40;
 
-/// The worker's control subject.
+/// A control subject of the worker.
 const CONTROL: &str = "fjord.w.foreign.tester.j.7";
 
 /// A gateway that reaches NATS through a stalling proxy, and the worker of queue `foreign`, which connects directly.
@@ -46,11 +47,11 @@ impl StalledGateway {
         let port = ports::pick();
         let stall = StallingProxy::start(([127, 0, 0, 1], port).into());
         let servers = format!("[\"tls://{}\"]", stall.address);
-        // A gateway with much pending data must not be disconnected by the server.
+        // The server must not disconnect a gateway that has much pending data.
         let extra = "allow_non_tls: true\nmax_pending: 1GB\n".to_owned();
         let fleet = Fleet::start(FleetOptions {
             nats: NatsOptions { port: Some(port), extra, ..NatsOptions::default() },
-            // No ping is due during the stall, so that the stall is detected in another way.
+            // The ping interval is longer than the stall, so the stall cannot be detected by a missing pong.
             nats_keys: "ping_interval = '60s'\ncommands_max = 16\nconnect_timeout = '10s'\n"
                 .to_owned(),
             environment: vec![("FJORD_MESSAGING__NATS__SERVERS", servers)],
@@ -66,7 +67,7 @@ impl StalledGateway {
         Self { fleet, stall, worker, tasks: Tasks::new() }
     }
 
-    /// Sends a request whose client disconnects before the request is claimed.
+    /// Sends a request whose client disconnects before the worker claims the request.
     async fn abandoned_request(&mut self) -> RawNatsMessage {
         let gateway = &self.fleet.gateways[0];
         let mut disconnecting =
@@ -83,7 +84,7 @@ impl StalledGateway {
         abandoned_request
     }
 
-    /// Sends requests, and returns the worker's messages and the clients' tasks.
+    /// Sends requests. Returns the messages that the worker received, and the tasks of the clients.
     async fn calls(
         &mut self,
         method: Method,
@@ -102,7 +103,7 @@ impl StalledGateway {
         (calls, answers)
     }
 
-    /// Stalls NATS for the gateway until a claim of the abandoned request cannot be denied.
+    /// Stalls the gateway's connection to NATS until the gateway cannot send a deny for the abandoned request.
     async fn stall(&mut self, abandoned_request: &RawNatsMessage, calls: &[RawNatsMessage]) {
         self.stall.pause();
         let client = self.fleet.client();
@@ -174,7 +175,7 @@ async fn replies_that_wait_during_a_stall_are_bounded() {
     let gateway = &scene.fleet.gateways[0];
     let before = reset_peak(gateway);
     for call in &calls {
-        // Each claim must be granted, which takes two seconds in vain; the session reads no replies meanwhile.
+        // For each claim, the session tries for two seconds to send a grant, and reads no replies in the meantime.
         for _ in 0..3 {
             reply_with(&mut scene.worker, call, "claim").await;
         }
@@ -201,7 +202,7 @@ async fn a_request_above_max_payload_does_not_wait_for_a_hanging_server() {
     let scene = StalledGateway::start().await;
     scene.stall.pause();
     let began = Instant::now();
-    // Whether the server accepts larger messages by now is asked over a new connection, which hangs.
+    // The gateway opens a new connection to query whether the server now accepts larger messages. That connection hangs.
     let body = json!({ "note": "x".repeat(1_500_000) });
     scene.fleet.client().send(Method::PUT, "/v1/keep/1", &body).await.is(413);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());

@@ -17,11 +17,11 @@ const CANARIES: [&str; 4] =
 
 const GUARDED: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "echo", "handler": "echo",
     "timeout": "2s", "auth": { "methods": ["api-key"] } } }"#;
-/// The hash of another key.
+/// A configuration that contains the hash of another key.
 const KEYS: &str = "[auth.api_keys.billing]\n\
     sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
 
-/// Returns all output of a process that anybody can read.
+/// Returns all publicly readable output of a process.
 async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
     let mut seen = vec![("its log".to_owned(), node.process.log())];
     let process = format!("/proc/{}/cmdline", node.process.pid());
@@ -34,9 +34,9 @@ async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
     for command in [&["config"][..], &["check"], &["routes"]] {
         let mut fjord = Command::new(fjord_binary());
         fjord.args(command).arg("--config").arg(node.directory());
-        let said = fjord.args(["--role", node.role()]).output().expect("fjord runs");
-        let said = [said.stdout, said.stderr].concat();
-        seen.push((format!("fjord {}", command.join(" ")), String::from_utf8(said).unwrap()));
+        let output = fjord.args(["--role", node.role()]).output().expect("fjord runs");
+        let output = [output.stdout, output.stderr].concat();
+        seen.push((format!("fjord {}", command.join(" ")), String::from_utf8(output).unwrap()));
     }
     seen
 }
@@ -66,10 +66,10 @@ async fn no_output_contains_a_secret() {
         (AUTHORIZATION.as_str(), "Bearer canary.of-a.token"),
         ("cookie", "session=canary-of-a-key"),
     ] {
-        let asked = client.request(http::Method::GET, "/v1/guarded").header(name, value);
-        let said = send(asked).await;
-        assert_eq!(said.status, 401);
-        assert!(CANARIES.iter().all(|canary| !said.text().contains(canary)), "{}", said.text());
+        let request = client.request(http::Method::GET, "/v1/guarded").header(name, value);
+        let answer = send(request).await;
+        assert_eq!(answer.status, 401);
+        assert!(CANARIES.iter().all(|canary| !answer.text().contains(canary)), "{}", answer.text());
     }
     eventually_some("the refusals are logged", SOON, async || {
         let log = fleet.gateways[0].process.log();

@@ -1,4 +1,4 @@
-//! `make bench`: the cost of a request through fjord, compared with NATS and TLS alone. See docs/PERFORMANCE.md.
+//! `make bench`: compares the cost of a request through fjord with that of NATS and TLS alone. See docs/PERFORMANCE.md.
 
 #[expect(dead_code, reason = "the test suite uses the rest of it")]
 #[expect(
@@ -27,13 +27,13 @@ use clap::Parser;
 enum BenchCommand {
     /// Runs the benchmark.
     Run(benchmark::Plan),
-    /// Compares small fleets with large ones.
+    /// Compares the cost of a request in small and large fleets.
     Growth(benchmark::growth::GrowthBenchmark),
-    /// The ceiling: an HTTPS server alone.
+    /// Runs the ceiling, which is an HTTPS server alone.
     Https(benchmark::reference_servers::HttpsReference),
-    /// The floor: a NATS responder alone.
+    /// Runs the floor, which is a NATS responder alone.
     Responder(benchmark::reference_servers::NatsReference),
-    /// The load generator.
+    /// Runs the load generator.
     Caller(benchmark::load_generator::LoadGenerator),
     /// Keeps connections idle.
     Idle(benchmark::idle_connections::IdleConnections),

@@ -1,4 +1,4 @@
-//! Shared by the tests, the demo and the benchmarks: real servers, real processes, throwaway certificates.
+//! Real servers, real processes and throwaway certificates, which the tests, the demo and the benchmarks share.
 
 pub(crate) mod certs;
 pub(crate) mod client;
@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 /// Returns the `target` directory of this build.
 pub(crate) fn target_directory() -> PathBuf {
-    // target/debug/deps/fjord-… and target/debug/examples/demo are equally deep.
+    // target/debug/deps/fjord-… and target/debug/examples/demo have the same depth.
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(3).expect("built by cargo").to_owned()
 }
@@ -38,7 +38,7 @@ pub(crate) fn fjord_binary() -> PathBuf {
     if let Some(path) = option_env!("CARGO_BIN_EXE_fjord") {
         return path.into();
     }
-    // Cargo does not set the variable for examples: target/debug/examples/demo, target/debug/fjord.
+    // Cargo does not set the variable for examples. Relative to target/debug/examples/demo, the path is ../fjord.
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(2).expect("built by cargo").join("fjord")
 }

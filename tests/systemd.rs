@@ -1,5 +1,5 @@
-//! Promise: the shipped files for systemd and EC2 are valid there, as restrictive as possible, and consistent with
-//! fjord's settings.
+//! Promise: the shipped files for systemd and EC2 are valid, as restrictive as possible, and consistent with fjord's
+//! settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn systemd_analyze() -> Option<PathBuf> {
     )
 }
 
-/// Writes the units as installed, with the paths of executables replaced.
+/// Writes the units as they are installed, except for the paths of executables, which are replaced.
 fn units(directory: &Path) -> Vec<PathBuf> {
     let binary = fjord_binary();
     let lifecycle = shipped("systemd/fjord-lifecycle");
@@ -59,7 +59,7 @@ async fn systemd_analyze_reports_nothing_about_the_units() {
     let directory = tempfile::tempdir().expect("a directory");
     for unit in units(directory.path()) {
         let path = unit.to_str().expect("a path");
-        // It reports problems but exits with 0.
+        // systemd-analyze exits with 0 even if it reports problems.
         assert_eq!(run(&tool, &["verify", "--man=no", path], LIMIT).await, "");
     }
 }
@@ -82,7 +82,7 @@ fn the_exposure_of_the_unit_does_not_grow() {
     }
 }
 
-/// Returns the effective value of a unit's key, which is the last.
+/// Returns the effective value of a unit's key, which is its last value.
 fn value(unit: &str, key: &str) -> String {
     let value = unit.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     value.unwrap_or_else(|| panic!("no {key}")).to_owned()
@@ -105,10 +105,10 @@ fn the_unit_is_consistent_with_fjord_and_valid_on_every_systemd() {
     assert!(full < unit.find("ProtectSystem=strict").expect("a value for newer versions"));
 }
 
-/// Names and values.
+/// A list of names with their values.
 type NamedValues = Vec<(String, String)>;
 
-/// Returns the settings that a user-data file writes: variables, and files of `conf.d`.
+/// Returns the settings that a user-data file writes: environment variables, and files in `conf.d`.
 fn settings(user_data: &str) -> (NamedValues, NamedValues) {
     let (mut variables, mut files) = (NamedValues::new(), NamedValues::new());
     let mut file: Option<(String, String)> = None;
@@ -154,7 +154,7 @@ fn settings_in_user_data_are_valid() {
         for (name, text) in &files {
             write(&format!("conf.d/{name}"), text);
         }
-        // Files that runcmd downloads.
+        // The files that runcmd downloads.
         for name in [
             "tls/ca.pem",
             "tls/server.pem",

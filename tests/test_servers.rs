@@ -1,4 +1,4 @@
-//! Promise of the tests themselves: servers are real, keep their ports after a restart, and never outlive a test run.
+//! Promise of the test support: servers are real, keep their ports after a restart, and never outlive a test run.
 
 use std::fs;
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ async fn a_cluster_forwards_messages_between_servers() {
     cluster.wait_for_routes(&cluster.servers[1]).await;
     for url in &urls[1..] {
         let writer = connect(url, &certs, None).await.expect("a connection");
-        // Other servers learn of a subscription shortly after it is confirmed.
+        // A subscription is propagated to other servers shortly after it is confirmed.
         eventually_some("a message through another server", SOON, async || {
             writer.publish("greetings", "hello".into()).await.ok()?;
             tokio::time::timeout(TICK * 10, messages.next()).await.ok().flatten()
@@ -121,7 +121,8 @@ async fn a_server_in_lame_duck_mode_ends_by_itself() {
     assert!(server.process().log().contains("lame duck"), "{}", server.process().log());
 }
 
-/// The file for the process id that `a_run_to_be_killed` writes; without the variable, that test does nothing.
+/// The environment variable with the path of the file to which `a_run_to_be_killed` writes a process id. If it is not
+/// set, that test does nothing.
 const VICTIM: &str = "FJORD_TEST_VICTIM";
 
 #[tokio::test]
@@ -153,7 +154,7 @@ async fn a_run_that_is_killed_leaves_no_process_behind() {
     eventually(SOON, TICK, || !is_alive(pid)).await;
 }
 
-/// Reports whether a process is running; a zombie is not.
+/// Reports whether a process is running. A zombie does not count as running.
 fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;

@@ -1,5 +1,5 @@
-//! Promise: third-party tools that test servers (nghttp2's clients, sslyze, slowhttptest) find no fault, and
-//! third-party clients get every response. The tests run briefly; `make test-hostile` runs them for minutes.
+//! Promise: third-party tools that test servers (nghttp2's clients, sslyze, slowhttptest) find no faults, and third-party
+//! clients get every response. The tests run briefly; `make test-hostile` runs them for minutes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 
 mod early_responses;
 
-/// Longer than any of the tools takes.
+/// The time limit for a tool, which is longer than any of them takes.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// Starts a fleet with short timeouts for slow clients.
@@ -26,7 +26,7 @@ fn url(fleet: &Fleet, path: &str) -> String {
     format!("https://localhost:{}{path}", fleet.gateways[0].https().port())
 }
 
-/// The size of a test.
+/// The scale of a test.
 struct Scale {
     requests: u32,
     connections: u32,
@@ -90,8 +90,8 @@ async fn nghttp2(scale: &Scale) {
     }
 }
 
-/// hyper sends no 100 over HTTP/2, and nghttp waits one second for it, as long as the body may take to begin. Either
-/// of these final statuses is correct (RFC 9110 §10.1.1).
+/// hyper sends no 100 over HTTP/2. nghttp waits one second for it, which is also the time limit for the body to begin, so
+/// either final status is correct (RFC 9110 §10.1.1).
 async fn waits_for_a_100(nghttp: &Path, arguments: &[&str]) {
     let output = run(nghttp, &[&["-nv", "--expect-continue"], arguments].concat(), LIMIT).await;
     assert!(output.contains(":status: 408") || output.contains(":status: 200"), "{output}");
@@ -137,7 +137,7 @@ async fn slowhttptest(scale: &Scale) {
         let gone = "all connections are gone";
         eventually_some(gone, Duration::from_secs(15), async || {
             let open = fleet.gateways[0].metric("fjord_gateway_connections ").await;
-            // The test's own client keeps one connection.
+            // The test's own client keeps one connection open.
             (open < 1.5).then_some(())
         })
         .await;
@@ -192,7 +192,7 @@ async fn sslyze_finds_a_modern_server() {
     assert_eq!(resumed, "FULLY_SUPPORTED", "TLS sessions can be resumed");
 }
 
-/// Runs sslyze and returns its results by scan.
+/// Runs sslyze and returns the result of each scan.
 async fn scan(sslyze: &Path, target: &str, file: &Path) -> Value {
     let scans = "--sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 --tlsv1_3 --compression --early_data --ems --fallback \
                  --heartbleed --robot --openssl_ccs --reneg --resum --resum_attempts 2 --elliptic_curves";

@@ -1,5 +1,5 @@
-//! Promise: a sampled request is one trace from the client to the procedure, with OpenTelemetry's attribute names,
-//! and no request is affected by the collector.
+//! Promise: a sampled request is recorded as one trace from the client to the procedure, with OpenTelemetry's attribute
+//! names, and the collector affects no request.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const CANARY: &str = "Canary9153";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// Starts a fleet that exports traces to `address`, with more keys of `[traces]`.
+/// Starts a fleet that exports traces to `address`, with additional keys of `[traces]`.
 async fn fleet(address: &str, keys: &str) -> Fleet {
     let scheme = if keys.contains("[traces.tls]") { "https" } else { "http" };
     let traces = format!("[traces]\nendpoint = '{scheme}://{address}'\n{keys}\n");
@@ -44,7 +44,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Waits until a trace has this many spans, and returns them in the order of their start.
+/// Waits until a trace has `number` spans, and returns them in the order in which they started.
 async fn wait_for_spans(collector: &TraceCollector, number: usize) -> Vec<CollectedSpan> {
     let mut spans = eventually_some(format!("{number} spans"), SOON, async || {
         let spans = collector.spans();
@@ -61,9 +61,9 @@ fn error_of(span: &CollectedSpan) -> Option<String> {
     (status.code() == StatusCode::Error).then_some(status.message)
 }
 
-/// Asserts that each span is a child of the one before it and lies within it.
+/// Asserts that each span is a child of the previous one and lies within it.
 fn assert_nested(spans: &[CollectedSpan]) {
-    /// Two processes read the wall clock at different moments.
+    /// The tolerance in nanoseconds, because two processes read the wall clock at different moments.
     const SLACK: u64 = 5_000_000;
     for (above, below) in spans.iter().zip(spans.iter().skip(1)).map(|(a, b)| (&a.span, &b.span)) {
         assert_eq!(hex(&below.parent_span_id), hex(&above.span_id), "{above:?} {below:?}");
@@ -131,7 +131,7 @@ async fn a_request_is_one_trace_from_the_client_to_the_procedure() {
     for node in fleet.gateways.iter().chain(&fleet.workers) {
         assert!(!node.process.log().contains("sesame"));
     }
-    // Spans that have just ended are exported before the process ends.
+    // Spans that have ended shortly before are exported before the process ends.
     client.get("/v1/slow?ms=1").await.is(200);
     for node in fleet.gateways.iter_mut().chain(&mut fleet.workers) {
         assert!(node.stop().await.success());
@@ -154,7 +154,7 @@ async fn failed_spans_have_the_outcome_as_their_error() {
     assert_eq!(spans[0].attribute("error.type"), "answer_too_large");
     assert_eq!(spans[0].span.parent_span_id, Vec::<u8>::new(), "no parent");
 
-    // A procedure that raises an error: spans of the call are errors, those of the transport are not.
+    // If a procedure raises an error, the spans of the call are errors, and those of the transport are not.
     let path = format!("/v1/refuse/{CANARY}?text={CANARY}");
     client.send(Method::POST, &path, &json!({ "body": CANARY })).await.is(500);
     let spans = wait_for_spans(&collector, 8).await.split_off(4);
@@ -165,7 +165,7 @@ async fn failed_spans_have_the_outcome_as_their_error() {
     assert_eq!(spans[0].attribute("http.route"), "/v1/refuse/{id}");
     assert!(spans.iter().all(|t| !format!("{:?}", t.span).contains(CANARY)), "{spans:#?}");
 
-    // A client error is not an error of the span, and the path of an unknown route is not recorded.
+    // A client error does not make the span an error, and the path of an unknown route is not recorded.
     client.get(&format!("/v1/{CANARY}")).await.is(404);
     let spans = wait_for_spans(&collector, 9).await;
     let lost = spans.last().expect("nine");
@@ -198,7 +198,7 @@ const GUARDED: (&str, &str) = (
 const KEY: &str = "[auth.api_keys.billing]\n\
     sha256 = ['762c08fc17a1cc5f00d248f8b50f2f2f4d17ff2934ac31e64deacb3f5bb3f2ec']\n";
 
-/// Sends requests with the sampled flag, ten by an anonymous client and ten with an API key. Returns how many of each
+/// Sends ten requests without credentials and ten with an API key, all with the sampled flag. Returns how many of each
 /// were recorded.
 async fn recorded(traces: &str) -> (usize, usize) {
     let collector = TraceCollector::start(None).await;
@@ -214,7 +214,7 @@ async fn recorded(traces: &str) -> (usize, usize) {
     let anonymous = with_traceparent(&fleet.client(), "01");
     for _ in 0..10 {
         anonymous.get("/v1/slow?ms=0").await.is(200);
-        // An invalid credential counts as none.
+        // A caller with an invalid credential counts as anonymous.
         anonymous.with_header("x-api-key", "wrong").get("/v1/guarded").await.is(401);
         anonymous.with_header("x-api-key", "old-key").get("/v1/guarded").await.is(200);
     }
@@ -239,7 +239,7 @@ async fn an_anonymous_caller_cannot_turn_on_sampling() {
     assert_eq!(recorded("sample_ratio = 0.0\nparent_sampling = 'always'").await, (20, 10));
 }
 
-/// Sends requests, each of which must be answered quickly.
+/// Sends `number` requests, and asserts that each is answered quickly.
 async fn send_quick_requests(client: &Client, number: usize) {
     for _ in 0..number {
         let began = Instant::now();
@@ -316,7 +316,7 @@ async fn without_an_endpoint_nothing_is_recorded_or_sent() {
         let text = super::support::client::get_text(&url).await.expect("metrics");
         assert!(!text.contains("fjord_trace_"), "metrics of traces exist");
     }
-    // Longer than a span waits for a batch.
+    // This is longer than a span waits for its batch to be exported.
     super::support::eventually::for_a_while(Duration::from_millis(1500)).await;
     assert_eq!((collector.connections(), collector.spans().len()), (0, 0));
 }

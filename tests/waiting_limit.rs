@@ -1,5 +1,4 @@
-//! Promise: no more requests wait for a queue than `gateway.session.waiting_max`, even when all of them arrive at the
-//! same time.
+//! Promise: at most `gateway.session.waiting_max` requests wait for a queue, even if all of them arrive at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 
 const WAITING_MAX: usize = 5;
 const REQUESTS: usize = 60;
-/// Shorter than the endpoint's `timeout` of two seconds.
+/// The time limit for a rejection, which is shorter than the endpoint's `timeout` of two seconds.
 const IMMEDIATELY: Duration = Duration::from_millis(1500);
 
 #[tokio::test(flavor = "multi_thread")]

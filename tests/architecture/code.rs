@@ -1,6 +1,6 @@
-//! Rust source reduced to code: comments, literals and unit tests are replaced by spaces.
+//! Reduces Rust source to code: comments, literals and unit tests are replaced by spaces.
 
-/// Replaces comments and the contents of string and character literals by spaces. Line breaks stay.
+/// Replaces comments and the contents of string and character literals by spaces, and keeps line breaks.
 pub(super) fn blank_literals(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
@@ -18,7 +18,7 @@ pub(super) fn blank_literals(text: &str) -> String {
     code
 }
 
-/// Returns where the comment or literal that starts at `at` ends, or `None` if none starts there.
+/// Returns the end of the comment or literal that starts at `at`, or `None` if none starts there.
 fn literal_end(chars: &[char], at: usize) -> Option<usize> {
     let rest = &chars[at..];
     match rest {
@@ -80,7 +80,7 @@ pub(super) fn without_unit_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Returns the length of the item at the start of `code`: up to its `;` or the end of its block.
+/// Returns the length of the item at the start of `code`, which ends with its `;` or its block.
 fn item_length(code: &str) -> usize {
     let mut depth = 0_usize;
     for (at, c) in code.char_indices() {

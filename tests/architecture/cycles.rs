@@ -1,11 +1,11 @@
-//! Cycles between modules.
+//! Checks that there are no cycles between modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::SourceFile;
 use super::modules::{Edges, edges, fixture, uses};
 
-/// Describes every cycle between sibling modules, with one use for each of its edges.
+/// Describes every cycle between sibling modules, with one use for each edge of the cycle.
 fn cycles(sources: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for (parent, edges) in edges(&uses(sources)) {
@@ -24,7 +24,7 @@ fn cycles(sources: &[SourceFile]) -> Vec<String> {
     found
 }
 
-/// Groups the nodes that reach each other.
+/// Returns the groups of nodes that can reach each other.
 fn cyclic_groups(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
     let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (from, to) in edges.keys() {

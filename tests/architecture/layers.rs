@@ -1,9 +1,9 @@
-//! Which modules may use which: the layers of `src`, forbidden dependencies, and the modules that use a driver.
+//! Checks dependencies between modules: the layers of `src`, forbidden dependencies, and the modules that may use a driver.
 
 use super::modules::{ModuleUse, fixture, uses};
 use super::{SourceFile, names};
 
-/// A crate and the files that may name it, by the start of their paths.
+/// Crates, each with the path prefixes of the files that may name it.
 const DRIVERS: &[(&str, &[&str])] = &[
     ("async_nats", &["src/messaging/nats"]),
     ("brotli", &["roles/gateway/edge/compression"]),
@@ -22,7 +22,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("proxy_header", &["roles/gateway/edge/listener"]),
     ("reqwest", &["roles/gateway/admission/auth/jwt/key_fetcher", "src/telemetry/traces"]),
     ("rusqlite", &["src/procedures/sqlite"]),
-    // `main` chooses the provider of the process. The trace exporter gets its TLS configuration from its caller.
+    // `main` selects the crypto provider of the process. The trace exporter gets its TLS configuration from its caller.
     ("rustls", &["src/tls", "src/main.rs", "src/telemetry/traces"]),
     ("rustls_native_certs", &["src/tls"]),
     ("sd_notify", &["src/lifecycle"]),
@@ -97,7 +97,7 @@ const FORBIDDEN: &[Forbidden] = &[
     },
 ];
 
-/// Describes every use of a module that is in a higher layer, or that is forbidden.
+/// Describes every use of a module in a higher layer, and every forbidden use.
 fn wrong_uses(sources: &[SourceFile]) -> Vec<String> {
     let uses = uses(sources);
     uses.iter().filter_map(|found| Some(format!("{found}: {}", objection(found)?))).collect()

@@ -1,4 +1,4 @@
-//! The modules of `src` and `roles`, and which module uses which.
+//! Finds the modules of `src` and `roles`, and the uses between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use regex::Regex;
 use super::SourceFile;
 use super::code::{blank_literals, without_unit_tests};
 
-/// The path of a module below the crate: `roles/gateway/session.rs` is `["roles", "gateway", "session"]`.
+/// The path of a module within the crate: that of `roles/gateway/session.rs` is `["roles", "gateway", "session"]`.
 type ModulePath = Vec<String>;
 
 /// A use of one module's item by another module.
@@ -17,7 +17,7 @@ pub(super) struct ModuleUse {
     pub(super) by: ModulePath,
     /// The module in which the item is defined.
     pub(super) module: ModulePath,
-    /// The path as it is written.
+    /// The path as it is written in the source.
     pub(super) written: String,
 }
 
@@ -34,16 +34,16 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a valid pattern")
 }
 
-/// How many aliases a path may lead through; guards against aliases that name each other.
+/// The maximum number of aliases in the resolution of a path, which guards against aliases that name each other.
 const ALIASES_MAX: usize = 8;
 
-/// The modules, and the names that `use` declarations bring into each.
+/// All modules, each with the names that its `use` declarations import.
 struct Modules {
     paths: BTreeSet<ModulePath>,
     aliases: BTreeMap<(ModulePath, String), Vec<String>>,
 }
 
-/// Finds every use between two modules of `src` and `roles`. Unit tests are left out.
+/// Finds every use between two modules of `src` and `roles`, except in unit tests.
 pub(super) fn uses(sources: &[SourceFile]) -> Vec<ModuleUse> {
     let files: Vec<(ModulePath, String)> = sources
         .iter()
@@ -117,7 +117,7 @@ fn expand(prefix: &str, tree: &str, into: &mut Vec<(Vec<String>, String)>) {
     }
 }
 
-/// Splits the members of a group at its commas, not at those of inner groups.
+/// Splits the members of a group at its own commas, but not at those of inner groups.
 fn split_group(group: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     let members = group.split(|c| {
@@ -132,8 +132,8 @@ fn split_group(group: &str) -> Vec<&str> {
 }
 
 impl Modules {
-    /// Returns the module in which the item of a path is defined, following aliases and re-exports. Returns `None` for
-    /// paths into other crates and of local names.
+    /// Returns the module in which the item of a path is defined, after following aliases and re-exports. Returns `None` for
+    /// items of other crates and for local names.
     fn resolve(&self, by: &ModulePath, path: &[String], aliases_left: usize) -> Option<ModulePath> {
         let (first, mut rest) = path.split_first()?;
         let mut module = match first.as_str() {
@@ -154,7 +154,7 @@ impl Modules {
             } else if let Some(target) = self.alias(&module, name).filter(|_| aliases_left > 0) {
                 let target: Vec<String> = target.iter().chain(after).cloned().collect();
                 let resolved = self.resolve(&module, &target, aliases_left - 1);
-                // The alias may name another crate's item, which the module re-exports.
+                // The alias may name an item of another crate that the module re-exports.
                 let is_own = resolved.is_some() || &module != by;
                 return is_own.then(|| resolved.unwrap_or(module));
             } else {
@@ -175,7 +175,7 @@ impl Modules {
     }
 }
 
-/// The uses between the children of one module: the user's and the used module's name, with one example.
+/// The uses between the children of one module: the names of the using and the used module, with one example.
 pub(super) type Edges = BTreeMap<(String, String), ModuleUse>;
 
 /// Groups uses by the innermost module that contains both sides.
@@ -183,7 +183,7 @@ pub(super) fn edges(uses: &[ModuleUse]) -> BTreeMap<ModulePath, Edges> {
     let mut levels: BTreeMap<ModulePath, Edges> = BTreeMap::new();
     for found in uses {
         let same = found.by.iter().zip(&found.module).take_while(|(a, b)| a == b).count();
-        // A module may use its parents and children: they are one unit for everybody else.
+        // A module may use its parents and children, because other modules see them as one unit.
         if let (Some(from), Some(to)) = (found.by.get(same), found.module.get(same)) {
             let level = levels.entry(found.by[..same].to_vec()).or_default();
             level.entry((from.clone(), to.clone())).or_insert_with(|| found.clone());

@@ -1,4 +1,4 @@
-//! The names of types.
+//! Checks that every type name is declared only once.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use super::SourceFile;
 use super::code::blank_literals;
 use super::modules::fixture;
 
-/// Names that every module may use for a type of its own, if the type is private.
+/// The names that every module may use for a private type of its own.
 const PRIVATE_NAMES: [&str; 4] = ["Config", "Error", "Kind", "State"];
 
 static TOKEN: LazyLock<Regex> =
@@ -35,11 +35,11 @@ struct DeclaredType<'a> {
     is_private: bool,
 }
 
-/// Finds the types that are declared in modules and macros, but not in functions, and no associated types.
+/// Finds the types that are declared in modules and macros, but neither types in functions nor associated types.
 fn declared_types(code: &str) -> Vec<DeclaredType<'_>> {
     let tokens: Vec<&str> = TOKEN.find_iter(code).map(|token| token.as_str()).collect();
     let mut declared = Vec::new();
-    // The tokens of the item so far, and for each open block whether types in it are left out.
+    // The tokens of the current item so far, and for each open block, whether its types are ignored.
     let (mut item, mut blocks): (Vec<&str>, Vec<bool>) = (Vec::new(), Vec::new());
     for (at, token) in tokens.iter().copied().enumerate() {
         match token {

@@ -1,4 +1,4 @@
-//! Failed authentication attempts are limited per client address, and the access line says why each failed.
+//! Failed authentication attempts are limited per client address, and the access line contains the reason for each.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use super::HOUR;
 use super::fixture::{file, hash};
 
-/// Failed attempts per client and minute: one more every three seconds.
+/// The number of failed attempts per client and minute, which allows one more attempt every three seconds.
 const LIMIT: usize = 20;
-/// Concurrent streams of an HTTP/2 connection.
+/// The maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: usize = 100;
-/// Longer than any pause of a gateway that sends.
+/// The time without data after which a read ends. It is longer than any pause of a gateway that sends.
 const QUIET: Duration = Duration::from_secs(20);
 
 const ENDPOINTS: &str = r#"{
@@ -181,7 +181,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
     assert!((LIMIT..LIMIT + 10).contains(&refused), "{got:?}");
     assert_eq!((got.len(), got.last().unwrap().as_str()), (refused + 1, "429"), "{got:?}");
 
-    // The limit holds for every kind of failure.
+    // The limit applies to every kind of failure.
     let (client, token) = (guarded.client(), guarded.token());
     for (client, path) in [
         (client.clone(), "/v1/guarded"),
@@ -197,7 +197,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
                 answer.is_problem(429, "rate-limited");
                 assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
                 assert_eq!(answer.header("connection"), "close");
-                // The response still has a challenge.
+                // The response has a challenge even past the limit.
                 let challenge = answer.header("www-authenticate");
                 assert!(!challenge.is_empty(), "{path}");
                 limited += 1;
@@ -206,7 +206,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
         // One more attempt is allowed every three seconds.
         assert!(limited >= 2, "{path}: {limited} of 3");
     }
-    // Other clients may share the address: valid credentials are accepted past the limit.
+    // Valid credentials are accepted even past the limit, because other clients may share the address.
     client.with_bearer(&token).get("/v1/guarded").await.is(200);
     client.with_header("x-api-key", "billing-key").get("/v1/guarded").await.is(200);
     guarded.client_of(&fleet.certs.client).get("/v1/guarded").await.is(200);
@@ -228,7 +228,7 @@ async fn over_http2_it_gets_goaway_and_is_disconnected_when_it_continues() {
     let fleet = &guarded.fleet;
     let mut raw = RawClient::connect(fleet.gateways[0].https(), &fleet.certs, &["h2"]).await;
     raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    // HPACK (RFC 7541) for GET https localhost /v1/guarded: static table entries and literals.
+    // The HPACK encoding (RFC 7541) of GET https localhost /v1/guarded, with static table entries and literals.
     let head = b"\x82\x87\x01\x09localhost\x04\x0b/v1/guarded";
     let (mut bytes, mut closed, mut stream) = (Vec::new(), false, 1);
     for round in 1..=40 {
@@ -239,7 +239,7 @@ async fn over_http2_it_gets_goaway_and_is_disconnected_when_it_continues() {
         let is_sent = raw.send(&some.collect::<Vec<_>>()).await.is_ok();
         while !closed && http2::count(&bytes, HEADERS) < round * AT_ONCE {
             let (more, is_closed) = Box::pin(raw.read(Duration::from_millis(100))).await;
-            // Neither GOAWAY nor PING gets a reaction.
+            // The client reacts to neither GOAWAY nor PING.
             bytes.extend(more);
             closed = is_closed;
         }

@@ -1,4 +1,4 @@
-//! An authenticator with the credentials that the tests use, and builders for endpoints, headers and configuration.
+//! An authenticator that accepts the credentials of the tests, and builders for endpoints, headers and configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -64,7 +64,7 @@ pub(super) fn file(text: &str) -> NamedTempFile {
     file
 }
 
-/// Returns the SHA-256 of an API key, as the configuration has it.
+/// Returns the SHA-256 of an API key in the format of the configuration.
 pub(crate) fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes()).as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -112,7 +112,7 @@ pub(super) fn config(keys: &NamedTempFile) -> AuthConfig {
     }
 }
 
-/// Returns an endpoint that accepts these methods and requires the scope `horses:read`.
+/// Returns an endpoint that accepts the given methods and requires the scope `horses:read`.
 pub(super) fn endpoint(methods: &[AuthMethod]) -> Endpoint {
     endpoint_with(required(methods, &[READ]))
 }

@@ -1,4 +1,4 @@
-//! Tokens that an attacker could forge.
+//! Forged tokens are rejected, and unusual but valid tokens are accepted.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -11,7 +11,7 @@ use super::fixture::{IssuerFixture, bearer, config, endpoint, file, peer};
 use super::{HOUR, READ};
 use crate::support::tokens::{self, Signer, claims, jwks, now, unsigned};
 
-/// Returns valid claims with changes; `null` removes a claim.
+/// Returns valid claims with changes, in which `null` removes a claim.
 fn claims_but(changes: &Value) -> Value {
     let mut claims = claims("anna", READ, HOUR);
     let members = claims.as_object_mut().unwrap();
@@ -149,7 +149,7 @@ fn unsigned_and_hmac_tokens_are_rejected() {
     let fixture = IssuerFixture::new();
     let good = claims("anna", READ, HOUR).to_string();
     for signer in [&fixture.es, &fixture.ed, &fixture.rs] {
-        // Algorithm confusion: the public key is used as the secret of an HMAC.
+        // Algorithm confusion: the attacker uses the public key as the secret of an HMAC.
         let kid = signer.header()["kid"].clone();
         let message = unsigned(&json!({"alg": "HS256", "kid": kid}).to_string(), &good);
         let pem = signer.public_pem();

@@ -1,4 +1,4 @@
-//! Issuers that publish their keys at a URL: a gateway fetches the keys, caches them, and detects new ones.
+//! A gateway fetches the keys that an issuer publishes at a URL, caches them, and detects new ones.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,7 @@ impl KeyServer {
         self.process.log().matches("fetched").count()
     }
 
-    /// Starts a fleet whose gateway accepts this issuer.
+    /// Starts a fleet whose gateway accepts tokens of this issuer.
     async fn fleet(&self) -> Fleet {
         fleet(self.config(&self.certs.ca)).await
     }
@@ -91,7 +91,7 @@ impl KeyServer {
     }
 }
 
-/// Starts a fleet whose gateway has these configuration lines; it may not be ready yet.
+/// Starts a fleet whose gateway has additional configuration lines. The gateway may not be ready yet.
 async fn fleet(gateway_toml: String) -> Fleet {
     let catalogue = Some(("guarded.json", ENDPOINT));
     let options = FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() };
@@ -180,7 +180,7 @@ async fn an_invalid_key_set_changes_nothing() {
     let secret = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "x"}]}"#;
     for bad in ["<html>sign in</html>", secret, &" ".repeat(2 << 20)] {
         issuer.publish(bad);
-        // A starting gateway gets no keys from it; the running one keeps those that it has.
+        // A gateway that starts gets no keys from this server. The running gateway keeps the keys that it has.
         let before = fetched(&fleet, "failed").await;
         let other = fleet.add_gateway();
         let figure = r#"fjord_auth_key_fetches_total{issuer="main",result="failed"}"#;
@@ -221,7 +221,7 @@ async fn a_reload_applies_the_issuers_new_authority() {
     let mut issuer = KeyServer::start(&keys(&[&signer])).await;
     let mut fleet = issuer.fleet().await;
     fleet.gateways[0].ready().await;
-    // The issuer's new certificate has another authority; the gateway's CA file is replaced by that one.
+    // The issuer's new certificate is issued by another authority, whose certificate replaces the gateway's CA file.
     let other = Certs::new(&issuer.home.path().join("other"));
     fs::copy(&other.ca, &issuer.certs.ca).unwrap();
     fs::copy(&other.server.certificate, &issuer.certs.server.certificate).unwrap();

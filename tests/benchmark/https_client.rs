@@ -1,4 +1,4 @@
-//! A minimal HTTPS client on hyper.
+//! A minimal HTTPS client that is based on hyper.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) enum BenchHttp {
     H2,
 }
 
-/// Connections over which HTTP/2 streams are spread.
+/// The number of connections among which HTTP/2 streams are divided.
 const H2_CONNECTIONS: usize = 4;
 
 /// Returns a TLS configuration that trusts one authority.
@@ -44,7 +44,7 @@ fn connector(ca: &Path, http: BenchHttp) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Opens connections to one address.
+/// A connector that opens connections to one address.
 #[derive(Clone)]
 pub(crate) struct HttpsConnector {
     connector: TlsConnector,
@@ -88,7 +88,7 @@ impl HttpsConnector {
         BenchConnection { connector: self.clone(), sender: HttpSender::Two(sender) }
     }
 
-    /// Opens connections for this many concurrent requests.
+    /// Opens connections for the given number of concurrent requests.
     pub(crate) async fn connections(&self, http: BenchHttp, number: usize) -> Vec<BenchConnection> {
         let mut made = Vec::with_capacity(number);
         match http {
@@ -120,7 +120,7 @@ enum HttpSender {
     Two(http2::SendRequest<Empty<Bytes>>),
 }
 
-/// Sends one request at a time.
+/// A connection or stream that sends one request at a time.
 pub(crate) struct BenchConnection {
     connector: HttpsConnector,
     sender: HttpSender,
@@ -132,8 +132,7 @@ impl BenchConnection {
         Some(Self { connector: self.connector.clone(), sender: HttpSender::Two(sender.clone()) })
     }
 
-    /// Sends a request. Returns whether it got a complete response with status 200, or `None` when the connection is
-    /// closed.
+    /// Sends a request. Returns whether it got a complete response with status 200, or `None` if the connection is closed.
     pub(crate) async fn ask(&mut self) -> Option<bool> {
         let response = match &mut self.sender {
             HttpSender::One(sender) => {

@@ -1,4 +1,4 @@
-//! Keeps TLS connections idle after one request each.
+//! Opens TLS connections, sends one request on each, and keeps them open.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::https_client::{BenchHttp, HttpsConnector};
 
-/// The options: the address and the number of connections.
+/// The address and number of idle connections.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdleConnections {
     #[arg(long)]

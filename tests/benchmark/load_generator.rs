@@ -1,7 +1,7 @@
-//! The load generator: a closed loop to measure capacity, a fixed arrival rate to measure latency.
+//! The load generator, which runs a closed loop to measure capacity, or a fixed arrival rate to measure latency.
 //!
-//! At a fixed rate, the latency of a request starts when the request is scheduled, not when a connection is free to
-//! send it. A stall thus shows in every request that it delays (coordinated omission).
+//! At a fixed rate, the latency of a request is measured from its scheduled time, not from the time at which a connection
+//! is free to send it. A stall thus shows in every request that it delays, which avoids coordinated omission.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use crate::support::eventually::for_a_while;
 use super::https_client::{BenchConnection, BenchHttp, HttpsConnector};
 use super::{ID_BYTES, REQUEST_BYTES, process_usage, reference_servers};
 
-/// Scheduled requests that are not sent yet.
+/// The maximum number of scheduled requests that have not been sent yet.
 const SCHEDULED_MAX: usize = 1 << 16;
 
 /// The options of the load generator.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LoadGenerator {
-    /// HTTPS servers, among which the connections are divided; without one, the target is NATS.
+    /// The HTTPS servers among which the connections are divided. Without any, the target is NATS.
     #[arg(long)]
     pub(crate) https: Vec<SocketAddr>,
     #[arg(long)]
@@ -39,10 +39,10 @@ pub(crate) struct LoadGenerator {
     pub(crate) concurrency: usize,
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// Requests per second; without it, each connection sends its next request after the response.
+    /// The requests per second. Without a rate, each connection sends its next request once it has received the response.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// Processes whose processor time is measured, besides the load generator itself.
+    /// The ids of processes whose processor time is measured in addition to that of the load generator.
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
 }
@@ -50,17 +50,17 @@ pub(crate) struct LoadGenerator {
 /// The result of a measurement.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct LoadSample {
-    /// Responses with status 200.
+    /// The number of responses with status 200.
     pub(crate) answers: u64,
-    /// Other responses and missing ones.
+    /// The number of other or missing responses.
     pub(crate) failures: u64,
-    /// Responses per second.
+    /// The number of responses per second.
     pub(crate) per_second: f64,
-    /// Latency in microseconds: median, 99th and 99.9th percentile.
+    /// The latency in microseconds: median, 99th and 99.9th percentile.
     pub(crate) micros: [u32; 3],
-    /// Processor seconds per 1,000 requests of each measured process, and of the load generator as the last.
+    /// The processor seconds per 1,000 requests of each measured process, followed by those of the load generator.
     pub(crate) cpu: Vec<f64>,
-    /// Resident memory of each measured process under this load, in KiB.
+    /// The resident memory of each measured process under this load, in KiB.
     pub(crate) resident_kib: Vec<f64>,
 }
 
@@ -70,7 +70,7 @@ enum LoadConnection {
 }
 
 impl LoadConnection {
-    /// Sends a request. Returns whether it succeeded, or `None` when the connection is closed.
+    /// Sends a request. Returns whether it succeeded, or `None` if the connection is closed.
     async fn ask(&mut self) -> Option<bool> {
         match self {
             Self::Https(connection) => connection.ask().await,
@@ -95,7 +95,7 @@ struct LoadState {
 }
 
 impl LoadState {
-    /// Sends requests on one connection. Returns latencies in microseconds, and the number of failures.
+    /// Sends requests on one connection. Returns their latencies in microseconds, and the number of failures.
     async fn drive(self: Arc<Self>, mut connection: LoadConnection) -> (Vec<u32>, u64) {
         let (mut times, mut failures) = (Vec::new(), 0);
         while !self.stop.load(Ordering::Relaxed) {
@@ -130,7 +130,7 @@ fn pace(rate: f64, until: Instant) -> mpsc::Receiver<Instant> {
         while next < until {
             std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
             while next <= Instant::now() {
-                // When the channel is full, the target is too slow, which the latencies show.
+                // If the channel is full, the target is too slow, which the latencies already show.
                 if sender.try_send(next).is_err() && sender.is_closed() {
                     return;
                 }

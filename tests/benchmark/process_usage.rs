@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Clock ticks per second in `/proc`, on every Linux that fjord supports.
+/// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
 /// Returns the processor time of a process with all of its threads, in seconds.

@@ -1,4 +1,4 @@
-//! The measured processes, and the load generator's.
+//! The measured processes, and the processes of the load generator.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::process_guard;
 use super::https_client::BenchHttp;
 use super::load_generator::LoadSample;
 
-/// How long a process may take to be ready, on a busy machine.
+/// The time limit for a process to become ready, with a margin for a busy machine.
 const READY_LIMIT: Duration = Duration::from_mins(2);
 /// Gateway settings that allow for many connections and long idle times.
 pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
@@ -24,7 +24,7 @@ pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 2000
 /// A target of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BenchTarget {
-    /// HTTPS through gateway, NATS and worker.
+    /// HTTPS through a gateway, NATS and a worker of fjord.
     Fjord(BenchHttp),
     /// NATS alone.
     Nats,
@@ -35,7 +35,7 @@ pub(crate) enum BenchTarget {
 }
 
 impl BenchTarget {
-    /// Returns its name in tables.
+    /// Returns the target's name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fjord(BenchHttp::H1) => "fjord h1",
@@ -49,7 +49,7 @@ impl BenchTarget {
     }
 }
 
-/// All targets, running.
+/// The running processes of all targets.
 pub(crate) struct BenchProcesses {
     fleet: Fleet,
     https: (Process, SocketAddr),
@@ -114,7 +114,7 @@ impl BenchProcesses {
         Self { fleet, https: (https, address), responder, go, home }
     }
 
-    /// Returns the versions of Go and its client library, if measured.
+    /// Returns the versions of Go and of its NATS client library, if Go is measured.
     pub(crate) fn go_version(&self) -> Option<String> {
         self.go.as_ref().map(|go| go.version.clone())
     }
@@ -131,7 +131,8 @@ impl BenchProcesses {
             .chain(with_version(BenchHttp::H2).filter(|target| *target != BenchTarget::Nats))
     }
 
-    /// Returns the process ids of a target: gateway, worker and NATS server; responder and NATS server; HTTPS server.
+    /// Returns the process ids of a target, which are those of the gateway, the worker and the NATS server; of the responder
+    /// and the NATS server; or of the HTTPS server.
     pub(crate) fn pids(&self, target: BenchTarget) -> Vec<u32> {
         let nats = self.fleet.nats.servers.first().map(NatsServer::pid);
         let first = match target {
@@ -188,7 +189,7 @@ impl BenchProcesses {
         .await
     }
 
-    /// Opens connections to a target that stay idle until the process is dropped.
+    /// Opens connections to a target, which stay idle until the returned process is dropped.
     pub(crate) async fn hold_idle(&self, target: BenchTarget, number: usize) -> Process {
         let address = self.address(target).expect("HTTPS");
         let log = self.home.path().join(format!("idle-{}-{number}", target.name()));
@@ -196,8 +197,7 @@ impl BenchProcesses {
     }
 }
 
-/// The options of a measurement: the target's addresses, the load, and the processes whose processor time is
-/// measured.
+/// The options of a measurement: the addresses of the target, the load, and the processes whose processor time is measured.
 pub(crate) struct LoadOptions<'a> {
     pub(crate) ca: &'a Path,
     pub(crate) https: Vec<SocketAddr>,
@@ -241,7 +241,7 @@ pub(crate) async fn ask(options: &LoadOptions<'_>) -> LoadSample {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
 }
 
-/// Opens connections that stay idle until the process is dropped.
+/// Opens connections, which stay idle until the returned process is dropped.
 pub(crate) async fn hold_idle(
     address: SocketAddr,
     ca: &Path,
@@ -263,7 +263,7 @@ fn this(part: &str) -> Command {
     command
 }
 
-/// Waits for a line that starts with `word`, and returns the rest of it.
+/// Waits for a line that starts with `word`, and returns the rest of that line.
 async fn wait_for_line(process: &Process, word: &str) -> String {
     eventually_some(format!("{} prints {word}", process.name()), READY_LIMIT, async || {
         process.log().lines().find_map(|line| Some(line.strip_prefix(word)?.to_owned()))

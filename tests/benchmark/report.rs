@@ -1,4 +1,4 @@
-//! The results as tables and as JSON: medians over the rounds.
+//! Reports the results, which are medians over the rounds, as tables and as JSON.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use super::load_generator::LoadSample;
 use super::processes::BenchTarget;
 use super::{IDLE, Plan};
 
-/// All results.
+/// The results of the benchmark.
 #[derive(Default)]
 pub(crate) struct BenchReport {
-    /// Capacity by concurrency and target, one sample per round.
+    /// The capacity by concurrency and target, with one sample per round.
     pub(crate) closed: BTreeMap<(usize, BenchTarget), Vec<LoadSample>>,
-    /// Latency by target.
+    /// The latency by target.
     pub(crate) open: BTreeMap<BenchTarget, Vec<LoadSample>>,
-    /// The rate of `open` in requests per second.
+    /// The arrival rate of `open` in requests per second.
     pub(crate) rate: Option<f64>,
-    /// Resident memory in KiB: without connections, and with each number of idle ones.
+    /// The resident memory in KiB, without connections and with each number of idle connections.
     pub(crate) idle: BTreeMap<String, Vec<f64>>,
-    /// The versions of Go and its client library, if measured.
+    /// The versions of Go and of its NATS client library, if Go is measured.
     pub(crate) go_version: Option<String>,
 }
 
-/// Returns the median of a value over samples; NaN without samples.
+/// Returns the median of a value over all samples, or NaN if there are none.
 pub(crate) fn median(samples: &[LoadSample], value: impl Fn(&LoadSample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
@@ -153,7 +153,8 @@ impl BenchReport {
         found
     }
 
-    /// Returns fjord's capacity as a share of what the same cores would reach with as much HTTPS as NATS.
+    /// Returns fjord's capacity as a share of the capacity of the reference servers, if each request on the same cores cost
+    /// one request over HTTPS alone and one over NATS alone.
     fn shares(&self) -> BTreeMap<(usize, BenchHttp), f64> {
         let found = self.closed.keys().filter_map(|(concurrency, target)| {
             let BenchTarget::Fjord(http) = *target else { return None };
@@ -164,7 +165,7 @@ impl BenchReport {
         found.collect()
     }
 
-    /// Returns the processor time of gateway and worker in Go as a multiple of fjord's, if measured.
+    /// Returns the processor time of the gateway and worker in Go as a multiple of fjord's, if Go is measured.
     fn of_go(&self) -> BTreeMap<(usize, BenchHttp), f64> {
         let both = |samples: &[LoadSample]| cpu(samples, 0) + cpu(samples, 1);
         let found = self.closed.iter().filter_map(|((concurrency, target), go)| {
@@ -184,7 +185,7 @@ impl BenchReport {
         half(BenchTarget::Fjord(http)) - half(BenchTarget::Https(http)) - half(BenchTarget::Nats)
     }
 
-    /// Returns all samples.
+    /// Returns all samples as JSON.
     pub(crate) fn json(&self, plan: &Plan) -> Value {
         let closed: Vec<Value> = self
             .closed

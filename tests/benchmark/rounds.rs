@@ -1,4 +1,4 @@
-//! One round: every target at every concurrency, then every target at a fixed rate.
+//! One round, which measures every target at every concurrency, and then every target at a fixed rate.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(crate) async fn closed(processes: &BenchProcesses, plan: &Plan, report: &mut
     }
 }
 
-/// Measures latency of all targets at the same rate.
+/// Measures the latency of all targets at the same rate.
 pub(crate) async fn open(processes: &BenchProcesses, plan: &Plan, report: &mut BenchReport) {
     if !plan.concurrency.contains(&MIDDLE) {
         return;
@@ -37,7 +37,8 @@ pub(crate) async fn open(processes: &BenchProcesses, plan: &Plan, report: &mut B
     }
 }
 
-/// Measures resident memory of gateway and reference server: without connections, and with each number of idle ones.
+/// Measures the resident memory of the gateway and of the reference server, without connections and with each number of
+/// idle connections.
 pub(crate) async fn idle(processes: &BenchProcesses, plan: &Plan) -> BTreeMap<String, Vec<f64>> {
     let mut found = BTreeMap::new();
     for (name, target) in [

@@ -1,5 +1,5 @@
-//! Promise: a foreign worker that does not support dry runs never executes one, and its answer is forwarded only with the
-//! proof of the roll-back.
+//! Promise: a foreign worker that does not support dry runs never executes one, and the answer of a foreign worker is
+//! forwarded only with proof of the rollback.
 
 use http::Method;
 use serde_json::json;
@@ -32,7 +32,7 @@ async fn a_plain_responder_cannot_execute_a_dry_run() {
     assert!(worker.log().contains("executed"), "{}", worker.log());
 }
 
-/// Like workers of fjord before dry runs were supported.
+/// The worker behaves like fjord's workers before dry runs were supported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_dry_runs_answers_without_a_proof() {
     let fleet = fleet("ledger-*").await;

@@ -1,4 +1,4 @@
-//! The database fails under load and recovers; executions are counted by the database itself.
+//! The database fails under load and recovers. The database itself counts executions.
 
 use std::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ use super::super::support::ports;
 use super::super::support::tds::{FakeSqlServer, PASSWORD};
 use super::{answers_under_load, options};
 
-/// Returns worker configuration that serves both queues of the ledger from the fake server.
+/// Returns a worker configuration that executes both queues of the ledger on the fake server.
 fn worker_toml(endpoint: &FakeSqlServer) -> String {
     format!(
         "[worker.queues.ledger-once]\nconcurrency = 4\ndatabase = 'sql'\n\
@@ -40,13 +40,14 @@ async fn queues_are(fleet: &Fleet, ready: bool) {
     }
 }
 
-/// The workers, and the slots of each.
+/// The number of workers.
 const WORKERS: usize = 2;
+/// The number of slots of each worker.
 const SLOTS: usize = 8;
-/// A worker connects once per pause, which starts at 0.1 s and varies by a fifth: the most attempts in 30 s of
-/// outage.
+/// The maximum number of connection attempts of a worker in an outage of 30 s. The pause between attempts starts at 0.1 s
+/// and varies by a fifth.
 const TRIES_MAX: usize = 16;
-/// Connections of a worker: one for each slot, and one for the health check.
+/// The maximum number of connections of a worker: one for each slot, and one for the health check.
 const CONNECTIONS_MAX: usize = SLOTS + 1;
 
 /// Starts a fleet on the fake server and waits until its queues are served.
@@ -57,7 +58,8 @@ async fn fleet_on(endpoint: &FakeSqlServer) -> Fleet {
     fleet
 }
 
-/// Compares the responses with the ledger of the fake server. No repeatable call may have failed with a broken connection.
+/// Compares the responses with the ledger of the fake server, and asserts that no repeatable call failed because of a broken
+/// connection.
 fn reconcile_with(
     fault: &str,
     answers: &[LedgerAnswer],
@@ -79,7 +81,7 @@ async fn queues_are_served_again_after_a_database_outage() {
         endpoint.state.close_connections();
         let before = connects();
         queues_are(fleet, false).await;
-        // Each caller waits for a worker for as long as its endpoint's timeout.
+        // During the outage, each caller waits for a worker until the timeout of its endpoint.
         load.wait_for_more(CALLERS).await;
         let tries = connects() - before;
         assert!(tries <= WORKERS * TRIES_MAX, "{tries} attempts during the outage");
@@ -115,7 +117,7 @@ async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
         }
     })
     .await;
-    // Outcomes of at-most-once calls that ran when a connection broke are unknown: at most one per slot and restart.
+    // The outcome of an at-most-once call that ran when its connection broke is unknown: at most one per slot and restart.
     let reconciliation = reconcile_with("database ended and started", &answers, &endpoint);
     reconciliation.includes("200").failures_at_most(2 * WORKERS * SLOTS);
 

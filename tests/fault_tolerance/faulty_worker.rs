@@ -1,5 +1,4 @@
-//! A worker that violates the protocol on the same queues as correct ones: only the requests that it received may
-//! fail.
+//! A worker violates the protocol and serves the same queues as correct workers. Only requests that it receives may fail.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use super::{ANSWERS, answers_under_load, fleet};
 /// The default of `gateway.session.accept_timeout`.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The faulty worker mistreats every third of its requests.
+/// The argument with which the faulty worker violates the protocol for every third request.
 const EVERY: &str = "3";
 
 async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {
@@ -27,20 +26,20 @@ async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_answers_garbage() {
+async fn a_worker_that_answers_garbage_fails_only_its_own_requests() {
     run_with_faulty_worker("garbage").await.no_request_lost().includes("502 bad-answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_answers_twice() {
+async fn a_worker_that_answers_twice_fails_no_request() {
     run_with_faulty_worker("two-finals").await.no_request_lost().all_ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_does_not_answer() {
+async fn a_worker_that_does_not_answer_loses_no_request() {
     let reconciliation = run_with_faulty_worker("silent").await;
-    // At-most-once requests too: the worker did not claim them, so they go to another one. A request that reaches the
-    // faulty worker in every attempt ends with a correct error.
+    // This includes at-most-once requests: the worker did not claim them, so they are sent to another worker. A request
+    // that reaches the faulty worker in every attempt ends with a correct error.
     reconciliation.no_request_lost().failures_at_most(CALLERS);
     assert!(
         reconciliation.longest > ACCEPT_TIMEOUT,

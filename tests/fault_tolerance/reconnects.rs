@@ -1,5 +1,5 @@
-//! After a reconnect a gateway requests only the answers that it misses, and messages that nobody received count as
-//! no protocol violation.
+//! After a reconnect, a gateway requests only the answers that it has missed, and messages without a recipient do not count
+//! as protocol violations.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use super::super::support::nats::NatsOptions;
 use super::server_of_the_gateway;
 
-/// About 400 kB.
+/// The path of an answer of about 400 kB.
 const LARGE: &str = "/v1/large?rows=3200";
 const WORKERS: usize = 6;
 const CALLERS: usize = 6;
 
-/// Starts workers whose answers of 400 kB are single messages, and NATS servers that disconnect a client with 4 MB
-/// pending.
+/// Starts workers that send answers of 400 kB as single messages, and NATS servers that disconnect a client with 4 MB of
+/// pending data.
 async fn fleet() -> Fleet {
     let extra = "max_pending: 4MB".to_owned();
     Fleet::start(FleetOptions {
@@ -40,7 +40,7 @@ async fn reconnects(nodes: &[FjordProcess]) -> f64 {
     sum
 }
 
-/// Requests large answers and returns how many were correct.
+/// Requests large answers. Returns how many of them were correct.
 async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -64,7 +64,7 @@ async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_causes_one_reconnect_per_process() {
     let mut fleet = fleet().await;
-    // Every worker has sent as many answers as it caches when the server is killed.
+    // When the server is killed, every worker has already sent as many answers as it can cache.
     assert_eq!(request_large_answers(&fleet, 20).await, 20 * CALLERS);
     let number = server_of_the_gateway(&fleet).await;
     fleet.nats.servers[number].kill();
@@ -92,7 +92,7 @@ async fn answers_lost_during_a_reconnect_are_requested_again() {
             Tasks::new().spawn(async move { client.send(Method::POST, "/v1/once", &body).await })
         })
         .collect();
-    // On a busy machine the first call has ended before the last begins.
+    // On a busy machine, the first call may end before the last begins.
     eventually_some("all calls have begun", SOON, async || {
         let mut begun = 0.0;
         for worker in &fleet.workers {
@@ -114,15 +114,15 @@ async fn answers_lost_during_a_reconnect_are_requested_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replies_to_a_killed_gateway_are_not_protocol_violations() {
     let mut fleet = Fleet::start(FleetOptions { concurrency: 2, ..FleetOptions::default() }).await;
-    // Some requests run and report progress; others were refused and wait for an offer.
+    // Some requests are executed and report progress. Others were refused and wait for an offer.
     let calls: Vec<_> = (0..8)
         .map(|number| {
             let client = fleet.client();
             let (method, path) =
                 [(Method::PUT, "/v1/again"), (Method::POST, "/v1/once")][number % 2].clone();
             Tasks::new().spawn(async move {
-                let asked = client.request(method, path).json(&json!({ "ms": 1500 }));
-                drop(asked.timeout(Duration::from_secs(5)).send().await);
+                let request = client.request(method, path).json(&json!({ "ms": 1500 }));
+                drop(request.timeout(Duration::from_secs(5)).send().await);
             })
         })
         .collect();

@@ -16,13 +16,13 @@ use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::prometheus::{self, PACE, Prometheus};
 
-/// Callers of the saturated queue: five per slot.
+/// The number of callers of the saturated queue, which is five per slot.
 const CALLERS: usize = 30;
-/// Slots of each queue of each worker.
+/// The number of slots of each queue of each worker.
 const LIMIT: u32 = 2;
 const WORKERS: u32 = 3;
 
-/// Callers that request `path`, one request after the other, until they are stopped.
+/// Callers that each send one request after the other until they are stopped.
 struct CallerPool(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
 impl CallerPool {
@@ -56,7 +56,7 @@ fn near(name: &str, value: &Value, expected: f64, tolerance: f64) {
     assert!(off <= expected * tolerance, "{name}: {value} is not near {expected}");
 }
 
-/// Runs `fjord status` twice at the same time: once as a page, once as JSON.
+/// Runs `fjord status` twice at the same time, with text output and with JSON output.
 fn run_status(fleet: &Fleet) -> (String, Value) {
     let monitoring = format!("messaging.nats.monitoring={}", fleet.nats.servers[0].monitoring());
     let seconds = PACE.as_secs().to_string();
@@ -82,18 +82,18 @@ fn check_view(view: &Value) -> &Value {
     assert_eq!(there, (&(LIMIT * WORKERS).into(), &WORKERS.into()), "{slow}");
     assert!(slow["saturated"].as_f64() > Some(0.5), "{slow}");
     assert!(slow["waiting"].as_u64() > Some(5), "{slow}");
-    // Six slots with calls of 0.2 s; a busy machine is slower.
+    // Six slots with calls of 0.2 s allow 30 calls per second. A busy machine is slower.
     near("calls/s", &slow["calls_per_second"], 28.0, 0.35);
     near("p50, s", &slow["p50_seconds"], 0.2, 0.4);
     near("window, s", &view["window_seconds"], PACE.as_secs_f64(), 0.4);
     let nats = &view["nats"][0];
-    // Two gateways, three workers, and two commands, of which one may have ended already.
+    // The connections are those of two gateways, three workers and two commands, one of which may have ended already.
     assert!(matches!(nats["connections"].as_u64(), Some(6 | 7)), "{nats}");
     assert!(nats["in_messages_per_second"].as_f64() > Some(50.0), "{nats}");
     slow
 }
 
-/// Checks the same values in Prometheus: the shipped rules, and the metrics that they use.
+/// Checks the same values in Prometheus, in the shipped rules and in the metrics that they use.
 async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Value) {
     let run_status = async |name: &str, of_queue: &str| {
         let value = prometheus.value(of_queue, Some(moment)).await;

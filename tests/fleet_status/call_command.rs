@@ -25,7 +25,7 @@ async fn an_endpoint_can_be_called_without_a_gateway() {
     assert!(phase("sql") >= 80.0 && phase("nats") > 0.0, "{called}");
     assert!(called["duration_ms"].as_f64() >= Some(80.0), "{called}");
 
-    // At-most-once: the claim is granted, and the request id is that of the command.
+    // The endpoint is at-most-once. The command grants the claim, and the ledger contains the command's request id.
     let output = call(&fleet, &["ledger-once", "ms=1"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("200 application/json (ok, 1 attempt, "), "{stderr}");

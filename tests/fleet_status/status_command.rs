@@ -1,4 +1,4 @@
-//! `fjord status` as a command: its output, how long it runs, and its errors.
+//! Tests the output, the duration and the errors of the command `fjord status`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -99,7 +99,7 @@ async fn the_system_account_shows_every_server_of_the_cluster() {
     let clients: u64 = servers.iter().map(|server| server["connections"].as_u64().unwrap()).sum();
     assert_eq!(clients, 4, "a gateway, a worker, and the command on two accounts: {servers:?}");
     assert!(servers.iter().all(|server| server["failure"].is_null()), "{servers:?}");
-    // Other users get no response from the system account.
+    // Users of other accounts get no response from the system account.
     let servers = run_status("caller");
     assert_eq!(servers.len(), 1);
     let failure = servers[0]["failure"].as_str().expect("a reason");
@@ -111,7 +111,7 @@ async fn a_terminal_is_redrawn_at_each_update() {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let arguments = ["--watch", "--interval", "1"];
     let terminal = PseudoTerminal::start(status(fleet.gateways[0].directory(), &arguments));
-    // Moves the cursor home and clears the screen below.
+    // This sequence moves the cursor home and clears the screen below it.
     let redraw = "\x1b[H\x1b[J";
     let shown =
         terminal.output_when("three updates", |text| text.matches(redraw).count() >= 3).await;

@@ -1,4 +1,4 @@
-//! Answers of workers are bounded in bytes, whether or not their clients read them.
+//! The bytes of workers' answers in memory are bounded, whether or not the clients read their responses.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::support::raw_client::RawClient;
 use crate::support::raw_nats::{RawNatsClient, RawNatsMessage};
 
 const MIB: u64 = 1 << 20;
-/// The size of an answer, just below the largest NATS message.
+/// The size of an answer, which is slightly less than the largest NATS message.
 const ANSWER_BYTES: usize = 900_000;
 
-/// Returns options of a gateway that waits 30 s for clients that do not read.
+/// Returns the options of a fleet whose gateway waits 30 s for clients that do not read.
 fn options_with_slow_readers() -> FleetOptions {
     let mut options = options("4MiB");
     options.gateway_toml.insert_str(0, "body_idle_timeout = '30s'\n");
     options
 }
 
-/// Sends a request and reads no response yet.
+/// Sends a request without reading the response.
 async fn send_request(fleet: &Fleet, method: &str) -> RawClient {
     let address = fleet.gateways[0].https();
     let mut client = RawClient::connect(address, &fleet.certs, &["http/1.1"]).await;
@@ -111,7 +111,7 @@ async fn a_waiting_request_is_rejected_when_the_budget_has_no_room_for_an_answer
     let request = worker.next().await;
     let busy = [("Fjord-Reply", "refused"), ("Fjord-Reason", "busy")];
     worker.publish(&request.reply, &busy, b"").await;
-    // Answers of at-most-once requests are delivered even past the budget.
+    // Answers of at-most-once requests are delivered even if they exceed the budget.
     for call in &calls {
         answer(&mut worker, call, ANSWER_BYTES).await;
     }
@@ -125,7 +125,7 @@ async fn a_waiting_request_is_rejected_when_the_budget_has_no_room_for_an_answer
         assert!(response.len() > ANSWER_BYTES, "{}", response.len());
     }
     all_bytes_released(gateway).await;
-    // The rejected request was sent to the worker only once: the next message is a new request.
+    // The rejected request was sent to the worker only once, so the next message belongs to a new request.
     let mut next = send_request(&fleet, "POST").await;
     let request = receive(&mut worker).await;
     answer(&mut worker, &request, 1).await;

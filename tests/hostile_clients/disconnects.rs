@@ -1,4 +1,5 @@
-//! A client that has closed only its sending side is answered; requests of clients that have gone are dropped.
+//! A client that has closed only its sending side gets its response. The requests of clients that have disconnected are
+//! dropped.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use super::test_listener::{
     BODY_IDLE, LARGE, LONG, RawResponse, TestListener, eventually, get, read_to_close,
 };
 
-/// Longer than the gateway waits for a response before it checks whether the client is still there.
+/// A time that is longer than the gateway waits for a response before it checks whether the client is still connected.
 const PROBE_DELAY: Duration = Duration::from_millis(800);
 
-/// Sends a request, closes the sending side, and reads everything.
+/// Sends a request, closes the sending side, and reads until the gateway closes the connection.
 async fn half_close<IO: AsyncRead + AsyncWrite + Unpin>(mut stream: IO, sent: &[u8]) -> Vec<u8> {
     stream.write_all(sent).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -41,7 +42,7 @@ async fn a_client_that_half_closes_gets_its_response() {
         ),
         (two, &[200, 200]),
         (b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n".to_vec(), &[200]),
-        // A body that is cut off is invalid.
+        // An incomplete body is invalid.
         (format!("{}Content-Length: 5\r\n\r\nhell", head("POST /")).into_bytes(), &[400]),
         (format!("{}Content-Le", head("POST /")).into_bytes(), &[]),
     ] {
@@ -102,7 +103,7 @@ async fn the_request_of_a_client_that_has_gone_is_dropped() {
     }
 }
 
-/// Sends a request, and closes the sending side if `half_closes`; the caller drops the stream.
+/// Sends a request, and closes the sending side if `half_closes` is set. The caller drops the stream.
 async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(
     listener: &TestListener,
     stream: &mut IO,
@@ -119,11 +120,11 @@ async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(
 /// Attaches a filter that drops every received packet, so that the socket acknowledges nothing, as if its host were
 /// down.
 fn drop_packets(socket: &impl AsFd) {
-    // BPF_RET of 0 bytes (linux/filter.h).
+    // The filter program is BPF_RET with 0 bytes (linux/filter.h).
     SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
 }
 
-/// Returns a request that is answered at once, and one that still runs when the client has gone.
+/// Returns a request that is answered at once, followed by one that is still running when the client disconnects.
 fn answered_and_hanging() -> Vec<u8> {
     [get("/", ""), get("/hang", "")].concat()
 }
@@ -190,7 +191,7 @@ async fn a_silent_client_is_probed() {
     let listener = TestListener::plain();
     let _client = listener.connect().await;
     let port = format!(":{:04X}", listener.address().port());
-    // The columns of proc(5): local address, remote address, state, queues, timer. Timer 2 is keepalive.
+    // Columns 1 to 5 are the local address, remote address, state, queues and timer (proc(5)). Timer 2 is keepalive.
     let is_probed = || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         table.lines().any(|line| {

@@ -1,4 +1,4 @@
-//! Drain: running requests are answered, connections close, and nothing waits forever.
+//! During a drain, running requests are answered, connections are closed, and nothing waits forever.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn a_drain_answers_running_requests_and_closes_idle_connections() {
     let running = listener.running.clone();
     let clients = async {
         read_to_close(&mut idle).await;
-        // The listener closes a moment after the drain has begun.
+        // The listener is closed a moment after the drain begins.
         eventually("the listener is closed", || {
             std::net::TcpStream::connect(listener.address()).is_err()
         })
@@ -53,7 +53,7 @@ async fn a_drain_cuts_off_requests_that_do_not_end() {
 async fn a_request_sent_before_the_drain_is_answered() {
     for _ in 0..5 {
         let listener = TestListener::plain();
-        // The request is written before the accept loop has seen the connection.
+        // The request is written before the accept loop can accept the connection.
         let mut stream = std::net::TcpStream::connect(listener.address()).unwrap();
         std::io::Write::write_all(&mut stream, &get("/", "")).unwrap();
         stream.set_nonblocking(true).unwrap();

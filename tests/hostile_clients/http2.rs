@@ -1,4 +1,4 @@
-//! HTTP/2 (RFC 9113): the same limits, and attacks that only this version allows.
+//! HTTP/2 (RFC 9113): the limits of HTTP/1.1 apply too, and attacks that only HTTP/2 allows are stopped.
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -98,7 +98,7 @@ async fn a_stream_that_is_reset_drops_its_request() {
 async fn streams_past_the_limit_are_refused_before_the_client_knows_the_limit() {
     let listener = TestListener::tls();
     let mut stream = listener.connect_tls(&["h2"]).await;
-    // HPACK (RFC 7541) for GET https localhost /hang: static table entries, literal path and authority.
+    // The HPACK encoding (RFC 7541) of GET https localhost /hang, with static table entries, literal path and authority.
     let head = [b"\x82\x87\x04\x05/hang\x41\x09".as_slice(), b"localhost"].concat();
     let mut headers = PREFACE.to_vec();
     for stream in (1..40).step_by(2) {
@@ -112,7 +112,7 @@ async fn streams_past_the_limit_are_refused_before_the_client_knows_the_limit() 
             stream.read_exact(&mut start).await.unwrap();
             let mut payload = vec![0; usize::from(start[1]) << 8 | usize::from(start[2])];
             stream.read_exact(&mut payload).await.unwrap();
-            // RST_STREAM with REFUSED_STREAM: the request was not processed and may be retried (RFC 9113 §8.7).
+            // RST_STREAM with REFUSED_STREAM means that the request was not processed and may be retried (RFC 9113 §8.7).
             refused += usize::from(start[3] == 3 && payload == 7_u32.to_be_bytes());
         }
     };
@@ -147,15 +147,15 @@ async fn a_client_that_never_opens_its_window_is_disconnected() {
     eventually("the connection is closed", || listener.running.connections() == 0).await;
 }
 
-/// Sends a frame repeatedly until the connection is closed. Returns how long that took.
+/// Sends `first` once and `frame` repeatedly until the connection is closed. Returns how long that took.
 async fn dribble(listener: &TestListener, first: &[u8], frame: &[u8]) -> std::time::Duration {
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(&[PREFACE, first].concat()).await.unwrap();
     let start = Instant::now();
     let (mut reader, mut writer) = tokio::io::split(stream);
     let reading = async {
-        let mut piece = [0; 4096];
-        while let Ok(1..) = reader.read(&mut piece).await {}
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = reader.read(&mut buffer).await {}
     };
     let writing = async {
         let mut ticks = tokio::time::interval(std::time::Duration::from_millis(30));
@@ -178,7 +178,7 @@ async fn pings_and_tiny_window_updates_do_not_keep_a_connection_open() {
     let listener = TestListener::tls();
     let ping = frame(6, 0, 0, &[7; 8]);
     assert!(dribble(&listener, b"", &ping).await < HEADER_TIMEOUT * 10, "no request was sent");
-    // GET https localhost /large on a stream whose window is 0.
+    // The HPACK encoding of GET https localhost /large, for a stream whose window is 0.
     let head = [b"\x82\x87\x04\x06/large\x41\x09".as_slice(), b"localhost"].concat();
     let window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
     let headers = [window, frame(1, 0x05, 1, &head)].concat();
@@ -195,7 +195,7 @@ async fn a_flood_of_resets_closes_only_its_own_connection() {
     let listener = TestListener::tls();
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(PREFACE).await.unwrap();
-    // HPACK for GET https localhost /: static table entries and a literal authority (RFC 7541).
+    // The HPACK encoding (RFC 7541) of GET https localhost /, with static table entries and a literal authority.
     let head = [b"\x82\x87\x84\x41\x09".as_slice(), b"localhost"].concat();
     let mut flood = Vec::new();
     for stream in (1..20_001).step_by(2) {
@@ -229,7 +229,7 @@ async fn a_flood_of_continuations_closes_the_connection() {
     assert!(listener.paths().is_empty());
 }
 
-/// Returns the error code of the server's GOAWAY frame, if there is one (RFC 9113 §6.8).
+/// Returns the error code of the server's GOAWAY frame (RFC 9113 §6.8), if there is one.
 fn goaway(mut bytes: &[u8]) -> Option<u32> {
     while bytes.len() >= 9 {
         let length =

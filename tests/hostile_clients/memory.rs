@@ -1,4 +1,4 @@
-//! Memory of the gateway and of the system during attacks on byte limits: before, at the peak, and 30 s after.
+//! The memory of the gateway and of the system before attacks on byte limits, at their peak, and 30 s after them.
 
 use std::fs;
 use std::pin::pin;
@@ -19,18 +19,18 @@ use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::raw_client::RawClient;
 
 const MIB: u64 = 1 << 20;
-/// The time after an attack before memory is measured again.
+/// The time between the end of an attack and the last measurement of memory.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// A client's share, and memory that the budget does not count.
+/// The maximum growth of the gateway's memory: a client's share, and memory that the budget does not count.
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
-/// Memory that the allocator may retain.
+/// The maximum memory that the allocator may retain.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
-/// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
+/// A time limit that is longer than 300 answers of 4 MiB take in a debug build on a busy machine.
 const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
-/// Session settings under which a worker that is silent for seconds does not count as lost.
+/// Session settings with which a worker that is silent for seconds does not count as lost.
 const PATIENT_SESSION: &str =
     "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
-/// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that byte limits alone decide.
+/// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that only byte limits can be reached.
 const PATIENT_ENDPOINT: &str = r#"{
   "patient": {
     "route": "GET /v1/patient", "procedure": "ledger.flow",
@@ -44,14 +44,14 @@ const PATIENT_ENDPOINT: &str = r#"{
   }
 }"#;
 
-/// Memory in use, in bytes.
+/// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryUse {
-    /// Resident memory of the gateway.
+    /// The resident memory of the gateway.
     gateway: u64,
-    /// Unsent data in the gateway's send buffers.
+    /// The unsent data in the gateway's send buffers.
     unsent: u64,
-    /// Memory of all TCP sockets of this machine (proc(5), /proc/net/sockstat).
+    /// The memory of all TCP sockets of this machine (/proc/net/sockstat, see proc(5)).
     sockets: u64,
 }
 
@@ -82,7 +82,7 @@ fn socket_bytes() -> u64 {
 
 async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet)) {
     let gateway_toml = format!("{PATIENT_SESSION}{session_keys}");
-    // Enough slots to run all calls at once.
+    // There are enough slots to run all calls at once.
     let catalogue = Some(("patient.json", PATIENT_ENDPOINT));
     // Both session settings must stay below the default timeout of an endpoint.
     let environment = vec![("FJORD_CATALOGUE__TIMEOUT_DEFAULT", "15m".to_owned())];
@@ -132,7 +132,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
     fleet.client().get("/v1/echo/a").await.is(200);
 }
 
-/// Opens clients that each request a large answer and read nothing, and waits until all are disconnected.
+/// Connects clients that each request a large answer and read nothing, and waits until all are disconnected.
 async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
     let gateway = &fleet.gateways[0];
     let port = gateway.https().port();
@@ -145,7 +145,8 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
         stalled.push(client);
     }
     eventually_some("all connections are closed", Duration::from_mins(2), async || {
-        // The count is read first: a connection that was closed before must not have left data in the send buffer.
+        // The number of connections is read before the send buffers: a connection that is no longer counted must not have
+        // left data in its send buffer.
         let connections = gateway.metric("fjord_gateway_connections ").await;
         let (sockets, _) = unsent_data(port);
         assert!(

@@ -1,4 +1,4 @@
-//! The client's address behind a load balancer: taken from trusted proxies only.
+//! The address of a client behind a load balancer is accepted only from trusted proxies.
 
 use std::net::SocketAddr;
 
@@ -11,16 +11,16 @@ use super::test_listener::{
     HEADER_TIMEOUT, LONG, Options, RawResponse, TestListener, eventually, get, read_to_close,
 };
 
-/// The trusted proxy's address; all other addresses of 127.0.0.0/8 are untrusted.
+/// The address of the trusted proxy. All other addresses of 127.0.0.0/8 are untrusted.
 const PROXY: &str = "127.0.0.2";
 
-/// A PROXY protocol header: from 192.0.2.7 to 198.51.100.1.
+/// A PROXY protocol header for a connection from 192.0.2.7 to 198.51.100.1.
 const FROM_192_0_2_7: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x34\x01\xbb";
-/// A PROXY protocol header from 192.0.2.8.
+/// A PROXY protocol header for a connection from 192.0.2.8.
 const FROM_192_0_2_8: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\xc6\x33\x64\x01\x12\x34\x01\xbb";
-/// A LOCAL header, as a load balancer's own health check sends it.
+/// A LOCAL header, which a load balancer sends for its own health checks.
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 fn options(proxy_protocol: bool) -> Options {
@@ -34,7 +34,7 @@ async fn connect_from(listener: &TestListener, address: &str) -> TcpStream {
     socket.connect(listener.address()).await.unwrap()
 }
 
-/// Returns the client address that the gateway sees; empty when it closes the connection.
+/// Returns the client address that the gateway determines, or an empty string if it closes the connection.
 async fn seen(listener: &TestListener, from: &str, first: &[u8], headers: &str) -> String {
     let mut stream = connect_from(listener, from).await;
     let request = get("/address", &format!("{headers}Connection: close\r\n"));

@@ -1,4 +1,4 @@
-//! Clients that are slow on purpose: each is disconnected in time, and none prevents others from being served.
+//! Clients that are slow on purpose are disconnected in time, and do not prevent others from being served.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::test_listener::{
     TestListener, eventually, get, read_to_close,
 };
 
-/// How late a timer may be on a busy machine, including the linger time of a closed connection.
+/// The maximum delay of a timer on a busy machine, including the linger time of a closed connection.
 const SLACK: Duration = Duration::from_secs(4);
 
-/// Writes bytes one at a time, with pauses, until the peer closes.
+/// Writes bytes one at a time, with pauses, until the peer closes the connection.
 async fn trickle(stream: &mut TcpStream, bytes: &[u8]) {
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     for byte in bytes {
@@ -90,7 +90,7 @@ async fn the_head_timeout_does_not_run_while_a_response_is_written() {
     stream.write_all(&get("/large", "")).await.unwrap();
     eventually("the request arrived", || listener.paths().len() == 1).await;
     stream.write_all(b"GET / HT").await.unwrap();
-    // The client reads no response for longer than the head timeout; that must not count against its next request.
+    // The client does not read for longer than the head timeout, which must not count against its next request.
     for_a_while(HEADER_TIMEOUT * 4).await;
     let answers = RawResponse::parse_all(&read_to_close(&mut stream).await);
     assert_eq!(RawResponse::statuses(&answers), [200, 408], "each response is complete");
@@ -149,10 +149,10 @@ async fn a_client_that_reads_too_little_is_disconnected() {
     stream.write_all(&get("/large", "")).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     let start = Instant::now();
-    let mut piece = [0; 64];
+    let mut buffer = [0; 64];
     while listener.running.connections() > 0 || listener.paths().is_empty() {
         ticks.tick().await;
-        drop(tokio::io::AsyncReadExt::read(&mut stream, &mut piece).await);
+        drop(tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await);
         assert!(start.elapsed() < LONG, "the connection is not closed");
     }
 }
@@ -163,9 +163,9 @@ async fn a_client_that_reads_steadily_gets_the_whole_response() {
     let mut stream = listener.connect().await;
     stream.write_all(&get("/large", "Connection: close\r\n")).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let mut piece = vec![0; 512 * 1024];
+    let mut buffer = vec![0; 512 * 1024];
     let mut read = 0;
-    while let Ok(count @ 1..) = tokio::io::AsyncReadExt::read(&mut stream, &mut piece).await {
+    while let Ok(count @ 1..) = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await {
         read += count;
         ticks.tick().await;
     }

@@ -1,5 +1,4 @@
-//! Slow readers: a client that reads 8 KiB within each `body_idle_timeout` gets its whole response, a slower one is
-//! disconnected.
+//! A client that reads 8 KiB within each `body_idle_timeout` gets its whole response. A slower client is disconnected.
 
 use std::io;
 use std::pin::Pin;
@@ -15,28 +14,31 @@ use super::http2::request;
 use super::stalled_clients::unsent_data;
 use super::test_listener::{Options, RawResponse, SLOW, TestListener, eventually, get};
 
-/// `body_idle_timeout`, within which a client must read 8 KiB.
+/// The `body_idle_timeout`, within which a client must read 8 KiB.
 const LIMIT: Duration = Duration::from_secs(1);
-/// Bytes read within `LIMIT`: slightly more than required, twice as much, and half of it.
+/// The bytes that a client reads within `LIMIT`, slightly more than required.
 const JUST_ENOUGH: u32 = 12 * 1024;
+/// Twice the required bytes within `LIMIT`.
 const ENOUGH: u32 = 16 * 1024;
+/// Half of the required bytes within `LIMIT`.
 const TOO_LITTLE: u32 = 4 * 1024;
-/// Fast enough for a large response within seconds, and slow enough that a write takes longer than the head timeout.
+/// A read rate that is fast enough for a large response within seconds, and so slow that a write takes longer than the
+/// head timeout.
 const FAST: u32 = 64 * 1024;
 /// The size of a read.
 const READ_BYTES: u32 = 1024;
-/// Bytes read without delay: the handshake, and the beginning of the response.
+/// The number of bytes that are read without delay, for the handshake and the beginning of the response.
 const UNDELAYED_BYTES: usize = 8 * 1024;
-/// A limit for the whole test; the slowest takes half of it.
+/// The time limit of a whole test. The slowest test takes half of it.
 const VERY_LONG: Duration = Duration::from_mins(1);
 
-/// A connection that is read slowly through a small receive buffer.
+/// A connection with a small receive buffer, from which the client reads slowly.
 #[derive(Debug)]
 struct SlowStream {
     io: TcpStream,
     ticks: Interval,
     at_once: usize,
-    /// Whether a timer tick has passed for which no data was available yet.
+    /// Whether the timer has ticked since the last read.
     may_read: bool,
 }
 
@@ -62,11 +64,11 @@ impl AsyncRead for SlowStream {
         }
         let mut space = [0; READ_BYTES as usize];
         let most = space.len().min(buffer.remaining());
-        let mut piece = ReadBuf::new(&mut space[..most]);
-        ready!(Pin::new(&mut self.io).poll_read(context, &mut piece))?;
+        let mut chunk = ReadBuf::new(&mut space[..most]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut chunk))?;
         self.may_read = false;
-        self.at_once = self.at_once.saturating_sub(piece.filled().len());
-        buffer.put_slice(piece.filled());
+        self.at_once = self.at_once.saturating_sub(chunk.filled().len());
+        buffer.put_slice(chunk.filled());
         Poll::Ready(Ok(()))
     }
 }
@@ -93,11 +95,11 @@ fn listener(tls: bool) -> TestListener {
     TestListener::start(&Options { tls, body_idle_timeout: LIMIT, ..Options::default() })
 }
 
-/// Reads at most `most` bytes, until the connection is closed. Returns the count.
+/// Reads until the connection is closed or `most` bytes have been read. Returns the number of bytes.
 async fn read(client: &mut SlowStream, most: usize) -> usize {
     let mut bytes = Vec::new();
     let mut some = client.take(most as u64);
-    // A reset ends the connection too.
+    // A reset also ends the connection.
     drop(timeout(VERY_LONG, some.read_to_end(&mut bytes)).await.expect("the task ends"));
     bytes.len()
 }
@@ -135,7 +137,7 @@ async fn pipeline<IO: AsyncRead + AsyncWrite + Unpin>(mut client: IO) -> Vec<Raw
     client.read_exact(&mut bytes).await.unwrap();
     client.write_all(&get("/next", "Connection: close\r\n")).await.unwrap();
     client.flush().await.unwrap();
-    // A reset ends the connection too.
+    // A reset also ends the connection.
     drop(timeout(VERY_LONG, client.read_to_end(&mut bytes)).await.expect("the task ends"));
     RawResponse::parse_all(&bytes)
 }
@@ -144,8 +146,8 @@ async fn pipeline<IO: AsyncRead + AsyncWrite + Unpin>(mut client: IO) -> Vec<Raw
 async fn the_request_of_a_slow_reader_is_not_dropped() {
     let listener = listener(false);
     let mut client = SlowStream::connect(&listener, ENOUGH).await;
-    let asked = [get("/medium", ""), get("/hang", "Connection: close\r\n")].concat();
-    client.write_all(&asked).await.unwrap();
+    let requests = [get("/medium", ""), get("/hang", "Connection: close\r\n")].concat();
+    client.write_all(&requests).await.unwrap();
     let started = Instant::now();
     let mut bytes = vec![0; 60 * 1024];
     client.read_exact(&mut bytes).await.expect("the connection stays open");
@@ -158,7 +160,7 @@ async fn the_request_of_a_slow_reader_is_not_dropped() {
 #[tokio::test]
 async fn a_slow_reader_gets_all_of_a_large_answer_over_http2() {
     let listener = listener(true);
-    // So slowly that a PING would be acknowledged too late.
+    // The client reads so slowly that it would acknowledge a PING too late.
     let client = SlowStream::connect(&listener, JUST_ENOUGH).await;
     let stream = listener.handshake(client, &["h2"]).await;
     let mut builder = h2::client::Builder::new();
@@ -204,8 +206,8 @@ async fn a_slow_reader_counts_until_it_has_read_everything() {
         let mut ticks = interval(LIMIT / 20);
         loop {
             ticks.tick().await;
-            // The count is read first: a connection that was closed before must not have left data in the send
-            // buffer.
+            // The number of connections is read before the send buffers: a connection that is no longer counted must not have
+            // left data in its send buffer.
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
             assert!(
                 connections == 1 || unsent_data == (0, 0),

@@ -1,5 +1,5 @@
-//! Request smuggling: requests whose end or target two parsers might disagree about. Each is sent raw with a second
-//! request behind it, which must be answered only if the end of the first is unambiguous.
+//! Request smuggling with requests about whose end or target two parsers might disagree. Each is sent raw and is followed
+//! by a second request, which must be answered only if the end of the first is unambiguous.
 
 use futures_util::future::join_all;
 
@@ -10,14 +10,14 @@ mod corpus;
 /// The request that follows each case on the same connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// The bytes, the statuses of all responses, and the reason.
+/// The bytes of a case, the expected statuses of all responses, and the reason.
 type SmugglingCase = (&'static str, &'static [u16], &'static str);
 
-/// The case and the next request are answered.
+/// The statuses if both the case and the next request are answered.
 const BOTH_ANSWERED: &[u16] = &[200, 200];
-/// The case is rejected and the connection closed.
+/// The statuses if the case is rejected and the connection closed.
 const REJECTED: &[u16] = &[400];
-/// The case is answered and the connection closed.
+/// The statuses if the case is answered and the connection closed.
 const ANSWERED_AND_CLOSED: &[u16] = &[200];
 
 const LENGTHS: &[SmugglingCase] = &[

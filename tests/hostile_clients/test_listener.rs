@@ -1,4 +1,4 @@
-//! A listener in the test's process whose service records requests, and clients that write raw bytes to it.
+//! A listener in the test's process with a service that records requests, and clients that write raw bytes to it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,32 +30,32 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A limit for waits that should be much shorter.
+/// The time limit for waits that should be much shorter.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// The listener's `header_timeout`.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
-/// Its `idle_timeout`.
+/// The listener's `idle_timeout`.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(1200);
-/// Its `body_idle_timeout`.
+/// The listener's `body_idle_timeout`.
 pub(crate) const BODY_IDLE: Duration = Duration::from_millis(300);
 /// `BODY_TIMEOUT` as a multiple of `BODY_IDLE`.
 const BODY_IDLES: u32 = 3;
-/// Its `body_timeout`.
+/// The listener's `body_timeout`.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
 /// The largest request body that the service accepts.
 pub(crate) const BODY_BYTES_MAX: usize = 1000;
-/// The size of the response of `/large`: more than the socket buffers hold.
+/// The size of the response of `/large`, which exceeds the socket buffers.
 pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 
 static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
-/// The size of the response of `/medium`: more than the receive buffer of a client that does not read, less than the
-/// gateway's send buffer.
+/// The size of the response of `/medium`, which is larger than the receive buffer of a client that does not read, and
+/// smaller than the gateway's send buffer.
 const MEDIUM: usize = 64 * 1024;
 
-/// The size of the response of `/slow`: more than the send buffer takes at once.
+/// The size of the response of `/slow`, which is more than the send buffer accepts at once.
 pub(crate) const SLOW: usize = 384 * 1024;
 
-/// Records which requests reached the service, and keeps those to `/hang` waiting.
+/// The state of the service, which records the requests that reach it and delays responses to `/hang`.
 #[derive(Debug)]
 pub(crate) struct Probe {
     limits: HttpLimits,
@@ -66,12 +66,12 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Returns the number of requests to `/hang` that wait.
+    /// Returns the number of requests to `/hang` that are waiting.
     pub(crate) fn hanging(&self) -> usize {
         self.hanging.load(Ordering::SeqCst)
     }
 
-    /// Lets one request to `/hang` be answered.
+    /// Lets the service answer one request to `/hang`.
     pub(crate) fn release(&self) {
         self.release.add_permits(1);
     }
@@ -132,7 +132,7 @@ pub(crate) struct TestListener {
     directory: TempDir,
 }
 
-/// Options of a listener.
+/// The options of a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) connections_max: usize,
@@ -202,12 +202,12 @@ impl TestListener {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// Opens a TLS connection that offers these protocols.
+    /// Opens a TLS connection that offers the given protocols.
     pub(crate) async fn connect_tls(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
         self.handshake(self.connect().await, protocols).await
     }
 
-    /// Performs a TLS handshake that offers these protocols.
+    /// Performs a TLS handshake that offers the given protocols.
     pub(crate) async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: IO,
@@ -249,20 +249,20 @@ pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
-/// Reads until the peer closes or resets the connection; fails after `LONG`.
+/// Reads until the peer closes or resets the connection, and fails after `LONG`.
 pub(crate) async fn read_to_close<IO: AsyncRead + AsyncWrite + Unpin>(stream: &mut IO) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reading = async {
-        let mut piece = [0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut piece).await {
-            bytes.extend_from_slice(&piece[..count]);
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            bytes.extend_from_slice(&buffer[..count]);
         }
     };
     tokio::time::timeout(LONG, reading).await.expect("the gateway did not close the connection");
     bytes
 }
 
-/// Waits until a condition holds; fails after `LONG`.
+/// Waits until a condition holds, and fails after `LONG`.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let waiting = async {
@@ -273,7 +273,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "not within {LONG:?}: {what}");
 }
 
-/// A response as received.
+/// A response as it was received.
 #[derive(Clone, Debug)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,
@@ -307,7 +307,7 @@ impl RawResponse {
         self.head.lines().any(|found| found == line)
     }
 
-    /// Checks the headers that every response has and those that none has.
+    /// Asserts that the response has the headers that every response must have, and none that no response may have.
     #[track_caller]
     pub(crate) fn assert_fixed_headers(&self) {
         assert!(self.has("x-content-type-options: nosniff"), "{self:?}");
@@ -316,7 +316,7 @@ impl RawResponse {
         assert!(!has("server:") && !has("via:") && !has("x-powered-by:"), "no banner: {self:?}");
     }
 
-    /// Checks that this is a problem document whose request id equals the header's.
+    /// Asserts that the response is a problem document whose request id equals that of the header.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");

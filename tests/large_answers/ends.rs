@@ -1,4 +1,4 @@
-//! How an answer ends after its first part: complete, or visibly cut off.
+//! After its first part, an answer is either completed or visibly cut off.
 
 use http::Method;
 
@@ -17,7 +17,7 @@ async fn an_error_after_the_first_part_cuts_the_answer_off() {
         let failed =
             r#"fjord_gateway_requests_total{endpoint="flow",status="200",outcome="sql_user"}"#;
         reaches(&fleet.gateways[0], failed, count).await;
-        // Before the first part, an error still determines the status.
+        // An error before the first part still determines the status.
         client.get("/v1/flow?rows=3000&fail_at=50").await.is(422);
     }
     let log = fleet.gateways[0].process.log();

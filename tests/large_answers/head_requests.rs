@@ -1,4 +1,5 @@
-//! HEAD gets the headers that GET would get, as far as they are known before the answer is complete, and no part of it is held.
+//! HEAD gets the headers that GET would get, as far as they are known before the answer is complete, and no part of the answer
+//! is kept in memory.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ async fn head_has_the_headers_of_get() {
         (&fleet, large.as_str(), false),
         (&fleet, "/v1/flow?rows=20", true),
         (&fleet, "/v1/echo/a", true),
-        // Assembled for GET, whose length is then known, and discarded for HEAD.
+        // The answer is assembled for GET, whose length is then known, and discarded for HEAD.
         (&whole, large.as_str(), false),
         (&whole, "/v1/flow?rows=20", true),
     ] {
@@ -49,7 +50,7 @@ async fn head_has_the_headers_of_get() {
     reaches(&fleet.gateways[0], ok, 8.0).await;
 }
 
-/// Sends `count` HEAD requests for 4 MiB at once; returns the number of 200 responses.
+/// Sends `count` HEAD requests for 4 MiB at once. Returns the number of 200 responses.
 pub(crate) async fn send_heads(fleet: &Fleet, count: usize) -> usize {
     let client = Arc::new(client(fleet, HttpVersion::Two));
     let path = format!("/v1/flow?rows={}", 4 * ROWS_PER_MIB);

@@ -1,4 +1,4 @@
-//! How much memory a large answer takes in each process, as the kernel counts it.
+//! Measures the memory that a large answer takes in each process, as the kernel counts it.
 
 use std::fs;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use crate::support::client::HttpVersion;
 use crate::support::eventually::for_a_while;
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
-/// The most by which a process may grow for 10 MiB: a few parts, which are 2 to 3 MiB on an idle machine, and a margin.
+/// The maximum growth of a process for an answer of 10 MiB. It allows for a few parts, which are 2 to 3 MiB on an idle
+/// machine, and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;
-/// The same for 100 MiB. It includes memory that the allocator returns late.
+/// The maximum growth of a process for an answer of 100 MiB. It includes memory that the allocator returns late.
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
-/// A value of `/proc/<pid>/status` in bytes.
+/// Returns a value of `/proc/<pid>/status` in bytes.
 pub(crate) fn status(node: &FjordProcess, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", node.process.pid()))
         .expect("the status of a process");
@@ -22,7 +23,7 @@ pub(crate) fn status(node: &FjordProcess, name: &str) -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// Resets the peak of resident memory (`clear_refs` in proc(5)); returns the resident memory.
+/// Resets the peak of resident memory (`clear_refs` in proc(5)). Returns the resident memory.
 pub(crate) fn reset_peak(node: &FjordProcess) -> u64 {
     fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("a child process");
     status(node, "VmRSS")
@@ -38,7 +39,7 @@ async fn neither_role_holds_more_than_a_few_parts() {
             let fleet = Fleet::start(options).await;
             let client = client(&fleet, http);
             let count = mib * ROWS_PER_MIB;
-            // Warms up, so that code pages which are loaded for the first large answer are not counted.
+            // These requests are a warm-up, so that code pages that are loaded for the first large answer are not counted.
             for rows in [10, 100, 1000] {
                 client.get(&format!("/v1/flow?rows={rows}")).await.is(200);
             }

@@ -1,4 +1,4 @@
-//! The text of `/metrics`: families, labels, series.
+//! Checks the metric families, labels and series in the text of `/metrics`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::support::client::{Client, ClientOptions, HttpVersion, get_text, send}
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::prometheus;
 
-/// A metric family as scraped.
+/// A scraped metric family.
 #[derive(Debug, Default)]
 struct MetricFamily {
     help: String,
@@ -23,7 +23,7 @@ async fn scrape(node: &FjordProcess) -> String {
     get_text(&format!("http://{}/metrics", node.admin())).await.expect("metrics are answered")
 }
 
-/// Parses the text format (0.0.4) as far as fjord uses it.
+/// Parses the subset of the text format (0.0.4) that fjord uses.
 fn families(text: &str) -> BTreeMap<String, MetricFamily> {
     let mut families: BTreeMap<String, MetricFamily> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -49,7 +49,7 @@ fn families(text: &str) -> BTreeMap<String, MetricFamily> {
     families
 }
 
-/// Starts a fleet and runs requests with as many different outcomes as is quickly possible.
+/// Starts a fleet and sends requests with as many different outcomes as can be caused quickly.
 async fn busy() -> Fleet {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
@@ -101,7 +101,7 @@ async fn promtool_accepts_the_exposition() {
     assert!(bad.is_err(), "promtool rejects a bad exposition");
 }
 
-/// Sends a request in which everything that a client can choose is new.
+/// Sends a request in which every value that a client can choose is unique.
 async fn send_unique(client: &Client, number: usize) {
     let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "PROPFIND", "LOCK"];
     let method = methods[number % methods.len()].parse().expect("a method");

@@ -13,15 +13,15 @@ use crate::support::ledger_load::{GatewayRotation, LedgerAnswer, LedgerLoad};
 use crate::support::prometheus::{self, Prometheus};
 use crate::support::random::SeededRandom;
 
-/// The window of rates: ten scrapes.
+/// The window of rates, which covers ten scrapes.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The tolerance of a rate: a scrape at either end of the window.
+/// The tolerance of a rate, which is one scrape at either end of the window.
 const RATE_TOLERANCE: f64 = 0.2;
-/// Concurrent calls of a queue; the load generator has three times as many callers for each.
+/// The number of concurrent calls of a queue. The load generator has three times as many callers for each queue.
 const LIMIT: usize = 2;
 const REFUSED: usize = 40;
 
-/// Sends requests that the procedure rejects, for the error ratio.
+/// Sends requests that the procedure rejects, so that the error ratio is not zero.
 async fn send_rejected(client: Client) {
     for number in 0..REFUSED {
         let path = format!("/v1/refuse/{number}");
@@ -34,7 +34,7 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
-/// Returns the latency below which this share of the responses stayed, in seconds.
+/// Returns the quantile `share` of the latencies, in seconds.
 fn quantile(answers: &[LedgerAnswer], share: f64) -> f64 {
     let mut times: Vec<f64> = answers.iter().map(|answer| answer.took.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
@@ -71,7 +71,7 @@ async fn prometheus_and_the_load_generator_agree() {
     let load =
         LedgerLoad::start(&GatewayRotation::new(vec![fleet.client()]), &mut SeededRandom::new());
     let failing = Tasks::new().spawn(send_rejected(fleet.client()));
-    // The window is full, and one more second so that its first scrape has seen load.
+    // The window is full after this time, and its first scrape has also seen load.
     let full = WINDOW + Duration::from_secs(2);
     eventually_some("a window full of load", full * 3, async || {
         let scraped = prometheus.value("max(timestamp(fjord_nats_connected))", None).await?;
@@ -98,7 +98,7 @@ async fn prometheus_and_the_load_generator_agree() {
     let seen: Vec<LedgerAnswer> = answers.iter().filter(in_window).cloned().collect();
     let throughput = number(seen.len()) / WINDOW.as_secs_f64();
     assert_near("throughput, 1/s", rate, throughput, RATE_TOLERANCE);
-    // Little's law: the average number of concurrent requests; those above the slots waited.
+    // The average number of concurrent requests, by Little's law. Those that exceed the slots waited.
     let concurrent =
         seen.iter().map(|answer| answer.took.as_secs_f64()).sum::<f64>() / WINDOW.as_secs_f64();
     let slots = number(2 * LIMIT);
@@ -108,10 +108,10 @@ async fn prometheus_and_the_load_generator_agree() {
     assert!(concurrent > slots, "the generator does not saturate the slots: {concurrent}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
     assert!(idle < 0.01, "an idle queue is not saturated");
-    // Requests in flight between the roles neither wait nor run, and on a busy machine they are many.
+    // Requests in flight between the roles neither wait nor run, and there are many of them on a busy machine.
     assert_near("waiting and running", waiting + used, concurrent, 0.5);
 
-    // Totals are exact once the last request has been scraped.
+    // The totals are exact once the last request is included in a scrape.
     let total = number(answers.len() + REFUSED);
     let counted = "sum(fjord_gateway_requests_total)";
     eventually_some("every request is scraped", SOON, async || {

@@ -1,7 +1,7 @@
-//! A benchmark: the cost of scraping at full load. `make bench-scrape` prints it.
+//! A benchmark of the cost of scraping at full load, which `make bench-scrape` prints.
 //!
-//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. Scrapes are 1 s
-//! apart, fifteen times as often as in production; the cost at 15 s is computed from the processor time.
+//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. Scrapes are 1 s apart, which
+//! is fifteen times as often as in production. The cost at an interval of 15 s is computed from the processor time.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const ROUND: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 24;
 const SCRAPED_EVERY: Duration = Duration::from_secs(1);
-/// Consecutive scrapes over which the processor time is measured.
+/// The number of consecutive scrapes over which the processor time is measured.
 const SCRAPES: u32 = 200;
-/// The scrape interval in production.
+/// The scrape interval in production, in seconds.
 const PRODUCTION: f64 = 15.0;
-/// Clock ticks per second in `/proc`, on every Linux that fjord supports.
+/// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// Scrapes with as little client code as possible: in production that cost is Prometheus's.
+/// Scrapes with as little client code as possible, because in production Prometheus bears the cost of the client.
 async fn scrape(admin: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(admin).await.expect("the admin listener");
     let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -94,7 +94,7 @@ async fn bench_scrape() {
     for caller in callers {
         caller.await.expect("a caller does not panic");
     }
-    // Each block has two rounds of either kind, close together in time.
+    // Each block has two rounds of each kind, which are close together in time.
     let blocks = rates[0].chunks(2).zip(rates[1].chunks(2));
     let mut changes: Vec<f64> = blocks
         .map(|(without, with)| {

@@ -1,4 +1,4 @@
-//! The shipped rules and dashboard for Prometheus and Grafana name only existing metrics, and promtool accepts them.
+//! The shipped rules for Prometheus and the dashboard for Grafana name only existing metrics, and promtool accepts them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,13 +20,13 @@ fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
 }
 
-/// Returns the values of `- <key>: ` in a file of rules.
+/// Returns the values of all lines `- <key>: ` in a file of rules.
 fn all_of<'a>(key: &str, rules: &'a str) -> BTreeSet<&'a str> {
     let start = format!("- {key}: ");
     rules.lines().filter_map(|line| line.trim_start().strip_prefix(&start)).collect()
 }
 
-/// Returns every expression of the dashboard, with the variables of Grafana replaced.
+/// Returns every expression of the dashboard, in which Grafana's variables are replaced.
 pub(crate) fn panels(rate_interval: &str) -> Vec<String> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
@@ -39,7 +39,7 @@ pub(crate) fn panels(rate_interval: &str) -> Vec<String> {
     filled.collect()
 }
 
-/// Returns all expressions of rules and dashboard.
+/// Returns all expressions of the rules and of the dashboard.
 fn shipped_text() -> String {
     format!("{CAPACITY}\n{ALERTS}\n{}", panels("5m").join("\n"))
 }
@@ -76,7 +76,7 @@ fn every_alert_has_a_case_in_which_it_fires() {
     }
 }
 
-/// Counters without a rule, and the reason.
+/// The counters for which there is no rule, each with the reason.
 const NO_ALERT: &[(Metric, &str)] = &[
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
@@ -122,7 +122,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
         run(&["check", "rules", "--lint=all", "--lint-fatal"], &shipped(rules));
     }
     run(&["test", "rules"], &shipped("alerts/tests/alerts.yml"));
-    // The dashboard's expressions as rules, so that promtool parses them.
+    // The dashboard's expressions are written as rules, so that promtool parses them.
     let rules = panels("5m").into_iter().enumerate().map(|(number, expression)| {
         format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression))
     });

@@ -1,5 +1,5 @@
-//! Promise: a worker that may serve one queue can do its work and cannot affect calls of another queue, with the
-//! shipped NATS configuration and its user for each queue.
+//! Promise: with the shipped NATS configuration and its user for each queue, a worker that may serve one queue can do its
+//! work and cannot affect calls of another queue.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn a_user_for_each_queue_suffices() {
     fleet.add_worker_as("worker-reports", "reports").ready().await;
     let client = fleet.client();
     client.send(Method::POST, "/v1/payments", &json!({ "ms": 10 })).await.is(200);
-    // More callers than slots cause progress, refusals, offers and declines.
+    // Because there are more callers than slots, workers and gateways send progress, refusals, offers and declines.
     let callers: Vec<_> = (0..6)
         .flat_map(|_| ["/v1/payments?ms=300", "/v1/reports?ms=300"])
         .map(|path| {
@@ -70,7 +70,7 @@ async fn a_user_for_each_queue_suffices() {
     for caller in callers {
         assert_eq!(caller.await.expect("a caller"), 200);
     }
-    // A cancel of both roles.
+    // Both roles send a cancel.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/reports?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -81,7 +81,7 @@ async fn a_user_for_each_queue_suffices() {
         (fleet.workers[1].metric(running).await < 0.5).then_some(())
     })
     .await;
-    // A lost connection while a call runs, and the request for its answer.
+    // A connection breaks while a call runs, after which the gateway requests the lost answer.
     let slow = client.clone();
     let response = Tasks::new().spawn(async move { slow.get("/v1/reports?ms=1000").await });
     eventually_some("it runs", SOON, async || {
@@ -101,7 +101,7 @@ async fn a_user_for_each_queue_suffices() {
     assert_eq!(violations(&mut fleet), Vec::<String>::new());
 }
 
-/// A worker of the queue `reports` that sends anything that NATS permits.
+/// A hostile worker of the queue `reports`, which sends any message that NATS permits.
 struct HostileWorker {
     client: Client,
     requests: Subscriber,
@@ -110,7 +110,7 @@ struct HostileWorker {
 
 impl HostileWorker {
     async fn join(fleet: &Fleet) -> Self {
-        let (client, _said) = user(fleet, "worker-reports").await;
+        let (client, _errors) = user(fleet, "worker-reports").await;
         let group = "reports".to_owned();
         let requests =
             client.queue_subscribe("fjord.q.reports", group).await.expect("a permitted subject");
@@ -119,7 +119,7 @@ impl HostileWorker {
         Self { client, requests, direct }
     }
 
-    /// Receives a request of its own queue, whose reply subject shows the form of other reply subjects.
+    /// Receives a request of the worker's own queue, whose reply subject reveals the form of other reply subjects.
     async fn request(&mut self) -> Message {
         timeout(SOON, self.requests.next()).await.expect("within the limit").expect("a request")
     }
@@ -130,12 +130,14 @@ impl HostileWorker {
             written.insert(*name, *value);
         }
         let (to, named) = (to.to_owned(), named.to_owned());
-        let said = self.client.publish_with_reply_and_headers(to, named, written, "<b>".into());
-        said.await.expect("the request is sent");
+        let published =
+            self.client.publish_with_reply_and_headers(to, named, written, "<b>".into());
+        published.await.expect("the request is sent");
         self.client.flush().await.expect("a connection");
     }
 
-    /// Sends a message to every likely reply subject, in every form that its own request's subject suggests.
+    /// Sends a message to every likely reply subject, in every form that the reply subject of the worker's own request
+    /// suggests.
     async fn guess(&self, own_subject: &str, named: &str, headers: &[(&str, &str)]) {
         let (base, tail) = own_subject.split_once(".r.").expect("a reply subject of a gateway");
         let numbers: Vec<&str> = tail.split('.').collect();
@@ -178,7 +180,7 @@ async fn rejected(fleet: &Fleet, reason: &str) -> f64 {
     fleet.gateways[0].metric(&metric).await
 }
 
-/// Waits until replies were rejected for this reason, and the log names the worker.
+/// Waits until replies have been rejected for the given reason and the log names the worker.
 async fn wait_for_rejection(fleet: &Fleet, reason: &str, worker: &str) {
     eventually_some(format!("{reason} is counted and logged"), SOON, async || {
         let log = fleet.gateways[0].process.log();
@@ -200,7 +202,7 @@ async fn the_answer_of_another_queues_call_cannot_be_forged() {
     wait_until_running(&fleet).await;
     let named = format!("fjord.w.reports.{HOSTILE}.j.1");
     hostile.guess(&own_subject, &named, FINAL).await;
-    // The genuine subject is valid for this request only.
+    // The genuine reply subject is valid only for its own request.
     let paid = payment.await.expect("an answer");
     assert_eq!(paid.is(200).header("content-type"), "application/json");
     wait_for_rejection(&fleet, "token", HOSTILE).await;
@@ -225,15 +227,15 @@ async fn an_invented_offer_does_not_obtain_another_queues_request() {
     let direct = format!("fjord.w.reports.{HOSTILE}.o.1");
     hostile.guess(&own_subject, &direct, &[("Fjord-Reply", "offer")]).await;
     wait_for_rejection(&fleet, "token", HOSTILE).await;
-    // An offer for its own queue: but the request must then go to a subject of that queue's workers.
+    // An offer for the worker's own queue is rejected if it names a subject of another queue's workers for the request.
     let others = format!("fjord.w.payments.{HOSTILE}.o.1");
     hostile.publish(&own_subject, &others, &[("Fjord-Reply", "offer")]).await;
     wait_for_rejection(&fleet, "subject", &others).await;
     first.await.expect("an answer").is(200);
     second.await.expect("an answer").is(200);
     while let Ok(Some(message)) = timeout(Duration::from_millis(300), hostile.direct.next()).await {
-        let said = message.headers.unwrap_or_default();
-        let control = said.get("Fjord-Control").map(ToString::to_string);
+        let headers = message.headers.unwrap_or_default();
+        let control = headers.get("Fjord-Control").map(ToString::to_string);
         assert_eq!(control.as_deref(), Some("decline"), "a request came: {:?}", message.payload);
     }
     hostile.publish(&own_subject, &direct, FINAL).await;
@@ -243,17 +245,17 @@ async fn an_invented_offer_does_not_obtain_another_queues_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_queues_offers_requests_and_controls_cannot_be_received() {
     let fleet = fleet(1).await;
-    let (client, said) = user(&fleet, "worker-reports").await;
+    let (client, errors) = user(&fleet, "worker-reports").await;
     let mut kept = Vec::new();
     for subject in ["fjord.w.*.>", "fjord.w.payments.>", "fjord.cancel.payments", "fjord.repeat.*"]
     {
         kept.push(client.subscribe(subject).await.expect("the request is sent"));
-        is_refused(&said, "subscription", subject).await;
+        is_refused(&errors, "subscription", subject).await;
     }
     kept.push(
         client.queue_subscribe("fjord.q.payments", "payments".to_owned()).await.expect("sent"),
     );
-    is_refused(&said, "subscription", "fjord.q.payments").await;
+    is_refused(&errors, "subscription", "fjord.q.payments").await;
     let payments: Vec<_> = (0..4).map(|_| send_payment(&fleet, 50)).collect();
     for payment in payments {
         payment.await.expect("an answer").is(200);
@@ -267,14 +269,14 @@ async fn another_queues_offers_requests_and_controls_cannot_be_received() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_cannot_have_another_workers_call_cancelled() {
     let fleet = fleet(1).await;
-    // The hostile worker knows another worker's id, from an observer with permission to receive it.
-    let (watcher, _said) = user(&fleet, "worker").await;
+    // The hostile worker knows another worker's id from an observer that has the permission to receive it.
+    let (watcher, _errors) = user(&fleet, "worker").await;
     let mut grants = watcher.subscribe("fjord.w.*.*.>").await.expect("a permitted subject");
     watcher.flush().await.expect("a connection");
     let mut hostile = HostileWorker::join(&fleet).await;
     let payment = send_payment(&fleet, 2_500);
     let grant = timeout(SOON, grants.next()).await.expect("within the limit").expect("a grant");
-    // It names the other worker's call as its own in each kind of reply; then its client disconnects.
+    // The hostile worker names the other worker's call as its own in each kind of reply. Then its client disconnects.
     let client = fleet.client();
     let response =
         client.request(Method::GET, "/v1/reports?ms=1").timeout(Duration::from_millis(900));
@@ -292,7 +294,7 @@ async fn a_worker_cannot_have_another_workers_call_cancelled() {
     assert!(rejected(&fleet, "subject").await > 4.5, "every reply is rejected");
 }
 
-/// Within a queue too, only the worker that has a call can reply to it.
+/// Even within a queue, only the worker that executes a call can reply to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_belongs_to_the_first_worker_that_replies() {
     let fleet = fleet(1).await;

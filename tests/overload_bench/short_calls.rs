@@ -1,5 +1,5 @@
-//! A benchmark: four callers for each slot, and calls that are shorter than a round trip. Queueing must then cost hardly more than
-//! no queueing.
+//! A benchmark with four callers for each slot, and calls that are shorter than a round trip. Requests must cost hardly more
+//! with queueing than without it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,13 +17,13 @@ const CALLERS_QUEUEING: usize = 4 * SLOTS;
 const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 7;
-/// The largest cost of a request with queueing, as a multiple of the cost without it.
+/// The maximum cost of a request with queueing, as a multiple of the cost without it.
 const COST_MAX: f64 = 1.1;
 const MESSAGES_MAX: f64 = 2.2;
-/// Clock ticks in a second: `USER_HZ` of Linux.
+/// The number of clock ticks per second, which is `USER_HZ` on Linux.
 const TICKS: f64 = 100.0;
 
-/// CPU time of both roles and NATS messages for each request, and requests for each second.
+/// The CPU time of both roles and the NATS messages per request, and the requests per second.
 #[derive(Clone, Copy, Debug)]
 struct RequestCost {
     cpu_us: f64,
@@ -35,7 +35,7 @@ fn as_f64(number: usize) -> f64 {
     u32::try_from(number).expect("a small number").into()
 }
 
-/// The CPU time that both roles have used, in seconds.
+/// Returns the CPU time that both roles have used, in seconds.
 fn cpu_seconds(fleet: &Fleet) -> f64 {
     let seconds = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");

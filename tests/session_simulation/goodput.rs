@@ -52,9 +52,9 @@ fn at_most_once_requests_use_eight_tenths_of_the_capacity() {
 }
 
 #[test]
-fn calls_of_all_lengths_use_as_much_of_the_capacity() {
+fn calls_of_all_lengths_use_most_of_the_capacity() {
     check(false, 0.9, (Duration::from_millis(10), Duration::from_millis(390)));
-    // The estimate of the first reply is the round trip of a claim, so requests are admitted that run out of time while
-    // they wait. At 300 ms the offers to them use up a part of the capacity.
+    // 0.73 at a round trip of 300 ms. The gateway estimates the wait of an at-most-once request from the round trip of
+    // its claims, which says nothing about the durations of the calls.
     check(true, 0.7, (Duration::from_millis(10), Duration::from_millis(390)));
 }

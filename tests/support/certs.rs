@@ -21,13 +21,13 @@ pub(crate) struct Certs {
     issuer: Issuer<'static, KeyPair>,
     /// The authority's own certificate.
     pub(crate) ca: PathBuf,
-    /// For servers on 127.0.0.1, `::1` and localhost.
+    /// The certificate of servers on 127.0.0.1, `::1` and localhost.
     pub(crate) server: PemFiles,
-    /// For a client named `fjord-test`.
+    /// The certificate of a client named `fjord-test`.
     pub(crate) client: PemFiles,
 }
 
-/// A certificate and its private key, both PEM.
+/// The PEM files of a certificate and its private key.
 #[derive(Clone, Debug)]
 pub(crate) struct PemFiles {
     /// The certificate.
@@ -47,12 +47,12 @@ pub(crate) struct Leaf<'a> {
     pub(crate) uris: &'a [&'a str],
     /// Whether the certificate has expired.
     pub(crate) is_expired: bool,
-    /// The remaining validity, if it is short.
+    /// The remaining validity, if the certificate expires during a test.
     pub(crate) lifetime: Option<Duration>,
 }
 
 impl Leaf<'static> {
-    /// Valid for this machine.
+    /// A valid certificate for this machine.
     pub(crate) const LOCAL: Self = Self {
         dns: &["localhost"],
         addresses: &["127.0.0.1", "::1"],
@@ -60,15 +60,15 @@ impl Leaf<'static> {
         is_expired: false,
         lifetime: None,
     };
-    /// For this machine, but expired.
+    /// An expired certificate for this machine.
     pub(crate) const EXPIRED: Self = Self { is_expired: true, ..Self::LOCAL };
-    /// For another machine.
+    /// A certificate for another machine.
     pub(crate) const ELSEWHERE: Self =
         Self { dns: &["elsewhere.example"], addresses: &["192.0.2.1"], ..Self::LOCAL };
 }
 
 impl Certs {
-    /// Creates an authority whose files are written to `directory`, which is created.
+    /// Creates an authority, and the directory to which it writes its files.
     pub(crate) fn new(directory: &Path) -> Self {
         fs::create_dir_all(directory).expect("the directory can be created");
         let mut params = CertificateParams::default();
@@ -123,7 +123,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
         params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ASCII")));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Both usages: the servers of a NATS cluster are each other's clients.
+    // Server and client authentication: the servers of a NATS cluster are clients of each other.
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;

@@ -1,4 +1,4 @@
-//! A client of the gateway over HTTPS that trusts the throwaway authority, and responses with assertions.
+//! An HTTPS client of the gateway that trusts the throwaway authority, and assertions on its responses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::certs::{Certs, PemFiles};
 
-/// Longer than any session of a test, so that a gateway that does not respond fails the test here.
+/// The limit for a response. It is longer than any session of a test, so only a gateway that never responds exceeds it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The version of HTTP that a client uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
-    /// The version that TLS negotiates: HTTP/2 where the gateway offers it.
+    /// The version that TLS negotiates: HTTP/2 if the gateway offers it.
     #[default]
     Negotiated,
     /// HTTP/1.1.
@@ -25,7 +25,7 @@ pub(crate) enum HttpVersion {
     Two,
 }
 
-/// How a client connects.
+/// The HTTP version and the credentials with which a client connects.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClientOptions<'a> {
     /// The HTTP version.
@@ -87,7 +87,7 @@ impl Client {
         self.with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Returns a request that the caller completes and passes to `send`.
+    /// Returns a request builder, which the caller completes and passes to `send`.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.base);
         self.inner.request(method, url).headers(self.headers.clone())
@@ -103,7 +103,7 @@ impl Client {
         send(self.request(method, path).json(body)).await
     }
 
-    /// Sends a request that may fail, for example because no gateway is running.
+    /// Sends a request and returns the error if it fails, for example because no gateway is running.
     pub(crate) async fn try_send(
         &self,
         method: Method,
@@ -166,8 +166,8 @@ impl HttpResponse {
         self
     }
 
-    /// Asserts that this is the problem `slug` with `status` and that the document is complete (RFC 9457), and
-    /// returns it.
+    /// Asserts that the response is the problem `slug` with `status` and that the problem document is complete
+    /// (RFC 9457). Returns the document.
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, slug: &str) -> Value {
         self.is(status);
@@ -183,7 +183,7 @@ impl HttpResponse {
         let effects = ["not-executed", "executed", "unknown"];
         assert!(effects.contains(&member("effect")), "{problem}");
         if status == 503 {
-            // A 503 promises that nothing was executed, and says when to try again.
+            // A 503 promises that nothing was executed, and has a `Retry-After`.
             assert_eq!(member("effect"), "not-executed", "{problem}");
             let after = self.header("retry-after");
             assert!(after.parse::<u32>().is_ok(), "Retry-After of a 503: {after:?}");

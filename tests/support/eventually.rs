@@ -1,10 +1,10 @@
-//! Waiting in tests: for a condition to become true, within a limit. No test waits in any other way.
+//! Waits for a condition to become true within a time limit. Tests wait in no other way.
 
 use std::fmt::Display;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// A limit for anything that should be quick, on a busy machine.
+/// A time limit for quick operations, with a margin for a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// The interval between two checks.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -40,12 +40,12 @@ pub(crate) fn eventually_some<T>(
     }
 }
 
-/// Lets time pass, for tests that measure time or prove that nothing happens.
+/// Sleeps, for tests that measure time or prove that nothing happens.
 pub(crate) async fn for_a_while(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Calls `check` until it returns a value or the limit has passed, for callers with a better failure message.
+/// Calls `check` until it returns a value or the limit has passed, for callers with a failure message of their own.
 pub(crate) async fn poll<T>(
     limit: Duration,
     step: Duration,

@@ -1,4 +1,4 @@
-//! A fleet: NATS servers, gateways and workers, all real processes on free ports.
+//! A fleet of NATS servers, gateways and workers, which are all real processes on free ports.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::latency_proxy::LatencyProxy;
 use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
 use super::process::Process;
 
-/// The catalogue, procedures and schema of the tests. Procedures write into a ledger, so executions can be counted.
+/// The catalogue of the tests. Its procedures write into a ledger, so that executions can be counted.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
 const PROCEDURES: [(&str, &str); 6] = [
@@ -28,7 +28,7 @@ const PROCEDURES: [(&str, &str); 6] = [
     ("ledger.large.sql", include_str!("ledger/procedures/ledger.large.sql")),
 ];
 
-/// How long a process may take to be ready, on a busy machine.
+/// The time limit for a process to become ready, with a margin for a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// The configuration of a fleet.
@@ -38,35 +38,35 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_servers: usize,
     /// The configuration of the NATS servers.
     pub(crate) nats: NatsOptions,
-    /// More keys of `[messaging.nats]`.
+    /// Additional keys of `[messaging.nats]`.
     pub(crate) nats_keys: String,
-    /// More keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
+    /// Additional keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
     pub(crate) nats_tls_keys: &'static str,
-    /// A password other than that of the shipped NATS configuration.
+    /// A password that replaces the one of the shipped NATS configuration.
     pub(crate) nats_password: Option<&'static str>,
-    /// Latency added to each round trip between workers and NATS.
+    /// The latency that is added to each round trip between workers and NATS.
     pub(crate) worker_round_trip: Duration,
     /// The number of gateways.
     pub(crate) gateways: usize,
     /// The number of workers.
     pub(crate) workers: usize,
-    /// Concurrent calls of each queue of a worker.
+    /// The number of concurrent calls of each queue of a worker.
     pub(crate) concurrency: usize,
     /// The queues that workers serve, as a pattern.
     pub(crate) queues: &'static str,
     /// The log filter of both roles.
     pub(crate) log_filter: &'static str,
-    /// More keys of `[gateway]`.
+    /// Additional keys of `[gateway]`.
     pub(crate) gateway_keys: &'static str,
-    /// More keys of `[gateway.tls]`; `{ca}` stands for the authority's certificate.
+    /// Additional keys of `[gateway.tls]`; `{ca}` stands for the authority's certificate.
     pub(crate) gateway_tls_keys: &'static str,
-    /// One more catalogue file: its name and contents.
+    /// The name and contents of an additional catalogue file.
     pub(crate) catalogue: Option<(&'static str, &'static str)>,
-    /// More lines of `gateway.toml`.
+    /// Additional lines of `gateway.toml`.
     pub(crate) gateway_toml: String,
-    /// More lines of `worker.toml`.
+    /// Additional lines of `worker.toml`.
     pub(crate) worker_toml: String,
-    /// More environment variables of every process.
+    /// Additional environment variables of every process.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
@@ -103,12 +103,12 @@ pub(crate) struct Fleet {
     pub(crate) gateways: Vec<FjordProcess>,
     /// The workers.
     pub(crate) workers: Vec<FjordProcess>,
-    /// The authority that issued every certificate.
+    /// The authority that issued all certificates of the fleet.
     pub(crate) certs: Certs,
     options: FleetOptions,
     home: TempDir,
     /// The proxies between workers and NATS, when `worker_round_trip` is set.
-    far: Vec<LatencyProxy>,
+    worker_proxies: Vec<LatencyProxy>,
 }
 
 /// A fjord process.
@@ -138,27 +138,27 @@ impl FjordProcess {
         Self { process, role, directory: directory.to_owned() }
     }
 
-    /// Returns its role.
+    /// Returns the role of the process.
     pub(crate) fn role(&self) -> &'static str {
         self.role
     }
 
-    /// Returns the address of its HTTPS listener, from the last line that logged one.
+    /// Returns the address of the HTTPS listener, which is read from the most recent log line that contains one.
     pub(crate) fn https(&self) -> SocketAddr {
         self.listens("https").expect("a process that is ready listens")
     }
 
-    /// Returns the address of its admin listener.
+    /// Returns the address of the admin listener.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.listens("admin").expect("a process that is ready listens")
     }
 
-    /// Returns its configuration directory.
+    /// Returns the configuration directory of the process.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Returns the sum of all samples in `/metrics` whose line starts with `start`.
+    /// Returns the sum of all samples in `/metrics` whose lines start with `start`.
     pub(crate) async fn metric(&self, start: &str) -> f64 {
         let text = get_text(&format!("http://{}/metrics", self.admin())).await;
         let text = text.expect("metrics");
@@ -166,7 +166,7 @@ impl FjordProcess {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
-    /// Waits until it is ready.
+    /// Waits until the process is ready.
     pub(crate) async fn ready(&mut self) {
         let role = self.role;
         eventually_some(format!("{role} ready"), READY_LIMIT, async || {
@@ -179,14 +179,14 @@ impl FjordProcess {
         .await;
     }
 
-    /// Kills and starts it with the same files; a gateway may listen on another port then.
+    /// Kills the process and starts it again with the same files. A gateway may then listen on another port.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         fs::remove_file(self.directory.join("log")).expect("its log");
         *self = Self::start(self.role, &self.directory);
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until the process has ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.process.terminate();
         self.process.wait(Duration::from_mins(1)).await
@@ -203,7 +203,7 @@ impl FjordProcess {
 }
 
 impl Fleet {
-    /// Starts a fleet; returns once every process is ready.
+    /// Starts a fleet and returns once every process is ready.
     pub(crate) async fn start(options: FleetOptions) -> Self {
         let mut fleet = Self::start_without_waiting(options).await;
         for node in fleet.workers.iter_mut().chain(&mut fleet.gateways) {
@@ -220,15 +220,15 @@ impl Fleet {
         let nats =
             NatsCluster::start(home.path(), &certs, &options.nats, options.nats_servers).await;
         let (gateways, workers) = (Vec::new(), Vec::new());
-        let mut far = Vec::new();
+        let mut worker_proxies = Vec::new();
         if !options.worker_round_trip.is_zero() {
             for server in &nats.servers {
-                far.push(
+                worker_proxies.push(
                     LatencyProxy::start(server.address(), options.worker_round_trip / 2).await,
                 );
             }
         }
-        let mut fleet = Self { nats, gateways, workers, certs, options, home, far };
+        let mut fleet = Self { nats, gateways, workers, certs, options, home, worker_proxies };
         fleet.write_catalogue();
         for _ in 0..fleet.options.workers {
             fleet.add_worker();
@@ -244,7 +244,7 @@ impl Fleet {
         self.client_with(ClientOptions::default())
     }
 
-    /// Returns a client of the first gateway with these options.
+    /// Returns a client of the first gateway with the given options.
     pub(crate) fn client_with(&self, options: ClientOptions<'_>) -> Client {
         Client::new(self.gateways[0].https(), &self.certs, options)
     }
@@ -254,7 +254,7 @@ impl Fleet {
         self.add_worker_as("worker", self.options.queues)
     }
 
-    /// Adds a worker of these queues; `user` is its name in the shipped NATS configuration.
+    /// Adds a worker that serves `queues`; `user` is its name in the shipped NATS configuration.
     pub(crate) fn add_worker_as(&mut self, user: &str, queues: &str) -> &mut FjordProcess {
         let directory = self.home.path().join(format!("worker-{}", self.workers.len()));
         let own = self.home.path().join("catalogue");
@@ -294,7 +294,7 @@ impl Fleet {
         self.gateways.last_mut().expect("just added")
     }
 
-    /// Returns the request ids in the ledgers of all workers: one for each committed execution.
+    /// Returns the request ids in the ledgers of all workers, one for each committed execution.
     pub(crate) fn ledger(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for number in 0..self.workers.len() {
@@ -313,7 +313,7 @@ impl Fleet {
         self.home.path().join("catalogue/endpoints")
     }
 
-    /// Waits until all NATS servers are connected with each other again.
+    /// Waits until all NATS servers are connected to each other again.
     pub(crate) async fn wait_for_nats_routes(&self) {
         for server in &self.nats.servers {
             self.nats.wait_for_routes(server).await;
@@ -344,9 +344,10 @@ impl Fleet {
     /// Returns the configuration that both roles share; `user` is the process's name in the shipped NATS
     /// configuration.
     fn shared(&self, user: &str) -> String {
-        let is_far = user != "gateway" && !self.far.is_empty();
-        let far = self.far.iter().map(|delay| format!("nats://{}", delay.address));
-        let urls = if is_far { far.collect() } else { self.nats.urls() };
+        let uses_proxy = user != "gateway" && !self.worker_proxies.is_empty();
+        let worker_proxies =
+            self.worker_proxies.iter().map(|delay| format!("nats://{}", delay.address));
+        let urls = if uses_proxy { worker_proxies.collect() } else { self.nats.urls() };
         let servers: Vec<String> = urls.iter().map(|url| format!("'{url}'")).collect();
         let tls = if self.options.nats.has_tls {
             let client = &self.certs.client;

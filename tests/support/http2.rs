@@ -1,4 +1,4 @@
-//! Encoding and counting of HTTP/2 frames (RFC 9113 §4.1).
+//! Encodes and counts HTTP/2 frames (RFC 9113 §4.1).
 
 /// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -6,7 +6,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Counts the frames of a kind.
+/// Counts the frames of one type.
 pub(crate) fn count(mut bytes: &[u8], kind: u8) -> usize {
     let mut frames = 0;
     while let [a, b, c, frame_kind, ..] = *bytes {

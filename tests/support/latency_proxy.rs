@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 const BUFFER_BYTES: usize = 64 << 10;
-/// Chunks in flight: more than a test sends in a second.
+/// The maximum number of chunks in flight, which is more than a test sends in a second.
 const CHUNKS_MAX: usize = 100_000;
 
-/// The proxy. Its listener ends with the runtime.
+/// A running proxy. Its listener ends with the runtime.
 #[derive(Debug)]
 pub(crate) struct LatencyProxy {
-    /// The address of its listener.
+    /// The address of the proxy's listener.
     pub(crate) address: SocketAddr,
 }
 
@@ -43,7 +43,7 @@ async fn connect(near: TcpStream, target: SocketAddr, one_way: Duration) {
     tokio::join!(forward(near_read, far_write, one_way), forward(far_read, near_write, one_way));
 }
 
-/// Forwards bytes until one side ends; bytes in flight at that moment still arrive.
+/// Forwards bytes until one side closes. Bytes in flight at that moment are still delivered.
 async fn forward<R, W>(mut from: R, mut to: W, one_way: Duration)
 where
     R: AsyncRead + Unpin,

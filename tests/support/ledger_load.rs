@@ -1,4 +1,5 @@
-//! Steady load that writes into the ledger and records every response, and the comparison of both afterwards.
+//! A steady load that writes into the ledger and records every response, and the comparison of the responses with the
+//! ledger.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,27 +17,27 @@ use tokio::task::JoinHandle;
 use super::client::Client;
 use super::random::SeededRandom;
 
-/// Concurrent callers. Every second one sends at-most-once requests.
+/// The number of concurrent callers. Every second caller sends at-most-once requests.
 pub(crate) const CALLERS: usize = 12;
 
 /// A request and its response.
 #[derive(Clone, Debug)]
 pub(crate) struct LedgerAnswer {
-    /// The request id. The ledger contains it when the request was executed.
+    /// The request id. The ledger contains it if the request was executed.
     pub(crate) id: String,
     /// Whether the request is at-most-once.
     pub(crate) once: bool,
-    /// The status; 0 when there was no response.
+    /// The status, or 0 if there was no response.
     pub(crate) status: u16,
     /// The problem's slug, or `ok`.
     pub(crate) problem: String,
     /// The time from the request to the response.
     pub(crate) took: Duration,
-    /// When the response was received.
+    /// The time at which the response was received.
     pub(crate) at: SystemTime,
 }
 
-/// Load that runs until it is stopped.
+/// A load that runs until it is stopped.
 #[derive(Debug)]
 pub(crate) struct LedgerLoad {
     stop: Arc<AtomicBool>,
@@ -44,7 +45,7 @@ pub(crate) struct LedgerLoad {
     callers: Vec<JoinHandle<()>>,
 }
 
-/// The gateways that receive requests, in turns, as behind a load balancer.
+/// The gateways, to which requests are sent in turn, as a load balancer does.
 #[derive(Clone, Debug)]
 pub(crate) struct GatewayRotation(Arc<Mutex<Vec<Client>>>);
 
@@ -66,7 +67,7 @@ impl GatewayRotation {
 }
 
 impl LedgerLoad {
-    /// Starts callers that each send one request after the other; a request is a few milliseconds of work.
+    /// Starts callers that each send one request after the other. A request takes a few milliseconds to execute.
     pub(crate) fn start(rotation: &GatewayRotation, seed: &mut SeededRandom) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(Mutex::new(Vec::new()));
@@ -98,7 +99,7 @@ impl LedgerLoad {
         self.answers.lock().unwrap().clone()
     }
 
-    /// Waits for this many more responses.
+    /// Waits for the given number of additional responses.
     pub(crate) async fn wait_for_more(&self, answers: usize) {
         let target = self.count() + answers;
         let limit = Duration::from_mins(1);
@@ -137,18 +138,18 @@ fn slug(body: &[u8]) -> String {
     slug.unwrap_or("ok").to_owned()
 }
 
-/// The comparison of a load with the ledger: one line of the table of faults.
+/// The comparison of a load with the ledger, which is one line of the table of faults.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciliation {
     /// The name of the fault.
     pub(crate) fault: String,
-    /// Requests sent.
+    /// The number of requests sent.
     pub(crate) requests: usize,
     /// The number of responses by status and problem.
     pub(crate) answers: BTreeMap<String, usize>,
-    /// Requests without a response.
+    /// The number of requests without a response.
     pub(crate) lost: usize,
-    /// At-most-once requests that were executed twice.
+    /// The number of at-most-once requests that were executed twice.
     pub(crate) twice: usize,
     /// The longest response time.
     pub(crate) longest: Duration,
@@ -170,8 +171,8 @@ impl fmt::Display for Reconciliation {
     }
 }
 
-/// Compares responses with the ledger: every 200 has an execution, no 503 has one, and no at-most-once request has
-/// two.
+/// Compares responses with the ledger, and asserts that every request with a 200 was executed, none with a 503 was,
+/// and no at-most-once request was executed twice.
 pub(crate) fn reconcile(
     fault: &str,
     answers: &[LedgerAnswer],
@@ -225,19 +226,19 @@ impl Reconciliation {
         self
     }
 
-    /// Asserts that at least one response is of this kind, so that the fault had an effect.
+    /// Asserts that at least one response is of the given kind, which proves that the fault had an effect.
     pub(crate) fn includes(&self, kind: &str) -> &Self {
         assert!(self.answers.contains_key(kind), "{self}");
         self
     }
 
-    /// Asserts that no response is of this kind.
+    /// Asserts that no response is of the given kind.
     pub(crate) fn excludes(&self, kind: &str) -> &Self {
         assert!(!self.answers.contains_key(kind), "{self}");
         self
     }
 
-    /// Asserts that at most this many responses are not 200.
+    /// Asserts that at most `number` responses are not 200.
     pub(crate) fn failures_at_most(&self, number: usize) -> &Self {
         let good = self.answers.get("200").copied().unwrap_or_default();
         assert!(self.requests - good <= number, "{self}");

@@ -1,6 +1,6 @@
--- What tests/sql_server.rs calls. Every batch ends with GO on a line of its own.
--- The small TDS endpoint of the tests reads the parameters of its procedures from here, so a CREATE PROCEDURE
--- has its parameters on one line, up to AS. The text keeps to what SQL Server and Babelfish both understand.
+-- The objects that tests/sql_server.rs uses. Every batch ends with GO on a line of its own.
+-- The fake server of the tests reads the parameters of its procedures from this file, so each CREATE PROCEDURE
+-- has its parameters on one line, up to AS. The file uses only syntax that both SQL Server and Babelfish accept.
 CREATE SCHEMA fjord_test
 GO
 CREATE TABLE fjord_test.things (id int NOT NULL PRIMARY KEY, name nvarchar(100) NULL)
@@ -21,8 +21,8 @@ CREATE TYPE fjord_test.code_list AS TABLE (code varchar(5) NULL, kana varchar(5)
 GO
 CREATE TYPE fjord_test.long_list AS TABLE (wide nvarchar(max) NULL, narrow varchar(max) NULL, bytes varbinary(max) NULL)
 GO
--- Every type in, and out again as a column and as an OUTPUT parameter; of the two that have none, Babelfish 4 cannot
--- write OUTPUT at all.
+-- One procedure for each type, which returns its argument as a column and as an OUTPUT parameter. Two procedures have no
+-- OUTPUT parameter, because Babelfish 4 cannot return their types in one.
 CREATE PROCEDURE fjord_test.echo_bit @v bit = NULL, @out bit OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
 GO
 CREATE PROCEDURE fjord_test.echo_tinyint @v tinyint = NULL, @out tinyint OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
@@ -85,7 +85,7 @@ CREATE PROCEDURE fjord_test.echo_uniqueidentifier @v uniqueidentifier = NULL, @o
 GO
 CREATE PROCEDURE fjord_test.echo_xml @v xml = NULL, @out xml OUTPUT AS BEGIN SET @out = @v; SELECT @v AS v; END
 GO
--- An absent argument takes the default, NULL does not.
+-- An absent argument is replaced by the default; NULL is not.
 CREATE PROCEDURE fjord_test.defaults @a int = 7, @b nvarchar(20) = 'seven' AS SELECT @a AS a, @b AS b
 GO
 CREATE PROCEDURE fjord_test.returns @status int AS RETURN @status
@@ -102,7 +102,7 @@ CREATE PROCEDURE fjord_test.rows_then_error AS BEGIN SELECT 1 AS a; THROW 50500,
 GO
 CREATE PROCEDURE fjord_test.doubles AS BEGIN DELETE FROM fjord_test.things WHERE id = 1; INSERT INTO fjord_test.things VALUES (1, N'one'); INSERT INTO fjord_test.things VALUES (1, N'two'); END
 GO
--- It commits a row by itself, and may then become a deadlock's victim.
+-- Commits a row by itself, and may then become a deadlock victim.
 CREATE PROCEDURE fjord_test.deadlocks AS BEGIN SET NOCOUNT ON; INSERT INTO fjord_test.audit (who) VALUES ('a'); BEGIN TRAN; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2; COMMIT; END
 GO
 CREATE PROCEDURE fjord_test.divides @by int AS SELECT 1 / @by AS v
@@ -125,7 +125,7 @@ CREATE PROCEDURE fjord_test.application AS SELECT APP_NAME() AS name
 GO
 CREATE PROCEDURE fjord_test.remembers @v nvarchar(20) AS BEGIN EXEC sp_set_session_context N'fjord', @v; EXEC sp_getapplock @Resource = N'fjord', @LockMode = 'Exclusive', @LockOwner = 'Session'; END
 GO
--- Babelfish 4 resets a session but for its context.
+-- When Babelfish 4 resets a session, it keeps the session context.
 CREATE PROCEDURE fjord_test.recalls AS SELECT CASE WHEN @@VERSION LIKE '%Babelfish%' THEN NULL ELSE CAST(SESSION_CONTEXT(N'fjord') AS nvarchar(20)) END AS v, APPLOCK_MODE('public', N'fjord', 'Session') AS held
 GO
 CREATE PROCEDURE fjord_test.leaves_open AS BEGIN BEGIN TRANSACTION; UPDATE fjord_test.things SET name = N'open' WHERE id = 1; THROW 50409, 'left open', 1; END
@@ -138,7 +138,7 @@ CREATE PROCEDURE fjord_test.takes_variant @v sql_variant AS SELECT CAST(@v AS nv
 GO
 CREATE PROCEDURE fjord_test.variant AS SELECT CAST(7 AS sql_variant) AS v
 GO
--- Ends so many transactions after it has written, and begins so many.
+-- Writes a row, ends @commits transactions, and begins @begins transactions.
 CREATE PROCEDURE fjord_test.keeps @word nvarchar(20), @commits int, @begins int AS BEGIN INSERT INTO fjord_test.kept VALUES (@word); WHILE @commits > 0 BEGIN COMMIT TRANSACTION; SET @commits = @commits - 1; END; WHILE @begins > 0 BEGIN BEGIN TRANSACTION; SET @begins = @begins - 1; END; SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word; END
 GO
 CREATE PROCEDURE fjord_test.kept_count @word nvarchar(20) AS SELECT COUNT(*) AS n FROM fjord_test.kept WHERE word = @word

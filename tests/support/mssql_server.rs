@@ -14,7 +14,7 @@ use super::tds::{FakeSqlServer, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// Objects that an earlier run may have left, in the order in which they can be dropped.
+/// The objects that an earlier run may have left behind, in the order in which they can be dropped.
 const LEFT_BEHIND: [(&str, &str); 3] = [
     ("PROCEDURE", "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')"),
     ("TYPE", "SELECT name FROM sys.table_types WHERE schema_id = SCHEMA_ID('fjord_test')"),
@@ -24,11 +24,11 @@ const LEFT_BEHIND: [(&str, &str); 3] = [
 /// A server of the suite.
 #[derive(Debug)]
 pub(crate) struct SqlServer {
-    /// The name for messages.
+    /// The server's name in messages.
     pub(crate) name: &'static str,
-    /// The configuration with which it is reached.
+    /// The configuration for connections to the server.
     pub(crate) config: MssqlConfig,
-    /// Whether it is Babelfish, which differs in known ways (docs/TESTING.md).
+    /// Whether the server is Babelfish, which differs in known ways (docs/TESTING.md).
     pub(crate) is_babelfish: bool,
     /// The fake server, which runs until it is dropped; `None` for a real server.
     pub(crate) fake: Option<FakeSqlServer>,
@@ -47,7 +47,7 @@ pub(crate) async fn servers() -> Vec<SqlServer> {
     servers
 }
 
-/// Starts only the fake server, for faults that a real server does not have on demand.
+/// Starts only the fake server, for faults that a real server cannot produce on demand.
 pub(crate) async fn fake_server() -> SqlServer {
     let fake = FakeSqlServer::start().await;
     let ca = Some(fake.ca.clone());
@@ -76,7 +76,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
     }
 }
 
-/// Returns the configuration of the real server from its ADO connection string.
+/// Returns the configuration of the real server, parsed from its ADO connection string.
 pub(crate) fn real() -> Option<MssqlConfig> {
     #[expect(
         clippy::disallowed_methods,
@@ -106,19 +106,19 @@ pub(crate) fn real() -> Option<MssqlConfig> {
     Some(MssqlConfig { database, user, password: Secret::new(password), ..config })
 }
 
-/// The driver without the backend: to create objects, and for comparison.
+/// A client of the driver without fjord's backend, which creates objects and serves as a comparison.
 pub(crate) type DirectClient = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
-/// The driver without TLS. Each call may reset the connection first.
+/// A client of the driver without TLS. Each call may reset the connection first.
 pub(crate) type UnencryptedClient = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
 
-/// Opens a connection of the driver.
+/// Opens a connection with the driver.
 pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
     let (driver, tcp) = dialled(config).await;
     Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
 }
 
-/// Opens a connection of the driver without TLS, if the server accepts one.
+/// Opens a connection with the driver without TLS, if the server accepts one.
 pub(crate) async fn unencrypted(config: &MssqlConfig, resets: bool) -> Option<UnencryptedClient> {
     let (mut driver, tcp) = dialled(config).await;
     driver.encryption(tiberius::EncryptionLevel::NotSupported);
@@ -139,7 +139,7 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     (driver, tcp)
 }
 
-/// Drops and creates the objects of `mssql.sql`. Returns whether the server is Babelfish.
+/// Drops and recreates the objects of `mssql.sql`. Returns whether the server is Babelfish.
 async fn create_objects(config: &MssqlConfig) -> bool {
     let mut client = Box::pin(direct(config)).await;
     let batches: Vec<&str> = schema::SQL.split("\nGO").map(str::trim).collect();

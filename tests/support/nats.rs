@@ -19,28 +19,28 @@ use super::eventually::{SOON, TICK, poll};
 use super::ports;
 use super::process::Process;
 
-/// Attempts to start servers: another process may bind a port between the choice and the start.
+/// The number of attempts to start servers. Another process may bind a chosen port before the server does.
 const STARTS_MAX: usize = 5;
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent option of the server")]
 pub(crate) struct NatsOptions {
-    /// Whether connections of clients and routes use TLS.
+    /// Whether the connections of clients and between servers use TLS.
     pub(crate) has_tls: bool,
     /// Whether clients must present a certificate.
     pub(crate) wants_client_certificates: bool,
-    /// `max_payload`, in bytes.
+    /// The server's `max_payload`, in bytes.
     pub(crate) payload_bytes_max: usize,
     /// The interval of the server's pings; two unanswered pings end a connection.
     pub(crate) ping_interval: &'static str,
-    /// More lines of configuration: accounts, permissions.
+    /// Additional lines of configuration, such as accounts and permissions.
     pub(crate) extra: String,
-    /// Whether the TLS handshake comes before the server's INFO line.
+    /// Whether the TLS handshake precedes the server's INFO line.
     pub(crate) is_tls_first: bool,
     /// Whether the server runs the shipped configuration, `config/nats`.
     pub(crate) is_shipped: bool,
-    /// The port for clients; any free port when absent.
+    /// The port for clients; any free port if absent.
     pub(crate) port: Option<u16>,
 }
 
@@ -87,7 +87,7 @@ impl NatsPorts {
 }
 
 impl NatsServer {
-    /// Starts a server that writes its files to `directory`; returns once it is ready.
+    /// Starts a server that writes its files to `directory`, and returns once it is ready.
     pub(crate) async fn start(directory: &Path, certs: &Certs, options: &NatsOptions) -> Self {
         let mut servers = start_all(directory, certs, options, 1).await;
         servers.pop().expect("one server was started")
@@ -114,23 +114,23 @@ impl NatsServer {
         &mut self.process
     }
 
-    /// Returns its process id.
+    /// Returns the server's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the server (SIGKILL).
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until the server has ended.
     pub(crate) async fn stop(&mut self) {
         self.process.terminate();
         self.process.wait(SOON).await;
     }
 
-    /// Replaces text in its configuration file; takes effect with `reload` or `restart`.
+    /// Replaces text in the server's configuration file. The change takes effect with `reload` or `restart`.
     pub(crate) fn edit(&self, from: &str, to: &str) {
         let text = fs::read_to_string(&self.command.1).expect("its configuration");
         assert!(text.contains(from), "{from:?} is not in the configuration");
@@ -148,7 +148,7 @@ impl NatsServer {
         assert!(read.await.is_some(), "nats-server did not reload:\n{}", self.process.log_tail());
     }
 
-    /// Sends lines that no client library would send over a plain connection; returns once the server has read them.
+    /// Sends lines that no client library would send, over a plain connection. Returns once the server has read them.
     pub(crate) async fn send_raw(&self, connect: &str, lines: &[u8]) {
         let address = ("127.0.0.1", self.ports.client);
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
@@ -170,7 +170,7 @@ impl NatsServer {
         self.process.signal(Signal::USR2);
     }
 
-    /// Kills and starts it on the same ports; returns once it is ready.
+    /// Kills the server and starts it again on the same ports. Returns once it is ready.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         for _ in 0..STARTS_MAX {
@@ -195,7 +195,7 @@ pub(crate) struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts `size` servers; returns once each has a route to every other.
+    /// Starts `size` servers and returns once each has a route to every other.
     pub(crate) async fn start(
         directory: &Path,
         certs: &Certs,
@@ -267,7 +267,7 @@ async fn start_all(
         if are_ready {
             return servers;
         }
-        // Another process has bound one of the ports: try again with others.
+        // Another process has bound one of the ports, so the start is retried with other ports.
         assert!(
             failure.contains("address already in use") && options.port.is_none(),
             "nats-server did not start:\n{failure}"
@@ -285,7 +285,7 @@ fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
     Process::start("nats-server", command, log)
 }
 
-/// Waits until the server has written its ports file, which it does once it listens; false when it has ended.
+/// Waits until the server has written its ports file, which it does once it listens. Returns false if it has ended.
 async fn is_ready(process: &mut Process, configuration: &Path) -> bool {
     let result = poll(SOON, TICK, async || {
         if !ports_files(configuration).is_empty() {

@@ -1,4 +1,4 @@
-//! A child process: its log in a file, signals, and an end in `Drop`.
+//! A child process that logs to a file, can be sent signals, and is killed when it is dropped.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::eventually::{SOON, TICK, poll};
 use super::process_guard;
 
-/// Log lines that a failed test prints.
+/// The number of log lines that a failed test prints.
 const LINES_SHOWN: usize = 80;
 
-/// A child process that is running, or has ended and can still be queried.
+/// A child process, which is running or has ended.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -40,17 +40,17 @@ impl Process {
         Self { name: name.to_owned(), child, log: log.to_owned(), ended: None }
     }
 
-    /// Returns its name in messages.
+    /// Returns the name of the process in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Returns its exit status, if it has ended.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("our own child");
@@ -61,7 +61,7 @@ impl Process {
         self.ended
     }
 
-    /// Reports whether it is running.
+    /// Reports whether the process is running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.ended().is_none()
     }
@@ -74,15 +74,16 @@ impl Process {
         }
     }
 
-    /// Sends SIGTERM, and does not wait.
+    /// Sends SIGTERM without waiting for the process to end.
     pub(crate) fn terminate(&mut self) {
         self.signal(Signal::TERM);
     }
 
-    /// Stops it with SIGSTOP: it stays connected and sends nothing. Returns once all of its threads have stopped.
+    /// Suspends the process with SIGSTOP, so that it stays connected but sends nothing. Returns once all of its threads have
+    /// stopped.
     pub(crate) fn pause(&mut self) {
         self.signal(Signal::STOP);
-        // When `kill` returns, the signal is only pending: a thread on another core still runs for a moment.
+        // When `kill` returns, the signal is only pending: a thread on another core may still run for a moment.
         let end = Instant::now() + SOON;
         while self.is_running() && !self.is_stopped() {
             assert!(Instant::now() < end, "{} does not stop", self.name);
@@ -102,12 +103,12 @@ impl Process {
         states.all(|state| state == 'T')
     }
 
-    /// Lets it continue (SIGCONT).
+    /// Resumes the process (SIGCONT).
     pub(crate) fn resume(&mut self) {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it (SIGKILL) and waits until it has ended.
+    /// Kills the process (SIGKILL) and waits until it has ended.
     pub(crate) fn kill(&mut self) {
         if self.is_running() {
             self.child.kill().expect("our own child");
@@ -116,7 +117,7 @@ impl Process {
         }
     }
 
-    /// Waits until it has ended by itself; fails the test when it has not within `limit`.
+    /// Waits until the process ends by itself; fails the test if it does not within `limit`.
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
         match poll(limit, TICK, async || self.ended()).await {
             Some(status) => status,

@@ -1,5 +1,5 @@
-//! A real Prometheus from Debian's package, which `make prometheus` downloads. Without it, tests report that they are
-//! skipped.
+//! A real Prometheus from Debian's package, which `make prometheus` downloads. If it is missing, tests report that they
+//! are skipped.
 
 use std::fs;
 use std::io::Write;
@@ -16,13 +16,13 @@ use super::eventually::eventually_some;
 use super::ports;
 use super::process::Process;
 
-/// How long it may take to start and to scrape every target once.
+/// The time limit for Prometheus to start and to scrape every target once.
 const STARTED_LIMIT: Duration = Duration::from_secs(30);
-/// The window of rates in the shipped rules after `PACES` has been applied: ten scrapes.
+/// The window of rates in the shipped rules after `PACES` has been applied, which covers ten scrapes.
 pub(crate) const PACE: Duration = Duration::from_secs(10);
-/// Windows in the shipped rules, and their replacements.
+/// The windows in the shipped rules, and their replacements.
 const PACES: [(&str, &str); 3] = [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[1h]", "[20s]")];
-/// Where `make prometheus` unpacks the package, below `target`.
+/// The directory below `target` into which `make prometheus` unpacks the package.
 const UNPACKED: &str = "prometheus/usr/bin";
 
 /// Finds `promtool`; otherwise prints that `what` is skipped and returns `None`.
@@ -48,7 +48,7 @@ fn find(name: &str, what: &str) -> Option<PathBuf> {
     found
 }
 
-/// Runs a tool with this input. Returns its output, as an error when the tool failed.
+/// Runs a tool with the given input. Returns its output, as an error if the tool failed.
 pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(tool)
         .args(arguments)
@@ -67,7 +67,7 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
     if output.status.success() && written.is_ok() { Ok(text) } else { Err(text) }
 }
 
-/// A Prometheus that scrapes some processes every second. It ends when it is dropped.
+/// A Prometheus that scrapes its targets every second. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
     process: Process,
@@ -76,12 +76,12 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with the shipped rules; returns once every target was scraped.
+    /// Starts Prometheus with the shipped rules and returns once every target has been scraped.
     pub(crate) async fn start(executable: PathBuf, targets: &[SocketAddr]) -> Self {
         Self::start_with(executable, targets, &[]).await
     }
 
-    /// Starts it with the shipped rules, with windows of `PACE` instead of minutes and hours.
+    /// Starts Prometheus with the shipped rules, whose windows of minutes and hours are replaced according to `PACES`.
     pub(crate) async fn start_at_pace(executable: PathBuf, targets: &[SocketAddr]) -> Self {
         Self::start_with(executable, targets, &PACES).await
     }
@@ -144,7 +144,7 @@ impl Prometheus {
         Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }
 
-    /// Returns the rules that could not be evaluated, and the number of those that could.
+    /// Returns the rules that could not be evaluated, and the number of rules that could.
     pub(crate) async fn rules(&self) -> Option<(Vec<String>, usize)> {
         let answer = get_json(&self.api("rules")).await?;
         let groups = answer["data"]["groups"].as_array()?.iter();

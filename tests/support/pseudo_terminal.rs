@@ -1,4 +1,4 @@
-//! A process on a pseudo-terminal, for tests of terminal output.
+//! Runs a process on a pseudo-terminal, for tests of terminal output.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -18,7 +18,7 @@ pub(crate) struct PseudoTerminal {
 }
 
 impl PseudoTerminal {
-    /// Starts a command.
+    /// Starts a command on a new pseudo-terminal.
     pub(crate) fn start(mut command: Command) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&ours).expect("our own terminal");
@@ -29,7 +29,7 @@ impl PseudoTerminal {
         command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
         let child = command.spawn().expect("it starts");
         process_guard::watch(child.id());
-        // The command also holds the other end; reads would never end.
+        // The command also holds the other end of the pseudo-terminal open, so reads would never end.
         drop(command);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let (output, mut from) = (Arc::clone(&written), File::from(ours));
@@ -42,7 +42,7 @@ impl PseudoTerminal {
         Self { child, written }
     }
 
-    /// Returns the whole output so far, once `condition` holds for it.
+    /// Waits until `condition` holds for the whole output so far, and returns that output.
     pub(crate) async fn output_when(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         eventually_some(what, SOON, async || {
             let text = String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();

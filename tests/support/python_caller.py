@@ -1,4 +1,4 @@
-"""A caller written with nats.py: sends a request to a worker and prints headers and body of the final as JSON.
+"""A caller written with nats.py. It sends a request to a worker and prints the headers and body of the final as JSON.
 
 usage: python_caller.py URL CA QUEUE ENDPOINT PAYLOAD
 """

@@ -1,4 +1,4 @@
-"""An issuer of tokens: serves the current contents of a file over HTTPS.
+"""An issuer of tokens that serves the current contents of a file over HTTPS.
 
 usage: python_issuer.py PORT CERTIFICATE KEY FILE     prints "fetched" for each request
 

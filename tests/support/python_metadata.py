@@ -1,4 +1,4 @@
-"""The instance metadata service (IMDSv2) of a host that is to be terminated: the third query of its lifecycle state says so.
+"""The instance metadata service (IMDSv2) of a host. The third query of its lifecycle state announces the termination.
 
 usage: python_metadata.py PORT
 """

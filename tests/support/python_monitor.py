@@ -1,4 +1,4 @@
-"""A monitor written with nats.py: queries the NATS service API and prints all responses as a JSON array.
+"""A monitor written with nats.py. It queries the NATS service API and prints all responses as a JSON array.
 
 usage: python_monitor.py URL CA ANSWERS SUBJECT
 

@@ -1,4 +1,4 @@
-"""A worker written with nats.py that serves queues with the behavior BEHAVIOR.
+"""A worker written with nats.py that serves queues and behaves as BEHAVIOR specifies.
 
 usage: python_worker.py URL CA QUEUES BEHAVIOR [EVERY]     prints "ready" when it serves
 
@@ -22,7 +22,7 @@ async def main(url, ca, queues, behavior, every=None):
     own, controls = uuid.uuid4().hex, {}
 
     async def send(message, kind, payload=b"", **headers):
-        """Once a request has a control subject, every reply to it names that subject."""
+        """Sends a reply, which names the request's control subject if there is one."""
         named = {"Fjord-Reply": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
         await nc.publish(message.reply, payload, reply=controls.get(message.reply, ""), headers=named)
 
@@ -114,7 +114,7 @@ async def main(url, ca, queues, behavior, every=None):
             await send(message, "final", text[20:].encode(), Fjord_Status="201", Content_Type="application/json", Fjord_Part="2")
 
     async def stream(message, behavior):
-        """Sends three parts and the final, each part after the previous one was acknowledged; or an invalid sequence."""
+        """Sends three parts and the final, each part after the previous one was acknowledged, or an invalid sequence."""
         taken = await control(message)
         whole = {"Fjord_Status": "200", "Content_Type": "application/json"}
         numbers = {"stream-missing": (1, 3), "stream-doubled": (1, 2, 2), "stream-silent": (1,)}.get(behavior, (1, 2, 3))

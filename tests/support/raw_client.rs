@@ -23,7 +23,7 @@ pub(crate) struct RawClient {
 }
 
 impl RawClient {
-    /// Connects; `alpn` lists the offered protocols, e.g. `http/1.1` or `h2`.
+    /// Connects and offers the protocols in `alpn`, e.g. `http/1.1` or `h2`.
     pub(crate) async fn connect(gateway: SocketAddr, certs: &Certs, alpn: &[&str]) -> Self {
         Self::connect_as(gateway, certs, alpn, None).await
     }
@@ -61,7 +61,7 @@ impl RawClient {
         self.stream
     }
 
-    /// Sends bytes. Fails when the peer has closed the connection.
+    /// Sends bytes. Fails if the peer has closed the connection.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
@@ -72,19 +72,20 @@ impl RawClient {
         self.stream.get_ref().0
     }
 
-    /// Closes the sending side (TLS `close_notify` and FIN); reading goes on.
+    /// Closes the sending side (TLS `close_notify` and FIN). The client can still read.
     pub(crate) async fn finish(&mut self) -> std::io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// Reads until the peer closes, or sends nothing for `quiet`. Returns the bytes, and whether the peer closed.
+    /// Reads until the peer closes the connection or sends nothing for `quiet`. Returns the bytes, and whether the peer
+    /// closed.
     pub(crate) async fn read(&mut self, quiet: Duration) -> (Vec<u8>, bool) {
         let mut read = Vec::new();
         let mut chunk = [0; 16 * 1024];
         loop {
             match timeout(quiet, self.stream.read(&mut chunk)).await {
                 Err(_silent) => return (read, false),
-                // A reset and an end without `close_notify` count as closed too.
+                // A reset or an end without `close_notify` also counts as closed.
                 Ok(Err(_) | Ok(0)) => return (read, true),
                 Ok(Ok(count)) => read.extend_from_slice(&chunk[..count]),
             }

@@ -1,4 +1,4 @@
-//! A NATS client without a client library: a worker that can send any message, as fast as it can.
+//! A NATS client without a client library, which tests use as a worker that sends arbitrary messages at full speed.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub(crate) struct RawNatsClient {
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct RawNatsMessage {
-    /// Its reply subject.
+    /// The message's reply subject.
     pub(crate) reply: String,
 }
 
@@ -37,7 +37,7 @@ impl RawNatsClient {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["PING"] => self.write(b"PONG\r\n").await,
-                // Subject, subscription id, reply subject, bytes of the headers, bytes in total.
+                // Subject, subscription id, reply subject, header bytes, total bytes.
                 ["HMSG", _, _, reply, _, bytes] => {
                     let bytes: usize = bytes.parse().expect("a number");
                     let mut payload = vec![0; bytes + 2];

@@ -9,24 +9,24 @@ use tokio::net::TcpStream;
 
 /// The header of a packet: type, status, length, and four more bytes (MS-TDS 2.2.3.1).
 const HEADER_BYTES: usize = 8;
-/// SQL batch and RPC.
+/// The packet types of requests: SQL batch and RPC.
 const REQUESTS: [u8; 2] = [0x01, 0x03];
 const END_OF_MESSAGE: u8 = 0x01;
 const RESET_CONNECTION: u8 = 0x08;
 
-/// The stream. Written bytes are buffered until the flush, so that each packet is complete.
+/// A stream that buffers written bytes until they are flushed, so that each packet is complete.
 #[derive(Debug)]
 pub(crate) struct ResettingStream {
     tcp: TcpStream,
     resets: bool,
-    /// Packets, of which the last may be incomplete; the first `whole` bytes are complete packets.
+    /// The buffered packets. The first `whole` bytes are complete packets; the last packet may be incomplete.
     packets: Vec<u8>,
     whole: usize,
     is_start: bool,
 }
 
 impl ResettingStream {
-    /// Wraps a TCP connection; without `resets` all bytes pass unchanged.
+    /// Wraps a TCP connection. Without `resets`, all bytes pass unchanged.
     pub(crate) fn new(tcp: TcpStream, resets: bool) -> Self {
         Self { tcp, resets, packets: Vec::new(), whole: 0, is_start: true }
     }

@@ -1,4 +1,4 @@
-//! Signing keys and tokens, generated when they are needed and never stored.
+//! Signing keys and tokens, which are generated when they are needed and never stored.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,45 +26,45 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// A P-256 key for ES256.
+    /// Generates a P-256 key for ES256.
     pub(crate) fn p256(key_id: &str) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let key = EncodingKey::from_ec_der(pair.serialized_der());
         Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::ES256, pair, key })
     }
 
-    /// A P-384 key for ES384.
+    /// Generates a P-384 key for ES384.
     pub(crate) fn p384(key_id: &str) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
         let key = EncodingKey::from_ec_der(pair.serialized_der());
         Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::ES384, pair, key })
     }
 
-    /// An Ed25519 key for `EdDSA`.
+    /// Generates an Ed25519 key for `EdDSA`.
     pub(crate) fn ed25519(key_id: &str) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
         let key = EncodingKey::from_ed_der(pair.serialized_der());
         Ok(Self { key_id: key_id.to_owned(), algorithm: Algorithm::EdDSA, pair, key })
     }
 
-    /// An RSA key of 2048 bits for RS256.
+    /// Generates an RSA key of 2048 bits for RS256.
     pub(crate) fn rsa(key_id: &str) -> Result<Self> {
         Self::rsa_for(key_id, Algorithm::RS256)
     }
 
-    /// An RSA key of 2048 bits for one of the RSA algorithms.
+    /// Generates an RSA key of 2048 bits for one of the RSA algorithms.
     pub(crate) fn rsa_for(key_id: &str, algorithm: Algorithm) -> Result<Self> {
         let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
         let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
         Ok(Self { key_id: key_id.to_owned(), algorithm, pair, key })
     }
 
-    /// The public key in PEM.
+    /// Returns the public key in PEM.
     pub(crate) fn public_pem(&self) -> String {
         self.pair.public_key_pem()
     }
 
-    /// The public key as an entry of a JWK set.
+    /// Returns the public key as an entry of a JWK set.
     pub(crate) fn jwk(&self) -> Result<Value> {
         let raw = self.pair.public_key_raw();
         let public = match self.algorithm.family() {
@@ -80,17 +80,17 @@ impl Signer {
         Ok(jwk)
     }
 
-    /// The header of a valid token.
+    /// Returns the header of a valid token.
     pub(crate) fn header(&self) -> Value {
         json!({"typ": "JWT", "alg": format!("{:?}", self.algorithm), "kid": self.key_id})
     }
 
-    /// Signs a token with these claims.
+    /// Signs a token with the given claims.
     pub(crate) fn sign(&self, claims: &Value) -> Result<String> {
         self.sign_text(&self.header().to_string(), &claims.to_string())
     }
 
-    /// Signs a token with exactly this header and these claims, valid or not.
+    /// Signs a token with exactly the given header and claims, whether or not they are valid.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> Result<String> {
         let message = unsigned(header, claims);
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm)?;

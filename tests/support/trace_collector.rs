@@ -1,4 +1,4 @@
-//! A trace collector on loopback: receives OTLP over HTTP, and can reject exports or never respond.
+//! A trace collector on loopback that receives OTLP over HTTP, and can reject exports or never respond.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,21 +23,21 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certs::Certs;
 
-/// How a collector responds to an export.
+/// The response of a collector to an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CollectorResponse {
-    /// Accepts it.
+    /// The collector accepts the export.
     Accept,
-    /// Rejects it with this status.
+    /// The collector rejects the export with this status.
     Reject(u16),
-    /// Never responds.
+    /// The collector never responds.
     Never,
 }
 
 /// A running collector. It stops when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct TraceCollector {
-    /// The address of its listener.
+    /// The address of the collector's listener.
     pub(crate) address: SocketAddr,
     state: Arc<State>,
     stop: Cancel,
@@ -54,16 +54,16 @@ struct State {
 /// A span that was received.
 #[derive(Clone, Debug)]
 pub(crate) struct CollectedSpan {
-    /// The service that sent it.
+    /// The name of the service that sent the span.
     pub(crate) service: String,
-    /// The headers of the export.
+    /// The headers of the export that contained the span.
     pub(crate) headers: HeaderMap,
     /// The span.
     pub(crate) span: Span,
 }
 
 impl CollectedSpan {
-    /// Returns an attribute as text; empty when it is absent.
+    /// Returns an attribute as text, or an empty string if it is absent.
     pub(crate) fn attribute(&self, key: &str) -> String {
         attribute(&self.span.attributes, key)
     }
@@ -80,7 +80,7 @@ fn attribute(attributes: &[KeyValue], key: &str) -> String {
 }
 
 impl TraceCollector {
-    /// Starts a collector on a free port, with TLS when `certs` is given.
+    /// Starts a collector on a free port, with TLS if `certs` is given.
     pub(crate) async fn start(certs: Option<&Certs>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -103,7 +103,7 @@ impl TraceCollector {
         Self { address, state, stop }
     }
 
-    /// Sets the response to the exports that follow.
+    /// Sets the response to subsequent exports.
     pub(crate) fn respond_with(&self, response: CollectorResponse) {
         *self.state.response.lock().unwrap() = response;
     }

@@ -1,5 +1,5 @@
-//! Responses that are sent before the request was read, with third-party clients: nginx as a proxy with keep-alive,
-//! curl, Python's http.client, Node.
+//! Third-party clients get responses that are sent before the request has been read completely: nginx as a proxy with
+//! keep-alive, curl, Python's http.client, and Node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,9 +17,9 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::ports;
 use crate::support::process::Process;
 
-/// An API key.
+/// The API key that the endpoint requires.
 const KEY: &str = "a-key-of-the-test";
-/// Its hash in the gateway's configuration.
+/// The hash of `KEY` in the gateway's configuration.
 const KEY_SHA256: &str = "e1d4d6883a1dd0388c29b3ec3e181e56db77719d289664e2504b99162ee20030";
 /// An endpoint that requires the key and accepts bodies of 2 KiB.
 const GUARDED: &str = r#"{ "guarded": { "route": "POST /v1/guarded", "handler": "echo",
@@ -32,7 +32,7 @@ async fn fleet() -> Fleet {
     Fleet::start(FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() }).await
 }
 
-/// Writes a JSON file of this size.
+/// Writes a JSON file of the given size.
 fn body(directory: &TempDir, bytes: usize) -> PathBuf {
     let file = directory.path().join(format!("{bytes}.json"));
     let text = format!(r#"{{"note": "{}"}}"#, "x".repeat(bytes.saturating_sub(12)));
@@ -40,7 +40,7 @@ fn body(directory: &TempDir, bytes: usize) -> PathBuf {
     file
 }
 
-/// nginx as a reverse proxy with keep-alive connections to the gateway.
+/// An nginx that is a reverse proxy with keep-alive connections to the gateway.
 struct Nginx {
     _process: Process,
     port: u16,
@@ -75,7 +75,7 @@ impl Nginx {
     }
 }
 
-/// The number of responses by status, for clients behind nginx with and without a key.
+/// The numbers of responses by status, for clients behind nginx with and without a key.
 #[derive(Debug, Default)]
 struct StatusCounts {
     good: AtomicUsize,
@@ -96,7 +96,7 @@ async fn post(client: reqwest::Client, url: String, number: usize, counts: Arc<S
     let mut status = answer.status();
     drop(answer.bytes().await);
     if expected == StatusCode::UNAUTHORIZED && status == StatusCode::TOO_MANY_REQUESTS {
-        // All clients share one address, which has a limit of failed attempts.
+        // All clients share one address, whose failed attempts are limited.
         status = expected;
     }
     if status == expected { count } else { &counts.wrong }.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +160,7 @@ async fn curl_gets_early_responses() {
         (&*right, 20_000_000, 413),
     ] {
         let data = format!("@{}", body(&directory, bytes).display());
-        // Over HTTP/2, curl does not send Expect: 100-continue by itself.
+        // Over HTTP/2, curl does not send Expect: 100-continue on its own.
         for (protocol, waits) in [
             ("--http1.1", "expect: 100-continue"),
             ("--http1.1", "expect:"),
@@ -181,7 +181,7 @@ async fn curl_gets_early_responses() {
     }
 }
 
-/// Prints a line for each response. Each request is sent completely before the response is read.
+/// A script that prints a line for each response. It sends each request completely before it reads the response.
 const PYTHON: &str = r#"
 import http.client, ssl, sys
 port, key = int(sys.argv[1]), sys.argv[2]
@@ -213,7 +213,7 @@ async fn pythons_http_client_gets_early_responses() {
     assert_eq!(output, expected);
 }
 
-/// See `PYTHON`.
+/// The equivalent of `PYTHON` for Node.
 const NODE: &str = r#"
 const https = require("https");
 const [port, key] = process.argv.slice(1);

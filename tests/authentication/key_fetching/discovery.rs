@@ -1,11 +1,11 @@
-//! OIDC discovery: with an issuer's URL alone, the gateway finds the keys through the discovery document.
+//! OIDC discovery: if only an issuer's URL is configured, the gateway finds the keys through the discovery document.
 
 use serde_json::json;
 
 use super::*;
 
 impl KeyServer {
-    /// Returns the issuer's URL, with a path as tenants have it.
+    /// Returns the issuer's URL, with a path like that of a tenant.
     fn url(&self, scheme: &str) -> String {
         format!("{scheme}://localhost:{}/tenant", self.port)
     }
@@ -16,7 +16,7 @@ impl KeyServer {
     }
 }
 
-/// Returns `[auth.jwt.<name>]` for an issuer that is found by its URL.
+/// Returns the table `[auth.jwt.<name>]` for an issuer whose keys are found through discovery.
 fn table(name: &str, url: &str, more: &str) -> String {
     format!(
         "[auth.jwt.{name}]\nissuer = '{url}'\naudiences = ['{AUDIENCE}']\nprincipal_prefix = '{name}:'\n{more}\n"
@@ -88,7 +88,7 @@ async fn an_unreachable_issuer_affects_only_its_own_callers() {
     let file = home.path().join("staff.json");
     fs::write(&file, keys(&[&staff])).unwrap();
     let own = table("staff", ISSUER, &format!("keys = '{}'", file.display()));
-    // A port without a listener.
+    // No process listens on this port.
     let unreachable = format!("https://localhost:{}", ports::pick());
     let mut fleet = fleet(format!("{own}{}", table("partner", &unreachable, ""))).await;
     fleet.gateways[0].ready().await;
@@ -96,6 +96,6 @@ async fn an_unreachable_issuer_affects_only_its_own_callers() {
     get_guarded_with(&fleet, &token(&unreachable, &partner)).await.is_problem(503, "not-executed");
     let notes = get_text(&format!("http://{}/readyz", fleet.gateways[0].admin())).await.unwrap();
     assert!(notes.contains("issuer partner"), "{notes}");
-    // The unreachable issuer cannot be impersonated with another issuer's key.
+    // Another issuer's key cannot be used to impersonate the unreachable issuer.
     get_guarded_with(&fleet, &token(ISSUER, &partner)).await.is(401);
 }

@@ -1,6 +1,6 @@
-// A gateway and a worker in Go, with net/http and nats.go only, to compare costs. The gateway validates one parameter, sends the
-// request to a queue group and forwards the answer; the worker answers each message on its own goroutine. There is no access log,
-// no metrics, no deadline except one timeout, no limits, and no guarantee for lost messages.
+// A gateway and a worker in Go, with only net/http and nats.go, to compare costs. The gateway validates one parameter, sends
+// the request to a queue group and forwards the answer. The worker answers each message on its own goroutine. There are no
+// access logs, no metrics, no deadlines except one timeout, no limits, and no guarantees for lost messages.
 package main
 
 import (
@@ -89,7 +89,7 @@ func serve(url, ca, certificate, key string) {
 	panic(server.ServeTLS(listener, certificate, key))
 }
 
-// gateway URL CA CERTIFICATE KEY, or worker URL CA.
+// Usage: peer gateway URL CA CERTIFICATE KEY, or peer worker URL CA.
 func main() {
 	fmt.Println("version", runtime.Version(), "nats.go", nats.Version)
 	switch arguments := os.Args[1:]; {

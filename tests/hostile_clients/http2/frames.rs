@@ -1,4 +1,4 @@
-//! Frames that violate RFC 9113, each with the error that it requires, and floods of valid frames.
+//! Frames that violate RFC 9113, each with the error that the RFC requires, and floods of valid frames.
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -24,12 +24,12 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const COMPRESSION_ERROR: u32 = 9;
 
-/// HPACK for GET https localhost /: static table entries and a literal authority (RFC 7541).
+/// The HPACK encoding (RFC 7541) of GET https localhost /, with static table entries and a literal authority.
 const HEAD: &[u8] = b"\x82\x87\x84\x41\x09localhost";
-/// `END_STREAM` and `END_HEADERS`.
+/// The flags `END_STREAM` and `END_HEADERS`.
 const ENDED: u8 = 0x05;
 
-/// The rule, the bytes after the preface, and the connection errors that the rule allows.
+/// A rule, bytes after the preface that violate it, and the connection errors that it allows.
 type InvalidFrameCase = (&'static str, Vec<u8>, &'static [u32]);
 
 fn setting(id: u16, value: u32) -> Vec<u8> {
@@ -104,10 +104,10 @@ fn cases() -> Vec<InvalidFrameCase> {
     ]
 }
 
-/// Sends bytes after the preface and returns what the server sent until it closed the connection.
+/// Sends bytes after the preface. Returns all bytes that the server sends until it closes the connection.
 async fn responses(listener: &TestListener, bytes: &[u8]) -> Vec<u8> {
     let mut stream = listener.connect_tls(&["h2"]).await;
-    // The server may close before all bytes are sent.
+    // The server may close the connection before all bytes are sent.
     drop(stream.write_all(&[PREFACE, bytes].concat()).await);
     let mut responses = Vec::new();
     drop(
@@ -123,7 +123,7 @@ async fn an_invalid_frame_closes_the_connection_with_its_error() {
     let listener = TestListener::tls();
     let checks = cases().into_iter().map(async |(rule, bytes, allowed)| {
         let code = goaway(&responses(&listener, &bytes).await);
-        // The h2 library reports some errors by a general code (RFC 9113 §7); the connection is closed in any case.
+        // The h2 library reports some errors with a general code (RFC 9113 §7), but closes the connection in any case.
         let is_right = code.is_some_and(|code| code == PROTOCOL_ERROR || allowed.contains(&code));
         (!is_right).then(|| format!("{rule}: {code:?} instead of {allowed:?}"))
     });
@@ -171,7 +171,7 @@ async fn a_malformed_request_does_not_reach_the_service() {
 async fn a_flood_of_small_frames_does_not_affect_other_clients() {
     let listener = TestListener::tls();
     let open = frame(HEADERS, 0x04, 1, HEAD);
-    // A header of 4000 bytes in the dynamic table, followed by 1000 one-byte references to it.
+    // A header of 4000 bytes is added to the dynamic table, and is followed by 1000 one-byte references to it.
     let large = [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
     let bomb = [HEAD, &large, &[0xbe; 1000]].concat();
     for (what, flood) in [
@@ -191,13 +191,13 @@ async fn a_flood_of_small_frames_does_not_affect_other_clients() {
             );
         };
         let (mut sender, _connection) = connect(&listener).await;
-        let asking = async {
+        let requesting = async {
             for _ in 0..10 {
                 let requests = sender.send_request(request("https://localhost/"), true);
                 assert_eq!(requests.unwrap().0.await.unwrap().status(), StatusCode::OK, "{what}");
             }
         };
-        tokio::join!(flooding, asking);
+        tokio::join!(flooding, requesting);
         drop((stream, sender));
         eventually("both connections are closed", || listener.running.connections() == 0).await;
     }
@@ -209,25 +209,25 @@ async fn a_client_that_ignores_goaway_is_disconnected() {
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(PREFACE).await.unwrap();
     let running = listener.running.clone();
-    // Requests follow each other without regard to the gateway's frames; a PING is not acknowledged.
-    let asking = async {
-        let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+    // The client sends one request after the other, ignores GOAWAY and does not acknowledge a PING.
+    let requesting = async {
+        let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
         for requests in 1.. {
             let number = u32::try_from(2 * requests - 1).unwrap();
             if stream.write_all(&frame(HEADERS, ENDED, number, HEAD)).await.is_err() {
                 return requests;
             }
-            while count(&came, HEADERS) < requests {
-                match stream.read(&mut piece).await {
-                    Ok(bytes @ 1..) => came.extend_from_slice(&piece[..bytes]),
+            while count(&received, HEADERS) < requests {
+                match stream.read(&mut buffer).await {
+                    Ok(bytes @ 1..) => received.extend_from_slice(&buffer[..bytes]),
                     _ => return requests,
                 }
             }
         }
         usize::MAX
     };
-    let (is_clean, requests) = tokio::join!(running.drain(LONG), asking);
+    let (is_clean, requests) = tokio::join!(running.drain(LONG), requesting);
     assert!(is_clean, "served for {LONG:?}, {requests} requests");
-    // Twice the number of concurrent streams.
+    // The maximum is twice the number of concurrent streams.
     assert!(requests <= 40, "{requests}");
 }

@@ -8,7 +8,7 @@ const VERSION: &str = "2.15.1";
 /// The oldest release that has the features that fjord uses.
 const OLDEST: (u32, u32) = (2, 10);
 
-/// Returns the server of `FJORD_NATS_SERVER`, the one that `make nats-server` downloads, or a recent one on the PATH.
+/// Returns the executable in `FJORD_NATS_SERVER`, the one that `make nats-server` downloads, or a recent one on the PATH.
 pub(crate) fn find() -> PathBuf {
     if let Some(chosen) = std::env::var_os("FJORD_NATS_SERVER") {
         return chosen.into();
