@@ -191,7 +191,7 @@ async fn an_unreadable_database_or_catalogue_is_an_error_and_creates_nothing() {
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(words.iter().all(|word| stderr.contains(word)), "{words:?} in {stderr}");
     };
-    check(&[], 1, &["not-there.db", "is not there"]);
+    check(&[], 1, &["not-there.db", "does not exist"]);
     assert!(!file.exists(), "an import must not create a database");
     check(&["--database", "nope"], 2, &["--database", "nope"]);
     // If the catalogue has an error, the command cannot determine which procedures it already contains.

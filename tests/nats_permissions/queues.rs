@@ -185,7 +185,7 @@ async fn wait_for_rejection(fleet: &Fleet, reason: &str, worker: &str) {
     eventually_some(format!("{reason} is counted and logged"), SOON, async || {
         let log = fleet.gateways[0].process.log();
         let line = log.lines().any(|line| {
-            line.contains("a reply was dropped") && line.contains(reason) && line.contains(worker)
+            line.contains("dropping a reply") && line.contains(reason) && line.contains(worker)
         });
         (line && rejected(fleet, reason).await > 0.5).then_some(())
     })
