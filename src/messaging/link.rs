@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The link to the message bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +60,9 @@ pub struct RoundTrip {
     pub recent_max: Duration,
     /// The time that the pending measurement has taken so far; zero if none is pending.
     pub pending: Duration,
-}
-
-/// How much longer than usual a round trip may take before the link counts as stalled.
-const STALL_MIN: Duration = Duration::from_millis(250);
-
-impl RoundTrip {
-    /// Returns whether the link is stalled. Missing replies then do not indicate that other processes have failed.
-    #[must_use]
-    pub fn is_stalled(&self) -> bool {
-        self.pending > self.smoothed * 2 + STALL_MIN
-    }
+    /// The latest time at which the link was stalled, which is now if it is stalled. Replies that are missing shortly after
+    /// that time do not indicate that other processes have failed.
+    pub stalled_at: Option<Instant>,
 }
 
 #[cfg(test)]

@@ -3,19 +3,20 @@
 
 use std::time::Duration;
 
-use super::scenario::{Faults, Guards, SimulatedLoad};
+use super::scenario::{Faults, Guards, RunReport, SimulatedLoad};
 use super::workers::LIMIT;
 use super::world::{WORKERS, World};
 
 const CALL: Duration = Duration::from_millis(100);
 const WARM_UP: Duration = Duration::from_secs(10);
 const MEASURED: Duration = Duration::from_secs(15);
-const SEEDS: u64 = 2;
-/// At most one request in this number may end with an unknown outcome. Calls of 10 to 390 ms that run at most once reach 1 in
-/// 160 at a round trip of 800 ms; all other cases stay below 1 in 200.
-const UNKNOWN_ONE_IN: usize = 125;
+/// The number of runs with calls of one length, and of runs with calls of different lengths, whose results vary by a tenth.
+const SEEDS: u32 = 2;
+const SEEDS_OF_MIXED_CALLS: u32 = 8;
+/// At most one request in this number may end with an unknown outcome.
+const UNKNOWN_ONE_IN: usize = 200;
 
-/// Returns the share of the capacity that was used under a load of 1.5 times the capacity: the minimum over all seeds.
+/// Returns the share of the capacity that was used under a load of 1.5 times the capacity: the mean over all seeds.
 fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64 {
     let slots = u32::try_from(WORKERS * LIMIT).unwrap();
     let mean = (calls.0 + calls.1) / 2;
@@ -25,18 +26,18 @@ fn used(round_trip: u64, at_most_once: bool, calls: (Duration, Duration)) -> f64
     let load = SimulatedLoad { per_second, at_most_once, warm_up: WARM_UP, lasts };
     let latency = Duration::from_millis(round_trip / 2);
     let faults = Faults { crowd: 0, load: Some(load), latency, calls, ..Faults::NONE };
-    let run = |seed| {
-        let report = World::new(seed, faults, Guards::default()).run();
+    let mut total = RunReport::default();
+    let seeds = if calls.0 == calls.1 { SEEDS } else { SEEDS_OF_MIXED_CALLS };
+    for seed in 0..seeds {
+        let report = World::new(seed.into(), faults, Guards::default()).run();
         assert_eq!(report.violation, None, "seed {seed}");
-        let unknown = report.outcome_unknown;
-        assert!(
-            unknown * UNKNOWN_ONE_IN <= report.requests,
-            "{round_trip} ms, seed {seed}: {report:?}"
-        );
-        let answered = f64::from(u32::try_from(report.answered_late).unwrap());
-        answered / MEASURED.as_secs_f64() / capacity
-    };
-    (0..SEEDS).map(run).fold(f64::INFINITY, f64::min)
+        total.add(&report);
+    }
+    let (unknown, requests) = (total.outcome_unknown, total.requests);
+    println!("round trip {round_trip} ms: {unknown} of {requests} have an unknown outcome");
+    assert!(unknown * UNKNOWN_ONE_IN <= requests, "{round_trip} ms: {total:?}");
+    let answered = f64::from(u32::try_from(total.answered_late).unwrap());
+    answered / f64::from(seeds) / MEASURED.as_secs_f64() / capacity
 }
 
 fn check(at_most_once: bool, used_min: f64, calls: (Duration, Duration)) {
@@ -60,6 +61,5 @@ fn at_most_once_requests_use_eight_tenths_of_the_capacity() {
 #[test]
 fn calls_of_all_lengths_use_most_of_the_capacity() {
     check(false, 0.9, (Duration::from_millis(10), Duration::from_millis(390)));
-    // The minimum is 0.73, at a round trip of 300 ms: requests are admitted that run out of time while they wait.
-    check(true, 0.7, (Duration::from_millis(10), Duration::from_millis(390)));
+    check(true, 0.8, (Duration::from_millis(10), Duration::from_millis(390)));
 }

@@ -104,5 +104,6 @@ impl RunReport {
         self.cut_off += other.cut_off;
         self.outcome_unknown += other.outcome_unknown;
         self.executions += other.executions;
+        self.answered_late += other.answered_late;
     }
 }

@@ -269,7 +269,7 @@ impl World {
         match event {
             WorldEvent::Begin(client) => self.begin(client),
             WorldEvent::WakeSession(client) => {
-                self.session_event(client, DriverEvent::Timer { is_link_stalled: false });
+                self.session_event(client, DriverEvent::Timer { link_stalled_at: None });
             }
             WorldEvent::EndPause(client) => self.end_pause(client),
             WorldEvent::ClientLeaves(client) => {

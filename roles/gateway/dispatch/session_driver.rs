@@ -167,8 +167,8 @@ impl SessionDriver {
             DriverEvent::ChunksConsumed(chunks) => SessionEvent::ChunksConsumed(chunks),
             DriverEvent::ClientGone => SessionEvent::ClientGone,
             DriverEvent::LinkUp => return self.waiter.try_now(context.now),
-            DriverEvent::Timer { is_link_stalled } => {
-                let Some(event) = self.on_timer(is_link_stalled, context) else { return };
+            DriverEvent::Timer { link_stalled_at } => {
+                let Some(event) = self.on_timer(link_stalled_at, context) else { return };
                 event
             }
         };
@@ -277,7 +277,7 @@ impl SessionDriver {
 
     fn on_timer(
         &mut self,
-        is_link_stalled: bool,
+        link_stalled_at: Option<Instant>,
         context: &mut DriverContext<'_>,
     ) -> Option<SessionEvent> {
         let now = context.now;
@@ -288,10 +288,14 @@ impl SessionDriver {
         if now < self.silence_counts_from {
             return None;
         }
-        if is_link_stalled && let Some(end) = self.session.silence_may_last_until() {
-            // Messages that are on their way may still arrive until the next progress report is due.
-            self.silence_counts_from = end.min(now + context.config.progress_interval);
-            return None;
+        if let Some(stalled_at) = link_stalled_at
+            && let Some(end) = self.session.silence_may_last_until()
+        {
+            // A stalled link delays messages. A worker that is alive is heard again before its next progress report is due.
+            self.silence_counts_from = end.min(stalled_at + context.config.progress_interval);
+            if now < self.silence_counts_from {
+                return None;
+            }
         }
         Some(SessionEvent::Timer)
     }

@@ -263,8 +263,7 @@ impl SessionTask {
     }
 
     fn timer_event(&self) -> DriverEvent {
-        let is_link_stalled = self.services.transport.round_trip().is_stalled();
-        DriverEvent::Timer { is_link_stalled }
+        DriverEvent::Timer { link_stalled_at: self.services.transport.round_trip().stalled_at }
     }
 
     /// Returns whether a reply comes from the worker that has the attempt. If not, counts it as rejected.

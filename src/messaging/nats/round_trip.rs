@@ -8,6 +8,8 @@ use crate::messaging::RoundTrip;
 
 /// Number of measurements in a window; the maximum covers the current window and the one before.
 const WINDOW: u32 = 8;
+/// How much longer than twice its mean a round trip can take before the link counts as stalled.
+const STALL_MIN: Duration = Duration::from_millis(250);
 
 /// The measurements so far.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(super) struct RoundTripMeter {
     in_window: u32,
     /// When the pending probe was sent.
     sent_at: Option<Instant>,
+    /// When the latest stall ended.
+    stall_end: Option<Instant>,
 }
 
 impl RoundTripMeter {
@@ -27,13 +31,16 @@ impl RoundTripMeter {
     }
 
     /// Discards the pending probe.
-    pub(super) fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self, now: Instant) {
+        if self.is_stalled(now) {
+            self.stall_end = Some(now);
+        }
         self.sent_at = None;
     }
 
-    /// Adds a measurement.
-    pub(super) fn add(&mut self, took: Duration) {
-        self.cancel();
+    /// Adds a measurement that ends `now`.
+    pub(super) fn add(&mut self, took: Duration, now: Instant) {
+        self.cancel(now);
         self.smoothed = Some(self.smoothed.map_or(took, |mean| (mean * 7 + took) / 8));
         if self.in_window == WINDOW {
             self.longest = [Duration::ZERO, self.longest[0]];
@@ -43,14 +50,23 @@ impl RoundTripMeter {
         self.longest[0] = self.longest[0].max(took);
     }
 
-    /// Returns the mean, the maximum and the duration of the pending probe.
+    /// Returns the measurements so far.
     pub(super) fn round_trip(&self, now: Instant) -> RoundTrip {
         let [current, previous] = self.longest;
         RoundTrip {
             smoothed: self.smoothed.unwrap_or_default(),
             recent_max: current.max(previous),
-            pending: self.sent_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+            pending: self.pending(now),
+            stalled_at: if self.is_stalled(now) { Some(now) } else { self.stall_end },
         }
+    }
+
+    fn pending(&self, now: Instant) -> Duration {
+        self.sent_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
+    fn is_stalled(&self, now: Instant) -> bool {
+        self.pending(now) > self.smoothed.unwrap_or_default() * 2 + STALL_MIN
     }
 }
 
@@ -67,13 +83,13 @@ mod tests {
         let mut meter = RoundTripMeter::default();
         let now = Instant::now();
         let values = |meter: &RoundTripMeter| {
-            let RoundTrip { smoothed, recent_max, pending } = meter.round_trip(now);
+            let RoundTrip { smoothed, recent_max, pending, .. } = meter.round_trip(now);
             (smoothed, recent_max, pending)
         };
         assert_eq!(meter.round_trip(now), RoundTrip::default());
-        meter.add(ms(80));
+        meter.add(ms(80), now);
         assert_eq!(values(&meter), (ms(80), ms(80), ms(0)));
-        meter.add(ms(160));
+        meter.add(ms(160), now);
         assert_eq!(values(&meter), (ms(90), ms(160), ms(0)));
     }
 
@@ -81,25 +97,39 @@ mod tests {
     fn the_link_is_stalled_when_a_probe_takes_much_longer_than_usual() {
         let mut meter = RoundTripMeter::default();
         let now = Instant::now();
-        meter.add(ms(100));
+        let stalled_at = |meter: &RoundTripMeter, after| meter.round_trip(now + after).stalled_at;
+        meter.add(ms(100), now);
         meter.sent(now);
-        assert!(!meter.round_trip(now + ms(450)).is_stalled());
-        assert!(meter.round_trip(now + ms(451)).is_stalled());
-        meter.add(ms(500));
-        assert!(!meter.round_trip(now + ms(500)).is_stalled());
+        assert_eq!(stalled_at(&meter, ms(450)), None);
+        assert_eq!(stalled_at(&meter, ms(451)), Some(now + ms(451)));
+        meter.add(ms(500), now + ms(500));
+        assert_eq!(stalled_at(&meter, ms(900)), Some(now + ms(500)), "when the stall ended");
+    }
+
+    #[test]
+    fn a_stall_also_ends_with_its_connection() {
+        let mut meter = RoundTripMeter::default();
+        let now = Instant::now();
+        meter.sent(now);
+        meter.cancel(now + ms(100));
+        assert_eq!(meter.round_trip(now + ms(600)).stalled_at, None);
+        meter.sent(now + ms(600));
+        meter.cancel(now + ms(1000));
+        assert_eq!(meter.round_trip(now + ms(2000)).stalled_at, Some(now + ms(1000)));
     }
 
     #[test]
     fn a_maximum_is_kept_for_a_window_and_then_forgotten() {
         let mut meter = RoundTripMeter::default();
-        meter.add(ms(500));
+        let now = Instant::now();
+        meter.add(ms(500), now);
         for _ in 0..WINDOW {
-            meter.add(ms(1));
-            assert_eq!(meter.round_trip(Instant::now()).recent_max, ms(500));
+            meter.add(ms(1), now);
+            assert_eq!(meter.round_trip(now).recent_max, ms(500));
         }
         for _ in 0..WINDOW {
-            meter.add(ms(1));
+            meter.add(ms(1), now);
         }
-        assert_eq!(meter.round_trip(Instant::now()).recent_max, ms(1));
+        assert_eq!(meter.round_trip(now).recent_max, ms(1));
     }
 }

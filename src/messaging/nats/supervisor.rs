@@ -109,7 +109,7 @@ impl NatsShared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut proved = 0;
         let mut last = Instant::now();
-        self.lock_round_trip().cancel();
+        self.lock_round_trip().cancel(Instant::now());
         loop {
             let is_event = tokio::select! {
                 _ = ticks.tick() => false,
@@ -131,7 +131,7 @@ impl NatsShared {
                 answer = timeout_at(limit, client.round_trip(&self.probes)) => answer,
                 // The probe was lost together with the connection.
                 () = self.state.changed.notified() => {
-                    self.lock_round_trip().cancel();
+                    self.lock_round_trip().cancel(Instant::now());
                     ticks.reset_immediately();
                     continue;
                 }
@@ -163,9 +163,10 @@ impl NatsShared {
     }
 
     fn record_round_trip(&self, took: Duration) {
+        let now = Instant::now();
         let mut meter = self.lock_round_trip();
-        meter.add(took);
-        let smoothed = meter.round_trip(Instant::now()).smoothed;
+        meter.add(took, now);
+        let smoothed = meter.round_trip(now).smoothed;
         drop(meter);
         gauge(&names::NATS_ROUND_TRIP, &[]).set(smoothed.as_secs_f64());
         self.state.refresh();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::envelope::{AnswerHead, Control};
 use crate::message::Subject;
@@ -36,8 +37,8 @@ pub enum DriverEvent {
     LinkUp,
     /// The time returned by `SessionDriver::wake_at` has passed.
     Timer {
-        /// Whether NATS itself does not respond. The silence of a worker then proves nothing.
-        is_link_stalled: bool,
+        /// The latest time at which NATS itself did not respond. The silence of a worker at that time proves nothing.
+        link_stalled_at: Option<Instant>,
     },
 }
 
