@@ -1,11 +1,13 @@
 //! Promise: every request gets exactly one correct answer, and an at-most-once request never runs twice.
 //!
 //! Runs the state machines of the gateway and the worker with random schedules: messages are lost, duplicated, delayed
-//! and reordered, workers crash and restart, clients disconnect. A failure prints its seed; `FJORD_SIM_SEED` runs that
-//! seed again, and `FJORD_SIM_RUNS` sets the number of seeds.
+//! and reordered, workers crash and restart, and clients disconnect. A failure prints its seed; `FJORD_SIM_SEED` repeats
+//! that seed, and `FJORD_SIM_RUNS` sets the number of seeds.
 
 mod agenda;
+mod gateway;
 mod goodput;
+mod network;
 mod scenario;
 mod streams;
 mod workers;
@@ -62,6 +64,16 @@ fn more_requests_than_slots_are_all_answered() {
     let total = check(Faults { crowd: 12, ..Faults::NONE });
     assert_eq!(total.executions, total.answered_200, "{total:?}");
     assert_eq!(total.answered_200, total.requests, "{total:?}");
+}
+
+/// Workers cannot be heard during a stall and for some time after it, but none of them has failed.
+#[test]
+fn every_request_is_answered_when_the_network_stalls() {
+    for stall in [SECOND * 2, SECOND * 4] {
+        let calls = (SECOND / 1000, SECOND * 5);
+        let total = check(Faults { stall, calls, crowd: 6, ..Faults::NONE });
+        assert_eq!(total.answered_200, total.requests, "a stall of {stall:?}: {total:?}");
+    }
 }
 
 #[test]
@@ -132,8 +144,8 @@ fn options(execution: Execution) -> SessionOptions {
 
 const START: SessionEvent = SessionEvent::Start { is_linked: true, may_try_group: true };
 
-/// The worker that offered a slot is gone. The queue may have other workers, so the request must not wait as if it had
-/// none.
+/// The worker that offered a slot is gone, but the queue may have other workers. The request must therefore not wait as if
+/// there were none.
 #[test]
 fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once() {
     let mut step = session(Execution::AtMostOnce);
@@ -167,8 +179,8 @@ fn a_request_to_the_offered_slot_of_a_lost_worker_is_sent_to_the_group_at_once()
     assert_eq!(step(replied(3, Reply::NoResponders)), waiting);
 }
 
-/// A grant was lost, the client disconnected, and then the worker reported that it never started. The client may have
-/// sent the request a second time, so the first one must not be sent to another worker.
+/// A grant is lost, the client disconnects, and then the worker reports that it will never start the call. The client may
+/// have sent the request again, so the first one must not be sent to another worker.
 #[test]
 fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
     let mut step = session(Execution::AtMostOnce);

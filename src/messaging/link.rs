@@ -65,6 +65,15 @@ pub struct RoundTrip {
     pub stalled_at: Option<Instant>,
 }
 
+impl RoundTrip {
+    /// Returns the time until which the silence of a process that reports every `interval` proves nothing: a stalled link
+    /// delays its reports, and one arrives at the latest an interval after the stall.
+    #[must_use]
+    pub fn silence_counts_from(&self, interval: Duration) -> Option<Instant> {
+        self.stalled_at.map(|stalled_at| stalled_at + interval)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;

@@ -1,4 +1,4 @@
-//! Packets on the network, and events on the agenda of the simulation.
+//! The packets on the simulated network, and the events on the simulation's agenda.
 
 use fjord::envelope::{Control, Reply};
 use fjord::roles::worker::intake::slots::OfferId;
@@ -15,7 +15,7 @@ pub(super) enum Packet {
     Control { worker: usize, life: u32, job: u64, control: Control },
     /// A declined offer.
     Decline { worker: usize, life: u32, offer: OfferId },
-    /// A cancel for a job whose worker is not known.
+    /// A cancel that all workers receive, because the gateway does not know which one runs the job.
     CancelEverywhere { request: usize, attempt: u32 },
     /// A message that asks a worker to identify itself.
     QueryMember { worker: usize },

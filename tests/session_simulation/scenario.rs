@@ -1,17 +1,19 @@
-//! The scenario of a run: faults, load and guards; and its report.
+//! The faults, load and guards of a run, and its report.
 
 use std::time::Duration;
 
-/// The faults of the network, the workers and the clients, as probabilities.
+/// The fault probabilities of the network, the workers and the clients, and the load on them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Faults {
     pub(super) lose: f64,
     pub(super) duplicate: f64,
-    /// The probability that a message is late, which delays it by up to three seconds.
+    /// The probability that a message is late, by up to three seconds.
     pub(super) late: f64,
     pub(super) crash: f64,
     pub(super) drain: f64,
     pub(super) client_leaves: f64,
+    /// How long the network stalls once, at a random time of the first seconds.
+    pub(super) stall: Duration,
     pub(super) crowd: usize,
     /// The minimum latency of a message.
     pub(super) latency: Duration,
@@ -47,6 +49,7 @@ impl Faults {
         crash: 0.0,
         drain: 0.0,
         client_leaves: 0.0,
+        stall: Duration::ZERO,
         crowd: 3,
         latency: Duration::ZERO,
         calls: (Duration::from_millis(1), Duration::from_millis(1500)),
@@ -64,7 +67,7 @@ impl Faults {
     };
 }
 
-/// The guards that keep a request from running twice. A test disables one of them and must find a double execution.
+/// The guards against double executions. A test disables one of them and must then find a double execution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guards {
     pub(super) worker_awaits_grant: bool,

@@ -1,4 +1,4 @@
-//! Streaming answers: how a worker writes them, and how a client receives them.
+//! Streamed answers: how a worker writes them, and how a client receives them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::agenda::{WorkerEvent, WorldEvent};
-use super::world::{World, job_subject};
+use super::world::{PROGRESS, World, job_subject};
 
 pub(super) const WINDOW: u32 = 2;
 const PARTS_MAX: u32 = 6;
@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "application/json";
 /// The end of a complete answer.
 const END: &str = "end";
 
-/// The progress of a worker that writes an answer.
+/// A worker's progress in writing an answer.
 #[derive(Clone, Debug)]
 pub(super) struct WrittenAnswer {
     parts: u32,
@@ -30,7 +30,7 @@ pub(super) struct WrittenAnswer {
     acknowledged_at: Option<Instant>,
 }
 
-/// An answer as far as its client has received it.
+/// The part of an answer that its client has received.
 #[derive(Debug, Default)]
 pub(super) struct ReceivedAnswer {
     text: Option<String>,
@@ -69,7 +69,7 @@ impl ReceivedAnswer {
         self.text.is_some()
     }
 
-    /// Whether the answer has not begun, or has every part of one execution in order, and the end.
+    /// Reports whether the answer has not begun, or has all parts of one execution in order, followed by the end.
     pub(super) fn is_complete(&self) -> bool {
         let Some(text) = &self.text else { return true };
         let parts: Vec<&str> = text.split(';').collect();
@@ -89,6 +89,7 @@ impl ReceivedAnswer {
 impl World {
     pub(super) fn write_part(&mut self, worker: usize, id: u64) {
         let (now, life) = (self.now, self.workers[worker].life);
+        let stalled_at = self.link_stalled_at();
         let Some(job) = self.workers[worker].jobs.get_mut(&id) else { return };
         let Some(written) = &mut job.written else { return };
         if written.sent == written.parts {
@@ -96,7 +97,8 @@ impl World {
         }
         let since = *written.acknowledged_at.get_or_insert(now);
         if written.sent - written.acknowledged >= WINDOW {
-            if now.duration_since(since) > SILENCE {
+            let counts_from = stalled_at.map(|at| at + PROGRESS).max(Some(since + SILENCE));
+            if Some(now) > counts_from {
                 return self.job_ends(worker, id);
             }
             return self.worker_after(worker, Duration::from_millis(100), WorkerEvent::Part(id));
@@ -110,8 +112,8 @@ impl World {
         let control = Some(job_subject(worker, life, id));
         let job = job.clone();
         self.reply(&job, Reply::Part { number, bytes, head, control });
-        // NATS keeps the order of one worker's messages. The pause is longer than the network's jitter, so that here too a
-        // part overtakes another only if a message is late.
+        // NATS preserves the order of a worker's messages. The pause is longer than the network's jitter, so that a part
+        // overtakes another one only if a message is late.
         let pause = self.random(Duration::from_millis(3), Duration::from_millis(300));
         self.worker_after(worker, pause, WorkerEvent::Part(id));
     }

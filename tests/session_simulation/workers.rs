@@ -60,8 +60,8 @@ enum JobStage {
 impl SimulatedWorker {
     pub(super) fn new(life: u32) -> Self {
         let mut slots = Slots::new(LIMIT, 100, OFFER_TIMEOUT);
-        // Every other life starts with the record of a short call, so that it accepts a backlog that then waits for long
-        // calls.
+        // In every other life, a short call is recorded at the start, so that the worker accepts a backlog, which then waits
+        // for long calls.
         if life % 2 == 1 {
             slots.latency.record_call(Duration::from_millis(2));
         }
@@ -70,7 +70,7 @@ impl SimulatedWorker {
         Self { life, slots, next_job, jobs, executing, is_draining, wakes_at }
     }
 
-    /// Returns a description of the worker if it violates an invariant at this moment.
+    /// Returns a description of the worker if it violates an invariant.
     pub(super) fn violation(&self) -> Option<String> {
         let (running, promised) = (self.slots.running(), self.slots.committed());
         let is_violated = running != self.executing
@@ -238,7 +238,7 @@ impl World {
         id
     }
 
-    /// Starts a request that has got a slot.
+    /// Starts the call of a request that has received a slot.
     fn start(&mut self, worker: usize, SlotWork { request, attempt, job }: SlotWork) {
         let stage = JobStage::Runs(self.now);
         let id = job.unwrap_or_else(|| self.enter(worker, request, attempt, stage));
@@ -264,7 +264,7 @@ impl World {
         }
     }
 
-    /// Refuses a job that has claimed: it never starts.
+    /// Refuses a job after its claim, so that it never starts.
     fn give_up(&mut self, worker: usize, id: u64, reason: RefusalReason) {
         let life = self.workers[worker].life;
         let Some(job) = self.workers[worker].jobs.remove(&id) else { return };

@@ -1,58 +1,49 @@
-//! A gateway's sessions, some workers and an unreliable network, in one thread and with a simulated clock.
+//! A gateway's sessions, several workers and an unreliable network, in one thread and with a simulated clock.
 //!
-//! The sessions run in the gateway's own `SessionDriver`s, with one `GatewayQueue`; this file carries out their actions.
+//! The sessions run in the gateway's own `SessionDriver`s, with one `GatewayQueue`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjord::catalogue::{EndpointId, Execution, OnDisconnect, QueueName};
+use fjord::catalogue::{EndpointId, Execution, QueueName};
 use fjord::config::gateway::SessionConfig;
-use fjord::envelope::{Control, Reply};
 use fjord::message::Subject;
-use fjord::problem::ProblemKind;
-use fjord::roles::gateway::dispatch::message::{
-    AttemptReply, SESSION_MESSAGES_MAX, SessionMessage,
-};
+use fjord::roles::gateway::dispatch::message::{SESSION_MESSAGES_MAX, SessionMessage};
 use fjord::roles::gateway::dispatch::queues::GatewayQueue;
-use fjord::roles::gateway::dispatch::queues::wait_queue::QueueAdmission;
 use fjord::roles::gateway::dispatch::retry_budget::RetryBudget;
-use fjord::roles::gateway::dispatch::session::{SessionEnd, SessionOptions};
-use fjord::roles::gateway::dispatch::session_driver::{
-    DriverAction, DriverContext, DriverEvent, SessionDriver,
-};
-use fjord::roles::worker::intake::slots::OfferId;
+use fjord::roles::gateway::dispatch::session::SessionEnd;
+use fjord::roles::gateway::dispatch::session_driver::{DriverEvent, SessionDriver};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::agenda::{Packet, WorldEvent};
+use super::agenda::WorldEvent;
+use super::gateway::{WAITING_MAX, config};
+use super::network::Stall;
 use super::scenario::{Faults, Guards, RunReport};
 use super::streams::{ReceivedAnswer, WINDOW};
 use super::workers::SimulatedWorker;
 
 pub(super) const WORKERS: usize = 3;
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_secs(10);
-const WAITING_MAX: usize = 10_000;
-/// The time after which no faults occur, so that all sessions and jobs have to end.
-const FAULTS_END: Duration = Duration::from_secs(20);
+/// The time after which no faults occur, so that all sessions and jobs must end.
+pub(super) const FAULTS_END: Duration = Duration::from_secs(20);
 const THE_END: Duration = Duration::from_mins(2);
 
 /// One client with its single request.
 pub(super) struct SimulatedClient {
-    /// The session in the gateway, once the request was admitted.
-    driver: Option<SessionDriver>,
-    /// The events that have arrived since the session paused; `None` while it does not pause.
-    postponed: Option<Vec<DriverEvent>>,
+    /// The session in the gateway, once the request has been admitted.
+    pub(super) driver: Option<SessionDriver>,
+    /// The events that have arrived since the session paused; `None` if it is not paused.
+    pub(super) postponed: Option<Vec<DriverEvent>>,
     pub(super) execution: Execution,
     pub(super) window: u32,
     pub(super) received: ReceivedAnswer,
-    sender: mpsc::Sender<SessionMessage>,
-    messages: mpsc::Receiver<SessionMessage>,
+    pub(super) sender: mpsc::Sender<SessionMessage>,
+    pub(super) messages: mpsc::Receiver<SessionMessage>,
     pub(super) executions: usize,
     pub(super) ends: Vec<SessionEnd>,
 }
@@ -64,21 +55,23 @@ pub(super) struct World {
     pub(super) guards: Guards,
     pub(super) start: Instant,
     pub(super) now: Instant,
-    config: SessionConfig,
-    retry_budget: RetryBudget,
+    pub(super) config: SessionConfig,
+    pub(super) retry_budget: RetryBudget,
     order: u64,
     agenda: BinaryHeap<Reverse<(Instant, u64)>>,
     events: HashMap<u64, WorldEvent>,
     pub(super) clients: Vec<SimulatedClient>,
     pub(super) workers: Vec<SimulatedWorker>,
     pub(super) queue: Arc<GatewayQueue>,
-    endpoint: EndpointId,
-    /// The clients whose request was admitted and has no answer yet.
-    active: BTreeSet<usize>,
+    pub(super) endpoint: EndpointId,
+    /// The clients whose request has been admitted and not yet answered.
+    pub(super) active: BTreeSet<usize>,
     /// The jobs that have reported that they will never start.
     pub(super) refused: HashSet<(usize, u32, u64)>,
     /// The time at which each complete answer was received.
-    answered_at: Vec<Instant>,
+    pub(super) answered_at: Vec<Instant>,
+    /// The stall of the network, if the faults include one.
+    pub(super) stall: Option<Stall>,
     pub(super) violation: Option<String>,
 }
 
@@ -93,7 +86,7 @@ impl World {
             start,
             now: start,
             config: config(),
-            // Large enough for every resubmission.
+            // The budget is large enough for every resubmission.
             retry_budget: RetryBudget::new(100, 1_000_000, start),
             order: 0,
             agenda: BinaryHeap::new(),
@@ -107,8 +100,13 @@ impl World {
             active: BTreeSet::new(),
             refused: HashSet::new(),
             answered_at: Vec::new(),
+            stall: None,
             violation: None,
         };
+        if !faults.stall.is_zero() {
+            let begin = start + world.random(Duration::ZERO, Duration::from_secs(4));
+            world.stall = Some(Stall { begin, end: begin + faults.stall });
+        }
         for number in 0..faults.crowd {
             let begin = world.random(Duration::ZERO, Duration::from_secs(2));
             let is_once = world.rng.random_bool(0.5);
@@ -152,39 +150,6 @@ impl World {
             let leave = begin + self.random(Duration::ZERO, Duration::from_secs(3));
             self.at(leave, WorldEvent::ClientLeaves(number));
         }
-    }
-
-    fn options(&self, execution: Execution, window: u32) -> SessionOptions {
-        SessionOptions {
-            execution,
-            on_disconnect: OnDisconnect::Finish,
-            timeout: TIMEOUT,
-            session: if self.faults.load.is_some() { TIMEOUT } else { TIMEOUT * 3 },
-            attempts: 3,
-            accept_timeout: self.queue.timing.accept_timeout(ACCEPT_TIMEOUT),
-            silence: PROGRESS * 3 + self.queue.timing.round_trip(),
-            answer_bytes_max: 1 << 20,
-            keeps_answer: true,
-            window,
-        }
-    }
-
-    /// Reads a client's request in the gateway, and admits or rejects it.
-    fn begin(&mut self, number: usize) {
-        let (execution, window) = (self.clients[number].execution, self.clients[number].window);
-        let admission = self.queue.admit(&self.endpoint, TIMEOUT, WAITING_MAX, self.now);
-        if admission == QueueAdmission::Reject {
-            let end = SessionEnd::Problem(ProblemKind::Overloaded);
-            return self.clients[number].ends.push(end);
-        }
-        let (queue, endpoint) = (Arc::clone(&self.queue), self.endpoint.clone());
-        let options = self.options(execution, window);
-        let signals = self.clients[number].sender.clone();
-        let driver = SessionDriver::new(queue, endpoint, options, signals, self.now);
-        self.clients[number].driver = Some(driver);
-        self.active.insert(number);
-        let may_try_group = admission == QueueAdmission::TryGroup;
-        self.session_event(number, DriverEvent::Start { may_try_group });
     }
 
     /// Runs the simulation to its end and checks every promise.
@@ -233,7 +198,7 @@ impl World {
 
     fn check_end(&mut self) {
         for (number, client) in self.clients.iter().enumerate() {
-            // A duplicate of an at-least-once message may run after the original was refused. NATS itself makes no duplicates.
+            // A duplicate of an at-least-once message can run after the original was refused. NATS itself never duplicates.
             let is_certain =
                 client.execution == Execution::AtMostOnce || self.faults.duplicate == 0.0;
             let is_answered = matches!(client.ends.first(), Some(SessionEnd::Answer(_)));
@@ -269,7 +234,8 @@ impl World {
         match event {
             WorldEvent::Begin(client) => self.begin(client),
             WorldEvent::WakeSession(client) => {
-                self.session_event(client, DriverEvent::Timer { link_stalled_at: None });
+                let silence_counts_from = self.link_stalled_at().map(|at| at + PROGRESS);
+                self.session_event(client, DriverEvent::Timer { silence_counts_from });
             }
             WorldEvent::EndPause(client) => self.end_pause(client),
             WorldEvent::ClientLeaves(client) => {
@@ -293,175 +259,6 @@ impl World {
         }
     }
 
-    fn session_event(&mut self, number: usize, event: DriverEvent) {
-        if let Some(postponed) = &mut self.clients[number].postponed {
-            return postponed.push(event);
-        }
-        if !self.guards.gateway_grants_once
-            && let DriverEvent::Reply(AttemptReply { reply: Ok(Reply::Claim { control }), .. }) =
-                &event
-        {
-            self.tell(&control.clone(), Control::Grant);
-        }
-        self.with_driver(number, |driver, context| driver.handle(event, context));
-        self.carry_out_actions(number);
-    }
-
-    fn with_driver<T>(
-        &mut self,
-        number: usize,
-        call: impl FnOnce(&mut SessionDriver, &mut DriverContext<'_>) -> T,
-    ) -> Option<T> {
-        let Self { clients, rng, now, config, retry_budget, .. } = self;
-        let mut context = DriverContext {
-            now: *now,
-            config,
-            retry_budget,
-            is_linked: true,
-            has_answer_memory: &|| true,
-            random: &mut || rng.random(),
-        };
-        clients[number].driver.as_mut().map(|driver| call(driver, &mut context))
-    }
-
-    /// Carries out the actions of a session, until it needs another event or pauses.
-    fn carry_out_actions(&mut self, number: usize) {
-        while let Some(Some(action)) = self.with_driver(number, SessionDriver::next_action) {
-            match action {
-                DriverAction::Publish { attempt, to, .. } => self.publish(number, attempt, &to),
-                DriverAction::Tell { to, control } => self.tell(&to, control),
-                DriverAction::CancelEverywhere { attempt } => {
-                    self.send(Packet::CancelEverywhere { request: number, attempt });
-                }
-                DriverAction::FindMembers { query, pause } => {
-                    if query {
-                        (0..WORKERS).for_each(|worker| self.send(Packet::QueryMember { worker }));
-                    }
-                    if let Some(pause) = pause {
-                        self.clients[number].postponed = Some(Vec::new());
-                        return self.after(pause, WorldEvent::EndPause(number));
-                    }
-                }
-                DriverAction::BeginAnswer(_) => self.begin_answer(number),
-                DriverAction::SendChunk(bytes) => self.receive_chunk(number, &bytes),
-                DriverAction::End(end) => self.end(number, end),
-            }
-        }
-        let Some(driver) = &self.clients[number].driver else { return };
-        if !driver.session().has_ended() {
-            let wake_at = driver.wake_at().max(self.now);
-            self.at(wake_at.duration_since(self.start), WorldEvent::WakeSession(number));
-        }
-    }
-
-    fn end_pause(&mut self, number: usize) {
-        let postponed = self.clients[number].postponed.take();
-        self.carry_out_actions(number);
-        for event in postponed.into_iter().flatten() {
-            self.session_event(number, event);
-        }
-    }
-
-    fn end(&mut self, number: usize, end: SessionEnd) {
-        if matches!(end, SessionEnd::Answer(_)) {
-            self.answered_at.push(self.now);
-        }
-        self.active.remove(&number);
-        let client = &mut self.clients[number];
-        let closed =
-            client.driver.as_mut().map(|driver| driver.close(&end, &mut client.messages, self.now));
-        client.ends.push(end);
-        for (to, control) in closed.into_iter().flat_map(|closed| closed.messages) {
-            self.tell(&to, control);
-        }
-    }
-
-    fn publish(&mut self, request: usize, attempt: u32, to: &Subject) {
-        if *to == self.queue.subject {
-            return self.send(Packet::Group { request, attempt });
-        }
-        let (worker, life, offer) = parse(to);
-        let packet = if to.as_str().starts_with("m.") {
-            Packet::Member { worker, life, request, attempt }
-        } else {
-            Packet::OfferedSlot { worker, life, offer: OfferId(offer), request, attempt }
-        };
-        self.send(packet);
-    }
-
-    fn tell(&mut self, to: &Subject, control: Control) {
-        let (worker, life, number) = parse(to);
-        self.send(match control {
-            Control::Decline => Packet::Decline { worker, life, offer: OfferId(number) },
-            control => Packet::Control { worker, life, job: number, control },
-        });
-    }
-
-    fn read_messages(&mut self) {
-        let has_messages = |number: &usize| !self.clients[*number].messages.is_empty();
-        let active: Vec<usize> = self.active.iter().copied().filter(has_messages).collect();
-        for number in active {
-            while self.clients[number].postponed.is_none()
-                && let Ok(message) = self.clients[number].messages.try_recv()
-            {
-                let event = match message {
-                    SessionMessage::Signal(signal) => DriverEvent::Signal(signal),
-                    SessionMessage::Reply(reply) => DriverEvent::Reply(reply),
-                };
-                self.session_event(number, event);
-            }
-        }
-    }
-
-    fn deliver(&mut self, packet: Packet) {
-        if let Packet::Reply { reply, .. } = &packet
-            && let Some(control) = reply.control()
-        {
-            let (worker, life, _) = parse(control);
-            self.record_member(worker, life);
-        }
-        match packet {
-            Packet::Reply { reply: Reply::Offer { direct }, .. } => {
-                if let Err(slot) = self.queue.wait_queue.offer(direct, self.now) {
-                    self.tell(&slot, Control::Decline);
-                }
-            }
-            Packet::Reply { request, attempt, reply } => {
-                let reply =
-                    AttemptReply { attempt, worker: None, reply: Ok(reply), has_room: true };
-                self.session_event(request, DriverEvent::Reply(reply));
-            }
-            Packet::MemberReply { worker, life } => self.record_member(worker, life),
-            packet => self.deliver_to_worker(&packet),
-        }
-    }
-
-    /// Records which member replies, as the reply router does.
-    fn record_member(&self, worker: usize, life: u32) {
-        if self.queue.members.is_suspected() {
-            self.queue.members.record_reply(member_subject(worker, life), self.now);
-        }
-    }
-
-    pub(super) fn send(&mut self, packet: Packet) {
-        let is_faulty = self.now < self.start + FAULTS_END;
-        if is_faulty && self.rng.random_bool(self.faults.lose) {
-            return;
-        }
-        if is_faulty && self.rng.random_bool(self.faults.duplicate) {
-            self.carry(packet.clone());
-        }
-        self.carry(packet);
-    }
-
-    fn carry(&mut self, packet: Packet) {
-        let is_faulty = self.now < self.start + FAULTS_END;
-        let is_late = is_faulty && self.rng.random_bool(self.faults.late);
-        let max = if is_late { Duration::from_secs(3) } else { Duration::from_millis(2) };
-        let delay = self.faults.latency + self.random(Duration::from_micros(100), max);
-        self.after(delay, WorldEvent::Deliver(packet));
-    }
-
     pub(super) fn random(&mut self, from: Duration, to: Duration) -> Duration {
         self.rng.random_range(from..=to)
     }
@@ -471,24 +268,10 @@ impl World {
         self.at(since_start, event);
     }
 
-    fn at(&mut self, since_start: Duration, event: WorldEvent) {
+    pub(super) fn at(&mut self, since_start: Duration, event: WorldEvent) {
         self.order += 1;
         self.agenda.push(Reverse((self.start + since_start, self.order)));
         self.events.insert(self.order, event);
-    }
-}
-
-fn config() -> SessionConfig {
-    SessionConfig {
-        accept_timeout: ACCEPT_TIMEOUT,
-        progress_interval: PROGRESS,
-        probe_delay_min: Duration::from_millis(50),
-        probe_delay_max: Duration::from_millis(500),
-        waiting_max: WAITING_MAX,
-        retry_percent: 100,
-        retry_floor: 1_000_000,
-        window_parts: WINDOW,
-        answer_bytes_max: 1 << 20,
     }
 }
 
@@ -505,7 +288,7 @@ pub(super) fn job_subject(worker: usize, life: u32, job: u64) -> Subject {
     Subject::new(&format!("j.{worker}.{life}.{job}")).unwrap()
 }
 
-fn member_subject(worker: usize, life: u32) -> Subject {
+pub(super) fn member_subject(worker: usize, life: u32) -> Subject {
     Subject::new(&format!("m.{worker}.{life}.0")).unwrap()
 }
 

@@ -167,8 +167,8 @@ impl SessionDriver {
             DriverEvent::ChunksConsumed(chunks) => SessionEvent::ChunksConsumed(chunks),
             DriverEvent::ClientGone => SessionEvent::ClientGone,
             DriverEvent::LinkUp => return self.waiter.try_now(context.now),
-            DriverEvent::Timer { link_stalled_at } => {
-                let Some(event) = self.on_timer(link_stalled_at, context) else { return };
+            DriverEvent::Timer { silence_counts_from } => {
+                let Some(event) = self.on_timer(silence_counts_from, context) else { return };
                 event
             }
         };
@@ -277,7 +277,7 @@ impl SessionDriver {
 
     fn on_timer(
         &mut self,
-        link_stalled_at: Option<Instant>,
+        silence_counts_from: Option<Instant>,
         context: &mut DriverContext<'_>,
     ) -> Option<SessionEvent> {
         let now = context.now;
@@ -288,11 +288,10 @@ impl SessionDriver {
         if now < self.silence_counts_from {
             return None;
         }
-        if let Some(stalled_at) = link_stalled_at
+        if let Some(counts_from) = silence_counts_from
             && let Some(end) = self.session.silence_may_last_until()
         {
-            // A stalled link delays messages. A worker that is alive is heard again before its next progress report is due.
-            self.silence_counts_from = end.min(stalled_at + context.config.progress_interval);
+            self.silence_counts_from = counts_from.min(end);
             if now < self.silence_counts_from {
                 return None;
             }

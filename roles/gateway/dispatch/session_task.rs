@@ -263,7 +263,11 @@ impl SessionTask {
     }
 
     fn timer_event(&self) -> DriverEvent {
-        DriverEvent::Timer { link_stalled_at: self.services.transport.round_trip().stalled_at }
+        let progress_interval = self.services.config.load().progress_interval;
+        let round_trip = self.services.transport.round_trip();
+        DriverEvent::Timer {
+            silence_counts_from: round_trip.silence_counts_from(progress_interval),
+        }
     }
 
     /// Returns whether a reply comes from the worker that has the attempt. If not, counts it as rejected.

@@ -29,8 +29,8 @@ pub(super) struct ChunkSender {
     /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever it receives a progress
     /// report, which also proves that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
-    /// The longest time for which the gateway may be silent.
-    silence_max: Duration,
+    /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
+    progress_interval: Duration,
     last_heard: Instant,
 }
 
@@ -60,8 +60,8 @@ impl ChunkSender {
             let chunk_bytes = config.part_bytes.min(replies.body_bytes_max());
             job.progress.chunks.enable(chunk_bytes);
         }
-        let silence_max = config.progress_interval * PROGRESS_MISSED_MAX;
-        Self { window, sent: 0, acknowledged: None, silence_max, last_heard: now }
+        let progress_interval = config.progress_interval;
+        Self { window, sent: 0, acknowledged: None, progress_interval, last_heard: now }
     }
 
     /// Returns whether the answer may be divided.
@@ -89,16 +89,29 @@ impl ChunkSender {
     ///
     /// # Errors
     /// `GatewaySilent` if the gateway has been silent for too long.
-    pub(super) async fn next_acknowledgement(&mut self) -> Result<(), GatewaySilent> {
+    pub(super) async fn next_acknowledgement(
+        &mut self,
+        replies: &ReplySender,
+    ) -> Result<(), GatewaySilent> {
         let Some(acknowledged) = &mut self.acknowledged else {
             return std::future::pending().await;
         };
-        match timeout_at(self.last_heard + self.silence_max, acknowledged.changed()).await {
-            Ok(Ok(())) => {
-                self.last_heard = Instant::now();
-                Ok(())
+        let mut limit = self.last_heard + self.progress_interval * PROGRESS_MISSED_MAX;
+        loop {
+            match timeout_at(limit, acknowledged.changed()).await {
+                Ok(Ok(())) => {
+                    self.last_heard = Instant::now();
+                    return Ok(());
+                }
+                Ok(Err(_)) => return Err(GatewaySilent),
+                Err(_) => {
+                    let round_trip = replies.round_trip();
+                    match round_trip.silence_counts_from(self.progress_interval) {
+                        Some(later) if later > Instant::now() => limit = later,
+                        _ => return Err(GatewaySilent),
+                    }
+                }
             }
-            Ok(Err(_)) | Err(_) => Err(GatewaySilent),
         }
     }
 

@@ -241,7 +241,7 @@ impl JobTask {
                 chunk = chunks.receive(), if sender.is_enabled() => {
                     Box::pin(self.send_chunk(sender, chunk, chunks)).await;
                 }
-                acknowledged = sender.next_acknowledgement(),
+                acknowledged = sender.next_acknowledgement(&self.executor.replies),
                     if sender.has_begun() && !cancel.is_cancelled() => if acknowledged.is_err() {
                     cancel.cancel();
                 },

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::envelope::Reply;
 use crate::future::BoxFuture;
 use crate::message::Subject;
-use crate::messaging::{Link, Transport, TransportError};
+use crate::messaging::{Link, RoundTrip, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
 /// Bytes of a message that are reserved for the headers of a part or a final.
@@ -50,6 +50,12 @@ impl ReplySender {
     #[must_use]
     pub fn body_bytes_max(&self) -> usize {
         self.transport.payload_bytes_max().saturating_sub(HEADER_BYTES_MAX).max(1)
+    }
+
+    /// Returns the measured round trip to the NATS server.
+    #[must_use]
+    pub fn round_trip(&self) -> RoundTrip {
+        self.transport.round_trip()
     }
 
     /// Returns a receiver of the state of the connection.

@@ -37,8 +37,8 @@ pub enum DriverEvent {
     LinkUp,
     /// The time returned by `SessionDriver::wake_at` has passed.
     Timer {
-        /// The latest time at which NATS itself did not respond. The silence of a worker at that time proves nothing.
-        link_stalled_at: Option<Instant>,
+        /// The time until which the silence of a worker proves nothing, if the link to NATS has ever been stalled.
+        silence_counts_from: Option<Instant>,
     },
 }
 
