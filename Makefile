@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 GO_LIBRARIES ?= /usr/share/gocode
 NATS_HOME := $(TARGET)/nats-server
 NATS := $(NATS_HOME)/$(NATS_VERSION)/nats-server
-# Whether tests and demo use another server, as in tests/support/nats/executable.rs: FJORD_NATS_SERVER, or 2.10 and newer on the PATH.
+# Succeeds if FJORD_NATS_SERVER is set or nats-server 2.10 or newer is on the PATH. See tests/support/nats/executable.rs.
 OWN_NATS = test -n "$$FJORD_NATS_SERVER" || { \
 	  version=$$(nats-server --version 2>/dev/null | sed -n 's/^nats-server: v//p'); \
 	  test -n "$$version" && printf '2.10\n%s\n' "$$version" | sort -C -V; }
@@ -25,7 +25,7 @@ RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
 ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
-# Fault tests start clusters of real processes, which compete for the processor when more run at once.
+# Fault tests start clusters of real processes, which compete for the processor if more tests run at once.
 TEST_THREADS ?= 2
 
 .PHONY: help check fmt lint test snapshots soak bench bench-go bench-growth bench-overload bench-pool bench-scrape rpm test-rpm doc deny run nats-server python prometheus sslyze test-hostile run-gateway run-worker install clean
@@ -44,10 +44,10 @@ lint: ## Clippy; warnings are errors
 test: nats-server python prometheus sslyze ## All tests, on real NATS servers and real processes
 	$(CARGO) test --locked -- --test-threads $(TEST_THREADS)
 
-snapshots: ## Updates the snapshots of external interfaces; review them as code
+snapshots: ## Updates the snapshots of external interfaces; review them like code
 	INSTA_UPDATE=always $(CARGO) test --locked
 
-test-hostile: nats-server sslyze ## Third-party attack tools and random input, for minutes
+test-hostile: nats-server sslyze ## Runs third-party attack tools and random input for several minutes
 	$(CARGO) build --locked --bin fjord
 	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
 	PROPTEST_CASES=20000 $(CARGO) test --locked -- --test-threads 2 arbitrary_input forged_tokens params:: router:: proxied:: encoding::
@@ -59,7 +59,7 @@ bench: nats-server ## The cost of a request compared with NATS and TLS alone: FJ
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed run
 
-bench-go: nats-server ## The same, compared with a gateway and a worker in Go
+bench-go: nats-server ## Runs bench, and compares it with a gateway and a worker in Go
 	@command -v go >/dev/null && test -d $(GO_LIBRARIES)/src/github.com/nats-io/nats.go || { \
 	  echo "go or nats.go is missing: on Debian, apt-get install golang-go golang-github-nats-io-go-nats-dev" >&2; exit 1; }
 	GO111MODULE=off GOPATH=$(GO_LIBRARIES) go build -o $(TARGET)/go-peer ./tests/benchmark/go
@@ -69,11 +69,11 @@ bench-growth: nats-server ## Whether a request costs the same in a large fleet a
 	$(CARGO) build --release --locked --bin fjord --example speed
 	ulimit -n 20000; $(TARGET)/release/examples/speed growth
 
-bench-overload: nats-server ## Ten times the load that workers can process: goodput, messages, waits
+bench-overload: nats-server ## Goodput, messages and waits at ten times the load that workers can process
 	$(CARGO) build --release --locked --bin fjord
 	$(CARGO) test --release --locked --test fjord -- --nocapture --ignored bench_overload
 
-bench-pool: ## Many queues on one database, and clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
+bench-pool: ## The cost of many queues on one database, and of clients that disconnect: FJORD_BENCH_ROUNDS (5), FJORD_BENCH_SECONDS (2), FJORD_TEST_MSSQL
 	$(CARGO) bench --locked --bench pools
 
 bench-scrape: nats-server ## The cost of a scrape of /metrics at full load
@@ -101,10 +101,10 @@ rpm: $(ZIG)/cargo-zigbuild ## One RPM for CentOS 7 and newer: target/rpm/fjord-*
 test-rpm: nats-server ## Installs, runs, upgrades and removes the RPM on a booted Debian 11. Needs root
 	tests/rpm/run
 
-doc: ## The documentation of the library
+doc: ## Builds the documentation of the library
 	$(CARGO) doc --no-deps --locked
 
-deny: ## Licences, bans and sources of every crate, and advisories if their database is available
+deny: ## Checks licences, bans and sources of every crate, and advisories if their database is available
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 	  echo "cargo-deny is not installed: cargo install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny --locked check bans licenses sources

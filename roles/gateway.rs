@@ -1,6 +1,6 @@
 //! The gateway: accepts HTTPS requests and answers each once.
 //!
-//! A request passes `edge` → `pipeline` → `admission` → `dispatch`, and `observation` records it.
+//! Requests pass through `edge`, `pipeline`, `admission`, `dispatch`; `observation` records them.
 
 pub mod admission;
 pub mod call;

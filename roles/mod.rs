@@ -1,4 +1,4 @@
-//! The two roles. They share the code in `src`, and communicate only through NATS.
+//! The two roles. They share the code in `src` and communicate only through NATS.
 
 use crate::cli::Role;
 use crate::config::{LoadedConfig, LogConfig, Sources, TracesConfig};
@@ -10,10 +10,10 @@ use crate::tls;
 pub mod gateway;
 pub mod worker;
 
-/// The reason why a role did not start, or ended without a signal.
+/// The error with which a role fails to start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The configuration has errors, one line for each.
+    /// Errors in the configuration, one line each.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
     /// A system operation failed.
@@ -21,7 +21,7 @@ pub enum RunError {
     System {
         /// The operation.
         what: String,
-        /// The system's error.
+        /// The cause of the failure.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -31,14 +31,14 @@ use allowed_hosts::AllowedHosts;
 
 pub use readiness::Readiness;
 
-/// The maximum number of open connections: enough for Prometheus, a health check and a person. A further connection closes the
-/// oldest, so that idle connections cannot keep others out.
+/// The maximum number of open connections: enough for Prometheus, a health check and a person. A
+/// further connection closes the oldest, so that idle connections cannot keep others out.
 const CONNECTIONS_MAX: usize = 64;
 /// The longest wait for the headers of a request, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum lifetime of a connection. Responses take milliseconds, so only slow readers reach it.
+/// The maximum lifetime of a connection. Only slow readers reach it: responses take milliseconds.
 const CONNECTION_AGE_MAX: Duration = Duration::from_mins(10);
-/// The size in bytes of the largest request head. Requests have no body.
+/// The maximum size of a request head, in bytes. Requests have no body.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// A function that creates the document of `/status`. Must not block.
@@ -49,7 +49,7 @@ pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
 pub struct ProcessHealth {
     /// The parts of the process that must be ready.
     pub readiness: Readiness,
-    /// The source of the document of `/status`, which contains no secrets and no configuration values.
+    /// The source of the `/status` document, which contains no secrets or configuration values.
     pub status: StatusSource,
 }
 
@@ -84,7 +84,7 @@ impl Admin {
         self.acceptor.address()
     }
 
-    /// Serves requests until `stop` is set. The caller stops the admin listener last, so that a drain can be observed.
+    /// Serves requests until `stop` is set, which happens last so that a drain can be observed.
     pub fn serve(mut self, health: ProcessHealth, tasks: &Tasks, stop: Cancel) {
         let spawner = tasks.clone();
         let service = Arc::new(AdminService { health, hosts: self.hosts });
@@ -114,7 +114,8 @@ struct AdminService {
 struct OpenConnections(VecDeque<JoinHandle<()>>);
 
 impl OpenConnections {
-    /// Closes the oldest connections if the limit is reached. Responses take milliseconds, so these are most likely idle.
+    /// Closes the oldest connections if the limit is reached. Responses take milliseconds, so these
+    /// are most likely idle.
     fn make_room(&mut self) {
         self.0.retain(|connection| !connection.is_finished());
         while self.0.len() >= CONNECTIONS_MAX

@@ -115,7 +115,7 @@ pub struct CallArguments {
     pub json: bool,
 }
 
-/// Not derived, because values of parameters must not be shown.
+/// Not derived, because parameter values must not be shown.
 impl fmt::Debug for CallArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallArguments").field("endpoint", &self.endpoint).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The configuration after validation.
+//! The validated configuration.
 
 use std::path::PathBuf;
 
@@ -39,18 +39,18 @@ pub use worker::WorkerConfig;
 
 use settings::{Settings, SettingsDiagnostics, SettingsTable};
 
-/// The whole configuration. It can only be created from settings without errors.
+/// The whole configuration. `Config::load` returns it only if no setting has an error.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The role that this process runs, if one was selected.
     pub role: Option<Role>,
     /// The configuration directory.
     pub directory: PathBuf,
-    /// The directory of the catalogue, and the default values for its endpoints.
+    /// The catalogue directory and the endpoint defaults.
     pub catalogue: CatalogueConfig,
     /// The connection to NATS.
     pub messaging: MessagingConfig,
-    /// The public listener, and how requests are handled.
+    /// The public listener and its request handling.
     pub gateway: GatewayConfig,
     /// The queues that a worker serves.
     pub worker: WorkerConfig,
@@ -64,11 +64,11 @@ pub struct Config {
     pub log: LogConfig,
     /// The export of traces; `None` if `traces.endpoint` is not set.
     pub traces: Option<TracesConfig>,
-    /// The durations of the phases of a drain.
+    /// The durations of the drain phases.
     pub lifecycle: LifecycleConfig,
 }
 
-/// A configuration without errors, together with its warnings.
+/// A valid configuration and its warnings.
 #[derive(Clone, Debug)]
 pub struct LoadedConfig {
     /// The configuration.
@@ -82,11 +82,11 @@ pub struct LoadedConfig {
 impl Config {
     /// Reads and merges all layers, and validates the result.
     ///
-    /// If a role is selected, the sections that it needs must be complete, and the files named in them must be readable. The
-    /// other sections are validated too, but files named in them are not opened.
+    /// If a role is selected, its sections must be complete and the files they name must be
+    /// readable. Other sections are validated too, but the files they name are not opened.
     ///
     /// # Errors
-    /// All errors, sorted by location and key.
+    /// Returns all errors, sorted by location and key.
     pub fn load(sources: &Sources) -> Result<LoadedConfig, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let figment = sources.merge(&mut errors);
@@ -112,7 +112,7 @@ impl Config {
 
 fn read(table: &mut SettingsTable<'_>, sources: &Sources) -> Option<Config> {
     let role = sources.role;
-    // Files are checked only if their section is used by this process.
+    // Files are checked only if this process uses their section.
     let used_by = |table: &mut SettingsTable<'_>, roles: &[Role]| {
         let is_used = if sources.nats_only {
             roles.len() == Role::ALL.len()

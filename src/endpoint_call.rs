@@ -1,4 +1,4 @@
-//! One call of an endpoint outside a gateway: the types between `fjord call` and the gateway's dispatcher.
+//! A call that `fjord call` makes through the gateway's dispatcher, without a gateway process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub struct EndpointCallResult {
     pub phases: Vec<(&'static str, f64)>,
 }
 
-/// A function that executes an [`EndpointCall`]. `main` passes the gateway's function to the command, because shared code must
-/// not refer to a role.
+/// A function that executes an [`EndpointCall`]. `main` passes the gateway's function to the
+/// command, because shared code must not refer to a role.
 pub type CallFunction =
     fn(EndpointCall) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>>;

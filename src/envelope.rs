@@ -1,5 +1,5 @@
-//! The protocol between gateways and workers: requests, replies and control messages, and how NATS messages carry them.
-//! `docs/PROTOCOL.md` specifies it for other languages.
+//! The protocol between gateways and workers: requests, replies and control messages, and how NATS
+//! messages carry them. `docs/PROTOCOL.md` specifies it for other languages.
 
 pub mod control;
 pub mod headers;

@@ -1,4 +1,4 @@
-//! Reports of processes over NATS: identity, queues and load, for `fjord status` and the NATS service API.
+//! Reports of processes over NATS, for `fjord status` and the NATS service API.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ pub mod service;
 
 pub use report::Report;
 
-/// The maximum age of a report that is sent. Creating a report costs as much as a scrape, and requests for reports are not
+/// The maximum age of a sent report. A report costs as much as a scrape, and requests are not
 /// limited.
 const REPORT_AGE_MAX: Duration = Duration::from_millis(100);
 /// The file in which Linux provides the host name.
@@ -84,10 +84,10 @@ impl fmt::Debug for FleetMember {
     }
 }
 
-/// Answers requests for reports, and those of the NATS service API if it is enabled, until the transport closes.
+/// Answers status queries, and the NATS service API if enabled, until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when a subscription fails.
+/// `TransportError` if a subscription fails.
 pub async fn serve_reports(
     config: &MessagingConfig,
     role: Role,

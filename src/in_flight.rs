@@ -1,4 +1,4 @@
-//! Admission: limits how many requests or connections are in progress, and lets a drain wait until none is left.
+//! Admission: limits requests or connections in progress, and lets a drain wait for them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::problem::{Problem, ProblemKind};
 use crate::telemetry::Gauge;
 
-/// A counter that admits a limited number of holders at once. Cheap to clone; clones share the count.
+/// A counter that admits a limited number of holders. Clones share the count.
 #[derive(Clone)]
 pub struct Admission(Arc<SharedCount>);
 
@@ -19,8 +19,8 @@ struct SharedCount {
     gauge: Gauge,
 }
 
-/// The state of an admission. One lock protects all three fields, so that nothing is admitted after a drain has seen a count of
-/// zero.
+/// The state of an admission. One lock protects all three fields, so that nothing is admitted after
+/// a drain has seen a count of zero.
 #[derive(Clone, Copy, Debug)]
 struct State {
     held: usize,
@@ -28,7 +28,7 @@ struct State {
     is_closed: bool,
 }
 
-/// The right of one holder to be in progress. Dropping it makes room for another.
+/// The right of one holder to be in progress. Dropping it frees its place.
 #[derive(Debug)]
 #[must_use = "dropping the permit frees its place"]
 pub struct AdmissionPermit(Admission);
@@ -93,7 +93,7 @@ impl Admission {
         self.state().is_closed
     }
 
-    /// Waits until there are no holders, up to `limit`. Returns whether there are none left. Cancel safe.
+    /// Waits up to `limit` until there are no holders. Returns whether there are none. Cancel safe.
     pub async fn wait_empty(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.emptied()).await.is_ok()
     }
@@ -101,7 +101,7 @@ impl Admission {
     async fn emptied(&self) {
         loop {
             let mut emptied = std::pin::pin!(self.0.emptied.notified());
-            // Registers before reading the count. Otherwise the notification of a release between the two would be missed.
+            // Register before reading the count, so that no release in between is missed.
             emptied.as_mut().enable();
             if self.held() == 0 {
                 return;

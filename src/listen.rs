@@ -1,4 +1,4 @@
-//! TCP listeners with clear errors. `accept` errors, such as a lack of file descriptors, do not close a listener.
+//! TCP listeners with clear errors. A failure of `accept` does not close a listener.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// The maximum number of connections that the system queues until they are accepted.
+/// The maximum number of connections that the system queues before they are accepted.
 const BACKLOG: u32 = 1024;
-/// The first pause after the system could not accept a connection. Each further failure doubles the pause, up to `PAUSE_MAX`.
+/// The first pause after a failure to accept a connection. Each further failure doubles the pause.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause after the system could not accept a connection.
+/// The maximum pause after a failure to accept a connection.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The error when an address cannot be bound.
+/// The error for an address that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {}", reason(source))]
 pub struct ListenError {
@@ -64,7 +64,7 @@ impl Acceptor {
         self.address
     }
 
-    /// Waits for the next connection. Never fails; pauses while the system lacks file descriptors or memory.
+    /// Waits for the next connection. Pauses while the system lacks file descriptors or memory.
     ///
     /// Cancel safe: no connection is lost.
     pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
@@ -72,7 +72,8 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.recovered();
-                    // Responses are written in large chunks, so Nagle's algorithm would only delay them.
+                    // Responses are written in large chunks, so Nagle's algorithm would only delay
+                    // them.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "cannot set TCP_NODELAY");
                     }
@@ -92,7 +93,7 @@ impl Acceptor {
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        // The error persists until descriptors are freed. Without a pause this loop would use a whole core.
+        // The error lasts until descriptors are freed. Without a pause the loop would use a core.
         tokio::time::sleep(pause).await;
     }
 
@@ -104,7 +105,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether the error concerns a single connection: accept(2) also reports errors of the accepted connection.
+/// Returns whether this is an error of the accepted connection, which accept(2) reports too.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -11,23 +11,23 @@ use fjord::roles::{self, RunError};
 use fjord::telemetry::chain;
 use fjord::telemetry::logs::Logs;
 
-/// A request allocates several hundred small objects, and frees many of them on other threads: see docs/PERFORMANCE.md.
+/// A request allocates several hundred small objects and frees many of them on other threads: see docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The interval at which free memory is returned to the system. The allocator returns memory after a delay of one second, and
-/// only while other memory is being freed. Without this, an idle process would keep all memory of an earlier burst.
+/// The interval at which a task frees memory. The allocator returns free memory to the system after a delay of one second, but
+/// only while other memory is being freed. Without this task, an idle process would keep all memory of an earlier burst.
 const PURGE_INTERVAL: Duration = Duration::from_secs(5);
-/// The size of the allocation that is freed at each interval. It must be larger than the allocations that the allocator caches.
-/// Its pages are never touched.
+/// The size of the allocation that the task frees. It must be larger than the allocations that the allocator caches. Its pages
+/// are never touched.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
-/// Longest wait until the last log lines are written.
+/// Longest wait for the last log lines to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_process();
     let sources = sources(&arguments.layers);
-    // The default provider is for libraries. fjord passes its provider to every rustls configuration.
+    // Only libraries use the default provider. fjord passes its provider to every rustls configuration.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         let text = "error: another TLS provider is already installed";
         writeln!(std::io::stderr(), "{text}").ok();

@@ -1,4 +1,4 @@
-//! Messages: their subjects, headers and payloads. `envelope` defines their meaning; the transport carries them.
+//! Messages: subjects, headers and payloads, whose meaning `envelope` defines.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -9,7 +9,7 @@ mod subject;
 
 pub use subject::{Subject, SubjectError};
 
-/// Initial capacity for the headers of a message: most requests and replies have no more than this.
+/// Initial capacity for the headers of a message: most requests and replies have no more.
 const HEADERS_USUAL: usize = 6;
 
 /// A message to publish, or one that was received.
@@ -59,7 +59,7 @@ impl Default for Headers {
     }
 }
 
-/// Headers that a transport has parsed. They are read where they are, because a copy would cost two allocations per header.
+/// Headers parsed by a transport, read in place: a copy would cost two allocations per header.
 pub trait ReceivedHeaders: Debug + Send + Sync {
     /// Calls `visit` with every name and value. The values of one name keep their order.
     fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&'a str, &'a str));
@@ -72,11 +72,11 @@ impl Headers {
         Self(HeaderSource::Received(headers))
     }
 
-    /// Adds a header. Each name may be added once. Rejects names and values that would break the wire format.
+    /// Adds a header. Each name may be added once.
     ///
     /// # Errors
-    /// `HeaderError` when the name is not a token, when the value contains a control character, or when these are the
-    /// headers of a received message.
+    /// `HeaderError` if the name is not a token, if the value contains a control character, or if
+    /// these are the headers of a received message.
     pub fn push(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -122,8 +122,8 @@ impl Headers {
         first
     }
 
-    /// Returns the headers that were added with `push`. Static names stay static, so that the transport need not check
-    /// them.
+    /// Returns the headers that were added with `push`. Static names are not copied, so that the
+    /// transport need not check them.
     pub(crate) fn into_built(self) -> Vec<(Cow<'static, str>, String)> {
         match self.0 {
             HeaderSource::Built(built) => built,

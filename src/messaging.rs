@@ -17,27 +17,27 @@ pub use link::{Link, LinkState, RoundTrip, next_epoch, wait_until_up};
 
 /// Carries messages between processes.
 pub trait Transport: Debug + Send + Sync {
-    /// Publishes a message. The future is ready once the client has accepted the message, and must be polled for that.
+    /// Publishes a message. The future must be polled until the client has accepted the message.
     ///
-    /// Fails while the link is down. Otherwise the client library would queue the message and send it after the reconnect, when
-    /// the session of the message may have ended.
+    /// Fails while the link is down. Otherwise the client library would send the message after the
+    /// reconnect, when its session may have ended.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>>;
     /// Publishes a message without waiting, for tasks that read a subscription and must not block.
     ///
     /// # Errors
-    /// `TransportError`; `Full` if the client cannot accept the message at once.
+    /// Returns `TransportError`, which is `Full` if the client cannot accept the message at once.
     fn try_publish(&self, message: Message) -> Result<(), TransportError> {
-        // Without `unconstrained`, a task that has used up its cooperative budget would look like a full client.
+        // Without `unconstrained`, the client would look full to a task without cooperative budget.
         let sent = unconstrained(self.publish(message)).now_or_never();
         sent.unwrap_or(Err(TransportError::Full))
     }
-    /// Subscribes to a subject that belongs to this process, such as a reply inbox or a control subject.
+    /// Subscribes to a subject of this process alone, such as a reply inbox or a control subject.
     fn subscribe<'a>(
         &'a self,
         subject: &'a Subject,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// Subscribes to a subject that the process does not depend on. The link counts as up even if the server refuses this
-    /// subscription.
+    /// Subscribes to a subject that the process does not depend on. The link counts as up even if
+    /// the server refuses it.
     fn subscribe_optional<'a>(
         &'a self,
         subject: &'a Subject,
@@ -48,28 +48,29 @@ pub trait Transport: Debug + Send + Sync {
         subject: &'a Subject,
         group: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, TransportError>>;
-    /// Waits until the server has received all published messages. Fails after `operation_timeout` or when the link is lost.
+    /// Waits until the server has received all published messages. Fails if the link is down, or
+    /// after `operation_timeout`.
     fn flush(&self) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Waits like `flush`, but for up to `limit`, and continues to wait after a reconnect.
+    /// Like `flush`, but waits for up to `limit` and tries again after a reconnect.
     fn flush_within(&self, limit: Duration) -> BoxFuture<'_, Result<(), TransportError>>;
     /// Returns a receiver that watches the link.
     fn link(&self) -> watch::Receiver<Link>;
     /// Returns the round-trip time through the server, which is measured continuously.
     fn round_trip(&self) -> RoundTrip;
-    /// Returns the size in bytes, headers included, of the largest message that the server accepts. The size is known once the
-    /// transport is connected.
+    /// Returns the maximum message size in bytes that the server accepts, headers included. It is
+    /// known only once the transport is connected.
     fn payload_bytes_max(&self) -> usize;
-    /// Returns the subject below which only this process subscribes, for its reply inbox.
+    /// Returns the subject prefix of the reply inbox, below which only this process subscribes.
     fn inbox(&self) -> Subject;
 }
 
-/// A subscription, read as a stream. The stream continues after reconnects and refusals, and ends after `leave_after`.
+/// A subscription: a stream that survives reconnects and refusals, and ends after `leave_after`.
 pub trait Subscription: Stream<Item = Message> + Debug + Send + Unpin {
-    /// Leaves the group without losing messages in transit: the server stops after `more` further messages. The stream
-    /// delivers those, and ends when the server has stopped.
+    /// Leaves the group without losing messages in transit: the server stops after `more` further
+    /// messages, which the stream delivers before it ends.
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>>;
-    /// Returns a receiver that watches whether the server accepts the subscription. The transport retries a refused
-    /// subscription.
+    /// Returns a receiver that watches whether the server accepts the subscription. The transport
+    /// retries a refused subscription.
     fn served(&self) -> watch::Receiver<bool>;
 }
 
@@ -88,7 +89,7 @@ pub enum TransportError {
     /// The message is larger than the server allows.
     #[error("the message is larger than the message bus allows")]
     TooLarge,
-    /// The transport is closed, or refused for another reason.
+    /// The transport is closed, or refused the operation for another reason.
     #[error("the message bus refused the operation")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

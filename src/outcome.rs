@@ -4,7 +4,7 @@ use std::fmt;
 
 macro_rules! outcomes {
     ($($name:ident $text:literal, $meaning:literal;)+) => {
-        /// The outcome of a request or a call. The set is closed, because the outcome is a label of metrics.
+        /// The outcome of a request or a call: a closed set, because it is a metric label.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome {
             $(#[doc = $meaning] $name,)+
@@ -92,13 +92,13 @@ outcomes! {
 }
 
 impl Outcome {
-    /// Parses the outcome of a reply. Returns `Other` for unknown ones, so that foreign workers cannot create metric labels.
+    /// Parses an outcome. Unknown ones become `Other`, so that workers cannot create metric labels.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self::ALL.iter().copied().find(|word| word.as_str() == text).unwrap_or(Self::Other)
     }
 
-    /// Returns whether the outcome should concern operators, because neither the caller nor the procedure caused it.
+    /// Returns whether the outcome concerns operators: neither caller nor procedure caused it.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         let is_due_to_caller = matches!(

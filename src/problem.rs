@@ -17,20 +17,20 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub struct Problem {
     /// The kind of error.
     pub kind: ProblemKind,
-    /// A description of this occurrence for a person. Never contains SQL, host names, paths or stack traces.
+    /// A description for people. Never contains SQL, host names, paths or stack traces.
     pub detail: Option<String>,
     /// All violations of an invalid request.
     pub violations: Vec<Violation>,
-    /// The time after which the client may retry. `Retry-After` contains it, rounded up to whole seconds.
+    /// The time until the client may retry, rounded up to whole seconds in `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// Whether the procedure was executed, if more is known than the kind implies.
+    /// Whether the procedure was executed, if more is known than the kind says.
     pub effect: Option<Effect>,
 }
 
 /// A violation of a rule by a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// The location: `path`, `query`, `header` or `body`.
+    /// The location, such as `path`, `query`, `header` or `body`.
     #[serde(rename = "in")]
     pub place: String,
     /// The name of the parameter, except in a body.
@@ -39,7 +39,7 @@ pub struct Violation {
     /// A JSON Pointer (RFC 6901) into the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
-    /// A description of the expected value. Never contains the value that was sent, which may be a secret.
+    /// A description of the expected value. Never contains the sent value, which may be a secret.
     pub detail: String,
 }
 

@@ -1,4 +1,4 @@
-//! Calls procedures: the `Backend` trait, which a database system implements, and the types that it uses.
+//! The `Backend` trait, implemented for each supported database system, and its types.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -25,15 +25,16 @@ pub use error::{
     SentErrorKind, ServerErrorClass,
 };
 
-/// A database system in which procedures run.
+/// A database system that runs procedures.
 pub trait Backend: Debug + Send + Sync {
-    /// Returns the database system, as in `db.system.name` of OpenTelemetry's semantic conventions.
+    /// Returns the system's `db.system.name`, as in OpenTelemetry's semantic conventions.
     fn system(&self) -> &'static str;
 
-    /// Calls a procedure. Passes its rows to `rows` as they arrive. After an error, the connection is either clean or closed.
+    /// Calls a procedure and passes its rows to `rows` as they arrive. After an error, the
+    /// connection is either clean or closed.
     ///
-    /// Returns by `call.deadline` plus the limited time that a cancel takes, whatever the database does. Not safe to drop: to
-    /// end the call early, use `cancel` and wait for the result.
+    /// Returns by `call.deadline` plus the bounded time that a cancel takes, even if the database
+    /// hangs. Not safe to drop: to end a call early, set `cancel` and await the result.
     fn call<'a>(
         &'a self,
         call: Call<'a>,
@@ -41,8 +42,8 @@ pub trait Backend: Debug + Send + Sync {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, Result<ProcedureResult, CallError>>;
 
-    /// Checks that procedures exist and accept these arguments. Calls `report` for each one as soon as the result is known.
-    /// Uses few connections, few queries and limited time, however many procedures there are.
+    /// Checks that procedures exist and accept these arguments. Calls `report` as soon as each
+    /// result is known. Connections and time are bounded, regardless of the number of procedures.
     ///
     /// Safe to drop.
     fn verify<'a>(
@@ -51,25 +52,26 @@ pub trait Backend: Debug + Send + Sync {
         report: &'a mut VerifyCallback<'_>,
     ) -> BoxFuture<'a, ()>;
 
-    /// Describes the procedures whose `schema.name` matches a pattern as in `worker.queues`, for `fjord import`.
+    /// Describes the procedures whose `schema.name` matches `pattern`, for `fjord import`. Patterns
+    /// have the syntax of `worker.queues`.
     fn describe<'a>(
         &'a self,
         pattern: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ProcedureDescription>, BackendError>>;
 
-    /// Checks that the database can be reached now, within the backend's own connect timeout. Succeeds if calls are using all
-    /// connections, so that load is not mistaken for an outage.
+    /// Checks that the database can be reached within the backend's own connect timeout. Succeeds
+    /// if calls are using every connection, so that load is not mistaken for an outage.
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Changes the limits on connections after a reload.
+    /// Applies the connection limits of a reloaded configuration.
     fn resize(&self, _config: &DatabaseConfig) {}
 
-    /// Closes all connections. Running calls are cancelled.
+    /// Cancels running calls and closes all connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A callback that receives the index of an expected procedure and its result: `Mismatch` if the procedure does not match, or
-/// another error if the check could not be made.
+/// Receives the index of an expected procedure and its result: `Mismatch` if the procedure does not
+/// match, or another error if it could not be checked.
 pub type VerifyCallback<'a> = dyn FnMut(usize, Result<(), BackendError>) + Send + 'a;
 
 /// A procedure and the signature that an endpoint expects it to have.
@@ -81,12 +83,12 @@ pub struct ExpectedProcedure {
     pub procedure: ProcedureName,
     /// The names and types of the arguments.
     pub arguments: Vec<(Arc<str>, ParameterType)>,
-    /// The OUTPUT parameters that the answer contains.
+    /// The OUTPUT parameters that the endpoint returns.
     pub outputs: Vec<String>,
 }
 
 impl ExpectedProcedure {
-    /// Returns the procedure that an endpoint calls; `None` if it does not call one.
+    /// Returns the procedure that an endpoint calls, or `None` if it calls none.
     #[must_use]
     pub fn from_endpoint(endpoint: &Endpoint) -> Option<Self> {
         Some(Self {
@@ -105,21 +107,21 @@ impl ExpectedProcedure {
 /// One call of a procedure.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// The queue of the request. It determines the pool, and with it the application name that the DBA sees.
+    /// The queue of the request. It selects the pool, whose application name is visible to the DBA.
     pub queue: &'a QueueName,
     /// The procedure.
     pub procedure: &'a ProcedureName,
-    /// The arguments. For a missing argument, the procedure uses its own default.
+    /// The arguments. A missing argument takes the procedure's default.
     pub arguments: &'a [Argument],
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Whether a second execution is harmless. If not, a call that was sent is retried only if all of its work was rolled back.
+    /// Whether a second execution is harmless. If not, a sent call is retried only if rolled back.
     pub may_repeat: bool,
-    /// The transaction that the backend puts around the call.
+    /// The transaction in which the backend runs the call.
     pub transaction: Transaction,
 }
 
-/// The transaction that a backend puts around a call.
+/// The transaction in which a backend runs a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transaction {
     /// No transaction: the procedure begins and commits its own.
@@ -146,7 +148,7 @@ pub struct Argument {
     pub table_type: Option<Arc<str>>,
 }
 
-/// A receiver of result sets, which are passed on as they arrive from the database, so that no answer is buffered twice.
+/// Receives result sets as they arrive from the database, so that the backend need not buffer them.
 pub trait RowSink: Send {
     /// Starts a result set. Column names may be empty or repeated.
     ///
@@ -154,16 +156,16 @@ pub trait RowSink: Send {
     /// `SinkError` if the answer cannot contain the result set.
     fn begin_set(&mut self, columns: &[String]) -> Result<(), SinkError>;
 
-    /// Adds a row, with a cell for each column.
+    /// Adds a row with one cell per column.
     ///
     /// # Errors
     /// `SinkError` if the answer exceeds its limit.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError>;
 
-    /// Discards everything received so far, before the call is retried. Returns `false` if that is no longer possible.
+    /// Discards everything received, for a retry. Returns `false` if that is no longer possible.
     fn restart(&mut self) -> bool;
 
-    /// Records the time that the call waited for a connection. Called once for each attempt.
+    /// Records how long the call waited for a connection. Called at most once per attempt.
     fn add_connection_wait(&mut self, _wait: Duration) {}
 
     /// Returns whether `drain` must be awaited before the next row.
@@ -171,8 +173,8 @@ pub trait RowSink: Send {
         false
     }
 
-    /// Passes on the buffered rows, so that a large answer is never completely in memory. If the future is dropped, `drain` can
-    /// be called again.
+    /// Sends the buffered rows, so that a large answer is never held in memory as a whole. If the
+    /// future is dropped, `drain` can be called again.
     ///
     /// # Errors
     /// `SinkError` if the receiver is gone.
@@ -181,7 +183,7 @@ pub trait RowSink: Send {
     }
 }
 
-/// The reason why an answer does not accept a result.
+/// The reason a `RowSink` refused a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
     /// The answer would exceed its limit.
@@ -195,7 +197,7 @@ pub enum SinkError {
     Shape,
 }
 
-/// A value of a row, borrowed from the driver.
+/// A value in a row, borrowed from the driver.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
     /// SQL NULL.
@@ -210,7 +212,7 @@ pub enum Cell<'a> {
     Number(&'a str),
     /// Text, including dates (RFC 3339) and UUIDs (lower case).
     Text(&'a str),
-    /// Bytes, which become base64 in JSON.
+    /// Bytes, encoded as base64 in JSON.
     Binary(&'a [u8]),
 }
 
@@ -249,7 +251,7 @@ impl OwnedCell {
     }
 }
 
-/// The result of a call, in addition to its rows.
+/// The result of a call, except for its rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcedureResult {
     /// The OUTPUT parameters by name, without `@`.

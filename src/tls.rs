@@ -1,4 +1,4 @@
-//! All rustls configurations of fjord. They share one crypto provider, allow TLS 1.2 and 1.3, and name the file in every error.
+//! All rustls configurations of fjord: one crypto provider, TLS 1.3, and TLS 1.2 unless disabled.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub use dial::{ClientStream, Connector};
 pub use reload::WATCH_INTERVAL;
 pub use server::{AcceptedTls, PreparedReload, ServerTls};
 
-/// The error when a TLS file cannot be used. Its text names the file and the expected contents, but never quotes the file.
+/// The error for an unusable TLS file. It names the file and what was expected, without quoting it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {kind}", file.display())]
 pub struct TlsError {
@@ -40,7 +40,7 @@ pub enum TlsErrorKind {
     /// The file cannot be read.
     #[error("cannot be read")]
     Unreadable,
-    /// The file is larger than any certificate file.
+    /// The file is larger than `pem::FILE_BYTES_MAX`.
     #[error("is larger than {} bytes: expected PEM certificates or a key", pem::FILE_BYTES_MAX)]
     TooLarge,
     /// The file contains no certificate.
@@ -89,7 +89,7 @@ impl TlsError {
     }
 }
 
-/// Returns the crypto provider. It is passed to every builder, so that no process-wide default is used.
+/// Returns the crypto provider. Every builder gets it, so that no process-wide default is used.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

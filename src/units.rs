@@ -1,4 +1,5 @@
-//! Parses and formats durations and sizes with units, as used in the configuration and the catalogue: `"250ms"`, `"1MiB"`.
+//! Parses and formats durations and sizes with units, as used in the configuration and the
+//! catalogue: `"250ms"`, `"1MiB"`.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ pub const DURATION_EXPECTED: &str =
 pub const BYTES_EXPECTED: &str =
     "a number of bytes, or a whole number with its unit, B, KiB, MiB or GiB, e.g. \"1MiB\"";
 
-/// Parses a duration: a whole number followed by a unit (`ms`, `s`, `m`, `h`, `d`), without a space.
+/// Parses a duration: a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), without a space.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,8 +32,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(factor).map(Duration::from_millis)
 }
 
-/// Formats a duration in the largest unit that represents it exactly. `parse_duration` can parse the result. Fractions of a
-/// millisecond are dropped.
+/// Formats a duration in the largest unit that represents it exactly. Fractions of a millisecond
+/// are dropped. `parse_duration` can parse the result.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -46,7 +47,7 @@ pub fn format_duration(duration: Duration) -> String {
         )
 }
 
-/// Parses a size in bytes: a whole number, optionally followed by a unit (`B`, `KiB`, `MiB`, `GiB`).
+/// Parses a size in bytes: a whole number with an optional unit (`B`, `KiB`, `MiB`, `GiB`).
 #[must_use]
 pub fn parse_bytes(text: &str) -> Option<usize> {
     let (number, unit) = split_unit(text)?;

@@ -1,7 +1,7 @@
-//! Promise: the number of allocations per request does not grow. Unlike time, it does not depend on the machine.
+//! Promise: the number of allocations per request does not grow. Unlike a duration, it does not depend on the machine.
 //!
 //! The gateway and the worker run as in production, over a real NATS server with TLS. Each has its own runtime with one
-//! thread, so that the allocations of a thread are those of its role. Requests are sent one after the other.
+//! thread, so that the allocations of a thread are those of its role. Requests are sent one at a time.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -45,12 +45,12 @@ use super::support::client::install_provider;
 use super::support::eventually::{SOON, TICK, poll};
 use super::support::nats::{NatsOptions, NatsServer};
 
-/// The gateway's allocations per request, from the bytes of the request to those of the response. This value and
-/// `WORKER` should be lowered after an improvement.
+/// The gateway's allocations per request, from the bytes of the request to those of the response. Lower this value and
+/// `WORKER` after an improvement.
 const GATEWAY: f64 = 67.0;
 /// The worker's allocations per request, from the message to the reply.
 const WORKER: f64 = 58.0;
-/// The factor of growth at which the test fails.
+/// The test fails if a count exceeds its expected value by more than this factor.
 const GROWTH: f64 = 1.1;
 
 const WARM_UP: u32 = 200;

@@ -18,7 +18,7 @@ use proptest::sample::{Index, select};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
-/// The names of headers of the protocol, and of other headers.
+/// The names of protocol headers and of other headers.
 const NAMES: &[&str] = &[
     "Fjord-Reply",
     "Fjord-Reason",
@@ -91,7 +91,7 @@ fn headers() -> impl Strategy<Value = Headers> {
     vec((select(NAMES), value), 0..8).prop_map(|pairs| {
         let mut headers = Headers::default();
         for (name, value) in pairs {
-            // Values that cannot be sent are rejected here, as they are by the transport.
+            // Values that cannot be sent are left out, because the transport rejects them as well.
             headers.push(name, value).ok();
         }
         headers
@@ -136,7 +136,7 @@ fn edits() -> impl Strategy<Value = Vec<(Index, usize, String)>> {
     vec((any::<Index>(), 0_usize..12, put), 0..6)
 }
 
-/// A configuration file with every key uncommented.
+/// The shipped configuration file, with every key uncommented.
 static CONFIGURATION: LazyLock<String> = LazyLock::new(|| {
     let shipped =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/fjord.toml"));
@@ -186,7 +186,7 @@ async fn a_worker_rejects_and_counts_malformed_messages() {
         );
         others += 1.0;
     }
-    // Messages without a reply subject, and requests on the control subject.
+    // Messages without a reply subject or headers, on the subjects for requests, repeats and cancels.
     for subject in ["fjord.q.echo", "fjord.repeat.echo", "fjord.cancel.echo"] {
         nats.publish(subject, "\0\u{1}".into()).await.unwrap();
     }
@@ -224,7 +224,7 @@ async fn a_flood_of_malformed_messages_logs_few_lines() {
     let log = worker.process.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), 2, "one line of each kind: {}", lines.join("\n"));
-    // When the flood is over, one more line reports the number of suppressed lines.
+    // When the flood is over, one more line of each kind reports the number of suppressed lines.
     eventually_some("the line of suppressed messages", Duration::from_secs(30), async || {
         let log = worker.process.log();
         let over = log.lines().filter(|line| line.contains("a condition is over"));

@@ -246,7 +246,7 @@ fn one_tls_library_and_one_crypto_provider_are_used() {
     );
 }
 
-/// Returns the packages of a lock file that contain their own TLS or cryptography, with the packages that depend on them.
+/// Returns the packages of a lock file that implement TLS or cryptography themselves, with the packages that depend on them.
 fn foreign_cryptography(lock: &str, harmless: &[(&str, &str)]) -> Vec<String> {
     let mut found = Vec::new();
     for package in lock.split("[[package]]").skip(1) {

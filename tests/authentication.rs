@@ -1,4 +1,4 @@
-//! Promise: an endpoint that is not public is called only with valid credentials that have the required scopes.
+//! Promise: a non-public endpoint is called only with valid credentials and the required scopes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn exactly_one_credential_is_evaluated() {
     check(&[], &["dns:nobody.example.com"], Err(AuthFailure::UnknownCertificate));
 }
 
-/// The matrix has a row for each caller and a column for each endpoint: `.` means accepted, `1` a 401, `3` a 403.
+/// A row per caller and a column per endpoint: `.` means accepted, `1` a 401, `3` a 403.
 #[test]
 fn callers_are_accepted_according_to_the_matrix_of_endpoints() {
     let fixture = IssuerFixture::new();

@@ -1,7 +1,7 @@
-//! Measures several targets in turn, so that drift affects all of them. Each target runs in its own processes, whose
-//! processor time the system reports. The targets are (a) fjord's gateway and worker; (b) the floor, which is requests
-//! and replies over NATS alone; (c) the ceiling, which is an HTTPS server alone; and optionally a gateway and a worker
-//! in Go.
+//! Measures several targets in turn, so that drift affects all of them. Each target runs in its own
+//! processes, whose CPU time the system reports. The targets are fjord's gateway and worker; the
+//! floor, which is requests and replies over NATS alone; the ceiling, which is an HTTPS server
+//! alone; and optionally a gateway and a worker in Go.
 
 use std::path::PathBuf;
 
@@ -20,16 +20,16 @@ mod rounds;
 use processes::BenchProcesses;
 use report::BenchReport;
 
-/// The concurrency that the report lists first.
+/// The concurrency of the measurements at a fixed rate and of growth.
 pub(crate) const MIDDLE: usize = 64;
 /// The numbers of idle connections.
 pub(crate) const IDLE: [usize; 2] = [2_000, 10_000];
-/// The size of a NATS request of the reference servers, which equals the size of fjord's.
+/// The size of a request to the NATS reference server, equal to that of fjord's requests.
 pub(crate) const REQUEST_BYTES: usize = 200;
-/// The size of a response of the reference servers.
+/// The size of the reference servers' responses.
 pub(crate) const ANSWER_BYTES: usize = 500;
-/// The length of the id that fjord echoes. An id of 190 bytes results in a payload of 200 bytes, a response body of 200
-/// bytes and response headers of 250 bytes.
+/// The length of the id that fjord echoes. 190 bytes result in a payload of 200 bytes, a response
+/// body of 200 bytes and response headers of 250 bytes.
 pub(crate) const ID_BYTES: usize = 190;
 
 /// The options of the benchmark.

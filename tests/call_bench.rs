@@ -1,9 +1,9 @@
-//! `cargo bench`: compares procedure calls through the backend with calls of the driver, on one connection each.
+//! `cargo bench`: compares procedure calls through the backend with direct calls through the driver, on one connection each.
 //!
-//! Both call the same procedures on the same server alternately, so that other load on the machine slows both. The server is
-//! the one in `FJORD_TEST_MSSQL`, or else the fake server of the tests, in a runtime of its own.
+//! Both call the same procedures on the same server in turn, so that other load on the machine slows both. The server is the
+//! one in `FJORD_TEST_MSSQL`, or else the fake server of the tests in a runtime of its own.
 //!
-//! A call of the backend resets the connection; a call of the driver does not. The cost of a reset is measured separately,
+//! The backend resets the connection in each call; the driver does not. The cost of a reset is measured separately,
 //! with two connections without TLS, one of which is reset like the backend's. The benchmark fails if the throughput of the
 //! backend is below 0.9 times that of direct calls with a reset.
 
@@ -34,9 +34,9 @@ use futures_util::TryStreamExt;
 use support::mssql_server::{self, SqlServer};
 use tiberius::{ColumnData, Command};
 
-/// The minimum throughput of the backend relative to the driver's.
+/// The minimum throughput of the backend relative to that of direct calls with a reset.
 const RATIO_MIN: f64 = 0.9;
-/// The number of rounds. The first ones are a warm-up.
+/// The number of rounds, of which the first `WARM_UP` are not counted.
 const ROUNDS: usize = 22;
 const WARM_UP: usize = 2;
 
@@ -142,13 +142,13 @@ where
 struct CallCosts {
     /// The throughput of the backend relative to the driver's.
     vs_plain: f64,
-    /// The throughput of the backend relative to the driver's if each call of the driver resets the connection.
+    /// The throughput of the backend relative to the driver's if the driver also reset the connection in each call.
     vs_resetting: f64,
     /// The duration of a reset in microseconds; `None` if the server accepts no connection without TLS.
     reset_us: Option<f64>,
 }
 
-/// Measures the backend and the driver alternately. Returns the medians over the rounds.
+/// Measures the backend and the driver in turn. Returns the medians over the rounds.
 async fn costs(
     backend: &Arc<dyn Backend>,
     config: &MssqlConfig,
@@ -175,7 +175,7 @@ async fn costs(
     Some(CallCosts { vs_plain: median(bare)?, vs_resetting: median(resetting)?, reset_us })
 }
 
-/// Measures a reset of the connection in microseconds. Returns the median over the rounds.
+/// Measures the duration of a connection reset. Returns the median over the rounds, in microseconds.
 async fn reset(config: &MssqlConfig, workload: Workload) -> Option<f64> {
     let mut bare = mssql_server::unencrypted(config, false).await?;
     let mut resetting = mssql_server::unencrypted(config, true).await?;

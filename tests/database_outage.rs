@@ -74,7 +74,7 @@ async fn an_unreachable_replica_stops_only_read_only_queues() {
     assert!(logins.iter().any(|login| login.is_read_only), "{logins:?}");
 }
 
-/// The number of callers of each queue. Each sends one request after the other.
+/// The number of callers of each queue. Each sends one request at a time.
 const CALLERS: usize = 16;
 /// The minimum number of refused calls for the test to be meaningful.
 const REFUSED: u64 = 20;

@@ -28,9 +28,9 @@ use support::process::Process;
 use support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use support::{fjord_binary, ports};
 
-/// The time limit for startup, which is long because the first start creates the database.
+/// The time limit for startup. It is long because the first start creates the database.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// The validity of the tokens, which is longer than anyone uses a demo.
+/// The time limit of `died`, which is longer than anyone uses the demo.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// The time limit for the roles to end.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
@@ -68,7 +68,7 @@ impl Port {
     }
 }
 
-/// The processes and files of the demo.
+/// The directory, certificates and ports of the demo.
 struct Demo {
     home: PathBuf,
     certs: Certs,
@@ -91,7 +91,7 @@ async fn run() -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     support::client::install_provider();
     let nats_port = NATS.chosen()?;
-    // All ports are checked before anything is written: a running demo uses the same directory.
+    // All ports are checked before anything is written, because a running demo uses the same directory.
     let (https, gateway_admin) = (HTTPS.chosen()?, GATEWAY_ADMIN.chosen()?);
     let worker_admin = WORKER_ADMIN.chosen()?;
     let home = support::target_directory().join("demo");
@@ -127,7 +127,7 @@ async fn stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
 }
 
-/// Waits until one of the processes has ended by itself.
+/// Waits until one of the processes has ended by itself, and returns its name.
 async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process) -> &'static str {
     let found = poll(FOREVER, Duration::from_millis(200), async || {
         let running = [
@@ -225,8 +225,8 @@ impl Demo {
                     )));
                 }
             }
-            // A worker is ready once it serves its first queue, long before a new database is filled. Only a response with data
-            // shows that everything is ready.
+            // A worker is ready once it serves its first queue, long before a new database is filled. Only a response with
+            // data proves that everything is ready.
             let read = client.try_send(Method::GET, HORSE, None).await.ok()?;
             (read.status == StatusCode::OK).then_some(Ok(()))
         });

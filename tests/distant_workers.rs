@@ -1,7 +1,7 @@
 //! Promise: at a load of one and a half times the workers' capacity, nearly all of that capacity is used, however long
-//! the round trip to the workers is. A request that is not answered was certainly not executed.
+//! the round trip to the workers is. Nearly every request without an answer was certainly not executed.
 //!
-//! `make bench-overload` runs the test for longer, and also with shorter round trips.
+//! `make bench-overload` runs the tests for longer, and also with shorter round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use super::support::nats::NatsOptions;
 const WORKERS: usize = 2;
 const LIMIT: usize = 4;
 const CALL: Duration = Duration::from_millis(200);
-/// The interval between requests, which is a load of one and a half times the capacity of 40 calls a second.
+/// The interval between requests: 60 per second, which is one and a half times the capacity of 40 calls per second.
 const INTERVAL: Duration = Duration::from_micros(16_667);
 
 const CATALOGUE: &str = r#"{
@@ -39,8 +39,8 @@ struct ResponseCounts {
     others: AtomicUsize,
 }
 
-/// Applies load during both the warm-up and the measurement. Returns the responses of the measurement as a fraction of the
-/// workers' capacity.
+/// Applies load during the warm-up and the measurement. Returns the rate of 200 responses in the measurement as a fraction
+/// of the workers' capacity.
 async fn used_capacity(
     client: &Client,
     method: Method,
@@ -117,7 +117,7 @@ async fn capacity_is_used_at_a_round_trip_of_800_ms() {
     check(Duration::from_millis(800), Duration::from_secs(7), Duration::from_secs(6)).await;
 }
 
-/// Two endpoints share a queue. Whether a call can still end in time depends only on the calls of its own endpoint.
+/// Two endpoints share a queue. The gateway estimates separately for each endpoint whether a call can end in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_call_waits_for_a_slot_behind_long_ones() {
     const SHARED: &str = r#"{

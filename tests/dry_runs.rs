@@ -1,4 +1,4 @@
-//! Promise: a dry run returns the answer of the call and changes nothing in the database. If that cannot be guaranteed,
+//! Promise: a dry run returns the call's answer and changes nothing in the database. If that cannot be guaranteed,
 //! nothing is executed, or the answer says that the outcome is unknown.
 
 use std::fs;
@@ -228,7 +228,7 @@ async fn a_dry_run_is_stopped_when_its_client_disconnects() {
     assert!((fleet.workers[0].metric(cancelled).await - 2.0).abs() < 0.1);
 }
 
-/// The worker's own catalogue must permit dry runs too, not only the gateway's.
+/// The catalogues of both the gateway and the worker must permit dry runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     let without =

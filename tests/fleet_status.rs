@@ -10,7 +10,7 @@ mod status_command;
 use super::foreign_workers::python;
 use super::support::fleet::{Fleet, FleetOptions};
 
-/// Returns the responses of the fleet to a subject of the NATS service API.
+/// Sends a request to a subject of the NATS service API, and returns the fleet's responses.
 fn query(fleet: &Fleet, answers: usize, subject: &str) -> Vec<Value> {
     let mut command = python("python_monitor.py");
     command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca);

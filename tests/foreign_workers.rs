@@ -1,5 +1,5 @@
-//! Promise: a NATS client in any language can be a worker or a caller, which the tests show with Python. A worker that
-//! violates the protocol affects only its own requests.
+//! Promise: a NATS client in any language can be a worker or a caller; the tests use Python. A worker that violates the
+//! protocol affects only its own requests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ async fn worker(fleet: &Fleet, behavior: &str) -> Process {
     python_worker(fleet, "foreign", &[behavior]).await
 }
 
-/// Starts a Python worker that serves `queues`. Its behavior is one that `python_worker.py` implements.
+/// Starts a Python worker that serves `queues` and behaves as `behavior` specifies. See `python_worker.py`.
 pub(crate) async fn python_worker(fleet: &Fleet, queues: &str, behavior: &[&str]) -> Process {
     let mut command = python("python_worker.py");
     command.arg(fleet.nats.urls()[0].as_str()).arg(&fleet.certs.ca).arg(queues).args(behavior);

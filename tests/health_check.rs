@@ -1,4 +1,4 @@
-//! Promise: load balancers can probe the serving port, and many connections cannot prevent probes of the admin listener.
+//! Promise: load balancers can probe the serving port, and a peer with many connections does not block the admin listener.
 
 use http::{Method, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,7 @@ async fn the_serving_port_reports_whether_a_gateway_is_ready() {
     let environment = vec![("FJORD_GATEWAY__HTTP__REQUESTS_IN_FLIGHT_MAX", "1".to_owned())];
     let options = FleetOptions { gateway_keys, environment, ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
-    // Load balancers connect without a server name. Every other path requires a name that the gateway serves.
+    // The health path accepts every Host, because load balancers probe by address. Other paths require a name in `hosts`.
     let client = fleet.client();
     client.get("/v1/slow?ms=1").await.is_problem(421, "misdirected");
     let healthy = client.get("/healthz").await;

@@ -1,4 +1,4 @@
-//! Promise: if one of two workers hangs while it stays connected, no request fails or waits for it after two seconds.
+//! Promise: if one of two workers hangs but stays connected, no request fails or waits for it after the first two seconds.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 use super::support::ledger_load::{GatewayRotation, LedgerAnswer, LedgerLoad};
 use super::support::random::SeededRandom;
 
-/// The time during which the gateway may still send requests to the hung worker.
+/// The longest time for which the gateway may still send requests to the hung worker.
 const NOTICED: Duration = Duration::from_secs(2);
 /// The duration of the hang, which is shorter than the time after which the NATS server closes the connection.
 const HUNG_FOR: Duration = Duration::from_secs(8);

@@ -60,7 +60,7 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
     let online = fjord(directory.path(), &["check", "--online", "--role", "worker"]);
     let errors = text(&online.stderr);
-    // These queues need more connections than the default allows, which causes a warning but is not a mismatch.
+    // These queues need more connections than the default allows. The resulting warning is not a mismatch.
     let is_mismatch = |line: &&str| line.contains("database ") && !line.starts_with("warning: ");
     let errors: Vec<&str> = errors.lines().filter(is_mismatch).collect();
     assert!(errors.is_empty(), "{errors:#?}");

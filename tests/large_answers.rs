@@ -14,7 +14,7 @@ mod ends;
 pub(crate) mod head_requests;
 pub(crate) mod memory;
 
-/// The number of rows of `flow` in a mebibyte. Each row is slightly larger than 1 KiB.
+/// The number of rows of `flow` whose total size is slightly more than 1 MiB.
 const ROWS_PER_MIB: usize = 1024;
 const BOTH: [HttpVersion; 2] = [HttpVersion::One, HttpVersion::Two];
 
@@ -58,7 +58,7 @@ async fn reaches(node: &FjordProcess, metric: &str, least: f64) {
     waiting.await;
 }
 
-/// Waits until a worker runs no call.
+/// Waits until no call is running on a worker.
 async fn wait_until_idle(worker: &FjordProcess) {
     let waiting = eventually_some("the slot is returned", SOON, async || {
         (worker.metric("fjord_worker_running").await < 0.5).then_some(())

@@ -1,4 +1,4 @@
-//! Tests of fjord's promises, which run real servers and real processes. Each subject has a file.
+//! Tests of fjord's promises against real servers and real processes, with one file per subject.
 
 #[cfg(test)]
 mod allocations;

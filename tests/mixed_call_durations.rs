@@ -1,4 +1,4 @@
-//! Promise: a request does not wait for a long call to end, although workers offer slots before they are free.
+//! Promise: a request does not wait for a long call to end, even though workers offer slots before they are free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::support::eventually::for_a_while;
 use super::support::fleet::{Fleet, FleetOptions};
 
 const CALLERS: usize = 12;
-/// The path of a long call, which takes longer than a gateway waits for a message from a worker.
+/// The path of a call that takes longer than a gateway waits for a message from a worker.
 const LONG: &str = "/v1/slow?ms=3000";
 const SHORT: &str = "/v1/slow?ms=5";
 
@@ -36,7 +36,7 @@ async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| Tasks::new().spawn(longest_response(client.clone(), Arc::clone(&stop))))
         .collect();
-    // The workers need this time to measure that calls are short.
+    // In this time, the workers learn that calls are short.
     for_a_while(Duration::from_millis(500)).await;
     for _ in 0..2 {
         client.get(LONG).await.is(200);

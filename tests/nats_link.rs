@@ -82,7 +82,7 @@ async fn disturbances(node: &FjordProcess) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_ends_a_client_permanently() {
     let mut options = options();
-    // Reconnect delays grow when connections are short-lived, but each message of this test must break a connection.
+    // The delay grows when connections are short-lived, and each message of this test breaks a connection.
     options.nats_keys.push_str("reconnect_delay_max = '100ms'\n");
     let fleet = Fleet::start(options).await;
     let (server, client) = (&fleet.nats.servers[0], fleet.client());
@@ -172,8 +172,8 @@ struct Revoked {
     denied: &'static str,
     kind: &'static str,
     role: &'static str,
-    /// The outcome of requests while the subscription is revoked. A worker that has left its queues refuses requests that
-    /// still arrive for a while.
+    /// The outcome of requests while the subscription is revoked. It is empty if the outcome varies, because a worker
+    /// that has left its queues still refuses requests for a while.
     outcome: &'static str,
 }
 
@@ -200,7 +200,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
             (node.metric(&gauge).await > 0.5 && !is_ready(node).await).then_some(())
         })
         .await;
-        // A message that is in flight while the server reloads may be lost. Its request then gets a 504.
+        // A message that is in flight while the server reloads can be lost. Its request then gets a 504.
         eventually_some(format!("{denied}: requests end as {outcome}"), SOON, async || {
             let answer = client.get("/v1/echo/a").await;
             assert!([503, 504].contains(&answer.status.as_u16()), "{denied}: {}", answer.status);
@@ -209,7 +209,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
             (answer.status == 503 && has_outcome).then_some(())
         })
         .await;
-        // In the meantime the subscription is retried, which must not count as restored.
+        // In the meantime, the process retries the subscription. A retry must not be reported as a success.
         let tries = Instant::now();
         eventually_some("a few retries", SOON, async || {
             assert!(
@@ -229,7 +229,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
     }
 }
 
-/// The library keeps at most 128 events, so some are lost if more subscriptions are refused simultaneously.
+/// async-nats keeps at most 128 events, so events are lost if more subscriptions are refused at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_simultaneous_refusals_leave_no_queue_unserved() {
     const QUEUES: usize = 300;
@@ -323,7 +323,7 @@ async fn a_rolling_restart_while_nats_is_stopped_loses_no_response() {
         Fleet::start(FleetOptions { workers: 3, concurrency: 16, ..FleetOptions::default() }).await;
     let mut seed = SeededRandom::new();
     let rotation = GatewayRotation::new(vec![fleet.client()]);
-    // Several loads run at once, because one has too few concurrent callers.
+    // Several loads run at once, because a single one has too few concurrent callers.
     let loads: Vec<_> = (0..5).map(|_| LedgerLoad::start(&rotation, &mut seed)).collect();
     let load = &loads[0];
     load.wait_for_more(100).await;

@@ -52,7 +52,8 @@ async fn the_shipped_permissions_suffice() {
     }
     // This answer is sent in parts.
     assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
-    // Both roles send a cancel.
+    // The first cancel is sent to all workers, because none has reported progress yet. The second is sent to the worker that
+    // runs the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/slow?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -64,7 +65,7 @@ async fn the_shipped_permissions_suffice() {
         (calls < 0.5).then_some(())
     })
     .await;
-    // The restart breaks a connection, after which the gateway requests the lost answers.
+    // The restart breaks connections, after which gateways request the answers that they missed.
     fleet.nats.servers[0].restart().await;
     fleet.wait_for_nats_routes().await;
     eventually_some("requests are served again", SOON, async || {

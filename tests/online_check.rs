@@ -59,7 +59,7 @@ async fn servers_and_databases_that_match_are_listed() {
             assert_one_line_has(&listed, &[part]);
         }
     }
-    // The check has sent no message to a queue, and no worker has left its queue group.
+    // The check sent no message to a queue, and no worker left its queue group.
     fleet.client().get("/v1/echo/a").await.is(200);
 }
 
@@ -67,7 +67,7 @@ async fn servers_and_databases_that_match_are_listed() {
 async fn a_nats_server_that_refuses_the_connection_is_an_error() {
     let fleet = fleet(NatsOptions { is_shipped: true, ..NatsOptions::default() }).await;
     let gateway = fleet.gateways[0].directory();
-    // The shipped permissions are sufficient, but one endpoint accepts larger bodies than the server.
+    // The shipped permissions are sufficient, but one endpoint accepts bodies that are larger than the server's max_payload.
     assert_eq!(check("worker", fleet.workers[0].directory(), &[]).status.code(), Some(0));
     let errors = lines_with_prefix(&check("gateway", gateway, &[]), "error");
     assert_one_line_has(&errors, &["endpoint \"keep\"", "2097152 bytes", "1048576 (max_payload)"]);
@@ -91,7 +91,7 @@ async fn a_nats_server_that_refuses_the_connection_is_an_error() {
         &["NATS server 127.0.0.1:", "certificate"],
     );
 
-    // This gateway has only the permissions of a worker.
+    // This gateway connects as the user `worker`.
     let output = check("gateway", gateway, &["--set", "messaging.nats.user=worker"]);
     assert_eq!(output.status.code(), Some(2));
     assert_one_line_has(
@@ -106,7 +106,7 @@ async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
     let payload_bytes_max = 4 << 20;
     let fleet =
         fleet(NatsOptions { has_tls: false, payload_bytes_max, ..NatsOptions::default() }).await;
-    // The round trip is longer than each of the timeouts.
+    // Three round trips of 600 ms are longer than each of the timeouts.
     let one_way = Duration::from_millis(300);
     let far = LatencyProxy::start(fleet.nats.servers[0].address(), one_way).await;
     let far = format!("messaging.nats.servers=[\"nats://{}\"]", far.address);

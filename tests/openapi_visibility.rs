@@ -108,7 +108,7 @@ impl Documented {
             ("partner", self.partner(), &["any-proof", "partner-only"]),
             ("key", key, &["any-proof", "any-reader"]),
             ("certificate", clinic.clone(), &["any-proof", "machines"]),
-            // As in a call, only the API key is evaluated on endpoints that accept keys.
+            // As in a call, endpoints that accept API keys evaluate only the key.
             (
                 "both",
                 clinic.with_header("x-api-key", "billing-key"),

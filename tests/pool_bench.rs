@@ -4,8 +4,8 @@
 //! The server is the one in `FJORD_TEST_MSSQL`, or else the fake server of the tests, on its own thread and with logins of
 //! 50 ms. Each round measures every scenario, so that other load on the machine slows all of them, and compares each with
 //! the first scenario of the same round. The benchmark fails if the throughput of many queues is below 0.9 times that of
-//! one queue, if disconnecting clients reduce the throughput by more than 0.05, or if a connection is opened during a
-//! measurement.
+//! one queue, if disconnecting clients reduce the throughput by more than 5 %, or if a connection is opened or discarded
+//! during a measurement.
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest of it")]
 #[expect(
@@ -38,7 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const SHARED_MIN: f64 = 0.9;
 /// The minimum relative throughput while other clients disconnect.
 const DISCONNECTS_MIN: f64 = 0.95;
-/// The time without a new connection after which a measurement starts. It is several times the duration of a login.
+/// A measurement starts after this time without a new connection. It is several times the duration of a login.
 const QUIET: Duration = Duration::from_millis(500);
 /// The longest time to wait for `QUIET`.
 const WARM_UP_MAX: Duration = Duration::from_secs(20);
@@ -156,7 +156,7 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
             procedure: ProcedureName::new("fjord_test.returns").ok()?,
         })
     };
-    // The first call reads the signature, as a worker does when it starts a queue. Otherwise all callers would wait for it.
+    // This call reads the signature in advance, as a worker does when it starts a queue, so that no caller waits for it.
     if !caller(0)?.call(&CallCount::default(), &Cancel::new()).await {
         return None;
     }
@@ -198,14 +198,14 @@ async fn measure(config: &MssqlConfig, scenario: Scenario, time: Duration) -> Op
     })
 }
 
-/// Waits until no more connections are opened. Connections are opened as long as calls wait for one.
+/// Waits until no more connections are opened. Reports whether that happened within `WARM_UP_MAX`.
 async fn is_warm() -> bool {
     let until = Instant::now() + WARM_UP_MAX;
     let start = logins();
     let mut before = start;
     while Instant::now() < until {
         let now = logins();
-        // On a busy machine, the first login may take longer than `QUIET`.
+        // On a busy machine, the first login can take longer than `QUIET`.
         if now - start > 0.5 && now - before < 0.5 {
             return true;
         }
@@ -271,7 +271,7 @@ fn median(samples: impl Iterator<Item = f64>) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Prints the result of a scenario. Returns whether it is good enough.
+/// Prints the results of a scenario. Reports whether they are good enough.
 #[expect(clippy::print_stdout, reason = "prints its result")]
 fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
     let rate = median(rounds.iter().map(|round| round.rate));
@@ -289,7 +289,7 @@ fn print(scenario: Scenario, rounds: &[PoolSample]) -> bool {
     let ratio_min = match scenario {
         Scenario { disconnects: 1.., .. } => DISCONNECTS_MIN,
         Scenario { connections, .. } if connections == CONNECTIONS => SHARED_MIN,
-        // This scenario has more concurrent calls, so it is a different load that may be slower on a small machine.
+        // This scenario has more concurrent calls. That is a different load, which can be slower on a small machine.
         _ => 0.0,
     };
     ratio >= ratio_min && logins + discarded < 0.5
@@ -311,7 +311,7 @@ fn main() -> ExitCode {
     let mut found: Vec<Vec<PoolSample>> = vec![Vec::new(); SCENARIOS.len()];
     for round in 0..rounds {
         let mut of_round: Vec<Option<PoolSample>> = vec![None; SCENARIOS.len()];
-        // The rounds start with different scenarios, because the state of the machine may differ for the first one.
+        // Each round starts with a different scenario, because the state of the machine can differ for the first one.
         let start = usize::try_from(round).unwrap_or_default();
         for place in (0..SCENARIOS.len()).map(|place| (place + start) % SCENARIOS.len()) {
             let (Some(scenario), Some(into)) = (SCENARIOS.get(place), of_round.get_mut(place))

@@ -88,8 +88,7 @@ async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
     let slow = Tasks::new().spawn(async move { slow.get("/v1/slow?ms=1000").await });
     fs::write(&file, ADDED).unwrap();
     reloads(&mut fleet, "ok").await;
-    // The worker still uses the catalogue with which it started, so it rejects the request, and the gateway forwards the
-    // error.
+    // The worker still uses its old catalogue, so it rejects the request, and the gateway forwards the error.
     client.get("/v1/added").await.is(500);
     fleet.workers[0].restart();
     fleet.workers[0].ready().await;
@@ -110,7 +109,7 @@ async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
 async fn a_reload_applies_session_settings_and_server_timing() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
-    // The answer is larger than a NATS message, so it is streamed.
+    // The answer is larger than two parts, so it is streamed.
     let large = client.get("/v1/large?rows=100000").await;
     assert_eq!(large.is(200).header("server-timing"), "");
     let file = fleet.gateways[0].directory().join("gateway.toml");
@@ -122,7 +121,7 @@ async fn a_reload_applies_session_settings_and_server_timing() {
     )
     .unwrap();
     reloads(&mut fleet, "ok").await;
-    // Its parts are now assembled, and the answer exceeds the limit.
+    // The gateway now assembles the parts, and the answer exceeds its limit.
     let large = client.get("/v1/large?rows=100000").await;
     large.is_problem(502, "bad-answer");
     assert!(large.header("server-timing").contains("worker;dur="), "{:?}", large.headers);

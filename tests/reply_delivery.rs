@@ -21,14 +21,14 @@ use super::support::stalling_proxy::StallingProxy;
 
 /// The number of calls that run when NATS stops reading from the gateway.
 const CALLS: usize = 8;
-/// The number of claims that a worker sends during the stall. If the gateway waited two seconds for each of its replies,
+/// The number of claims that a worker sends during the stall. If the gateway spent two seconds on the reply to each claim,
 /// every session would time out.
 const CLAIMS: usize = 100;
-/// The number of large requests, which exceed the socket buffers on the path.
+/// The number of large requests. Together they exceed the socket buffers on the path.
 const LARGE_REQUESTS: usize = 10;
-/// The number of small requests, which exceed the gateway's own queues with a `commands_max` of 16.
+/// The number of small requests. Together they exceed the gateway's own queues with a `commands_max` of 16.
 const SMALL_REQUESTS: usize = 80;
-/// The number of parts in each answer. A part has 1 MB.
+/// The number of parts of 1 MB in each answer.
 const PARTS: usize = 40;
 
 /// A control subject of the worker.
@@ -47,7 +47,7 @@ impl StalledGateway {
         let port = ports::pick();
         let stall = StallingProxy::start(([127, 0, 0, 1], port).into());
         let servers = format!("[\"tls://{}\"]", stall.address);
-        // The server must not disconnect a gateway that has much pending data.
+        // The server must not disconnect a gateway because of the data that is pending for it.
         let extra = "allow_non_tls: true\nmax_pending: 1GB\n".to_owned();
         let fleet = Fleet::start(FleetOptions {
             nats: NatsOptions { port: Some(port), extra, ..NatsOptions::default() },
@@ -67,7 +67,7 @@ impl StalledGateway {
         Self { fleet, stall, worker, tasks: Tasks::new() }
     }
 
-    /// Sends a request whose client disconnects before the worker claims the request.
+    /// Sends a request whose client disconnects before the worker claims it. Returns the message that the worker received.
     async fn abandoned_request(&mut self) -> RawNatsMessage {
         let gateway = &self.fleet.gateways[0];
         let mut disconnecting =

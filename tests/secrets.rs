@@ -1,4 +1,4 @@
-//! Promise: fjord never writes a secret to an argument, a log, a page, a metric, an output or an error, with any log filter.
+//! Promise: with any log filter, no secret appears in an argument, a log, a page, a metric, an output or an error.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +28,7 @@ async fn seen(node: &FjordProcess) -> Vec<(String, String)> {
     seen.push((process.clone(), fs::read_to_string(process).unwrap()));
     for page in ["status", "metrics", "healthz", "readyz", "nowhere"] {
         let url = format!("http://{}/{page}", node.admin());
-        // `get_text` returns no text for an answer that is not successful.
+        // `get_text` returns `None` for an unsuccessful response.
         seen.push((page.to_owned(), get_text(&url).await.unwrap_or_default()));
     }
     for command in [&["config"][..], &["check"], &["routes"]] {

@@ -11,7 +11,7 @@ use super::support::client::send;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
-/// Waits until exactly `number` calls of a queue are running.
+/// Waits until `number` calls of a queue are running.
 async fn wait_for_running(worker: &FjordProcess, queue: &str, number: f64) {
     let gauge = format!(r#"fjord_worker_running{{queue="{queue}"}}"#);
     eventually_some(format!("{number} calls of {queue} are running"), SOON, async || {

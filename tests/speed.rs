@@ -29,13 +29,13 @@ enum BenchCommand {
     Run(benchmark::Plan),
     /// Compares the cost of a request in small and large fleets.
     Growth(benchmark::growth::GrowthBenchmark),
-    /// Runs the ceiling, which is an HTTPS server alone.
+    /// Runs the HTTPS server whose results are the ceiling.
     Https(benchmark::reference_servers::HttpsReference),
-    /// Runs the floor, which is a NATS responder alone.
+    /// Runs the NATS responder whose results are the floor.
     Responder(benchmark::reference_servers::NatsReference),
     /// Runs the load generator.
     Caller(benchmark::load_generator::LoadGenerator),
-    /// Keeps connections idle.
+    /// Holds idle connections open.
     Idle(benchmark::idle_connections::IdleConnections),
 }
 

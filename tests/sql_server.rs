@@ -1,8 +1,8 @@
-//! Promise: a stored procedure of SQL Server receives exactly the values that the caller sent, and the caller receives exactly
-//! what the procedure returns, for every type and every result. No connection keeps the state of an earlier call.
+//! Promise: a SQL Server procedure receives exactly the values that the caller sent, and the caller
+//! gets exactly its results, for every type. No connection keeps the state of an earlier call.
 //!
-//! The suite runs against the tests' fake server, and also against a real server if `FJORD_TEST_MSSQL` names one. `faults`
-//! tests behaviour that a real server does not show on demand, on the fake server only.
+//! The suite runs on the fake server, and also on a real server if `FJORD_TEST_MSSQL` names one.
+//! Tests of faults that a real server cannot produce on demand run only on the fake server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ mod types;
 /// The time limit of calls that must not time out.
 const LONG: Duration = Duration::from_secs(20);
 
-/// The complete answer to a call.
+/// The complete result of a call.
 #[derive(Debug, Default)]
 struct CallAnswer {
     sets: Vec<Vec<Vec<OwnedCell>>>,
@@ -102,7 +102,7 @@ fn owned_cell(cell: Cell<'_>) -> OwnedCell {
     }
 }
 
-/// A caller of procedures through a backend, on behalf of a queue.
+/// Calls procedures through a backend on behalf of a queue.
 #[derive(Clone, Debug)]
 struct ProcedureCaller {
     backend: Arc<dyn Backend>,
@@ -135,7 +135,7 @@ impl ProcedureCaller {
         self.verify_all(&[expected]).await.pop().expect("a result").1
     }
 
-    /// Verifies procedures. Returns the index and the result of each one, in the order of the reports.
+    /// Verifies procedures. Returns the index and result of each, in the order of completion.
     async fn verify_all(
         &self,
         expected: &[ExpectedProcedure],

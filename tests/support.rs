@@ -1,4 +1,4 @@
-//! Real servers, real processes and throwaway certificates, which the tests, the demo and the benchmarks share.
+//! Real servers, real processes and throwaway certificates for tests, the demo and benchmarks.
 
 pub(crate) mod certs;
 pub(crate) mod client;
@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 /// Returns the `target` directory of this build.
 pub(crate) fn target_directory() -> PathBuf {
-    // target/debug/deps/fjord-… and target/debug/examples/demo have the same depth.
+    // target/debug/deps/fjord-… and target/debug/examples/demo are at the same depth.
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(3).expect("built by cargo").to_owned()
 }
@@ -38,7 +38,7 @@ pub(crate) fn fjord_binary() -> PathBuf {
     if let Some(path) = option_env!("CARGO_BIN_EXE_fjord") {
         return path.into();
     }
-    // Cargo does not set the variable for examples. Relative to target/debug/examples/demo, the path is ../fjord.
+    // Cargo does not set the variable for examples, which are in target/debug/examples.
     let executable = std::env::current_exe().expect("this executable has a path");
     executable.ancestors().nth(2).expect("built by cargo").join("fjord")
 }

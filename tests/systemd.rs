@@ -12,7 +12,7 @@ use super::support::external_tools::{find, run};
 use super::support::fjord_binary;
 
 const LIMIT: Duration = Duration::from_mins(1);
-/// Ten times the highest exposure that `systemd-analyze security` may report: 1.2.
+/// The highest exposure that `systemd-analyze security` may report, times ten: 1.2.
 const EXPOSURE_MAX: &str = "12";
 
 fn shipped(file: &str) -> PathBuf {
@@ -32,7 +32,7 @@ fn systemd_analyze() -> Option<PathBuf> {
     )
 }
 
-/// Writes the units as they are installed, except for the paths of executables, which are replaced.
+/// Writes the shipped units, with the paths of the executables under test.
 fn units(directory: &Path) -> Vec<PathBuf> {
     let binary = fjord_binary();
     let lifecycle = shipped("systemd/fjord-lifecycle");
@@ -154,7 +154,7 @@ fn settings_in_user_data_are_valid() {
         for (name, text) in &files {
             write(&format!("conf.d/{name}"), text);
         }
-        // The files that runcmd downloads.
+        // runcmd downloads these files.
         for name in [
             "tls/ca.pem",
             "tls/server.pem",
@@ -176,8 +176,8 @@ fn settings_in_user_data_are_valid() {
     }
 }
 
-/// Runs the lifecycle script against a metadata service that announces termination, with commands that record their
-/// arguments.
+/// Runs the lifecycle script against a metadata service that announces termination. `systemctl` and `aws` are replaced by
+/// scripts that record their arguments.
 #[tokio::test]
 async fn a_terminating_host_is_drained_before_the_lifecycle_action_completes() {
     let what = "the drain of a terminating instance";

@@ -121,8 +121,8 @@ async fn a_server_in_lame_duck_mode_ends_by_itself() {
     assert!(server.process().log().contains("lame duck"), "{}", server.process().log());
 }
 
-/// The environment variable with the path of the file to which `a_run_to_be_killed` writes a process id. If it is not
-/// set, that test does nothing.
+/// The environment variable that names the file to which `a_run_to_be_killed` writes a process id. If it is not set, that
+/// test does nothing.
 const VICTIM: &str = "FJORD_TEST_VICTIM";
 
 #[tokio::test]

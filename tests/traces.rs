@@ -44,7 +44,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Waits until a trace has `number` spans, and returns them in the order in which they started.
+/// Waits until the collector has `number` spans, and returns them in the order in which they started.
 async fn wait_for_spans(collector: &TraceCollector, number: usize) -> Vec<CollectedSpan> {
     let mut spans = eventually_some(format!("{number} spans"), SOON, async || {
         let spans = collector.spans();
@@ -63,7 +63,7 @@ fn error_of(span: &CollectedSpan) -> Option<String> {
 
 /// Asserts that each span is a child of the previous one and lies within it.
 fn assert_nested(spans: &[CollectedSpan]) {
-    /// The tolerance in nanoseconds, because two processes read the wall clock at different moments.
+    /// The tolerance in nanoseconds: two processes read the wall clock at different moments.
     const SLACK: u64 = 5_000_000;
     for (above, below) in spans.iter().zip(spans.iter().skip(1)).map(|(a, b)| (&a.span, &b.span)) {
         assert_eq!(hex(&below.parent_span_id), hex(&above.span_id), "{above:?} {below:?}");
@@ -131,7 +131,7 @@ async fn a_request_is_one_trace_from_the_client_to_the_procedure() {
     for node in fleet.gateways.iter().chain(&fleet.workers) {
         assert!(!node.process.log().contains("sesame"));
     }
-    // Spans that have ended shortly before are exported before the process ends.
+    // A process exports the spans that ended shortly before it stops.
     client.get("/v1/slow?ms=1").await.is(200);
     for node in fleet.gateways.iter_mut().chain(&mut fleet.workers) {
         assert!(node.stop().await.success());
@@ -154,7 +154,7 @@ async fn failed_spans_have_the_outcome_as_their_error() {
     assert_eq!(spans[0].attribute("error.type"), "answer_too_large");
     assert_eq!(spans[0].span.parent_span_id, Vec::<u8>::new(), "no parent");
 
-    // If a procedure raises an error, the spans of the call are errors, and those of the transport are not.
+    // If a procedure raises an error, the spans of the request and of the call are errors, but not those of the transport.
     let path = format!("/v1/refuse/{CANARY}?text={CANARY}");
     client.send(Method::POST, &path, &json!({ "body": CANARY })).await.is(500);
     let spans = wait_for_spans(&collector, 8).await.split_off(4);
@@ -218,7 +218,7 @@ async fn recorded(traces: &str) -> (usize, usize) {
         anonymous.with_header("x-api-key", "wrong").get("/v1/guarded").await.is(401);
         anonymous.with_header("x-api-key", "old-key").get("/v1/guarded").await.is(200);
     }
-    // Spans that have ended are exported before the process ends.
+    // A process exports all ended spans before it stops.
     assert!(fleet.gateways[0].stop().await.success());
     let spans = collector.spans();
     let requests = |route: &str, status: &str| {
@@ -316,7 +316,7 @@ async fn without_an_endpoint_nothing_is_recorded_or_sent() {
         let text = super::support::client::get_text(&url).await.expect("metrics");
         assert!(!text.contains("fjord_trace_"), "metrics of traces exist");
     }
-    // This is longer than a span waits for its batch to be exported.
+    // A batch of spans is exported sooner than this.
     super::support::eventually::for_a_while(Duration::from_millis(1500)).await;
     assert_eq!((collector.connections(), collector.spans().len()), (0, 0));
 }

@@ -9,7 +9,7 @@ use super::support::fleet::{Fleet, FleetOptions};
 
 const WAITING_MAX: usize = 5;
 const REQUESTS: usize = 60;
-/// The time limit for a rejection, which is shorter than the endpoint's `timeout` of two seconds.
+/// The time limit for a rejection. It is shorter than the endpoint's `timeout` of two seconds.
 const IMMEDIATELY: Duration = Duration::from_millis(1500);
 
 #[tokio::test(flavor = "multi_thread")]

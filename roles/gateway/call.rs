@@ -1,4 +1,4 @@
-//! Executes one endpoint call for `fjord call`, with the sessions, claims, offers and deadlines of a gateway.
+//! Runs one call for `fjord call`, with a gateway's sessions, claims, offers and deadlines.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::observation::phases::{RequestPhase, RequestPhases};
 /// How long an interrupted call may take to send its cancel to the worker.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Dispatches one call and waits for its answer. An interrupt cancels it, as a client's disconnect would.
+/// Dispatches one call and waits for its answer. Ctrl-C has the effect of a client's disconnect.
 ///
 /// # Errors
-/// `TransportError` if the gateway cannot subscribe to replies.
+/// `TransportError` if the subscription to replies fails.
 pub fn execute(
     call: EndpointCall,
 ) -> BoxFuture<'static, Result<EndpointCallResult, TransportError>> {

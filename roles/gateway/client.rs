@@ -1,4 +1,4 @@
-//! Clients and callers: the identity of a caller, the network of a client, and its share of memory.
+//! Clients and callers: a caller's identity, and a client's network and share of memory.
 
 pub mod byte_budget;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! Handles a request step by step: route, authenticate, apply rate limits, check parameters, dispatch, respond.
+//! Handles a request: routing, authentication, rate limits, parameters, dispatch and response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,13 +50,13 @@ mod session_response;
 use authentication::untrusted_connection;
 use rejection::Rejection;
 
-/// `Retry-After` of a request that is rejected because too many requests are in flight.
+/// `Retry-After` of the response when too many requests are in flight.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The handler of the requests of all connections.
+/// Handles the requests of all connections.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Catalogue, routes, keys and limits. A reload replaces them as a whole.
+    /// Catalogue, routes, keys and limits. A reload replaces them together.
     pub snapshot: ArcSwap<Snapshot>,
     /// Dispatches requests to workers.
     pub dispatcher: Dispatcher,
@@ -91,7 +91,7 @@ impl HttpService for Pipeline {
 }
 
 impl Pipeline {
-    /// Handles a request, and writes its access line when it has ended.
+    /// Handles a request and writes its access line when the request ends.
     async fn handle_logged(
         &self,
         parts: &Parts,
@@ -119,12 +119,12 @@ impl Pipeline {
         }
         let status = response.status();
         match stream {
-            // HEAD needs only the head of the answer. Dropping the driver cancels the call.
+            // HEAD needs only the head of the answer. Dropping the driver counts as a disconnect.
             Some(mut stream) if parts.method == Method::HEAD => {
                 log.attempts = stream.attempts_made();
                 log.end(status);
             }
-            // The request is in flight until its answer is complete. Its outcome is known only then.
+            // A request is in flight until its answer is complete and its outcome is known.
             Some(stream) => stream.drive(move |result| {
                 log.dispatched(result);
                 log.outcome = session_response::streamed_outcome(&result.end);
@@ -143,7 +143,7 @@ impl Pipeline {
         peer: &Peer,
         log: &mut RequestLog,
     ) -> Result<(Response, Option<StreamDriver>), Box<Rejection>> {
-        // Loaded before the TLS settings are read: a reload replaces the TLS settings before the snapshot that belongs to them.
+        // Loaded before the TLS settings are read: a reload replaces the TLS settings first.
         let snapshot = self.snapshot.load_full();
         let checked = Authenticator::check_connection(peer);
         let peer = &*checked.map_err(|rejection| untrusted_connection(rejection, log))?;
@@ -156,7 +156,7 @@ impl Pipeline {
                 return Ok((response, None));
             }
             RouteLookup::NotFound => {
-                // Boxed because it is rare: the future would otherwise make every request larger.
+                // Boxed because it is rare: its future would enlarge that of every request.
                 let page = Box::pin(self.documentation(&snapshot, parts, peer, log));
                 return page.await.map(|page| (page, None));
             }
@@ -196,9 +196,9 @@ impl Pipeline {
         }
     }
 
-    /// Returns how many parts of the answer a worker may send ahead of the client; 0 if the answer must be complete before it
-    /// is sent, because HTTP/1.0 cannot mark a truncated body. Returns 1 for HEAD, so that the worker sends the head and one
-    /// part. Without a window it would send the whole answer at once.
+    /// Returns how many parts a worker may send ahead of the client: 0 if the endpoint does not
+    /// stream, and 0 for HTTP/1.0, which cannot mark a truncated body. HEAD gets 1, so that the
+    /// worker sends the head and one part; without a window it would send the whole answer at once.
     fn window(&self, parts: &Parts, endpoint: &Endpoint) -> u32 {
         if !endpoint.may_stream() {
             0
@@ -211,7 +211,7 @@ impl Pipeline {
         }
     }
 
-    /// Returns the endpoint of a cross-origin request that was rejected before it was routed.
+    /// Returns the endpoint of a cross-origin request that was rejected before routing.
     fn cors_endpoint(&self, parts: &Parts) -> Option<Arc<Endpoint>> {
         parts.headers.get(header::ORIGIN)?;
         match self.snapshot.load().router.find(&parts.method, parts.uri.path()) {
@@ -221,7 +221,7 @@ impl Pipeline {
     }
 }
 
-/// A request with its endpoint and its complete body.
+/// A request with its endpoint and complete body.
 struct MatchedRequest<'a> {
     parts: &'a Parts,
     matched: &'a MatchedRoute,
@@ -229,7 +229,7 @@ struct MatchedRequest<'a> {
 }
 
 impl MatchedRequest<'_> {
-    /// Checks the parameters, and returns the request for the workers.
+    /// Checks the parameters and returns the request for the workers.
     fn envelope(
         &self,
         caller: &Caller,
@@ -265,7 +265,6 @@ impl MatchedRequest<'_> {
     }
 }
 
-/// Returns the response to OPTIONS.
 fn options(allow: &str) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;

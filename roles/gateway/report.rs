@@ -28,7 +28,7 @@ pub(super) fn source(pipeline: &Arc<Pipeline>, readiness: &Readiness) -> ReportS
     })
 }
 
-/// Returns a report for each queue of the catalogue: its demand, and the results of the requests to its endpoints.
+/// Returns a report for each queue: its demand, and the results of its endpoints' requests.
 fn queues(catalogue: &Catalogue) -> Vec<QueueReport> {
     let mut queues: BTreeMap<&str, QueueReport> = BTreeMap::new();
     let requests = snapshot::sums(&names::GATEWAY_REQUESTS, names::ENDPOINT);

@@ -1,4 +1,4 @@
-//! HTTP responses, made from problems and from the replies of workers.
+//! HTTP responses, built from problems and from workers' replies.
 
 use std::sync::Arc;
 
@@ -30,15 +30,15 @@ pub type Response = http::Response<ResponseBody>;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header with the durations of a request's phases (W3C Server Timing).
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// Makes browsers use HTTPS only for this host, for one year.
+/// Tells browsers to use only HTTPS for this host, for one year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// The default challenge of a 401 (RFC 6750 §3).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
 
-/// The initial capacity for headers: enough for an ordinary response, so that the map never grows.
+/// The initial header capacity, large enough that the map of an ordinary response never grows.
 const HEADERS_CAPACITY: usize = 12;
 
-/// The properties of a request on which every response depends.
+/// The properties of a request that every response depends on.
 #[derive(Clone, Debug)]
 pub struct ResponseContext {
     /// The id of the request.
@@ -47,11 +47,11 @@ pub struct ResponseContext {
     pub method: Method,
     /// The HTTP version of the request.
     pub version: Version,
-    /// Whether the connection is TLS.
+    /// Whether the connection uses TLS.
     pub is_tls: bool,
 }
 
-/// Returns the response with a problem document (RFC 9457).
+/// Returns a response with a problem document (RFC 9457).
 #[must_use]
 pub fn problem(problem: &Problem, request_id: &RequestId) -> Response {
     let meaning = problem.kind.definition();
@@ -93,14 +93,14 @@ pub fn with_allow<'a>(
     response
 }
 
-/// Returns the response that forwards a worker's final reply. Its body is not parsed.
+/// Returns the response that forwards a worker's final reply. The body is not parsed.
 ///
 /// # Errors
-/// `BadAnswer` when the status or the media type is not valid in a final response.
+/// `BadAnswer` if the status or the media type is not valid in a final response.
 pub fn from_final(answer: Final) -> Result<Response, Problem> {
     let status = status(answer.status)?;
     if answer.parts > 0 {
-        // A response to HEAD whose parts were discarded, so the length of its body is unknown (RFC 9110 §8.6).
+        // The parts of an answer to HEAD were discarded: its length is unknown (RFC 9110 §8.6).
         return with_body(
             status,
             &answer.content_type,
@@ -115,7 +115,7 @@ pub fn from_final(answer: Final) -> Result<Response, Problem> {
 /// Returns the response for a streamed answer of a worker.
 ///
 /// # Errors
-/// `BadAnswer` when the status or the media type is not valid in a response with a body.
+/// `BadAnswer` if the status or the media type is not valid in a response with a body.
 pub fn from_head(head: &AnswerHead, body: StreamedBody) -> Result<Response, Problem> {
     let status = status(head.status)?;
     if is_bodiless(status.as_u16()) {
@@ -151,7 +151,7 @@ fn with_body(
     Ok(response)
 }
 
-/// Attaches a reservation to a response whose body is counted, so that its compressed body is counted as well.
+/// Attaches a reservation to a response with a counted body, for `count_compressed`.
 pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservation) {
     if let ResponseBody::Whole(body) = response.body()
         && Reservation::counts(body)
@@ -160,7 +160,7 @@ pub(super) fn attach_reservation(response: &mut Response, reservation: &Reservat
     }
 }
 
-/// Counts the compressed body of a response with a reservation.
+/// Counts a compressed body with the reservation attached by `attach_reservation`.
 pub(super) fn count_compressed(response: &mut Response) {
     let attached = response.extensions_mut().remove::<Arc<Reservation>>();
     if let Some(reservation) = attached.and_then(Arc::into_inner)
@@ -171,8 +171,8 @@ pub(super) fn count_compressed(response: &mut Response) {
     }
 }
 
-/// Adds the headers that every response has, and removes those that this response must not have. This is the last step before
-/// the response is sent.
+/// Adds the headers that every response has and removes those that this response must not have.
+/// This is the last step before the response is sent.
 #[must_use]
 pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
     let length = response.body().size_hint().exact();
@@ -190,11 +190,11 @@ pub fn finish(mut response: Response, context: &ResponseContext) -> Response {
         None => headers.remove(header::CONTENT_LENGTH),
     };
     if context.version == Version::HTTP_2 {
-        // HTTP/2 does not allow the header (RFC 9113 §8.2.2).
+        // HTTP/2 forbids this header (RFC 9113 §8.2.2).
         headers.remove(header::CONNECTION);
     }
     if context.method == Method::HEAD {
-        // The length is kept: it is that of the response to a GET (RFC 9110 §9.3.2).
+        // The length is kept: it is the length of the response to GET (RFC 9110 §9.3.2).
         *response.body_mut() = ResponseBody::default();
     }
     response

@@ -33,7 +33,6 @@ use crate::roles::gateway::snapshot::Snapshot;
 /// How long the drain waits for tasks that were cancelled.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
-/// A running gateway.
 struct RunningGateway {
     config: Config,
     pipeline: Arc<Pipeline>,
@@ -48,7 +47,7 @@ struct RunningGateway {
 /// Runs a gateway until a signal ends it.
 ///
 /// # Errors
-/// `RunError` when it cannot start. In that case nothing was served.
+/// `RunError` if the gateway cannot start. In that case it has served no requests.
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
@@ -116,7 +115,7 @@ impl RunningGateway {
         Ok(Self { config, pipeline, listener, tls, readiness, tasks, admin_tasks, stop })
     }
 
-    /// Reads configuration, catalogue, keys and certificates again. After an error the old ones stay in use.
+    /// Reloads configuration, catalogue, keys and certificates. On error, the old ones stay in use.
     fn reload(&mut self, sources: &Sources) {
         let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
             errors.iter().map(ToString::to_string).collect()
@@ -138,7 +137,7 @@ impl RunningGateway {
                 let snapshot = Arc::new(snapshot);
                 let store_snapshot = || self.pipeline.snapshot.store(snapshot);
                 match files {
-                    // The new snapshot must not be used with certificates that only the old files accept.
+                    // The new snapshot must not accept certificates that only the old files trust.
                     Some(files) => files.apply(store_snapshot),
                     None => store_snapshot(),
                 }
@@ -161,7 +160,7 @@ impl RunningGateway {
         counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
     }
 
-    /// Reports "not ready", stops accepting, waits for requests to complete, and ends.
+    /// Reports "not ready", drains the listener, stops the tasks and flushes the last messages.
     async fn drain(self) {
         let lifecycle = &self.config.lifecycle;
         tracing::info!(in_flight = self.pipeline.in_flight.held(), "draining");
@@ -196,7 +195,7 @@ async fn pipeline(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    // Created at startup, so that their metrics begin at zero and a rate includes the first request.
+    // Queues created at startup have metrics that start at zero, so rates count the first request.
     let queues: Vec<_> =
         snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
     let dispatcher = Dispatcher::start(config, &queues, transport, tasks)

@@ -27,12 +27,12 @@ pub struct Snapshot {
     pub health_path: Option<String>,
     /// HTTP limits.
     pub http: HttpLimits,
-    /// The scope of callers that get a `Server-Timing` header. `*`: all callers.
+    /// The scope of the callers that get a `Server-Timing` header; `*` means all callers.
     pub server_timing_scope: Option<String>,
 }
 
 impl Snapshot {
-    /// Loads the keys and the catalogue that a configuration names, and checks that all parts are consistent.
+    /// Loads the keys and the catalogue of a configuration and checks their consistency.
     ///
     /// # Errors
     /// All errors, one line each.
@@ -89,7 +89,7 @@ impl Snapshot {
     }
 }
 
-/// Returns an error if the path of the health check is already used by an endpoint or by the documentation.
+/// Returns an error if an endpoint or the documentation already uses the health check's path.
 fn health_path_error(path: &str, catalogue: &Catalogue) -> Option<String> {
     let endpoint = catalogue.endpoints().iter().find(|endpoint| *endpoint.path == *path);
     let owner = match endpoint {

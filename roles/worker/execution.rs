@@ -1,4 +1,4 @@
-//! Runs requests and sends their replies.
+//! Executes requests and sends the replies.
 
 pub mod call_time;
 pub mod chunk_channel;

@@ -1,4 +1,4 @@
-//! Records the work of a worker: load, metrics, spans, readiness, and reports to the fleet.
+//! Observability of a worker: load, metrics, spans, readiness and status reports.
 
 pub mod load;
 pub mod queue_metrics;

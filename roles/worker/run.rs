@@ -1,4 +1,4 @@
-//! The life cycle of a worker process: starts its queues, reloads, and drains.
+//! The life cycle of a worker process: start, reload and drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use super::observation::report;
 
 mod queues;
 
-/// How long tasks may take to end after they were cancelled.
+/// How long to wait for tasks to end after they have been cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running worker.
@@ -52,10 +52,10 @@ struct WorkerProcess {
     stop: Cancel,
 }
 
-/// Runs a worker until a signal ends it.
+/// Runs a worker until a signal stops it.
 ///
 /// # Errors
-/// `RunError` if the worker cannot start. In that case no request was executed.
+/// `RunError` if the worker cannot start. No request has been executed in that case.
 pub async fn run(config: Config, sources: Sources) -> Result<(), RunError> {
     let mut signals =
         Signals::listen().map_err(|error| RunError::system("cannot listen for signals", error))?;
@@ -134,7 +134,7 @@ impl WorkerProcess {
         Ok(worker)
     }
 
-    /// Starts answering requests for reports.
+    /// Starts answering status queries.
     async fn report_to_fleet(&self) -> Result<(), RunError> {
         let queues = Arc::clone(&self.queues);
         let snapshots = move || queues.iter().map(|queue| queue.snapshot()).collect();
@@ -150,10 +150,9 @@ impl WorkerProcess {
         .map_err(|error| RunError::system("cannot subscribe to requests for reports", error))
     }
 
-    /// Subscribes to the worker's own subjects of every queue, and starts the tasks that join the queue groups.
+    /// Subscribes to this worker's subjects, and starts the tasks that join the queue groups.
     async fn serve(&self) -> Result<(), RunError> {
-        // All expected procedures are registered before the first wait, so that a database is queried about all of them at
-        // once.
+        // Register all expected procedures first, so that each database is queried once.
         let verification: Vec<_> =
             self.queues.iter().map(|queue| self.verification(queue)).collect();
         for (queue, verification) in self.queues.iter().zip(verification) {
@@ -174,8 +173,7 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// Returns the verification that the database of a queue has the expected procedures; `None` if the queue needs no
-    /// database.
+    /// Returns the verification of a queue's procedures; `None` if the queue needs no database.
     fn verification(&self, queue: &Queue) -> Option<watch::Receiver<Verification>> {
         let expected: Vec<ExpectedProcedure> = queue.expected_procedures().collect();
         let name = &queue.subjects.name;
@@ -183,8 +181,8 @@ impl WorkerProcess {
         (!expected.is_empty()).then(|| database.verification(name, expected))
     }
 
-    /// Reads the configuration and the catalogue again and applies the new limits; changes nothing if there is an error. New
-    /// queues and endpoints need a restart, which loses no request.
+    /// Reloads the configuration and the catalogue, and applies the new limits and log settings. An
+    /// error changes nothing. New queues and endpoints require a restart, which loses no request.
     fn reload(&mut self, sources: &Sources) {
         let lines = |errors: Vec<crate::config::ConfigError>| -> Vec<String> {
             errors.iter().map(ToString::to_string).collect()
@@ -217,7 +215,7 @@ impl WorkerProcess {
         counter(&names::CONFIG_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
     }
 
-    /// Leaves the queue groups, refuses messages that still arrive, finishes the running calls, and stops.
+    /// Leaves the queue groups, refuses messages that still arrive, finishes the calls, and stops.
     async fn drain(self) {
         let limit = self.config.lifecycle.drain_timeout;
         let jobs = &self.executor.jobs;
@@ -246,7 +244,7 @@ impl WorkerProcess {
     }
 }
 
-/// Logs how many connections each database may get; as a warning if calls may have to wait for a connection.
+/// Logs the connection limit of each database; warns if calls may have to wait for a connection.
 fn log_connection_limits(config: &Config, catalogue: &Catalogue) {
     let (short, enough) = pool_sizes::summaries(config, catalogue);
     for line in short {

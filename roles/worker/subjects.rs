@@ -1,4 +1,4 @@
-//! The NATS subjects of one queue of this worker.
+//! The NATS subjects that this worker uses for one queue.
 
 use crate::catalogue::QueueName;
 use crate::envelope::{REPEAT_TOKEN, WORKERS_TOKEN};
@@ -13,21 +13,21 @@ pub struct QueueSubjects {
     pub index: usize,
     /// The subject on which requests arrive.
     pub requests: Subject,
-    /// The subject for cancels whose sender does not know which worker runs the call.
+    /// The subject of membership queries, and of cancels for calls whose worker is unknown.
     pub cancel: Subject,
-    /// The subject on which gateways request answers that they have not received.
+    /// The subject on which gateways request missing answers.
     pub repeat: Subject,
-    /// The subject of this worker, which is the prefix of the subjects of its jobs and offers.
+    /// This worker's own subject, the prefix of the subjects of its jobs and offers.
     pub own: Subject,
     jobs: Subject,
     offers: Subject,
 }
 
 impl QueueSubjects {
-    /// Builds the subjects below `prefix`. `worker` is the id of this worker, which becomes a token.
+    /// Builds the subjects below `prefix`. `worker`, the id of this worker, becomes a token.
     ///
     /// # Errors
-    /// `SubjectError` if a subject would be too long or have a token that NATS does not allow.
+    /// `SubjectError` if a subject is too long or contains a token that NATS does not allow.
     pub fn new(
         prefix: &Subject,
         name: QueueName,

@@ -1,7 +1,7 @@
 //! The host names to which the admin listener responds.
 //!
-//! With DNS rebinding, a web page can make its visitors' browsers send requests to any address, including 127.0.0.1, under a
-//! name in the page's domain. The `Host` header of these requests contains that name.
+//! With DNS rebinding, a web page can make its visitors' browsers send requests to any address,
+//! including 127.0.0.1, under a name in the page's domain. Their `Host` header contains that name.
 
 use http::HeaderMap;
 use http::header::HOST;
@@ -12,7 +12,7 @@ use http::uri::Authority;
 pub(super) struct AllowedHosts(Vec<String>);
 
 impl AllowedHosts {
-    /// Creates the set of the configured names and the name of this host with and without its domain.
+    /// Creates the set from the configured names and this host's name, with and without its domain.
     pub(super) fn new(configured: &[String], host_name: &str) -> Self {
         let mut names = configured.to_vec();
         let short = host_name.split('.').next().unwrap_or_default();
@@ -22,7 +22,8 @@ impl AllowedHosts {
         Self(names)
     }
 
-    /// Returns whether the `Host` header is permitted. Requests without the header are permitted, because all browsers send it.
+    /// Returns whether the `Host` header is permitted. Requests without the header are permitted,
+    /// because all browsers send it.
     pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(HOST).iter();
         let (first, second) = (values.next(), values.next());

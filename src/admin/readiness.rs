@@ -19,13 +19,13 @@ struct State {
 }
 
 impl Readiness {
-    /// Creates a readiness without parts, which counts as ready.
+    /// Creates a readiness without parts, which is ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whether a part is ready, or the reason why it is not. The admin listener shows the reason.
+    /// Sets whether a part is ready. The admin listener shows the reason if it is not.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
         let before = self.state().required.insert(part, state.clone().err());
         match (before.flatten(), state) {

@@ -1,4 +1,4 @@
-//! The admin listener over a real socket.
+//! Tests of the admin listener over a real socket.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -13,9 +13,9 @@ pub enum Auth {
     Required {
         /// The accepted methods.
         methods: Vec<AuthMethod>,
-        /// The scopes. A caller must have all of them.
+        /// The scopes, all of which a caller must have.
         scopes: Vec<String>,
-        /// The issuers whose tokens are accepted, by their names in the configuration. If empty, every issuer is accepted.
+        /// The accepted token issuers, by their names in the configuration. If empty, every issuer is accepted.
         issuers: Vec<String>,
     },
 }
@@ -49,7 +49,7 @@ impl AuthMethod {
     }
 }
 
-/// Checks the issuers that an `auth` value lists, and that `jwt` is one of its methods.
+/// Checks the issuers of an `auth` value, and that its methods include `jwt`.
 ///
 /// # Errors
 /// A message that states what was expected.

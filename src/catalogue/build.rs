@@ -1,4 +1,4 @@
-//! Validates an endpoint's definition. All errors are collected; validation does not stop at the first one.
+//! Validates an endpoint's definition and collects all errors.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -36,14 +36,13 @@ const WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_hours(24);
 /// The handler that calls a procedure.
 const PROCEDURE_HANDLER: &str = "procedure";
-/// The statuses with which the gateway itself reports how a request ended. `status` must not map a procedure's outcome to
-/// them.
+/// The statuses of the gateway's own failures. `status` must not map a procedure's outcome to them.
 const GATEWAY_STATUSES: [u16; 3] = [502, 503, 504];
 
 /// The method and the path of a route.
 type Route = (Method, Arc<str>);
 
-/// Validates one endpoint; `None` if it has an error.
+/// Validates one endpoint. Returns `None` if it has an error.
 pub(super) fn endpoint(
     id: &str,
     definition: EndpointDefinition,
@@ -152,7 +151,7 @@ fn check_dry_run(
 }
 
 fn default_execution(method: &Method) -> Execution {
-    // RFC 9110 §9.2.2: all other methods are idempotent.
+    // All other permitted methods are idempotent (RFC 9110 §9.2.2).
     if *method == Method::POST || *method == Method::PATCH {
         Execution::AtMostOnce
     } else {
@@ -160,7 +159,7 @@ fn default_execution(method: &Method) -> Execution {
     }
 }
 
-/// Returns the timeout and the session time.
+/// Returns `timeout` and `session`.
 fn timeouts(
     timeout: Option<&str>,
     session: Option<&str>,
@@ -276,7 +275,7 @@ fn auth(
     if methods.is_empty() {
         errors.add("auth.methods", "expected at least one of jwt, api-key and certificate");
     }
-    // RFC 6749 §3.3: the characters of a scope.
+    // The characters that a scope can contain (RFC 6749 §3.3).
     let well_formed = |scope: &String| {
         !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
     };

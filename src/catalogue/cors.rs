@@ -1,4 +1,4 @@
-//! Cross-origin resource sharing (CORS, defined in the Fetch standard): which pages of other origins may call an endpoint.
+//! Cross-origin resource sharing (CORS, Fetch standard): the rules by which pages of other origins may call an endpoint.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use http::{HeaderName, HeaderValue, header};
 use super::auth::{Auth, AuthMethod};
 use super::parameter::{Parameter, ParameterSource};
 
-/// The default time for which a browser may cache the answer to a preflight request.
+/// The default time for which a browser may cache a preflight response.
 pub const MAX_AGE_DEFAULT: Duration = Duration::from_mins(10);
-/// The largest `max_age`. No browser caches the answer to a preflight request for more than a day.
+/// The largest `max_age`. No browser caches a preflight response for more than a day.
 const MAX_AGE_CEILING: Duration = Duration::from_hours(24);
 
-/// The headers that pages may always read, because fjord sets them in its answers.
+/// The response headers that fjord sets and that every page may read.
 const EXPOSED: [&str; 7] = [
     "x-request-id",
     "retry-after",
@@ -22,7 +22,7 @@ const EXPOSED: [&str; 7] = [
     "server-timing",
     "www-authenticate",
 ];
-/// The headers that pages may always send, because every endpoint uses them.
+/// The request headers that every endpoint uses and that every page may send.
 const ALLOWED: [&str; 4] = ["idempotency-key", "x-request-id", "traceparent", "tracestate"];
 
 /// The CORS settings of one endpoint, or the defaults for all endpoints.
@@ -36,7 +36,7 @@ pub struct CorsSettings {
     pub exposed_headers: Vec<String>,
     /// Whether the browser presents a client certificate.
     pub credentials: bool,
-    /// How long a browser may cache the answer to a preflight request.
+    /// How long a browser may cache a preflight response.
     pub max_age: Duration,
 }
 
@@ -94,7 +94,7 @@ fn is_origin(text: &str) -> bool {
     is_scheme && is_plain && has_host && !has_default_port
 }
 
-/// The CORS rules of one endpoint, with the header values of its answers.
+/// The CORS rules of one endpoint, with the values of its response headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsRules {
     origins: Vec<HeaderValue>,
@@ -157,7 +157,7 @@ impl CorsRules {
     }
 }
 
-/// Joins header names without duplicates. Valid names always make a valid header value.
+/// Joins header names and removes duplicates. Joined valid names are always a valid header value.
 fn join(names: Vec<String>) -> Option<HeaderValue> {
     let mut seen: Vec<String> = Vec::with_capacity(names.len());
     for name in names.into_iter().map(|name| name.to_ascii_lowercase()) {

@@ -29,7 +29,7 @@ pub struct Endpoint {
     pub tags: Vec<String>,
     /// Whether callers should stop using the endpoint.
     pub deprecated: bool,
-    /// The queue that serves the endpoint; by default the endpoint's own id.
+    /// The queue that serves the endpoint. By default, its name is the endpoint's id.
     pub queue: QueueName,
     /// The name of the worker's handler; `procedure` unless the catalogue names another.
     pub handler: Arc<str>,
@@ -47,25 +47,25 @@ pub struct Endpoint {
     pub execution: Execution,
     /// Whether the worker calls the procedure in a transaction.
     pub transaction: bool,
-    /// Whether a caller may request a dry run: that the transaction is rolled back at its end.
+    /// Whether a caller may request a dry run, in which the transaction is rolled back.
     pub dry_run: bool,
-    /// The maximum duration of an attempt while no worker reports progress.
+    /// The maximum duration of an attempt if no worker reports progress.
     pub timeout: Duration,
-    /// The maximum time that a client waits while a worker reports progress; at least `timeout`.
+    /// The maximum time that a client waits if a worker reports progress; at least `timeout`.
     pub session: Duration,
-    /// The maximum number of times that a request is sent while attempts remain unanswered.
+    /// The maximum number of times that a request is sent. Sending it again after a refusal does not count.
     pub attempts: u32,
-    /// What happens to a running call when its client disconnects.
+    /// Whether a running at-most-once call continues when its client disconnects.
     pub on_disconnect: OnDisconnect,
     /// The callers that the endpoint accepts.
     pub auth: Auth,
     /// The largest request body in bytes.
     pub body_bytes_max: usize,
-    /// The rate limit of each caller, if there is one.
+    /// The rate limit of each caller, if any.
     pub rate_limit: Option<RateLimit>,
-    /// The `Cache-Control` of a successful answer. If absent, the header is `no-store`.
+    /// The `Cache-Control` of a successful answer; `no-store` if `None`.
     pub cache_control: Option<String>,
-    /// The rules for web pages of other origins, if any origin may call.
+    /// The CORS rules, if pages of other origins may call the endpoint.
     pub cors: Option<Arc<CorsRules>>,
 }
 
@@ -76,8 +76,8 @@ impl Endpoint {
         self.parameters.iter().any(|parameter| parameter.source == ParameterSource::Body)
     }
 
-    /// Returns whether the first part of a large answer may be sent while the procedure still runs. This requires a result
-    /// without a fixed size, and a status that does not depend on how the procedure ends.
+    /// Returns whether parts of a large answer may be sent while the procedure is still running. This requires a result without
+    /// a fixed size, and a status that does not depend on the RETURN status.
     #[must_use]
     pub fn may_stream(&self) -> bool {
         use ResultKind::{Full, Json, Rows, Sets};
@@ -146,7 +146,7 @@ pub struct StatusMap {
     pub errors: BTreeMap<u32, u16>,
 }
 
-/// Returns whether responses with a status have no body (RFC 9110 §6.4.1).
+/// Returns whether responses with a status have no body (RFC 9110 §6.4.1, and §15.3.6 for 205).
 #[must_use]
 pub fn is_bodiless(status: u16) -> bool {
     matches!(status, 204 | 205 | 304)

@@ -9,7 +9,7 @@ pub struct CatalogueError {
     pub file: String,
     /// The endpoint's id; `None` if the error concerns the whole file.
     pub endpoint: Option<String>,
-    /// The key, with a dot between levels; empty if the error concerns the whole endpoint.
+    /// The key, with its levels separated by dots; empty if the error concerns the whole endpoint.
     pub key: String,
     /// A message that describes the problem and states what was expected.
     pub expected: String,
@@ -39,7 +39,6 @@ pub(super) struct EndpointErrors<'a> {
 }
 
 impl EndpointErrors<'_> {
-    /// Adds an error.
     pub(super) fn add(&mut self, key: impl Into<String>, expected: impl Into<String>) {
         self.list.push(CatalogueError {
             file: self.file.to_owned(),
@@ -53,7 +52,7 @@ impl EndpointErrors<'_> {
     pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
         let key = key.into();
         let is_own = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;
-        // The errors of one endpoint are adjacent, at the end of the list.
+        // The errors of this endpoint are the last ones in the list.
         if !self.list.iter().rev().take_while(is_own).any(|error| error.key == key) {
             self.add(key, format!("missing: {expected}"));
         }

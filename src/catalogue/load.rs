@@ -22,7 +22,7 @@ use super::route::RouteTable;
 /// The largest catalogue file in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// All endpoints.
+/// The endpoints of all catalogue files.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     endpoints: Vec<Arc<Endpoint>>,
@@ -43,7 +43,7 @@ impl Catalogue {
     }
 }
 
-/// Reads all `*.json` files of a directory, in the order of their names.
+/// Reads all `*.json` files of a directory except hidden ones, sorted by name.
 ///
 /// # Errors
 /// Every error of every file.
@@ -153,10 +153,8 @@ pub fn parse(
     if errors.is_empty() { Ok(catalogue) } else { Err(errors) }
 }
 
-/// Reads the definition of one endpoint.
-///
-/// If the definition cannot be read as a whole, each key is read separately, so that every error is reported. Validation
-/// then continues with the keys that could be read.
+/// Reads the definition of one endpoint as a whole or, if that fails, key by key, so that every error is reported. Validation
+/// then continues with the valid keys.
 fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<EndpointDefinition> {
     if let Ok(ObjectOnly(definition)) = serde_json::from_str(raw.get()) {
         return Some(definition);
@@ -165,7 +163,7 @@ fn read_definition(raw: &RawValue, errors: &mut EndpointErrors<'_>) -> Option<En
     serde_json::from_str(&valid).map_err(|error| errors.add("", message(&error))).ok()
 }
 
-/// Returns a JSON object with only the members that can be read.
+/// Returns the text of a JSON object without the members that `T` cannot deserialize, each of which is reported as an error.
 fn valid_keys<T: for<'de> Deserialize<'de>>(
     raw: &RawValue,
     prefix: &str,
@@ -222,13 +220,13 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Returns the message of an error without the position, which would be relative to a fragment of the file.
+/// Returns an error's message without its position, which refers to a fragment of the file.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
-/// The members of a JSON object in their original order, with values that are not parsed yet. Duplicate names are kept.
+/// The members of a JSON object in their original order, with unparsed values. Duplicate names are kept.
 struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
@@ -274,7 +272,7 @@ pub(crate) mod fixture {
         }
     }
 
-    /// Returns a catalogue from the members of one file. `KEYS` in the text is replaced by the required keys of an endpoint.
+    /// Parses a catalogue from the members of one file. `KEYS` in the text is replaced with the keys `procedure` and `auth`.
     pub(crate) fn catalogue(endpoints: &str) -> Catalogue {
         let keys = r#""procedure":"a.b","auth":"public""#;
         let text = format!("{{{}}}", endpoints.replace("KEYS", keys));

@@ -1,4 +1,4 @@
-//! Names from the catalogue. They are validated when they are read, and can then be used in subjects, SQL and metric labels.
+//! Names from the catalogue, validated so that they can be used in NATS subjects, SQL and metric labels.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ macro_rules! token_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Validates a name: a letter or digit, followed by letters, digits, `-` and `_`; at most 64 bytes.
+            /// Validates a name: a letter or digit followed by letters, digits, `-` or `_`; at most 64 bytes.
             ///
             /// # Errors
             /// `NameError` for any other text.
@@ -64,7 +64,7 @@ token_name! {
     QueueName
 }
 
-/// Returns whether a text is a single NATS subject token without special characters: no dot, no wildcard, no space.
+/// Returns whether a text is a valid name: a single NATS subject token of letters, digits, `-` and `_`, at most 64 bytes.
 #[must_use]
 pub fn is_token(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
@@ -72,7 +72,7 @@ pub fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The name of a stored procedure, `schema.procedure`. Both parts are regular SQL identifiers.
+/// The name of a stored procedure, `schema.procedure`. Both parts are plain SQL identifiers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcedureName {
     full: Arc<str>,
@@ -83,7 +83,7 @@ impl ProcedureName {
     /// Validates `schema.procedure`.
     ///
     /// # Errors
-    /// `NameError` if the text is not two regular identifiers joined by a dot.
+    /// `NameError` if the text is not two plain identifiers joined by a dot.
     pub fn new(name: &str) -> Result<Self, NameError> {
         const EXPECTED: NameError = NameError(
             "expected schema.procedure, each a letter or '_' and then letters, digits, '_', '$', '#' or '@'",
@@ -127,7 +127,7 @@ impl fmt::Debug for ProcedureName {
     }
 }
 
-/// Returns whether a text is a regular SQL identifier. It needs no quoting and cannot inject SQL.
+/// Returns whether a text is a plain SQL identifier. It cannot inject SQL, but can be a reserved word, which needs quoting.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();

@@ -9,7 +9,7 @@ use crate::problem::PROBLEM_JSON;
 
 mod parameters;
 
-/// Returns the document for these endpoints, indented. It contains nothing about any other endpoint.
+/// Returns the indented document for `endpoints`. It contains nothing about any other endpoint.
 #[must_use]
 pub fn text(endpoints: &[&Endpoint]) -> String {
     format!("{:#}\n", document(endpoints))
@@ -17,7 +17,7 @@ pub fn text(endpoints: &[&Endpoint]) -> String {
 
 fn document(endpoints: &[&Endpoint]) -> Json {
     let mut paths: Map<String, Json> = Map::new();
-    // OpenAPI treats paths that differ only in their parameter names as identical, so all use the names of the first path.
+    // OpenAPI treats paths that differ only in parameter names as identical, so all of them use the names of the first.
     let mut first_paths: std::collections::HashMap<String, String> =
         std::collections::HashMap::new();
     for endpoint in endpoints {

@@ -10,7 +10,7 @@ use super::value::ParameterValue;
 /// One parameter of an endpoint, or a column of a `table` parameter, after validation.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// The name that callers use. It is also the name in the message to the worker.
+    /// The name that callers use. The payload sent to the worker uses it too.
     pub name: Arc<str>,
     /// The name of the procedure's parameter without `@`; by default the same as `name`.
     pub argument: Arc<str>,
@@ -28,7 +28,7 @@ pub struct Parameter {
     pub description: Option<String>,
     /// The columns of a `table`, in order; empty for every other type.
     pub columns: Vec<Parameter>,
-    /// The database's table type of a `table` parameter (`schema.type`), if the procedure's signature does not give it.
+    /// The SQL table type of a `table` parameter (`schema.type`), if the procedure's signature does not give it.
     pub table_type: Option<Arc<str>>,
 }
 
@@ -125,7 +125,7 @@ impl ParameterType {
     }
 }
 
-/// The constraints of a parameter's values, named as in JSON Schema.
+/// The constraints of a parameter's values.
 #[derive(Clone, Debug, Default)]
 pub struct Constraints {
     /// The only allowed values.
@@ -144,6 +144,6 @@ pub struct Constraints {
     pub items_max: Option<usize>,
 }
 
-/// A bound for numbers, stored as text so that no digit is lost.
+/// A bound of a number, stored as text so that no digit is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberBound(pub Arc<str>);

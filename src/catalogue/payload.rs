@@ -1,4 +1,4 @@
-//! The payload of a request from a gateway to a worker: a JSON object with the valid parameters by name.
+//! The payload of a request from a gateway to a worker: a JSON object of validated parameters by name.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ use crate::problem::Violation;
 /// The initial capacity of a payload's buffer in bytes; enough for an ordinary request.
 const CAPACITY: usize = 256;
 
-/// Writes the payload: the valid values, and the defaults of absent parameters.
+/// Writes the payload: the valid values, and the defaults of all other parameters.
 #[must_use]
 pub fn write(endpoint: &Endpoint, values: &[ReceivedValue<'_>]) -> Bytes {
     let mut out = Vec::with_capacity(CAPACITY);
@@ -98,12 +98,12 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 }
 
 fn write_json(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
-    // Numbers and text can always be serialized, and writing to a vector cannot fail.
+    // Serializing a number or a text into a vector cannot fail.
     let written = serde_json::to_writer(out.by_ref(), value);
     debug_assert!(written.is_ok(), "a number or a text");
 }
 
-/// Reads and validates a payload in a worker. The content is not trusted, because the sender may not be a gateway.
+/// Reads and validates a payload in a worker. The content is not trusted, because the sender might not be a gateway.
 ///
 /// Returns each value with the index of its parameter. Defaults replace absent values.
 ///
@@ -141,7 +141,7 @@ pub fn read(
     if violations.is_empty() { Ok(values) } else { Err(violations.into_vec()) }
 }
 
-/// Returns a value as JSON, for documents about the endpoint. Decimals are rounded to doubles.
+/// Converts a value to JSON for the `OpenAPI` document. Decimals are rounded to doubles.
 pub(super) fn to_json(value: &ParameterValue<'_>) -> Option<serde_json::Value> {
     let mut out = Vec::new();
     write_value(&[], value, &mut out);

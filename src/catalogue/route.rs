@@ -25,7 +25,7 @@ const PATH_BYTES_MAX: usize = 512;
 pub enum Segment<'a> {
     /// Text that matches only itself.
     Literal(&'a str),
-    /// A parameter with its name. It matches any text.
+    /// A named parameter, which matches any text.
     Parameter(&'a str),
 }
 
@@ -39,7 +39,7 @@ pub fn segments(path: &str) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// Returns the index of each path parameter, in the order in which they occur in the path.
+/// Returns the index in `parameters` of each path parameter, in the order of the path.
 #[must_use]
 pub fn path_order(path: &str, parameters: &[Parameter]) -> Vec<usize> {
     segments(path)
@@ -104,11 +104,11 @@ struct MoreSpecific {
 impl RouteTable {
     /// Adds a route.
     ///
-    /// Plain text takes precedence over a parameter, so `/horses/search` and `/horses/{ueln}` can coexist; `/a/{x}/c` and
+    /// Literal text takes precedence over a parameter, so `/horses/search` and `/horses/{ueln}` can coexist; `/a/{x}/c` and
     /// `/a/b/{y}` cannot.
     ///
     /// # Errors
-    /// Returns an error if an existing route could match the same request and neither route takes precedence.
+    /// A `CatalogueError` if an existing route could match the same request and neither route takes precedence.
     pub(super) fn add(
         &mut self,
         (file, endpoint): (&str, &str),
@@ -147,7 +147,7 @@ impl RouteTable {
 /// Returns the index of a route that could match the same request as the new route, if neither takes precedence.
 fn conflict(node: &RouteNode, segments: &[Segment<'_>], more: MoreSpecific) -> Option<usize> {
     let Some((segment, rest)) = segments.split_first() else {
-        // Neither route takes precedence if each is more specific in some segment, or if none is in any segment.
+        // Neither route takes precedence if each is more specific in some segment, or if neither is in any segment.
         return node.route.filter(|_| more.new == more.old);
     };
     match segment {

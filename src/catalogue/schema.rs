@@ -1,4 +1,4 @@
-//! The JSON Schema of catalogue files, with which editors offer completion and validation.
+//! The JSON Schema of catalogue files, which editors use for completion and validation.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::definition::EndpointDefinition;
 use super::definition::json::OrderedMembers;
 
-/// Returns the schema (JSON Schema 2020-12), indented.
+/// Returns the indented schema (JSON Schema 2020-12).
 #[must_use]
 pub fn text() -> String {
     let generator = SchemaSettings::draft2020_12().with_transform(NullRemover).into_generator();
@@ -16,7 +16,7 @@ pub fn text() -> String {
     schema.insert("title".to_owned(), "fjord catalogue".into());
     let about = "Endpoints of fjord by their id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
-    // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema requires one.
+    // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema does not.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {
         endpoint.insert("required".to_owned(), serde_json::json!(["route"]));
     }

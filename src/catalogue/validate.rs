@@ -40,7 +40,7 @@ pub fn expected(kind: ParameterType) -> &'static str {
     }
 }
 
-/// Validates a value that is plain text and not JSON: a path segment, a query parameter, a header or a claim.
+/// Validates a value that is given as text: a path segment, a query parameter, a header, a claim or a context value.
 ///
 /// Returns `None` for an invalid value, after recording its violations.
 pub fn from_text<'a>(
@@ -124,7 +124,7 @@ fn wrong_type<'a>(
     None
 }
 
-/// Validates a number of any type. Bounds are compared with the number's text, so that every digit counts.
+/// Validates a number of any type. The bounds are compared with its text, so that no digit is lost.
 fn number<'a>(
     parameter: &Parameter,
     text: &Cow<'a, str>,
@@ -166,7 +166,7 @@ fn number<'a>(
     is_valid.then_some(value)
 }
 
-/// Parses a whole number without a fraction, an exponent or leading zeros.
+/// Parses a number without a fraction, an exponent or leading zeros.
 fn integer(kind: ParameterType, text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit())
@@ -179,7 +179,7 @@ fn integer(kind: ParameterType, text: &str) -> Option<i64> {
     fits.then_some(number)
 }
 
-/// Validates a value that is text in JSON, after converting it to its canonical form.
+/// Validates a value of a type that JSON represents as a string, and converts it to its canonical form.
 fn textual<'a>(
     parameter: &Parameter,
     text: Cow<'a, str>,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// A valid value of a parameter. Its text is borrowed from the request where possible; `ParameterValue<'static>` owns it.
 ///
-/// Numbers that a double cannot represent exactly are kept as text.
+/// Only a `number` is converted to a double. Integers and decimals keep every digit.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ParameterValue<'a> {
     /// JSON `null`, which is passed as SQL NULL. An absent parameter has no `ParameterValue` at all.
@@ -23,9 +23,9 @@ pub enum ParameterValue<'a> {
     Text(Cow<'a, str>),
     /// The decoded bytes of a `binary`.
     Binary(Bytes),
-    /// A `json`: the JSON text that was sent.
+    /// The unchanged JSON text of a `json`.
     Json(Cow<'a, str>),
-    /// The rows of a `table`. Each row has a value for every declared column; the value of an absent column is `Null`.
+    /// The rows of a `table`. Each row has a value for every declared column; an absent column has its default or `Null`.
     Table(Vec<Vec<ParameterValue<'a>>>),
 }
 
@@ -53,7 +53,7 @@ impl ParameterValue<'_> {
     }
 }
 
-/// The value of one parameter as found in a request.
+/// The result of reading one parameter of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ReceivedValue<'a> {
     /// No value.

@@ -20,17 +20,17 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// An established connection.
 pub(super) struct Bus {
-    /// The transport.
     pub(super) transport: Arc<dyn Transport>,
     /// The prefix of all subjects of the fleet.
     pub(super) prefix: Subject,
     /// The monitoring URLs of the NATS servers.
     pub(super) monitoring: Vec<String>,
-    /// A connection to the system account, which may not be established yet.
+    /// A connection to the system account, if one is configured. It might not be established yet.
     pub(super) system: Option<Arc<dyn Transport>>,
 }
 
-/// Returns the configuration layers of the selected role, or of the first role that has a file.
+/// Returns the configuration sources for a command that uses only NATS: those of the selected role, or of the first role that
+/// has a file.
 #[must_use]
 pub fn sources(sources: &Sources) -> Sources {
     let configured = || Role::ALL.into_iter().find(|role| sources.has_role_file(*role));
@@ -38,7 +38,7 @@ pub fn sources(sources: &Sources) -> Sources {
     Sources { role, nats_only: true, ..sources.clone() }
 }
 
-/// Connects and runs a command, or reports why the connection failed.
+/// Connects and runs a command, or reports why it could not connect.
 pub(super) fn run<O: Write, E: Write>(
     sources: &Sources,
     name: &str,

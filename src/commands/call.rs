@@ -33,7 +33,7 @@ pub(super) fn run<O: Write, E: Write>(
     call: CallFunction,
     output: &mut Output<O, E>,
 ) -> io::Result<ExitCode> {
-    // Both roles load all endpoints. The configuration of the gateway defines how a call is made.
+    // Both roles load all endpoints. Without `--role`, the gateway's configuration is preferred, because it controls the call.
     let checked = check_arguments(arguments, &bus::sources(sources));
     let (config, endpoint, request) = match checked {
         Ok(checked) => checked,
@@ -111,7 +111,7 @@ fn request(endpoint: &Endpoint, arguments: &CallArguments) -> Result<Request, Ve
     })
 }
 
-/// Creates the payload from `name=value` arguments, with the validation of a gateway. Returns all errors.
+/// Creates the payload from `name=value` arguments, which are validated as in a gateway. Returns all errors.
 fn payload(
     endpoint: &Endpoint,
     values: &[String],
@@ -157,7 +157,7 @@ fn context<'a>(parameter: &Parameter, known: &[(&str, Option<&'a str>)]) -> Opti
     own.filter(|_| parameter.source == ParameterSource::Context).and_then(|(_, text)| *text)
 }
 
-/// Parses a value. Tables are JSON, other values have the format of a query parameter.
+/// Parses a value: a table as JSON, any other value like a query parameter.
 fn received<'a>(
     parameter: &Parameter,
     text: &'a str,
@@ -171,7 +171,7 @@ fn received<'a>(
         violations.add(named, validate::expected(parameter.kind));
         return ReceivedValue::Invalid;
     };
-    // A violation in a table is located by its row, and therefore needs a pointer.
+    // A violation in a table is located by row, which requires a JSON Pointer.
     let pointer = JsonPointer::ROOT.key(&parameter.name);
     validate::from_json(parameter, raw, Location::Json(&pointer), violations).into()
 }
@@ -181,7 +181,7 @@ fn line(violation: &Violation) -> String {
     format!("{}: {}", name.unwrap_or("the arguments"), violation.detail)
 }
 
-/// Rejects the answer of a dry run that a gateway would not forward.
+/// Replaces the answer of a dry run with a problem if a gateway would not forward it.
 fn check_dry_run(called: EndpointCallResult) -> EndpointCallResult {
     let answer = called.answer.and_then(|answer| {
         if answer.is_valid_for_dry_run() { Ok(answer) } else { Err(Problem::unproved_dry_run()) }

@@ -1,5 +1,5 @@
-//! `fjord check`: reports every error in the configuration without starting a role. With `--online` also checks the NATS
-//! servers and databases that the configuration names.
+//! `fjord check`: reports every error in the configuration without starting a role. With `--online`, it also checks the NATS
+//! servers and databases in the configuration.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -71,8 +71,8 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the roles that have a file. If no role has one, returns `None`, with which only the settings that belong to no role
-/// are checked.
+/// Returns the roles that have a file. If there are none, returns a single `None`: the configuration is then checked without a
+/// role, so no role's required keys and files are checked.
 fn configured_roles(sources: &Sources) -> Vec<Option<Role>> {
     let configured = Role::ALL.into_iter().filter(|role| sources.has_role_file(*role));
     let roles: Vec<_> = configured.map(Some).collect();

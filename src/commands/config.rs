@@ -9,7 +9,7 @@ use crate::cli::Role;
 use crate::config::{Config, SettingEntry, SettingOrigin, Sources};
 use crate::procedures::pool_sizes;
 
-/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments, secrets are
+/// Prints TOML lines `key = value  # origin`, sorted by key. Keys without a value are printed as comments. Secrets are
 /// redacted.
 pub(super) fn run(
     sources: &Sources,
@@ -32,7 +32,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns lines about the number of database connections, which follows from the settings and the queues of the catalogue.
+/// Returns lines about the number of database connections, which depends on the settings and the catalogue's queues.
 fn connections(config: &Config) -> Vec<String> {
     if config.role != Some(Role::Worker) {
         return Vec::new();

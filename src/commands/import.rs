@@ -82,7 +82,7 @@ pub(super) fn run(
     let mut text = serde_json::to_string_pretty(&entry::ImportedCatalogue(entries))?;
     text.push('\n');
     if let Some(path) = &arguments.output {
-        // Never overwrites a file, because a person may have edited it.
+        // An existing file is never overwritten, because a person might have edited it.
         let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
         if let Err(error) = written {
             writeln!(output.err, "error: cannot write {}: {error}", path.display())?;
@@ -122,7 +122,7 @@ fn describe(
     }))
 }
 
-/// Creates an entry for each procedure that is not in the catalogue yet. Reports why other procedures are skipped.
+/// Creates an entry for each procedure that is not in the catalogue yet. Reports why the others are skipped.
 fn entries<'a>(
     described: &'a [ProcedureDescription],
     arguments: &ImportArguments,

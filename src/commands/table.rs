@@ -7,7 +7,7 @@ pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let rows = || std::iter::once(&headings).chain(rows);
     let mut widths = vec![0; headings.len()];
-    // The last cell of a shorter row is a message, which does not widen its column.
+    // A shorter row ends with a message, so its cells do not widen the columns.
     for row in rows().filter(|row| row.len() == headings.len()) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());

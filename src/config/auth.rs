@@ -18,24 +18,24 @@ pub struct AuthConfig {
     pub issuers: BTreeMap<String, IssuerConfig>,
     /// The API keys, by label.
     pub api_keys: BTreeMap<String, ApiKeyConfig>,
-    /// The client certificates, by a subject alternative name (SAN) with its kind, such as `dns:…`.
+    /// The client certificates, by subject alternative name (SAN) with its kind, such as `dns:…`.
     pub certificates: BTreeMap<String, CertificateConfig>,
 }
 
 /// An API key and its caller: `[auth.api_keys.<label>]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyConfig {
-    /// The SHA-256 hashes of the accepted keys in hexadecimal. There are two while a key is being replaced.
+    /// The SHA-256 hashes of the accepted keys in hexadecimal; two while a key is being replaced.
     pub sha256: Vec<String>,
     /// The scopes of the caller.
     pub scopes: Vec<String>,
-    /// The Unix time in seconds from which the keys are rejected, if they expire.
+    /// The Unix time in seconds at which the keys expire, if they do.
     pub expires_at: Option<i64>,
     /// The claims of the caller, for parameters with `in: claim`.
     pub claims: BTreeMap<String, String>,
 }
 
-/// The callers with a client certificate of one name: `[auth.certificates."<name>"]`.
+/// The callers whose certificate contains this name: `[auth.certificates."<name>"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateConfig {
     /// The principal of the callers.
@@ -66,7 +66,7 @@ fn read_issuers(table: &mut SettingsTable<'_>) -> BTreeMap<String, IssuerConfig>
     table.table("jwt", |table| {
         let issuers = table.own_named_tables(issuer::ONE_TABLE_EACH, IssuerConfig::read);
         for (name, key, expected) in issuer::errors(&issuers) {
-            // A missing key already has an error of its own.
+            // A missing key has already been reported.
             if key.is_empty() || table.has_inside(name, key) || key == "principal_prefix" {
                 table.error_inside(name, key, expected);
             }

@@ -1,4 +1,4 @@
-//! `[catalogue]`: the directory of the endpoints, and the default values that they inherit.
+//! `[catalogue]`: the endpoint directory, and the defaults that endpoints inherit.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,12 @@ use crate::catalogue::auth::check_issuers;
 use crate::catalogue::cors::{CorsSettings, MAX_AGE_DEFAULT};
 use crate::catalogue::{Auth, AuthMethod, EndpointDefaults};
 
-/// The key that contains the default for `auth`.
 const AUTH_DEFAULT: &str = "auth_default";
 
-/// The directory of the catalogue, and the default values for its endpoints.
+/// The catalogue directory and the endpoint defaults.
 #[derive(Clone, Debug)]
 pub struct CatalogueConfig {
-    /// The directory of the `*.json` files. A relative path starts at the configuration directory.
+    /// The directory of the `*.json` files, resolved against the configuration directory.
     pub directory: PathBuf,
     /// The values for endpoints that do not set their own.
     pub defaults: EndpointDefaults,
@@ -51,7 +50,7 @@ fn read_cors(table: &mut SettingsTable<'_>) -> CorsSettings {
     settings
 }
 
-/// Reads `auth_default`. It has the same form as `auth` of an endpoint: `"public"`, or a table of methods and scopes.
+/// Reads `auth_default`: `"public"` or, as in an endpoint, a table of methods, scopes and issuers.
 fn read_auth(table: &mut SettingsTable<'_>) -> Option<Auth> {
     if table.has_table(AUTH_DEFAULT) {
         return table.optional_table(AUTH_DEFAULT, read_requirements);

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// One error in the configuration. It is formatted as one line and never contains a secret.
+/// An error in the configuration. It is displayed as one line and never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    /// The file, variable or flag with the error, or the configuration directory if the error concerns a key that is not set.
+    /// The file, variable or flag with the error; the configuration directory for an unset key.
     pub location: String,
     /// The key with its section; empty if the error concerns the whole file, variable or flag.
     pub key: String,
@@ -40,7 +40,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Escapes control characters, because keys are not trusted and each error must remain a single line of the log.
+/// Escapes control characters: keys are untrusted, and each error must stay a single log line.
 fn escape_control_characters(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! `[gateway]`: the public listener, and how requests are handled.
+//! `[gateway]`: the public listener and its request handling.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,31 +15,30 @@ mod proxies;
 pub use compression::{Coding, CompressionConfig};
 pub use proxies::{ProxyConfig, TrustedProxies};
 
-/// The key that contains the path of the health check.
 const HEALTH_PATH: &str = "health_path";
 
-/// The public listener, and how requests are handled.
+/// The public listener and its request handling.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// The address on which the gateway serves HTTPS.
     pub listen: SocketAddr,
-    /// The TLS settings; `None` only with `insecure_plain_text = true`.
+    /// The TLS settings; in a gateway, `None` only with `insecure_plain_text = true`.
     pub tls: Option<ServerTlsConfig>,
     /// The names accepted in `Host`. If empty, every name is accepted.
     pub hosts: Vec<String>,
-    /// The proxies that are trusted to state the address of their client.
+    /// The proxies trusted to report their client's address.
     pub proxies: ProxyConfig,
     /// Limits on connections and requests.
     pub http: HttpLimits,
     /// Compression of answers.
     pub compression: CompressionConfig,
-    /// Settings for attempts, waiting and retries of requests.
+    /// Attempts, waiting and retries of requests.
     pub session: SessionConfig,
-    /// The path at which load balancers check whether this gateway is ready; `None` if there is no health check.
+    /// The path on which load balancers check readiness; `None` if there is no health check.
     pub health_path: Option<String>,
     /// The callers that can read `/openapi.json` and `/docs`.
     pub documentation: DocumentationAccess,
-    /// The scope of callers that receive `Server-Timing`. With `*` all callers receive it, with `None` no caller does.
+    /// The scope required to receive `Server-Timing`; `*` for all callers, `None` for no caller.
     pub server_timing_scope: Option<String>,
 }
 
@@ -61,7 +60,7 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// The maximum number of concurrent connections from one client.
     pub connections_per_client_max: usize,
-    /// The number of leading bits of an IPv6 address that identify a client, wherever clients are distinguished by address.
+    /// The length in bits of the IPv6 prefix that identifies a client.
     pub ipv6_prefix_bits: u32,
     /// The maximum number of concurrent requests.
     pub requests_in_flight_max: usize,
@@ -69,48 +68,48 @@ pub struct HttpLimits {
     pub buffered_bytes_max: usize,
     /// The maximum size in bytes of one client's request bodies and answers in memory.
     pub buffered_bytes_per_client_max: usize,
-    /// The maximum size in bytes of a request's headers together.
+    /// The maximum total size in bytes of a request's headers.
     pub header_bytes_max: usize,
-    /// The maximum number of headers of a request.
+    /// The maximum number of headers in a request.
     pub headers_max: usize,
     /// The maximum length in bytes of a request's URI.
     pub uri_bytes_max: usize,
-    /// The maximum time until all headers of a request are received, from their first byte or the start of the connection.
+    /// The time limit for a request's headers, from their first byte or the connection's start.
     pub header_timeout: Duration,
-    /// The time for which a connection without requests is kept open.
+    /// How long a connection without requests is kept open.
     pub idle_timeout: Duration,
     /// The maximum time between two pieces of a request body.
     pub body_idle_timeout: Duration,
-    /// The maximum time until a whole request body is received.
+    /// The maximum time to receive a whole request body.
     pub body_timeout: Duration,
     /// The maximum number of concurrent streams on an HTTP/2 connection.
     pub streams_max: u32,
-    /// The maximum number of streams of an HTTP/2 connection that the client may reset before they are processed.
+    /// The maximum number of unprocessed streams that a client may reset on an HTTP/2 connection.
     pub resets_max: usize,
-    /// The maximum number of a client's requests per minute that are answered 401 or 403. Further requests are answered 429.
+    /// The maximum number of 401 and 403 responses per client and minute; further failures get 429.
     pub auth_failures_per_minute_max: u32,
 }
 
-/// Settings for attempts, waiting and retries of requests: `[gateway.session]`.
+/// Attempts, waiting and retries of requests: `[gateway.session]`.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// The time that a gateway waits for the first response to an attempt before it sends the request again.
+    /// How long a gateway waits for the first reply to an attempt before it sends another.
     pub accept_timeout: Duration,
-    /// The interval at which workers report progress. A worker that misses three reports is considered lost.
+    /// The interval of workers' progress reports. A worker that misses three is considered lost.
     pub progress_interval: Duration,
-    /// The minimum delay before a request is sent again to a queue that had no free slot or no worker.
+    /// The minimum delay before a request is sent again to a queue without a free slot or worker.
     pub probe_delay_min: Duration,
-    /// The maximum delay before a request is sent again to a queue that had no free slot or no worker.
+    /// The maximum delay before a request is sent again to a queue without a free slot or worker.
     pub probe_delay_max: Duration,
     /// The maximum number of requests that wait for one queue.
     pub waiting_max: usize,
-    /// The allowed number of retries as a percentage of the requests.
+    /// The number of retries allowed, as a percentage of requests.
     pub retry_percent: u32,
-    /// The number of retries per second that are always allowed.
+    /// The number of retries per second that is always allowed.
     pub retry_floor: u32,
-    /// The number of parts that a worker may send before the client has read them. With 0, answers are collected first.
+    /// How many parts a worker may send ahead of the client. With 0, answers are not streamed.
     pub window_parts: u32,
-    /// The largest answer in bytes that is collected from parts.
+    /// The maximum size in bytes of an answer collected from parts.
     pub answer_bytes_max: usize,
 }
 
@@ -142,8 +141,8 @@ fn read_documentation(table: &mut SettingsTable<'_>) -> DocumentationAccess {
     choice.unwrap_or(DocumentationAccess::Authenticated)
 }
 
-/// Reads the path of the health check. Requests are matched against it without decoding, so it may contain only characters
-/// that need no encoding.
+/// Reads the health-check path. It must not contain characters that need percent-encoding, because
+/// request paths are compared without decoding.
 fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     let path: String = table.get_or(HEALTH_PATH, limits::HEALTH_PATH.to_owned());
     let is_plain =
@@ -159,7 +158,7 @@ fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
     Some(path)
 }
 
-/// Reads the TLS settings. Serving plain text requires `insecure_plain_text`, which cannot be combined with TLS settings.
+/// Reads the TLS settings. Plain text requires `insecure_plain_text`, which excludes TLS settings.
 fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     if plain && table.has("tls") {

@@ -1,6 +1,7 @@
-//! Merges the layers of the configuration into one tree that records the layer of each value. From lowest to highest:
+//! Merges the layers into one tree that records the layer of each value. From lowest to highest:
 //!
-//! built-in defaults → `fjord.{toml,json}` → `<role>.{toml,json}` → `conf.d/*` in name order → environment → `--set`
+//! built-in defaults → `fjord.{toml,json}` → `<role>.{toml,json}` → `conf.d/*` in name order →
+//! environment → `--set`
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,9 +19,9 @@ mod text;
 
 /// The default configuration directory.
 pub const DIRECTORY_DEFAULT: &str = "/etc/fjord";
-/// The prefix of environment variables that are part of the configuration. Their names also contain a double underscore.
+/// The prefix of configuration variables. Their names also contain a double underscore.
 const VARIABLE_PREFIX: &str = "FJORD_";
-/// The environment variable that systemd sets to the directory of the unit's credentials (`LoadCredential=`).
+/// The variable that systemd sets to the unit's credentials directory (`LoadCredential=`).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The sources of the layers.
@@ -32,9 +33,9 @@ pub struct Sources {
     pub role: Option<Role>,
     /// The environment variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The `key=value` of each `--set`, in the order of the command line.
+    /// The `key=value` of each `--set`, in command-line order.
     pub sets: Vec<String>,
-    /// Whether the command only connects to NATS. If so, files that other sections name are not checked.
+    /// Whether the command only connects to NATS. If so, files of other sections are not checked.
     pub nats_only: bool,
 }
 
@@ -70,7 +71,7 @@ impl Sources {
         Some(PathBuf::from(value))
     }
 
-    /// Merges all layers. A layer that cannot be read is an error, but the other layers are still read.
+    /// Merges all layers. If one cannot be read, records an error and merges the others.
     pub(super) fn merge(&self, errors: &mut Vec<ConfigError>) -> Figment {
         let mut figment = Figment::new();
         let files = self.files(errors);
@@ -139,7 +140,7 @@ impl Sources {
     }
 }
 
-/// Returns the configuration files of `conf.d`, in the order of their names. Copies made by editors or rpm are ignored.
+/// Returns the TOML and JSON files of `conf.d`, sorted by name. Editor and rpm copies are ignored.
 fn fragments(directory: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -197,14 +198,14 @@ pub(super) fn io_error_message(error: &std::io::Error) -> String {
     }
 }
 
-/// One layer, with the name by which errors and `fjord config` refer to it.
+/// A layer, with its name in errors and in `fjord config`.
 struct Layer {
     name: String,
     values: Dict,
 }
 
 impl Layer {
-    /// Creates a layer with a single key from a text. The text is converted later, according to the key's type.
+    /// Creates a layer with one key. The text is converted later, according to the key's type.
     fn from_text(name: String, path: &[String], text: &str) -> Self {
         let mut path = path.iter().rev();
         let Some(last) = path.next() else {

@@ -1,16 +1,16 @@
-//! `[lifecycle]`: the durations of the phases of a drain.
+//! `[lifecycle]`: the durations of the drain phases.
 
 use std::time::Duration;
 
 use super::limits;
 use super::settings::SettingsTable;
 
-/// The durations of the phases of a drain.
+/// The durations of the drain phases.
 #[derive(Clone, Debug)]
 pub struct LifecycleConfig {
-    /// The time for which a gateway reports "not ready" before it stops accepting connections, so that load balancers notice.
+    /// How long a gateway is "not ready" before it stops accepting, so that load balancers notice.
     pub drain_delay: Duration,
-    /// The maximum time for which a drain waits for running requests or calls.
+    /// The maximum time that a drain waits for running requests or calls.
     pub drain_timeout: Duration,
 }
 

@@ -1,8 +1,8 @@
-//! All limits with their defaults, floors and ceilings, and the required relations between the defaults.
+//! All limits: defaults, floors and ceilings, and the required relations between the defaults.
 
 use std::time::Duration;
 
-/// The default of a setting, and the bounds that a configured value must not exceed.
+/// The default of a setting, and the bounds of a configured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit<T> {
     /// The value used if none is configured.
@@ -51,16 +51,16 @@ const MIB: usize = 1 << 20;
 
 /// The maximum size of a configuration file in bytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
-/// The maximum size of a file with a secret in bytes.
+/// The maximum size of a secret file in bytes.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// `gateway.health_path`.
 pub const HEALTH_PATH: &str = "/healthz";
-/// The port of `gateway.listen`, which is bound on every address.
+/// The default port of `gateway.listen`. The default address is 0.0.0.0.
 pub const GATEWAY_PORT: u16 = 8_443;
-/// The port of `admin.listen` in a gateway.
+/// The default port of `admin.listen` in a gateway.
 pub const ADMIN_PORT_GATEWAY: u16 = 9_464;
-/// The port of `admin.listen` in a worker. It differs from the gateway's port, so that both roles can run on one host.
+/// The default port of `admin.listen` in a worker. It lets one host run both roles.
 pub const ADMIN_PORT_WORKER: u16 = 9_465;
 
 /// `gateway.tls.handshake_timeout`.
@@ -69,8 +69,8 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(60));
 pub const CONNECTIONS_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
 /// `gateway.http.connections_per_client_max`.
 pub const CONNECTIONS_PER_CLIENT_MAX: Limit<usize> = size(200, 1, 1_000_000);
-/// `gateway.http.ipv6_prefix_bits`. Access providers assign a /56 to each home (RIPE-690). With a shorter prefix, several
-/// customers count as one client; with a longer prefix, one customer counts as several clients.
+/// `gateway.http.ipv6_prefix_bits`. ISPs assign each home a /56 (RIPE-690). A shorter prefix would
+/// merge customers into one client; a longer one would split a customer into several.
 pub const IPV6_PREFIX_BITS: Limit<u32> = count(56, 32, 128);
 /// `gateway.http.requests_in_flight_max`.
 pub const REQUESTS_IN_FLIGHT_MAX: Limit<usize> = size(10_000, 1, 1_000_000);
@@ -86,8 +86,8 @@ pub const HEADERS_MAX: Limit<usize> = size(64, 8, 1_000);
 pub const URI_BYTES_MAX: Limit<usize> = size(8 * KIB, 256, 64 * KIB);
 /// `gateway.http.header_timeout`.
 pub const HEADER_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(3_600));
-/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. They must close first; otherwise they send
-/// requests on connections that the gateway is just closing.
+/// `gateway.http.idle_timeout`. Load balancers close idle connections after 60 s. They must close
+/// first, or they may send a request on a connection that the gateway is closing.
 pub const IDLE_TIMEOUT: Limit<Duration> = time(s(75), ms(100), s(3_600));
 /// `gateway.http.body_idle_timeout`.
 pub const BODY_IDLE_TIMEOUT: Limit<Duration> = time(s(10), ms(100), s(600));
@@ -98,11 +98,11 @@ pub const STREAMS_MAX: Limit<u32> = count(100, 1, 10_000);
 /// `gateway.http.resets_max` (CVE-2023-44487).
 pub const RESETS_MAX: Limit<usize> = size(20, 1, 10_000);
 
-/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with an expired token causes,
-/// and a thousandth of the requests that one connection can send.
+/// `gateway.http.auth_failures_per_minute_max`. Ten failures per second are more than a page with
+/// an expired token causes, but only a thousandth of what one connection can send.
 pub const AUTH_FAILURES_PER_MINUTE_MAX: Limit<u32> = count(600, 1, 1_000_000);
 
-/// `gateway.compression.bytes_min`. Answers of a few hundred bytes fit into one packet, so compressing them saves nothing.
+/// `gateway.compression.bytes_min`. Compressing an answer that fits into one packet saves nothing.
 pub const COMPRESSION_BYTES_MIN: Limit<usize> = size(KIB, 1, MIB);
 
 /// `gateway.session.accept_timeout`.
@@ -119,7 +119,7 @@ pub const WAITING_MAX: Limit<usize> = size(10_000, 0, 1_000_000);
 pub const RETRY_PERCENT: Limit<u32> = count(20, 0, 100);
 /// `gateway.session.retry_floor`.
 pub const RETRY_FLOOR: Limit<u32> = count(10, 0, 10_000);
-/// `gateway.session.window_parts`. With two parts, one is in transit while the client reads the other.
+/// `gateway.session.window_parts`. With two, one is in transit while the client reads the other.
 pub const WINDOW_PARTS: Limit<u32> = count(2, 0, 64);
 /// `gateway.session.answer_bytes_max` and `worker.answer_bytes_max`.
 pub const ANSWER_BYTES_MAX: Limit<usize> = size(32 * MIB, KIB, 1_024 * MIB);
@@ -141,20 +141,20 @@ pub const NATS_OPERATION_TIMEOUT: Limit<Duration> = time(s(2), ms(10), s(60));
 
 /// `worker.progress_first`.
 pub const PROGRESS_FIRST: Limit<Duration> = time(ms(250), ms(10), s(60));
-/// `worker.part_bytes`. Parts of twice the default size need twice the memory in both roles and are not faster. 64 MiB is the
-/// largest message that NATS supports.
+/// `worker.part_bytes`. Doubling the default doubles the memory in both roles without being faster.
+/// 64 MiB is the largest message that NATS supports.
 pub const PART_BYTES: Limit<usize> = size(128 * KIB, KIB, 64 * MIB);
 /// `worker.claim_timeout`.
 pub const CLAIM_TIMEOUT: Limit<Duration> = time(s(1), ms(10), s(60));
-/// The interval at which a worker checks whether offers, and requests that accepted an offer, have expired.
+/// The interval at which a worker checks offers, and requests that accepted one, for expiry.
 pub const OFFER_EXPIRY_INTERVAL: Duration = ms(100);
 /// `worker.offer_timeout`.
 pub const OFFER_TIMEOUT: Limit<Duration> = time(ms(250), ms(10), s(10));
-/// The minimum number of round trips that a timeout must allow before a reply over NATS is considered lost.
+/// The minimum number of round trips before a reply over NATS is considered lost.
 const ROUND_TRIPS_MIN: u32 = 3;
 
-/// Returns the timeout that replaces a configured one that is too short for the measured round trip, or `None` if the
-/// configured timeout is long enough.
+/// Returns the timeout that replaces `configured` if that is too short for the measured round trip,
+/// otherwise `None`.
 #[must_use]
 pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<Duration> {
     let shortest = round_trip.saturating_mul(ROUND_TRIPS_MIN);
@@ -163,7 +163,7 @@ pub fn lengthened_timeout(configured: Duration, round_trip: Duration) -> Option<
 
 /// `worker.refused_max`.
 pub const REFUSED_MAX: Limit<usize> = size(4_096, 0, 1 << 20);
-/// `worker.leave_messages`. With a value of 200, measurements at thousands of messages per second lost no message.
+/// `worker.leave_messages`. With 200, tests at thousands of messages per second lost no message.
 pub const LEAVE_MESSAGES: Limit<u64> = long(200, 1, 1 << 20);
 /// `worker.leave_idle`.
 pub const LEAVE_IDLE: Limit<Duration> = time(ms(500), ms(50), s(30));
@@ -174,8 +174,8 @@ pub const CONCURRENCY: Limit<usize> = size(16, 1, 10_000);
 pub const SQLITE_CONNECTIONS_MAX: Limit<usize> = size(8, 1, 256);
 /// `procedures.databases.<name>.mssql.port`.
 pub const MSSQL_PORT: Limit<u16> = port(1_433, 1, u16::MAX);
-/// `procedures.databases.<name>.mssql.connections_max`. On up to four processors, SQL Server has 512 worker threads by default.
-/// Further calls would wait for a thread inside SQL Server, where fjord cannot observe the wait.
+/// `procedures.databases.<name>.mssql.connections_max`. With up to four processors, SQL Server has
+/// 512 worker threads by default. Further calls would wait unseen inside SQL Server.
 pub const MSSQL_CONNECTIONS_MAX: Limit<usize> = size(512, 1, 10_000);
 /// `procedures.databases.<name>.mssql.connect_timeout`.
 pub const MSSQL_CONNECT_TIMEOUT: Limit<Duration> = time(s(5), ms(100), s(60));
@@ -190,7 +190,7 @@ pub const MSSQL_DEADLOCK_RETRIES: Limit<u32> = count(2, 0, 10);
 pub const TIMEOUT_DEFAULT: Limit<Duration> = time(s(10), ms(50), s(3_600));
 /// `catalogue.attempts_default`.
 pub const ATTEMPTS_DEFAULT: Limit<u32> = count(3, 1, 20);
-/// `catalogue.body_bytes_max_default`. NATS servers accept messages of 1 MiB by default, and of 64 MiB at most.
+/// `catalogue.body_bytes_max_default`. NATS servers accept 1 MiB by default, and at most 64 MiB.
 pub const BODY_BYTES_MAX_DEFAULT: Limit<usize> = size(MIB, 1, 64 * MIB);
 
 /// `auth.jwt.<name>.leeway`.
@@ -214,10 +214,10 @@ pub const TRACES_SPANS_MAX: Limit<usize> = size(4_096, 1, 1 << 20);
 pub const DRAIN_DELAY: Limit<Duration> = time(s(0), s(0), s(300));
 /// `lifecycle.drain_timeout`.
 pub const DRAIN_TIMEOUT: Limit<Duration> = time(s(30), s(0), s(3_600));
-/// `TimeoutStopSec` in the shipped systemd unit. If a drain may take longer, a drop-in file must raise it.
+/// `TimeoutStopSec` in the shipped systemd unit. Raise it in a drop-in file for longer drains.
 pub const UNIT_STOP_TIMEOUT: Duration = s(90);
 
-// Relations between the defaults. `relations.rs` checks the same relations between configured values.
+// Relations between the defaults. `relations.rs` checks configured values in the same way.
 const _: () = {
     let lost_after = PROGRESS_INTERVAL.default.as_millis() * PROGRESS_MISSED_MAX as u128;
     assert!(

@@ -2,8 +2,8 @@
 
 use super::settings::SettingsTable;
 
-/// The default filter. It hides informational lines of the NATS client library, which report each attempt to connect but
-/// not the cause of a failure. fjord logs the cause itself.
+/// The default filter. It hides the NATS client library's info lines, which report each connection
+/// attempt but not why it failed. fjord logs the cause itself.
 const FILTER_DEFAULT: &str = "info,async_nats=warn";
 
 /// The settings of the log.
@@ -13,7 +13,7 @@ pub struct LogConfig {
     pub filter: String,
     /// The format of log lines.
     pub format: LogFormat,
-    /// Whether a worker logs the messages of database errors. They can contain values from requests.
+    /// Whether a worker logs database error messages, which can contain values from requests.
     pub database_messages: bool,
 }
 
@@ -44,10 +44,10 @@ impl LogConfig {
     }
 }
 
-/// Returns whether a text is a log filter: a level, `target=level`, or several of these separated by commas.
+/// Returns whether a text is a log filter: levels and `target=level`, separated by commas.
 ///
-/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything else. Therefore a target
-/// without a level is invalid here.
+/// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything
+/// else, so a target without a level is invalid here.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
     let is_level = |word: &str| {

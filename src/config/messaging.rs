@@ -13,9 +13,9 @@ use crate::message::Subject;
 /// The settings of the connection between gateways and workers.
 #[derive(Clone, Debug)]
 pub struct MessagingConfig {
-    /// The tokens with which all subjects begin; by default `fjord`.
+    /// The prefix of all subjects; by default `fjord`.
     pub prefix: Subject,
-    /// Whether this process answers requests of the NATS service API (`$SRV`).
+    /// Whether this process answers NATS service API requests (`$SRV`).
     pub service_api: bool,
     /// The transport that carries the messages.
     pub transport: TransportConfig,
@@ -33,31 +33,31 @@ pub enum TransportConfig {
 pub struct NatsConfig {
     /// The servers of the cluster, each as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
-    /// Whether servers that the cluster announces are used too.
+    /// Whether servers announced by the cluster are used too.
     pub discover: bool,
     /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
-    /// Whether the TLS handshake precedes the server's first line (`handshake_first` on the server).
+    /// Whether TLS precedes the server's first line (`handshake_first` on the server).
     pub tls_first: bool,
     /// The monitoring endpoints of the servers, each as `http://host:port`, for `fjord status`.
     pub monitoring: Vec<String>,
-    /// The credentials of a user of the system account, with which `fjord status` queries the servers.
+    /// The credentials of a system account user, for the queries of `fjord status`.
     pub system: Option<NatsCredentials>,
     /// The credentials of this process.
     pub credentials: NatsCredentials,
-    /// The tokens with which the subjects of reply inboxes begin; by default `_INBOX`.
+    /// The prefix of reply inbox subjects; by default `_INBOX`.
     pub inbox_prefix: Subject,
     /// The maximum time to establish a connection.
     pub connect_timeout: Duration,
-    /// The interval between pings. A connection on which two intervals pass without an answer is replaced.
+    /// The interval between pings. A connection without an answer for two intervals is replaced.
     pub ping_interval: Duration,
     /// The maximum delay between attempts to reconnect, including jitter.
     pub reconnect_delay_max: Duration,
-    /// The maximum number of messages that a subscription queues. The client library drops further messages.
+    /// The maximum number of messages queued by a subscription. The client library drops the rest.
     pub subscription_messages_max: usize,
     /// The maximum number of commands that wait to be written to the connection.
     pub commands_max: usize,
-    /// The maximum time to wait until the client library accepts a publish or subscribe command.
+    /// The maximum time for the client library to accept a publish or subscribe command.
     pub operation_timeout: Duration,
 }
 
@@ -91,7 +91,7 @@ impl MessagingConfig {
     }
 }
 
-/// Reads a subject. An invalid subject is replaced by the default, so that reading can continue with the other keys.
+/// Reads a subject. If it is invalid, uses the default, so that the other keys are still read.
 fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Option<Subject> {
     let subject = Subject::new(&table.get_or(name, default.to_owned()));
     if subject.is_err() {

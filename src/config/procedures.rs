@@ -31,7 +31,7 @@ pub enum DatabaseConfig {
 pub struct SqliteConfig {
     /// The database file. It is created if it does not exist.
     pub file: PathBuf,
-    /// A file with SQL that is executed once, when the database file is created.
+    /// A SQL file that is executed once, when the database file is created.
     pub schema: Option<PathBuf>,
     /// The directory of `<schema>.<name>.sql` files.
     pub procedures: PathBuf,
@@ -58,10 +58,10 @@ pub struct MssqlConfig {
     pub certificate_name: Option<String>,
     /// Whether all connections are read-only (`ApplicationIntent=ReadOnly`).
     pub read_only: bool,
-    /// The maximum number of concurrent connections in all pools together.
+    /// The maximum number of concurrent connections across all pools.
     pub connections_max: usize,
-    /// The connection pools for the queues of this database, starting with the pool with the most queues. Empty until the
-    /// queues are known.
+    /// The connection pools for the queues of this database, the one with the default program name
+    /// first. Empty until the queues are known.
     pub pools: Vec<PoolConfig>,
     /// The maximum time to open a connection, including the login.
     pub connect_timeout: Duration,
@@ -69,21 +69,21 @@ pub struct MssqlConfig {
     pub cancel_timeout: Duration,
     /// The age at which a connection is replaced.
     pub connection_age_max: Duration,
-    /// The maximum number of retries after a deadlock, or after a conflict under snapshot isolation.
+    /// The maximum number of retries after a deadlock or a snapshot isolation conflict.
     pub deadlock_retries: u32,
 }
 
-/// The default program name of connections. `sys.dm_exec_sessions` shows it.
+/// The default program name of connections, as shown by `sys.dm_exec_sessions`.
 pub const APPLICATION_NAME: &str = "fjord";
 
-/// A pool of connections to a database that some of its queues share.
+/// A pool of connections to a database, shared by some of its queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// The program name of the connections.
     pub application_name: String,
     /// The maximum number of concurrent connections.
     pub connections_max: usize,
-    /// The maximum number of calls that the queues of this pool execute concurrently, all together.
+    /// The total number of calls that the pool's queues may run concurrently.
     pub concurrency: usize,
     /// The queues that use the pool.
     pub queues: Vec<QueueName>,
@@ -127,8 +127,8 @@ enum BackendKind {
 }
 
 impl DatabaseConfig {
-    /// Reads the table of the selected backend. A lower layer may contain the other backend's table. It is validated too, but
-    /// its files are not checked.
+    /// Reads the table of the selected backend. The other backend's table, possibly from a lower
+    /// layer, is validated too, but its files are not checked.
     fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         table.require("backend", "\"mssql\" or \"sqlite\"");
         let choices = [("mssql", BackendKind::Mssql), ("sqlite", BackendKind::Sqlite)];

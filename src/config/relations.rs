@@ -1,4 +1,4 @@
-//! Checks values that are valid separately but may be invalid in combination.
+//! Checks combinations of values that are valid on their own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::worker::QueueConfig;
 use super::{Config, Role};
 use crate::units::format_duration;
 
-/// Checks all relations. If a relation between the gateway's and the worker's values is violated, this is only a warning,
-/// because the two may run on different hosts.
+/// Checks all relations. A violated relation between gateway and worker settings is only a warning,
+/// because the roles may run on different hosts.
 pub(super) fn check(config: &Config, diagnostics: &mut SettingsDiagnostics) {
     let directory = config.directory.display().to_string();
     let mut relations = Relations { diagnostics, directory: &directory };
@@ -52,7 +52,6 @@ impl Relations<'_> {
     }
 }
 
-/// A value that can be shown in error messages.
 trait DisplayValue {
     fn display(&self) -> String;
 }
@@ -143,7 +142,7 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
 
 fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     let (session, worker) = (&config.gateway.session, &config.worker);
-    // While a request waits for an offered slot, its worker sends no reports. The first one is sent once the call runs.
+    // A worker's first report follows once the call runs, not while the request waits for a slot.
     let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
         let text = "gateways send a request again after gateway.session.accept_timeout: expected worker.offer_timeout, 100 ms and the \
@@ -185,7 +184,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
             relations.diagnostics.error(&key, relations.directory, expected);
         }
         match databases.get(name) {
-            // For SQL Server, `procedures::pool_sizes` performs this check once the queues are known.
+            // For SQL Server, `procedures::pool_sizes` checks this once the queues are known.
             Some(DatabaseConfig::Sqlite(sqlite)) if queue.concurrency > sqlite.connections_max => {
                 let text = format!(
                     "database {name} has {} connections: further calls wait for a connection",
@@ -203,7 +202,7 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
-/// Checks that there is at least one connection for each pool. Each combination of program name and intent has a pool.
+/// Checks that each pool can have a connection. Each intent has a pool for every program name.
 fn check_pools(config: &Config, relations: &mut Relations<'_>) {
     for (name, database) in &config.procedures.databases {
         let DatabaseConfig::Mssql(mssql) = database else { continue };

@@ -1,17 +1,17 @@
-//! A type for secrets, so that they cannot be printed by accident.
+//! A type for secrets that cannot be printed by accident.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A secret. Its `Debug` output does not contain it, and it has no `Display`.
+/// A secret. `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<SecretText>);
 
 #[derive(PartialEq, Eq)]
 struct SecretText {
     text: String,
-    /// The file from which the secret was read, if any.
+    /// The file that the secret was read from, if any.
     file: Option<PathBuf>,
 }
 
@@ -22,7 +22,7 @@ impl Secret {
         Self(Arc::new(SecretText { text, file: None }))
     }
 
-    /// Creates a secret from the content of a file. The line break that editors and `echo` add at the end is removed.
+    /// Creates a secret from a file's contents without the line break that editors and `echo` add.
     #[must_use]
     pub fn from_file(path: &Path, text: &str) -> Self {
         let text = text.strip_suffix('\n').unwrap_or(text);
@@ -30,7 +30,7 @@ impl Secret {
         Self(Arc::new(SecretText { text, file: Some(path.to_owned()) }))
     }
 
-    /// Returns the file from which the secret was read. The file may contain a different secret by now.
+    /// Returns the file that the secret was read from. Its contents may have changed since.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()

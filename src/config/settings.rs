@@ -1,7 +1,8 @@
 //! Reads the merged layers key by key.
 //!
-//! Serde stops at the first error, but an operator needs to see all errors. Therefore each section reads its keys from a
-//! `SettingsTable`. The table returns the value or the default, and records errors, the origin of each value, and unknown keys.
+//! Serde stops at the first error, but operators need to see all. Each section therefore reads its
+//! keys from a `SettingsTable`, which returns values or defaults and records errors, origins and
+//! unknown keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,14 +39,14 @@ impl Settings {
         credentials: Option<PathBuf>,
         errors: Vec<ConfigError>,
     ) -> Self {
-        // Merging cannot fail, because all layers were parsed before.
+        // This cannot fail, because all layers have been parsed.
         let values = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
         let diagnostics = SettingsDiagnostics { errors, ..SettingsDiagnostics::default() };
         let diagnostics = RefCell::new(diagnostics);
         Self { figment, values, diagnostics, directory: directory.to_owned(), credentials }
     }
 
-    /// Calls `read` with the root table, from which it reads all sections.
+    /// Calls `read` with the root table, which contains all sections.
     pub(super) fn read<R>(&self, read: impl FnOnce(&mut SettingsTable<'_>) -> R) -> R {
         let mut table = SettingsTable {
             settings: self,
@@ -59,7 +60,6 @@ impl Settings {
         result
     }
 
-    /// Returns the collected diagnostics.
     pub(super) fn into_diagnostics(self) -> SettingsDiagnostics {
         self.diagnostics.into_inner()
     }
@@ -100,7 +100,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Returns the value of a required key. If it is not set, records an error and returns an empty value.
+    /// Returns the value of a required key, or records an error and returns an empty value.
     pub(super) fn get_required<T: SettingValue + Default>(&mut self, name: &str) -> T {
         self.require(name, T::EXPECTED);
         self.get(name).unwrap_or_default()
@@ -134,7 +134,7 @@ impl<'a> SettingsTable<'a> {
         self.get_limited(name, limit.map(ByteCount)).0
     }
 
-    /// Returns the choice that a keyword stands for. If the keyword is unknown, records an error and returns `None`.
+    /// Returns the choice of a keyword, or records an error and returns `None` if it is unknown.
     pub(super) fn get_choice<T: Copy>(
         &mut self,
         name: &str,
@@ -150,7 +150,7 @@ impl<'a> SettingsTable<'a> {
         choice
     }
 
-    /// Reads a table inside this one. If it is absent, reads an empty table.
+    /// Reads a nested table, or an empty one if it is absent.
     pub(super) fn table<R>(
         &mut self,
         name: &str,
@@ -160,7 +160,7 @@ impl<'a> SettingsTable<'a> {
         self.read_table(name, values, read)
     }
 
-    /// Reads a table inside this one, or returns `None` if it is absent.
+    /// Reads a nested table, or returns `None` if it is absent.
     pub(super) fn optional_table<R>(
         &mut self,
         name: &str,
@@ -186,8 +186,8 @@ impl<'a> SettingsTable<'a> {
         })
     }
 
-    /// Reads this table, whose keys are names chosen by the operator and whose values are tables. If any value is not a table,
-    /// records one error with the text `expected`.
+    /// Reads this table, whose keys are names chosen by the operator and whose values are tables.
+    /// Records one error with the text `expected` if any value is not a table.
     pub(super) fn own_named_tables<R>(
         &mut self,
         expected: &str,
@@ -198,7 +198,7 @@ impl<'a> SettingsTable<'a> {
         if let Some(first) = others.first() {
             self.error(first, expected.to_owned());
         }
-        // The remaining keys must not be reported as unknown keys as well.
+        // The other keys must not also be reported as unknown.
         self.known.extend(others);
         let read = tables
             .into_iter()
@@ -235,7 +235,7 @@ impl<'a> SettingsTable<'a> {
         items.collect()
     }
 
-    /// Disables the checks of the files that this table names, because this process does not use them.
+    /// Disables the checks of the files named in this table, which this process does not use.
     pub(super) fn ignore_files(&mut self) -> &mut Self {
         self.checks_files = false;
         self
@@ -246,7 +246,7 @@ impl<'a> SettingsTable<'a> {
         self.values.is_some_and(|values| values.contains_key(name))
     }
 
-    /// Returns whether a key of this table is a table itself.
+    /// Returns whether the value of a key is a table.
     pub(super) fn has_table(&self, name: &str) -> bool {
         self.inner_dict(name).is_some()
     }
@@ -257,12 +257,12 @@ impl<'a> SettingsTable<'a> {
         self.settings.diagnostics.borrow_mut().errors.push(error);
     }
 
-    /// Returns whether a key of a table inside this one is set in some layer.
+    /// Returns whether a key of a nested table is set in some layer.
     pub(super) fn has_inside(&self, table: &str, name: &str) -> bool {
         self.inner_dict(table).is_some_and(|values| values.contains_key(name))
     }
 
-    /// Records an error about a key of a table inside this one, or about that whole table if the name is empty.
+    /// Records an error about a key of a nested table, or about all of it if the name is empty.
     pub(super) fn error_inside(&self, table: &str, name: &str, expected: String) {
         let inner = SettingsTable {
             settings: self.settings,
@@ -274,7 +274,7 @@ impl<'a> SettingsTable<'a> {
         inner.error(name, expected);
     }
 
-    /// Records a warning about a key. The role starts in spite of warnings.
+    /// Records a warning about a key. Warnings do not prevent startup.
     pub(super) fn warn(&self, name: &str, text: &str) {
         let warning = ConfigError::at_key(self.location(name), self.full_key(name), text);
         self.settings.diagnostics.borrow_mut().warnings.push(warning.to_string());
@@ -328,7 +328,7 @@ impl<'a> SettingsTable<'a> {
         result
     }
 
-    /// Records a key, for `fjord config` and as a possible suggestion when a key is unknown.
+    /// Records a key for `fjord config`, and as a suggestion for misspelt keys.
     fn record(&self, name: &str, value: Option<String>, written: Option<&Value>) {
         let origin = written.map_or(SettingOrigin::Default, |value| self.settings.origin(value));
         let entry = SettingEntry { key: self.full_key(name), value, origin };
@@ -349,7 +349,7 @@ impl<'a> SettingsTable<'a> {
         }
     }
 
-    /// Returns the full key of a name in this table. For an empty name, this is the key of the table itself.
+    /// Returns the full key of a name in this table, or of the table itself for an empty name.
     fn full_key(&self, name: &str) -> String {
         if name.is_empty() {
             return self.key.clone();
@@ -360,7 +360,7 @@ impl<'a> SettingsTable<'a> {
         format!("{}{dot}{quote}{name}{quote}", self.key)
     }
 
-    /// Returns the name of the layer that sets a key, or the configuration directory if the key is not set.
+    /// Returns the layer that sets a key, or the configuration directory if the key is not set.
     fn location(&self, name: &str) -> String {
         let value = self.values.and_then(|values| {
             if name.is_empty() { values.values().next() } else { values.get(name) }
@@ -371,8 +371,8 @@ impl<'a> SettingsTable<'a> {
         )
     }
 
-    /// Returns the name of the layer that a value is from. A table can be merged from several layers; the layer of its first
-    /// value is returned.
+    /// Returns the name of the layer that a value comes from. A table can be merged from several
+    /// layers; this is the layer of its first value.
     fn location_of(&self, value: &Value) -> String {
         if let Some(first) = value.as_dict().and_then(|dict| dict.values().next()) {
             return self.location_of(first);

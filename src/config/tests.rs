@@ -1,4 +1,4 @@
-//! Tests for loading configurations, and for the errors that are reported.
+//! Tests for loading configurations and reporting their errors.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::*;
 
 mod shipped;
 
-/// Loads a configuration that consists of one file, without a role.
+/// Loads a configuration of one file, without a role.
 pub(crate) fn load_toml(text: &str) -> Config {
     let directory = written(&[("fjord.toml", text)]);
     Config::load(&sources(directory.path(), None)).unwrap().config
@@ -33,7 +33,7 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Returns the errors in a configuration that consists of one file. The directory's name is replaced.
+/// Returns the errors of a configuration of one file, with the directory's name replaced.
 fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
     let prefix = format!("{}/", directory.path().display());

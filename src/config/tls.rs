@@ -9,8 +9,8 @@ use super::settings::SettingsTable;
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsConfig {
-    /// The certificates, one of which is selected by the server name that the client requests. The first one serves all other
-    /// names.
+    /// The certificates, selected by the server name that the client requests. The first one also
+    /// serves unknown names.
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients must or may send a certificate, and the CA that must have signed it.
     pub client_auth: ClientAuth,
@@ -49,7 +49,7 @@ pub enum ClientAuth {
 /// The TLS settings of a connection to a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTlsConfig {
-    /// The file with the trusted certificate authorities. If absent, the system's authorities are trusted.
+    /// The file with the trusted authorities. If absent, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
     /// The client certificate, for a server that requests one.
     pub identity: Option<CertificateFiles>,
@@ -61,7 +61,7 @@ impl ServerTlsConfig {
         if table.has("certificate") || table.has("key") || certificates.is_empty() {
             certificates.insert(0, CertificateFiles::read(table));
         } else {
-            // The files are looked up nevertheless, so that their keys are recorded as known.
+            // Looks up the keys anyway, so that they are recorded as known.
             CertificateFiles::read_optional(table);
         }
         Self {

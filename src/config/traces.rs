@@ -17,21 +17,21 @@ const PATH: &str = "/v1/traces";
 pub struct TracesConfig {
     /// The full URL to which spans are sent.
     pub url: String,
-    /// The headers of every export, such as the collector's credentials. Their values are marked as sensitive.
+    /// The headers of every export, such as credentials. Their values are marked as sensitive.
     pub headers: HeaderMap,
     /// TLS settings; `None` only with `insecure_plain_text = true`.
     pub tls: Option<ClientTlsConfig>,
     /// The maximum duration of an export.
     pub timeout: Duration,
-    /// The share of requests that are recorded, among those for which the caller does not decide.
+    /// The share of requests that is recorded if the caller does not decide.
     pub sample_ratio: f64,
-    /// The callers that decide themselves whether their requests are recorded.
+    /// The callers that decide whether their requests are recorded.
     pub parent_sampling: ParentSampling,
     /// The maximum number of spans that wait for an export. Further spans are dropped.
     pub spans_max: usize,
 }
 
-/// The callers whose `traceparent` decides, by its `sampled` flag, whether their requests are recorded.
+/// The callers whose `sampled` flag in `traceparent` decides whether their requests are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ParentSampling {
     /// No callers.
@@ -50,7 +50,7 @@ const PARENT_SAMPLING: [(&str, ParentSampling); 3] = [
 ];
 
 impl TracesConfig {
-    /// Returns the settings, or `None` if no endpoint is set. In that case nothing is recorded.
+    /// Reads the settings. If no endpoint is set, returns `None`, and nothing is recorded.
     pub(super) fn read(table: &mut SettingsTable<'_>) -> Option<Self> {
         let endpoint: Option<String> = table.get("endpoint");
         let plain = table.get_or("insecure_plain_text", false);

@@ -12,32 +12,32 @@ use crate::cli::Role;
 /// The name of the database for queues that do not select another one.
 pub const DEFAULT_DATABASE: &str = "default";
 
-/// The values of `application_intent`, each with whether it means that procedures only read.
+/// The values of `application_intent`, each with its `reads_only`.
 const INTENTS: [(&str, bool); 2] = [("read-write", false), ("read-only", true)];
 
-/// The maximum length of a program name in UTF-16 code units (MS-TDS 2.2.6.4, and the type of `program_name`).
+/// The maximum program name length in UTF-16 code units (MS-TDS 2.2.6.4, type of `program_name`).
 const APPLICATION_NAME_UNITS_MAX: usize = 128;
 
 /// The queues that a worker serves, and the timers and limits that apply to all of them.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The settings of queues, by name or by a pattern with `*`. If several match, the longest one applies.
+    /// The settings of queues, by name or by a pattern with `*`; see `WorkerConfig::queue`.
     pub queues: BTreeMap<String, QueueConfig>,
     /// The time from the start of a call to its first progress report.
     pub progress_first: Duration,
     /// The interval between further progress reports.
     pub progress_interval: Duration,
-    /// The time for which a claim waits for its grant.
+    /// How long a claim waits for its grant.
     pub claim_timeout: Duration,
-    /// The time for which an offered slot is reserved.
+    /// How long an offered slot is reserved.
     pub offer_timeout: Duration,
-    /// The maximum number of refused requests to which a queue remembers to offer a slot.
+    /// The maximum number of refused requests that a queue remembers in order to offer them a slot.
     pub refused_max: usize,
-    /// The number of messages that are still accepted after leaving a queue group, so that no message in transit is lost.
+    /// The number of messages that can still arrive after leaving a group, so that none is lost.
     pub leave_messages: u64,
-    /// The time without messages after which the queue group counts as left.
+    /// How long no message must arrive before the worker checks that it has left the queue group.
     pub leave_idle: Duration,
-    /// The size in bytes of the parts of a streamed answer. An answer is streamed once it has twice this size.
+    /// The part size in bytes. An answer is streamed once it reaches twice this size.
     pub part_bytes: usize,
     /// The maximum size of an answer in bytes.
     pub answer_bytes_max: usize,
@@ -48,11 +48,11 @@ pub struct WorkerConfig {
 pub struct QueueConfig {
     /// The maximum number of concurrent calls.
     pub concurrency: usize,
-    /// The name of the database with the queue's procedures. If `None`, it is the default database.
+    /// The database with the queue's procedures; `None` for the default database.
     pub database: Option<String>,
-    /// Whether the queue's procedures only read (`application_intent = "read-only"`), so that a replica can execute them.
+    /// Whether the procedures only read (`application_intent = "read-only"`) and can use a replica.
     pub reads_only: bool,
-    /// The program name of the queue's connections. Only queues with the same program name share connections.
+    /// The program name of the queue's connections, shared only by queues with the same one.
     pub application_name: Option<String>,
 }
 
@@ -100,8 +100,8 @@ impl WorkerConfig {
         }
     }
 
-    /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name takes precedence over every
-    /// pattern, and a longer pattern over a shorter one.
+    /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name
+    /// takes precedence; otherwise, the pattern with the most characters other than `*` applies.
     #[must_use]
     pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
         let name = queue.as_str();

@@ -1,4 +1,4 @@
-//! Control messages: messages about a claim, a job or an offer that a gateway sends to a worker's own subjects.
+//! Control messages from gateways to workers, about claims, jobs and offers.
 
 use crate::message::{Headers, Message, Subject};
 
@@ -15,7 +15,7 @@ pub enum Control {
     Cancel,
     /// The offered slot is not needed: the worker may offer it to another gateway.
     Decline,
-    /// A link was lost: the worker sends the answer to this job, or to the listed requests, again.
+    /// A link was lost: the worker resends the answer of this job, or of the listed requests.
     Repeat,
     /// Asks every worker of a queue for a progress reply that names the worker's own subject.
     Members,
@@ -23,13 +23,13 @@ pub enum Control {
     Ack(u32),
 }
 
-/// The token after a worker's own subject under which the worker receives requests that bypass the queue group.
+/// The token, after a worker's own subject, for requests that bypass the queue group.
 pub const DIRECT_TOKEN: &str = "q";
-/// The token between prefix and queue in the subject on which every worker of the queue receives `Repeat`.
+/// The token between prefix and queue in the subject of `Repeat`, shared by a queue's workers.
 pub const REPEAT_TOKEN: &str = "repeat";
-/// The most requests that one `Repeat` may list.
+/// The maximum number of requests that one `Repeat` may list.
 pub const REPEAT_NAMES_MAX: usize = 32;
-/// The longest list of a `Repeat` in bytes.
+/// The maximum length of the list in a `Repeat`, in bytes.
 const REPEAT_BYTES_MAX: usize = 4096;
 
 impl Control {
@@ -75,8 +75,7 @@ impl Control {
         message
     }
 
-    /// Encodes a message that asks for the answers to several requests again. The reply subjects of these requests start with
-    /// `inbox`, followed by one of `names`.
+    /// Encodes a `Repeat` of requests, whose reply subjects start with `inbox` and one of `names`.
     #[must_use]
     pub fn repeat(to: Subject, inbox: Subject, names: &[String]) -> Message {
         debug_assert!(names.len() <= REPEAT_NAMES_MAX, "too many names for one message");
@@ -84,8 +83,8 @@ impl Control {
         Message { reply: Some(inbox), payload, ..Self::Repeat.message(to) }
     }
 
-    /// Parses the list of a `Repeat`: answers that were sent to one of these subjects, or below it, are requested again.
-    /// Returns `None` if the message violates the protocol.
+    /// Parses a `Repeat` that lists requests. Returns the subjects at or below which their answers
+    /// were sent, or `None` if the message violates the protocol.
     #[must_use]
     pub fn parse_repeat(message: &Message) -> Option<Vec<Subject>> {
         let inbox = message.reply.as_ref()?;

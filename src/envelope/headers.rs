@@ -6,13 +6,13 @@ pub const ENDPOINT: &str = "Fjord-Endpoint";
 pub const REQUEST_ID: &str = "Fjord-Request-Id";
 /// The number of the attempt, from 1.
 pub const ATTEMPT: &str = "Fjord-Attempt";
-/// The session time that is left, in milliseconds. A duration rather than a point in time, so that clocks need not agree.
+/// The remaining session time, in milliseconds. A duration, so that clocks need not agree.
 pub const TIMEOUT_MS: &str = "Fjord-Timeout-Ms";
 /// `at-least-once`, `at-most-once` or `dry-run`.
 pub const EXECUTION: &str = "Fjord-Execution";
-/// The number of further requests that wait at the sender for the same queue; omitted if there are none.
+/// The number of further requests that are waiting at the sender for the same queue; omitted if 0.
 pub const WAITING: &str = "Fjord-Waiting";
-/// The number of parts that may be sent ahead of the acknowledged ones; omitted if the answer must come in one piece.
+/// The number of parts that may be unacknowledged; omitted if the answer must not be streamed.
 pub const WINDOW: &str = "Fjord-Window";
 /// The name of the authenticated caller.
 pub const PRINCIPAL: &str = "Fjord-Principal";
@@ -27,13 +27,14 @@ pub const TRACESTATE: &str = "tracestate";
 pub const REPLY: &str = "Fjord-Reply";
 /// The reason why a worker refused.
 pub const REASON: &str = "Fjord-Reason";
-/// The number of a part, from 1; in the final, the number of parts; in `ack`, the last part that the client has taken.
+/// The number of a part, from 1; in a final, the number of parts; in an `ack`, the last part that
+/// the client has taken.
 pub const PART: &str = "Fjord-Part";
 /// The HTTP status of a final, or of a streamed answer in its first part.
 pub const STATUS: &str = "Fjord-Status";
-/// How the call ended, for metrics and logs: one of the words in `outcome.rs`.
+/// How the call ended, for metrics and logs: one of the names in `outcome.rs`.
 pub const OUTCOME: &str = "Fjord-Outcome";
-/// Where the worker spent the time, for metrics and logs.
+/// How the worker spent the time, for metrics and logs.
 pub const PHASES: &str = "Fjord-Phases";
 /// In the final of a dry run: `rolled-back`.
 pub const TRANSACTION: &str = "Fjord-Transaction";

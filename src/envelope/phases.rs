@@ -1,10 +1,10 @@
-//! The header `Fjord-Phases`: where a worker spent the time of a call.
+//! The header `Fjord-Phases`: how a worker spent the time of a call.
 
 use std::time::Duration;
 
-/// Longest header that is parsed, in bytes.
+/// Maximum length of the header's value, in bytes.
 const BYTES_MAX: usize = 128;
-/// Longest plausible time in milliseconds: a day.
+/// Maximum plausible time, in milliseconds: a day.
 const MILLIS_MAX: f64 = 86_400_000.0;
 
 /// Initial capacity for the header: enough if every time is shorter than a thousand seconds.
@@ -15,9 +15,9 @@ const TEXT_BYTES_USUAL: usize = 48;
 pub struct Phases {
     /// Time spent waiting for a connection to the database.
     pub pool: Duration,
-    /// Time spent on the procedure's call, including the transfer of its rows.
+    /// Time spent in the procedure, including the transfer of its rows.
     pub call: Duration,
-    /// Time since the job could start: `pool`, `call` and the worker's own work.
+    /// Time since the job got its slot: `pool`, `call` and the worker's own work.
     pub total: Duration,
 }
 
@@ -34,8 +34,8 @@ impl Phases {
         text
     }
 
-    /// Parses the header's value. A missing phase is zero, and an unknown one is ignored. Returns `None` for a malformed
-    /// or implausible value.
+    /// Parses the header's value. A missing phase is zero, and an unknown one is ignored. Returns
+    /// `None` if the value is malformed or implausible.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > BYTES_MAX {
@@ -61,12 +61,12 @@ impl Phases {
     }
 }
 
-/// Appends a time in milliseconds with three decimals. `format!` would be the most expensive part of a short call.
+/// Appends a time in milliseconds with three decimals. `format!` would dominate a short call.
 fn push_millis(text: &mut String, time: Duration) {
     let mut digits = itoa::Buffer::new();
     text.push_str(digits.format(time.as_millis()));
     text.push('.');
-    // The leading 1 preserves leading zeroes and is then cut off.
+    // The leading 1 preserves leading zeros, and is then cut off.
     let micros = digits.format(1000 + time.subsec_micros() % 1000);
     text.push_str(micros.get(1..).unwrap_or_default());
 }

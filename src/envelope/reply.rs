@@ -1,4 +1,4 @@
-//! Replies: the messages that a worker sends to a gateway about a request. Any number of interim replies may precede the final.
+//! Replies: a worker's messages about a request. Interim replies may precede the final.
 
 use std::borrow::Cow;
 
@@ -15,15 +15,15 @@ mod wire;
 /// The media type of nearly all answers.
 pub const JSON: &str = "application/json";
 
-/// A reply of a worker, or of NATS itself.
+/// A reply from a worker, or from NATS itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The worker has accepted the request, and works on it or keeps it in its backlog.
+    /// The worker has accepted the request, and is running it or keeps it in its backlog.
     Progress {
         /// The job's control subject, if the job can be cancelled.
         control: Option<Subject>,
     },
-    /// The worker asks whether it may execute the request. The gateway sends its answer to `control`.
+    /// The worker asks whether it may execute the request. The answer goes to `control`.
     Claim {
         /// The job's control subject.
         control: Subject,
@@ -32,17 +32,17 @@ pub enum Reply {
     Refused {
         /// The reason for the refusal.
         reason: RefusalReason,
-        /// The job's control subject if the job had sent a claim, otherwise the worker's own subject.
+        /// The job's control subject after a claim, otherwise the worker's own subject.
         control: Option<Subject>,
     },
-    /// The worker has reserved a free slot. The gateway sends the request to `direct`, or a control message that declines the
-    /// offer.
+    /// The worker has reserved a slot that is free or about to be. The gateway sends the request,
+    /// or a control message that declines the offer, to `direct`.
     Offer {
         /// The worker's own subject for this offer.
         direct: Subject,
     },
-    /// The worker has sent the answer, but its link was lost afterwards. A gateway that has not received the answer asks for it
-    /// by sending `repeat` to `control`.
+    /// The worker sent the answer and then lost its link. A gateway that has not received the
+    /// answer sends `repeat` to `control`.
     Answered {
         /// The job's control subject.
         control: Subject,
@@ -53,9 +53,9 @@ pub enum Reply {
         number: u32,
         /// The bytes of this part.
         bytes: Bytes,
-        /// In the first part: the status and media type, if the answer may be streamed to the client.
+        /// In the first part of an answer that may be streamed: the status and media type.
         head: Option<AnswerHead>,
-        /// The job's control subject, if the worker waits for acknowledgements or has named the subject before.
+        /// The job's control subject, if it was named before or parts must be acknowledged.
         control: Option<Subject>,
     },
     /// The answer, or its last part.
@@ -67,13 +67,13 @@ pub enum Reply {
 /// The reason why a worker did not execute a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// All slots are occupied.
+    /// All slots are occupied, or the remaining time is too short for the call.
     Busy,
     /// The worker is draining.
     Draining,
-    /// The request's time had run out when the worker read the message.
+    /// The request's time ran out before its call was sent to the database.
     Expired,
-    /// The worker's database cannot be reached, or its claim was not answered in time.
+    /// The worker cannot use its database, or its claim was not answered in time.
     Unavailable,
 }
 
@@ -90,7 +90,7 @@ impl RefusalReason {
     }
 }
 
-/// The status and media type of an answer that is streamed.
+/// The status and media type of a streamed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerHead {
     /// The HTTP status.
@@ -114,9 +114,9 @@ pub struct Final {
     pub control: Option<Subject>,
     /// How the call ended, for metrics and logs.
     pub outcome: Outcome,
-    /// Where the worker spent the time, if it reports that.
+    /// How the worker spent the time, if it reports that.
     pub phases: Option<Phases>,
-    /// For a dry run: whether none of its changes persist, because it was rolled back or never sent to the database.
+    /// Whether a dry run left no changes: it was rolled back, or never sent to the database.
     pub is_rolled_back: bool,
 }
 
@@ -137,7 +137,7 @@ impl Final {
         }
     }
 
-    /// Returns whether this answer may be returned for a dry run: the run was rolled back, or the status reports a failure.
+    /// Returns whether this may answer a dry run: it was rolled back, or the status is 500 or more.
     #[must_use]
     pub fn is_valid_for_dry_run(&self) -> bool {
         self.is_rolled_back || self.status >= 500

@@ -12,17 +12,18 @@ use super::{EnvelopeError, headers};
 
 /// The value of `Fjord-Execution` for a dry run.
 const DRY_RUN: &str = "dry-run";
-/// Longest request id, principal or idempotency key in bytes.
+/// Maximum length of a request id, principal, idempotency key or `traceparent`, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// Longest `tracestate` in bytes: the length that every receiver should propagate (W3C Trace Context §3.3.1.5).
+/// Maximum length of `tracestate`, in bytes: the length that every receiver should propagate (W3C
+/// Trace Context §3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol and does not follow
-/// the default in the configuration.
+/// The remaining session time of a request without `Fjord-Timeout-Ms`. It is part of the protocol
+/// and independent of the configured default.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Precedes the JSON object in the payload of a dry run, so that a responder that ignores headers cannot mistake it for a
-/// request to execute.
+/// Precedes the JSON object in the payload of a dry run, so that a responder that ignores headers
+/// cannot mistake it for a request to execute.
 const DRY_RUN_PREFIX: &[u8] = b"dry-run ";
 
 /// A request to a worker: the endpoint, the validated parameters, and the context of the call.
@@ -38,12 +39,12 @@ pub struct Request {
     pub timeout: Duration,
     /// Whether the request may be executed more than once.
     pub execution: Execution,
-    /// Whether the procedure's changes are to be rolled back. Such a request is executed at most once, because effects
-    /// outside the database cannot be rolled back.
+    /// Whether the procedure's changes are to be rolled back. Such a request is executed at most
+    /// once, because effects outside the database cannot be rolled back.
     pub dry_run: bool,
-    /// The number of further requests that wait in the gateway for the same queue.
+    /// The number of further requests that are waiting in the gateway for the same queue.
     pub waiting: u32,
-    /// The number of parts that the worker may send before the first is acknowledged; 0 asks for the answer in one piece.
+    /// The number of parts that may be unacknowledged; 0 if the answer must not be streamed.
     pub window: u32,
     /// The name of the authenticated caller.
     pub principal: Option<String>,
@@ -61,7 +62,7 @@ impl Request {
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// `HeaderError` when a text contains a control character, which the gateway rules out.
+    /// `HeaderError` if a text contains a control character, which the gateway prevents.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut encoded = Headers::default();
         encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;
@@ -111,8 +112,8 @@ impl Request {
 
     /// Parses a request. The sender is not trusted.
     ///
-    /// A sender other than a gateway may omit every header but the endpoint. The request is then the first attempt, may be
-    /// executed more than once, and has `DEFAULT_TIMEOUT`.
+    /// A sender other than a gateway may omit every header but the endpoint. The request is then
+    /// the first attempt, may be executed more than once, and has `DEFAULT_TIMEOUT`.
     ///
     /// # Errors
     /// `EnvelopeError` names the first header that is missing or malformed.
@@ -170,8 +171,8 @@ impl Request {
             dry_run,
             // A hint, so a value that cannot be parsed counts as zero.
             waiting: fields.waiting.and_then(|n| n.parse().ok()).unwrap_or_default(),
-            // Without a valid window the answer is sent in one piece. So is the answer of a dry run, because no part of it may
-            // reach the client before the rollback.
+            // Without a valid window the answer is not streamed. Nor is the answer of a dry run,
+            // because no part of it may reach the client before the rollback.
             window: fields.window.filter(|_| !dry_run).and_then(|n| n.parse().ok()).unwrap_or(0),
             principal: fields.principal.map(ToOwned::to_owned),
             idempotency_key: fields.idempotency_key.map(ToOwned::to_owned),
@@ -182,8 +183,8 @@ impl Request {
     }
 }
 
-/// Converts a remaining time to milliseconds, rounding up, so that a new session keeps its full time. Less than one millisecond
-/// becomes zero, because no worker can use it.
+/// Converts a remaining time to milliseconds, rounding up, so that a new session keeps its full
+/// time. Less than one millisecond becomes zero, because no worker can use it.
 fn millis(left: Duration) -> u128 {
     let whole = left.as_millis();
     if whole == 0 { 0 } else { left.as_micros().div_ceil(1000) }
@@ -288,8 +289,7 @@ mod tests {
         assert!(serde_json::from_slice::<serde_json::Value>(&dry_run.body()).is_err());
         let headers = dry_run.headers().unwrap();
         assert_eq!(headers.get(headers::EXECUTION), Some("dry-run"));
-        // A message with only the header or only the prefix of a dry run is rejected: it must not be executed as a real
-        // request.
+        // A message with only the header or only the prefix is rejected, not executed for real.
         let header_only = Request::parse(&headers, dry_run.payload.clone()).unwrap_err();
         let prefix_only =
             Request::parse(&request(0).headers().unwrap(), dry_run.body()).unwrap_err();

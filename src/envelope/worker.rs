@@ -1,14 +1,14 @@
-//! The ids of workers. A worker's id is a token of all its control subjects, `<prefix>.w.<queue>.<worker>.…`.
+//! The id of a worker: a token of its control subjects, `<prefix>.w.<queue>.<worker>.…`.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::message::Subject;
 
-/// The token, after the prefix, of the subjects of workers.
+/// The token after the prefix in the subjects of workers.
 pub const WORKERS_TOKEN: &str = "w";
 
-/// Longest id in bytes.
+/// Maximum length of an id, in bytes.
 const ID_BYTES_MAX: usize = 64;
 
 /// A worker's id, taken from one of its control subjects.
@@ -20,8 +20,8 @@ pub struct WorkerId {
 }
 
 impl WorkerId {
-    /// Extracts the id from a control subject. Returns `None` unless the subject is below `workers`, the common prefix of the
-    /// control subjects of a queue's workers: nobody else may subscribe below it.
+    /// Extracts the id from a control subject. Returns `None` unless the subject is below
+    /// `workers`, the prefix of a queue's workers: nobody else may subscribe below it.
     #[must_use]
     pub fn parse(control: &Subject, workers: &Subject) -> Option<Self> {
         let text = control.as_str();

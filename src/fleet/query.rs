@@ -28,10 +28,10 @@ const SILENCE_COMPLETE: Duration = Duration::from_millis(100);
 /// The number of queries so far. Each has its own inbox.
 static QUERIES: AtomicU64 = AtomicU64::new(0);
 
-/// Subscribes, and answers queries one after the other until the transport closes.
+/// Subscribes, and answers queries one at a time until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when the subscription fails.
+/// `TransportError` if the subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,
@@ -69,10 +69,11 @@ async fn send(
     transport.publish(Message { payload: payload.into(), ..Message::to(inbox) }).await
 }
 
-/// Queries the fleet and returns the reports, sorted by role, host and id. Malformed reports are skipped. Cancel safe.
+/// Queries the fleet and returns the reports, sorted by role, host and id. Malformed reports are
+/// skipped. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` when the query cannot be sent. A query without replies is not an error.
+/// `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn gather(
     transport: &dyn Transport,
     prefix: &Subject,
@@ -92,11 +93,11 @@ pub async fn gather(
     Ok(reports)
 }
 
-/// Publishes a query and collects the replies of several processes. Ends when no further reply arrives for a while, sooner
-/// once `expected` replies have arrived, and at `limit` at the latest. Cancel safe.
+/// Publishes a query and collects the replies of several processes. Ends after a silence, which is
+/// shorter once `expected` replies have arrived, and after `limit` at the latest. Cancel safe.
 ///
 /// # Errors
-/// `TransportError` when the query cannot be sent. A query without replies is not an error.
+/// `TransportError` if the query cannot be sent. A query without replies is not an error.
 pub async fn request_many(
     transport: &dyn Transport,
     query: Message,

@@ -1,4 +1,4 @@
-//! The report of one process. It contains counts since the start, taken from the same metrics as `/metrics`.
+//! The report of one process: counts since the start, from the same metrics as `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ pub struct Report {
     pub version: String,
     /// The start time (RFC 3339).
     pub started: String,
-    /// The time since the start. The difference between the uptimes of two reports is the time between them.
+    /// The time since the start. Its difference between two reports is the time between them.
     pub uptime_seconds: f64,
     /// The parts that are not ready, each with the reason.
     pub not_ready: BTreeMap<String, String>,
     /// The number of requests or calls in progress.
     pub in_flight: u64,
-    /// The limit of requests or calls in progress.
+    /// The limit on requests or calls in progress.
     pub in_flight_max: u64,
     /// The queues.
     pub queues: Vec<QueueReport>,
@@ -50,7 +50,7 @@ pub struct QueueReport {
     pub errors: u64,
     /// The outcome of the last failure, if known.
     pub last_error: String,
-    /// The times for which calls occupied a slot (worker), or that requests took (gateway).
+    /// How long calls occupied a slot (worker) or requests took (gateway).
     pub times: Distribution,
     /// The slots, in a worker.
     pub slots: Option<SlotsReport>,
@@ -66,11 +66,11 @@ pub struct SlotsReport {
     pub limit: u64,
     /// The number of running calls.
     pub running: u64,
-    /// The number of accepted requests that wait for a slot.
+    /// The number of accepted requests that are waiting for a slot.
     pub waiting: u64,
-    /// The slot time used by calls, in seconds.
+    /// The total time that calls have held slots, in seconds.
     pub used_seconds: f64,
-    /// The time during which all slots were occupied, in seconds.
+    /// The total time without a free slot, in seconds.
     pub full_seconds: f64,
     /// Whether the worker is a member of the queue group.
     pub is_served: bool,
@@ -82,9 +82,9 @@ pub struct SlotsReport {
 pub struct DemandReport {
     /// The number of requests for the queue.
     pub arrivals: u64,
-    /// The number of requests that wait for a slot.
+    /// The number of requests that are waiting for a slot.
     pub waiting: u64,
-    /// The times until a worker accepted the request.
+    /// How long requests waited until a worker accepted them.
     pub waits: Distribution,
 }
 
@@ -96,7 +96,7 @@ pub struct DatabaseReport {
     pub name: String,
     /// Whether the database answers.
     pub is_up: bool,
-    /// The times for which calls waited for a connection.
+    /// How long calls waited for a connection.
     pub waits: Distribution,
 }
 

@@ -1,5 +1,5 @@
-//! The NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that tools such as `nats micro` see
-//! gateways and workers.
+//! The NATS service API (ADR-32): answers `$SRV.PING`, `.INFO` and `.STATS`, so that tools such as
+//! `nats micro` see gateways and workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl ServiceRequest {
         }
     }
 
-    /// Returns the subjects of the request: for all services, for the services of this name, and for this process.
+    /// Returns the subjects of the request: for all services, this name, and this process.
     fn subjects(self, identity: &Identity) -> [String; 3] {
         let (request, name, id) = (self.token(), name(identity.role), &identity.id);
         [
@@ -149,7 +149,7 @@ fn subject(prefix: &Subject, queue: &QueueReport) -> String {
     format!("{prefix}.q.{}", queue.name)
 }
 
-/// Returns the values of a queue for which the API has no field.
+/// Returns the values of a queue that the API has no field for.
 fn data(queue: &QueueReport) -> Value {
     match (&queue.slots, &queue.demand) {
         (Some(slots), _) => json!({
@@ -170,10 +170,10 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e9) as u64
 }
 
-/// Subscribes, and answers requests one after the other until the transport closes.
+/// Subscribes, and answers requests one at a time until the transport closes.
 ///
 /// # Errors
-/// `TransportError` when a subscription fails.
+/// `TransportError` if a subscription fails.
 pub async fn serve(
     member: &Arc<FleetMember>,
     transport: &Arc<dyn Transport>,

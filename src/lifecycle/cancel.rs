@@ -4,8 +4,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A flag that tells a call to stop. Cheap to clone; it cannot be reset.
 ///
-/// When a client disconnects, its call is cancelled with this flag, not by dropping the future, because the call must still
-/// stop the procedure, close the connection and free the slot.
+/// When a client disconnects, its call is cancelled with this flag, not by dropping the future,
+/// because the call must still stop the procedure, close the connection and free the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(CancellationToken);
 

@@ -26,8 +26,8 @@ pub fn stopping(limit: Duration) {
     notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// Notifies the watchdog regularly if systemd has enabled it. The task runs in the same runtime as the requests, so that the
-/// notifications stop when the runtime hangs.
+/// Notifies the watchdog regularly if systemd has enabled it. The task runs in the same runtime as
+/// the requests, so that the notifications stop when the runtime hangs.
 pub fn feed_watchdog(tasks: &Tasks) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let _detached = tasks.spawn_background(async move {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Length in bytes of the longest `u64` in decimal, including the dot before it.
+/// Maximum length of a `u64` in decimal with the dot before it, in bytes.
 const NUMBER_BYTES_MAX: usize = 21;
 
 /// A subject whose tokens have been checked. Text from a client never becomes part of a subject.
@@ -11,14 +11,14 @@ const NUMBER_BYTES_MAX: usize = 21;
 pub struct Subject(Arc<str>);
 
 impl Subject {
-    /// Longest subject in bytes.
+    /// Maximum length of a subject, in bytes.
     pub const BYTES_MAX: usize = 512;
 
     /// Checks a subject, which must not contain wildcards.
     ///
     /// # Errors
-    /// `SubjectError` when the text is too long, or when a token is empty or contains a character that has a meaning in
-    /// NATS.
+    /// `SubjectError` if the text is too long, has an empty token or a wildcard, or contains
+    /// anything but graphic ASCII characters.
     pub fn new(text: &str) -> Result<Self, SubjectError> {
         let is_valid = text.len() <= Self::BYTES_MAX
             && text.split('.').all(|token| {
@@ -31,7 +31,7 @@ impl Subject {
     /// Appends tokens.
     ///
     /// # Errors
-    /// `SubjectError` when the result is not a valid subject.
+    /// `SubjectError` if the result is not a valid subject.
     pub fn join(&self, tail: impl fmt::Display) -> Result<Self, SubjectError> {
         Self::new(&format!("{}.{tail}", self.0))
     }
@@ -49,13 +49,13 @@ impl Subject {
         Self(text.into())
     }
 
-    /// Returns the wildcard subject that matches every subject below this one. It is valid for subscriptions only.
+    /// Returns the wildcard that matches every subject below this one, for subscriptions only.
     #[must_use]
     pub fn all_below(&self) -> Self {
         Self(format!("{}.>", self.0).into())
     }
 
-    /// Wraps a subject of a received message without checking it. The server checks subjects, but not reply subjects.
+    /// Wraps a received subject unchecked. The server checks subjects, but not reply subjects.
     #[must_use]
     pub(crate) fn from_received(text: &str) -> Self {
         Self(text.into())

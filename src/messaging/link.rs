@@ -1,4 +1,4 @@
-//! The link to the message bus: whether messages can be sent, the epoch of the connection, and the round trip.
+//! The link to the message bus: whether messages can be sent, its epoch, and its round trip.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 pub struct Link {
     /// Whether messages can be sent now.
     pub state: LinkState,
-    /// A number that grows whenever replies to this process may have been lost: with every new connection (the first is 1), and
-    /// when the server accepts a refused inbox subscription again.
+    /// Incremented whenever replies to this process may have been lost: with every new connection
+    /// (the first is 1), and when the server accepts a refused inbox subscription again.
     pub epoch: u64,
 }
 
@@ -20,11 +20,11 @@ pub struct Link {
 pub enum LinkState {
     /// The link is connected.
     Up,
-    /// The link is not connected, or no probe has come back yet. The transport reconnects by itself.
+    /// The link is not connected or not yet proven by a probe. The transport reconnects by itself.
     Down,
-    /// The link is connected, but the server refuses a subscription that the process needs, so messages to it are lost.
+    /// The server refuses a subscription that the process needs, so messages to it are lost.
     Deaf,
-    /// The link is connected to a server that is about to stop (lame duck mode). The transport reconnects by itself.
+    /// The server is about to stop (lame duck mode). The transport reconnects by itself.
     Leaving,
 }
 
@@ -44,19 +44,19 @@ pub async fn wait_until_up(link: &mut watch::Receiver<Link>) -> Option<Link> {
     link.wait_for(|link| link.is_up()).await.ok().map(|link| *link)
 }
 
-/// Waits until messages can be sent in an epoch after `seen`, and returns that epoch. Returns `None` if the transport was
-/// dropped. Cancel safe.
+/// Waits until messages can be sent in an epoch after `seen`, and returns that epoch, or `None` if
+/// the transport was dropped. Cancel safe.
 pub async fn next_epoch(link: &mut watch::Receiver<Link>, seen: u64) -> Option<u64> {
     let next = link.wait_for(|link| link.is_up() && link.epoch > seen).await;
     next.ok().map(|link| link.epoch)
 }
 
-/// The time that a message from this process to itself takes through the server. Zero before the first measurement.
+/// The round-trip time of a message to this process itself. Zero before the first measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundTrip {
     /// The smoothed mean (RFC 6298; a new measurement has a weight of one eighth).
     pub smoothed: Duration,
-    /// The longest of the last 8 to 16 measurements.
+    /// The longest of the last 9 to 16 measurements.
     pub recent_max: Duration,
     /// The time that the pending measurement has taken so far; zero if none is pending.
     pub pending: Duration,

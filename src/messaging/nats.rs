@@ -66,10 +66,10 @@ impl Drop for Nats {
     }
 }
 
-/// Starts connecting, and returns without waiting for a server. The link comes up when a server answers.
+/// Starts connecting, without waiting for a server. The link comes up when a server answers.
 ///
 /// # Errors
-/// `TransportError` when a server's address is malformed.
+/// Returns `TransportError` if a server's address is malformed.
 pub async fn connect(
     config: &NatsConfig,
     name: &str,
@@ -104,8 +104,8 @@ pub async fn connect(
 enum SendError {
     /// The link is down, or the message is invalid.
     Refused(TransportError),
-    /// The message is larger than the limit that the server announced when the client connected. Contains the size of the
-    /// message in bytes.
+    /// The message exceeds the limit that the server announced when the client connected. Contains
+    /// the size of the message in bytes.
     TooLarge(usize, Box<OutgoingMessage>),
 }
 
@@ -179,8 +179,8 @@ impl Nats {
     }
 
     async fn flush_until(&self, end: Instant) -> Result<(), TransportError> {
-        // The library's flush only empties the buffer of the socket. A probe comes back after the server has read
-        // everything that was sent before it.
+        // The library's flush only empties the socket buffer. A probe comes back after the server
+        // has read everything sent before it.
         let mut probe = self.shared.probes.start();
         self.send(OutgoingMessage {
             subject: convert::subject(&probe.subject()),
@@ -195,7 +195,7 @@ impl Nats {
 
 impl Transport for Nats {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), TransportError>> {
-        // Nearly all messages are queued at once, so a future that is already complete is enough.
+        // Nearly all messages are queued at once, so a completed future is enough.
         match self.outgoing(message).map(|outgoing| self.outbox.try_send(outgoing)) {
             Ok(None) => Box::pin(ready(Ok(()))),
             Ok(Some(outgoing)) => Box::pin(self.send(outgoing)),
@@ -254,7 +254,7 @@ impl Transport for Nats {
                     link.wait_for(|link| link.state == LinkState::Down || link.epoch != epoch);
                 let flushed = tokio::select! {
                     flushed = self.flush_until(end) => flushed,
-                    // The probe was lost together with the connection.
+                    // The probe was lost with the connection.
                     _ = lost => continue,
                 };
                 match flushed {

@@ -1,4 +1,4 @@
-//! The kinds of problems, with status, type URI and title of each.
+//! The kinds of problems, each with its status, type URI and title.
 
 use http::StatusCode;
 
@@ -46,7 +46,7 @@ pub enum ProblemKind {
     RateLimited,
     /// The request's headers are larger than allowed.
     HeadersTooLarge,
-    /// The procedure rejected the request with an error of its own. The catalogue defines the status.
+    /// The procedure rejected the request, with a status from the catalogue or the SQL error.
     Refused(u16),
     /// An error of fjord or of its configuration.
     Internal,
@@ -68,11 +68,11 @@ pub enum ProblemKind {
     BusDown,
     /// Not executed: the database cannot be reached.
     BackendDown,
-    /// No worker replied to the attempt before its deadline.
+    /// No worker answered the attempt before its deadline.
     AttemptTimedOut,
     /// The session ended while the procedure was still running.
     SessionTimedOut,
-    /// Not executed: the time of the request had run out when a worker received it.
+    /// Not executed: the request's time ran out before a worker could start it.
     Expired,
     /// The call was cancelled before it had finished.
     Cancelled,
@@ -80,7 +80,7 @@ pub enum ProblemKind {
     OutcomeUnknown,
 }
 
-/// The properties of a kind in HTTP.
+/// The HTTP properties of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProblemDefinition {
     /// The HTTP status.
@@ -109,7 +109,7 @@ const fn closing(status: StatusCode, slug: &'static str, title: &'static str) ->
 }
 
 impl ProblemKind {
-    /// Returns the properties of this kind. This is the only table that maps fjord's errors to HTTP statuses.
+    /// Returns the properties of this kind. No other table maps fjord's errors to HTTP statuses.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one exhaustive table with an arm for each kind")]
     pub fn definition(self) -> ProblemDefinition {

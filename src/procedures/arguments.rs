@@ -1,11 +1,11 @@
-//! Turns the checked values of a request into the arguments of a procedure.
+//! Converts the validated values of a request to the arguments of a procedure.
 
 use std::sync::Arc;
 
 use super::Argument;
 use crate::catalogue::{Endpoint, Parameter, ParameterType, ParameterValue};
 
-/// Returns the arguments of a call. Each value is paired with the index of its parameter.
+/// Returns the arguments for values that are paired with the indices of their parameters.
 #[must_use]
 pub fn arguments(
     endpoint: &Endpoint,

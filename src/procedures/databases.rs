@@ -1,4 +1,4 @@
-//! Monitors the databases of a worker: whether each one answers, and whether its procedures match the catalogue.
+//! Monitors whether a worker's databases answer, and whether their procedures match the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,16 +28,16 @@ use verifier::{VerifiedQueues, Verifier};
 const PING_PAUSE_UP: Duration = Duration::from_secs(1);
 /// The pause between pings of a database that does not answer.
 const PING_PAUSE_DOWN: Duration = Duration::from_millis(500);
-/// The longest time for a ping, in case a backend exceeds its own connect timeout.
+/// The time limit for a ping, in case a backend exceeds its own connect timeout.
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The condition that calls cannot reach their database and are not executed.
+/// Calls are refused because their database cannot be reached.
 const UNREACHABLE: Condition =
     Condition { name: "no connection to the database", has_reported_end: true };
-/// The condition that calls get no connection in time and are not executed.
+/// Calls are refused because no connection becomes free in time.
 const BUSY: Condition = Condition::new("no connection was free in time");
 
-/// The suffix that metrics and logs append to a database's name for its read-only connections.
+/// The suffix of a database's name for its read-only connections, in metrics and logs.
 const READ_ONLY_SUFFIX: &str = ":read-only";
 
 /// A database.
@@ -57,8 +57,8 @@ pub struct Databases {
     closing: Cancel,
 }
 
-/// The key of a set of connections: the database, and whether they may go to a read-only replica. The two kinds of connections
-/// may lead to different servers, so each has its own pools and its own availability.
+/// A database and the access mode of its connections. Read-only connections can lead to another
+/// server (a replica), so they have their own pools and their own availability.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseKey {
     /// The database's name in the configuration.
@@ -68,7 +68,7 @@ pub struct DatabaseKey {
 }
 
 impl DatabaseKey {
-    /// Returns the key for a queue.
+    /// Returns the key for the calls of a queue.
     #[must_use]
     pub fn from_queue(queue: &QueueConfig) -> Self {
         Self { database: queue.database().to_owned(), reads_only: queue.reads_only }
@@ -82,8 +82,8 @@ impl fmt::Display for DatabaseKey {
     }
 }
 
-/// Returns the configuration of each database, and a second one with `read_only` for a database from which some queue only
-/// reads.
+/// Returns the configuration of each database, and a second one with `read_only` set for each SQL
+/// Server database with a `reads_only` queue.
 #[must_use]
 pub fn configs(
     procedures: &ProceduresConfig,
@@ -114,7 +114,7 @@ pub fn connect(config: &DatabaseConfig, name: &str) -> Result<Arc<dyn Backend>, 
 }
 
 impl Databases {
-    /// Creates all backends, and starts to monitor and verify each database.
+    /// Creates all backends, and starts monitoring and verifying each database.
     ///
     /// # Errors
     /// Returns each database whose configuration cannot be used, with the reason.
@@ -144,7 +144,7 @@ impl Databases {
         self.databases.get(&DatabaseKey::from_queue(queue))
     }
 
-    /// Changes the limits on connections after a reload.
+    /// Applies the connection limits of a reloaded configuration.
     pub fn resize(&self, configs: &BTreeMap<DatabaseKey, DatabaseConfig>) {
         for (key, database) in &self.databases {
             if let Some(config) = configs.get(key) {
@@ -153,7 +153,7 @@ impl Databases {
         }
     }
 
-    /// Closes all databases.
+    /// Stops monitoring, and closes all connections.
     pub async fn close(&self) {
         self.closing.cancel();
         for database in self.databases.values() {
@@ -169,7 +169,7 @@ impl Database {
         Self { name: name.into(), backend, queues: Arc::default() }
     }
 
-    /// Starts to monitor whether the database answers, and to verify its procedures while it does.
+    /// Starts the tasks that ping the database and that verify procedures while it answers.
     fn monitor(&self, tasks: &Tasks, closing: Cancel) {
         let (report, is_up) = watch::channel(None);
         let (database, backend) = (self.name.to_string(), Arc::clone(&self.backend));
@@ -185,8 +185,8 @@ impl Database {
         });
     }
 
-    /// Starts to verify the procedures of a queue. The receiver holds the current result, which is updated until the receiver
-    /// is dropped.
+    /// Starts verifying the procedures of a queue. The receiver holds the latest result, which is
+    /// updated until the receiver is dropped.
     #[must_use]
     pub fn verification(
         &self,
@@ -196,8 +196,8 @@ impl Database {
         self.queues.add(queue.clone(), expected)
     }
 
-    /// Records the failure of a call. If the database cannot be reached or no connection is free, the first failure is logged
-    /// and later ones are counted.
+    /// Records a failed call. If the database cannot be reached or no connection is free, the first
+    /// failure is logged and later ones are counted.
     pub fn record_failure(&self, error: &BackendError) {
         let condition = match error.kind {
             BackendErrorKind::Unavailable => &UNREACHABLE,
@@ -241,8 +241,8 @@ impl AvailabilityMonitor {
         }
     }
 
-    /// Logs that the database has stopped answering, or that it answers again, with the length of the outage and the number of
-    /// refused calls.
+    /// Logs that the database has stopped answering or answers again, with the length of the outage
+    /// and the number of refused calls.
     fn log(&self, was_up: Option<bool>, answer: Result<(), String>, lasted: Duration) {
         let (database, queues) = (&*self.database.name, self.database.queues.count());
         match answer {
@@ -259,7 +259,7 @@ impl AvailabilityMonitor {
     }
 }
 
-/// Varies a pause at random by up to half, so that the workers of a fleet do not query at the same time.
+/// Varies a pause at random by up to 50 %, so that workers do not query at the same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..=1.5))
 }

@@ -7,7 +7,7 @@ use crate::catalogue::ParameterType;
 pub struct ProcedureDescription {
     /// The name as `schema.name`, in the database's spelling.
     pub name: String,
-    /// The parameters in the order of their declaration, or the reason why no endpoint can call the procedure.
+    /// The parameters in declaration order, or the reason that no endpoint can call the procedure.
     pub parameters: Result<Vec<ParameterDescription>, String>,
 }
 
@@ -18,20 +18,20 @@ pub struct ParameterDescription {
     pub name: String,
     /// The type declared in the database.
     pub declared: String,
-    /// The corresponding type of the catalogue; `None` if there is none.
+    /// The corresponding type of the catalogue, if any.
     pub kind: Option<ParameterType>,
-    /// The maximum length in characters or bytes, if there is one.
+    /// The maximum length in characters or bytes, if any.
     pub length_max: Option<usize>,
-    /// The smallest and largest integer, if the declared type has a narrower range than the catalogue's type.
+    /// The smallest and largest integer, if the declared type is narrower than the catalogue's.
     pub range: Option<(i64, i64)>,
     /// The columns, if the parameter is a table.
     pub columns: Vec<ParameterDescription>,
-    /// Whether the parameter is returned.
+    /// Whether this is an OUTPUT parameter.
     pub is_output: bool,
 }
 
 impl ParameterDescription {
-    /// Creates a parameter without limits that is not returned.
+    /// Creates an input parameter without a catalogue type or limits.
     #[must_use]
     pub fn new(name: impl Into<String>, declared: impl Into<String>) -> Self {
         Self {

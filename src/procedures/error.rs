@@ -1,4 +1,4 @@
-//! Errors of calls: one type for a call that was not sent to the database, another for a call that was sent at least in part.
+//! Errors of calls: one type for an unsent call, another for a call sent at least in part.
 
 use std::error::Error;
 use std::fmt;
@@ -7,8 +7,8 @@ use super::SinkError;
 
 type ErrorSource = Box<dyn Error + Send + Sync>;
 
-/// The reason why a call has no result. Only `NotSent` may be reported as *not executed*; once a call was sent, its error is
-/// never `NotSent`.
+/// The error of a call. Only `NotSent` can be reported as *not executed*: once any part of a call
+/// has been sent, its error is `Sent`.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No part of the call was sent to the database, so it had no effect.
@@ -25,7 +25,7 @@ pub enum CallError {
 pub struct BackendError {
     /// The kind of error.
     pub kind: BackendErrorKind,
-    /// The database's error number and message, for the log.
+    /// The cause, usually the driver's error, for the log.
     #[source]
     pub source: Option<ErrorSource>,
 }
@@ -49,7 +49,7 @@ pub enum BackendErrorKind {
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// The declarations in the catalogue and in the database, where they differ.
+        /// How the declarations in the catalogue and in the database differ.
         difference: String,
     },
     /// The deadline passed before the call could be sent.
@@ -71,13 +71,13 @@ pub enum BackendErrorKind {
 pub struct BadArgument {
     /// The name of the procedure's parameter.
     pub argument: String,
-    /// The row and the column of the cell.
+    /// The row index and column name of the cell, for a cell of a table argument.
     pub cell: Option<(usize, String)>,
-    /// The reason. It is shown to the caller only, because it may reveal something about the value.
+    /// The reason. Only the caller sees it, because it can reveal part of the value.
     pub reason: String,
 }
 
-/// Lists the names of the arguments, for the log.
+/// Lists the arguments without the reasons, which must not be logged.
 fn names(bad: &[BadArgument]) -> String {
     let one = |BadArgument { argument, cell, .. }: &BadArgument| match cell {
         Some((row, column)) => format!("{argument}[{row}].{column}"),
@@ -86,18 +86,18 @@ fn names(bad: &[BadArgument]) -> String {
     bad.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// An error of a call that was sent.
+/// The error of a call that was sent.
 #[derive(Debug)]
 pub struct SentError {
     /// The kind of error.
     pub kind: SentErrorKind,
-    /// Whether the whole call ran in a transaction of the worker that was rolled back, so that it had no effect.
+    /// Whether the whole call ran in a worker's transaction that was rolled back and had no effect.
     pub is_rolled_back: bool,
     /// The error that the database or the driver reported, for the log.
     pub source: Option<ErrorSource>,
 }
 
-/// A kind of error of a call that was sent. None of them means that the call was not executed.
+/// The kind of error of a call that was sent. No kind implies that the call was not executed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SentErrorKind {
     /// The procedure raised an error of its own (THROW, RAISERROR).
@@ -108,7 +108,7 @@ pub enum SentErrorKind {
         /// The message, which is meant for the caller.
         message: String,
     },
-    /// An error of the database. The catalogue may map its number to a status; its message is for the log only.
+    /// A database error. The catalogue can map its number to a status; its message is for the log.
     #[error("the database returned error {number}")]
     Server {
         /// The error number.
@@ -116,18 +116,18 @@ pub enum SentErrorKind {
         /// The class, which determines the status if the catalogue does not map the number.
         class: ServerErrorClass,
     },
-    /// The database refused the call, because the procedure has changed since its signature was read.
+    /// The database refused the call because the procedure changed after its signature was read.
     #[error("the catalogue does not match the procedure {procedure}: {difference}")]
     Mismatch {
         /// The procedure.
         procedure: String,
-        /// The declarations in the catalogue and in the database, where they differ.
+        /// How the declarations in the catalogue and in the database differ.
         difference: String,
     },
     /// A value of the result cannot be decoded, or has no exact JSON representation.
     #[error("the result cannot be read: {0}")]
     Undecodable(String),
-    /// The answer did not accept the result.
+    /// The row sink refused the result.
     #[error(transparent)]
     Sink(SinkError),
     /// The deadline passed while the call ran.
@@ -144,9 +144,9 @@ pub enum SentErrorKind {
 /// The class of a database's error number. It determines the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerErrorClass {
-    /// A violated unique or foreign key: 409.
+    /// A violated unique, foreign key or check constraint: 409.
     Conflict,
-    /// An update conflict under snapshot isolation that persisted through all retries; the transaction was rolled back: 409.
+    /// A conflict under snapshot isolation that outlasted all retries and was rolled back: 409.
     SnapshotConflict,
     /// A value that cannot be converted or is out of range: 400.
     BadValue,
@@ -154,16 +154,17 @@ pub enum ServerErrorClass {
     Mismatch,
     /// A missing permission, which is a configuration error: 500.
     Permission,
-    /// A deadlock that persisted through all retries; the transaction was rolled back: 500.
+    /// A deadlock that outlasted all retries and was rolled back: 500.
     Deadlock,
-    /// A temporary lack of memory, locks or capacity. Another attempt may succeed; 500 if the call was sent.
+    /// A temporary lack of memory, locks or capacity: 500 if the call was sent. A retry can
+    /// succeed.
     Transient,
     /// Everything else: 500.
     Other,
 }
 
-/// An error that the database reported, used as the source of a `SentError`. `Display` and `Debug` omit the message, which can
-/// contain values from the request.
+/// The source of a `SentError` that the database reported. `Display` and `Debug` omit the message,
+/// which can contain values from the request.
 pub struct DatabaseError {
     origin: String,
     message: String,
@@ -176,7 +177,7 @@ impl DatabaseError {
         Self { origin: origin.into(), message: message.into() }
     }
 
-    /// Returns the message of the database.
+    /// Returns the database's message.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -204,7 +205,7 @@ impl BackendError {
         Self { kind, source: None }
     }
 
-    /// Creates the error of a catalogue that does not match a procedure.
+    /// Creates a `Mismatch` error.
     #[must_use]
     pub fn mismatch(procedure: &str, difference: impl Into<String>) -> Self {
         let (procedure, difference) = (procedure.to_owned(), difference.into());

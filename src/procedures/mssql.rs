@@ -1,7 +1,8 @@
 //! The SQL Server backend: calls stored procedures over TDS.
 //!
-//! A call is sent as a remote procedure call by name with typed parameters, or as a statement if an RPC is not possible. A
-//! connection serves one call at a time, and returns to its pool only after the answer has been read to the end.
+//! A call is sent as a remote procedure call by name with typed parameters, or as a statement if an
+//! RPC is not possible. A connection serves one call at a time, and returns to its pool only after
+//! the answer has been read to the end.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,10 +31,10 @@ mod verify;
 use metadata::{ServerProbe, Signatures};
 use pools::{Lease, Pools};
 
-/// The longest time for describing all procedures of a database.
+/// The time limit for describing the procedures of a database.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Creates the backend of a database; `name` is its name in the configuration. No connection is opened before the first call.
+/// Creates the backend of the database that the configuration calls `name`. Connects on demand.
 ///
 /// # Errors
 /// `BackendError` if the TLS files cannot be used.
@@ -63,7 +64,7 @@ struct Mssql {
     pools: Pools,
     signatures: Signatures,
     server: ServerProbe,
-    /// Set when the server refuses an untyped NULL although its traits do not predict that.
+    /// Set once the server has refused an untyped NULL that its traits say it accepts.
     untyped_null_refused: AtomicBool,
     closing: Cancel,
 }
@@ -136,7 +137,7 @@ impl Mssql {
         }
         let deadline = Instant::now() + self.config.connect_timeout;
         let mut lease = match self.pools.lease_any(deadline).await {
-            // Calls are using all connections, but nothing indicates that the database is unreachable.
+            // Calls are using all connections, but nothing indicates an outage of the database.
             Err(error)
                 if error.kind == BackendErrorKind::PoolTimedOut && self.pools.can_connect() =>
             {
@@ -152,7 +153,7 @@ impl Mssql {
     }
 }
 
-/// Keeps the connection on which fjord made one of its own queries if the query was answered, and closes it otherwise.
+/// Ends one of fjord's own queries. Keeps the connection only if the query was answered.
 fn finish_query<T>(
     lease: Lease,
     answer: Result<Result<T, tiberius::error::Error>, Elapsed>,

@@ -1,4 +1,4 @@
-//! Decides how many connections a worker may open to each database, and which of its queues share them.
+//! Decides how many connections a worker can open to each database, and which queues share them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::config::{Config, WorkerConfig};
 
 use super::databases::{self, DatabaseKey};
 
-/// Returns the configuration of each database of a worker, with the pools of its queues.
+/// Returns the configuration of each database of a worker, with pools sized for its queues.
 #[must_use]
 pub fn database_configs(
     config: &Config,
@@ -19,8 +19,8 @@ pub fn database_configs(
     configs
 }
 
-/// Returns a line for the operator about the connections to each database. The first list has the databases whose calls may
-/// have to wait for a connection, the second one has the others.
+/// Describes the connections to each database in a line for the operator. The first list has the
+/// databases whose calls might have to wait for a connection, the second list the others.
 #[must_use]
 pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<String>) {
     let (mut short, mut enough) = (Vec::new(), Vec::new());
@@ -32,8 +32,8 @@ pub fn summaries(config: &Config, catalogue: &Catalogue) -> (Vec<String>, Vec<St
     (short, enough)
 }
 
-/// Sets the pools of each database. A pool gets one connection for each call that its queues run at once, or its share of
-/// `connections_max` if that is less.
+/// Sets the pools of each database. A pool gets one connection per concurrent call of its queues,
+/// or its share of `connections_max` if that is less.
 fn set_pools(
     configs: &mut BTreeMap<DatabaseKey, DatabaseConfig>,
     worker: &WorkerConfig,
@@ -61,7 +61,7 @@ fn set_pools(
     }
 }
 
-/// Divides connections in proportion to the calls that the queues of each pool run. Each pool gets at least one.
+/// Divides connections in proportion to each pool's concurrency. Each pool gets at least one.
 fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
     let needed: usize = pools.iter().map(|pool| pool.concurrency).sum();
     for pool in pools.iter_mut() {
@@ -76,7 +76,7 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
     }
 }
 
-/// Describes a database's connections. Also returns whether calls may have to wait for one.
+/// Describes a database's connections. Also returns whether calls might have to wait for one.
 fn summary(key: &DatabaseKey, config: &DatabaseConfig) -> Option<(String, bool)> {
     let DatabaseConfig::Mssql(config) = config else { return None };
     let sum = |field: fn(&PoolConfig) -> usize| config.pools.iter().map(field).sum::<usize>();

@@ -1,4 +1,5 @@
-//! The `SQLite` backend: procedures are SQL files. For development, demos and tests; see docs/SQLITE.md.
+//! The `SQLite` backend for development, demos and tests. Procedures are SQL files: see
+//! docs/SQLITE.md.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -38,9 +39,9 @@ use connection::{DatabaseFile, SqliteConnection};
 use procedure::SqliteProcedure;
 use supervisor::{JobSupervisor, RowFeed};
 
-/// The longest time for reading a procedure when a queue starts, including the creation of the schema.
+/// The time limit for reading all procedures to verify or describe, including creating the schema.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// The time for which the file of a procedure is assumed to be unchanged after a check.
+/// How long a procedure's file is assumed to be unchanged after a check.
 const FILE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// A database in a `SQLite` file.
@@ -50,12 +51,13 @@ struct Sqlite {
     directory: PathBuf,
     pool: Pool<ConnectionManager>,
     procedure_cache: Mutex<HashMap<ProcedureName, CachedProcedure>>,
-    /// The permit that calls take before they write, in order of arrival, because `SQLite`'s own lock is not fair.
+    /// The permit that calls take in order of arrival before they write. `SQLite`'s own lock is
+    /// unfair.
     write_permit: Arc<Semaphore>,
     closing: Cancel,
 }
 
-/// A procedure, and the state of its file when it was read.
+/// A procedure, with its file's modification time and the time of the last check.
 #[derive(Clone, Debug)]
 struct CachedProcedure {
     procedure: Arc<SqliteProcedure>,
@@ -63,7 +65,7 @@ struct CachedProcedure {
     checked: Instant,
 }
 
-/// Creates the backend. The database file is opened at the first use, and created if it does not exist.
+/// Creates the backend. The database file is opened on first use, and created if it does not exist.
 ///
 /// # Errors
 /// `BackendError` if the directory of procedures cannot be read.
@@ -93,7 +95,7 @@ pub fn connect(config: &SqliteConfig, name: &str) -> Result<Arc<dyn Backend>, Ba
     }))
 }
 
-/// The manager that opens and checks the connections of the pool.
+/// Opens and checks the connections of the pool.
 #[derive(Debug)]
 struct ConnectionManager {
     file: DatabaseFile,
@@ -111,7 +113,7 @@ impl Manager for ConnectionManager {
             .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?
     }
 
-    /// Rejects a connection with an open transaction, which a call that panicked leaves behind.
+    /// Rejects a broken connection, or one on which a panic left a transaction open.
     async fn recycle(
         &self,
         connection: &mut SqliteConnection,
@@ -184,7 +186,7 @@ impl Sqlite {
             .insert(name.clone(), loaded);
     }
 
-    /// Returns a procedure, reading its file again if the file has changed. A change is noticed within a second.
+    /// Returns a procedure. A change of its file is noticed within `FILE_TRUSTED`.
     async fn procedure(
         &self,
         name: &ProcedureName,
@@ -250,7 +252,7 @@ impl Sqlite {
             .await
     }
 
-    /// Takes the write permit, if the call writes, and then a connection.
+    /// Takes the write permit if the call writes, and then a connection.
     async fn acquire(
         &self,
         writes: bool,
@@ -262,7 +264,6 @@ impl Sqlite {
         Ok((permit, self.connection(deadline, cancel).await?))
     }
 
-    /// Waits for the write permit.
     async fn write_permit(
         &self,
         deadline: Instant,
@@ -282,7 +283,7 @@ impl Sqlite {
     }
 }
 
-/// Converts the error of a procedure that could not be loaded. No part of the call was executed.
+/// Converts an error from loading a procedure. No part of the call was executed.
 fn before_sending(error: CallError) -> BackendError {
     match error {
         CallError::NotSent(error) => error,
@@ -334,7 +335,7 @@ impl Backend for Sqlite {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async {
-            // If calls are using all connections, the file is open, and the ping need not wait for a connection.
+            // If every connection is in use, the file is open, so the ping need not wait for one.
             let free = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
             match self.pool.timeout_get(&free).await {
                 Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => Ok(()),
@@ -351,7 +352,7 @@ impl Backend for Sqlite {
         Box::pin(async {
             self.closing.cancel();
             let pool = self.pool.clone();
-            // Runs on a blocking thread, because closing the last connection writes the log back into the file.
+            // Closing the last connection blocks: it writes the write-ahead log back to the file.
             let closed = tokio::task::spawn_blocking(move || pool.close()).await;
             debug_assert!(closed.is_ok(), "closing a pool does not panic");
         })

@@ -1,5 +1,5 @@
-//! Conditions that affect many requests, such as a database that does not answer. They are logged when they begin and when
-//! they end; in between, affected requests are counted.
+//! Conditions that affect many requests, such as a database that does not answer. Their beginnings
+//! and ends are logged; in between, affected requests are counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use super::{counter, names};
 const QUIET: Duration = Duration::from_secs(10);
 /// The interval at which `watch` checks which conditions are over.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// The maximum number of simultaneous conditions: enough for several kinds for each queue and database of a configuration.
-/// Above it, all subjects of a kind share one condition.
+/// The maximum number of simultaneous conditions: enough for several per queue and database. Beyond
+/// it, all new subjects of a kind share one condition.
 const CONDITIONS_MAX: usize = 4096;
 
 /// A kind of condition.
@@ -22,8 +22,8 @@ const CONDITIONS_MAX: usize = 4096;
 pub struct Condition {
     /// The name in logs and in the metric.
     pub name: &'static str,
-    /// Whether the end of the condition is reported with `ends` or `ends_if_quiet`. Otherwise the condition ends when it no
-    /// longer affects any request.
+    /// Whether the end is reported with `ends` or `ends_if_quiet`. Otherwise, the condition ends
+    /// when it no longer affects any request.
     pub has_reported_end: bool,
 }
 
@@ -48,7 +48,7 @@ struct Occurrence {
     has_reported_end: bool,
 }
 
-/// Current conditions by name and subject: a queue or a database, or empty for the process.
+/// The current conditions by name and subject: a queue, a database, or empty for the process.
 type State = BTreeMap<(&'static str, String), Occurrence>;
 
 static STATE: Mutex<State> = Mutex::new(BTreeMap::new());
@@ -57,8 +57,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Records that a condition of `subject` affects a request. Returns whether it has just begun and must be logged; until it
-/// ends, further requests are only counted.
+/// Records that a condition of `subject` affects a request. Returns whether it has just begun and
+/// must be logged; until it ends, further requests are only counted.
 #[must_use]
 pub fn begins(condition: &Condition, subject: &str) -> bool {
     let now = Instant::now();
@@ -92,8 +92,8 @@ pub fn ends(condition: &Condition, subject: &str) -> u64 {
         .map_or(0, |occurrence| occurrence.requests)
 }
 
-/// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that only know that the
-/// condition may be over.
+/// Ends a condition and logs its end if it has affected no request for 10 seconds. For callers that
+/// only know that the condition may be over.
 pub fn ends_if_quiet(condition: &Condition, subject: &str) {
     let key = (condition.name, subject.to_owned());
     let over =

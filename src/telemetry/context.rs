@@ -1,5 +1,5 @@
-//! The ids of the request that the running task serves. Every log line of the task contains these ids, including lines of
-//! libraries.
+//! The ids of the request that the running task serves. Every log line of the task contains them,
+//! including lines from libraries.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +12,7 @@ use super::traceparent;
 pub struct RequestIds {
     /// The request's id.
     pub request_id: Arc<str>,
-    /// The request's `traceparent` (W3C Trace Context); empty if the sender of the message set none.
+    /// The request's `traceparent` (W3C Trace Context); empty if the sender set none.
     pub traceparent: Arc<str>,
 }
 
@@ -31,10 +31,10 @@ tokio::task_local! {
 /// The value for a task that serves no request.
 static NO_REQUEST: LazyLock<Arc<RequestIds>> = LazyLock::new(Arc::default);
 
-/// Runs a future for a request. Cancel safe if the future is. Lines that are logged while it is dropped contain the ids as
-/// well.
+/// Runs a future for a request. Cancel safe if the future is. Lines logged while the future is
+/// dropped contain the ids as well.
 ///
-/// This is not an `async fn`, because that would store the future twice: as its argument and while it is awaited.
+/// An `async fn` would store the future twice: as its argument and while it is awaited.
 pub fn scope<F: Future>(ids: Arc<RequestIds>, future: F) -> TaskLocalFuture<Arc<RequestIds>, F> {
     REQUEST_IDS.scope(ids, future)
 }
@@ -44,7 +44,7 @@ pub fn sync_scope<T>(ids: &Arc<RequestIds>, work: impl FnOnce() -> T) -> T {
     REQUEST_IDS.sync_scope(Arc::clone(ids), work)
 }
 
-/// Runs a future for the request of the current task. Wrap a future with it before spawning it as another task.
+/// Runs a future for the current task's request. Wrap futures in it before spawning them as tasks.
 pub fn inherit<F: Future>(future: F) -> TaskLocalFuture<Arc<RequestIds>, F> {
     scope(current().unwrap_or_else(|| Arc::clone(&NO_REQUEST)), future)
 }

@@ -1,4 +1,4 @@
-//! The distribution of measured times, with quantiles computed as in Prometheus.
+//! A distribution of measured times, with quantiles computed as in Prometheus.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ pub struct Distribution {
     pub count: u64,
     /// The sum of the times, in seconds.
     pub seconds: f64,
-    /// The upper bounds in seconds, ascending, each with the number of times that do not exceed it.
+    /// The upper bounds in seconds, ascending, each with the count of times at or below it.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -46,8 +46,8 @@ impl Distribution {
         (self.count > 0).then(|| self.seconds / count_as_f64(self.count))
     }
 
-    /// Returns the quantile in seconds as Prometheus' `histogram_quantile` computes it, by linear interpolation within
-    /// a bucket. Times beyond the last bound count as that bound.
+    /// Returns the quantile in seconds as Prometheus' `histogram_quantile` computes it, by linear
+    /// interpolation within a bucket. Times beyond the last bound count as that bound.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         if self.count == 0 {

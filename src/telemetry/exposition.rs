@@ -1,5 +1,5 @@
-//! Installs the metrics of a role and renders them for scrapers: counters and gauges through the exporter, histograms
-//! by `scrape_format`.
+//! Installs the metrics of a role and renders them for scrapers: counters and gauges through the
+//! exporter, histograms by `scrape_format`.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,8 @@ const METADATA: Metadata<'static> = Metadata::new("fjord", Level::INFO, None);
 /// The exporter, which holds the values of the last scrape. The registry holds the current ones.
 static EXPORTER: OnceLock<PrometheusRecorder> = OnceLock::new();
 
-/// Publishes version and role, and starts the role's rare counters at 0. May be called again for another role.
+/// Publishes the version and role, and starts the role's rare counters at 0. May be called again
+/// for another role.
 pub fn install(role: Role) {
     let build = [
         (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
@@ -30,8 +31,8 @@ pub fn install(role: Role) {
 /// The role of a counter (`None` for both), the metric and its labels.
 type RareCounter = (Option<Role>, names::Metric, &'static [(&'static str, &'static str)]);
 
-/// Counters of rare events, which start at 0: an alert on the increase of a counter misses the first event if the series begins
-/// with that event.
+/// Counters of rare events, which start at 0: an alert on the increase of a counter misses the
+/// first event if the series begins with it.
 const RARE_COUNTERS: [RareCounter; 14] = [
     (None, names::CONFIG_RELOADS, &[(names::RESULT, "failed")]),
     (None, names::TLS_RELOADS, &[(names::RESULT, "failed")]),

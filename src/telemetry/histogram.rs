@@ -1,5 +1,5 @@
-//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep every measured time until the
-//! next scrape, which amounts to megabytes per second under load.
+//! Histograms of times, stored as a few atomic counters each. The exporter's own histograms keep
+//! every time until the next scrape, which takes megabytes per second under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::distribution::Distribution;
 
-/// The upper bounds of the buckets of every histogram, in seconds: from a phase without I/O to the longest session.
+/// The bucket bounds of histograms in seconds: from a phase without I/O to the longest session.
 pub(super) const BOUNDS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
@@ -19,7 +19,7 @@ pub struct Histogram(Arc<BucketCounters>);
 
 #[derive(Debug, Default)]
 struct BucketCounters {
-    /// The number of times in each bucket, not cumulative. The last bucket counts the times above all bounds.
+    /// The count of times in each bucket, not cumulative. The last is for times above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }

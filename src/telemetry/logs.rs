@@ -1,4 +1,4 @@
-//! Logs: one line for each event, as JSON or as text, with a filter that can change at run time.
+//! Logs: one line per event, as JSON or as text, with a filter that can change at run time.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
@@ -17,17 +17,17 @@ mod json;
 use super::{context, names};
 use crate::config::log::{LogConfig, LogFormat, is_filter};
 
-/// The maximum number of lines that wait for stdout. Further lines are dropped and counted, so that a stalled reader does not
-/// stall requests.
+/// The maximum number of lines that wait for stdout. Further lines are dropped and counted, so that
+/// a stalled reader does not stall requests.
 const LINES_MAX: usize = 8_192;
 
-/// The time after a write during which further lines are collected for the next one.
+/// The pause after a write, during which lines are collected for the next one.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
-/// The number of collected bytes that are written without further waiting.
+/// The number of collected bytes that triggers a write.
 const COLLECTED_BYTES_MAX: usize = 64 * 1024;
 
-/// A directive that silences the SQL Server driver whatever the configured filter is: the driver logs messages and rows, which
-/// contain values of callers.
+/// A directive that silences the SQL Server driver regardless of the configured filter. The driver
+/// logs messages and rows, which contain values of callers.
 const SILENT: &str = "tiberius=off";
 
 /// A handle for changing the filter of the process's subscriber.
@@ -39,7 +39,7 @@ pub struct Logs {
     writer: LogWriter,
 }
 
-/// An error when logs are started or their filter is changed.
+/// An error from starting logs or changing their filter.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter is invalid.
@@ -54,10 +54,11 @@ pub enum LogError {
 }
 
 impl Logs {
-    /// Starts logging to stdout. May be called once in a process.
+    /// Starts logging to stdout. Can be called once per process.
     ///
     /// # Errors
-    /// Returns `LogError` if the filter is invalid or the process already has a subscriber.
+    /// Returns `LogError` if the filter is invalid, the process already has a subscriber, or the
+    /// writing thread cannot be started.
     pub fn start(config: &LogConfig) -> Result<Self, LogError> {
         let is_json = match config.format {
             LogFormat::Json => true,
@@ -80,7 +81,7 @@ impl Logs {
         Ok(Self { writer })
     }
 
-    /// Waits at most `limit` until everything logged so far is written. Call it last, before the process ends.
+    /// Waits up to `limit` for all lines to be written. Call this just before the process exits.
     pub fn flush(&self, limit: Duration) {
         self.writer.flush(limit);
     }
@@ -98,7 +99,7 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
     }
 }
 
-/// Prints warnings and errors on stderr, for commands. Does nothing if the process already logs.
+/// Prints fjord's warnings and errors to stderr, unless the process already logs. For commands.
 pub fn warn_on_stderr() {
     let format =
         tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_target(false);
@@ -109,8 +110,8 @@ pub fn warn_on_stderr() {
     tracing_subscriber::registry().with(layer).try_init().ok();
 }
 
-/// Returns whether an event contains no values of callers. Libraries log whole messages with their payloads at level trace, so
-/// only their events up to level debug are logged.
+/// Returns whether an event contains no values of callers. Libraries log whole messages at level
+/// trace, so only their events up to level debug are logged.
 fn has_no_values(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("fjord") || *metadata.level() < Level::TRACE
 }
@@ -133,7 +134,7 @@ enum LogEntry {
     Flush(SyncSender<()>),
 }
 
-/// The sender of a queue of `LINES_MAX` lines, from which a thread writes them. Never waits.
+/// Queues up to `LINES_MAX` lines for the thread that writes them. Queueing a line never waits.
 #[derive(Clone, Debug)]
 struct LogWriter {
     entries: SyncSender<LogEntry>,
@@ -147,7 +148,7 @@ impl LogWriter {
         Ok(Self { entries })
     }
 
-    /// Queues a line, which ends with a line break.
+    /// Queues a line, which must end with a line break.
     fn write_line(&self, line: Vec<u8>) {
         if self.entries.try_send(LogEntry::Line(line)).is_err() {
             super::counter(&names::LOG_LINES_DROPPED, &[]).increment(1);
@@ -157,18 +158,18 @@ impl LogWriter {
     fn flush(&self, limit: Duration) {
         let (done, is_done) = sync_channel(1);
         if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
-            // After the limit, lines that the reader has not read are lost.
+            // Lines that are not written within the limit are lost.
             is_done.recv_timeout(limit).ok();
         }
     }
 }
 
-/// Writes lines until the last sender is dropped. If stdout fails, the lines are lost: there is nowhere to report the failure.
+/// Writes lines until the last sender is dropped. If stdout fails, nothing can report the loss.
 fn write_lines(receiver: &Receiver<LogEntry>, mut out: impl Write) {
     let mut collected = Vec::with_capacity(COLLECTED_BYTES_MAX);
     while let Ok(first) = receiver.recv() {
-        // The first line is written at once. During the pause below, further lines collect and are then written together. The
-        // pause also saves logging threads from waking this thread for each line.
+        // The first line is written at once. Lines that arrive during the pause below are written
+        // together. The pause also keeps logging threads from waking this thread for every line.
         let mut next = Some(first);
         while let Some(entry) = next {
             match entry {
@@ -195,7 +196,7 @@ fn write_collected(collected: &mut Vec<u8>, out: &mut impl Write) {
 }
 
 impl Write for LogWriter {
-    /// Writes the line of an event. The text formatter calls this once for each event, with the whole line.
+    /// Writes an event's line. The text formatter calls this once per event, with the whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut text = line.to_vec();
         context::append_ids(&mut text);
@@ -216,8 +217,8 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Escapes every control character except the line break at the end, so that no event can forge a second line or control
-/// the reader's terminal.
+/// Escapes every ASCII control character except the final line break, so that no event can forge a
+/// second line or control the reader's terminal.
 fn escape_controls(line: Vec<u8>) -> Vec<u8> {
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
     if text.len() < line.len() && !text.iter().any(u8::is_ascii_control) {
@@ -237,7 +238,7 @@ fn escape_controls(line: Vec<u8>) -> Vec<u8> {
 
 #[cfg(test)]
 impl LogWriter {
-    /// Returns a writer without a thread, and a function that returns the lines that were queued.
+    /// Returns a writer without a thread, and a function that returns the queued lines.
     fn for_test() -> (Self, impl FnOnce() -> Vec<Vec<u8>>) {
         let (entries, receiver) = sync_channel(LINES_MAX);
         let line = |entry| match entry {

@@ -1,4 +1,4 @@
-//! The names and help texts of every metric, and the names of every label. No other names are recorded.
+//! The names and help texts of all metrics, and the names of all labels. No others are recorded.
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub const KIND: &str = "kind";
 pub const EVENT: &str = "event";
 /// The result of an operation.
 pub const RESULT: &str = "result";
-/// A file's name, without its directory.
+/// A file's path.
 pub const FILE: &str = "file";
 /// A part of the program.
 pub const COMPONENT: &str = "component";

@@ -9,7 +9,8 @@ use metrics::{Counter, Gauge};
 use super::histogram::Histogram;
 use super::names::{Metric, MetricKind};
 
-/// A label and its value. The value belongs to a closed set and is never a path or an id, so the number of series is bounded.
+/// A label and its value. The value is never text from a request, which bounds the number of
+/// series.
 pub type LabelValue = (&'static str, String);
 
 type Series = BTreeMap<Box<[LabelValue]>, Instrument>;
@@ -42,12 +43,10 @@ impl Instrument {
     }
 }
 
-/// Returns the value of a counter's storage.
 pub(super) fn counter_value(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Acquire)
 }
 
-/// Returns the value of a gauge's storage.
 pub(super) fn gauge_value(gauge: &AtomicU64) -> f64 {
     f64::from_bits(gauge.load(Ordering::Acquire))
 }
@@ -91,7 +90,7 @@ fn instrument(metric: &Metric, labels: &[LabelValue]) -> Instrument {
     })
 }
 
-/// Calls `visit` with each series, ordered by the names of the metrics.
+/// Calls `visit` with each series, ordered by metric name.
 pub(super) fn for_each(mut visit: impl FnMut(&Metric, &[LabelValue], &Instrument)) {
     let families = FAMILIES.read().unwrap_or_else(PoisonError::into_inner);
     for SeriesFamily { metric, series } in families.values() {

@@ -1,4 +1,4 @@
-//! The formats of `/metrics`: Prometheus' text format 0.0.4, and OpenMetrics 1.0 for scrapers that ask for it.
+//! The formats of `/metrics`: Prometheus' text format 0.0.4, and OpenMetrics 1.0 on request.
 
 use std::fmt::{Result, Write};
 
@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format that an `Accept` header prefers: OpenMetrics if it is named with at least the quality of plain text.
+    /// Returns OpenMetrics if `Accept` names it with at least the quality of plain text, else text.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let quality_of = |media_type: &str| {
@@ -111,7 +111,7 @@ pub(super) fn write_series(
 pub(super) fn convert(text: &str, format: Format) -> String {
     let mut out = String::with_capacity(2 * text.len());
     for line in text.lines() {
-        // OpenMetrics allows no empty lines, and names a family of counters without the `_total` of its samples.
+        // OpenMetrics has no empty lines, and names counter families without the `_total` suffix.
         let head = (format == Format::OpenMetrics).then(|| line.strip_prefix("# ")).flatten();
         let counter = head.and_then(|head| {
             let (keyword, rest) = head.split_once(' ')?;

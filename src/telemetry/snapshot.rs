@@ -1,4 +1,4 @@
-//! Values of metrics at one moment, summed by a label. They are read from the storage that `/metrics` is rendered from.
+//! The current values of metrics, summed by a label. `/metrics` is rendered from the same storage.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub fn sums(metric: &Metric, label: &str) -> BTreeMap<String, f64> {
     sums_where(metric, label, |_| true)
 }
 
-/// Returns the same sums, but only over the series whose labels match.
+/// Like `sums`, but only over the series whose labels match.
 #[must_use]
 pub fn sums_where(
     metric: &Metric,

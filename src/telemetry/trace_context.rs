@@ -1,5 +1,5 @@
-//! The W3C Trace Context of a request: taken from the client or created, and passed on to workers. The ids of a client are
-//! not trusted for anything else.
+//! The W3C Trace Context of a request: taken from the client or created, and passed on to workers.
+//! A client's ids are not trusted for anything else.
 
 use std::sync::Arc;
 
@@ -25,8 +25,9 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Creates a span in the client's trace, or in a new trace if the client sent no valid `traceparent`. Whether the span is
-    /// recorded is decided at random, unless `traces.parent_sampling` lets the client decide.
+    /// Creates a span in the client's trace, or in a new one if the client sent no valid
+    /// `traceparent`. Recording is decided at random, unless `traces.parent_sampling` lets the
+    /// client decide.
     #[must_use]
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let span_id = random_hex::<8>();
@@ -52,7 +53,7 @@ impl TraceContext {
         }
     }
 
-    /// Applies the client's `sampled` flag after authentication, if the configuration lets the client decide.
+    /// Applies the client's `sampled` flag after authentication, if the configuration allows that.
     pub fn on_authenticated(&mut self) {
         let Some(is_sampled) = self.sampled_if_authenticated.take() else { return };
         let flags = if is_sampled { "01" } else { "00" };
@@ -78,7 +79,7 @@ impl TraceContext {
     /// Returns the trace id, which is on every log line of the request.
     #[must_use]
     pub fn trace_id(&self) -> &str {
-        // `format` wrote it, so its length is known.
+        // `traceparent::format` wrote the header, so its length is known.
         self.traceparent.get(TRACE_ID).unwrap_or_default()
     }
 

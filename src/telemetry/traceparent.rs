@@ -21,7 +21,7 @@ pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
     parse(traceparent).map(|parsed| parsed.trace_id)
 }
 
-/// Returns the ids of trace and span if the `traceparent` is valid and its span is recorded.
+/// Returns the trace id and span id if the `traceparent` is valid and its span is recorded.
 pub(super) fn recorded_ids(traceparent: &str) -> Option<(u128, u64)> {
     let TraceParent { trace_id, span_id, .. } =
         parse(traceparent).filter(|parsed| parsed.flags & SAMPLED != 0)?;
@@ -30,7 +30,7 @@ pub(super) fn recorded_ids(traceparent: &str) -> Option<(u128, u64)> {
 
 /// Returns a new span id.
 pub(super) fn random_span_id() -> u64 {
-    // An id of zeroes only is invalid.
+    // An all-zero id is invalid.
     rand::rng().random::<u64>() | 1
 }
 
@@ -42,7 +42,7 @@ pub(super) struct TraceParent<'a> {
     pub(super) flags: u8,
 }
 
-/// Parses a `traceparent` (W3C Trace Context, section 3.2). For later versions, only the first 55 characters are read.
+/// Parses a `traceparent` (W3C Trace Context, section 3.2). Ignores fields that later versions add.
 pub(super) fn parse(text: &str) -> Option<TraceParent<'_>> {
     let mut fields = text.get(..55)?.split('-');
     let version = fields.next().filter(|f| is_hex(f, 2) && *f != "ff")?;
@@ -65,11 +65,11 @@ fn is_hex(text: &str, length: usize) -> bool {
 /// Returns the hexadecimal digits of a new id, two for each byte.
 pub(super) fn random_hex<const BYTES: usize>() -> [[u8; 2]; BYTES] {
     let mut bytes: [u8; BYTES] = rand::rng().random();
-    // An id of zeroes only is invalid.
+    // An all-zero id is invalid.
     if let Some(last) = bytes.last_mut() {
         *last |= 1;
     }
-    // This function runs twice for every request, and a formatted write for each byte would be most of its cost.
+    // This runs up to twice per request, and a formatted write per byte would be most of its cost.
     let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
     bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)])
 }

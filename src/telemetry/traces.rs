@@ -1,6 +1,6 @@
-//! Spans of sampled requests. A span is recorded when it ends and put into the queue of the exporter, without waiting.
+//! Spans of sampled requests. A span that ends is put into the exporter's queue without waiting.
 //!
-//! Without a configured collector each function here only loads one atomic.
+//! Without a configured collector, recording costs only an atomic load.
 
 use std::sync::{Arc, OnceLock};
 
@@ -92,8 +92,8 @@ struct EndedSpan {
     data: SpanData,
 }
 
-/// Starts the export of spans. May be called once in a process. `tls` is the TLS configuration for the connection to the
-/// collector; without it the connection is unencrypted.
+/// Starts exporting spans. Can be called once per process. `tls` is the TLS configuration for the
+/// connection to the collector; without it, the connection is unencrypted.
 ///
 /// # Errors
 /// Returns a description if the HTTP client cannot be built.
@@ -106,7 +106,7 @@ pub fn start(
     let exporter = Exporter::start(config, role, tls, receiver)?;
     let dropped =
         DroppedSpans(counter(&names::TRACE_SPANS, &[(names::RESULT, "dropped".to_owned())]));
-    // Starts the series at 0: an alert on its increase would miss the first drop otherwise.
+    // Starts the series at 0. Otherwise, an alert on its increase would miss the first drop.
     dropped.0.increment(0);
     let recorder = SpanRecorder {
         ended,
@@ -120,7 +120,7 @@ pub fn start(
     Ok(exporter)
 }
 
-/// Returns the bound that selects a share of all trace ids: those whose lowest 56 bits are below it.
+/// Returns the bound that selects a share of all trace ids by their lowest 56 bits.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -139,8 +139,8 @@ pub(super) fn is_sampled(trace_id: &str) -> bool {
     lowest.is_ok_and(|lowest| lowest < u128::from(recorder.sampled_below))
 }
 
-/// Returns whether to record a request in the trace of a client that may not decide this. The decision is random and does
-/// not depend on the trace id, because the client chooses the id as well.
+/// Decides at random whether to record a request in the trace of a client that may not decide this.
+/// The decision does not depend on the trace id, because the client chooses that as well.
 pub(super) fn is_sampled_at_random() -> bool {
     RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
@@ -156,7 +156,7 @@ pub fn is_recorded(traceparent: &str) -> bool {
     RECORDER.get().is_some() && traceparent::recorded_ids(traceparent).is_some()
 }
 
-/// Begins a child of the span that `traceparent` names, if that span is recorded and this process records spans.
+/// Begins a child of the recorded span that `traceparent` names, if this process records spans.
 #[must_use]
 pub fn begin_child(traceparent: Option<&str>) -> Option<SpanHandle> {
     RECORDER.get()?;
@@ -189,7 +189,7 @@ impl SpanHandle {
         format!("00-{:032x}-{:016x}-01", self.trace, self.id).into()
     }
 
-    /// Ends the span now. Does not wait: if the queue of the exporter is full, the span is dropped and counted.
+    /// Ends the span now. Never waits: if the exporter's queue is full, drops and counts the span.
     pub fn end(self, data: SpanData) {
         self.end_at(Instant::now(), data);
     }

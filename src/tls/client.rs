@@ -14,7 +14,7 @@ const SYSTEM: &str = "the system's CA certificates";
 /// Creates a client configuration. It always verifies the certificate and the name of the server.
 ///
 /// # Errors
-/// `TlsError` when a file is missing, cannot be parsed or does not match the others.
+/// Returns `TlsError` if a file is missing, cannot be parsed or does not match the others.
 pub fn client_config(config: &ClientTlsConfig) -> Result<ClientConfig, TlsError> {
     let roots = match &config.ca {
         Some(file) => pem::roots(file)?,

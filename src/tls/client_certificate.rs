@@ -1,4 +1,4 @@
-//! Client certificates on open connections. A certificate stays accepted for as long as a new handshake would accept it.
+//! Client certificates on open connections. Each stays valid while a new handshake would accept it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ pub struct ClientCertificate {
 /// The reason why a certificate is no longer accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificateError {
-    /// The certificate, or one of an authority between it and the root, has expired.
+    /// The certificate, or an intermediate certificate of its chain, has expired.
     Expired,
     /// None of the current authorities has signed the certificate.
     Untrusted,
@@ -31,9 +31,9 @@ pub enum ClientCertificateError {
 /// The result of a verification, and how long it is valid.
 #[derive(Clone, Copy, Debug)]
 struct CertificateCheck {
-    /// The generation of the TLS files (each reload starts a new one) that contained the authorities used.
+    /// The generation of the TLS files with the authorities used. Each reload starts a new one.
     generation: u64,
-    /// The last second before the next certificate of the chain expires.
+    /// The Unix time in seconds at which the next certificate of the chain expires.
     until: i64,
     result: Result<(), ClientCertificateError>,
 }
@@ -59,11 +59,11 @@ impl ClientCertificate {
         &self.names
     }
 
-    /// Checks that a new handshake would accept the certificate now. The certificate is verified again only after the files
-    /// have been reloaded, or when a certificate of its chain has expired.
+    /// Checks that a new handshake would accept the certificate now. Verifies it again only after a
+    /// reload or after a certificate of its chain has expired.
     ///
     /// # Errors
-    /// `ClientCertificateError` if the certificate is no longer accepted.
+    /// Returns `ClientCertificateError` if the certificate is no longer accepted.
     pub fn check(&self) -> Result<(), ClientCertificateError> {
         self.check_at(UnixTime::now())
     }
@@ -99,8 +99,8 @@ fn reason(error: &rustls::Error) -> ClientCertificateError {
     }
 }
 
-/// Returns when the next certificate expires. Certificates that have already expired are ignored: clients may send certificates
-/// that their chain does not need, and the verifier decides whether an expired one matters.
+/// Returns the next expiry in a chain. Expired certificates are ignored: clients may send ones that
+/// their chain does not need, and the verifier decides whether an expired one matters.
 fn next_expiry(chain: &[CertificateDer<'_>], now: UnixTime) -> i64 {
     let expiries = chain.iter().filter_map(|certificate| names::expiry(certificate).ok());
     expiries.filter(|expiry| *expiry >= seconds(now)).min().unwrap_or(i64::MAX)

@@ -14,10 +14,10 @@ use crate::config::tls::ClientTlsConfig;
 /// A client connection after its handshake.
 pub type ClientStream<IO> = tokio_rustls::client::TlsStream<IO>;
 
-/// The client side of TLS handshakes. Each handshake uses the current files if they are valid, and their previous versions
-/// otherwise.
+/// The client side of TLS handshakes. Each handshake uses the current files if they are valid, and
+/// their previous versions otherwise.
 pub struct Connector {
-    /// The CA certificates and the client certificate; `None` if any server certificate is accepted.
+    /// The CA and client certificates; `None` if any server certificate is accepted.
     files: Option<ClientTlsConfig>,
     current: Mutex<LoadedConnector>,
 }
@@ -38,7 +38,7 @@ impl Connector {
     /// Creates a connector that verifies the server's certificate and name.
     ///
     /// # Errors
-    /// `TlsError` when a file cannot be used.
+    /// Returns `TlsError` if a file cannot be used.
     pub fn new(config: &ClientTlsConfig) -> Result<Self, TlsError> {
         // The versions are read first, so that a file that changes in between is read again.
         let versions = versions(config);
@@ -50,7 +50,7 @@ impl Connector {
     /// Creates a connector that accepts any certificate, for `insecure_trust_any = true`.
     ///
     /// # Errors
-    /// `TlsError` when the provider supports no protocol version, which cannot happen with aws-lc-rs.
+    /// Returns `TlsError` if the provider supports no TLS version, which aws-lc-rs rules out.
     pub fn trusting_any() -> Result<Self, TlsError> {
         let connector = TlsConnector::from(Arc::new(trust_any::client_config()?));
         let current = Mutex::new(LoadedConnector { connector, versions: Vec::new() });
@@ -78,10 +78,10 @@ impl Connector {
         current.connector.clone()
     }
 
-    /// Performs the handshake. The certificate must be valid for `name`. The caller sets the deadline.
+    /// Performs the handshake with a server named `name`. The caller sets the deadline.
     ///
     /// # Errors
-    /// The reason why the handshake failed.
+    /// Returns the reason why the handshake failed.
     pub async fn connect<IO>(&self, name: &str, io: IO) -> io::Result<ClientStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -93,7 +93,7 @@ impl Connector {
     }
 }
 
-/// Returns the versions of the configured files. The system's certificates are read only at the start.
+/// Returns the versions of the configured files. Changes to the system's certificates are ignored.
 fn versions(files: &ClientTlsConfig) -> Vec<FileVersion> {
     let identity = files.identity.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
     files.ca.iter().chain(identity).map(|file| version(file)).collect()

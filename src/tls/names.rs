@@ -12,10 +12,10 @@ use crate::config::auth::san;
 
 use super::{TlsError, TlsErrorKind};
 
-/// The maximum number of names that are used from a client certificate.
+/// The maximum number of names that are used from a certificate.
 const NAMES_MAX: usize = 64;
 
-/// The error when a certificate cannot be parsed.
+/// The error for a certificate that cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate")]
 pub(super) struct NotX509;
@@ -29,7 +29,6 @@ pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Result<i64, NotX509> {
     Ok(parse(certificate)?.validity().not_after.timestamp())
 }
 
-/// Rejects an expired certificate.
 pub(super) fn check_not_expired(
     certificate: &CertificateDer<'_>,
     file: &Path,
@@ -44,7 +43,7 @@ pub(super) fn check_not_expired(
     Ok(())
 }
 
-/// Returns the DNS names of a certificate in lower case. Server certificates are selected by these names.
+/// Returns the lower-case DNS names of a certificate, by which server certificates are selected.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
@@ -52,11 +51,11 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     })
 }
 
-/// Returns the names that a client's certificate proves: URIs, DNS names and e-mail addresses among the subject alternative
-/// names, each prefixed with its kind. The subject's CN proves nothing, because CAs need not validate it.
+/// Returns the names that a client's certificate proves: its URIs, DNS names and e-mail addresses,
+/// each prefixed with its kind. The subject's CN proves nothing, because CAs need not validate it.
 ///
-/// Names of different kinds are never equal: an authority that is constrained to the DNS names of one domain may still put any
-/// URI into a certificate.
+/// Names of different kinds are never equal: an authority constrained to the DNS names of one
+/// domain can still put any URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternative_names(certificate, |name| match name {
         GeneralName::URI(name) => san::canonical(san::SanKind::Uri, name),

@@ -15,7 +15,7 @@ use crate::config::tls::CertificateFiles;
 
 use super::{TlsError, TlsErrorKind, names, provider};
 
-/// Size in bytes of the largest file that is read. A bundle of all public CAs is a quarter of this size.
+/// The maximum size of a file in bytes. A bundle of all public CAs is a quarter of this size.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The permission bits of users who are neither the owner nor in the group.
 const MODE_OTHERS: u32 = 0o007;
@@ -35,7 +35,7 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
         .collect::<Result<_, _>>()
-        // The parser's error may quote a line, which would log a key that is in the wrong file.
+        // The parser's error may quote a line, which would log a key placed in the wrong file.
         .map_err(|_| TlsError::new(file, TlsErrorKind::NoCertificate))?;
     if certificates.is_empty() {
         return Err(TlsError::new(file, TlsErrorKind::NoCertificate));
@@ -61,7 +61,7 @@ fn warn_if_others_can_read(file: &Path) {
     }
 }
 
-/// Reads a chain and its key. Both must be valid and belong together, and the leaf must not have expired.
+/// Reads a chain and its key, which must be valid and match. The leaf must not have expired.
 pub(super) fn identity(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(&files.certificate)?;
     for certificate in &chain {

@@ -11,16 +11,16 @@ use crate::telemetry::{self, names};
 
 use super::{PreparedReload, ServerTls, TlsError};
 
-/// How often the files are checked for changes. A change is used once the files have stayed the same for one interval, so that
-/// a certificate is not read before its key has been replaced.
+/// How often the files are checked for changes. A change is used once the files have stayed the
+/// same for one interval, so that a certificate is not read before its key has been replaced.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Identifies a version of a file; `None` while the file is missing.
 pub(super) type FileVersion = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
-    /// Reads the given files, or the current ones again, and uses them if they are valid. Returns whether they are valid. Logs
-    /// and counts the result.
+    /// Reads the given files, or the current ones again, and uses them if they are valid. Returns
+    /// whether they are. Logs and counts the result.
     #[must_use = "the old files may still be in use"]
     pub fn reload(&self, files: Option<&ServerTlsConfig>) -> bool {
         self.prepare(files).map(|reload| reload.apply(|| ())).is_ok()
@@ -29,7 +29,7 @@ impl ServerTls {
     /// Reads the given files, or the current ones again, for `PreparedReload::apply`.
     ///
     /// # Errors
-    /// `TlsError` names a file that cannot be used. The error is logged and counted here.
+    /// Returns `TlsError`, which names a file that cannot be used. It is logged and counted here.
     pub fn prepare(&self, files: Option<&ServerTlsConfig>) -> Result<PreparedReload<'_>, TlsError> {
         self.read(files).inspect_err(|error| {
             tracing::error!(
@@ -42,10 +42,10 @@ impl ServerTls {
         })
     }
 
-    /// Checks the files every `interval` and reloads them when they have changed, until `stop` is set. Cancel safe.
+    /// Checks the files every `interval` and reloads changed ones until `stop` is set. Cancel safe.
     ///
-    /// Compares modification time, inode and size. Unlike a watch on an inode, this detects atomic renames and replaced links
-    /// on every file system.
+    /// Compares modification time, inode and size. Unlike a watch on an inode, this detects atomic
+    /// renames and replaced links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
         let mut loaded = versions(&self.files());
         let mut before = loaded.clone();
@@ -67,7 +67,8 @@ impl ServerTls {
 }
 
 impl PreparedReload<'_> {
-    /// Puts the new files into use, then runs `then`. Code that sees the effect of `then` also sees the new files.
+    /// Puts the new files into use, then runs `then`. Code that sees the effect of `then` also sees
+    /// the new files.
     pub fn apply(self, then: impl FnOnce()) {
         self.store();
         then();
@@ -89,7 +90,6 @@ fn versions(files: &ServerTlsConfig) -> Vec<FileVersion> {
     pairs.chain(ca).map(|file| version(file)).collect()
 }
 
-/// Returns the current version of a file.
 pub(super) fn version(file: &Path) -> FileVersion {
     let metadata = fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))

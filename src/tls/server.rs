@@ -20,7 +20,7 @@ use super::server_state::{HTTP2, ServerTlsState};
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     current: Arc<ArcSwap<ServerTlsState>>,
-    /// Locked from the reading of the files until the result is in use.
+    /// Held from the reading of the files until the result is in use.
     reload_lock: Arc<Mutex<()>>,
 }
 
@@ -35,8 +35,8 @@ pub struct AcceptedTls<IO> {
     pub certificate: Option<ClientCertificate>,
 }
 
-/// TLS files that have been read and validated, but are not in use yet. Holds the reload lock until it is applied or
-/// dropped.
+/// TLS files that have been read and validated, but are not in use yet. Holds the reload lock until
+/// applied or dropped.
 #[derive(Debug)]
 #[must_use = "the new files are not used before they are applied"]
 pub struct PreparedReload<'a> {
@@ -55,7 +55,7 @@ impl ServerTls {
     /// Reads all files and checks that they fit together.
     ///
     /// # Errors
-    /// `TlsError` names the first file that cannot be used, and the expected contents.
+    /// Returns `TlsError`, which names the first unusable file and the expected contents.
     pub fn load(config: &ServerTlsConfig) -> Result<Self, TlsError> {
         let state = ServerTlsState::load(config, 0)?;
         Ok(Self { current: Arc::new(ArcSwap::from_pointee(state)), reload_lock: Arc::default() })
@@ -67,25 +67,25 @@ impl ServerTls {
         Arc::clone(&self.current.load().config)
     }
 
-    /// Returns the names of the files in use.
+    /// Returns the settings that name the files in use.
     #[must_use]
     pub fn files(&self) -> ServerTlsConfig {
         self.current.load().files.clone()
     }
 
-    /// Returns the longest time that a handshake may take.
+    /// Returns the maximum duration of a handshake.
     #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
         self.current.load().files.handshake_timeout
     }
 
-    /// Reads the given files, or the current ones again. Open connections keep their configuration after the result is applied,
-    /// except that client certificates are verified again: see `ClientCertificate::check`.
+    /// Reads the given files, or the current ones again. Applying them leaves open connections as
+    /// they are, except that client certificates are verified again (`ClientCertificate::check`).
     pub(super) fn read(
         &self,
         files: Option<&ServerTlsConfig>,
     ) -> Result<PreparedReload<'_>, TlsError> {
-        // A signal and the file watch may reload at the same time. The lock ensures that the last reading stays in use.
+        // A signal and the file watch can reload concurrently. The lock makes the last one win.
         let lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let files = files.unwrap_or(&before.files);
@@ -105,10 +105,11 @@ impl ServerTls {
         matches!(self.current.load().files.client_auth, ClientAuth::Required { .. })
     }
 
-    /// Performs the handshake. The caller sets the deadline. Cancel safe: the connection is then closed.
+    /// Performs the handshake. The caller sets the deadline. Cancel safe: dropping the future
+    /// closes the connection.
     ///
     /// # Errors
-    /// The reason why the handshake failed. The client has received an alert.
+    /// Returns the reason why the handshake failed. The client has received an alert.
     pub async fn accept<IO>(&self, io: IO) -> io::Result<AcceptedTls<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! The state of a listener's TLS: a rustls configuration, built anew whenever the files are read.
+//! The state of a listener's TLS: a rustls configuration that is rebuilt at every reload.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -53,9 +53,10 @@ impl ServerTlsState {
         // Requests in early data can be replayed (RFC 8446 §8).
         config.max_early_data_size = 0;
         match files.client_auth {
-            // The ticket keys are new after each reload and rotate in between, so a ticket is valid for a few hours at most.
+            // Each reload creates new ticket keys, and rustls replaces them every 6 h, so a ticket
+            // is valid for 12 h at most.
             ClientAuth::Off => config.ticketer = Ticketer::new().map_err(unusable)?,
-            // The client's certificate is not verified again when a session is resumed, so the session could outlive it.
+            // Resumption does not verify the client's certificate, so a session could outlive it.
             ClientAuth::Optional { .. } | ClientAuth::Required { .. } => {
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
@@ -98,14 +99,14 @@ fn client_verifier(
 /// Selects the certificate for the server name that the client sends.
 #[derive(Debug)]
 struct CertificateResolver {
-    /// Keys by DNS name in lower case, including `*.` names. One name may have keys of several types.
+    /// Keys by DNS name in lower case, including `*.` names. A name can have keys of several types.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// All keys in the order of the configuration. The first serves unknown names.
     all: Vec<Arc<CertifiedKey>>,
 }
 
 impl CertificateResolver {
-    /// Loads the certificates. Returns the resolver and the expiry of each certificate, in seconds since 1970.
+    /// Loads the certificates. Returns the resolver and each expiry in seconds since 1970.
     fn load(files: &ServerTlsConfig) -> Result<(Self, Vec<(PathBuf, i64)>), TlsError> {
         let mut resolver = Self { by_name: HashMap::new(), all: Vec::new() };
         let mut expiries = Vec::new();
@@ -145,8 +146,8 @@ impl ResolvesServerCert for CertificateResolver {
         let is_supported =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let named = candidates.and_then(|keys| keys.iter().find(is_supported));
-        // If the client supports no key, returning one makes rustls send `handshake_failure`; returning none would make it
-        // send `access_denied` (RFC 8446 §4.4.2.2).
+        // If the client supports no key, returning one makes rustls send `handshake_failure`
+        // instead of `access_denied` (RFC 8446 §4.4.2.2).
         named.or_else(|| self.all.iter().find(is_supported)).or(self.all.first()).cloned()
     }
 }

@@ -34,7 +34,6 @@ impl TestCa {
         Self::with_constraints(None)
     }
 
-    /// Creates a CA with name constraints.
     fn with_constraints(name_constraints: Option<NameConstraints>) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -229,7 +228,7 @@ async fn name_constraints_of_one_kind_do_not_permit_names_of_another() {
     for (names, expected) in [
         (dns("shop.partner.example"), Some("dns:shop.partner.example")),
         (dns("clinic.example.com"), None),
-        // Constraints on DNS names do not apply to URIs. The kind before the name distinguishes the two.
+        // Constraints on DNS names do not apply to URIs. The kind distinguishes the two.
         (uri("clinic.example.com"), Some("uri:clinic.example.com")),
     ] {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -320,7 +319,7 @@ async fn a_session_is_resumed_unless_clients_send_certificates() {
     }
 }
 
-/// Sends a byte to the client. Before that byte, the client reads the session tickets.
+/// Sends a byte to the client, which reads the session tickets before it.
 async fn exchange(handshake: Handshake) -> rustls::HandshakeKind {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut server, mut client) = (handshake.server.unwrap().stream, handshake.client.unwrap());

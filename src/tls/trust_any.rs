@@ -10,7 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::{TlsError, TlsErrorKind, provider};
 
-/// Creates a configuration that encrypts the connection, but does not verify that it leads to the right server.
+/// Creates a configuration that encrypts the connection but does not verify the server's identity.
 pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let verifier = Arc::new(TrustAny(Arc::clone(&provider)));
@@ -22,8 +22,8 @@ pub(super) fn client_config() -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// Accepts every certificate without parsing it, because a server's self-signed certificate may be X.509 v1, which rustls
-/// cannot parse.
+/// Accepts every certificate without parsing it, because a server's self-signed certificate may be
+/// X.509 v1, which rustls cannot parse.
 #[derive(Debug)]
 struct TrustAny(Arc<CryptoProvider>);
 

@@ -1,6 +1,6 @@
-//! Reduces Rust source to code: comments, literals and unit tests are replaced by spaces.
+//! Reduces Rust source to code: blanks comments and literals, and removes unit tests.
 
-/// Replaces comments and the contents of string and character literals by spaces, and keeps line breaks.
+/// Replaces comments, string literals and character literals with spaces. Keeps line breaks.
 pub(super) fn blank_literals(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
@@ -68,7 +68,7 @@ fn raw_string_length(rest: &[char]) -> Option<usize> {
     Some(1 + hashes + quote + 1 + hashes)
 }
 
-/// Removes every item that is marked `#[cfg(test)]` from code without literals.
+/// Removes every item marked `#[cfg(test)]` from code whose literals are blanked.
 pub(super) fn without_unit_tests(code: &str) -> String {
     const MARK: &str = "#[cfg(test)]";
     let mut kept = String::with_capacity(code.len());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::SourceFile;
 use super::modules::{Edges, edges, fixture, uses};
 
-/// Describes every cycle between sibling modules, with one use for each edge of the cycle.
+/// Describes every cycle between sibling modules, with one example for each edge.
 fn cycles(sources: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for (parent, edges) in edges(&uses(sources)) {

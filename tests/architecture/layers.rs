@@ -1,4 +1,4 @@
-//! Checks dependencies between modules: the layers of `src`, forbidden dependencies, and the modules that may use a driver.
+//! Checks dependencies between modules: their layers, forbidden dependencies, and which modules may use a driver.
 
 use super::modules::{ModuleUse, fixture, uses};
 use super::{SourceFile, names};
@@ -48,7 +48,7 @@ pub(super) fn drivers_outside_their_module(source: &SourceFile) -> Vec<String> {
     with_files.collect()
 }
 
-/// The modules of the crate, from the lowest layer up. A module may use modules of its own layer and of those below.
+/// The modules of the crate, from the lowest layer up. A module may use modules of its own layer and of lower layers.
 const LAYERS: &[&[&str]] = &[
     &["cli", "future", "message", "outcome", "units"],
     &["envelope", "problem", "catalogue", "config"],

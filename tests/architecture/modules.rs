@@ -34,7 +34,7 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a valid pattern")
 }
 
-/// The maximum number of aliases in the resolution of a path, which guards against aliases that name each other.
+/// The maximum number of aliases that are followed to resolve a path. It guards against circular aliases.
 const ALIASES_MAX: usize = 8;
 
 /// All modules, each with the names that its `use` declarations import.
@@ -117,7 +117,7 @@ fn expand(prefix: &str, tree: &str, into: &mut Vec<(Vec<String>, String)>) {
     }
 }
 
-/// Splits the members of a group at its own commas, but not at those of inner groups.
+/// Splits a group at its own commas, but not at those of inner groups.
 fn split_group(group: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     let members = group.split(|c| {
@@ -178,7 +178,7 @@ impl Modules {
 /// The uses between the children of one module: the names of the using and the used module, with one example.
 pub(super) type Edges = BTreeMap<(String, String), ModuleUse>;
 
-/// Groups uses by the innermost module that contains both sides.
+/// Groups uses by the innermost module that contains both modules.
 pub(super) fn edges(uses: &[ModuleUse]) -> BTreeMap<ModulePath, Edges> {
     let mut levels: BTreeMap<ModulePath, Edges> = BTreeMap::new();
     for found in uses {

@@ -1,4 +1,4 @@
-//! Failed authentication attempts are limited per client address, and the access line contains the reason for each.
+//! Failed authentications are limited per client address, and their access lines state the reason.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::support::tokens::{AUDIENCE, ISSUER, Signer, claims, jwks};
 use super::HOUR;
 use super::fixture::{file, hash};
 
-/// The number of failed attempts per client and minute, which allows one more attempt every three seconds.
+/// The maximum number of failed attempts per client and minute: one every three seconds.
 const LIMIT: usize = 20;
 /// The maximum number of concurrent streams of an HTTP/2 connection.
 const STREAMS_MAX: usize = 100;
-/// The time without data after which a read ends. It is longer than any pause of a gateway that sends.
+/// The time without data after which a read ends. It exceeds any pause between two responses.
 const QUIET: Duration = Duration::from_secs(20);
 
 const ENDPOINTS: &str = r#"{
@@ -172,7 +172,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
     let fleet = &guarded.fleet;
     let mut raw = RawClient::connect(fleet.gateways[0].https(), &fleet.certs, &["http/1.1"]).await;
     let one = "GET /v1/guarded HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer guess\r\n\r\n";
-    // The gateway may close the connection before all requests are sent.
+    // The gateway can close the connection before all requests are sent.
     drop(raw.send(one.repeat(1_000).as_bytes()).await);
     let (bytes, closed) = Box::pin(raw.read(QUIET)).await;
     let got = statuses(&bytes);
@@ -197,16 +197,16 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
                 answer.is_problem(429, "rate-limited");
                 assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
                 assert_eq!(answer.header("connection"), "close");
-                // The response has a challenge even past the limit.
+                // The response contains a challenge even past the limit.
                 let challenge = answer.header("www-authenticate");
                 assert!(!challenge.is_empty(), "{path}");
                 limited += 1;
             }
         }
-        // One more attempt is allowed every three seconds.
+        // One of the attempts may be allowed, because the limit admits one every three seconds.
         assert!(limited >= 2, "{path}: {limited} of 3");
     }
-    // Valid credentials are accepted even past the limit, because other clients may share the address.
+    // Valid credentials are accepted even past the limit, because clients can share an address.
     client.with_bearer(&token).get("/v1/guarded").await.is(200);
     client.with_header("x-api-key", "billing-key").get("/v1/guarded").await.is(200);
     guarded.client_of(&fleet.certs.client).get("/v1/guarded").await.is(200);
@@ -239,7 +239,7 @@ async fn over_http2_it_gets_goaway_and_is_disconnected_when_it_continues() {
         let is_sent = raw.send(&some.collect::<Vec<_>>()).await.is_ok();
         while !closed && http2::count(&bytes, HEADERS) < round * AT_ONCE {
             let (more, is_closed) = Box::pin(raw.read(Duration::from_millis(100))).await;
-            // The client reacts to neither GOAWAY nor PING.
+            // The client ignores GOAWAY and PING.
             bytes.extend(more);
             closed = is_closed;
         }

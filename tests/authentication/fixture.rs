@@ -1,4 +1,4 @@
-//! An authenticator that accepts the credentials of the tests, and builders for endpoints, headers and configuration.
+//! An authenticator for the tests' credentials, and builders of endpoints, headers and settings.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ use tempfile::NamedTempFile;
 use super::READ;
 use crate::support::tokens::{self, Signer, jwks};
 
-/// The signing keys of an issuer, and an authenticator that accepts their tokens.
+/// An issuer's signing keys, and an authenticator that accepts its tokens.
 pub(super) struct IssuerFixture {
     pub(super) es: Signer,
     pub(super) ed: Signer,
@@ -64,7 +64,7 @@ pub(super) fn file(text: &str) -> NamedTempFile {
     file
 }
 
-/// Returns the SHA-256 of an API key in the format of the configuration.
+/// Returns the SHA-256 hash of an API key, in the format of the configuration.
 pub(crate) fn hash(key: &str) -> String {
     digest(&SHA256, key.as_bytes()).as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();

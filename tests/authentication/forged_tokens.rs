@@ -11,7 +11,7 @@ use super::fixture::{IssuerFixture, bearer, config, endpoint, file, peer};
 use super::{HOUR, READ};
 use crate::support::tokens::{self, Signer, claims, jwks, now, unsigned};
 
-/// Returns valid claims with changes, in which `null` removes a claim.
+/// Returns valid claims with changes applied. `null` removes a claim.
 fn claims_but(changes: &Value) -> Value {
     let mut claims = claims("anna", READ, HOUR);
     let members = claims.as_object_mut().unwrap();
@@ -149,7 +149,7 @@ fn unsigned_and_hmac_tokens_are_rejected() {
     let fixture = IssuerFixture::new();
     let good = claims("anna", READ, HOUR).to_string();
     for signer in [&fixture.es, &fixture.ed, &fixture.rs] {
-        // Algorithm confusion: the attacker uses the public key as the secret of an HMAC.
+        // Algorithm confusion: the attacker uses the public key as an HMAC secret.
         let kid = signer.header()["kid"].clone();
         let message = unsigned(&json!({"alg": "HS256", "kid": kid}).to_string(), &good);
         let pem = signer.public_pem();
@@ -246,7 +246,7 @@ fn a_rotated_key_is_accepted_until_it_is_removed() {
     let after = load(&[&new]);
     assert_eq!(check(&after, &old).unwrap_err(), AuthFailure::UnknownKey);
     assert!(check(&after, &new).is_ok());
-    // A new key with an old id is a different key.
+    // The id of a known key does not make another key valid.
     let renamed = Signer::p256("2025").unwrap();
     assert_eq!(check(&after, &renamed).unwrap_err(), AuthFailure::BadSignature);
 }

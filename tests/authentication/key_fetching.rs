@@ -1,4 +1,4 @@
-//! A gateway fetches the keys that an issuer publishes at a URL, caches them, and detects new ones.
+//! A gateway fetches the keys that an issuer publishes at a URL, caches them, and fetches new ones.
 
 use std::fs;
 use std::path::Path;
@@ -91,7 +91,7 @@ impl KeyServer {
     }
 }
 
-/// Starts a fleet whose gateway has additional configuration lines. The gateway may not be ready yet.
+/// Starts a fleet whose gateway has additional configuration lines. Does not wait for the gateway.
 async fn fleet(gateway_toml: String) -> Fleet {
     let catalogue = Some(("guarded.json", ENDPOINT));
     let options = FleetOptions { catalogue, gateway_toml, ..FleetOptions::default() };
@@ -180,7 +180,7 @@ async fn an_invalid_key_set_changes_nothing() {
     let secret = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "x"}]}"#;
     for bad in ["<html>sign in</html>", secret, &" ".repeat(2 << 20)] {
         issuer.publish(bad);
-        // A gateway that starts gets no keys from this server. The running gateway keeps the keys that it has.
+        // A new gateway gets no keys from this server. The running gateway keeps its keys.
         let before = fetched(&fleet, "failed").await;
         let other = fleet.add_gateway();
         let figure = r#"fjord_auth_key_fetches_total{issuer="main",result="failed"}"#;
@@ -221,7 +221,7 @@ async fn a_reload_applies_the_issuers_new_authority() {
     let mut issuer = KeyServer::start(&keys(&[&signer])).await;
     let mut fleet = issuer.fleet().await;
     fleet.gateways[0].ready().await;
-    // The issuer's new certificate is issued by another authority, whose certificate replaces the gateway's CA file.
+    // The issuer gets a certificate of another authority, which replaces the gateway's CA file.
     let other = Certs::new(&issuer.home.path().join("other"));
     fs::copy(&other.ca, &issuer.certs.ca).unwrap();
     fs::copy(&other.server.certificate, &issuer.certs.server.certificate).unwrap();

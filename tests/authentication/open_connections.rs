@@ -1,5 +1,5 @@
-//! An open connection loses the access of its client certificate with the first request after a reload that revokes the
-//! access, and when the certificate expires.
+//! An open connection loses the access of its client certificate when the certificate expires, or
+//! with the first request after a reload that revokes the access.
 
 use std::fs;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const ENDPOINTS: &str = r#"{ "guarded": { "route": "GET /v1/guarded", "queue": "
 const GUARDED: &str = "/v1/guarded";
 const PUBLIC: &str = "/v1/echo/1";
 
-/// A client with a single connection, which is not reopened.
+/// A client with a single connection, which it never reopens.
 enum SingleConnection {
     One(Box<RawClient>),
     Two(SendRequest<Bytes>),
@@ -38,7 +38,7 @@ impl SingleConnection {
         Self::Two(sender)
     }
 
-    /// Sends a GET. Returns the status of the response, or `None` if the connection is closed.
+    /// Sends a GET request. Returns the response's status, or `None` if the connection is closed.
     async fn get(&mut self, path: &str) -> Option<u16> {
         match self {
             Self::One(raw) => {
@@ -48,7 +48,7 @@ impl SingleConnection {
                 loop {
                     let (bytes, closed) = Box::pin(raw.read(Duration::from_millis(20))).await;
                     answer.push_str(&String::from_utf8_lossy(&bytes));
-                    // Bodies are so small that they arrive together with the response head.
+                    // The body is small enough to arrive together with the head.
                     if let Some(status) = answer.get(9..12) {
                         return status.parse().ok();
                     }
@@ -105,7 +105,7 @@ impl MutualTlsGateway {
         self.fleet.gateways[0].metric(name).await
     }
 
-    /// Reloads the gateway, and waits until it has read both the configuration and the TLS files.
+    /// Reloads the gateway. Waits until both the configuration and the TLS files are in use.
     async fn reload(&mut self) {
         let reloads = r#"fjord_tls_reloads_total{result="ok"}"#;
         let before = self.metric(reloads).await;
@@ -158,7 +158,7 @@ async fn removing_an_authority_closes_only_the_connections_of_its_clients() {
     guarded.reload().await;
     for (case, who, connection) in &mut connections {
         match *who {
-            // Requests to public endpoints are refused too, because a new handshake would also fail.
+            // Requests to public endpoints are refused too, because a new handshake would fail.
             "removed" => {
                 assert_eq!(connection.get(PUBLIC).await, Some(401), "{case}");
                 connection.wait_until_closed(case).await;

@@ -1,4 +1,4 @@
-//! Several issuers on one gateway: the tokens of an issuer can name only the principals of that issuer.
+//! Several issuers on one gateway: an issuer's tokens can name only that issuer's principals.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ impl TwoIssuers {
         Self::with(Signer::p256("key").unwrap(), Signer::rsa("key").unwrap(), |_| {})
     }
 
-    /// Creates an authenticator with the given keys and a changed configuration of the partner.
+    /// Creates an authenticator with these keys. `change` edits the partner's configuration.
     fn with(staff: Signer, partner: Signer, change: impl Fn(&mut IssuerConfig)) -> Self {
         let files = [&staff, &partner].map(|signer| file(&jwks(&[signer]).unwrap()));
         let mut staff_config = issuer_config(STAFF, &files[0]);
@@ -52,7 +52,7 @@ impl TwoIssuers {
         caller.map(|c| c.principal.unwrap().to_string()).map_err(|refusal| refusal.failure)
     }
 
-    /// Authenticates a token signed by the partner, with changes to its claims.
+    /// Authenticates a token of the partner with changed claims.
     fn authenticate_partner(&self, changes: &Value) -> Result<String, AuthFailure> {
         let mut claims = partner_claims("anna");
         for (name, value) in changes.as_object().unwrap() {
@@ -104,10 +104,10 @@ fn each_issuer_has_its_own_principals() {
 fn no_issuer_can_issue_tokens_of_another() {
     use AuthFailure::{BadClaims, BadSignature, Malformed, UnknownKey, WrongAlgorithm};
     use AuthFailure::{WrongAudience, WrongIssuer};
-    // Both keys have the same type, so that they differ in nothing but the key itself.
+    // Both signers have the same algorithm and key id, so that only the keys differ.
     let gateway =
         TwoIssuers::with(Signer::p256("key").unwrap(), Signer::p256("key").unwrap(), |_| {});
-    // A token that is signed with the issuer's own key, but names the other issuer.
+    // A token that is signed by one issuer and names the other.
     let stolen = gateway.partner.sign(&staff_claims("anna")).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &stolen), Err(BadSignature));
     for (changes, expected) in [
@@ -129,13 +129,13 @@ fn no_issuer_can_issue_tokens_of_another() {
     claims.as_object_mut().unwrap().remove("iss");
     let nameless = gateway.partner.sign(&claims).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &nameless), Err(BadClaims));
-    // A token with two `iss` members. A parser that uses the first and one that uses the last would disagree.
+    // A token with two `iss` members. Parsers differ in whether they use the first or the last.
     let twice =
         partner_claims("anna").to_string().replacen('{', &format!(r#"{{"iss":"{STAFF}","#), 1);
     let header = gateway.partner.header().to_string();
     let twice = gateway.partner.sign_text(&header, &twice).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &twice), Err(Malformed));
-    // A token with the key id of the other issuer. Ids are looked up only among the keys of the issuer that the token names.
+    // A key id is looked up only among the keys of the issuer that the token names.
     let gateway = TwoIssuers::with(Signer::p256("s").unwrap(), Signer::rsa("p").unwrap(), |_| {});
     let stolen = gateway.partner.sign(&staff_claims("anna")).unwrap();
     assert_eq!(gateway.authenticate(&accepting(&[]), &stolen), Err(UnknownKey));
@@ -152,7 +152,7 @@ fn an_endpoint_accepts_only_the_issuers_that_it_names() {
     let gateway = TwoIssuers::new();
     let staff = gateway.staff.sign(&staff_claims("anna")).unwrap();
     let partner = gateway.partner.sign(&partner_claims("anna")).unwrap();
-    // The check is repeated, because accepted tokens are cached.
+    // The second pass uses cached tokens.
     for _ in 0..2 {
         for (issuers, staff_gets_in, partner_gets_in) in [
             (&[][..], true, true),

@@ -1,7 +1,7 @@
-//! `make bench-growth`: measures whether the cost of a request grows with the fleet. A small and a large fleet run at the
-//! same time and are measured in turn. The processor time of all gateways is compared, and that of all workers. A fleet
-//! with more processes is measured twice: once with as many requests in flight as the small fleet in total, and once with
-//! as many per process.
+//! `make bench-growth`: measures whether the cost of a request grows with the fleet. A small and a
+//! large fleet run at the same time and are measured in turn. The CPU time of all gateways and of
+//! all workers is compared. A fleet with more processes is measured twice: with the same number of
+//! requests in flight as the small fleet in total, and with the same number per process.
 
 use std::fmt::Write as _;
 
@@ -28,8 +28,8 @@ struct FleetSize {
 
 const SMALL: FleetSize = FleetSize { endpoints: 10, workers: 1, gateways: 1, connections: 100 };
 
-/// The names and sizes of large fleets, and the numbers of requests in flight of the small and of the large fleet. If these
-/// numbers differ, only the role with more processes is compared, because the other one has more load.
+/// The large fleets, and the requests in flight of the small and the large one. If these differ,
+/// only the role with more processes is compared, because the other one has more load.
 const LARGE: [(&str, FleetSize, [usize; 2]); 6] = [
     ("10 -> 10,000 endpoints", FleetSize { endpoints: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
     ("100 -> 10,000 connections", FleetSize { connections: 10_000, ..SMALL }, [MIDDLE, MIDDLE]),
@@ -126,7 +126,7 @@ impl SizedFleet {
         .await
     }
 
-    /// Returns the processor time per request of all gateways and of all workers, in microseconds.
+    /// Returns the CPU time per request of all gateways and of all workers, in microseconds.
     fn cpu(&self, samples: &[LoadSample]) -> [f64; 2] {
         let (gateways, workers) = (self.fleet.gateways.len(), self.fleet.workers.len());
         let sum = |skip: usize, take: usize| {

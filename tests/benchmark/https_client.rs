@@ -1,4 +1,4 @@
-//! A minimal HTTPS client that is based on hyper.
+//! A minimal HTTPS client based on hyper.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) enum BenchHttp {
     H2,
 }
 
-/// The number of connections among which HTTP/2 streams are divided.
+/// The number of connections that share the HTTP/2 streams.
 const H2_CONNECTIONS: usize = 4;
 
 /// Returns a TLS configuration that trusts one authority.
@@ -44,7 +44,7 @@ fn connector(ca: &Path, http: BenchHttp) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// A connector that opens connections to one address.
+/// Opens connections to one address.
 #[derive(Clone)]
 pub(crate) struct HttpsConnector {
     connector: TlsConnector,
@@ -88,7 +88,7 @@ impl HttpsConnector {
         BenchConnection { connector: self.clone(), sender: HttpSender::Two(sender) }
     }
 
-    /// Opens connections for the given number of concurrent requests.
+    /// Opens connections for this number of concurrent requests.
     pub(crate) async fn connections(&self, http: BenchHttp, number: usize) -> Vec<BenchConnection> {
         let mut made = Vec::with_capacity(number);
         match http {
@@ -132,7 +132,7 @@ impl BenchConnection {
         Some(Self { connector: self.connector.clone(), sender: HttpSender::Two(sender.clone()) })
     }
 
-    /// Sends a request. Returns whether it got a complete response with status 200, or `None` if the connection is closed.
+    /// Sends a request. Returns whether a complete 200 arrived, or `None` if the connection failed.
     pub(crate) async fn ask(&mut self) -> Option<bool> {
         let response = match &mut self.sender {
             HttpSender::One(sender) => {

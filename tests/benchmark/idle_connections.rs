@@ -19,7 +19,7 @@ pub(crate) struct IdleConnections {
 }
 
 impl IdleConnections {
-    /// Keeps the connections open until the process is ended.
+    /// Opens the connections and keeps them open until the process is killed.
     pub(crate) async fn run(self) {
         let connector =
             HttpsConnector::new(self.https, &self.ca, BenchHttp::H1, "/v1/echo/1".to_owned());

@@ -1,7 +1,7 @@
-//! The load generator, which runs a closed loop to measure capacity, or a fixed arrival rate to measure latency.
+//! The load generator: a closed loop measures capacity, a fixed arrival rate measures latency.
 //!
-//! At a fixed rate, the latency of a request is measured from its scheduled time, not from the time at which a connection
-//! is free to send it. A stall thus shows in every request that it delays, which avoids coordinated omission.
+//! At a fixed rate, latency is measured from a request's scheduled time, not from the time at which
+//! a connection is free. This avoids coordinated omission: a stall shows in every delayed request.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use crate::support::eventually::for_a_while;
 use super::https_client::{BenchConnection, BenchHttp, HttpsConnector};
 use super::{ID_BYTES, REQUEST_BYTES, process_usage, reference_servers};
 
-/// The maximum number of scheduled requests that have not been sent yet.
+/// The maximum number of scheduled requests that are not sent yet.
 const SCHEDULED_MAX: usize = 1 << 16;
 
 /// The options of the load generator.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LoadGenerator {
-    /// The HTTPS servers among which the connections are divided. Without any, the target is NATS.
+    /// The HTTPS servers, which share the connections equally. Without any, the target is NATS.
     #[arg(long)]
     pub(crate) https: Vec<SocketAddr>,
     #[arg(long)]
@@ -39,10 +39,10 @@ pub(crate) struct LoadGenerator {
     pub(crate) concurrency: usize,
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// The requests per second. Without a rate, each connection sends its next request once it has received the response.
+    /// The requests per second. Without a rate, each connection sends again after a response.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// The ids of processes whose processor time is measured in addition to that of the load generator.
+    /// The ids of processes whose CPU time is measured in addition to that of the load generator.
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
 }
@@ -52,13 +52,13 @@ pub(crate) struct LoadGenerator {
 pub(crate) struct LoadSample {
     /// The number of responses with status 200.
     pub(crate) answers: u64,
-    /// The number of other or missing responses.
+    /// The number of failed requests.
     pub(crate) failures: u64,
-    /// The number of responses per second.
+    /// The number of responses with status 200 per second.
     pub(crate) per_second: f64,
     /// The latency in microseconds: median, 99th and 99.9th percentile.
     pub(crate) micros: [u32; 3],
-    /// The processor seconds per 1,000 requests of each measured process, followed by those of the load generator.
+    /// The CPU seconds per 1,000 requests of each measured process, and then of the load generator.
     pub(crate) cpu: Vec<f64>,
     /// The resident memory of each measured process under this load, in KiB.
     pub(crate) resident_kib: Vec<f64>,
@@ -122,7 +122,7 @@ impl LoadState {
     }
 }
 
-/// Schedules requests from a thread, because the runtime's timer has a resolution of 1 ms.
+/// Schedules requests from a thread, because tokio's timer has a resolution of 1 ms.
 fn pace(rate: f64, until: Instant) -> mpsc::Receiver<Instant> {
     let (sender, scheduled) = mpsc::channel(SCHEDULED_MAX);
     std::thread::spawn(move || {
@@ -130,7 +130,7 @@ fn pace(rate: f64, until: Instant) -> mpsc::Receiver<Instant> {
         while next < until {
             std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
             while next <= Instant::now() {
-                // If the channel is full, the target is too slow, which the latencies already show.
+                // A full channel means that the target is too slow, as the latencies show.
                 if sender.try_send(next).is_err() && sender.is_closed() {
                     return;
                 }

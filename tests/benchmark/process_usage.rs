@@ -1,14 +1,14 @@
-//! Processor time and memory of a process, as the system reports them.
+//! CPU time and memory of a process, as reported by the system.
 
 use std::fs;
 
 /// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// Returns the processor time of a process with all of its threads, in seconds.
+/// Returns the CPU time of all threads of a process, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
-    // `pid (name) state …`: the name may contain a parenthesis.
+    // The format is `pid (name) state …`, and the name can contain parentheses.
     let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
     let times = fields.skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
     times.sum::<f64>() / TICKS

@@ -18,7 +18,7 @@ use super::load_generator::LoadSample;
 
 /// The time limit for a process to become ready, with a margin for a busy machine.
 const READY_LIMIT: Duration = Duration::from_mins(2);
-/// Gateway settings that allow for many connections and long idle times.
+/// Gateway settings for many connections that are idle for a long time.
 pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 20000\n";
 
 /// A target of a measurement.
@@ -131,8 +131,8 @@ impl BenchProcesses {
             .chain(with_version(BenchHttp::H2).filter(|target| *target != BenchTarget::Nats))
     }
 
-    /// Returns the process ids of a target, which are those of the gateway, the worker and the NATS server; of the responder
-    /// and the NATS server; or of the HTTPS server.
+    /// Returns the process ids of a target: the gateway, the worker and the NATS server; the
+    /// responder and the NATS server; or the HTTPS server.
     pub(crate) fn pids(&self, target: BenchTarget) -> Vec<u32> {
         let nats = self.fleet.nats.servers.first().map(NatsServer::pid);
         let first = match target {
@@ -161,7 +161,7 @@ impl BenchProcesses {
         }
     }
 
-    /// Measures a target with a load generator in a process of its own.
+    /// Measures a target with a load generator in its own process.
     pub(crate) async fn ask(
         &self,
         target: BenchTarget,
@@ -189,7 +189,7 @@ impl BenchProcesses {
         .await
     }
 
-    /// Opens connections to a target, which stay idle until the returned process is dropped.
+    /// Opens idle connections to a target. They stay open until the returned process is dropped.
     pub(crate) async fn hold_idle(&self, target: BenchTarget, number: usize) -> Process {
         let address = self.address(target).expect("HTTPS");
         let log = self.home.path().join(format!("idle-{}-{number}", target.name()));
@@ -197,7 +197,7 @@ impl BenchProcesses {
     }
 }
 
-/// The options of a measurement: the addresses of the target, the load, and the processes whose processor time is measured.
+/// The options of a measurement: the target, the load, and the processes whose usage is measured.
 pub(crate) struct LoadOptions<'a> {
     pub(crate) ca: &'a Path,
     pub(crate) https: Vec<SocketAddr>,
@@ -209,7 +209,7 @@ pub(crate) struct LoadOptions<'a> {
     pub(crate) pids: Vec<u32>,
 }
 
-/// Runs a load generator in a process of its own.
+/// Runs a load generator in its own process.
 pub(crate) async fn ask(options: &LoadOptions<'_>) -> LoadSample {
     let mut command = this("caller");
     command.arg("--ca").arg(options.ca);
@@ -241,7 +241,7 @@ pub(crate) async fn ask(options: &LoadOptions<'_>) -> LoadSample {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
 }
 
-/// Opens connections, which stay idle until the returned process is dropped.
+/// Opens idle connections. They stay open until the returned process is dropped.
 pub(crate) async fn hold_idle(
     address: SocketAddr,
     ca: &Path,
@@ -263,7 +263,7 @@ fn this(part: &str) -> Command {
     command
 }
 
-/// Waits for a line that starts with `word`, and returns the rest of that line.
+/// Waits for a log line that starts with `word`. Returns the rest of that line.
 async fn wait_for_line(process: &Process, word: &str) -> String {
     eventually_some(format!("{} prints {word}", process.name()), READY_LIMIT, async || {
         process.log().lines().find_map(|line| Some(line.strip_prefix(word)?.to_owned()))

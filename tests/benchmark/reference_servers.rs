@@ -1,4 +1,4 @@
-//! The reference servers, which are the ceiling and the floor of fjord's results.
+//! The reference servers: HTTPS alone and NATS alone.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ANSWER_BYTES;
 
-/// The subject of requests over NATS alone.
+/// The subject of requests to the NATS reference server.
 pub(crate) const SUBJECT: &str = "bench.raw";
 
 /// An HTTPS server that sends the same response to every request.
@@ -57,7 +57,7 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(stream);
-    // A disconnect of the client is reported as an error.
+    // The error is ignored, because a client that disconnects causes one.
     if is_http2 {
         let builder = http2::Builder::new(TokioExecutor::new());
         builder.serve_connection(io, service_fn(answer)).await.ok();

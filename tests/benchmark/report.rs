@@ -1,4 +1,4 @@
-//! Reports the results, which are medians over the rounds, as tables and as JSON.
+//! Reports the results: medians over the rounds as tables, and all samples as JSON.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use super::{IDLE, Plan};
 /// The results of the benchmark.
 #[derive(Default)]
 pub(crate) struct BenchReport {
-    /// The capacity by concurrency and target, with one sample per round.
+    /// The samples of the closed loop by concurrency and target, one per round.
     pub(crate) closed: BTreeMap<(usize, BenchTarget), Vec<LoadSample>>,
-    /// The latency by target.
+    /// The samples at a fixed rate by target, one per round.
     pub(crate) open: BTreeMap<BenchTarget, Vec<LoadSample>>,
     /// The arrival rate of `open` in requests per second.
     pub(crate) rate: Option<f64>,
@@ -31,7 +31,7 @@ pub(crate) fn median(samples: &[LoadSample], value: impl Fn(&LoadSample) -> f64)
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Returns the processes of a target, in the order of `LoadSample::cpu`.
+/// Returns the names of a target's processes, in the order of `LoadSample::cpu`.
 fn processes(target: BenchTarget) -> &'static [&'static str] {
     match target {
         BenchTarget::Fjord(_) | BenchTarget::Go(_) => {
@@ -42,7 +42,7 @@ fn processes(target: BenchTarget) -> &'static [&'static str] {
     }
 }
 
-/// Returns the processor time per request of one process, in microseconds.
+/// Returns the CPU time per request of one process, in microseconds.
 fn cpu(samples: &[LoadSample], index: usize) -> f64 {
     median(samples, |sample| sample.cpu.get(index).copied().unwrap_or(f64::NAN) * 1000.0)
 }
@@ -139,7 +139,7 @@ impl BenchReport {
         }
     }
 
-    /// Returns the processor time of gateway and worker as multiples of the reference servers'.
+    /// Returns the CPU time of gateway and worker as multiples of that of the reference servers.
     fn ratios(&self) -> BTreeMap<(usize, BenchHttp), [f64; 2]> {
         let mut found = BTreeMap::new();
         for ((concurrency, target), fjord) in &self.closed {
@@ -153,8 +153,8 @@ impl BenchReport {
         found
     }
 
-    /// Returns fjord's capacity as a share of the capacity of the reference servers, if each request on the same cores cost
-    /// one request over HTTPS alone and one over NATS alone.
+    /// Returns fjord's capacity as a share of the capacity at which a request would cost as much as
+    /// one over HTTPS alone plus one over NATS alone, on the same cores.
     fn shares(&self) -> BTreeMap<(usize, BenchHttp), f64> {
         let found = self.closed.keys().filter_map(|(concurrency, target)| {
             let BenchTarget::Fjord(http) = *target else { return None };
@@ -165,7 +165,7 @@ impl BenchReport {
         found.collect()
     }
 
-    /// Returns the processor time of the gateway and worker in Go as a multiple of fjord's, if Go is measured.
+    /// Returns the CPU time of both Go processes as a multiple of fjord's, if Go is measured.
     fn of_go(&self) -> BTreeMap<(usize, BenchHttp), f64> {
         let both = |samples: &[LoadSample]| cpu(samples, 0) + cpu(samples, 1);
         let found = self.closed.iter().filter_map(|((concurrency, target), go)| {

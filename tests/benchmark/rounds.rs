@@ -1,4 +1,4 @@
-//! One round, which measures every target at every concurrency, and then every target at a fixed rate.
+//! One round measures every target at every concurrency, and then every target at a fixed rate.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(crate) async fn closed(processes: &BenchProcesses, plan: &Plan, report: &mut
     }
 }
 
-/// Measures the latency of all targets at the same rate.
+/// Measures the latency of every target at the same rate, which the first round determines.
 pub(crate) async fn open(processes: &BenchProcesses, plan: &Plan, report: &mut BenchReport) {
     if !plan.concurrency.contains(&MIDDLE) {
         return;
@@ -37,8 +37,8 @@ pub(crate) async fn open(processes: &BenchProcesses, plan: &Plan, report: &mut B
     }
 }
 
-/// Measures the resident memory of the gateway and of the reference server, without connections and with each number of
-/// idle connections.
+/// Measures the resident memory of the gateway and of the HTTPS reference server, without
+/// connections and with each number of idle connections, and that of the worker.
 pub(crate) async fn idle(processes: &BenchProcesses, plan: &Plan) -> BTreeMap<String, Vec<f64>> {
     let mut found = BTreeMap::new();
     for (name, target) in [

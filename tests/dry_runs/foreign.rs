@@ -32,7 +32,7 @@ async fn a_plain_responder_cannot_execute_a_dry_run() {
     assert!(worker.log().contains("executed"), "{}", worker.log());
 }
 
-/// The worker behaves like fjord's workers before dry runs were supported.
+/// The worker behaves as fjord's workers did before they supported dry runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_without_dry_runs_answers_without_a_proof() {
     let fleet = fleet("ledger-*").await;

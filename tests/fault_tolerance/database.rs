@@ -1,4 +1,4 @@
-//! The database fails under load and recovers. The database itself counts executions.
+//! The database fails under load and recovers. The fake server keeps the ledger of executions.
 
 use std::sync::atomic::Ordering;
 
@@ -40,12 +40,11 @@ async fn queues_are(fleet: &Fleet, ready: bool) {
     }
 }
 
-/// The number of workers.
 const WORKERS: usize = 2;
 /// The number of slots of each worker.
 const SLOTS: usize = 8;
-/// The maximum number of connection attempts of a worker in an outage of 30 s. The pause between attempts starts at 0.1 s
-/// and varies by a fifth.
+/// The maximum number of connection attempts of a worker during an outage of 30 s. The pause between attempts starts at
+/// 0.1 s and varies by up to a fifth.
 const TRIES_MAX: usize = 16;
 /// The maximum number of connections of a worker: one for each slot, and one for the health check.
 const CONNECTIONS_MAX: usize = SLOTS + 1;
@@ -58,7 +57,7 @@ async fn fleet_on(endpoint: &FakeSqlServer) -> Fleet {
     fleet
 }
 
-/// Compares the responses with the ledger of the fake server, and asserts that no repeatable call failed because of a broken
+/// Compares the responses with the ledger of the fake server. Asserts that no repeatable call failed because of a broken
 /// connection.
 fn reconcile_with(
     fault: &str,

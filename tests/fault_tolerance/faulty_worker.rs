@@ -1,4 +1,4 @@
-//! A worker violates the protocol and serves the same queues as correct workers. Only requests that it receives may fail.
+//! A worker that violates the protocol serves the same queues as correct workers. Only requests that it receives may fail.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{ANSWERS, answers_under_load, fleet};
 /// The default of `gateway.session.accept_timeout`.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The argument with which the faulty worker violates the protocol for every third request.
+/// The argument that makes the faulty worker violate the protocol for every third request.
 const EVERY: &str = "3";
 
 async fn run_with_faulty_worker(behavior: &str) -> Reconciliation {

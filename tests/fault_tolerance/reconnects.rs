@@ -1,5 +1,5 @@
-//! After a reconnect, a gateway requests only the answers that it has missed, and messages without a recipient do not count
-//! as protocol violations.
+//! After a reconnect, a gateway requests only the answers that it missed. Messages without a recipient do not count as
+//! protocol violations.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_causes_one_reconnect_per_process() {
     let mut fleet = fleet().await;
-    // When the server is killed, every worker has already sent as many answers as it can cache.
+    // By the time the server is killed, every worker has sent as many answers as it can cache.
     assert_eq!(request_large_answers(&fleet, 20).await, 20 * CALLERS);
     let number = server_of_the_gateway(&fleet).await;
     fleet.nats.servers[number].kill();
@@ -92,7 +92,7 @@ async fn answers_lost_during_a_reconnect_are_requested_again() {
             Tasks::new().spawn(async move { client.send(Method::POST, "/v1/once", &body).await })
         })
         .collect();
-    // On a busy machine, the first call may end before the last begins.
+    // On a busy machine, the first call can end before the last begins.
     eventually_some("all calls have begun", SOON, async || {
         let mut begun = 0.0;
         for worker in &fleet.workers {

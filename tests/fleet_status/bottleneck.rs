@@ -16,13 +16,13 @@ use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::prometheus::{self, PACE, Prometheus};
 
-/// The number of callers of the saturated queue, which is five per slot.
+/// The number of callers of the saturated queue: five per slot.
 const CALLERS: usize = 30;
 /// The number of slots of each queue of each worker.
 const LIMIT: u32 = 2;
 const WORKERS: u32 = 3;
 
-/// Callers that each send one request after the other until they are stopped.
+/// Callers that each send one request at a time until they are stopped.
 struct CallerPool(Arc<AtomicBool>, Vec<JoinHandle<()>>);
 
 impl CallerPool {
@@ -56,7 +56,7 @@ fn near(name: &str, value: &Value, expected: f64, tolerance: f64) {
     assert!(off <= expected * tolerance, "{name}: {value} is not near {expected}");
 }
 
-/// Runs `fjord status` twice at the same time, with text output and with JSON output.
+/// Runs `fjord status` with text output and, at the same time, with JSON output.
 fn run_status(fleet: &Fleet) -> (String, Value) {
     let monitoring = format!("messaging.nats.monitoring={}", fleet.nats.servers[0].monitoring());
     let seconds = PACE.as_secs().to_string();
@@ -93,7 +93,7 @@ fn check_view(view: &Value) -> &Value {
     slow
 }
 
-/// Checks the same values in Prometheus, in the shipped rules and in the metrics that they use.
+/// Compares the values with Prometheus, both with the shipped rules and with the underlying metrics.
 async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Value) {
     let run_status = async |name: &str, of_queue: &str| {
         let value = prometheus.value(of_queue, Some(moment)).await;

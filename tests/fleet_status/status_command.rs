@@ -1,4 +1,4 @@
-//! Tests the output, the duration and the errors of the command `fjord status`.
+//! Tests the output and the errors of the command `fjord status`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The bytes of workers' answers in memory are bounded, whether or not the clients read their responses.
+//! The memory for workers' answers is bounded, whether or not clients read their responses.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::raw_client::RawClient;
 use crate::support::raw_nats::{RawNatsClient, RawNatsMessage};
 
 const MIB: u64 = 1 << 20;
-/// The size of an answer, which is slightly less than the largest NATS message.
+/// The size of an answer, slightly below the largest NATS message.
 const ANSWER_BYTES: usize = 900_000;
 
 /// Returns the options of a fleet whose gateway waits 30 s for clients that do not read.
@@ -125,7 +125,7 @@ async fn a_waiting_request_is_rejected_when_the_budget_has_no_room_for_an_answer
         assert!(response.len() > ANSWER_BYTES, "{}", response.len());
     }
     all_bytes_released(gateway).await;
-    // The rejected request was sent to the worker only once, so the next message belongs to a new request.
+    // The rejected request is not sent again: the worker's next message is a new request.
     let mut next = send_request(&fleet, "POST").await;
     let request = receive(&mut worker).await;
     answer(&mut worker, &request, 1).await;

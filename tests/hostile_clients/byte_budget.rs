@@ -1,4 +1,4 @@
-//! The memory for request bodies and responses is bounded in bytes, and is returned to the system.
+//! The memory for request bodies and responses is bounded, and is returned to the system.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub(super) async fn all_bytes_released(gateway: &FjordProcess) {
     .await;
 }
 
-/// Sends 300 requests with bodies of 0.9 MB over three connections to an endpoint without workers. Returns how many were
-/// rejected before their body was read.
+/// Sends 300 requests with bodies of 0.9 MB over three connections. Returns how many were rejected
+/// as `overloaded`.
 pub(super) async fn send_large_bodies(fleet: &Fleet) -> usize {
     let body = Bytes::from(json!({ "note": "x".repeat(900_000) }).to_string());
     let tasks = fjord::lifecycle::Tasks::new();
@@ -40,7 +40,7 @@ pub(super) async fn send_large_bodies(fleet: &Fleet) -> usize {
     for _ in 0..3 {
         let client =
             fleet.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
-        // This request opens the connection that the following requests share.
+        // This request opens the connection that the others share.
         client.get("/v1/none").await.is(404);
         for _ in 0..100 {
             let request = client.request(Method::PUT, "/v1/keep/1").body(body.clone());
@@ -55,7 +55,7 @@ pub(super) async fn send_large_bodies(fleet: &Fleet) -> usize {
     refused
 }
 
-/// Opens clients that each announce a body of 1 MB and send one byte of it.
+/// Connects clients that each announce a body of 1 MB and send one byte of it.
 pub(super) async fn announce_bodies(fleet: &Fleet, clients: usize) -> Vec<RawClient> {
     let head = "PUT /v1/keep/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 1000000\r\n\r\n{";
@@ -69,7 +69,7 @@ pub(super) async fn announce_bodies(fleet: &Fleet, clients: usize) -> Vec<RawCli
     announced
 }
 
-/// Waits until the given number of requests are in flight.
+/// Waits until at least this number of requests is in flight.
 pub(super) async fn wait_for_in_flight(gateway: &FjordProcess, requests: u32) {
     eventually_some("all requests are in flight", Duration::from_secs(5), async || {
         let in_flight = gateway.metric("fjord_gateway_requests_in_flight ").await;
@@ -109,7 +109,7 @@ async fn an_answer_that_exceeds_the_byte_budget_is_not_assembled() {
     let (gateway, path) = (&fleet.gateways[0], "/v1/flow?rows=2500");
     fleet.client().get(path).await.is(200);
     all_bytes_released(gateway).await;
-    // Another client requests an answer and does not read it.
+    // Another client requests the answer but does not read it.
     let mut stalled = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stalled.send(request.as_bytes()).await.expect("the request is sent");
@@ -136,7 +136,7 @@ async fn an_announced_body_reserves_nothing_until_it_arrives() {
     fleet.client().send(Method::PUT, "/v1/keep/1", &body).await.is(200);
 }
 
-/// Starts a fleet without workers, and connects a worker that the test controls.
+/// Starts a fleet whose only worker is controlled by the test.
 async fn small_fleet_with_worker(per_client: &str) -> (Fleet, RawNatsClient) {
     fleet_with_worker(options(per_client)).await
 }
@@ -149,7 +149,7 @@ pub(super) async fn fleet_with_worker(options: FleetOptions) -> (Fleet, RawNatsC
     (fleet, worker)
 }
 
-/// The size of a part, which is slightly less than the largest NATS message.
+/// The size of a part, slightly below the largest NATS message.
 const PART_BYTES: usize = 1_000_000;
 
 async fn send_part(worker: &mut RawNatsClient, to: &RawNatsMessage, number: u32) {
@@ -208,7 +208,7 @@ async fn compression_buffers_count_and_are_not_allocated_when_answers_need_the_b
     let mut clients = Vec::new();
     let head = "GET /v1/flow?rows=1000&pause_at=1000&ms=5000 HTTP/1.1\r\nHost: localhost\r\n\
                 Accept-Encoding: zstd\r\n\r\n";
-    // Two encoders would need more than half of the client's share.
+    // The second client gets no encoder: two would need more than half of the client's share.
     for coding in [true, false] {
         let mut client = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
         client.send(head.as_bytes()).await.expect("the request is sent");

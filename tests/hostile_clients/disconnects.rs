@@ -1,5 +1,5 @@
-//! A client that has closed only its sending side gets its response. The requests of clients that have disconnected are
-//! dropped.
+//! A client that closes only its sending side gets its response. The requests of a client that has
+//! disconnected are dropped.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::test_listener::{
     BODY_IDLE, LARGE, LONG, RawResponse, TestListener, eventually, get, read_to_close,
 };
 
-/// A time that is longer than the gateway waits for a response before it checks whether the client is still connected.
+/// Longer than the gateway waits for a response before it checks that the client is connected.
 const PROBE_DELAY: Duration = Duration::from_millis(800);
 
 /// Sends a request, closes the sending side, and reads until the gateway closes the connection.
@@ -103,7 +103,7 @@ async fn the_request_of_a_client_that_has_gone_is_dropped() {
     }
 }
 
-/// Sends a request, and closes the sending side if `half_closes` is set. The caller drops the stream.
+/// Sends a request, and closes the sending side if `half_closes`. The caller then drops the stream.
 async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(
     listener: &TestListener,
     stream: &mut IO,
@@ -117,14 +117,14 @@ async fn leave<IO: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Attaches a filter that drops every received packet, so that the socket acknowledges nothing, as if its host were
+/// Makes the socket drop every received packet and so acknowledge nothing, as if its host were
 /// down.
 fn drop_packets(socket: &impl AsFd) {
     // The filter program is BPF_RET with 0 bytes (linux/filter.h).
     SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
 }
 
-/// Returns a request that is answered at once, followed by one that is still running when the client disconnects.
+/// Returns a request that is answered at once, followed by one that is never answered.
 fn answered_and_hanging() -> Vec<u8> {
     [get("/", ""), get("/hang", "")].concat()
 }

@@ -23,7 +23,7 @@ async fn a_drain_answers_running_requests_and_closes_idle_connections() {
     let running = listener.running.clone();
     let clients = async {
         read_to_close(&mut idle).await;
-        // The listener is closed a moment after the drain begins.
+        // The listener is closed shortly after the drain begins.
         eventually("the listener is closed", || {
             std::net::TcpStream::connect(listener.address()).is_err()
         })

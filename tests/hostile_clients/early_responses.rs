@@ -1,5 +1,5 @@
-//! Responses that are sent before the request has been read completely reach the client, and the next request on the
-//! connection is served.
+//! A response that is sent before the whole request has been read reaches the client, and the next
+//! request on the connection is served.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_request_after_an_unread_body_is_answered() {
         (too_large, 413),
         (chunked("/", 40_000), 413),
     ] {
-        // The body is sent at once, or is still being sent when the response arrives.
+        // The body is sent at once, or mostly after the response was sent.
         for at in [sent.len(), 200] {
             let mut stream = listener.connect().await;
             let (first, rest) = sent.split_at(at);
@@ -66,7 +66,7 @@ async fn a_body_too_large_to_discard_closes_the_connection_with_connection_close
         (announced(UNREAD, "", 100_000), true),
         (announced(UNREAD, expectation, 1_000), true),
         (announced("/", expectation, BODY_BYTES_MAX + 1), true),
-        // The rest of the body is small, so the gateway waits for it for a while.
+        // The rest of the body is so small that the gateway waits for it.
         ([announced(UNREAD, "", 1_000), vec![b'x'; 10]].concat(), false),
         (chunked(UNREAD, 100_000), true),
     ] {
@@ -81,7 +81,7 @@ async fn a_body_too_large_to_discard_closes_the_connection_with_connection_close
     }
 }
 
-/// Sends a whole large body before reading the response, as most clients do.
+/// Sends a large body completely before reading the response, as most clients do.
 async fn send_and_read<IO: AsyncRead + AsyncWrite + Unpin>(mut stream: IO, body: &[u8]) {
     stream.write_all(&announced("/", "", body.len())).await.unwrap();
     for chunk in body.chunks(64 * 1024) {
@@ -143,7 +143,7 @@ async fn an_http2_client_may_finish_its_body_after_the_response() {
         let (answer, mut body) = sender.send_request(request(&uri), false).unwrap();
         body.send_data(Bytes::from(vec![b'x'; 10_000]), false).unwrap();
         assert_eq!(answer.await.unwrap().status(), 200);
-        // The body is larger than the flow control windows. The gateway discards the data.
+        // The rest exceeds the flow control windows, so the gateway must read and discard it.
         for chunk in 0..20 {
             for_a_while(Duration::from_millis(5)).await;
             body.reserve_capacity(16_000);

@@ -1,4 +1,4 @@
-//! HTTP/2 (RFC 9113): the limits of HTTP/1.1 apply too, and attacks that only HTTP/2 allows are stopped.
+//! HTTP/2 (RFC 9113): the limits of HTTP/1.1 apply, and attacks specific to HTTP/2 are stopped.
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -112,7 +112,7 @@ async fn streams_past_the_limit_are_refused_before_the_client_knows_the_limit() 
             stream.read_exact(&mut start).await.unwrap();
             let mut payload = vec![0; usize::from(start[1]) << 8 | usize::from(start[2])];
             stream.read_exact(&mut payload).await.unwrap();
-            // RST_STREAM with REFUSED_STREAM means that the request was not processed and may be retried (RFC 9113 §8.7).
+            // REFUSED_STREAM: the request was not processed and can be retried (RFC 9113 §8.7).
             refused += usize::from(start[3] == 3 && payload == 7_u32.to_be_bytes());
         }
     };
@@ -147,7 +147,7 @@ async fn a_client_that_never_opens_its_window_is_disconnected() {
     eventually("the connection is closed", || listener.running.connections() == 0).await;
 }
 
-/// Sends `first` once and `frame` repeatedly until the connection is closed. Returns how long that took.
+/// Sends `first`, then `frame` every 30 ms until the connection is closed. Returns the time taken.
 async fn dribble(listener: &TestListener, first: &[u8], frame: &[u8]) -> std::time::Duration {
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(&[PREFACE, first].concat()).await.unwrap();

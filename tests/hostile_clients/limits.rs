@@ -1,4 +1,4 @@
-//! Limits of sizes and counts: the response to a request that exceeds a limit names it.
+//! Limits on sizes and counts: the response to a request that exceeds one says which.
 
 use tokio::io::AsyncWriteExt;
 
@@ -144,7 +144,7 @@ async fn tls_clients_get_hsts_and_are_identified_by_certificate() {
 async fn tls_without_a_common_parameter_ends_with_an_alert() {
     use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
     let listener = TestListener::tls();
-    // The server has only an ECDSA certificate, so no RSA cipher suite is common to both sides.
+    // The server has only an ECDSA certificate, so it cannot use the client's RSA cipher suite.
     let cipher_suites = vec![cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
     let provider = rustls::crypto::CryptoProvider { cipher_suites, ..default_provider() };
     let config = rustls::ClientConfig::builder_with_provider(provider.into())

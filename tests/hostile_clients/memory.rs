@@ -1,4 +1,5 @@
-//! The memory of the gateway and of the system before attacks on byte limits, at their peak, and 30 s after them.
+//! The memory of the gateway and of the system before an attack on the byte limits, at its peak,
+//! and 30 s after it.
 
 use std::fs;
 use std::pin::pin;
@@ -19,15 +20,15 @@ use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::raw_client::RawClient;
 
 const MIB: u64 = 1 << 20;
-/// The time between the end of an attack and the last measurement of memory.
+/// The time between the end of an attack and the last measurement.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
-/// The maximum growth of the gateway's memory: a client's share, and memory that the budget does not count.
+/// The maximum growth of the gateway's memory: a client's share and memory outside the budget.
 const GROWTH_BYTES_MAX: u64 = 128 * MIB;
-/// The maximum memory that the allocator may retain.
+/// The maximum amount of memory that the allocator retains.
 const KEPT_BYTES_MAX: u64 = 32 * MIB;
-/// A time limit that is longer than 300 answers of 4 MiB take in a debug build on a busy machine.
+/// Longer than 300 answers of 4 MiB take in a debug build on a busy machine.
 const ANSWERS_LIMIT: Duration = Duration::from_mins(10);
-/// Session settings with which a worker that is silent for seconds does not count as lost.
+/// Session settings for which a worker that is silent for seconds is not lost.
 const PATIENT_SESSION: &str =
     "[gateway.session]\naccept_timeout = '60s'\nprogress_interval = '60s'\n";
 /// An endpoint with a large answer and time limits above `ANSWERS_LIMIT`, so that only byte limits can be reached.
@@ -82,7 +83,6 @@ fn socket_bytes() -> u64 {
 
 async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet)) {
     let gateway_toml = format!("{PATIENT_SESSION}{session_keys}");
-    // There are enough slots to run all calls at once.
     let catalogue = Some(("patient.json", PATIENT_ENDPOINT));
     // Both session settings must stay below the default timeout of an endpoint.
     let environment = vec![("FJORD_CATALOGUE__TIMEOUT_DEFAULT", "15m".to_owned())];
@@ -132,7 +132,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
     fleet.client().get("/v1/echo/a").await.is(200);
 }
 
-/// Connects clients that each request a large answer and read nothing, and waits until all are disconnected.
+/// Connects clients that request a large answer and read nothing. Waits until all are disconnected.
 async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
     let gateway = &fleet.gateways[0];
     let port = gateway.https().port();
@@ -145,7 +145,7 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
         stalled.push(client);
     }
     eventually_some("all connections are closed", Duration::from_mins(2), async || {
-        // The number of connections is read before the send buffers: a connection that is no longer counted must not have
+        // The number of connections is read first: a connection that no longer counts must not have
         // left data in its send buffer.
         let connections = gateway.metric("fjord_gateway_connections ").await;
         let (sockets, _) = unsent_data(port);

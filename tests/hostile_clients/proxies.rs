@@ -1,4 +1,4 @@
-//! The address of a client behind a load balancer is accepted only from trusted proxies.
+//! Only a trusted proxy can tell the gateway the address of its client.
 
 use std::net::SocketAddr;
 

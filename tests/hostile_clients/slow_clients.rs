@@ -1,4 +1,4 @@
-//! Clients that are slow on purpose are disconnected in time, and do not prevent others from being served.
+//! Clients that are slow on purpose are disconnected in time and do not affect other clients.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::test_listener::{
     TestListener, eventually, get, read_to_close,
 };
 
-/// The maximum delay of a timer on a busy machine, including the linger time of a closed connection.
+/// The maximum delay of a timer on a busy machine, plus the linger time of a closed connection.
 const SLACK: Duration = Duration::from_secs(4);
 
 /// Writes bytes one at a time, with pauses, until the peer closes the connection.
@@ -90,7 +90,7 @@ async fn the_head_timeout_does_not_run_while_a_response_is_written() {
     stream.write_all(&get("/large", "")).await.unwrap();
     eventually("the request arrived", || listener.paths().len() == 1).await;
     stream.write_all(b"GET / HT").await.unwrap();
-    // The client does not read for longer than the head timeout, which must not count against its next request.
+    // The client does not read for longer than the head timeout, which must not run meanwhile.
     for_a_while(HEADER_TIMEOUT * 4).await;
     let answers = RawResponse::parse_all(&read_to_close(&mut stream).await);
     assert_eq!(RawResponse::statuses(&answers), [200, 408], "each response is complete");

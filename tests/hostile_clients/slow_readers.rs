@@ -1,4 +1,5 @@
-//! A client that reads 8 KiB within each `body_idle_timeout` gets its whole response. A slower client is disconnected.
+//! A client that reads 8 KiB per `body_idle_timeout` gets its whole response. A slower one is
+//! disconnected.
 
 use std::io;
 use std::pin::Pin;
@@ -16,23 +17,22 @@ use super::test_listener::{Options, RawResponse, SLOW, TestListener, eventually,
 
 /// The `body_idle_timeout`, within which a client must read 8 KiB.
 const LIMIT: Duration = Duration::from_secs(1);
-/// The bytes that a client reads within `LIMIT`, slightly more than required.
+/// 1.5 times the required bytes per `LIMIT`.
 const JUST_ENOUGH: u32 = 12 * 1024;
-/// Twice the required bytes within `LIMIT`.
+/// Twice the required bytes per `LIMIT`.
 const ENOUGH: u32 = 16 * 1024;
-/// Half of the required bytes within `LIMIT`.
+/// Half the required bytes per `LIMIT`.
 const TOO_LITTLE: u32 = 4 * 1024;
-/// A read rate that is fast enough for a large response within seconds, and so slow that a write takes longer than the
+/// The bytes per `LIMIT` at which a large response takes seconds, and a write takes longer than the
 /// head timeout.
 const FAST: u32 = 64 * 1024;
-/// The size of a read.
 const READ_BYTES: u32 = 1024;
-/// The number of bytes that are read without delay, for the handshake and the beginning of the response.
+/// The number of bytes that are read without delay: the handshake and the start of the response.
 const UNDELAYED_BYTES: usize = 8 * 1024;
-/// The time limit of a whole test. The slowest test takes half of it.
+/// The time limit of a test. The slowest test takes half of it.
 const VERY_LONG: Duration = Duration::from_mins(1);
 
-/// A connection with a small receive buffer, from which the client reads slowly.
+/// A connection that has a small receive buffer and is read slowly.
 #[derive(Debug)]
 struct SlowStream {
     io: TcpStream,
@@ -160,7 +160,7 @@ async fn the_request_of_a_slow_reader_is_not_dropped() {
 #[tokio::test]
 async fn a_slow_reader_gets_all_of_a_large_answer_over_http2() {
     let listener = listener(true);
-    // The client reads so slowly that it would acknowledge a PING too late.
+    // At this rate, the client would acknowledge a PING too late.
     let client = SlowStream::connect(&listener, JUST_ENOUGH).await;
     let stream = listener.handshake(client, &["h2"]).await;
     let mut builder = h2::client::Builder::new();
@@ -206,8 +206,8 @@ async fn a_slow_reader_counts_until_it_has_read_everything() {
         let mut ticks = interval(LIMIT / 20);
         loop {
             ticks.tick().await;
-            // The number of connections is read before the send buffers: a connection that is no longer counted must not have
-            // left data in its send buffer.
+            // The number of connections is read first: a connection that no longer counts must not
+            // have left data in its send buffer.
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
             assert!(
                 connections == 1 || unsent_data == (0, 0),

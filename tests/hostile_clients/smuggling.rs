@@ -1,5 +1,5 @@
-//! Request smuggling with requests about whose end or target two parsers might disagree. Each is sent raw and is followed
-//! by a second request, which must be answered only if the end of the first is unambiguous.
+//! Request smuggling: requests whose end or target two parsers might see differently. Each is
+//! followed by a second one, which must be answered only if the end of the first is unambiguous.
 
 use futures_util::future::join_all;
 
@@ -7,10 +7,10 @@ use super::test_listener::{RawResponse, TestListener};
 
 mod corpus;
 
-/// The request that follows each case on the same connection.
+/// The request that follows each case on its connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// The bytes of a case, the expected statuses of all responses, and the reason.
+/// The bytes of a request, the expected statuses of all responses, and the reason.
 type SmugglingCase = (&'static str, &'static [u16], &'static str);
 
 /// The statuses if both the case and the next request are answered.
@@ -285,7 +285,7 @@ async fn check(
     let sent = [&*bytes, NEXT].concat();
     let answers = listener.exchange(sent.as_bytes()).await;
     let statuses = RawResponse::statuses(&answers);
-    // Whether the HTTP parser or fjord rejects the request, the response is a problem document.
+    // The response is a problem document, even if the HTTP parser rejects the request.
     for answer in answers.iter().filter(|answer| answer.status >= 400) {
         answer.assert_problem(answer.status);
         answer.assert_fixed_headers();

@@ -1,4 +1,4 @@
-//! Once clients that read nothing are disconnected, no data for them is left in send buffers.
+//! After a client that reads nothing is disconnected, none of its data is left in a send buffer.
 
 use std::fs;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::test_listener::{LONG, Options, TestListener, eventually, get, read_to
 
 const CLIENTS: usize = 40;
 
-/// Returns the number of connections on `port` that have unsent or unacknowledged data, and the size of that data
-/// (/proc/net/tcp, see proc(5)).
+/// Returns the number of connections on `port` with unsent or unacknowledged data, and the bytes of
+/// that data (/proc/net/tcp, see proc(5)).
 pub(super) fn unsent_data(port: u16) -> (usize, u64) {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let mut found = (0, 0);
@@ -20,7 +20,7 @@ pub(super) fn unsent_data(port: u16) -> (usize, u64) {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let local = columns[1].rsplit_once(':').unwrap().1;
         let unsent = u64::from_str_radix(columns[4].split_once(':').unwrap().0, 16).unwrap();
-        // Every state counts except LISTEN (0A), in which the queue contains connections.
+        // Every state counts except LISTEN (0A), where the column counts connections.
         if u16::from_str_radix(local, 16) == Ok(port) && unsent > 0 && columns[3] != "0A" {
             found = (found.0 + 1, found.1 + unsent);
         }
@@ -36,7 +36,7 @@ async fn connect(listener: &TestListener) -> TcpStream {
 
 #[tokio::test]
 async fn disconnected_clients_leave_no_data_in_send_buffers() {
-    // The timeout is long enough for all clients to receive a response first.
+    // Long enough for all clients to have unsent data at the same time.
     let body_idle_timeout = Duration::from_secs(3);
     let connections_per_client_max = CLIENTS;
     let options = Options { connections_per_client_max, body_idle_timeout, ..Options::default() };
@@ -54,7 +54,7 @@ async fn disconnected_clients_leave_no_data_in_send_buffers() {
         }
         eventually("all have unsent data", || unsent_data(port).0 == CLIENTS).await;
         let (_, unsent) = unsent_data(port);
-        // TCP_NOTSENT_LOWAT limits the unsent data to one socket buffer and a segment or two.
+        // TCP_NOTSENT_LOWAT limits the unsent data to a socket buffer and one or two segments.
         assert!(unsent < CLIENTS as u64 * 512 * 1024, "{unsent} bytes");
         let mut refused = listener.connect().await;
         assert!(read_to_close(&mut refused).await.is_empty(), "the connection limit is reached");
@@ -72,7 +72,7 @@ async fn a_connection_counts_while_its_send_buffer_has_data() {
             TestListener::start(&Options { connections_per_client_max: 1, ..Options::default() });
         let port = listener.address().port();
         let mut client = connect(&listener).await;
-        // The whole response fits into the send buffer, but exceeds the client's receive buffer.
+        // The response fits into the send buffer but exceeds the client's receive buffer.
         client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
         eventually("the response is written", || unsent_data(port).0 == 1).await;
         if half_closes {
@@ -80,7 +80,7 @@ async fn a_connection_counts_while_its_send_buffer_has_data() {
         }
         let mut second = listener.connect().await;
         assert!(read_to_close(&mut second).await.is_empty(), "the connection limit is reached");
-        // The number of connections is read before the send buffers: a connection that is no longer counted must not have
+        // The number of connections is read first: a connection that no longer counts must not have
         // left data in its send buffer.
         eventually("the connection is closed", || {
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
@@ -113,7 +113,7 @@ async fn a_tls_connection_counts_while_its_send_buffer_has_data() {
             client.get_mut().0.shutdown().await.unwrap();
         }
         eventually("the connection is closed", || {
-            // The number of connections is read before the send buffers, as above.
+            // The number of connections is read first, as above.
             let (connections, unsent_data) = (listener.running.connections(), unsent_data(port));
             assert!(
                 connections == 1 || unsent_data == (0, 0),
@@ -134,7 +134,7 @@ async fn a_client_that_reads_its_response_and_leaves_no_longer_counts() {
         let mut client = listener.connect().await;
         client.write_all(&get("/medium", "Connection: close\r\n")).await.unwrap();
         if is_first {
-            // `nc -N` also closes its sending side.
+            // Like `nc -N`, the client closes its sending side.
             client.shutdown().await.unwrap();
         }
         assert!(read_to_close(&mut client).await.len() > 64 * 1024);

@@ -1,4 +1,4 @@
-//! A listener in the test's process with a service that records requests, and clients that write raw bytes to it.
+//! A listener in the test's process that records requests, and clients that send raw bytes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The time limit for waits that should be much shorter.
+/// The time limit of waits that normally end much sooner.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// The listener's `header_timeout`.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_millis(400);
@@ -44,18 +44,18 @@ const BODY_IDLES: u32 = 3;
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_millis(900);
 /// The largest request body that the service accepts.
 pub(crate) const BODY_BYTES_MAX: usize = 1000;
-/// The size of the response of `/large`, which exceeds the socket buffers.
+/// The size of the response to `/large`, which exceeds the socket buffers.
 pub(crate) const LARGE: usize = 32 * 1024 * 1024;
 
 static LARGE_RESPONSE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; LARGE]));
-/// The size of the response of `/medium`, which is larger than the receive buffer of a client that does not read, and
-/// smaller than the gateway's send buffer.
+/// The size of the response to `/medium`: larger than the receive buffer of a client that does not
+/// read, and smaller than the gateway's send buffer.
 const MEDIUM: usize = 64 * 1024;
 
-/// The size of the response of `/slow`, which is more than the send buffer accepts at once.
+/// The size of the response to `/slow`, which does not fit into the send buffer.
 pub(crate) const SLOW: usize = 384 * 1024;
 
-/// The state of the service, which records the requests that reach it and delays responses to `/hang`.
+/// The service. It records the requests that reach it, and delays the responses to `/hang`.
 #[derive(Debug)]
 pub(crate) struct Probe {
     limits: HttpLimits,
@@ -71,7 +71,7 @@ impl Probe {
         self.hanging.load(Ordering::SeqCst)
     }
 
-    /// Lets the service answer one request to `/hang`.
+    /// Lets the service answer one waiting or later request to `/hang`.
     pub(crate) fn release(&self) {
         self.release.add_permits(1);
     }
@@ -249,7 +249,7 @@ pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
-/// Reads until the peer closes or resets the connection, and fails after `LONG`.
+/// Reads until the peer closes or resets the connection. Panics after `LONG`.
 pub(crate) async fn read_to_close<IO: AsyncRead + AsyncWrite + Unpin>(stream: &mut IO) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reading = async {
@@ -262,7 +262,7 @@ pub(crate) async fn read_to_close<IO: AsyncRead + AsyncWrite + Unpin>(stream: &m
     bytes
 }
 
-/// Waits until a condition holds, and fails after `LONG`.
+/// Waits until a condition holds. Panics after `LONG`.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let waiting = async {
@@ -273,7 +273,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "not within {LONG:?}: {what}");
 }
 
-/// A response as it was received.
+/// A received response, with its head in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct RawResponse {
     pub(crate) status: u16,
@@ -307,7 +307,7 @@ impl RawResponse {
         self.head.lines().any(|found| found == line)
     }
 
-    /// Asserts that the response has the headers that every response must have, and none that no response may have.
+    /// Asserts that the response has every mandatory header, and none that identifies the server.
     #[track_caller]
     pub(crate) fn assert_fixed_headers(&self) {
         assert!(self.has("x-content-type-options: nosniff"), "{self:?}");
@@ -316,7 +316,7 @@ impl RawResponse {
         assert!(!has("server:") && !has("via:") && !has("x-powered-by:"), "no banner: {self:?}");
     }
 
-    /// Asserts that the response is a problem document whose request id equals that of the header.
+    /// Asserts that the response is a problem document with the request id of its header.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");

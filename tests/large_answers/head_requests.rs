@@ -1,5 +1,5 @@
-//! HEAD gets the headers that GET would get, as far as they are known before the answer is complete, and no part of the answer
-//! is kept in memory.
+//! The response to HEAD has the headers of the response to GET that are known before the answer is complete. No part of the
+//! answer is kept in memory.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn head_has_the_headers_of_get() {
         (&fleet, large.as_str(), false),
         (&fleet, "/v1/flow?rows=20", true),
         (&fleet, "/v1/echo/a", true),
-        // The answer is assembled for GET, whose length is then known, and discarded for HEAD.
+        // Without a window, the gateway assembles the answer for GET, so its length is known, and discards it for HEAD.
         (&whole, large.as_str(), false),
         (&whole, "/v1/flow?rows=20", true),
     ] {

@@ -1,4 +1,4 @@
-//! Measures the memory that a large answer takes in each process, as the kernel counts it.
+//! Measures the memory that each process uses for a large answer, as reported by the kernel.
 
 use std::fs;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use crate::support::client::HttpVersion;
 use crate::support::eventually::for_a_while;
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 
-/// The maximum growth of a process for an answer of 10 MiB. It allows for a few parts, which are 2 to 3 MiB on an idle
-/// machine, and a margin.
+/// The maximum growth of a process for an answer of 10 MiB: a few parts (2 to 3 MiB on an idle machine) and a margin.
 const GROWTH_BYTES_MAX: u64 = 6 << 20;
-/// The maximum growth of a process for an answer of 100 MiB. It includes memory that the allocator returns late.
+/// The maximum growth of a process for an answer of 100 MiB, including memory that the allocator returns late.
 const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 
 /// Returns a value of `/proc/<pid>/status` in bytes.
@@ -39,7 +38,7 @@ async fn neither_role_holds_more_than_a_few_parts() {
             let fleet = Fleet::start(options).await;
             let client = client(&fleet, http);
             let count = mib * ROWS_PER_MIB;
-            // These requests are a warm-up, so that code pages that are loaded for the first large answer are not counted.
+            // These requests warm up the processes, so that code pages loaded for the first answers are not counted.
             for rows in [10, 100, 1000] {
                 client.get(&format!("/v1/flow?rows={rows}")).await.is(200);
             }

@@ -49,7 +49,7 @@ fn families(text: &str) -> BTreeMap<String, MetricFamily> {
     families
 }
 
-/// Starts a fleet and sends requests with as many different outcomes as can be caused quickly.
+/// Starts a fleet and sends requests with several different outcomes.
 async fn busy() -> Fleet {
     let fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();

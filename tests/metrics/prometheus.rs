@@ -15,9 +15,9 @@ use crate::support::random::SeededRandom;
 
 /// The window of rates, which covers ten scrapes.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The tolerance of a rate, which is one scrape at either end of the window.
+/// The tolerance of a rate: one scrape at each end of the window.
 const RATE_TOLERANCE: f64 = 0.2;
-/// The number of concurrent calls of a queue. The load generator has three times as many callers for each queue.
+/// The maximum number of concurrent calls of a queue. The load generator has three times as many callers per queue.
 const LIMIT: usize = 2;
 const REFUSED: usize = 40;
 
@@ -34,7 +34,7 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
-/// Returns the quantile `share` of the latencies, in seconds.
+/// Returns the `share` quantile of the latencies, in seconds.
 fn quantile(answers: &[LedgerAnswer], share: f64) -> f64 {
     let mut times: Vec<f64> = answers.iter().map(|answer| answer.took.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
@@ -71,7 +71,7 @@ async fn prometheus_and_the_load_generator_agree() {
     let load =
         LedgerLoad::start(&GatewayRotation::new(vec![fleet.client()]), &mut SeededRandom::new());
     let failing = Tasks::new().spawn(send_rejected(fleet.client()));
-    // The window is full after this time, and its first scrape has also seen load.
+    // After this time the window is full, and even its first scrape was made under load.
     let full = WINDOW + Duration::from_secs(2);
     eventually_some("a window full of load", full * 3, async || {
         let scraped = prometheus.value("max(timestamp(fjord_nats_connected))", None).await?;
@@ -108,7 +108,7 @@ async fn prometheus_and_the_load_generator_agree() {
     assert!(concurrent > slots, "the generator does not saturate the slots: {concurrent}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
     assert!(idle < 0.01, "an idle queue is not saturated");
-    // Requests in flight between the roles neither wait nor run, and there are many of them on a busy machine.
+    // Requests in transit between the roles neither wait nor run. On a busy machine there are many of them.
     assert_near("waiting and running", waiting + used, concurrent, 0.5);
 
     // The totals are exact once the last request is included in a scrape.

@@ -1,7 +1,7 @@
-//! A benchmark of the cost of scraping at full load, which `make bench-scrape` prints.
+//! `make bench-scrape`: measures the cost of scraping at full load.
 //!
-//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. Scrapes are 1 s apart, which
-//! is fifteen times as often as in production. The cost at an interval of 15 s is computed from the processor time.
+//! Rounds with and without scraping alternate in the order A B B A, so that drift affects both. There is a scrape every second,
+//! fifteen times as often as in production. The cost at an interval of 15 s is computed from the processor time.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ const PRODUCTION: f64 = 15.0;
 /// The number of clock ticks per second in `/proc`, on every Linux that fjord supports.
 const TICKS: f64 = 100.0;
 
-/// Scrapes with as little client code as possible, because in production Prometheus bears the cost of the client.
+/// Scrapes with as little client code as possible, because in production that cost is borne by Prometheus.
 async fn scrape(admin: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(admin).await.expect("the admin listener");
     let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -94,7 +94,7 @@ async fn bench_scrape() {
     for caller in callers {
         caller.await.expect("a caller does not panic");
     }
-    // Each block has two rounds of each kind, which are close together in time.
+    // Each block has two rounds of each kind that are close together in time.
     let blocks = rates[0].chunks(2).zip(rates[1].chunks(2));
     let mut changes: Vec<f64> = blocks
         .map(|(without, with)| {

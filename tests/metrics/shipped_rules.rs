@@ -26,7 +26,7 @@ fn all_of<'a>(key: &str, rules: &'a str) -> BTreeSet<&'a str> {
     rules.lines().filter_map(|line| line.trim_start().strip_prefix(&start)).collect()
 }
 
-/// Returns every expression of the dashboard, in which Grafana's variables are replaced.
+/// Returns every expression of the dashboard, with Grafana's variables replaced.
 pub(crate) fn panels(rate_interval: &str) -> Vec<String> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
@@ -76,7 +76,7 @@ fn every_alert_has_a_case_in_which_it_fires() {
     }
 }
 
-/// The counters for which there is no rule, each with the reason.
+/// The counters that no rule uses, each with the reason.
 const NO_ALERT: &[(Metric, &str)] = &[
     (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
@@ -122,7 +122,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
         run(&["check", "rules", "--lint=all", "--lint-fatal"], &shipped(rules));
     }
     run(&["test", "rules"], &shipped("alerts/tests/alerts.yml"));
-    // The dashboard's expressions are written as rules, so that promtool parses them.
+    // As rules, the dashboard's expressions can be parsed by promtool.
     let rules = panels("5m").into_iter().enumerate().map(|(number, expression)| {
         format!("  - record: panel:{number}\n    expr: {}\n", Value::from(expression))
     });

@@ -1,5 +1,5 @@
-//! Promise: with the shipped NATS configuration and its user for each queue, a worker that may serve one queue can do its
-//! work and cannot affect calls of another queue.
+//! Promise: with the shipped NATS configuration and a separate user for each queue, a worker that may serve one queue can do
+//! its work and cannot affect calls of another queue.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn a_user_for_each_queue_suffices() {
     for caller in callers {
         assert_eq!(caller.await.expect("a caller"), 200);
     }
-    // Both roles send a cancel.
+    // The gateway sends one cancel to all workers of the queue, and one to the worker that runs the call.
     for wait in [50, 700] {
         let response = client.request(Method::GET, "/v1/reports?ms=30000");
         let response = response.timeout(Duration::from_millis(wait)).send().await;
@@ -81,7 +81,7 @@ async fn a_user_for_each_queue_suffices() {
         (fleet.workers[1].metric(running).await < 0.5).then_some(())
     })
     .await;
-    // A connection breaks while a call runs, after which the gateway requests the lost answer.
+    // A connection breaks while a call runs, so the gateway requests the lost answer again.
     let slow = client.clone();
     let response = Tasks::new().spawn(async move { slow.get("/v1/reports?ms=1000").await });
     eventually_some("it runs", SOON, async || {
@@ -101,7 +101,7 @@ async fn a_user_for_each_queue_suffices() {
     assert_eq!(violations(&mut fleet), Vec::<String>::new());
 }
 
-/// A hostile worker of the queue `reports`, which sends any message that NATS permits.
+/// A hostile worker of the queue `reports`. It can send any message that NATS permits.
 struct HostileWorker {
     client: Client,
     requests: Subscriber,
@@ -136,8 +136,7 @@ impl HostileWorker {
         self.client.flush().await.expect("a connection");
     }
 
-    /// Sends a message to every likely reply subject, in every form that the reply subject of the worker's own request
-    /// suggests.
+    /// Sends a message to every likely reply subject, in each form that the worker's own reply subject suggests.
     async fn guess(&self, own_subject: &str, named: &str, headers: &[(&str, &str)]) {
         let (base, tail) = own_subject.split_once(".r.").expect("a reply subject of a gateway");
         let numbers: Vec<&str> = tail.split('.').collect();
@@ -227,7 +226,7 @@ async fn an_invented_offer_does_not_obtain_another_queues_request() {
     let direct = format!("fjord.w.reports.{HOSTILE}.o.1");
     hostile.guess(&own_subject, &direct, &[("Fjord-Reply", "offer")]).await;
     wait_for_rejection(&fleet, "token", HOSTILE).await;
-    // An offer for the worker's own queue is rejected if it names a subject of another queue's workers for the request.
+    // An offer for the hostile worker's own request is rejected if the subject in it belongs to another queue.
     let others = format!("fjord.w.payments.{HOSTILE}.o.1");
     hostile.publish(&own_subject, &others, &[("Fjord-Reply", "offer")]).await;
     wait_for_rejection(&fleet, "subject", &others).await;
@@ -269,14 +268,15 @@ async fn another_queues_offers_requests_and_controls_cannot_be_received() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_cannot_have_another_workers_call_cancelled() {
     let fleet = fleet(1).await;
-    // The hostile worker knows another worker's id from an observer that has the permission to receive it.
+    // The hostile worker learns the other worker's control subject from an observer that is permitted to receive grants.
     let (watcher, _errors) = user(&fleet, "worker").await;
     let mut grants = watcher.subscribe("fjord.w.*.*.>").await.expect("a permitted subject");
     watcher.flush().await.expect("a connection");
     let mut hostile = HostileWorker::join(&fleet).await;
     let payment = send_payment(&fleet, 2_500);
     let grant = timeout(SOON, grants.next()).await.expect("within the limit").expect("a grant");
-    // The hostile worker names the other worker's call as its own in each kind of reply. Then its client disconnects.
+    // In each kind of reply, the hostile worker passes off the other call's control subject as its own. Then the client of its
+    // own request disconnects.
     let client = fleet.client();
     let response =
         client.request(Method::GET, "/v1/reports?ms=1").timeout(Duration::from_millis(900));

@@ -1,5 +1,5 @@
-//! A benchmark with four callers for each slot, and calls that are shorter than a round trip. Requests must cost hardly more
-//! with queueing than without it.
+//! A benchmark with four callers for each slot, and calls that are shorter than a round trip. With queueing, a request must
+//! cost only slightly more than without.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ const CALLERS_QUEUEING: usize = 4 * SLOTS;
 const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 7;
-/// The maximum cost of a request with queueing, as a multiple of the cost without it.
+/// The maximum CPU time of a request with queueing, as a multiple of the CPU time without it.
 const COST_MAX: f64 = 1.1;
 const MESSAGES_MAX: f64 = 2.2;
 /// The number of clock ticks per second, which is `USER_HZ` on Linux.

@@ -1,5 +1,5 @@
-//! Promise: once a byte of an at-most-once call was sent, no error causes it to be sent again, unless all of it was rolled
-//! back. The tests count rows in a database that commits each statement separately.
+//! Promise: after a byte of an at-most-once call was sent, no error causes the call to be sent
+//! again, unless all of it was rolled back. The tests count rows in a database with autocommit.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn no_error_causes_an_at_most_once_call_to_be_sent_again() {
     let caller = ProcedureCaller::new(&server);
     let mut executions = 0;
     for number in [1205, 3960, 201, 8144, 8145, 2812, 8178, 8009, 229, 547, 1222, 50409] {
-        // The procedure that the error names: none, an inner procedure, the called procedure.
+        // The procedure named by the error: none, an inner one, or the called one.
         for procedure in ["-", "inner", "runs"] {
             let script = format!("INSERT a{number}{procedure}; THROW {number} {procedure}");
             let error = sent_error(run(&caller, &script).await);
@@ -93,7 +93,7 @@ async fn a_deadlock_victim_that_committed_is_not_retried() {
     }
 }
 
-/// Another connection locks the second row and then requests a lock on the first row. The fake server has no locks.
+/// Another connection locks the second row, then the first one. The fake server has no locks.
 #[tokio::test]
 async fn a_real_deadlock_leaves_one_execution() {
     for server in servers().await.into_iter().filter(|server| server.fake.is_none()) {
@@ -117,7 +117,7 @@ async fn a_real_deadlock_leaves_one_execution() {
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
                 assert!(!error.is_rolled_back, "the first row was committed");
             } else if server.is_babelfish {
-                // Babelfish provides no proof of the roll-back.
+                // Babelfish provides no proof of the rollback.
                 let Err(CallError::Sent(error)) = ended else { panic!("{ended:?}") };
                 let class = ServerErrorClass::Deadlock;
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
@@ -176,7 +176,7 @@ async fn a_call_with_a_refused_untyped_null_is_retried_only_if_it_is_repeatable(
     let caller = ProcedureCaller::new(&server);
     let error = sent_error(caller.call("defaults", &arguments).await);
     assert!(matches!(error, SentErrorKind::Server { number: 8009, .. }), "{error}");
-    // The next call uses a statement.
+    // The next call is sent as a statement.
     assert!(caller.call("defaults", &arguments).await.is_ok());
     let repeating = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
     assert!(repeating.call("defaults", &arguments).await.is_ok());
@@ -197,7 +197,7 @@ async fn the_kind_of_server_is_queried_again_after_an_error() {
     }
 }
 
-/// Another call takes the only connection between two attempts, and keeps it.
+/// Between two attempts, another call takes the only connection and keeps it.
 #[tokio::test]
 async fn a_sent_call_that_gets_no_connection_for_its_retry_is_not_reported_as_not_executed() {
     let mut server = fake_server().await;

@@ -1,5 +1,5 @@
-//! Promise: a cancelled call is stopped if it is long, and runs to its end if it is short. The connection serves the next call,
-//! unless it is uncertain whether the cancelled call's answer was read to the end.
+//! Promise: a cancelled call is stopped if it is long, and runs to completion if it is short. Its
+//! connection serves the next call, unless it is uncertain whether the answer was read completely.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::FakeState;
 
-/// A time that is shorter than the slow procedure, but longer than every other procedure and than opening a connection.
+/// Shorter than the slow procedure, but longer than any other and than opening a connection.
 const SHORT: Duration = Duration::from_millis(300);
-/// A time that is shorter than opening a connection, so that the call is not cancelled.
+/// Shorter than the minimum cost of a connection (250 ms). A call that is cancelled after this time
+/// runs for at least that cost before it is stopped.
 const YOUNG: Duration = Duration::from_millis(40);
 /// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 30_000;
-/// The longest time until a long call is stopped after its client has disconnected.
+/// The time limit for stopping a long call after its client has disconnected.
 const STOPPED: Duration = Duration::from_millis(500);
 
 fn state(server: &SqlServer) -> Arc<FakeState> {
@@ -36,7 +37,7 @@ fn attentions(server: &SqlServer) -> usize {
     state(server).attentions.load(Ordering::Acquire)
 }
 
-/// Makes a call and cancels it after the given time.
+/// Makes a call and cancels it after this time.
 async fn cancelled_after(
     caller: &ProcedureCaller,
     time: Duration,
@@ -50,7 +51,7 @@ async fn cancelled_after(
     tokio::join!(caller.call_within(LONG * 2, &cancel, procedure, arguments), disconnect).0
 }
 
-/// Checks that the next calls get their own answers. Returns the id of their connection.
+/// Asserts that the next calls get their own answers. Returns the id of their connection.
 async fn next_connection(caller: &ProcedureCaller, server: &SqlServer) -> OwnedCell {
     for status in [-7, 8, 9] {
         let answer = caller.call("returns", &[int("status", status)]).await.expect("an answer");
@@ -81,7 +82,7 @@ async fn a_long_call_is_stopped_soon_after_its_client_disconnects() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
         let before = next_connection(&caller, &server).await;
-        // Babelfish ignores a cancel while a statement runs, so the cancel takes `cancel_timeout` and the connection is closed.
+        // Babelfish ignores a cancel, so the connection is closed after `cancel_timeout`.
         let extra = if server.is_babelfish { server.config.cancel_timeout } else { Duration::ZERO };
         for time in [YOUNG, SHORT] {
             let started = Instant::now();
@@ -161,7 +162,7 @@ async fn a_call_that_is_already_cancelled_is_never_sent() {
     assert_eq!((state.runs("fjord_test.nothing"), attentions(&server)), (0, 0));
 }
 
-/// However the server acknowledges a cancel, the next calls get their own answers. The connection is kept if that is safe.
+/// The next calls must get their own answers. The connection is kept if that is safe.
 #[tokio::test]
 async fn an_acknowledgement_never_becomes_the_answer_of_another_call() {
     let bit = |value| given("together", ParameterValue::Boolean(value));
@@ -216,7 +217,7 @@ async fn the_cost_of_a_connection_is_measured() {
     state(&server).login_ms.store(900, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
     caller.call("nothing", &[]).await.expect("a connection");
-    // The time is longer than the minimum cost, but shorter than this server's login.
+    // The call takes longer than the minimum cost (250 ms), but not as long as a login.
     let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 600)])).await;
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(attentions(&server), 0);
@@ -242,7 +243,7 @@ async fn a_closed_backend_ends_its_calls_at_once() {
     }
 }
 
-/// The client disconnects while the worker begins the transaction, or while the driver queries the columns of a table type.
+/// The client disconnects during BEGIN, or during the driver's query for a table type's columns.
 #[tokio::test]
 async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
     let cases = [(Transaction::Committed, 1), (Transaction::Committed, 2), (Transaction::None, 1)];
@@ -280,12 +281,12 @@ async fn a_slow_roll_back_is_abandoned_with_its_connection() {
     let caller =
         ProcedureCaller { transaction: Transaction::Committed, ..ProcedureCaller::new(&server) };
     let script = [text("script", "INSERT left; THROW 50001")];
-    // The roll-back takes longer than opening a connection, so it is abandoned.
     state(&server).batch_ms.store(400, Ordering::Release);
     let cancel = Cancel::new();
     let slow = || state(&server).slow_batches.load(Ordering::Acquire);
     let disconnect = async {
         eventually(SOON, TICK, || slow() == 1).await;
+        // The rollback will take longer than opening a connection, so it is abandoned.
         state(&server).batch_ms.store(600_000, Ordering::Release);
         eventually(SOON, TICK, || slow() == 2).await;
         cancel.cancel();

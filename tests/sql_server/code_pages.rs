@@ -1,5 +1,5 @@
-//! Promise: text is stored exactly as it was sent, or refused before the call is sent. The length of a `varchar` is in bytes
-//! of its code page.
+//! Promise: text is stored exactly as the caller sent it, or the call is refused before it is sent.
+//! The length of a `varchar` is in bytes of its code page.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::support::fleet::{Fleet, FleetOptions};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::{FakeState, PASSWORD};
 
-/// The columns of `code_list`, in UTF-8.
+/// The columns of `code_list` with UTF-8 collations.
 const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
 
 fn state(server: &SqlServer) -> &FakeState {
@@ -27,7 +27,7 @@ fn text_cell(text: &str) -> OwnedCell {
     OwnedCell::Text(text.to_owned())
 }
 
-/// Builds a table of text.
+/// Builds an argument with a table of text.
 fn table<const N: usize>(name: &str, columns: [&str; N], rows: &[[&str; N]]) -> Argument {
     let columns = columns.map(|column| (column.into(), ParameterType::String));
     let value = |text: &&str| ParameterValue::Text((*text).to_owned().into());
@@ -170,7 +170,7 @@ async fn text_that_the_driver_would_change_is_not_sent_to_babelfish() {
     assert_eq!(error, BackendErrorKind::Arguments(expected));
 }
 
-/// The driver would use the language's code page for a UTF-8 column, cannot write 437, and uses GB 18030 for 936.
+/// The driver would write UTF-8 in the language's code page, 936 as GB 18030, and 437 not at all.
 #[tokio::test]
 async fn a_table_can_contain_text_that_the_driver_cannot_write() {
     let server = fake_server().await;
@@ -199,7 +199,7 @@ fn longs([wide, narrow, bytes]: [usize; 3]) -> Argument {
     Argument { columns: Arc::new(columns), ..given("rows", ParameterValue::Table(vec![rows])) }
 }
 
-/// The driver mistakes the marker for `max`, 0xFFFF, for a length.
+/// The driver mistakes 0xFFFF, the marker for `max`, for a length.
 #[tokio::test]
 async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_the_call_is_sent() {
     let mut all = servers().await;
@@ -236,7 +236,7 @@ async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_the_call_is_se
     }
 }
 
-/// A column of the table type became narrower after the signature was read.
+/// A column of the table type becomes narrower after the signature was read.
 #[tokio::test]
 async fn a_cell_is_checked_against_the_changed_column() {
     let server = fake_server().await;
@@ -256,7 +256,7 @@ async fn a_cell_is_checked_against_the_changed_column() {
     assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.names")), (logins, 2));
 }
 
-/// The driver can read neither 437 nor UTF-8.
+/// The driver can read neither code page 437 nor UTF-8.
 #[tokio::test]
 async fn output_parameters_of_every_code_page_are_returned_unchanged() {
     for (page, value) in [(437, "Ω√"), (65001, "é€"), (932, "日本"), (1252, "é€")] {

@@ -1,4 +1,4 @@
-//! Promise: a connection is clean before the next call uses it, and results are streamed.
+//! Promise: no call sees the state of an earlier call on its connection, and results are streamed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::{LONG, ProcedureCaller, int, name, sent_error, text};
 use crate::support::mssql_server::servers;
 
-/// A time that is shorter than the slow procedure, but longer than every other procedure.
+/// Shorter than the slow procedure, but longer than any other procedure.
 const SHORT: Duration = Duration::from_millis(300);
 /// The duration of the slow procedure. The call must end before the procedure does.
 const SLOW_MS: i64 = 8000;
@@ -67,7 +67,7 @@ impl RowSink for CellCounter {
 #[test]
 fn a_result_is_never_completely_in_memory() {
     const ROWS: i64 = 100_000;
-    // The fake server has a thread of its own, so that only the allocations of the client are counted.
+    // The fake server runs on its own thread, so that only the client's allocations are counted.
     let mut server_runtime = tokio::runtime::Builder::new_multi_thread();
     let server_runtime = server_runtime.worker_threads(1).enable_all().build().expect("a runtime");
     for server in server_runtime.block_on(servers()) {
@@ -94,7 +94,7 @@ fn a_result_is_never_completely_in_memory() {
         let mut rows = 0;
         let counted = allocation_counter::measure(|| rows = runtime.block_on(call(ROWS)));
         assert_eq!(rows, ROWS.unsigned_abs(), "{}", server.name);
-        // A row has five bytes on the wire, and more in memory.
+        // A row takes five bytes on the wire and more in memory.
         let least = ROWS.unsigned_abs() * 5;
         assert!(counted.bytes_max < least / 4, "{}: {} bytes", server.name, counted.bytes_max);
     }

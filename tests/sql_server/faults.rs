@@ -1,5 +1,5 @@
-//! Promise: no fault of the server causes a call to hang or to be reported incorrectly. A real server does not show these
-//! faults on demand, so the tests use only the fake server.
+//! Promise: no fault of the server causes a call to hang or to be reported incorrectly. A real
+//! server cannot produce these faults on demand, so the tests use only the fake server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ async fn a_repeatable_call_is_retried_once_after_its_connection_is_lost() {
     let caller = ProcedureCaller { may_repeat: true, ..ProcedureCaller::new(&server) };
     assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
     assert_eq!(state(&server).runs("fjord_test.drops"), 2);
-    // The server is unreachable after the first attempt, which may have been executed.
+    // The server becomes unreachable after the first attempt, which may have been executed.
     state(&server).goes_away_on_drop.store(true, Ordering::Release);
     assert_eq!(sent_error(caller.call("drops", &[]).await), SentErrorKind::Lost);
     assert_eq!(state(&server).runs("fjord_test.drops"), 3);
@@ -130,7 +130,7 @@ async fn a_changed_signature_is_read_again() {
         let caller = ProcedureCaller::new(&server);
         assert!(caller.call("changed", &[int("old", 1)]).await.is_ok());
         state(&server).is_changed.store(true, Ordering::Release);
-        // The error may come from an inner procedure, so the call is not retried. The next call uses the new signature.
+        // The error can come from an inner procedure, so only the next call uses the new signature.
         let error = sent_error(caller.call("changed", &[int("old", 1)]).await);
         let class = ServerErrorClass::Mismatch;
         assert_eq!(error, SentErrorKind::Server { number, class });
@@ -237,7 +237,7 @@ async fn a_redirect_is_followed_and_a_loop_is_an_error() {
     let login = logins.first().expect("a login");
     assert_eq!((login.user.as_str(), login.application.as_str()), ("fjord", "fjord"));
     assert!(login.is_read_only);
-    // A server that redirects to itself.
+    // The other server now redirects to itself.
     *other.state.redirect.lock().expect("not poisoned") = Some(other.address);
     let error = unsent_error(ProcedureCaller::new(&server).call("nothing", &[]).await);
     assert_eq!(error, BackendErrorKind::Unavailable);
@@ -255,7 +255,7 @@ async fn a_new_authority_is_used_from_the_next_connection_on() {
     server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
     let caller = ProcedureCaller::new(&server);
     assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
-    // A file that cannot be used changes nothing.
+    // An invalid file is ignored.
     std::fs::write(&file, "no certificate").expect("a file");
     assert!(caller.backend.ping().await.is_err());
     std::fs::copy(right, &file).expect("a file");
@@ -362,7 +362,7 @@ async fn a_ping_succeeds_while_calls_use_all_connections() {
         })
         .collect();
     eventually(SOON, TICK, || state(&server).connects.load(Ordering::Acquire) > 0).await;
-    // The ping waits behind eight calls, none of which ends before the ping's time limit.
+    // The ping waits behind eight calls. None ends within its time limit, `connect_timeout`.
     let answer = caller.backend.ping().await;
     assert!(answer.is_ok(), "{answer:?}");
     for call in calls {

@@ -1,5 +1,5 @@
-//! Promise: the queues of a database share its connections, calls get them in order of arrival, and a pool with open
-//! connections needs no login.
+//! Promise: the queues of a database share its connections, calls get a connection in order of
+//! arrival, and a pool with open connections needs no logins.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,14 +20,14 @@ use crate::support::eventually::{SOON, TICK, eventually};
 use crate::support::mssql_server::{SqlServer, fake_server, servers};
 use crate::support::tds::FakeState;
 
-/// A time that is shorter than the slow procedure, but longer than every other procedure.
+/// Shorter than the slow procedure, but longer than any other procedure.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn state(server: &SqlServer) -> Arc<FakeState> {
     Arc::clone(&server.fake.as_ref().expect("the fake server").state)
 }
 
-/// Calls the procedure for which the fake server records the order of executions.
+/// Calls the procedure whose executions the fake server records in order.
 async fn write(
     caller: &ProcedureCaller,
     id: String,
@@ -129,7 +129,7 @@ async fn waiters_are_served_by_open_connections_if_no_more_can_be_opened() {
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
     eventually(SOON, TICK, || state(&server).runs("fjord_test.slow") == 1).await;
-    // The pool may open three more connections, but the server refuses the logins.
+    // The pool could open three more connections, but the server refuses the logins.
     let waiting = (0..3).map(|_| caller.call("nothing", &[]));
     for answer in join_all(waiting).await {
         assert!(answer.is_ok(), "{answer:?}");
@@ -176,7 +176,7 @@ async fn the_connections_of_all_queues_are_limited() {
     for mut server in servers().await {
         server.config.connections_max = 2;
         let caller = ProcedureCaller::new(&server);
-        // This call reads the signature, so that the two later calls run at the same time.
+        // This call reads the signature, so that the two later calls start at the same time.
         caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
         let tasks = Tasks::new();
         let mut busy = Vec::new();
@@ -264,7 +264,7 @@ async fn a_reload_changes_the_number_of_connections() {
     eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 1).await;
 }
 
-/// The next connections are closed as soon as they are open, so that the first waiter gets several closed ones.
+/// The server closes the next two connections after login, so the first waiter gets closed ones.
 #[tokio::test]
 async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
     let mut server = fake_server().await;
@@ -299,8 +299,8 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
     let (reads, cancel) =
         (|| state(&server).signature_reads.load(Ordering::Acquire), Cancel::new());
     let status = [int("status", 1)];
-    // The call that reads the signature is cancelled, and another call reads it. A third call has too little time to wait for
-    // the signature.
+    // The call that reads the signature is cancelled, so another call reads it. A third call has
+    // too little time to wait for it.
     let mut reader = Box::pin(caller.call_within(LONG, &cancel, "returns", &status));
     assert!(poll!(&mut reader).is_pending());
     let all = join_all((0..64).map(|_| caller.call("returns", &status)));
@@ -335,7 +335,7 @@ async fn one_of_many_calls_looks_for_a_missing_procedure() {
         assert!(matches!(unsent_error(answer), BackendErrorKind::Mismatch { .. }));
     }
     assert_eq!(reads(), 1);
-    // Later calls look for the procedure again, and find it.
+    // Later calls look for the procedure again and find it.
     state(&server).dropped.lock().expect("not poisoned").clear();
     for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
         answer.expect("an answer");

@@ -1,4 +1,4 @@
-//! Promise: a table type that was dropped and created again receives the sent values in its new columns, or receives nothing.
+//! Promise: a recreated table type receives the sent values in its new columns, or no values.
 
 use std::sync::atomic::Ordering;
 
@@ -84,7 +84,7 @@ async fn text_is_checked_against_the_new_code_page() {
     let caller = ProcedureCaller::new(&server);
     for (columns, fits) in [(ORIGINAL, true), (UTF_8, true), (WESTERN, false), (UTF_8, true)] {
         state(&server).recreate_type("code_list", columns);
-        // Text that the old columns refuse does not cause a new query.
+        // ASCII fits the old columns, so this call detects the new type. Refused text does not.
         caller.call("codes", &[codes(["a", "a"])]).await.expect("ASCII");
         let result = caller.call("codes", &[codes(["é", "日"])]).await;
         if fits {
@@ -96,7 +96,7 @@ async fn text_is_checked_against_the_new_code_page() {
             assert_eq!(bad[0].reason, "U+65E5 cannot be represented in code page 1252");
         }
     }
-    // No call is made in between, so the old signature is still known.
+    // No call has detected the new type yet, so the old signature is still in use.
     state(&server).recreate_type("code_list", WESTERN);
     let ran = state(&server).runs("fjord_test.codes");
     let BackendErrorKind::Arguments(bad) =
@@ -108,7 +108,7 @@ async fn text_is_checked_against_the_new_code_page() {
     assert_eq!((state(&server).runs("fjord_test.codes"), state(&server).logins()), (ran, 1));
 }
 
-/// Guards against a panic: the driver wrote a cell for which there was no column.
+/// Regression test: the driver panicked on a cell that had no column.
 #[tokio::test]
 async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
     for server in fake_servers().await {
@@ -126,7 +126,7 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
                 assert!(difference.contains("the column kana"), "{difference}");
             }
             assert_eq!(state(&server).runs("fjord_test.codes"), ran);
-            // This call does not use the removed column.
+            // A call that does not use the removed column succeeds.
             let less = texts("codes", &["code"], &["abc"]);
             let answer = caller.call("codes", &[less]).await.expect("codes");
             assert_eq!(rows(&answer), [[text_cell("abc"), OwnedCell::Null]]);
@@ -135,7 +135,7 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
     }
 }
 
-/// For a type without text in a code page, the replacement selects all columns.
+/// Without `char` and `varchar` columns, fjord's replacement for the driver's query selects `*`.
 #[tokio::test]
 async fn a_type_without_narrow_text_is_checked_too() {
     for server in fake_servers().await {
@@ -174,7 +174,7 @@ async fn a_type_recreated_during_a_call_fails_one_call() {
     assert_eq!(state(&server).logins(), 1);
 }
 
-/// Shows on every server that the system views identify a recreated type.
+/// Shows on a real server that the system views identify a recreated type.
 #[tokio::test]
 async fn a_recreated_type_is_detected_on_every_server() {
     for server in servers().await.into_iter().filter(|server| server.fake.is_none()) {

@@ -1,4 +1,5 @@
-//! Promise: the caller receives result sets, OUTPUT parameters, the RETURN status and errors; the procedure receives tables.
+//! Promise: the caller receives result sets, OUTPUT parameters, the RETURN status and errors, and
+//! the procedure receives tables.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -117,7 +118,7 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
         let numbers = String::from_utf8(pieces).expect("text").replace('[', ",");
         let numbers = numbers.split("},").filter_map(|row| row.split(':').nth(1)?.parse().ok());
         let mut numbers: Vec<usize> = numbers.collect();
-        // The answer is not complete yet, so the last number may be truncated.
+        // The answer is not complete yet, so the last number can be truncated.
         numbers.pop();
         assert!(numbers.len() > 4900, "{}: {}", server.name, numbers.len());
         assert!(numbers.iter().enumerate().all(|(at, number)| at == *number), "{}", server.name);
@@ -191,8 +192,7 @@ async fn a_table_is_passed_by_column_name() {
     }
 }
 
-/// Babelfish 4 copies the `nvarchar` cells of a table into SQL text without converting them, so this test does not run on
-/// Babelfish.
+/// Does not run on Babelfish 4, which copies a table's `nvarchar` cells into SQL text unchanged.
 #[tokio::test]
 async fn hostile_text_in_a_table_is_data() {
     for server in servers().await.into_iter().filter(|server| !server.is_babelfish) {
@@ -333,7 +333,7 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
             assert_eq!(reads, 2, "one query for parameters, one for columns of table types");
             assert_eq!(fake.state.logins.lock().expect("not poisoned").len(), 1);
         }
-        // The call uses the signature that was read together with the others.
+        // The call uses the signature that was read with the others.
         let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("an answer");
         assert_eq!(*answer.output("out"), OwnedCell::Int(7), "{}", server.name);
     }

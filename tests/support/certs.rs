@@ -1,4 +1,4 @@
-//! A throwaway certificate authority, and the valid and invalid certificates that tests need.
+//! A throwaway certificate authority that issues valid and invalid certificates.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,6 @@ pub(crate) struct Certs {
 /// The PEM files of a certificate and its private key.
 #[derive(Clone, Debug)]
 pub(crate) struct PemFiles {
-    /// The certificate.
     pub(crate) certificate: PathBuf,
     /// The private key (PKCS #8).
     pub(crate) key: PathBuf,
@@ -39,15 +38,12 @@ pub(crate) struct PemFiles {
 /// The contents of a leaf certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf<'a> {
-    /// DNS names.
     pub(crate) dns: &'a [&'a str],
-    /// IP addresses.
     pub(crate) addresses: &'a [&'a str],
     /// URIs, as in a workload identity.
     pub(crate) uris: &'a [&'a str],
-    /// Whether the certificate has expired.
     pub(crate) is_expired: bool,
-    /// The remaining validity, if the certificate expires during a test.
+    /// The remaining lifetime of a certificate that expires during a test.
     pub(crate) lifetime: Option<Duration>,
 }
 
@@ -68,7 +64,7 @@ impl Leaf<'static> {
 }
 
 impl Certs {
-    /// Creates an authority, and the directory to which it writes its files.
+    /// Creates an authority and the directory for its files.
     pub(crate) fn new(directory: &Path) -> Self {
         fs::create_dir_all(directory).expect("the directory can be created");
         let mut params = CertificateParams::default();
@@ -123,7 +119,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
         params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ASCII")));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Server and client authentication: the servers of a NATS cluster are clients of each other.
+    // NATS servers in a cluster use the same certificate as server and as client of each other.
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;

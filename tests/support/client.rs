@@ -1,4 +1,4 @@
-//! An HTTPS client of the gateway that trusts the throwaway authority, and assertions on its responses.
+//! An HTTPS client that trusts the throwaway authority, and assertions on responses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::certs::{Certs, PemFiles};
 
-/// The limit for a response. It is longer than any session of a test, so only a gateway that never responds exceeds it.
+/// The time limit for a response. It is longer than any session in a test, so only a gateway that
+/// never responds exceeds it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The version of HTTP that a client uses.
@@ -25,16 +26,15 @@ pub(crate) enum HttpVersion {
     Two,
 }
 
-/// The HTTP version and the credentials with which a client connects.
+/// The options of a [`Client`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClientOptions<'a> {
-    /// The HTTP version.
     pub(crate) http: HttpVersion,
     /// The client certificate.
     pub(crate) identity: Option<&'a PemFiles>,
 }
 
-/// A client of one gateway, or of several with `Client::at`.
+/// A client of one gateway. `at` sends to another one.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     inner: reqwest::Client,
@@ -70,24 +70,24 @@ impl Client {
         }
     }
 
-    /// Returns the same client, with the same connections, that sends to another gateway.
+    /// Returns a client that shares this client's connections and sends to another gateway.
     pub(crate) fn at(&self, gateway: SocketAddr) -> Self {
         Self { base: format!("https://{gateway}"), ..self.clone() }
     }
 
-    /// Returns the same client with one more header on each request.
+    /// Returns a client that adds a header to each request.
     pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut headers = self.headers.clone();
         headers.insert(name, value.parse().expect("a header's value"));
         Self { headers, ..self.clone() }
     }
 
-    /// Returns the same client with a bearer token.
+    /// Returns a client that sends a bearer token.
     pub(crate) fn with_bearer(&self, token: &str) -> Self {
         self.with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Returns a request builder, which the caller completes and passes to `send`.
+    /// Returns a request builder, to be passed to `send`.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.base);
         self.inner.request(method, url).headers(self.headers.clone())
@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-/// Sends a request; fails the test when there is no response.
+/// Sends a request. Panics if there is no response.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> HttpResponse {
     try_send(request).await.unwrap_or_else(|error| panic!("no response: {error:?}"))
 }
@@ -133,16 +133,13 @@ async fn try_send(request: reqwest::RequestBuilder) -> Result<HttpResponse, reqw
 /// A complete HTTP response.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpResponse {
-    /// The status.
     pub(crate) status: StatusCode,
-    /// The headers.
     pub(crate) headers: HeaderMap,
-    /// The body.
     pub(crate) body: Vec<u8>,
 }
 
 impl HttpResponse {
-    /// Returns a header's value, or an empty string when it is absent or not text.
+    /// Returns a header's value, or an empty string if the header is absent or not text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -159,15 +156,15 @@ impl HttpResponse {
             .unwrap_or_else(|error| panic!("not JSON ({error}): {} {}", self.status, self.text()))
     }
 
-    /// Asserts the status; on failure the message contains the body.
+    /// Asserts the status. The failure message contains the body.
     #[track_caller]
     pub(crate) fn is(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         self
     }
 
-    /// Asserts that the response is the problem `slug` with `status` and that the problem document is complete
-    /// (RFC 9457). Returns the document.
+    /// Asserts that the response is a complete problem document (RFC 9457) with this status and
+    /// slug. Returns the document.
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, slug: &str) -> Value {
         self.is(status);
@@ -183,7 +180,7 @@ impl HttpResponse {
         let effects = ["not-executed", "executed", "unknown"];
         assert!(effects.contains(&member("effect")), "{problem}");
         if status == 503 {
-            // A 503 promises that nothing was executed, and has a `Retry-After`.
+            // A 503 promises that nothing was executed.
             assert_eq!(member("effect"), "not-executed", "{problem}");
             let after = self.header("retry-after");
             assert!(after.parse::<u32>().is_ok(), "Retry-After of a 503: {after:?}");

@@ -1,4 +1,4 @@
-//! Waits for a condition to become true within a time limit. Tests wait in no other way.
+//! Waits for conditions, with a time limit. Tests use these functions instead of sleeping.
 
 use std::fmt::Display;
 use std::panic::Location;
@@ -9,7 +9,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// The interval between two checks.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Waits until `check` returns true; fails the test at the caller's line when it does not within `limit`.
+/// Waits until `check` returns true. After `limit`, panics and names the caller's line.
 #[track_caller]
 pub(crate) fn eventually(
     limit: Duration,
@@ -23,8 +23,7 @@ pub(crate) fn eventually(
     }
 }
 
-/// Waits until `check` returns a value, and returns it; fails the test at the caller's line when it does not within
-/// `limit`.
+/// Waits until `check` returns a value, and returns it. Panics like `eventually` after `limit`.
 #[track_caller]
 pub(crate) fn eventually_some<T>(
     what: impl Display,
@@ -45,7 +44,8 @@ pub(crate) async fn for_a_while(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Calls `check` until it returns a value or the limit has passed, for callers with a failure message of their own.
+/// Calls `check` until it returns a value; `None` after `limit`, for callers with their own
+/// message.
 pub(crate) async fn poll<T>(
     limit: Duration,
     step: Duration,

@@ -1,4 +1,4 @@
-//! Third-party tools, found below `target` or on the PATH. Without a tool, a test prints that it is skipped.
+//! Finds third-party tools below `target` or on the PATH. A test without its tool is skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// Finds a tool; otherwise prints that `what` is skipped, with `hint` on how to install the tool, and returns `None`.
+/// Finds a tool. If it is missing, prints that `what` is skipped, and the installation `hint`.
 pub(crate) fn find(name: &str, below_target: &str, what: &str, hint: &str) -> Option<PathBuf> {
     let own = super::target_directory().join(below_target).join(name);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -20,7 +20,7 @@ pub(crate) fn find(name: &str, below_target: &str, what: &str, hint: &str) -> Op
     found
 }
 
-/// Runs a tool and returns its output; fails the test when it takes longer than `limit`.
+/// Runs a tool and returns what it prints to stdout and stderr. Panics after `limit`.
 pub(crate) async fn run(tool: &Path, arguments: &[&str], limit: Duration) -> String {
     let mut command = Command::new(tool);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);

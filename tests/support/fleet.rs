@@ -1,4 +1,4 @@
-//! A fleet of NATS servers, gateways and workers, which are all real processes on free ports.
+//! A fleet of NATS servers, gateways and workers: real processes that listen on free ports.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::latency_proxy::LatencyProxy;
 use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
 use super::process::Process;
 
-/// The catalogue of the tests. Its procedures write into a ledger, so that executions can be counted.
+/// The tests' catalogue. Its procedures write to a ledger, so that executions can be counted.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
 const PROCEDURES: [(&str, &str); 6] = [
@@ -34,7 +34,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The configuration of a fleet.
 #[derive(Clone, Debug)]
 pub(crate) struct FleetOptions {
-    /// The number of NATS servers; more than one form a cluster.
+    /// The number of NATS servers. Two or more form a cluster.
     pub(crate) nats_servers: usize,
     /// The configuration of the NATS servers.
     pub(crate) nats: NatsOptions,
@@ -42,17 +42,17 @@ pub(crate) struct FleetOptions {
     pub(crate) nats_keys: String,
     /// Additional keys of `[messaging.nats.tls]`; `{certificate}` and `{key}` stand for the client's files.
     pub(crate) nats_tls_keys: &'static str,
-    /// A password that replaces the one of the shipped NATS configuration.
+    /// The password with which fjord logs in to NATS, if not `SHIPPED_PASSWORD`.
     pub(crate) nats_password: Option<&'static str>,
-    /// The latency that is added to each round trip between workers and NATS.
+    /// The latency added to each round trip between workers and NATS.
     pub(crate) worker_round_trip: Duration,
     /// The number of gateways.
     pub(crate) gateways: usize,
     /// The number of workers.
     pub(crate) workers: usize,
-    /// The number of concurrent calls of each queue of a worker.
+    /// The maximum number of concurrent calls of each of a worker's queues.
     pub(crate) concurrency: usize,
-    /// The queues that workers serve, as a pattern.
+    /// The pattern of the queues that workers serve.
     pub(crate) queues: &'static str,
     /// The log filter of both roles.
     pub(crate) log_filter: &'static str,
@@ -97,11 +97,8 @@ impl Default for FleetOptions {
 /// A running fleet. All processes end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    /// The NATS servers.
     pub(crate) nats: NatsCluster,
-    /// The gateways.
     pub(crate) gateways: Vec<FjordProcess>,
-    /// The workers.
     pub(crate) workers: Vec<FjordProcess>,
     /// The authority that issued all certificates of the fleet.
     pub(crate) certs: Certs,
@@ -121,7 +118,7 @@ pub(crate) struct FjordProcess {
 }
 
 impl FjordProcess {
-    /// Starts the executable with this role and configuration directory.
+    /// Starts fjord with this role and configuration directory.
     pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
         Self::start_with(role, directory, &[])
     }
@@ -143,7 +140,7 @@ impl FjordProcess {
         self.role
     }
 
-    /// Returns the address of the HTTPS listener, which is read from the most recent log line that contains one.
+    /// Returns the address of the HTTPS listener, as last logged.
     pub(crate) fn https(&self) -> SocketAddr {
         self.listens("https").expect("a process that is ready listens")
     }
@@ -158,7 +155,7 @@ impl FjordProcess {
         &self.directory
     }
 
-    /// Returns the sum of all samples in `/metrics` whose lines start with `start`.
+    /// Returns the sum of all samples of `/metrics` whose lines start with `start`.
     pub(crate) async fn metric(&self, start: &str) -> f64 {
         let text = get_text(&format!("http://{}/metrics", self.admin())).await;
         let text = text.expect("metrics");
@@ -179,7 +176,7 @@ impl FjordProcess {
         .await;
     }
 
-    /// Kills the process and starts it again with the same files. A gateway may then listen on another port.
+    /// Kills the process and starts it again with the same files. Its listeners get new ports.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         fs::remove_file(self.directory.join("log")).expect("its log");
@@ -212,7 +209,7 @@ impl Fleet {
         fleet
     }
 
-    /// Starts every process without waiting until gateways and workers are ready.
+    /// Starts a fleet without waiting for gateways and workers to become ready.
     pub(crate) async fn start_without_waiting(options: FleetOptions) -> Self {
         super::client::install_provider();
         let home = tempfile::tempdir().expect("a temporary directory");
@@ -254,7 +251,7 @@ impl Fleet {
         self.add_worker_as("worker", self.options.queues)
     }
 
-    /// Adds a worker that serves `queues`; `user` is its name in the shipped NATS configuration.
+    /// Adds a worker that serves `queues`. `user` is its user in the shipped NATS configuration.
     pub(crate) fn add_worker_as(&mut self, user: &str, queues: &str) -> &mut FjordProcess {
         let directory = self.home.path().join(format!("worker-{}", self.workers.len()));
         let own = self.home.path().join("catalogue");
@@ -294,7 +291,7 @@ impl Fleet {
         self.gateways.last_mut().expect("just added")
     }
 
-    /// Returns the request ids in the ledgers of all workers, one for each committed execution.
+    /// Returns the request ids in all workers' ledgers, one for each committed execution.
     pub(crate) fn ledger(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for number in 0..self.workers.len() {
@@ -313,7 +310,7 @@ impl Fleet {
         self.home.path().join("catalogue/endpoints")
     }
 
-    /// Waits until all NATS servers are connected to each other again.
+    /// Waits until all NATS servers are connected to each other.
     pub(crate) async fn wait_for_nats_routes(&self) {
         for server in &self.nats.servers {
             self.nats.wait_for_routes(server).await;
@@ -341,8 +338,8 @@ impl Fleet {
         FjordProcess::start_with(role, directory, &self.options.environment)
     }
 
-    /// Returns the configuration that both roles share; `user` is the process's name in the shipped NATS
-    /// configuration.
+    /// Returns the configuration that both roles share. `user` is the process's user in the shipped
+    /// NATS configuration.
     fn shared(&self, user: &str) -> String {
         let uses_proxy = user != "gateway" && !self.worker_proxies.is_empty();
         let worker_proxies =

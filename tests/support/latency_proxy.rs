@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 const BUFFER_BYTES: usize = 64 << 10;
-/// The maximum number of chunks in flight, which is more than a test sends in a second.
+/// The maximum number of chunks in flight. No test sends as many in a second.
 const CHUNKS_MAX: usize = 100_000;
 
-/// A running proxy. Its listener ends with the runtime.
+/// A running proxy. It stops with the runtime.
 #[derive(Debug)]
 pub(crate) struct LatencyProxy {
     /// The address of the proxy's listener.
@@ -43,7 +43,7 @@ async fn connect(near: TcpStream, target: SocketAddr, one_way: Duration) {
     tokio::join!(forward(near_read, far_write, one_way), forward(far_read, near_write, one_way));
 }
 
-/// Forwards bytes until one side closes. Bytes in flight at that moment are still delivered.
+/// Forwards bytes until one side closes. Bytes already in flight are still delivered.
 async fn forward<R, W>(mut from: R, mut to: W, one_way: Duration)
 where
     R: AsyncRead + Unpin,

@@ -1,5 +1,5 @@
-//! A steady load that writes into the ledger and records every response, and the comparison of the responses with the
-//! ledger.
+//! A steady load that writes to the ledger and records every response, and a check of the responses
+//! against the ledger.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -45,7 +45,7 @@ pub(crate) struct LedgerLoad {
     callers: Vec<JoinHandle<()>>,
 }
 
-/// The gateways, to which requests are sent in turn, as a load balancer does.
+/// Picks gateways in turn, like a load balancer.
 #[derive(Clone, Debug)]
 pub(crate) struct GatewayRotation(Arc<Mutex<Vec<Client>>>);
 
@@ -67,7 +67,7 @@ impl GatewayRotation {
 }
 
 impl LedgerLoad {
-    /// Starts callers that each send one request after the other. A request takes a few milliseconds to execute.
+    /// Starts the callers. Each sends one request at a time, which executes for 0 to 6 ms.
     pub(crate) fn start(rotation: &GatewayRotation, seed: &mut SeededRandom) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(Mutex::new(Vec::new()));
@@ -99,7 +99,7 @@ impl LedgerLoad {
         self.answers.lock().unwrap().clone()
     }
 
-    /// Waits for the given number of additional responses.
+    /// Waits for this number of further responses.
     pub(crate) async fn wait_for_more(&self, answers: usize) {
         let target = self.count() + answers;
         let limit = Duration::from_mins(1);
@@ -138,7 +138,7 @@ fn slug(body: &[u8]) -> String {
     slug.unwrap_or("ok").to_owned()
 }
 
-/// The comparison of a load with the ledger, which is one line of the table of faults.
+/// The result of checking responses against the ledger: one row of the table of faults.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciliation {
     /// The name of the fault.
@@ -171,8 +171,8 @@ impl fmt::Display for Reconciliation {
     }
 }
 
-/// Compares responses with the ledger, and asserts that every request with a 200 was executed, none with a 503 was,
-/// and no at-most-once request was executed twice.
+/// Compares responses with the ledger. Asserts that every request answered with 200 was executed,
+/// that none answered with 503 was, and that no at-most-once request was executed twice.
 pub(crate) fn reconcile(
     fault: &str,
     answers: &[LedgerAnswer],
@@ -214,7 +214,7 @@ pub(crate) fn reconcile(
 }
 
 impl Reconciliation {
-    /// Asserts that every request has a response.
+    /// Asserts that every request got a response.
     pub(crate) fn no_request_lost(&self) -> &Self {
         assert_eq!(self.lost, 0, "{self}");
         self

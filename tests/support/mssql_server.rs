@@ -1,4 +1,4 @@
-//! The servers on which the SQL Server suite runs: always the fake server, and a real one if it is configured.
+//! The servers on which the SQL Server suite runs: the fake server, and a real one if configured.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::tds::{FakeSqlServer, PASSWORD, schema};
 /// The environment variable with the ADO connection string of a real server.
 const VARIABLE: &str = "FJORD_TEST_MSSQL";
 
-/// The objects that an earlier run may have left behind, in the order in which they can be dropped.
+/// Queries for objects that an earlier run may have left behind, in an order that allows drops.
 const LEFT_BEHIND: [(&str, &str); 3] = [
     ("PROCEDURE", "SELECT name FROM sys.procedures WHERE schema_id = SCHEMA_ID('fjord_test')"),
     ("TYPE", "SELECT name FROM sys.table_types WHERE schema_id = SCHEMA_ID('fjord_test')"),
@@ -26,11 +26,11 @@ const LEFT_BEHIND: [(&str, &str); 3] = [
 pub(crate) struct SqlServer {
     /// The server's name in messages.
     pub(crate) name: &'static str,
-    /// The configuration for connections to the server.
+    /// The configuration of connections to the server.
     pub(crate) config: MssqlConfig,
     /// Whether the server is Babelfish, which differs in known ways (docs/TESTING.md).
     pub(crate) is_babelfish: bool,
-    /// The fake server, which runs until it is dropped; `None` for a real server.
+    /// The fake server; `None` for a real one.
     pub(crate) fake: Option<FakeSqlServer>,
 }
 
@@ -106,19 +106,19 @@ pub(crate) fn real() -> Option<MssqlConfig> {
     Some(MssqlConfig { database, user, password: Secret::new(password), ..config })
 }
 
-/// A client of the driver without fjord's backend, which creates objects and serves as a comparison.
+/// The driver's client, used directly to create objects and to compare fjord's backend with it.
 pub(crate) type DirectClient = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
 
-/// A client of the driver without TLS. Each call may reset the connection first.
+/// The driver's client without TLS. It can reset the connection before each request.
 pub(crate) type UnencryptedClient = tiberius::Client<tokio_util::compat::Compat<ResettingStream>>;
 
-/// Opens a connection with the driver.
+/// Opens a connection directly with the driver.
 pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
     let (driver, tcp) = dialled(config).await;
     Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
 }
 
-/// Opens a connection with the driver without TLS, if the server accepts one.
+/// Opens a connection without TLS. Returns `None` if the server refuses it.
 pub(crate) async fn unencrypted(config: &MssqlConfig, resets: bool) -> Option<UnencryptedClient> {
     let (mut driver, tcp) = dialled(config).await;
     driver.encryption(tiberius::EncryptionLevel::NotSupported);

@@ -19,20 +19,20 @@ use super::eventually::{SOON, TICK, poll};
 use super::ports;
 use super::process::Process;
 
-/// The number of attempts to start servers. Another process may bind a chosen port before the server does.
+/// The number of attempts to start servers. Another process can bind a chosen port first.
 const STARTS_MAX: usize = 5;
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent option of the server")]
 pub(crate) struct NatsOptions {
-    /// Whether the connections of clients and between servers use TLS.
+    /// Whether client connections and cluster routes use TLS.
     pub(crate) has_tls: bool,
     /// Whether clients must present a certificate.
     pub(crate) wants_client_certificates: bool,
     /// The server's `max_payload`, in bytes.
     pub(crate) payload_bytes_max: usize,
-    /// The interval of the server's pings; two unanswered pings end a connection.
+    /// The interval between the server's pings. Two unanswered pings end a connection.
     pub(crate) ping_interval: &'static str,
     /// Additional lines of configuration, such as accounts and permissions.
     pub(crate) extra: String,
@@ -104,7 +104,7 @@ impl NatsServer {
         SocketAddr::from(([127, 0, 0, 1], self.ports.client))
     }
 
-    /// Returns the base URL of the server's HTTP monitoring.
+    /// Returns the base URL of the server's monitoring endpoints.
     pub(crate) fn monitoring(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.monitoring)
     }
@@ -148,7 +148,7 @@ impl NatsServer {
         assert!(read.await.is_some(), "nats-server did not reload:\n{}", self.process.log_tail());
     }
 
-    /// Sends lines that no client library would send, over a plain connection. Returns once the server has read them.
+    /// Sends lines that no client library would send. Returns once the server has read them.
     pub(crate) async fn send_raw(&self, connect: &str, lines: &[u8]) {
         let address = ("127.0.0.1", self.ports.client);
         let mut stream = TcpStream::connect(address).await.expect("the server listens");
@@ -190,7 +190,6 @@ impl NatsServer {
 /// A cluster of servers, or a single one.
 #[derive(Debug)]
 pub(crate) struct NatsCluster {
-    /// The servers.
     pub(crate) servers: Vec<NatsServer>,
 }
 
@@ -267,7 +266,7 @@ async fn start_all(
         if are_ready {
             return servers;
         }
-        // Another process has bound one of the ports, so the start is retried with other ports.
+        // The next attempt uses other ports.
         assert!(
             failure.contains("address already in use") && options.port.is_none(),
             "nats-server did not start:\n{failure}"
@@ -285,7 +284,8 @@ fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
     Process::start("nats-server", command, log)
 }
 
-/// Waits until the server has written its ports file, which it does once it listens. Returns false if it has ended.
+/// Waits until the server has written its ports file, which it does once it listens. Returns false
+/// if it ends first or takes longer than `SOON`.
 async fn is_ready(process: &mut Process, configuration: &Path) -> bool {
     let result = poll(SOON, TICK, async || {
         if !ports_files(configuration).is_empty() {

@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rand::RngExt;
 
-/// The ports to choose from, which are below the range that the kernel uses for outgoing connections (32768 and up on
-/// Linux). While a server is down, the kernel could assign a port of that range to any outgoing connection, and a client
-/// that keeps connecting to it could connect to itself.
+/// The ports to choose from, all below the ephemeral range (32768 and up on Linux). While a server
+/// is down, the kernel can assign a port from that range to an outgoing connection. A client that
+/// keeps connecting to it could then connect to itself.
 const RANGE: std::ops::Range<u16> = 10_240..32_768;
 
 static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
 /// Returns a port of 127.0.0.1 that is free and was not returned before in this test run.
 ///
-/// Another program may bind the port before the server does. The code that starts the server then picks another one.
+/// Another program can bind the port first. The caller must then pick another one.
 pub(crate) fn pick() -> u16 {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let taken = taken.get_or_insert_default();

@@ -32,7 +32,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(same)
-            // Ctrl-C at the terminal must reach only the test, which then ends its children in order.
+            // Ctrl-C must not reach the children: the demo or the process guard ends them.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
@@ -40,7 +40,7 @@ impl Process {
         Self { name: name.to_owned(), child, log: log.to_owned(), ended: None }
     }
 
-    /// Returns the name of the process in messages.
+    /// Returns the name that messages use for the process.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -79,11 +79,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// Suspends the process with SIGSTOP, so that it stays connected but sends nothing. Returns once all of its threads have
-    /// stopped.
+    /// Suspends the process (SIGSTOP): it stays connected but sends nothing. Returns once all of
+    /// its threads have stopped.
     pub(crate) fn pause(&mut self) {
         self.signal(Signal::STOP);
-        // When `kill` returns, the signal is only pending: a thread on another core may still run for a moment.
+        // When kill(2) returns, the signal is only pending. Threads on other cores can still run.
         let end = Instant::now() + SOON;
         while self.is_running() && !self.is_stopped() {
             assert!(Instant::now() < end, "{} does not stop", self.name);
@@ -97,7 +97,7 @@ impl Process {
         };
         let mut states = tasks.filter_map(|task| {
             let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            // `pid (name) state …`: the name may contain a parenthesis.
+            // The format is `pid (name) state …`, and the name can contain parentheses.
             stat.rsplit(')').next()?.trim_start().chars().next()
         });
         states.all(|state| state == 'T')
@@ -117,7 +117,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process ends by itself; fails the test if it does not within `limit`.
+    /// Waits until the process ends by itself. Panics after `limit`.
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
         match poll(limit, TICK, async || self.ended()).await {
             Some(status) => status,
@@ -130,7 +130,7 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the end of the log.
+    /// Returns the last lines of the log.
     pub(crate) fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,7 @@
-//! Kills the child processes of a test run that is itself killed, in which case no `Drop` runs.
+//! Kills the child processes of a test run that is itself killed, so that no `Drop` runs.
 //!
-//! A shell reads the process ids of the children from a pipe. The pipe closes when the test process ends for any
-//! reason. The shell then kills the processes that are still on its list.
+//! A shell reads the children's process ids from a pipe. When the test process ends for any reason,
+//! the pipe closes and the shell kills the processes that are still on its list.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -29,14 +29,14 @@ pub(crate) fn watch(pid: u32) {
     send('+', pid);
 }
 
-/// Removes a process whose exit status has been collected, because the system may reuse its id.
+/// Removes a process whose exit status has been collected, because the system can reuse its id.
 pub(crate) fn forget(pid: u32) {
     send('-', pid);
 }
 
 fn send(verb: char, pid: u32) {
     let pipe = PIPE.get_or_init(|| Mutex::new(start()));
-    // The pipe stays usable after a panic: even a thread that panicked has written a whole line.
+    // A poisoned lock is harmless, because every thread writes whole lines.
     let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
     writeln!(pipe, "{verb} {pid}").expect("the shell reads");
 }

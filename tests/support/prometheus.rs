@@ -1,5 +1,4 @@
-//! A real Prometheus from Debian's package, which `make prometheus` downloads. If it is missing, tests report that they
-//! are skipped.
+//! A real Prometheus from Debian's package (`make prometheus`). Without it, tests are skipped.
 
 use std::fs;
 use std::io::Write;
@@ -18,19 +17,19 @@ use super::process::Process;
 
 /// The time limit for Prometheus to start and to scrape every target once.
 const STARTED_LIMIT: Duration = Duration::from_secs(30);
-/// The window of rates in the shipped rules after `PACES` has been applied, which covers ten scrapes.
+/// The window of the shipped rules' rates after the replacement by `PACES`. It covers ten scrapes.
 pub(crate) const PACE: Duration = Duration::from_secs(10);
 /// The windows in the shipped rules, and their replacements.
 const PACES: [(&str, &str); 3] = [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[1h]", "[20s]")];
 /// The directory below `target` into which `make prometheus` unpacks the package.
 const UNPACKED: &str = "prometheus/usr/bin";
 
-/// Finds `promtool`; otherwise prints that `what` is skipped and returns `None`.
+/// Finds `promtool`. If it is missing, prints that `what` is skipped.
 pub(crate) fn promtool(what: &str) -> Option<PathBuf> {
     find("promtool", what)
 }
 
-/// Finds `prometheus`; otherwise prints that `what` is skipped and returns `None`.
+/// Finds `prometheus`. If it is missing, prints that `what` is skipped.
 pub(crate) fn server(what: &str) -> Option<PathBuf> {
     find("prometheus", what)
 }
@@ -48,7 +47,7 @@ fn find(name: &str, what: &str) -> Option<PathBuf> {
     found
 }
 
-/// Runs a tool with the given input. Returns its output, as an error if the tool failed.
+/// Runs a tool with this input. Returns its output, as `Err` if the tool failed.
 pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(tool)
         .args(arguments)
@@ -81,7 +80,7 @@ impl Prometheus {
         Self::start_with(executable, targets, &[]).await
     }
 
-    /// Starts Prometheus with the shipped rules, whose windows of minutes and hours are replaced according to `PACES`.
+    /// Starts Prometheus with the shipped rules, their windows shortened according to `PACES`.
     pub(crate) async fn start_at_pace(executable: PathBuf, targets: &[SocketAddr]) -> Self {
         Self::start_with(executable, targets, &PACES).await
     }
@@ -124,7 +123,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Returns the single value of an expression, at `at` or now; `None` when it has no value.
+    /// Returns the single value of an expression, at `at` or now; `None` if it has no value.
     pub(crate) async fn value(&self, expression: &str, at: Option<SystemTime>) -> Option<f64> {
         let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
         url.query_pairs_mut().append_pair("query", expression);
@@ -137,14 +136,14 @@ impl Prometheus {
         result.first()?["value"][1].as_str()?.parse().ok()
     }
 
-    /// Returns the number of series of an expression; `None` when the query is rejected.
+    /// Returns the number of series of an expression, or `None` if Prometheus rejects the query.
     pub(crate) async fn series(&self, expression: &str) -> Option<usize> {
         let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
         url.query_pairs_mut().append_pair("query", expression);
         Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }
 
-    /// Returns the rules that could not be evaluated, and the number of rules that could.
+    /// Returns the rules that could not be evaluated, and the number of those that could.
     pub(crate) async fn rules(&self) -> Option<(Vec<String>, usize)> {
         let answer = get_json(&self.api("rules")).await?;
         let groups = answer["data"]["groups"].as_array()?.iter();

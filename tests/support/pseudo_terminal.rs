@@ -10,7 +10,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use super::eventually::{SOON, eventually_some};
 use super::process_guard;
 
-/// A process whose stdout and stderr are a pseudo-terminal. It is killed when the value is dropped.
+/// A process whose stdout and stderr are a pseudo-terminal. It is killed on drop.
 #[derive(Debug)]
 pub(crate) struct PseudoTerminal {
     child: Child,
@@ -29,7 +29,7 @@ impl PseudoTerminal {
         command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
         let child = command.spawn().expect("it starts");
         process_guard::watch(child.id());
-        // The command also holds the other end of the pseudo-terminal open, so reads would never end.
+        // `command` holds the other end open. Reads would not end while it exists.
         drop(command);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let (output, mut from) = (Arc::clone(&written), File::from(ours));
@@ -42,7 +42,7 @@ impl PseudoTerminal {
         Self { child, written }
     }
 
-    /// Waits until `condition` holds for the whole output so far, and returns that output.
+    /// Waits until `condition` holds for the output so far, and returns that output.
     pub(crate) async fn output_when(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         eventually_some(what, SOON, async || {
             let text = String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();
@@ -54,7 +54,7 @@ impl PseudoTerminal {
 
 impl Drop for PseudoTerminal {
     fn drop(&mut self) {
-        // The process may have ended by itself.
+        // The process may have ended already.
         self.child.kill().ok();
         self.child.wait().expect("our own child");
         process_guard::forget(self.child.id());

@@ -1,9 +1,9 @@
-//! Random numbers for tests, which one seed makes repeatable.
+//! Random numbers for tests, reproducible from a seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// A generator of random numbers that are repeatable with `FJORD_SEED`. A failed test prints the seed.
+/// A generator of random numbers. A failed test prints the seed, and `FJORD_SEED` sets it.
 #[derive(Debug)]
 pub(crate) struct SeededRandom {
     number: u64,
@@ -11,7 +11,7 @@ pub(crate) struct SeededRandom {
 }
 
 impl SeededRandom {
-    /// Creates a generator with the seed in `FJORD_SEED`, or with a random seed.
+    /// Creates a generator with the seed in `FJORD_SEED`, or a random one.
     pub(crate) fn new() -> Self {
         let given = std::env::vars().find(|(name, _)| name == "FJORD_SEED");
         let given = given.map(|(_, text)| text.parse().expect("FJORD_SEED is a number"));

@@ -77,15 +77,15 @@ impl RawClient {
         self.stream.shutdown().await
     }
 
-    /// Reads until the peer closes the connection or sends nothing for `quiet`. Returns the bytes, and whether the peer
-    /// closed.
+    /// Reads until the peer closes the connection or sends nothing for `quiet`. Returns the bytes,
+    /// and whether the peer closed the connection.
     pub(crate) async fn read(&mut self, quiet: Duration) -> (Vec<u8>, bool) {
         let mut read = Vec::new();
         let mut chunk = [0; 16 * 1024];
         loop {
             match timeout(quiet, self.stream.read(&mut chunk)).await {
                 Err(_silent) => return (read, false),
-                // A reset or an end without `close_notify` also counts as closed.
+                // A reset or an end of stream without `close_notify` also counts as closed.
                 Ok(Err(_) | Ok(0)) => return (read, true),
                 Ok(Ok(count)) => read.extend_from_slice(&chunk[..count]),
             }

@@ -1,4 +1,4 @@
-//! A NATS client without a client library, which tests use as a worker that sends arbitrary messages at full speed.
+//! A NATS client without a library. As a worker, it can send arbitrary messages at full speed.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub(crate) struct RawNatsClient {
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct RawNatsMessage {
-    /// The message's reply subject.
+    /// The reply subject.
     pub(crate) reply: String,
 }
 

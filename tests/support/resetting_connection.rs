@@ -1,4 +1,4 @@
-//! A stream for the driver's own client that marks every request with a session reset, as the backend does.
+//! A stream that resets the connection with each request of the driver's client, as fjord does.
 
 use std::io;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ const REQUESTS: [u8; 2] = [0x01, 0x03];
 const END_OF_MESSAGE: u8 = 0x01;
 const RESET_CONNECTION: u8 = 0x08;
 
-/// A stream that buffers written bytes until they are flushed, so that each packet is complete.
+/// A stream that buffers written bytes and sends only complete packets when it is flushed.
 #[derive(Debug)]
 pub(crate) struct ResettingStream {
     tcp: TcpStream,
     resets: bool,
-    /// The buffered packets. The first `whole` bytes are complete packets; the last packet may be incomplete.
+    /// The buffered packets. The first `whole` bytes are complete packets.
     packets: Vec<u8>,
     whole: usize,
     is_start: bool,

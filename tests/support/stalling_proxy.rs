@@ -8,11 +8,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// The size of the receive buffer, which is small so that clients notice a stall soon.
+/// The size of the receive buffer. It is small, so that clients notice a stall soon.
 const RECEIVE_BYTES: u32 = 16 << 10;
 const CONNECTIONS_MAX: u32 = 64;
 
-/// A running proxy. Its listener ends with the runtime.
+/// A running proxy. It stops with the runtime.
 #[derive(Debug)]
 pub(crate) struct StallingProxy {
     /// The address of the proxy's listener.
@@ -21,7 +21,7 @@ pub(crate) struct StallingProxy {
 }
 
 impl StallingProxy {
-    /// Starts a proxy in front of `target`, which does not have to listen yet.
+    /// Starts a proxy in front of `target`, which need not listen yet.
     pub(crate) fn start(target: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(RECEIVE_BYTES).expect("a socket");

@@ -1,8 +1,8 @@
-//! A fake SQL Server on the loopback interface: it speaks TDS, and simulates faults that a real server does not have on
-//! demand.
+//! A fake SQL Server on the loopback interface. It speaks TDS and simulates faults that a real
+//! server cannot produce on demand.
 //!
-//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. The same tests run on a real server
-//! (`FJORD_TEST_MSSQL`), which shows that the fake one behaves like SQL Server.
+//! It uses `tds-protocol` for packets, PRELOGIN, types and DONE tokens. The same tests run on a
+//! real server (`FJORD_TEST_MSSQL`), which shows that the fake one behaves like SQL Server.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,7 +42,7 @@ pub(crate) const PASSWORD: &str = "a secret of the fake server";
 pub(crate) struct FakeSqlServer {
     /// The address on which the server listens.
     pub(crate) address: SocketAddr,
-    /// The file with the authority that issued the server's certificate.
+    /// The file with the certificate of the authority that issued the server's certificate.
     pub(crate) ca: PathBuf,
     /// The server's faults and counters.
     pub(crate) state: Arc<FakeState>,
@@ -51,14 +51,14 @@ pub(crate) struct FakeSqlServer {
     _directory: tempfile::TempDir,
 }
 
-/// The faults of a server, which can be changed while the server runs, and its record of the requests received.
+/// The faults that a server simulates, which tests can change, and its record of requests.
 #[derive(Debug)]
 pub(crate) struct FakeState {
     schema: Schema,
     tls: Arc<rustls::ServerConfig>,
     /// The encryption level in the server's answer to PRELOGIN.
     pub(crate) encryption: Mutex<EncryptionLevel>,
-    /// The error number of every login, unless it is 0.
+    /// The error number with which every login fails; 0 for none.
     pub(crate) login_error: AtomicU32,
     /// Whether read-only logins are refused, as if the replica were down.
     pub(crate) refuses_readers: AtomicBool,
@@ -70,23 +70,23 @@ pub(crate) struct FakeState {
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
     pub(crate) code_page: AtomicI64,
-    /// Table types that were recreated, in the order of their recreation.
+    /// The recreated table types, oldest first.
     recreated: Mutex<Vec<(String, Vec<Declaration>)>>,
-    /// A table type and its new columns. The type is recreated after the driver has queried the old columns.
+    /// A table type, and the columns that it gets after the driver's next query for columns.
     pub(crate) recreate_later: Mutex<Option<(&'static str, &'static str)>>,
-    /// The error number of the query for the kind of server, unless it is 0.
+    /// The error number with which the query for the kind of server fails; 0 for none.
     pub(crate) probe_error: AtomicU32,
     /// Whether the server refuses an untyped NULL, as Babelfish does.
     pub(crate) refuses_untyped_null: AtomicBool,
     /// Whether the procedure `changed` has been replaced.
     pub(crate) is_changed: AtomicBool,
-    /// The error number of a call of `changed` with its old parameters.
+    /// The error number of a call of the replaced `changed` with its old parameters.
     pub(crate) changed_error: AtomicU32,
     /// Whether new connections are closed at once.
     pub(crate) refuses_connections: AtomicBool,
     /// Whether the server refuses new connections after the procedure `drops` has closed one.
     pub(crate) goes_away_on_drop: AtomicBool,
-    /// The number of further logins after each of which the connection is closed.
+    /// The number of coming logins after which the server closes the connection.
     pub(crate) closes_after_login: AtomicUsize,
     /// The duration of a login, in milliseconds.
     pub(crate) login_ms: AtomicU64,
@@ -94,15 +94,15 @@ pub(crate) struct FakeState {
     pub(crate) signatures_ms: AtomicU64,
     /// The number of queries for signatures.
     pub(crate) signature_reads: AtomicUsize,
-    /// The duration, in milliseconds, of a batch that begins a transaction, rolls one back or queries columns; and the number
-    /// of such batches.
+    /// The duration in ms of batches that begin or roll back a transaction or query columns.
     pub(crate) batch_ms: AtomicU64,
+    /// The number of batches that were delayed by `batch_ms`.
     pub(crate) slow_batches: AtomicUsize,
     /// The number of the driver's queries for the columns of a table type.
     pub(crate) column_reads: AtomicUsize,
-    /// Procedures that are locked by an ALTER in an open transaction: queries for them wait.
+    /// Procedures that an ALTER in an open transaction locks. Queries for their parameters wait.
     pub(crate) locked: Mutex<Vec<String>>,
-    /// Procedures that were dropped.
+    /// The dropped procedures.
     pub(crate) dropped: Mutex<Vec<String>>,
     /// The number of connections, including those that were closed at once.
     pub(crate) connects: AtomicUsize,
@@ -120,11 +120,11 @@ pub(crate) struct FakeState {
     pub(crate) statements: AtomicUsize,
     /// The number of open connections.
     pub(crate) connections: AtomicI64,
-    /// The request ids with which `ledger.write` was called. An execution counts from its start.
+    /// The request ids of the calls of `ledger.write`, recorded when a call starts.
     pub(crate) ledger: Mutex<Vec<String>>,
     /// The committed rows of the audit table.
     pub(crate) audit: database::Audit,
-    /// Whether a commit closes the connection instead of committing.
+    /// Whether the server closes the connection instead of committing a transaction.
     pub(crate) loses_commits: AtomicBool,
     victims: Mutex<HashMap<String, i64>>,
     /// Closes all open connections.
@@ -188,7 +188,7 @@ impl FakeState {
         given.into_iter().map(one).collect()
     }
 
-    /// Returns how often a procedure was executed.
+    /// Returns the number of executions of a procedure.
     pub(crate) fn runs(&self, procedure: &str) -> usize {
         self.ran.lock().expect("not poisoned").iter().filter(|one| *one == procedure).count()
     }
@@ -268,7 +268,7 @@ impl FakeSqlServer {
         Self { address, ca: certs.ca.clone(), state, stop, accepting, _directory: directory }
     }
 
-    /// Stops the server as if its process had died: all connections break, and the port refuses new ones.
+    /// Stops the server as if its process had died: it closes and refuses connections.
     pub(crate) async fn end(&mut self) {
         self.stop.cancel();
         (&mut self.accepting).await.expect("no panic");

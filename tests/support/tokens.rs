@@ -1,4 +1,4 @@
-//! Signing keys and tokens, which are generated when they are needed and never stored.
+//! Signing keys and tokens, generated on demand and never stored.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -104,7 +104,7 @@ pub(crate) fn jwks(signers: &[&Signer]) -> Result<String> {
     Ok(json!({ "keys": keys }).to_string())
 }
 
-/// Returns the claims of a valid token that expires after `lifetime`; `scope` is a space-separated list.
+/// Returns the claims of a valid token that expires after `lifetime`. `scope` is space-separated.
 pub(crate) fn claims(subject: &str, scope: &str, lifetime: Duration) -> Value {
     claims_of(ISSUER, subject, scope, lifetime)
 }

@@ -1,4 +1,4 @@
-//! A trace collector on loopback that receives OTLP over HTTP, and can reject exports or never respond.
+//! A local trace collector for OTLP over HTTP. It can reject exports or never respond.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certs::Certs;
 
-/// The response of a collector to an export.
+/// A collector's response to an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CollectorResponse {
     /// The collector accepts the export.
@@ -51,14 +51,13 @@ struct State {
     exports: AtomicUsize,
 }
 
-/// A span that was received.
+/// A received span.
 #[derive(Clone, Debug)]
 pub(crate) struct CollectedSpan {
     /// The name of the service that sent the span.
     pub(crate) service: String,
     /// The headers of the export that contained the span.
     pub(crate) headers: HeaderMap,
-    /// The span.
     pub(crate) span: Span,
 }
 

@@ -1,5 +1,5 @@
-//! Third-party clients get responses that are sent before the request has been read completely: nginx as a proxy with
-//! keep-alive, curl, Python's http.client, and Node.
+//! Third-party clients get responses that are sent before the whole request has been read: nginx as a proxy with keep-alive,
+//! curl, Python's http.client, and Node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +40,7 @@ fn body(directory: &TempDir, bytes: usize) -> PathBuf {
     file
 }
 
-/// An nginx that is a reverse proxy with keep-alive connections to the gateway.
+/// An nginx reverse proxy with keep-alive connections to the gateway.
 struct Nginx {
     _process: Process,
     port: u16,
@@ -75,7 +75,7 @@ impl Nginx {
     }
 }
 
-/// The numbers of responses by status, for clients behind nginx with and without a key.
+/// The numbers of responses to clients behind nginx, by status. `wrong` counts those with an unexpected status.
 #[derive(Debug, Default)]
 struct StatusCounts {
     good: AtomicUsize,

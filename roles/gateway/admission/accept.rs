@@ -4,12 +4,12 @@ use http::{HeaderMap, header};
 
 use super::quality_value;
 
-/// Returns whether a client accepts `application/json`. Without `Accept` it accepts everything.
+/// Returns whether the client accepts `application/json`. A client that sends no `Accept` accepts everything.
 #[must_use]
 pub fn allows_json(headers: &HeaderMap) -> bool {
     let mut best: Option<(u8, bool)> = None;
     for value in headers.get_all(header::ACCEPT) {
-        // A header that is not text is no reason to reject the request.
+        // A value that is not text must not cause a rejection.
         let Ok(text) = value.to_str() else { return true };
         for range in text.split(',').filter(|range| !range.trim().is_empty()) {
             let mut parts = range.split(';').map(str::trim);
@@ -27,7 +27,7 @@ pub fn allows_json(headers: &HeaderMap) -> bool {
     best.is_none_or(|(_, allowed)| allowed)
 }
 
-/// Returns how specific a range is, if it covers JSON.
+/// Returns the specificity of a range that covers JSON, and `None` for other ranges.
 fn rank(range: &str) -> Option<u8> {
     match range.to_ascii_lowercase().as_str() {
         "application/json" => Some(3),

@@ -39,7 +39,7 @@ impl Authenticator {
     /// Reads the keys that the configuration names, and validates the rest of the configuration.
     ///
     /// # Errors
-    /// All errors, each with its configuration key and, if a file was read, the path of the file.
+    /// Every error found, with its configuration key and, if it concerns a file, the path of the file.
     pub fn load(config: &AuthConfig) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         let jwt = ok_or_collect(JwtVerifier::load(&config.issuers), &mut errors);
@@ -54,8 +54,8 @@ impl Authenticator {
         }
     }
 
-    /// Starts fetching the keys of issuers that publish them, until `stop` is cancelled or another authenticator takes over.
-    /// Keys that `old` has fetched stay valid.
+    /// Starts tasks that fetch the keys of issuers that publish them. The tasks end when `stop` is cancelled or another
+    /// authenticator takes over. Keys that `old` has fetched stay valid.
     pub fn fetch_issuer_keys(
         &self,
         old: Option<&Self>,
@@ -66,8 +66,8 @@ impl Authenticator {
         self.jwt.start_fetching(old.map(|old| &old.jwt), readiness, tasks, stop);
     }
 
-    /// Fetches an issuer's keys after a token was rejected because its key is unknown. Returns whether it is worth verifying
-    /// the token again.
+    /// Fetches an issuer's keys after a token was rejected because its key is unknown or the issuer's keys are missing. Returns
+    /// whether the token should be verified again.
     pub async fn refresh_keys(&self, refusal: &AuthRejection) -> bool {
         let unknown = matches!(refusal.failure, AuthFailure::UnknownKey | AuthFailure::NoKeys);
         match &refusal.presented.issuer {
@@ -76,8 +76,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns an error if no caller could ever call an endpoint because `[auth]` lacks an issuer that the endpoint names, or
-    /// configures none of the methods that it accepts.
+    /// Returns an error if the endpoint names an issuer that `[auth]` lacks, or accepts only methods that `[auth]` does not
+    /// configure.
     #[must_use]
     pub fn endpoint_error(&self, endpoint: &Endpoint) -> Option<String> {
         let Auth::Required { methods, issuers, .. } = &endpoint.auth else { return None };
@@ -94,7 +94,6 @@ impl Authenticator {
         })
     }
 
-    /// Returns whether a method is configured.
     fn is_configured(&self, method: AuthMethod) -> bool {
         match method {
             AuthMethod::Jwt => !self.jwt.is_empty(),
@@ -108,7 +107,7 @@ impl Authenticator {
     /// or the certificate may have expired. Returns the peer without its certificate if certificates are no longer requested.
     ///
     /// # Errors
-    /// `AuthRejection` for every request of the connection, if the handshake would fail.
+    /// `AuthRejection` if the handshake would fail. It applies to every request of the connection.
     pub fn check_connection(peer: &Peer) -> Result<Cow<'_, Peer>, Box<AuthRejection>> {
         let failure = match (&peer.certificate, &peer.tls) {
             (Some(_), Some(tls)) if !tls.asks_for_certificates() => {
@@ -128,9 +127,10 @@ impl Authenticator {
 
     /// Authenticates the caller of an endpoint and checks its scopes.
     ///
-    /// Considers only credentials of methods that the endpoint accepts and that are configured; for a public endpoint, none. If
-    /// the headers contain a credential, only that credential counts: if it is invalid, the request is rejected even with a
-    /// valid client certificate, so that a caller is never authenticated under an identity other than the one that it named.
+    /// Considers only credentials of methods that the endpoint accepts and that are configured. For a public endpoint, it
+    /// considers none. A credential in the headers takes precedence over a client certificate: if it is invalid, the request is
+    /// rejected even if the certificate is valid, so that a caller is never authenticated under an identity other than the one
+    /// that it named.
     ///
     /// # Errors
     /// `AuthRejection`: 401 if the caller is not authenticated, 403 if it lacks a scope.
@@ -194,13 +194,11 @@ impl Authenticator {
     }
 }
 
-/// Describes a certificate that was rejected.
 fn rejected_certificate(peer: &Peer) -> PresentedCredential {
     let name = peer.certificate_names.first().map(String::as_str);
     PresentedCredential::new(AuthMethod::ClientCertificate).with_key(name)
 }
 
-/// Returns whether a caller has all of these scopes.
 fn has_all(caller: &Caller, scopes: &[String]) -> bool {
     scopes.iter().all(|scope| caller.scopes.contains(scope))
 }
@@ -210,7 +208,7 @@ fn ok_or_collect<T>(loaded: Result<T, Vec<String>>, errors: &mut Vec<String>) ->
     loaded.map_err(|more| errors.extend(more)).ok()
 }
 
-/// Returns the wall-clock time in seconds since 1970, which decides whether tokens and keys have expired.
+/// Returns the wall-clock time in seconds since 1970, by which tokens and keys expire.
 fn unix_seconds() -> i64 {
     chrono::Utc::now().timestamp()
 }

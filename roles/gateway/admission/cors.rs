@@ -1,4 +1,4 @@
-//! CORS (Fetch standard): response headers and preflight requests that let web pages of other origins call endpoints.
+//! CORS (Fetch standard): response headers and preflight requests that allow web pages from other origins to call endpoints.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -24,7 +24,8 @@ pub(in crate::roles::gateway) fn set_headers(
     }
 }
 
-/// Answers a preflight request: OPTIONS with `Origin` and `Access-Control-Request-Method`. Ignores other OPTIONS requests.
+/// Sets the headers of the response to a preflight request: OPTIONS with `Origin` and `Access-Control-Request-Method`. Other
+/// OPTIONS requests get at most `Vary`.
 pub(in crate::roles::gateway) fn answer_preflight(
     router: &Router,
     request: &Parts,
@@ -70,7 +71,7 @@ pub(in crate::roles::gateway) fn answer_preflight(
     response.insert(header::ACCESS_CONTROL_MAX_AGE, rules.max_age.clone());
 }
 
-/// Sets the headers that allow the origin of a request, if the rules allow it. Returns whether they do.
+/// Sets the headers that allow the origin of the request, if the rules allow that origin. Returns whether they do.
 fn allow_origin(rules: &CorsRules, request: &HeaderMap, response: &mut HeaderMap) -> bool {
     let allowed = single(request, header::ORIGIN).and_then(|origin| rules.allows(origin));
     let Some(allowed) = allowed else { return false };

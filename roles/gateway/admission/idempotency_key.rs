@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderName};
 use crate::problem::Violation;
 
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
-/// The longest key in bytes.
+/// The maximum length of a key, in bytes.
 const BYTES_MAX: usize = 128;
 
-/// Returns the key with which a client marks repetitions of one request. It is a quoted string, as in the draft, or the bare
-/// form that many clients send.
+/// Returns the key that identifies repetitions of a request. It is either a quoted string, as in the draft, or unquoted, as
+/// many clients send it.
 ///
 /// # Errors
 /// `Violation` when there are several keys, or the key is empty, too long or not visible ASCII.

@@ -35,7 +35,7 @@ pub struct ContextValues<'a> {
 /// Checks all parameters, and returns the payload for a worker.
 ///
 /// # Errors
-/// 415 for a body that is not JSON, 403 if the caller's token lacks a claim, otherwise 400 with all violations.
+/// 415 for a body that is not JSON, 403 if the caller lacks a required claim or principal, otherwise 400 with all violations.
 pub fn check(
     matched: &MatchedRoute,
     parts: &Parts,
@@ -62,7 +62,7 @@ pub fn check(
     Ok(payload::write(endpoint, &values))
 }
 
-/// Returns the parameters from one source, each with its value.
+/// Returns the parameters of one source, each with its value.
 fn from_source<'s, 'a>(
     endpoint: &'s Endpoint,
     source: ParameterSource,
@@ -149,8 +149,8 @@ fn check_headers<'a>(
     }
 }
 
-/// Checks the parameters with `in: claim`. If a claim does not fit, the request is not at fault: its token does not allow the
-/// call.
+/// Checks the parameters with `in: claim`. A missing or invalid claim results in 403, not 400: the request is valid, but its
+/// credentials do not permit the call.
 fn check_claims(
     endpoint: &Endpoint,
     caller: &Caller,
@@ -225,7 +225,6 @@ fn check_body<'a>(
     }
 }
 
-/// Reports each required parameter that is absent.
 fn check_required(
     endpoint: &Endpoint,
     values: &[ReceivedValue<'_>],

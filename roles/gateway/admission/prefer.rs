@@ -1,7 +1,7 @@
-//! The `Prefer` header (RFC 7240), with which a caller requests that the call's transaction be rolled back.
+//! The `Prefer` header (RFC 7240), with which a caller can request that the call's transaction be rolled back.
 //!
 //! The RFC lets servers ignore a preference. Ignoring this one would commit a call that the caller wants rolled back, so a
-//! request whose preference might not be honored is rejected before anything runs.
+//! request whose preference might not be honored is rejected before anything is executed.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -12,23 +12,23 @@ use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, names};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// The response header with the preference that was honored.
+/// The response header that names the honored preference.
 pub(in crate::roles::gateway) const PREFERENCE_APPLIED: HeaderName =
     HeaderName::from_static("preference-applied");
 
-/// The condition that workers answer dry runs without reporting that they were rolled back.
+/// The condition that workers answer dry runs without reporting a rollback.
 const UNCONFIRMED: Condition = Condition::new("dry runs are not reported as rolled back");
 
-/// The way in which a caller wants the call's transaction to end.
+/// How the caller wants the transaction to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum TransactionEnd {
-    /// The transaction is committed, as it is without a preference.
+    /// Commit, which is also the default.
     Commit,
-    /// The transaction is rolled back: a dry run.
+    /// Roll back: a dry run.
     Rollback,
 }
 
-/// Those preferences of a caller that the gateway supports.
+/// The supported preferences in a request, and whether it has others.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Preferences {
     transaction_end: Option<TransactionEnd>,
@@ -42,11 +42,11 @@ enum Handling {
     Other,
 }
 
-/// Returns how the caller wants the transaction to end; none if the request has no preference for it or the endpoint does not
+/// Returns how the caller wants the transaction to end, or `None` if the request states no preference or the endpoint does not
 /// support dry runs.
 ///
 /// # Errors
-/// `Violation` if the header is malformed, or requests something that is not supported.
+/// `Violation` if the header is malformed or requests something unsupported.
 pub(in crate::roles::gateway) fn transaction_end(
     headers: &HeaderMap,
     endpoint: &Endpoint,
@@ -73,7 +73,7 @@ pub(in crate::roles::gateway) fn transaction_end(
 /// Returns the value of `Preference-Applied` for an answer.
 ///
 /// # Errors
-/// The problem for a dry run whose answer does not report that it was rolled back.
+/// `Problem` if the answer to a dry run reports neither a rollback nor a failure with a status of 500 or more.
 pub(in crate::roles::gateway) fn applied(
     end: Option<TransactionEnd>,
     answer: &Final,
@@ -159,7 +159,7 @@ impl Preferences {
                 "rollback" => TransactionEnd::Rollback,
                 _ => return Err("tx: expected commit or rollback"),
             };
-            // According to the RFC the first value counts, so with a rollback after a commit the call would be committed.
+            // According to the RFC the first value counts, so a commit followed by a rollback would commit the call.
             if self.transaction_end.is_some_and(|before| before != end) {
                 return Err("tx: expected commit or rollback, not both");
             }
@@ -176,15 +176,15 @@ impl Preferences {
     }
 }
 
-/// Returns whether an unknown preference may be meant as a dry run, in which case the call must not be committed.
+/// Returns whether an unknown preference might be meant as a dry run. Such a call must not be committed.
 fn looks_like_rollback(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    // "dry" only as a word: not in "laundry".
+    // "dry" must be a whole word, so that "laundry" does not match.
     ["rollback", "roll-back", "roll_back", "dryrun"].iter().any(|part| text.contains(part))
         || text.split(|c: char| !c.is_ascii_alphabetic()).any(|word| word == "dry")
 }
 
-/// The rest of a header value that is being parsed.
+/// The unparsed rest of a header value.
 struct PreferenceParser<'a>(&'a str);
 
 impl<'a> PreferenceParser<'a> {
@@ -192,7 +192,7 @@ impl<'a> PreferenceParser<'a> {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    /// Skips blanks, and the character `what` if it follows them. Returns whether it was there.
+    /// Skips blanks, and then `what` if it is the next character. Returns whether it was.
     fn skip(&mut self, what: char) -> bool {
         self.skip_blanks();
         let rest = self.0.strip_prefix(what);
@@ -218,7 +218,7 @@ impl<'a> PreferenceParser<'a> {
         if self.skip('"') {
             return self.quoted();
         }
-        // An empty value is the same as none (RFC 7240 §2).
+        // An empty value is equivalent to no value (RFC 7240 §2).
         Ok(self.token().unwrap_or_default().to_owned())
     }
 
@@ -238,7 +238,7 @@ impl<'a> PreferenceParser<'a> {
         Ok(value)
     }
 
-    /// Skips the parameters of a preference, which have no meaning here.
+    /// Skips the parameters of a preference, none of which has a meaning here.
     fn skip_parameters(&mut self) -> Result<(), &'static str> {
         while self.skip(';') {
             self.skip_blanks();

@@ -1,6 +1,6 @@
 //! Quality values (RFC 9110 §12.4.2): the weights in `Accept` and `Accept-Encoding`.
 
-/// Returns the weight among the parameters of an element, in thousandths. Returns 1000 if there is no `q`, and none if `q` is
+/// Returns the weight that the parameters of an element contain, in thousandths: 1000 if there is no `q`, and `None` if `q` is
 /// invalid.
 pub(in crate::roles::gateway) fn from_parameters<'a>(
     parameters: impl Iterator<Item = &'a str>,
@@ -11,7 +11,7 @@ pub(in crate::roles::gateway) fn from_parameters<'a>(
         .map_or(Some(1000), |(_, text)| parse(text.trim()))
 }
 
-/// Parses 0 to 1 with at most three decimals.
+/// Parses a number from 0 to 1 with at most three decimal places.
 fn parse(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_short = fraction.len() <= 3 && fraction.bytes().all(|b| b.is_ascii_digit());

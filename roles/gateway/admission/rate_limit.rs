@@ -1,8 +1,8 @@
-//! Rate limits per caller and endpoint, and per client for failed authentications: the generic cell rate algorithm over tables
-//! of bounded size.
+//! Rate limits per caller and endpoint, and per client for failed authentications. They use the generic cell rate algorithm and
+//! tables of bounded size.
 //!
-//! The state of a caller is a single instant, at which its whole quota is available again. Once that instant has passed, the
-//! state can be forgotten. (`governor` uses the same algorithm, but its keyed store is not bounded.)
+//! The state of a caller is the instant at which its whole quota is available again. After that instant the state can be
+//! dropped. (`governor` uses the same algorithm, but its keyed store is not bounded.)
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -55,7 +55,7 @@ impl RateLimitHeaders {
         Self(HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(state).ok()))
     }
 
-    /// Adds the headers to a response, whatever its status.
+    /// Adds the headers to a response of any status.
     pub fn apply(&self, headers: &mut HeaderMap) {
         if let Some((policy, state)) = &self.0 {
             headers.insert(POLICY, policy.clone());
@@ -64,13 +64,13 @@ impl RateLimitHeaders {
     }
 }
 
-/// The counts of requests per caller and endpoint with a rate limit, and of failed authentications per client.
+/// Limits requests per caller and endpoint, and failed authentications per client.
 #[derive(Debug)]
 pub struct RateLimiter {
     /// Callers with a principal.
     named: Mutex<QuotaTable>,
-    /// Callers without a principal, by network. They have a separate table, so that a large number of addresses cannot evict
-    /// callers with a principal.
+    /// Callers without a principal, by network. They have a separate table so that many addresses cannot evict callers with a
+    /// principal.
     addresses: Mutex<QuotaTable>,
     /// Clients with failed authentications, for all endpoints together.
     rejections: Mutex<QuotaTable>,
@@ -79,8 +79,7 @@ pub struct RateLimiter {
 
 /// A map from a hash of endpoint and caller to the instant at which the whole quota is available again.
 ///
-/// The hash is keyed with a secret of this process, so that a caller cannot construct a hash that collides with another
-/// caller's.
+/// The hash is keyed with a secret of this process, so that a caller cannot construct a collision with another caller.
 type QuotaTable = TwoGenerationCache<u64, Instant>;
 
 impl Default for RateLimiter {
@@ -90,7 +89,7 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Creates a limiter that has counted nothing.
+    /// Creates a limiter whose quotas are all unused.
     #[must_use]
     pub fn new() -> Self {
         Self::with_callers_max(CALLERS_MAX)
@@ -155,14 +154,14 @@ fn decide(table: &Mutex<QuotaTable>, key: u64, limit: RateLimit, now: Instant) -
     }
 }
 
-/// The remaining part of a quota.
+/// The state of a quota after a request.
 struct Quota {
     remaining: u128,
     /// The time until the whole quota is available again.
     reset: Duration,
 }
 
-/// Takes one request out of a quota. Returns the time until the next one is allowed if the quota is exhausted.
+/// Takes one request from a quota. If the quota is exhausted, returns the time until the next request is allowed.
 fn take_request(
     table: &Mutex<QuotaTable>,
     key: u64,
@@ -174,7 +173,7 @@ fn take_request(
     let capacity = interval * requests;
 
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-    // A reload may have shortened the window, so the wait is clamped to the current window.
+    // A reload may have shortened the window, so the debt is clamped to the current window.
     let debt = table
         .take(&key)
         .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
@@ -189,7 +188,7 @@ fn take_request(
     Ok(Quota { remaining: spare.as_nanos() / interval.as_nanos(), reset: next_debt })
 }
 
-/// Returns a duration in seconds, rounded up so that a retry is not too early.
+/// Returns a duration in whole seconds, rounded up so that a retry is not too early.
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -8,7 +8,7 @@ use crate::catalogue::route::{self, METHODS};
 use crate::catalogue::{Catalogue, Endpoint, uri};
 use crate::problem::{Problem, Violation};
 
-/// The routes of a catalogue. The time that a lookup takes depends on the length of the path, not on the number of endpoints.
+/// The routes of a catalogue. The time of a lookup depends on the length of the path, not on the number of endpoints.
 #[derive(Debug)]
 pub struct Router {
     /// A tree for each of `METHODS`, so that a literal segment for one method does not hide a parameter for another.
@@ -19,14 +19,14 @@ pub struct Router {
 #[derive(Debug)]
 struct RouteTarget {
     endpoint: Arc<Endpoint>,
-    /// The index of the parameter for each value in the path, in the order of the path.
+    /// For each value in the path, in order, the index of its parameter.
     parameters: Arc<[usize]>,
 }
 
 /// The result of a lookup.
 #[derive(Debug)]
 pub enum RouteLookup {
-    /// The endpoint that has this method and path.
+    /// An endpoint has this method and path.
     Matched(MatchedRoute),
     /// No route has this path.
     NotFound,
@@ -79,7 +79,7 @@ impl Router {
         if conflicts.is_empty() { Ok(Self { trees }) } else { Err(conflicts) }
     }
 
-    /// Looks up a method and a raw path without its query.
+    /// Looks up a method and an undecoded path, without the query.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> RouteLookup {
         if *method == Method::OPTIONS && path == "*" {

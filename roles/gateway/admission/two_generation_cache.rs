@@ -1,12 +1,12 @@
-//! A cache of bounded size that evicts entries that have not been used recently.
+//! A cache of bounded size that evicts entries that were not used recently.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A cache of two maps. New entries go to the young map. When it is full, it replaces the old map, which is dropped.
+/// A cache that consists of two maps. New entries go into the young map. When the young map is full, it replaces the old one.
 ///
-/// An entry that is used moves to the young map. It is therefore evicted only after a whole generation of other entries has
-/// been used, and no operation has to search for an entry to evict.
+/// An entry that is taken and inserted again moves to the young map, and is evicted only after a whole generation of other
+/// entries has been inserted. No operation has to search for an entry to evict.
 #[derive(Debug)]
 pub(in crate::roles::gateway) struct TwoGenerationCache<K, V> {
     young: HashMap<K, V>,
@@ -36,7 +36,7 @@ impl<K: Eq + Hash, V> TwoGenerationCache<K, V> {
     ) {
         if self.young.len() >= self.generation_max {
             self.young.retain(|_, value| live(value));
-            // If at most half of the entries are left, the scan has freed enough room to be worth its cost.
+            // If at most half of the entries are left, the scan freed enough room to justify its cost.
             if self.young.len() > self.generation_max / 2 {
                 self.old = std::mem::take(&mut self.young);
             }

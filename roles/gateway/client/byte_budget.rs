@@ -1,7 +1,7 @@
 //! The memory budget of request bodies and responses, for the process and for each client.
 //!
-//! A limit on the number of requests does not limit memory: a single connection can carry a hundred streams with a megabyte
-//! each. Small bodies are not counted, because the limit on requests bounds them.
+//! A limit on the number of requests does not limit memory: one connection can carry a hundred
+//! streams of a megabyte each. Small bodies are not counted: the limit on requests bounds them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,9 +18,9 @@ use crate::telemetry::{Gauge, counter, gauge, names};
 
 use super::network::ClientNetwork;
 
-/// The largest body that is not counted. `gateway.http.requests_in_flight_max` bounds the number of uncounted bodies.
+/// Bodies up to this many bytes are uncounted; `gateway.http.requests_in_flight_max` bounds them.
 pub const SMALL_BYTES: usize = 16 * 1024;
-/// `Retry-After` of a request that is rejected because the budget is exhausted.
+/// `Retry-After` of the response when the budget is exhausted.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory budget. Cheap to clone; all clones share the counts.
@@ -32,7 +32,7 @@ struct BudgetState {
     per_client_max: AtomicUsize,
     /// Written under the lock of `clients`, read without it.
     held: AtomicUsize,
-    /// The bytes of each client. Clients without any have no entry, so the budget bounds the number of entries.
+    /// The bytes reserved by each client. A client without any has no entry, which bounds the map.
     clients: Mutex<HashMap<ClientNetwork, usize>>,
     gauge: Gauge,
 }
@@ -43,7 +43,7 @@ enum BudgetShare {
     All,
     /// At most half, for optional uses such as compression.
     Half,
-    /// Without a limit, so that the reservation always succeeds: the bytes are already in memory.
+    /// No limit, for bytes that are already in memory: the reservation always succeeds.
     Unlimited,
 }
 
@@ -84,16 +84,16 @@ impl ByteBudget {
         }))
     }
 
-    /// Changes the limits. Existing reservations stay.
+    /// Changes the limits. Existing reservations are kept.
     pub fn set(&self, limits: &HttpLimits) {
         self.0.bytes_max.store(limits.buffered_bytes_max, Ordering::Relaxed);
         self.0.per_client_max.store(limits.buffered_bytes_per_client_max, Ordering::Relaxed);
     }
 
-    /// Admits a request of a client, unless the reservations already reach a limit.
+    /// Admits a client's request unless the reservations have already reached a limit.
     ///
     /// # Errors
-    /// `Overloaded`, before anything of the request is read.
+    /// `Overloaded` if they have.
     pub fn enter(&self, client: ClientNetwork) -> Result<Reservation, Problem> {
         let room = self.nothing(client);
         if room.others_leave_room() { Ok(room) } else { Err(overloaded()) }
@@ -116,10 +116,10 @@ impl ByteBudget {
         fits(held, &self.0.bytes_max) && fits(own, &self.0.per_client_max)
     }
 
-    /// Adds `more` bytes to those of a client, if the share `within` allows it.
+    /// Adds `more` bytes to a client's reservations if the share `within` allows it.
     fn add(&self, client: ClientNetwork, more: usize, within: BudgetShare) -> Result<(), NoRoom> {
         if more == 0 {
-            // An entry of zero would never be removed.
+            // An entry of zero bytes would never be removed.
             return Ok(());
         }
         let mut clients = self.clients();
@@ -150,7 +150,6 @@ impl ByteBudget {
         self.0.gauge.set(held as f64);
     }
 
-    /// Returns the bytes that are reserved.
     #[cfg(test)]
     pub(in crate::roles::gateway) fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
@@ -161,7 +160,7 @@ impl ByteBudget {
     }
 }
 
-/// Counts a request for which there is no room, and returns its problem.
+/// Counts a request for which the budget has no room, and returns its problem.
 #[must_use]
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
@@ -193,7 +192,7 @@ impl Reservation {
     #[must_use]
     pub fn others_leave_room(&self) -> bool {
         let held = self.budget.0.held.load(Ordering::Relaxed).saturating_sub(self.bytes);
-        // No client has more than all clients together.
+        // The fast path, without the lock: no client has more than all clients together.
         if self.budget.fits(held, held, 1, BudgetShare::All) {
             return true;
         }
@@ -201,7 +200,7 @@ impl Reservation {
         self.budget.fits(held, own.saturating_sub(self.bytes), 1, BudgetShare::All)
     }
 
-    /// Grows the reservation by `bytes` if half of the budget stays free. For optional uses such as compression.
+    /// Grows the reservation by `bytes`, for an optional use, if half of the budget stays free.
     ///
     /// # Errors
     /// `NoRoom`; the reservation is then unchanged.
@@ -211,8 +210,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Checks whether the reservation could grow to `bytes` now. Reserves nothing, because a body that is only announced
-    /// occupies no memory.
+    /// Checks whether the reservation could grow to `bytes` now. Reserves nothing, because a body
+    /// that is only announced occupies no memory.
     ///
     /// # Errors
     /// `NoRoom`.
@@ -226,7 +225,7 @@ impl Reservation {
         if fits { Ok(()) } else { Err(NoRoom) }
     }
 
-    /// Adds bytes that are already in memory. Later requests find less room.
+    /// Adds bytes that are already in memory, which leaves less room for later requests.
     pub fn add(&mut self, bytes: usize) {
         let _never_fails = self.budget.add(self.client, bytes, BudgetShare::Unlimited);
         self.bytes += bytes;
@@ -248,7 +247,7 @@ impl Reservation {
         Ok(self.hold(bytes))
     }
 
-    /// Counts bytes that are already in memory for as long as they are referenced. Later requests find less room.
+    /// Counts bytes already in memory, unless they are few, for as long as they are referenced.
     #[must_use]
     pub fn holding(self, bytes: Bytes) -> Bytes {
         if Self::counts(&bytes) { self.hold(bytes) } else { bytes }
@@ -272,7 +271,6 @@ impl Drop for Reservation {
     }
 }
 
-/// Bytes with their reservation.
 struct ReservedBytes {
     bytes: Bytes,
     _reservation: Reservation,

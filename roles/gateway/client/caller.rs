@@ -1,4 +1,4 @@
-//! The peer of a connection, and the caller as which it was authenticated.
+//! The peer of a connection, and the caller that it authenticates as.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::tls::{ClientCertificate, ServerTls};
 
-/// The longest principal in bytes. Every message to a worker contains it in a header.
+/// The largest principal in bytes. Every request to a worker carries it in a header.
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 
 /// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address: that of the connection, or the one that a trusted proxy reported.
+    /// The client's address: the connection's, or the one that a trusted proxy reported.
     pub address: IpAddr,
-    /// Whether the connection is TLS.
+    /// Whether the connection uses TLS.
     pub is_tls: bool,
     /// The names (SAN: URI, DNS, e-mail) in the client's certificate, if it has a trusted one.
     pub certificate_names: Arc<[String]>,
-    /// The certificate, to check whether it is still trusted.
+    /// The certificate, kept to check whether it is still trusted.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The TLS settings, if the connection uses TLS.
     pub tls: Option<Arc<ServerTls>>,
@@ -36,8 +36,8 @@ impl Peer {
     /// Adds the TLS settings of the peer's connection.
     #[must_use]
     pub fn over(self, tls: ServerTls) -> Self {
-        // Each request clones the peer. With an `Arc` per connection, only the requests of one connection share a reference
-        // count.
+        // Each request clones the peer. With an `Arc` per connection, only the requests of one
+        // connection share a reference count.
         Self { tls: Some(Arc::new(tls)), ..self }
     }
 
@@ -52,20 +52,20 @@ impl Peer {
 /// A caller that was authenticated, or that calls a public endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The caller's name; none on a public endpoint without credentials.
+    /// The caller's name, or `None` on a public endpoint without credentials.
     pub principal: Option<Arc<str>>,
-    /// The scopes, which determine the endpoints that the caller may call.
+    /// The scopes, which determine which endpoints the caller may call.
     pub scopes: Vec<String>,
-    /// The claims of its token, for parameters with `in: claim`.
+    /// The claims of the caller's token, for parameters with `in: claim`.
     pub claims: serde_json::Map<String, Value>,
-    /// The issuer of its token, by its name in the configuration.
+    /// The name of the token's issuer in the configuration.
     pub issuer: Option<Arc<str>>,
 }
 
 impl Caller {
-    /// Returns a claim by its name, or by a dotted path into nested objects.
+    /// Returns a claim by its name or by a dotted path into nested objects.
     ///
-    /// A claim with exactly this name takes precedence: names such as `https://example.com/herd` contain dots.
+    /// An exact name takes precedence: names such as `https://example.com/herd` contain dots.
     #[must_use]
     pub fn claim(&self, path: &str) -> Option<&Value> {
         claim(&self.claims, path)
@@ -85,14 +85,14 @@ pub(in crate::roles::gateway) fn claim<'a>(
     (!found.is_null()).then_some(found)
 }
 
-/// Characters that a principal must not contain: control, format and private characters, unassigned ones, invisible ones
-/// (default-ignorable code points, and the braille blank, which is not default-ignorable), and every space except U+0020. Two
-/// principals that differ only in these characters look the same, or are equal in a collation of SQL Server.
+/// Characters not allowed in a principal: control, format, private-use, unassigned and invisible
+/// ones (default-ignorable code points, and the braille blank), and every space except U+0020.
+/// Principals that differ only in these look the same or compare equal in a SQL Server collation.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
 /// Returns whether a text can be a principal, which is logged and sent to workers in a header.
 ///
-/// Blanks at the ends are not allowed because header parsers remove them, which would turn one caller into another.
+/// Blanks at the ends are rejected: header parsers strip them, turning one caller into another.
 #[must_use]
 pub fn is_principal(text: &str) -> bool {
     static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());
@@ -145,7 +145,8 @@ mod tests {
         for bad in bad.into_iter().chain([&*"x".repeat(257)]) {
             assert!(!is_principal(bad), "{bad:?}");
         }
-        // Format, bidi, joiners, tags, soft hyphen, fillers, selectors, blanks, private, unassigned, not a character.
+        // Format, bidi, joiner, tag, soft hyphen, filler, selector, blank, private use, unassigned,
+        // noncharacter.
         for hidden in [
             '\u{200b}',
             '\u{202e}',

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A client in the sense of per-client limits: an IPv4 address, or an IPv6 prefix.
+/// A client, as per-client limits count it: an IPv4 address or an IPv6 prefix.
 ///
-/// Counting single IPv6 addresses would be useless: the smallest network has 2^64 of them.
+/// Limits on single IPv6 addresses would be useless: the smallest network has 2^64 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
-    /// Returns the network of an address. `ipv6_prefix_bits` is the length of the IPv6 prefix that counts as one client; more than
-    /// 128 counts as 128. An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) counts as the IPv4 address.
+    /// Returns the network of an address: an IPv6 prefix of `ipv6_prefix_bits`, capped at 128. An
+    /// IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) counts as the IPv4 address.
     #[must_use]
     pub fn new(address: IpAddr, ipv6_prefix_bits: u32) -> Self {
         match address.to_canonical() {

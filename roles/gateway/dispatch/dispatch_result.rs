@@ -9,16 +9,16 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 
 use super::session::SessionEnd;
 
-/// The end of a request's session, and its times.
+/// How a request's session ended, with its durations.
 #[derive(Debug)]
 pub struct DispatchResult {
-    /// The end of the session.
+    /// How the session ended.
     pub end: SessionEnd,
     /// The delay after which the client should retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// The time that the request waited: until the last attempt was sent or, if it was not executed, until the session ended.
+    /// The wait until the last attempt was sent or, if none was executed, until the session ended.
     pub queue_wait: Duration,
-    /// The time from the last attempt to the answer.
+    /// The time from the last attempt to the end of the session.
     pub exchange: Duration,
     /// The number of attempts.
     pub attempts: u32,
@@ -29,7 +29,7 @@ pub struct DispatchResult {
 /// A session that ended without a complete answer.
 #[derive(Debug)]
 pub struct DispatchFailure {
-    /// The response to the client.
+    /// The problem to send to the client.
     pub problem: Problem,
     /// The outcome for logs and metrics.
     pub outcome: Outcome,

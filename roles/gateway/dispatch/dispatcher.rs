@@ -45,7 +45,7 @@ pub struct Dispatcher {
 pub enum Dispatched {
     /// The session has ended.
     Complete(DispatchResult),
-    /// The answer has begun and streams.
+    /// The answer has begun and is being streamed.
     Streaming(Box<StreamingAnswer>),
 }
 
@@ -56,7 +56,7 @@ struct AdmittedSession {
 }
 
 impl Dispatcher {
-    /// Subscribes to replies and starts the background tasks of a dispatcher. A reload may add further queues.
+    /// Subscribes to replies and starts the background tasks. Requests create further queues.
     ///
     /// # Errors
     /// `TransportError` if the subscription fails.
@@ -89,10 +89,10 @@ impl Dispatcher {
         Ok(Self { queues, services })
     }
 
-    /// Dispatches one request, and returns its answer or, if the request has a window, the beginning of the answer.
+    /// Dispatches one request and returns its answer, or the beginning of an answer that streams.
     ///
-    /// Dropping the future means that the client disconnected: the session then continues in the background for as
-    /// long as the endpoint requires. The memory of the request stays reserved until the session ends.
+    /// Dropping the future counts as a client disconnect: the session continues in the background
+    /// for as long as the endpoint requires, and keeps the memory of the request reserved.
     pub async fn dispatch(
         &self,
         endpoint: &Endpoint,

@@ -1,18 +1,18 @@
-//! The messages that a session receives: replies to its attempts, and signals of the wait queue.
+//! The messages that a session receives: replies to its attempts and signals from the wait queue.
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
 use crate::message::Subject;
 
-/// The largest number of unread messages in one session's channel. A session that reads too slowly loses replies, so an
-/// answer in more parts than this may be incomplete.
+/// The capacity of a session's channel. If the session reads too slowly, replies are lost, so an
+/// answer with more parts than this can fail.
 pub const SESSION_MESSAGES_MAX: usize = 1024;
 
-/// One message for a session.
+/// A message for a session.
 #[derive(Debug)]
 pub enum SessionMessage {
     /// A reply to one of the session's attempts.
     Reply(AttemptReply),
-    /// A signal of the wait queue.
+    /// A signal from the wait queue.
     Signal(QueueSignal),
 }
 
@@ -21,23 +21,23 @@ pub enum SessionMessage {
 pub struct AttemptReply {
     /// The number of the attempt.
     pub attempt: u32,
-    /// The worker that sent the reply, if the reply names one. This worker serves the request's queue.
+    /// The worker that sent the reply, if the reply names it. It serves the request's queue.
     pub worker: Option<WorkerId>,
-    /// The reply, or the reason why it cannot be parsed.
+    /// The reply, or the error if it cannot be parsed.
     pub reply: Result<Reply, EnvelopeError>,
-    /// Whether the byte budget had room for the bytes of the reply. If not, the bytes were dropped.
+    /// Whether the byte budget had room for the reply's bytes. If not, the bytes were dropped.
     pub has_room: bool,
 }
 
-/// A signal of the wait queue to one waiter.
+/// A signal from the wait queue to a waiter.
 #[derive(Debug)]
 pub enum QueueSignal {
-    /// The waiter has become the oldest. It may try the group again (send its request to it) after a delay.
+    /// The waiter is now the oldest. After a delay, it may send its request to the group again.
     Head,
-    /// The queue has members again. The waiter may try the group now.
+    /// The queue has members again. The waiter may send its request to the group now.
     TryGroup,
-    /// The waiter was evicted, because it was the youngest one of a full queue.
+    /// The waiter was evicted as the youngest waiter of a full queue.
     QueueFull,
-    /// A worker has a free slot for the waiter, at this subject.
+    /// A worker offers the waiter a free slot at this subject.
     SlotOffered(Subject),
 }

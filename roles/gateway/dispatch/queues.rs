@@ -1,4 +1,4 @@
-//! The queues that requests are sent to, with the waiters, members and times of each.
+//! The queues that requests are sent to, each with its waiters, members and timing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,19 +27,19 @@ pub struct GatewayQueue {
     pub number: u32,
     /// The name of the queue.
     pub name: QueueName,
-    /// The subject at which the group receives requests.
+    /// The subject on which the group receives requests.
     pub subject: Subject,
-    /// The subject of a cancel for a call whose worker is not known.
+    /// The subject of messages to all workers: member queries, and cancels whose worker is unknown.
     pub cancel: Subject,
-    /// The subject of messages that ask its workers to send answers again.
+    /// The subject on which workers are asked to send answers again.
     pub repeat: Subject,
-    /// The prefix of the subjects of all its workers. Nothing about its requests is sent to workers outside this prefix.
+    /// The prefix of the subjects of all its workers. No other worker is told about its requests.
     pub workers: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,
-    /// The workers that are known to reply, recorded while one of them is suspected to hang.
+    /// The workers that are known to reply, tracked while one of them is suspected of hanging.
     pub members: Members,
-    /// The times that its workers take to reply.
+    /// The reply times of its workers.
     pub timing: QueueTiming,
     /// The metrics of the queue.
     pub metrics: GatewayQueueMetrics,
@@ -49,14 +49,14 @@ pub struct GatewayQueue {
 pub struct GatewayQueueMetrics {
     /// The number of requests for the queue.
     pub arrivals: Counter,
-    /// The time that each request waited.
+    /// The waiting times of requests.
     pub wait: Histogram,
 }
 
 impl GatewayQueueMetrics {
     fn new(label: &[LabelValue]) -> Self {
         let arrivals = counter(&names::GATEWAY_ARRIVALS, label);
-        // The counter exists from the start, so that a rate includes the first requests.
+        // Registers the counter at zero, so that a rate includes the first requests.
         arrivals.increment(0);
         Self { arrivals, wait: histogram(&names::GATEWAY_QUEUE_WAIT, label) }
     }
@@ -68,7 +68,7 @@ impl fmt::Debug for GatewayQueueMetrics {
     }
 }
 
-/// All queues that this process has ever used. A reload adds the queues that are new in the catalogue.
+/// All queues of this process: those of the catalogue at startup, and later ones on first use.
 #[derive(Debug)]
 pub struct QueueRegistry {
     prefix: Subject,
@@ -91,7 +91,7 @@ impl QueueRegistry {
     /// Returns the queue with this name, creating it if necessary.
     ///
     /// # Errors
-    /// `SubjectError` if prefix and name do not form a subject, which cannot happen with checked names.
+    /// `SubjectError` if prefix and name do not form a subject, which validated names always do.
     pub fn get_or_create(&self, name: &QueueName) -> Result<Arc<GatewayQueue>, SubjectError> {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.by_name.get(name) {
@@ -124,7 +124,7 @@ impl QueueRegistry {
 }
 
 impl GatewayQueue {
-    /// Decides whether to admit a new request to this endpoint. A worker must accept the request within `timeout`.
+    /// Decides whether to admit a new request, which a worker must accept within `timeout`.
     #[must_use]
     pub fn admit(
         &self,
@@ -137,7 +137,7 @@ impl GatewayQueue {
         self.wait_queue.admit(timeout.saturating_sub(first_reply), waiting_max, now)
     }
 
-    /// Creates a queue without waiting requests.
+    /// Creates an empty queue.
     ///
     /// # Errors
     /// `SubjectError` if prefix and name do not form a subject.

@@ -1,8 +1,8 @@
 //! The gateway's single subscription to replies, which routes each reply to its session.
 //!
-//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this process can compute
-//! from them. A sender that was not given the subject can therefore neither reply to the attempt nor offer a slot of the
-//! queue.
+//! A reply subject ends with the numbers of queue, request and attempt, and a token that only this
+//! process can compute from them. A sender that was not given the subject can therefore neither
+//! reply to the attempt nor offer a slot of the queue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ mod pending;
 pub(super) mod recovery;
 pub mod rejections;
 
-/// The router of replies, with the requests that wait for them.
+/// Routes replies to the requests that wait for them.
 #[derive(Debug)]
 pub struct ReplyRouter {
     base: Subject,
@@ -41,7 +41,7 @@ pub struct ReplyRouter {
     rejections: RejectionCounter,
 }
 
-/// The registration of one request with the router. Dropping it ends the registration.
+/// One request's registration with the router. Dropping it ends the registration.
 #[derive(Debug)]
 pub struct ReplyRegistration {
     router: Arc<ReplyRouter>,
@@ -50,7 +50,7 @@ pub struct ReplyRegistration {
 }
 
 impl ReplyRouter {
-    /// Subscribes, and starts to route replies.
+    /// Subscribes and starts to route replies.
     ///
     /// # Errors
     /// `TransportError` if the subscription fails.
@@ -77,7 +77,7 @@ impl ReplyRouter {
             queues: Arc::clone(queues),
             transport: Arc::clone(transport),
         };
-        // The task ends when the gateway drops the router, or the transport closes.
+        // The task ends when the router is dropped or the transport closes.
         let _detached = tasks.spawn_background(async move {
             while let Some(message) = subscription.next().await {
                 if !reader.route(message) {
@@ -94,13 +94,13 @@ impl ReplyRouter {
         &self.base
     }
 
-    /// Returns the total size of the payloads received so far.
+    /// Returns the number of payload bytes received so far.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
     }
 
-    /// Registers a request: its replies are sent to `messages`.
+    /// Registers a request whose replies are sent to `messages`.
     #[must_use]
     pub fn register(
         self: &Arc<Self>,
@@ -113,8 +113,8 @@ impl ReplyRouter {
         ReplyRegistration { router: Arc::clone(self), request, queue }
     }
 
-    /// Returns the pending requests of a queue, oldest first. Each is `<queue>.<request>`: the tokens that follow `base` in
-    /// the reply subjects of the request.
+    /// Returns the pending requests of a queue, oldest first. Each is `<queue>.<request>`: the
+    /// tokens that follow `base` in its reply subjects.
     #[must_use]
     pub fn pending_requests(&self, queue: u32) -> Vec<String> {
         let pending = self.lock();
@@ -125,7 +125,7 @@ impl ReplyRouter {
         requests.into_iter().map(|request| format!("{queue}.{request}")).collect()
     }
 
-    /// Returns the subject at which the workers of a queue identify themselves. No request has the number 0.
+    /// Returns the reply subject for members that identify themselves. No request has the number 0.
     #[must_use]
     pub fn members_subject(&self, queue: u32) -> Subject {
         self.subject(ReplyAddress { queue, request: 0, attempt: 0 })
@@ -137,7 +137,7 @@ impl ReplyRouter {
         self.base.join_numbers([queue.into(), request, attempt.into(), token])
     }
 
-    /// Returns the address of a reply subject, or `None` if this process did not create the subject.
+    /// Returns the address of a reply subject, or `None` if this process did not create it.
     fn address(&self, subject: &Subject) -> Option<ReplyAddress> {
         let tail = subject.as_str().strip_prefix(self.base.as_str())?.strip_prefix('.')?;
         self.tokens.parse(tail)
@@ -168,8 +168,8 @@ impl Drop for ReplyRegistration {
     }
 }
 
-/// The reader of the subscription, which routes its messages. It never waits, since the subscription could overflow
-/// meanwhile.
+/// Reads the subscription and routes its messages. It never waits, because the subscription could
+/// overflow in the meantime.
 struct ReplyReader {
     router: Weak<ReplyRouter>,
     queues: Arc<QueueRegistry>,
@@ -190,7 +190,7 @@ impl ReplyReader {
         let reply = Reply::parse(message);
         match &reply {
             Ok(reply) => named = reply.control().cloned(),
-            // The session logs the error, since it knows the request.
+            // The session logs the error, because it knows the request.
             Err(_) => counter(&names::GATEWAY_BAD_REPLIES, &[]).increment(1),
         }
         let worker = match named {
@@ -228,8 +228,8 @@ impl ReplyReader {
         true
     }
 
-    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker does not serve the
-    /// queue: nothing about the queue's requests must be sent to it.
+    /// Returns the worker that a reply names. Returns `None` and counts a rejection if the worker
+    /// does not serve the queue: it must not receive anything about the queue's requests.
     fn worker(
         &self,
         router: &ReplyRouter,
@@ -245,7 +245,7 @@ impl ReplyReader {
         worker
     }
 
-    /// Records that a member replied, if a member of its queue is suspected to hang.
+    /// Records that a member replied, if a member of its queue is suspected of hanging.
     fn record_member(&self, queue: u32, worker: &WorkerId) {
         let queue = self.queues.by_number(queue);
         let Some(queue) = queue.filter(|queue| queue.members.is_suspected()) else { return };
@@ -254,7 +254,7 @@ impl ReplyReader {
         }
     }
 
-    /// Passes an offered slot to the oldest waiter of its queue, even if the worker had refused another request.
+    /// Passes an offered slot to the oldest waiter, even if the worker had refused another request.
     fn offer(&self, queue: u32, slot: Subject) {
         let unused = match self.queues.by_number(queue) {
             Some(queue) => queue.wait_queue.offer(slot, Instant::now()).err(),
@@ -265,10 +265,10 @@ impl ReplyReader {
         }
     }
 
-    /// Handles a reply whose session has ended. A claim is denied, so that the worker does not wait for an answer.
+    /// Handles an undelivered reply. A claim is denied, so that the worker does not wait.
     fn answer_late_reply(&self, reply: Reply) {
         if matches!(reply, Reply::Answered { .. }) {
-            // The session has ended because it received the answer.
+            // The session received the answer and has ended.
             return;
         }
         counter(&names::GATEWAY_LATE_REPLIES, &[]).increment(1);
@@ -277,7 +277,7 @@ impl ReplyReader {
         }
     }
 
-    /// Publishes a control message. If it is lost, the worker's own timeouts end the offer or the claim.
+    /// Publishes a control message. If it is lost, the worker's timeouts end the offer or claim.
     fn tell(&self, to: Subject, control: Control) {
         if let Err(error) = self.transport.try_publish(control.message(to)) {
             let label = [(names::REASON, control.as_str().to_owned())];

@@ -1,13 +1,13 @@
-//! The retry budget: limits resubmissions to a share of the traffic, so that they do not amplify an overload.
+//! The retry budget: a limit on resubmissions, which would otherwise amplify an overload.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The bucket can hold the number of resubmissions that the floor permits in this time.
+/// The smallest capacity of the bucket, in seconds of the floor.
 const FLOOR_BURST_SECONDS: f64 = 10.0;
 
-/// A token bucket that every request fills by a fraction and every resubmission empties by one.
+/// A token bucket: every request adds a fraction of a token, and every resubmission takes one.
 #[derive(Debug)]
 pub struct RetryBudget {
     state: Mutex<State>,
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl RetryBudget {
-    /// Creates a full bucket that permits resubmissions of `percent` of the traffic, plus `floor` resubmissions per second.
+    /// Creates a budget for resubmissions of `percent` of the traffic plus `floor` per second.
     #[must_use]
     pub fn new(percent: u32, floor: u32, now: Instant) -> Self {
         let floor = f64::from(floor);
@@ -62,8 +62,7 @@ impl RetryBudget {
         state.updated_at = state.updated_at.max(now);
         state.tokens += passed * state.floor_per_second;
         let result = change(&mut state.tokens, percent);
-        // The capacity is the number of resubmissions that the floor permits in ten seconds, or the share of a hundred
-        // requests if that is larger.
+        // The capacity: ten seconds of the floor, or the share of a hundred requests if larger.
         let capacity = (state.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * percent);
         state.tokens = state.tokens.min(capacity);
         result

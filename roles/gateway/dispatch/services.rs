@@ -14,7 +14,7 @@ use super::queues::GatewayQueue;
 use super::replies::ReplyRouter;
 use super::retry_budget::RetryBudget;
 
-/// The transport, the reply router and the limits of all sessions.
+/// The transport, reply router, limits and tasks that all sessions share.
 #[derive(Debug)]
 pub(super) struct DispatchServices {
     pub(super) transport: Arc<dyn Transport>,
@@ -22,7 +22,7 @@ pub(super) struct DispatchServices {
     pub(super) retry_budget: RetryBudget,
     /// The configuration, which a reload replaces.
     pub(super) config: ArcSwap<SessionConfig>,
-    /// The tasks of the process. A session runs as one of them, because it can outlive its client's connection.
+    /// The process's tasks, which run sessions that outlive their client or stream their answer.
     pub(super) tasks: Tasks,
 }
 

@@ -1,7 +1,7 @@
-//! One request's life in the gateway, as a state machine that takes events and the time, and returns actions.
+//! One request's life in the gateway: a state machine that turns events and the time into actions.
 //!
-//! A session does no I/O and reads no clock, so that the simulation in `tests/` runs the same code as the gateway.
-//! `session_driver.rs` connects a session to its queue, and `session_task.rs` carries out its actions.
+//! A session does no I/O and reads no clock, so that the simulation in `tests/` runs the same code.
+//! `session_driver.rs` connects a session to its queue; `session_task.rs` carries out its actions.
 
 use std::time::Duration;
 
@@ -30,25 +30,25 @@ use streaming::AnswerStream;
 /// The properties of one request's session, fixed when it starts.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Whether the request may be executed twice.
+    /// Whether the request may be executed more than once.
     pub execution: Execution,
-    /// What happens to a granted call when the client disconnects.
+    /// Whether a granted call is cancelled when the client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// The longest time until a worker accepts the request.
+    /// The time within which a worker must accept the request.
     pub timeout: Duration,
-    /// The longest time until the session ends.
+    /// The time within which the session must end.
     pub session: Duration,
-    /// The largest number of attempts, the first included.
+    /// The largest number of attempts, including the first. Refused attempts do not count.
     pub attempts: u32,
-    /// The longest wait for the first reply to an attempt.
+    /// The wait for the first reply to the first attempt. Later attempts get at least as long.
     pub accept_timeout: Duration,
-    /// The longest silence of a worker that runs the call.
+    /// The silence after which a worker that runs the call counts as lost.
     pub silence: Duration,
     /// The largest size in bytes of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
     /// Whether the parts of an answer are kept. If not, an answer in parts has no body.
     pub keeps_answer: bool,
-    /// The number of parts that may be on their way to the client. If it is 0, the answer is assembled first.
+    /// The number of parts that may be in transit to the client. With 0, the answer is assembled.
     pub window: u32,
 }
 
@@ -78,19 +78,19 @@ enum State {
 pub struct Session {
     options: SessionOptions,
     state: State,
-    /// The time before which a worker must accept the request.
+    /// The time by which a worker must accept the request.
     accept_deadline: Instant,
     /// The time at which the session ends.
     deadline: Instant,
     needs: AttemptNeeds,
     wait_reason: WaitReason,
     attempts: Attempts,
-    /// The permission to execute an at-most-once request. A session gives it at most once, unless the worker that got it
-    /// reports that it never started.
+    /// The permission to execute an at-most-once request. A session gives it once, and again only
+    /// if the worker that got it reports that it never started.
     grant: Option<Grant>,
-    /// The answer that has begun to stream. From then on, replies to other attempts are ignored.
+    /// The answer that is being streamed. From then on, other attempts cannot answer the request.
     stream: Option<AnswerStream>,
-    /// Whether the client has disconnected, and the session continues only so that the call can finish.
+    /// Whether the client has disconnected and the session continues only to let the call finish.
     client_left: bool,
     resubmissions: u32,
     immediate_retries: u32,
@@ -104,7 +104,7 @@ pub struct Session {
 pub struct StepContext<'a> {
     /// The current time.
     pub now: Instant,
-    /// The function that withdraws one resubmission from the retry budget, or returns `false` if the budget is exhausted.
+    /// Withdraws one resubmission from the retry budget, or returns `false` if it is exhausted.
     pub may_resubmit: &'a mut dyn FnMut() -> bool,
     /// The list to which the actions are added, in order.
     pub actions: &'a mut Vec<SessionAction>,
@@ -181,7 +181,7 @@ impl Session {
         self.attempts.sent_at(attempt)
     }
 
-    /// Returns the number of attempts.
+    /// Returns the number of attempts made so far.
     #[must_use]
     pub fn attempts_made(&self) -> u32 {
         self.attempts.made()
@@ -226,8 +226,8 @@ impl Session {
         }
     }
 
-    /// Answers workers after the end of the session: an offered slot must not stay reserved, and a claim must not stay
-    /// unanswered.
+    /// Answers workers after the end of the session: an offered slot must not stay reserved, and a
+    /// claim must not stay unanswered.
     fn step_after_end(&self, event: SessionEvent, context: &mut StepContext<'_>) {
         match event {
             SessionEvent::SlotOffered(to)
@@ -274,8 +274,8 @@ impl Session {
         context.actions.push(SessionAction::Publish { attempt, to, budget });
     }
 
-    /// Handles a full wait queue or byte budget. If an attempt may have been executed, the session still waits for its
-    /// answer; otherwise it ends.
+    /// Handles a full wait queue or byte budget. If an attempt may have been executed, the session
+    /// still waits for its answer; otherwise it ends.
     fn overloaded(&mut self, context: &mut StepContext<'_>) {
         if self.attempts.none_open() {
             return self.end(SessionEnd::Problem(ProblemKind::Overloaded), context);
@@ -297,12 +297,12 @@ impl Session {
         }
     }
 
-    /// Cancels every attempt that may run.
+    /// Cancels every attempt that may be running.
     fn cancel_all(&mut self, context: &mut StepContext<'_>) {
         context.actions.extend(self.attempts.drain_open().map(cancel));
     }
 
-    /// Cancels every attempt but one: the other copies are no longer needed.
+    /// Cancels all attempts except one, because the other copies are no longer needed.
     fn cancel_others(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         context.actions.extend(self.attempts.drain_others(attempt).map(cancel));
     }

@@ -1,8 +1,8 @@
-//! Connects one session to its queue, without I/O: waits for a slot, chooses the recipient of each attempt, and learns
-//! from replies about the workers.
+//! Connects one session to its queue, without I/O: waits for a slot, chooses the recipient of each
+//! attempt, and learns about the workers from their replies.
 //!
-//! Like a session, a driver takes events and the time, and returns actions. `session_task.rs` carries out the actions in
-//! the gateway; the simulation in `tests/` does so over a simulated network.
+//! Like a session, a driver takes events and the time, and returns actions. `session_task.rs`
+//! carries them out in the gateway; the simulation in `tests/` uses a simulated network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +32,13 @@ mod waiter;
 pub use events::{DriverAction, DriverEvent};
 use waiter::QueueWaiter;
 
-/// The state of the gateway that a session driver needs at each step.
+/// The gateway state that a session driver needs at each step.
 pub struct DriverContext<'a> {
     /// The current time.
     pub now: Instant,
     /// The current configuration.
     pub config: &'a SessionConfig,
-    /// The budget for the resubmissions of all sessions.
+    /// The retry budget of all sessions.
     pub retry_budget: &'a RetryBudget,
     /// Whether the link to the bus is up.
     pub is_linked: bool,
@@ -54,16 +54,16 @@ impl std::fmt::Debug for DriverContext<'_> {
     }
 }
 
-/// The times of a session that has ended, and the messages that are still to be sent.
+/// The durations of a session that has ended, and the messages still to be sent.
 #[derive(Debug)]
 pub struct ClosedSession {
     /// The delay after which to retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// The time that the request waited: until the last attempt was sent or, if it was not executed, until the session ended.
+    /// The wait until the last attempt was sent or, if none was executed, until the session ended.
     pub queue_wait: Duration,
-    /// The time from the last attempt to the end.
+    /// The time from the last attempt to the end of the session.
     pub exchange: Duration,
-    /// The messages to workers whose claims and offers the session did not handle before its end.
+    /// The replies to claims and offers that the session did not handle before its end.
     pub messages: Vec<(Subject, Control)>,
 }
 
@@ -77,8 +77,8 @@ pub struct SessionDriver {
     started_at: Instant,
     actions: Vec<SessionAction>,
     next_action: usize,
-    /// The recipient of the latest attempt, until the attempt gets a reply or its time for one has passed. `None` if the
-    /// attempt was sent to an offered slot.
+    /// The recipient of the latest attempt, until the attempt gets a reply or times out. `None` if
+    /// the attempt was sent to an offered slot.
     recipient: Option<Recipient>,
     /// The latest attempt to the group that got no reply in time.
     unanswered: Option<u32>,
@@ -89,7 +89,7 @@ pub struct SessionDriver {
 }
 
 impl SessionDriver {
-    /// Creates a driver for a request that was read at `now`. The wait queue sends its signals to `signals`.
+    /// Creates a driver for a request read at `now`. The wait queue sends signals to `signals`.
     #[must_use]
     pub fn new(
         queue: Arc<GatewayQueue>,
@@ -215,7 +215,7 @@ impl SessionDriver {
         None
     }
 
-    /// Closes the session after its end: leaves the queue, and answers the messages that the session did not read.
+    /// Closes the session after its end: leaves the queue and answers the unread messages.
     pub fn close(
         &mut self,
         end: &SessionEnd,
@@ -336,8 +336,8 @@ impl SessionDriver {
         Some(DriverAction::Publish { attempt, to, budget })
     }
 
-    /// Handles an attempt that is not published because there is no memory for its answer: passes an offered slot to the
-    /// next waiter, or declines the slot.
+    /// Handles an attempt that is not published because there is no memory for its answer. An
+    /// offered slot goes to the next waiter, or is declined.
     fn publish_without_memory(
         &mut self,
         attempt: u32,

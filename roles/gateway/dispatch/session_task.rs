@@ -34,7 +34,7 @@ pub(super) use attempt_spans::AttemptSpans;
 use attempt_workers::AttemptWorkers;
 use body_sender::{BodyEvent, BodySender};
 
-/// One session with everything that it needs to continue, even after its client has disconnected.
+/// One session with all that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
     driver: SessionDriver,
@@ -44,8 +44,8 @@ pub(super) struct SessionTask {
     link: watch::Receiver<Link>,
     workers: AttemptWorkers,
     spans: Option<Box<AttemptSpans>>,
-    /// The sender of the chunks of a streaming answer. `None` before the answer begins, and after its client has
-    /// disconnected.
+    /// The sender of the chunks of a streaming answer. `None` before the answer begins and after
+    /// the client has disconnected.
     chunks: Option<BodySender>,
     memory: AnswerMemory,
 }
@@ -68,8 +68,8 @@ pub(super) enum SessionProgress {
     Ended(SessionEnd),
 }
 
-/// A guard that continues its session in the background when it is dropped. The HTTP server drops it when the client
-/// disconnects.
+/// A guard that continues its session in the background when it is dropped. The HTTP server drops
+/// it when the client disconnects.
 #[derive(Debug)]
 pub(super) struct SessionGuard(Option<SessionTask>);
 
@@ -126,18 +126,16 @@ impl SessionTask {
         }
     }
 
-    /// Returns the number of attempts.
     pub(super) fn attempts_made(&self) -> u32 {
         self.driver.session().attempts_made()
     }
 
-    /// Returns the services that the task uses.
     pub(super) fn services(&self) -> &Arc<DispatchServices> {
         &self.services
     }
 
-    /// Starts the session, and runs it until it ends or its answer begins. If the returned future is dropped, the guard
-    /// runs the session to its end.
+    /// Starts the session and runs it until it ends or its answer begins. If the returned future is
+    /// dropped, the guard runs the session to its end.
     pub(super) async fn start(&mut self, may_try_group: bool) -> SessionProgress {
         self.run(DriverEvent::Start { may_try_group }).await
     }
@@ -189,7 +187,7 @@ impl SessionTask {
         call(&mut self.driver, &mut context)
     }
 
-    /// Carries out the driver's actions, until it needs the next event or the answer begins.
+    /// Carries out the driver's actions until it needs the next event or the answer begins.
     async fn carry_out_actions(&mut self) -> Option<SessionProgress> {
         let mut begun = None;
         while let Some(action) = self.with_driver(SessionDriver::next_action) {
@@ -270,11 +268,11 @@ impl SessionTask {
         }
     }
 
-    /// Returns whether a reply comes from the worker that has the attempt. If not, counts it as rejected.
+    /// Returns whether a reply comes from the attempt's worker. If not, counts it as rejected.
     fn accepts(&mut self, reply: &AttemptReply) -> bool {
         let AttemptReply { attempt, worker, reply, .. } = reply;
         if self.workers.check(*attempt, worker.as_ref(), reply).is_err() {
-            // A worker has the attempt, so `NoResponders` is a reply to a control message, for example a cancel.
+            // This `NoResponders` answers a control message, such as a cancel, not the attempt.
             if !matches!(reply, Ok(Reply::NoResponders)) {
                 let named = reply.as_ref().ok().and_then(Reply::control);
                 let named = named.or(worker.as_ref().map(WorkerId::control));
@@ -294,7 +292,7 @@ impl SessionTask {
         true
     }
 
-    /// Ends the response body of a streaming answer, and charges an answer that was assembled from parts.
+    /// Ends the body of a streaming answer, and charges an answer that was assembled from parts.
     fn end(&mut self, mut end: SessionEnd) -> SessionEnd {
         let chunks = self.chunks.take();
         if let SessionEnd::Answer(answer) = &mut end {
@@ -327,7 +325,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for an event of the client of a streaming answer. Waits forever if there are no `chunks`.
+/// Waits for an event from the client of a streaming answer, forever if `chunks` is `None`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

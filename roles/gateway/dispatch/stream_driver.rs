@@ -19,7 +19,7 @@ pub struct StreamingAnswer {
     pub driver: StreamDriver,
 }
 
-/// The session of an answer that has begun. If it is dropped before `drive`, the session treats its client as gone.
+/// The session of an answer that has begun. Dropping it before `drive` counts as a disconnect.
 #[derive(Debug)]
 pub struct StreamDriver {
     guard: SessionGuard,
@@ -38,7 +38,7 @@ impl StreamDriver {
         self.guard.task().map_or(0, |task| task.attempts_made())
     }
 
-    /// Runs the session to its end in its own task, and then calls `on_end`.
+    /// Runs the session to its end in its own task and then calls `on_end`.
     pub fn drive(mut self, on_end: impl FnOnce(&DispatchResult) + Send + 'static) {
         let Some(services) = self.guard.task().map(|task| task.services().clone()) else {
             return;

@@ -1,4 +1,4 @@
-//! Measures the round trip to the workers of each queue, and finds its members while one of them seems to hang.
+//! Exports the round trip of each queue, and queries the members of queues with a suspected worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) fn start(services: &Arc<DispatchServices>, queues: &Arc<QueueRegistry
     let (services, queues) = (Arc::downgrade(services), Arc::clone(queues));
     let _detached = tasks.spawn_background(async move {
         let mut ticks = interval(INTERVAL);
-        // Whether it has been logged that the configured time is too short.
+        // Whether the warning that the configured time is too short has been logged.
         let mut is_logged = false;
         loop {
             ticks.tick().await;

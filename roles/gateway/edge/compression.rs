@@ -1,5 +1,5 @@
-//! Compresses responses at a bounded cost: with fast levels, and with large bodies on blocking threads, at most one per core at
-//! a time.
+//! Compresses responses at a bounded cost: uses fast levels, and compresses large bodies on blocking threads, at most one per
+//! core.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -23,11 +23,11 @@ mod stream_encoder;
 
 use accept_encoding::AcceptedCodings;
 
-/// `Vary` of a response that may be compressed.
+/// `Vary` for a response that can be compressed.
 const VARY_ENCODING: HeaderValue = HeaderValue::from_static("Accept-Encoding");
-/// The largest body that is compressed on the current thread, which takes at most a millisecond.
+/// The maximum size of a body that is compressed on the current thread, which takes at most a millisecond.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
-/// The fastest level of each coding. For JSON the next levels take twice the time and save a few percent.
+/// The fastest level of each coding. For JSON, the next levels take twice as long and save a few percent.
 const GZIP_LEVEL: u32 = 1;
 /// See `GZIP_LEVEL`.
 const BROTLI_QUALITY: u32 = 1;
@@ -37,10 +37,10 @@ const ZSTD_LEVEL: i32 = 1;
 const CORE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The size of the buffer into which brotli writes.
 const BROTLI_BUFFER_BYTES: usize = 16 * 1024;
-/// Brotli's window. Every decoder supports 4 MiB.
+/// Brotli's window: 2^22 bytes (4 MiB), which every decoder supports.
 const BROTLI_WINDOW_BITS: u32 = 22;
 
-/// The compressor of responses. Cheap to clone; all clones share the limit on concurrent compressions.
+/// Compresses responses. Cheap to clone; all clones share the limit on concurrent compressions.
 #[derive(Clone, Debug)]
 pub(crate) struct Compressor(Arc<Semaphore>);
 
@@ -51,7 +51,7 @@ impl Compressor {
         Self(Arc::new(Semaphore::new(cores)))
     }
 
-    /// Compresses a response if the client accepts a coding and the body becomes smaller.
+    /// Compresses a response if the client accepts a coding, and the body becomes smaller or must not be sent unencoded.
     pub(super) async fn compress(
         &self,
         response: Response,
@@ -86,7 +86,7 @@ impl Compressor {
         Response::from_parts(parts, body.into())
     }
 
-    /// Compresses a body. Returns none if all cores are busy and the client accepts an unencoded body.
+    /// Compresses a body. Returns `None` on an error or if no core is free; waits for one only if `identity` is not accepted.
     async fn run(&self, body: Bytes, coding: Coding, accepts_identity: bool) -> Option<Bytes> {
         if body.len() <= INLINE_BYTES_MAX {
             return compressed(&body, coding).ok();
@@ -94,7 +94,7 @@ impl Compressor {
         let permit = match Arc::clone(&self.0).try_acquire_owned() {
             Err(TryAcquireError::NoPermits) if !accepts_identity => {
                 let permit = Arc::clone(&self.0).acquire_owned();
-                // After the timeout the client gets an unencoded body, which is better than none (RFC 9110 §12.5.3).
+                // After the timeout, the client gets an unencoded body rather than an error (RFC 9110 §12.5.3).
                 tokio::time::timeout(CORE_WAIT_MAX, permit).await.ok()?.ok()?
             }
             permit => permit.ok()?,
@@ -108,8 +108,8 @@ impl Compressor {
     }
 }
 
-/// Compresses a streamed body chunk by chunk. Chunks are large, but small enough to be compressed on the current thread. If
-/// the memory budget has no room for the encoder, the body is sent unencoded.
+/// Compresses a streamed body chunk by chunk on the current thread. If the memory budget has no room for the encoder, the body
+/// is sent unencoded.
 fn compress_stream(
     mut body: StreamedBody,
     headers: &mut HeaderMap,
@@ -151,7 +151,7 @@ fn compressed(body: &[u8], coding: Coding) -> io::Result<Bytes> {
         }
         Coding::Zstd => {
             let mut writer = zstd::Encoder::new(output, ZSTD_LEVEL)?;
-            // The zstd frame then contains the size of the body.
+            // This makes the zstd frame contain the size of the body.
             writer.set_pledged_src_size(u64::try_from(body.len()).ok())?;
             writer.write_all(body)?;
             writer.finish().map(Bytes::from)

@@ -1,5 +1,5 @@
-//! Serves one connection with hyper: HTTP/1.1 or HTTP/2 as negotiated, within all limits. Requests that are ambiguous are
-//! rejected here; all others are handled by an `HttpService`.
+//! Serves one connection with hyper: HTTP/1.1 or HTTP/2 as negotiated, within all limits. Ambiguous requests are rejected here;
+//! all others are handled by an `HttpService`.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -50,9 +50,9 @@ use io::{
 pub use request::{RequestBody, read_body};
 use request::{filter, forwarded_for, unread_body};
 
-/// The handler of the requests that a connection accepts. The connection adds the headers that every response has.
+/// Handles the requests that a connection accepts. The connection adds the headers that every response has.
 pub trait HttpService: Debug + Send + Sync {
-    /// Handles one request. It may leave the body unread. The future is dropped when the client disconnects.
+    /// Handles one request. The body may be left unread. The future is dropped when the client disconnects.
     fn handle<'a>(
         &'a self,
         request: Request<&'a mut RequestBody>,
@@ -66,7 +66,7 @@ pub trait HttpService: Debug + Send + Sync {
 pub struct ConnectionConfig {
     /// Sizes, counts and timeouts.
     pub limits: HttpLimits,
-    /// Host names that are served, without ports. If empty, every name is served.
+    /// The host names that are served, without ports. If empty, every name is served.
     pub hosts: Vec<String>,
     /// The path of the health check. It is served under every host name, because load balancers know only addresses.
     pub health_path: Option<String>,
@@ -94,7 +94,7 @@ pub(in crate::roles::gateway) struct Negotiated {
     pub(in crate::roles::gateway) is_http2: bool,
 }
 
-/// Serves a connection until it ends. Dropping the future also drops the running requests.
+/// Serves a connection until it ends. Dropping the future also ends the running requests.
 ///
 /// Not an `async fn`, which would keep its arguments in memory for as long as the connection lives.
 pub(in crate::roles::gateway) fn serve<IO>(
@@ -149,9 +149,9 @@ where
         let parts = Pin::into_inner(connection).into_parts();
         let gate = parts.io.into_inner();
         let has_timed_out = outcome == ConnectionOutcome::HeadTimeout
-            // If not even a part of a request head has arrived, there is nothing to respond to.
+            // If no part of a request head has arrived, there is nothing to respond to.
             && !parts.read_buf.is_empty()
-            // A client whose response was cut off must notice the truncation, and must not read another response after it.
+            // A client whose response was cut off must notice the truncation, so no other response may follow.
             && !gate.is_within_response();
         let problem = match gate.held_status() {
             Some(status) => Some(rejection::problem_for_status(status)),
@@ -164,7 +164,7 @@ where
     })
 }
 
-/// Counts a connection that was refused, or ended, by one of our limits.
+/// Counts a connection that the gateway refused or cut off.
 pub(in crate::roles::gateway) fn count_refused(reason: &'static str) {
     telemetry::counter(&names::GATEWAY_CONNECTIONS_REFUSED, &[(names::REASON, reason.to_owned())])
         .increment(1);
@@ -218,7 +218,7 @@ impl ConnectionService {
             Box::pin(unread_body::drain_or_close(body, &mut response)).await;
         }
         if let ResponseBody::Streamed(body) = response.body() {
-            // The request runs until the body is complete.
+            // The request counts as running until its response body has ended.
             let ended = body.ended().clone();
             let _detached = self.shared.tasks.spawn(async move {
                 ended.cancelled().await;
@@ -229,15 +229,15 @@ impl ConnectionService {
         response.map(|body| ServedBody { body, _open: open })
     }
 
-    /// Closes the connection after a response that is marked with a reason. Failures of one client do not close the
-    /// connection of a proxy, because it also carries the requests of other clients.
+    /// Closes the connection after a response that is marked with a reason. Authentication failures do not close the connection
+    /// of a trusted proxy, because it also carries the requests of other clients.
     fn close_if_marked(&self, response: &mut Response) {
         let Some(reason) = CloseReason::take(response) else { return };
         let is_proxy = self.shared.config.proxies.trusted.contains(self.negotiated.peer.address);
         if is_proxy && reason == CloseReason::AuthFailures {
             return;
         }
-        // On an HTTP/2 connection only the first such response is counted. On HTTP/1.1 the header closes the connection.
+        // On HTTP/2, only the first such response of a connection is counted. On HTTP/1.1, the header closes the connection.
         if !self.negotiated.is_http2 || self.activity.end_requests() {
             count_refused(reason.as_str());
         }
@@ -269,7 +269,7 @@ impl ConnectionService {
     }
 }
 
-/// The body of a response. It informs the `ResponseGate` when hyper has read it to its end.
+/// The body of a response. Dropping it tells the `ResponseGate` that hyper has finished reading it.
 struct ServedBody {
     body: ResponseBody,
     _open: Option<OpenResponse>,

@@ -1,5 +1,5 @@
-//! `/openapi.json`, and `/docs`, a page for reading the document and trying out endpoints. A caller sees only the endpoints
-//! that it may call, unless the configuration makes the documentation public.
+//! The API documentation: `/openapi.json`, and `/docs`, a page for reading the document and trying out endpoints. A caller sees
+//! only the endpoints that it may call, unless the configuration makes the documentation public.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::roles::gateway::admission::auth::Permissions;
 use crate::roles::gateway::admission::two_generation_cache::TwoGenerationCache;
 use crate::roles::gateway::response::Response;
 
-/// The page contains its style and script, and fetches nothing but the document.
+/// The page contains its style sheet and script, and fetches only the document.
 const STYLE: &str = include_str!("documentation/page.css");
 const SCRIPT: &str = include_str!("documentation/page.js");
 
@@ -27,11 +27,11 @@ pub const DOCUMENTATION_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
 /// The maximum number of cached documents. Callers with the same permissions share one.
 const DOCUMENTS_MAX: usize = 64;
-/// The maximum size of all cached documents together. At least two documents are cached, whatever their size.
+/// The maximum total size of the cached documents. At least two documents are cached, regardless of their size.
 const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// `Vary` of a document that depends on the caller.
+/// `Vary` for a document that depends on the caller.
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Api-Key");
-/// `Cache-Control` of a document that depends on the caller.
+/// `Cache-Control` for a document that depends on the caller.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The documentation of a catalogue. An endpoint at one of its paths takes precedence.
@@ -39,7 +39,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub struct Documentation {
     page: Bytes,
     document: OpenApiDocument,
-    /// A content security policy that allows the page's own script and style only.
+    /// A content security policy that allows only the page's own script and style sheet.
     policy: HeaderValue,
 }
 
@@ -51,7 +51,7 @@ enum OpenApiDocument {
     PerCaller(Box<CallerDocuments>),
 }
 
-/// A document for each set of permissions, cached.
+/// Generates and caches a document for each set of permissions.
 pub struct CallerDocuments {
     catalogue: Arc<Catalogue>,
     /// The distinct access requirements of all endpoints.
@@ -72,7 +72,7 @@ pub enum DocumentationPage<'a> {
 }
 
 impl Documentation {
-    /// Creates the documentation of a catalogue, unless it is switched off.
+    /// Creates the documentation of a catalogue, unless the configuration disables it.
     #[must_use]
     pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
         let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));

@@ -1,4 +1,4 @@
-//! The health check for load balancers, on the public port. It reports whether the gateway is ready, and nothing else.
+//! The health check for load balancers, on the public port. It reports only whether the gateway is ready.
 //!
 //! It needs no credentials and writes no access line. The limit on requests in flight does not apply to it, because a gateway
 //! at that limit is healthy.
@@ -28,7 +28,7 @@ impl HealthCheck {
         Self { readiness, ready: with("ready"), not_ready: with("not_ready") }
     }
 
-    /// Returns 200 or 503 for GET and HEAD, and none for other methods.
+    /// Returns 200 or 503 for GET and HEAD, and `None` for other methods.
     #[must_use]
     pub fn respond(&self, method: &Method) -> Option<Response> {
         if !matches!(*method, Method::GET | Method::HEAD) {

@@ -38,7 +38,7 @@ const HANDSHAKES_MAX: usize = 256;
 /// The time without a new connection after which a drain stops accepting. Until then it accepts connections that were
 /// established before it began.
 const LAST_CONNECTIONS_PAUSE: Duration = Duration::from_millis(10);
-/// The longest time for which a drain accepts connections.
+/// The maximum time for which a drain accepts connections.
 const LAST_CONNECTIONS_MAX: Duration = Duration::from_millis(200);
 /// The maximum amount of unsent data that the kernel buffers for a connection.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
@@ -48,7 +48,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// TCP keepalive: the number of unanswered probes after which the connection is closed.
 const KEEPALIVE_PROBES: u32 = 6;
-/// How long a drain waits for connections that it has cut off.
+/// How long a drain waits for connections to end after it has cut them off.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
 
 /// The bound public listener.
@@ -86,7 +86,7 @@ struct ListenerState {
 }
 
 impl Listener {
-    /// Binds the address. Without `tls` it serves plain HTTP/1.1. Nothing is accepted before `serve`.
+    /// Binds the address. Without `tls`, it serves plain HTTP/1.1. Nothing is accepted until `serve` is called.
     ///
     /// # Errors
     /// `ListenError` with the address and the cause.
@@ -101,7 +101,7 @@ impl Listener {
         self.acceptor.address()
     }
 
-    /// Accepts connections until `RunningListener::drain`.
+    /// Accepts connections until `RunningListener::drain` is called.
     #[must_use = "without it the listener cannot be drained"]
     pub fn serve(self, service: Arc<dyn HttpService>, tasks: &Tasks) -> RunningListener {
         let limits = &self.config.limits;
@@ -149,7 +149,7 @@ impl RunningListener {
         self.state.connections.held()
     }
 
-    /// Applies a new configuration to new connections. The address does not change.
+    /// Applies a new configuration to new connections. The address cannot be changed.
     pub fn reload(&self, config: &GatewayConfig) {
         let config = connection_config(config);
         self.state.connections.set_limit(config.limits.connections_max);
@@ -157,8 +157,8 @@ impl RunningListener {
         self.state.config.store(Arc::new(config));
     }
 
-    /// Stops accepting and waits until all connections have ended, for at most `limit`. Then cuts off the rest.
-    /// Returns whether none had to be cut off. Safe to drop and to call again.
+    /// Stops accepting and waits up to `limit` until all connections have ended. Then cuts off the rest. Returns whether no
+    /// connection had to be cut off. Safe to drop and to call again.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.state.stop.cancel();
         let ended = async {
@@ -185,8 +185,8 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
             (stream, address) = acceptor.next() => on_accept(stream, address, &state),
         }
     }
-    // Closing the socket would reset connections that clients have already established. Some of them may not be in the accept
-    // queue yet, so the loop ends after a pause without new ones, not when the queue is empty.
+    // Closing the socket would reset connections that clients have already established. Some of them might not be in the accept
+    // queue yet, so the loop ends after a pause without new connections, not when the queue is empty.
     let end = Instant::now() + LAST_CONNECTIONS_MAX;
     while Instant::now() < end
         && let Ok((stream, address)) = timeout(LAST_CONNECTIONS_PAUSE, acceptor.next()).await
@@ -198,7 +198,7 @@ async fn accept(mut acceptor: Acceptor, state: Arc<ListenerState>) {
     state.accepted_all.cancel();
 }
 
-/// Starts serving a connection. At a limit it is closed at once: queueing would only help the client that exhausted the limit.
+/// Starts serving a connection, or closes it at a limit: queueing would only help the client that exhausted the limit.
 fn on_accept(stream: TcpStream, address: SocketAddr, state: &Arc<ListenerState>) {
     let Some(guard) = state.connections.try_enter() else {
         return connection::count_refused("connections");
@@ -227,8 +227,8 @@ fn set_socket_options(stream: &TcpStream, user_timeout: Duration) -> io::Result<
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Counts a connection of a client. A trusted proxy is not counted, because it connects on behalf of many clients: they are
-/// counted once the PROXY protocol has named them.
+/// Counts a connection of a client. A trusted proxy is not counted, because it connects on behalf of many clients. Those
+/// clients are counted once the PROXY protocol has named them.
 fn admit_client(
     address: IpAddr,
     config: &ConnectionConfig,
@@ -319,7 +319,7 @@ async fn tls_handshake(
     state: &ListenerState,
 ) -> Option<crate::tls::AcceptedTls<TcpStream>> {
     let handshake = async {
-        // A connection that sends nothing takes no permit.
+        // A connection that sends nothing does not take a permit.
         stream.readable().await?;
         let permit = state.handshakes.acquire().await;
         let accepted = tls.accept(stream).await;

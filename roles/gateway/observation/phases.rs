@@ -9,18 +9,18 @@ use http::HeaderValue;
 use crate::envelope::phases;
 use crate::telemetry::{Histogram, histogram, names};
 
-/// A phase of a request. The variants are in the order in which a request passes through them.
+/// A phase of a request. Requests pass through the phases in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) enum RequestPhase {
-    /// Routing, authentication, rate limits.
+    /// Routing, authentication and rate limits.
     Auth,
     /// Reading the body and validating the parameters.
     Parameters,
-    /// Waiting for a slot: until the last attempt is sent or, if the request is not executed, until its session ends.
+    /// Waiting for a slot, until the last attempt is sent or an unexecuted request ends.
     QueueWait,
     /// Both directions over NATS, including a claim.
     Nats,
-    /// The worker's own work or, if the worker reports no phases, the whole time since the last attempt was sent.
+    /// The worker's own work, or the whole exchange if the worker reports no phases.
     Worker,
     /// Waiting for a database connection.
     PoolWait,
@@ -62,7 +62,7 @@ static HISTOGRAMS: LazyLock<[Histogram; 8]> = LazyLock::new(|| {
         .map(|phase| histogram(&names::GATEWAY_PHASE, &[(names::PHASE, phase.as_str().to_owned())]))
 });
 
-/// The duration of each phase that a request has passed.
+/// The duration of each phase that a request has passed through.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::roles::gateway) struct RequestPhases([Option<Duration>; 8]);
 
@@ -73,8 +73,8 @@ impl RequestPhases {
         }
     }
 
-    /// Splits `exchange`, the time from the last attempt to the answer, into its phases. The durations that the worker
-    /// `reported` are clamped to this measured time.
+    /// Splits `exchange`, the time from the last attempt to the answer, into its phases. The
+    /// durations that the worker `reported` are clamped to it.
     pub(in crate::roles::gateway) fn split(
         &mut self,
         exchange: Duration,

@@ -31,18 +31,18 @@ mod request_span;
 use client_address::ClientAddress;
 pub(in crate::roles::gateway) use request_metrics::count;
 
-/// The header that names the trace of a client's request (W3C Trace Context).
+/// The header with the trace and parent span of a client's request (W3C Trace Context).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// The header with further data about the trace (W3C Trace Context).
+/// The header with vendor data about the trace (W3C Trace Context).
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The status in logs and metrics of a request whose client disconnected before the response: 499 by convention.
+/// The status in logs and metrics after the client disconnected early: 499 by convention.
 const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
     Err(_) => StatusCode::REQUEST_TIMEOUT,
 };
 
-/// The data about one request for its access line, metrics and span. They are written when the request ends, or when this
-/// value is dropped because the client disconnected.
+/// The data about one request for its access line, metrics and span. They are written when the
+/// request ends, or when this value is dropped early.
 #[derive(Debug)]
 pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) request_id: RequestId,
@@ -53,7 +53,7 @@ pub(in crate::roles::gateway) struct RequestLog {
     pub(in crate::roles::gateway) refused: Option<Box<AuthRejection>>,
     pub(in crate::roles::gateway) attempts: u32,
     pub(in crate::roles::gateway) outcome: Outcome,
-    /// How the caller wants the call's transaction to end, if it has a preference.
+    /// How the caller wants the transaction to end, if it has stated a preference.
     pub(in crate::roles::gateway) transaction_end: Option<TransactionEnd>,
     pub(in crate::roles::gateway) rate: RateLimitHeaders,
     /// Whether the caller may see the durations of the phases.
@@ -106,8 +106,8 @@ impl RequestLog {
         })
     }
 
-    /// Ends the current phase and begins the next. While the request is dispatched the phase is `None`: the durations of
-    /// the phases of a dispatch are known only afterwards.
+    /// Ends the current phase and begins the next. During the dispatch the phase is `None`, because
+    /// the durations of its phases are known only afterwards.
     pub(in crate::roles::gateway) fn enter(&mut self, phase: Option<RequestPhase>) {
         let now = Instant::now();
         if let Some(phase) = std::mem::replace(&mut self.current_phase, phase) {
@@ -116,13 +116,11 @@ impl RequestLog {
         self.phase_started_at = now;
     }
 
-    /// Records the authenticated caller.
     pub(in crate::roles::gateway) fn authenticated(&mut self, principal: &Arc<str>) {
         self.principal = Some(Arc::clone(principal));
         self.trace.on_authenticated();
     }
 
-    /// Records the result of the dispatch.
     pub(in crate::roles::gateway) fn dispatched(&mut self, result: &DispatchResult) {
         self.attempts = result.attempts;
         self.phases.set(RequestPhase::QueueWait, result.queue_wait);
@@ -140,12 +138,12 @@ impl RequestLog {
         if self.shows_timing { self.phases.server_timing(self.started_at.elapsed()) } else { None }
     }
 
-    /// Whether the transaction of the call is rolled back.
+    /// Whether the call's transaction is rolled back.
     pub(in crate::roles::gateway) fn is_dry_run(&self) -> bool {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }
 
-    /// Ends the request with the status of its response, and writes its access line, metrics and span.
+    /// Ends the request with its response's status, and writes access line, metrics and span.
     pub(in crate::roles::gateway) fn end(&mut self, status: StatusCode) {
         self.has_ended = true;
         self.enter(None);
@@ -189,7 +187,7 @@ impl RequestLog {
 }
 
 impl Drop for RequestLog {
-    /// Ends a request that is dropped early: by the HTTP server because the client disconnected, or by a panic.
+    /// Ends a request that is dropped early, by the HTTP server after a disconnect or by a panic.
     fn drop(&mut self) {
         if self.has_ended {
             return;

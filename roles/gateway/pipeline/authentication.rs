@@ -21,8 +21,8 @@ use crate::telemetry::{counter, names};
 use super::Pipeline;
 use super::rejection::Rejection;
 
-/// One condition for all clients: a client with many networks could otherwise fill the table of conditions. The access line of
-/// each request contains the address.
+/// One condition for all clients: a client with many networks could otherwise fill the table of
+/// conditions. The access line of each request contains the address.
 const TOO_MANY_FAILURES: Condition =
     Condition::new("too many requests of a client fail authentication");
 
@@ -45,7 +45,7 @@ impl Pipeline {
         let authenticator = &snapshot.authenticator;
         let mut found = authenticator.authenticate(endpoint, headers, peer);
         if let Err(rejection) = &found
-            // Boxed because it is rare: the future would otherwise make every request larger.
+            // Boxed because it is rare: its future would enlarge that of every request.
             && Box::pin(authenticator.refresh_keys(rejection)).await
         {
             found = authenticator.authenticate(endpoint, headers, peer);
@@ -70,7 +70,7 @@ impl Pipeline {
         }
     }
 
-    /// Returns the page of the documentation at the request's path, with the endpoints that the caller may call.
+    /// Returns the documentation page at the request's path, limited to the caller's endpoints.
     pub(super) async fn documentation(
         &self,
         snapshot: &Snapshot,
@@ -100,10 +100,10 @@ impl Pipeline {
         Ok(documents.for_caller(&permissions))
     }
 
-    /// Counts and logs a failed authentication. Returns the rejection, or a 429 if the client has had too many failures.
+    /// Counts and logs a failed authentication. Returns the rejection; after too many, a 429.
     ///
-    /// Credentials are checked before this limit, because a client address may be shared by several callers, and a valid credential
-    /// must be accepted. The limit is not needed against guessing, which is infeasible; it limits the cost of failures.
+    /// Credentials are checked first: callers can share an address, and a valid credential must be
+    /// accepted. The limit bounds the cost of failures; guessing is infeasible anyway.
     fn reject(
         &self,
         rejection: Box<AuthRejection>,
@@ -128,14 +128,14 @@ impl Pipeline {
         }
         let detail = "too many requests from this client address failed authentication";
         let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);
-        // The challenge is kept for clients that send credentials only after a challenge (RFC 9110 §11.6.1): valid credentials
-        // are still accepted.
+        // The challenge is kept for clients that send credentials only after a challenge (RFC 9110
+        // §11.6.1): valid credentials are still accepted.
         Box::new(Rejection { challenge, close: Some(CloseReason::AuthFailures), ..problem.into() })
     }
 }
 
-/// Counts and logs a connection whose client certificate is missing or no longer trusted. The connection is closed after the
-/// response.
+/// Counts and logs a connection whose client certificate is missing or no longer trusted. The
+/// connection is closed after the response.
 pub(super) fn untrusted_connection(
     rejection: Box<AuthRejection>,
     log: &mut RequestLog,

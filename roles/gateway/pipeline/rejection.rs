@@ -1,4 +1,4 @@
-//! The response to a request that the gateway answers itself with a problem.
+//! The response to a request that the gateway itself answers with a problem.
 
 use http::{HeaderValue, header};
 
@@ -16,7 +16,7 @@ pub(super) struct Rejection {
     pub(super) allow: Option<String>,
     /// The value of `WWW-Authenticate`.
     pub(super) challenge: Option<HeaderValue>,
-    /// The outcome in logs and metrics, if it differs from that of the problem.
+    /// The outcome in logs and metrics, if it differs from the problem's.
     pub(super) outcome: Option<Outcome>,
     /// Why the connection is closed after the response, if it is.
     pub(super) close: Option<CloseReason>,

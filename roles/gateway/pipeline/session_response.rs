@@ -1,4 +1,4 @@
-//! Turns the end of a session into the response and the outcome of its request.
+//! Turns the end of a session into the response and outcome of its request.
 
 use http::{HeaderValue, header};
 
@@ -19,10 +19,10 @@ use crate::roles::gateway::response::StreamedBody;
 use super::rejection::Rejection;
 use crate::envelope::AnswerHead;
 
-/// The condition that responses are truncated. Each of them has an access line as well.
+/// Logged when responses begin to be truncated. Each of them also has an access line.
 const TRUNCATED: Condition = Condition::new("responses are truncated");
 
-/// Returns the response to a request whose session has ended before anything was sent to the client.
+/// Returns the response to a request whose session ended before anything was sent to the client.
 pub(super) fn complete(
     mut result: DispatchResult,
     endpoint: &Endpoint,
@@ -49,8 +49,8 @@ pub(super) fn complete(
     Ok(response)
 }
 
-/// Returns the response to a request whose session streams its answer. `Preference-Applied` is left out, because its value is
-/// known only at the end of the session.
+/// Returns the response to a request whose session streams its answer. `Preference-Applied` is left
+/// out, because its value is known only at the end of the session.
 pub(super) fn streamed(
     head: &AnswerHead,
     body: StreamedBody,
@@ -72,8 +72,8 @@ pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     end.outcome()
 }
 
-/// Returns the problem for a reply that was received but cannot be forwarded. If the request is at-most-once, it was granted
-/// and therefore executed.
+/// Returns the problem for a reply that was received but cannot be forwarded. An at-most-once
+/// request was granted and may have been executed.
 fn invalid_reply(problem: Problem, endpoint: &Endpoint) -> Problem {
     match endpoint.execution {
         Execution::AtMostOnce => Problem::new(ProblemKind::BadAnswerOutcomeUnknown),
@@ -93,7 +93,7 @@ fn set_endpoint_headers(response: &mut Response, endpoint: &Endpoint) {
         headers.insert(header::CACHE_CONTROL, value);
     }
     if endpoint.deprecated {
-        // RFC 9745 requires a date, which the catalogue does not have. 1970 is in the past.
+        // RFC 9745 requires a date and the catalogue has none; 1970 means "already deprecated".
         headers.insert("deprecation", HeaderValue::from_static("@0"));
     }
 }

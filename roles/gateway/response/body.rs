@@ -36,7 +36,7 @@ pub struct StreamedBody {
     reservation: Option<Reservation>,
 }
 
-/// An encoder that encodes a body chunk by chunk.
+/// Encodes a body chunk by chunk.
 pub trait BodyEncoder: Debug + Send {
     /// Encodes a chunk.
     ///
@@ -46,7 +46,7 @@ pub trait BodyEncoder: Debug + Send {
     /// Ends the body and returns its last bytes.
     ///
     /// # Errors
-    /// As `encode`.
+    /// Same as `encode`.
     fn finish(self: Box<Self>) -> io::Result<Bytes>;
 }
 
@@ -59,14 +59,14 @@ pub(in crate::roles::gateway) enum StreamChunk {
     End,
 }
 
-/// The error for a body that ended too early. The client must not take it for complete.
+/// The error for a body that ended too early. The client must not treat it as complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the response was truncated")]
 pub struct Truncated;
 
 impl StreamedBody {
-    /// Creates a body from chunks. The body reports the number of chunks that were read to `consumed`. `ended` is cancelled
-    /// when no more chunks will be received.
+    /// Creates a body that reads `chunks` and reports to `consumed` how many it has read. `ended`
+    /// must be cancelled when no more chunks will follow.
     pub(in crate::roles::gateway) fn new(
         chunks: mpsc::Receiver<StreamChunk>,
         consumed: watch::Sender<u32>,
@@ -76,7 +76,7 @@ impl StreamedBody {
         Self { chunks, consumed, is_complete: false, ended, encoder: None, reservation }
     }
 
-    /// Creates the body of a response to HEAD, which has a body of unknown length that is never read.
+    /// Creates the body of a response to HEAD, which is never read and has no known length.
     #[must_use]
     pub fn unread() -> Self {
         let (ended, (_, chunks)) = (Cancel::new(), mpsc::channel(1));
@@ -87,7 +87,7 @@ impl StreamedBody {
     /// Reserves the memory of an encoder.
     ///
     /// # Errors
-    /// `NoRoom`: the body must be sent unencoded, to leave memory for responses.
+    /// `NoRoom`: the body must be sent unencoded, to leave memory for other responses.
     pub fn reserve_encoder(&mut self, encoder_bytes: usize) -> Result<(), NoRoom> {
         self.reservation.as_mut().map_or(Ok(()), |room| room.grow_within_half(encoder_bytes))
     }
@@ -108,8 +108,8 @@ impl StreamedBody {
         }))
     }
 
-    /// Returns a `Cancel` that is cancelled when no more chunks will be received. The client may still have to read the last
-    /// ones.
+    /// Returns a `Cancel` that is cancelled when no more chunks will be received. The client can
+    /// still have chunks to read.
     #[must_use]
     pub fn ended(&self) -> &Cancel {
         &self.ended
@@ -145,7 +145,7 @@ impl ResponseBody {
     /// Returns the complete body.
     ///
     /// # Errors
-    /// The streamed body, if it is one.
+    /// The body itself if it is streamed.
     pub fn into_whole(self) -> Result<Bytes, StreamedBody> {
         match self {
             Self::Whole(body) => Ok(body),

@@ -7,7 +7,7 @@ use super::Response;
 pub enum CloseReason {
     /// Too many requests of the client have failed authentication.
     AuthFailures,
-    /// The client's certificate is no longer trusted.
+    /// The client's certificate is missing or no longer trusted.
     ClientCertificate,
 }
 

@@ -10,11 +10,11 @@ use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
-/// The longest id in bytes that is accepted from a client.
+/// The largest size in bytes of an id from a client.
 const BYTES_MAX: usize = 128;
 
-/// The id that appears in a request's response, log lines and trace. It is not unique if clients reuse it, so it is never used as
-/// a key.
+/// The id that appears in a request's response and log lines. Clients can reuse an id, so it is
+/// never used as a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
 
@@ -32,7 +32,7 @@ impl RequestId {
     /// Generates a `UUIDv7`, so that ids sort by time.
     #[must_use]
     pub fn generate() -> Self {
-        // `Uuid::now_v7` makes a system call for the random bits of each id.
+        // `Uuid::now_v7` would make a system call for the random bits of each id.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let id = Builder::from_unix_timestamp_millis(millis, &rand::rng().random()).into_uuid();
@@ -45,7 +45,7 @@ impl RequestId {
         &self.0
     }
 
-    /// Returns the id for shared ownership.
+    /// Returns the id as a shared string.
     #[must_use]
     pub fn shared(&self) -> &Arc<str> {
         &self.0
@@ -55,7 +55,7 @@ impl RequestId {
     pub(super) fn header_value(&self) -> HeaderValue {
         // Never fails: both kinds of ids are visible ASCII.
         let mut value = HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("-"));
-        // Keeps the id out of the dynamic table of HPACK (RFC 7541 §6.2.3), where it would evict headers that do recur.
+        // Never indexed (RFC 7541 §6.2.3): ids would evict recurring headers from HPACK's table.
         value.set_sensitive(true);
         value
     }

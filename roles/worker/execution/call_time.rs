@@ -1,13 +1,14 @@
-//! Measures how long calls of one endpoint take, to decide whether another call can still end in time.
+//! Measures the calls to one endpoint, to decide whether another call can still end in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Divisor that weights a new sample in the moving mean.
+/// A new sample has a weight of `1 / WEIGHT` in the moving mean.
 const WEIGHT: u64 = 16;
 
-/// A moving mean of the time for which an endpoint's calls hold a slot. Calls that end at the same moment may overwrite each
-/// other's sample, which is harmless: the mean only decides which calls are not worth starting.
+/// A moving mean of the time that calls to an endpoint hold a slot. Simultaneous calls can
+/// overwrite each other's samples. This is harmless: the mean only decides which calls are not
+/// worth starting.
 #[derive(Debug, Default)]
 pub struct CallTime {
     /// The mean in nanoseconds; 0 until a call has ended.
@@ -15,7 +16,7 @@ pub struct CallTime {
 }
 
 impl CallTime {
-    /// Adds the duration of a call that ran to its end.
+    /// Adds the duration of a call that ran to completion.
     pub fn record(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mean = match self.mean.load(Ordering::Relaxed) {
@@ -25,9 +26,9 @@ impl CallTime {
         self.mean.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Adds the duration of a call that was stopped at its deadline. The call would have taken at least that long, so its
-    /// duration can only raise the mean. It is ignored until a call has run to its end, because the first calls may have
-    /// waited for a database that was starting.
+    /// Adds the duration of a call stopped at its deadline, which can only raise the mean. It is
+    /// ignored until a call has run to completion: the first may have waited for a starting
+    /// database.
     pub fn record_at_least(&self, took: Duration) {
         let mean = self.mean.load(Ordering::Relaxed);
         if mean != 0 && took.as_nanos() > u128::from(mean) {
@@ -35,9 +36,9 @@ impl CallTime {
         }
     }
 
-    /// Returns whether a call can be expected to end within `left`, the time that remains after the wait for a slot. Returns
-    /// `true` until a call has ended. Each refusal lowers the mean a little, so that a call is eventually tried again in case
-    /// calls have become shorter.
+    /// Returns whether a call can be expected to end within `left`; `true` until a call has ended.
+    /// Each refusal lowers the mean, so that calls that have become shorter are eventually tried
+    /// again.
     #[must_use]
     pub fn admit(&self, left: Duration) -> bool {
         let mean = self.mean.load(Ordering::Relaxed);

@@ -15,7 +15,7 @@ pub struct ChunkChannel {
     state: Mutex<State>,
     /// Wakes the handler when a chunk is demanded or the channel is closed.
     demanded: Notify,
-    /// Wakes the receiver when a chunk was sent.
+    /// Wakes the receiver when a chunk is sent.
     sent: Notify,
 }
 
@@ -53,13 +53,14 @@ impl ChunkChannel {
         Some(self.chunk_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    /// Returns whether a chunk was sent. From then on the answer cannot be replaced by a problem document.
+    /// Returns whether a chunk has been sent or the channel is closed. From then on the answer
+    /// cannot be replaced by a problem document.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         !matches!(*self.state(), State::Unused | State::Demanded { is_first: true })
     }
 
-    /// Waits until a chunk is demanded. Safe to drop.
+    /// Waits until a chunk is demanded. Cancel safe.
     ///
     /// # Errors
     /// `ChannelClosed` if no further chunk will be demanded.
@@ -74,7 +75,7 @@ impl ChunkChannel {
         }
     }
 
-    /// Sends a chunk; must be called after `wait_for_demand`. The chunk is dropped if the channel is closed.
+    /// Sends a chunk, or drops it if the channel is closed. Must follow `wait_for_demand`.
     pub fn send(&self, chunk: Bytes) {
         let mut state = self.state();
         if !matches!(*state, State::Closed) {
@@ -95,7 +96,7 @@ impl ChunkChannel {
         self.demanded.notify_one();
     }
 
-    /// Receives the next chunk. Safe to drop.
+    /// Receives the next chunk. Cancel safe.
     pub async fn receive(&self) -> Bytes {
         loop {
             if let Some(chunk) = self.try_receive() {

@@ -1,4 +1,4 @@
-//! Sends a large answer in chunks: decides their size, numbers them, and limits the number of unacknowledged chunks.
+//! Sends a large answer in numbered chunks, and limits the number of unacknowledged chunks.
 
 use std::time::Duration;
 
@@ -23,18 +23,18 @@ use super::running_jobs::JobEntry;
 
 /// Sends the chunks of one answer as parts.
 pub(super) struct ChunkSender {
-    /// The number of parts that may be sent ahead of the last acknowledgement; 0 if the answer must not be divided.
+    /// The number of parts that may be unacknowledged; 0 if the answer must not be divided.
     window: u32,
     sent: u32,
-    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever it receives a progress
-    /// report, which also proves that the gateway is alive.
+    /// The number of the last acknowledged part. The gateway repeats the acknowledgement whenever
+    /// it receives a progress report, which also proves that the gateway is alive.
     acknowledged: Option<watch::Receiver<u32>>,
     /// The time between two of the worker's progress reports, each of which the gateway acknowledges.
     progress_interval: Duration,
     last_heard: Instant,
 }
 
-/// The destination of a part, and the job to which the part belongs.
+/// The destination of a part, and the job that it belongs to.
 pub(super) struct PartRoute<'a> {
     pub(super) replies: &'a ReplySender,
     pub(super) entry: &'a JobEntry,
@@ -69,12 +69,12 @@ impl ChunkSender {
         self.window > 0
     }
 
-    /// Returns whether a part was sent.
+    /// Returns whether a part has been sent.
     pub(super) fn has_begun(&self) -> bool {
         self.sent > 0
     }
 
-    /// Returns the number of parts that were sent.
+    /// Returns the number of parts that have been sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent
     }
@@ -85,7 +85,7 @@ impl ChunkSender {
         self.sent.saturating_sub(acknowledged) < self.window
     }
 
-    /// Waits for the next acknowledgement. Safe to drop.
+    /// Waits for the next acknowledgement; forever if no part has been sent. Cancel safe.
     ///
     /// # Errors
     /// `GatewaySilent` if the gateway has been silent for too long.
@@ -115,10 +115,10 @@ impl ChunkSender {
         }
     }
 
-    /// Sends the next part. Its number is not reused if the part is lost, so that the gateway notices the loss.
+    /// Sends the next part. Numbers are never reused, so that the gateway notices a lost part.
     ///
     /// # Errors
-    /// `TransportError` if the part may not have been sent. In that case the answer can no longer be completed.
+    /// `TransportError` if the part may not have been sent: the answer can no longer be completed.
     pub(super) async fn send(
         &mut self,
         bytes: Bytes,
@@ -134,7 +134,7 @@ impl ChunkSender {
     }
 }
 
-/// Runs a call. If chunks of its answer were sent, also sends the rest of the answer except the last chunk.
+/// Runs a call. If chunks of its answer have been sent, also sends the rest except the last chunk.
 pub(super) async fn run_and_send_rest(
     call: impl Future<Output = JobResult>,
     chunks: &ChunkChannel,

@@ -1,5 +1,5 @@
-//! The handler `echo`: answers with the parameters of the request. It is meant for benchmarks and trials, because it needs no
-//! database.
+//! The handler `echo`: answers with the parameters of the request. It needs no database, for
+//! benchmarks and trials.
 
 use std::sync::Arc;
 

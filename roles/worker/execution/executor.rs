@@ -49,9 +49,9 @@ pub struct Executor {
     pub config: WorkerConfig,
     /// The answers sent most recently, kept in case they are lost together with the connection.
     pub recent: Arc<RecentReplies>,
-    /// The queue of requests to send one of the recent answers again.
+    /// The queue of requests to resend one of the recent answers.
     pub resend: ResendQueue,
-    /// The limit on the rate at which answers are sent after an outage.
+    /// Limits the rate at which answers are sent after an outage.
     pub throttle: Arc<SendThrottle>,
 }
 
@@ -71,11 +71,11 @@ pub struct AcceptedJob {
 pub enum JobStart {
     /// The job already has a slot.
     Slot(Slot),
-    /// The job claims the request first. It requests a slot of the queue once its gateway has consented.
+    /// The job claims the request first, and requests a slot once its gateway has consented.
     Claim {
         /// The queue that provides the slot.
         queue: Arc<dyn SlotQueue>,
-        /// The time that calls of the endpoint take.
+        /// How long calls to the endpoint take.
         call_time: Arc<CallTime>,
     },
 }
@@ -87,13 +87,12 @@ struct JobTask {
     entry: JobEntry,
     reply: Option<Subject>,
     deadline: Instant,
-    /// Whether a reply has contained the job's control subject. If one has, all later replies must contain it too.
+    /// Whether a reply has named the job's control subject, as all later replies then must.
     is_control_known: AtomicBool,
 }
 
 impl Executor {
-    /// Creates an executor without jobs, together with the receiver of requests to send answers again, which `Resender`
-    /// reads.
+    /// Creates an executor without jobs, and the receiver of resend requests for a `Resender`.
     #[must_use]
     pub fn new(
         replies: ReplySender,
@@ -253,7 +252,7 @@ impl JobTask {
         }
     }
 
-    /// Sends a chunk as a part. If sending fails, cancels the call, because the answer can no longer be completed.
+    /// Sends a chunk as a part. On failure, cancels the call, whose answer cannot be completed.
     async fn send_chunk(&self, sender: &mut ChunkSender, chunk: Bytes, chunks: &ChunkChannel) {
         let Some(to) = &self.reply else { return };
         let (replies, entry, control) = (&self.executor.replies, &self.entry, self.control());
@@ -282,8 +281,7 @@ impl JobTask {
         }
     }
 
-    /// Returns the subject for grants and cancels of this job, for use in a reply. It is built on demand, because most jobs
-    /// end before any reply needs it.
+    /// Returns the job's control subject, built on demand because most jobs never name it.
     fn control(&self) -> Subject {
         self.is_control_known.store(true, Ordering::Relaxed);
         self.queue.of_job(self.entry.id.number)

@@ -1,4 +1,4 @@
-//! The `QueueHandler` trait, which executes the requests of an endpoint.
+//! The `QueueHandler` trait, which executes requests to an endpoint.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::procedures::databases::Database;
 use super::chunk_channel::ChunkChannel;
 use super::job_result::JobResult;
 
-/// A handler of the requests of an endpoint.
+/// Executes requests to an endpoint.
 pub trait QueueHandler: Debug + Send + Sync {
     /// Handles a request before its deadline. The slot stays occupied until the future completes.
     ///
-    /// The worker never drops the future early: it triggers `cancel` and waits for the future to complete.
+    /// The worker never drops the future early: it triggers `cancel` and waits for completion.
     fn handle<'a>(
         &'a self,
         job: Job,
@@ -29,7 +29,7 @@ pub trait QueueHandler: Debug + Send + Sync {
     ) -> BoxFuture<'a, JobResult>;
 }
 
-/// A request that has a slot.
+/// A request to execute.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The endpoint, from this worker's catalogue.
@@ -40,7 +40,7 @@ pub struct Job {
     pub progress: Arc<JobProgress>,
 }
 
-/// Progress that a handler reports while it runs: chunks of a large answer, times, and the rollback of a dry run.
+/// Progress that a handler reports: chunks of a large answer, times, and the rollback of a dry run.
 #[derive(Debug, Default)]
 pub struct JobProgress {
     /// The channel for chunks that are sent before the answer is complete.
@@ -51,7 +51,7 @@ pub struct JobProgress {
 }
 
 impl JobProgress {
-    /// Records the duration of a call, and how long it waited for a database connection before it started.
+    /// Records the duration of a call, and how long it waited for a connection beforehand.
     pub fn record_call(&self, pool: Duration, call: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.pool_micros.store(micros(pool), Ordering::Relaxed);
@@ -89,7 +89,7 @@ pub struct HandlerContext {
 /// The reason why a handler cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
-    /// No handler has the name that the catalogue contains.
+    /// No handler has the name given in the catalogue.
     #[error("no handler is called '{name}', expected one of: {known}")]
     Unknown {
         /// The name in the catalogue.

@@ -13,7 +13,7 @@ const HANDLERS: &[(&str, Constructor)] = &[("procedure", procedure::new), ("echo
 /// Creates the handler that an endpoint names.
 ///
 /// # Errors
-/// `HandlerError` if no handler has the name, or if the handler needs a database and the queue has none.
+/// `HandlerError` if no handler has the name, or if the handler needs a database that is missing.
 pub fn create(name: &str, context: &HandlerContext) -> Result<Arc<dyn QueueHandler>, HandlerError> {
     let known = HANDLERS.iter().find(|(known, _)| *known == name);
     known.map_or_else(

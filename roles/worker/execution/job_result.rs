@@ -18,15 +18,16 @@ pub enum JobResult {
         /// The outcome for metrics and the `Fjord-Outcome` header.
         outcome: Outcome,
     },
-    /// The request certainly had no effect. It is refused, so that another worker may execute it.
+    /// The request certainly had no effect. It is refused, so that another worker can execute it.
     NotExecuted {
         /// The problem, in case no other worker can execute it either.
         problem: Problem,
         /// The outcome for metrics.
         outcome: Outcome,
     },
-    /// The connection to the database was lost during the call. The call may have been executed, and executing it again does
-    /// no harm. The worker therefore sends no reply: the gateway treats the request as lost and sends it to another worker.
+    /// The connection to the database was lost during the call. The call may have been executed,
+    /// and executing it again does no harm. The worker therefore sends no reply: the gateway treats
+    /// the request as lost and sends it to another worker.
     Unanswered {
         /// The problem that describes the failure.
         problem: Problem,
@@ -56,7 +57,7 @@ pub enum SentCallResult {
     },
 }
 
-/// The reply that a result is sent as.
+/// The reply that reports a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobReply {
     /// A refusal.
@@ -91,7 +92,7 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into the reply to send. `parts` is the number of parts of the answer that were already sent.
+    /// Converts the result into a reply. `parts` is the number of parts of the answer already sent.
     #[must_use]
     pub fn into_reply(self, request_id: &str, parts: u32) -> JobReply {
         if parts > 0 {
@@ -123,12 +124,12 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into the final that follows parts already sent. A request whose answer has begun is never refused.
+    /// Converts the result into the final after `parts` parts. It is never a refusal.
     fn into_last(self, request_id: &str, parts: u32) -> Final {
         let mut last = Final { parts, ..self.into_final(request_id) };
         if last.status >= 500 {
-            // The status of the response was sent with the first part. This final only reports the failure, so its body is
-            // dropped. A worker never sends 503.
+            // The status of the response was sent with the first part. This final only reports the
+            // failure, so its body is dropped. A worker never sends 503.
             last.status = if last.status == 503 { 500 } else { last.status };
             (last.body, last.content_type) = (Bytes::new(), "".into());
         }

@@ -1,4 +1,4 @@
-//! The handler `procedure`: validates the parameters, calls the stored procedure, and turns its result into an answer.
+//! The handler `procedure`: validates the parameters, calls the procedure, and maps its result.
 
 use std::sync::Arc;
 
@@ -56,11 +56,11 @@ impl ProcedureHandler {
     async fn call(&self, job: Job, deadline: Instant, cancel: &Cancel) -> JobResult {
         let endpoint = &job.endpoint;
         let Some(procedure) = &endpoint.procedure else {
-            // Cannot happen: the catalogue rejects an endpoint without a procedure when it is loaded.
+            // Cannot happen: the catalogue fails to load if an endpoint lacks its procedure.
             let problem = Problem::new(ProblemKind::Internal);
             return JobResult::Problem { problem, outcome: Outcome::Internal };
         };
-        // The gateway has validated the parameters, but this message may come from anyone who is allowed to publish.
+        // The gateway has validated the parameters, but the sender may not be a gateway.
         let arguments = match payload::read(endpoint, &job.request.payload) {
             Ok(values) => arguments(endpoint, values),
             Err(violations) => {
@@ -108,7 +108,8 @@ impl ProcedureHandler {
     }
 }
 
-/// Returns whether a dry run certainly left no changes. A call that was stopped by a deadline or a cancel may have left some.
+/// Returns whether a dry run certainly left no changes. A call that was stopped by a deadline or a
+/// cancel may have left some.
 fn leaves_nothing(result: &Result<ProcedureResult, CallError>) -> bool {
     match result {
         Ok(_) | Err(CallError::NotSent(_)) => true,

@@ -1,5 +1,4 @@
-//! Keeps the answers that were sent recently, because they may be lost together with the connection of the worker or the
-//! gateway.
+//! Keeps recently sent answers, which may be lost with the link of the worker or the gateway.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,15 +11,15 @@ use crate::message::Subject;
 
 use super::running_jobs::JobId;
 
-/// How long a reply is remembered. The NATS server's pings detect a dead connection within two ping intervals, and a reply
-/// may be written to the dead connection during that time.
+/// How long a reply is remembered. A dead connection is detected within two ping intervals, which
+/// are 10 s by default, and replies may be written to it until then.
 const AGE_MAX: Duration = Duration::from_secs(10);
-/// Largest number of remembered replies.
+/// Maximum number of remembered replies.
 const REPLIES_MAX: usize = 1024;
-/// Largest total size of the remembered replies, in bytes.
+/// Maximum total size of the remembered replies, in bytes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The most recently sent parts and finals, oldest first. A gateway that did not receive one of them requests it.
+/// The most recently sent parts and finals, oldest first. Gateways request those that they missed.
 #[derive(Debug, Default)]
 pub struct RecentReplies(Mutex<State>);
 
@@ -47,7 +46,7 @@ impl RecentReplies {
         state.forget_old(now);
     }
 
-    /// Returns the jobs whose final was sent, each with the subject that it was sent to.
+    /// Returns the jobs whose final has been sent, each with the subject that it was sent to.
     #[must_use]
     pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
@@ -56,8 +55,7 @@ impl RecentReplies {
         finals.map(|sent| (sent.job, sent.to.clone())).collect()
     }
 
-    /// Returns the jobs of a queue whose final was sent to one of the given subjects, or to a subject that extends one of
-    /// them by further tokens.
+    /// Returns the jobs of a queue whose final was sent to one of the subjects or below it.
     #[must_use]
     pub fn finished_below(&self, queue: usize, subjects: &[Subject], now: Instant) -> Vec<JobId> {
         let is_below = |to: &Subject, subject: &Subject| {

@@ -11,7 +11,7 @@ use crate::message::Subject;
 use crate::messaging::{Link, RoundTrip, Transport, TransportError};
 use crate::telemetry::{counter, names};
 
-/// Bytes of a message that are reserved for the headers of a part or a final.
+/// Bytes of each message that are reserved for the headers of a part or a final.
 const HEADER_BYTES_MAX: usize = 1024;
 
 /// A sender of replies over the transport.
@@ -27,8 +27,8 @@ impl ReplySender {
         Self { transport }
     }
 
-    /// Sends a reply without waiting, for use in tasks that read a subscription. A reply that cannot be sent at once is
-    /// dropped and counted; the gateway's timers handle the loss.
+    /// Sends a reply without waiting, for tasks that read a subscription. A reply that cannot be
+    /// sent at once is dropped and counted; the gateway's timers handle the loss.
     pub fn try_send(&self, reply: Reply, to: Subject) {
         let message = reply.into_message(to).map_err(|e| TransportError::Refused(Box::new(e)));
         if let Err(error) = message.and_then(|message| self.transport.try_publish(message)) {
@@ -37,8 +37,8 @@ impl ReplySender {
         }
     }
 
-    /// Sends a reply. The transport may send it before the future is polled, but only a completed future confirms that it was
-    /// sent.
+    /// Sends a reply. The transport may send it before the future is polled, but only a completed
+    /// future confirms that it was sent.
     pub fn send(&self, reply: Reply, to: Subject) -> BoxFuture<'_, Result<(), TransportError>> {
         match reply.into_message(to) {
             Ok(message) => self.transport.publish(message),

@@ -1,5 +1,5 @@
-//! Sends answers again to gateways that did not receive them. The rate is limited, because gateways request many answers at
-//! once after an outage, and a NATS server disconnects a client that sends faster than the server can forward.
+//! Resends answers that gateways did not receive. The rate is limited, because gateways request
+//! many at once after an outage, and a NATS server disconnects clients that it cannot keep up with.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::recent_replies::RecentReplies;
 use super::reply_sender::ReplySender;
 use super::running_jobs::JobId;
 
-/// Largest number of queued requests for answers. Further requests are dropped: the gateway repeats them, or treats the call
-/// as lost.
+/// Maximum number of queued requests for answers. Further requests are dropped: the gateway repeats
+/// them, or treats the call as lost.
 const REQUESTS_MAX: usize = 1024;
-/// The rate at which a worker sends answers again, and sends answers that an outage has delayed.
+/// The rate at which a worker resends answers, and sends answers that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
 /// Number of answers that are announced between two pauses.
 const PAGE: usize = 64;
@@ -60,7 +60,7 @@ impl ResendQueue {
         (Self(sender), receiver)
     }
 
-    /// Queues a request to send the answer of a job again. Never waits.
+    /// Queues a request to resend the answer of a job. Drops it if the queue is full.
     pub fn request(&self, job: JobId) {
         if self.0.try_send(job).is_err() {
             count("dropped");
@@ -68,7 +68,7 @@ impl ResendQueue {
     }
 }
 
-/// The task that sends answers again.
+/// Resends answers to gateways.
 #[derive(Clone, Debug)]
 pub struct Resender {
     /// The sender of replies to the gateways.
@@ -82,19 +82,18 @@ pub struct Resender {
 }
 
 impl Resender {
-    /// Starts two tasks: one sends requested answers again, the other announces answers whenever the connection was lost.
+    /// Starts two tasks: one resends answers, the other announces them after a lost connection.
     pub fn start(&self, requests: mpsc::Receiver<JobId>, tasks: &Tasks) {
         let _detached = tasks.spawn_background(self.clone().run(requests));
         self.follow_link(tasks);
     }
 
-    /// Sends requested answers again. Ends when the queue is closed.
+    /// Resends requested answers. Ends when the queue is closed.
     async fn run(self, mut requests: mpsc::Receiver<JobId>) {
         while let Some(job) = requests.recv().await {
             let Some(queue) = self.queues.get(job.queue) else { continue };
             for (mut reply, to) in self.recent.of_job(job, Instant::now()) {
-                // The gateway sent its request for the answer to the job's control subject. Since then it has accepted only
-                // replies that contain this subject.
+                // Once the gateway knows this subject, it accepts only replies that name it.
                 if let Reply::Part { control, .. } | Reply::Final(Final { control, .. }) =
                     &mut reply
                 {
@@ -112,8 +111,8 @@ impl Resender {
         }
     }
 
-    /// Starts the task that announces the recent answers to the gateways after every loss of the connection, so that they can
-    /// request those that were lost.
+    /// Starts the task that announces the recent answers after every loss of the connection, so
+    /// that gateways can request those that were lost.
     fn follow_link(&self, tasks: &Tasks) {
         let resender = self.clone();
         let mut link = self.replies.link();

@@ -1,4 +1,4 @@
-//! The jobs of this worker, to which grants, denials, acknowledgements and cancels are passed on.
+//! The running jobs, which receive grants, denials, acknowledgements and cancels.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use crate::lifecycle::Cancel;
 use crate::message::Subject;
 
-/// The id of a job. It contains the queue, so that a client that may use one queue cannot affect the jobs of another queue.
+/// The id of a job. Because of `queue`, clients of one queue cannot affect jobs of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId {
     /// The index of the queue.
@@ -38,7 +38,7 @@ struct State {
     jobs: BTreeMap<JobId, JobSignals>,
 }
 
-/// The handles through which a job is signalled.
+/// The channels through which a job is signalled.
 #[derive(Debug)]
 struct JobSignals {
     cancel: Cancel,
@@ -76,7 +76,7 @@ impl RunningJobs {
         self.lock().jobs.len()
     }
 
-    /// Passes the gateway's answer to a claim on to its job. Does nothing if the job does not wait for an answer.
+    /// Passes the answer to a claim on to its job. Does nothing if the job is not waiting for it.
     pub fn consent(&self, id: JobId, consent: Consent) {
         let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
         // The send fails if the claim has just timed out; the job has then refused the request.
@@ -85,8 +85,7 @@ impl RunningJobs {
         }
     }
 
-    /// Passes on the gateway's acknowledgement of all parts of a job's answer up to `part`. It may be a repeated
-    /// acknowledgement.
+    /// Passes on the gateway's acknowledgement of all parts up to `part`. It may be a repetition.
     pub fn acknowledge(&self, id: JobId, part: u32) {
         let state = self.lock();
         if let Some(last) = state.jobs.get(&id).and_then(|job| job.acknowledged.as_ref()) {
@@ -104,7 +103,7 @@ impl RunningJobs {
 
     /// Cancels the jobs of a queue whose reply subject is `reply`.
     pub fn cancel_by_reply(&self, queue: usize, reply: &Subject) {
-        // A linear scan, because cancels by reply subject are rare and an index would add a cost to every job.
+        // A linear scan: these cancels are rare, and an index would slow down every job.
         let state = self.lock();
         let of_queue = state.jobs.iter().filter(|(id, _)| id.queue == queue);
         for (_, job) in of_queue.filter(|(_, job)| job.reply.as_ref() == Some(reply)) {
@@ -125,7 +124,7 @@ impl RunningJobs {
 }
 
 impl JobEntry {
-    /// Returns the receiver of the gateway's answer to a claim. Must be called before the claim is sent.
+    /// Returns the receiver of the answer to a claim. Must be called before the claim is sent.
     #[must_use]
     pub fn watch_consent(&self) -> oneshot::Receiver<Consent> {
         let (sender, receiver) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! The slot that a job holds while it runs. The queue implements `SlotQueue`, so that execution does not depend on intake.
+//! The slot of a running job. `SlotQueue` keeps execution independent of intake.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ pub trait SlotQueue: Debug + Send + Sync {
     /// Requests a slot for a job whose gateway has consented.
     fn request_slot(self: Arc<Self>, job: GrantedJob) -> SlotAssignment;
 
-    /// Releases the capacity that was held for a job of `bytes` bytes whose gateway did not consent.
+    /// Releases the capacity held for a job of `bytes` bytes whose gateway did not consent.
     fn release_claim(&self, bytes: usize, outcome: Outcome);
 
-    /// Takes back the slot of a call that has ended. `more` is the call's reply subject if further requests wait at its
+    /// Takes back a call's slot. `more` is its reply subject if requests are waiting at its
     /// gateway.
     fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>);
 
@@ -47,7 +47,7 @@ pub struct GrantedJob {
     pub bytes: usize,
     /// The deadline of the job.
     pub deadline: Instant,
-    /// The time that calls of the job's endpoint take.
+    /// How long calls to the job's endpoint take.
     pub call_time: Arc<CallTime>,
 }
 
@@ -56,16 +56,16 @@ pub struct GrantedJob {
 pub enum SlotAssignment {
     /// The job gets a free slot.
     Ready(Slot),
-    /// The job waits in the backlog. The receiver gets the slot, or the reason why the job does not get one.
+    /// The job is in the backlog. The receiver gets the slot, or the reason why there is none.
     Waiting(oneshot::Receiver<Result<Slot, RefusalReason>>),
     /// The job does not get a slot.
     Refused(RefusalReason),
 }
 
-/// The right to execute one call. It returns to its queue when it is released or dropped.
+/// The right to execute one call. It is returned to its queue when it is released or dropped.
 #[derive(Debug)]
 pub struct Slot {
-    /// The queue of the slot; `None` once the slot was returned.
+    /// The queue of the slot; `None` once the slot has been returned.
     queue: Option<Arc<dyn SlotQueue>>,
     call_time: Arc<CallTime>,
     since: Instant,
@@ -78,7 +78,7 @@ impl Slot {
         Self { queue: Some(queue), call_time, since: Instant::now() }
     }
 
-    /// Returns the slot and records for how long it was used. `more` is described at `SlotQueue::release_slot`.
+    /// Returns the slot and records how long it was held. See `SlotQueue::release_slot`.
     pub fn release(mut self, outcome: Outcome, more: Option<Subject>) {
         self.give_back(outcome, more);
     }

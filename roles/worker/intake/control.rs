@@ -1,5 +1,4 @@
-//! Receives the messages that gateways send to this worker about a queue: grants, denials, cancels, and requests for offered
-//! slots.
+//! Receives control messages, requests for offered slots, and requests that bypass the queue group.
 
 use std::sync::Arc;
 
@@ -17,8 +16,8 @@ use crate::telemetry::{counter, names};
 use super::queue::Queue;
 use super::slots::OfferId;
 
-/// Subscribes to the worker's own subject of a queue, to cancels whose sender does not know which worker runs the call, and
-/// to requests from gateways that lost their connection. The messages are handled until the transport is closed.
+/// Subscribes to this worker's own subject of a queue, and to those on which all its workers
+/// receive cancels, membership queries and repeats. Handles messages until the transport closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.
@@ -72,7 +71,7 @@ pub async fn listen(
 enum ControlTarget {
     Job(u64),
     Offer(OfferId),
-    /// A request that was sent directly to this worker instead of the queue group.
+    /// A request that was sent to this worker directly instead of to the queue group.
     Direct,
 }
 

@@ -1,4 +1,4 @@
-//! Measures how long calls and round trips take on a queue, and derives the size of the backlog and the timeouts from it.
+//! Measures how long calls and round trips take, and derives a queue's backlog size and timeouts.
 //!
 //! Nothing here reads the clock: all times are passed in.
 
@@ -6,21 +6,19 @@ use std::time::Duration;
 
 use crate::config::limits;
 
-/// The time that a worker needs to read a message and start its call, in addition to the round trip.
+/// The time a worker needs to read a message and start its call, in addition to the round trip.
 const START_TIME: Duration = Duration::from_millis(2);
-/// Largest backlog, in requests.
+/// Maximum size of the backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
-/// Divisor of the round trip that gives the margin of the backlog. Calls do not end at regular intervals, so the backlog
-/// covers one round trip and this fraction of another.
+/// The backlog covers an extra `1 / JITTER_DIVISOR` of a round trip, as calls end irregularly.
 const JITTER_DIVISOR: u32 = 4;
-/// Divisor of the call time that gives the tolerable idle time of a slot. There is no backlog if a slot would be idle for
-/// less.
+/// There is no backlog if a slot would be idle for less than `1 / IDLE_DIVISOR` of the call time.
 const IDLE_DIVISOR: u32 = 20;
-/// Longest wait in the backlog, in addition to two round trips.
+/// Maximum wait in the backlog, in addition to two round trips.
 const BACKLOG_WAIT: Duration = Duration::from_millis(100);
-/// Divisor that weights a new sample in the moving mean of call times.
+/// A new sample has a weight of `1 / CALL_WEIGHT` in the moving mean of call times.
 const CALL_WEIGHT: u32 = 16;
-/// Divisor that weights a new sample in the moving mean of round trips.
+/// A new sample has a weight of `1 / ROUND_TRIP_WEIGHT` in the moving mean of round trips.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 /// The value of `consent_share` if every request needs consent.
 const WHOLE: u32 = 256;
@@ -28,11 +26,11 @@ const WHOLE: u32 = 256;
 /// The latencies of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLatency {
-    /// The configured minimum of the time for which a slot is offered.
+    /// The configured minimum duration of an offer.
     offer_timeout_min: Duration,
-    /// The moving mean of the time for which calls hold a slot; `None` until a call has ended.
+    /// The moving mean of the time that calls hold a slot; `None` until a call has ended.
     call_time: Option<Duration>,
-    /// The moving mean of the time that gateways take to answer offers and claims; `None` until the first answer.
+    /// The mean time that gateways take to answer offers and claims; `None` until the first answer.
     answer_time: Option<Duration>,
     /// The round trip to the NATS server. No gateway can answer faster.
     link: Duration,
@@ -41,7 +39,7 @@ pub struct QueueLatency {
 }
 
 impl QueueLatency {
-    /// Creates the latencies of a queue on which nothing has been measured yet.
+    /// Creates the latencies of a queue without any measurements.
     #[must_use]
     pub fn new(offer_timeout_min: Duration) -> Self {
         Self {
@@ -53,12 +51,12 @@ impl QueueLatency {
         }
     }
 
-    /// Adds the time for which a call held its slot.
+    /// Records how long a call held its slot.
     pub fn record_call(&mut self, took: Duration) {
         self.call_time = Some(mean(self.call_time, took, CALL_WEIGHT));
     }
 
-    /// Adds the time that a gateway took to answer an offer or a claim.
+    /// Records how long a gateway took to answer an offer or a claim.
     pub fn record_round_trip(&mut self, took: Duration) {
         self.answer_time = Some(mean(self.answer_time, took, ROUND_TRIP_WEIGHT));
     }
@@ -68,23 +66,25 @@ impl QueueLatency {
         self.link = round_trip;
     }
 
-    /// Updates the share of requests that need consent with an accepted request.
+    /// Records whether an accepted request needs consent.
     pub fn record_accepted(&mut self, needs_consent: bool) {
         let sample = if needs_consent { WHOLE / CALL_WEIGHT } else { 0 };
         self.consent_share = self.consent_share - self.consent_share / CALL_WEIGHT + sample;
     }
 
-    /// Raises the call time to at least `at_least`. Called when a request has waited for that long and no call has ended.
+    /// Raises the call time to at least `at_least`. Called when a request has waited that long and
+    /// no call has ended.
     pub fn raise_call_time(&mut self, at_least: Duration) {
         self.call_time = Some(self.call_time.unwrap_or_default().max(at_least));
     }
 
-    /// Doubles the call time, which shrinks the backlog. Called when a request waited for too long although calls ended.
+    /// Doubles the call time, which shrinks the backlog. Called when a request has waited too long
+    /// although calls have ended.
     pub fn double_call_time(&mut self) {
         self.call_time = self.call_time.map(|time| time.saturating_mul(2));
     }
 
-    /// Returns the time for which a call holds its slot; `None` until a call has ended.
+    /// Returns the mean time that a call holds its slot; `None` until a call has ended.
     #[must_use]
     pub fn call_time(&self) -> Option<Duration> {
         self.call_time
@@ -96,8 +96,9 @@ impl QueueLatency {
         self.answer_time.unwrap_or_default().max(self.link)
     }
 
-    /// Returns how many requests beyond `limit` slots keep the slots busy until the next request arrives. Requests that need
-    /// consent take two round trips. Returns 0 if calls are long compared with the round trips.
+    /// Returns how many requests beyond `limit` keep the slots busy until the next request arrives;
+    /// 0 if calls are much longer than the round trips. A request that needs consent takes two
+    /// round trips.
     #[must_use]
     pub fn backlog_max(&self, limit: usize) -> usize {
         let Some(call_time) = self.call_time else { return 0 };
@@ -111,7 +112,8 @@ impl QueueLatency {
         usize::try_from(calls).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX)
     }
 
-    /// Returns how long a request may wait in the backlog: about as long as it would take another worker to offer it a slot.
+    /// Returns the maximum wait in the backlog: about as long as an offer from another worker
+    /// takes.
     #[must_use]
     pub fn backlog_wait_max(&self) -> Duration {
         self.round_trip() * 2 + BACKLOG_WAIT

@@ -1,4 +1,4 @@
-//! Membership of a queue group: joins the group, reads messages, and leaves without losing a message.
+//! Membership of a queue group: joins, reads messages, and leaves without losing a message.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,48 +18,48 @@ use crate::telemetry::{gauge, names};
 
 use super::queue::Queue;
 
-/// Pause before another attempt to join.
+/// The pause before the next attempt to join.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The longest time after the server's acknowledgement within which a refusal of the subscription may be reported.
+/// How long the report of a refused subscription may take after the server's acknowledgement.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(20);
-/// The reported reason why a queue is not served when NATS refuses a subscription.
+/// The reason reported for a queue that is not served because NATS refuses a subscription.
 const SUBSCRIPTION_REFUSED: &str = "NATS refuses a subscription: see the log";
 
-/// The membership of one queue group.
+/// A worker's membership of one queue group.
 #[derive(Debug)]
 pub struct GroupMembership {
     /// The queue.
     pub queue: Arc<Queue>,
     /// The connection to NATS.
     pub transport: Arc<dyn Transport>,
-    /// Whether the queue's database answers and has the procedures; `None` if no handler needs a database.
+    /// Whether the database has the queue's procedures; `None` if the queue needs no procedures.
     pub verification: Option<watch::Receiver<Verification>>,
     /// The configuration of the worker.
     pub config: WorkerConfig,
-    /// The readiness of all queues, in which the state of this queue is set.
+    /// The readiness of all queues, to which this queue reports its state.
     pub readiness: Arc<QueueReadiness>,
     /// Triggered to leave the group for good.
     pub stop: Cancel,
-    /// The longest time that leaving may take.
+    /// How long to wait for the server to confirm that the group was left.
     pub leave_timeout: Duration,
 }
 
-/// The reason why a group is left.
+/// The reason for leaving a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaveReason {
     /// The worker is stopping.
     Stopped,
     /// The database does not answer, or no longer has the procedures.
     Unfit,
-    /// NATS refuses another subscription of the worker, so that grants, denials and cancels would not arrive.
+    /// NATS refuses a subscription that the worker needs, for example for grants and cancels.
     Deaf,
     /// The transport has closed the subscription.
     Closed,
 }
 
 impl GroupMembership {
-    /// Serves the queue until `stop` is triggered: joins when the database has what the queue needs, and joins again after
-    /// the group was left for another reason.
+    /// Serves the queue until `stop` is triggered. Joins the group once the database has the
+    /// procedures, and again after leaving it for any reason but `stop`.
     pub async fn serve(mut self) {
         let mut is_back = false;
         while self.wait_until_fit().await {
@@ -81,7 +81,7 @@ impl GroupMembership {
         }
     }
 
-    /// Waits until the database has the procedures that the queue needs; returns `false` if the worker stops first.
+    /// Waits until the database has the procedures; returns `false` if the worker stops first.
     async fn wait_until_fit(&mut self) -> bool {
         while !self.stop.is_cancelled() {
             let Some(verification) = &mut self.verification else { return true };
@@ -98,8 +98,8 @@ impl GroupMembership {
         false
     }
 
-    /// Logs that the queue is served. A queue that is served again because its database is back is logged at `debug`: one
-    /// line about the database covers all of its queues.
+    /// Logs that the queue is served. If it is served again because its database is back, logs at
+    /// `debug`: one line about the database covers all of its queues.
     fn log_joined(&self, is_back: bool) {
         let (queue, limit) = (self.queue.subjects.name.as_str(), self.queue.limit());
         if is_back {
@@ -151,7 +151,7 @@ impl GroupMembership {
     }
 
     async fn read_messages(&mut self, subscription: &mut Box<dyn Subscription>) -> LeaveReason {
-        // These futures are created once: creating them for each message would be most of the cost of waiting for it.
+        // These futures are created once: creating them would dominate the cost of each message.
         let mut stopped = pin!(self.stop.cancelled());
         let mut unfit = pin!(unfit(&mut self.verification));
         let mut deaf = pin!(deaf(self.transport.link()));
@@ -161,7 +161,7 @@ impl GroupMembership {
         let mut timer = pin!(sleep(OFFER_EXPIRY_INTERVAL));
         loop {
             tokio::select! {
-                // Messages are polled last. Otherwise a queue that always has messages could not be left.
+                // Reasons to leave are polled before messages, so that a busy queue can be left.
                 biased;
                 () = &mut stopped => return LeaveReason::Stopped,
                 () = &mut unfit => return LeaveReason::Unfit,
@@ -183,10 +183,10 @@ impl GroupMembership {
         }
     }
 
-    /// Leaves the group. The server sends a limited number of further messages, all of which are refused.
+    /// Leaves the group. The server sends a limited number of further messages, which are refused.
     ///
-    /// The worker has left the group when no message has arrived for a while and then a message that it sent to itself has
-    /// come back through the server. Silence alone does not prove that it has left, because the server may be stalled.
+    /// Leaving is complete when no message has arrived for a while, nor while a probe travels to
+    /// the server and back. Silence alone proves nothing: the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
@@ -221,7 +221,7 @@ impl GroupMembership {
         }
     }
 
-    /// Refuses messages until none has arrived for a while; returns `false` if the subscription has ended.
+    /// Refuses messages until none arrives for a while; returns `false` at the end of the stream.
     async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
         while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
             let Some(message) = message else { return false };
@@ -260,7 +260,7 @@ async fn follow(mut served: watch::Receiver<bool>, report: impl Fn(Result<(), St
     }
 }
 
-/// Waits until NATS refuses another subscription of the worker.
+/// Waits until NATS refuses a subscription that the worker needs.
 async fn deaf(mut link: watch::Receiver<Link>) {
     if link.wait_for(|link| link.state == LinkState::Deaf).await.is_err() {
         std::future::pending::<()>().await;
@@ -278,7 +278,7 @@ async fn changed(verification: &mut Option<watch::Receiver<Verification>>) {
     }
 }
 
-/// Waits until the queue cannot be served because of its database. Never returns if the queue needs no database.
+/// Waits until the verification fails. Never returns if the queue needs no database.
 async fn unfit(verification: &mut Option<watch::Receiver<Verification>>) {
     let is_unfit = match verification {
         Some(verification) => verification

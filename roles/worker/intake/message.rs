@@ -1,4 +1,4 @@
-//! A message of a queue as it was received. It may come from anyone who is allowed to publish to the queue.
+//! A message as received. Its sender may be anyone who is allowed to publish to the queue.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::envelope::{EnvelopeError, Request, headers};
 use crate::message::{Headers, Message, Subject};
 use crate::telemetry::context::RequestIds;
 
-/// A message, and the request that it contains.
+/// A message, with the request that it contains.
 pub(super) struct ReceivedMessage {
     pub(super) request: Result<Request, EnvelopeError>,
     pub(super) reply: Option<Subject>,

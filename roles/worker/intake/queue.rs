@@ -1,4 +1,4 @@
-//! One queue of this worker: starts, queues or refuses each request at once, and offers freed slots to gateways.
+//! A queue of this worker: starts, queues or refuses requests, and offers freed slots to gateways.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,14 +32,14 @@ pub use backlog::QueuedWork;
 
 use admission::AdmittedRequest;
 
-/// A queue with its slots.
+/// A queue, its endpoints and its slots.
 #[derive(Debug)]
 pub struct Queue {
     /// The name and subjects of the queue.
     pub subjects: Arc<QueueSubjects>,
     endpoints: BTreeMap<EndpointId, ServedEndpoint>,
     slots: SlotPool<QueuedWork>,
-    /// Notified when a request is added to the backlog, because that request may be the next to expire.
+    /// Notified when the backlog grows, because the added request may be the next to expire.
     backlog_grew: Notify,
     metrics: QueueMetrics,
     executor: Arc<Executor>,
@@ -64,7 +64,7 @@ impl ServedEndpoint {
 }
 
 impl Queue {
-    /// Creates a queue whose slots are free.
+    /// Creates a queue with only free slots.
     #[must_use]
     pub fn new(
         subjects: QueueSubjects,
@@ -83,7 +83,7 @@ impl Queue {
         }
     }
 
-    /// Returns the procedures that the endpoints of the queue expect in the database.
+    /// Returns the procedures that the queue's endpoints expect in the database.
     pub fn expected_procedures(&self) -> impl Iterator<Item = ExpectedProcedure> + '_ {
         self.endpoints
             .values()
@@ -109,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Accepts or refuses a message of the queue group at once.
+    /// Accepts or refuses a message from the queue group.
     pub fn arrive(self: &Arc<Self>, message: Message) {
         let message = ReceivedMessage::parse(message);
         let ids = Arc::clone(&message.ids);
@@ -142,14 +142,14 @@ impl Queue {
         });
     }
 
-    /// Ends an offer that the gateway does not need.
+    /// Ends an offer whose slot the gateway does not need.
     pub fn decline_offer(&self, id: OfferId) {
         self.metrics.count_offer("declined");
         let offer = self.slots.update(|slots, now| slots.decline(id, now));
         self.send_offers(offer);
     }
 
-    /// Answers a gateway that asks which workers serve the queue. Sends no answer if this worker accepts no requests.
+    /// Answers a membership query from a gateway, unless this worker accepts no requests.
     pub fn announce_membership(&self, reply: Subject) {
         if self.slots.read(Slots::is_open) {
             let control = Some(self.subjects.own.clone());

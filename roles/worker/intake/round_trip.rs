@@ -1,4 +1,4 @@
-//! Passes the measured round trip to the queues, and warns if a configured timeout is too short for it.
+//! Passes the measured round trip to the queues, and warns if a timeout is too short for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::queue::Queue;
 /// The interval at which the round trip is read.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts a task that follows the round trip for as long as the worker runs.
+/// Starts the background task that reads the round trip.
 pub fn follow(
     transport: &Arc<dyn Transport>,
     queues: &Arc<[Arc<Queue>]>,
@@ -30,7 +30,7 @@ pub fn follow(
     ];
     let _detached = tasks.spawn_background(async move {
         let mut tick = interval(INTERVAL);
-        // A warning is logged once, and again only if the timeout has been long enough in between.
+        // A warning is repeated only after the timeout has been long enough in between.
         let mut was_too_short = timeouts.map(|_| false);
         loop {
             tick.tick().await;
@@ -54,7 +54,7 @@ pub fn follow(
     });
 }
 
-/// Passes the round trip to the NATS server to a queue; exports and returns the round trip to its gateways.
+/// Sets a queue's round trip to the NATS server; exports and returns its round trip to gateways.
 fn measure(queue: &Queue, link: Duration) -> Duration {
     let round_trip = queue.set_link_round_trip(link);
     let label = [(names::QUEUE, queue.subjects.name.to_string())];

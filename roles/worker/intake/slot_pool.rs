@@ -42,8 +42,7 @@ impl<W> SlotPool<W> {
         result
     }
 
-    /// Returns the current usage, the total time for which calls have held slots, and the total time for which no slot was
-    /// free.
+    /// Returns the current usage and the totals of `Load::totals`.
     pub(super) fn usage(&self) -> (SlotUsage, Duration, Duration) {
         let mut state = self.lock();
         let State { slots, load } = &mut *state;

@@ -1,8 +1,7 @@
-//! The slots of a queue as a state machine without I/O. It never allows more calls than the limit, and offers a freed slot to
-//! the caller that was refused first.
+//! The slots of a queue, as a state machine without I/O. It never runs more calls than the limit,
+//! and offers a freed slot to the caller that was refused first.
 //!
-//! Beyond the slots there is a backlog, which holds as many requests as keep the slots busy for one round trip
-//! (`latency.rs`).
+//! A backlog of accepted requests keeps the slots busy for one round trip (`latency.rs`).
 //!
 //! The time is passed in, so that the simulation in `tests/` runs the same code as the worker.
 
@@ -22,7 +21,7 @@ pub use offers::{Offer, OfferId};
 
 use offers::Offers;
 
-/// Limit on the total bytes of all requests beyond the slots.
+/// Limit on the total size, in bytes, of the requests that claim or wait.
 pub const BACKLOG_BYTES_MAX: usize = 8 << 20;
 
 /// The decision about a request.
@@ -41,20 +40,20 @@ pub enum SlotDecision<W> {
 /// The actions to take after a call has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreedSlot<W> {
-    /// The oldest request of the backlog, which now has the slot. Run it, and call `finish` when its call has ended.
+    /// The oldest request of the backlog, which now has the slot. Run it, then call `finish`.
     pub start: Option<SlotRequest<W>>,
     /// An offer to send.
     pub offer: Option<Offer>,
 }
 
-/// The actions to take after some time has passed.
+/// The actions to take after a call to `expire`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// Offers to send that replace the expired offers.
+    /// Offers to send in place of the expired ones.
     pub offers: Vec<Offer>,
-    /// Requests to refuse, because they have waited in the backlog for too long.
+    /// Requests to refuse because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,
 }
 
@@ -67,22 +66,22 @@ pub struct SlotRequest<W> {
     pub reply: Option<Subject>,
     /// The size of the request, which counts against `BACKLOG_BYTES_MAX`.
     pub bytes: usize,
-    /// Whether the request must not run without its gateway's consent.
+    /// Whether the request may run only with its gateway's consent.
     pub needs_consent: bool,
     /// The request itself.
     pub work: W,
 }
 
-/// The slots of one queue, and the requests (`W`) that wait for one of them.
+/// The slots of one queue, and the requests (`W`) that are waiting for one.
 #[derive(Debug)]
 pub struct Slots<W> {
     /// The measured durations of calls and round trips.
     pub latency: QueueLatency,
     limit: usize,
     running: usize,
-    /// The number of requests that wait for their gateway's consent.
+    /// The number of requests that are waiting for their gateway's consent.
     claiming: usize,
-    /// Requests that may run, oldest first. None waits for longer than `QueueLatency::backlog_wait_max`.
+    /// Requests that are waiting for a slot, oldest first, for up to `backlog_wait_max`.
     backlog: VecDeque<SlotRequest<W>>,
     /// The total size of all requests that claim or wait.
     backlog_bytes: usize,
@@ -111,7 +110,7 @@ impl<W> Slots<W> {
         }
     }
 
-    /// Decides about a request that arrived from the queue group.
+    /// Decides whether to accept a request from the queue group.
     pub fn arrive(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
         if let Some(reason) = self.closed() {
             return SlotDecision::Refuse(reason, request.work);
@@ -131,13 +130,14 @@ impl<W> Slots<W> {
         self.run_or_wait(request)
     }
 
-    /// Decides about a request for an offered slot. If the offer has expired, the request takes any free slot.
+    /// Decides whether to accept a request for an offered slot. If the offer has expired, the
+    /// request takes any free slot.
     pub fn accept(&mut self, id: OfferId, request: SlotRequest<W>) -> SlotDecision<W> {
         self.offer_answered(id, request.since);
         self.arrive(request)
     }
 
-    /// Decides about a request whose gateway has consented.
+    /// Decides whether a request whose gateway has consented runs, waits or is refused.
     pub fn consent_granted(&mut self, request: SlotRequest<W>) -> SlotDecision<W> {
         self.end_claim(request.bytes);
         match self.closed() {
@@ -146,7 +146,7 @@ impl<W> Slots<W> {
         }
     }
 
-    /// Removes a request of `bytes` bytes whose gateway did not consent; returns an offer of the capacity that it held.
+    /// Removes a claim of `bytes` bytes that was not granted; returns an offer of its capacity.
     pub fn consent_denied(&mut self, bytes: usize, now: Instant) -> Option<Offer> {
         self.end_claim(bytes);
         self.offer(now)
@@ -154,9 +154,9 @@ impl<W> Slots<W> {
 
     /// Frees the slot of a call that has ended.
     ///
-    /// `more` is the reply subject of the call if further requests wait at its gateway. They may have been sent only to
-    /// workers that stay busy and do not know of this slot. If no caller was refused here, the slot is therefore offered to
-    /// that gateway.
+    /// `more` is the call's reply subject if further requests are waiting at its gateway. They may
+    /// have been sent only to workers that stay busy and do not know about this slot. So if no
+    /// caller was refused here, the slot is offered to that gateway.
     pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> FreedSlot<W> {
         debug_assert!(self.running > 0, "finish without a running call");
         self.running = self.running.saturating_sub(1);
@@ -168,8 +168,7 @@ impl<W> Slots<W> {
         FreedSlot { start, offer: self.offer(now) }
     }
 
-    /// Gives a free slot to the oldest request of the backlog and returns the request. Run it, and call `finish` when its
-    /// call has ended.
+    /// Returns the oldest request of the backlog if a slot is free. Run it, then call `finish`.
     pub fn start_next(&mut self) -> Option<SlotRequest<W>> {
         let request = if self.running < self.limit { self.backlog.pop_front() } else { None }?;
         self.running += 1;
@@ -177,7 +176,7 @@ impl<W> Slots<W> {
         Some(request)
     }
 
-    /// Removes a request from the backlog because its client no longer waits.
+    /// Removes a request from the backlog because its client is no longer waiting.
     pub fn cancel(&mut self, reply: &Subject) -> Option<SlotRequest<W>> {
         let index = self.backlog.iter().position(|one| one.reply.as_ref() == Some(reply))?;
         let request = self.backlog.remove(index)?;
@@ -198,17 +197,17 @@ impl<W> Slots<W> {
         if self.offer_answered(id, now) { self.offer(now) } else { None }
     }
 
-    /// Ends offers that were not answered in time, and evicts requests that have waited in the backlog for too long.
+    /// Ends offers that were not answered in time, and evicts requests that have waited too long.
     ///
-    /// Requests are evicted because they would wait for a long call here, while other workers may have free slots. Their
-    /// callers are the first to be offered a slot.
+    /// Otherwise these requests would wait for a long call here while other workers may have free
+    /// slots. Their callers are the first to be offered a slot.
     pub fn expire(&mut self, now: Instant) -> ExpiredWaits<W> {
         let offers_expired = self.offers.expire(now);
         let wait_max = self.latency.backlog_wait_max();
         let late = self.backlog.partition_point(|request| request.since + wait_max <= now);
         let evicted: Vec<_> = self.backlog.drain(..late).collect();
         if let Some(oldest) = evicted.first() {
-            // Running calls are measured only when they end, which is too late to shrink the backlog.
+            // Calls are measured only when they end, which is too late to shrink the backlog.
             if self.last_finish.is_some_and(|finished| finished > oldest.since) {
                 self.latency.double_call_time();
             } else {
@@ -231,7 +230,7 @@ impl<W> Slots<W> {
         self.offers.next_expiry().into_iter().chain(eviction).min()
     }
 
-    /// Stops accepting requests for good. Returns the backlog, whose requests must be refused.
+    /// Stops accepting requests for good. Returns the backlog, which must be refused.
     pub fn drain(&mut self) -> VecDeque<SlotRequest<W>> {
         self.is_draining = true;
         self.clear()
@@ -242,13 +241,14 @@ impl<W> Slots<W> {
         self.is_available = true;
     }
 
-    /// Stops accepting requests, because the database is not available. Returns the backlog, whose requests must be refused.
+    /// Stops accepting requests until `set_available`. Returns the backlog, which must be refused.
     pub fn set_unavailable(&mut self) -> VecDeque<SlotRequest<W>> {
         self.is_available = false;
         self.clear()
     }
 
-    /// Changes the limit. Call `start_next` afterwards until it returns `None`. Calls above a lowered limit run to their end.
+    /// Changes the limit. Call `start_next` afterwards until it returns `None`. Excess calls
+    /// continue.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
@@ -277,13 +277,13 @@ impl<W> Slots<W> {
         self.running + self.claiming + self.backlog.len() + self.offers.open_count()
     }
 
-    /// Returns whether requests are accepted at all.
+    /// Returns whether requests are accepted.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed().is_none()
     }
 
-    /// Returns whether no slot is free: each is in use, reserved, or needed for a request that was accepted.
+    /// Returns whether every slot is in use, reserved, or needed for an accepted request.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.committed() >= self.limit
@@ -314,7 +314,7 @@ impl<W> Slots<W> {
         answered.is_some_and(|offer| offer.is_open)
     }
 
-    /// Returns whether a further request fits into the slots or the backlog.
+    /// Returns whether another request of `bytes` bytes fits into the slots or the backlog.
     fn has_room(&self, bytes: usize) -> bool {
         let committed = self.committed();
         committed < self.limit

@@ -1,4 +1,4 @@
-//! The load of a queue over time: running calls, utilization of the slots, and the time for which no slot was free.
+//! The load of a queue over time: running calls, slot utilization, and time without a free slot.
 
 use std::time::Duration;
 
@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use crate::catalogue::QueueName;
 use crate::telemetry::{Counter, Gauge, counter, gauge, names};
 
-/// The time constant of the averaged utilization, chosen for autoscalers, which need a trend with little delay.
+/// The time constant of the average utilization. Autoscalers need a trend with little delay.
 const AVERAGING_TIME: Duration = Duration::from_mins(1);
-/// Microseconds in a second.
 const MICROS: u64 = 1_000_000;
 
 /// The usage of the slots of a queue at one moment.
@@ -36,7 +35,7 @@ pub struct Load {
     state: State,
 }
 
-/// The usage since `since`, and the times accumulated before that.
+/// The usage since `since`, and the totals up to then.
 struct State {
     since: Instant,
     running: u32,
@@ -54,7 +53,7 @@ impl std::fmt::Debug for Load {
 }
 
 impl Load {
-    /// Creates the load of a queue without running calls.
+    /// Creates the load of an idle queue.
     #[must_use]
     pub fn new(name: &QueueName, now: Instant) -> Self {
         let label = [(names::QUEUE, name.to_string())];
@@ -69,14 +68,14 @@ impl Load {
         }
     }
 
-    /// Returns the total time for which calls have held slots and the total time for which no slot was free, since the start.
+    /// Returns the total time that calls have held slots, and the total time without a free slot.
     #[must_use]
     pub fn totals(&self) -> (Duration, Duration) {
         (self.state.slot_time.total(), self.state.saturated_time.total())
     }
 
-    /// Accounts for the time since the last call of this function, and begins a new period with the given usage. Must be
-    /// called after every change of the usage, and periodically while it stays the same.
+    /// Accounts for the time since the previous `record`, and begins a period with the given usage.
+    /// Must be called after every change of the usage, and periodically in between.
     pub fn record(&mut self, usage: SlotUsage, now: Instant) {
         let elapsed = self.state.advance(now);
         self.slot_seconds.increment(elapsed.slot_seconds);
@@ -108,7 +107,7 @@ impl State {
     fn advance(&mut self, now: Instant) -> ElapsedSeconds {
         let elapsed = now.saturating_duration_since(self.since);
         self.since = now;
-        // An exponentially weighted average. It is exact, because the load was constant during the period.
+        // An exponentially weighted average: exact, as the load was constant in the period.
         let load = f64::from(self.running) / f64::from(self.limit.max(1));
         let weight = 1.0 - (-elapsed.as_secs_f64() / AVERAGING_TIME.as_secs_f64()).exp();
         self.utilization += weight * (load - self.utilization);
@@ -120,16 +119,16 @@ impl State {
     }
 }
 
-/// A sum of times that is exported in whole seconds, because the counter of a metric takes only integers.
+/// A sum of durations, exported in whole seconds because counters take only integers.
 #[derive(Default)]
 struct TimeCounter {
     micros: u64,
-    /// The number of seconds that were already returned.
+    /// The number of seconds already returned.
     counted_seconds: u64,
 }
 
 impl TimeCounter {
-    /// Adds a time; returns the whole seconds that have not been returned yet.
+    /// Adds a duration; returns the whole seconds that have not been returned yet.
     fn add(&mut self, time: Duration) -> u64 {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.micros = self.micros.saturating_add(micros);

@@ -9,7 +9,7 @@ use crate::envelope::RefusalReason;
 use crate::outcome::Outcome;
 use crate::telemetry::{Counter, Histogram, counter, histogram, names};
 
-/// The metrics of one queue. The metrics that every call updates are looked up once.
+/// The metrics of one queue. Those that every call updates are looked up once.
 pub struct QueueMetrics {
     queue: String,
     duration: Histogram,

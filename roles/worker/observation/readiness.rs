@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 
-/// The name of the readiness component that depends on the queues.
+/// The name of the queues' readiness component.
 const COMPONENT: &str = "queues";
 
 /// The state of every queue. The worker is ready if it serves at least one.
@@ -19,14 +19,14 @@ pub struct QueueReadiness {
 }
 
 impl QueueReadiness {
-    /// Creates the readiness of a worker that does not serve any queue yet.
+    /// Creates the readiness of a worker that serves no queue yet.
     #[must_use]
     pub fn new(readiness: Readiness) -> Self {
         readiness.set(COMPONENT, Err("no queue is served yet".to_owned()));
         Self { readiness, queues: Mutex::default(), is_any_served: watch::Sender::new(false) }
     }
 
-    /// Sets the state of a queue. A queue that cannot be served is reported by name, and does not affect the other queues.
+    /// Sets the state of a queue. One that is not served is reported, but affects no other queue.
     pub fn set(&self, name: &str, state: Result<(), String>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());
@@ -38,9 +38,9 @@ impl QueueReadiness {
         self.readiness.set(COMPONENT, state);
     }
 
-    /// Waits until at least one queue is served. Safe to drop and to call again.
+    /// Waits until at least one queue is served. Cancel safe.
     pub async fn any_served(&self) {
-        // The wait fails only if the sender was dropped, and `self` holds the sender.
+        // The wait fails only if the sender is dropped, and `self` holds the sender.
         if self.is_any_served.subscribe().wait_for(|served| *served).await.is_err() {
             std::future::pending::<()>().await;
         }

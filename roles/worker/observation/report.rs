@@ -1,4 +1,4 @@
-//! The report of a worker to its fleet.
+//! The status report of a worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ pub struct QueueSnapshot {
     pub name: String,
     /// The usage of the slots.
     pub slots: SlotUsage,
-    /// The total time for which calls have held slots since the start.
+    /// The total time that calls have held slots since the start.
     pub slot_time: Duration,
-    /// The total time for which no slot was free since the start.
+    /// The total time without a free slot since the start.
     pub saturated_time: Duration,
     /// The outcome of the last failed call.
     pub last_failure: Option<Outcome>,
 }
 
-/// Returns the function that creates reports from snapshots of all queues.
+/// Returns a function that creates reports from snapshots of all queues.
 pub fn source(
     queues: impl Fn() -> Vec<QueueSnapshot> + Send + Sync + 'static,
     readiness: &Readiness,

@@ -1,4 +1,4 @@
-//! The spans of a job: the processing of its message, and the call of its procedure.
+//! The spans of a job: one for processing its message, one for calling its procedure.
 
 use crate::catalogue::{EndpointId, ProcedureName};
 use crate::envelope::Request;
@@ -6,7 +6,7 @@ use crate::outcome::Outcome;
 use crate::roles::worker::subjects::QueueSubjects;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
-/// The span for the processing of a message. It exists only if the sender's span is recorded.
+/// The span for processing a message. It exists only if the sender's span is recorded.
 #[derive(Debug)]
 pub struct JobSpan {
     open: SpanHandle,
@@ -24,7 +24,7 @@ impl JobSpan {
         Some(Self { open, queue, subject, endpoint: request.endpoint.clone() })
     }
 
-    /// Ends the span after the reply was sent.
+    /// Ends the span after the reply has been sent.
     pub fn end(self, outcome: Outcome) {
         let attributes = vec![
             ("messaging.system", AttributeValue::Constant("nats")),
@@ -41,7 +41,7 @@ impl JobSpan {
     }
 }
 
-/// Returns the data of the span of a procedure call.
+/// Returns the span data of a procedure call.
 #[must_use]
 pub fn procedure_call(
     system: &'static str,
@@ -54,7 +54,7 @@ pub fn procedure_call(
         ("db.stored_procedure.name", AttributeValue::Name(procedure.to_string())),
         ("fjord.outcome", AttributeValue::Constant(outcome.as_str())),
     ];
-    // An error that the procedure raises is an error of the database call, even if the client caused it.
+    // An error raised by the procedure fails the database call, even if the client caused it.
     let is_success = matches!(outcome, Outcome::Ok | Outcome::NoRow | Outcome::SqlReturn);
     let error = (!is_success).then(|| outcome.as_str());
     SpanData { kind: SpanKind::Client, name: format!("EXECUTE {procedure}"), attributes, error }

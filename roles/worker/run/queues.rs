@@ -15,10 +15,11 @@ use crate::roles::worker::intake::queue::{Queue, ServedEndpoint};
 use crate::roles::worker::intake::slots::Slots;
 use crate::roles::worker::subjects::QueueSubjects;
 
-/// Creates the queues of the catalogue that the configuration selects.
+/// Creates the queues that the catalogue defines and the configuration selects.
 ///
 /// # Errors
-/// `RunError::Config` with all errors, or if no queue is selected.
+/// `RunError::Config` with every error, or if no queue is selected; `RunError::System` if a subject
+/// is invalid.
 pub(super) fn create(
     config: &Config,
     catalogue: &Catalogue,

@@ -23,12 +23,12 @@ fn check(endpoint: &str, words: &str) {
     assert!(found[0].starts_with("a.json: endpoint \"e\": ") && !found[0].contains('\n'));
 }
 
-/// Returns a valid endpoint with additional keys.
+/// Returns an endpoint with the required keys and `keys`.
 fn with(keys: &str) -> String {
     format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
 }
 
-/// Returns a valid endpoint with one parameter `p` in the body.
+/// Returns an endpoint with a parameter `p` in the body that has `keys`.
 fn with_parameter(keys: &str) -> String {
     with(&format!(r#""parameters":{{"p":{{"in":"body",{keys}}}}}"#))
 }

@@ -7,7 +7,7 @@ use crate::catalogue::parameter::{Parameter, ParameterSource, ParameterType};
 use crate::catalogue::payload;
 use crate::catalogue::route::{self, Segment};
 
-/// Returns the parameters of an operation. Path parameters get their names from `path`.
+/// Returns the parameters of an operation. Path parameters take their names from `path`.
 pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     let order = route::path_order(&endpoint.path, &endpoint.parameters);
     let names: Vec<&str> = route::segments(path)
@@ -40,7 +40,7 @@ pub(super) fn parameters(endpoint: &Endpoint, path: &str) -> Vec<Json> {
     written.chain(idempotency_key(endpoint)).chain(prefer(endpoint)).collect()
 }
 
-/// Returns the header `Idempotency-Key` if the key is passed to the procedure as a parameter.
+/// Returns the header `Idempotency-Key` if the endpoint passes the key to the procedure.
 fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
     let is_key =
         |p: &&Parameter| p.source == ParameterSource::Context && &*p.name == "idempotency_key";

@@ -13,10 +13,10 @@ use crate::catalogue::violations::{GIVEN_TWICE, JsonPointer, Location, Violation
 
 /// The maximum nesting depth of objects and arrays.
 const DEPTH_MAX: usize = 64;
-/// The number of members up to which comparing each name with all others is cheaper than hashing.
+/// The number of members up to which a linear search for a name is cheaper than hashing.
 const LINEAR_SEARCH_MAX: usize = 16;
 
-/// Validates JSON and returns its text as it was sent.
+/// Validates JSON and returns its text unchanged.
 pub(super) fn validate<'a>(
     parameter: &Parameter,
     text: Cow<'a, str>,

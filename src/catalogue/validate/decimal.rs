@@ -46,8 +46,7 @@ fn parse_exponent(text: &str) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // An exponent of more than 18 digits is clamped: the number remains very large or very small, and its exact value does
-    // not matter.
+    // The exponent is clamped: the number remains very large or very small, and its exact value does not matter.
     let magnitude = digits.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
     Some(if negative { -magnitude } else { magnitude })
 }
@@ -120,8 +119,8 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
-/// Returns a decimal without an exponent and with all its digits, or `None` if the text is not a number or the result has
-/// more than 38 digits.
+/// Returns a decimal without an exponent and with all its digits. Returns `None` if the text is not a number, if its mantissa
+/// or the result has more than 38 digits, or if its exponent is not between -38 and 38.
 #[must_use]
 pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;

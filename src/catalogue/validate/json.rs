@@ -23,7 +23,7 @@ pub(super) fn unescape(raw: &str) -> Option<Cow<'_, str>> {
     if inner.contains('\\') {
         return serde_json::from_str(raw).ok().map(Cow::Owned);
     }
-    // Control characters were already rejected during the search for the end of this string.
+    // The deserializer rejected control characters when it searched for the end of this string.
     Some(Cow::Borrowed(inner))
 }
 

@@ -1,4 +1,4 @@
-//! Checks every database of a worker: connection, and whether the procedures fit the catalogue.
+//! Checks every database of a worker: whether it answers, and whether its procedures match the catalogue.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::procedures::databases::{self, DatabaseKey};
 use crate::procedures::{Backend, BackendError, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// Returns a check for each database, and another for each database that some queues use read-only.
+/// Returns a check for each database, and a second one for a SQL Server database from which some queue only reads.
 pub(super) fn checks(role: &CheckedRole) -> Vec<BoxFuture<'_, CheckResults>> {
     let places = databases::configs(&role.config.procedures, &role.config.worker);
     places

@@ -12,16 +12,13 @@ pub(super) const LIMIT: Duration = Duration::from_mins(1);
 /// A role whose configuration and catalogue are valid.
 #[derive(Debug)]
 pub(super) struct CheckedRole {
-    /// The role.
     pub(super) role: Role,
-    /// The configuration of the role.
     pub(super) config: Config,
-    /// The catalogue of the role.
     pub(super) catalogue: Catalogue,
 }
 
 impl CheckedRole {
-    /// Returns the endpoints that the role serves: all in a gateway, those of its queues in a worker.
+    /// Returns the endpoints that the role serves: all of them for a gateway, those of its queues for a worker.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let is_served = |endpoint: &&Endpoint| {
             self.role == Role::Gateway || self.config.worker.queue(&endpoint.queue).is_some()
@@ -30,10 +27,8 @@ impl CheckedRole {
     }
 }
 
-/// The results of checks.
 #[derive(Debug, Default)]
 pub(super) struct CheckResults {
-    /// The errors that were found.
     pub(super) errors: Vec<String>,
     /// Possible errors, and items that could not be checked.
     pub(super) warnings: Vec<String>,

@@ -16,7 +16,7 @@ use crate::messaging::nats::trial::{self, Trial, TrialResult};
 use crate::telemetry::chain;
 use crate::units::format_duration;
 
-/// A subject that every process subscribes to for the NATS service API (ADR-32).
+/// A subject of the NATS service API (ADR-32), to which every process subscribes if `messaging.service_api` is enabled.
 const SERVICE_SUBJECT: &str = "$SRV.PING";
 
 /// Returns a check for each server.
@@ -32,7 +32,7 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     let mut results = CheckResults::default();
     let name = role.role.as_str();
     let place = format!("{name}: NATS server {}", trial::display_name(server));
-    // A name that no queue, worker or call has, so that messages to it reach no process.
+    // No queue, worker or call has this name, so messages to it reach no process.
     let unused = uuid::Uuid::new_v4().simple().to_string();
     let Ok(trial) = trial(role, &unused) else {
         results.errors.push(format!("{place}: messaging.prefix is too long for a subject"));
@@ -51,7 +51,7 @@ async fn check(role: &CheckedRole, nats: &NatsConfig, server: &str) -> CheckResu
     results
 }
 
-/// Returns the subjects of a role that can be tested safely. The subjects of queues cannot be tested, because a message might
+/// Returns the subjects of a role that can be tested safely. Joining a real queue is not tested, because a request might
 /// arrive and be lost.
 fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
     let prefix = &role.config.messaging.prefix;
@@ -95,7 +95,7 @@ fn evaluate(
     results: &mut CheckResults,
 ) {
     for refusal in &result.refused {
-        // The account may permit each queue by name, and therefore refuse the unused name.
+        // The account might permit each queue by name, and therefore refuse the unused name.
         if refusal.contains(&format!(".q.{unused}"))
             || refusal.contains(&format!(".cancel.{unused}"))
         {
@@ -121,7 +121,7 @@ fn evaluate(
     }
 }
 
-/// Warns about timeouts that are too short for the round trip, and will therefore be replaced with longer ones.
+/// Warns about timeouts that are too short for the round trip and will therefore be replaced with longer ones.
 fn check_timeouts(
     role: &CheckedRole,
     place: &str,

@@ -1,4 +1,4 @@
-//! `fjord check --online`: checks NATS servers and databases, all at the same time.
+//! `fjord check --online`: checks all NATS servers and databases concurrently.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::{databases, nats};
 use crate::cli::Role;
 use crate::future::BoxFuture;
 
-/// Checks all servers and databases of all roles concurrently.
+/// Runs the checks of all roles.
 ///
 /// # Errors
 /// The system's error if no runtime can be created.

@@ -9,7 +9,7 @@ use crate::catalogue::ParameterType;
 use crate::catalogue::names::is_identifier;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 
-/// The maximum length of a binary value that is placed in the query.
+/// The maximum length in bytes of a `binary` that can be a query parameter.
 const QUERY_LENGTH_MAX: usize = 1_000;
 
 /// Entries by id, in the order of the file.
@@ -136,7 +136,7 @@ pub(super) fn create<'a>(
             _ => "full",
         },
         outputs: outputs.iter().map(|parameter| &*parameter.name).collect(),
-        // It is not known whether the procedure may be executed more than once.
+        // The default for PUT and DELETE is at-least-once, but the procedure might not be idempotent.
         execution: matches!(method, "PUT" | "DELETE").then_some("at-most-once"),
         auth,
     };

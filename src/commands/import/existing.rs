@@ -40,24 +40,22 @@ impl ExistingEndpoints {
         self.procedures.contains(&name.to_lowercase())
     }
 
-    /// Returns whether an endpoint has this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.ids.contains(id)
     }
 
-    /// Returns whether a route matches the same requests, regardless of the names of its parameters.
+    /// Returns whether an endpoint has this route, regardless of parameter names.
     pub(super) fn has_route(&self, route: &str) -> bool {
         self.routes.contains(&without_names(route))
     }
 
-    /// Adds an id and a route.
     pub(super) fn add(&mut self, id: &str, route: &str) {
         self.ids.insert(id.to_owned());
         self.routes.insert(without_names(route));
     }
 }
 
-/// Returns whether the directory of the catalogue does not exist, or contains no catalogue file.
+/// Returns whether the catalogue's directory does not exist or contains no `*.json` file.
 fn has_no_file(directory: &Path) -> bool {
     let is_json = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
     match fs::read_dir(directory) {

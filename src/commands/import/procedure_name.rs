@@ -1,6 +1,6 @@
 //! Splits the name of a procedure into words, and recognizes the verb.
 
-/// The action of a procedure, as its name suggests.
+/// The action that a procedure's name suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcedureVerb {
     /// Reads one record.
@@ -17,7 +17,7 @@ pub(super) enum ProcedureVerb {
     Other,
 }
 
-/// Prefixes that only mark a name as that of a procedure.
+/// Prefixes that only mark a name as the name of a procedure.
 const PREFIXES: [&str; 4] = ["usp", "sp", "proc", "prc"];
 const VERBS: [(ProcedureVerb, &[&str]); 5] = [
     (ProcedureVerb::ReadOne, &["get", "read", "fetch", "show"]),
@@ -27,8 +27,8 @@ const VERBS: [(ProcedureVerb, &[&str]); 5] = [
     (ProcedureVerb::Remove, &["delete", "remove"]),
 ];
 
-/// Returns the words of a name in lower case. Words are separated by characters other than letters and digits, and where an
-/// upper-case letter follows a lower-case letter or digit.
+/// Returns the words of a name in lower case, without a leading prefix. A name is split at characters other than ASCII letters
+/// and digits, and before an upper-case letter that follows a lower-case letter or digit.
 pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut was_lower = false;

@@ -11,10 +11,9 @@ use super::view::{NatsServerView, ProcessView, QueueView};
 const SATURATED: f64 = 0.5;
 /// A gateway counts as full if requests in flight reach this share of its limit.
 const FULL: f64 = 0.9;
-/// Connections are the bottleneck if waiting for one takes at least this share of the time of calls.
+/// Connections are the bottleneck if calls spend at least this share of their time waiting for one.
 const POOL_SHARE: f64 = 0.3;
 
-/// The kind of bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum BottleneckKind {
@@ -37,11 +36,9 @@ pub(super) enum BottleneckKind {
 /// The bottleneck of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Bottleneck {
-    /// The kind.
     pub(super) kind: BottleneckKind,
     /// The name of the process, queue, database or server; empty without a bottleneck.
     pub(super) name: String,
-    /// The description.
     pub(super) sentence: String,
 }
 
@@ -142,8 +139,8 @@ fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
     Some(Bottleneck::new(BottleneckKind::Nats, &server.name, sentence))
 }
 
-/// Returns the database for whose connections calls wait longest. With more slots, more calls would only wait for the same
-/// connections.
+/// Returns the database with the longest wait for a connection. Additional slots would not help, because their calls would
+/// wait for the same connections.
 fn connections(processes: &[ProcessView]) -> Option<Bottleneck> {
     let waits = processes.iter().filter_map(|process| {
         let call = process.rates.times.mean()?;

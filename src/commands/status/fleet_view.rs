@@ -1,4 +1,4 @@
-//! The comparison of two snapshots of the fleet.
+//! Compares two snapshots of the fleet.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use super::view::{NatsServerView, ProcessView, QueueView, ReportPair};
 pub(super) struct FleetView {
     /// The time between the snapshots, in seconds.
     pub(super) window_seconds: f64,
-    /// The bottleneck, if there is one.
+    /// The bottleneck. Its kind is `None` if nothing limits the fleet.
     pub(super) bottleneck: Bottleneck,
     /// All gateways and workers.
     pub(super) processes: Vec<ProcessView>,
     /// All queues, summed over the processes.
     pub(super) queues: Vec<QueueView>,
-    /// The NATS servers whose monitoring is configured.
+    /// The NATS servers, sampled through the system account or at the configured monitoring URLs.
     pub(super) nats: Vec<NatsServerView>,
 }
 
@@ -33,7 +33,6 @@ pub(super) struct FleetSnapshot {
 }
 
 impl FleetView {
-    /// Compares two snapshots.
     pub(super) fn between(earlier: &FleetSnapshot, later: &FleetSnapshot) -> Self {
         let processes: Vec<ProcessView> = later
             .reports
@@ -62,7 +61,7 @@ impl FleetView {
     }
 }
 
-/// Returns the time between the snapshots, measured by the uptimes of the processes.
+/// Returns the time between the snapshots: the largest difference between two uptimes of a process.
 fn window(earlier: &FleetSnapshot, later: &FleetSnapshot) -> f64 {
     let differences = later.reports.iter().filter_map(|report| {
         let before = earlier.reports.iter().find(|other| other.id == report.id)?;

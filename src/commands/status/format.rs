@@ -1,11 +1,11 @@
 //! Formats numbers and times for people.
 
-/// Formats a share of 1 as a percentage.
+/// Formats a fraction as a percentage.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// Formats a time with about three significant digits.
+/// Formats a time in seconds with about three significant digits.
 pub(super) fn seconds(time: Option<f64>) -> String {
     match time {
         None => "-".to_owned(),
@@ -20,7 +20,6 @@ pub(super) fn rate(rate: f64) -> String {
     if rate > 0.0 && rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
 }
 
-/// Formats a number of bytes.
 pub(super) fn bytes(bytes: f64) -> String {
     match bytes {
         b if b < 1e3 => format!("{b:.0} B"),
@@ -29,7 +28,6 @@ pub(super) fn bytes(bytes: f64) -> String {
     }
 }
 
-/// Formats an uptime.
 pub(super) fn uptime(seconds: f64) -> String {
     let minutes = seconds / 60.0;
     match minutes {

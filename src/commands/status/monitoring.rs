@@ -1,4 +1,4 @@
-//! Samples of NATS servers from their monitoring port, over plain HTTP.
+//! Samples NATS servers at their monitoring ports, over plain HTTP.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 /// Longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Size in bytes of the largest answer that is read.
+/// The size at which an answer is truncated, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// The state of a server at one moment.
@@ -48,7 +48,7 @@ pub(super) struct Connz {
 }
 
 impl Connz {
-    /// Returns the first connection if it has unread bytes.
+    /// Returns the connection with the most unread bytes, if it has any. The reply must be sorted by pending bytes.
     pub(super) fn slowest(self) -> Option<MonitoredConnection> {
         self.connections.into_iter().next().filter(|connection| connection.pending_bytes > 0)
     }
@@ -63,7 +63,7 @@ pub(super) struct MonitoredConnection {
     pub(super) pending_bytes: u64,
 }
 
-/// Samples all servers. Returns the samples with the URLs. Cancel safe.
+/// Samples all servers. Each sample is returned with its URL. Cancel safe.
 pub(super) async fn sample_all(urls: &[String]) -> Vec<(String, Result<ServerSample, String>)> {
     join_all(urls.iter().map(async |url| (url.clone(), sample(url).await))).await
 }
@@ -84,7 +84,7 @@ async fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|_| format!("{path}: expected the JSON of a NATS server"))
 }
 
-/// Sends a request with HTTP/1.0, so that the response ends when the connection is closed, and is not chunked.
+/// Sends a request with HTTP/1.0, so that the response is not chunked and ends when the connection is closed.
 async fn fetch(url: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let host = url.strip_prefix("http://").unwrap_or(url);
     let mut stream = TcpStream::connect(host).await?;

@@ -1,4 +1,4 @@
-//! Samples of all servers of the NATS cluster, from their system account.
+//! Samples all servers of the NATS cluster through the system account.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::fleet::query;
 use crate::message::{Message, Subject};
 use crate::messaging::{self, Transport};
 
-/// Longest wait for the connection, and for the replies.
+/// Longest wait for the connection, and for the replies to each request.
 const LIMIT: Duration = Duration::from_secs(3);
-/// The text that replaces the names of the servers if none can be queried.
+/// The text shown in place of the servers' names if none can be queried.
 const EVERY: &str = "the servers, by messaging.nats.system";
 
 /// The reply of a server.
@@ -31,7 +31,7 @@ struct ServerInfo {
     name: String,
 }
 
-/// Samples all servers of the cluster. Returns the samples with the names. Cancel safe.
+/// Samples all servers of the cluster. Each sample is returned with the server's name. Cancel safe.
 pub(super) async fn sample_all(
     transport: &dyn Transport,
     expected: usize,

@@ -1,4 +1,4 @@
-//! `fjord status` as tables for people.
+//! Formats the output of `fjord status` as tables.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::format::{bytes, percent, rate, seconds, uptime};
 use super::view::{NatsServerView, ProcessView, QueueView, WorkerQueueView};
 use crate::commands::table;
 
-/// The number of characters of an id that are shown, enough to distinguish a thousand processes.
+/// The number of characters of an id that are shown, which is enough to distinguish a thousand processes.
 const ID_SHOWN: usize = 8;
 /// The maximum number of rows that a table shows; `--json` shows all.
 const ROWS_MAX: usize = 200;
@@ -16,7 +16,6 @@ fn short(id: &str) -> String {
     id.chars().take(ID_SHOWN).collect()
 }
 
-/// Returns the whole page.
 pub(super) fn page(view: &FleetView) -> String {
     let mut text = format!("{}\n", view.bottleneck.sentence);
     let mut section = |title: &str, headings: &[&str], rows: Vec<Vec<String>>| {
@@ -87,7 +86,7 @@ fn process(process: &ProcessView) -> Vec<String> {
     ]
 }
 
-/// Returns rows for the queues with traffic, and the number of idle ones.
+/// Returns a row for each queue with traffic, and one with the number of idle queues.
 fn queue_rows(view: &FleetView) -> Vec<Vec<String>> {
     let is_idle = |queue: &&QueueView| {
         queue.arrivals_per_second == 0.0
@@ -161,7 +160,7 @@ fn server(server: &NatsServerView) -> Vec<String> {
     ]
 }
 
-/// Returns a line for each problem of a process.
+/// Returns a line for each reason why a process is not ready or its report is incomplete.
 fn notes(view: &FleetView) -> Vec<String> {
     let notes = view.processes.iter().flat_map(|process| {
         let name = format!("{} {}", process.role, short(&process.id));

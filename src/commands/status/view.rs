@@ -1,4 +1,4 @@
-//! Processes, queues and servers as `fjord status` shows them, computed from two reports of each.
+//! Processes, queues and servers as `fjord status` shows them, computed from two reports or samples of each.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,6 @@ use super::monitoring::ServerSample;
 /// The share of the slots that a queue should use at most to keep waits short. The recording rules use the same value.
 const TARGET_UTILIZATION: f64 = 0.8;
 
-/// One process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct ProcessView {
     pub(super) role: String,
@@ -28,7 +27,7 @@ pub(super) struct ProcessView {
     pub(super) rates: CallRates,
     pub(super) queues: Vec<WorkerQueueView>,
     pub(super) databases: Vec<DatabaseView>,
-    /// Whether the queues did not fit into the report.
+    /// Whether the queues are missing because they did not fit into the report.
     pub(super) is_cut: bool,
 }
 
@@ -63,7 +62,7 @@ pub(super) struct WorkerQueueView {
 pub(super) struct DatabaseView {
     pub(super) name: String,
     pub(super) is_up: bool,
-    /// The mean wait of a call for a connection.
+    /// The mean time that a call waits for a connection.
     pub(super) wait_seconds: Option<f64>,
 }
 
@@ -78,14 +77,14 @@ pub(super) struct QueueView {
     /// The number of requests that wait for a slot.
     pub(super) waiting: u64,
     pub(super) utilization: f64,
-    /// The share of the time during which all slots of a worker were in use, as the mean of the workers.
+    /// The share of the time during which all slots of a worker were in use, averaged over the workers.
     pub(super) saturated: f64,
     pub(super) arrivals_per_second: f64,
     /// The rate of requests with a status of 500 to 599.
     pub(super) failed_per_second: f64,
     /// The 99th percentile of the time until a worker accepted the request.
     pub(super) wait_p99_seconds: Option<f64>,
-    /// The number of slots that the arrivals need by Little's law, with a fifth kept free.
+    /// The number of slots that the arrivals need by Little's law if a fifth of them is kept free.
     pub(super) slots_needed: Option<f64>,
     #[serde(flatten)]
     pub(super) rates: CallRates,
@@ -93,7 +92,6 @@ pub(super) struct QueueView {
     pub(super) waits: Distribution,
 }
 
-/// One NATS server.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct NatsServerView {
     pub(super) url: String,
@@ -103,7 +101,7 @@ pub(super) struct NatsServerView {
     pub(super) version: String,
     pub(super) connections: u64,
     pub(super) slow_consumers: u64,
-    /// The number of slow consumers since the earlier sample.
+    /// The number of new slow consumers since the earlier sample.
     pub(super) slow_consumers_new: u64,
     pub(super) in_messages_per_second: f64,
     pub(super) out_messages_per_second: f64,
@@ -115,7 +113,7 @@ pub(super) struct NatsServerView {
     pub(super) slowest_pending_bytes: u64,
 }
 
-/// Two reports of a process. There is no earlier report if the process started in between.
+/// Two reports of a process. Without an earlier report, rates are averaged over the time since the start of the process.
 pub(super) struct ReportPair<'a> {
     before: Option<&'a Report>,
     now: &'a Report,
@@ -123,13 +121,12 @@ pub(super) struct ReportPair<'a> {
 }
 
 impl<'a> ReportPair<'a> {
-    /// Creates a pair.
     pub(super) fn new(before: Option<&'a Report>, now: &'a Report) -> Self {
         let since = before.map_or(0.0, |before| before.uptime_seconds);
         Self { before, now, seconds: (now.uptime_seconds - since).max(1e-3) }
     }
 
-    /// Returns every queue with its earlier report.
+    /// Returns every queue's report with its earlier report.
     pub(super) fn queues(
         &self,
     ) -> impl Iterator<Item = (&'a QueueReport, Option<&'a QueueReport>)> {
@@ -183,7 +180,6 @@ impl CallRates {
 }
 
 impl ProcessView {
-    /// Compares two reports of a process.
     pub(super) fn between(before: Option<&Report>, now: &Report) -> Self {
         let pair = ReportPair::new(before, now);
         let mut rates = CallRates::default();
@@ -294,7 +290,6 @@ impl QueueView {
 }
 
 impl NatsServerView {
-    /// Compares two samples of a server.
     pub(super) fn between(
         url: &str,
         before: Option<&ServerSample>,

@@ -9,30 +9,31 @@ use crate::config::limits;
 use crate::config::settings::SettingsTable;
 use crate::config::tls::ClientTlsConfig;
 
-/// The supported signature algorithms of tokens. The first RSA algorithm is used for an RSA key whose JWKS names none.
+/// The supported signature algorithms. If a JWKS names none for an RSA key, the first RSA algorithm
+/// of `IssuerConfig::algorithms` applies.
 pub const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-/// The maximum number of issuers. It is limited because keys may have to be fetched from each of them.
+/// The maximum number of issuers. The gateway may have to fetch keys from each of them.
 const ISSUERS_MAX: usize = 64;
-/// The maximum length of `principal_prefix` in bytes. The rest of a principal is determined by the issuer.
+/// The maximum length of `principal_prefix` in bytes.
 const PREFIX_BYTES_MAX: usize = 64;
 
 /// An issuer of tokens, and the requirements that its tokens must meet.
 #[derive(Clone, Debug)]
 pub struct IssuerConfig {
-    /// The value that `iss` must have in tokens. It is compared exactly.
+    /// The required value of `iss`, compared exactly.
     pub issuer: String,
     /// The source of the issuer's keys.
     pub keys: KeySource,
     /// The accepted audiences. A token must name one of them.
     pub audiences: Vec<String>,
-    /// The algorithms with which the issuer's keys may be used; a subset of `ALGORITHMS`.
+    /// The algorithms allowed for the issuer's keys; a subset of `ALGORITHMS`.
     pub algorithms: Vec<String>,
-    /// The tolerated difference between the clocks of the issuer and the gateway.
+    /// The tolerated clock difference between the issuer and the gateway.
     pub leeway: Duration,
     /// The claim that contains the principal; by default `sub`.
     pub principal_claim: String,
-    /// The prefix that is added to every principal of this issuer.
+    /// The prefix added to every principal of this issuer.
     pub principal_prefix: String,
 }
 
@@ -41,28 +42,28 @@ pub struct IssuerConfig {
 pub enum KeySource {
     /// A JWKS file, or a PEM public key.
     File(PathBuf),
-    /// Keys that are fetched over HTTP.
+    /// Keys fetched over HTTP.
     Fetched(FetchConfig),
 }
 
 /// The settings for fetching an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchConfig {
-    /// The location at which the issuer publishes its keys.
+    /// Where the issuer publishes its keys.
     pub from: KeyLocation,
     /// Whether `http://` is allowed.
     pub is_insecure: bool,
     /// The TLS settings of the connection, such as the trusted authorities.
     pub tls: ClientTlsConfig,
-    /// The interval at which the keys are fetched.
+    /// The interval between fetches.
     pub refresh: Duration,
-    /// The minimum time between two fetches that are caused by tokens with an unknown key.
+    /// The minimum time between fetches triggered by tokens with an unknown key.
     pub cooldown: Duration,
-    /// The time for which keys remain valid while they cannot be fetched again.
+    /// How long keys remain valid while fetches fail.
     pub age_max: Duration,
 }
 
-/// The location at which an issuer publishes its keys.
+/// Where an issuer publishes its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
     /// The URL of a JWKS.
@@ -121,10 +122,10 @@ impl IssuerConfig {
     }
 }
 
-/// Returns the errors of all issuers, each with the issuer's name and its key.
+/// Returns the errors of all issuers, each with the issuer's name and the key of the setting.
 ///
-/// Two issuers must not be able to issue tokens for the same principal. If there are several issuers, each must therefore
-/// have a prefix, and no prefix may begin with another issuer's prefix.
+/// Two issuers must not be able to issue tokens for the same principal. Each of several issuers
+/// must therefore have a prefix, and no prefix may begin with another issuer's prefix.
 #[must_use]
 pub fn errors(issuers: &BTreeMap<String, IssuerConfig>) -> Vec<(&str, &'static str, String)> {
     let mut errors = Vec::new();
@@ -210,7 +211,7 @@ impl KeySource {
     }
 }
 
-/// Returns whether a text is an `https://` URL with a host. If `is_insecure` is set, `http://` is accepted too.
+/// Returns whether a text is an `https://` URL (or `http://` if `is_insecure`) without credentials.
 #[must_use]
 pub fn is_url(text: &str, is_insecure: bool) -> bool {
     http::Uri::try_from(text).is_ok_and(|uri| {

@@ -1,4 +1,4 @@
-//! Subject alternative names (SAN) of client certificates: each with its kind, in a canonical form that can be compared.
+//! Subject alternative names (SANs) of client certificates, in a canonical form for comparison.
 
 /// The kind of a subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ const KINDS: [(&str, SanKind); 3] =
 
 /// Returns the canonical form of a name, with its kind as prefix, or `None` if the name is invalid.
 ///
-/// DNS names are compared without regard to case and a final dot (RFC 5280 §7.2); wildcards are invalid. The domain of an
-/// e-mail address is compared in the same way, and the local part exactly (§7.5). URIs are compared exactly.
+/// DNS names ignore case and a trailing dot (RFC 5280 §7.2); wildcards are invalid. The domain of
+/// an e-mail address follows the same rules; its local part (§7.5) and URIs are kept as they are.
 #[must_use]
 pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     let is_visible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
@@ -34,10 +34,10 @@ pub fn canonical(kind: SanKind, name: &str) -> Option<String> {
     })
 }
 
-/// Parses a name with its kind, such as `dns:clinic.example.com` in the configuration, and returns its canonical form.
+/// Parses a configured name with its kind, such as `dns:clinic.example.com`, into canonical form.
 ///
 /// # Errors
-/// A message that states what was expected.
+/// Returns a message that states what was expected.
 pub fn parse(text: &str) -> Result<String, String> {
     let split = |(prefix, kind)| Some((kind, text.strip_prefix(prefix)?));
     let Some((kind, name)) = KINDS.into_iter().find_map(split) else {

@@ -15,7 +15,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All codings in order of preference. If a client accepts several equally, the first of these is used.
+    /// All codings in order of preference, which breaks ties between equally acceptable codings.
     pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// Returns the name in HTTP and in the configuration.
@@ -34,7 +34,7 @@ impl Coding {
 pub struct CompressionConfig {
     /// The offered codings in order of preference. If empty, nothing is compressed.
     pub codings: Vec<Coding>,
-    /// The minimum size in bytes of a body that is compressed.
+    /// The minimum body size in bytes for compression.
     pub bytes_min: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The load balancers and proxies that are trusted to state the address of their client.
+//! The load balancers and proxies trusted to report their client's address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,15 +7,14 @@ use ipnet::IpNet;
 
 use crate::config::settings::SettingsTable;
 
-/// The key that contains the address ranges.
 const KEY: &str = "trusted_proxies";
 
-/// The proxies that are trusted to state the address of their client.
+/// The proxies trusted to report their client's address.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
     /// The addresses of the trusted proxies.
     pub trusted: TrustedProxies,
-    /// Whether connections from these addresses begin with PROXY protocol version 2.
+    /// Whether connections from these addresses begin with a PROXY protocol version 2 header.
     pub proxy_protocol: bool,
 }
 
@@ -36,7 +35,7 @@ impl TrustedProxies {
         self.0.is_empty()
     }
 
-    /// Returns whether an address is that of a trusted proxy.
+    /// Returns whether an address belongs to a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -67,13 +66,13 @@ impl ProxyConfig {
     }
 }
 
-/// Parses an address range or a single address. If bits beyond the prefix are set, either the address or the prefix length
-/// must be wrong, so this is an error.
+/// Parses an address range or a single address. Bits set beyond the prefix are an error, because
+/// either the address or the prefix length must be wrong.
 fn range(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    // `IpNet`'s own parser is not used, because it reads 010 as ten, and other programs read it as eight.
+    // `IpNet`'s own parser is not used: it reads 010 as ten, but other programs read it as eight.
     let read = text
         .split_once('/')
         .and_then(|(address, prefix)| IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok());

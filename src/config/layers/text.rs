@@ -1,8 +1,8 @@
-//! Parses the texts of the layers: TOML, JSON, and the values of environment variables and `--set`.
+//! Parses the layers: TOML, JSON, and the values of environment variables and `--set`.
 
 use figment::value::{Dict, Value};
 
-/// Parses a TOML file. An error contains the line number, but never the line's text, which may contain a secret.
+/// Parses a TOML file. An error contains the line number but not the line, which may be secret.
 pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -18,7 +18,7 @@ fn from_toml(value: toml::Value) -> Value {
         toml::Value::Integer(number) => number.into(),
         toml::Value::Float(number) => number.into(),
         toml::Value::Boolean(flag) => flag.into(),
-        // Settings read dates from text. TOML formats them as in RFC 3339.
+        // Settings read dates as text. TOML formats them as in RFC 3339.
         toml::Value::Datetime(date) => date.to_string().into(),
         toml::Value::Array(items) => {
             items.into_iter().map(from_toml).collect::<Vec<Value>>().into()
@@ -29,7 +29,7 @@ fn from_toml(value: toml::Value) -> Value {
     }
 }
 
-/// Parses a JSON file. An error contains the line number, but never the line's text.
+/// Parses a JSON file. An error contains the line number but not the line.
 pub(super) fn parse_json(text: &str) -> Result<Dict, String> {
     serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
@@ -40,9 +40,9 @@ pub(super) fn parse_json(text: &str) -> Result<Dict, String> {
     })
 }
 
-/// Parses the value of an environment variable or of `--set`: a JSON object, a JSON array, or otherwise text.
+/// Parses the value of a variable or of `--set`: a JSON object, a JSON array, or otherwise text.
 ///
-/// Text is converted later, according to the key's type, so that a password of digits does not become a number.
+/// Text is converted later, by the key's type, so that a numeric password stays text.
 pub(super) fn parse_value(text: &str) -> Value {
     let structured = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
     let parsed = structured.then(|| serde_json::from_str::<Value>(text).ok()).flatten();
@@ -60,7 +60,7 @@ pub(super) fn split_assignment(text: &str) -> Option<(&str, &str)> {
     Some((key.trim(), value.strip_prefix('=')?))
 }
 
-/// Splits a dotted key. A quoted part can contain dots. Returns `None` if a part is empty or a quote is not closed.
+/// Splits a dotted key outside quotes. Returns `None` if a part is empty or a quote is open.
 pub(super) fn split_key(key: &str) -> Option<Vec<String>> {
     let mut parts = vec![String::new()];
     let mut quoted = false;

@@ -1,4 +1,4 @@
-//! Diagnostics that are collected while the settings are read: every key with its value and origin, errors and warnings.
+//! Collects diagnostics of the settings: errors, warnings, and every key's value and origin.
 
 use crate::config::error::ConfigError;
 
@@ -40,7 +40,7 @@ pub(crate) struct SettingsDiagnostics {
     pub(super) unknown: Vec<UnknownKey>,
 }
 
-/// The minimum similarity at which a known key is suggested instead of an unknown one.
+/// The minimum similarity of a known key that is suggested for an unknown one.
 const SIMILARITY_MIN: f64 = 0.8;
 
 impl SettingsDiagnostics {
@@ -63,8 +63,8 @@ impl SettingsDiagnostics {
         }
     }
 
-    /// Turns unknown keys into errors. It must be called after all sections have been read, because only then are all keys
-    /// known that can be suggested.
+    /// Turns unknown keys into errors. Must be called after all sections have been read, so that
+    /// every known key can be suggested.
     pub(crate) fn report_unknown_keys(&mut self) {
         for unknown in std::mem::take(&mut self.unknown) {
             let key = if unknown.table.is_empty() {
@@ -80,7 +80,7 @@ impl SettingsDiagnostics {
         }
     }
 
-    /// Returns the known key that was probably intended: a similar key in the same table, or the same key in another table.
+    /// Returns the key probably intended: a similar one in the same table, or the same in another.
     fn closest(&self, unknown: &UnknownKey) -> Option<&str> {
         let known = self.entries.iter().map(|entry| &entry.key).chain(&self.tables);
         let candidates = known.filter(|key| !key.is_empty()).map(|key| {

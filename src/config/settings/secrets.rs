@@ -10,7 +10,7 @@ use crate::config::{Secret, limits};
 const REDACTED: &str = "\"[secret]\"";
 
 impl SettingsTable<'_> {
-    /// Returns a path. A relative path starts at the configuration directory.
+    /// Returns a path, resolved against the configuration directory.
     pub(in crate::config) fn get_path(&mut self, name: &str) -> Option<PathBuf> {
         self.get::<PathBuf>(name).map(|path| self.settings.directory.join(path))
     }
@@ -21,7 +21,8 @@ impl SettingsTable<'_> {
         self.settings.directory.join(path)
     }
 
-    /// Returns the path of a file, which must be readable. A systemd credential with the file's name takes precedence.
+    /// Returns the path of a file, which must be readable. A systemd credential with the file's
+    /// name takes precedence.
     pub(in crate::config) fn get_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_path(name)?;
         let path =
@@ -34,17 +35,17 @@ impl SettingsTable<'_> {
         Some(path)
     }
 
-    /// Returns the path of a file with a secret. Other users should not be able to read the file.
+    /// Returns the path of a secret file. Warns if every user can read it.
     pub(in crate::config) fn get_secret_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_file(name)?;
         self.check_mode(name, &path);
         Some(path)
     }
 
-    /// Returns a secret: a systemd credential, or else the content of the file `<name>_file`, or else the value of `<name>`.
+    /// Returns a secret from a systemd credential, else from `<name>_file`, else from `<name>`.
     ///
-    /// The credential has the name of the file in `<name>_file`. If that key is not set, it has the key's name with `-` instead
-    /// of dots.
+    /// The credential is named like the file in `<name>_file`, or, if that key is not set, like the
+    /// full key with `-` instead of dots.
     pub(in crate::config) fn get_secret(&mut self, name: &str) -> Option<Secret> {
         let file_key = format!("{name}_file");
         let file = self.get_path(&file_key);
@@ -81,7 +82,7 @@ impl SettingsTable<'_> {
         })
     }
 
-    /// Returns whether a secret is set in any of these ways. If files are not checked, it is assumed to be set.
+    /// Returns whether `get_secret` would find a secret. If files are not checked, assumes so.
     pub(in crate::config) fn has_secret(&self, name: &str) -> bool {
         let credential = PathBuf::from(self.full_key(name).replace('.', "-"));
         !self.checks_files
@@ -90,7 +91,7 @@ impl SettingsTable<'_> {
             || self.credential(&credential).is_some()
     }
 
-    /// Returns a list of texts that `fjord config` does not show, such as hashes of keys.
+    /// Returns a list that `fjord config` does not show, such as key hashes.
     pub(in crate::config) fn get_hidden_list(&mut self, name: &str) -> Vec<String> {
         let value = self.lookup(name);
         let list: Option<Vec<String>> = value.and_then(|value| self.convert(name, value));
@@ -99,7 +100,7 @@ impl SettingsTable<'_> {
         list.unwrap_or_default()
     }
 
-    /// Returns a list that `fjord config` shows only if no item contains `mark`, a character whose presence suggests a secret.
+    /// Returns a list that `fjord config` hides if an item contains `mark`, a sign of a secret.
     pub(in crate::config) fn get_list_without(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! The types that values of settings can have.
+//! The types of setting values.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) trait SettingValue: Sized {
     fn to_toml(&self) -> String;
 }
 
-/// Returns a description of a value's type. It does not repeat the value, which may be a misplaced secret.
+/// Describes a value's type, without the value, which may be a misplaced secret.
 pub(super) fn description(value: &Value) -> &'static str {
     match value {
         Value::String(..) | Value::Char(..) => "other text",
@@ -40,7 +40,7 @@ impl SettingValue for String {
     }
 
     fn to_toml(&self) -> String {
-        // Every escape sequence of JSON is also valid in TOML.
+        // Every escape sequence that `serde_json` writes is also valid in TOML.
         serde_json::Value::from(self.as_str()).to_string()
     }
 }
@@ -158,7 +158,7 @@ impl SettingValue for PathBuf {
 impl SettingValue for Vec<String> {
     const EXPECTED: &'static str = "a list of texts, e.g. [\"a\", \"b\"]";
 
-    /// Converts a list, or a text with items separated by commas, as in environment variables.
+    /// Converts a list, or comma-separated text, as in environment variables.
     fn from_value(value: &Value) -> Option<Self> {
         if let Some(items) = value.as_array() {
             return items.iter().map(String::from_value).collect();

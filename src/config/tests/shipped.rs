@@ -27,8 +27,8 @@ fn uncommented(text: &str) -> String {
 /// All keys, each with its value and whether a layer sets it.
 type ShippedKeys = BTreeMap<String, (Option<String>, bool)>;
 
-/// Reads all keys with their values. Errors are returned too: the shipped file sets each secret in several ways, and names
-/// files that do not exist.
+/// Reads all keys with their values. Also returns the errors: the shipped file sets each secret in
+/// several ways and names files that do not exist.
 fn read_all(text: &str) -> (ShippedKeys, Vec<ConfigError>) {
     let directory = written(&[("fjord.toml", text)]);
     let sources = sources(directory.path(), None);
@@ -75,7 +75,7 @@ fn the_shipped_file_contains_every_key_and_no_other() {
 #[test]
 fn shipped_values_are_the_defaults() {
     let (written, _) = read_all(&uncommented(FJORD));
-    // If the tables are empty, the keys without a default are not set.
+    // With empty tables, keys without a default are not set.
     let (defaults, _) = read_all(
         "[auth.jwt.main]\n[auth.api_keys.billing]\n[auth.certificates.\"dns:clinic.example\"]\n[worker.queues.\"*\"]\n\
          [catalogue.auth_default]\n[procedures.databases.default]\nbackend = \"mssql\"\n\

@@ -15,7 +15,7 @@ impl Reply {
     /// Parses a reply.
     ///
     /// # Errors
-    /// `EnvelopeError` when the message violates the protocol. The reply then cannot be forwarded.
+    /// `EnvelopeError` if the message violates the protocol. Such a reply cannot be forwarded.
     pub fn parse(message: Message) -> Result<Self, EnvelopeError> {
         let error = |header, expected| EnvelopeError { header, expected };
         if message.no_responders {
@@ -114,7 +114,7 @@ impl Reply {
         }))
     }
 
-    /// Parses the reply of a plain NATS responder, or an error of the NATS service API (ADR-32), whose body may be empty.
+    /// Parses the reply of a plain NATS responder, or an error of the NATS service API (ADR-32).
     fn parse_plain(from: &ReplyHeaders<'_>, body: Bytes) -> Result<Self, EnvelopeError> {
         if from.has_fjord_header {
             return Err(EnvelopeError {
@@ -138,7 +138,7 @@ impl Reply {
     /// Encodes the reply as a message to the request's reply subject.
     ///
     /// # Errors
-    /// `HeaderError` when the media type contains a control character.
+    /// `HeaderError` if the media type contains a control character.
     pub fn into_message(self, to: Subject) -> Result<Message, HeaderError> {
         let mut message = Message::to(to);
         match self {

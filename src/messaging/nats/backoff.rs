@@ -1,4 +1,4 @@
-//! The pause before a reconnect. It grows with failed attempts and with connections that did not last.
+//! The pause before a reconnect, which grows with failed attempts and short-lived connections.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::Instant;
 
-/// The upper bound of the first pause. It doubles up to the configured maximum.
+/// The upper bound of the first pause. It doubles until it reaches the configured maximum.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
-/// The duration from which a connection counts as stable.
+/// The duration after which a connection counts as stable.
 const STABLE: Duration = Duration::from_secs(30);
-/// Number of doublings after which every permitted maximum is reached.
+/// The number of doublings that reaches every permitted maximum.
 const DOUBLINGS_MAX: u32 = 16;
 
-/// A limit on how often the process connects, even when something makes the server close every new connection.
+/// Limits how often the process connects, even if the server closes every new connection.
 #[derive(Debug)]
 pub(super) struct ReconnectBackoff {
     max: Duration,
@@ -46,8 +46,8 @@ impl ReconnectBackoff {
         history.unstable = if is_stable { 0 } else { history.unstable.saturating_add(1) };
     }
 
-    /// Returns the pause before the next attempt: exponential with full jitter, so that not all clients of a restarted
-    /// cluster connect at the same moment.
+    /// Returns the pause before the next attempt: exponential with full jitter, so that the clients
+    /// of a restarted cluster do not all connect at once.
     pub(super) fn delay(&self, attempts: usize) -> Duration {
         rand::rng().random_range(Duration::ZERO..=self.ceiling(attempts))
     }

@@ -19,9 +19,9 @@ use crate::config::messaging::NatsConfig;
 use crate::lifecycle::{Cancel, Tasks};
 use crate::messaging::TransportError;
 
-/// A client of the NATS library, with the state that is needed to replace it. Dropping it closes the connection.
+/// A NATS library client, with the state needed to replace it. Dropping it closes the connection.
 pub(super) struct NatsClient {
-    /// The number of the client in this process, from 1.
+    /// The number of the client in this process, counted from 1.
     pub(super) number: u64,
     pub(super) inner: Client,
     pub(super) operation_timeout: Duration,
@@ -44,8 +44,8 @@ impl Drop for NatsClient {
 }
 
 impl NatsClient {
-    /// Starts a client, which connects in the background and retries indefinitely. Its first subscription is the one for
-    /// probes.
+    /// Starts a client, which connects in the background and retries indefinitely. Subscribes to
+    /// probes first.
     pub(super) async fn start(
         config: &NatsConfig,
         name: &str,
@@ -78,7 +78,7 @@ impl NatsClient {
         Ok(Self { number, inner, operation_timeout, ended, is_retired, dropped })
     }
 
-    /// Returns whether messages can be sent. Reads the state rather than the last event, because events can be lost.
+    /// Returns whether messages can be sent. Reads the state, because events can be lost.
     pub(super) fn is_connected(&self) -> bool {
         self.inner.connection_state() == LibraryState::Connected && self.is_in_use()
     }
@@ -88,7 +88,7 @@ impl NatsClient {
         !self.is_retired.load(Ordering::Acquire)
     }
 
-    /// Stops the use of this client for new messages.
+    /// Stops using this client for new messages.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Release);
     }
@@ -98,9 +98,9 @@ impl NatsClient {
         self.inner.statistics().connects.load(Ordering::Acquire)
     }
 
-    /// Sends a probe, waits until it comes back, and returns how long that took. The server has then read everything that was
-    /// sent before the probe, and this process has received everything that the server sent before it returned the probe. Waits
-    /// forever if the probe is lost. Cancel safe.
+    /// Sends a probe, waits until it comes back, and returns how long that took. By then, the
+    /// server has read everything sent before the probe, and this process has received everything
+    /// that the server sent before returning it. Waits forever if the probe is lost. Cancel safe.
     pub(super) async fn round_trip(&self, probes: &LinkProbes) -> Result<Duration, TransportError> {
         let mut probe = probes.start();
         let started = Instant::now();

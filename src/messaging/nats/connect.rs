@@ -53,8 +53,8 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
         // `Subject` guarantees valid subjects.
         .skip_subject_validation(true)
         .reconnect_to_server_callback(|servers, _info| async move {
-            // Only this callback receives the cause of a failed connection. The cause is logged after 1, 2, 4, 8 … failures, so
-            // that an outage does not produce one line per attempt.
+            // Only this callback receives the cause of a failed connection. It is logged after 1,
+            // 2, 4, 8 … failures, so that an outage does not produce a line per attempt.
             for server in servers {
                 if let Some(cause) = server.last_error
                     && server.failed_attempts.is_power_of_two()
@@ -72,15 +72,15 @@ fn base(options: ConnectOptions, config: &NatsConfig, name: &str) -> ConnectOpti
     if config.discover { options } else { options.ignore_discovered_servers() }
 }
 
-/// Returns host and port of a server, without the user and password that its URL may contain.
+/// Returns the host and port of a server, without any credentials in its URL.
 pub(super) fn host_of(server: &async_nats::ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// Adds TLS. The library reads the files again at every connection, so certificates are rotated by replacing the files.
+/// Adds TLS. The library reads the files for every connection, so replaced files are picked up.
 fn with_tls(options: ConnectOptions, config: &NatsConfig) -> ConnectOptions {
     let Some(tls) = &config.tls else { return options };
-    // Without this, the client would send the password unencrypted to a server that does not offer TLS.
+    // Otherwise, the client would send the password unencrypted to a server without TLS.
     let mut options = options.require_tls(true);
     if config.tls_first {
         options = options.tls_first();

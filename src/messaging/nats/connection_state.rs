@@ -18,14 +18,12 @@ const DROPPED: Condition = Condition::new("messages of NATS are dropped");
 /// The condition that the server refuses an operation.
 const REFUSED: Condition = Condition::new("NATS refuses");
 
-/// The state of the link. Shared by the callbacks of the client and the supervisor.
+/// The state of the link, shared by the client's callbacks and the supervisor.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     state: Mutex<State>,
     link: watch::Sender<Link>,
-    /// All subscriptions.
     pub(super) subscriptions: Arc<Subscriptions>,
-    /// The pause before a reconnect.
     pub(super) backoff: ReconnectBackoff,
     /// Notified when a connection is made or lost.
     pub(super) changed: Notify,
@@ -33,7 +31,7 @@ pub(super) struct ConnectionState {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the client in use. Events of other clients are ignored.
+    /// The number of the client in use. Events of other clients are counted, but otherwise ignored.
     client: u64,
     is_proved: bool,
     is_leaving: bool,
@@ -71,7 +69,7 @@ impl ConnectionState {
         self.change(|state| (state.is_proved, state.is_leaving) = (false, false));
     }
 
-    /// Records that a probe came back over a new connection. All subscriptions were made before the probe was sent.
+    /// Records that a probe, sent after all subscriptions, came back over a new connection.
     pub(super) fn proved(&self) {
         self.change(|state| (state.is_proved, state.epoch) = (true, state.epoch + 1));
         if self.link.borrow().epoch > 1 {
@@ -84,8 +82,8 @@ impl ConnectionState {
         self.link.borrow().state == LinkState::Down
     }
 
-    /// Records that the server accepts a refused inbox subscription again. Answers that were sent to the inbox in the meantime
-    /// are lost.
+    /// Records that the server accepts a refused inbox subscription again. Replies sent to the
+    /// inbox in the meantime are lost.
     pub(super) fn inbox_restored(&self) {
         self.change(|state| state.epoch += 1);
     }
@@ -116,7 +114,7 @@ impl ConnectionState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).client == client
     }
 
-    /// Counts, logs and applies an event of a client. Must not block, because the library waits for this function.
+    /// Counts, logs and applies a client's event. Must not block: the library waits for it.
     pub(super) fn on_event(&self, client: u64, event: &Event) {
         let word = match event {
             Event::Connected => "connected",

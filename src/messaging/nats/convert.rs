@@ -7,9 +7,9 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::message::{HeaderError, Headers, Message, ReceivedHeaders, Subject};
 use crate::messaging::TransportError;
 
-/// Size in bytes of the first line and the end of a header block (`NATS/1.0` CRLF … CRLF).
+/// The size in bytes of a header block's first line and end (`NATS/1.0` CRLF … CRLF).
 const HEADER_FRAME_BYTES: usize = 12;
-/// Size in bytes of the separators in a header line (`: ` … CRLF).
+/// The size in bytes of the separators in a header line (`: ` … CRLF).
 const HEADER_LINE_BYTES: usize = 4;
 
 /// Headers in the library's type, with their size on the wire.

@@ -1,4 +1,4 @@
-//! Credentials. Their files are read for every connection, so a replaced file is used from the next connection on.
+//! Credentials. Their files are read for every connection, so the next one uses a replaced file.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use nkeys::KeyPair;
 use crate::config::Secret;
 use crate::config::messaging::NatsCredentials;
 
-/// Creates the credentials for a connection, including the signature of the server's nonce if the method requires one.
+/// Creates the credentials for a connection, and signs the server's nonce if required.
 pub(super) async fn authenticate(
     credentials: NatsCredentials,
     nonce: Vec<u8>,
@@ -41,7 +41,7 @@ pub(super) async fn authenticate(
     Ok(auth)
 }
 
-/// Reads a secret from its file, if it has one.
+/// Reads a secret again from its file, if it has one.
 async fn read(secret: &Secret) -> Result<Secret, AuthError> {
     let Some(path) = secret.file() else { return Ok(secret.clone()) };
     let text = tokio::fs::read_to_string(path).await;
@@ -51,7 +51,7 @@ async fn read(secret: &Secret) -> Result<Secret, AuthError> {
 }
 
 fn pair(seed: &str) -> Result<KeyPair, AuthError> {
-    // The library's error may contain a part of the seed.
+    // The library's error may contain part of the seed.
     KeyPair::from_seed(seed.trim()).map_err(|_| AuthError::new("the nkey seed is not valid"))
 }
 
@@ -59,7 +59,7 @@ fn refused(path: &Path, why: &str) -> AuthError {
     AuthError::new(format!("{}: {why}", path.display()))
 }
 
-/// Returns the line that follows each `BEGIN` line of a credentials file in the format of `nsc`.
+/// Returns the first non-empty line after each `BEGIN` line of a credentials file written by `nsc`.
 fn sections(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines().map(str::trim);
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Write coalescing: messages that are published at about the same time share one TLS record and one system call.
+//! Write coalescing: messages published at about the same time share a TLS record and system call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
 use crate::telemetry::conditions::{self, UNSENT};
 
-/// Maximum number of messages that are written together.
+/// The maximum number of messages that are written together.
 const BATCH_MAX: usize = 256;
-/// A message that is published within this time after the previous one is likely to be followed by others.
+/// A message published within this time of the previous one is likely to be followed by others.
 const BURST_NANOS: u64 = 100_000;
 
 /// A message in the library's types.
@@ -29,8 +29,8 @@ pub(super) struct OutgoingMessage {
     pub(super) payload: Bytes,
 }
 
-/// A queue in which messages wait briefly, so that they are sent together with the next ones. An isolated message is sent at
-/// once.
+/// A queue in which messages wait briefly to be sent together with the next ones. An isolated
+/// message is sent at once.
 #[derive(Debug)]
 pub(super) struct Outbox {
     shared: Arc<NatsShared>,
@@ -38,13 +38,13 @@ pub(super) struct Outbox {
     /// The number of queued messages. A new message must not overtake them.
     waiting: Arc<AtomicUsize>,
     opened: Instant,
-    /// When the last message was queued, in nanoseconds since `opened`.
+    /// When the last message was published, in nanoseconds since `opened`.
     last: AtomicU64,
 }
 
 impl Outbox {
-    /// Creates an outbox for `commands_max` messages and starts the task that empties it. The task ends after the outbox is
-    /// dropped.
+    /// Creates an outbox for `commands_max` messages, and starts the task that empties it until it
+    /// is dropped.
     pub(super) fn open(shared: Arc<NatsShared>) -> Self {
         let (sender, receiver) = mpsc::channel(shared.config.commands_max);
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -53,7 +53,8 @@ impl Outbox {
         Self { shared, sender, waiting, opened: Instant::now(), last: AtomicU64::new(0) }
     }
 
-    /// Queues a message without waiting. Returns the message if it is isolated or the outbox is full; pass it to `send` then.
+    /// Queues a message without waiting. Returns it to be passed to `send` if it is isolated or the
+    /// outbox is full.
     pub(super) fn try_send(&self, message: OutgoingMessage) -> Option<OutgoingMessage> {
         if self.is_alone() {
             return Some(message);
@@ -64,7 +65,7 @@ impl Outbox {
         None
     }
 
-    /// Sends or queues a message, and waits while the outbox is full. Cancel safe: the message is then not queued.
+    /// Sends or queues a message, waiting while the outbox is full. Cancel safe: nothing is queued.
     pub(super) async fn send(&self, message: OutgoingMessage) -> Result<(), TransportError> {
         if self.waiting.load(Ordering::Acquire) == 0 {
             let client = self.shared.client.load_full();
@@ -77,7 +78,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Returns whether the message that is published now is isolated, so that queueing would only delay it.
+    /// Records a message and returns whether it is isolated, so that queueing would only delay it.
     fn is_alone(&self) -> bool {
         let now = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = self.last.swap(now, Ordering::Relaxed);
@@ -104,9 +105,10 @@ async fn publish(client: &Client, message: OutgoingMessage) -> Result<(), Publis
     }
 }
 
-/// Passes queued messages to the library in batches. The first message wakes the library's writer, which writes all messages
-/// that it finds. The writer runs directly after the task that woke it, so that tasks that published separately would cost a
-/// TLS record and a system call each. Yielding once lets all tasks that are ready to publish do so first.
+/// Passes queued messages to the library in batches. The first message wakes the library's writer,
+/// which runs directly after the task that woke it and writes all messages that it finds. Tasks
+/// that publish separately would thus cost a TLS record and a system call each. Yielding once lets
+/// all tasks that are ready publish first.
 async fn send_batches(
     shared: Arc<NatsShared>,
     mut receiver: mpsc::Receiver<OutgoingMessage>,
@@ -125,7 +127,7 @@ async fn send_batches(
         let count = batch.len();
         let client = shared.client.load_full();
         for message in batch.drain(..) {
-            // The link was lost after the message was queued. The library would send it after the reconnect.
+            // The link was lost meanwhile. The library would send the message after the reconnect.
             if !client.is_connected() {
                 tracing::debug!("a message was dropped: the connection to NATS was lost");
                 continue;

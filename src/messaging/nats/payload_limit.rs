@@ -1,4 +1,4 @@
-//! Detects that a reload of the server has raised its payload limit. Servers do not announce that to connected clients.
+//! Detects raised payload limits, which a reloaded server does not announce to connected clients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct LastQuery(Mutex<Option<Instant>>);
 
 impl LastQuery {
-    /// Returns whether a query may be made now, and if so, records the query.
+    /// Returns whether a query is allowed now, and if so, records it.
     fn try_start(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_allowed = last.is_none_or(|last| now - last >= QUERY_INTERVAL);
@@ -30,9 +30,9 @@ impl LastQuery {
     }
 }
 
-/// Queries the server's current limit over a separate connection, and reconnects if it has been raised. Returns whether a
-/// message of this size can be sent afterwards. Returns `false` if that takes longer than `operation_timeout`; the query then
-/// continues in the background.
+/// Queries the server's current limit over a separate connection, and reconnects if it allows
+/// `bytes`. Returns whether a message of this size can be sent now. After `operation_timeout`,
+/// returns `false`, and the query continues in the background.
 pub(super) async fn has_grown(
     shared: &Arc<NatsShared>,
     last_query: &LastQuery,
@@ -77,7 +77,7 @@ async fn reconnect_if_grown(shared: &NatsShared, bytes: usize) -> bool {
     false
 }
 
-/// Returns the limit of a server, or `None` if its id is not `id`.
+/// Returns the limit of a server, or `None` if it cannot be reached or its id is not `id`.
 async fn query(shared: &NatsShared, server: ServerAddr, id: &str) -> Option<usize> {
     let options = connect::options(&shared.config, &shared.name);
     let connecting = options.ignore_discovered_servers().connect(server);

@@ -1,5 +1,5 @@
-//! Probes of the link: messages that this process sends to itself. When one comes back, the server has read it and everything
-//! that was sent before it.
+//! Probes of the link: messages that this process sends to itself. When one comes back, the server
+//! has read it and everything sent before it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ impl LinkProbes {
         self.base.all_below()
     }
 
-    /// Registers a new probe. The caller sends it.
+    /// Registers a new probe, which the caller must send.
     pub(super) fn start(&self) -> LinkProbe<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, returned) = oneshot::channel();
@@ -45,7 +45,7 @@ impl LinkProbes {
         LinkProbe { probes: self, number, returned }
     }
 
-    /// Completes the probe to which a received message belongs.
+    /// Completes the probe that a received message belongs to.
     pub(super) fn on_message(&self, subject: &str) {
         let number = subject.rsplit('.').next().and_then(|number| number.parse().ok());
         if let Some(sender) = number.and_then(|number: u64| self.lock().remove(&number)) {

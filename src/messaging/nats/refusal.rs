@@ -1,4 +1,4 @@
-//! Parses the server's error texts about subscriptions that it refuses, or ends after a reload of its configuration.
+//! Parses the server's errors about subscriptions that it refuses or, after a reload, ends.
 
 /// The refusal of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(super) enum SubscriptionRefusal {
         /// The queue group, if any.
         group: Option<String>,
     },
-    /// The limit of subscriptions is reached. The server does not name the refused subscription.
+    /// The limit on subscriptions is reached. The server does not name the refused subscription.
     TooMany,
 }
 
@@ -28,11 +28,11 @@ impl SubscriptionRefusal {
     }
 }
 
-/// Shortens an error to the part that is the same for repeated errors. Only those tokens of the subject remain that identify
-/// its owner.
+/// Shortens an error to the part that repeated errors share. Of the subject, it keeps only the
+/// tokens that identify its owner.
 pub(super) fn repeated_part(error: &str) -> &str {
     let Some((head, subject)) = error.split_once('"') else { return error };
-    // The owner is identified by the first token of an inbox, or by the three tokens of `fjord.q.<queue>`.
+    // The first token of an inbox identifies its owner; of `fjord.q.<queue>`, the first three.
     let tokens = if subject.starts_with('_') { 1 } else { 3 };
     let subject = subject.split('"').next().unwrap_or_default();
     let length: usize = subject.split('.').take(tokens).map(|token| token.len() + 1).sum();

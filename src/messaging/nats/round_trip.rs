@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::messaging::RoundTrip;
 
-/// Number of measurements in a window; the maximum covers the current window and the one before.
+/// The number of measurements in a window. The maximum covers this window and the previous one.
 const WINDOW: u32 = 8;
 /// How much longer than twice its mean a round trip can take before the link counts as stalled.
 const STALL_MIN: Duration = Duration::from_millis(250);
@@ -15,7 +15,7 @@ const STALL_MIN: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct RoundTripMeter {
     smoothed: Option<Duration>,
-    /// The longest measurements of the current window and of the one before.
+    /// The longest measurements of the current and the previous window.
     longest: [Duration; 2],
     in_window: u32,
     /// When the pending probe was sent.

@@ -1,4 +1,4 @@
-//! The stream of messages of one subscription. It continues on the next client when the client is replaced.
+//! The message stream of a subscription, which continues on the next client after a replacement.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,11 +17,11 @@ use crate::future::BoxFuture;
 use crate::message::Message;
 use crate::messaging::{Subscription, TransportError};
 
-/// Longest wait until the client has accepted the command to leave a group.
+/// The maximum time for the client to accept the command to leave a group.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The reading side of a subscription. It counts the messages that it has read, because leaving without loss requires their
-/// number.
+/// The reading side of a subscription. It counts the messages read, because leaving without loss
+/// requires their number.
 pub(super) struct NatsSubscription {
     handle: Arc<SubscriptionHandle>,
     subscriptions: Arc<Subscriptions>,
@@ -61,7 +61,7 @@ impl Stream for NatsSubscription {
                     this.read += 1;
                     return Poll::Ready(Some(convert::received(message)));
                 }
-                // The server has stopped after the agreed message, or the client has ended.
+                // The server has sent the requested number of messages, or the client has ended.
                 Some(Poll::Ready(None)) => this.inner = None,
                 Some(Poll::Pending) | None => {}
             }
@@ -83,11 +83,11 @@ impl Stream for NatsSubscription {
 
 impl Subscription for NatsSubscription {
     fn leave_after(&mut self, more: u64) -> BoxFuture<'_, Result<(), TransportError>> {
-        // The library's `drain` and `unsubscribe` lose messages in transit. Unsubscribing with a maximum above the number of
-        // read messages loses none, because both sides count messages.
+        // The library's `drain` and `unsubscribe` lose messages in transit. Unsubscribing with a
+        // maximum above the number of messages read loses none, because both sides count messages.
         self.subscriptions.remove(self.handle.id);
         self.is_leaving = true;
-        // Otherwise a new client would join the group again, and nobody would read the messages that it receives.
+        // Otherwise a new client would rejoin the group, and its messages would not be read.
         self.handle.leave();
         if let SubscriberChange::New(inner) = self.handle.take_change() {
             (self.inner, self.read) = (Some(inner), 0);

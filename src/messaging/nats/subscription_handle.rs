@@ -11,7 +11,7 @@ use super::convert;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// The value of `client` after the subscription has been left. It keeps later clients from subscribing again.
+/// The value of `client` after leaving. It keeps later clients from subscribing again.
 const LEFT: u64 = u64::MAX;
 
 /// A subscription. It outlives the client that carries it.
@@ -21,7 +21,7 @@ pub(super) struct SubscriptionHandle {
     pub(super) subject: Subject,
     pub(super) group: Option<String>,
     pub(super) kind: SubscriptionKind,
-    /// The number of the latest client that carries the subscription; `LEFT` after it has been left.
+    /// The number of the latest client that carries the subscription; `LEFT` after leaving.
     client: AtomicU64,
     change: Mutex<SubscriberChange>,
     pub(super) reader: AtomicWaker,
@@ -41,7 +41,7 @@ pub(super) enum SubscriptionKind {
     Optional,
 }
 
-/// The subscriber with which the reader continues after it has read the received messages.
+/// The subscriber that the reader switches to once it has read all received messages.
 #[derive(Debug)]
 pub(super) enum SubscriberChange {
     /// The same subscriber.
@@ -53,7 +53,6 @@ pub(super) enum SubscriberChange {
 }
 
 impl SubscriptionKind {
-    /// All kinds.
     pub(super) const ALL: [Self; 4] = [Self::Inbox, Self::Control, Self::Queue, Self::Optional];
 
     /// Returns the value of the metric label.
@@ -66,8 +65,8 @@ impl SubscriptionKind {
         }
     }
 
-    /// Returns whether the process depends on subscriptions of this kind. Queues are excluded, because each reports on its own
-    /// that it is not served.
+    /// Returns whether the process depends on subscriptions of this kind. Queues are excluded,
+    /// because each reports separately whether it is served.
     pub(super) fn is_required(self) -> bool {
         matches!(self, Self::Inbox | Self::Control)
     }
@@ -98,8 +97,8 @@ impl SubscriptionHandle {
         self.kind == SubscriptionKind::Inbox
     }
 
-    /// Subscribes on client number `number`, and has the reader continue with the new subscriber. Does nothing if this or a
-    /// later client already carries the subscription.
+    /// Subscribes on client number `number`, and switches the reader to the new subscriber. Does
+    /// nothing if this or a later client already carries the subscription.
     pub(super) async fn subscribe_on(
         &self,
         client: &Client,
@@ -108,7 +107,7 @@ impl SubscriptionHandle {
         if self.client.fetch_max(number, Ordering::AcqRel) < number {
             let subscriber = self.subscribe(client).await?;
             let mut change = self.lock_change();
-            // In the meantime a later client may have taken over, or the subscription may have been left.
+            // A later client may have taken over, or the process may have left, in the meantime.
             if self.client.load(Ordering::Acquire) == number {
                 *change = SubscriberChange::New(subscriber);
                 drop(change);
@@ -130,13 +129,13 @@ impl SubscriptionHandle {
         subscribed.await.map_err(|e| TransportError::Refused(e.into()))
     }
 
-    /// Has the reader continue with a subscriber of client number `number`.
+    /// Switches the reader to a subscriber of client number `number`.
     pub(super) fn replace_subscriber(&self, subscriber: Subscriber, number: u64) {
         self.client.fetch_max(number, Ordering::AcqRel);
         self.set_change(SubscriberChange::New(subscriber));
     }
 
-    /// Has the reader continue without a subscriber.
+    /// Leaves the reader without a subscriber.
     pub(super) fn end_subscriber(&self) {
         self.set_change(SubscriberChange::Ended);
     }

@@ -11,7 +11,7 @@ use super::subscription_handle::{SubscriptionHandle, SubscriptionKind};
 use crate::message::Subject;
 use crate::telemetry::{gauge, names};
 
-/// Number of simultaneous refusals above which others may have been lost: the library queues 128 events of all kinds.
+/// The number of new refusals that suggests lost ones: the library queues 128 events of any kind.
 const CERTAIN_REFUSALS_MAX: usize = 64;
 
 /// All subscriptions of this process.
@@ -21,20 +21,20 @@ pub(super) struct Subscriptions {
     state: Mutex<State>,
     /// Notified when a subscription is refused.
     pub(super) new_refusal: Notify,
-    /// Notified when subscriptions are refused, but it is not known which ones.
+    /// Notified when the server refuses subscriptions without naming them.
     pub(super) unknown_refusals: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<u64, SubscriptionEntry>,
-    /// The subscriptions that are being tried again.
+    /// The subscriptions that are being retried.
     batch: Option<RetryBatch>,
-    /// Refusals since `may_have_missed_refusals` was called last.
+    /// The number of new refusals since the last call of `may_have_missed_refusals`.
     refusals: usize,
 }
 
-/// Subscriptions that are tried together, with the refusals so far.
+/// Subscriptions that are retried together, with the refusals so far.
 #[derive(Debug, Default)]
 pub(super) struct RetryBatch {
     tried: BTreeSet<u64>,
@@ -44,7 +44,7 @@ pub(super) struct RetryBatch {
 }
 
 impl RetryBatch {
-    /// Returns whether subscriptions were refused, but it is not known which ones.
+    /// Returns whether it is unknown which of several subscriptions were refused.
     pub(super) fn is_unclear(&self) -> bool {
         self.unnamed > 0 && self.tried.len() > 1
     }
@@ -62,7 +62,7 @@ struct SubscriptionEntry {
 }
 
 impl Subscriptions {
-    /// Adds a subscription. Must be called before subscribing, so that a new client cannot miss the subscription.
+    /// Adds a subscription. Must be called before subscribing, so that a new client includes it.
     pub(super) fn add(
         &self,
         subject: &Subject,
@@ -91,7 +91,7 @@ impl Subscriptions {
         accepted.map(|entry| Arc::clone(&entry.handle)).collect()
     }
 
-    /// Returns the subscriptions that the server refused, the most important ones first.
+    /// Returns the subscriptions that the server refused, most important first.
     pub(super) fn refused(&self) -> Vec<Arc<SubscriptionHandle>> {
         let state = self.lock();
         let refused = state.entries.values().filter(|entry| entry.is_refused);
@@ -137,7 +137,7 @@ impl Subscriptions {
         std::mem::take(&mut self.lock().refusals) >= CERTAIN_REFUSALS_MAX
     }
 
-    /// Marks all subscriptions as refused, so that each is tried again.
+    /// Marks all subscriptions as refused, so that each is retried.
     pub(super) fn refuse_all(&self) {
         let mut state = self.lock();
         for entry in state.entries.values_mut() {
@@ -146,7 +146,7 @@ impl Subscriptions {
         report(&state);
     }
 
-    /// Starts a batch. Refusals of these subscriptions count for the batch until it ends.
+    /// Starts a batch. Until it ends, refusals of these subscriptions are recorded in it.
     pub(super) fn begin_batch(&self, handles: &[Arc<SubscriptionHandle>]) {
         let tried = handles.iter().map(|handle| handle.id).collect();
         self.lock().batch = Some(RetryBatch { tried, ..RetryBatch::default() });

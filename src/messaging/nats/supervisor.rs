@@ -1,4 +1,4 @@
-//! Supervises the client: tests with probes that the link works, replaces a dead client, and retries refused subscriptions.
+//! Supervises the client: probes the link, replaces a dead client, retries refused subscriptions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,24 +17,24 @@ use crate::lifecycle::Cancel;
 use crate::messaging::{LinkState, TransportError};
 use crate::telemetry::{counter, gauge, names};
 
-/// Number of probes per ping interval.
+/// The number of probes per ping interval.
 const PROBES_PER_PING: u32 = 4;
-/// Number of ping intervals after which a link without an answer counts as dead.
+/// The number of ping intervals after which a link without an answer counts as dead.
 const SILENT_PINGS: u32 = 2;
-/// Longest random wait before leaving a server that is about to stop. Servers close connections 10 s after the notice.
+/// The longest random pause before leaving a stopping server, which closes connections after 10 s.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
-/// First pause before a refused subscription is tried again. The server logs each attempt.
+/// The first pause before a refused subscription is retried. The server logs each attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest pause before a refused subscription is tried again.
+/// The longest pause before a refused subscription is retried.
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Number of subscriptions that are tried together. The library must be able to queue all their refusals.
+/// The number of subscriptions retried together. The library must be able to queue all refusals.
 const RETRY_BATCH: usize = 64;
-/// How long after the return of a probe an earlier refusal may still be reported, because another task reports refusals.
+/// How long after a probe returns an earlier refusal can still be reported, by another task.
 const REFUSAL_DELAY_MAX: Duration = Duration::from_millis(50);
-/// Pause after a client could not be created.
+/// The pause after a client could not be created.
 const CREATE_RETRY: Duration = Duration::from_secs(1);
 
-/// The state that the supervisor shares with the operations of the transport.
+/// The state that the supervisor shares with the transport's operations.
 #[derive(Debug)]
 pub(super) struct NatsShared {
     pub(super) config: NatsConfig,
@@ -54,7 +54,7 @@ enum ReplaceReason {
     Ended,
     /// No probe came back for two ping intervals.
     Silent,
-    /// Subscriptions were refused, but it is not known which ones.
+    /// The server refused subscriptions without naming them.
     UnknownRefusals,
 }
 
@@ -102,7 +102,7 @@ impl NatsShared {
         }
     }
 
-    /// Sends probes periodically. Returns when none comes back.
+    /// Sends probes periodically. Returns when none has come back for two ping intervals.
     async fn probe(&self, client: &NatsClient) {
         let ping_interval = self.config.ping_interval;
         let mut ticks = interval(ping_interval / PROBES_PER_PING);
@@ -115,8 +115,8 @@ impl NatsShared {
                 _ = ticks.tick() => false,
                 () = self.state.changed.notified() => true,
             };
-            // The client reconnects by itself. The event of a new connection arrives shortly before the state of the client
-            // changes.
+            // The client reconnects by itself. The event of a new connection arrives shortly before
+            // the client's state changes.
             if !is_event && !client.is_connected() {
                 last = Instant::now();
                 continue;
@@ -129,7 +129,7 @@ impl NatsShared {
             self.lock_round_trip().sent(Instant::now());
             let answer = tokio::select! {
                 answer = timeout_at(limit, client.round_trip(&self.probes)) => answer,
-                // The probe was lost together with the connection.
+                // The probe was lost with the connection.
                 () = self.state.changed.notified() => {
                     self.lock_round_trip().cancel(Instant::now());
                     ticks.reset_immediately();
@@ -140,7 +140,7 @@ impl NatsShared {
                 Ok(Ok(took)) => {
                     last = Instant::now();
                     self.record_round_trip(took);
-                    // A loss may be reported late, after the next connection was proved.
+                    // A loss can be reported late, when the next connection is already proven.
                     let is_change = connections != proved || self.state.is_down();
                     if is_change && client.is_connected() && client.connections() == connections {
                         proved = connections;
@@ -241,7 +241,7 @@ impl NatsShared {
         }
     }
 
-    /// Retries some subscriptions and waits for the server's answer. Returns whether it is known which ones the server refused.
+    /// Retries a batch of subscriptions. Returns whether it is known which ones the server refused.
     async fn retry_batch(&self, client: &NatsClient, handles: &[Arc<SubscriptionHandle>]) -> bool {
         let subscriptions = &self.state.subscriptions;
         subscriptions.begin_batch(handles);
@@ -284,8 +284,8 @@ impl NatsShared {
         Ok(subscribers)
     }
 
-    /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A random pause keeps the
-    /// clients from connecting to the other servers all at once. Never returns.
+    /// Leaves a server that is about to stop (lame duck mode) before it closes the connection. A
+    /// random pause keeps clients from connecting to the other servers all at once. Never returns.
     async fn leave_stopping_servers(&self, client: &NatsClient) {
         let mut link = self.state.link();
         loop {

@@ -1,5 +1,5 @@
-//! Tests over a separate connection whether a server accepts the connection, subscriptions and messages of a role, for
-//! `fjord check --online`.
+//! Tests for `fjord check --online` whether a server accepts a role's connection, subscriptions and
+//! messages. Uses a separate connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::config::messaging::NatsConfig;
 use crate::message::Subject;
 use crate::messaging::TransportError;
 
-/// The subscriptions and messages to test. None of them may disturb other users of the server.
+/// The subscriptions and messages to test. They must not disturb other users of the server.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
     /// Subjects to subscribe to without a queue group.
@@ -33,16 +33,16 @@ pub struct TrialResult {
     pub version: String,
     /// The size in bytes, headers included, of the largest message that the server accepts.
     pub payload_bytes_max: usize,
-    /// The time that a message of the client to itself takes; `None` if none came back.
+    /// The round trip of a message from the client to itself; `None` if none came back.
     pub round_trip: Option<Duration>,
-    /// The refusals, in the words of the server.
+    /// The refusals, as worded by the server.
     pub refused: Vec<String>,
 }
 
-/// Number of timed messages; the shortest time counts.
+/// The number of messages timed after the first one. The shortest time counts.
 const PROBES: usize = 3;
 
-/// Returns host and port of a server, without the user and password that its URL may contain.
+/// Returns the host and port of a server, without any credentials in its URL.
 #[must_use]
 pub fn display_name(server: &str) -> String {
     server.parse().map_or_else(|_| "?".to_owned(), |server| connect::host_of(&server))
@@ -51,7 +51,7 @@ pub fn display_name(server: &str) -> String {
 /// Connects to a server and runs the trial. The configured timeouts limit its duration.
 ///
 /// # Errors
-/// `TransportError` with the cause when the connection, TLS or the authentication fails.
+/// Returns `TransportError` with the cause if the connection, TLS or authentication fails.
 pub async fn run(
     config: &NatsConfig,
     server: &str,
@@ -90,7 +90,7 @@ pub async fn run(
     Ok(TrialResult { version, payload_bytes_max: max_payload, round_trip, refused })
 }
 
-/// Subscribes, publishes, and returns the round trip once the server has read everything. Each step has its own time limit.
+/// Subscribes, publishes, and measures the round trip. Each step has its own time limit.
 async fn test(
     client: &Client,
     config: &NatsConfig,

@@ -1,4 +1,4 @@
-//! Verifies that the procedures of a database match the catalogue: first for all queues together, then again for those that
+//! Verifies that the procedures of a database match the catalogue, repeatedly for queues that
 //! failed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +13,15 @@ use crate::catalogue::QueueName;
 use crate::procedures::{Backend, BackendError, BackendErrorKind, ExpectedProcedure};
 use crate::telemetry::chain;
 
-/// The first pause before failed queues are verified again. It doubles each time and is varied at random.
+/// The first pause before failed queues are verified again. It doubles each time and is varied at
+/// random.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause before failed queues are verified again. With the random variation, a new procedure is noticed after at
-/// most one and a half times this pause.
+/// The maximum pause before failed queues are verified again. With the random variation, a new
+/// procedure is noticed within 1.5 times this pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// The most causes that are logged after one round of verification. `/readyz` lists all of them.
+/// The maximum number of causes logged per round. `/readyz` lists all of them.
 const LINES_MAX: usize = 16;
-/// The most queues that a log line names.
+/// The maximum number of queues named in a log line.
 const NAMED_MAX: usize = 8;
 
 /// The result of comparing the procedures of a queue with the catalogue.
@@ -32,7 +33,7 @@ pub enum Verification {
     Failed(Arc<str>),
 }
 
-/// The queues of a database, with the verification of each.
+/// The queues of a database, each with its latest result.
 #[derive(Debug, Default)]
 pub(super) struct VerifiedQueues {
     entries: Mutex<Vec<Arc<VerifiedQueue>>>,
@@ -61,12 +62,11 @@ impl VerifiedQueues {
         receiver
     }
 
-    /// Returns the number of queues.
     pub(super) fn count(&self) -> usize {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Returns the queues that have not passed.
+    /// Removes queues whose receiver was dropped, and returns those that have not passed.
     fn unverified(&self) -> Vec<Arc<VerifiedQueue>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| !entry.verification.is_closed());
@@ -75,8 +75,8 @@ impl VerifiedQueues {
         unverified.cloned().collect()
     }
 
-    /// Resets all queues after the database has stopped answering, because its procedures may have changed by the time it
-    /// answers again.
+    /// Resets all queues after the database has stopped answering, because its procedures can
+    /// change before it answers again.
     fn reset(&self) {
         let reason: Arc<str> = "its database is not available".into();
         for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -92,7 +92,7 @@ pub(super) struct Verifier {
     /// Whether the database answers; `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes that have been logged.
+    /// The causes of the previous round, which are not logged again.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -200,12 +200,12 @@ async fn wait_until_down(is_up: &mut watch::Receiver<Option<bool>>) {
     let _ended = is_up.wait_for(|is_up| *is_up != Some(true)).await;
 }
 
-/// One verification of a queue.
+/// The verification of one queue in one round.
 struct QueueCheck {
     queue: Arc<VerifiedQueue>,
     /// The number of procedures that have no result yet.
     pending: usize,
-    /// The first failure; a mismatch takes precedence over other errors.
+    /// The last mismatch, or the first other error if no procedure has a mismatch.
     failure: Option<BackendError>,
 }
 
@@ -214,8 +214,8 @@ impl QueueCheck {
         Self { pending: queue.expected.len(), queue, failure: None }
     }
 
-    /// Records the result of one procedure. A queue whose procedures all have a result can be served while other queues are
-    /// still being verified.
+    /// Records the result of one procedure. Publishes the queue's result after its last procedure,
+    /// so that it can be served while other queues are still being verified.
     fn record(&mut self, result: Result<(), BackendError>) {
         self.pending = self.pending.saturating_sub(1);
         if let Err(error) = result
@@ -237,7 +237,7 @@ impl QueueCheck {
         });
     }
 
-    /// Returns whether the failure is a mismatch, its cause, and the text that names the queue in the log.
+    /// Returns whether the failure is a mismatch, its cause, and the queue's name for the log.
     fn cause(&self) -> Option<(bool, String, String)> {
         let (error, queue) = (self.failure.as_ref()?, &self.queue.name);
         Some(match &error.kind {
@@ -253,7 +253,7 @@ fn is_mismatch(error: &BackendError) -> bool {
     matches!(error.kind, BackendErrorKind::Mismatch { .. })
 }
 
-/// Names the first few queues and counts the rest.
+/// Names the first `NAMED_MAX` queues and counts the rest.
 fn named(queues: &[String]) -> String {
     let shown = queues.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     match queues.len().saturating_sub(NAMED_MAX) {

@@ -1,4 +1,4 @@
-//! Maps SQL Server's error numbers to kinds of errors. No other file contains error numbers of SQL Server.
+//! Maps SQL Server's error numbers to error kinds. No other file contains SQL Server error numbers.
 
 use tiberius::error::{Error, TokenError};
 
@@ -6,22 +6,22 @@ use crate::procedures::{
     BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
 
-/// The lowest number of an error that a procedure raises itself (THROW, RAISERROR).
+/// The lowest error number that a procedure raises itself (THROW, RAISERROR).
 const USER_ERROR_MIN: u32 = 50_000;
-/// The number that Babelfish uses for all errors without a number of their own. A procedure does not raise it.
+/// Babelfish's number for every error without its own number. No procedure raises it.
 const BABELFISH_UNMAPPED: u32 = 33_557_097;
-/// The lowest severity with which the server closes the connection.
+/// The lowest severity at which the server closes the connection.
 const FATAL_CLASS: u8 = 20;
-/// The call was chosen as the deadlock victim: its transaction is rolled back, but its earlier commits remain.
+/// The call is the deadlock victim: its transaction is rolled back, but not its earlier commits.
 const DEADLOCK_VICTIM: u32 = 1205;
-/// An update under snapshot isolation conflicted with an earlier update, and its transaction is rolled back.
+/// An update conflicted under snapshot isolation, and its transaction is rolled back.
 const SNAPSHOT_CONFLICT: u32 = 3960;
-/// A procedure changed the number of open transactions (266); COMMIT or ROLLBACK without an open transaction (3902, 3903).
+/// 266: a procedure changed the transaction count. 3902, 3903: COMMIT or ROLLBACK without BEGIN.
 const TRANSACTION_ENDED: [u32; 3] = [266, 3902, 3903];
 /// "Data type is unknown" in a remote procedure call: this server does not accept an untyped NULL.
 const UNKNOWN_DATA_TYPE: u32 = 8009;
 
-/// "Trying to pass a table-valued parameter with … column(s)": the table type was recreated just before the call.
+/// "Trying to pass a table-valued parameter with … column(s)": the table type was just recreated.
 const OTHER_COLUMNS: u32 = 500;
 
 /// Returns the class of an error number.
@@ -30,14 +30,15 @@ fn class_of(number: u32) -> ServerErrorClass {
         // Unique index, unique or primary key; foreign key or check constraint.
         2601 | 2627 | 547 => ServerErrorClass::Conflict,
         SNAPSHOT_CONFLICT => ServerErrorClass::SnapshotConflict,
-        // Conversion failed; error converting; overflow; truncated; truncated, with column names; integer overflow.
+        // Conversion failed; error converting; overflow; truncated (8152, 2628); integer overflow.
         245 | 8114 | 8115 | 8152 | 2628 | 220 => ServerErrorClass::BadValue,
-        // Missing parameter; too many parameters; unknown parameter; unknown procedure; missing parameter of a statement.
+        // Parameter missing; too many; unknown; unknown procedure; parameter of a statement
+        // missing.
         201 | 8144 | 8145 | 2812 | 8178 => ServerErrorClass::Mismatch,
         // No permission on the object, on a column, in the database.
         229 | 230 | 916 => ServerErrorClass::Permission,
         DEADLOCK_VICTIM => ServerErrorClass::Deadlock,
-        // Out of memory; out of locks; lock timeout; timeout while waiting for memory; Azure's resource limits and throttling.
+        // Out of memory or locks; lock or memory timeout; Azure's resource limits and throttling.
         701 | 802 | 1204 | 1222 | 8645 | 8651 | 10928 | 10929 | 40501 | 49918..=49920 => {
             ServerErrorClass::Transient
         }
@@ -77,7 +78,7 @@ pub(super) fn before_sending(token: TokenError) -> BackendError {
     BackendError::caused_by(kind, Error::Server(token))
 }
 
-/// Converts the driver's error of a call that was sent: a broken connection, or an answer that cannot be read.
+/// Converts a driver error after a call was sent: a broken connection, or an unreadable answer.
 pub(super) fn after_sending(error: Error) -> SentError {
     let kind = match &error {
         Error::Io { .. } | Error::Tls(_) | Error::Routing { .. } => {
@@ -91,8 +92,8 @@ pub(super) fn after_sending(error: Error) -> SentError {
     SentError::caused_by(kind, DatabaseError::new("a driver error", error.to_string()))
 }
 
-/// Returns the kind of error with which the driver refused to write a value into a column of a table. Meaningful only if no
-/// part of the call was sent. Omits the driver's own text, which may contain the value.
+/// Returns the kind of error with which the driver refused to write a table cell. Meaningful only
+/// if no part of the call was sent. Omits the driver's text, which can contain the value.
 pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
     match error {
         Error::Encoding(_) => Some("encoding"),
@@ -104,21 +105,19 @@ pub(super) fn unwritable_cell(error: &Error) -> Option<&'static str> {
 
 /// Returns whether the server closes the connection with this error.
 pub(super) fn is_fatal(token: &TokenError) -> bool {
-    // 596: the session was killed; 6005: the server is shutting down; 40197, 40613: the database is being moved (Azure).
+    // 596: session killed; 6005: server shutting down; 40197, 40613: database being moved (Azure).
     token.class() >= FATAL_CLASS || matches!(token.code(), 596 | 6005 | 40197 | 40613)
 }
 
-/// Returns whether the server chose the call as the deadlock victim.
 pub(super) fn is_deadlock(token: &TokenError) -> bool {
     token.code() == DEADLOCK_VICTIM
 }
 
-/// Returns whether an update of the call conflicted under snapshot isolation.
 pub(super) fn is_snapshot_conflict(token: &TokenError) -> bool {
     token.code() == SNAPSHOT_CONFLICT
 }
 
-/// Returns whether the error means that a procedure ended a transaction that it did not begin.
+/// Returns whether a procedure ended a transaction that it did not begin.
 pub(super) fn ends_transaction(token: &TokenError) -> bool {
     TRANSACTION_ENDED.contains(&token.code())
 }
@@ -135,24 +134,23 @@ pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
     token.code() == UNKNOWN_DATA_TYPE
 }
 
-/// Returns whether the error means that the procedure's parameters may have changed since they were read.
+/// Returns whether the procedure's parameters may have changed since they were read.
 pub(super) fn doubts_signature(token: &TokenError) -> bool {
     class_of(token.code()) == ServerErrorClass::Mismatch || token.code() == OTHER_COLUMNS
 }
 
-/// The cause of a failed login, which determines when the next attempt is made.
+/// The cause of a failed connection attempt, which determines when the next one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginFailure {
-    /// The credentials were refused. Every further attempt counts towards the lockout of the account.
+    /// The credentials were refused. Each further attempt counts towards an account lockout.
     Refused,
     /// The server or the database cannot be reached.
     Unreachable,
 }
 
-/// Classifies an error that occurred while connecting.
 pub(super) fn login_failure(error: &Error) -> LoginFailure {
     match error.code() {
-        // Wrong password or disabled login; untrusted login; password that has expired or must be changed; locked account.
+        // Untrusted login; wrong password; disabled; locked; password expired; must be changed.
         Some(18452 | 18456 | 18470 | 18486 | 18487 | 18488) => LoginFailure::Refused,
         _ => LoginFailure::Unreachable,
     }

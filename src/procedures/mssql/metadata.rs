@@ -1,4 +1,4 @@
-//! Queries the database for its procedures' signatures and for the kind of server.
+//! Queries the database for procedure signatures and the kind of server.
 
 mod describe;
 mod server;

@@ -1,4 +1,4 @@
-//! The connection pools of a database: one that its queues share, and one for each application name that queues configure.
+//! The connection pools of a database, one for each application name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use factory::ConnectionFactory;
 pub(super) use lease::Lease;
 use pool::Pool;
 
-/// The time after an answer to a call during which the database is not pinged.
+/// The time after an answer during which a database without idle connections is not pinged.
 const ANSWER_FRESH: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// The pool of all queues that do not configure an application name.
+    /// The pool of all queues that are not in `by_queue`.
     main: Arc<Pool>,
     others: Vec<Arc<Pool>>,
     /// The pools in `others`, by the names of the queues that use them.
@@ -37,7 +37,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    /// Creates empty pools. A pool opens its first connection at its first call.
+    /// Creates empty pools, which open connections on demand.
     pub(super) fn new(config: &MssqlConfig, name: &str, dialer: Dialer) -> Self {
         let factory = Arc::new(ConnectionFactory::new(config, name, dialer));
         let connections_max = config.connections_max;
@@ -59,8 +59,8 @@ impl Pools {
         Self { main, others, by_queue, factory }
     }
 
-    /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front` are served first, the
-    /// others in order of arrival. Safe to drop.
+    /// Leases a connection for a queue, waiting for one until the deadline. Waiters with `at_front`
+    /// are served first, others in order of arrival. Safe to drop.
     pub(super) async fn lease(
         &self,
         queue: &str,
@@ -70,14 +70,15 @@ impl Pools {
         Lease::acquire(self.by_queue.get(queue).unwrap_or(&self.main), deadline, at_front).await
     }
 
-    /// Leases a connection for the backend's own queries. Prefers a pool with an idle connection, so that no call waits
-    /// for it.
+    /// Leases a connection for the backend's own queries, from a pool with an idle connection if
+    /// possible, so that no call waits for it.
     pub(super) async fn lease_any(&self, deadline: Instant) -> Result<Lease, BackendError> {
         let pool = self.all().find(|pool| pool.has_idle()).unwrap_or(&self.main);
         Lease::acquire(pool, deadline, false).await
     }
 
-    /// Returns whether all connections are in use and the database answers calls, so that it need not be pinged.
+    /// Returns whether no connection is idle and the database needs no ping: a query was answered
+    /// within `ANSWER_FRESH`, or every pool is exhausted and the last attempt to connect succeeded.
     pub(super) fn is_busy_and_healthy(&self) -> bool {
         let is_fresh = |at: Instant| at.elapsed() < ANSWER_FRESH;
         !self.all().any(|pool| pool.has_idle())
@@ -95,8 +96,8 @@ impl Pools {
         self.factory.connection_cost()
     }
 
-    /// Changes the limits of the pools. New pools, and changes to the queues that a pool serves, take effect only after a
-    /// restart.
+    /// Changes the limits of the pools. New pools and changed assignments of queues take effect
+    /// only after a restart.
     pub(super) fn resize(&self, config: &MssqlConfig) {
         for one in &config.pools {
             if let Some(pool) = self.all().find(|pool| pool.application() == one.application_name) {
@@ -105,7 +106,7 @@ impl Pools {
         }
     }
 
-    /// Closes connections that are too old or have not been used for a long time.
+    /// Closes idle connections that are too old or have been idle for too long.
     pub(super) fn trim(&self) {
         self.all().for_each(Pool::trim);
     }

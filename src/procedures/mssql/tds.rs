@@ -1,4 +1,4 @@
-//! Handles a connection to SQL Server below the driver: opens it, and tracks the bytes that the driver sends and receives.
+//! Opens connections to SQL Server below the driver, and tracks the bytes sent and received.
 
 mod batch_rewrite;
 mod dial;

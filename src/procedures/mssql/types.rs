@@ -1,4 +1,4 @@
-//! Defines SQL Server's types, and converts values to them (`encode`) and from them (`decode`).
+//! Defines SQL Server's types, and converts values to (`encode`) and from them (`decode`).
 
 use std::fmt;
 
@@ -14,21 +14,17 @@ pub(super) use encode::{EncodeError, encode, has_typed_null, null};
 
 /// The longest `nvarchar` that is not `nvarchar(max)`.
 const NVARCHAR_MAX: usize = 4000;
-/// The length of a type that was declared with `max`.
+/// The length that the system views report for `max`.
 const MAX: i16 = -1;
 
 /// A SQL type with its length, precision or scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SqlType {
-    /// `bit`.
     Bit,
     /// `tinyint`: 0 to 255.
     TinyInt,
-    /// `smallint`.
     SmallInt,
-    /// `int`.
     Int,
-    /// `bigint`.
     BigInt,
     /// `decimal` and `numeric`.
     Decimal {
@@ -43,13 +39,10 @@ pub(super) enum SqlType {
     Money,
     /// `smallmoney`: four decimal places in 32 bits.
     SmallMoney,
-    /// `real`.
     Real,
-    /// `float`.
     Float,
     /// Any type of text.
     Text {
-        /// The type's name.
         name: &'static str,
         /// The maximum length in bytes, or in byte pairs for UTF-16; `None` for `max`.
         length: Option<usize>,
@@ -58,26 +51,23 @@ pub(super) enum SqlType {
     },
     /// `binary`, `varbinary`, `image`, `timestamp`.
     Binary {
-        /// The type's name.
         name: &'static str,
         /// The maximum length in bytes; `None` for `max`.
         length: Option<usize>,
     },
-    /// `date`.
     Date,
-    /// `time` with this number of fractional digits.
+    /// `time`, with the number of fractional digits.
     Time(u8),
-    /// `datetime`: steps of 1/300 s.
+    /// `datetime`, in steps of 1/300 s.
     DateTime,
-    /// `smalldatetime`: steps of a minute.
+    /// `smalldatetime`, in steps of a minute.
     SmallDateTime,
-    /// `datetime2` with this number of fractional digits.
+    /// `datetime2`, with the number of fractional digits.
     DateTime2(u8),
-    /// `datetimeoffset` with this number of fractional digits.
+    /// `datetimeoffset`, with the number of fractional digits.
     DateTimeOffset(u8),
     /// `uniqueidentifier`.
     Guid,
-    /// `xml`.
     Xml,
     /// `sql_variant`.
     Variant,
@@ -88,7 +78,7 @@ pub(super) enum SqlType {
 /// A type as the system views describe it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TypeDescription<'a> {
-    /// The name of the base type.
+    /// The type's name, or the base type's for an alias type.
     pub(super) name: &'a str,
     /// The length in bytes; −1 for `max`.
     pub(super) length: i16,
@@ -101,7 +91,7 @@ pub(super) struct TypeDescription<'a> {
 }
 
 impl SqlType {
-    /// Creates a type from its description.
+    /// Creates a type from its description in the system views.
     pub(super) fn new(described: TypeDescription<'_>) -> Self {
         let TypeDescription { name, length, precision, scale, code_page } = described;
         let bytes = (length != MAX).then(|| usize::try_from(length).unwrap_or_default());
@@ -144,8 +134,8 @@ impl SqlType {
         }
     }
 
-    /// Returns the `nvarchar` type that can hold any value of this text type; `None` if this is not a text type with a code
-    /// page.
+    /// Returns the `nvarchar` type that can hold every value of this type, or `None` if this is not
+    /// a text type with a code page.
     pub(super) fn as_nvarchar(&self) -> Option<Self> {
         match self {
             Self::Text { length, code_page, .. } if *code_page != CodePage::UTF_16 => {
@@ -184,7 +174,7 @@ impl fmt::Display for SqlType {
             Self::Text { name, length: Some(length), .. }
             | Self::Binary { name, length: Some(length) } => write!(f, "{name}({length})"),
             Self::Date => f.write_str("date"),
-            // 7 is the default, which Babelfish does not accept explicitly.
+            // 7 is the default, but Babelfish rejects it if it is explicit.
             Self::Time(7) => f.write_str("time"),
             Self::DateTime2(7) => f.write_str("datetime2"),
             Self::DateTimeOffset(7) => f.write_str("datetimeoffset"),

@@ -12,12 +12,12 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::{BackendError, ExpectedProcedure, VerifyCallback};
 use crate::telemetry::chain;
 
-/// The most connections that verification uses at the same time. Together with the connection for pings, that makes four.
+/// The maximum number of connections that verification uses at a time. Pings use one more.
 const CONNECTIONS_MAX: usize = 3;
-/// The longest time for all procedures. Procedures without a result by then are verified again later.
+/// The time limit for one round. Procedures without a result fail, and are verified again later.
 const VERIFY_TIMEOUT: Duration = Duration::from_mins(1);
-/// The number of smaller queries into which a query that was not answered in time is split. One of its procedures may be locked
-/// (by an ALTER in an open transaction), and the others should not wait for it.
+/// The number of parts into which a query that timed out is split. One of its procedures can be
+/// locked by an ALTER in an open transaction, and the others must not wait for it.
 const SPLIT: usize = 8;
 
 /// A failed query for the signatures of several procedures.
@@ -28,7 +28,7 @@ struct FailedRead {
 }
 
 impl Mssql {
-    /// Reads all signatures, and compares each one with the catalogue.
+    /// Reads all signatures, and compares each with the catalogue.
     pub(super) async fn verify_all(
         &self,
         expected: &[ExpectedProcedure],
@@ -84,8 +84,8 @@ impl Mssql {
         procedures: Vec<ProcedureName>,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, FailedRead> {
-        // Waits in the same order as the calls of queues that are already served. Waits until the deadline, because a new
-        // attempt would start at the end of the wait queue again.
+        // The read waits in line with the calls of queues that are already served, and until the
+        // deadline, because a new attempt would start at the end of the line.
         let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,
             Err(error) => return Err(FailedRead { procedures, error, is_late: false }),
@@ -93,7 +93,7 @@ impl Mssql {
         let Some(connection) = lease.connection() else {
             return Err(FailedRead { procedures, error: unavailable(), is_late: false });
         };
-        // `connect_timeout` also limits the time for one query.
+        // `connect_timeout` is also the limit for one query.
         let limit = deadline.min(Instant::now() + self.config.connect_timeout);
         let read = self.signatures.read_all(&mut connection.client, &procedures);
         let answer = timeout_at(limit, read).await;

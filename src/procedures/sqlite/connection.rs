@@ -1,4 +1,4 @@
-//! Opens a connection, adds the functions that T-SQL has and `SQLite` lacks, and stops calls.
+//! Opens connections, adds T-SQL functions that `SQLite` lacks, and stops calls.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,11 @@ use super::error_codes;
 const USER_NUMBER_MIN: i64 = 50_000;
 /// The number of prepared statements that a connection caches.
 const PREPARED_MAX: usize = 256;
-/// The longest wait for another process that is opening the same file.
+/// The maximum wait for a lock that another process holds while a connection is opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause before a lock that another process holds is tried again.
+/// The pause between attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// A connection.
 pub(super) struct SqliteConnection {
     pub(super) handle: Connection,
     pub(super) control: Arc<CallControl>,
@@ -61,13 +60,11 @@ impl CallControl {
         *self.lock() = State::default();
     }
 
-    /// Stops the call.
     pub(super) fn stop(&self) {
         self.lock().is_stopped = true;
         self.changed.notify_all();
     }
 
-    /// Returns whether the call was stopped.
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().is_stopped
     }
@@ -77,7 +74,7 @@ impl CallControl {
         self.lock().thrown.take()
     }
 
-    /// Blocks for the given time, or until the call is stopped. Returns whether it was stopped.
+    /// Blocks until `time` has passed or the call is stopped. Returns whether it was stopped.
     fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut state = self.lock();
@@ -100,7 +97,7 @@ pub(super) struct DatabaseFile {
     pub(super) schema: Option<PathBuf>,
 }
 
-/// Opens a connection. Blocks, for up to 30 s if another process is opening the same file.
+/// Opens a connection. Blocks the thread, for up to 30 s for each lock that another process holds.
 pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError> {
     if let Some(directory) = file.path.parent().filter(|path| !path.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory)
@@ -128,7 +125,7 @@ pub(super) fn open(file: &DatabaseFile) -> Result<SqliteConnection, BackendError
 
 /// Switches to a write-ahead log, so that readers and the writer do not wait for each other.
 ///
-/// Has its own retries, because `SQLite` ignores the busy timeout if another process switches at the same time.
+/// Retries by itself, because `SQLite` ignores the busy timeout if two processes switch at once.
 fn switch_to_wal(connection: &Connection, control: &CallControl) -> Result<(), BackendError> {
     let until = Instant::now() + OPEN_TIMEOUT;
     loop {
@@ -145,8 +142,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
 
-/// Executes the schema file in a database without tables, in one transaction. If two processes do this at the same time, only
-/// one executes the file.
+/// Executes the schema file in one transaction if the database is empty. If several processes do
+/// this at the same time, only one executes the file.
 fn create_schema(connection: &Connection, schema: &Path) -> Result<(), BackendError> {
     let is_new = || {
         connection
@@ -171,7 +168,7 @@ fn create_schema(connection: &Connection, schema: &Path) -> Result<(), BackendEr
     created.and(ended)
 }
 
-/// Adds the functions that T-SQL has and `SQLite` lacks: see docs/SQLITE.md.
+/// Adds T-SQL functions that `SQLite` lacks: see docs/SQLITE.md.
 fn add_functions(connection: &Connection, control: &Arc<CallControl>) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8;
     let thrower = Arc::clone(control);

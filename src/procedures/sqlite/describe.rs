@@ -8,11 +8,11 @@ use crate::config::worker::matches_pattern;
 use crate::procedures::description::{ParameterDescription, ProcedureDescription};
 use crate::procedures::{BackendError, BackendErrorKind};
 
-/// The declared type of a parameter. `SQLite` has no types for parameters.
+/// The declared type of every parameter, because `SQLite` parameters are untyped.
 const DECLARED: &str = "any";
 
 impl Sqlite {
-    /// Describes the procedures whose `schema.name` matches the pattern.
+    /// Describes the procedures whose `schema.name` matches `pattern`.
     pub(super) async fn describe_all(
         &self,
         pattern: &str,

@@ -1,4 +1,4 @@
-//! Maps `SQLite`'s result codes to kinds of errors. No other file contains result codes of `SQLite`.
+//! Maps `SQLite`'s result codes to error kinds. No other file contains `SQLite` result codes.
 
 use rusqlite::ffi::{self, ErrorCode};
 
@@ -6,7 +6,7 @@ use crate::procedures::{
     BackendError, BackendErrorKind, DatabaseError, SentError, SentErrorKind, ServerErrorClass,
 };
 
-/// Converts the error of a statement that was executed.
+/// Converts the error of an executed statement.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     let kind = match error.sqlite_error() {
@@ -33,31 +33,32 @@ fn number(error: ffi::Error) -> u32 {
 fn class_of(error: ffi::Error) -> ServerErrorClass {
     match error.code {
         ErrorCode::ConstraintViolation => match error.extended_code {
-            // The catalogue cannot express these two constraints. The value is invalid; it does not conflict with stored data.
+            // The catalogue cannot express these constraints. The value is invalid, but does not
+            // conflict with stored data.
             ffi::SQLITE_CONSTRAINT_NOTNULL | ffi::SQLITE_CONSTRAINT_DATATYPE => {
                 ServerErrorClass::BadValue
             }
             // RAISE(ABORT, …) in a trigger has no error number of its own.
             ffi::SQLITE_CONSTRAINT_TRIGGER => ServerErrorClass::Other,
-            // UNIQUE, primary key and foreign key constraints, and CHECK, as in SQL Server's error 547.
+            // UNIQUE, primary key and foreign key; also CHECK, as for SQL Server's error 547.
             _ => ServerErrorClass::Conflict,
         },
         ErrorCode::TypeMismatch | ErrorCode::TooBig => ServerErrorClass::BadValue,
         ErrorCode::ReadOnly
         | ErrorCode::PermissionDenied
         | ErrorCode::AuthorizationForStatementDenied => ServerErrorClass::Permission,
-        // Another process wrote in the meantime, so the transaction is rolled back, as a deadlock victim's is.
+        // Another process has written, so the transaction is rolled back, as for a deadlock victim.
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => ServerErrorClass::Deadlock,
         _ => ServerErrorClass::Other,
     }
 }
 
-/// Converts an error that occurred before any statement was executed, while opening a connection or waiting for the write lock.
+/// Converts an error from opening a connection or beginning a transaction.
 pub(super) fn before_running(error: rusqlite::Error) -> BackendError {
     BackendError::caused_by(BackendErrorKind::Unavailable, error)
 }
 
-/// Converts the error of a statement that cannot be prepared. Omits the SQL text, which is part of `SQLite`'s own error.
+/// Converts a prepare error. Omits the SQL text, which the driver's error contains.
 pub(super) fn while_preparing(procedure: &str, error: rusqlite::Error) -> BackendError {
     match error {
         rusqlite::Error::SqlInputError { msg, .. } => BackendError::mismatch(procedure, msg),

@@ -1,4 +1,4 @@
-//! Executes a call on its own thread: the statements of a procedure in one transaction.
+//! Executes the statements of a procedure in one transaction, on a blocking thread.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::error_codes;
 use super::procedure::{self, SqliteProcedure, SqliteStatement};
 use super::types::{self, ColumnHint};
 
-/// The most rows in a batch that is sent to the answer.
+/// The maximum number of rows per batch.
 const BATCH_ROWS: usize = 128;
-/// The most bytes of text and binary data in a batch.
+/// The number of bytes of text and binary data at which a batch is sent.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// An event that the thread of a call sends to the answer.
+/// An event that a call's thread sends to its supervisor.
 #[derive(Debug)]
 pub(super) enum RowEvent {
     /// The start of a result set, with its columns.
@@ -41,12 +41,12 @@ pub(super) struct CallTask {
     pub(super) procedure: Arc<SqliteProcedure>,
     pub(super) arguments: Vec<(String, SqlValue)>,
     pub(super) events: Sender<RowEvent>,
-    /// The requested kind of transaction. It only determines whether the transaction is rolled back at the end, because every
-    /// call is a transaction.
+    /// The requested transaction. Every call runs in one, so this only decides whether it is rolled
+    /// back at the end.
     pub(super) transaction: Transaction,
 }
 
-/// Executes the procedure in a transaction, and commits it or rolls it back. Blocks.
+/// Executes the procedure in a transaction, and commits it or rolls it back. Blocks the thread.
 pub(super) fn execute(
     connection: &mut SqliteConnection,
     task: CallTask,
@@ -108,8 +108,8 @@ fn transact(
     Ok(call.result)
 }
 
-/// Begins the transaction. A transaction that will write takes the write lock at once, because taking the lock later could fail
-/// halfway through.
+/// Begins the transaction. A transaction that will write takes the write lock at the start, because
+/// taking it later can fail after other statements have run.
 fn begin(connection: &Connection, writes: bool) -> Result<(), BackendError> {
     let sql = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
     connection
@@ -127,7 +127,7 @@ struct RunningCall<'a> {
 }
 
 impl RunningCall<'_> {
-    /// Fails if the call was stopped. `SQLite` ignores an interrupt between two statements, but `CallControl` remembers it.
+    /// Fails if the call was stopped. `SQLite` itself ignores an interrupt between statements.
     fn check_stopped(&self) -> Result<(), SentError> {
         if self.control.is_stopped() {
             return Err(SentError::new(SentErrorKind::Cancelled));
@@ -163,7 +163,7 @@ impl RunningCall<'_> {
         Ok(false)
     }
 
-    /// Sets variables from the rows; the last row determines the values. Returns `true` if the RETURN status is set.
+    /// Sets variables from the rows; the last row wins. Returns whether the RETURN status was set.
     fn assign(
         &mut self,
         columns: &[(String, ColumnHint)],
@@ -188,7 +188,7 @@ impl RunningCall<'_> {
         Ok(returns)
     }
 
-    /// Sends the rows in batches. Blocks while the answer does not accept more.
+    /// Sends the rows in batches. Blocks while the channel is full.
     fn send_rows(
         &mut self,
         columns: &[(String, ColumnHint)],

@@ -1,4 +1,4 @@
-//! A procedure that was read from its file, with its parameters and variables.
+//! Reads a procedure from its file, and finds its parameters and variables.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,20 +9,19 @@ use crate::procedures::{Argument, BackendError, ExpectedProcedure};
 
 use super::{error_codes, script, types};
 
-/// The largest file of a procedure, in bytes.
+/// The maximum size of a procedure's file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The variable that sets the RETURN status and ends the procedure.
 pub(super) const RETURN: &str = "return";
 
-/// A procedure that was read from its file.
 #[derive(Debug)]
 pub(super) struct SqliteProcedure {
     pub(super) statements: Vec<SqliteStatement>,
     /// Whether any statement writes. If so, the procedure takes the write lock first.
     pub(super) writes: bool,
-    /// The parameters that the procedure's statements do not set.
+    /// The parameters that no earlier statement sets.
     inputs: BTreeSet<String>,
-    /// The variables that the procedure's statements set.
+    /// The variables that the statements set.
     variables: BTreeSet<String>,
 }
 
@@ -30,18 +29,18 @@ pub(super) struct SqliteProcedure {
 #[derive(Debug)]
 pub(super) struct SqliteStatement {
     pub(super) sql: String,
-    /// The parameters without `@`, in the order of their numbers.
+    /// The parameters without `@`, ordered by index.
     pub(super) parameters: Vec<String>,
     /// Whether the columns set variables instead of forming a result set.
     pub(super) assigns: bool,
 }
 
-/// Returns the name of the variable that a column sets, if it sets one: `@id` sets `id`.
+/// Returns the variable that a column sets, if any: `@id` sets `id`.
 pub(super) fn variable(column: &str) -> Option<&str> {
     column.strip_prefix('@').filter(|name| !name.is_empty())
 }
 
-/// Reads and prepares a procedure. Blocks.
+/// Reads and prepares a procedure. Blocks the thread.
 pub(super) fn load(
     connection: &Connection,
     directory: &Path,
@@ -108,7 +107,7 @@ fn inspect(
 }
 
 impl SqliteProcedure {
-    /// Returns the parameters that a call must pass, in the order of their first use.
+    /// Returns the input parameters, in order of first use.
     pub(super) fn parameters(&self) -> Vec<&str> {
         let mut parameters: Vec<&str> = Vec::new();
         for name in self.statements.iter().flat_map(|statement| &statement.parameters) {
@@ -131,7 +130,7 @@ impl SqliteProcedure {
         }
     }
 
-    /// Checks that the procedure matches the catalogue in both directions.
+    /// Checks that the catalogue passes exactly the inputs and returns only variables that are set.
     pub(super) fn compare(&self, expected: &ExpectedProcedure) -> Result<(), BackendError> {
         let given: BTreeSet<&str> = expected.arguments.iter().map(|(name, _)| &**name).collect();
         let mut differences: Vec<String> = given

@@ -1,12 +1,12 @@
 //! Splits the file of a procedure into statements.
 
-/// The keywords with which a statement may begin. Other statements could change the connection or the schema.
+/// The keywords that can begin a statement. Others could change the connection or the schema.
 const ALLOWED: [&str; 7] = ["SELECT", "VALUES", "WITH", "INSERT", "REPLACE", "UPDATE", "DELETE"];
 
-/// Splits SQL text at the semicolons outside of quotes and comments. Empty statements are omitted.
+/// Splits SQL text at semicolons outside quotes and comments, and drops empty statements.
 ///
 /// # Errors
-/// Returns a sentence about the first statement that is not allowed.
+/// Returns a message if a statement is not allowed or there is no statement.
 pub(super) fn statements(text: &str) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     let mut scanner = Scanner { rest: text };
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         taken
     }
 
-    /// Takes an opening delimiter of `opening` bytes, and everything up to and including the closing delimiter.
+    /// Takes an opening delimiter of `opening` bytes and everything through the closing delimiter.
     fn take_past(&mut self, close: &str, opening: usize) -> &'a str {
         let inside = self.rest.get(opening..).unwrap_or_default();
         let end = inside.find(close).map_or(self.rest.len(), |at| opening + at + close.len());

@@ -1,5 +1,5 @@
-//! Supervises a job on a blocking thread: passes its rows to the answer, and stops it at the deadline or when it is
-//! cancelled.
+//! Supervises a job on a blocking thread: passes its rows to the sink, and stops it at the deadline
+//! or on a cancel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use super::ConnectionManager;
 use super::connection::SqliteConnection;
 use super::execute::RowEvent;
 
-/// The maximum number of batches buffered between the thread of a call and its answer.
+/// The maximum number of batches buffered between a call's thread and its sink.
 pub(super) const EVENTS_MAX: usize = 4;
-/// The pause between interrupts of a job that should stop. They are repeated because `SQLite` ignores an interrupt between
-/// statements.
+/// The pause between interrupts of a job that must stop. Interrupts are repeated because `SQLite`
+/// ignores one that arrives between statements.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(5);
-/// The longest time that a job may take to stop. After that time, the job's result is not awaited, but its thread keeps the
-/// connection while it runs.
+/// The maximum wait for a job to stop. After that, its result is abandoned, but its thread keeps
+/// the connection until the job ends.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
-/// A supervisor that runs a job until it ends, its deadline passes, or it is cancelled.
+/// Runs a job until it ends, its deadline passes, or it is cancelled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JobSupervisor<'a> {
     pub(super) deadline: Instant,
@@ -43,12 +43,12 @@ pub(super) struct RowFeed<'a> {
 
 type JobOutput<T> = (Object<ConnectionManager>, Result<T, CallError>);
 
-/// The reason why a job is interrupted.
+/// The reason a job is interrupted.
 #[derive(Clone, Copy, Debug)]
 enum Interruption {
     TimedOut,
     Cancelled,
-    /// The answer does not accept more rows.
+    /// The sink accepts no more rows.
     Sink(SinkError),
 }
 
@@ -94,7 +94,7 @@ impl JobSupervisor<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let reason = tokio::select! {
-                // The interruption is polled first, so that a steady stream of rows does not delay it.
+                // The interruption is polled first, so that a stream of rows does not delay it.
                 biased;
                 cause = self.interruption(), if stopped.is_none() => cause,
                 event = self.advance(&mut feed, &mut handle) => match event {
@@ -112,7 +112,7 @@ impl JobSupervisor<'_> {
                     }
                 }
             };
-            // Once the receiver is dropped, the job's next batch fails, even if the job is already waiting to send it.
+            // Dropping the receiver makes the job's next send fail, even one already waiting.
             if matches!(reason, Interruption::Sink(_)) {
                 feed = None;
             }
@@ -131,14 +131,14 @@ impl JobSupervisor<'_> {
         }
     }
 
-    /// Passes the next batch to the answer, or waits until the job ends. Safe to drop while waiting.
+    /// Passes the next batch to the sink, or waits until the job ends. Safe to drop.
     async fn advance<T>(
         &self,
         feed: &mut Option<RowFeed<'_>>,
         handle: &mut JoinHandle<JobOutput<T>>,
     ) -> SupervisorEvent<T> {
         let Some(open) = feed else { return SupervisorEvent::Ended(Box::new(handle.await)) };
-        // A drain whose future was dropped halfway is restarted here, before the next row.
+        // A drain whose future was dropped is resumed here, before the next row.
         if open.rows.is_full() {
             return match open.rows.drain().await {
                 Ok(()) => SupervisorEvent::Fed,
@@ -177,7 +177,8 @@ fn pass_on(event: RowEvent, rows: &mut dyn RowSink) -> Result<(), SinkError> {
     }
 }
 
-/// Returns the result of a job. A job that completed in spite of an interruption was committed, and counts as completed.
+/// Returns the result of a job. A job that completed despite a timeout or a cancel was committed,
+/// so it keeps its result; if the sink refused rows, the call fails all the same.
 fn conclude<T>(
     output: Result<JobOutput<T>, JoinError>,
     stopped: Option<(Interruption, Instant)>,
@@ -189,7 +190,7 @@ fn conclude<T>(
         (Ok(_), Some(Interruption::Sink(error))) => Err(SentErrorKind::Sink(error).into()),
         (Ok(value), _) => Ok(value),
         (Err(error), None) => Err(error),
-        // The job was waiting for the write lock, so no statement was executed.
+        // The job timed out waiting for the write lock, so no statement was executed.
         (Err(CallError::NotSent(error)), Some(Interruption::TimedOut))
             if error.kind == BackendErrorKind::Unavailable =>
         {

@@ -1,4 +1,4 @@
-//! Tests the backend with database files in a temporary directory.
+//! Tests the `SQLite` backend with database files in a temporary directory.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ impl Stable {
         (result.await, seen)
     }
 
-    /// Calls a procedure that must succeed, and returns its rows.
+    /// Calls a procedure, which must succeed, and returns its rows.
     async fn rows(&self, name: &str, arguments: &[Argument]) -> Vec<Vec<OwnedCell>> {
         let (result, seen) = self.call(name, arguments).await;
         result.unwrap();

@@ -9,10 +9,10 @@ use rusqlite::types::{Value as SqlValue, ValueRef};
 use crate::catalogue::ParameterValue;
 use crate::procedures::{Argument, OwnedCell};
 
-/// A hint at the type of a column, in addition to the storage classes of `SQLite`.
+/// A column type that `SQLite`'s storage classes cannot express, if the column specifies one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColumnHint {
-    /// No hint: the type is that of the stored value.
+    /// No hint: the stored value determines the type.
     Stored,
     /// An exact number.
     Decimal,
@@ -20,8 +20,8 @@ pub(super) enum ColumnHint {
     Boolean,
 }
 
-/// Splits a column's name into the name and the hint. The hint is in the name (`price:decimal`) or in the declared type
-/// (`DECIMAL…`).
+/// Returns a column's plain name and its hint, which is a suffix of the name (`price:decimal`) or
+/// follows from the declared type (`DECIMAL…`).
 pub(super) fn column(name: &str, declared: Option<&str>) -> (String, ColumnHint) {
     if let Some((plain, hint)) = name.rsplit_once(':') {
         match hint {
@@ -47,7 +47,7 @@ pub(super) fn column(name: &str, declared: Option<&str>) -> (String, ColumnHint)
 /// Converts a value of a result set or an output.
 ///
 /// # Errors
-/// Returns a sentence that says why the value cannot be converted.
+/// Returns the reason that the value cannot be converted.
 pub(super) fn cell(value: ValueRef<'_>, hint: ColumnHint) -> Result<OwnedCell, String> {
     let text = |bytes: &[u8]| {
         str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| "text is not UTF-8".to_owned())
@@ -72,7 +72,7 @@ pub(super) fn cell(value: ValueRef<'_>, hint: ColumnHint) -> Result<OwnedCell, S
     }
 }
 
-/// Copies a value for a variable that later statements use.
+/// Copies a value into a variable for later statements.
 pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
     match value {
         ValueRef::Null => SqlValue::Null,
@@ -83,7 +83,7 @@ pub(super) fn owned(value: ValueRef<'_>) -> SqlValue {
     }
 }
 
-/// Converts decimal text to a JSON number. Keeps every significant digit, and removes a plus sign and leading zeros.
+/// Converts decimal text to a JSON number, without a plus sign and leading zeros. Loses no digit.
 fn json_number(text: &str) -> Option<String> {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -108,7 +108,7 @@ fn json_number(text: &str) -> Option<String> {
     })
 }
 
-/// Converts an argument to the value that is bound to a statement.
+/// Converts an argument to the value to bind.
 pub(super) fn bind(argument: &Argument) -> SqlValue {
     match &argument.value {
         ParameterValue::Null => SqlValue::Null,
@@ -126,7 +126,7 @@ pub(super) fn bind(argument: &Argument) -> SqlValue {
     }
 }
 
-/// Converts a table to JSON text, an array of objects for `json_each(@rows)`.
+/// Converts a table to a JSON array of objects, for `json_each(@rows)`.
 fn table_json(names: &[&Arc<str>], rows: &[Vec<ParameterValue<'_>>]) -> String {
     let objects: Vec<String> = rows
         .iter()
@@ -153,7 +153,7 @@ fn json(value: &ParameterValue<'_>) -> String {
         ParameterValue::Boolean(value) => value.to_string(),
         ParameterValue::Integer(value) => value.to_string(),
         ParameterValue::Number(value) => serde_json::Value::from(*value).to_string(),
-        // Decimals are written as text, because SQLite reads a JSON number with a fraction as a double.
+        // Decimals are text, because SQLite reads a JSON number with a fraction as a double.
         ParameterValue::Decimal(text) | ParameterValue::Text(text) => quoted(text),
         ParameterValue::Binary(bytes) => quoted(&STANDARD.encode(bytes)),
         ParameterValue::Json(text) => text.to_string(),

@@ -14,12 +14,12 @@ use crate::telemetry::context;
 
 /// The initial capacity of a line: enough for an access line; other lines are shorter.
 const LINE_BYTES: usize = 768;
-/// The field with the request id. An event that sets this field itself belongs to that request, not to the one that the task
-/// serves.
+/// The field with the request id. An event that sets it belongs to that request, not to the one
+/// that the task serves.
 const REQUEST_ID: &str = "request_id";
 
-/// A layer that writes events as JSON. The formatter of `tracing_subscriber` takes three times as long, and cannot add fields
-/// to a line.
+/// A layer that writes events as JSON. The formatter of `tracing_subscriber` takes three times as
+/// long, and cannot add fields to a line.
 #[derive(Debug)]
 pub(super) struct JsonLayer(pub(super) LogWriter);
 
@@ -48,7 +48,6 @@ fn line(event: &Event<'_>) -> Vec<u8> {
     object.text
 }
 
-/// A JSON object to which fields are added.
 struct JsonLine {
     text: Vec<u8>,
     has_request_id: bool,
@@ -59,7 +58,7 @@ impl JsonLine {
         if self.text.len() > 1 {
             self.text.push(b',');
         }
-        // Field names are identifiers in the code of fjord and its libraries, so they need no escaping.
+        // Field names are identifiers in fjord's or libraries' code and need no escaping.
         self.text.push(b'"');
         self.text.extend_from_slice(name.as_bytes());
         self.text.extend_from_slice(b"\":");
@@ -79,7 +78,7 @@ impl JsonLine {
         debug_assert!(written.is_ok(), "numbers and booleans can be serialized");
     }
 
-    /// Writes a number of thousandths exactly as `plain` does: at least one digit after the decimal point, no trailing zeros.
+    /// Writes thousandths exactly as `plain` does: at least one decimal, no trailing zeros.
     fn thousandths(&mut self, name: &str, number: u32) {
         self.plain(name, &(number / 1000));
         let digits = [100, 10, 1].map(|unit| u8::try_from(number / unit % 10).unwrap_or_default());
@@ -89,8 +88,8 @@ impl JsonLine {
     }
 }
 
-/// Converts a number to thousandths if the conversion is exact. An access line contains many durations in milliseconds with
-/// three decimals. Finding the shortest decimal representation of each would be the most expensive part of formatting the line.
+/// Converts a number to thousandths if that is exact. An access line has many durations in ms with
+/// three decimals; finding the shortest form of each would be the most expensive part of it.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -146,10 +145,10 @@ impl fmt::Write for EscapingWriter<'_> {
     }
 }
 
-/// Appends text, escaped for use between the quotes of a JSON string (RFC 8259, section 7). Every control character is escaped,
-/// so that no event can forge a second line or control the reader's terminal.
+/// Appends text, escaped for a JSON string (RFC 8259, section 7). Every control character is
+/// escaped, so that no event can forge a second line or control the reader's terminal.
 fn escape(to: &mut Vec<u8>, text: &str) {
-    // Without an early exit, so that the compiler vectorizes the loop.
+    // The loop has no early exit, so that the compiler vectorizes it.
     let is_plain = |byte| matches!(byte, b' '..=b'~') && !is_quoted(byte);
     if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         return to.extend_from_slice(text.as_bytes());
@@ -158,8 +157,8 @@ fn escape(to: &mut Vec<u8>, text: &str) {
         match character {
             '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
             '\n' => to.extend_from_slice(b"\\n"),
-            // Some readers end a line at a line or paragraph separator. All of these characters fit into four hexadecimal
-            // digits.
+            // Some readers break lines at the line and paragraph separators. All of these
+            // characters fit into four hexadecimal digits.
             character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
                 let written = write!(to, "\\u{:04x}", u32::from(character));
                 debug_assert!(written.is_ok(), "writing to a vector cannot fail");

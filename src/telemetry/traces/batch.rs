@@ -17,7 +17,7 @@ use crate::cli::Role;
 /// The flag of a recorded span.
 const SAMPLED: u32 = 1;
 
-/// Describes this process, as the source of its spans.
+/// Describes this process as the source of its spans.
 pub(super) fn resource(role: Role) -> Resource {
     let instance = uuid::Uuid::new_v4().to_string();
     let attributes = vec![
@@ -28,7 +28,6 @@ pub(super) fn resource(role: Role) -> Resource {
     Resource { attributes, ..Resource::default() }
 }
 
-/// Encodes an export request.
 pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = EndedSpan>) -> Vec<u8> {
     let clock = Clock { now: Instant::now(), wall: SystemTime::now() };
     let name = "fjord".to_owned();
@@ -45,14 +44,14 @@ pub(super) fn encode(resource: &Resource, spans: impl Iterator<Item = EndedSpan>
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
 }
 
-/// Returns the number of spans that a collector's response reports as rejected; 0 for a body that is not such a response.
+/// Returns how many spans a collector's response rejects; 0 for a body that is not a response.
 pub(super) fn rejected(response: &[u8]) -> u64 {
     let response = ExportTraceServiceResponse::decode(response).ok();
     let partial = response.and_then(|response| response.partial_success);
     partial.and_then(|partial| u64::try_from(partial.rejected_spans).ok()).unwrap_or_default()
 }
 
-/// A converter from the monotonic clock, with which spans are measured, to wall-clock time, which OTLP requires.
+/// Converts the monotonic times of spans to wall-clock time, which OTLP requires.
 struct Clock {
     now: Instant,
     wall: SystemTime,

@@ -1,9 +1,10 @@
-//! Sends spans to a collector in batches, with OTLP over HTTP, in a separate task. Spans that cannot be sent are counted and
-//! discarded.
+//! Sends spans to a collector in batches, over OTLP/HTTP, in a separate task. Spans that cannot be
+//! sent are counted and discarded.
 //!
-//! The OpenTelemetry SDK is not used. It would replace about 200 of these 540 lines, but its batch processor reports
-//! discarded spans in a log line at shutdown only, and a traced request with three spans costs 12.4 µs of CPU time in it
-//! instead of 8.9 µs (medians of 7 paired rounds of 200,000 requests, encoding included, sending excluded).
+//! The OpenTelemetry SDK is not used. It would replace about 200 of the 540 lines of `traces`, but
+//! its batch processor reports discarded spans only in a log line at shutdown, and a traced request
+//! with three spans takes 12.4 µs of CPU time instead of 8.9 µs (medians of 7 paired rounds of
+//! 200,000 requests, encoding included, sending excluded).
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::telemetry::{chain, counter, names};
 const BATCH_SPANS_MAX: usize = 512;
 /// The time that the first span of a batch waits for others.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// The number of times that a batch is sent before it is discarded. Meanwhile, later spans wait in the bounded queue.
+/// How many times a batch is sent before it is discarded. Later spans wait in the bounded queue.
 const ATTEMPTS_MAX: u32 = 5;
 /// The pause before the first retry. It doubles with each further retry.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The size in bytes of the largest response that is read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
-/// The time for which a process that is about to exit waits for the export of its last spans.
+/// How long an exiting process waits for the export of its last spans.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The task that exports the spans of a role.
@@ -66,7 +67,7 @@ impl Exporter {
         Ok(Self { stop, task })
     }
 
-    /// Sends the queued spans and stops, within 2 seconds. Call it last, before the process ends.
+    /// Sends the queued spans and stops, within 2 seconds. Call this just before the process exits.
     pub async fn flush(self) {
         self.stop.cancel();
         if timeout(FLUSH_LIMIT, self.task).await.is_err() {
@@ -78,7 +79,7 @@ impl Exporter {
 fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        // Ignores a proxy from the environment, because the configuration layers are the only configuration.
+        // Ignores proxies from the environment: only the configuration layers configure fjord.
         .no_proxy()
         .timeout(config.timeout)
         .default_headers(config.headers.clone())
@@ -90,7 +91,6 @@ fn client(config: &TracesConfig, tls: Option<ClientConfig>) -> Result<reqwest::C
     builder.build().map_err(|error| format!("traces: {}", chain(&error)))
 }
 
-/// The error of an export.
 struct ExportError {
     reason: String,
     /// The minimum pause before a retry; `None` if a retry is useless.
@@ -125,7 +125,7 @@ impl SpanSender {
         self.send(&mut spans, &stop).await;
     }
 
-    /// Waits for a span, then up to `BATCH_WAIT` for others. Cancel safe: the received spans are in `spans`.
+    /// Waits for a span, then up to `BATCH_WAIT` for more. Cancel safe: received spans are kept.
     async fn gather(&mut self, spans: &mut Vec<EndedSpan>) {
         if self.ended.recv_many(spans, BATCH_SPANS_MAX).await == 0 {
             // The recorder was dropped, so no more spans will arrive. Waits until `run` is stopped.
@@ -215,7 +215,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(value.and_then(|seconds| seconds.parse().ok()).unwrap_or_default())
 }
 
-/// Returns the pause before a retry, randomized so that many processes do not retry at the same time.
+/// Returns the pause before a retry, randomized so that processes do not retry together.
 fn pause(attempt: u32) -> Duration {
     let pause = RETRY_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(RETRY_MAX);
     pause.mul_f64(rand::rng().random_range(0.5..=1.0))

@@ -24,7 +24,7 @@ async fn connected(
     (tls, certificate)
 }
 
-/// Returns the point in time that is `time` from now.
+/// Returns the instant `time` from now.
 fn later(time: Duration) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + time)
 }

@@ -1,11 +1,11 @@
-//! OIDC discovery: if only an issuer's URL is configured, the gateway finds the keys through the discovery document.
+//! OIDC discovery: the gateway finds the keys of an issuer for which only a URL is configured.
 
 use serde_json::json;
 
 use super::*;
 
 impl KeyServer {
-    /// Returns the issuer's URL, with a path like that of a tenant.
+    /// Returns the issuer's URL, which has a path, as for a tenant.
     fn url(&self, scheme: &str) -> String {
         format!("{scheme}://localhost:{}/tenant", self.port)
     }
@@ -16,7 +16,7 @@ impl KeyServer {
     }
 }
 
-/// Returns the table `[auth.jwt.<name>]` for an issuer whose keys are found through discovery.
+/// Returns the table `[auth.jwt.<name>]` of an issuer, with the additional lines in `more`.
 fn table(name: &str, url: &str, more: &str) -> String {
     format!(
         "[auth.jwt.{name}]\nissuer = '{url}'\naudiences = ['{AUDIENCE}']\nprincipal_prefix = '{name}:'\n{more}\n"
@@ -96,6 +96,6 @@ async fn an_unreachable_issuer_affects_only_its_own_callers() {
     get_guarded_with(&fleet, &token(&unreachable, &partner)).await.is_problem(503, "not-executed");
     let notes = get_text(&format!("http://{}/readyz", fleet.gateways[0].admin())).await.unwrap();
     assert!(notes.contains("issuer partner"), "{notes}");
-    // Another issuer's key cannot be used to impersonate the unreachable issuer.
+    // The unreachable issuer's key signs a token that names the other issuer.
     get_guarded_with(&fleet, &token(ISSUER, &partner)).await.is(401);
 }

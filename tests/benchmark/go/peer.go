@@ -1,6 +1,7 @@
-// A gateway and a worker in Go, with only net/http and nats.go, to compare costs. The gateway validates one parameter, sends
-// the request to a queue group and forwards the answer. The worker answers each message on its own goroutine. There are no
-// access logs, no metrics, no deadlines except one timeout, no limits, and no guarantees for lost messages.
+// A gateway and a worker in Go, based only on net/http and nats.go, to compare costs. The gateway
+// validates one parameter, sends the request to a queue group and forwards the answer. The worker
+// answers each message in its own goroutine. There are no logs, metrics or limits, no deadlines
+// except one timeout, and no guarantees for lost messages.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! Frames that violate RFC 9113, each with the error that the RFC requires, and floods of valid frames.
+//! Frames that violate RFC 9113, with the errors that it requires, and floods of valid frames.
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -29,7 +29,7 @@ const HEAD: &[u8] = b"\x82\x87\x84\x41\x09localhost";
 /// The flags `END_STREAM` and `END_HEADERS`.
 const ENDED: u8 = 0x05;
 
-/// A rule, bytes after the preface that violate it, and the connection errors that it allows.
+/// A rule, bytes after the preface that violate it, and the connection errors that it permits.
 type InvalidFrameCase = (&'static str, Vec<u8>, &'static [u32]);
 
 fn setting(id: u16, value: u32) -> Vec<u8> {
@@ -123,7 +123,7 @@ async fn an_invalid_frame_closes_the_connection_with_its_error() {
     let listener = TestListener::tls();
     let checks = cases().into_iter().map(async |(rule, bytes, allowed)| {
         let code = goaway(&responses(&listener, &bytes).await);
-        // The h2 library reports some errors with a general code (RFC 9113 §7), but closes the connection in any case.
+        // h2 reports some errors as PROTOCOL_ERROR (RFC 9113 §7), but always closes the connection.
         let is_right = code.is_some_and(|code| code == PROTOCOL_ERROR || allowed.contains(&code));
         (!is_right).then(|| format!("{rule}: {code:?} instead of {allowed:?}"))
     });
@@ -171,7 +171,7 @@ async fn a_malformed_request_does_not_reach_the_service() {
 async fn a_flood_of_small_frames_does_not_affect_other_clients() {
     let listener = TestListener::tls();
     let open = frame(HEADERS, 0x04, 1, HEAD);
-    // A header of 4000 bytes is added to the dynamic table, and is followed by 1000 one-byte references to it.
+    // A header of 4000 bytes enters the dynamic table, and 1000 one-byte references to it follow.
     let large = [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
     let bomb = [HEAD, &large, &[0xbe; 1000]].concat();
     for (what, flood) in [
@@ -209,7 +209,7 @@ async fn a_client_that_ignores_goaway_is_disconnected() {
     let mut stream = listener.connect_tls(&["h2"]).await;
     stream.write_all(PREFACE).await.unwrap();
     let running = listener.running.clone();
-    // The client sends one request after the other, ignores GOAWAY and does not acknowledge a PING.
+    // The client sends one request after another, ignores GOAWAY and acknowledges no PING.
     let requesting = async {
         let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
         for requests in 1.. {
@@ -228,6 +228,6 @@ async fn a_client_that_ignores_goaway_is_disconnected() {
     };
     let (is_clean, requests) = tokio::join!(running.drain(LONG), requesting);
     assert!(is_clean, "served for {LONG:?}, {requests} requests");
-    // The maximum is twice the number of concurrent streams.
+    // At most 20 requests (twice `streams_max`) are served after GOAWAY. The rest precede it.
     assert!(requests <= 40, "{requests}");
 }

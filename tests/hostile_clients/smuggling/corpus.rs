@@ -1,11 +1,11 @@
-//! More smuggling cases in a short form: framing headers that follow `POST / HTTP/1.1` and Host, chunks, and whole requests.
+//! More smuggling cases: framing headers, chunks and request lines.
 
 use super::{ANSWERED_AND_CLOSED, BOTH_ANSWERED, REJECTED, check_all};
 
 /// A fragment of a request, the expected statuses of all responses, and the reason.
 type RequestFragment = (&'static str, &'static [u16], &'static str);
 
-/// Header lines, which follow a valid request line and Host.
+/// Header lines and bodies that follow a valid request line and Host.
 const FRAMINGS: &[RequestFragment] = &[
     ("Content-Length:5\r\n\r\nhello", BOTH_ANSWERED, "RFC 9112 5: no space is needed"),
     (
@@ -73,7 +73,7 @@ const FRAMINGS: &[RequestFragment] = &[
     ),
 ];
 
-/// Bodies, which follow a request head with `Transfer-Encoding: chunked`.
+/// Bodies of requests with `Transfer-Encoding: chunked`.
 const CHUNKS: &[RequestFragment] = &[
     ("05\r\nhello\r\n0\r\n\r\n", BOTH_ANSWERED, "RFC 9112 7.1: leading zeros"),
     ("5\r\nhello\r\n000\r\n\r\n", BOTH_ANSWERED, "RFC 9112 7.1: several zeros are the last chunk"),
@@ -115,7 +115,7 @@ const CHUNKS: &[RequestFragment] = &[
     ("7ffffffffffffffe\r\nhello", &[408], "a chunk that never comes"),
 ];
 
-/// Requests, which start with the request line.
+/// Whole requests.
 const LINES: &[RequestFragment] = &[
     ("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", ANSWERED_AND_CLOSED, "RFC 9112 9.3: 1.0 closes"),
     (

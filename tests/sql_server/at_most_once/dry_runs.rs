@@ -1,4 +1,4 @@
-//! Promise: a dry run either changes nothing or fails. A procedure that commits itself is not reported as rolled back.
+//! Promise: a dry run changes nothing or fails. A call that commits is not reported as rolled back.
 
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
         ("INSERT e; COMMIT", 0),
         ("INSERT e; ROLLBACK; INSERT e", 0),
         ("INSERT e; COMMIT; COMMIT", 1),
-        // The number of open transactions is unchanged, but the transactions are new.
+        // The number of open transactions is unchanged, but they are new transactions.
         ("INSERT e; COMMIT; COMMIT; BEGIN", 1),
         ("INSERT e; COMMIT; COMMIT; BEGIN; INSERT e", 1),
         ("INSERT e; COMMIT; COMMIT; THROW 50422", 1),
@@ -62,7 +62,7 @@ async fn a_dry_run_that_commits_fails_and_runs_once() {
     }
 }
 
-/// Babelfish reports no transactions. There, only the savepoint proves that a failed call was rolled back.
+/// Babelfish sends no ENVCHANGE for transactions, so only the savepoint can prove a rollback.
 #[tokio::test]
 async fn the_lack_of_reports_does_not_prove_a_roll_back() {
     let cases = [
@@ -90,7 +90,7 @@ async fn the_lack_of_reports_does_not_prove_a_roll_back() {
     }
 }
 
-/// The error ends the procedure and the transaction, and nothing runs after it.
+/// The error ends the procedure and the transaction, and no statement runs after it.
 #[tokio::test]
 async fn a_procedure_under_xact_abort_is_rolled_back_and_runs_once() {
     for transaction in [Transaction::RolledBack, Transaction::Committed] {
@@ -106,7 +106,7 @@ async fn a_procedure_under_xact_abort_is_rolled_back_and_runs_once() {
     }
 }
 
-/// After its own ROLLBACK, a procedure may commit each statement separately, which no server reports.
+/// After its own ROLLBACK, a procedure can run in autocommit mode, which no server reports.
 #[tokio::test]
 async fn statements_after_a_rollback_in_the_procedure_do_not_count_as_rolled_back() {
     let cases = [
@@ -134,7 +134,7 @@ async fn statements_after_a_rollback_in_the_procedure_do_not_count_as_rolled_bac
     }
 }
 
-/// This test also runs on a real server, which sends genuine reports about transactions.
+/// Also runs on a real server, whose reports about transactions are genuine.
 #[tokio::test]
 async fn a_dry_run_is_rolled_back_or_fails_on_every_server() {
     for server in servers().await {
@@ -182,7 +182,7 @@ async fn the_answer_to_a_dry_run_says_whether_it_was_rolled_back() {
 
     let answer = ask("INSERT dry; ROW 7; THROW 1205 - 1").await;
     assert_eq!((answer.is(200).json(), applied(&answer).as_str()), (json!(7), "tx=rollback"));
-    // Calls that were provably rolled back.
+    // These calls were provably rolled back.
     for (script, status, slug) in [
         ("INSERT dry; THROW 547", 409, "conflict"),
         ("INSERT dry; THROW 1205", 500, "internal"),

@@ -50,7 +50,7 @@ async fn a_failed_procedure_is_rolled_back_and_runs_once() {
     let caller = caller(&server);
     let numbers = [201, 229, 547, 1222, 2627, 2812, 8144, 8145, 8178, 50409];
     for (executions, number) in numbers.into_iter().enumerate() {
-        // The procedure's own transaction is open when it fails.
+        // The procedure fails while its own transaction is open.
         let script = format!("INSERT a{number}; BEGIN; INSERT a{number}; THROW {number}");
         let error = sent(run(&caller, &script).await);
         assert!(error.is_rolled_back, "{number}: {error:?}");
@@ -69,7 +69,7 @@ async fn a_procedure_that_ends_the_transaction_fails_and_runs_once() {
         ("INSERT e; ROLLBACK", 0),
         ("INSERT e; ROLLBACK; INSERT e", 0),
         ("INSERT e; COMMIT; INSERT e; ROLLBACK", 0),
-        // The script ends all open transactions.
+        // This script commits the worker's transaction.
         ("INSERT e; COMMIT; COMMIT", 1),
     ];
     for (script, rows) in cases {
@@ -94,7 +94,7 @@ async fn a_lost_connection_is_an_unknown_outcome() {
     }
 }
 
-/// Two at-most-once endpoints. A call of the first one is a transaction, and may be a dry run.
+/// Two at-most-once endpoints. Calls of the first one are transactions and can be dry runs.
 const CATALOGUE: &str = r#"{
     "whole": { "route": "POST /v1/whole", "queue": "whole", "procedure": "fjord_test.runs",
         "transaction": true, "dry_run": true, "result": "value", "auth": "public",
@@ -145,7 +145,7 @@ async fn the_catalogue_decides_whether_calls_are_transactions() {
         assert_eq!((&problem["effect"], count("none")), (&json!(effect), 0), "{script}");
     }
 
-    // The procedure raises an error, with and without proof of the roll-back.
+    // The procedure raises an error, with and without proof of the rollback.
     let problem = ask("/v1/whole", "INSERT none; THROW 50422").await.is_problem(422, "refused");
     assert_eq!((&problem["effect"], count("none")), (&json!("executed"), 0));
     let script = "SET AUTOCOMMIT; ROLLBACK; INSERT logged; THROW 50422";

@@ -1,4 +1,4 @@
-//! The configuration files of a nats-server: one for tests, and the shipped one.
+//! Renders the configuration of a nats-server: one for tests, or the shipped one.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{NatsOptions, NatsPorts};
 /// The password of every user in the shipped configuration.
 pub(crate) const SHIPPED_PASSWORD: &str = "of-this-test-alone";
 
-/// Renders the configuration file of one server. `own` contains its ports, `all` those of every server of the cluster.
+/// Renders the configuration file of the server on the ports `own`. `all` are the cluster's ports.
 pub(super) fn render(
     home: &Path,
     certs: &Certs,
@@ -44,7 +44,7 @@ pub(super) fn render(
     } else {
         String::new()
     };
-    // 30 s is the shortest lame duck duration that the server accepts. With few clients, lame duck mode ends much sooner.
+    // The server accepts no lame duck duration below 30 s. With few clients, it ends much sooner.
     format!(
         "server_name: 'nats-{}'\nlisten: '127.0.0.1:{}'\nhttp: '127.0.0.1:{}'\n\
          ports_file_dir: '{home}'\nmax_payload: {}\nping_interval: '{}'\nping_max: 2\n\
@@ -58,10 +58,10 @@ pub(super) fn render(
     )
 }
 
-/// Copies the shipped configuration, and writes a `node.conf` and a `secrets.conf` for this server.
+/// Returns the shipped configuration, after writing the files that it includes.
 fn shipped(home: &Path, certs: &Certs, own: NatsPorts, all: &[NatsPorts]) -> String {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/nats");
-    // All servers of the cluster share one authority, which the first one creates.
+    // All servers of the cluster share an authority for their routes, which the first one creates.
     let first = all.first().map_or(own.client, |ports| ports.client);
     let peers = home.with_file_name(format!("peers-{first}"));
     if !peers.is_dir() {

@@ -5,10 +5,10 @@ use std::process::Command;
 
 /// The release that `make nats-server` downloads.
 const VERSION: &str = "2.15.1";
-/// The oldest release that has the features that fjord uses.
+/// The oldest release with the features that fjord uses.
 const OLDEST: (u32, u32) = (2, 10);
 
-/// Returns the executable in `FJORD_NATS_SERVER`, the one that `make nats-server` downloads, or a recent one on the PATH.
+/// Returns the executable in `FJORD_NATS_SERVER`, below `target`, or a recent one on the PATH.
 pub(crate) fn find() -> PathBuf {
     if let Some(chosen) = std::env::var_os("FJORD_NATS_SERVER") {
         return chosen.into();

@@ -1,4 +1,4 @@
-//! Collations of the fake server: their bytes on the wire, and the conversion of text to their code pages as on SQL Server.
+//! Collations of the fake server: their wire format, and conversion of text as in SQL Server.
 
 use encoding_rs::{EncoderResult, Encoding};
 use oem_cp::code_table::DECODING_TABLE_CP437;
@@ -7,13 +7,13 @@ use oem_cp::code_table::DECODING_TABLE_CP437;
 #[derive(Debug)]
 pub(crate) struct Collation {
     name: &'static str,
-    /// The form on the wire (MS-TDS 2.2.5.1.2): language, flags and version, and the number of a SQL collation.
+    /// The wire format (MS-TDS 2.2.5.1.2): language, flags, version, and sort id.
     pub(crate) wire: [u8; 5],
     /// `COLLATIONPROPERTY(name, 'CodePage')`.
     pub(crate) page: u16,
 }
 
-/// All collations. The first one is the database's, which is the default of an installation for the United States.
+/// All collations. The first is the database's, which is the default of a US English installation.
 static ALL: [Collation; 5] = [
     Collation { name: "SQL_Latin1_General_CP1_CI_AS", wire: [0x09, 0x04, 0xd0, 0, 52], page: 1252 },
     Collation { name: "Japanese_CI_AS", wire: [0x11, 0x04, 0xd0, 0, 0], page: 932 },
@@ -58,7 +58,7 @@ impl Collation {
         }
     }
 
-    /// Encodes text. A character that the code page does not have is silently replaced with a similar one or a question mark.
+    /// Encodes text. A missing character silently becomes a similar one or a question mark.
     pub(crate) fn encode(&self, text: &str) -> Vec<u8> {
         text.chars().flat_map(|c| self.encode_char(c)).collect()
     }
@@ -89,7 +89,7 @@ impl Collation {
         self.encoding().decode_without_bom_handling(bytes).0.into_owned()
     }
 
-    /// Truncates a text to a number of bytes. Returns the text that is stored.
+    /// Returns the text that SQL Server stores in a column of at most `bytes_max` bytes.
     pub(crate) fn store(&self, text: &str, bytes_max: Option<usize>) -> String {
         let mut bytes = Vec::new();
         for c in text.chars() {

@@ -7,12 +7,12 @@ use super::procedures::FakeResult;
 use super::reply::TdsReply;
 use super::values::Sql;
 
-/// The audit table: a row for each insert that was committed.
+/// The audit table: the rows of committed inserts.
 #[derive(Debug, Default)]
 pub(crate) struct Audit(Mutex<Vec<String>>);
 
 impl Audit {
-    /// Returns how many committed rows contain a word.
+    /// Returns the number of committed rows that equal a word.
     pub(crate) fn count(&self, word: &str) -> usize {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter().filter(|row| *row == word).count()
@@ -31,13 +31,13 @@ pub(crate) struct FakeTransaction {
     is_implicit: bool,
     has_savepoint: bool,
     pending: Vec<String>,
-    /// The ENVCHANGE tokens to send, which Babelfish does not send.
+    /// The ENVCHANGE tokens to send. Babelfish does not send them.
     report: Vec<u8>,
 }
 
 impl FakeTransaction {
     fn begin(&mut self) {
-        // With IMPLICIT_TRANSACTIONS ON, a BEGIN outside of a transaction begins two.
+        // With IMPLICIT_TRANSACTIONS ON, a BEGIN outside a transaction begins two.
         let is_new = self.count == 0;
         self.count += if is_new && self.is_implicit { 2 } else { 1 };
         if is_new {
@@ -93,8 +93,8 @@ impl FakeTransaction {
     }
 }
 
-/// Executes the batches with which a worker begins and ends a transaction. Returns `None` for any other batch, and
-/// `Some(false)` if the connection must be closed without an answer.
+/// Executes the batches with which a worker begins and ends a transaction. Returns `None` for any
+/// other batch, and `Some(false)` if the connection must be closed without an answer.
 pub(super) fn batch(
     state: &FakeState,
     transaction: &mut FakeTransaction,
@@ -135,10 +135,11 @@ pub(super) fn batch(
 
 /// Executes the procedure `runs`, whose argument is a script of statements separated by semicolons.
 ///
-/// The statements are `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (closes the connection), `RAISE number`
-/// (continues after the error), and `THROW number [procedure]` (ends the procedure). `THROW number procedure times` at the end
-/// of a script throws only for the first `times` executions. `SET AUTOCOMMIT` means `SET IMPLICIT_TRANSACTIONS OFF`, and `SET
-/// XACT_ABORT` means `SET XACT_ABORT ON`, both until the end of the procedure.
+/// The statements are `INSERT word`, `BEGIN`, `COMMIT`, `ROLLBACK`, `ROW n`, `DROP` (closes the
+/// connection), `RAISE number` (continues after the error), and `THROW number [procedure]` (ends
+/// the procedure). At the end of a script, `THROW number procedure times` throws only in the first
+/// `times` executions. `SET AUTOCOMMIT` (`IMPLICIT_TRANSACTIONS OFF`) and `SET XACT_ABORT` (`ON`)
+/// last until the procedure ends.
 pub(super) fn run(
     state: &FakeState,
     transaction: &mut FakeTransaction,
@@ -205,7 +206,7 @@ fn statements(
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
                 if matches!(number, 1205 | 3960) || aborts {
-                    // The transaction is rolled back, but earlier commits remain. The error comes before the report.
+                    // Earlier commits remain. The ENVCHANGE follows the error.
                     let _ended = transaction.roll_back();
                 }
                 let mut after = TdsReply::default();
@@ -219,7 +220,7 @@ fn statements(
             return raised(number, "runs", Vec::new());
         }
     }
-    // With XACT_ABORT ON, a changed transaction count is not an error.
+    // With XACT_ABORT ON, a changed transaction count is not an error (266).
     if transaction.count == before || aborts {
         FakeResult::Returned(0, Vec::new())
     } else {
@@ -227,7 +228,7 @@ fn statements(
     }
 }
 
-/// Returns an error, and the reports after it.
+/// Returns an error that is followed by the ENVCHANGE tokens in `report`.
 fn raised(number: u32, procedure: &str, report: Vec<u8>) -> FakeResult {
     let message = "secret of the database".to_owned();
     FakeResult::RaisedIn(number, message, procedure.to_owned(), report)

@@ -11,9 +11,9 @@ use super::request::Given;
 use super::schema::{Declaration, unquoted};
 use super::values::{Declared, Sql};
 
-/// The pause between two checks of whether a lock was released.
+/// The interval between checks for the release of a lock.
 const LOCK_TICK: Duration = Duration::from_millis(10);
-/// The columns of the row for a parameter. The first column is the procedure's index in the query.
+/// The column types of a parameter's row. The first column is the procedure's index in the query.
 const PARAMETER_COLUMNS: [&str; 13] = [
     "int",
     "int",
@@ -71,7 +71,7 @@ fn parameters_of(state: &FakeState, names: &[String], reply: &mut TdsReply) {
     }
 }
 
-/// Returns the rows of a procedure, without its index in the query.
+/// Returns a procedure's rows without the first column.
 fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
@@ -171,7 +171,7 @@ pub(super) fn checked_table_columns(
     }
 }
 
-/// Answers `type;SELECT TOP 0 columns FROM @P`: the columns' types, or those that they are cast to.
+/// Answers `type;SELECT TOP 0 columns FROM @P` with the types of the columns or of their casts.
 pub(super) fn table_columns(state: &FakeState, rest: &str, reply: &mut TdsReply) {
     state.column_reads.fetch_add(1, Ordering::AcqRel);
     let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a query for columns");

@@ -10,8 +10,7 @@ use super::reply::TdsReply;
 use super::request::Given;
 use super::values::{Declared, Sql};
 
-/// Procedures that only the fake server has, in addition to those of `mssql.sql`. `numbered` stands for all procedures
-/// `numbered_N`.
+/// Procedures that only the fake server has. `numbered` stands for every `numbered_N`.
 pub(crate) const ONLY_HERE: &str = "\
 CREATE TYPE fjord_test.page_list AS TABLE (utf varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, oem varchar(5) COLLATE SQL_Latin1_General_CP437_CI_AS NULL, prc varchar(5) COLLATE Chinese_PRC_CI_AS NULL, [a]]b] char(4) COLLATE Japanese_CI_AS NULL)
 CREATE PROCEDURE fjord_test.pages @pages fjord_test.page_list READONLY AS
@@ -37,7 +36,7 @@ CREATE PROCEDURE ledger.write @ms int, @request_id nvarchar(100) AS";
 /// The number of characters in each row of FOR JSON text.
 const JSON_ROW_CHARS: usize = 2033;
 
-/// The state of a connection, which lasts until it is reset.
+/// The state of a connection. A reset clears `context` and `transaction`.
 #[derive(Debug, Default)]
 pub(crate) struct FakeSession {
     pub(crate) id: i64,
@@ -53,21 +52,22 @@ pub(crate) enum FakeResult {
     Returned(i32, Vec<(String, Sql)>),
     /// An error: number, class, message.
     Raised(u32, u8, String),
-    /// An error of a named procedure: number, message, name, and the tokens after it.
+    /// An error in a named procedure: number, message, procedure, and the tokens after it.
     RaisedIn(u32, String, String, Vec<u8>),
     /// The connection is closed without an answer.
     Dropped,
-    /// The connection is closed after the given number of bytes of the answer.
+    /// The connection is closed after this number of bytes of the answer. For `usize::MAX`, invalid
+    /// tokens are sent instead.
     Cut(usize),
     /// The answer is sent after this time, unless the call is cancelled.
     Slow(Duration),
     /// The call never ends, and ignores a cancel.
     Stalled,
-    /// The answer is sent when the cancel arrives, followed by the acknowledgement, either in one write or in two.
+    /// On a cancel, the answer and the acknowledgement are sent: in one write if true, else in two.
     AnswersLate(bool),
-    /// The cancel is acknowledged after the given time, the given number of times.
+    /// A cancel is acknowledged after this time, this number of times.
     Acknowledges(Duration, usize),
-    /// Part of a row is sent, and the rest is never sent. A cancel ends the call.
+    /// Only part of a row is sent. A cancel ends the call.
     Streams,
 }
 
@@ -95,7 +95,7 @@ impl GivenArguments<'_> {
     }
 }
 
-/// Executes a procedure. Its result sets are added to the reply.
+/// Executes a procedure and adds its result sets to the reply.
 pub(crate) fn run(
     state: &FakeState,
     session: &mut FakeSession,
@@ -248,7 +248,7 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
     DONE
 }
 
-/// Returns the rows of a table as they were passed, with the original columns of its type, by name.
+/// Returns the rows of a table argument, in the original columns of its type, matched by name.
 fn tables(
     state: &FakeState,
     name: &str,
@@ -320,7 +320,7 @@ fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> F
     }
 }
 
-/// Executes the procedures that write audit rows.
+/// Executes the procedures that write or count audit rows.
 fn audited(
     state: &FakeState,
     session: &mut FakeSession,

@@ -1,4 +1,4 @@
-//! Writes the tokens of an answer.
+//! Writes the tokens of a reply.
 
 use bytes::{BufMut, BytesMut};
 use tds_protocol::codec::{write_b_varchar, write_us_varchar};
@@ -6,7 +6,7 @@ use tds_protocol::token::{Done, DoneProc, DoneStatus};
 
 use super::values::{Declared, Sql};
 
-/// An answer.
+/// The encoded tokens of a reply.
 #[derive(Debug, Default)]
 pub(crate) struct TdsReply(pub(crate) BytesMut);
 
@@ -56,7 +56,7 @@ impl TdsReply {
         self.token(0xaa, &body)
     }
 
-    /// Reports that the connection was reset before the request.
+    /// Acknowledges the reset of the connection.
     pub(crate) fn was_reset(&mut self) -> &mut Self {
         self.token(0xe3, &[18, 0, 0])
     }

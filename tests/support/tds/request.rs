@@ -80,7 +80,7 @@ impl TdsRequest {
         let Some(Given { value: Sql::Text(text), .. }) = given.next() else {
             panic!("a statement without its text")
         };
-        // The second argument declares the parameters, if there are any.
+        // The second argument, if present, declares the parameters.
         Self::Statement(text, given.skip(1).collect())
     }
 }
@@ -129,7 +129,7 @@ fn skip_headers(payload: &mut Bytes) {
     payload.advance(usize::try_from(length).expect("a length"));
 }
 
-/// Parses a statement with which fjord calls a procedure. Returns the procedure's name, the arguments and the OUTPUT variables.
+/// Parses a call in a statement: the procedure's name, the arguments and the OUTPUT parameters.
 pub(crate) fn called(
     text: &str,
     values: &[Given],

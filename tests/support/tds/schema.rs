@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::values::Declared;
 
-/// The script that creates the objects on every server of the suite.
+/// The script that creates the suite's objects on a real server. The fake server parses it.
 pub(crate) const SQL: &str = include_str!("../mssql.sql");
 
 /// A parameter or a column.
@@ -15,11 +15,11 @@ pub(crate) struct Declaration {
     pub(crate) is_output: bool,
 }
 
-/// The objects that `mssql.sql` creates.
+/// The objects of a script.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {
     pub(crate) procedures: HashMap<String, Vec<Declaration>>,
-    /// The table types, in the order of their creation. The index determines the id.
+    /// The table types in order of creation. The index determines the id.
     pub(crate) table_types: Vec<(String, Vec<Declaration>)>,
 }
 
@@ -51,7 +51,7 @@ impl Schema {
     }
 }
 
-/// Parses declarations of the form `@name type [= default] [OUTPUT]`, separated by commas. Types may contain commas.
+/// Parses `@name type [= default] [OUTPUT]` declarations, separated by commas outside parentheses.
 pub(super) fn declarations(text: &str) -> Vec<Declaration> {
     let mut parts = vec![String::new()];
     let mut depth = 0;

@@ -141,7 +141,7 @@ async fn answer(
     finish(stream, state, call, outcome, reply).await
 }
 
-/// Delays the answer to a batch. Returns whether a cancel arrived in the meantime.
+/// Delays the answer to a slow batch. Returns whether a cancel arrived in the meantime.
 async fn is_cancelled(
     stream: &mut ServerTlsStream,
     state: &FakeState,
@@ -237,7 +237,7 @@ async fn finish(
         FakeResult::Streams => {
             reply.single("v", "nvarchar(max)", Sql::Text("x".repeat(9000)));
             let rows: Bytes = reply.0.split().freeze();
-            // The packet ends within the row, and the message does not end.
+            // The packet ends within the row and is not the last of its message.
             write_message(stream, PacketType::TabularResult, rows.slice(..8000), false).await?;
             attention(stream, state).await?;
             send(stream, reply.attention_done()).await?;
@@ -249,7 +249,7 @@ async fn finish(
     Ok(true)
 }
 
-/// Writes the end of an answer: an error, or the OUTPUT values and the RETURN status in the form for an RPC or a statement.
+/// Writes the end of an answer: an error, or the OUTPUT values and the RETURN status.
 fn end(state: &FakeState, call: &TdsCall<'_>, outcome: FakeResult, reply: &mut TdsReply) {
     match outcome {
         FakeResult::Returned(status, values) => {
@@ -316,7 +316,7 @@ fn batch(state: &FakeState, text: &str, reply: &mut TdsReply) {
     } else if text.contains("SERVERPROPERTY('Babelfish')") {
         let error = state.probe_error.load(Ordering::Acquire);
         if error != 0 {
-            // 701, out of memory: the error occurs while the row is created, after the columns.
+            // 701 (out of memory) occurs while the row is built, after the columns were sent.
             if error == 701 {
                 reply.columns(&[("", "int")]);
             }

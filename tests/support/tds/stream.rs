@@ -1,4 +1,4 @@
-//! Reads and writes packets, and performs the TLS handshake inside of them.
+//! Reads and writes packets, and performs the TLS handshake inside them.
 
 use std::io;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(crate) async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> io::Re
     }
 }
 
-/// Writes a message in packets. If the end is not written, more packets follow.
+/// Writes packets of a message. Without `is_end`, the last packet does not end the message.
 pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
     stream: &mut S,
     kind: PacketType,
@@ -97,7 +97,7 @@ pub(crate) async fn accept(
     let mut records = [0; PACKET_BYTES - PACKET_HEADER_SIZE];
     let mut incoming = BytesMut::new();
     let stream = loop {
-        // Received bytes are buffered, so that a cancelled branch loses nothing.
+        // Received bytes are buffered outside `select!`, so that a cancelled branch loses none.
         while let Some(length) = packet_length(&incoming).filter(|length| incoming.len() >= *length)
         {
             let mut packet = incoming.split_to(length);
@@ -119,7 +119,7 @@ pub(crate) async fn accept(
         }
     };
     let _pump = Tasks::new().spawn(async move {
-        // The last flight of the handshake is still in a packet; the client's data after it is not.
+        // The last flight of the handshake is still wrapped in a packet. Later data is bare TLS.
         let mut last = BytesMut::zeroed(PIPE_BYTES);
         let flight = tokio::time::timeout(std::time::Duration::ZERO, theirs.read(&mut last)).await;
         if let Ok(Ok(count)) = flight {
@@ -136,7 +136,7 @@ pub(crate) async fn accept(
 
 fn packet_length(bytes: &[u8]) -> Option<usize> {
     match bytes {
-        // Only PRELOGIN packets have a header; a bare TLS record ends them.
+        // Only PRELOGIN packets have a TDS header. A bare TLS record follows the last of them.
         [0x12, _, high, low, ..] => Some(usize::from(u16::from_be_bytes([*high, *low]))),
         _ => None,
     }

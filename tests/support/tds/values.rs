@@ -1,4 +1,4 @@
-//! Values on the wire: reads values of the types that a driver sends, and writes values of the types that a procedure declares.
+//! Reads values of the types that a driver sends, and writes those that a procedure declares.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tds_protocol::rpc::TypeInfo;
@@ -53,12 +53,12 @@ impl Declared {
         self.collation.unwrap_or_else(Collation::default)
     }
 
-    /// Returns the code page, if the type is a text type that has one.
+    /// Returns the code page of a `char` or `varchar`.
     pub(crate) fn code_page(&self) -> Option<u16> {
         matches!(self.name.as_str(), "char" | "varchar").then(|| self.collation().page)
     }
 
-    /// Converts a value to the one that SQL Server stores for this type.
+    /// Returns the value that SQL Server stores in a column of this type.
     pub(crate) fn store(&self, value: Sql) -> Sql {
         match value {
             Sql::Text(text) if self.code_page().is_some() => {
@@ -69,7 +69,7 @@ impl Declared {
         }
     }
 
-    /// Returns the columns of `sys.parameters`: length in bytes, precision, scale.
+    /// Returns the length in bytes, precision and scale in `sys.parameters`.
     pub(crate) fn described(&self) -> (i64, i64, i64) {
         let (first, second) = (i64::from(self.number(0)), i64::from(self.number(1)));
         match self.name.as_str() {
@@ -113,7 +113,7 @@ impl Declared {
             "datetime2" => TypeInfo::datetime2(self.number(0)),
             "datetimeoffset" => TypeInfo::datetimeoffset(self.number(0)),
             "uniqueidentifier" => TypeInfo::uniqueidentifier(),
-            // One byte: no schema collection.
+            // `write_type` adds the byte that says that there is no schema collection.
             "xml" => TypeInfo { type_id: 0xf1, max_length: None, ..TypeInfo::int() },
             _ => TypeInfo::int(),
         }

@@ -14,16 +14,15 @@ use crate::roles::gateway::client::caller::Caller;
 use crate::roles::gateway::client::caller::PRINCIPAL_BYTES_MAX;
 use crate::roles::gateway::client::caller::is_principal;
 
-/// The maximum number of labels. There is a limit because each received key is compared with every stored one.
+/// The maximum number of labels. It is limited because each received key is compared with every stored key.
 const LABELS_MAX: usize = 1_000;
 /// The maximum number of keys of one label: the current one and its successor.
 const KEYS_OF_LABEL_MAX: usize = 2;
-/// The longest accepted key in bytes.
+/// The maximum length of a received key, in bytes.
 const KEY_BYTES_MAX: usize = 512;
 
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// All configured keys.
 #[derive(Debug)]
 pub(super) struct ApiKeys(Vec<StoredApiKey>);
 

@@ -17,8 +17,8 @@ pub(super) enum Credential<'a> {
     ApiKey(&'a str),
 }
 
-/// Returns the credential of a method that the endpoint accepts. Credentials in the query are ignored, because queries end up
-/// in logs.
+/// Returns the credential in the headers that belongs to one of `methods`. Credentials in the query are ignored, because
+/// queries end up in logs.
 pub(super) fn from_headers<'h>(
     methods: &[AuthMethod],
     headers: &'h HeaderMap,
@@ -74,7 +74,7 @@ fn visible(value: &HeaderValue) -> Result<&str, CredentialError> {
     value.to_str().map_err(|_| (AuthFailure::Malformed, PresentedCredential::default()))
 }
 
-/// Splits `scheme credentials` (RFC 9110 §11.4). An unknown scheme is ignored.
+/// Splits `scheme credentials` (RFC 9110 §11.4). Credentials with an unknown scheme are ignored.
 fn parse_authorization(text: &str) -> Result<Option<Credential<'_>>, CredentialError> {
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     let rest = rest.trim_matches(' ');

@@ -34,10 +34,10 @@ const CACHED_MAX: usize = 2_048;
 #[derive(Debug)]
 pub(super) struct JwtVerifier {
     issuers: Vec<Issuer>,
-    /// The index of each issuer, by the `iss` claim of the issuer's tokens.
+    /// The index of each issuer, by the `iss` claim of its tokens.
     by_url: HashMap<String, usize>,
-    /// Verified tokens by their SHA-256. Invalid tokens are not cached, and a reload starts with an empty cache. A lookup takes
-    /// a seventh of the time of a verification (22 µs instead of 154 µs for ES256, in an unoptimized build).
+    /// Verified tokens, by their SHA-256 hash. Invalid tokens are not cached, and a reload starts with an empty cache. A lookup
+    /// takes a seventh of the time of a verification (for ES256, 22 µs instead of 154 µs in an unoptimized build).
     cache: Mutex<TwoGenerationCache<TokenDigest, CachedToken>>,
     /// Cancelled when another verifier has replaced this one, which then stops fetching keys.
     is_superseded: Cancel,
@@ -50,7 +50,7 @@ struct CachedToken {
     /// The index of the token's issuer.
     issuer: usize,
     expires_at: i64,
-    /// The version of the key set that verified the token. Other versions may not contain the token's key.
+    /// The version of the key set that verified the token. Another version might not contain the token's key.
     keys_version: u64,
     caller: Arc<Caller>,
 }
@@ -83,7 +83,6 @@ impl JwtVerifier {
         })
     }
 
-    /// Returns whether no issuer is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.issuers.is_empty()
     }
@@ -93,8 +92,8 @@ impl JwtVerifier {
         self.named(name).is_some()
     }
 
-    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers; if it is empty, all are
-    /// accepted.
+    /// Verifies a token and returns its caller. `accepted` contains the names of the accepted issuers; if it is empty, all
+    /// issuers are accepted.
     pub(super) fn verify(
         &self,
         text: &str,
@@ -134,8 +133,8 @@ impl JwtVerifier {
         Ok(Arc::unwrap_or_clone(caller))
     }
 
-    /// Starts fetching the keys of issuers that publish them, until `stop` is cancelled or another verifier supersedes this
-    /// one. Keys that `old` has fetched stay valid.
+    /// Starts tasks that fetch the keys of issuers that publish them. The tasks end when `stop` is cancelled or another
+    /// verifier supersedes this one. Keys that `old` has fetched stay valid.
     pub(super) fn start_fetching(
         &self,
         old: Option<&Self>,
@@ -151,7 +150,7 @@ impl JwtVerifier {
             }
         }
         let fetchers: Arc<[_]> = self.fetchers().cloned().collect();
-        // Issuers with keys in a file work whether or not others are reachable.
+        // An issuer whose keys are in a file works even if no other issuer is reachable.
         let has_others = fetchers.len() < self.issuers.len();
         key_fetcher::start_fetching(
             &fetchers,
@@ -162,8 +161,8 @@ impl JwtVerifier {
         );
     }
 
-    /// Fetches an issuer's keys again after a token named an unknown key. Returns whether it is worth verifying the token
-    /// again.
+    /// Fetches an issuer's keys because a token could not be verified with the current keys. Returns whether the token should
+    /// be verified again.
     pub(super) async fn refresh_keys(&self, issuer: &str) -> bool {
         let Some(fetcher) = self.named(issuer).and_then(Issuer::fetcher) else { return false };
         tokio::select! {
@@ -180,7 +179,7 @@ impl JwtVerifier {
         self.issuers.iter().find(|issuer| *issuer.name == *name)
     }
 
-    /// Returns the issuer that a token names, with its index. No key is tried before the issuer is known.
+    /// Returns the issuer that a token names, with its index. No key is tried unless the issuer is known.
     fn issuer_of(&self, token: &UnverifiedToken) -> Result<(usize, &Issuer), AuthFailure> {
         let at = *self.by_url.get(token.issuer()?).ok_or(AuthFailure::WrongIssuer)?;
         Ok((at, self.issuers.get(at).ok_or(AuthFailure::WrongIssuer)?))
@@ -204,7 +203,6 @@ impl JwtVerifier {
     }
 }
 
-/// Returns whether tokens of an issuer are accepted.
 fn accepts(accepted: &[String], name: &str) -> bool {
     accepted.is_empty() || accepted.iter().any(|each| each == name)
 }

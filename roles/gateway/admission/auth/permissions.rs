@@ -12,7 +12,7 @@ use crate::roles::gateway::client::caller::Peer;
 /// The access rights of a caller.
 #[derive(Clone, Debug)]
 pub struct Permissions {
-    /// The caller's name, from the first method that authenticated it.
+    /// The caller's name, from the first set of methods that authenticated it.
     pub principal: Option<Arc<str>>,
     /// For each requirement, whether the caller meets it.
     pub met: Vec<bool>,
@@ -22,13 +22,12 @@ pub struct Permissions {
 type Proof<'a> = (&'a [AuthMethod], &'a [String], Result<Caller, Box<AuthRejection>>);
 
 impl Authenticator {
-    /// Returns which access requirements a caller meets: for each, whether `authenticate` would succeed for an endpoint with
-    /// that requirement. Credentials are checked once for each set of methods and issuers, however many scopes the requirements
-    /// name.
+    /// Returns, for each access requirement, whether `authenticate` would succeed for an endpoint with that requirement.
+    /// Credentials are checked once for each distinct set of methods and issuers.
     ///
     /// # Errors
-    /// `AuthRejection` if the caller sent a credential that is not valid anywhere. A caller without credentials, or with a
-    /// certificate that is mapped to no caller, may call the public endpoints.
+    /// `AuthRejection` if the caller sent a credential that no requirement accepts. Missing credentials, or a certificate that
+    /// is mapped to no caller, are not errors: the caller may call the public endpoints.
     pub fn permissions(
         &self,
         requirements: &[Auth],

@@ -1,4 +1,4 @@
-//! The 401 or 403 for a request whose caller was rejected, and the reason for metrics and logs.
+//! The 401, 403 or 503 for a request whose caller was rejected, and the reason for metrics and logs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::roles::gateway::client::caller::Caller;
 /// `Retry-After` while the keys of an issuer are missing.
 const NO_KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The maximum number of characters that are logged of a name in a rejected credential.
+/// The maximum number of logged characters of a name in a rejected credential.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// The reason why a caller was rejected: a label of `fjord_auth_failures_total`. The response does not contain it.
+/// The reason why a caller was rejected: a label value of `fjord_auth_failures_total`. It is not disclosed in the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthFailure {
     /// No credentials of a method that the endpoint accepts.
@@ -30,7 +30,7 @@ pub enum AuthFailure {
     NoKeys,
     /// A token that names an unknown key.
     UnknownKey,
-    /// A token with an algorithm other than its key's.
+    /// A token whose algorithm is not that of its key.
     WrongAlgorithm,
     /// A token whose signature is invalid.
     BadSignature,
@@ -38,7 +38,7 @@ pub enum AuthFailure {
     Expired,
     /// A token that is not valid yet.
     NotYetValid,
-    /// A token of an issuer that the endpoint does not accept.
+    /// A token from an issuer that is unknown or that the endpoint does not accept.
     WrongIssuer,
     /// A token for another audience.
     WrongAudience,
@@ -97,11 +97,11 @@ pub struct PresentedCredential {
     pub key: Option<String>,
 }
 
-/// The error for a rejected credential, with its description.
+/// The reason why a credential was rejected, and a description of it.
 pub(super) type CredentialError = (AuthFailure, PresentedCredential);
 
 impl PresentedCredential {
-    /// Describes a credential when only its method is known.
+    /// Describes a credential of which only the method is known.
     pub(super) fn new(method: AuthMethod) -> Self {
         Self { method: Some(method), ..Self::default() }
     }
@@ -130,9 +130,9 @@ pub struct AuthRejection {
     pub presented: PresentedCredential,
     /// The caller's name, if it was authenticated and lacks a scope.
     pub principal: Option<Arc<str>>,
-    /// The problem in the response. It has no detail, unless the gateway is at fault.
+    /// The problem in the response. It has a detail only if the caller is not at fault.
     pub problem: Problem,
-    /// `WWW-Authenticate`: always set for a 401 (RFC 9110 §11.6.1), and for a 403 of a bearer token.
+    /// `WWW-Authenticate`: set for every 401 (RFC 9110 §11.6.1), and for a 403 if the caller sent a bearer token.
     pub challenge: Option<HeaderValue>,
     /// The reason, for metrics and logs.
     pub failure: AuthFailure,
@@ -145,14 +145,14 @@ impl AuthRejection {
         methods: &[AuthMethod],
     ) -> Self {
         if failure == AuthFailure::NoKeys {
-            // This is not the caller's fault. After a 401 the caller would request another token.
+            // The caller is not at fault. After a 401 it would request another token.
             let detail = "the token cannot be checked now: the issuer's keys are not available";
             let problem = Problem::with_detail(ProblemKind::NotExecuted, detail.to_owned());
             let problem = problem.retry_after(NO_KEYS_RETRY_AFTER);
             return Self { presented, principal: None, problem, challenge: None, failure };
         }
-        // A request without credentials gets no error code (RFC 6750 §3.1). All other failures get the same code, so that it
-        // does not help an attacker to find a valid token.
+        // A request without credentials gets no error code (RFC 6750 §3.1). All other failures get the same code, so that the
+        // code does not help an attacker find a valid token.
         let bearer = match failure {
             AuthFailure::NoCredentials | AuthFailure::NotConfigured => r#"Bearer realm="fjord""#,
             _ => r#"Bearer realm="fjord", error="invalid_token""#,

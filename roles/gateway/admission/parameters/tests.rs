@@ -1,4 +1,4 @@
-//! Tests with requests that have all kinds of violations.
+//! Tests with requests that violate each kind of rule.
 
 use std::net::Ipv4Addr;
 
@@ -65,7 +65,7 @@ fn send_to(router: &Router, sent: &Sent<'_>) -> Result<String, Problem> {
     };
     let body = Bytes::copy_from_slice(sent.body);
     let payload = check(&matched, &parts, &body, &caller, &context)?;
-    // A worker can read every payload that a gateway writes.
+    // A worker must be able to read every payload that a gateway writes.
     let read = payload::read(&matched.endpoint, &payload);
     assert!(read.is_ok(), "{read:?}\n{payload:?}");
     Ok(String::from_utf8(payload.to_vec()).unwrap())
@@ -102,7 +102,7 @@ fn post(body: impl AsRef<[u8]>) -> String {
     }))
 }
 
-/// Returns the result for a body with `s` and one further member.
+/// Returns the result for a body with `s` and one other member.
 fn member(text: &str) -> String {
     let outcome = post(format!(r#"{{"s":"x",{text}}}"#));
     outcome.replace(r#"{"s":"x","#, "{")

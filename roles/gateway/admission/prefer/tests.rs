@@ -1,4 +1,4 @@
-//! Tests with all forms of the `Prefer` header, and with answers to dry runs.
+//! Tests with all forms of the `Prefer` header and with answers to dry runs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Tests of rate limits at given instants.
+//! Tests of rate limits with simulated time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

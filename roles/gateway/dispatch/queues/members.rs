@@ -1,8 +1,8 @@
-//! The workers of a queue that reply, recorded while one of them is suspected to hang.
+//! The workers of a queue that reply, tracked while one of them is suspected of hanging.
 //!
-//! NATS picks a member of a queue group at random, and keeps picking a member that is connected but does nothing. Once an
-//! attempt has got no reply, the gateway therefore asks all members to identify themselves, and sends requests to those
-//! that do, in turn, until trial requests have shown that the whole group replies.
+//! NATS picks a member of a queue group at random, even one that is connected but hangs. When an
+//! attempt gets no reply, the gateway therefore asks all members to identify themselves and sends
+//! requests in turn to those that do, until trial requests show that the whole group replies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::Gauge;
 
-/// The largest number of workers that are recorded for a queue.
+/// The largest number of workers that are tracked per queue.
 const MEMBERS_MAX: usize = 256;
 /// The interval at which members are asked to identify themselves.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 /// A member that has not replied for this long gets no requests.
 const ALIVE_WITHIN: Duration = Duration::from_secs(3);
-/// After an attempt to the group got no reply, nothing is sent to the group for this long.
+/// For this long after an unanswered attempt, the group gets requests only if no member replies.
 const GROUP_PAUSE: Duration = Duration::from_secs(10);
-/// After `GROUP_PAUSE`, one request in each interval is sent to the group, to test whether all members reply.
+/// After `GROUP_PAUSE`, one request per interval tests whether all members of the group reply.
 const GROUP_TRIAL_INTERVAL: Duration = Duration::from_secs(1);
-/// A suspicion is logged at most once in this time, because a worker that is merely slow is suspected repeatedly.
+/// Suspicions are logged at most this often, because a slow worker is suspected repeatedly.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 /// The number of consecutive replies to trials after which the whole group is assumed to reply.
 const GROUP_REPLIES_MIN: u32 = 8;
@@ -36,14 +36,14 @@ pub enum Recipient {
     Group,
     /// The group, to test whether all of its members reply.
     GroupTrial,
-    /// A member that replies, at this subject.
+    /// One member that replies, by its subject.
     Member(Subject),
 }
 
 /// The members of one queue's group.
 pub struct Members {
     suspected_metric: Gauge,
-    /// Whether a member is suspected to hang. It is atomic because it is read for every request.
+    /// Whether a member is suspected of hanging. Atomic, because it is read for every request.
     is_suspected: AtomicBool,
     state: Mutex<State>,
 }
@@ -55,14 +55,14 @@ struct State {
     queried_at: Option<Instant>,
     /// The time from which the group may be tried again.
     group_trial_at: Option<Instant>,
-    /// The number of replies to trials of the group since the last attempt that got no reply.
+    /// The number of replies to trials since the last attempt to the group that got no reply.
     group_replies: u32,
     logged_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct QueueMember {
-    /// The subject at which the member takes requests.
+    /// The subject on which the member receives requests.
     direct: Subject,
     replied_at: Instant,
 }
@@ -80,20 +80,20 @@ impl std::fmt::Debug for Members {
 }
 
 impl Members {
-    /// Creates a group in which no member is suspected.
+    /// Creates a group without suspicion.
     #[must_use]
     pub fn new(suspected_metric: Gauge) -> Self {
         suspected_metric.set(0.0);
         Self { suspected_metric, is_suspected: AtomicBool::new(false), state: Mutex::default() }
     }
 
-    /// Whether a member is suspected to hang.
+    /// Whether a member is suspected of hanging.
     #[must_use]
     pub fn is_suspected(&self) -> bool {
         self.is_suspected.load(Ordering::Relaxed)
     }
 
-    /// Records that an attempt to the group got no reply. Returns whether to log that a member is suspected.
+    /// Records that an attempt to the group got no reply. Returns whether to log the suspicion.
     pub fn suspect(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.group_trial_at = Some(now + GROUP_PAUSE);
@@ -108,7 +108,7 @@ impl Members {
         is_new && is_log_due
     }
 
-    /// Returns whether to ask the members to identify themselves now. If so, the next query is due one interval later.
+    /// Returns whether to ask the members to identify themselves now, at most once per interval.
     #[must_use]
     pub fn take_query(&self, now: Instant) -> bool {
         if !self.is_suspected() {
@@ -123,7 +123,7 @@ impl Members {
         is_due
     }
 
-    /// Records a reply of the member that takes requests at `direct`.
+    /// Records a reply from the member with this subject.
     pub fn record_reply(&self, direct: Subject, now: Instant) {
         let mut state = self.lock();
         if let Some(member) = state.alive.iter_mut().find(|member| member.direct == direct) {
@@ -144,7 +144,7 @@ impl Members {
         self.lock().alive.retain(|member| member.direct != *direct);
     }
 
-    /// Chooses where the next request is sent.
+    /// Chooses the recipient of the next request.
     #[must_use]
     pub fn choose_recipient(&self, now: Instant) -> Recipient {
         if !self.is_suspected() {
@@ -176,7 +176,7 @@ impl Members {
         is_proved
     }
 
-    /// Records a late reply to the attempt that caused the suspicion, and ends the suspicion. Returns whether there was one.
+    /// Handles a late reply that refutes the suspicion. Returns whether a member was suspected.
     pub fn record_late_reply(&self) -> bool {
         let was_suspected = self.is_suspected();
         if was_suspected {

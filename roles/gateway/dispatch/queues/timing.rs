@@ -1,4 +1,4 @@
-//! The times that a queue's workers take to reply, as measured by this gateway.
+//! How long a queue's workers take to reply, as measured by this gateway.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,19 +9,19 @@ use tokio::time::Instant;
 use crate::catalogue::EndpointId;
 use crate::roles::gateway::dispatch::session::AttemptNeeds;
 
-/// The length of a window. The round trip is the minimum over the current window and the previous one.
+/// The length of a window. The round trip is the minimum of the current and the previous window.
 const MINIMUM_WINDOW: Duration = Duration::from_secs(10);
-/// The number of recent calls of an endpoint that are kept.
+/// The number of recent samples that are kept for each estimate.
 const SAMPLES_MAX: usize = 128;
-/// The smallest number of calls that is enough for an estimate.
+/// The number of samples that an estimate requires.
 const SAMPLES_MIN: usize = 16;
-/// The number of the longest times that are left out. The estimate is the longest of the remaining times.
+/// The number of longest samples to ignore. The estimate is the longest of the remaining ones.
 const OUTLIERS: usize = 2;
-/// The number of calls after which the estimate is computed again.
+/// The number of new samples after which the estimate is computed again.
 const UPDATE_EVERY: usize = 16;
-/// The number of round trips that the first reply to an attempt may take: to the worker and back, and the wait in its backlog.
+/// How many round trips the first reply may take, including the wait in the worker's backlog.
 const FIRST_REPLY_ROUND_TRIPS: u32 = 4;
-/// The additional time that a worker may need before its first reply.
+/// The additional time that a worker can need before its first reply.
 const FIRST_REPLY_DELAY: Duration = Duration::from_millis(400);
 
 /// The measured times of one queue.
@@ -70,7 +70,7 @@ impl QueueTiming {
         self.lock().record(endpoint, |times| times.first_replies.record(duration));
     }
 
-    /// Records the time until an attempt was answered or given up.
+    /// Records the time until an attempt was answered or abandoned.
     pub fn record_answer(&self, endpoint: &EndpointId, duration: Duration) {
         self.lock().record(endpoint, |times| times.answers.record(duration));
     }
@@ -80,23 +80,23 @@ impl QueueTiming {
         self.lock().link_round_trip = round_trip;
     }
 
-    /// Returns the round trip through NATS to a worker or, while that is unknown, the round trip to the NATS server.
+    /// Returns the round trip to a worker or, while that is unknown, to the NATS server.
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         let state = self.lock();
         state.minimums.iter().flatten().min().copied().unwrap_or(state.link_round_trip)
     }
 
-    /// Returns how long to wait for the first reply to an attempt: the configured time, or more if the network is slow.
+    /// Returns how long to wait for the first reply: `configured`, or longer on a slow network.
     #[must_use]
     pub fn accept_timeout(&self, configured: Duration) -> Duration {
         let round_trip = self.round_trip();
-        // On a fast network the configured time already includes the worker's delay.
+        // On a fast network, the configured time already includes the worker's delay.
         let delay = FIRST_REPLY_DELAY.min(round_trip);
         configured.max(round_trip * FIRST_REPLY_ROUND_TRIPS + delay)
     }
 
-    /// Returns the time that an attempt for this endpoint is expected to need, or zero while that is unknown.
+    /// Returns the time that an attempt is expected to need, or zero while that is unknown.
     #[must_use]
     pub fn needs(&self, endpoint: &EndpointId) -> AttemptNeeds {
         let state = self.lock();

@@ -1,8 +1,8 @@
 //! The requests of one queue that wait for a slot, oldest first.
 //!
-//! A worker that refuses a request remembers the request's reply subject, and offers a slot there as soon as one is free.
-//! The offer goes to the request that has waited longest, which need not be the one that was refused. A gateway thus
-//! serves its requests first come, first served, whatever the order of refusals.
+//! A worker that refuses a request remembers its reply subject and offers a slot there once one is
+//! free. The offer goes to the oldest waiter, which need not be the refused request. A gateway thus
+//! serves requests in order of arrival, whatever the order of refusals.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,17 +20,17 @@ use crate::telemetry::Gauge;
 
 /// The number of recent dequeues from which the drain rate is computed.
 const DEQUEUES_MAX: usize = 32;
-/// The number of dequeues that are needed to compute a rate.
+/// The number of dequeues required to compute a rate.
 const DEQUEUES_MIN: usize = 8;
-/// The number of waiters that may try the group (send their requests to it) for each reply that shows that it has
-/// members. The number of attempts thus at most doubles, as in TCP slow start.
+/// How many waiters may try the group (send their requests to it) per reply from a member. Attempts
+/// thus at most double, as in TCP slow start.
 const WAKE_PER_REPLY: usize = 2;
 /// The shortest `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Identifies a waiter; ids increase in the order of arrival. A session keeps its id while it tries the group.
+/// Identifies a waiter, in order of arrival. A session keeps its id while it tries the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaiterId(u64);
 
@@ -39,9 +39,9 @@ pub struct WaiterId(u64);
 pub enum QueueAdmission {
     /// Send the request to the group at once.
     TryGroup,
-    /// Let the request wait: the queue has no members, and only its head tries the group.
+    /// Let the request wait, because earlier requests found no members or no link.
     Wait,
-    /// Reject the request: it would wait longer than it can, or too many requests wait.
+    /// Reject the request: it would wait too long, or too many requests wait already.
     Reject,
 }
 
@@ -49,9 +49,9 @@ pub enum QueueAdmission {
 #[derive(Debug)]
 pub struct WaitQueue {
     length_metric: Gauge,
-    /// The number of waiters. It is atomic because it is read for every message.
+    /// The number of waiters. Atomic, because it is read for every attempt.
     length: AtomicUsize,
-    /// Whether `unregistered` is not empty. It is atomic because it is read for every reply.
+    /// `false` only if `unregistered` is empty. Atomic, because it is read for every reply.
     has_unregistered: AtomicBool,
     state: Mutex<State>,
 }
@@ -60,7 +60,7 @@ pub struct WaitQueue {
 struct State {
     last_id: u64,
     waiters: BTreeMap<WaiterId, mpsc::Sender<SessionMessage>>,
-    /// The waiters whose reply subject no worker knows, so that no worker will offer them a slot.
+    /// The waiters whose reply subject no worker knows, so that none will offer them a slot.
     unregistered: BTreeSet<WaiterId>,
     /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
@@ -86,13 +86,13 @@ impl WaitQueue {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Whether no requests wait.
+    /// Whether no request waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Decides what to do with a new request that can wait for `patience`. At most `waiting_max` requests may wait.
+    /// Admits a request, unless it would wait longer than `patience` or `waiting_max` others wait.
     #[must_use]
     pub fn admit(&self, patience: Duration, waiting_max: usize, now: Instant) -> QueueAdmission {
         let state = self.lock();
@@ -110,8 +110,8 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter. A waiter with an `old_id` returns to its old position, since it does not lose the position by trying
-    /// the group. If more than `waiting_max` requests wait, evicts the youngest; returns `None` if that is this waiter.
+    /// Adds a waiter. With `old_id`, it returns to its old position, which it keeps while it tries
+    /// the group. If the queue is full, evicts the youngest; returns `None` if that is this waiter.
     #[must_use]
     pub fn join(
         &self,
@@ -159,10 +159,10 @@ impl WaitQueue {
         state.notify_head();
     }
 
-    /// Passes an offered slot to the oldest waiter and removes it.
+    /// Removes the oldest waiter and passes an offered slot to it.
     ///
     /// # Errors
-    /// The slot itself if no request waits, so that the caller declines the offer at once.
+    /// The slot if no request waits. The caller must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
         let mut signal = SessionMessage::Signal(QueueSignal::SlotOffered(slot));
@@ -175,7 +175,7 @@ impl WaitQueue {
                     state.notify_head();
                     return Ok(());
                 }
-                // The session of this waiter is ending: the next waiter gets the slot.
+                // The session is ending, or its channel is full: the next waiter gets the slot.
                 Err(error) => signal = error.into_inner(),
             }
         }
@@ -186,7 +186,7 @@ impl WaitQueue {
         }
     }
 
-    /// Handles a reply that shows that the queue has members: lets a few of the unregistered waiters try the group.
+    /// Handles a reply from a member: lets some of the unregistered waiters try the group.
     pub fn on_member_reply(&self) {
         if !self.has_unregistered.load(Ordering::Relaxed) {
             return;
@@ -195,14 +195,14 @@ impl WaitQueue {
         for _ in 0..WAKE_PER_REPLY {
             let Some(id) = state.unregistered.pop_first() else { break };
             if let Some(signals) = state.waiters.get(&id) {
-                // If the channel is full, the session has messages to read anyway.
+                // A session with a full channel has messages to handle anyway.
                 drop(signals.try_send(SessionMessage::Signal(QueueSignal::TryGroup)));
             }
         }
         self.has_unregistered.store(!state.unregistered.is_empty(), Ordering::Relaxed);
     }
 
-    /// Records that a waiter that tried the group got a slot.
+    /// Records that a waiter got a slot by trying the group.
     pub fn record_dequeue(&self, now: Instant) {
         self.lock().record_dequeue(now);
     }
@@ -213,7 +213,7 @@ impl WaitQueue {
         self.lock().waiters.first_key_value().is_some_and(|(first, _)| *first == id)
     }
 
-    /// Returns the value of `Retry-After`: the time until the current waiters have been served, with jitter.
+    /// Returns `Retry-After`: the expected time until the current waiters are served, with jitter.
     #[must_use]
     pub fn retry_after(&self, now: Instant) -> Duration {
         let wait = self.lock().expected_wait(now).unwrap_or(RETRY_AFTER_MIN);
@@ -253,7 +253,7 @@ impl State {
         }
     }
 
-    /// Returns how long a new waiter would wait at the measured drain rate, or `None` while that rate is unknown.
+    /// Returns how long a new waiter would wait at the measured rate, or `None` if it is unknown.
     fn expected_wait(&self, now: Instant) -> Option<Duration> {
         if self.dequeue_times.len() < DEQUEUES_MIN {
             return None;
@@ -265,8 +265,8 @@ impl State {
         Some(interval.saturating_mul(waiters))
     }
 
-    /// Notifies the oldest waiter that it is the head. Removes waiters whose sessions have ended without leaving the
-    /// queue: no waiter behind them would ever try the group.
+    /// Notifies the oldest waiter that it is the head. Removes waiters whose sessions ended without
+    /// leaving the queue, because no waiter behind them would ever try the group.
     fn notify_head(&mut self) {
         while let Some((id, signals)) = self.waiters.first_key_value() {
             let id = *id;

@@ -1,5 +1,5 @@
-//! The addresses of replies: the attempt that a reply subject belongs to, and the token that proves that this process
-//! created the subject.
+//! The addresses of replies: the attempt that a reply subject belongs to, and the token that proves
+//! that this process created the subject.
 
 use rand::RngExt;
 use siphasher::sip::SipHasher24;
@@ -12,7 +12,7 @@ pub(super) struct ReplyAddress {
     pub(super) attempt: u32,
 }
 
-/// The function that computes the token of an address: 64 bits of SipHash-2-4 with a random key of 128 bits.
+/// Computes the token of an address: SipHash-2-4 (64 bits) with a random key of 128 bits.
 pub(super) struct AddressTokens(SipHasher24);
 
 impl AddressTokens {
@@ -27,7 +27,7 @@ impl AddressTokens {
         self.0.hash(&numbers.to_le_bytes())
     }
 
-    /// Parses the end of a reply subject: `<queue>.<request>.<attempt>.<token>`. Returns `None` if the token is wrong.
+    /// Parses `<queue>.<request>.<attempt>.<token>`. Returns `None` if the token is wrong.
     pub(super) fn parse(&self, tail: &str) -> Option<ReplyAddress> {
         let mut numbers = tail.split('.');
         let address = ReplyAddress {

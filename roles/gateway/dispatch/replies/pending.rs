@@ -1,4 +1,4 @@
-//! A request that waits for replies, and the bytes of replies that its session has not read yet.
+//! A request that waits for replies, and the bytes of the replies that its session has not read.
 
 use tokio::sync::mpsc;
 
@@ -10,11 +10,11 @@ use crate::roles::gateway::dispatch::message::{AttemptReply, SessionMessage};
 /// The limits of the answer to a request.
 #[derive(Debug)]
 pub struct ReplyLimits {
-    /// The budget to which the bytes of the answer are charged.
+    /// The reservation to which the bytes of the answer are charged.
     pub reservation: Reservation,
-    /// The number of parts that may be on their way to the client. If it is 0, the answer is assembled first.
+    /// The number of parts that may be in transit to the client. With 0, the answer is assembled.
     pub window: u32,
-    /// The guarantee of the request. Only an at-least-once answer may be dropped (502) when the budget is exhausted.
+    /// The execution guarantee of the request, which determines whether its answer may be dropped.
     pub execution: Execution,
 }
 
@@ -24,9 +24,9 @@ pub(super) struct PendingRequest {
     pub(super) queue: u32,
     pub(super) messages: mpsc::Sender<SessionMessage>,
     limits: ReplyLimits,
-    /// Whether the first part of a streaming answer was received. From then on the window limits the number of parts.
+    /// Whether a streaming answer has begun. From then on, the window limits the number of parts.
     is_streaming: bool,
-    /// The total size of the small parts that were received but not charged.
+    /// The total size of the parts that were received but not charged.
     uncharged_bytes: usize,
 }
 
@@ -46,9 +46,9 @@ impl PendingRequest {
         Self { queue, messages, limits, is_streaming: false, uncharged_bytes: 0 }
     }
 
-    /// Returns the charge for a reply, or `None` if its bytes are not charged. If the budget is exhausted, parts of an
-    /// answer that is assembled are dropped, and so is an at-least-once answer, which can be requested again. A complete
-    /// answer of an at-most-once request is never dropped, nor is a part of a streaming answer.
+    /// Returns the charge for a reply, or `None` if its bytes are not charged. If there is no room,
+    /// parts of an assembled answer are dropped, as is an at-least-once answer (502), which can be
+    /// requested again. At-most-once finals and the rest of a stream never are.
     pub(super) fn charge_for(
         &mut self,
         reply: &Result<Reply, EnvelopeError>,
@@ -58,7 +58,7 @@ impl PendingRequest {
             Ok(Reply::Part { number, bytes, head, .. }) => {
                 self.is_streaming |= *number == 1 && head.is_some() && self.limits.window > 0;
                 if self.is_streaming {
-                    // The client has not received anything before the first part, so this part may still be dropped.
+                    // The client has received nothing yet, so the first part may be dropped.
                     (Reservation::counts(bytes), may_be_dropped)
                 } else {
                     (self.exceeds_small_bytes(bytes.len()), true)
@@ -71,8 +71,8 @@ impl PendingRequest {
         is_charged.then(charge)
     }
 
-    /// Whether to charge a part of an answer that is assembled. The first parts are not charged, as long as their total
-    /// size is small.
+    /// Whether to charge a part of an answer that is assembled. Parts are not charged while their
+    /// total size is small.
     fn exceeds_small_bytes(&mut self, bytes: usize) -> bool {
         let total = self.uncharged_bytes.saturating_add(bytes);
         if total <= SMALL_BYTES {
@@ -83,8 +83,8 @@ impl PendingRequest {
 }
 
 impl ByteCharge {
-    /// Charges the bytes of a reply until they are dropped. If the budget is exhausted, removes the bytes from the reply
-    /// and returns `false`.
+    /// Charges the bytes of a reply until they are dropped. If the budget is exhausted, removes the
+    /// bytes from the reply and returns `false`.
     fn apply(self, reply: &mut Reply) -> bool {
         let bytes = match reply {
             Reply::Part { bytes, .. } => bytes,

@@ -1,8 +1,8 @@
-//! Requests missing answers once a lost link is restored: replies that were published while it was down did not reach the
-//! subscription.
+//! Requests missing answers after a lost link is restored, because replies that were published
+//! while it was down did not reach the subscription.
 //!
-//! The gateway requests one page of answers at a time and waits until it has read that page. A NATS server disconnects a
-//! client that reads too slowly, and then the link would be lost again.
+//! The gateway requests one page of answers at a time and waits for the page to arrive, because a
+//! NATS server disconnects a client that reads too slowly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ const PAGE_PAUSE: Duration = Duration::from_millis(25);
 const PAGE_BYTES: u64 = 256 << 10;
 /// The largest number of pauses after one page.
 const PAGE_PAUSES_MAX: usize = 40;
-/// If the link is lost again within this time after a request, the requested answers may be the cause.
+/// If the link is lost again within this time after a request, the answers may be the cause.
 const STABLE_TIME: Duration = Duration::from_secs(30);
-/// The first delay before a request if the link was lost again within `STABLE_TIME`. The delay doubles each time.
+/// The first delay before a request after a loss within `STABLE_TIME`. It doubles each time.
 const DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest delay before a request. Workers keep answers for 10 s.
 const DELAY_MAX: Duration = Duration::from_secs(2);
@@ -65,15 +65,15 @@ fn next_delay(delay: Duration) -> Duration {
     (delay * 2).clamp(DELAY_MIN, DELAY_MAX)
 }
 
-/// Asks the workers of one queue for the answers to its pending requests. Stops if the link is lost again.
+/// Asks the workers of a queue for the answers to its pending requests, until the link is lost.
 async fn request_answers(
     transport: &dyn Transport,
     queue: &GatewayQueue,
     router: &ReplyRouter,
     is_same_link: &(dyn Fn() -> bool + Send + Sync),
 ) {
-    // The answers reach the new subscription: the client library subscribes again before it sends anything else, and
-    // servers keep that order.
+    // The answers reach the new subscription: the client library subscribes again before it sends
+    // anything else, and servers keep that order.
     for page in router.pending_requests(queue.number).chunks(REPEAT_NAMES_MAX) {
         if !is_same_link() {
             return;

@@ -1,4 +1,4 @@
-//! Counts replies that are dropped because their sender may not reply to the attempt, and logs some of them.
+//! Counts dropped replies whose sender must not reply to the attempt, and logs some of them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::{counter, names};
 
-/// The largest number of lines that are logged for one reason in each `PERIOD`, so that a flood does not fill the disk.
+/// The largest number of log lines per reason and `PERIOD`, so that a flood cannot fill the disk.
 const LINES_MAX: u32 = 10;
-/// The time in which at most `LINES_MAX` lines are logged for one reason.
+/// The period to which `LINES_MAX` applies.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The reason why a reply is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyRejection {
-    /// The token in the subject of the reply does not match the queue, request and attempt: the subject was guessed.
+    /// The token does not match the queue, request and attempt: the subject was guessed.
     Token,
     /// The reply names a subject that does not belong to a worker of the queue.
     Subject,
@@ -36,7 +36,7 @@ impl ReplyRejection {
     }
 }
 
-/// A counter of rejected replies that also limits the rate of their log lines.
+/// Counts rejected replies and limits the rate of their log lines.
 #[derive(Debug, Default)]
 pub struct RejectionCounter([Mutex<Option<LogPeriod>>; 3]);
 
@@ -48,7 +48,7 @@ struct LogPeriod {
 }
 
 impl RejectionCounter {
-    /// Records a rejected reply for `queue`. `named` is the worker's subject that the reply contains.
+    /// Records a rejected reply for `queue`. `named` is the worker's subject in the reply.
     pub fn record(&self, why: ReplyRejection, queue: Option<&str>, named: Option<&Subject>) {
         let reason = [(names::REASON, why.as_str().to_owned())];
         counter(&names::GATEWAY_REPLIES_REJECTED, &reason).increment(1);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::envelope::Final;
 use crate::message::Subject;
 
-/// The attempts of a session: their number, and those that may still be answered (open attempts).
+/// The attempts of a session: their number, and the open ones, which may still be answered.
 #[derive(Debug)]
 pub(super) struct Attempts {
     made: u32,
@@ -24,11 +24,11 @@ struct Attempt {
     part_bytes: usize,
 }
 
-/// An attempt that may run, with the recipient of a cancel for it.
+/// An attempt that may be running, with the subject for its cancel.
 #[derive(Debug)]
 pub(super) struct OpenAttempt {
     pub(super) number: u32,
-    /// The job's control subject, or `None` while it is not known which worker has the attempt.
+    /// The job's control subject, or `None` while the worker that has the attempt is unknown.
     pub(super) control: Option<Subject>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct AssembledAnswer {
     pub(super) bytes: usize,
 }
 
-/// Error for a part or a final that does not match the parts before it, or an answer that is too large.
+/// Error for a part or final that does not match the previous parts, or an oversized answer.
 #[derive(Debug)]
 pub(super) struct InvalidParts;
 
@@ -62,12 +62,11 @@ impl Attempts {
         number
     }
 
-    /// Returns when an open attempt was sent.
     pub(super) fn sent_at(&self, number: u32) -> Option<Instant> {
         self.get(number).map(|attempt| attempt.sent_at)
     }
 
-    /// Removes an attempt that certainly does not run.
+    /// Removes an attempt that is certainly not running.
     pub(super) fn close(&mut self, number: u32) {
         self.open.retain(|attempt| attempt.number != number);
     }
@@ -80,7 +79,7 @@ impl Attempts {
         self.get(number).is_some()
     }
 
-    /// Sets the subject to which a cancel for this attempt is sent.
+    /// Sets the subject for a cancel of this attempt.
     pub(super) fn set_control(&mut self, number: u32, control: Option<Subject>) {
         if let (Some(attempt), Some(control)) = (self.get_mut(number), control) {
             attempt.control = Some(control);
@@ -92,7 +91,7 @@ impl Attempts {
         self.open.drain(..).map(Attempt::into_open)
     }
 
-    /// Removes and returns all open attempts but one.
+    /// Removes and returns all open attempts except one.
     pub(super) fn drain_others(&mut self, number: u32) -> impl Iterator<Item = OpenAttempt> + '_ {
         let others = self.open.extract_if(.., move |attempt| attempt.number != number);
         others.map(Attempt::into_open)
@@ -120,7 +119,7 @@ impl Attempts {
         let attempt = self.get_mut(number).ok_or(InvalidParts)?;
         let expected = attempt.parts.len() + 1;
         if usize::try_from(part).is_ok_and(|part| (1..expected).contains(&part)) {
-            // A duplicate: the worker sent its answer again because it or the gateway had lost the link.
+            // A duplicate: the worker sent its answer again because the link had been lost.
             return Ok(());
         }
         attempt.part_bytes += bytes.len();
@@ -131,7 +130,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Joins the parts and the final. If parts are not kept, the answer has no body but keeps its number of parts.
+    /// Joins the parts and the final. Without kept parts, the answer has their number but no body.
     pub(super) fn assemble(
         &mut self,
         number: u32,

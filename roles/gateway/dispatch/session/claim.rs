@@ -15,14 +15,14 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// Whether the job with this control subject was granted.
+    /// Whether this is the grant of the job with this control subject.
     pub(super) fn is_of(&self, control: &Subject) -> bool {
         self.control.as_ref() == Some(control)
     }
 }
 
 impl Session {
-    /// Answers a claim: grants the first claim, also when it is repeated, and denies every other.
+    /// Answers a claim. An at-most-once request gets one grant, repeated if its claim is repeated.
     pub(super) fn on_claim(
         &mut self,
         attempt: u32,
@@ -45,7 +45,7 @@ impl Session {
         context.actions.push(SessionAction::Tell { to: control, control: Control::Grant });
     }
 
-    /// Whether a refusal comes from the job that was granted: by refusing, that job reports that it never started.
+    /// Whether a refusal comes from the granted job, which thereby reports that it never started.
     pub(super) fn revokes_grant(&self, attempt: u32, control: Option<&Subject>) -> bool {
         let (Some(grant), Some(control)) = (&self.grant, control) else { return false };
         grant.attempt == attempt && grant.is_of(control)
@@ -57,13 +57,13 @@ impl Session {
             && self.grant.as_ref().is_none_or(|grant| grant.attempt == attempt)
     }
 
-    /// Records that a worker runs the call. The session then waits for the answer until its deadline.
+    /// Records that a worker runs the call. The session then awaits the answer until its deadline.
     pub(super) fn set_running(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         if self.is_waiting() {
             context.actions.push(SessionAction::LeaveQueue);
         }
         if self.options.execution == Execution::AtMostOnce && self.grant.is_none() {
-            // A worker that does not claim runs the request, which counts as a grant.
+            // The worker runs the request without a claim, which counts as a grant.
             self.grant = Some(Grant { attempt, control: None });
         }
         self.state = State::Running { attempt, lost_at: context.now + self.options.silence };

@@ -1,5 +1,5 @@
-//! The deadlines of a session: for a worker to accept the request, for the next sign of life of that worker, and for the
-//! end of the session.
+//! The deadlines of a session: for a worker to accept the request, for that worker's next sign of
+//! life, and for the end of the session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::problem::ProblemKind;
 
 use super::{AttemptNeeds, Session, SessionEnd, State, StepContext};
 
-/// How long the session waits after its deadline for the worker's own reply that the deadline has passed.
+/// How long after its deadline the session still waits for the worker's own timeout reply.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -30,8 +30,8 @@ impl Session {
         }
     }
 
-    /// Returns the time until which the next `Timer` event can be postponed, if that event is about a silent worker and not
-    /// about a deadline.
+    /// Returns the time until which the next `Timer` event can be postponed, if that event is about
+    /// a silent worker and not about a deadline.
     #[must_use]
     pub fn silence_may_last_until(&self) -> Option<Instant> {
         let (wake_at, end) = match self.state {
@@ -47,7 +47,6 @@ impl Session {
         self.is_waiting() && now < self.waiting_deadline()
     }
 
-    /// Handles a `Timer` event.
     pub(super) fn timer(&mut self, context: &mut StepContext<'_>) {
         let now = context.now;
         match self.state {
@@ -62,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Ends the session because no worker accepted the request in time, or because the session's own deadline has passed.
+    /// Ends the session: no worker accepted the request in time, or its own deadline has passed.
     pub(super) fn out_of_time(&mut self, context: &mut StepContext<'_>) {
         let may_run = match self.options.execution {
             Execution::AtMostOnce => self.grant.is_some(),
@@ -83,8 +82,8 @@ impl Session {
         self.end(SessionEnd::Problem(kind), context);
     }
 
-    /// Returns the time until which the request may wait: after it, too little time is left for an attempt. At most half of
-    /// the time is reserved for the attempt, so that a queue whose calls have become slow is still tried.
+    /// Returns the time after which too little is left for an attempt. At most half of the time is
+    /// reserved for the attempt, so that a queue whose calls have become slow is still tried.
     fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;

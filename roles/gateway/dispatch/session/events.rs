@@ -9,7 +9,7 @@ use crate::message::Subject;
 use crate::outcome::Outcome;
 use crate::problem::ProblemKind;
 
-/// An event of a session.
+/// An event that a session handles.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// The request was read and admitted.
@@ -23,16 +23,16 @@ pub enum SessionEvent {
     TryGroup,
     /// The wait queue is full, and this session has lost its position or got none.
     QueueFull,
-    /// A worker has a free slot for this session, at this subject.
+    /// A worker offers this session a free slot at this subject.
     SlotOffered(Subject),
     /// A reply to one of the session's attempts.
     Reply {
         /// The number of the attempt.
         attempt: u32,
-        /// The reply, or the reason why it cannot be parsed.
+        /// The reply, or the error if it cannot be parsed.
         reply: Result<Reply, EnvelopeError>,
     },
-    /// An answer or a part of one was received, but dropped because the byte budget is exhausted.
+    /// An answer or a part of one was dropped because the byte budget is exhausted.
     ReplyDropped {
         /// The number of the attempt.
         attempt: u32,
@@ -71,12 +71,12 @@ pub enum SessionAction {
         /// The message.
         control: Control,
     },
-    /// Tell every worker of the queue to cancel this attempt, because it is not known which worker has it.
+    /// Tell every worker of the queue to cancel this attempt, because its worker is unknown.
     CancelEverywhere {
         /// The number of the attempt.
         attempt: u32,
     },
-    /// Wait in the wait queue.
+    /// Join the wait queue.
     JoinQueue(WaitReason),
     /// Leave the wait queue.
     LeaveQueue,
@@ -97,7 +97,7 @@ pub enum SessionAction {
 pub enum Destination {
     /// The queue group: one member receives the request.
     Group,
-    /// The worker that offered a slot, at this subject.
+    /// The worker that offered a slot at this subject.
     OfferedSlot(Subject),
 }
 
@@ -115,7 +115,7 @@ pub enum PublishFailure {
 /// The reason why a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// The workers that have received the request so far were busy.
+    /// The workers that received the request have refused it.
     Busy,
     /// The queue has no members.
     NoWorkers,
@@ -167,7 +167,7 @@ pub enum SessionEnd {
     Answer(Final),
     /// An error that the gateway itself reports.
     Problem(ProblemKind),
-    /// A worker's answer that has begun and cannot be completed.
+    /// A worker's answer that has begun but cannot be completed.
     CutOff(Outcome),
     /// The client has disconnected.
     ClientGone,

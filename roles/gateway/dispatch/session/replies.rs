@@ -1,4 +1,4 @@
-//! Handles the replies of workers, as long as no answer has begun to stream.
+//! Handles workers' replies before an answer begins to stream.
 
 use crate::catalogue::Execution;
 use crate::envelope::{Control, Final, RefusalReason, Reply};
@@ -30,7 +30,7 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // No client waits for the answer any more, so the request is not sent again.
+                        // No client waits for the answer anymore, so the request is not sent again.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }
@@ -76,7 +76,7 @@ impl Session {
         }
     }
 
-    /// Handles a reply that cannot be parsed, or that had to be dropped.
+    /// Handles a reply that cannot be parsed or had to be dropped.
     pub(super) fn on_unusable_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         if self.is_eligible(attempt) {
             self.bad_answer(context);

@@ -1,4 +1,4 @@
-//! Decides whether a request is sent again: after a refusal, without a reply, or after the loss of its worker.
+//! Decides whether to send a request again after a refusal, a timeout or the loss of its worker.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{
     StepContext, WaitReason,
 };
 
-/// The number of refusals (`draining`, `unavailable`) that are followed by another attempt at once. More of them mean
-/// that the whole group is leaving: the request then waits, as it does after `busy`.
+/// How many refusals (`draining`, `unavailable`) are answered by sending the request again at once.
+/// More refusals mean that the whole group is leaving: the request then waits, as after `busy`.
 const IMMEDIATE_RETRIES_MAX: u32 = 8;
 
 impl Session {
-    /// Handles a refusal of this attempt by a worker, which has not executed the request and will not execute it.
+    /// Handles a refusal by a worker, which has not executed this attempt and will not execute it.
     pub(super) fn refused(
         &mut self,
         attempt: u32,
@@ -46,8 +46,8 @@ impl Session {
         }
     }
 
-    /// Handles an attempt to which no worker replied in time. No claim was granted, so an at-most-once request can
-    /// safely be sent again; an at-least-once request may run twice by definition.
+    /// Handles an attempt without a timely reply. No claim was granted, so an at-most-once request
+    /// can safely be sent again; an at-least-once request may run twice by definition.
     pub(super) fn no_reply(&mut self, attempt: u32, context: &mut StepContext<'_>) {
         self.wait_reason = WaitReason::NoReply;
         context.actions.push(SessionAction::NoReply(attempt));
@@ -55,7 +55,7 @@ impl Session {
             return self.resubmit(ResubmitReason::NoReply, context);
         }
         let is_last = self.resubmissions + 1 >= self.options.attempts;
-        // Unless this was the last attempt, the retry budget is exhausted for now.
+        // Unless this was the last attempt, only the retry budget is exhausted, and it may recover.
         let retry_at =
             if is_last { self.accept_deadline } else { context.now + self.options.accept_timeout };
         self.state = State::Sent { attempt, retry_at };
@@ -101,7 +101,7 @@ impl Session {
         self.send(Destination::Group, context);
     }
 
-    /// Returns whether the number of attempts and the retry budget allow another attempt, and if so, counts it.
+    /// Returns whether attempts and retry budget allow another attempt, and if so counts it.
     fn may_resubmit(&mut self, context: &mut StepContext<'_>) -> bool {
         let may = self.resubmissions + 1 < self.options.attempts && (context.may_resubmit)();
         if may {

@@ -1,7 +1,7 @@
-//! Handles the replies of workers after an answer has begun to stream: forwards its parts, and cuts it off after an error.
+//! Handles workers' replies while an answer streams: forwards its parts, cuts it off on errors.
 //!
-//! The status has been sent to the client, so the request is never sent again. Any error ends the response in a way
-//! that the client cannot mistake for a complete answer.
+//! The status has been sent to the client, so the request is never sent again. Any error ends the
+//! response in a way that the client cannot mistake for a complete answer.
 
 use bytes::Bytes;
 
@@ -12,22 +12,22 @@ use crate::problem::ProblemKind;
 
 use super::{Session, SessionAction, SessionEnd, StepContext};
 
-/// The one answer that is being streamed.
+/// The answer that is being streamed.
 #[derive(Debug)]
 pub(super) struct AnswerStream {
     attempt: u32,
-    /// The control subject of the job that sends the answer. Replies of other copies of the attempt are ignored.
+    /// The control subject of the job that sends the answer. Replies from other jobs are ignored.
     control: Subject,
     head: AnswerHead,
     /// The number of the last part that was received.
     received: u32,
     /// The number of the last part that the client consumed.
     consumed: u32,
-    /// Whether the client has disconnected, and the session continues only so that the call can finish.
+    /// Whether the client has disconnected and the session continues only to let the call finish.
     client_left: bool,
 }
 
-/// The first part of an answer that is streamed.
+/// The source and head of an answer that begins to stream.
 #[derive(Debug)]
 pub(super) struct StreamStart {
     pub(super) attempt: u32,
@@ -47,7 +47,7 @@ impl AnswerStream {
 }
 
 impl Session {
-    /// Begins to stream an answer with its first part.
+    /// Begins to stream an answer, starting with its first part.
     pub(super) fn begin_stream(
         &mut self,
         start: StreamStart,
@@ -67,7 +67,6 @@ impl Session {
         self.forward_part(1, bytes, context);
     }
 
-    /// Handles a reply after the answer has begun.
     pub(super) fn on_reply_while_streaming(
         &mut self,
         attempt: u32,
@@ -88,12 +87,12 @@ impl Session {
                 self.forward_part(number, bytes, context);
             }
             Reply::Progress { control } if stream.is_from(attempt, control.as_ref()) => {
-                // An earlier acknowledgement may have been lost. Repeating it also shows the worker that the gateway is
-                // alive.
+                // An earlier acknowledgement may have been lost. Repeating it also shows the worker
+                // that the gateway is alive.
                 context.actions.push(stream.acknowledge());
                 self.set_running(attempt, context);
             }
-            // Parts are never sent again, but the final is: it completes an answer whose parts were all received.
+            // Parts are not resent, but the final is: it completes an answer that has all parts.
             Reply::Answered { control } if stream.is_from(attempt, Some(&control)) => {
                 let repeat = SessionAction::Tell { to: control, control: Control::Repeat };
                 context.actions.push(repeat);
@@ -107,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Records the total number of chunks that the client's connection has consumed. Each part is one chunk.
+    /// Records how many chunks the client's connection has consumed in total. A part is one chunk.
     pub(super) fn chunks_consumed(&mut self, chunks: u32, context: &mut StepContext<'_>) {
         if let Some(stream) = &mut self.stream
             && (stream.consumed + 1..=stream.received).contains(&chunks)
@@ -117,7 +116,7 @@ impl Session {
         }
     }
 
-    /// Discards the rest of the answer: the client has disconnected, but the call may finish.
+    /// Discards the rest of the answer: the client has disconnected, but the call can finish.
     pub(super) fn discard_answer(&mut self, context: &mut StepContext<'_>) {
         self.client_left = true;
         if let Some(stream) = &mut self.stream {
@@ -127,7 +126,7 @@ impl Session {
         }
     }
 
-    /// Returns how the session ends. Once its answer has begun, an error can only cut the answer off.
+    /// Returns how the session ends. After its answer has begun, an error can only cut it off.
     pub(super) fn end_of_stream(&self, end: SessionEnd) -> SessionEnd {
         match (&self.stream, end) {
             (Some(stream), _) if stream.client_left => SessionEnd::ClientGone,
@@ -159,8 +158,8 @@ impl Session {
         }
     }
 
-    /// Ends the session with the final if it matches the parts before it. Otherwise the call has failed halfway, and the
-    /// answer is cut off.
+    /// Ends the session with the final if it matches the parts before it. Otherwise the call has
+    /// failed halfway, and the answer is cut off.
     fn finish_stream(&mut self, mut answer: Final, context: &mut StepContext<'_>) {
         let Some(stream) = &self.stream else { return };
         self.attempts.close(stream.attempt);

@@ -10,7 +10,7 @@ use crate::message::Subject;
 use crate::roles::gateway::dispatch::message::{AttemptReply, QueueSignal};
 use crate::roles::gateway::dispatch::session::{PublishFailure, SessionEnd};
 
-/// An event of a session driver.
+/// An event that a session driver handles.
 #[derive(Debug)]
 pub enum DriverEvent {
     /// The request was read and admitted.
@@ -20,7 +20,7 @@ pub enum DriverEvent {
     },
     /// A reply to one of the session's attempts.
     Reply(AttemptReply),
-    /// A signal of the wait queue.
+    /// A signal from the wait queue.
     Signal(QueueSignal),
     /// An attempt was certainly not sent.
     PublishFailed {
@@ -66,7 +66,7 @@ pub enum DriverAction {
         /// The number of the attempt.
         attempt: u32,
     },
-    /// Find members that reply, because one member seems to hang.
+    /// Find members that reply, because one of them seems to hang.
     FindMembers {
         /// Whether to ask all members to identify themselves.
         query: bool,

@@ -1,4 +1,4 @@
-//! Learns from replies, and from missing replies, how long workers take and which workers reply.
+//! Learns from replies, and from their absence, how long workers take and which of them reply.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::telemetry::conditions::{self, Condition};
 
 use super::{DriverAction, DriverContext, SessionDriver};
 
-/// The shortest round trip that is assumed when members are asked to identify themselves.
+/// The shortest round trip that is assumed when waiting for members to identify themselves.
 const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
-/// The condition that answers are dropped. It is one for all requests, since the access line of each request has its
-/// outcome.
+/// Logged when answers begin to be dropped. One condition for all requests, because each request's
+/// access line has its outcome.
 const ANSWERS_DROPPED: Condition = Condition::new("answers find no room");
 
 impl SessionDriver {
-    /// Learns from a reply, and turns it into an event of the session.
+    /// Learns from a reply and turns it into a session event.
     pub(super) fn learn(
         &mut self,
         reply: AttemptReply,
@@ -32,7 +32,7 @@ impl SessionDriver {
         if !matches!(reply, Ok(Reply::NoResponders)) {
             self.queue.wait_queue.on_member_reply();
         }
-        // A session that still waits (this is a late reply to an earlier attempt) needs its id to leave the queue.
+        // A session that still waits, after a late reply, needs its id to leave the queue.
         if !matches!(reply, Ok(Reply::NoResponders | Reply::Refused { .. }))
             && !self.session.is_waiting()
         {
@@ -80,8 +80,8 @@ impl SessionDriver {
         self.replied = attempt.max(self.replied);
     }
 
-    /// Records which members reply. If the request was sent to a single member, `NoResponders` means that this member is
-    /// gone, and is handled like a refusal.
+    /// Records which members reply. `NoResponders` to a request that was sent to a single member
+    /// means that the member is gone, and is handled like a refusal.
     fn record_member_reply(
         &mut self,
         attempt: u32,
@@ -109,7 +109,7 @@ impl SessionDriver {
         reply
     }
 
-    /// Records that the latest attempt got no reply in time, so that requests avoid the worker that has it.
+    /// Records that the latest attempt got no reply in time, so that requests avoid its worker.
     pub(super) fn on_no_reply(&mut self, attempt: u32, now: Instant) -> Option<DriverAction> {
         let members = &self.queue.members;
         match self.recipient.take()? {
@@ -127,7 +127,7 @@ impl SessionDriver {
             );
         }
         let query = members.take_query(now);
-        // Without the pause, a resubmission would go to the group, and NATS might deliver it to the same worker.
+        // Without the pause, NATS could deliver the resubmission to the same worker of the group.
         let pause = (!members.any_alive(now))
             .then(|| self.queue.timing.round_trip().max(MEMBER_REPLY_MIN) * 2);
         (query || pause.is_some()).then_some(DriverAction::FindMembers { query, pause })

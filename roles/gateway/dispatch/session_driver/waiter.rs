@@ -11,8 +11,8 @@ use crate::roles::gateway::dispatch::session::WaitReason;
 
 use super::DriverContext;
 
-/// One session as a waiter of the wait queue. While it is the head of the queue, it tries the group (sends its request
-/// to it) at growing intervals.
+/// One session as a waiter in the wait queue. While it is the head of the queue, it tries the group
+/// (sends its request to it) at growing intervals.
 #[derive(Debug)]
 pub(super) struct QueueWaiter {
     signals: mpsc::Sender<SessionMessage>,
@@ -20,7 +20,7 @@ pub(super) struct QueueWaiter {
     id: Option<WaiterId>,
     try_at: Option<Instant>,
     tries: u32,
-    /// Whether the latest attempt tried the group as the head of the queue, and did not use an offered slot.
+    /// Whether the latest attempt tried the group as the head, rather than using an offered slot.
     is_trying: bool,
 }
 
@@ -35,7 +35,7 @@ impl QueueWaiter {
         self.try_at
     }
 
-    /// Joins the queue, in the old position if the waiter has one. Returns `false` if the queue is full.
+    /// Joins the queue, at the old position if the waiter has one. Returns `false` if it is full.
     pub(super) fn join(
         &mut self,
         queue: &WaitQueue,
@@ -47,7 +47,7 @@ impl QueueWaiter {
         self.id.is_some()
     }
 
-    /// Leaves the queue, and keeps the position for a later `join`.
+    /// Leaves the queue, but keeps the position for a later `join`.
     pub(super) fn leave(&mut self, queue: &WaitQueue) {
         self.try_at = None;
         if let Some(id) = self.id {
@@ -55,8 +55,8 @@ impl QueueWaiter {
         }
     }
 
-    /// Schedules a try of the group, because the waiter has become the head. The delay grows exponentially and is at least
-    /// a round trip. Jitter then shortens it by up to half, so that many gateways do not try in step.
+    /// Schedules the next try as the head. The delay grows exponentially and is at least a round
+    /// trip; jitter shortens it by up to half, so that gateways do not try in step.
     pub(super) fn on_head(&mut self, round_trip: Duration, context: &mut DriverContext<'_>) {
         let config = context.config;
         let delay = config
@@ -68,17 +68,16 @@ impl QueueWaiter {
         self.try_at = Some(context.now + delay.mul_f64(jitter));
     }
 
-    /// Schedules a try of the group at once, because the link is up again.
+    /// Lets the waiter try the group at once, because the link is up again.
     pub(super) fn try_now(&mut self, now: Instant) {
         self.try_at = Some(now);
     }
 
-    /// Records that the waiter was offered a slot.
     pub(super) fn on_offer(&mut self) {
         self.is_trying = false;
     }
 
-    /// Returns whether to try the group now: the delay has passed, the waiter is still the head, and the link is up.
+    /// Returns whether to try the group now, as the head, after the delay and with the link up.
     pub(super) fn on_timer(&mut self, queue: &WaitQueue, context: &DriverContext<'_>) -> bool {
         if self.try_at.is_none_or(|try_at| context.now < try_at) {
             return false;
@@ -96,7 +95,7 @@ impl QueueWaiter {
         false
     }
 
-    /// Gives up the position, because a worker has accepted the request.
+    /// Gives up the position after a worker has accepted the request.
     pub(super) fn on_accepted(&mut self, queue: &WaitQueue, now: Instant) {
         if self.id.take().is_some() && self.is_trying {
             queue.record_dequeue(now);

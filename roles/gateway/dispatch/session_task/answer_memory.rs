@@ -4,7 +4,7 @@ use crate::envelope::{Final, Request};
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::dispatch::replies::ReplyLimits;
 
-/// The memory that a request has reserved, and that its answer may reserve.
+/// The memory that a request has reserved and that its answer can reserve.
 #[derive(Debug)]
 pub struct AnswerMemory {
     keeps_answer: bool,
@@ -12,8 +12,8 @@ pub struct AnswerMemory {
 }
 
 impl AnswerMemory {
-    /// Creates the memory of a request from the request's own reservation. Without `keeps_answer` (HEAD), an answer in
-    /// parts has no body.
+    /// Creates the memory of a request from its own reservation. Without `keeps_answer` (HEAD), an
+    /// answer in parts has no body.
     #[must_use]
     pub fn new(keeps_answer: bool, reservation: Reservation) -> Self {
         Self { keeps_answer, reservation }
@@ -43,7 +43,7 @@ impl AnswerMemory {
         self.reservation.another()
     }
 
-    /// Charges an answer of `bytes` that was assembled from parts, until its body is dropped.
+    /// Charges `bytes` for an answer that was assembled from parts, until its body is dropped.
     pub(super) fn charge_assembled(&mut self, answer: &mut Final, bytes: usize) {
         self.reservation.add(bytes);
         let another = self.reservation.another();
@@ -51,7 +51,6 @@ impl AnswerMemory {
         answer.body = reservation.holding(std::mem::take(&mut answer.body));
     }
 
-    /// Returns the reservation of the request.
     pub(super) fn into_reservation(self) -> Reservation {
         self.reservation
     }

@@ -7,10 +7,10 @@ use crate::envelope::{EnvelopeError, Reply, Request};
 use crate::message::Subject;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
-/// The largest number of attempts that are recorded for one request. If all workers are busy, a request may take many
-/// attempts, which are all alike.
+/// The largest number of attempts that are recorded for one request. While all workers are busy, a
+/// request can make many attempts, which are all alike.
 const SPANS_MAX: usize = 16;
-/// The reply and the error that are recorded for an attempt that got no last reply.
+/// The recorded reply and error of an attempt that got no last reply.
 const UNANSWERED: &str = "unanswered";
 
 /// The spans of a request whose trace is recorded.
@@ -25,7 +25,7 @@ pub(in crate::roles::gateway::dispatch) struct AttemptSpans {
 }
 
 impl AttemptSpans {
-    /// Creates the spans of a request. Returns `None` unless its trace is recorded.
+    /// Creates the spans of a request, or returns `None` if its trace is not recorded.
     pub(in crate::roles::gateway::dispatch) fn from_request(
         request: &Request,
         queue: &QueueName,
@@ -41,7 +41,7 @@ impl AttemptSpans {
         }))
     }
 
-    /// Begins the span of an attempt that is about to be published, and makes it the parent of the worker's spans.
+    /// Begins the span of the next attempt and makes it the parent of the worker's spans.
     pub(super) fn begin(&mut self, attempt: u32, request: &mut Request) {
         let span = traces::begin_child(Some(&self.parent)).filter(|_| self.recorded < SPANS_MAX);
         request.traceparent =
@@ -52,7 +52,7 @@ impl AttemptSpans {
         }
     }
 
-    /// Handles a reply. The last reply to an attempt (a final, a refusal or no responders) ends its span.
+    /// Handles a reply. A final, a refusal, no responders or an unreadable reply ends the span.
     pub(super) fn on_reply(&mut self, attempt: u32, reply: &Result<Reply, EnvelopeError>) {
         let (word, reason, error) = match reply {
             Ok(Reply::Final(answer)) => {
@@ -95,7 +95,7 @@ struct SpanEnd {
     error: Option<&'static str>,
 }
 
-/// At the end of the session, attempts without a last reply are recorded as unanswered.
+/// Records attempts without a last reply as unanswered.
 impl Drop for AttemptSpans {
     fn drop(&mut self) {
         for (attempt, span) in std::mem::take(&mut self.open) {

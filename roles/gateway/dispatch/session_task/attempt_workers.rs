@@ -2,7 +2,7 @@
 
 use crate::envelope::{EnvelopeError, Reply, WorkerId};
 
-/// The workers that have named themselves in a reply, by attempt.
+/// The workers that have identified themselves in a reply, by attempt.
 #[derive(Debug, Default)]
 pub(super) struct AttemptWorkers(Vec<AttemptWorker>);
 
@@ -13,8 +13,8 @@ struct AttemptWorker {
 }
 
 impl AttemptWorkers {
-    /// Checks whether a reply may be handled. The first worker that names itself is bound to the attempt until it refuses
-    /// the attempt.
+    /// Checks whether a reply may be handled. The first worker that identifies itself is bound to
+    /// the attempt until it refuses the attempt.
     ///
     /// # Errors
     /// `WrongWorker` if another worker is bound to the attempt.

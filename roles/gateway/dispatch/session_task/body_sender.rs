@@ -9,7 +9,7 @@ use crate::lifecycle::Cancel;
 use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::response::{StreamChunk, StreamedBody};
 
-/// The room in the channel in addition to the window: for the last chunk and the end-of-stream marker.
+/// The capacity beyond the window: for the last chunk and the end-of-stream marker.
 const LAST_PIECES: usize = 2;
 
 /// The session's end of the channel to a response body.
@@ -17,11 +17,11 @@ const LAST_PIECES: usize = 2;
 pub(super) struct BodySender {
     pieces: mpsc::Sender<StreamChunk>,
     consumed: watch::Receiver<u32>,
-    /// Whether a chunk was lost because the channel was full. The response must then not end as complete.
+    /// Whether a chunk was lost because the channel was full. The response must then be cut off.
     has_lost_chunk: bool,
 }
 
-/// An event of the client that receives a streaming answer.
+/// An event from the client of a streaming answer.
 #[derive(Debug)]
 pub(super) enum BodyEvent {
     /// The total number of chunks that the client's connection has consumed.
@@ -44,12 +44,12 @@ impl BodySender {
         (Self { pieces: sender, consumed, has_lost_chunk: false }, body)
     }
 
-    /// Sends a chunk. The channel has room, since the session limits the worker to its window.
+    /// Sends a chunk. The channel has room, because the session limits the worker to its window.
     pub(super) fn send(&mut self, bytes: Bytes) {
         self.try_send(StreamChunk::Bytes(bytes));
     }
 
-    /// Ends the response as complete. If a chunk was lost, the response is cut off instead.
+    /// Ends the response as complete, or cuts it off if a chunk was lost.
     pub(super) fn finish(mut self) {
         if !self.has_lost_chunk {
             self.try_send(StreamChunk::End);

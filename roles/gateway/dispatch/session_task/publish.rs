@@ -10,7 +10,7 @@ use crate::roles::gateway::dispatch::session_driver::DriverEvent;
 use super::SessionTask;
 
 impl SessionTask {
-    /// Publishes an attempt, and tells the driver if it was certainly not sent.
+    /// Publishes an attempt and tells the driver if it was certainly not sent.
     pub(super) async fn publish(&mut self, attempt: u32, to: Subject, budget: Duration) {
         let published = match self.message(attempt, to, budget) {
             Ok(message) => self.services.transport.publish(message).await,

@@ -8,7 +8,7 @@ use crate::roles::gateway::admission::quality_value;
 /// The content codings that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::gateway) struct AcceptedCodings {
-    /// The coding that the client prefers among those that are offered.
+    /// The offered coding that the client prefers.
     pub(in crate::roles::gateway) coding: Option<Coding>,
     /// Whether the client accepts an unencoded body.
     pub(in crate::roles::gateway) identity: bool,
@@ -31,12 +31,12 @@ impl AcceptedCodings {
         }
         let identity = weights.identity.or(weights.any).unwrap_or(1);
         let wanted = best.filter(|(_, weight)| weights.identity.is_none_or(|own| *weight >= own));
-        // A client that prefers an unencoded body gets one. A client that forbids it gets the best coding.
+        // A client that prefers an unencoded body gets one. A client that forbids an unencoded body gets the best coding.
         let coding = if identity == 0 { best } else { wanted };
         Self { coding: coding.map(|(coding, _)| coding), identity: identity > 0 }
     }
 
-    /// Returns whether the client accepts a body in any form that we can send.
+    /// Returns whether the client accepts any form in which a body can be sent.
     pub(in crate::roles::gateway) fn is_satisfiable(self) -> bool {
         self.identity || self.coding.is_some()
     }
@@ -60,7 +60,7 @@ impl CodingWeights {
         let slot = match name.as_str() {
             "identity" => &mut self.identity,
             "*" => &mut self.any,
-            // RFC 9110 §8.4.1.3: `x-gzip` is an old name of `gzip`.
+            // RFC 9110 §8.4.1.3: `x-gzip` is an old name for `gzip`.
             "gzip" | "x-gzip" => self.slot(Coding::Gzip),
             "br" => self.slot(Coding::Brotli),
             "zstd" => self.slot(Coding::Zstd),

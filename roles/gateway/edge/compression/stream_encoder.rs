@@ -1,4 +1,4 @@
-//! Compresses a streamed body chunk by chunk. The client can decode everything that has been sent so far.
+//! Compresses a streamed body chunk by chunk. After each chunk, the client can decode everything sent so far.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use super::{BROTLI_BUFFER_BYTES, BROTLI_QUALITY, GZIP_LEVEL, ZSTD_LEVEL};
 use crate::config::gateway::Coding;
 use crate::roles::gateway::response::BodyEncoder;
 
-/// The window of a streamed body: 256 KiB, twice the size of a chunk. It is small because each response has its own.
+/// The window of a streamed body: 256 KiB, twice the default size of a chunk. It is small because each response has its own.
 const WINDOW_BITS: u32 = 18;
 
 enum StreamEncoder {
@@ -19,7 +19,6 @@ enum StreamEncoder {
     Zstd(zstd::Encoder<'static, Vec<u8>>),
 }
 
-/// Creates an encoder for a coding.
 pub(super) fn new(coding: Coding) -> io::Result<Box<dyn BodyEncoder>> {
     let out = Vec::new();
     Ok(Box::new(match coding {
@@ -40,7 +39,7 @@ pub(super) fn new(coding: Coding) -> io::Result<Box<dyn BodyEncoder>> {
     }))
 }
 
-/// Returns the memory that an encoder occupies while the response is streamed. The values are measured by a test below.
+/// Returns the memory that an encoder occupies while a response is streamed. A test below checks the values.
 pub(super) fn memory_bytes(coding: Coding) -> usize {
     match coding {
         Coding::Gzip => 352 * 1024,
@@ -91,14 +90,14 @@ mod tests {
     use super::*;
     use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer};
 
-    /// Returns a part of a response that does not compress too well.
+    /// Returns a part of a response that compresses only moderately.
     fn part() -> Vec<u8> {
         (0..6000_u64)
             .flat_map(|n| format!("{{\"id\":{}}},", n.pow(3) % 99_991).into_bytes())
             .collect()
     }
 
-    /// Returns the number of bytes that the C library allocates for zstd.
+    /// Returns the number of bytes that the C library of zstd allocates.
     fn zstd_bytes() -> usize {
         let (mut context, part) = (CCtx::create(), part());
         context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).unwrap();

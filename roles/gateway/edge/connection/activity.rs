@@ -1,4 +1,5 @@
-//! Tracks the requests that run on a connection and the bytes that its client accepts, and waits for timeouts based on both.
+//! Tracks the requests that run on a connection and the bytes that its client accepts, and provides the timeouts that depend on
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -7,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// The fewest bytes that a peer must accept within an idle or stall limit. Without this minimum, a slow reader could keep its
-/// response in memory indefinitely (the slow read attack of slowhttptest).
+/// The minimum number of bytes that a peer must accept within an idle or stall limit. Without this minimum, a slow reader could
+/// keep its response in memory indefinitely (the slow read attack of slowhttptest).
 pub(super) const DELIVERED_BYTES_MIN: u64 = 8 * 1024;
 
 /// The number of times that a query for the acknowledged bytes yields before it reads the result. By then the future that owns
@@ -37,12 +38,12 @@ pub(super) struct Activity {
     last_write: AtomicU64,
     /// Whether a write is waiting for the peer.
     is_blocked: AtomicBool,
-    /// Response bytes delivered: those that the kernel accepted, plus those that the peer acknowledged while the kernel
+    /// The delivered response bytes: those that the kernel accepted, plus those that the peer acknowledged while the kernel
     /// accepted none.
     delivered: AtomicU64,
-    /// The bytes of the socket that the peer had acknowledged at the last query.
+    /// The number of bytes that the peer had acknowledged at the last query.
     acknowledged: AtomicU64,
-    /// Whether a query is pending.
+    /// Whether a query for the acknowledged bytes is pending.
     is_queried: AtomicBool,
     /// Whether the connection accepts no more requests.
     requests_ended: AtomicBool,
@@ -54,7 +55,7 @@ pub(super) struct Activity {
     is_closed: AtomicBool,
 }
 
-/// The reason why an HTTP/1.1 connection has timed out.
+/// The reason why a connection has timed out. On HTTP/2 it is always `NextRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// The head of a request is incomplete, or the first request has not arrived.
@@ -63,7 +64,7 @@ pub(super) enum Overdue {
     NextRequest,
 }
 
-/// A running request. The request counts as ended when this value is dropped.
+/// A running request. It ends when this value is dropped.
 #[derive(Debug)]
 pub(super) struct RunningRequest(Arc<Activity>);
 
@@ -89,7 +90,7 @@ impl Activity {
         }
     }
 
-    /// Stops accepting requests. Returns whether the connection accepted requests until this call.
+    /// Stops accepting requests. Returns whether the connection had accepted requests until this call.
     pub(super) fn end_requests(&self) -> bool {
         let is_new = !self.requests_ended.swap(true, Ordering::AcqRel);
         self.requests_changed.notify_one();
@@ -98,7 +99,7 @@ impl Activity {
 
     /// Waits until `end_requests` is called. Only one task may wait for this or for `late_requests` at a time.
     pub(super) async fn requests_ended(&self) {
-        // `Notify` keeps a permit, so a change between the check and the wait is not missed.
+        // `Notify` stores a permit, so a change between the check and the wait is not missed.
         while !self.requests_ended.load(Ordering::Acquire) {
             self.requests_changed.notified().await;
         }
@@ -126,7 +127,6 @@ impl Activity {
         RunningRequest(Arc::clone(self))
     }
 
-    /// Returns whether the client of the last request supports interim (1xx) responses.
     pub(super) fn accepts_interim(&self) -> bool {
         self.accepts_interim.load(Ordering::Acquire)
     }
@@ -149,23 +149,21 @@ impl Activity {
         self.is_blocked.store(true, Ordering::Release);
     }
 
-    /// Records that nothing is left to be written.
+    /// Records that everything has been written.
     pub(super) fn unblock(&self) {
         self.record_write();
         self.is_blocked.store(false, Ordering::Release);
     }
 
-    /// Returns whether a write is waiting for the peer.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked.load(Ordering::Acquire)
     }
 
-    /// Adds to the response bytes that were delivered.
+    /// Adds to the delivered response bytes.
     pub(super) fn add_delivered(&self, bytes: u64) {
         self.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns whether a query for the acknowledged bytes is pending.
     pub(super) fn is_queried(&self) -> bool {
         self.is_queried.load(Ordering::Acquire)
     }
@@ -190,7 +188,7 @@ impl Activity {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Returns at once, or never if we have closed our side, because a closed connection has a separate limit.
+    /// Never returns if we have closed our side, because a closed connection has a separate limit. Otherwise returns at once.
     async fn unless_closed(&self) {
         if self.is_closed.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
@@ -211,12 +209,11 @@ impl Activity {
         self.running.load(Ordering::Acquire) > 1
     }
 
-    /// Returns whether any request is running.
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire) > 0
     }
 
-    /// Returns whether there has been a request.
+    /// Returns whether any request has arrived.
     pub(super) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Acquire)
     }
@@ -224,7 +221,7 @@ impl Activity {
     /// Waits for the first request, for at most `limit`.
     pub(super) async fn first_request(&self, limit: Duration) {
         let mut first = std::pin::pin!(self.first_request.notified());
-        // Registered before the check; otherwise a request between the two would be missed.
+        // Registered before the check, so that a request that arrives between the two is not missed.
         first.as_mut().enable();
         if !self.has_served() {
             // An elapsed timeout is not an error: the caller checks `has_served`.
@@ -232,8 +229,8 @@ impl Activity {
         }
     }
 
-    /// Waits until no request has run and the peer has accepted less than `DELIVERED_BYTES_MIN` for `limit`, or until
-    /// `first` has elapsed without any request.
+    /// Waits until, for `limit`, no request has run and the peer has accepted less than `DELIVERED_BYTES_MIN`, or until `first`
+    /// has elapsed without any request.
     pub(super) async fn until_idle(&self, first: Duration, limit: Duration) {
         self.first_request(first).await;
         while self.has_served() {
@@ -263,7 +260,7 @@ impl Activity {
     /// not count, because nothing is read from the peer in that time.
     pub(super) async fn until_overdue(&self, head: Duration, next: Duration) -> Overdue {
         loop {
-            // The order of these two reads matters: see `until_quiet`.
+            // `running` must be read before `idle_since`: see `until_quiet`.
             let is_busy = self.is_running() || self.is_blocked();
             let now = Instant::now();
             let is_head = self.head_begun.load(Ordering::Acquire) || !self.has_served();
@@ -283,14 +280,15 @@ impl Activity {
     async fn until_quiet(&self, limit: Duration) {
         let start = Instant::now();
         loop {
-            // `RunningRequest::drop` writes the two in the opposite order, so a request that ends in between is noticed.
+            // `running` is read before `idle_since`, and `RunningRequest::drop` writes them in the opposite order, so a request
+            // that ends between the reads is not missed.
             let is_running = self.is_running();
             let now = Instant::now();
             let end = self.time(&self.idle_since).max(start) + limit;
             if end <= now && !is_running {
                 return self.unless_closed().await;
             }
-            // A request that ends during this sleep cannot have been over for `limit` before the sleep ends.
+            // If a request ends during this sleep, `limit` cannot elapse before the sleep ends.
             sleep_until(if end <= now { now + limit } else { end }).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Runs a connection until the client ends it, a timeout expires, it reaches its maximum age, or the process stops.
+//! Runs a connection until the client closes it, a timeout expires, it reaches its maximum age, or the process stops.
 
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use crate::lifecycle::Cancel;
 use super::activity::{Activity, Overdue};
 use super::count_refused;
 
-/// The range of a connection's maximum age. The age is limited so that clients spread over a fleet that has grown. It is random
-/// so that clients that connected together, after an outage, do not reconnect together.
+/// The range of a connection's maximum age. The age is limited so that clients also move to gateways that were added later. It
+/// is random so that clients that connected at the same time, such as after an outage, do not reconnect at the same time.
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_mins(48)..=Duration::from_mins(72);
-/// The time that a client without a request so far has to send its first one after its connection should end.
+/// How long to wait, before a graceful shutdown, for the first request of a client that has not sent one yet.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
-/// The longest time that a client may take to read its last responses after its connection should end.
+/// The maximum time for a client to read its last responses after a graceful shutdown has begun.
 const LAST_RESPONSES_MAX: Duration = Duration::from_hours(1);
-/// The number of requests that a client may still send after its connection should end, as a multiple of its concurrent
-/// streams, because they may already be on their way. A client that sends more ignores GOAWAY, which hyper would allow.
+/// The number of requests, as a multiple of the concurrent streams, that a client can still send after a graceful shutdown has
+/// begun, because they may already be in transit. A client that sends more ignores GOAWAY, which hyper would allow.
 const LATE_REQUESTS_PER_STREAM: u32 = 2;
 
-/// The way in which a connection ended.
+/// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOutcome {
     /// The client or the server closed the connection.
@@ -33,7 +33,8 @@ pub(super) enum ConnectionOutcome {
     HeadTimeout,
 }
 
-/// Runs a connection until it ends by itself, or ends it once it is overdue or too old, or the process stops.
+/// Runs a connection until it ends or a request head is overdue. Shuts it down gracefully when it is idle or too old, when
+/// `Activity::end_requests` is called, or when the process stops.
 pub(super) async fn drive<C>(
     mut connection: Pin<&mut C>,
     activity: &Activity,
@@ -55,7 +56,7 @@ where
         }
     }
     if !activity.has_served() {
-        // The first request may be on its way, and hyper would close the connection without reading it.
+        // The first request may be in transit, and hyper would close the connection without reading it.
         tokio::select! {
             result = &mut connection => return closed(result),
             () = activity.first_request(FIRST_REQUEST_GRACE) => {}
@@ -73,13 +74,12 @@ where
     }
 }
 
-/// Counts a peer that does not end its connection after a graceful shutdown.
+/// Counts a peer that does not close its connection after a graceful shutdown has begun.
 fn unresponsive() -> ConnectionOutcome {
     count_refused("unresponsive");
     ConnectionOutcome::Closed
 }
 
-/// Chooses the maximum age of a connection.
 fn age_max() -> Duration {
     rand::rng().random_range(AGE_RANGE)
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioTimer;
 use crate::config::gateway::HttpLimits;
 use crate::lifecycle::Tasks;
 
-/// The difference between hyper's own timeout and ours, which is shorter.
+/// The time by which hyper's own timeout exceeds ours.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 /// HTTP/2 flow control: the number of bytes that a client may send on one stream before we read them.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -17,16 +17,16 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The number of bytes that are buffered for one HTTP/2 stream whose client reads slowly.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// The largest HTTP/2 frame that we accept: the smallest limit that RFC 9113 §6.5.2 allows, and its default.
+/// The maximum size of an HTTP/2 frame that we accept. It is the smallest limit that RFC 9113 §6.5.2 allows, and the default.
 const FRAME_BYTES: u32 = 16 * 1024;
 /// The number of streams that we reset because of a client's errors before we end the connection.
 const LOCAL_RESETS_MAX: usize = 128;
-/// The ratio of hyper's limits to ours. hyper accepts a request that is only a little too large, so that `filter` can reject it
-/// and name the limit that it exceeds.
+/// The ratio of hyper's limits to ours. hyper accepts requests that are slightly too large, so that `filter` can reject them
+/// with an error that names the exceeded limit.
 const HEAD_SLACK: usize = 2;
-/// The number of headers that hyper parses on the stack. Otherwise it would allocate 4 KiB twice for each request.
+/// The maximum number of headers that hyper parses on the stack. For a higher limit, it allocates 4 KiB twice for each request.
 const HEADERS_ON_STACK: usize = 100;
-/// The smallest buffer that hyper allows.
+/// The minimum buffer size that hyper allows.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
 pub(super) fn http1(limits: &HttpLimits) -> http1::Builder {
@@ -34,9 +34,9 @@ pub(super) fn http1(limits: &HttpLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // Only a fallback, because `Activity` decides when a request is overdue.
+        // Only a fallback: `Activity` decides when a request is overdue.
         .header_read_timeout(limits.header_timeout.max(limits.idle_timeout) + TIMEOUT_SLACK)
-        // Makes hyper end the connection of a client that leaves while its request runs. `ResponseGate` prevents that for
+        // Makes hyper close the connection when the client disconnects while its request runs. `ResponseGate` prevents this for
         // clients that have only closed their sending side.
         .half_close(false)
         .max_headers(
@@ -64,7 +64,7 @@ pub(super) fn http2(limits: &HttpLimits, tasks: Tasks) -> http2::Builder<StreamE
     builder
 }
 
-/// The executor that spawns the streams of an HTTP/2 connection as tasks for which the drain waits.
+/// Spawns the streams of an HTTP/2 connection as tasks, which a drain waits for.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor(Tasks);
 

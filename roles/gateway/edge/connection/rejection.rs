@@ -14,7 +14,7 @@ use crate::roles::gateway::response::RequestId;
 use crate::roles::gateway::response::Response;
 use crate::roles::gateway::response::ResponseContext;
 
-/// Logs and counts a rejected request, which never reaches the pipeline, and returns its response.
+/// Logs and counts a rejected request, because it never reaches the pipeline. Returns its response.
 pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) -> Response {
     let status = problem.kind.status();
     let outcome = problem.kind.outcome();
@@ -33,7 +33,7 @@ pub(super) fn respond(problem: &Problem, peer: &Peer, request_id: &RequestId) ->
         let methods = METHODS.iter().chain([&Method::OPTIONS]);
         response = response::with_allow(response, methods);
     }
-    // If this request is ambiguous, so is the start of the next one.
+    // If this request is ambiguous, so is the start of the next request.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -57,7 +57,7 @@ where
 {
     let request_id = RequestId::from_headers(&HeaderMap::new());
     let response = respond(problem, peer, &request_id);
-    // The method is unknown. If it was HEAD, the close ends the response as well.
+    // The method is unknown. If it was HEAD, closing the connection ends the response.
     let (method, version) = (Method::GET, Version::HTTP_11);
     let context = ResponseContext { request_id, method, version, is_tls: peer.is_tls };
     let (parts, body) = response::finish(response, &context).into_parts();

@@ -1,4 +1,4 @@
-//! The part of request handling that does not depend on the endpoint: checks, the client's address, and the body.
+//! Request handling that does not depend on the endpoint: checks, the client's address, and the body.
 
 mod body;
 pub(super) mod filter;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::roles::gateway::client::ClientNetwork;
 
-/// The limit on the connections of each client. Cheap to clone; all clones share the counts.
+/// Counts and limits the connections of each client. Cheap to clone; all clones share the counts.
 ///
 /// The map has entries only for clients with open connections, so the limit on all connections also limits its size.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ struct ConnectionCounts {
     held: HashMap<ClientNetwork, usize>,
 }
 
-/// The right to hold a connection, which is released on drop.
+/// The permit for one connection, which is released on drop.
 #[derive(Debug)]
 pub(super) struct ClientConnectionPermit {
     client: ClientNetwork,

@@ -7,9 +7,9 @@ use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-/// The size of the fixed part: signature, version, command, family and length.
+/// The size of the fixed part of a header: signature, version, command, family and length.
 const START_BYTES: usize = 16;
-/// The largest variable part: addresses and TLVs. The specification limits senders to 536 bytes; load balancers send fewer.
+/// The maximum size of the variable part (addresses and TLVs). The specification allows 536 bytes; load balancers send fewer.
 const REST_BYTES_MAX: usize = 2048;
 
 /// The reason why a header could not be read.
@@ -17,7 +17,7 @@ const REST_BYTES_MAX: usize = 2048;
 pub(super) enum ProxyHeaderError {
     /// The header did not arrive in time, or the connection ended.
     Missing,
-    /// The connection begins with something else, or the header is too large.
+    /// The header is invalid or too large, or the connection begins with other data.
     Malformed,
 }
 
@@ -31,8 +31,8 @@ impl ProxyHeaderError {
     }
 }
 
-/// Reads the header and nothing after it. Returns the client's address; none if the load balancer connects on its own behalf
-/// (LOCAL), as in its health checks, or does not name its client (UNSPEC, UNIX).
+/// Reads the header and nothing after it. Returns the client's address, or `None` if the load balancer connects on its own
+/// behalf (LOCAL), as in its health checks, or does not name its client (UNSPEC, UNIX).
 pub(super) async fn read_client<IO>(
     stream: &mut IO,
     limit: Duration,
@@ -48,7 +48,7 @@ async fn read<IO: AsyncRead + Unpin>(stream: &mut IO) -> Result<Option<IpAddr>, 
     stream.read_exact(&mut header).await.map_err(|_| ProxyHeaderError::Missing)?;
     let [.., high, low] = *header else { return Err(ProxyHeaderError::Malformed) };
     let rest = usize::from(u16::from_be_bytes([high, low]));
-    // Checked first, because in another protocol these bytes are not a length.
+    // The protocol is checked first, because in another protocol these bytes are not a length.
     let config = ParseConfig { include_tlvs: false, allow_v1: false, allow_v2: true };
     let is_other_protocol = matches!(
         ProxyHeader::parse(&header, config),

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// An address that is displayed exactly as `IpAddr` displays it, but faster for IPv4: the standard implementation handles
-/// all format options for each octet.
+/// An address that is displayed exactly as `IpAddr` displays it, but faster for IPv4: the standard
+/// implementation handles all format options for each octet.
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
 impl fmt::Display for ClientAddress {

@@ -1,4 +1,4 @@
-//! The metrics of requests, looked up once by each thread.
+//! The metrics of requests, looked up once per thread.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ const NONE: &str = "none";
 /// The metrics of one endpoint.
 struct EndpointMetrics {
     duration: Histogram,
-    /// One counter for each combination of status and outcome that has occurred: a handful.
+    /// One counter for each combination of status and outcome that has occurred; there are few.
     requests: Vec<RequestCounter>,
 }
 
@@ -31,7 +31,7 @@ thread_local! {
     static METRICS: RefCell<HashMap<EndpointId, EndpointMetrics>> = RefCell::default();
 }
 
-/// Counts a request of an endpoint and records its duration.
+/// Counts a request to an endpoint and records its duration.
 pub(super) fn record(
     endpoint: Option<&EndpointId>,
     status: StatusCode,

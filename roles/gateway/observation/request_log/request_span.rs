@@ -22,7 +22,7 @@ const METHODS: [Method; 9] = [
 const OTHER: &str = "_OTHER";
 
 impl RequestLog {
-    /// Passes the span to the exporter, if the request is recorded.
+    /// Passes the span to the exporter if the trace is recorded.
     pub(super) fn end_span(&self, status: StatusCode) {
         let Some(span) = self.trace.span(self.started_at) else { return };
         let known = METHODS.iter().find(|method| **method == self.method);

@@ -1,4 +1,4 @@
-//! Obtains the slot of an at-most-once job: claims the request, waits for the grant, then waits for a slot.
+//! Obtains the slot of an at-most-once job: sends a claim, waits for the grant, then for a slot.
 
 use std::sync::Arc;
 
@@ -58,15 +58,15 @@ impl JobTask {
             // The gateway expects no further reply after it has denied a claim.
             Ok(Ok(Consent::Denied) | Err(_)) => Err(Outcome::NotGranted),
             Err(_) => {
-                // A grant may still arrive, but the job no longer waits for one. The refusal lets the gateway send the
-                // request to another worker.
+                // A grant may still arrive, but the job no longer waits for it. The refusal lets
+                // the gateway send the request to another worker.
                 self.refuse(RefusalReason::Unavailable);
                 Err(Outcome::ClaimTimeout)
             }
         }
     }
 
-    /// Waits for a slot. Meanwhile reports progress, so that the gateway does not treat the job as lost.
+    /// Waits for a slot, and reports progress so that the gateway does not treat the job as lost.
     async fn wait_for_slot(
         &self,
         queue: &dyn SlotQueue,

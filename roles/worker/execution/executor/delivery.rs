@@ -1,4 +1,4 @@
-//! Sends the answer of a job. If the connection is lost, waits until it is restored.
+//! Sends the answer of a job, after a reconnect if the connection is lost.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::telemetry::conditions::{self, UNSENT};
 
 use super::JobTask;
 
-/// The longest time that an answer waits for a lost connection to be restored.
+/// How long an answer waits for a lost connection to be restored.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl JobTask {
-    /// Sends the answer, divided into parts if it is larger than a message. If the connection is lost, waits until it is
-    /// restored: the gateway's subscription survives the loss too.
+    /// Sends the answer, in parts if it is larger than a message. If the connection is lost, waits
+    /// until it is restored: the gateway's subscription survives the loss too.
     pub(super) async fn send_answer(&self, mut answer: Final) {
         let Some(reply) = &self.reply else { return };
         let bytes_max = self.executor.replies.body_bytes_max();
@@ -35,12 +35,12 @@ impl JobTask {
 
     /// Sends a reply and remembers it; returns whether it was sent.
     ///
-    /// This is not an `async fn`, because the future of one would contain the reply twice: as an argument and as a variable.
+    /// Not an `async fn`, whose future would contain the reply twice: as argument and variable.
     fn deliver(&self, reply: Reply, to: &Subject) -> impl Future<Output = bool> {
         let sending = self.executor.replies.send(reply.clone(), to.clone());
         async move {
             let delivered = match sending.await {
-                // Boxed, because this future is rarely needed and would enlarge the future of every job.
+                // Boxed: this future is rarely needed and would enlarge the future of every job.
                 Err(TransportError::Disconnected) => Box::pin(self.deliver_later(&reply, to)).await,
                 sent => sent,
             };
@@ -69,7 +69,7 @@ impl JobTask {
                 if messaging::wait_until_up(&mut link).await.is_none() {
                     return Err(TransportError::Disconnected);
                 }
-                // The answers of all calls that ended during the outage would otherwise be sent at the same moment.
+                // Otherwise all answers delayed by the outage would be sent together.
                 self.executor.throttle.wait(reply.body_bytes()).await;
                 // The link is reported as up shortly before `publish` sees it.
                 tokio::task::yield_now().await;

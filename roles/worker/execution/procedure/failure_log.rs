@@ -1,5 +1,6 @@
-//! Logs failed calls, each cause once. The messages of a database are left out unless the operator has enabled them, because
-//! they can contain values from requests ("The duplicate key value is (…)").
+//! Logs failed calls. A persistent cause is logged once per endpoint, and then only at `debug`. The
+//! messages of a database are left out unless the operator has enabled them, because they can
+//! contain values from requests ("The duplicate key value is (…)").
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -9,10 +10,10 @@ use crate::procedures::DatabaseError;
 use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
 
-/// The condition in which every call of an endpoint fails until the catalogue, the database or its permissions are changed.
+/// Every call to an endpoint fails until the catalogue, the database or permissions change.
 const MISMATCH: Condition = Condition::new("a procedure does not fit");
 
-/// The condition in which the database rejects the queries that the worker sends before a call.
+/// The queries that the worker sends before a call fail.
 const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
 
 /// The value of the setting `log.database_messages`.
@@ -23,9 +24,9 @@ static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);
 pub(super) enum FailureLevel {
     /// An operator has to act.
     Error,
-    /// An operator has to act: every call fails because catalogue and database differ or a permission is missing.
+    /// An operator has to act: every call fails because of the catalogue or a permission.
     Mismatch,
-    /// An operator has to act if the failure persists: the database lacks a resource, and the call was not sent.
+    /// An operator has to act if a query before the call keeps failing. The call was not sent.
     Query,
     /// Nobody has to act for now.
     Warn,

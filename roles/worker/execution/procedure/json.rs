@@ -52,7 +52,8 @@ fn encode(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) -> Result
 
 /// The member names of an object, generated from column names.
 ///
-/// A repeated name gets a numeric suffix: `a`, `a_2`. A column without a name is named after its position: `column_1`.
+/// A repeated name gets a suffix: `a`, `a_2`. An unnamed column is named by its position:
+/// `column_1`.
 #[derive(Debug, Default)]
 pub(super) struct MemberNames {
     used: HashSet<String>,

@@ -13,21 +13,21 @@ use crate::roles::worker::execution::handler::JobProgress;
 
 use super::json::{self, MemberNames};
 
-/// Divisor of a chunk's size that gives the spare capacity of the buffer. Without spare capacity, the row that completes a
-/// chunk would double the buffer.
+/// The buffer has a spare capacity of `1 / SPARE_DIVISOR` of a chunk. Without it, the row that
+/// completes a chunk would double the buffer.
 const SPARE_DIVISOR: usize = 4;
-/// Initial capacity of the buffer, in bytes: enough for an ordinary answer.
+/// Initial capacity of the buffer, in bytes: enough for a typical answer.
 const CAPACITY: usize = 1024;
 /// The first bytes of a `full` answer.
 const FULL_START: &[u8] = b"{\"sets\":";
 
-/// A sink that writes rows as JSON. It keeps only the JSON text, and only the unsent part of a large answer.
+/// A sink that writes rows as JSON. It keeps only the JSON text that has not been sent.
 #[derive(Debug)]
 pub struct JsonSink {
     kind: ResultKind,
     bytes_max: usize,
     out: Vec<u8>,
-    /// The job's progress, which has the channel for chunks; `None` if the answer must not be divided.
+    /// The job's progress, with the chunk channel; `None` if the answer must not be divided.
     progress: Option<Arc<JobProgress>>,
     /// Complete chunks that have not been sent yet.
     unsent: Bytes,
@@ -87,10 +87,10 @@ impl JsonSink {
         self.waited
     }
 
-    /// Completes the text and returns the part that was not sent; `None` if the answer needs a row and there is none.
+    /// Completes the text and returns its unsent part; `None` if a required row is missing.
     ///
     /// # Errors
-    /// `SinkError` if the outputs make the text too large or cannot be written, or the answer was abandoned.
+    /// `SinkError` if the text is too large or cannot be completed.
     pub(super) fn finish(
         mut self,
         outputs: &[String],
@@ -117,7 +117,7 @@ impl JsonSink {
             self.out = all;
         }
         if self.sent_bytes > 0 {
-            // The final is remembered for some time, and the memory limit counts only its length, not its capacity.
+            // The final is kept for a while, and the memory limit counts only its length.
             self.out.shrink_to_fit();
         }
         Ok(Some(self.out))
@@ -128,7 +128,7 @@ impl JsonSink {
         if is_set_open {
             self.close_set();
         }
-        // Without a set, the array has not been opened: nothing but the beginning of a `full` answer was written.
+        // Without a set, the `[` is missing: at most the start of a `full` answer was written.
         if self.is_blank() || (self.kind == ResultKind::Full && self.sets == 0) {
             self.out.push(b'[');
         }
@@ -168,7 +168,7 @@ impl JsonSink {
         json::write(&mut self.out, cell)
     }
 
-    /// Completes a `value` answer, which is the value itself or an object with the value and the outputs.
+    /// Completes a `value` answer: the value itself, or an object of the value and the outputs.
     fn finish_value(
         &mut self,
         outputs: &[String],
@@ -227,7 +227,7 @@ impl JsonSink {
         }
     }
 
-    /// Sends each complete chunk when it is demanded. Safe to drop: unsent chunks are kept.
+    /// Sends each complete chunk when it is demanded. Cancel safe: unsent chunks are kept.
     async fn send_chunks(&mut self) -> Result<(), SinkError> {
         let Some(progress) = self.progress.clone() else { return Ok(()) };
         let Some(chunk_bytes) = progress.chunks.chunk_bytes() else { return Ok(()) };
@@ -350,7 +350,7 @@ impl RowSink for JsonSink {
 
     fn is_full(&self) -> bool {
         let chunk_bytes = self.progress.as_ref().and_then(|one| one.chunks.chunk_bytes());
-        // Before the first chunk is sent, two are collected, so that one can be sent while the client reads the other.
+        // Two chunks are collected first, so that the client can read one while the other is sent.
         let chunks = if self.sent_bytes == 0 { 2 } else { 1 };
         !self.unsent.is_empty() || chunk_bytes.is_some_and(|bytes| self.out.len() / bytes >= chunks)
     }

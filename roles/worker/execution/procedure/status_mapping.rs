@@ -1,5 +1,5 @@
-//! Maps the result of a procedure to an HTTP status or a problem: its RETURN status, the errors that it raises, and the
-//! errors of the database. `src/procedures/mssql/errors.rs` defines the meaning of SQL error numbers.
+//! Maps the results of procedures (RETURN status, raised errors, database errors) to HTTP statuses.
+//! `src/procedures/mssql/errors.rs` defines the meaning of SQL error numbers.
 
 use bytes::Bytes;
 
@@ -25,11 +25,10 @@ const STATUS_NUMBERS: std::ops::RangeInclusive<u32> = 50_400..=50_599;
 /// The difference between an error number in `STATUS_NUMBERS` and its HTTP status.
 const STATUS_NUMBERS_BASE: u32 = 50_000;
 
-/// Statuses that are reserved for the gateway, which reports with them what happened to a request. Procedures cannot use
-/// them.
+/// Statuses that only the gateway may use, to report what happened to a request.
 const GATEWAY_STATUSES: std::ops::RangeInclusive<u16> = 502..=504;
 
-/// Maps the result of a call. No other function turns backend errors or a RETURN status into HTTP.
+/// Maps the result of a call. No other function maps backend errors or a RETURN status to HTTP.
 #[must_use]
 pub fn map_result(
     job: &Job,
@@ -83,7 +82,7 @@ fn with_status(
 
 /// Maps an error of a call that was not sent to the database. The procedure certainly did not run.
 fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
-    // The gateway does not trust `not-executed` in a reply with a status of 500 or more (`envelope::promise`).
+    // The gateway rejects `not-executed` with a status of 500 or more (`reply::effect`).
     let reported = |problem: Problem, outcome| {
         let is_trusted = problem.kind.status().as_u16() < 500;
         let effect = if is_trusted { Effect::NotExecuted } else { Effect::Unknown };
@@ -119,7 +118,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
         BackendErrorKind::PoolTimedOut => {
             (FailureLevel::Debug, not_executed(ProblemKind::Busy, Outcome::PoolTimeout))
         }
-        // Not logged for each call: the periodic check of the database logs the condition once.
+        // Logged only at `debug`, because `Database` logs the condition once.
         BackendErrorKind::Unavailable => {
             (FailureLevel::Debug, not_executed(ProblemKind::BackendDown, Outcome::BackendDown))
         }
@@ -158,12 +157,12 @@ fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
     }
 }
 
-/// Returns the effect of a call that ended with a database error. Unless the whole call was rolled back, statements before
-/// the error may have been committed, whatever the error number means.
+/// Returns the effect of a call that ended with a database error. Unless the whole call was rolled
+/// back, statements before the error may have been committed, regardless of the error number.
 fn effect(job: &Job, error: &SentError) -> Effect {
-    // A call that lost a conflict with another call may succeed if it is sent again. An answer cannot report `not-executed`;
-    // only a refusal can. A dry run that was rolled back counts as executed even after a conflict: sending it again does no
-    // harm.
+    // A call that lost a conflict may succeed if it is sent again, so it does not count as
+    // executed. Its effect is unknown, because only a refusal can report `not-executed`. A dry run
+    // that was rolled back counts as executed even after a conflict: sending it again does no harm.
     let may_succeed = !job.request.dry_run
         && matches!(
             error.kind,
@@ -175,11 +174,11 @@ fn effect(job: &Job, error: &SentError) -> Effect {
     if error.is_rolled_back && !may_succeed { Effect::Executed } else { Effect::Unknown }
 }
 
-/// Maps an error that the procedure raised. The client gets its message only if the error has a status.
+/// Maps an error that the procedure raised. The client gets its message only if it has a status.
 fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> SentCallResult {
     let status = job.endpoint.status.errors.get(&number).copied().or_else(|| own_status(number));
     if let Some(status) = status {
-        // In a transaction of the worker, the error is the procedure's answer only if the whole call was rolled back.
+        // Within a transaction, the error is the answer only if the whole call was rolled back.
         let is_open = job.endpoint.transaction && !error.is_rolled_back;
         let effect = is_open.then_some(Effect::Unknown);
         return with_status(status, Some(message.to_owned()), (Outcome::SqlUser, effect));
@@ -189,8 +188,8 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
     SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
 
-/// Returns the status that an error number contains. A status that is reserved for the gateway becomes 500 and keeps the
-/// message.
+/// Returns the status in an error number. One that is reserved for the gateway becomes 500; the
+/// message is kept.
 fn own_status(number: u32) -> Option<u16> {
     let status = u16::try_from(number.checked_sub(STATUS_NUMBERS_BASE)?).ok()?;
     let status = if GATEWAY_STATUSES.contains(&status) { 500 } else { status };
@@ -238,7 +237,7 @@ fn outcome_of(class: ServerErrorClass) -> Outcome {
     }
 }
 
-/// Returns the result of a procedure that may have run but whose answer cannot be forwarded.
+/// Returns the result of a call that may have run, but whose answer cannot be forwarded.
 fn unusable(job: &Job, error: &SentError, outcome: Outcome) -> SentCallResult {
     log_failure(job, error, FailureLevel::Error);
     let kind = match job.request.execution {

@@ -1,4 +1,4 @@
-//! Tests that call every endpoint of the demo register on a real database.
+//! Tests that call every endpoint of the demo register on a SQLite database.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn fill_database() -> TempDir {
     let directory = TempDir::new().unwrap();
     let backend = sqlite::connect(&database(directory.path()), "default").unwrap();
     backend.ping().await.unwrap();
-    // Closing the last connection writes the log back into the file.
+    // Closing the last connection writes the write-ahead log back to the file.
     backend.close().await;
     directory
 }

@@ -1,4 +1,4 @@
-//! Checks each message before it can get a slot: it must be a request for an endpoint of this queue, and must have time left.
+//! Checks each message: it must be a request for an endpoint of this queue, with time left.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use crate::telemetry::{counter, names};
 
 use super::Queue;
 
-/// The condition in which the gateway's catalogue allows dry runs of an endpoint and the worker's does not.
+/// The gateway's catalogue allows dry runs of an endpoint, and the worker's does not.
 const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");
-/// The condition in which the gateway's catalogue has an endpoint and the worker's does not.
+/// The gateway's catalogue has an endpoint, and the worker's does not.
 const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
 
-/// A request that may run as soon as it has a slot.
+/// A request that has passed all checks.
 #[derive(Debug)]
 pub struct AdmittedRequest {
     pub(super) accepted: AcceptedJob,
-    /// The time that calls of the request's endpoint take.
+    /// How long calls to the request's endpoint take.
     pub(super) call_time: Arc<CallTime>,
     /// The ids that are logged with every line about the request.
     pub(super) ids: Arc<RequestIds>,
 }
 
-/// A message that is not admitted, with the cause and the subject to which the cause is reported.
+/// A message that is not admitted, with the cause and the subject to report it to.
 pub(super) struct RejectedMessage {
     cause: Cause,
     ids: Arc<RequestIds>,
@@ -106,8 +106,8 @@ impl Queue {
                 (problem, false)
             }
             Cause::NoDryRun => {
-                // A gateway with this catalogue would send the same answer. Nothing was executed, so the dry run left no
-                // changes.
+                // A gateway with this catalogue would return the same answer. Nothing was executed,
+                // so the dry run left no changes.
                 let detail = "this worker's catalogue has no dry run of the endpoint";
                 (Problem::with_detail(ProblemKind::InvalidRequest, detail), true)
             }

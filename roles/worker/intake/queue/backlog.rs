@@ -1,4 +1,4 @@
-//! The backlog of a queue: starts the next request when a slot is freed, and refuses requests that have waited too long.
+//! The backlog of a queue: starts requests when slots are freed, and refuses late ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +28,12 @@ pub enum QueuedWork {
         assign: oneshot::Sender<Result<Slot, RefusalReason>>,
         /// The deadline of the job.
         deadline: Instant,
-        /// The time that calls of the job's endpoint take.
+        /// How long calls to the job's endpoint take.
         call_time: Arc<CallTime>,
     },
 }
 
-/// The reason why a request or job cannot use its slot.
+/// The reason why queued work was not started.
 enum NotStarted {
     /// The request must be refused, with a reply to its sender.
     Refused(RefusalReason, Option<Subject>),
@@ -50,7 +50,7 @@ impl Queue {
         }
     }
 
-    /// Waits until the backlog grows. Safe to drop and to call again.
+    /// Waits until the backlog grows. Cancel safe.
     pub async fn backlog_grew(&self) {
         self.backlog_grew.notified().await;
     }
@@ -61,8 +61,7 @@ impl Queue {
         self.slots.read(Slots::next_expiry)
     }
 
-    /// Ends offers that were not answered in time, and refuses requests that have waited in the backlog for too long.
-    /// Returns when to call `expire` next.
+    /// Expires offers and queued requests. Returns when to call `expire` next.
     pub fn expire(&self) -> Option<Instant> {
         let (expired, next) =
             self.slots.update(|slots, now| (slots.expire(now), slots.next_expiry()));
@@ -115,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// Starts the request that a freed slot was assigned to, and sends offers.
+    /// Starts the work that a freed slot was assigned to, and sends offers.
     fn use_slot(self: &Arc<Self>, mut freed: FreedSlot<QueuedWork>, ahead: Option<Offer>) {
         let mut offers: Vec<_> = freed.offer.take().into_iter().chain(ahead).collect();
         while let Some(request) = freed.start.take() {
@@ -130,7 +129,7 @@ impl Queue {
         self.send_offers(offers);
     }
 
-    /// Starts a request or job of the backlog, or refuses it if its remaining time is too short for a call of its endpoint.
+    /// Starts queued work, or refuses it if too little time is left for a call to its endpoint.
     fn start_queued(self: &Arc<Self>, request: SlotRequest<QueuedWork>) -> Result<(), NotStarted> {
         match request.work {
             QueuedWork::Granted { assign, deadline, call_time } => {

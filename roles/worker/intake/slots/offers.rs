@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::message::Subject;
 
-/// Largest number of expired offers that are remembered. An answer that arrives late still measures the round trip.
+/// Maximum number of remembered expired offers, whose late answers measure the round trip.
 const EXPIRED_MAX: usize = 64;
 
-/// The number of an offer. A worker uses each number once.
+/// The number of an offer. Each queue uses each number once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(pub u64);
 
@@ -46,7 +46,7 @@ pub(super) struct Offers {
     expired: VecDeque<(OfferId, Instant)>,
     /// Callers without an offer, oldest first, each at most once.
     refused: VecDeque<Subject>,
-    /// The same callers as a set, to recognize a caller that is already in the list.
+    /// The same callers as a set, to detect duplicates.
     known: HashSet<Subject>,
     refused_max: usize,
 }
@@ -68,7 +68,7 @@ impl Offers {
         self.open.len()
     }
 
-    /// Returns whether any caller waits for an offer.
+    /// Returns whether any caller is waiting for an offer.
     pub(super) fn has_refused(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -80,7 +80,7 @@ impl Offers {
         }
     }
 
-    /// Inserts callers before all others, in the given order. If the list becomes too long, the newest callers are dropped.
+    /// Inserts callers at the front, in order. Drops the newest callers if the list is too long.
     pub(super) fn remember_first<'a>(
         &mut self,
         callers: impl DoubleEndedIterator<Item = &'a Subject>,
@@ -113,7 +113,7 @@ impl Offers {
         Some(Offer { id, to })
     }
 
-    /// Ends and returns an offer that was accepted or declined; `None` if the offer was answered before or is too old.
+    /// Ends and returns an answered offer; `None` if it was answered before or is too old.
     pub(super) fn answer(&mut self, id: OfferId) -> Option<AnsweredOffer> {
         if let Some(timer) = self.open.remove(&id) {
             return Some(AnsweredOffer { made_at: timer.made_at, is_open: true });

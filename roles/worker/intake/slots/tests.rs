@@ -1,4 +1,4 @@
-//! Tests of the decisions in sequences of requests, calls and offers.
+//! Tests of the decisions on sequences of requests, calls and offers.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn at_most_once(n: u32, since: Instant) -> SlotRequest<u32> {
     SlotRequest { needs_consent: true, ..request(n, since) }
 }
 
-/// Records a call so short that one request may wait beyond one slot.
+/// Records a call that is short enough for a backlog of one request.
 fn record_short_call(slots: &mut Slots<u32>) {
     slots.latency.record_call(Duration::from_millis(2));
     assert_eq!(slots.latency.backlog_max(1), 1);

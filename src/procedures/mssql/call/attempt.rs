@@ -24,11 +24,11 @@ use crate::procedures::{
 pub(super) struct AttemptContext<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) cancel: &'a Cancel,
-    /// The time at which the attempt got its connection. An attempt that has just started is not cancelled.
+    /// The time at which the attempt got its connection. A cancel shortly afterwards is delayed.
     pub(super) started: Instant,
 }
 
-/// The step of an attempt that failed.
+/// The step at which an attempt failed.
 #[derive(Debug)]
 pub(super) enum FailedStep {
     /// The call of the procedure.
@@ -39,7 +39,7 @@ pub(super) enum FailedStep {
     Stopped(StopCause),
 }
 
-/// A connection, with the metadata that a call on it requires.
+/// A connection, with the metadata for a call.
 #[derive(Debug)]
 struct PreparedConnection {
     lease: Lease,
@@ -48,7 +48,7 @@ struct PreparedConnection {
 }
 
 impl Mssql {
-    /// Makes one attempt. With `at_front`, the attempt waits for a connection ahead of calls that have not had one yet.
+    /// Makes one attempt. With `at_front`, it waits ahead of calls that had no connection yet.
     pub(super) async fn attempt(
         &self,
         call: &Call<'_>,
@@ -57,7 +57,7 @@ impl Mssql {
         at_front: bool,
     ) -> Result<ProcedureResult, AttemptFailure> {
         let started = Instant::now();
-        // A call does not occupy a connection while it waits for another call to read the signature.
+        // A call holds no connection while it waits for another call to read the signature.
         let lookup = if self.signatures.is_known(call.procedure) {
             SignatureLookup::Known
         } else {
@@ -80,7 +80,7 @@ impl Mssql {
         self.execute(prepared, rows, context).await
     }
 
-    /// Waits for a future that a call needs before it is sent, but no longer than until the deadline or a cancel.
+    /// Waits for `work`, which must finish before the call is sent, until the deadline or a cancel.
     async fn wait_unless_stopped<F: Future>(
         &self,
         call: &Call<'_>,
@@ -107,7 +107,7 @@ impl Mssql {
         Ok(PreparedConnection { lease, traits, signature })
     }
 
-    /// Makes the call on a connection, which is afterwards either clean or closed.
+    /// Makes the call on a connection, and leaves the connection either clean or closed.
     async fn execute(
         &self,
         PreparedConnection { mut lease, traits, signature }: PreparedConnection,
@@ -142,7 +142,7 @@ impl Mssql {
             let end = transaction::end(client, call.transaction).await;
             end.map_err(FailedStep::TransactionEnd)?;
             if call.transaction == Transaction::RolledBack && stream.has_committed() {
-                // The roll-back did not undo all of the call.
+                // The roll-back did not undo the whole call.
                 return Err(FailedStep::TransactionEnd(error_numbers::transaction_ended().into()));
             }
             Ok(result)
@@ -170,7 +170,7 @@ impl Mssql {
         })
     }
 
-    /// Builds the request of a call: its form, and the rewrites of the batches that the driver sends before it.
+    /// Builds a call's request, and the rewrites of the batches that the driver sends before it.
     fn request<'a>(
         &self,
         call: &Call<'a>,
@@ -184,13 +184,13 @@ impl Mssql {
         Ok((rewrites, execute::form(call.procedure, bound, refuses_null)?))
     }
 
-    /// Waits for the database until the deadline passes, the call is cancelled, or the backend is closed.
+    /// Waits for `work` until the deadline passes, the call is cancelled, or the backend is closed.
     pub(super) async fn until_stopped<F: Future>(
         &self,
         context: AttemptContext<'_>,
         work: F,
     ) -> Result<F::Output, StopCause> {
-        // The deadline and the cancel are checked first, because an endless result would starve them.
+        // The cancel and the deadline are polled first: an endless result would starve them.
         tokio::select! {
             biased;
             () = self.cancelled_and_worth_it(context) => Err(StopCause::Cancelled),
@@ -200,14 +200,14 @@ impl Mssql {
         }
     }
 
-    /// Waits until the call is cancelled and has run for at least the time that opening a connection takes, because stopping
-    /// the call may cost its connection. A shorter call runs to completion, and its answer is dropped.
+    /// Waits until the call is cancelled and has run for at least as long as opening a connection
+    /// takes, because stopping a call can cost its connection. A shorter call runs to completion.
     async fn cancelled_and_worth_it(&self, context: AttemptContext<'_>) {
         context.cancel.cancelled().await;
         sleep_until(context.started + self.pools.connection_cost()).await;
     }
 
-    /// Returns the traits of the server, detecting them if they are not known.
+    /// Returns the server's traits, detecting them if they are not known.
     async fn detect_traits(
         &self,
         mut lease: Lease,
@@ -246,7 +246,7 @@ impl Mssql {
         }
     }
 
-    /// Begins the transaction around the call, if there is one.
+    /// Begins the transaction in which the call runs, if there is one.
     async fn begin_transaction(
         &self,
         mut lease: Lease,
@@ -271,8 +271,8 @@ impl Mssql {
     }
 }
 
-/// Waits for a cancel that arrives before a byte of the call was sent: such a call is never started. A later cancel is handled
-/// by `until_stopped`.
+/// Completes on a cancel that arrives before any byte of the call is sent, and never otherwise:
+/// `until_stopped` handles a later cancel.
 async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     cancel.cancelled().await;
     if stream.sent().is_ok() {
@@ -280,7 +280,7 @@ async fn cancelled_before_sending(cancel: &Cancel, stream: &StreamState) {
     }
 }
 
-/// Handles the failure of one of fjord's own queries before the call.
+/// Handles a failure of one of fjord's own queries before the call.
 async fn preparation_failed(
     lease: Lease,
     result: Result<Result<(), Error>, StopCause>,

@@ -18,9 +18,7 @@ use crate::procedures::{Argument, BackendError, BackendErrorKind, BadArgument, C
 /// A parameter with its value.
 #[derive(Debug)]
 pub(super) struct BoundParameter<'a> {
-    /// The parameter.
     pub(super) parameter: &'a SqlParameter,
-    /// The value.
     pub(super) data: BoundValue<'a>,
 }
 
@@ -33,7 +31,7 @@ pub(super) enum BoundValue<'a> {
     Table(&'a str, Vec<TableRow<'a>>),
 }
 
-/// The most bytes of a cell in a `(max)` column. The driver mistakes the marker for `max` on the wire, 0xFFFF, for a length.
+/// The maximum size of a `(max)` cell. The driver takes the marker for `max`, 0xFFFF, as a length.
 const MAX_CELL_BYTES: usize = 0xffff;
 
 /// A row of a table-valued parameter.
@@ -60,18 +58,18 @@ impl BoundParameter<'_> {
             if !types::has_typed_null(sql) && *value == types::null(sql))
     }
 
-    /// Returns whether this is an OUTPUT parameter of a type that the driver declares only as wide as the value that it sends.
+    /// Returns whether this is an OUTPUT parameter that is declared only as wide as its value.
     pub(super) fn is_narrow_output(&self) -> bool {
         self.parameter.is_output
             && matches!(&self.data, BoundValue::Scalar(sql, _) if !types::has_typed_null(sql))
     }
 }
 
-/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, because the server would not return
-/// them otherwise.
+/// Binds the arguments of a call. OUTPUT parameters without an argument are passed as NULL, because
+/// otherwise the server would not return them.
 ///
 /// # Errors
-/// Lists all arguments that cannot be converted, up to `VIOLATIONS_MAX`.
+/// `Mismatch`, or `Arguments` with all values that cannot be converted, up to `VIOLATIONS_MAX`.
 pub(super) fn bind<'a>(
     call: &Call<'a>,
     signature: &'a Signature,
@@ -114,8 +112,8 @@ pub(super) fn bind<'a>(
     if errors.0.is_empty() { Ok(bound) } else { Err(BackendErrorKind::Arguments(errors.0).into()) }
 }
 
-/// Returns the rewrites of the driver's column queries for a call with tables. Fails if the kind of server, which determines
-/// the rewrites, is not known.
+/// Returns the rewrites of the driver's column queries for a call with tables. Fails if a table has
+/// `varchar` columns and the kind of server is not known.
 pub(super) fn rewrites(
     bound: &[BoundParameter<'_>],
     narrow_text: NarrowText,
@@ -175,8 +173,8 @@ pub(super) fn command<'a>(
     command
 }
 
-/// Encodes the rows of a table argument, in the order of the type's columns. A column that the catalogue does not name is
-/// NULL.
+/// Encodes the rows of a table argument in the type's column order. A column that is not in the
+/// catalogue is NULL.
 fn table_rows<'a>(
     procedure: &ProcedureName,
     argument: &'a Argument,
@@ -185,7 +183,7 @@ fn table_rows<'a>(
 ) -> Result<Vec<TableRow<'a>>, BackendError> {
     let rows: &[Vec<ParameterValue<'static>>] = match &argument.value {
         ParameterValue::Table(rows) => rows,
-        // SQL Server has no NULL table: an absent table and an empty one are the same.
+        // SQL Server has no NULL tables: an absent table is the same as an empty one.
         ParameterValue::Null => &[],
         _ => {
             errors.add(&argument.name, None, EncodeError("a table".to_owned()));
@@ -225,7 +223,7 @@ fn table_rows<'a>(
     Ok(encoded)
 }
 
-/// Encodes a cell as the column's type. Fails if the driver would change the value or cannot write it.
+/// Encodes a cell as the column's type. Fails if the driver would change it or cannot write it.
 fn encode_cell<'a>(
     value: &'a ParameterValue<'_>,
     sql: &SqlType,
@@ -241,7 +239,7 @@ fn encode_cell<'a>(
                     "text of code page {page} in a table must be ASCII on this server"
                 )));
             }
-            // Neither encoding needs more than two bytes for each byte of UTF-8.
+            // Neither encoding takes more than two bytes per byte of UTF-8.
             if length.is_some() || text.len() <= MAX_CELL_BYTES / 2 {
                 return Ok(cell);
             }
@@ -267,7 +265,7 @@ fn encode_cell<'a>(
     Ok(cell)
 }
 
-/// Returns the table type's name in the database. The driver inserts the name into a statement, so it must not need quoting.
+/// Returns the table type's name. It must not need quoting, because the driver does not quote it.
 fn type_name<'a>(
     argument: &Argument,
     name: &'a str,

@@ -1,4 +1,4 @@
-//! Sends a call on a connection, and reads its answer token by token into the sink.
+//! Sends a call on a connection, and streams its answer into the sink.
 
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, TokenError};
@@ -14,7 +14,7 @@ use crate::procedures::{
     BackendError, ProcedureResult, RowSink, SentError, SentErrorKind, SinkError,
 };
 
-/// The reason why a call has no result, which determines whether the connection can be kept.
+/// An error of a call. Its kind determines whether the connection can be kept.
 #[derive(Debug)]
 pub(super) enum ExecutionError {
     /// The server returned an error, and its answer was read to the end.
@@ -55,7 +55,7 @@ pub(super) enum RequestForm<'a> {
     Statement(Statement<'a>),
 }
 
-/// Chooses the form of a call. `refuses_untyped_null` is set if the server is known to refuse untyped NULLs.
+/// Chooses the form of a call. `refuses_untyped_null` is set if the server refuses untyped NULLs.
 pub(super) fn form<'a>(
     procedure: &ProcedureName,
     bound: Vec<BoundParameter<'a>>,
@@ -71,7 +71,7 @@ pub(super) fn form<'a>(
     }
 }
 
-/// Executes a call. Not safe to drop: if this future is dropped, discard the connection.
+/// Executes a call. If this future is dropped, the connection must be discarded.
 pub(super) async fn execute(
     client: &mut TdsClient,
     form: RequestForm<'_>,

@@ -1,4 +1,4 @@
-//! Decides after a failed attempt whether its connection is kept and which error the call returns.
+//! Decides after a failed attempt whether to keep its connection and which error the call returns.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::procedures::mssql::{Mssql, error_numbers};
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
 impl Mssql {
-    /// Returns to the pool, or closes, the connection of an attempt whose call was not sent.
+    /// Keeps or closes the connection of a call that was not sent, and returns the failure.
     pub(super) async fn end_unsent(
         &self,
         mut lease: Lease,
@@ -32,7 +32,7 @@ impl Mssql {
             FailedStep::Call(error) | FailedStep::TransactionEnd(error) => error,
         };
         match error {
-            // The server refused the driver's query for the columns of a table type: the type may have changed.
+            // The server refused the driver's column query: the table type may have changed.
             ExecutionError::Server(token) if !error_numbers::is_fatal(&token) => {
                 let Some(current) = self.read_signature_again(&mut lease, context).await else {
                     return broken_before_sending(lease, Error::Server(token));
@@ -55,7 +55,7 @@ impl Mssql {
                 }
                 broken_before_sending(lease, error)
             }
-            // Part of an answer arrived although nothing was sent.
+            // Part of an answer arrived although the call was not sent.
             ExecutionError::Unread(error) => {
                 lease.discard("broken");
                 BackendError::caused_by(BackendErrorKind::Unavailable, error).into()
@@ -63,7 +63,7 @@ impl Mssql {
         }
     }
 
-    /// Returns the failure of a call with a table cell that fjord accepted and the driver cannot write. Either the table type
+    /// Handles a table cell that fjord accepted but the driver cannot write. Either the table type
     /// has changed since the signature was read, or fjord's check differs from the driver's.
     fn unwritable(
         &self,
@@ -81,7 +81,7 @@ impl Mssql {
         }
     }
 
-    /// Returns to the pool, or closes, the connection of an attempt whose call was sent.
+    /// Keeps or closes the connection of a call that was sent, and returns the failure.
     pub(super) async fn end_sent(
         &self,
         lease: Lease,
@@ -115,8 +115,8 @@ impl Mssql {
         }
     }
 
-    /// Handles an error that the server returned. The error number does not prove that nothing was committed: the error may
-    /// come from an inner procedure, or from a statement that follows committed ones.
+    /// Handles an error that the server returned. The number does not prove that nothing was
+    /// committed: the error can come from an inner procedure or a statement after committed ones.
     async fn refused(
         &self,
         mut lease: Lease,
@@ -140,7 +140,7 @@ impl Mssql {
             let is_known = self.untyped_null_refused.swap(true, Ordering::Relaxed);
             (!is_known).then_some(RetryReason::UntypedNull)
         } else if error_numbers::doubts_signature(&token) {
-            // Later calls benefit as well: they use the signature that the database declares now.
+            // Reading the signature again also updates it for later calls.
             let Some(current) = self.read_signature_again(&mut lease, context).await else {
                 lease.discard("broken");
                 return error_numbers::from_token(token).into();
@@ -171,8 +171,8 @@ impl Mssql {
         SentFailure { error, retry }
     }
 
-    /// Reads the signature once more. The outer `None` means that the signature could not be read, the inner `None` that the
-    /// procedure does not exist.
+    /// Reads the signature again. The outer `None` means that it could not be read, the inner
+    /// `None` that the procedure does not exist.
     async fn read_signature_again(
         &self,
         lease: &mut Lease,
@@ -184,7 +184,7 @@ impl Mssql {
     }
 }
 
-/// Returns the failure of a call whose connection broke after the call was sent.
+/// Returns the failure of a call that was sent. If its connection broke, a retry can succeed.
 fn lost(error: SentError) -> SentFailure {
     let is_lost = error.kind == SentErrorKind::Lost;
     SentFailure { error, retry: is_lost.then_some(RetryReason::Lost) }

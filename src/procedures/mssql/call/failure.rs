@@ -1,11 +1,11 @@
-//! Failures of an attempt: one type for a call that was not sent, another for a call that was sent at least in part.
+//! Failures of an attempt: one type for an unsent call, another for one sent at least in part.
 
 use tiberius::error::TokenError;
 
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::{BackendError, BackendErrorKind, SentError, SentErrorKind};
 
-/// The reason why an attempt has no result.
+/// The failure of an attempt.
 #[derive(Debug)]
 pub(super) enum AttemptFailure {
     /// No part of the call was sent.
@@ -19,7 +19,7 @@ pub(super) enum AttemptFailure {
 pub(super) struct NotSentFailure {
     /// The error that the call returns if this is the last attempt.
     pub(super) error: BackendError,
-    /// The reason why another attempt may succeed.
+    /// The reason another attempt can succeed.
     pub(super) retry: Option<RetryReason>,
 }
 
@@ -28,11 +28,11 @@ pub(super) struct NotSentFailure {
 pub(super) struct SentFailure {
     /// The error that the call returns if this is the last attempt.
     pub(super) error: SentError,
-    /// The reason why another attempt may succeed. The `retry` module decides whether another attempt is permitted.
+    /// The reason another attempt can succeed. The `retry` module decides whether one is permitted.
     pub(super) retry: Option<RetryReason>,
 }
 
-/// The reason why another attempt may succeed.
+/// The reason another attempt can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryReason {
     /// The connection broke before the call was sent.
@@ -61,7 +61,7 @@ impl RetryReason {
         }
     }
 
-    /// Returns whether the cause is other calls on the same rows, so that the next attempt should wait.
+    /// Returns whether other calls on the same rows caused the failure, so that a retry must wait.
     pub(super) fn is_contention(self) -> bool {
         matches!(self, Self::Deadlock | Self::Snapshot)
     }
@@ -80,8 +80,8 @@ impl RetryReason {
 }
 
 impl SentFailure {
-    /// Returns the failure of a call that was sent, after a further attempt failed before it was sent. The call may still have
-    /// been executed.
+    /// Combines the failure of a sent call with that of a later attempt that was not sent. The call
+    /// may still have been executed.
     pub(super) fn followed_by(self, next: NotSentFailure) -> Self {
         let mut error = self.error;
         if let BackendErrorKind::Mismatch { procedure, difference } = next.error.kind {
@@ -91,7 +91,7 @@ impl SentFailure {
     }
 }
 
-/// The reason why the wait for the database ended early.
+/// The reason a wait for the database ended early.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StopCause {
     /// The deadline passed.
@@ -101,7 +101,7 @@ pub(super) enum StopCause {
 }
 
 impl StopCause {
-    /// Returns the metric label for a connection that is closed for this reason.
+    /// Returns the metric label of a connection that is closed for this reason.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",

@@ -1,7 +1,7 @@
-//! Decides whether a failed call is attempted again: after a deadlock, a lost connection, or an outdated signature.
+//! Retries failed calls, for example after a deadlock, a lost connection or an outdated signature.
 //!
-//! A call that was not sent may always be attempted again. A call that was sent is attempted again only if a second execution
-//! is harmless (`Call::may_repeat`), or if everything that the first execution did was rolled back.
+//! A call that was not sent can safely be retried. A call that was sent is retried only if a second
+//! execution is harmless (`Call::may_repeat`), or if all work of the first one was rolled back.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::procedures::mssql::pools::jittered;
 use crate::procedures::{Call, CallError, ProcedureResult, RowSink, SentError};
 use crate::telemetry::{self, names};
 
-/// The pause before a deadlock victim is retried. The pause grows with each retry and is varied at random.
+/// The pause before a deadlock victim is retried. It grows with each retry and is varied at random.
 const DEADLOCK_PAUSE: Duration = Duration::from_millis(20);
-/// The most retries of one call after a connection broke before the call was sent.
+/// The maximum number of retries of a call after its connection broke before the call was sent.
 const UNSENT_RETRIES: u32 = 3;
 
 /// The number of retries of a call, by reason.
@@ -39,14 +39,14 @@ impl Mssql {
     ) -> Result<ProcedureResult, CallError> {
         let mut counts = RetryCounts::default();
         loop {
-            // A call whose connection broke has already waited once, so it does not wait behind the others again.
+            // A call whose connection broke has already waited its turn.
             let at_front = counts.unsent > 0;
             let failure = match self.attempt(&call, rows, cancel, at_front).await {
                 Ok(result) => return Ok(result),
                 Err(AttemptFailure::NotSent(failure)) => failure,
                 Err(AttemptFailure::Sent(failure)) => {
                     let rest = self.retry_sent_call(&call, rows, cancel, (failure, counts));
-                    // Boxed because this future is rarely needed and would enlarge the future of every call.
+                    // Boxed because it is rarely needed and would enlarge the future of every call.
                     return Box::pin(rest).await.map_err(CallError::Sent);
                 }
             };
@@ -56,7 +56,7 @@ impl Mssql {
         }
     }
 
-    /// Continues a call after an attempt was sent and failed. From this point on, the error of the call is always a
+    /// Continues a call after an attempt was sent and failed. From here on, its error is always a
     /// `SentError`.
     async fn retry_sent_call(
         &self,
@@ -92,7 +92,7 @@ impl Mssql {
         }
     }
 
-    /// Returns whether there is a reason to retry and its limit is not reached. If so, counts the retry.
+    /// Returns whether there is a reason to retry within its limit. If so, counts the retry.
     fn may_retry(&self, reason: Option<RetryReason>, counts: &mut RetryCounts) -> bool {
         let Some(reason) = reason else { return false };
         let (count, limit) = match reason {

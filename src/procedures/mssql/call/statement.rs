@@ -1,9 +1,10 @@
-//! Calls a procedure with an EXEC statement, if a remote procedure call cannot pass its arguments.
+//! Calls a procedure with an EXEC statement if a remote procedure call cannot pass its arguments.
 //!
-//! In a remote procedure call, the driver sends a NULL of most types without its type, and declares an OUTPUT parameter only
-//! as wide as the value that it sends: an `nvarchar(max)` would be truncated, a `decimal` would overflow. A statement
-//! declares variables of the procedure's own types instead. Its text consists of the procedure's name and of parameter and
-//! type names that were read from the database and checked; every value is a parameter of the statement.
+//! In a remote procedure call, the driver sends most NULLs without a type, and declares an OUTPUT
+//! parameter only as wide as its input value: an `nvarchar(max)` would be truncated, a `decimal`
+//! would overflow. A statement declares variables of the procedure's own types instead. Its text
+//! contains only the procedure's name, and parameter and type names that were read from the
+//! database and checked; every value is a parameter.
 
 use std::fmt::Write as _;
 
@@ -14,7 +15,7 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::BackendError;
 use crate::procedures::mssql::types;
 
-/// The column with the RETURN status. The column's name identifies the result set that the statement adds.
+/// The column with the RETURN status. Its name identifies the result set that the statement adds.
 pub(super) const RETURN_COLUMN: &str = "fjord return";
 
 /// A statement that calls a procedure.
@@ -22,7 +23,7 @@ pub(super) const RETURN_COLUMN: &str = "fjord return";
 pub(super) struct Statement<'a> {
     /// The statement with the values of its parameters.
     pub(super) query: Query<'a>,
-    /// The OUTPUT parameters in the last result set, in the order of its columns after the RETURN status.
+    /// The OUTPUT parameters, in the order of their columns after the RETURN status.
     pub(super) outputs: Vec<String>,
 }
 

@@ -1,15 +1,18 @@
-//! The transaction that the worker puts around a call.
+//! The transaction in which the worker runs a call.
 //!
-//! The transaction is begun twice, so that a COMMIT in the procedure without a matching BEGIN commits nothing.
-//! `IMPLICIT_TRANSACTIONS` is on, so that statements after a ROLLBACK in the procedure begin a new transaction instead of
-//! committing one by one. SQL Server reports both cases as error 266, and everything is rolled back.
+//! The transaction is begun twice, so that an unmatched COMMIT in the procedure commits nothing.
+//! `IMPLICIT_TRANSACTIONS` is on, so that statements after a ROLLBACK begin a new transaction
+//! instead of committing one by one. SQL Server reports both cases as error 266, and everything is
+//! rolled back.
 //!
-//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected afterwards. Therefore a call counts
-//! as rolled back only if there is proof:
-//! - SQL Server reports each transaction that begins or ends. If it has reported none and a transaction is still open, that
-//!   transaction is the worker's. If it has reported one roll-back and nothing ran after it, an error ended the procedure.
-//! - A savepoint ends with its transaction. A dry run always sets one. A call that is to be committed sets one only on a
-//!   server that reports nothing, because a transaction with a savepoint cannot become a distributed transaction.
+//! A procedure can switch `IMPLICIT_TRANSACTIONS` off for itself, which cannot be detected later.
+//! Therefore, a call counts as rolled back only if there is proof:
+//! - SQL Server reports each transaction that begins or ends. If it has reported none, an open
+//!   transaction is the worker's. If it has reported one roll-back and nothing ran after it, an
+//!   error ended the procedure.
+//! - A savepoint ends with its transaction. A dry run always sets one. Other calls set one only on
+//!   a server that reports nothing, because a transaction with a savepoint cannot become
+//!   distributed.
 
 use tiberius::ColumnData;
 use tiberius::error::Error;
@@ -23,21 +26,21 @@ use crate::procedures::mssql::tds::{TdsClient, TransactionReport};
 const BEGIN: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; SET IMPLICIT_TRANSACTIONS ON";
 const BEGIN_WITH_SAVEPOINT: &str = "BEGIN TRANSACTION; BEGIN TRANSACTION; \
     SAVE TRANSACTION fjord_call; SET IMPLICIT_TRANSACTIONS ON";
-/// A batch that selects 2 if the worker's transaction was still open, and 0 if it had ended.
+/// Commits, and selects 2, if the worker's transaction was still open; otherwise selects 0.
 const COMMIT: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT = 2 BEGIN \
     COMMIT TRANSACTION; COMMIT TRANSACTION; SELECT 2 END \
     ELSE BEGIN IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 0 END";
-/// A batch that selects `@@TRANCOUNT` if the savepoint existed, which is possible only in the worker's own transaction, and 0
-/// otherwise.
+/// Rolls back. Selects the previous `@@TRANCOUNT` if the savepoint existed, which is possible only
+/// in the worker's own transaction, and 0 otherwise.
 const ROLLBACK_TO_SAVEPOINT: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
     BEGIN TRY IF @own > 0 ROLLBACK TRANSACTION fjord_call END TRY \
     BEGIN CATCH SET @own = 0 END CATCH; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT @own";
-/// A batch that selects the value of `@@TRANCOUNT` before the roll-back.
+/// Rolls back, and selects the previous `@@TRANCOUNT`.
 const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; DECLARE @own int = @@TRANCOUNT; \
     IF @own > 0 ROLLBACK TRANSACTION; SELECT @own";
 
-/// Begins the transaction. `reports` is set if the server reports transactions. Not safe to drop: if this future is dropped,
-/// discard the connection.
+/// Begins the transaction. `reports` is set if the server reports transactions. If this future is
+/// dropped, the connection must be discarded.
 pub(super) async fn begin(
     client: &mut TdsClient,
     transaction: Transaction,
@@ -48,9 +51,9 @@ pub(super) async fn begin(
     client.simple_query(sql).await?.into_results().await.map(drop)
 }
 
-/// Rolls back the changes that a call made before its error. Returns whether it is proved that all of its changes were rolled
-/// back. `report` holds the transactions that the call's answer reported, on a server that reports transactions. Not safe to
-/// drop: if this future is dropped, discard the connection.
+/// Rolls back a failed call. Returns whether all of its changes have provably been rolled back.
+/// `report` comes from the call's answer, on a server that reports transactions. If this future is
+/// dropped, the connection must be discarded.
 pub(super) async fn undo(
     connection: &mut TdsConnection,
     transaction: Transaction,
@@ -67,7 +70,7 @@ pub(super) async fn undo(
     matches!(query_number(&mut connection.client, sql).await, Ok(Some(count)) if count > 0)
 }
 
-/// Ends the transaction of a call that succeeded. Not safe to drop: if this future is dropped, discard the connection.
+/// Ends the transaction of a call that succeeded. Not safe to drop, like `begin`.
 pub(super) async fn end(
     client: &mut TdsClient,
     transaction: Transaction,
@@ -83,7 +86,7 @@ pub(super) async fn end(
     }
 }
 
-/// Executes a batch, and returns the number that it selects.
+/// Executes a batch and returns the number that it selects.
 async fn query_number(client: &mut TdsClient, sql: &str) -> Result<Option<i32>, Error> {
     let answer = client.simple_query(sql).await?.into_row().await?;
     let value = answer.as_ref().and_then(|row| row.cells().next().map(|(_, value)| value));

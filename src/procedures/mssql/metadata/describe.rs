@@ -14,8 +14,8 @@ use crate::procedures::mssql::types::SqlType;
 const PROCEDURES: &str = "SELECT SCHEMA_NAME(schema_id), name FROM sys.procedures \
      WHERE is_ms_shipped = 0 ORDER BY SCHEMA_NAME(schema_id), name";
 
-/// Describes the procedures whose `schema.name` matches the pattern. Not safe to drop: if this future is dropped, discard the
-/// connection.
+/// Describes the procedures whose `schema.name` matches `pattern`. If this future is dropped, the
+/// connection must be discarded.
 pub(crate) async fn describe(
     client: &mut TdsClient,
     known: &Signatures,

@@ -1,4 +1,4 @@
-//! Detects whether the server is SQL Server or Babelfish, because some calls must be sent differently.
+//! Detects whether the server is SQL Server or Babelfish, because some calls differ between them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +9,17 @@ use tiberius::error::Error;
 use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A query to which Babelfish returns 1 and SQL Server returns NULL.
+/// A query for which Babelfish returns 1 and SQL Server returns NULL.
 const QUERY: &str = "SELECT CAST(SERVERPROPERTY('Babelfish') AS int)";
 
-/// The traits in which servers differ.
+/// The traits that differ between the kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerTraits {
     /// Whether the server refuses an untyped NULL in a remote procedure call.
     pub(crate) refuses_untyped_null: bool,
     /// The encoding in which text for the `char` and `varchar` columns of a table is passed.
     pub(crate) narrow_text: NarrowText,
-    /// Whether the server reports each commit. If it does not, an error is weaker proof of a roll-back.
+    /// Whether the server reports transactions. If not, a roll-back is harder to prove.
     pub(crate) reports_commits: bool,
 }
 
@@ -28,22 +28,22 @@ pub(crate) struct ServerTraits {
 pub(crate) enum NarrowText {
     /// The text is passed as `nvarchar`, and the server converts it, as it does for a parameter.
     AsNvarchar,
-    /// The driver encodes the text in the code page that it derives from the column's collation. Babelfish needs this, because
-    /// it copies the `nvarchar` cells of a table into SQL text without converting them.
+    /// The driver encodes the text in the code page of the column's collation. Babelfish needs this
+    /// because it copies `nvarchar` cells of a table into SQL text without converting them.
     ByDriver,
-    /// The text is not passed, because the kind of server is not known and each of the encodings above is wrong for one kind.
+    /// The text is not passed: the kind of server is not known, and no encoding suits both kinds.
     Unknown,
 }
 
-/// The traits assumed while the server is not known: untyped NULLs are accepted, as on SQL Server, and commits are not
-/// reported, as on Babelfish.
+/// The traits assumed while the kind of server is not known: untyped NULLs are accepted, as on SQL
+/// Server, and commits are not reported, as on Babelfish.
 const UNKNOWN: ServerTraits = ServerTraits {
     refuses_untyped_null: false,
     narrow_text: NarrowText::Unknown,
     reports_commits: false,
 };
 
-/// The traits of a database's server, which are detected once.
+/// Detects the traits of a database's server once.
 #[derive(Debug, Default)]
 pub(crate) struct ServerProbe {
     traits: OnceLock<ServerTraits>,
@@ -56,10 +56,10 @@ impl ServerProbe {
         self.traits.get().copied()
     }
 
-    /// Queries the server. An error is not remembered: the next call queries again. Not safe to drop: if this future is
-    /// dropped, discard the connection.
+    /// Queries the server. An error is not cached: the next call queries again. If this future is
+    /// dropped, the connection must be discarded.
     pub(crate) async fn detect(&self, client: &mut TdsClient) -> Result<ServerTraits, Error> {
-        // The error may arrive before or after the columns of the row.
+        // The error can arrive before or after the row's columns.
         let answer = async { client.simple_query(QUERY).await?.into_row().await }.await;
         let row = match answer {
             Err(Error::Server(token)) if !error_numbers::is_fatal(&token) => {

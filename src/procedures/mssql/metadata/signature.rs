@@ -17,7 +17,6 @@ pub(crate) struct Signature {
 pub(crate) struct SqlParameter {
     /// The name, with `@`.
     pub(crate) name: String,
-    /// The declared type.
     pub(crate) declared: SqlParameterType,
     /// Whether the parameter is declared OUTPUT.
     pub(crate) is_output: bool,
@@ -34,7 +33,7 @@ pub(crate) enum SqlParameterType {
         name: String,
         /// The names and types of the columns, in order.
         columns: Vec<(String, SqlType)>,
-        /// The replacements for the driver's column query; `None` for a type without columns.
+        /// The replacements for the driver's column query; `None` if no columns were read.
         query: Option<TableQuery>,
     },
 }
@@ -47,8 +46,8 @@ impl SqlParameter {
 }
 
 impl Signature {
-    /// Finds a parameter by an argument's name. An exact match is preferred, because names are case-insensitive unless the
-    /// database's collation is case-sensitive.
+    /// Finds a parameter by an argument's name. Names are compared case-insensitively, but an exact
+    /// match is preferred because the database's collation may be case-sensitive.
     pub(crate) fn parameter(&self, name: &str) -> Option<&SqlParameter> {
         let mut all = self.parameters.iter();
         all.clone()
@@ -62,7 +61,7 @@ impl Signature {
         if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") }
     }
 
-    /// Finds the first text parameter or column whose code page is not known. Returns its name and the code page.
+    /// Returns the name and code page of the first parameter or column in an unknown code page.
     pub(super) fn unknown_code_page(&self) -> Option<(&str, CodePage)> {
         let unknown = |name, sql: &SqlType| match sql {
             SqlType::Text { code_page, .. } if !code_page.is_known() => Some((name, *code_page)),
@@ -76,7 +75,7 @@ impl Signature {
         })
     }
 
-    /// Describes a difference between the catalogue and the procedure. Returns `None` if they match.
+    /// Describes how the catalogue and the procedure differ, or returns `None` if they match.
     pub(crate) fn difference(&self, expected: &ExpectedProcedure) -> Option<String> {
         let mut differences = Vec::new();
         for (name, kind) in &expected.arguments {
@@ -110,7 +109,7 @@ impl Signature {
     }
 }
 
-/// Returns whether a value of a catalogue's type can be converted to the declared type.
+/// Returns whether a value of the catalogue's type can be converted to the declared type.
 fn accepts(declared: &SqlParameterType, given: ParameterType) -> bool {
     use ParameterType as P;
     use SqlType as S;

@@ -1,4 +1,4 @@
-//! Queries the database for signatures, and converts the rows to signatures.
+//! Queries the database for signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -13,18 +13,18 @@ use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
-/// The views that list parameters. Babelfish has only the second one, SQL Server has both.
+/// The views that list parameters. SQL Server has both, Babelfish only the second.
 const VIEWS: [&str; 2] = ["sys.parameters", "sys.all_parameters"];
-/// The expression for a parameter's code page. A parameter has no collation of its own; it uses the database's.
+/// The SQL expression for a parameter's code page. Parameters use the database's collation.
 const DATABASE_CODE_PAGE: &str = "CAST(COLLATIONPROPERTY(CAST(DATABASEPROPERTYEX(DB_NAME(), \
      'Collation') AS nvarchar(128)), 'CodePage') AS int)";
-/// The number of procedures per query. With a few parameters each, the answer fills a few packets.
+/// The number of procedures per query. With a few parameters each, the answer takes a few packets.
 pub(crate) const PROCEDURES_PER_QUERY: usize = 128;
-/// The number of table types per query. A request may have at most 2,100 parameters.
+/// The number of table types per query. A request can have at most 2,100 parameters.
 const TABLE_TYPES_PER_QUERY: usize = 1000;
 
-/// Builds the query for the parameters of a number of procedures, in order. A procedure without parameters is one row of
-/// NULLs; a procedure that does not exist has no id.
+/// Builds the query for the parameters of `procedures` procedures, in order. A procedure without
+/// parameters has one row without a parameter name; a missing one has a row without an id.
 fn parameters_query(view: &str, procedures: usize) -> String {
     let mut ids = String::new();
     for place in 0..procedures {
@@ -41,7 +41,7 @@ fn parameters_query(view: &str, procedures: usize) -> String {
     )
 }
 
-/// Builds the query for the columns of a number of table types, in order.
+/// Builds the query for the columns of `types` table types, in order.
 fn columns_query(types: usize) -> String {
     let mut ids = String::new();
     for number in 1..=types {
@@ -63,9 +63,10 @@ fn append(into: &mut String, text: fmt::Arguments<'_>) {
     debug_assert!(written.is_ok(), "writing to a string does not fail");
 }
 
-/// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures: one query, and one more for the table types among their
-/// parameters. Returns `None` for a procedure that does not exist. Sets `lacks_parameters_view` if the server does not have the
-/// first view. Not safe to drop: if this future is dropped, discard the connection.
+/// Reads the signatures of at most `PROCEDURES_PER_QUERY` procedures, with one query, plus one for
+/// the table types among their parameters. Returns `None` for a procedure that does not exist. Sets
+/// `lacks_parameters_view` if the server lacks the first view. If this future is dropped, the
+/// connection must be discarded.
 pub(super) async fn read(
     client: &mut TdsClient,
     procedures: &[ProcedureName],
@@ -104,7 +105,7 @@ async fn rows<T: ToSql>(
     client.query(sql, &values).await?.into_first_result().await
 }
 
-/// A table type: its object id and its columns.
+/// A table type.
 #[derive(Clone, Debug, Default)]
 struct TableType {
     object_id: i64,
@@ -164,8 +165,8 @@ fn declared_type(row: &Row, tables: &TableTypes) -> SqlParameterType {
     SqlParameterType::Table { name, columns, query }
 }
 
-/// Builds a type from consecutive columns with its name, base type, length, precision and scale, and a separate column with its
-/// code page.
+/// Builds a type from its name, base type, length, precision and scale, in consecutive columns
+/// starting at `from`, and its code page in another column.
 fn scalar(row: &Row, from: usize, code_page: usize) -> SqlType {
     let own = text(row, from).unwrap_or_default();
     // An alias type has its own name and the properties of its base type.

@@ -1,4 +1,4 @@
-//! Caches signatures, and chooses the call that reads a missing one.
+//! Caches signatures, and lets only one call read a missing one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,32 +12,32 @@ use super::signature_query::{self, PROCEDURES_PER_QUERY};
 use crate::catalogue::ProcedureName;
 use crate::procedures::mssql::tds::TdsClient;
 
-/// A signature that is being read. One call holds the lock and reads it; the others wait for the lock.
+/// A signature that is being read. The call that holds the lock reads it; others wait for the lock.
 #[derive(Clone, Debug, Default)]
 struct PendingRead {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// Set when the read found that the procedure does not exist.
+    /// Set if the read found that the procedure does not exist.
     is_missing: Arc<AtomicBool>,
 }
 
 /// The next step of a call that needs a signature.
 #[derive(Debug)]
 pub(crate) enum SignatureLookup {
-    /// Nothing: the signature is known.
+    /// Use the known signature.
     Known,
-    /// Fail: another call found that the procedure does not exist.
+    /// Fail, because another call found that the procedure does not exist.
     Missing,
     /// Read the signature, and hold this guard until it is read.
     MustRead(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
 }
 
-/// The signatures read so far; at most one for each procedure of the catalogue.
+/// The signatures read so far, at most one per procedure.
 #[derive(Debug, Default)]
 pub(crate) struct Signatures {
     known: Mutex<HashMap<ProcedureName, Arc<Signature>>>,
     pending: Mutex<HashMap<ProcedureName, PendingRead>>,
     lacks_parameters_view: AtomicBool,
-    /// Whether a text parameter with an unknown code page was logged.
+    /// Whether an unknown code page has been logged.
     is_unknown_logged: AtomicBool,
 }
 
@@ -60,8 +60,8 @@ impl Signatures {
         }
     }
 
-    /// Looks a signature up. If it is unknown, only one of the calls that need it gets `MustRead`; the others wait until that
-    /// call has finished. Safe to drop.
+    /// Looks up a signature. If it is unknown, only one of the calls that need it gets `MustRead`;
+    /// the others wait until that call has finished. Safe to drop.
     pub(crate) async fn lookup(&self, procedure: &ProcedureName) -> SignatureLookup {
         let pending = {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +77,8 @@ impl Signatures {
         }
     }
 
-    /// Reads the signature of a procedure from the database. Returns `None` if the procedure does not exist. Not safe to drop:
-    /// if this future is dropped, discard the connection.
+    /// Reads the signature of a procedure from the database. Returns `None` if the procedure does
+    /// not exist. If this future is dropped, the connection must be discarded.
     pub(crate) async fn read(
         &self,
         client: &mut TdsClient,
@@ -88,8 +88,7 @@ impl Signatures {
         Ok(signatures.pop().flatten())
     }
 
-    /// Reads the signatures of any number of procedures. Returns `None` for a procedure that does not exist. Not safe to drop:
-    /// if this future is dropped, discard the connection.
+    /// Reads the signatures of any number of procedures, like `read`.
     pub(crate) async fn read_all(
         &self,
         client: &mut TdsClient,
@@ -109,7 +108,7 @@ impl Signatures {
             drop(known);
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             for (procedure, signature) in chunk.iter().zip(&signatures) {
-                // Calls that arrive from now on start a new read.
+                // Later calls start a new read.
                 if let Some(read) = pending.remove(procedure) {
                     read.is_missing.store(signature.is_none(), Ordering::Release);
                 }
@@ -123,7 +122,7 @@ impl Signatures {
         Ok(all)
     }
 
-    /// Logs once that a text parameter has an unknown code page, for which only ASCII text is passed.
+    /// Logs once that text in an unknown code page is limited to ASCII.
     fn log_unknown_code_page(&self, procedure: &ProcedureName, signature: Option<&Signature>) {
         let unknown = signature.and_then(Signature::unknown_code_page);
         let Some((name, page)) = unknown else { return };

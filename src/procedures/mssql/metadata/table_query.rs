@@ -1,9 +1,10 @@
-//! Replacements for the query with which the driver reads the columns of a table type.
+//! Replaces the query with which the driver reads the columns of a table type.
 //!
-//! - The replacement fails if the type is not the one whose columns were read with the procedure's parameters, because the
-//!   cells were encoded for those columns. A type that was dropped and created again under its name has a different object id.
-//! - It shows `char` and `varchar` columns to the driver as `nvarchar`. As a result, the server converts the text, as it does
-//!   for a parameter. The driver would use the code page of the column's language, which is wrong for 437, 850, 936 and UTF-8.
+//! - The replacement fails if the type was recreated since its columns were read, because the cells
+//!   are encoded for those columns. A recreated type has a new object id.
+//! - It can present `char` and `varchar` columns to the driver as `nvarchar`, so that the server
+//!   converts the text, as for a parameter. The driver would use the code page of the column's
+//!   language, which is wrong for 437, 850, 936 and UTF-8.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::SqlType;
 
-/// The error number with which the replacement reports that the table type was recreated. It occurs only before the call is
-/// sent, so it is never an error of the procedure.
+/// The error number with which the replacement reports a recreated table type. It occurs only
+/// before the call is sent, so it cannot be mistaken for an error of the procedure.
 const TYPE_CHANGED: u32 = 50_000;
 
 /// The replacements for the driver's column query of one table type.
@@ -20,12 +21,11 @@ const TYPE_CHANGED: u32 = 50_000;
 pub(crate) struct TableQuery {
     /// The replacement that selects the columns unchanged.
     pub(crate) plain: Arc<BatchRewrite>,
-    /// The replacement that selects text in a code page as `nvarchar`, if the type has columns of that kind.
+    /// The replacement that selects text in a code page as `nvarchar`, if the type has any.
     pub(crate) wide: Option<Arc<BatchRewrite>>,
 }
 
 impl TableQuery {
-    /// Creates the replacements for a table type.
     pub(super) fn new(name: &str, object_id: i64, columns: &[(String, SqlType)]) -> Self {
         let mut selected = String::new();
         let mut has_narrow_text = false;

@@ -1,4 +1,4 @@
-//! A circuit breaker for connections: limits how often an unreachable database, or one that refuses the login, is dialled.
+//! A circuit breaker that limits how often to dial a database that is down or refuses the login.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,16 +7,16 @@ use tokio::time::Instant;
 
 use crate::procedures::mssql::error_numbers::LoginFailure;
 
-/// The pause after the first failure; it doubles with each further failure.
+/// The pause after the first failure. It doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause while the database cannot be reached.
+/// The maximum pause while the database cannot be reached.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The pause after refused credentials. It is long because each attempt may lock the account.
+/// The pause after refused credentials. It is long because each attempt can lock the account.
 const PAUSE_REFUSED: Duration = Duration::from_secs(30);
-/// The fraction by which a pause is varied in each direction, so that workers do not reconnect at the same time.
+/// The fraction by which pauses vary in each direction, so that workers do not reconnect together.
 const JITTER: f64 = 0.2;
 
-/// A circuit breaker. It opens at the first failure, and then admits a single attempt after each pause.
+/// A circuit breaker that opens at the first failure, then admits one attempt after each pause.
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<State>);
 
@@ -27,14 +27,14 @@ struct State {
 }
 
 impl Breaker {
-    /// Returns whether an attempt, which takes at most `attempt_max`, may be made now. After a failure, only one caller per
-    /// pause gets `true`.
+    /// Returns whether an attempt, which takes at most `attempt_max`, can be made now. After a
+    /// failure, only one caller per pause gets `true`.
     pub(super) fn try_admit(&self, now: Instant, attempt_max: Duration) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.open_until {
             Some(until) if now < until => false,
             Some(_) => {
-                // No second attempt until this one has ended.
+                // No second attempt is admitted until this one has ended.
                 state.open_until = Some(now + attempt_max);
                 true
             }
@@ -42,7 +42,7 @@ impl Breaker {
         }
     }
 
-    /// Returns whether the breaker is open, so that no attempt may be made now.
+    /// Returns whether the breaker is open, so that no attempt can be made now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open_until.is_some_and(|until| now < until)
@@ -73,7 +73,7 @@ impl Breaker {
     }
 }
 
-/// Varies a duration at random by up to a fifth.
+/// Varies a duration at random by up to 20 %.
 pub(crate) fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(1.0 + rand::random_range(-JITTER..=JITTER))
 }

@@ -9,9 +9,8 @@ use crate::procedures::mssql::tds::{StreamState, TdsClient};
 
 /// An open connection.
 pub(crate) struct TdsConnection {
-    /// The driver's client.
     pub(crate) client: Box<TdsClient>,
-    /// The state of the stream that the client reads and writes.
+    /// The state of the client's stream.
     pub(crate) stream: Arc<StreamState>,
     /// The time at which the connection reaches its maximum age.
     pub(super) retires: Instant,

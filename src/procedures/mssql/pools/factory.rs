@@ -15,21 +15,21 @@ use crate::procedures::mssql::tds::Dialer;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Histogram, names};
 
-/// The lowest estimate of the cost of a connection.
+/// The minimum estimate of the cost of a connection.
 const COST_MIN: Duration = Duration::from_millis(250);
-/// The most connections that are opened at the same time, over all pools.
+/// The maximum number of connections that all pools together open at the same time.
 const DIALS_MAX: usize = 4;
-/// The reciprocal of the newest measurement's weight in the smoothed login time. RFC 6298 uses the same weight, 1/8, for TCP's
-/// round-trip time.
+/// The reciprocal of the newest measurement's weight in the smoothed login time. RFC 6298 uses the
+/// same weight, 1/8, for TCP's round-trip time.
 const COST_WEIGHT: u32 = 8;
 
-/// The factory that opens the connections of all pools of a database.
+/// Opens the connections of all pools of a database.
 #[derive(Debug)]
 pub(super) struct ConnectionFactory {
     database: String,
     config: MssqlConfig,
     dialer: Dialer,
-    /// The circuit breaker, which blocks new connections while the database cannot be reached or refuses the login.
+    /// Blocks new connections while the database cannot be reached or refuses the login.
     pub(super) breaker: Breaker,
     dials: Semaphore,
     login: Histogram,
@@ -53,11 +53,11 @@ pub(super) enum CancelResult {
     Kept,
     /// The server did not acknowledge the cancel in time.
     Unanswered,
-    /// The connection failed, or it is uncertain what the server will send next.
+    /// The connection failed, or the server's next message is unpredictable.
     Broken,
 }
 
-/// The reason why no connection can be opened, shared by the errors of all calls that wait for a connection.
+/// The reason no connection can be opened, shared by the errors of all calls that wait for one.
 #[derive(Clone, Debug)]
 struct ConnectFailure(Arc<dyn StdError + Send + Sync>);
 
@@ -74,7 +74,6 @@ impl StdError for ConnectFailure {
 }
 
 impl ConnectionFactory {
-    /// Creates a factory; `database` is the name in the configuration.
     pub(super) fn new(config: &MssqlConfig, database: &str, dialer: Dialer) -> Self {
         let labels = [(names::DATABASE, database.to_owned())];
         Self {
@@ -93,7 +92,7 @@ impl ConnectionFactory {
         &self.database
     }
 
-    /// Returns the longest time that a cancel, or a roll-back after an error, may take.
+    /// Returns the time limit for a cancel, or for a roll-back after an error.
     pub(super) fn cancel_timeout(&self) -> Duration {
         self.config.cancel_timeout
     }
@@ -103,8 +102,8 @@ impl ConnectionFactory {
         self.lock().login_time.unwrap_or_default().max(COST_MIN)
     }
 
-    /// Counts a cancel. Logs the first cancel that the server does not acknowledge in time, and a later one only after a cancel
-    /// with a different result.
+    /// Counts a cancel. Logs an unacknowledged cancel unless the previous one was unacknowledged
+    /// too.
     pub(super) fn count_cancel(&self, result: CancelResult) {
         let label = match result {
             CancelResult::Kept => "kept",
@@ -133,8 +132,8 @@ impl ConnectionFactory {
         BackendError { kind: BackendErrorKind::Unavailable, source }
     }
 
-    /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being opened. Logs the first failure
-    /// of an outage.
+    /// Opens a connection if the breaker permits it, waiting while `DIALS_MAX` others are being
+    /// opened. Logs the first failure of an outage.
     pub(super) async fn open(&self, application: &str) -> Option<TdsConnection> {
         let _permit = self.dials.acquire().await.ok()?;
         if !self.breaker.try_admit(Instant::now(), self.config.connect_timeout) {
@@ -151,7 +150,7 @@ impl ConnectionFactory {
             }
             Err(error) => {
                 if self.breaker.record_failure(error.failure, Instant::now()) {
-                    // Logged once per outage. The calls that fail because of the outage are counted elsewhere.
+                    // Logged once per outage. Calls that fail because of it are counted elsewhere.
                     tracing::error!(database = %self.database, failure = ?error.failure,
                         error = %error.source, "cannot connect to the database");
                 }

@@ -1,4 +1,4 @@
-//! A connection in use, which is either returned to its pool clean, or closed.
+//! A connection in use, which is either returned clean to its pool or closed.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::factory::CancelResult;
 use super::pool::Pool;
 use crate::procedures::BackendError;
 
-/// A batch that rolls back a transaction that a failed call may have left open. It runs outside of all procedures, so the SET
-/// applies to the connection.
+/// Rolls back a transaction that a failed call may have left open. It runs outside any procedure,
+/// so the SET applies to the connection.
 const ROLLBACK: &str = "SET IMPLICIT_TRANSACTIONS OFF; IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
 
 /// A connection in use. Dropping the lease, as a cancelled future does, closes the connection.
@@ -23,7 +23,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection from a pool, as `Pool::acquire` does. Safe to drop.
+    /// Takes a connection from a pool, like `Pool::acquire`. Safe to drop.
     pub(super) async fn acquire(
         pool: &Arc<Pool>,
         deadline: Instant,
@@ -51,8 +51,8 @@ impl Lease {
         }
     }
 
-    /// Rolls back and keeps the connection after the call failed, so that an open transaction does not hold its locks until the
-    /// next call. Returns whether the server confirmed that no transaction is open.
+    /// Rolls back after a failed call, so that no transaction holds locks until the next call, and
+    /// keeps the connection. Returns whether the server confirmed that no transaction is open.
     pub(crate) async fn keep_rolled_back(mut self) -> bool {
         let is_rolled_back = matches!(self.roll_back().await, Ok(Ok(())));
         if is_rolled_back {
@@ -63,17 +63,17 @@ impl Lease {
         is_rolled_back
     }
 
-    /// Cancels the call on the server. The connection is kept if the server acknowledges the cancel and rolls back open
-    /// transactions in time.
+    /// Cancels the call on the server. The connection is kept if the server acknowledges the cancel
+    /// and rolls back in time.
     ///
-    /// The driver's own cancel cannot be used: it resumes parsing at the position where the call stopped, possibly in the
-    /// middle of a token, and mistakes an answer that was already complete for the next call's answer. This function works on
-    /// packets, which `TdsStream` follows: the roll-back is sent after exactly one acknowledgement, and the answer to the
-    /// roll-back proves that no part of the call's answer is left to read.
+    /// The driver's own cancel cannot be used: it resumes parsing where the call stopped, possibly
+    /// within a token, and mistakes a complete answer for the next call's. `TdsStream` follows
+    /// packets instead: it sends the roll-back after exactly one acknowledgement, and the answer to
+    /// the roll-back proves that the call's answer was read to the end.
     pub(crate) async fn cancel(mut self, reason: &'static str) {
         let Some(connection) = self.connection() else { return };
         if connection.stream.is_cut_off() {
-            // Writing anything now would send the call, or would send a part of it as if it were complete.
+            // Writing anything now would send the call, or part of it as if it were complete.
             self.pool.factory().count_cancel(CancelResult::Broken);
             return self.discard(reason);
         }
@@ -92,7 +92,7 @@ impl Lease {
         if result == CancelResult::Kept { self.keep() } else { self.discard(reason) }
     }
 
-    /// Reads the rest of the call's answer, and rolls back. Takes at most `cancel_timeout`.
+    /// Reads the rest of the call's answer and rolls back, within `cancel_timeout`.
     async fn roll_back(&mut self) -> Result<Result<(), Error>, Elapsed> {
         let limit = self.pool.factory().cancel_timeout();
         let Some(connection) = self.connection() else { return Ok(Ok(())) };
@@ -103,7 +103,7 @@ impl Lease {
         tokio::time::timeout(limit, rollback).await
     }
 
-    /// Closes the connection.
+    /// Closes the connection, and counts it by reason.
     pub(crate) fn discard(mut self, reason: &'static str) {
         self.close(reason);
     }

@@ -1,8 +1,8 @@
-//! One pool of connections. Waiters are served in order of arrival, each by the first connection that becomes free.
+//! A connection pool. Waiters get the first connection that becomes free, in order of arrival.
 //!
-//! The wait queue is tokio's semaphore, which is fair. A second semaphore, which takes precedence, serves waiters whose
-//! connection turned out to be closed. New connections are opened by background tasks, not by the waiters: a new connection
-//! goes to the oldest waiter, even if the waiter for which it was opened has been served or has given up in the meantime.
+//! The wait queue is a tokio semaphore, which is fair. A second semaphore takes precedence and
+//! serves waiters whose connection turned out to be closed. Background tasks open new connections,
+//! which go to the oldest waiter, even if the waiter that needed one has left.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,30 +17,30 @@ use crate::lifecycle::Tasks;
 use crate::procedures::{BackendError, BackendErrorKind};
 use crate::telemetry::{self, Gauge, Histogram, names};
 
-/// The most connections that a pool opens at the same time, so that a server is not flooded with logins after an outage.
+/// The maximum number of concurrent dials, to avoid flooding a server with logins after an outage.
 const DIALS_MAX: usize = 4;
-/// The time without use after which an idle connection is closed.
+/// How long a connection can be idle before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(10);
 
-/// A pool of connections that have the same application name.
+/// A pool of connections with the same application name.
 #[derive(Debug)]
 pub(super) struct Pool {
     factory: Arc<ConnectionFactory>,
     application: String,
     metrics: PoolMetrics,
     state: Mutex<State>,
-    /// A semaphore with one permit for each idle connection.
+    /// Has one permit for each idle connection.
     idle: Semaphore,
-    /// The semaphore for the waiters at the front, which had already got a connection that turned out to be closed.
+    /// The semaphore of the waiters at the front, whose earlier connection turned out to be closed.
     front: Semaphore,
-    /// The notification of all waiters that there is no connection and none can be opened.
+    /// Notifies all waiters that there is no connection and none can be opened.
     outage: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The idle connections. The last one was used most recently and is taken first, so that surplus connections stay unused at
-    /// the start and expire.
+    /// The idle connections. The most recently used one is last and is taken first, so that surplus
+    /// connections stay idle and expire.
     idle: Vec<TdsConnection>,
     open: usize,
     dialling: usize,
@@ -51,7 +51,7 @@ struct State {
     last_answer: Option<Instant>,
 }
 
-/// The metrics that every call updates. They are looked up once.
+/// The metrics that every call updates, looked up once.
 #[derive(Debug)]
 struct PoolMetrics {
     wait: Histogram,
@@ -76,7 +76,7 @@ impl PoolMetrics {
 }
 
 impl Pool {
-    /// Creates an empty pool. The first call opens the first connection.
+    /// Creates an empty pool.
     pub(super) fn new(
         factory: Arc<ConnectionFactory>,
         application: &str,
@@ -102,8 +102,8 @@ impl Pool {
         })
     }
 
-    /// Takes a connection, waiting for one until the deadline. With `at_front`, a call whose earlier connection was closed
-    /// waits ahead of the others. Safe to drop: the call leaves the wait queue.
+    /// Takes a connection, waiting for one until the deadline. With `at_front`, the call waits
+    /// ahead of others because its earlier connection was closed. Safe to drop.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         deadline: Instant,
@@ -136,21 +136,21 @@ impl Pool {
     }
 
     fn try_acquire(&self) -> Option<TdsConnection> {
-        // While there are waiters, the fair semaphore gives a permit to no other caller.
+        // While there are waiters, the fair semaphore gives no permit to other callers.
         self.idle.try_acquire().ok()?.forget();
         self.pop_idle()
     }
 
     /// Waits for a connection. Safe to drop.
     async fn wait(self: &Arc<Self>, at_front: bool) -> Result<TdsConnection, BackendError> {
-        // Registered before anything else, so that no outage notification is missed.
+        // This is registered first, so that no outage notification is missed.
         let outage = self.outage.notified();
         let _guard = WaiterGuard::new(self, at_front);
         if !self.grow() {
             return Err(self.factory.outage());
         }
         let permits = if at_front { &self.front } else { &self.idle };
-        // A connection that was returned before this waiter was counted added its permit to `idle`, not to `front`.
+        // A connection returned before this waiter was counted added its permit to `idle`.
         if let Some(connection) = self.try_acquire() {
             return Ok(connection);
         }
@@ -164,7 +164,7 @@ impl Pool {
         }
     }
 
-    /// Takes the idle connection that belongs to a permit.
+    /// Takes the idle connection for a permit.
     fn pop_idle(&self) -> Option<TdsConnection> {
         let mut state = self.lock();
         let connection = state.idle.pop();
@@ -172,14 +172,15 @@ impl Pool {
         connection
     }
 
-    /// Gives an idle connection that was just added to the first waiter.
+    /// Gives the first waiter an idle connection that was just added.
     fn notify_waiter(&self, state: MutexGuard<'_, State>) {
         let permits = if state.waiting_in_front > 0 { &self.front } else { &self.idle };
         permits.add_permits(1);
         drop(state);
     }
 
-    /// Starts to open connections for the waiters. Returns `false` if there is no connection and none can be opened now.
+    /// Starts opening connections for waiters. Returns `false` if there is no connection and none
+    /// can be opened now.
     fn grow(self: &Arc<Self>) -> bool {
         loop {
             let mut state = self.lock();
@@ -187,7 +188,7 @@ impl Pool {
                 return false;
             }
             let can_serve = state.open + state.dialling > 0;
-            // The first connection proves the login: a wrong password costs one attempt, not four.
+            // The first connection tests the login: a wrong password costs one attempt, not four.
             let dials_max = if state.open == 0 { 1 } else { DIALS_MAX };
             let is_needed = state.waiting > state.dialling + state.idle.len();
             let has_room = state.open + state.dialling < state.connections_max;
@@ -211,7 +212,7 @@ impl Pool {
         }
     }
 
-    /// Takes back a connection whose answer was read to the end, and passes it to the oldest waiter.
+    /// Takes back a clean connection, and passes it to the first waiter unless it must be closed.
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
@@ -220,8 +221,8 @@ impl Pool {
         let reason = if state.is_closed {
             "shutdown"
         } else if now >= connection.retires {
-            // The age is checked here and not only when the connection is handed out, because a waiter that gets an expired
-            // connection loses its place.
+            // The age is checked here too, because a waiter that gets an expired connection loses
+            // its place.
             "age"
         } else if state.open > state.connections_max {
             "shrunk"
@@ -245,8 +246,8 @@ impl Pool {
         let _can_serve = self.grow();
     }
 
-    /// Closes idle connections that are too old or have not been used for a long time, and opens connections for waiters if
-    /// none could be opened earlier.
+    /// Closes idle connections that are too old or have been idle for too long, and opens
+    /// connections for waiters if none could be opened earlier.
     pub(super) fn trim(self: &Arc<Self>) {
         let now = Instant::now();
         let is_expired = |one: &TdsConnection| now >= one.retires || now >= one.returned + IDLE_MAX;
@@ -266,18 +267,16 @@ impl Pool {
         let _can_serve = self.grow();
     }
 
-    /// Changes the limit on connections. Connections in excess of the limit are closed when they are returned.
+    /// Changes the limit on connections. Excess connections are closed when they are returned.
     pub(super) fn set_connections_max(self: &Arc<Self>, connections_max: usize) {
         self.lock().connections_max = connections_max;
         let _can_serve = self.grow();
     }
 
-    /// Returns the application name of the pool's connections.
     pub(super) fn application(&self) -> &str {
         &self.application
     }
 
-    /// Returns whether at least one connection is idle.
     pub(super) fn has_idle(&self) -> bool {
         self.idle.available_permits() > 0
     }
@@ -288,7 +287,7 @@ impl Pool {
         state.idle.is_empty() && state.open >= state.connections_max
     }
 
-    /// Returns the time at which a connection was last returned after an answered call.
+    /// Returns the time at which a connection was last returned.
     pub(super) fn last_answer(&self) -> Option<Instant> {
         self.lock().last_answer
     }
@@ -322,7 +321,7 @@ impl Pool {
     }
 }
 
-/// A guard that counts a waiter until the guard is dropped.
+/// Counts a waiter until the guard is dropped.
 struct WaiterGuard<'a> {
     pool: &'a Pool,
     at_front: bool,
@@ -344,8 +343,9 @@ impl Drop for WaiterGuard<'_> {
         state.waiting -= 1;
         state.waiting_in_front -= usize::from(self.at_front);
         if state.waiting_in_front == 0 {
-            // Permits that no waiter at the front needs go to the other waiters. While another waiter is counted at the front,
-            // the permits stay there, because that waiter may not have started to wait for its permit yet.
+            // Permits that no waiter at the front needs go to the other waiters. While any waiter
+            // is counted at the front, permits stay there, because it may not have started to wait
+            // yet.
             while let Ok(permit) = self.pool.front.try_acquire() {
                 permit.forget();
                 self.pool.idle.add_permits(1);
@@ -355,7 +355,7 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-/// A task that opens one connection. It is counted in `dialling` until it ends, even if the runtime drops it.
+/// A task that opens one connection, counted in `dialling` until it ends or the runtime drops it.
 struct DialTask(Option<Arc<Pool>>);
 
 impl DialTask {

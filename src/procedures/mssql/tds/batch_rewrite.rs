@@ -1,16 +1,16 @@
 //! Replaces a batch that the driver sends with another batch.
 //!
-//! The driver queries the columns of a table type before a call, with a fixed batch that cannot be configured. fjord rewrites
-//! this batch on the stream below the driver. `metadata/table_query.rs` has the replacement's text and the reason for it.
+//! Before a call, the driver queries the columns of a table type with a fixed batch. fjord rewrites
+//! it on the stream below the driver. `metadata/table_query.rs` has the new text and the reason.
 
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 
-/// The longest packet. The driver negotiates its default packet size.
+/// The maximum packet length. The driver negotiates its default packet size.
 const PACKET_BYTES_MAX: usize = 4096;
 
-/// The text of a batch of the driver, and its replacement.
+/// The text of one of the driver's batches, and its replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BatchRewrite {
     pub(crate) original: String,
@@ -18,8 +18,8 @@ pub(crate) struct BatchRewrite {
 }
 
 impl BatchRewrite {
-    /// Returns the message that replaces a packet with a complete batch, or `None` if the packet contains a different batch.
-    /// The message keeps the header fields of the packet and the `ALL_HEADERS` of its payload.
+    /// Returns the message that replaces a packet, or `None` for a different batch. The message
+    /// keeps the header fields of the packet and the `ALL_HEADERS` of its payload.
     pub(super) fn replace(&self, packet: &[u8]) -> Option<BytesMut> {
         let (header, payload) = packet.split_at_checked(HEADER_BYTES)?;
         let headers = usize::try_from(payload.get(..4)?.get_u32_le()).ok()?;

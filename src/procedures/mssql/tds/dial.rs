@@ -20,19 +20,19 @@ use crate::config::procedures::MssqlConfig;
 use crate::procedures::mssql::error_numbers::{self, LoginFailure};
 use crate::tls::Connector;
 
-/// The most redirects that are followed before the attempt fails.
+/// The maximum number of redirects before the attempt fails.
 const REDIRECTS_MAX: usize = 3;
-/// The most addresses of a host name that are tried, all at the same time.
+/// The maximum number of addresses of a host name. All are tried at the same time.
 const ADDRESSES_MAX: usize = 8;
-/// The idle time before the first keep-alive probe, and between probes: cloud networks drop idle connections after four
-/// minutes.
+/// The idle time before the first keep-alive probe, and the pause between probes. Cloud networks
+/// drop idle connections after four minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The driver's client over fjord's stream.
 pub(crate) type TdsClient = tiberius::Client<Compat<TdsStream>>;
 
-/// The reason why a connection could not be opened. No call was sent.
+/// The reason a connection could not be opened. No call was sent.
 #[derive(Debug)]
 pub(crate) struct DialError {
     /// The class of the failure, which determines when the next attempt is made.
@@ -47,7 +47,7 @@ impl DialError {
     }
 }
 
-/// The dialer that opens connections to one database.
+/// Opens connections to one database.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     config: MssqlConfig,
@@ -55,7 +55,6 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Creates a dialer.
     pub(crate) fn new(config: MssqlConfig, tls: Connector) -> Self {
         Self { config, tls }
     }
@@ -70,7 +69,7 @@ impl Dialer {
         dialled.unwrap_or_else(|elapsed| Err(DialError::unreachable(elapsed)))
     }
 
-    /// Logs in, following redirects by an availability group's listener or a gateway.
+    /// Logs in, following redirects from an availability group's listener or a gateway.
     async fn follow(&self, application: &str) -> Result<(TdsClient, Arc<StreamState>), DialError> {
         let (mut host, mut port) = (self.config.host.clone(), self.config.port);
         for _ in 0..=REDIRECTS_MAX {
@@ -126,7 +125,7 @@ impl Dialer {
         ));
         // The stream is already encrypted.
         driver.encryption(EncryptionLevel::NotSupported);
-        // fjord's own deadlines limit the whole call. The driver's timeouts, which restart with every token, are not needed.
+        // fjord's deadlines limit the whole call; the driver's timeouts restart with every token.
         driver.handshake_timeout(None);
         driver.command_timeout(None);
         driver
@@ -144,14 +143,14 @@ impl From<DialError> for LoginError {
     }
 }
 
-/// Disables Nagle's algorithm, and enables keep-alive so that the loss of the peer is noticed on an idle connection.
+/// Disables Nagle's algorithm, and enables keep-alive to detect a lost peer on an idle connection.
 fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_PAUSE);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Connects to the first address of a name that answers: an availability group's listener has one in each subnet.
+/// Connects to the first address to answer. An availability group's listener has one per subnet.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();

@@ -1,4 +1,4 @@
-//! The PRELOGIN exchange, with which client and server agree to encrypt the connection (MS-TDS 2.2.6.5).
+//! The PRELOGIN exchange, which negotiates encryption (MS-TDS 2.2.6.5).
 
 use std::io;
 
@@ -8,20 +8,20 @@ use tokio::net::TcpStream;
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN};
 
-/// The longest answer that is accepted. A typical answer has a few dozen bytes.
+/// The maximum length of an answer. A typical answer has a few dozen bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 const ENCRYPTION: u8 = 0x01;
 const TERMINATOR: u8 = 0xff;
 const ENCRYPT_ON: u8 = 0x01;
 const ENCRYPT_NOT_SUPPORTED: u8 = 0x02;
 const ENCRYPT_REQUIRED: u8 = 0x03;
-/// The length of an option in the header of the payload: the token, and the offset and length of the option's data.
+/// The length of an option header: the token, and the offset and length of the option's data.
 const OPTION_BYTES: usize = 5;
 
-/// The reason why the PRELOGIN exchange failed.
+/// The reason the PRELOGIN exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreloginError {
-    /// The connection failed.
+    /// The connection broke.
     #[error("the server did not answer the PRELOGIN packet")]
     Io(#[from] io::Error),
     /// The answer is not TDS.
@@ -32,7 +32,7 @@ pub(super) enum PreloginError {
     NotEncrypted,
 }
 
-/// Requests encryption. Returns the server's answer, changed so that the driver does not start TLS itself.
+/// Requests encryption. Changes the server's answer so that the driver does not start TLS itself.
 pub(super) async fn negotiate(stream: &mut TcpStream) -> Result<BytesMut, PreloginError> {
     stream.write_all(&request()).await?;
     stream.flush().await?;
@@ -86,7 +86,7 @@ fn request() -> BytesMut {
     packet
 }
 
-/// Finds the byte of an answer that holds the server's encryption setting.
+/// Finds the byte that holds the server's encryption setting.
 fn encryption_of(payload: &mut [u8]) -> Option<&mut u8> {
     let mut offset = None;
     for option in payload.chunks(OPTION_BYTES) {

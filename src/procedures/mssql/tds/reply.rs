@@ -1,5 +1,5 @@
-//! Follows the packets that the server sends: detects the end of an answer, the acknowledgement of a cancel, and reports about
-//! transactions.
+//! Follows the server's packets: detects the end of an answer, the acknowledgement of a cancel, and
+//! reports of transactions.
 
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES};
 
@@ -11,29 +11,30 @@ const DONE_PROC: u8 = 0xfe;
 const DONE_IN_PROC: u8 = 0xff;
 /// The status bit of a failed statement.
 const DONE_ERROR: u8 = 0x02;
-/// The status bit of a statement that counted rows.
+/// The status bit of a token with a valid row count.
 const DONE_COUNT: u8 = 0x10;
 /// The status bit of DONE that acknowledges a cancel.
 const DONE_ATTENTION: u8 = 0x20;
-/// The length of the DONE tokens since TDS 7.2: token, status, command, row count.
+/// The length of a DONE token since TDS 7.2: token, status, command, row count.
 const DONE_BYTES: usize = 13;
 
-/// The start of a token that reports the beginning or end of a transaction (MS-TDS 2.2.7.9): ENVCHANGE, its length, and then
-/// the type. If a value happens to contain the same bytes, the worst effect is that a retry is prevented or a dry run fails.
+/// The start of a token, before its type, that reports a transaction's begin or end (MS-TDS
+/// 2.2.7.9). If a value contains the same bytes, at worst a retry is prevented or a dry run fails.
 const TRANSACTION: [u8; 3] = [ENVCHANGE, 11, 0];
 const ENVCHANGE: u8 = 0xe3;
 const BEGIN: u8 = 8;
 const COMMIT: u8 = 9;
 const ROLLBACK: u8 = 10;
-/// The ENVCHANGE types for a distributed transaction: enlisted, left, and ended elsewhere. All have the same length.
+/// The ENVCHANGE types for distributed transactions, all equally long: enlisted, left, and ended
+/// elsewhere.
 const ENLISTED: u8 = 11;
 const DEFECTED: u8 = 12;
 const ENDED: u8 = 17;
-/// The start of the token that reports a roll-back: type, no new value, and the length of the old value, whose eight bytes
-/// follow.
+/// The start of the token that reports a roll-back: type, no new value, and the length of the old
+/// value. The eight bytes of the old value follow.
 const ROLLBACK_START: [u8; 6] = [ENVCHANGE, 11, 0, ROLLBACK, 0, 8];
 const ROLLBACK_BYTES: usize = 14;
-/// The number of bytes that are kept from the end of an answer: enough for a roll-back and the DONE tokens of the failed
+/// The number of bytes kept from the end of an answer: a roll-back and four DONE tokens of failed
 /// statements, inner procedures and the call itself.
 const TAIL_BYTES: usize = ROLLBACK_BYTES + 4 * DONE_BYTES;
 
@@ -44,10 +45,10 @@ pub(super) struct ReplyTracker {
     header_read: usize,
     payload_left: usize,
     is_last: bool,
-    /// The last bytes received of the message. A complete message ends with a DONE token.
+    /// The last bytes of the message so far. A complete message ends with a DONE token.
     tail: Tail,
     tail_length: usize,
-    /// The number of bytes of `TRANSACTION` that the last bytes match.
+    /// The number of bytes of `TRANSACTION` that the last received bytes match.
     transaction_read: usize,
     /// The number of reports that a transaction began or ended.
     transactions: usize,
@@ -65,13 +66,13 @@ impl Default for Tail {
     }
 }
 
-/// The report of an answer about the transaction in which the request ran.
+/// The transaction events that an answer reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TransactionReport {
     /// No transaction began or ended.
     #[default]
     Nothing,
-    /// An error ended the procedure, its transaction was rolled back, and nothing ran after that.
+    /// An error ended the procedure, its transaction was rolled back, and nothing ran afterwards.
     RolledBack,
     /// Any other sequence: a transaction began or ended while the procedure ran.
     Other,
@@ -94,13 +95,13 @@ pub(super) struct ReplyEnd {
     pub(super) acknowledges: bool,
     /// Whether a transaction was committed.
     pub(super) commits: bool,
-    /// The report about transactions.
+    /// The transactions that the message reported.
     pub(super) report: TransactionReport,
 }
 
 impl ReplyTracker {
-    /// Follows bytes up to the end of the current message. Returns the number of bytes that belong to the message, and the
-    /// message's end if it was reached.
+    /// Follows bytes up to the end of the current message. Returns the number of bytes that belong
+    /// to it, and its end if that was reached.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> (usize, Option<ReplyEnd>) {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -176,9 +177,9 @@ fn acknowledges(tail: &[u8]) -> bool {
     token.is_some_and(|[token, status, ..]| *token == DONE && status & DONE_ATTENTION != 0)
 }
 
-/// Returns whether an answer ends with a roll-back that is followed only by the DONE tokens of the failed statements and
-/// procedures. A procedure that rolls back and continues sends further tokens: its RETURN status, rows, or the error that ends
-/// it.
+/// Returns whether only DONE tokens of failed statements and procedures follow a roll-back at the
+/// end of an answer. A procedure that rolls back and continues sends further tokens: its RETURN
+/// status, rows, or the error that ends it.
 fn ends_rolled_back(tail: &[u8]) -> bool {
     let mut rest = tail;
     let mut is_final = true;
@@ -216,8 +217,8 @@ mod tests {
         [&[token, status, 0][..], &[0; 10]].concat()
     }
 
-    /// Returns for each message whether it acknowledges a cancel. Checks that the result does not depend on how the bytes are
-    /// split.
+    /// Returns for each message whether it acknowledges a cancel, and checks that the result does
+    /// not depend on how the bytes are split.
     fn ends(bytes: &[u8]) -> Vec<bool> {
         let mut found = Vec::new();
         for size in [1, 2, 7, 8, 9, 13, 4096] {

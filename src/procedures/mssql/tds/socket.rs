@@ -1,4 +1,4 @@
-//! The socket below TLS: counts the bytes that the kernel accepted, and wraps the TLS handshake in TDS packets.
+//! The socket below TLS: counts bytes accepted by the kernel, and wraps the handshake in packets.
 
 use std::io;
 use std::pin::Pin;
@@ -13,25 +13,24 @@ use tokio::net::TcpStream;
 
 /// The length of a TDS packet header (MS-TDS 2.2.3.1).
 pub(super) const HEADER_BYTES: usize = 8;
-/// The longest packet before the login negotiates a packet size.
+/// The maximum packet length before the login negotiates a packet size.
 const HANDSHAKE_PACKET_BYTES_MAX: usize = 4096;
 /// The packet type of PRELOGIN, which also carries the TLS handshake (MS-TDS 2.2.6.5).
 pub(super) const PRELOGIN: u8 = 0x12;
 /// The status bit of the last packet of a message.
 pub(super) const END_OF_MESSAGE: u8 = 0x01;
-/// The values of the first byte of a TLS record: change cipher spec, alert, handshake, application data.
+/// The first bytes of TLS records: change cipher spec, alert, handshake, application data.
 const TLS_RECORDS: std::ops::RangeInclusive<u8> = 0x14..=0x17;
 
-/// Observes a TCP connection while the driver owns the stream on top of it.
+/// Observes a TCP connection whose stream the driver owns.
 #[derive(Debug)]
 pub(super) struct TcpProbe {
-    /// A second handle to the same socket, which shares the stream's non-blocking mode.
+    /// A second handle to the socket, which shares the stream's non-blocking mode.
     handle: std::net::TcpStream,
     written: AtomicU64,
 }
 
 impl TcpProbe {
-    /// Creates a probe for a connected stream.
     pub(super) fn new(stream: &TcpStream) -> io::Result<Self> {
         let handle = SockRef::from(stream).try_clone()?.into();
         Ok(Self { handle, written: AtomicU64::new(0) })
@@ -46,7 +45,7 @@ impl TcpProbe {
         self.written.fetch_add(u64::try_from(count).unwrap_or_default(), Ordering::AcqRel);
     }
 
-    /// Returns whether an idle connection is still usable: neither data nor its end has arrived.
+    /// Returns whether an idle connection is usable: neither data nor end of file has arrived.
     pub(super) fn is_quiet(&self) -> bool {
         let peeked = self.handle.peek(&mut [0]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -63,7 +62,7 @@ pub(super) struct TdsSocket {
     /// Handshake bytes that the next flush wraps in packets.
     plain: BytesMut,
     packets: BytesMut,
-    /// Whether received bytes are wrapped in packets. Cleared at the first bare record.
+    /// Whether received bytes are wrapped in packets, until the first bare record arrives.
     unwraps: bool,
     header: [u8; HEADER_BYTES],
     header_read: usize,
@@ -91,10 +90,11 @@ impl TdsSocket {
         self.wraps = false;
     }
 
-    /// Reads packet headers until payload follows or a bare record shows that the packets have ended.
+    /// Reads packet headers until payload follows or a bare record shows that packets have ended.
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.payload_left == 0 && self.unwraps {
-            // The first byte is read alone, because with TLS 1.3 a server may send session tickets either bare or in a packet.
+            // The first byte is read alone, because TLS 1.3 session tickets come bare or in
+            // packets.
             let end = if self.header_read == 0 { 1 } else { HEADER_BYTES };
             let Some(into) = self.header.get_mut(self.header_read..end) else {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
@@ -153,7 +153,7 @@ impl AsyncRead for TdsSocket {
             ready!(this.poll_header(cx))?;
         }
         if !this.unwraps && this.header_read > 0 {
-            // The byte that identified the record belongs to it.
+            // The byte that identified the record is part of it.
             let [first, ..] = this.header;
             this.header_read = 0;
             buffer.put_slice(&[first]);

@@ -1,5 +1,5 @@
-//! The stream over which the driver speaks TDS. TLS is already established below this stream. The first request of each lease
-//! resets the connection.
+//! The stream over which the driver speaks TDS, on top of established TLS. The first request after
+//! a connection was returned to its pool resets the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -14,9 +14,9 @@ use super::reply::ReplyTracker;
 use super::socket::{END_OF_MESSAGE, HEADER_BYTES, PRELOGIN, TdsSocket};
 use super::stream_state::StreamState;
 
-/// The status bit that makes the server reset the connection before it executes the request (MS-TDS 2.2.3.1.2). The bit is the
-/// wire form of `sp_reset_connection`, which removes open transactions, SET options, session context, application locks and
-/// temporary tables of the previous call without a round trip.
+/// The status bit that makes the server reset the connection before it executes the request (MS-TDS
+/// 2.2.3.1.2). As with `sp_reset_connection`, the reset removes open transactions, SET options,
+/// session context, application locks and temporary tables, but without a round trip.
 const RESET_CONNECTION: u8 = 0x08;
 /// The packet type of a batch.
 const BATCH: u8 = 0x01;
@@ -26,20 +26,20 @@ const RPC: u8 = 0x03;
 const REQUESTS: [u8; 2] = [BATCH, RPC];
 /// The complete packet that cancels a request (MS-TDS 2.2.1.7). Its packet number is ignored.
 const ATTENTION: [u8; HEADER_BYTES] = [0x06, END_OF_MESSAGE, 0, 8, 0, 0, 1, 0];
-/// The error text for a connection on which the server sent data that was not requested.
+/// The error text for data that was not requested.
 const UNEXPECTED: &str = "the server sent data that was not requested";
-/// The number of bytes read at a time before a request, while the driver is not reading.
+/// The number of bytes read at a time while the stream settles before a request.
 const DRAIN_BYTES: usize = 512;
-/// The most bytes that are buffered before they are written.
+/// The number of buffered bytes at which the stream writes them before it accepts more.
 const BUFFERED_BYTES_MAX: usize = 32 * 1024;
 
-/// An action that the stream must complete before the driver may read or write.
+/// An action that the stream must complete before the driver can read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingAction {
     None,
-    /// Write the buffered cancel before any more of the answer is read.
+    /// Write the buffered cancel before more of the answer is read.
     SendAttention,
-    /// Wait until all outstanding data from the server has arrived, before a request is written.
+    /// Wait until all outstanding data from the server has arrived before writing a request.
     Settle,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct TdsStream {
     state: Arc<StreamState>,
     /// The server's answer to PRELOGIN, read before the driver was created.
     prelogin: BytesMut,
-    /// Whether the driver's own PRELOGIN has yet to be dropped. fjord's PRELOGIN was already answered.
+    /// Whether the driver's own PRELOGIN must still be dropped, because fjord's was answered.
     drops_prelogin: bool,
     buffered: BytesMut,
     header: BytesMut,
@@ -67,7 +67,7 @@ pub(crate) struct TdsStream {
 }
 
 impl TdsStream {
-    /// Creates a stream over an established TLS connection. `prelogin` is returned as the answer to the driver's PRELOGIN.
+    /// Creates a stream over established TLS. `prelogin` is the answer to the driver's PRELOGIN.
     pub(super) fn new(
         tls: ClientStream<TdsSocket>,
         state: Arc<StreamState>,
@@ -90,7 +90,7 @@ impl TdsStream {
         }
     }
 
-    /// Buffers the bytes that the driver writes, packet by packet. Returns the number of bytes consumed.
+    /// Buffers bytes from the driver, packet by packet. Returns the number of bytes consumed.
     fn buffer(&mut self, mut from: &[u8]) -> usize {
         let offered = from.len();
         while !from.is_empty() && self.buffered.len() < BUFFERED_BYTES_MAX {
@@ -155,7 +155,7 @@ impl TdsStream {
         }
     }
 
-    /// Replaces a buffered batch with which the driver queries the columns of a table type. No part of the batch has been
+    /// Replaces a buffered batch that queries the columns of a table type. No part of it has been
     /// written yet.
     fn rewrite_batch(&mut self, bytes: usize) {
         let Some(start) = self.buffered.len().checked_sub(bytes) else { return };
@@ -167,8 +167,8 @@ impl TdsStream {
         }
     }
 
-    /// Waits until all earlier requests are answered: a request is never sent while the acknowledgement of a cancel is
-    /// outstanding, and never receives another request's answer.
+    /// Waits until all earlier requests are answered, so that a request is never sent while a
+    /// cancel is unacknowledged, and never receives another request's answer.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending == PendingAction::Settle {
             let is_cancelling = self.state.is_cancelling();
@@ -205,7 +205,7 @@ impl TdsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends a cancel that was requested.
+    /// Sends a requested cancel.
     fn poll_attention(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.take_attention() {
             self.buffered.extend_from_slice(&ATTENTION);
@@ -258,7 +258,7 @@ impl AsyncRead for TdsStream {
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         let (count, end) = this.reply.follow(arrived);
         if count < arrived.len() {
-            // The driver gets one answer at a time, because it would mistake the rest for the next answer.
+            // The driver gets one answer at a time; it would mistake the rest for the next answer.
             this.surplus.extend_from_slice(arrived.get(count..).unwrap_or_default());
             buffer.set_filled(before + count);
         }

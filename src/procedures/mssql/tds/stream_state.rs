@@ -1,4 +1,4 @@
-//! The state of a TDS stream, shared between the stream inside the driver and the owner of the connection.
+//! The state of a TDS stream, shared between the driver's stream and the connection's owner.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use super::socket::TcpProbe;
 
 /// The requests and answers of a connection, and the progress of a cancel.
 ///
-/// The owner of the connection announces calls and requests cancels; `TdsStream` records its writes and reads.
+/// The owner announces calls and requests cancels; `TdsStream` records its writes and reads.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     tcp: Arc<TcpProbe>,
@@ -24,13 +24,13 @@ struct State {
     /// Whether the next request resets the connection before it is executed.
     resets: bool,
     call: CallMessage,
-    /// The number of bytes that the kernel had accepted when the call's own message began.
+    /// The number of bytes that the kernel had accepted when the call's message began.
     call_start: u64,
     /// The number of bytes that the kernel had accepted when the connection was leased.
     lease_start: u64,
-    /// Whether a request was begun and is not completely buffered yet.
+    /// Whether a request has begun and is not yet completely buffered.
     is_partial: bool,
-    /// Whether a complete request was buffered and its answer has not completely arrived.
+    /// Whether a complete request was buffered and its answer has not yet completely arrived.
     is_owed: bool,
     /// Whether the server has reported a commit since the call started.
     has_committed: bool,
@@ -42,7 +42,7 @@ struct State {
 /// The progress of a call's message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CallMessage {
-    /// No call is about to be sent.
+    /// No call was announced.
     #[default]
     None,
     /// The next remote procedure call is the call.
@@ -59,27 +59,26 @@ pub(crate) struct NothingSent(());
 #[derive(Debug)]
 pub(crate) struct SomethingSent(());
 
-/// The progress of a cancel, which TDS calls attention.
+/// The progress of a cancel, which TDS calls an attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Attention {
     /// No cancel was requested, or the cancel was acknowledged.
     #[default]
     None,
-    /// The cancel was requested and not sent yet.
+    /// The cancel was requested and has not been sent yet.
     Wanted,
     /// The cancel was sent, and exactly one acknowledgement is outstanding.
     Sent,
-    /// The server acknowledged a cancel that was not sent, so it is uncertain what it sends next.
+    /// The server acknowledged a cancel that was not sent, so its next message is unpredictable.
     Doubtful,
 }
 
 impl StreamState {
-    /// Creates the state of a stream over this connection.
     pub(super) fn new(tcp: Arc<TcpProbe>) -> Self {
         Self { tcp, state: Mutex::default(), rewrites: Mutex::default() }
     }
 
-    /// Makes the next request reset the connection before it is executed.
+    /// Makes the next request reset the connection first.
     pub(crate) fn reset_next(&self) {
         self.state().resets = true;
     }
@@ -92,9 +91,9 @@ impl StreamState {
         (state.lease_start, state.call) = (written, CallMessage::None);
     }
 
-    /// Announces a call: the next remote procedure call on the wire is the call, even if it is sent as a statement
-    /// (`sp_executesql`). A batch that the driver sends before it, to query the columns of a table type, is not part of the
-    /// call; `rewrites` holds the replacements of those batches.
+    /// Announces a call: the next remote procedure call on the wire is the call, even if the call
+    /// is sent as a statement (`sp_executesql`). Batches that the driver sends first, to query the
+    /// columns of table types, are not part of the call; `rewrites` has their replacements.
     pub(crate) fn start_call(&self, rewrites: Vec<Arc<BatchRewrite>>) {
         *self.rewrites() = rewrites;
         let mut state = self.state();
@@ -107,8 +106,8 @@ impl StreamState {
         self.rewrites().iter().find_map(|rewrite| rewrite.replace(packet))
     }
 
-    /// Returns whether the server has reported a commit since the call started. If it has, a roll-back undoes at most a part of
-    /// the call.
+    /// Returns whether the server has reported a commit since the call started. If so, a roll-back
+    /// undoes at most part of the call.
     pub(crate) fn has_committed(&self) -> bool {
         self.state().has_committed
     }
@@ -118,8 +117,8 @@ impl StreamState {
         self.state().report
     }
 
-    /// Records the start of a remote procedure call. No part of it is written yet; all earlier requests were written, because
-    /// they were answered.
+    /// Records the start of a remote procedure call, before any part of it is written. All earlier
+    /// requests were written, because they were answered.
     pub(super) fn begin_procedure_call(&self) {
         let written = self.tcp.written();
         let mut state = self.state();
@@ -128,20 +127,20 @@ impl StreamState {
         }
     }
 
-    /// Returns whether a byte of the call has left this process.
+    /// Returns proof that a byte of the call has left this process, or that none has.
     pub(crate) fn sent(&self) -> Result<SomethingSent, NothingSent> {
         let state = *self.state();
         let has_left = state.call == CallMessage::Begun && self.tcp.written() > state.call_start;
         if has_left { Ok(SomethingSent(())) } else { Err(NothingSent(())) }
     }
 
-    /// Returns whether nothing has been requested since the connection was leased.
+    /// Returns whether no request has begun since the connection was leased.
     pub(crate) fn is_unused(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.is_owed && self.tcp.written() == state.lease_start
     }
 
-    /// Returns whether the next written byte would continue an abandoned request or call.
+    /// Returns whether the next byte written would belong to an abandoned request or call.
     pub(crate) fn is_cut_off(&self) -> bool {
         let state = *self.state();
         let is_buffered =
@@ -149,8 +148,8 @@ impl StreamState {
         state.is_partial || is_buffered
     }
 
-    /// Requests a cancel, unless the answer is already complete. The cancel is sent at the driver's next read; the driver's
-    /// next request is sent only after the acknowledgement.
+    /// Requests a cancel, unless the answer is already complete. The cancel is sent on the driver's
+    /// next read, and the driver's next request only after the acknowledgement.
     pub(crate) fn request_cancel(&self) {
         let mut state = self.state();
         if state.is_owed && state.attention == Attention::None {
@@ -158,8 +157,8 @@ impl StreamState {
         }
     }
 
-    /// Returns whether every request was completely answered and every cancel acknowledged exactly once, so that nothing is
-    /// left to read.
+    /// Returns whether every request was completely answered and every cancel was acknowledged
+    /// exactly once, so that nothing is left to read.
     pub(crate) fn is_settled(&self) -> bool {
         let state = *self.state();
         !state.is_partial && !state.is_owed && state.attention == Attention::None
@@ -175,13 +174,13 @@ impl StreamState {
         std::mem::take(&mut self.state().resets)
     }
 
-    /// Records the start of a request. No part of it is written yet.
+    /// Records the start of a request, before any part of it is written.
     pub(super) fn begin_request(&self) {
         self.state().is_partial = true;
     }
 
-    /// Records that a request is complete. Must be called before its last byte is written: once that byte is written, the
-    /// server may receive the whole request.
+    /// Records that a request is complete. Must be called before the last byte is written, since
+    /// the server can then receive the whole request.
     pub(super) fn complete_request(&self) {
         let mut state = self.state();
         (state.is_partial, state.is_owed) = (false, true);
@@ -197,7 +196,7 @@ impl StreamState {
         is_wanted
     }
 
-    /// Returns whether a cancel was requested and is not acknowledged yet.
+    /// Returns whether a cancel was requested and has not been acknowledged yet.
     pub(super) fn is_cancelling(&self) -> bool {
         matches!(self.state().attention, Attention::Wanted | Attention::Sent)
     }
@@ -209,8 +208,8 @@ impl StreamState {
         state.has_committed |= end.commits;
         state.report = state.report.followed_by(end.report);
         drop(state);
-        // An answer without the acknowledgement was complete before the server saw the cancel, and the acknowledgement follows
-        // in a separate message.
+        // An answer without the acknowledgement was complete before the server saw the cancel. The
+        // acknowledgement then follows in a separate message.
         if end.acknowledges {
             self.record_acknowledgement();
         }

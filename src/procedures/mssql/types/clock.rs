@@ -8,16 +8,17 @@ use tiberius::time::{self, Date, DateTime2, DateTimeOffset, SmallDateTime, Time}
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 const MINUTES_PER_DAY: u64 = 1440;
-/// The steps per second in which `datetime` counts.
+/// The resolution of `datetime`, in steps per second.
 const DATETIME_STEPS: u64 = 300;
-/// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime`.
+/// Days from 0001-01-01 to 1900-01-01, which is day 0 of `datetime` and `smalldatetime`.
 const DAYS_TO_1900: i64 = 693_595;
 /// Days from 1900-01-01 to 1753-01-01, the first day of `datetime`.
 const DATETIME_DAYS_MIN: i64 = -53_690;
-/// The most fractional digits of `time`, `datetime2` and `datetimeoffset`.
+/// The maximum number of fractional digits of `time`, `datetime2` and `datetimeoffset`.
 const SCALE_MAX: u8 = 7;
 
-/// A point in time: days since 0001-01-01 and nanoseconds of that day in UTC, and the offset in minutes east of Greenwich.
+/// A point in time: UTC days since 0001-01-01 and nanoseconds of the day, and the offset in minutes
+/// east of Greenwich.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     days: i64,
@@ -26,7 +27,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Parses an RFC 3339 date and time. A time without an offset is in UTC, and so is a date without a time.
+    /// Parses an RFC 3339 date and time. A missing offset means UTC, and a missing time midnight.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (utc, offset) = if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
             (moment.naive_utc(), moment.offset().local_minus_utc() / 60)
@@ -42,7 +43,8 @@ impl Moment {
         })
     }
 
-    /// Rounds to `per_second` steps per second. Returns the days and the steps of the day; rounding may carry to the next day.
+    /// Rounds to `per_second`, possibly into the next day. Returns the days and the steps of the
+    /// day.
     fn steps(self, per_second: u64) -> (i64, u64) {
         let steps = rounded(self.nanos, per_second);
         let day = SECONDS_PER_DAY * per_second;
@@ -56,7 +58,7 @@ impl Moment {
     }
 
     pub(super) fn datetimeoffset(self, scale: u8) -> Option<DateTimeOffset> {
-        // On the wire, the time is in UTC and followed by the offset (MS-TDS 2.2.5.5.1.9).
+        // On the wire, the time is in UTC, followed by the offset (MS-TDS 2.2.5.5.1.9).
         Some(DateTimeOffset::new(self.datetime2(scale)?, self.offset))
     }
 
@@ -81,24 +83,22 @@ pub(super) fn date(text: &str) -> Option<Date> {
     date_of(days_of(parse_date(text)?)?)
 }
 
-/// Parses `HH:MM:SS[.fraction]` for `time`.
+/// Parses `HH:MM[:SS[.fraction]]` for `time`.
 pub(super) fn time_of_day(text: &str, scale: u8) -> Option<Time> {
     let scale = scale.min(SCALE_MAX);
     let time = NaiveTime::parse_from_str(text, "%H:%M:%S%.f")
         .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M"))
         .ok()?;
     let per_second = 10_u64.pow(u32::from(scale));
-    // Rounding does not carry to midnight, because a `time` has no day to which it could carry.
+    // Rounding does not carry past midnight, because a `time` has no day.
     let last = SECONDS_PER_DAY * per_second - 1;
     Some(Time::new(rounded(nanos_of(time)?, per_second).min(last), scale))
 }
 
-/// Writes a `date`.
 pub(super) fn write_date(date: Date, into: &mut String) -> Option<()> {
     write_days(i64::from(date.days()), into)
 }
 
-/// Writes a `time`.
 pub(super) fn write_time(time: Time, into: &mut String) -> Option<()> {
     let per_second = 10_u64.checked_pow(u32::from(time.scale()))?;
     write_steps(time.increments(), per_second, into)
@@ -113,7 +113,7 @@ pub(super) fn write_datetime2(moment: DateTime2, into: &mut String) -> Option<()
     Some(())
 }
 
-/// Writes a `datetime`, rounded from 1/300 s to milliseconds as SQL Server displays it.
+/// Writes a `datetime`, rounded from 1/300 s to milliseconds, as SQL Server displays it.
 pub(super) fn write_datetime(moment: time::DateTime, into: &mut String) -> Option<()> {
     write_days(i64::from(moment.days()) + DAYS_TO_1900, into)?;
     into.push('T');
@@ -124,7 +124,6 @@ pub(super) fn write_datetime(moment: time::DateTime, into: &mut String) -> Optio
     Some(())
 }
 
-/// Writes a `smalldatetime`.
 pub(super) fn write_smalldatetime(moment: SmallDateTime, into: &mut String) -> Option<()> {
     write_days(i64::from(moment.days()) + DAYS_TO_1900, into)?;
     into.push('T');
@@ -161,7 +160,7 @@ fn days_of(date: NaiveDate) -> Option<i64> {
 }
 
 fn date_of(days: i64) -> Option<Date> {
-    // 9999-12-31 is the last day of every type.
+    // The range is 0001-01-01 to 9999-12-31.
     (0..=3_652_058).contains(&days).then(|| u32::try_from(days).ok().map(Date::new))?
 }
 
@@ -183,7 +182,7 @@ fn write_days(days: i64, into: &mut String) -> Option<()> {
     write!(into, "{:04}-{:02}-{:02}", date.year(), date.month(), date.day()).ok()
 }
 
-/// Writes the steps since midnight as `HH:MM:SS` with a fraction, without trailing zeros.
+/// Writes the steps since midnight as `HH:MM:SS`, with a fraction without trailing zeros.
 fn write_steps(steps: u64, per_second: u64, into: &mut String) -> Option<()> {
     let (seconds, fraction) = (steps / per_second, steps % per_second);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,5 +1,5 @@
-//! The code pages of `char`, `varchar` and `text`: computes the length of a string in a code page, and detects characters that
-//! it lacks.
+//! The code pages of `char`, `varchar` and `text`: the length of a string in a code page, and the
+//! characters that a code page lacks.
 
 use encoding_rs::{
     BIG5, EUC_KR, EncoderResult, Encoding, GBK, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
@@ -9,7 +9,7 @@ use encoding_rs::{
 use oem_cp::OEMCPHashMap;
 use oem_cp::code_table::{ENCODING_TABLE_CP437, ENCODING_TABLE_CP850};
 
-/// The size of a buffer for one character in any encoding, including the spare bytes that the library requires.
+/// The buffer size for a character in any encoding, including the library's spare bytes.
 const CHAR_BYTES_MAX: usize = 16;
 
 /// A code page, identified by its number.
@@ -33,7 +33,7 @@ impl CodePage {
     pub(crate) const UTF_16: Self = Self(1200);
     /// UTF-8, the encoding of collations whose names end with `_UTF8`.
     pub(crate) const UTF_8: Self = Self(65001);
-    /// A code page that the server does not report. ASCII is the same in every code page of SQL Server.
+    /// A code page that the server does not report. All SQL Server code pages contain ASCII.
     pub(crate) const UNKNOWN: Self = Self(0);
 
     /// Creates a code page from a number that `COLLATIONPROPERTY` returns.
@@ -46,14 +46,14 @@ impl CodePage {
         self.0
     }
 
-    /// Returns whether the characters of the code page are known. Of an unknown code page, only the ASCII characters are.
+    /// Returns whether the code page's characters are known. Otherwise, only ASCII is known.
     pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::UTF_16 | Self::UTF_8) || self.table().is_some()
     }
 
-    /// Returns whether the driver writes this code page correctly into a column of a table. The driver does not support
-    /// collations of 437 and 850, confuses UTF-8 with the code page of the collation's language, and uses GB 18030 instead of
-    /// 936.
+    /// Returns whether the driver encodes table cells in this code page correctly. It does not
+    /// support collations of 437 and 850, confuses UTF-8 with the code page of the collation's
+    /// language, and uses GB 18030 instead of 936.
     pub(crate) fn is_written_by_driver(self) -> bool {
         matches!(self.0, 874 | 932 | 949 | 950 | 1200 | 1250..=1258)
     }
@@ -85,9 +85,9 @@ impl CodePage {
         bytes.ok_or(Unmappable(c))
     }
 
-    /// Returns whether the code page has this character of the WHATWG encoding. The exceptions were found by comparing all of
-    /// Unicode with Python's `cp936` and `cp950`, which are Microsoft's tables. The mapping of private-use characters depends
-    /// on the server.
+    /// Returns whether the code page has this character, which the WHATWG encoding has. The
+    /// exceptions were found by comparing all of Unicode with Python's `cp936` and `cp950`, which
+    /// are Microsoft's tables. The mapping of private-use characters depends on the server.
     fn has(self, c: char, bytes: &[u8]) -> bool {
         let pair = match bytes {
             [lead, trail] => u16::from_be_bytes([*lead, *trail]),

@@ -1,4 +1,4 @@
-//! Converts JSON numbers to SQL decimals and money, and back. No conversion goes through a double, so no digit is lost.
+//! Converts JSON numbers to and from SQL decimals and money, exactly, without using doubles.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,12 +9,12 @@ use tiberius::numeric::Numeric;
 
 use crate::catalogue::ParameterValue;
 
-/// The most digits of `money` and of `smallmoney`.
+/// The maximum number of digits of `money` and of `smallmoney`.
 const MONEY_DIGITS: u8 = 19;
 const SMALLMONEY_DIGITS: u8 = 10;
 /// The decimal places of `money` and `smallmoney`.
 pub(super) const MONEY_SCALE: u8 = 4;
-/// The most digits of a `decimal`.
+/// The maximum number of digits of a `decimal`.
 const DIGITS_MAX: usize = 38;
 
 /// The treatment of digits beyond the scale.
@@ -26,7 +26,7 @@ pub(super) enum ExcessDigits {
     Round,
 }
 
-/// Converts a JSON value to a decimal with this precision and scale.
+/// Converts a JSON value to a `decimal`.
 pub(super) fn encode<'a>(
     value: &ParameterValue<'_>,
     precision: u8,
@@ -60,7 +60,7 @@ fn encode_in_range<'a>(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(scaled, MONEY_SCALE))))
 }
 
-/// Returns a number of any kind as text.
+/// Returns a number or boolean as text, and the treatment of its excess digits.
 pub(super) fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>, ExcessDigits)> {
     match value {
         ParameterValue::Boolean(bit) => {
@@ -79,7 +79,8 @@ pub(super) fn digits<'a>(value: &'a ParameterValue<'_>) -> Option<(Cow<'a, str>,
     }
 }
 
-/// Parses a number, in JSON's syntax but with any sign, as an integer scaled by `scale` with at most `precision` digits.
+/// Parses a decimal number, with an optional sign and exponent, as an integer of at most
+/// `precision` digits, `scale` of them after the decimal point.
 pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) -> Option<i128> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -113,7 +114,7 @@ pub(super) fn parse(text: &str, precision: u8, scale: u8, excess: ExcessDigits) 
     for _ in 0..kept.max(0) {
         value = value * 10 + i128::from(digits.next().unwrap_or(b'0') - b'0');
     }
-    // The first digit beyond the scale. All digits before the first significant one are zeros.
+    // The first digit beyond the scale, which is zero if it precedes the first significant digit.
     let next = if kept < 0 { Some(b'0') } else { digits.next() };
     match excess {
         ExcessDigits::Refuse => {

@@ -1,4 +1,4 @@
-//! Converts columns of a row, and OUTPUT parameters, to cells of the answer.
+//! Converts the columns of a row, and OUTPUT parameters, to cells.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 use super::{CodePage, SqlType, clock, decimal};
 use crate::procedures::{Cell, OwnedCell, SentError, SentErrorKind};
 
-/// The largest `money` value that is read exactly. The driver reads `money` as a double, whose four decimal places are inexact
-/// beyond 2^53 / 10^4.
+/// The largest `money` value that is read exactly. The driver reads `money` as a double, whose four
+/// decimal places are inexact beyond 2^53 / 10^4.
 const MONEY_EXACT_MAX: f64 = 900_719_925_474.099;
 
-/// A decoder from rows to cells. Values that must be formatted as text are written into one buffer. The memory of the buffer
-/// and of the cells is reused for each row.
+/// Decodes rows to cells. Values that need formatting are written to one text buffer. The memory of
+/// the buffer and the cells is reused for each row.
 #[derive(Debug, Default)]
 pub(crate) struct RowDecoder {
     text: String,
@@ -21,7 +21,7 @@ pub(crate) struct RowDecoder {
     spare: Vec<Cell<'static>>,
 }
 
-/// A value that was written as text, with its range in the buffer.
+/// The kind of a value that was written as text, and its range in the buffer.
 #[derive(Debug)]
 enum WrittenText {
     /// The text of a number.
@@ -60,7 +60,7 @@ impl RowDecoder {
         }
         let taken = take(&cells);
         cells.clear();
-        // Keeps the vector's memory for the next row. The vector is empty, so the closure is never called.
+        // This keeps the memory for the next row. The vector is empty, so the closure never runs.
         self.spare = cells.into_iter().map(|_| Cell::Null).collect();
         taken
     }
@@ -76,8 +76,8 @@ impl WrittenText {
     }
 }
 
-/// Converts the value of an OUTPUT parameter that the driver read in its declared type. The driver reads UTF-8 text in the
-/// code page of the collation's language, which changes all characters that are not ASCII.
+/// Converts an OUTPUT value that the driver read in its declared type. The driver decodes UTF-8
+/// text with the code page of the collation's language, which corrupts non-ASCII text.
 pub(crate) fn owned_as_declared(
     name: &str,
     value: &ColumnData<'_>,
@@ -125,7 +125,7 @@ fn undecodable(name: &str) -> SentError {
     )))
 }
 
-/// Formats a value that the driver does not hold as text or as a plain number. Returns `None` if the value has no exact
+/// Formats a value that `as_is` does not return. Returns `None` if the value has no exact
 /// representation.
 fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
     let start = into.len();
@@ -136,7 +136,7 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
             return Some(WrittenText::Number(start..into.len()));
         }
         ColumnData::F32(Some(number)) => {
-            // The shortest digits that identify the single-precision number: 0.1, not 0.10000000149011612.
+            // The shortest digits for the single-precision number: 0.1, not 0.10000000149011612.
             into.push_str(&number.is_finite().then(|| number.to_string())?);
             return Some(WrittenText::Number(start..into.len()));
         }
@@ -158,7 +158,7 @@ fn write(value: &ColumnData<'_>, into: &mut String) -> Option<WrittenText> {
     Some(WrittenText::Text(start..into.len()))
 }
 
-/// Returns the cell of a value that needs no formatting, or `None` if it must be formatted.
+/// Returns the cell of a value that needs no formatting, or `None` if it needs formatting.
 fn as_is<'a>(value: &'a ColumnData<'_>, is_money: bool) -> Option<Cell<'a>> {
     match value {
         ColumnData::U8(number) => Some(int(number.map(i64::from))),

@@ -1,4 +1,4 @@
-//! Converts a checked JSON value to the SQL type that the procedure declares.
+//! Converts a validated JSON value to the SQL type that the procedure declares.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use super::code_page::{CodePage, Unmappable};
 use super::decimal::{self, ExcessDigits};
 use crate::catalogue::ParameterValue;
 
-/// The reason why a value cannot be converted, or the expected form, for the caller. It never contains the value, except for a
-/// character that cannot be represented.
+/// The reason a value cannot be converted, or the expected form, for the caller. It never contains
+/// the value, except for a character that cannot be represented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncodeError(pub(crate) String);
 
@@ -23,8 +23,8 @@ impl EncodeError {
     }
 }
 
-/// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. Longer text is passed as `nvarchar(max)`,
-/// which cannot be converted to a `sql_variant`.
+/// The longest text, in bytes of UTF-8, that the driver passes as `nvarchar(4000)`. It passes
+/// longer text as `nvarchar(max)`, which cannot be converted to a `sql_variant`.
 const VARIANT_TEXT_BYTES_MAX: usize = 4000;
 /// The longest binary value of a `sql_variant`, in bytes.
 const VARIANT_BYTES_MAX: usize = 8000;
@@ -96,8 +96,8 @@ pub(crate) fn null(sql: &SqlType) -> ColumnData<'static> {
     }
 }
 
-/// Returns whether the driver sends a NULL of this type with its type, and declares a value with the type's full size. For
-/// other types, the driver sends an untyped NULL, and declares a type only as wide as the value.
+/// Returns whether the driver sends a typed NULL for this type, and declares values at full size.
+/// For other types, it sends an untyped NULL, and declares a type only as wide as the value.
 pub(crate) fn has_typed_null(sql: &SqlType) -> bool {
     matches!(
         sql,
@@ -132,7 +132,7 @@ fn boolean(value: &ParameterValue<'_>) -> Option<bool> {
     }
 }
 
-/// Converts a number to an integer without loss. Returns `None` if the number has a fraction other than zero.
+/// Converts a number to an integer. Returns `None` if it is out of range or has a nonzero fraction.
 fn integer<N: TryFrom<i128>>(value: &ParameterValue<'_>) -> Option<N> {
     let number = match value {
         ParameterValue::Integer(number) => i128::from(*number),
@@ -150,8 +150,8 @@ fn double(value: &ParameterValue<'_>) -> Option<f64> {
 }
 
 fn real(value: &ParameterValue<'_>) -> Option<f32> {
-    // Parsed from text, to get the single-precision number nearest to the given digits and not the one nearest to the nearest
-    // double.
+    // The text is parsed directly to single precision, because rounding to a double first can give
+    // a different result.
     let number: f32 = match value {
         ParameterValue::Number(number) => number.to_string().parse().ok()?,
         _ => decimal::digits(value)?.0.parse().ok()?,
@@ -171,15 +171,15 @@ fn text<'a>(value: &'a ParameterValue<'_>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Checks the length and the characters of a text, because SQL Server silently truncates an argument that is too long, and
-/// silently replaces characters that the code page does not have.
+/// Checks the length and the characters of text, because SQL Server silently truncates an argument
+/// that is too long and replaces characters that are not in the code page.
 fn check_text(
     text: &str,
     sql: &SqlType,
     length: Option<usize>,
     code_page: CodePage,
 ) -> Result<(), EncodeError> {
-    // A text never has more byte pairs in UTF-16 than bytes in UTF-8.
+    // Text never has more byte pairs in UTF-16 than bytes in UTF-8.
     if code_page == CodePage::UTF_16 && length.is_none_or(|most| text.len() <= most) {
         return Ok(());
     }
@@ -227,7 +227,7 @@ fn moment<'a>(text: &str, sql: &SqlType) -> Option<ColumnData<'a>> {
     }
 }
 
-/// Encodes a value for a `sql_variant`, as the SQL type nearest to the JSON value.
+/// Encodes a value for a `sql_variant`, as the SQL type closest to the JSON value.
 fn variant<'a>(value: &'a ParameterValue<'_>) -> Result<Option<ColumnData<'a>>, EncodeError> {
     let fits = |bytes: usize, most: usize| {
         let longer =
@@ -308,7 +308,7 @@ mod tests {
             let code_page = CodePage::UTF_16;
             SqlType::Text { name: "nvarchar", length: Some(length), code_page }
         };
-        // Each text is tested at the limit of its type, and one byte or byte pair beyond it.
+        // Each text fills the first type, and is a byte or byte pair too long for the second.
         let cases = [
             ("€€é", varchar(3, 1252), varchar(2, 1252), ": 3 bytes in code page 1252"),
             ("日本", varchar(4, 932), varchar(3, 932), ": 4 bytes in code page 932"),
@@ -347,7 +347,7 @@ mod tests {
         }
     }
 
-    /// The driver counts bytes of UTF-8, although a `sql_variant` could hold longer text.
+    /// The driver counts bytes of UTF-8, so it passes less text than a `sql_variant` can hold.
     #[test]
     fn a_variant_accepts_what_the_driver_passes_with_a_length() {
         for (text, fits) in [("日".repeat(1333), true), ("日".repeat(1334), false)] {

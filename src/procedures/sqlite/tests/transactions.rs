@@ -1,4 +1,4 @@
-//! Tests the effect of a call on the database, with each kind of transaction.
+//! Tests the effect of a call on the database with each kind of transaction.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! An issuer of tokens: its keys, and the caller that a verified token identifies.
+//! An issuer of tokens: verifies tokens with the issuer's keys, and derives the caller from the claims.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) struct VersionedKeys {
     keys: VerificationKeys,
 }
 
-/// A token that was verified.
+/// A verified token.
 #[derive(Debug)]
 pub(super) struct VerifiedToken {
     /// The time at which the token expires, in seconds since 1970, including the leeway.
@@ -156,14 +156,14 @@ impl Issuer {
     }
 }
 
-/// Returns a `NumericDate` (RFC 7519 §2) without its fraction.
+/// Returns the whole seconds of a `NumericDate` (RFC 7519 §2).
 fn whole_seconds(date: &Value) -> Option<i64> {
     let text = date.as_number()?.to_string();
     let whole = text.split('.').next().unwrap_or_default();
     whole.parse().ok()
 }
 
-/// Returns the scopes of a token: `scope` (RFC 8693), `scp` or `scopes`, each an array or a text separated by blanks.
+/// Returns the scopes in the claims `scope` (RFC 8693), `scp` and `scopes`. Each claim is an array or a space-separated string.
 fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     let mut scopes = Vec::new();
     for name in ["scope", "scp", "scopes"] {

@@ -1,8 +1,8 @@
 //! Fetches the keys that an issuer publishes (JWKS, RFC 7517), and refreshes them.
 //!
 //! The most recently fetched keys stay in use while the issuer cannot be reached. A token that names an unknown key triggers a
-//! fetch, so that a new key is accepted at once. Tokens trigger at most one fetch per `keys_cooldown`, so that they cannot make
-//! us flood the issuer.
+//! fetch, so that a new key is accepted at once. Tokens trigger at most one fetch per `keys_cooldown`, so that clients cannot
+//! make the gateway flood the issuer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +32,13 @@ const WAITERS_MAX: usize = 64;
 /// The pause after the first failed fetch. It doubles with each further failure, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
-/// The component in `/readyz` that reports whether there are keys.
+/// The component in `/readyz` that reports whether keys are available.
 const READINESS_PART: &str = "issuer";
 /// The path of the discovery document (`OpenID` Connect Discovery 1.0, §4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// The fetcher of one issuer's keys, which also refreshes them. A reload creates a new fetcher, which inherits the fetched
-/// keys.
+/// Fetches and refreshes the keys of one issuer. A reload creates a new fetcher, which inherits the fetched keys if their
+/// source is unchanged.
 #[derive(Debug)]
 pub(super) struct KeyFetcher {
     /// The name of the issuer in the configuration.
@@ -47,7 +47,7 @@ pub(super) struct KeyFetcher {
     algorithms: Vec<Algorithm>,
     client: reqwest::Client,
     fetched: ArcSwapOption<FetchedKeys>,
-    /// Notified at the end of each fetch.
+    /// Notified when a fetch ends.
     ended: watch::Sender<()>,
     is_fetching: AtomicBool,
     /// Whether a fetch has ended, successfully or not.
@@ -63,7 +63,6 @@ pub(super) struct KeyFetcher {
 pub(super) struct FetchedKeys {
     /// A number that changes whenever the published text changes.
     pub(super) version: u64,
-    /// The keys.
     pub(super) keys: Arc<Vec<PublicKey>>,
     text: String,
     at: Instant,
@@ -106,13 +105,13 @@ impl KeyFetcher {
         }
     }
 
-    /// Returns the keys, or none if they are too old or have not been fetched yet.
+    /// Returns the keys, or `None` if they are too old or have not been fetched yet.
     pub(super) fn fetched(&self) -> Option<Arc<FetchedKeys>> {
         self.fetched.load_full().filter(|keys| keys.at.elapsed() < self.settings.age_max)
     }
 
-    /// Fetches the keys because a token names an unknown one, unless a token has triggered a fetch recently. Returns whether a
-    /// fetch has ended in the meantime.
+    /// Waits for a fetch of the keys, because a token could not be verified with the current keys. If no fetch is running,
+    /// triggers one, unless a token has triggered one within the cooldown. Returns whether a fetch has ended.
     pub(super) async fn refresh_keys(&self) -> bool {
         let Ok(_permit) = self.waiters.try_acquire() else { return false };
         let mut ended = self.ended.subscribe();
@@ -192,7 +191,7 @@ impl KeyFetcher {
         String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())
     }
 
-    /// Replaces the keys with those in a published text. If the text is invalid, the current keys are kept.
+    /// Replaces the keys with those in the published text. If the text is invalid, the current keys are kept.
     fn store_keys(&self, text: String) -> Result<(), String> {
         let before = self.fetched.load_full();
         let at = Instant::now();
@@ -233,7 +232,8 @@ fn jwks_url(document: &str, issuer: &str, is_insecure: bool) -> Result<String, S
     let UniqueObject(document) =
         serde_json::from_str(document).map_err(|_| "not a discovery document".to_owned())?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
-    // §4.3: without this check, a party that controls one URL of a host could impersonate another issuer on it.
+    // OpenID Connect Discovery 1.0, §4.3: without this check, a party that controls one URL of a host could impersonate another
+    // issuer on the same host.
     if text("issuer") != Some(issuer) {
         return Err("the document names another issuer".to_owned());
     }
@@ -241,7 +241,7 @@ fn jwks_url(document: &str, issuer: &str, is_insecure: bool) -> Result<String, S
     url.map(ToOwned::to_owned).ok_or_else(|| "expected an https:// URL as \"jwks_uri\"".to_owned())
 }
 
-/// Starts fetching the keys of issuers until `stop` or `is_superseded` is cancelled.
+/// Starts a task for each fetcher, which runs until `stop` or `is_superseded` is cancelled.
 pub(super) fn start_fetching(
     fetchers: &Arc<[Arc<KeyFetcher>]>,
     has_others: bool,
@@ -297,8 +297,8 @@ pub(super) fn forget<'a>(
     fetchers.for_each(|fetcher| readiness.note(note_name(fetcher), None));
 }
 
-/// Returns whether tokens can be verified. The gateway is not ready before the first fetch from every issuer has ended. After
-/// that, an issuer that cannot be reached affects only its own callers.
+/// Returns whether tokens can be verified. The gateway is not ready until the first fetch from every issuer has ended. After
+/// that it is ready if any issuer has keys, so an unreachable issuer affects only its own callers.
 fn readiness_state(fetchers: &[Arc<KeyFetcher>], has_others: bool) -> Result<(), String> {
     let has_keys = |fetcher: &Arc<KeyFetcher>| fetcher.fetched().is_some();
     let is_untried = |fetcher: &&Arc<KeyFetcher>| {

@@ -1,6 +1,6 @@
-//! Reads the public keys that verify tokens: a JWKS (RFC 7517), or one key in PEM.
+//! Reads the public keys that verify tokens: a JWKS (RFC 7517), or one PEM-encoded key.
 //!
-//! A key has one algorithm: the one that its JWKS names, otherwise the first configured one that fits its type.
+//! A key has one algorithm: the one that its JWKS names, or else the first configured algorithm that fits its type.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,11 +17,11 @@ use serde_json::{Map, Value};
 
 use super::unique_json::UniqueObject;
 
-/// The largest key set in bytes.
+/// The maximum size of a key set, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 /// The maximum number of keys in a key set.
 const KEYS_MAX: usize = 100;
-/// The shortest RSA modulus in bytes: 2048 bits.
+/// The minimum length of an RSA modulus, in bytes (2048 bits).
 const RSA_BYTES_MIN: usize = 256;
 
 /// The error for a key set that contains a secret key. The whole set is rejected.
@@ -39,11 +39,10 @@ pub(super) enum KeyOrigin {
 /// A key that verifies tokens. Its algorithm never depends on a token.
 #[derive(Clone, Debug)]
 pub(super) struct PublicKey {
-    /// The id by which tokens name the key.
+    /// The id by which tokens refer to the key.
     pub(super) id: Option<String>,
-    /// The only algorithm with which the key is used.
+    /// The only algorithm that the key is used with.
     pub(super) algorithm: Algorithm,
-    /// The key.
     pub(super) key: DecodingKey,
 }
 
@@ -68,7 +67,6 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Reads a JWKS.
 pub(super) fn from_jwks(
     text: &str,
     origin: KeyOrigin,
@@ -131,12 +129,13 @@ fn is_secret(jwk: &Map<String, Value>) -> bool {
         || jwk.contains_key("k")
 }
 
-/// Describes the position of a JSON error without quoting the text, which may contain a key.
+/// Describes the position of a JSON error without quoting the text, which could contain a key.
 fn error_position(error: &serde_json::Error) -> String {
     format!("broken or ambiguous JSON at line {}, column {}", error.line(), error.column())
 }
 
-/// Parses a key. Returns none if the key is for another use. RFC 7517 §5 recommends ignoring it.
+/// Parses a key. Returns `None` if the key is for another use, of an unknown type, or for an algorithm that is not allowed. RFC
+/// 7517 §5 recommends ignoring such keys.
 fn from_jwk(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
@@ -186,7 +185,7 @@ const RSA: [Algorithm; 6] = [
     Algorithm::PS512,
 ];
 
-/// Returns the name by which the header of a token refers to an algorithm.
+/// Returns the name of an algorithm in the header of a token.
 pub(super) fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::RS256 => "RS256",
@@ -198,7 +197,7 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::ES256 => "ES256",
         Algorithm::ES384 => "ES384",
         Algorithm::EdDSA => "EdDSA",
-        // No key uses one of the other algorithms, and no token may name one.
+        // The other algorithms are not supported: no key uses them, and no token may name them.
         _ => "",
     }
 }
@@ -228,13 +227,13 @@ fn rsa(modulus: &str, exponent: &str) -> Result<DecodingKey, String> {
 }
 
 fn ec(x: &str, y: &str, algorithm: Algorithm) -> Result<DecodingKey, String> {
-    // The point in the uncompressed form of SEC 1 §2.3.3.
+    // The uncompressed form of a point (SEC 1 §2.3.3).
     let point = [&[4], bytes(x)?.as_slice(), bytes(y)?.as_slice()].concat();
     checked(DecodingKey::from_ec_der(&point), algorithm)
 }
 
-/// Validates a key when it is loaded, because a point that is not on its curve, or a key that is too short, would fail to
-/// verify every token.
+/// Validates a key when it is loaded. Otherwise a point that is not on its curve, or a key that is too short, would only be
+/// noticed when every token fails to verify.
 fn checked(key: DecodingKey, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let bytes = key.try_get_as_bytes().map_err(|e| e.to_string())?;
     let parsed = match algorithm.family() {
@@ -257,7 +256,7 @@ fn from_pem(text: &str, allowed: &[Algorithm]) -> Result<PublicKey, String> {
         return Err("expected one key in PEM; use a JWKS for several keys".to_owned());
     }
     if !text.contains("PUBLIC KEY-----") {
-        // `jsonwebtoken` would accept a private key, and the first bits of a certificate.
+        // `jsonwebtoken` would also accept a private key, and the first bit string in a certificate.
         return Err("expected \"BEGIN PUBLIC KEY\"".to_owned());
     }
     let pem = text.as_bytes();

@@ -7,14 +7,13 @@ use serde_json::{Map, Value};
 use super::unique_json::UniqueObject;
 use crate::roles::gateway::admission::auth::rejection::AuthFailure;
 
-/// The longest accepted token in bytes.
+/// The maximum length of a token, in bytes.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// A parsed token. Its claims may be used only after its signature is verified.
 #[derive(Debug)]
 pub(super) struct UnverifiedToken {
     header: Map<String, Value>,
-    /// The claims.
     pub(super) claims: Map<String, Value>,
 }
 
@@ -29,7 +28,6 @@ impl UnverifiedToken {
         Ok(Self { header: object(header)?, claims: object(claims)? })
     }
 
-    /// Returns the key id in the token's header, if any.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.header.get("kid").and_then(Value::as_str)
     }
@@ -40,12 +38,11 @@ impl UnverifiedToken {
         self.claims.get("iss").and_then(Value::as_str).ok_or(AuthFailure::BadClaims)
     }
 
-    /// Returns the algorithm in the token's header.
     pub(super) fn algorithm(&self) -> Option<&str> {
         self.header.get("alg").and_then(Value::as_str)
     }
 
-    /// Rejects a header that has unsupported extensions, or that belongs to another kind of token.
+    /// Rejects a header with an invalid key id, with extensions, or of another kind of token.
     pub(super) fn check_header(&self) -> Result<(), AuthFailure> {
         let is_key_id = matches!(self.header.get("kid"), None | Some(Value::String(_)));
         // `crit` lists extensions that the recipient must understand (RFC 7515 §4.1.11). None is supported.
@@ -66,7 +63,8 @@ fn object(part: &str) -> Result<Map<String, Value>, AuthFailure> {
     Ok(object)
 }
 
-/// Returns whether `typ` is that of an access token (RFC 8725 §3.11). Other kinds, such as logout tokens, have other types.
+/// Returns whether `typ` is absent or names an access token (RFC 8725 §3.11). Other kinds of tokens, such as logout tokens,
+/// have other types.
 fn is_access_token(kind: Option<&Value>) -> bool {
     match kind {
         None => true,

@@ -11,23 +11,23 @@ use super::unverified_token::UnverifiedToken;
 use crate::config::auth::IssuerConfig;
 use crate::roles::gateway::admission::auth::rejection::AuthFailure;
 
-/// Claims that a token must have. `jsonwebtoken` validates most of them only if they are present. `nbf` is validated if it is
-/// present: many issuers leave it out.
+/// The claims that a token must have. By default, `jsonwebtoken` requires only `exp`. `nbf` is validated if present, but not
+/// required, because many issuers omit it.
 const REQUIRED_CLAIMS: [&str; 4] = ["exp", "aud", "iss", "sub"];
 
 /// The keys of an issuer, each with the validation rules for the tokens that it signs.
 #[derive(Debug)]
 pub(super) enum VerificationKeys {
-    /// A single key without an id. It verifies all tokens, whatever id they name.
+    /// A single key without an id. It verifies all tokens, whichever id they name.
     Single(Box<VerificationKey>),
-    /// Keys by id. A token must name one.
+    /// Keys by id. A token must name one of them.
     ById(HashMap<String, VerificationKey>),
 }
 
 #[derive(Debug)]
 pub(super) struct VerificationKey {
     public: DecodingKey,
-    /// The validation rules. They allow only the key's own algorithm.
+    /// The validation rules, which allow only the key's own algorithm.
     validation: Validation,
     algorithm: &'static str,
 }
@@ -52,7 +52,7 @@ impl VerificationKeys {
         Self::ById(by_id)
     }
 
-    /// Verifies a token: its header, its signature, its times, its issuer and its audience. `token` is the parsed `text`.
+    /// Verifies the header, signature, times, issuer and audience of a token. `token` is the parsed `text`.
     pub(super) fn verify(&self, text: &str, token: &UnverifiedToken) -> Result<(), AuthFailure> {
         let key = self.key(token)?;
         jsonwebtoken::decode::<IgnoredAny>(text, &key.public, &key.validation)
@@ -62,7 +62,8 @@ impl VerificationKeys {
 
     /// Returns the key that must have signed a token.
     ///
-    /// Only the key id of the header is used. Keys in the header, and URLs of keys (`jwk`, `jku`, `x5c`, `x5u`), are ignored.
+    /// The key is selected only by the key id in the header. Keys and key URLs in the header (`jwk`, `jku`, `x5c`, `x5u`) are
+    /// ignored.
     fn key(&self, token: &UnverifiedToken) -> Result<&VerificationKey, AuthFailure> {
         token.check_header()?;
         let key = match (self, token.key_id()) {

@@ -1,5 +1,5 @@
-//! Counts the response bytes that an HTTP/2 client accepts: DATA and HEADERS frames (RFC 9113 §6). Other frames, such as PING,
-//! do not count, because a client can make us write any number of them.
+//! Counts the response bytes that an HTTP/2 client accepts: DATA and HEADERS frames (RFC 9113 §6). Other frames do not count,
+//! because a client can make us write any number of them, for example by sending PING.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::activity::Activity;
 
-/// A frame header: length, type, flags, stream.
+/// The size of a frame header: length, type, flags and stream.
 const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -29,12 +29,12 @@ struct FramePosition {
     head: [u8; HEAD_BYTES],
     /// The number of bytes of the frame header that have been written.
     head_bytes: usize,
-    /// The number of bytes of the payload that are still to be written.
+    /// The number of bytes of the payload that have not been written.
     payload_left: usize,
 }
 
 impl FramePosition {
-    /// Advances over written bytes. Returns how many of them belong to responses.
+    /// Advances over written bytes. Returns the number of bytes that belong to responses.
     fn advance(&mut self, mut bytes: &[u8]) -> u64 {
         let mut counted = 0;
         while !bytes.is_empty() {

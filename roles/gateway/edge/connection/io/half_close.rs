@@ -1,8 +1,8 @@
-//! Distinguishes a client that has closed its sending side and waits for its response (`nc -N`) from one that has left.
+//! Distinguishes a client that has closed its sending side and waits for its response (`nc -N`) from a client that has
+//! disconnected.
 //!
-//! Both look the same, because the read side ends. But a client that has left responds with a reset to anything that is written
-//! to it. So while the request runs, the client is sent an interim response, which an HTTP/1.1 client ignores (RFC 9110 §15.2).
-//! If the request is answered quickly, no interim response is sent.
+//! In both cases, reads return the end of the stream. But a client that has disconnected answers any data with a reset. So if
+//! the request is not answered quickly, we send an interim response, which an HTTP/1.1 client ignores (RFC 9110 §15.2).
 
 use std::io;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::socket::TcpBased;
 
-/// The interim response that the largest number of clients ignore. Some clients do not know the other ones.
+/// The interim response that most clients ignore. Some clients do not know any other.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How long the response may take before the client is probed.
+/// How long to wait for the response before the first interim response is sent.
 const PROBE_AFTER: Duration = Duration::from_millis(250);
-/// The interval at which the client is probed again, because it may leave later.
+/// The interval between interim responses, which are repeated because the client may disconnect later.
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 /// The interval at which the socket is checked for a reset.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -38,7 +38,8 @@ impl HalfClosed {
         Self { next_check: Box::pin(sleep(CHECK_INTERVAL)), probe_at, unsent: &[] }
     }
 
-    /// Resolves with an error once the client is known to have left. An interim response is sent only if `may_write` is set.
+    /// Resolves with an error once the client is known to have disconnected. Interim responses are sent only if `may_write` is
+    /// set.
     pub(super) fn poll_left<IO>(
         &mut self,
         io: &mut IO,
@@ -74,7 +75,7 @@ impl HalfClosed {
         while !self.unsent.is_empty() {
             let written = ready!(Pin::new(&mut *io).poll_write(context, self.unsent))?;
             self.unsent = self.unsent.get(written..).unwrap_or_default();
-            // TLS needs the flush. The result does not matter, because the next write is flushed as well.
+            // TLS needs the flush. A pending flush does not matter, because the next write is flushed as well.
             let _flushed = Pin::new(&mut *io).poll_flush(context)?;
         }
         Poll::Ready(Ok(()))

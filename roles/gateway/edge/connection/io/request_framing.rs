@@ -1,16 +1,16 @@
-//! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept although
-//! another parser might read it differently. hyper then rejects the request at that byte.
+//! Follows the framing of HTTP/1.1 requests below hyper, and corrupts the first byte that hyper would accept but another parser
+//! might interpret differently. hyper then rejects the request at that byte.
 //!
-//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF takes the next line for
-//!   a part of it.
+//! - A line that ends with LF alone. RFC 9112 §2.2 lets us accept it, but a parser that requires CRLF treats the next line as a
+//!   part of it.
 //! - White space after a chunk size, or a bare LF in trailers (RFC 9112 §7.1).
-//! - `#` in a request line (RFC 9112 §3.2): the `http` crate drops what follows it when it parses the target.
+//! - `#` in a request line (RFC 9112 §3.2): the `http` crate drops the rest of the target.
 
 use memchr::memchr;
 
-/// A byte that every parser rejects, in a head, in a chunk size and in trailers.
+/// A byte that every parser rejects in a head, in a chunk size and in trailers.
 const INVALID_BYTE: u8 = 0;
-/// The number of bytes that are kept of a header line: enough to see whether and how it frames the body.
+/// The number of bytes of a header line that are kept: enough to tell whether and how it frames the body.
 const START_BYTES: usize = 48;
 /// The maximum number of digits in a `Content-Length`.
 const LENGTH_DIGITS_MAX: usize = 18;
@@ -30,17 +30,17 @@ enum Position {
     Request,
     /// In the header lines.
     Headers,
-    /// In a body. The value is the number of bytes left.
+    /// In a body. The value is the number of remaining bytes.
     Body(u64),
     /// In the digits of a chunk size. The value is the size so far.
     Size(u64),
     /// After the digits of a chunk size, up to the end of the line. The value is the size.
     Extension(u64),
-    /// In a chunk. The value is the number of bytes left, including the two of the line break at its end.
+    /// In a chunk. The value is the number of remaining bytes, including the line break of two bytes at its end.
     Chunk(u64),
     /// After the last chunk.
     Trailers,
-    /// After a corrupted byte. Nothing more is read.
+    /// After a corrupted byte. The rest is ignored.
     Corrupted,
 }
 
@@ -85,7 +85,7 @@ impl HeadLine {
         self.bytes == 1
     }
 
-    /// Returns the name and the value of a header, as far as they were kept, and whether they were kept completely.
+    /// Returns the kept part of a header's name and value, and whether it is complete.
     fn field(&self) -> Option<(&[u8], &[u8], bool)> {
         let kept = self.start.get(..self.bytes.min(START_BYTES))?;
         let (name, value) = kept.split_at_checked(memchr(b':', kept)?)?;
@@ -99,12 +99,12 @@ impl HeadLine {
 }
 
 impl RequestFraming {
-    /// Returns whether only complete requests have arrived.
+    /// Returns whether every request has arrived completely.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.position, Position::Request) && self.line.bytes == 0
     }
 
-    /// Advances over bytes, and corrupts the first one that must not be read.
+    /// Advances over received bytes, and corrupts the first byte that hyper must not accept.
     pub(super) fn advance(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let consumed = match &mut self.position {
@@ -169,7 +169,7 @@ impl RequestFraming {
         let next = if self.line.ends_with_cr() { self.next() } else { None };
         self.line.clear();
         self.position = next.unwrap_or_else(|| {
-            // In a chunk extension hyper itself rejects a bare LF, but nothing else.
+            // A bare LF in a chunk extension is kept: hyper rejects it there, but would accept `INVALID_BYTE` in its place.
             if !matches!(self.position, Position::Extension(_)) {
                 *end = INVALID_BYTE;
             }
@@ -178,7 +178,7 @@ impl RequestFraming {
         length + 1
     }
 
-    /// Returns the position after a line that has ended, or none if nothing may be read after it.
+    /// Returns the position after the current line, or `None` if the line must be rejected.
     fn next(&mut self) -> Option<Position> {
         Some(match (self.position, self.line.is_empty()) {
             (Position::Request, false) => {
@@ -203,8 +203,8 @@ impl RequestFraming {
     }
 }
 
-/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Those that it
-/// accepts must be read in the same way as hyper reads them.
+/// Returns the framing of the body, given one more header line. Headers that hyper rejects do not matter here. Headers that it
+/// accepts must be interpreted as hyper interprets them.
 fn body_framing(body: BodyFraming, line: &HeadLine) -> Option<BodyFraming> {
     let Some((name, value, is_whole)) = line.field() else { return Some(body) };
     if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -227,7 +227,7 @@ mod tests {
 
     const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Returns the bytes that hyper reads when they arrive in chunks of `cut` bytes.
+    /// Returns the bytes that hyper reads when `text` arrives in chunks of `cut` bytes.
     fn read(text: &str, cut: usize) -> String {
         let mut framing = RequestFraming::default();
         let mut bytes = text.as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Holds back the error responses that hyper writes on its own on an HTTP/1.1 connection.
+//! Holds back the error responses that hyper generates itself on an HTTP/1.1 connection.
 //!
 //! When hyper cannot parse the head of a request, it writes a bare status without a problem document, request id or log line,
 //! and no option prevents that. It parses a head only after it has written the response to the previous request. So anything
@@ -19,36 +19,36 @@ use super::half_close::HalfClosed;
 use super::request_framing::RequestFraming;
 use super::socket::TcpBased;
 
-/// The start of the interim response with which hyper asks for a request's body (RFC 9110 §15.2.1).
+/// The start of the interim response with which hyper requests the body (RFC 9110 §15.2.1).
 const INTERIM: &[u8] = b"HTTP/1.1 100 ";
 /// The position of the status in the first line of a response.
 const STATUS: std::ops::Range<usize> = 9..12;
 
-/// A record of whether hyper still has a response to write. Cheap to clone; all clones track the same connection.
+/// Tracks whether hyper still has a response to write. Cheap to clone; all clones track the same connection.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct ResponseTracker(Arc<TrackedResponse>);
 
 #[derive(Debug, Default)]
 struct TrackedResponse {
-    /// Whether hyper has not read the response's body to its end.
+    /// Whether hyper is still reading the response's body.
     is_open: AtomicBool,
     /// Whether a part of the response may still have to be written or flushed.
     is_unwritten: AtomicBool,
 }
 
-/// A response whose body hyper has not read to its end. The body owns this value and drops it.
+/// A response whose body hyper is still reading. The body owns this value.
 #[derive(Debug)]
 pub(in super::super) struct OpenResponse(ResponseTracker);
 
 impl ResponseTracker {
-    /// Records that a response is about to be handed to hyper, which has at most one at a time.
+    /// Records that hyper is about to get a response. It has at most one at a time.
     pub(in super::super) fn begin(&self) -> OpenResponse {
         self.0.is_open.store(true, Ordering::Release);
         self.0.is_unwritten.store(true, Ordering::Release);
         OpenResponse(self.clone())
     }
 
-    /// Records that everything that hyper has buffered was written and flushed.
+    /// Records that everything that hyper had buffered was written and flushed.
     fn record_flush(&self) {
         if !self.0.is_open.load(Ordering::Acquire) {
             self.0.is_unwritten.store(false, Ordering::Release);
@@ -66,7 +66,7 @@ impl Drop for OpenResponse {
     }
 }
 
-/// A byte stream that discards hyper's own responses, and whose requests have strict framing.
+/// A byte stream that discards hyper's own error responses and corrupts ambiguous request framing.
 #[derive(Debug)]
 pub(in super::super) struct ResponseGate<IO> {
     io: IO,
@@ -94,13 +94,12 @@ impl<IO> ResponseGate<IO> {
         self.held_status
     }
 
-    /// Returns whether the last response has not been written to its end. Anything else written now would be taken for a part
-    /// of it.
+    /// Returns whether the last response is incomplete. The client would take anything else that is written now as a part of
+    /// it.
     pub(in super::super) fn is_within_response(&self) -> bool {
         self.responses.is_unwritten()
     }
 
-    /// Returns the underlying stream.
     pub(in super::super) fn into_inner(self) -> IO {
         self.io
     }
@@ -117,8 +116,8 @@ impl<IO> ResponseGate<IO> {
 }
 
 impl<IO: AsyncWrite + TcpBased + Unpin> ResponseGate<IO> {
-    /// Reports the end of the client's data only after the response was written or the client has left. Otherwise hyper would
-    /// take every client that has closed its sending side for one that has left.
+    /// Delays the end of the client's data while a complete request is answered, unless the client has disconnected. Otherwise
+    /// hyper would treat every client that has closed its sending side as disconnected.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_writing = self.is_within_response();
         let is_answering = is_writing || self.activity.is_running();
@@ -177,7 +176,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ResponseGate<IO> {
     ) -> Poll<io::Result<usize>> {
         let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
         if !self.is_forwardable(first) || self.half_closed.is_some() {
-            // Rare, so one slice at a time is enough.
+            // This is rare, so writing one slice at a time is sufficient.
             return self.poll_write(context, first);
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(context, slices);
@@ -199,7 +198,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ResponseGate<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.held_status.is_some() {
-            // The problem document is still to be written.
+            // The problem document has not been written yet.
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_shutdown(context)

@@ -1,11 +1,11 @@
-//! Access to the TCP socket below a connection.
+//! Access to the TCP socket of a connection.
 
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A byte stream over a TCP socket.
 pub(in crate::roles::gateway) trait TcpBased {
-    /// Returns the socket. None in tests that use an in-memory stream.
+    /// Returns the socket, or `None` in tests that use an in-memory stream.
     fn socket(&self) -> Option<&TcpStream>;
 }
 

@@ -1,5 +1,5 @@
-//! Timeouts that hyper lacks. A connection ends if its peer stops reading; closing it does not destroy the last response; and
-//! the kernel does not keep unsent data of an abandoned connection.
+//! Write timeouts and a lingering close, which hyper lacks. A connection ends if its peer stops reading, closing it does not
+//! destroy the last response, and the kernel does not keep the unsent data of an abandoned connection.
 
 use std::fmt;
 use std::io;
@@ -21,22 +21,22 @@ use super::super::activity::{Activity, DELIVERED_BYTES_MIN};
 use super::socket::TcpBased;
 use super::tcp_delivery::{DeliveryWatch, TcpDelivery};
 
-/// How long data from the peer of a closed connection is still read (nginx: `lingering_time`). Most clients read a response
-/// only once they have sent their whole request.
+/// How long a closed connection still reads data from its peer (nginx: `lingering_time`). Most clients read a response only
+/// after they have sent their whole request.
 pub(in super::super) const LINGER: Duration = Duration::from_secs(30);
-/// How long a closed connection waits for its peer once the process stops. The kernel delivers the remaining data.
+/// How long a closed connection waits for its peer after the process has begun to stop. The kernel delivers the remaining data.
 pub(in super::super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
 /// The number of bytes that the peer may still send after the connection was closed.
 pub(in super::super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The shortest pause between two checks whether the peer has received its response. The checks begin when nothing more is read
+/// The minimum pause between two checks whether the peer has received its response. The checks begin when nothing more is read
 /// from the peer.
 const CHECK_PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause between two of these checks.
+/// The maximum pause between these checks.
 const CHECK_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// The size of one read of discarded data.
+/// The size of the buffer for discarded data.
 const DISCARD_BYTES: usize = 8 * 1024;
 
-/// A byte stream that fails a write when the peer accepts too little within the stall limit, and that lingers on close.
+/// A byte stream whose writes fail if the peer accepts too little within the stall limit, and which lingers on close.
 #[derive(Debug)]
 pub(in super::super) struct StallTimeout<IO: TcpBased> {
     io: IO,
@@ -44,34 +44,34 @@ pub(in super::super) struct StallTimeout<IO: TcpBased> {
     /// The check that begins with the first write, restarts when a write blocks, and ends when the peer has acknowledged
     /// everything.
     watch: Option<DeliveryWatch>,
-    /// Whether anything was written since the last check that found nothing pending.
+    /// Whether anything has been written since a check last found nothing pending.
     has_written: bool,
     linger: Option<Linger>,
     activity: Arc<Activity>,
     /// Cancelled when the process stops.
     stop: Cancel,
-    /// Whether the connection was closed in order, so that the kernel may deliver the data that it still holds.
+    /// Whether the close was orderly, so that the kernel may deliver the data that it still holds.
     is_closed_in_order: bool,
 }
 
 /// The state between closing our side and the end of the connection.
 struct Linger {
     stopped: BoxFuture<'static, ()>,
-    /// The check of how much the peer accepts in that time.
+    /// The check whether the peer accepts enough in that time.
     watch: DeliveryWatch,
-    /// The reads from the peer; none once they have ended.
+    /// The reads from the peer, or `None` after they have ended.
     reads: Option<DiscardReads>,
     /// The next check whether the peer has received everything, and the pause before it.
     next_check: Pin<Box<Sleep>>,
     pause: Duration,
 }
 
-/// The limited reads that discard the data a peer sends after we have closed our side.
+/// Reads and discards, within limits, the data that a peer sends after we have closed our side.
 #[derive(Debug)]
 struct DiscardReads {
     end: Pin<Box<Sleep>>,
     bytes_left: usize,
-    /// Bytes received since the last check of how much the peer accepts.
+    /// The number of bytes received since the last check.
     read_bytes: u64,
 }
 
@@ -81,14 +81,14 @@ impl DiscardReads {
         Self { end, bytes_left: LINGER_BYTES_MAX, read_bytes: 0 }
     }
 
-    /// Discards the data that the peer sends until it closes its side, has sent for too long, or has sent too much.
+    /// Discards the data that the peer sends, until the peer closes its side, or has sent for too long or too much.
     fn poll<IO: AsyncRead + Unpin>(&mut self, io: &mut IO, context: &mut Context<'_>) -> Poll<()> {
         while self.bytes_left > 0 && self.end.as_mut().poll(context).is_pending() {
             let mut space = [0; DISCARD_BYTES];
             let mut discarded = ReadBuf::new(&mut space);
             let result = ready!(Pin::new(&mut *io).poll_read(context, &mut discarded));
             let count = discarded.filled().len();
-            // Over TLS an end without close_notify is an error.
+            // Over TLS, an end without `close_notify` is an error.
             if result.is_err() || count == 0 {
                 break;
             }
@@ -110,8 +110,8 @@ impl Linger {
         Self { stopped, watch, reads, next_check, pause }
     }
 
-    /// Waits until the peer has received everything or accepts nothing more. Returns whether the kernel may deliver the data
-    /// that it still holds.
+    /// Waits until the peer has received everything or has stopped reading and sending. Returns whether the kernel may deliver
+    /// the data that it still holds.
     fn poll<IO: AsyncRead + TcpBased + Unpin>(
         &mut self,
         io: &mut IO,
@@ -204,8 +204,8 @@ impl<IO: TcpBased> StallTimeout<IO> {
     }
 
     /// Checks once per stall limit whether the peer acknowledges any of the data that the kernel holds for it. While data is
-    /// unacknowledged the kernel sends no keepalive probes, so a vanished peer would be noticed only after a quarter of an
-    /// hour.
+    /// unacknowledged, the kernel sends no keepalive probes, so without this check a vanished peer would go unnoticed for a
+    /// quarter of an hour.
     fn check_delivery(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.watch.is_none() && self.has_written {
             self.watch = Some(DeliveryWatch::new_unblocked(self.stall_limit));
@@ -224,7 +224,7 @@ impl<IO: TcpBased> StallTimeout<IO> {
     }
 }
 
-/// Returns the error for a peer that accepts too little.
+/// Counts a peer that accepts too little, and returns the error.
 fn stalled() -> io::Error {
     super::super::count_refused("write_stalled");
     io::Error::new(io::ErrorKind::TimedOut, "the peer has stopped reading")
@@ -295,7 +295,7 @@ impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<
         if result.is_pending() {
             return self.check_write(context, result);
         }
-        // hyper flushes when it has written everything, and each time it is woken. There may have been nothing to write, so a
+        // hyper flushes whenever it has written everything, and whenever it is woken, even if it had nothing to write. So a
         // flush is not recorded as a write.
         if self.activity.is_blocked() {
             self.activity.unblock();
@@ -314,8 +314,8 @@ impl<IO: AsyncRead + AsyncWrite + TcpBased + Unpin> AsyncWrite for StallTimeout<
             this.activity.record_close();
             Linger::new(this.stop.clone(), this.stall_limit)
         });
-        // Closing a socket that has unread data sends RST, and RST destroys what the peer has not read yet, including the
-        // response that says why the connection is closed (RFC 9112 §9.6). So the data that the peer sends is read and
+        // Closing a socket that has unread data sends RST, which destroys any data that the peer has not read yet, including
+        // the response that says why the connection is closed (RFC 9112 §9.6). So the data that the peer sends is read and
         // discarded.
         this.is_closed_in_order = ready!(linger.poll(&mut this.io, context));
         if !this.is_closed_in_order {

@@ -1,5 +1,5 @@
-//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. The kernel accepts writes long before the peer does, because
-//! it buffers tens of KiB.
+//! Reads from `TCP_INFO` how many bytes a peer has acknowledged. A completed write does not mean that the peer has accepted the
+//! data, because the kernel buffers tens of KiB.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,13 +12,13 @@ use tokio::time::{Instant, Sleep};
 use super::super::activity::DELIVERED_BYTES_MIN;
 use super::socket::TcpBased;
 
-/// The first check, the baseline for the later ones, comes after the interval divided by this number. Few connections are
-/// blocked that long, so there are few system calls.
+/// The first check, which is the baseline for the later checks, occurs after the interval divided by this number. Few
+/// connections are blocked for that long, so the checks cost few system calls.
 const FIRST_CHECK_PART: u32 = 10;
 
 /// The beginning of `struct tcp_info`, as in Linux since 4.6. Later fields are not requested.
 type TcpInfoStart = [u64; 19];
-/// The state `TCP_CLOSE`, in which the kernel holds no data, whatever its counters are.
+/// The state `TCP_CLOSE`, in which the kernel holds no data, regardless of the counters.
 const CLOSED: u8 = 7;
 
 /// The socket option `TCP_INFO` (tcp(7)).
@@ -36,7 +36,7 @@ pub(super) struct TcpDelivery {
 }
 
 impl TcpDelivery {
-    /// Queries the kernel. Without a socket, returns that nothing was delivered and nothing is pending.
+    /// Queries the kernel. Without a socket or if the query fails, reports that nothing was delivered and nothing is pending.
     pub(super) fn query(io: &impl TcpBased) -> Self {
         let Some(socket) = io.socket() else { return Self::default() };
         match getsockopt(socket, TcpInfo) {
@@ -75,7 +75,7 @@ pub(super) struct DeliveryWatch {
 pub(super) struct DeliveryProgress {
     /// Bytes acknowledged since the previous check.
     pub(super) bytes: u64,
-    /// Whether these bytes are enough. True if there was no previous check.
+    /// Whether these bytes are enough. Always true for the first check.
     pub(super) is_enough: bool,
     /// Whether nothing was acknowledged although something was pending at the previous check.
     pub(super) is_stuck: bool,
@@ -88,8 +88,8 @@ impl DeliveryWatch {
         Self::with_first_check(interval / FIRST_CHECK_PART, interval)
     }
 
-    /// Creates a watch for a connection that is not blocked. The first check comes after a whole interval, by which time nearly
-    /// everything is acknowledged.
+    /// Creates a watch for a connection that is not blocked. The first check occurs after a whole interval, when the peer has
+    /// usually acknowledged everything.
     pub(super) fn new_unblocked(interval: Duration) -> Self {
         Self::with_first_check(interval, interval)
     }
@@ -98,7 +98,7 @@ impl DeliveryWatch {
         Self { next_check: Box::pin(tokio::time::sleep(first)), interval, last: None }
     }
 
-    /// Waits for the next check.
+    /// Waits for the next check and returns its result.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Coalesces HTTP/2 responses that become ready at the same time, so that they share a TLS record and a system call.
+//! Coalesces HTTP/2 responses that are ready at the same time, so that they share a TLS record and a system call.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::task::yield_now;
 
 use super::super::activity::Activity;
 
-/// Polls a connection only after all tasks that are ready now, as long as at least two of its requests are running. Each
-/// response wakes the connection's task, and tokio runs a woken task directly after the one that woke it, so without this each
-/// response would be written separately. With a single request, such as a large download or upload, there is nothing to wait
-/// for. This function is cancel safe if the future is.
+/// Polls a connection only after all other tasks that are ready, while at least two of its requests are running. Each response
+/// wakes the connection's task, and tokio runs a woken task directly after the task that woke it, so each response would
+/// otherwise be written separately. With a single request, such as a large download or upload, there is nothing to coalesce.
+/// This function is cancel safe if the future is.
 ///
 /// The task is polled when its thread has no other task to run, or has run as many tasks as tokio runs between two checks for
 /// I/O (61).
@@ -45,7 +45,7 @@ pub(in super::super) async fn coalesce_writes<F: Future>(
     .await
 }
 
-/// A yield of the connection's task. It always completes.
+/// A yield of the connection's task.
 struct YieldedTask {
     is_over: AtomicBool,
     connection: Waker,

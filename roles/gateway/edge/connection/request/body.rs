@@ -1,4 +1,4 @@
-//! A request's body. The service borrows the body, and either reads all of it within its limits or leaves it unread.
+//! The body of a request. The service borrows it, and either reads all of it within the limits or leaves it unread.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,10 +16,11 @@ use crate::roles::gateway::client::byte_budget::Reservation;
 use crate::roles::gateway::client::byte_budget::SMALL_BYTES;
 use crate::roles::gateway::client::byte_budget::overloaded;
 
-/// The capacity of a growing body as a multiple of its length.
+/// The capacity of a growing body, as a multiple of its length.
 const GROWTH: usize = 8;
 
-/// A request's body, which its connection lends to the service. `unread_body` handles the rest that the service leaves unread.
+/// The body of a request, which the connection lends to the service. `unread_body` handles any rest that the service leaves
+/// unread.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
@@ -45,12 +46,10 @@ impl RequestBody {
         Self { incoming, expects_continue, state }
     }
 
-    /// Returns whether the body was read to its end.
     pub(in super::super) fn is_complete(&self) -> bool {
         self.state == State::Complete
     }
 
-    /// Returns whether the client expects `100 Continue`, which has not been sent yet.
     pub(super) fn expects_continue(&self) -> bool {
         self.expects_continue
     }
@@ -80,7 +79,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // hyper sends `100 Continue` now.
+        // The poll below makes hyper send `100 Continue`.
         self.expects_continue = false;
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         match &frame {
@@ -101,11 +100,12 @@ impl Body for RequestBody {
     }
 }
 
-/// Reads a body of at most `bytes_max`, and reserves room for it. Trailers are dropped. Safe to drop and to call again.
+/// Reads a body of at most `bytes_max`, and reserves room for it. Trailers are discarded. Dropping the future loses the chunks
+/// that it has read.
 ///
 /// # Errors
-/// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` when a chunk or the whole body is late;
-/// `MalformedBody` when the framing is invalid; `Overloaded` when there is no room for the body.
+/// `BodyTooLarge`, before anything is read if the length is announced; `RequestTimeout` if a chunk or the whole body is late;
+/// `MalformedBody` if the framing is invalid; `Overloaded` if there is no room for the body.
 pub async fn read_body<B>(
     body: B,
     bytes_max: usize,
@@ -172,9 +172,9 @@ impl BodyChunks {
         }
     }
 
-    /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. The capacity is eight
-    /// times the length that has arrived and does not depend on the announced length, so that the memory that a client occupies
-    /// is proportional to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
+    /// Returns the capacity needed to append `more` bytes, if the complete body has at most `most` bytes. It grows to eight
+    /// times the received length, capped at `most`, and not to the announced length at once, so that a client occupies memory
+    /// in proportion to the data that it sends. Smaller steps would leave the allocator with more blocks of different sizes
     /// when many bodies grow at the same time.
     fn capacity_with(&self, more: usize, most: usize) -> usize {
         let length = self.len() + more;

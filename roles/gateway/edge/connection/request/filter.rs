@@ -1,7 +1,6 @@
-//! Rejects requests that are ambiguous, so that fjord, a proxy in front of it and a log all interpret the request in the same
-//! way.
+//! Rejects ambiguous requests, so that fjord, a proxy in front of it, and a log all interpret a request in the same way.
 //!
-//! hyper rejects requests with invalid framing. These checks are for requests that hyper accepts.
+//! hyper itself rejects requests with invalid framing. These checks apply to requests that hyper accepts.
 
 use http::header::{self, HeaderName};
 use http::uri::Authority;
@@ -17,7 +16,7 @@ use crate::roles::gateway::edge::compression::accept_encoding::AcceptedCodings;
 /// The bytes between a header's name and its value, and after the value: colon, space, CR, LF.
 const HEADER_OVERHEAD_BYTES: usize = 4;
 
-/// Checks a request as far as possible without its endpoint.
+/// Performs the checks that do not depend on the endpoint.
 pub(in super::super) fn check<B>(
     request: &Request<B>,
     codings: AcceptedCodings,
@@ -25,7 +24,8 @@ pub(in super::super) fn check<B>(
 ) -> Result<(), Problem> {
     check_sizes(request, config)?;
     if *request.method() != Method::OPTIONS && !METHODS.contains(request.method()) {
-        // RFC 9110 §9.1: 501 is for a method that the server does not know at all, 405 for one that the path does not support.
+        // RFC 9110 §9.1: 501 is for a method that the server does not recognize, 405 for a method that the path does not
+        // support.
         return Err(Problem::new(ProblemKind::NotImplemented));
     }
     let host = host(request).map_err(invalid)?;
@@ -72,7 +72,7 @@ fn check_sizes<B>(request: &Request<B>, config: &ConnectionConfig) -> Result<(),
     Ok(())
 }
 
-/// Returns the host that a request is for (RFC 9112 §3.2, RFC 9113 §8.3.1).
+/// Returns the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn host<B>(request: &Request<B>) -> Result<Authority, &'static str> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let field = match (values.next(), values.next()) {

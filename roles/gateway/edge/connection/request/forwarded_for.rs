@@ -11,8 +11,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Returns the client's address: the last address in the list that does not belong to a trusted proxy.
 ///
 /// Each proxy appends the address from which it received the request. So everything before an untrusted address was written by
-/// the client at that address. An entry that cannot be parsed ends the search: the proxy that wrote it is then taken for the
-/// client.
+/// the client at that address. The search stops at an entry that cannot be parsed, and the proxy that wrote the entry is
+/// treated as the client.
 pub(in super::super) fn client_address(
     connected: IpAddr,
     headers: &HeaderMap,
@@ -33,7 +33,7 @@ pub(in super::super) fn client_address(
     client
 }
 
-/// Parses an address as proxies write it: bare, in brackets, or with a port.
+/// Parses an address in any form that proxies use: bare, in brackets, or with a port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

@@ -1,8 +1,8 @@
 //! Handles a request body that the service left unread, so that the client still receives the response (RFC 9112 §9.6,
 //! RFC 9113 §8.1).
 //!
-//! hyper stops reading once the body is dropped. It would close an HTTP/1.1 connection although the response did not announce
-//! the close and the next request may be on its way, and it would reset an HTTP/2 stream on which the client is still sending.
+//! hyper stops reading once the body is dropped. It would close an HTTP/1.1 connection, although the response did not announce
+//! this and the next request may be in transit, and it would reset an HTTP/2 stream on which the client is still sending.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::roles::gateway::response::Response;
 use super::super::io::{LINGER, LINGER_AT_STOP, LINGER_BYTES_MAX};
 use super::body::RequestBody;
 
-/// The maximum number of remaining bytes of a body that are read before the response, so that the connection can be kept open.
+/// The maximum number of unread bytes that are drained before the response, so that the connection can be kept open.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// The longest time that the response waits for the rest of the body.
+/// The maximum time that the response waits for the rest of the body.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reads the rest of an HTTP/1.1 body if it is small. Otherwise announces that the connection closes after the response;
@@ -31,12 +31,13 @@ pub(in super::super) async fn drain_or_close(mut body: RequestBody, response: &m
 }
 
 async fn drain_small(body: &mut RequestBody) -> bool {
-    // A client that expects 100-continue may or may not send its body now. The next bytes would be ambiguous.
+    // A client that expects `100 Continue` might omit its body, so the next bytes would be ambiguous.
     let is_small = body.size_hint().lower() <= DRAIN_BYTES_MAX as u64;
     is_small && !body.expects_continue() && body.drain(DRAIN_BYTES_MAX, DRAIN_LIMIT).await
 }
 
-/// Lets an HTTP/2 client continue to send for a while after its response. If it has not finished by then, its stream is reset.
+/// Lets an HTTP/2 client continue to send for a limited time after its response. If the client does not finish in that time,
+/// its stream is reset.
 pub(in super::super) fn drain_in_background(mut body: RequestBody, tasks: &Tasks, stop: Cancel) {
     let _detached = tasks.spawn(async move {
         tokio::select! {

@@ -109,7 +109,7 @@ fn a_value_that_does_not_fit_the_kind_is_refused() {
     assert_eq!(feed(&mut sink, &[(&["a"], &[ONE])]), Err(SinkError::Shape));
 }
 
-/// Measures the peak memory that is allocated while an answer with `rows` rows is written.
+/// Returns the peak memory, in bytes, that is allocated to write an answer with `rows` rows.
 fn memory(kind: ResultKind, rows: i64) -> u64 {
     let outcome = ProcedureResult::default();
     let counted = allocation_counter::measure(|| {
@@ -133,7 +133,7 @@ fn no_result_kind_buffers_a_second_copy_of_the_result() {
     }
 }
 
-/// Returns the number of chunks that were sent while the answer was written, and the text of the whole answer.
+/// Returns the number of chunks sent before the answer was complete, and the whole text.
 async fn in_chunks(kind: ResultKind, sets: &[Set<'_>]) -> (usize, String) {
     let progress = Arc::<JobProgress>::default();
     progress.chunks.enable(7);

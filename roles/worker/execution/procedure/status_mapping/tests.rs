@@ -64,7 +64,7 @@ fn job(endpoint: Endpoint, execution: Execution) -> Job {
     Job { endpoint: Arc::new(endpoint), request, progress: Arc::default() }
 }
 
-/// Returns the status and body of the answer to a call with the given RETURN status and `rows` rows.
+/// Returns the status and body for the given RETURN status and `rows` rows.
 fn answered(kind: ResultKind, rows: usize, return_status: i32) -> (u16, String) {
     let job = job(endpoint(kind), Execution::AtLeastOnce);
     let mut sink = JsonSink::new(kind, 10_000);
@@ -113,7 +113,7 @@ fn sent_error(kind: SentErrorKind) -> SentError {
     SentError::caused_by(kind, "secret of the database")
 }
 
-/// Lists every failure of a call that was sent, with the kind of its problem, its outcome and its detail.
+/// Lists failures of calls that were sent, each with its problem, outcome and detail.
 fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static str>)> {
     use SentErrorKind as K;
     use ServerErrorClass as C;

@@ -1,4 +1,4 @@
-//! Tests which waiter gets a connection that is returned while other waiters leave.
+//! Tests which waiters get a permit while others leave.
 
 use super::*;
 use crate::config::Secret;

@@ -1,4 +1,4 @@
-//! Tests with key sets as issuers publish them, and with invalid ones.
+//! Tests with valid and invalid key sets.
 
 use std::io::Write;
 
@@ -33,7 +33,7 @@ fn with(changes: &Value) -> Value {
     jwk.into()
 }
 
-/// Returns all algorithms, which is the default.
+/// Returns all algorithms, which are allowed by default.
 fn all() -> Vec<Algorithm> {
     ALGORITHMS.iter().map(|name| algorithm(name).unwrap()).collect()
 }

@@ -1,4 +1,4 @@
-//! Unit tests of the gate.
+//! Tests of the response gate.
 
 use tokio::io::AsyncWriteExt;
 
