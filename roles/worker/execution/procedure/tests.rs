@@ -1,4 +1,4 @@
-//! Tests that call every endpoint of the demo register on a SQLite database.
+//! Tests that call every endpoint of the demo register on an embedded `SQLite` database.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
