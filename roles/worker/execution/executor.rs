@@ -87,7 +87,7 @@ struct JobTask {
     entry: JobEntry,
     reply: Option<Subject>,
     deadline: Instant,
-    /// Whether a reply has named the job's control subject, as all later replies then must.
+    /// Whether a reply has named the job's control subject. All later replies must then name it.
     is_control_known: AtomicBool,
 }
 

@@ -124,7 +124,7 @@ impl JobResult {
         }
     }
 
-    /// Converts the result into the final after `parts` parts. It is never a refusal.
+    /// Converts the result into the final that follows `parts` parts. It is never a refusal.
     fn into_last(self, request_id: &str, parts: u32) -> Final {
         let mut last = Final { parts, ..self.into_final(request_id) };
         if last.status >= 500 {

@@ -1,4 +1,4 @@
-//! Keeps recently sent answers, which may be lost with the link of the worker or the gateway.
+//! Keeps recently sent answers, which can be lost with the worker's or the gateway's link.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,15 @@ use crate::message::Subject;
 use super::running_jobs::JobId;
 
 /// How long a reply is remembered. A dead connection is detected within two ping intervals, which
-/// are 10 s by default, and replies may be written to it until then.
+/// are 10 s by default, and replies can be written to it until then.
 const AGE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of remembered replies.
 const REPLIES_MAX: usize = 1024;
 /// Maximum total size of the remembered replies, in bytes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The most recently sent parts and finals, oldest first. Gateways request those that they missed.
+/// The most recently sent parts and finals, oldest first. Gateways request replies that they
+/// missed.
 #[derive(Debug, Default)]
 pub struct RecentReplies(Mutex<State>);
 

@@ -1,5 +1,6 @@
 //! Resends answers that gateways did not receive. The rate is limited, because gateways request
-//! many at once after an outage, and a NATS server disconnects clients that it cannot keep up with.
+//! many answers at once after an outage, and a NATS server disconnects clients that read too
+//! slowly.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use super::recent_replies::RecentReplies;
 use super::reply_sender::ReplySender;
 use super::running_jobs::JobId;
 
-/// Maximum number of queued requests for answers. Further requests are dropped: the gateway repeats
-/// them, or treats the call as lost.
+/// Maximum number of queued requests to resend an answer. Further requests are dropped: the gateway
+/// repeats them, or treats the call as lost.
 const REQUESTS_MAX: usize = 1024;
 /// The rate at which a worker resends answers, and sends answers that an outage has delayed.
 const BYTES_PER_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
@@ -48,7 +49,7 @@ impl SendThrottle {
     }
 }
 
-/// The queue of the gateways' requests for answers.
+/// A queue of gateways' requests to resend an answer.
 #[derive(Debug)]
 pub struct ResendQueue(mpsc::Sender<JobId>);
 
@@ -77,7 +78,7 @@ pub struct Resender {
     pub recent: Arc<RecentReplies>,
     /// The limit on the rate.
     pub throttle: Arc<SendThrottle>,
-    /// The subjects of every queue of this worker, by its index.
+    /// The subjects of each of this worker's queues, by queue index.
     pub queues: Arc<[Arc<QueueSubjects>]>,
 }
 

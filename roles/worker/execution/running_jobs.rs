@@ -85,7 +85,8 @@ impl RunningJobs {
         }
     }
 
-    /// Passes on the gateway's acknowledgement of all parts up to `part`. It may be a repetition.
+    /// Passes on the gateway's acknowledgement of all parts up to `part`. The acknowledgement
+    /// can be a repetition.
     pub fn acknowledge(&self, id: JobId, part: u32) {
         let state = self.lock();
         if let Some(last) = state.jobs.get(&id).and_then(|job| job.acknowledged.as_ref()) {

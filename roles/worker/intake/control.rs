@@ -16,8 +16,9 @@ use crate::telemetry::{counter, names};
 use super::queue::Queue;
 use super::slots::OfferId;
 
-/// Subscribes to this worker's own subject of a queue, and to those on which all its workers
-/// receive cancels, membership queries and repeats. Handles messages until the transport closes.
+/// Subscribes to this worker's own subject of a queue, and to the subjects on which all workers of
+/// the queue receive cancels, membership queries and repeats. Handles messages until the transport
+/// closes.
 ///
 /// # Errors
 /// `TransportError` if a subscription is refused.

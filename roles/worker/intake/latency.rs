@@ -10,7 +10,8 @@ use crate::config::limits;
 const START_TIME: Duration = Duration::from_millis(2);
 /// Maximum size of the backlog, in requests.
 pub const BACKLOG_MAX: usize = 4096;
-/// The backlog covers an extra `1 / JITTER_DIVISOR` of a round trip, as calls end irregularly.
+/// The backlog covers an extra `1 / JITTER_DIVISOR` of a round trip, because calls end
+/// irregularly.
 const JITTER_DIVISOR: u32 = 4;
 /// There is no backlog if a slot would be idle for less than `1 / IDLE_DIVISOR` of the call time.
 const IDLE_DIVISOR: u32 = 20;

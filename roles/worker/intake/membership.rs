@@ -185,8 +185,8 @@ impl GroupMembership {
 
     /// Leaves the group. The server sends a limited number of further messages, which are refused.
     ///
-    /// Leaving is complete when no message has arrived for a while, nor while a probe travels to
-    /// the server and back. Silence alone proves nothing: the server may be stalled.
+    /// Leaving is complete when no message has arrived for a while, and none while a probe travels
+    /// to the server and back. Silence alone is not enough: the server may be stalled.
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {

@@ -107,7 +107,7 @@ impl State {
     fn advance(&mut self, now: Instant) -> ElapsedSeconds {
         let elapsed = now.saturating_duration_since(self.since);
         self.since = now;
-        // An exponentially weighted average: exact, as the load was constant in the period.
+        // An exponentially weighted average, which is exact because the load was constant.
         let load = f64::from(self.running) / f64::from(self.limit.max(1));
         let weight = 1.0 - (-elapsed.as_secs_f64() / AVERAGING_TIME.as_secs_f64()).exp();
         self.utilization += weight * (load - self.utilization);

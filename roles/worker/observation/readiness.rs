@@ -26,7 +26,8 @@ impl QueueReadiness {
         Self { readiness, queues: Mutex::default(), is_any_served: watch::Sender::new(false) }
     }
 
-    /// Sets the state of a queue. One that is not served is reported, but affects no other queue.
+    /// Sets the state of a queue. A queue that is not served is reported, but affects no other
+    /// queue.
     pub fn set(&self, name: &str, state: Result<(), String>) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         self.readiness.note(format!("queue {name}"), state.clone().err());

@@ -188,8 +188,8 @@ fn map_user_error(job: &Job, error: &SentError, number: u32, message: &str) -> S
     SentCallResult::Problem { problem, outcome: Outcome::SqlUser }
 }
 
-/// Returns the status in an error number. One that is reserved for the gateway becomes 500; the
-/// message is kept.
+/// Returns the status in an error number. A status that is reserved for the gateway becomes 500;
+/// the message is kept.
 fn own_status(number: u32) -> Option<u16> {
     let status = u16::try_from(number.checked_sub(STATUS_NUMBERS_BASE)?).ok()?;
     let status = if GATEWAY_STATUSES.contains(&status) { 500 } else { status };

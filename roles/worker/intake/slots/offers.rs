@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::message::Subject;
 
-/// Maximum number of remembered expired offers, whose late answers measure the round trip.
+/// Maximum number of remembered expired offers, whose late answers are used to measure
+/// the round trip.
 const EXPIRED_MAX: usize = 64;
 
 /// The number of an offer. Each queue uses each number once.

@@ -1,4 +1,4 @@
-//! Tests of rows as JSON: the shape of each kind of result, limits, and chunks.
+//! Tests the conversion of rows to JSON: the shape of each kind of result, limits, and chunks.
 
 use std::sync::Arc;
 
