@@ -16,9 +16,9 @@ pub struct DispatchResult {
     pub end: SessionEnd,
     /// The delay after which the client should retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// The wait until the last attempt was sent or, if none was executed, until the session ended.
+    /// The wait until the last attempt was sent or, after a 503, until the session ended.
     pub queue_wait: Duration,
-    /// The time from the last attempt to the end of the session.
+    /// The time from the end of that wait to the end of the session.
     pub exchange: Duration,
     /// The number of attempts.
     pub attempts: u32,

@@ -56,7 +56,8 @@ struct AdmittedSession {
 }
 
 impl Dispatcher {
-    /// Subscribes to replies and starts the background tasks. Requests create further queues.
+    /// Subscribes to replies and starts the background tasks. Further queues are created
+    /// when the first request for them arrives.
     ///
     /// # Errors
     /// `TransportError` if the subscription fails.

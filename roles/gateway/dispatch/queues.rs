@@ -33,7 +33,8 @@ pub struct GatewayQueue {
     pub cancel: Subject,
     /// The subject on which workers are asked to send answers again.
     pub repeat: Subject,
-    /// The prefix of the subjects of all its workers. No other worker is told about its requests.
+    /// The prefix of the subjects of all its workers. Other workers get no messages about its
+    /// requests.
     pub workers: Subject,
     /// The requests that wait for a slot.
     pub wait_queue: WaitQueue,

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The smallest capacity of the bucket, in seconds of the floor.
+/// The minimum capacity of the bucket: the tokens that the floor adds in this many seconds.
 const FLOOR_BURST_SECONDS: f64 = 10.0;
 
 /// A token bucket: every request adds a fraction of a token, and every resubmission takes one.
@@ -62,7 +62,8 @@ impl RetryBudget {
         state.updated_at = state.updated_at.max(now);
         state.tokens += passed * state.floor_per_second;
         let result = change(&mut state.tokens, percent);
-        // The capacity: ten seconds of the floor, or the share of a hundred requests if larger.
+        // The capacity: ten seconds of the floor or the share of a hundred requests, whichever
+        // is larger.
         let capacity = (state.floor_per_second * FLOOR_BURST_SECONDS).max(100.0 * percent);
         state.tokens = state.tokens.min(capacity);
         result

@@ -38,13 +38,13 @@ pub struct SessionOptions {
     pub timeout: Duration,
     /// The time within which the session must end.
     pub session: Duration,
-    /// The largest number of attempts, including the first. Refused attempts do not count.
+    /// The maximum number of attempts, including the first. Refused attempts do not count.
     pub attempts: u32,
-    /// The wait for the first reply to the first attempt. Later attempts get at least as long.
+    /// The wait for the first reply to the first attempt. Later attempts wait at least as long.
     pub accept_timeout: Duration,
     /// The silence after which a worker that runs the call counts as lost.
     pub silence: Duration,
-    /// The largest size in bytes of an answer that is assembled from parts.
+    /// The maximum size, in bytes, of an answer that is assembled from parts.
     pub answer_bytes_max: usize,
     /// Whether the parts of an answer are kept. If not, an answer in parts has no body.
     pub keeps_answer: bool,
@@ -85,7 +85,7 @@ pub struct Session {
     needs: AttemptNeeds,
     wait_reason: WaitReason,
     attempts: Attempts,
-    /// The permission to execute an at-most-once request. A session gives it once, and again only
+    /// The permission to execute an at-most-once request. A session grants it once, and again only
     /// if the worker that got it reports that it never started.
     grant: Option<Grant>,
     /// The answer that is being streamed. From then on, other attempts cannot answer the request.

@@ -59,9 +59,9 @@ impl std::fmt::Debug for DriverContext<'_> {
 pub struct ClosedSession {
     /// The delay after which to retry a request that was certainly not executed.
     pub retry_after: Option<Duration>,
-    /// The wait until the last attempt was sent or, if none was executed, until the session ended.
+    /// The wait until the last attempt was sent or, after a 503, until the session ended.
     pub queue_wait: Duration,
-    /// The time from the last attempt to the end of the session.
+    /// The time from the end of that wait to the end of the session.
     pub exchange: Duration,
     /// The replies to claims and offers that the session did not handle before its end.
     pub messages: Vec<(Subject, Control)>,
@@ -84,7 +84,7 @@ pub struct SessionDriver {
     unanswered: Option<u32>,
     /// The latest attempt that got a reply.
     replied: u32,
-    /// The time before which the silence of a worker proves nothing.
+    /// Before this time, a silent worker is not treated as lost.
     silence_counts_from: Instant,
 }
 

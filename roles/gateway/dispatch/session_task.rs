@@ -34,7 +34,7 @@ pub(super) use attempt_spans::AttemptSpans;
 use attempt_workers::AttemptWorkers;
 use body_sender::{BodyEvent, BodySender};
 
-/// One session with all that it needs to continue after its client has disconnected.
+/// One session, with everything that it needs to continue after its client has disconnected.
 pub(super) struct SessionTask {
     services: Arc<DispatchServices>,
     driver: SessionDriver,

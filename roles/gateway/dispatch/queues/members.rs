@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::message::Subject;
 use crate::telemetry::Gauge;
 
-/// The largest number of workers that are tracked per queue.
+/// The maximum number of workers that are tracked per queue.
 const MEMBERS_MAX: usize = 256;
 /// The interval at which members are asked to identify themselves.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ pub enum Recipient {
     Group,
     /// The group, to test whether all of its members reply.
     GroupTrial,
-    /// One member that replies, by its subject.
+    /// One member that is known to reply, by its subject.
     Member(Subject),
 }
 
@@ -53,7 +53,7 @@ struct State {
     alive: Vec<QueueMember>,
     next: usize,
     queried_at: Option<Instant>,
-    /// The time from which the group may be tried again.
+    /// The time from which trial requests may be sent to the group.
     group_trial_at: Option<Instant>,
     /// The number of replies to trials since the last attempt to the group that got no reply.
     group_replies: u32,
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Members {
 }
 
 impl Members {
-    /// Creates a group without suspicion.
+    /// Creates a group of which no member is suspected.
     #[must_use]
     pub fn new(suspected_metric: Gauge) -> Self {
         suspected_metric.set(0.0);

@@ -22,15 +22,16 @@ use crate::telemetry::Gauge;
 const DEQUEUES_MAX: usize = 32;
 /// The number of dequeues required to compute a rate.
 const DEQUEUES_MIN: usize = 8;
-/// How many waiters may try the group (send their requests to it) per reply from a member. Attempts
-/// thus at most double, as in TCP slow start.
+/// How many waiters may send their requests to the group per reply from a member. The number of
+/// attempts thus at most doubles, as in TCP slow start.
 const WAKE_PER_REPLY: usize = 2;
 /// The shortest `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Identifies a waiter, in order of arrival. A session keeps its id while it tries the group.
+/// Identifies a waiter, in order of arrival. A session keeps its id while it sends its request
+/// to the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaiterId(u64);
 
@@ -110,8 +111,9 @@ impl WaitQueue {
         }
     }
 
-    /// Adds a waiter. With `old_id`, it returns to its old position, which it keeps while it tries
-    /// the group. If the queue is full, evicts the youngest; returns `None` if that is this waiter.
+    /// Adds a waiter. With `old_id`, it returns to the position that it had before it sent its
+    /// request to the group. If the queue is full, evicts the youngest waiter; returns `None` if
+    /// that is this waiter.
     #[must_use]
     pub fn join(
         &self,
@@ -186,7 +188,8 @@ impl WaitQueue {
         }
     }
 
-    /// Handles a reply from a member: lets some of the unregistered waiters try the group.
+    /// Handles a reply from a member: lets some of the unregistered waiters send their requests to
+    /// the group.
     pub fn on_member_reply(&self) {
         if !self.has_unregistered.load(Ordering::Relaxed) {
             return;
@@ -202,7 +205,7 @@ impl WaitQueue {
         self.has_unregistered.store(!state.unregistered.is_empty(), Ordering::Relaxed);
     }
 
-    /// Records that a waiter got a slot by trying the group.
+    /// Records that a waiter got a slot by sending its request to the group.
     pub fn record_dequeue(&self, now: Instant) {
         self.lock().record_dequeue(now);
     }
@@ -243,7 +246,7 @@ impl State {
 
     fn record_dequeue(&mut self, now: Instant) {
         if self.waiters.is_empty() {
-            // Without waiters, the time until the next dequeue says nothing about the rate.
+            // Without waiters, the time until the next dequeue does not depend on the drain rate.
             self.dequeue_times.clear();
             return;
         }
@@ -253,7 +256,8 @@ impl State {
         }
     }
 
-    /// Returns how long a new waiter would wait at the measured rate, or `None` if it is unknown.
+    /// Returns how long a new waiter would wait at the measured rate, or `None` if the rate
+    /// is unknown.
     fn expected_wait(&self, now: Instant) -> Option<Duration> {
         if self.dequeue_times.len() < DEQUEUES_MIN {
             return None;
@@ -266,7 +270,7 @@ impl State {
     }
 
     /// Notifies the oldest waiter that it is the head. Removes waiters whose sessions ended without
-    /// leaving the queue, because no waiter behind them would ever try the group.
+    /// leaving the queue, because otherwise no waiter behind them would become the head.
     fn notify_head(&mut self) {
         while let Some((id, signals)) = self.waiters.first_key_value() {
             let id = *id;

@@ -48,7 +48,7 @@ impl PendingRequest {
 
     /// Returns the charge for a reply, or `None` if its bytes are not charged. If there is no room,
     /// parts of an assembled answer are dropped, as is an at-least-once answer (502), which can be
-    /// requested again. At-most-once finals and the rest of a stream never are.
+    /// requested again. At-most-once finals and the rest of a stream are never dropped.
     pub(super) fn charge_for(
         &mut self,
         reply: &Result<Reply, EnvelopeError>,

@@ -21,7 +21,7 @@ use crate::roles::gateway::dispatch::queues::{GatewayQueue, QueueRegistry};
 const PAGE_PAUSE: Duration = Duration::from_millis(25);
 /// If more bytes than this were received during a pause, the page is not complete yet.
 const PAGE_BYTES: u64 = 256 << 10;
-/// The largest number of pauses after one page.
+/// The maximum number of pauses after one page.
 const PAGE_PAUSES_MAX: usize = 40;
 /// If the link is lost again within this time after a request, the answers may be the cause.
 const STABLE_TIME: Duration = Duration::from_secs(30);

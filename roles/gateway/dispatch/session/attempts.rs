@@ -130,7 +130,8 @@ impl Attempts {
         Ok(())
     }
 
-    /// Joins the parts and the final. Without kept parts, the answer has their number but no body.
+    /// Joins the parts and the final. If the parts were not kept, the answer has their
+    /// number but no body.
     pub(super) fn assemble(
         &mut self,
         number: u32,

@@ -45,7 +45,7 @@ impl Session {
         context.actions.push(SessionAction::Tell { to: control, control: Control::Grant });
     }
 
-    /// Whether a refusal comes from the granted job, which thereby reports that it never started.
+    /// Whether a refusal comes from the granted job, which means that the job never started.
     pub(super) fn revokes_grant(&self, attempt: u32, control: Option<&Subject>) -> bool {
         let (Some(grant), Some(control)) = (&self.grant, control) else { return false };
         grant.attempt == attempt && grant.is_of(control)

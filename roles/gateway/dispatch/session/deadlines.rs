@@ -82,8 +82,9 @@ impl Session {
         self.end(SessionEnd::Problem(kind), context);
     }
 
-    /// Returns the time after which too little is left for an attempt. At most half of the time is
-    /// reserved for the attempt, so that a queue whose calls have become slow is still tried.
+    /// Returns the time after which too little time is left for an attempt. At most half of the
+    /// total is reserved for the attempt, so that requests are still sent to a queue whose calls
+    /// have become slow.
     fn waiting_deadline(&self) -> Instant {
         if !self.attempts.none_open() {
             return self.accept_deadline;

@@ -15,7 +15,7 @@ impl Session {
             return self.on_reply_while_streaming(attempt, reply, context);
         }
         match reply {
-            // The worker that offered the slot is gone, which says nothing about the other workers.
+            // Only the worker that offered the slot is gone. Other workers may still be there.
             Reply::NoResponders if self.attempt_at_offered_slot == Some(attempt) => {
                 self.refused(attempt, RefusalReason::Unavailable, context);
             }
@@ -30,7 +30,7 @@ impl Session {
                 if self.revokes_grant(attempt, control.as_ref()) {
                     self.grant = None;
                     if self.client_left {
-                        // No client waits for the answer anymore, so the request is not sent again.
+                        // The client no longer waits for the answer, so the request is not resent.
                         self.attempts.close(attempt);
                         return self.end(SessionEnd::ClientGone, context);
                     }

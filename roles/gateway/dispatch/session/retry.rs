@@ -101,7 +101,8 @@ impl Session {
         self.send(Destination::Group, context);
     }
 
-    /// Returns whether attempts and retry budget allow another attempt, and if so counts it.
+    /// Returns whether the attempt limit and the retry budget allow another attempt, and if so
+    /// counts it.
     fn may_resubmit(&mut self, context: &mut StepContext<'_>) -> bool {
         let may = self.resubmissions + 1 < self.options.attempts && (context.may_resubmit)();
         if may {

@@ -1,4 +1,5 @@
-//! Handles workers' replies while an answer streams: forwards its parts, cuts it off on errors.
+//! Handles workers' replies while an answer streams: forwards its parts, and cuts it off on
+//! errors.
 //!
 //! The status has been sent to the client, so the request is never sent again. Any error ends the
 //! response in a way that the client cannot mistake for a complete answer.

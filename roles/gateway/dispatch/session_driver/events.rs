@@ -37,7 +37,8 @@ pub enum DriverEvent {
     LinkUp,
     /// The time returned by `SessionDriver::wake_at` has passed.
     Timer {
-        /// The time until which the silence of a worker proves nothing, if the link to NATS has ever been stalled.
+        /// Until this time, a silent worker is not treated as lost. `None` if the link to NATS has
+        /// never stalled.
         silence_counts_from: Option<Instant>,
     },
 }
@@ -66,7 +67,7 @@ pub enum DriverAction {
         /// The number of the attempt.
         attempt: u32,
     },
-    /// Find members that reply, because one of them seems to hang.
+    /// Find out which members reply, because one member seems to hang.
     FindMembers {
         /// Whether to ask all members to identify themselves.
         query: bool,

@@ -1,4 +1,4 @@
-//! Learns from replies, and from their absence, how long workers take and which of them reply.
+//! Learns from replies and missing replies how long workers take and which workers reply.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 const ANSWERS_DROPPED: Condition = Condition::new("answers find no room");
 
 impl SessionDriver {
-    /// Learns from a reply and turns it into a session event.
+    /// Updates the queue's timing and members from a reply, and turns the reply into a session
+    /// event.
     pub(super) fn learn(
         &mut self,
         reply: AttemptReply,

@@ -1,4 +1,5 @@
-//! One session's position in the wait queue, and the times at which it tries the group.
+//! One session's position in the wait queue, and the times at which it sends its request to the
+//! queue group.
 
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use crate::roles::gateway::dispatch::session::WaitReason;
 
 use super::DriverContext;
 
-/// One session as a waiter in the wait queue. While it is the head of the queue, it tries the group
-/// (sends its request to it) at growing intervals.
+/// One session as a waiter in the wait queue. While it is the head of the queue, it sends its
+/// request to the group at growing intervals.
 #[derive(Debug)]
 pub(super) struct QueueWaiter {
     signals: mpsc::Sender<SessionMessage>,
-    /// The position in the queue, which the waiter keeps while it tries the group.
+    /// The position in the queue, which the waiter keeps while it sends its request to the group.
     id: Option<WaiterId>,
     try_at: Option<Instant>,
     tries: u32,
-    /// Whether the latest attempt tried the group as the head, rather than using an offered slot.
+    /// Whether the latest attempt was sent to the group as the head, not to an offered slot.
     is_trying: bool,
 }
 
@@ -30,7 +31,7 @@ impl QueueWaiter {
         Self { signals, id: None, try_at: None, tries: 0, is_trying: false }
     }
 
-    /// Returns when the waiter will try the group, if it is the head.
+    /// Returns when the waiter will send its request to the group, if it is the head.
     pub(super) fn try_at(&self) -> Option<Instant> {
         self.try_at
     }
@@ -55,8 +56,9 @@ impl QueueWaiter {
         }
     }
 
-    /// Schedules the next try as the head. The delay grows exponentially and is at least a round
-    /// trip; jitter shortens it by up to half, so that gateways do not try in step.
+    /// Schedules the next attempt as the head. Before jitter, the delay grows exponentially and is
+    /// at least one round trip. Jitter shortens it by up to half, so that gateways do not retry in
+    /// lockstep.
     pub(super) fn on_head(&mut self, round_trip: Duration, context: &mut DriverContext<'_>) {
         let config = context.config;
         let delay = config
@@ -68,7 +70,7 @@ impl QueueWaiter {
         self.try_at = Some(context.now + delay.mul_f64(jitter));
     }
 
-    /// Lets the waiter try the group at once, because the link is up again.
+    /// Schedules the next attempt at once, because the link is up again.
     pub(super) fn try_now(&mut self, now: Instant) {
         self.try_at = Some(now);
     }
@@ -77,7 +79,8 @@ impl QueueWaiter {
         self.is_trying = false;
     }
 
-    /// Returns whether to try the group now, as the head, after the delay and with the link up.
+    /// Returns whether to send the request to the group now: the waiter is the head, its delay has
+    /// passed, and the link is up.
     pub(super) fn on_timer(&mut self, queue: &WaitQueue, context: &DriverContext<'_>) -> bool {
         if self.try_at.is_none_or(|try_at| context.now < try_at) {
             return false;

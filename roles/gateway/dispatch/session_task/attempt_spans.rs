@@ -1,4 +1,4 @@
-//! The spans of a request's attempts, from publishing to the last reply.
+//! The spans of a request's attempts, each from publishing to the reply that ends the attempt.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use crate::envelope::{EnvelopeError, Reply, Request};
 use crate::message::Subject;
 use crate::telemetry::traces::{self, AttributeValue, SpanData, SpanHandle, SpanKind};
 
-/// The largest number of attempts that are recorded for one request. While all workers are busy, a
-/// request can make many attempts, which are all alike.
+/// The maximum number of attempts that are recorded for one request. While all workers are busy, a
+/// request can make many similar attempts.
 const SPANS_MAX: usize = 16;
-/// The recorded reply and error of an attempt that got no last reply.
+/// The recorded reply and error of an attempt that no reply has ended.
 const UNANSWERED: &str = "unanswered";
 
 /// The spans of a request whose trace is recorded.
@@ -95,7 +95,7 @@ struct SpanEnd {
     error: Option<&'static str>,
 }
 
-/// Records attempts without a last reply as unanswered.
+/// Records attempts that no reply has ended as unanswered.
 impl Drop for AttemptSpans {
     fn drop(&mut self) {
         for (attempt, span) in std::mem::take(&mut self.open) {

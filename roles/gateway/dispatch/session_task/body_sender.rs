@@ -61,7 +61,7 @@ impl BodySender {
         debug_assert!(!self.has_lost_chunk, "a worker is limited to its window");
     }
 
-    /// Waits for the next event of the client. This method is cancel safe.
+    /// Waits for the next event from the client. This method is cancel safe.
     pub(super) async fn next_event(&mut self) -> BodyEvent {
         tokio::select! {
             biased;

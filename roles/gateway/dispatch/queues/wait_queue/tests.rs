@@ -128,7 +128,7 @@ fn a_full_queue_evicts_the_youngest_waiter() {
     queue.join(None, WaitReason::NoWorkers, second.clone(), 2).unwrap();
     assert_eq!(queue.join(None, WaitReason::Busy, third.clone(), 2), None);
     assert_eq!(queue.len(), 2);
-    // The head leaves to try the group, another waiter joins meanwhile, and then the head returns.
+    // The head leaves to send its request to the group, another waiter joins, and the head returns.
     queue.leave(id);
     let third_id = queue.join(None, WaitReason::Busy, third, 2).unwrap();
     assert_eq!(queue.join(Some(id), WaitReason::Busy, first, 2), Some(id));
