@@ -1,6 +1,7 @@
 //! The gateway: accepts HTTPS requests and answers each once.
 //!
-//! Requests pass through `edge`, `pipeline`, `admission`, `dispatch`; `observation` records them.
+//! Requests pass through `edge`, `pipeline`, `admission` and `dispatch`; `observation` records
+//! them.
 
 pub mod admission;
 pub mod call;

@@ -9,7 +9,7 @@ use super::quality_value;
 pub fn allows_json(headers: &HeaderMap) -> bool {
     let mut best: Option<(u8, bool)> = None;
     for value in headers.get_all(header::ACCEPT) {
-        // A value that is not text must not cause a rejection.
+        // A value with non-ASCII bytes must not cause a rejection.
         let Ok(text) = value.to_str() else { return true };
         for range in text.split(',').filter(|range| !range.trim().is_empty()) {
             let mut parts = range.split(';').map(str::trim);

@@ -162,7 +162,7 @@ fn check_claims(
         let value = match caller.claim(&parameter.name) {
             None if !parameter.required => continue,
             None => None,
-            // Claims of an API key are always text.
+            // Claims of an API key are always strings.
             Some(serde_json::Value::String(text)) if parameter.kind != ParameterType::Json => {
                 validate::from_text(parameter, Cow::Owned(text.clone()), location, &mut violations)
             }

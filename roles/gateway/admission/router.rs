@@ -160,7 +160,7 @@ mod tests {
         Router::new(&catalogue(ROUTES)).unwrap()
     }
 
-    /// Returns the result of a lookup as text.
+    /// Returns the result of a lookup as a string.
     fn outcome(request: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         match router().find(&method.parse().unwrap(), path) {

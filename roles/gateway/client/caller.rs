@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::tls::{ClientCertificate, ServerTls};
 
-/// The largest principal in bytes. Every request to a worker carries it in a header.
+/// The maximum length of a principal, in bytes. Every request to a worker carries it in a header.
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 
 /// The peer of a connection.
@@ -90,9 +90,10 @@ pub(in crate::roles::gateway) fn claim<'a>(
 /// Principals that differ only in these look the same or compare equal in a SQL Server collation.
 const HIDDEN: &str = r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}[\p{Zs}--\x{20}]]";
 
-/// Returns whether a text can be a principal, which is logged and sent to workers in a header.
+/// Returns whether a string can be a principal, which is logged and sent to workers in a header.
 ///
-/// Blanks at the ends are rejected: header parsers strip them, turning one caller into another.
+/// Leading and trailing spaces are rejected: header parsers strip them, so that one principal could
+/// become another.
 #[must_use]
 pub fn is_principal(text: &str) -> bool {
     static HIDDEN_CHARACTER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(HIDDEN).ok());

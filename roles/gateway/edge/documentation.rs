@@ -92,7 +92,7 @@ impl Documentation {
             DocumentationAccess::Public => OpenApiDocument::Public(documents.complete()),
             DocumentationAccess::Authenticated => OpenApiDocument::PerCaller(Box::new(documents)),
         };
-        // Never fails: base64 and fixed text are a valid header value.
+        // Never fails: base64 and fixed text form a valid header value.
         let policy = HeaderValue::try_from(policy)
             .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         Some(Self { page: page.into(), document, policy })

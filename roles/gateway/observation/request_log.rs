@@ -143,7 +143,8 @@ impl RequestLog {
         self.transaction_end == Some(TransactionEnd::Rollback)
     }
 
-    /// Ends the request with its response's status, and writes access line, metrics and span.
+    /// Ends the request with its response's status, and writes the access line, metrics and
+    /// span.
     pub(in crate::roles::gateway) fn end(&mut self, status: StatusCode) {
         self.has_ended = true;
         self.enter(None);

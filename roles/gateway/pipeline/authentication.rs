@@ -100,7 +100,8 @@ impl Pipeline {
         Ok(documents.for_caller(&permissions))
     }
 
-    /// Counts and logs a failed authentication. Returns the rejection; after too many, a 429.
+    /// Counts and logs a failed authentication. Returns the rejection or, after too many failures,
+    /// a 429.
     ///
     /// Credentials are checked first: callers can share an address, and a valid credential must be
     /// accepted. The limit bounds the cost of failures; guessing is infeasible anyway.

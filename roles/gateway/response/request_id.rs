@@ -10,7 +10,7 @@ use uuid::{Builder, Uuid};
 
 use super::X_REQUEST_ID;
 
-/// The largest size in bytes of an id from a client.
+/// The maximum size, in bytes, of an id from a client.
 const BYTES_MAX: usize = 128;
 
 /// The id that appears in a request's response and log lines. Clients can reuse an id, so it is
@@ -39,7 +39,7 @@ impl RequestId {
         Self((&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())).into())
     }
 
-    /// Returns the id as text.
+    /// Returns the id as a string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

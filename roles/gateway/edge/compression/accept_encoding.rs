@@ -19,7 +19,7 @@ impl AcceptedCodings {
     pub(in crate::roles::gateway) fn from_headers(headers: &HeaderMap, offered: &[Coding]) -> Self {
         let mut weights = CodingWeights::default();
         for value in headers.get_all(header::ACCEPT_ENCODING) {
-            // A value that is not text is treated as empty.
+            // A value with non-ASCII bytes is treated as empty.
             value.to_str().unwrap_or_default().split(',').for_each(|item| weights.add(item));
         }
         let mut best: Option<(Coding, u16)> = None;

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 /// The size of the fixed part of a header: signature, version, command, family and length.
 const START_BYTES: usize = 16;
-/// The maximum size of the variable part (addresses and TLVs). The specification allows 536 bytes; load balancers send fewer.
+/// The maximum size of the variable part (addresses and TLVs). Headers are designed to fit in a TCP
+/// segment of 536 bytes, and load balancers send fewer bytes.
 const REST_BYTES_MAX: usize = 2048;
 
 /// The reason why a header could not be read.

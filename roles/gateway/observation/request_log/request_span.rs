@@ -6,7 +6,8 @@ use crate::telemetry::traces::{AttributeValue, SpanData, SpanKind};
 
 use super::RequestLog;
 
-/// The methods that may appear in a span. Any other method is arbitrary text from the client.
+/// The methods that may appear in a span. Any other method is an arbitrary string from the
+/// client.
 const METHODS: [Method; 9] = [
     Method::GET,
     Method::HEAD,

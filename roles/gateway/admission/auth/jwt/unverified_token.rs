@@ -42,7 +42,8 @@ impl UnverifiedToken {
         self.header.get("alg").and_then(Value::as_str)
     }
 
-    /// Rejects a header with an invalid key id, with extensions, or of another kind of token.
+    /// Rejects a header that has an invalid key id, has extensions, or belongs to another kind of
+    /// token.
     pub(super) fn check_header(&self) -> Result<(), AuthFailure> {
         let is_key_id = matches!(self.header.get("kid"), None | Some(Value::String(_)));
         // `crit` lists extensions that the recipient must understand (RFC 7515 §4.1.11). None is supported.

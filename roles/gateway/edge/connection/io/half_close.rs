@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::socket::TcpBased;
 
-/// The interim response that most clients ignore. Some clients do not know any other.
+/// An interim response that most clients ignore. Some clients know no other interim response.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How long to wait for the response before the first interim response is sent.
 const PROBE_AFTER: Duration = Duration::from_millis(250);

@@ -28,8 +28,8 @@ pub(in super::super) const LINGER: Duration = Duration::from_secs(30);
 pub(in super::super) const LINGER_AT_STOP: Duration = Duration::from_secs(1);
 /// The number of bytes that the peer may still send after the connection was closed.
 pub(in super::super) const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The minimum pause between two checks whether the peer has received its response. The checks begin when nothing more is read
-/// from the peer.
+/// The minimum pause between two checks of whether the peer has received its response. The checks
+/// begin when no more data is read from the peer.
 const CHECK_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The maximum pause between these checks.
 const CHECK_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -57,11 +57,11 @@ pub(in super::super) struct StallTimeout<IO: TcpBased> {
 /// The state between closing our side and the end of the connection.
 struct Linger {
     stopped: BoxFuture<'static, ()>,
-    /// The check whether the peer accepts enough in that time.
+    /// Checks whether the peer accepts enough in that time.
     watch: DeliveryWatch,
     /// The reads from the peer, or `None` after they have ended.
     reads: Option<DiscardReads>,
-    /// The next check whether the peer has received everything, and the pause before it.
+    /// The next check of whether the peer has received everything, and the pause before it.
     next_check: Pin<Box<Sleep>>,
     pause: Duration,
 }

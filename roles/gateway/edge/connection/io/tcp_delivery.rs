@@ -62,7 +62,7 @@ impl TcpDelivery {
     }
 }
 
-/// A periodic check whether a peer acknowledges enough.
+/// Periodically checks whether a peer acknowledges enough.
 #[derive(Debug)]
 pub(super) struct DeliveryWatch {
     next_check: Pin<Box<Sleep>>,

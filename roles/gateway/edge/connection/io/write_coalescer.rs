@@ -1,4 +1,5 @@
-//! Coalesces HTTP/2 responses that are ready at the same time, so that they share a TLS record and a system call.
+//! Coalesces HTTP/2 responses that are ready at the same time, so that they share a TLS record and
+//! a system call.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use tokio::task::yield_now;
 
 use super::super::activity::Activity;
 
-/// Polls a connection only after all other tasks that are ready, while at least two of its requests are running. Each response
-/// wakes the connection's task, and tokio runs a woken task directly after the task that woke it, so each response would
-/// otherwise be written separately. With a single request, such as a large download or upload, there is nothing to coalesce.
-/// This function is cancel safe if the future is.
+/// While at least two requests of a connection are running, polls the connection only after all
+/// other ready tasks have run. Each response wakes the connection's task, and tokio runs a woken
+/// task directly after the task that woke it, so each response would otherwise be written
+/// separately. With a single request, such as a large download or upload, there is nothing to
+/// coalesce. This function is cancel safe if the future is.
 ///
 /// The task is polled when its thread has no other task to run, or has run as many tasks as tokio runs between two checks for
 /// I/O (61).

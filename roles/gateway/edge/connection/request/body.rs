@@ -34,7 +34,7 @@ enum State {
     Reading,
     /// The body was read to its end.
     Complete,
-    /// The framing of the body is invalid, or the client has left.
+    /// The framing of the body is invalid, or the client has disconnected.
     Broken,
 }
 
