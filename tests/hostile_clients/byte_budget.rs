@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::large_answers::memory::{reset_peak, status};
 use crate::support::client::{ClientOptions, HttpVersion, send};
-use crate::support::eventually::eventually_some;
+use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fleet::{FjordProcess, Fleet, FleetOptions};
 use crate::support::nats::NatsOptions;
 use crate::support::raw_client::RawClient;
@@ -71,7 +71,7 @@ pub(super) async fn announce_bodies(fleet: &Fleet, clients: usize) -> Vec<RawCli
 
 /// Waits until at least this number of requests is in flight.
 pub(super) async fn wait_for_in_flight(gateway: &FjordProcess, requests: u32) {
-    eventually_some("all requests are in flight", Duration::from_secs(5), async || {
+    eventually_some("all requests are in flight", SOON * 3, async || {
         let in_flight = gateway.metric("fjord_gateway_requests_in_flight ").await;
         (in_flight >= f64::from(requests)).then_some(())
     })

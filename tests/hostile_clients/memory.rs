@@ -85,7 +85,9 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
     let gateway_toml = format!("{PATIENT_SESSION}{session_keys}");
     let catalogue = Some(("patient.json", PATIENT_ENDPOINT));
     // Both session settings must stay below the default timeout of an endpoint.
-    let environment = vec![("FJORD_CATALOGUE__TIMEOUT_DEFAULT", "15m".to_owned())];
+    let environment = ["FJORD_CATALOGUE__TIMEOUT_DEFAULT", "FJORD_LIFECYCLE__DRAIN_TIMEOUT"]
+        .map(|name| (name, "15m".to_owned()))
+        .to_vec();
     let options = FleetOptions {
         gateway_toml,
         catalogue,
