@@ -39,7 +39,7 @@ impl RunError {
 /// Applies the log filter after a reload.
 fn apply_log_filter(config: &LogConfig) {
     if let Err(error) = logs::set_filter(&config.filter) {
-        tracing::error!(%error, filter = config.filter, "the log filter is not changed");
+        tracing::error!(%error, filter = config.filter, "cannot change the log filter");
     }
 }
 

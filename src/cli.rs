@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// The text at the end of every command's help.
-const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or an error in the configuration \
-                          found by a command; 78 an error in the configuration found by a role at its start.";
+/// The last lines of every command's help.
+const AFTER_HELP: &str = "Exit status: 0 success; 1 failure; 2 invalid usage, or a configuration error found by a \
+                          command; 78 a configuration error found by a role when it starts.";
 
 /// An HTTPS REST API in front of SQL Server stored procedures, with NATS between the two.
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ pub enum Command {
     },
     /// Prints the effective configuration, with the origin of each value. Secrets are not shown.
     Config,
-    /// Prints a line for each endpoint: route, queue, procedure, execution, timeout and authentication.
+    /// Prints one line per endpoint: route, queue, procedure, execution, timeout and authentication.
     Routes,
     /// Prints the JSON Schema of the catalogue, for editors.
     Schema,
@@ -64,13 +64,13 @@ pub enum Command {
     Openapi,
     /// Shows the state of all gateways and workers, and names the bottleneck.
     Status(StatusArguments),
-    /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the time of each
+    /// Calls an endpoint through NATS as a gateway would, without authentication. Shows the answer and the duration of each
     /// phase. The exit status is 1 if the answer is an error.
     Call(CallArguments),
-    /// Creates catalogue entries for the procedures of a database: routes, parameters and results by convention, to be
-    /// reviewed by a person. Skips procedures that the catalogue contains, and never overwrites a file.
+    /// Creates catalogue entries for the procedures of a database: routes, parameters and results are derived by convention and
+    /// must be reviewed. Skips procedures that the catalogue already contains, and never overwrites a file.
     Import(ImportArguments),
-    /// Prints completions for a shell.
+    /// Prints the completion script for a shell.
     Completions {
         /// The shell.
         shell: Shell,
@@ -82,7 +82,7 @@ pub enum Command {
 /// Options of `fjord status`.
 #[derive(Args, Clone, Debug)]
 pub struct StatusArguments {
-    /// Repeats after each interval, until interrupted.
+    /// Repeats the report after each interval, until interrupted.
     #[arg(long)]
     pub watch: bool,
     /// Prints one JSON document per line, for scripts.
@@ -98,10 +98,10 @@ pub struct StatusArguments {
 pub struct CallArguments {
     /// The endpoint's id in the catalogue.
     pub endpoint: String,
-    /// The parameters, regardless of their location in the request; tables as JSON.
+    /// The parameters, wherever they are in the request; tables as JSON.
     #[arg(value_name = "NAME=VALUE")]
     pub values: Vec<String>,
-    /// The name of the caller that the worker receives.
+    /// The name of the caller, which is passed to the worker.
     #[arg(long)]
     pub principal: Option<String>,
     /// The idempotency key.
@@ -110,7 +110,7 @@ pub struct CallArguments {
     /// Rolls back all changes in the database, if the endpoint permits dry runs.
     #[arg(long)]
     pub dry_run: bool,
-    /// Prints the answer and the phases as one JSON document on a line.
+    /// Prints the answer and the phases as one JSON document on a single line.
     #[arg(long)]
     pub json: bool,
 }
@@ -125,16 +125,16 @@ impl fmt::Debug for CallArguments {
 /// Options of `fjord import`.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArguments {
-    /// The procedures to import: a pattern for `schema.name`, in which `*` matches any text, e.g. registry.horse_*.
+    /// The procedures to import: a pattern for `schema.name`, in which `*` matches any characters, e.g. registry.horse_*.
     #[arg(default_value = "*")]
     pub pattern: String,
-    /// The database's name in the configuration [default: default].
+    /// The name of the database in the configuration [default: default].
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
     /// Who may call the endpoints. Required unless the configuration has `catalogue.auth_default`.
     #[arg(long, value_enum)]
     pub auth: Option<AuthChoice>,
-    /// The start of all paths.
+    /// The prefix of all paths.
     #[arg(long, value_name = "PATH", default_value = "/v1")]
     pub prefix: String,
     /// The file to create, e.g. endpoints/registry.json. Without it, the entries are printed.

@@ -30,7 +30,7 @@ struct State {
 
 /// The right of one holder to be in progress. Dropping it frees its place.
 #[derive(Debug)]
-#[must_use = "dropping the permit frees its place"]
+#[must_use = "dropping the permit releases it"]
 pub struct AdmissionPermit(Admission);
 
 impl Admission {

@@ -19,7 +19,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct ListenError {
     /// The address as configured.
     pub address: SocketAddr,
-    /// The system's error.
+    /// The operating system's error.
     #[source]
     pub source: io::Error,
 }
@@ -29,7 +29,7 @@ fn reason(error: &io::Error) -> &'static str {
         ErrorKind::AddrInUse => "another process uses this port",
         ErrorKind::AddrNotAvailable => "this host does not have the address",
         ErrorKind::PermissionDenied => "a port below 1024 needs CAP_NET_BIND_SERVICE",
-        _ => "refused by the system",
+        _ => "refused by the operating system",
     }
 }
 

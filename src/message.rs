@@ -134,5 +134,5 @@ impl Headers {
 
 /// A header that would break the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a header: bad name, or a control character in its value")]
+#[error("expected a valid header name, and a value without control characters")]
 pub struct HeaderError;

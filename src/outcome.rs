@@ -88,7 +88,7 @@ outcomes! {
     Internal "internal", "an error of fjord or of its configuration";
 
     ServiceError "service_error", "an error of a NATS service (ADR-32)";
-    Other "other", "an outcome of a foreign worker that is not in this table";
+    Other "other", "an outcome of a third-party worker that is not in this table";
 }
 
 impl Outcome {

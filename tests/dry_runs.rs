@@ -246,12 +246,15 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     .await;
     let answer = try_it(&preferring(&fleet, "tx=rollback")).await;
     let problem = answer.is_problem(400, "invalid-request");
-    assert_eq!(problem["detail"], "this worker's catalogue has no dry run of the endpoint");
+    assert_eq!(
+        problem["detail"],
+        "this worker's catalogue does not permit dry runs of the endpoint"
+    );
     assert_eq!((&problem["effect"], applied(&answer)), (&json!("not-executed"), "tx=rollback"));
     try_it(&preferring(&fleet, "tx=rollback")).await.is_problem(400, "invalid-request");
     let log = fleet.workers[0].process.log();
     assert_eq!(
-        log.matches("dry runs of an endpoint that has none in this worker's catalogue").count(),
+        log.matches("dry runs of an endpoint that does not permit them").count(),
         1,
         "{log}"
     );

@@ -122,7 +122,7 @@ async fn timeouts_that_are_short_compared_with_the_round_trip_are_warnings() {
         let of_times = warnings.iter().filter(|line| line.contains("round trip"));
         assert_eq!(of_times.count(), keys.len(), "{warnings:?}");
         for key in keys {
-            assert_one_line_has(&warnings, &[key, "and a round trip takes 6", "will be used"]);
+            assert_one_line_has(&warnings, &[key, "but a round trip takes 6", "will be used"]);
         }
     }
 }

@@ -99,7 +99,7 @@ async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
     reloads(&mut fleet, "failed").await;
     client.get("/v1/added").await.is(200);
     let log = fleet.gateways[0].process.log();
-    let line = log.lines().find(|line| line.contains("refused, the old one stays")).unwrap();
+    let line = log.lines().find(|line| line.contains("the new configuration is invalid")).unwrap();
     for word in ["added.json", "added", "rout"] {
         assert!(line.contains(word), "{word} is missing in {line}");
     }

@@ -108,7 +108,7 @@ impl RunningGateway {
             &tasks,
         )
         .await
-        .map_err(|error| RunError::system("cannot subscribe to what the fleet asks", error))?;
+        .map_err(|error| RunError::system("cannot subscribe to status queries", error))?;
         tracing::info!(part = "https", address = %listener.address(), "listening");
         let service: Arc<dyn HttpService> = Arc::clone(&pipeline) as Arc<dyn HttpService>;
         let listener = listener.serve(service, &tasks);
@@ -152,7 +152,10 @@ impl RunningGateway {
             }
             Err(errors) => {
                 for error in errors {
-                    tracing::error!(error, "the new configuration is refused, the old one stays");
+                    tracing::error!(
+                        error,
+                        "the new configuration is invalid; the previous one stays in use"
+                    );
                 }
                 "failed"
             }
@@ -185,7 +188,7 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     messaging::nats::connect(nats, "fjord gateway")
         .await
-        .map_err(|error| RunError::system("cannot use the configuration of NATS", error))
+        .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
 async fn pipeline(

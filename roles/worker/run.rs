@@ -147,7 +147,7 @@ impl WorkerProcess {
             &self.tasks,
         )
         .await
-        .map_err(|error| RunError::system("cannot subscribe to requests for reports", error))
+        .map_err(|error| RunError::system("cannot subscribe to status queries", error))
     }
 
     /// Subscribes to this worker's subjects, and starts the tasks that join the queue groups.
@@ -207,7 +207,10 @@ impl WorkerProcess {
             }
             Err(errors) => {
                 for error in errors {
-                    tracing::error!(error, "the new configuration is refused, the old one stays");
+                    tracing::error!(
+                        error,
+                        "the new configuration is invalid; the previous one stays in use"
+                    );
                 }
                 "failed"
             }
@@ -228,7 +231,7 @@ impl WorkerProcess {
         if !is_complete {
             tracing::warn!(
                 running = jobs.count(),
-                "the drain timeout has passed: cancelling the calls that still run"
+                "the drain timeout has passed: cancelling the calls that are still running"
             );
             jobs.cancel_all();
             let _ended = self.tasks.wait(CANCEL_TIMEOUT).await;
@@ -259,7 +262,7 @@ async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     messaging::nats::connect(nats, "fjord worker")
         .await
-        .map_err(|error| RunError::system("cannot use the configuration of NATS", error))
+        .map_err(|error| RunError::system("cannot use the NATS configuration", error))
 }
 
 fn load_catalogue(config: &Config) -> Result<Catalogue, Vec<String>> {

@@ -25,7 +25,7 @@ pub enum Auth {
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Method")]
 pub enum AuthMethod {
-    /// A JWT as bearer token.
+    /// A JWT as a bearer token.
     Jwt,
     /// An API key.
     ApiKey,

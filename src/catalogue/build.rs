@@ -123,7 +123,7 @@ fn route(written: Option<&str>, errors: &mut EndpointErrors<'_>) -> Option<Route
         return None;
     };
     if route::RESERVED.contains(&&*parsed.1) {
-        errors.add("route", "expected a path that the gateway does not answer itself");
+        errors.add("route", "expected a path that the gateway does not serve itself");
     }
     Some(parsed)
 }
@@ -135,7 +135,7 @@ fn check_dry_run(
     errors: &mut EndpointErrors<'_>,
 ) {
     if !transaction {
-        let expected = "expected together with \"transaction\": true, which is what it rolls back";
+        let expected = "expected only together with \"transaction\": true, because a dry run rolls that transaction back";
         errors.add("dry_run", expected);
     }
     if route.is_some_and(|(method, _)| method.is_safe()) {
@@ -243,12 +243,12 @@ fn statuses<K: FromStr + Ord + Copy>(
     for (number, status) in definition.0 {
         let key = format!("{key}.{number}");
         if !(lowest..=599).contains(&status) || GATEWAY_STATUSES.contains(&status) {
-            let reserved = "except 502, 503 and 504, which are the gateway's own";
+            let reserved = "except 502, 503 and 504, which are reserved for the gateway";
             errors.add(&key, format!("expected a status from {lowest} to 599, {reserved}"));
         }
         match number.parse() {
             Ok(number) if statuses.insert(number, status).is_none() => {}
-            _ => errors.add(&key, "expected a whole number as the key, each once"),
+            _ => errors.add(&key, "expected whole numbers as keys, each given once"),
         }
     }
     statuses
@@ -337,7 +337,7 @@ fn cache_control(
         errors.add("cache_control", "expected only with GET and HEAD");
     }
     if text.is_empty() || HeaderValue::from_str(&text).is_err() {
-        errors.add("cache_control", "expected a header's value, e.g. \"max-age=60\"");
+        errors.add("cache_control", "expected a header value, e.g. \"max-age=60\"");
     }
     Some(text)
 }

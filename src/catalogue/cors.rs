@@ -50,12 +50,12 @@ impl CorsSettings {
             errors.push(("origins", "expected \"*\" alone, or a list of origins".to_owned()));
         }
         if any && self.credentials {
-            let expected = "expected a list of origins instead of \"*\", with which every web page could act for its visitor";
+            let expected = "expected a list of origins instead of \"*\", because any web page could act for its visitor";
             errors.push(("credentials", expected.to_owned()));
         }
         for origin in self.origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
-            let expected = "expected an origin as browsers send it, such as \"https://app.example\": scheme, host, and \
-                            a port other than the scheme's default, in lower case, without a path";
+            let expected = "expected an origin as browsers send it, such as \"https://app.example\": scheme, host, \
+                            and the port if it is not the scheme's default, in lower case, without a path";
             errors.push(("origins", format!("{origin:?}: {expected}")));
         }
         for (key, names) in [("headers", &self.headers), ("exposed_headers", &self.exposed_headers)]

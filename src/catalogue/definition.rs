@@ -26,11 +26,11 @@ pub struct EndpointDefinition {
     pub route: Option<String>,
     /// One sentence about the endpoint.
     pub summary: Option<String>,
-    /// Further text for the generated documentation, in Markdown.
+    /// A longer description for the generated documentation, in Markdown.
     pub description: Option<String>,
-    /// Groups of the generated documentation.
+    /// The groups in which the generated documentation lists the endpoint.
     pub tags: Vec<String>,
-    /// Whether callers should stop using the endpoint. Answers say so in a header.
+    /// Whether callers should stop using the endpoint. Its answers have the header `Deprecation`.
     pub deprecated: bool,
     /// The queue that serves the endpoint. Default: the endpoint's own id. Endpoints that share a queue share its workers.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"))]
@@ -51,26 +51,26 @@ pub struct EndpointDefinition {
     pub execution: Option<Execution>,
     /// Whether the worker calls the procedure in a transaction, which is rolled back as a whole when the call fails. Only with the handler `procedure`.
     pub transaction: bool,
-    /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`: the transaction is rolled back, and the answer is the one that the call would have had. Only with `transaction`, and not with GET or HEAD.
+    /// Whether a caller may ask for a dry run with `Prefer: tx=rollback`: the transaction is rolled back, and the answer is the same as that of a real call. Only with `transaction`, and not with GET or HEAD.
     pub dry_run: bool,
-    /// The longest an attempt may take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
+    /// The longest that an attempt can take, with its unit: `"2s"`. Default: the configuration's `catalogue.timeout_default`.
     pub timeout: Option<String>,
-    /// The longest a client waits while a worker reports progress. Default: the timeout.
+    /// The longest that a client waits while a worker reports progress, with its unit. Default: the endpoint's `timeout`.
     pub session: Option<String>,
-    /// The most times a request is sent while attempts remain unanswered: 1 to 20.
+    /// The maximum number of times that a request is sent if attempts remain unanswered: 1 to 20.
     #[schemars(range(min = 1, max = 20))]
     pub attempts: Option<u32>,
     /// What happens to a running call when its client disconnects. Default: `finish`.
     pub on_disconnect: Option<OnDisconnect>,
     /// The callers that the endpoint accepts. Default: the configuration's `catalogue.auth_default`; required if that is not set.
     pub auth: Option<AuthDefinition>,
-    /// The largest request body: bytes, or with a unit: `"64KiB"`.
+    /// The largest request body: a number of bytes, or a string with a unit: `"64KiB"`.
     pub max_body: Option<SizeDefinition>,
     /// The rate limit of each caller.
     pub rate_limit: Option<ObjectOnly<RateLimitDefinition>>,
     /// The `Cache-Control` of a successful answer to GET or HEAD. Default: `no-store`.
     pub cache_control: Option<String>,
-    /// The web pages of other origins that may call. Default: the configuration's `catalogue.cors_default`.
+    /// The web pages from other origins that may call the endpoint. Default: the configuration's `catalogue.cors_default`.
     pub cors: Option<ObjectOnly<CorsDefinition>>,
 }
 
@@ -79,82 +79,82 @@ pub struct EndpointDefinition {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(rename = "Parameter")]
 pub struct ParameterDefinition {
-    /// Where the value comes from. Not for columns.
+    /// Where the value comes from. Not permitted for columns.
     #[serde(rename = "in")]
     pub source: Option<ParameterSource>,
     /// The type. Optional with `in: context`, where it is always `string`.
     #[serde(rename = "type")]
     pub kind: Option<ParameterType>,
-    /// The procedure's parameter (or the column of the table type). Default: the same name.
+    /// The name of the procedure's parameter, or of the table type's column. Default: the same name.
     #[serde(rename = "as")]
     pub argument: Option<String>,
     /// One sentence about the parameter.
     pub description: Option<String>,
     /// Whether the parameter must be present. Always true for path parameters.
     pub required: Option<bool>,
-    /// The value if the parameter is absent. An absent parameter without a default is not passed to the procedure.
+    /// The value that is used if the parameter is absent. An absent parameter without a default is not passed to the procedure.
     #[schemars(with = "Option<serde_json::Value>")]
     pub default: Option<Box<RawValue>>,
     /// The only allowed values.
     #[serde(rename = "enum")]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
     pub allowed: Option<Vec<Box<RawValue>>>,
-    /// A regular expression that a `string` must match. It is not anchored: write `^…$` for the whole text.
+    /// A regular expression that a `string` must match. It is not anchored: write `^…$` to match the whole value.
     pub pattern: Option<String>,
-    /// The smallest number.
+    /// The smallest allowed number.
     #[schemars(with = "Option<serde_json::Number>")]
     pub minimum: Option<Box<RawValue>>,
-    /// The largest number.
+    /// The largest allowed number.
     #[schemars(with = "Option<serde_json::Number>")]
     pub maximum: Option<Box<RawValue>>,
-    /// The fewest characters of a `string`, or bytes of a `binary`.
+    /// The minimum number of characters of a `string`, or of bytes of a `binary`.
     pub min_length: Option<usize>,
-    /// The most characters of a `string` or of the text of a `json`, or bytes of a `binary`.
+    /// The maximum number of characters of a `string` or of the text of a `json`, or of bytes of a `binary`.
     pub max_length: Option<usize>,
-    /// The most rows of a `table`, or items of a `json` array.
+    /// The maximum number of rows of a `table`, or of items of a `json` array.
     pub max_items: Option<usize>,
     /// The columns of a `table`, in the order of the table type.
     pub columns: Option<OrderedMembers<ObjectOnly<ParameterDefinition>>>,
-    /// The table type of a `table`, `schema.name`, if the procedure's signature does not give it.
+    /// The table type of a `table`, `schema.name`, if the procedure's signature does not contain it.
     pub table_type: Option<String>,
 }
 
-/// The HTTP statuses of a procedure's own outcomes.
+/// The HTTP statuses of a procedure's RETURN statuses and errors.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Status")]
 pub struct StatusDefinition {
-    /// RETURN status to HTTP status.
+    /// HTTP statuses by RETURN status.
     #[serde(rename = "return")]
     pub returns: OrderedMembers<u16>,
-    /// Error number to HTTP status.
+    /// HTTP statuses by error number.
     #[serde(rename = "error")]
     pub errors: OrderedMembers<u16>,
 }
 
-/// The number of requests that each caller may send in a window.
+/// The number of requests that each caller may send in a time window.
 #[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RateLimit")]
 pub struct RateLimitDefinition {
-    /// Requests allowed in a window.
+    /// The number of requests allowed in a window.
     #[schemars(range(min = 1))]
     pub requests: u32,
-    /// The window, with its unit: `"1m"`.
+    /// The length of the window, with its unit: `"1m"`.
     pub window: String,
 }
 
-/// The web pages of other origins that may call an endpoint. Replaces the default as a whole.
+/// The web pages from other origins that may call an endpoint. Replaces the default completely.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cors")]
 pub struct CorsDefinition {
-    /// Their origins, such as `https://app.example`. `["*"]` allows every origin, an empty list none.
+    /// The allowed origins, such as `https://app.example`. `["*"]` allows every origin, an empty list none.
     #[schemars(required)]
     pub origins: Option<Vec<String>>,
-    /// Headers that pages may send in addition to those that the endpoint uses anyway.
+    /// Headers that pages may send in addition to those that the endpoint uses.
     pub headers: Vec<String>,
-    /// Headers that pages may read in addition to those that answers have anyway.
+    /// Headers that pages may read in addition to those that fjord sets.
     pub exposed_headers: Vec<String>,
     /// Whether the browser presents a client certificate. Not allowed with `*`.
     pub credentials: bool,
@@ -168,7 +168,7 @@ pub struct CorsDefinition {
 pub enum AuthDefinition {
     /// Every caller.
     Public(PublicKeyword),
-    /// Callers that authenticate by one of the methods and have all of the scopes.
+    /// Callers that authenticate with one of the methods and have all of the scopes.
     Required(AuthRequirements),
 }
 
@@ -187,7 +187,7 @@ pub enum PublicKeyword {
 pub struct AuthRequirements {
     /// The accepted authentication methods. Default: all that are configured.
     pub methods: Option<Vec<AuthMethod>>,
-    /// The scopes that a caller must have, all of them.
+    /// The scopes, all of which a caller must have.
     pub scopes: Vec<String>,
     /// The issuers whose tokens are accepted, by their names in the configuration (`auth.jwt.<name>`). Default: all.
     pub issuers: Option<Vec<String>>,
@@ -219,13 +219,13 @@ impl<'de> Deserialize<'de> for AuthDefinition {
     }
 }
 
-/// A size: bytes as a number, or text with a unit.
+/// A size: a number of bytes, or a string with a unit.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(rename = "Size", untagged)]
 pub enum SizeDefinition {
-    /// Bytes.
+    /// A number of bytes.
     Bytes(usize),
-    /// With a unit: `"64KiB"`.
+    /// A string with a unit: `"64KiB"`.
     Text(String),
 }
 

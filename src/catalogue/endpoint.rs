@@ -65,7 +65,7 @@ pub struct Endpoint {
     pub rate_limit: Option<RateLimit>,
     /// The `Cache-Control` of a successful answer; `no-store` if `None`.
     pub cache_control: Option<String>,
-    /// The CORS rules, if pages of other origins may call the endpoint.
+    /// The CORS rules, if pages from other origins may call the endpoint.
     pub cors: Option<Arc<CorsRules>>,
 }
 
@@ -129,7 +129,7 @@ pub enum ResultKind {
     Value,
     /// An array of arrays of objects, one for each result set.
     Sets,
-    /// The JSON text that the procedure returns, joined over its rows and passed through.
+    /// The JSON text that the procedure returns: its rows, concatenated and passed through unchanged.
     Json,
     /// No content: 204.
     None,
@@ -146,7 +146,7 @@ pub struct StatusMap {
     pub errors: BTreeMap<u32, u16>,
 }
 
-/// Returns whether responses with a status have no body (RFC 9110 §6.4.1, and §15.3.6 for 205).
+/// Returns whether a response with this status has no body (RFC 9110 §6.4.1, and §15.3.6 for 205).
 #[must_use]
 pub fn is_bodiless(status: u16) -> bool {
     matches!(status, 204 | 205 | 304)

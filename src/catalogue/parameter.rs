@@ -28,7 +28,7 @@ pub struct Parameter {
     pub description: Option<String>,
     /// The columns of a `table`, in order; empty for every other type.
     pub columns: Vec<Parameter>,
-    /// The SQL table type of a `table` parameter (`schema.type`), if the procedure's signature does not give it.
+    /// The SQL table type of a `table` parameter (`schema.type`), if the procedure's signature does not contain it.
     pub table_type: Option<Arc<str>>,
 }
 
@@ -79,9 +79,9 @@ pub enum ParameterType {
     String,
     /// A 32-bit signed integer.
     Int32,
-    /// A 64-bit signed integer; every digit is kept.
+    /// A 64-bit signed integer; no digit is lost.
     Int64,
-    /// A double.
+    /// A double-precision floating-point number.
     Number,
     /// An exact number of at most 38 digits; never converted to a double.
     Decimal,
@@ -95,7 +95,7 @@ pub enum ParameterType {
     Time,
     /// A date and time with an offset (RFC 3339).
     Datetime,
-    /// Bytes as base64.
+    /// Bytes, encoded as base64.
     Binary,
     /// Any JSON; passed as text.
     Json,

@@ -100,7 +100,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 fn write_json(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) {
     // Serializing a number or a text into a vector cannot fail.
     let written = serde_json::to_writer(out.by_ref(), value);
-    debug_assert!(written.is_ok(), "a number or a text");
+    debug_assert!(written.is_ok(), "numbers and strings can be serialized");
 }
 
 /// Reads and validates a payload in a worker. The content is not trusted, because the sender might not be a gateway.

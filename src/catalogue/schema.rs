@@ -14,7 +14,7 @@ pub fn text() -> String {
     let generator = SchemaSettings::draft2020_12().with_transform(NullRemover).into_generator();
     let mut schema = generator.into_root_schema_for::<OrderedMembers<EndpointDefinition>>();
     schema.insert("title".to_owned(), "fjord catalogue".into());
-    let about = "Endpoints of fjord by their id. Unknown keys are errors.";
+    let about = "Endpoints of fjord by id. Unknown keys are errors.";
     schema.insert("description".to_owned(), about.into());
     // Deserialization accepts an endpoint without a route, so that its other errors are reported too. The schema does not.
     if let Some(endpoint) = schema.pointer_mut("/$defs/Endpoint").and_then(Json::as_object_mut) {

@@ -15,14 +15,14 @@ use percent_encoding::percent_decode_str;
 pub fn check_encoding(text: &str) -> Result<(), &'static str> {
     // The loop has no early return, so that the compiler vectorizes it.
     if !text.bytes().fold(true, |all, b| all & b.is_ascii_graphic()) {
-        return Err("expected visible ASCII in the URI; other characters percent-encoded");
+        return Err("expected visible ASCII in the URI, with all other characters percent-encoded");
     }
     if memchr(b'%', text.as_bytes()).is_none() {
         return Ok(());
     }
     let is_octet = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if !text.split('%').skip(1).all(is_octet) {
-        return Err("expected two hexadecimal digits after every % of the URI");
+        return Err("expected two hexadecimal digits after every % in the URI");
     }
     Ok(())
 }

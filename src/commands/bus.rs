@@ -73,7 +73,7 @@ pub(super) fn run<O: Write, E: Write>(
         let (transport, system) = match connected.await {
             Ok(connected) => connected,
             Err(error) => {
-                writeln!(output.err, "error: the configuration of NATS is not usable: {error}")?;
+                writeln!(output.err, "error: cannot use the NATS configuration: {error}")?;
                 return Ok(ExitCode::from(EXIT_FAILED));
             }
         };

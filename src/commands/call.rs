@@ -72,7 +72,7 @@ fn check_arguments(
     let id = EndpointId::new(&arguments.endpoint).ok();
     let endpoint = id.as_ref().and_then(|id| catalogue.get(id)).cloned().ok_or_else(|| {
         vec![format!(
-            "endpoint {:?}: the catalogue does not contain it; see fjord routes",
+            "endpoint {:?}: expected an endpoint of the catalogue; see fjord routes",
             arguments.endpoint
         )]
     })?;

@@ -133,7 +133,7 @@ fn entries<'a>(
     let mut entries = Vec::new();
     for procedure in described {
         if existing.has_procedure(&procedure.name) {
-            writeln!(output.err, "skipped: {}: it is in the catalogue", procedure.name)?;
+            writeln!(output.err, "skipped: {}: it is already in the catalogue", procedure.name)?;
             continue;
         }
         let auth = arguments.auth.map(auth_json);

@@ -85,8 +85,8 @@ async fn take_snapshot(
     let snapshot = query(bus, expected, servers_expected).await?;
     if snapshot.reports.is_empty() {
         return Err(format!(
-            "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the account \
-             may not publish there",
+            "no reply on {prefix}.{}: no gateway or worker with the prefix {prefix} is connected to this NATS, or the \
+             account is not permitted to publish there",
             fleet::query::STATUS_TOKEN,
             prefix = bus.prefix
         ));

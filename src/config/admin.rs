@@ -28,7 +28,7 @@ impl AdminConfig {
         if !listen.ip().is_loopback() {
             table.warn(
                 "listen",
-                "metrics and status are open to the network, without TLS or a password",
+                "metrics and status can be read from the network, without TLS or a password",
             );
         }
         let hosts: Vec<String> = table.get_or("hosts", Vec::new());

@@ -57,7 +57,7 @@ fn read_auth(table: &mut SettingsTable<'_>) -> Option<Auth> {
     }
     let text: String = table.get(AUTH_DEFAULT)?;
     if text == "public" {
-        table.warn(AUTH_DEFAULT, "endpoints without auth are open to everybody");
+        table.warn(AUTH_DEFAULT, "endpoints without auth are open to everyone");
         return Some(Auth::Public);
     }
     let expected = "expected \"public\", or a table of methods, scopes and issuers";

@@ -162,7 +162,7 @@ fn read_health_path(table: &mut SettingsTable<'_>) -> Option<String> {
 fn read_tls(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<ServerTlsConfig> {
     let plain = table.get_or("insecure_plain_text", false);
     if plain && table.has("tls") {
-        let expected = "is true and [gateway.tls] is set: expected one of the two";
+        let expected = "conflicts with [gateway.tls]: remove one of them";
         table.error("insecure_plain_text", expected.to_owned());
     } else if plain {
         table.warn("insecure_plain_text", "clients are served without TLS");

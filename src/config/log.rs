@@ -35,8 +35,8 @@ impl LogConfig {
         let format = table.get_choice("format", &choices, "auto").unwrap_or(LogFormat::Auto);
         let filter = table.get_or("filter", FILTER_DEFAULT.to_owned());
         if !is_filter(&filter) {
-            let expected = "expected a level (error, warn, info, debug, trace, off), or several of \
-                            target=level with commas, e.g. info,fjord::messaging=debug";
+            let expected = "expected a level (error, warn, info, debug, trace, off), or several target=level \
+                            separated by commas, e.g. info,fjord::messaging=debug";
             table.error("filter", expected.to_owned());
         }
         let database_messages = table.get_or("database_messages", false);

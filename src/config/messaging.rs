@@ -138,8 +138,8 @@ fn read_servers(table: &mut SettingsTable<'_>, role: Option<Role>) -> Vec<String
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', ' ']))
     };
     if !servers.iter().all(good) || (servers.is_empty() && table.has("servers")) {
-        let expected = "expected tls://host:port or nats://host:port of at least one server; \
-                        user and password have keys of their own";
+        let expected = "expected tls://host:port or nats://host:port of at least one server, without user and \
+                        password, which are keys of their own";
         table.error("servers", expected.to_owned());
     }
     servers
@@ -154,7 +154,7 @@ fn read_monitoring(table: &mut SettingsTable<'_>) -> Vec<String> {
         })
     };
     if !urls.iter().all(good) {
-        let expected = "expected http://host:port of each server's monitoring";
+        let expected = "expected the monitoring endpoint of each server as http://host:port";
         table.error("monitoring", expected.to_owned());
     }
     urls
@@ -165,7 +165,7 @@ fn read_tls(table: &mut SettingsTable<'_>, servers: &[String]) -> Option<ClientT
     let plain = table.get_or("insecure_plain_text", false);
     let tls_server = servers.iter().any(|server| server.starts_with("tls://"));
     if plain && (table.has("tls") || tls_server) {
-        let expected = "is true, and there is [messaging.nats.tls] or a tls:// server: expected one of the two";
+        let expected = "conflicts with [messaging.nats.tls] or a tls:// server: remove one of them";
         table.error("insecure_plain_text", expected.to_owned());
     } else if plain {
         table.warn("insecure_plain_text", "the connection to NATS has no TLS");
@@ -187,7 +187,7 @@ impl NatsCredentials {
         }
         if user.is_some() != password.is_some() {
             let missing = if user.is_some() { "password" } else { "user" };
-            table.error(missing, "user and password go together: expected both".to_owned());
+            table.error(missing, "expected both user and password".to_owned());
         }
         match (user, password, token, nkey, file) {
             (Some(user), Some(password), ..) => Self::User { user, password },

@@ -198,7 +198,7 @@ impl MssqlEncryption {
     fn read(table: &mut SettingsTable<'_>) -> Self {
         let trust_any = table.get_or("insecure_trust_any", false);
         if trust_any && table.has("tls") {
-            let expected = "is true and a tls table is set: expected one of the two";
+            let expected = "conflicts with the tls table: remove one of them";
             table.error("insecure_trust_any", expected.to_owned());
         } else if trust_any {
             table.warn("insecure_trust_any", "the certificate of SQL Server is not verified");

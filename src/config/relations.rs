@@ -100,8 +100,8 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     if lost_after >= attempt.1 {
         let (found, limit) = (lost_after.display(), attempt.1.display());
         let expected = format!(
-            "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: expected these to be less than \
-             {} ({limit}), found {found}",
+            "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: expected less than {} ({limit}) for \
+             these, found {found}",
             attempt.0
         );
         relations.diagnostics.error(
@@ -133,7 +133,7 @@ fn check_drain(config: &Config, relations: &mut Relations<'_>) {
     if lifecycle.drain_delay + lifecycle.drain_timeout >= UNIT_STOP_TIMEOUT {
         let limit = UNIT_STOP_TIMEOUT.display();
         let text = format!(
-            "the drain may last longer than the {limit} that systemd waits: raise the unit's TimeoutStopSec above \
+            "the drain can take longer than the {limit} that systemd waits: raise the unit's TimeoutStopSec above \
              drain_delay + drain_timeout"
         );
         relations.warn("lifecycle.drain_timeout", &text);
@@ -145,8 +145,8 @@ fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
     // A worker's first report follows once the call runs, not while the request waits for a slot.
     let silence = worker.offer_timeout + OFFER_EXPIRY_INTERVAL + worker.progress_first;
     if silence >= session.accept_timeout {
-        let text = "gateways send a request again after gateway.session.accept_timeout: expected worker.offer_timeout, 100 ms and the \
-                    first progress together to be shorter";
+        let text = "gateways resend a request after gateway.session.accept_timeout: expected the sum of \
+                    worker.offer_timeout, 100 ms and this key to be shorter";
         relations.warn("worker.progress_first", text);
     }
     if worker.progress_interval > session.progress_interval {
@@ -155,7 +155,8 @@ fn check_between_roles(config: &Config, relations: &mut Relations<'_>) {
         relations.warn("worker.progress_interval", text);
     }
     if worker.answer_bytes_max > session.answer_bytes_max {
-        let text = "gateways refuse answers that do not stream above gateway.session.answer_bytes_max, which is less";
+        let text = "gateways refuse non-streaming answers larger than gateway.session.answer_bytes_max, which is less \
+                    than this";
         relations.warn("worker.answer_bytes_max", text);
     }
 }
@@ -179,7 +180,8 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
         if queue.application_name.is_some()
             && matches!(databases.get(name), Some(DatabaseConfig::Sqlite(_)))
         {
-            let expected = format!("is set: database {name} is SQLite, which has no program names");
+            let expected =
+                format!("expected none: database {name} is SQLite, which has no application names");
             let key = key("application_name");
             relations.diagnostics.error(&key, relations.directory, expected);
         }
@@ -214,8 +216,8 @@ fn check_pools(config: &Config, relations: &mut Relations<'_>) {
             if pools.len() > mssql.connections_max {
                 let (pools, found) = (pools.len(), mssql.connections_max);
                 let expected = format!(
-                    "expected at least {pools}, one for each application_name of its queues and one for those without, \
-                     found {found}"
+                    "expected at least {pools}, one for each application_name of its queues and one for queues \
+                     without, found {found}"
                 );
                 let key = format!("procedures.databases.{name}.mssql.connections_max");
                 relations.diagnostics.error(&key, relations.directory, expected);

@@ -100,18 +100,18 @@ fn all_errors_are_reported_at_once() {
     insta::assert_snapshot!(found.join("\n"), @r#"
     DIR: gateway.tls.certificate: is missing: expected a PEM file with the certificate chain
     DIR: gateway.tls.key: is missing: expected a PEM file with the private key
-    DIR: messaging.nats.password: user and password go together: expected both
+    DIR: messaging.nats.password: expected both user and password
     fjord.toml: catalogue.auth_default.methods: expected one or more of jwt, api-key, certificate
     fjord.toml: gateway.http.connections_max: expected 1 to 1000000, found 0
-    fjord.toml: gateway.http.header_timeout: expected a whole number with its unit, ms, s, m, h or d, e.g. "250ms" or "2s", found other text
+    fjord.toml: gateway.http.header_timeout: expected a whole number with its unit, ms, s, m, h or d, e.g. "250ms" or "2s", found another string
     fjord.toml: gateway.http.uri_bytes_max: expected less than gateway.http.header_bytes_max (16384), found 16384
     fjord.toml: gateway.listen: expected an address and a port, e.g. "0.0.0.0:8443" or "[::]:8443", found a number
     fjord.toml: gateway.listn: is not a key: did you mean gateway.listen?
-    fjord.toml: gateway.trusted_proxies: "10.0.0.1/8": has bits beyond its prefix: expected 10.0.0.0/8, or a longer prefix
+    fjord.toml: gateway.trusted_proxies: "10.0.0.1/8": has bits set beyond its prefix: expected 10.0.0.0/8, or a longer prefix
     fjord.toml: gateway.trusted_proxies: "balancer": expected an address range, e.g. "10.0.0.0/8" or "fd00::/8", or an address
     fjord.toml: listen: is not a key: did you mean gateway.listen?
     fjord.toml: log.format: expected one of auto, json, text
-    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port of at least one server; user and password have keys of their own
+    fjord.toml: messaging.nats.servers: expected tls://host:port or nats://host:port of at least one server, without user and password, which are keys of their own
     fjord.toml: messaging.prefix: expected NATS subject tokens joined by dots, without wildcards
     fjord.toml: messaging.transport: expected one of nats
     fjord.toml: worker.queues."a.b": expected a queue's name: letters, digits, '-', '_', and '*' for any of them
@@ -129,7 +129,7 @@ fn each_issuer_has_its_own_table() {
          keys_refresh = '1d'\nalgorithms = ['HS256']\nprincipal_prefix = 'b:'\n",
     );
     insta::assert_snapshot!(found.join("\n"), @r#"
-    DIR: auth.jwt.plain.audiences: is missing: expected a list of texts, e.g. ["a", "b"]
+    DIR: auth.jwt.plain.audiences: is missing: expected a list of strings, e.g. ["a", "b"]
     fjord.toml: auth.jwt.audience: expected a table for each issuer: write [auth.jwt.NAME] instead of [auth.jwt], and audiences = ["…"] instead of audience
     fjord.toml: auth.jwt.both.algorithms: expected one or more of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
     fjord.toml: auth.jwt.both.audiences: expected one audience or more
@@ -153,11 +153,11 @@ fn a_worker_needs_queues_servers_and_a_complete_database() {
     let found = errors(Some(Role::Worker), text);
     insta::assert_snapshot!(found.join("\n"), @r#"
     DIR: messaging.nats.servers: is missing: expected every NATS server, e.g. ["tls://nats-1.example:4222"]
-    DIR: procedures.databases.default.mssql.database: is missing: expected text in quotes
+    DIR: procedures.databases.default.mssql.database: is missing: expected a string in quotes
     DIR: procedures.databases.default.mssql.password_file: is missing: expected a file with the password
-    DIR: procedures.databases.default.mssql.user: is missing: expected text in quotes
+    DIR: procedures.databases.default.mssql.user: is missing: expected a string in quotes
     DIR: procedures.databases.other.backend: is missing: expected "mssql" or "sqlite"
-    fjord.toml: procedures.databases.default.mssql.insecure_trust_any: is true and a tls table is set: expected one of the two
+    fjord.toml: procedures.databases.default.mssql.insecure_trust_any: conflicts with the tls table: remove one of them
     fjord.toml: procedures.databases.default.mssql.tls.ca: missing.pem: no such file
     fjord.toml: worker.queues.a.database: expected a database of [procedures.databases], found "third"
     "#);
@@ -266,7 +266,6 @@ fn only_sql_server_has_program_names() {
                 [procedures.databases.default.sqlite]\nfile = 'f'\nprocedures = 'p'\n\
                 [messaging.nats]\nservers = ['tls://n:4222']\n";
     let found = errors(Some(Role::Worker), text);
-    let expected = "fjord.toml: worker.queues.census.application_name: is set: database default is SQLite, which has no \
-                    program names";
+    let expected = "fjord.toml: worker.queues.census.application_name: expected none: database default is SQLite, which has no application names";
     assert_eq!(found, [expected]);
 }

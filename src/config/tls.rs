@@ -106,7 +106,10 @@ impl ClientAuth {
             }
             return Self::Off;
         }
-        table.require("client_ca", "a PEM file with the authorities of client certificates");
+        table.require(
+            "client_ca",
+            "a PEM file with the CA certificates that sign client certificates",
+        );
         let ca = ca.unwrap_or_default();
         if choice == 1 { Self::Optional { ca } } else { Self::Required { ca } }
     }

@@ -63,7 +63,7 @@ impl TracesConfig {
             .unwrap_or_default();
         let spans_max = table.get_limited("spans_max", limits::TRACES_SPANS_MAX);
         if plain && table.has("tls") {
-            let expected = "is true and [traces.tls] is set: expected one of the two";
+            let expected = "conflicts with [traces.tls]: remove one of them";
             table.error("insecure_plain_text", expected.to_owned());
         }
         let endpoint = endpoint?;
@@ -76,7 +76,7 @@ impl TracesConfig {
             let plain =
                 if plain { "" } else { " (http:// needs traces.insecure_plain_text = true)" };
             let expected = format!(
-                "expected {scheme}:// and a host, a port of 1 to 65535 if any, no user, password, query or \
+                "expected {scheme}:// and a host, optionally a port of 1 to 65535, and no user, password, query or \
                  fragment{plain}"
             );
             table.error("endpoint", expected);

@@ -149,7 +149,8 @@ impl Request {
             }
         };
         if dry_run != payload.starts_with(DRY_RUN_PREFIX) {
-            let expected = "expected dry-run and a payload that starts with it, or neither";
+            let expected =
+                "expected either dry-run and a payload that starts with its prefix, or neither";
             return Err(error(headers::EXECUTION, expected));
         }
         let payload = if dry_run { payload.slice(DRY_RUN_PREFIX.len()..) } else { payload };

@@ -261,7 +261,8 @@ fn written(value: &impl Serialize) -> Vec<u8> {
 fn too_large(inbox: Subject) -> Message {
     let mut message = Message::to(inbox);
     let code = message.headers.push(headers::SERVICE_ERROR_CODE, "500");
-    let text = message.headers.push(headers::SERVICE_ERROR, "the answer is larger than a message");
+    let text =
+        message.headers.push(headers::SERVICE_ERROR, "the answer does not fit into one message");
     debug_assert!(code.is_ok() && text.is_ok(), "constants are valid headers");
     message
 }

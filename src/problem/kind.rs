@@ -128,7 +128,7 @@ impl ProblemKind {
             Self::Unauthenticated => definition(
                 S::UNAUTHORIZED,
                 "unauthenticated",
-                "Valid credentials are needed",
+                "Valid credentials are required",
                 NotExecuted,
             ),
             Self::Forbidden => {
@@ -144,11 +144,9 @@ impl ProblemKind {
                 "This path has no such method",
                 NotExecuted,
             ),
-            Self::NotImplemented => closing(
-                S::NOT_IMPLEMENTED,
-                "not-implemented",
-                "There is no such method here at all",
-            ),
+            Self::NotImplemented => {
+                closing(S::NOT_IMPLEMENTED, "not-implemented", "No endpoint has this method")
+            }
             Self::NotAcceptable => definition(
                 S::NOT_ACCEPTABLE,
                 "not-acceptable",
@@ -160,9 +158,12 @@ impl ProblemKind {
                 "request-timeout",
                 "The request was not received in time",
             ),
-            Self::Conflict => {
-                definition(S::CONFLICT, "conflict", "In conflict with what is stored", Executed)
-            }
+            Self::Conflict => definition(
+                S::CONFLICT,
+                "conflict",
+                "The request conflicts with existing data",
+                Executed,
+            ),
             Self::BodyTooLarge => definition(
                 S::PAYLOAD_TOO_LARGE,
                 "body-too-large",
@@ -190,7 +191,7 @@ impl ProblemKind {
             Self::RateLimited => definition(
                 S::TOO_MANY_REQUESTS,
                 "rate-limited",
-                "The caller is over its rate",
+                "The caller exceeds its rate limit",
                 NotExecuted,
             ),
             Self::HeadersTooLarge => closing(
@@ -211,7 +212,7 @@ impl ProblemKind {
                 Unknown,
             ),
             Self::BadAnswer => {
-                definition(S::BAD_GATEWAY, "bad-answer", "No usable answer from a worker", Unknown)
+                definition(S::BAD_GATEWAY, "bad-answer", "No valid answer from a worker", Unknown)
             }
             Self::BadAnswerOutcomeUnknown => definition(
                 S::BAD_GATEWAY,
@@ -267,13 +268,13 @@ impl ProblemKind {
             Self::SessionTimedOut => definition(
                 S::GATEWAY_TIMEOUT,
                 "session-timed-out",
-                "The procedure ran longer than a client is kept waiting",
+                "The procedure ran longer than the session allows",
                 Unknown,
             ),
             Self::Expired => definition(
                 S::GATEWAY_TIMEOUT,
                 "expired",
-                "The time allowed was spent before a worker could start",
+                "The request expired before a worker could start it",
                 NotExecuted,
             ),
             Self::Cancelled => {

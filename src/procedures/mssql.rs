@@ -118,7 +118,7 @@ impl Backend for Mssql {
 impl Mssql {
     fn missing_text(&self) -> String {
         let MssqlConfig { database, user, .. } = &self.config;
-        format!("the database {database} has no such procedure that is visible to the login {user}")
+        format!("no such procedure in the database {database} is visible to the login {user}")
     }
 
     async fn describe_all(&self, pattern: &str) -> Result<Vec<ProcedureDescription>, BackendError> {

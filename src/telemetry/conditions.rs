@@ -36,7 +36,7 @@ impl Condition {
 }
 
 /// Messages from other processes that cannot be decoded.
-pub const MALFORMED: Condition = Condition::new("messages do not keep to the protocol");
+pub const MALFORMED: Condition = Condition::new("messages violate the protocol");
 /// Messages of this process that cannot be sent.
 pub const UNSENT: Condition = Condition::new("messages cannot be sent");
 

@@ -42,10 +42,12 @@ metrics! {
     GATEWAY_IN_FLIGHT: Gauge "fjord_gateway_requests_in_flight", "Requests being answered now.";
     GATEWAY_DRY_RUNS: Counter "fjord_gateway_dry_runs_total", "Dry runs that a worker answered, by endpoint and result.";
     GATEWAY_RESUBMISSIONS: Counter "fjord_gateway_resubmissions_total", "Requests sent again, by reason.";
-    GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker accepted the request, or until waiting for one was given up, by queue.";
+    GATEWAY_QUEUE_WAIT: Histogram "fjord_gateway_queue_wait_seconds", "Time until a worker accepted the request, or \
+                                                                       until the gateway stopped waiting for one, by queue.";
     GATEWAY_SUSPECTED: Gauge "fjord_gateway_worker_suspected", "1 while a worker of the queue seems to hang and requests avoid it, by queue.";
     GATEWAY_ROUND_TRIP: Gauge "fjord_gateway_round_trip_seconds", "Shortest round trip to a worker that answered immediately, by queue.";
-    GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, counted once each before their first attempt, by queue.";
+    GATEWAY_ARRIVALS: Counter "fjord_gateway_queue_arrivals_total", "Requests for a queue, each counted once, before \
+                                                                     its first attempt.";
     GATEWAY_PHASE: Histogram "fjord_gateway_phase_seconds", "Time that requests spent in each phase, by phase.";
     GATEWAY_WAITING: Gauge "fjord_gateway_requests_waiting", "Requests waiting for a free slot, by queue.";
     GATEWAY_SHED: Counter "fjord_gateway_requests_shed_total", "Requests refused immediately because a limit was reached, by reason.";
@@ -61,13 +63,16 @@ metrics! {
 
     WORKER_CALLS: Counter "fjord_worker_calls_total", "Calls that ended, by queue and outcome.";
     WORKER_CALL_DURATION: Histogram "fjord_worker_call_duration_seconds", "Time that a call occupied its slot, by queue.";
-    WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Most calls that a queue runs at the same time, by queue.";
+    WORKER_LIMIT: Gauge "fjord_worker_concurrency_limit", "Maximum number of calls that a queue runs at the same \
+                                                           time, by queue.";
     WORKER_RUNNING: Gauge "fjord_worker_running", "Calls that run now, by queue.";
     WORKER_WAITING: Gauge "fjord_worker_waiting", "Requests in the backlog, accepted and waiting for a slot, by queue.";
     WORKER_ROUND_TRIP: Gauge "fjord_worker_round_trip_seconds", "Mean time that gateways take to answer offers and claims, by queue.";
     WORKER_SATURATED: Counter "fjord_worker_saturated_seconds_total", "Time that all slots of a queue were occupied, by queue.";
-    WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used: a running call uses one second each second, by queue.";
-    WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Share of its slots that a queue uses, averaged over a minute, by queue.";
+    WORKER_SLOT_SECONDS: Counter "fjord_worker_slot_seconds_total", "Slot time used, by queue: each running call adds \
+                                                                     one second per second.";
+    WORKER_UTILIZATION: Gauge "fjord_worker_utilization_ratio", "Fraction of a queue's slots in use, averaged over a \
+                                                                 minute, by queue.";
     WORKER_REFUSALS: Counter "fjord_worker_refusals_total", "Requests refused, by queue and reason.";
     WORKER_OFFERS: Counter "fjord_worker_offers_total", "Offers of freed slots, by queue and result.";
     WORKER_MALFORMED: Counter "fjord_worker_malformed_messages_total", "Messages that could not be decoded.";
@@ -79,12 +84,13 @@ metrics! {
     BACKEND_WAIT: Histogram "fjord_backend_wait_seconds", "Time that a call waited for a connection, by database.";
     BACKEND_LOGIN: Histogram "fjord_backend_login_seconds", "Time to open a connection, including the login, by database.";
     BACKEND_DISCARDED: Counter "fjord_backend_connections_discarded_total", "Connections closed instead of returned to the pool, by database and reason.";
-    BACKEND_CANCELS: Counter "fjord_backend_cancels_total", "Calls that were cancelled in the database, by database and what happened to the connection.";
+    BACKEND_CANCELS: Counter "fjord_backend_cancels_total", "Calls cancelled in the database, by database and by what \
+                                                             happened to the connection.";
     BACKEND_RETRIES: Counter "fjord_backend_retries_total", "Calls tried again inside the worker, by database and reason.";
     BACKEND_UP: Gauge "fjord_backend_up", "1 while the database answers, by database.";
 
-    NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while the connection to NATS is proven to work.";
-    NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections to NATS after the first.";
+    NATS_CONNECTED: Gauge "fjord_nats_connected", "1 while the connection to NATS is known to work.";
+    NATS_RECONNECTS: Counter "fjord_nats_reconnects_total", "Connections to NATS established after the first one.";
     NATS_CLIENTS_REPLACED: Counter "fjord_nats_clients_replaced_total", "NATS clients replaced, by reason: `ended`, `silent`, `subscriptions`.";
     NATS_SUBSCRIPTIONS_REFUSED: Gauge "fjord_nats_subscriptions_refused", "Subscriptions that NATS currently refuses, by kind: `inbox`, `control`, `queue`, `optional`.";
     NATS_ROUND_TRIP: Gauge "fjord_nats_round_trip_seconds", "Smoothed round trip of a message from this process through NATS to itself.";
@@ -92,13 +98,18 @@ metrics! {
 
     TLS_CERTIFICATE_EXPIRY: Gauge "fjord_tls_certificate_expiry_timestamp_seconds", "When a certificate expires, by file.";
     TLS_RELOADS: Counter "fjord_tls_reloads_total", "Certificate reloads, by result.";
-    CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Reloads of catalogue and limits, by result.";
+    CONFIG_RELOADS: Counter "fjord_config_reloads_total", "Configuration reloads, by result.";
     AUTH_FAILURES: Counter "fjord_auth_failures_total", "Requests refused by authentication or authorization, by endpoint and reason.";
-    AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Requests refused with 429 because too many requests of their client address had failed authentication, by endpoint.";
+    AUTH_FAILURES_LIMITED: Counter "fjord_auth_failures_limited_total", "Requests refused with 429 because too many \
+                                                                         requests from their client address had \
+                                                                         failed authentication, by endpoint.";
     AUTH_KEY_FETCHES: Counter "fjord_auth_key_fetches_total", "Fetches of issuers' keys, by issuer and result.";
-    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When an issuer's keys were last fetched, by issuer.";
-    RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because their caller exceeded its rate, by endpoint.";
-    TRACE_SPANS: Counter "fjord_trace_spans_total", "Spans by result: exported, dropped because the queue was full, failed, or rejected by the collector.";
+    AUTH_KEYS_FETCHED: Gauge "fjord_auth_keys_fetched_timestamp_seconds", "When the issuer's keys were last fetched, \
+                                                                           by issuer.";
+    RATE_LIMITED: Counter "fjord_rate_limited_total", "Requests refused because their caller exceeded its rate limit, \
+                                                       by endpoint.";
+    TRACE_SPANS: Counter "fjord_trace_spans_total", "Trace spans by result: exported, dropped because the queue was \
+                                                     full, failed to be sent, or rejected by the collector.";
     TRACE_EXPORTS: Counter "fjord_trace_exports_total", "Exports of spans to the collector, by result.";
     LOG_LINES_DROPPED: Counter "fjord_log_lines_dropped_total", "Log lines dropped because stdout was not read fast enough.";
     LOG_REPEATS: Counter "fjord_log_repeats_total", "Requests affected by a condition that had already been logged, by condition.";

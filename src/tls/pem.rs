@@ -56,7 +56,7 @@ fn warn_if_others_can_read(file: &Path) {
         tracing::warn!(
             file = %file.display(),
             mode,
-            "other users can read the private key; expected mode 0640 or less"
+            "other users can read the private key; expected mode 0640 or stricter"
         );
     }
 }

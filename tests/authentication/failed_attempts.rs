@@ -216,7 +216,7 @@ async fn a_client_with_too_many_failures_gets_429_and_is_disconnected() {
     let closed = r#"fjord_gateway_connections_refused_total{reason="auth_failures"}"#;
     assert!(guarded.metric(closed).await >= 11.0);
     let log = fleet.gateways[0].process.log();
-    assert_eq!(log.matches("too many requests of a client failed authentication").count(), 1);
+    assert_eq!(log.matches("too many requests from a client failed authentication").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

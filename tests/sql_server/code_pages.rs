@@ -225,7 +225,7 @@ async fn a_cell_that_is_too_long_for_the_driver_is_refused_before_the_call_is_se
         let before = process(&caller).await;
         let error =
             unsent_error(caller.call("longs", &[longs(longest.map(|most| most + 1))]).await);
-        let reason = |unit| format!("65536 {unit}: a cell of a table may have at most 65535");
+        let reason = |unit| format!("65536 {unit}: a cell of a table can have at most 65535");
         let expected = vec![
             bad("rows", Some((0, "wide")), &reason("bytes of UTF-16")),
             bad("rows", Some((0, "narrow")), &reason(unit)),

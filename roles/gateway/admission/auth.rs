@@ -90,7 +90,7 @@ impl Authenticator {
         let is_closed = !methods.iter().any(|method| self.is_configured(*method));
         is_closed.then(|| {
             let id = &endpoint.id;
-            format!("endpoint {id}: [auth] is empty for every method that its auth accepts")
+            format!("endpoint {id}: [auth] configures none of the methods that its auth accepts")
         })
     }
 

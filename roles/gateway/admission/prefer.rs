@@ -64,7 +64,7 @@ pub(in crate::roles::gateway) fn transaction_end(
     }
     match preferences.transaction_end {
         Some(TransactionEnd::Rollback) if !endpoint.dry_run => {
-            refused("tx=rollback: this endpoint has no dry run, and nothing was executed")
+            refused("tx=rollback: this endpoint does not permit dry runs; nothing was executed")
         }
         end => Ok(end.filter(|_| endpoint.dry_run)),
     }
@@ -124,8 +124,7 @@ impl TransactionEnd {
 
 const LOOKS_LIKE_ROLLBACK: &str =
     "expected tx=rollback, or no preference that looks like a dry run";
-const MALFORMED: &str =
-    "expected preferences with commas between them, such as tx=rollback (RFC 7240)";
+const MALFORMED: &str = "expected preferences separated by commas, such as tx=rollback (RFC 7240)";
 
 impl Preferences {
     /// Parses all `Prefer` headers. The error describes the expected form.

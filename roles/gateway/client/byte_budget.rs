@@ -49,12 +49,12 @@ enum BudgetShare {
 
 /// The error for an exhausted budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the memory budget of requests and responses is exhausted")]
+#[error("the memory budget for requests and responses is exhausted")]
 pub struct NoRoom;
 
 /// The bytes that one request has reserved. They are released when the reservation is dropped.
 #[derive(Debug)]
-#[must_use = "it is released at once"]
+#[must_use = "dropping it releases its bytes at once"]
 pub struct Reservation {
     budget: ByteBudget,
     client: ClientNetwork,
@@ -165,7 +165,7 @@ impl ByteBudget {
 pub fn overloaded() -> Problem {
     let reason = [(names::REASON, "buffered_bytes".to_owned())];
     counter(&names::GATEWAY_SHED, &reason).increment(1);
-    let detail = "the memory for requests and responses is exhausted";
+    let detail = "the memory budget for requests and responses is exhausted";
     Problem::with_detail(ProblemKind::Overloaded, detail).retry_after(RETRY_AFTER)
 }
 

@@ -132,7 +132,7 @@ impl Dispatcher {
         let now = Instant::now();
         self.services.retry_budget.deposit(now);
         let Ok(queue) = self.queues.get_or_create(&endpoint.queue) else {
-            debug_assert!(false, "a checked queue name forms a subject");
+            debug_assert!(false, "a valid queue name always makes a valid subject");
             return Err(Box::new(internal_error()));
         };
         queue.metrics.arrivals.increment(1);

@@ -284,7 +284,7 @@ impl SessionTask {
         if let Err(error) = reply
             && conditions::begins(&MALFORMED, "replies")
         {
-            tracing::warn!(%error, "a reply does not conform to the protocol");
+            tracing::warn!(%error, "a reply violates the protocol");
         }
         if let Some(spans) = &mut self.spans {
             spans.on_reply(*attempt, reply);

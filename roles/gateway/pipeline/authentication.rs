@@ -24,7 +24,7 @@ use super::rejection::Rejection;
 /// One condition for all clients: a client with many networks could otherwise fill the table of
 /// conditions. The access line of each request contains the address.
 const TOO_MANY_FAILURES: Condition =
-    Condition::new("too many requests of a client fail authentication");
+    Condition::new("too many requests from a client fail authentication");
 
 const UNTRUSTED_CONNECTIONS: Condition =
     Condition::new("open connections no longer meet the TLS settings");
@@ -125,7 +125,8 @@ impl Pipeline {
         };
         counter(&names::AUTH_FAILURES_LIMITED, &[endpoint(log)]).increment(1);
         if conditions::begins(&TOO_MANY_FAILURES, "") {
-            tracing::warn!(client = %network, per_minute, "too many requests of a client failed authentication: responding with 429");
+            tracing::warn!(client = %network, per_minute, "too many requests from a client failed authentication: \
+                                                           responding with 429");
         }
         let detail = "too many requests from this client address failed authentication";
         let problem = Problem::with_detail(ProblemKind::RateLimited, detail).retry_after(wait);

@@ -67,7 +67,7 @@ pub(super) fn streamed_outcome(end: &SessionEnd) -> Outcome {
     if let SessionEnd::CutOff(outcome) = end
         && conditions::begins(&TRUNCATED, outcome.as_str())
     {
-        tracing::warn!(%outcome, "truncated a response: its rest was not received");
+        tracing::warn!(%outcome, "truncated a response: the rest was not received");
     }
     end.outcome()
 }

@@ -259,7 +259,7 @@ impl JobTask {
         let route = PartRoute { replies, entry, to, control };
         if let Err(error) = sender.send(chunk, route).await {
             if conditions::begins(&UNSENT, "answers") {
-                tracing::warn!(%error, queue = %self.queue.name, "an answer was abandoned after its first parts");
+                tracing::warn!(%error, queue = %self.queue.name, "an answer was cut off after its first parts were sent");
             }
             chunks.close();
             self.entry.cancel.cancel();

@@ -90,7 +90,7 @@ pub struct HandlerContext {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandlerError {
     /// No handler has the name given in the catalogue.
-    #[error("no handler is called '{name}', expected one of: {known}")]
+    #[error("there is no handler '{name}': expected one of {known}")]
     Unknown {
         /// The name in the catalogue.
         name: String,
@@ -98,6 +98,6 @@ pub enum HandlerError {
         known: String,
     },
     /// The handler calls procedures, but the queue has no database.
-    #[error("the handler 'procedure' needs a database, none is configured for the queue")]
+    #[error("the handler 'procedure' needs a database, but none is configured for the queue")]
     NeedsDatabase,
 }

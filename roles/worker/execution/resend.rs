@@ -105,7 +105,7 @@ impl Resender {
                     Ok(()) => count("sent"),
                     Err(error) => {
                         count("unsent");
-                        tracing::debug!(%error, "could not send an answer again");
+                        tracing::debug!(%error, "could not resend an answer");
                     }
                 }
             }

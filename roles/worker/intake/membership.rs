@@ -190,7 +190,7 @@ impl GroupMembership {
     async fn leave(&self, mut subscription: Box<dyn Subscription>) {
         let queue = &self.queue.subjects.name;
         if let Err(error) = subscription.leave_after(self.config.leave_messages).await {
-            tracing::warn!(%queue, %error, "could not leave the queue group in order");
+            tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
         let end = Instant::now() + self.leave_timeout;
         while self.refuse_until_silent(&mut subscription).await {

@@ -45,7 +45,7 @@ pub fn follow(
                         ?configured,
                         ?round_trip,
                         ?used,
-                        "a configured timeout is too short for the round trip: a longer one is used"
+                        "the configured time is too short for the round trip; using a longer one"
                     );
                 }
                 *was_too_short = longer.is_some();

@@ -63,7 +63,7 @@ fn served_endpoints(
 ) -> Result<Vec<ServedEndpoint>, String> {
     let database = databases.get(limits);
     if let (None, Some(name)) = (database, &limits.database) {
-        return Err(format!("database: no [procedures.databases.{name}]"));
+        return Err(format!("database: [procedures.databases.{name}] does not exist"));
     }
     let answer_bytes_max = config.worker.answer_bytes_max;
     let context = HandlerContext { database: database.cloned(), answer_bytes_max };

@@ -118,7 +118,7 @@ pub(super) fn add_allowed(
     let Some(allowed) = allowed else { return };
     let key = format!("{key}.enum");
     if matches!(parameter.kind, T::Boolean | T::Binary | T::Json | T::Table) {
-        errors.add(key, "expected only with text, numbers, dates and times");
+        errors.add(key, "expected none with the types boolean, binary, json and table");
         return;
     }
     if allowed.is_empty() {

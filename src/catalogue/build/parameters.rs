@@ -111,7 +111,10 @@ fn check_headers(parameters: &[Parameter], errors: &mut EndpointErrors<'_>) {
     for parameter in parameters.iter().filter(|p| p.source == ParameterSource::Header) {
         if !seen.insert(parameter.name.to_ascii_lowercase()) {
             let key = format!("parameters.{}", parameter.name);
-            errors.add(key, "another parameter is the same header; case is ignored");
+            errors.add(
+                key,
+                "another parameter uses the same header: header names are not case-sensitive",
+            );
         }
     }
 }
@@ -185,7 +188,7 @@ fn check_name(name: &str, key: &str, source: ParameterSource, errors: &mut Endpo
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
             errors.add(key, "expected the name of a header");
         } else if is_internal || RESERVED_HEADERS.contains(&&*lower) {
-            errors.add(key, "this header is not for parameters: expected another");
+            errors.add(key, "this header cannot be a parameter: expected another");
         }
     }
     if source == ParameterSource::Context && !CONTEXT_NAMES.contains(&name) {

@@ -155,7 +155,7 @@ fn endpoint_keys_are_validated() {
         r#"{"route":"POST /e","handler":"echo","auth":"public","transaction":true}"#,
         "transaction: expected only with the handler `procedure`",
     );
-    check(&with(r#""dry_run":true"#), "dry_run: expected together with \"transaction\": true");
+    check(&with(r#""dry_run":true"#), "dry_run: expected only together with \"transaction\": true");
     check(
         r#"{"route":"GET /e","procedure":"a.b","auth":"public","transaction":true,"dry_run":true}"#,
         "dry_run: expected only with POST, PUT, PATCH and DELETE",
@@ -237,7 +237,7 @@ fn parameters_are_validated() {
     );
     check(
         &with(r#""parameters":{"Authorization":{"in":"header","type":"string"}}"#),
-        "not for parameters",
+        "cannot be a parameter",
     );
     check(&with(r#""parameters":{"X-A":{"in":"header","type":"string"}}"#), "parameters.X-A.as: ");
     check(&with(r#""parameters":{"host":{"in":"context"}}"#), "expected one of request_id");

@@ -48,7 +48,7 @@ fn idempotency_key(endpoint: &Endpoint) -> Option<Json> {
     Some(json!({
         "name": "Idempotency-Key", "in": "header", "required": parameter.required,
         "schema": { "type": "string" },
-        "description": "The same key means the same effect, however often the request is sent." }))
+        "description": "Identifies the request: however often it is sent with the same key, it takes effect once." }))
 }
 
 /// Returns the header `Prefer`, which requests a dry run, if the endpoint allows dry runs.
@@ -57,8 +57,9 @@ fn prefer(endpoint: &Endpoint) -> Option<Json> {
         json!({
             "name": "Prefer", "in": "header", "required": false,
             "schema": { "type": "string", "examples": ["tx=rollback"] },
-            "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the database is \
-                rolled back, and the answer is the one that the call would have had. `tx=commit` is the default (RFC 7240)." })
+            "description": "`tx=rollback` asks for a dry run: the procedure runs, everything that it did in the \
+                            database is rolled back, and the answer is the same as that of a real call. `tx=commit` \
+                            is the default (RFC 7240)." })
     })
 }
 

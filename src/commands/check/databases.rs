@@ -30,7 +30,7 @@ async fn check(role: &CheckedRole, place: DatabaseKey, config: DatabaseConfig) -
     if let DatabaseConfig::Sqlite(sqlite) = &config
         && !sqlite.file.exists()
     {
-        let text = "the file does not exist yet, a worker creates it; nothing was checked";
+        let text = "the file does not exist until a worker creates it, so nothing was checked";
         results.warnings.push(format!("{name}: {text}"));
         return results;
     }

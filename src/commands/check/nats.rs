@@ -114,7 +114,8 @@ fn evaluate(
         let large = role.endpoints().filter(|one| one.takes_body() && one.body_bytes_max > limit);
         results.errors.extend(large.map(|endpoint| {
             format!(
-                "{place}: endpoint {:?} accepts bodies of {} bytes, the server ({}) messages of {limit} (max_payload)",
+                "{place}: endpoint {:?} accepts bodies of {} bytes, but the server ({}) accepts messages of at most \
+                 {limit} (max_payload)",
                 endpoint.id, endpoint.body_bytes_max, result.version
             )
         }));
@@ -140,7 +141,7 @@ fn check_timeouts(
     for (key, time) in times {
         if let Some(longer) = limits::lengthened_timeout(*time, round_trip) {
             results.warnings.push(format!(
-                "{place}: {key} is {}, and a round trip takes {}: {} will be used",
+                "{place}: {key} is {}, but a round trip takes {}: {} will be used",
                 format_duration(*time),
                 format_duration(in_millis(round_trip)),
                 format_duration(in_millis(longer)),

@@ -104,8 +104,8 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
         )
     });
     let sentence = format!(
-        "The bottleneck is queue {}: the {} slots of its {} were all in use {} of the time, {} requests wait, \
-         99 of 100 for less than {}{needed}.",
+        "The bottleneck is queue {}: the {} slots of its {} were all in use {} of the time, {} requests wait, 99 % of \
+         them for less than {}{needed}.",
         queue.name,
         queue.limit,
         if queue.workers == 1 { "worker".to_owned() } else { format!("{} workers", queue.workers) },
@@ -123,8 +123,8 @@ fn full_gateway(processes: &[ProcessView]) -> Option<Bottleneck> {
     };
     let gateway = processes.iter().find(is_full)?;
     let sentence = format!(
-        "The bottleneck is gateway {} on {}: {} of at most {} requests are in flight; more gateways, or a higher \
-         gateway.http.requests_in_flight_max, let more in.",
+        "The bottleneck is gateway {} on {}: {} of at most {} requests are in flight; add gateways, or raise \
+         gateway.http.requests_in_flight_max.",
         gateway.id, gateway.host, gateway.in_flight, gateway.in_flight_max,
     );
     Some(Bottleneck::new(BottleneckKind::Gateway, &gateway.id, sentence))
@@ -133,7 +133,7 @@ fn full_gateway(processes: &[ProcessView]) -> Option<Bottleneck> {
 fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
     let server = nats.iter().find(|server| server.slow_consumers_new > 0)?;
     let sentence = format!(
-        "The bottleneck is NATS server {}: {} clients read too slowly and were cut off; the slowest now is {:?}.",
+        "The bottleneck is NATS server {}: {} clients read too slowly and were disconnected; the slowest is now {:?}.",
         server.name, server.slow_consumers_new, server.slowest_client,
     );
     Some(Bottleneck::new(BottleneckKind::Nats, &server.name, sentence))
@@ -152,8 +152,8 @@ fn connections(processes: &[ProcessView]) -> Option<Bottleneck> {
     });
     let (database, wait, call) = waits.max_by(|(_, a, _), (_, b, _)| a.total_cmp(b))?;
     let sentence = format!(
-        "The bottleneck is the connections to database {}: of the {} that a call takes it waits {} for one; a higher \
-         connections_max helps if the database can take it, more workers do not.",
+        "The bottleneck is the connections to database {}: a call takes {}, of which it waits {} for a connection; a \
+         higher connections_max helps if the database can handle the load, more workers do not.",
         database.name,
         seconds(Some(call)),
         seconds(Some(wait)),
@@ -171,7 +171,7 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
             percent(queue.utilization),
             queue.limit,
         ),
-        None => "There is no bottleneck: nothing was called.".to_owned(),
+        None => "There is no bottleneck: no calls were made.".to_owned(),
     };
     Bottleneck::new(BottleneckKind::None, "", sentence)
 }

@@ -16,7 +16,7 @@ use crate::messaging::{self, Transport};
 /// Longest wait for the connection, and for the replies to each request.
 const LIMIT: Duration = Duration::from_secs(3);
 /// The text shown in place of the servers' names if none can be queried.
-const EVERY: &str = "the servers, by messaging.nats.system";
+const EVERY: &str = "all servers, queried with messaging.nats.system";
 
 /// The reply of a server.
 #[derive(Debug, Deserialize)]
@@ -59,7 +59,9 @@ async fn try_sample_all(
         request::<Connz>(transport, "CONNZ", r#"{"sort":"pending","limit":1}"#, expected);
     let (values, connections) = (values.await?, connections.await?);
     if values.is_empty() {
-        return Err("no server replied; the user may not belong to the system account".to_owned());
+        return Err(
+            "no server replied: perhaps the user does not belong to the system account".to_owned()
+        );
     }
     let mut slowest: HashMap<String, _> = connections
         .into_iter()

@@ -97,7 +97,10 @@ impl IssuerConfig {
     fn errors(&self) -> Vec<(&'static str, String)> {
         let mut errors = Vec::new();
         if self.issuer.is_empty() {
-            errors.push(("issuer", "expected the issuer as tokens name it in iss".to_owned()));
+            errors.push((
+                "issuer",
+                "expected the issuer exactly as in the iss of its tokens".to_owned(),
+            ));
         }
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
             errors.push(("audiences", "expected one audience or more".to_owned()));

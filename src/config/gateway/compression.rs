@@ -45,7 +45,10 @@ impl CompressionConfig {
         let coding = |name: &String| Coding::ALL.into_iter().find(|coding| coding.name() == name);
         let codings: Option<Vec<Coding>> = names.iter().map(coding).collect();
         if codings.is_none() {
-            table.error("codings", "expected any of zstd, br, gzip, or none".to_owned());
+            table.error(
+                "codings",
+                "expected a list of zstd, br and gzip, or an empty list".to_owned(),
+            );
         }
         Self {
             codings: codings.unwrap_or_default(),

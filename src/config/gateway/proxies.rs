@@ -54,12 +54,12 @@ impl ProxyConfig {
             }
         }
         if ranges.iter().any(|range| range.prefix_len() == 0) {
-            table.warn(KEY, "every client is trusted as a proxy and can state any address");
+            table.warn(KEY, "every client is trusted as a proxy and can claim any address");
         }
         let proxy_protocol = table.get_or("proxy_protocol", false);
         if proxy_protocol && texts.is_empty() {
-            let expected = "is true: expected gateway.trusted_proxies with the addresses whose connections \
-                            begin with it";
+            let expected = "requires gateway.trusted_proxies: the addresses of the proxies that send the PROXY \
+                            protocol header";
             table.error("proxy_protocol", expected.to_owned());
         }
         Self { trusted: TrustedProxies::new(ranges), proxy_protocol }
@@ -81,7 +81,9 @@ fn range(text: &str) -> Result<IpNet, String> {
     })?;
     if range.trunc() != range {
         let meant = range.trunc();
-        return Err(format!("has bits beyond its prefix: expected {meant}, or a longer prefix"));
+        return Err(format!(
+            "has bits set beyond its prefix: expected {meant}, or a longer prefix"
+        ));
     }
     Ok(range)
 }

@@ -76,7 +76,7 @@ impl SettingsTable<'_> {
         secret.filter(|secret| {
             let empty = self.checks_files && secret.expose().is_empty();
             if empty {
-                self.error(name, "expected a secret, found an empty text".to_owned());
+                self.error(name, "expected a secret, found an empty string".to_owned());
             }
             !empty
         })
@@ -139,7 +139,7 @@ impl SettingsTable<'_> {
         let readable_by_others = |mode: u32| mode & 0o004 != 0;
         let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
         if self.checks_files && mode.is_ok_and(readable_by_others) {
-            self.warn(name, &format!("{}: every user of this host may read it", path.display()));
+            self.warn(name, &format!("{}: every user of this host can read it", path.display()));
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) trait SettingValue: Sized {
 /// Describes a value's type, without the value, which may be a misplaced secret.
 pub(super) fn description(value: &Value) -> &'static str {
     match value {
-        Value::String(..) | Value::Char(..) => "other text",
+        Value::String(..) | Value::Char(..) => "another string",
         Value::Bool(..) => "true or false",
         Value::Num(..) => "a number",
         Value::Empty(..) => "nothing",
@@ -33,7 +33,7 @@ pub(super) fn description(value: &Value) -> &'static str {
 }
 
 impl SettingValue for String {
-    const EXPECTED: &'static str = "text in quotes";
+    const EXPECTED: &'static str = "a string in quotes";
 
     fn from_value(value: &Value) -> Option<Self> {
         value.as_str().filter(|text| !text.contains('\0')).map(ToOwned::to_owned)
@@ -156,7 +156,7 @@ impl SettingValue for PathBuf {
 }
 
 impl SettingValue for Vec<String> {
-    const EXPECTED: &'static str = "a list of texts, e.g. [\"a\", \"b\"]";
+    const EXPECTED: &'static str = "a list of strings, e.g. [\"a\", \"b\"]";
 
     /// Converts a list, or comma-separated text, as in environment variables.
     fn from_value(value: &Value) -> Option<Self> {

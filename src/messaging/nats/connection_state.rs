@@ -14,9 +14,9 @@ use crate::telemetry::conditions::{self, Condition};
 use crate::telemetry::{counter, gauge, names};
 
 /// The condition that messages arrive faster than they are read.
-const DROPPED: Condition = Condition::new("messages of NATS are dropped");
+const DROPPED: Condition = Condition::new("messages from NATS are dropped");
 /// The condition that the server refuses an operation.
-const REFUSED: Condition = Condition::new("NATS refuses");
+const REFUSED: Condition = Condition::new("NATS refuses operations");
 
 /// The state of the link, shared by the client's callbacks and the supervisor.
 #[derive(Debug)]

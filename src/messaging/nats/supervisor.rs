@@ -216,7 +216,7 @@ impl NatsShared {
                 sleep(jittered(pause)).await;
                 if subscriptions.may_have_missed_refusals() {
                     tracing::warn!(
-                        "refusals of subscriptions may have been missed, so all are renewed"
+                        "refused subscriptions may have been missed; renewing all subscriptions"
                     );
                     subscriptions.refuse_all();
                 }

@@ -85,7 +85,7 @@ pub async fn run(
     }
     let mut refused = std::mem::take(&mut *refused.lock().unwrap_or_else(PoisonError::into_inner));
     if round_trip.is_none() && refused.is_empty() {
-        refused.push("a message to the own inbox did not come back".to_owned());
+        refused.push("a message to the client's own inbox did not arrive".to_owned());
     }
     Ok(TrialResult { version, payload_bytes_max: max_payload, round_trip, refused })
 }

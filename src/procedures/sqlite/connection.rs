@@ -195,7 +195,7 @@ fn raise(control: &CallControl, context: &Context<'_>) -> rusqlite::Result<i64> 
             Err(rusqlite::Error::UserFunctionError(text.into()))
         }
         _ => Err(rusqlite::Error::UserFunctionError(
-            "the number of throw must be at least 50000".into(),
+            "the error number of throw must be at least 50000".into(),
         )),
     }
 }

@@ -7,7 +7,7 @@ use crate::procedures::{
 };
 
 /// Converts the error of an executed statement.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
 pub(super) fn while_running(error: rusqlite::Error) -> SentError {
     let kind = match error.sqlite_error() {
         Some(code) => match code.code {

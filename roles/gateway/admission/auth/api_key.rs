@@ -37,28 +37,30 @@ impl ApiKeys {
     pub(super) fn load(config: &BTreeMap<String, ApiKeyConfig>) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         if config.len() > LABELS_MAX {
-            errors.push(format!("auth.api_keys: at most {LABELS_MAX} labels"));
+            errors.push(format!("auth.api_keys: expected at most {LABELS_MAX} labels"));
         }
         let mut keys: Vec<StoredApiKey> = Vec::new();
         for (label, written) in config {
             let place = format!("auth.api_keys.{label}");
             if !is_principal(label) {
                 errors.push(format!(
-                    "{place}: a label is 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible or bidi characters"
+                    "{place}: expected a label of 1 to {PRINCIPAL_BYTES_MAX} bytes of text without control, invisible \
+                     or bidi characters"
                 ));
             }
             if !(1..=KEYS_OF_LABEL_MAX).contains(&written.sha256.len()) {
                 errors.push(format!(
-                    "{place}.sha256: expected one hash, or two while the key is replaced"
+                    "{place}.sha256: expected one hash, or two while a key is being replaced"
                 ));
             }
             let caller = Arc::new(caller(label, written));
             for text in &written.sha256 {
                 match from_hex(text) {
-                    None => errors
-                        .push(format!("{place}.sha256: expected 64 hexadecimal digits for each")),
+                    None => errors.push(format!(
+                        "{place}.sha256: expected 64 hexadecimal digits for each hash hash hash hash"
+                    )),
                     Some(digest) if keys.iter().any(|key| key.digest == digest) => {
-                        errors.push(format!("{place}.sha256: one of the hashes occurs twice"));
+                        errors.push(format!("{place}.sha256: the same hash occurs twice"));
                     }
                     Some(digest) => keys.push(StoredApiKey {
                         digest,

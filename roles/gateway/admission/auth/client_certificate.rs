@@ -20,7 +20,8 @@ impl ClientCertificates {
             match san::parse(subject) {
                 Ok(name) => {
                     if known.insert(name, caller(written)).is_some() {
-                        errors.push(format!("{place}: expected each name once, got it twice"));
+                        errors
+                            .push(format!("{place}: expected each name once, got this one twice"));
                     }
                 }
                 Err(expected) => errors.push(format!("{place}: {expected}")),

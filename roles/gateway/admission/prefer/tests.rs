@@ -98,7 +98,10 @@ fn a_preference_that_may_not_be_honored_is_rejected() {
         }
     }
     let refused = asked(&["tx=rollback"], &real).unwrap_err();
-    assert!(refused.starts_with("tx=rollback: this endpoint has no dry run"), "{refused}");
+    assert!(
+        refused.starts_with("tx=rollback: this endpoint does not permit dry runs"),
+        "{refused}"
+    );
     for values in [&["tx=commit"][..], &["handling=strict"], &["return=minimal"]] {
         assert_eq!(asked(values, &real), Ok(None), "{values:?}");
     }

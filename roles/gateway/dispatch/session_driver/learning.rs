@@ -17,7 +17,7 @@ const MEMBER_REPLY_MIN: Duration = Duration::from_millis(10);
 
 /// Logged when answers begin to be dropped. One condition for all requests, because each request's
 /// access line has its outcome.
-const ANSWERS_DROPPED: Condition = Condition::new("answers find no room");
+const ANSWERS_DROPPED: Condition = Condition::new("the byte budget for answers is exhausted");
 
 impl SessionDriver {
     /// Updates the queue's timing and members from a reply, and turns the reply into a session
@@ -124,7 +124,8 @@ impl SessionDriver {
         if members.suspect(now) {
             tracing::warn!(
                 queue = %self.queue.name,
-                "a worker seems to hang: a request got no reply; sending requests to single workers, not to the group"
+                "a worker seems to hang: a request got no reply; sending requests to individual workers instead of \
+                 the queue group"
             );
         }
         let query = members.take_query(now);

@@ -11,10 +11,10 @@ use crate::roles::worker::execution::handler::Job;
 use crate::telemetry::conditions::{self, Condition};
 
 /// Every call to an endpoint fails until the catalogue, the database or permissions change.
-const MISMATCH: Condition = Condition::new("a procedure does not fit");
+const MISMATCH: Condition = Condition::new("a procedure does not match its endpoint");
 
 /// The queries that the worker sends before a call fail.
-const QUERY_REFUSED: Condition = Condition::new("a query before a call fails");
+const QUERY_REFUSED: Condition = Condition::new("queries before calls fail");
 
 /// The value of the setting `log.database_messages`.
 static LOGS_DATABASE_MESSAGES: AtomicBool = AtomicBool::new(false);

@@ -18,9 +18,9 @@ use crate::telemetry::{counter, names};
 use super::Queue;
 
 /// The gateway's catalogue allows dry runs of an endpoint, and the worker's does not.
-const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that has none");
+const NO_DRY_RUN: Condition = Condition::new("dry runs of an endpoint that does not permit them");
 /// The gateway's catalogue has an endpoint, and the worker's does not.
-const UNKNOWN_ENDPOINT: Condition = Condition::new("requests of an endpoint that is not served");
+const UNKNOWN_ENDPOINT: Condition = Condition::new("requests for an endpoint that is not served");
 
 /// A request that has passed all checks.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Queue {
             if conditions::begins(&UNKNOWN_ENDPOINT, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,
-                    "a gateway sends requests of an endpoint that this worker's catalogue does not have on this queue"
+                    "a gateway sends requests for an endpoint that this worker's catalogue does not assign to this queue"
                 );
             }
             let detail = "gateway and worker have different catalogues";
@@ -79,7 +79,7 @@ impl Queue {
             if conditions::begins(&NO_DRY_RUN, queue.as_str()) {
                 tracing::error!(
                     %queue, %endpoint,
-                    "a gateway sends dry runs of an endpoint that has none in this worker's catalogue"
+                    "a gateway sends dry runs of an endpoint that does not permit them in this worker's catalogue"
                 );
             }
             return Err(RejectedMessage { cause: Cause::NoDryRun, ids, reply });
@@ -108,7 +108,7 @@ impl Queue {
             Cause::NoDryRun => {
                 // A gateway with this catalogue would return the same answer. Nothing was executed,
                 // so the dry run left no changes.
-                let detail = "this worker's catalogue has no dry run of the endpoint";
+                let detail = "this worker's catalogue does not permit dry runs of the endpoint";
                 (Problem::with_detail(ProblemKind::InvalidRequest, detail), true)
             }
         };

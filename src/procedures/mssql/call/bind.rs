@@ -259,7 +259,7 @@ fn encode_cell<'a>(
     };
     if bytes > MAX_CELL_BYTES {
         return Err(EncodeError(format!(
-            "{bytes} {unit}: a cell of a table may have at most {MAX_CELL_BYTES}"
+            "{bytes} {unit}: a cell of a table can have at most {MAX_CELL_BYTES}"
         )));
     }
     Ok(cell)

@@ -28,7 +28,7 @@ pub(crate) enum SignatureLookup {
     /// Fail, because another call found that the procedure does not exist.
     Missing,
     /// Read the signature, and hold this guard until it is read.
-    MustRead(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>),
+    MustRead(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
 }
 
 /// The signatures read so far, at most one per procedure.

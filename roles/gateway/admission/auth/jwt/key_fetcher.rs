@@ -179,7 +179,7 @@ impl KeyFetcher {
         let response = self.client.get(url).send().await;
         let mut response = response.map_err(|error| chain(&error.without_url()))?;
         if response.status() != http::StatusCode::OK {
-            return Err(format!("answered {}", response.status()));
+            return Err(format!("expected status 200, got {}", response.status()));
         }
         let mut bytes = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|e| chain(&e.without_url()))? {
@@ -212,7 +212,7 @@ impl KeyFetcher {
             }
         };
         self.fetched.store(Some(Arc::new(now)));
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970: exact for ages")]
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
         gauge(&names::AUTH_KEYS_FETCHED, &[self.label()]).set(unix_seconds() as f64);
         Ok(())
     }

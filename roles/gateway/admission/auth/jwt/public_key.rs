@@ -94,7 +94,7 @@ pub(super) fn from_jwks(
         }
     }
     if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
-        let error = "expected a \"kid\" in every key, because there are several".to_owned();
+        let error = "expected a \"kid\" in every key, because there are several keys".to_owned();
         if origin == KeyOrigin::Operator {
             return Err(error);
         }
@@ -138,7 +138,7 @@ fn error_position(error: &serde_json::Error) -> String {
 /// 7517 §5 recommends ignoring such keys.
 fn from_jwk(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Option<PublicKey>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-    let needed = |name: &str| text(name).ok_or_else(|| format!("expected a text {name:?}"));
+    let needed = |name: &str| text(name).ok_or_else(|| format!("expected a string {name:?}"));
     if !is_for_signatures(jwk) {
         return Ok(None);
     }
@@ -162,7 +162,7 @@ fn from_jwk(jwk: &Map<String, Value>, allowed: &[Algorithm]) -> Result<Option<Pu
     let id = match jwk.get("kid") {
         None => None,
         Some(Value::String(id)) => Some(id.clone()),
-        Some(_) => return Err("expected a text \"kid\"".to_owned()),
+        Some(_) => return Err("expected a string \"kid\"".to_owned()),
     };
     Ok(Some(PublicKey { id, algorithm, key }))
 }

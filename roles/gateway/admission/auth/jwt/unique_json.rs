@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut object = Map::new();
         while let Some((name, UniqueValue(value))) = members.next_entry::<String, _>()? {
             if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name occurs twice"));
+                return Err(A::Error::custom("a member name occurs twice"));
             }
         }
         Ok(Value::Object(object))

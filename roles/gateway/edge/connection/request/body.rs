@@ -141,7 +141,7 @@ where
             Ok(None) => return Ok(read.into_bytes()),
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "cannot read the request body");
-                let detail = "the body is not framed as HTTP requires";
+                let detail = "the framing of the body violates HTTP";
                 return Err(Problem::with_detail(ProblemKind::MalformedBody, detail));
             }
             Ok(Some(Ok(frame))) => frame,

@@ -138,8 +138,8 @@ fn the_error_of_an_invalid_key_has_its_index_and_not_its_text() {
     check(json!({"kid": "b", "kty": "oct", "k": "c2VjcmV0"}), "keys[1]: a secret key");
     check(json!({"kid": "b", "x": "AAAA"}), "keys[1]: not a key for");
     check(json!({"kid": "b", "x": "="}), "keys[1]: expected base64url");
-    check(json!({"kid": "b", "y": null}), "keys[1]: expected a text \"y\"");
-    check(json!({"kid": 7}), "keys[1]: expected a text \"kid\"");
+    check(json!({"kid": "b", "y": null}), "keys[1]: expected a string \"y\"");
+    check(json!({"kid": 7}), "keys[1]: expected a string \"kid\"");
     check(json!({"kid": "a"}), "keys[1]: another key");
     check(json!({"kid": null}), "expected a \"kid\" in every key");
     let rsa = |n: &[u8], e: &str| {
