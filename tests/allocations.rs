@@ -66,8 +66,8 @@ fn runtime() -> Runtime {
 
 fn config(home: &Path, role: Role, text: &str) -> Config {
     let directory = home.join(role.as_str());
-    fs::create_dir_all(&directory).expect("a directory");
-    fs::write(directory.join("fjord.toml"), text).expect("a file");
+    fs::create_dir_all(&directory).expect("the directory can be created");
+    fs::write(directory.join("fjord.toml"), text).expect("the file can be written");
     let (environment, sets) = (Vec::new(), Vec::new());
     let directory = Some(directory);
     let sources = Sources { directory, role: Some(role), environment, sets, ..Sources::default() };
@@ -76,8 +76,9 @@ fn config(home: &Path, role: Role, text: &str) -> Config {
 
 async fn connect(config: &Config) -> Arc<dyn Transport> {
     let TransportConfig::Nats(settings) = &config.messaging.transport;
-    let transport = nats::connect(settings, "allocations").await.expect("a transport");
-    messaging::wait_until_up(&mut transport.link()).await.expect("a connection");
+    let transport =
+        nats::connect(settings, "allocations").await.expect("the transport can be created");
+    messaging::wait_until_up(&mut transport.link()).await.expect("the link comes up");
     transport
 }
 
@@ -110,7 +111,7 @@ async fn worker(config: &Config, tasks: &Tasks) {
     let context = HandlerContext { database: None, answer_bytes_max: 1 << 20 };
     let handler = handlers::create(&endpoint.handler, &context).expect("the handler");
     let (prefix, name) = (&config.messaging.prefix, endpoint.queue.clone());
-    let subjects = QueueSubjects::new(prefix, name, 0, "1").expect("subjects");
+    let subjects = QueueSubjects::new(prefix, name, 0, "1").expect("the subjects are valid");
     let slots = Slots::new(16, config.worker.refused_max, config.worker.offer_timeout);
     let endpoints = vec![ServedEndpoint::new(endpoint, handler)];
     let readiness = Arc::new(QueueReadiness::new(Readiness::new()));
@@ -148,7 +149,7 @@ async fn send_requests(stream: &mut TcpStream, times: u32) {
 #[track_caller]
 fn check(role: &str, counted: u64, allowed: f64) {
     let per_request =
-        f64::from(u32::try_from(counted).expect("a small number")) / f64::from(REQUESTS);
+        f64::from(u32::try_from(counted).expect("the number fits u32")) / f64::from(REQUESTS);
     println!("ALLOCATIONS of the {role} per request: {per_request:.1}, expected {allowed}");
     assert!(
         per_request <= allowed * GROWTH,
@@ -165,8 +166,8 @@ fn the_number_of_allocations_per_request_does_not_grow() {
     let own = runtime();
     let server = own.block_on(NatsServer::start(home.path(), &certs, &NatsOptions::default()));
     let endpoints = home.path().join("endpoints");
-    fs::create_dir_all(&endpoints).expect("a directory");
-    fs::write(endpoints.join("echo.json"), ENDPOINTS).expect("a file");
+    fs::create_dir_all(&endpoints).expect("the directory can be created");
+    fs::write(endpoints.join("echo.json"), ENDPOINTS).expect("the file can be written");
     let shared = format!(
         "[catalogue]\ndirectory = '{}'\n[messaging.nats]\nservers = ['{}']\n[messaging.nats.tls]\nca = '{}'\n",
         endpoints.display(),
@@ -185,10 +186,10 @@ fn the_number_of_allocations_per_request_does_not_grow() {
         let (runtime, tasks) = (runtime(), Tasks::new());
         runtime.block_on(worker(&workers, &tasks));
         tell_ready.send(()).expect("the receiver exists");
-        runtime.block_on(begins).expect("the signal to begin");
-        measure(|| runtime.block_on(ends).expect("the signal to end")).count_total
+        runtime.block_on(begins).expect("the test sends the signal to begin");
+        measure(|| runtime.block_on(ends).expect("the test sends the signal to end")).count_total
     });
-    own.block_on(ready).expect("a worker");
+    own.block_on(ready).expect("the worker does not panic");
     let tasks = Tasks::new();
     let mut stream = own.block_on(async {
         let address = gateway(&gateways, &tasks).await;
@@ -200,5 +201,5 @@ fn the_number_of_allocations_per_request_does_not_grow() {
     let counted = measure(|| own.block_on(send_requests(&mut stream, REQUESTS))).count_total;
     end.send(()).expect("the worker listens");
     check("gateway", counted, GATEWAY);
-    check("worker", working.join().expect("a worker"), WORKER);
+    check("worker", working.join().expect("the worker does not panic"), WORKER);
 }

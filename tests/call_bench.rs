@@ -15,7 +15,7 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "written for tests, where a failed expectation is the message"
+    reason = "the shared test support panics on failure, which is fine in a benchmark"
 )]
 mod support;
 
@@ -225,7 +225,7 @@ fn main() -> ExitCode {
     let mut is_good = true;
     runtime.block_on(Box::pin(async {
         let Ok(backend) = mssql::connect(&server.config, "default") else {
-            eprintln!("no backend");
+            eprintln!("cannot create the backend");
             is_good = false;
             return;
         };
@@ -239,7 +239,7 @@ fn main() -> ExitCode {
                 |us| format!("{us:.0} µs"),
             );
             println!(
-                "{:>8}({:>4}): {:.3} of plain calls, {:.3} of calls with a reset; a reset: {reset}",
+                "{:>8}({:>4}): {:.3} × plain calls, {:.3} × calls with a reset; duration of a reset: {reset}",
                 workload.procedure, workload.value, costs.vs_plain, costs.vs_resetting
             );
             is_good &= costs.vs_resetting >= RATIO_MIN;

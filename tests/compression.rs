@@ -17,10 +17,12 @@ fn decoded(answer: &HttpResponse) -> String {
     let read = match answer.header("content-encoding") {
         "gzip" => flate2::read::GzDecoder::new(body).read_to_string(&mut text),
         "br" => brotli::Decompressor::new(body, 4096).read_to_string(&mut text),
-        "zstd" => zstd::Decoder::new(body).expect("a decoder").read_to_string(&mut text),
+        "zstd" => {
+            zstd::Decoder::new(body).expect("the decoder can be created").read_to_string(&mut text)
+        }
         _ => return answer.text(),
     };
-    read.expect("a whole body");
+    read.expect("the body can be decompressed");
     text
 }
 

@@ -14,10 +14,10 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 fn directory_with(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::create_dir_all(directory.path().join("endpoints")).expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir_all(directory.path().join("endpoints")).expect("the directory can be created");
     for (name, text) in files {
-        fs::write(directory.path().join(name), text).expect("a file");
+        fs::write(directory.path().join(name), text).expect("the file can be written");
     }
     directory
 }

@@ -29,7 +29,7 @@ async fn an_unreachable_database_stops_only_its_own_queues() {
     let problem = fleet.client().get("/v1/slow?ms=1").await.is_problem(503, "no-workers");
     assert_eq!(problem["effect"], "not-executed");
     let ready = format!("http://{}/readyz", fleet.workers[0].admin());
-    eventually_some("the queue is named", SOON, async || {
+    eventually_some("the log names the queue", SOON, async || {
         get_json(&ready).await?["notes"]["queue slow"].as_str().map(ToOwned::to_owned)
     })
     .await;
@@ -43,7 +43,7 @@ async fn an_unreachable_database_stops_only_its_own_queues() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_replica_stops_only_read_only_queues() {
-    let server = fake_server().await.fake.expect("the fake server");
+    let server = fake_server().await.fake.expect("this is the fake server");
     server.state.refuses_readers.store(true, Ordering::Release);
     let worker_toml = format!(
         "[worker.queues]\nledger-once = {{ database = 'sql' }}\n\
@@ -81,7 +81,7 @@ const REFUSED: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_under_load_logs_few_lines() {
-    let server = fake_server().await.fake.expect("the fake server");
+    let server = fake_server().await.fake.expect("this is the fake server");
     let worker_toml = format!(
         "[worker.queues]\nledger-once = {{ concurrency = 16, database = 'sql' }}\n\
          ledger-again = {{ concurrency = 16, database = 'sql' }}\n\

@@ -78,7 +78,7 @@ struct Demo {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stderr, reason = "a program for a terminal")]
+#[expect(clippy::print_stderr, reason = "a program that prints to a terminal")]
 async fn main() -> ExitCode {
     run().await.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -86,7 +86,11 @@ async fn main() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints to a terminal"
+)]
 async fn run() -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     support::client::install_provider();
@@ -137,7 +141,7 @@ async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process
         ];
         running.into_iter().find(|(_, is_running)| !is_running).map(|(name, _)| name)
     });
-    found.await.unwrap_or("the demo's patience")
+    found.await.unwrap_or("the demo's time limit")
 }
 
 impl Demo {
@@ -239,7 +243,7 @@ impl Demo {
         })
     }
 
-    #[expect(clippy::print_stdout, reason = "a program for a terminal")]
+    #[expect(clippy::print_stdout, reason = "a program that prints to a terminal")]
     fn introduce(&self, token: &str) {
         let url = format!("https://localhost:{}", self.https);
         let curl = format!("curl --cacert {}", self.certs.ca.display());

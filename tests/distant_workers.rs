@@ -74,7 +74,7 @@ async fn used_capacity(
     let took = since.elapsed().as_secs_f64();
     // Requests that are still waiting would compete with the next load.
     for request in requests {
-        request.await.expect("a request");
+        request.await.expect("the task does not panic");
     }
     println!("{method}: {counts:?}");
     let others = counts.others.load(Ordering::Relaxed);
@@ -83,7 +83,7 @@ async fn used_capacity(
 }
 
 fn as_f64(number: usize) -> f64 {
-    u32::try_from(number).expect("a small number").into()
+    u32::try_from(number).expect("the number fits u32").into()
 }
 
 /// Checks the used capacity first with at-least-once and then with at-most-once requests.

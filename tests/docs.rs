@@ -20,7 +20,7 @@ static HEADING: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^#+ +(.+)$"));
 static BLOCK: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)\n```(\w+)\n(.*?\n)```"));
 
 fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a good pattern")
+    Regex::new(text).expect("a valid pattern")
 }
 
 fn root() -> &'static Path {
@@ -33,9 +33,11 @@ fn read(page: &Path) -> String {
 
 /// Returns the names in a directory, sorted.
 fn names(directory: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(directory).expect("a directory of the checkout");
+    let entries = fs::read_dir(directory).expect("the directory can be read");
     entries
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry.expect("the entry can be read").file_name().to_string_lossy().into_owned()
+        })
         .collect()
 }
 
@@ -193,10 +195,10 @@ fn output(directory: &Path, arguments: &[&str]) -> String {
 
 /// Creates the directory of the tutorial, with all files except the catalogue.
 fn tutorial_directory(tutorial: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| directory.path().join(name);
     for name in ["endpoints", "secrets", "tls"] {
-        fs::create_dir(at(name)).expect("a directory");
+        fs::create_dir(at(name)).expect("the directory can be created");
     }
     let certs = Certs::new(directory.path());
     for (from, to) in [
@@ -205,17 +207,17 @@ fn tutorial_directory(tutorial: &str) -> tempfile::TempDir {
         (&certs.server.certificate, "tls/server.pem"),
         (&certs.server.key, "tls/server.key"),
     ] {
-        fs::copy(from, at(to)).expect("a copy");
+        fs::copy(from, at(to)).expect("the file can be copied");
     }
     let password = at("secrets/mssql-password");
-    fs::write(&password, "Tutorial-1234\n").expect("a file");
+    fs::write(&password, "Tutorial-1234\n").expect("the file can be written");
     let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(password, only_ours).expect("permissions");
+    fs::set_permissions(password, only_ours).expect("the permissions can be changed");
     let configuration = blocks(tutorial, "toml");
     let files = ["fjord.toml", "gateway.toml", "worker.toml"];
     assert_eq!(configuration.len(), files.len(), "a block for each of {files:?}");
     for (file, text) in files.into_iter().zip(configuration) {
-        fs::write(at(file), text).expect("a file");
+        fs::write(at(file), text).expect("the file can be written");
     }
     directory
 }
@@ -227,10 +229,11 @@ fn the_files_of_the_tutorial_are_valid_and_its_output_is_current() {
     let [orders, more] = blocks(&tutorial, "json")[..] else {
         panic!("two files of the catalogue")
     };
-    fs::write(directory.path().join("endpoints/orders.json"), orders).expect("a file");
+    fs::write(directory.path().join("endpoints/orders.json"), orders)
+        .expect("the file can be written");
     let printed = output(directory.path(), &["check"]);
     assert!(tutorial.contains(&format!("$ fjord check --config .\n{printed}```")), "{printed}");
-    fs::write(directory.path().join("endpoints/more.json"), more).expect("a file");
+    fs::write(directory.path().join("endpoints/more.json"), more).expect("the file can be written");
     let printed = output(directory.path(), &["routes"]);
     assert!(tutorial.contains(&format!("$ fjord routes --config .\n{printed}```")), "{printed}");
 }
@@ -240,6 +243,7 @@ fn the_endpoint_of_the_readme_is_valid() {
     let directory = tutorial_directory(&read(&root().join("docs/TUTORIAL.md")));
     let readme = read(&root().join("README.md"));
     let endpoint = blocks(&readme, "json").into_iter().next().expect("an endpoint");
-    fs::write(directory.path().join("endpoints/horses.json"), endpoint).expect("a file");
+    fs::write(directory.path().join("endpoints/horses.json"), endpoint)
+        .expect("the file can be written");
     assert!(output(directory.path(), &["check"]).contains("valid for gateway and worker"));
 }

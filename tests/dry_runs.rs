@@ -237,7 +237,7 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
     let catalogue = Some(("try.json", &*without));
     let options = FleetOptions { catalogue, queues: "try", ..FleetOptions::default() };
     let mut fleet = Fleet::start(options).await;
-    fs::write(fleet.catalogue().join("try.json"), CATALOGUE).expect("the catalogue");
+    fs::write(fleet.catalogue().join("try.json"), CATALOGUE).expect("the file can be written");
     fleet.gateways[0].process.signal(Signal::HUP);
     let figure = r#"fjord_config_reloads_total{result="ok"}"#;
     eventually_some("a reload", SOON, async || {

@@ -172,7 +172,7 @@ async fn a_nats_server_in_lame_duck_mode_fails_at_most_three_requests() {
         // The server closes connections after its grace period of 5 s. A gateway that reconnects before that does so
         // because of the notification.
         let grace = Duration::from_secs(4);
-        eventually_some("the gateway leaves early", grace, async || {
+        eventually_some("the gateway stops early", grace, async || {
             let moves = fleet.gateways[0].metric("fjord_nats_reconnects_total").await;
             (moves > 0.5).then_some(())
         })

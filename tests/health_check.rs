@@ -57,11 +57,14 @@ async fn a_peer_with_many_connections_does_not_block_probes() {
         let admin = node.admin();
         let mut held = Vec::new();
         for _ in 0..200 {
-            let mut stream = TcpStream::connect(admin).await.expect("a connection");
-            stream.write_all(b"GET /readyz HTTP/1.1\r\n").await.expect("half a head");
+            let mut stream = TcpStream::connect(admin).await.expect("the connection succeeds");
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\n")
+                .await
+                .expect("half of a request head is sent");
             held.push(stream);
         }
-        let mut probe = TcpStream::connect(admin).await.expect("a connection");
+        let mut probe = TcpStream::connect(admin).await.expect("the connection succeeds");
         let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         probe.write_all(request.as_bytes()).await.expect("a request");
         let mut answer = String::new();

@@ -25,9 +25,10 @@ fn text(bytes: &[u8]) -> String {
 
 /// Writes a worker's configuration with a database and an empty catalogue.
 fn directory(database: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::create_dir(directory.path().join("endpoints")).expect("a directory");
-    fs::write(directory.path().join("worker.toml"), format!("{NATS}{database}")).expect("a file");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(directory.path().join("endpoints")).expect("the directory can be created");
+    fs::write(directory.path().join("worker.toml"), format!("{NATS}{database}"))
+        .expect("the file can be written");
     directory
 }
 
@@ -44,14 +45,14 @@ fn on_endpoint(endpoint: &FakeSqlServer) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
-    let endpoint = fake_server().await.fake.expect("the fake server");
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
     let directory = directory(&on_endpoint(&endpoint));
     let file = directory.path().join("endpoints/imported.json");
     let to_file = ["import", "--auth", "public", "--output", file.to_str().expect("a path")];
     let output = fjord(directory.path(), &to_file);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(output.stdout.is_empty());
-    let written = fs::read_to_string(&file).expect("the file");
+    let written = fs::read_to_string(&file).expect("the file can be read");
     let entries: Value = serde_json::from_str(&written).expect("JSON");
     assert!(entries.as_object().expect("an object").len() > 50, "{written}");
 
@@ -69,15 +70,15 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("skipped: fjord_test.lists: it is in the catalogue"));
-    fs::write(&file, "{}").expect("a file");
+    fs::write(&file, "{}").expect("the file can be written");
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
-    assert_eq!(fs::read_to_string(&file).expect("the file"), "{}");
+    assert_eq!(fs::read_to_string(&file).expect("the file can be read"), "{}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn types_bounds_tables_and_outputs_become_parameters() {
-    let endpoint = fake_server().await.fake.expect("the fake server");
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
     let directory = directory(&on_endpoint(&endpoint));
     let imported = |pattern| {
         let output =
@@ -115,9 +116,9 @@ async fn types_bounds_tables_and_outputs_become_parameters() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_determine_route_method_and_result() {
-    let home = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("a temporary directory");
     let procedures = home.path().join("procedures");
-    fs::create_dir(&procedures).expect("a directory");
+    fs::create_dir(&procedures).expect("the directory can be created");
     for (name, sql) in [
         ("stud.horse_get", "SELECT @ueln AS ueln;"),
         ("stud.horse_search", "SELECT @name AS name, @breed AS breed;"),
@@ -127,7 +128,7 @@ async fn names_determine_route_method_and_result() {
         ("race.GetHorse", "SELECT @ueln AS ueln;"),
         ("race.broken", "SELEC 1;"),
     ] {
-        fs::write(procedures.join(format!("{name}.sql")), sql).expect("a file");
+        fs::write(procedures.join(format!("{name}.sql")), sql).expect("the file can be written");
     }
     let directory = directory(&format!(
         "[procedures.databases.default]\nbackend = 'sqlite'\n\
@@ -164,12 +165,12 @@ async fn names_determine_route_method_and_result() {
     ] {
         assert_eq!(describe(id), expected);
     }
-    assert!(entries["horse-get"].get("auth").is_none(), "the default holds");
+    assert!(entries["horse-get"].get("auth").is_none(), "the default applies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_database_or_catalogue_is_an_error_and_creates_nothing() {
-    let home = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("a temporary directory");
     let (file, schema) = (home.path().join("not-there.db"), home.path().join("schema.sql"));
     fs::write(&schema, "CREATE TABLE a (b);").expect("a file");
     let directory = directory(&format!(
@@ -195,7 +196,8 @@ async fn an_unreadable_database_or_catalogue_is_an_error_and_creates_nothing() {
     assert!(!file.exists(), "an import must not create a database");
     check(&["--database", "nope"], 2, &["--database", "nope"]);
     // If the catalogue has an error, the command cannot determine which procedures it already contains.
-    fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ").expect("a file");
-    fs::write(&file, "").expect("a file");
+    fs::write(directory.path().join("endpoints/broken.json"), "{ \"x\": ")
+        .expect("the file can be written");
+    fs::write(&file, "").expect("the file can be written");
     check(&[], 2, &["broken.json"]);
 }

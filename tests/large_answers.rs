@@ -46,7 +46,7 @@ fn count_rows(body: &[u8]) -> usize {
     let rows: serde_json::Value = serde_json::from_slice(body).expect("complete JSON");
     let rows = rows.as_array().expect("rows");
     let in_order = |(index, row): (usize, &serde_json::Value)| row["number"] == index + 1;
-    assert!(rows.iter().enumerate().all(in_order), "each row is there once and in order");
+    assert!(rows.iter().enumerate().all(in_order), "each row is received once and in order");
     rows.len()
 }
 

@@ -74,8 +74,9 @@ async fn the_message_of_a_database_is_logged_once_it_is_enabled() {
     let log = worker.process.log();
     assert!(log.contains("the procedure raised error 60000") && !log.contains(CANARY), "{log}");
     let file = worker.directory().join("worker.toml");
-    let text = fs::read_to_string(&file).expect("the configuration");
-    fs::write(&file, text.replace("[log]\n", "[log]\ndatabase_messages = true\n")).expect("a file");
+    let text = fs::read_to_string(&file).expect("the configuration can be read");
+    fs::write(&file, text.replace("[log]\n", "[log]\ndatabase_messages = true\n"))
+        .expect("the file can be written");
     worker.process.signal(Signal::HUP);
     eventually_some("the message is logged", SOON, async || {
         client.send(Method::POST, &path, &json!({})).await.is(500);
@@ -115,7 +116,7 @@ async fn a_terminal_gets_plain_lines() {
         command
     });
     let shown = terminal.output_when("it listens", |text| text.contains("listening")).await;
-    let line = shown.lines().find(|line| line.contains("listening")).expect("the line");
+    let line = shown.lines().find(|line| line.contains("listening")).expect("the line is logged");
     assert!(line.contains(" INFO ") && line.contains("part=\"admin\""), "{line:?}");
     assert!(!shown.contains('{') && !shown.contains('\x1b'), "{shown:?}");
 }

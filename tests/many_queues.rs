@@ -89,7 +89,7 @@ fn with_message<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_queues_are_joined_quickly_at_startup_and_after_an_outage() {
-    let server = fake_server().await.fake.expect("the fake server");
+    let server = fake_server().await.fake.expect("this is the fake server");
     let state = &server.state;
     state.login_ms.store(50, Ordering::Release);
     state.signatures_ms.store(500, Ordering::Release);
@@ -141,7 +141,7 @@ async fn five_hundred_queues_are_joined_quickly_at_startup_and_after_an_outage()
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_procedures_are_logged_once_and_stop_no_other_queue() {
     const DROPPED: usize = 40;
-    let server = fake_server().await.fake.expect("the fake server");
+    let server = fake_server().await.fake.expect("this is the fake server");
     let state = &server.state;
     let procedures = (0..DROPPED).map(|n| format!("fjord_test.numbered_{n}"));
     state.dropped.lock().expect("not poisoned").extend(procedures);

@@ -33,7 +33,8 @@ fn documented_row(metric: &str) -> Vec<&'static str> {
 
 /// Returns the first column of the table below a heading.
 fn documented(heading: &str) -> BTreeSet<&'static str> {
-    let (_, rest) = METRICS.split_once(&format!("\n## {heading}\n")).expect("a heading");
+    let (_, rest) =
+        METRICS.split_once(&format!("\n## {heading}\n")).expect("the document has this heading");
     let section = rest.split("\n## ").next().expect("a section");
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split('`').next()).filter(|word| *word != "outcome").collect()

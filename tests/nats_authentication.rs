@@ -76,7 +76,7 @@ impl Account {
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         );
         let new = file.with_extension("new");
-        fs::write(&new, text).expect("a file");
+        fs::write(&new, text).expect("the file can be written");
         fs::rename(new, file).expect("the file is replaced");
     }
 }
@@ -124,7 +124,7 @@ fn methods(directory: &Path) -> Vec<NatsAuthMethod> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_method_connects_only_with_valid_credentials() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     for NatsAuthMethod { name, nats, keys, tls_keys } in methods(directory.path()) {
         println!("{name}");
         let options = FleetOptions {
@@ -169,7 +169,7 @@ async fn wait_for_reconnect(what: &str, fleet: &Fleet, limit: Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_user_jwt_is_used_when_the_old_one_expires() {
     const LIFE: u64 = 8;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let (account, file) = (Account::new(), directory.path().join("fjord.creds"));
     let end = tokens::now() + LIFE;
     account.write(&file, Some(end));
@@ -195,16 +195,16 @@ async fn a_secret_file_is_read_for_every_connection() {
         ("token", "", [&one, &two], [token(&one), token(&two)]),
         ("nkey", "", [&seed(&before), &seed(&after)], [nkey(&before), nkey(&after)]),
     ];
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     for (name, keys, [first, second], [server_before, server_after]) in methods {
         let file = directory.path().join(name);
-        fs::write(&file, first).expect("a file");
+        fs::write(&file, first).expect("the file can be written");
         let extra = format!("authorization {{ {server_before} }}");
         let nats = NatsOptions { extra, ..NatsOptions::default() };
         let nats_keys = format!("{keys}{name}_file = '{}'\n", file.display());
         let options = FleetOptions { nats, nats_keys, ..FleetOptions::default() };
         let mut fleet = Fleet::start(options).await;
-        fs::write(&file, second).expect("a file");
+        fs::write(&file, second).expect("the file can be written");
         let server = &mut fleet.nats.servers[0];
         server.edit(&server_before, &server_after);
         server.reload().await;
@@ -221,8 +221,8 @@ async fn a_certificate_is_read_for_every_connection() {
     };
     let mut fleet = Fleet::start(options).await;
     let file = fleet.certs.client.certificate.clone();
-    let good = fs::read(&file).expect("a certificate");
-    fs::write(&file, "").expect("a file");
+    let good = fs::read(&file).expect("the certificate can be read");
+    fs::write(&file, "").expect("the file can be written");
     fleet.nats.servers[0].restart().await;
     for node in fleet.gateways.iter().chain(&fleet.workers) {
         eventually_some("it cannot connect without a certificate", SOON, async || {
@@ -231,6 +231,6 @@ async fn a_certificate_is_read_for_every_connection() {
         .await;
         assert!(node.metric("fjord_nats_connected").await < 0.5, "{}", node.role());
     }
-    fs::write(&file, good).expect("a file");
+    fs::write(&file, good).expect("the file can be written");
     wait_for_reconnect("the certificate is back", &fleet, SOON).await;
 }

@@ -55,7 +55,7 @@ async fn wait_until_served(client: &Client, fleet: &Fleet, what: &str) {
 /// Returns every subject with a subscription on a server.
 async fn subjects(server: &NatsServer) -> Vec<String> {
     let url = format!("{}/connz?subs=1", server.monitoring());
-    let connections = get_json(&url).await.expect("the server's monitoring");
+    let connections = get_json(&url).await.expect("the server answers with its connections");
     let connections = connections["connections"].as_array().expect("a list").clone();
     let lists =
         connections.iter().filter_map(|connection| connection["subscriptions_list"].as_array());
@@ -164,7 +164,7 @@ async fn a_stopped_server_is_detected_within_two_pings() {
         assert!(silent > 0.5, "the replaced client is counted");
     }
     fleet.nats.servers[0].process().resume();
-    wait_until_served(&client, &fleet, "after a standstill").await;
+    wait_until_served(&client, &fleet, "after a stall").await;
 }
 
 /// A subscription that the server revokes on reload.
@@ -204,7 +204,7 @@ async fn a_revoked_subscription_is_reported_and_restored() {
         eventually_some(format!("{denied}: requests end as {outcome}"), SOON, async || {
             let answer = client.get("/v1/echo/a").await;
             assert!([503, 504].contains(&answer.status.as_u16()), "{denied}: {}", answer.status);
-            let problem: Value = serde_json::from_slice(&answer.body).expect("a problem");
+            let problem: Value = serde_json::from_slice(&answer.body).expect("the body is JSON");
             let has_outcome = problem["type"].as_str().is_some_and(|slug| slug.ends_with(outcome));
             (answer.status == 503 && has_outcome).then_some(())
         })
@@ -346,7 +346,7 @@ async fn a_rolling_restart_while_nats_is_stopped_loses_no_response() {
     for load in loads {
         answers.extend(load.stop().await);
     }
-    reconcile("NATS stands still while workers restart", &answers, fleet.ledger()).all_ok();
+    reconcile("NATS is stopped while workers restart", &answers, fleet.ledger()).all_ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

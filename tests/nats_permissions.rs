@@ -48,7 +48,7 @@ async fn the_shipped_permissions_suffice() {
         })
         .collect();
     for caller in callers {
-        assert_eq!(caller.await.expect("a caller"), 200);
+        assert_eq!(caller.await.expect("the caller does not panic"), 200);
     }
     // This answer is sent in parts.
     assert!(client.get("/v1/large?rows=20000").await.is(200).body.len() > 1 << 20);
@@ -95,7 +95,7 @@ async fn user(fleet: &Fleet, name: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
             })
             .connect(fleet.nats.urls()[0].as_str())
             .await
-            .expect("a connection");
+            .expect("the connection succeeds");
     (client, server_errors)
 }
 

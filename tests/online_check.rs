@@ -81,7 +81,7 @@ async fn a_nats_server_that_refuses_the_connection_is_an_error() {
         &["gateway: NATS server 127.0.0.1:", "authorization"],
     );
 
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let stranger = Certs::new(directory.path());
     let ca = format!("messaging.nats.tls.ca={}", stranger.ca.display());
     let output = check("gateway", gateway, &["--set", &ca]);
@@ -165,14 +165,15 @@ const CATALOGUE: &str = r#"{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_mismatches_of_databases_and_queues_are_reported_at_once() {
-    let there = fake_server().await.fake.expect("the fake server");
-    let refusing = fake_server().await.fake.expect("the fake server");
+    let there = fake_server().await.fake.expect("this is the fake server");
+    let refusing = fake_server().await.fake.expect("this is the fake server");
     refusing.state.login_error.store(18456, Ordering::Release);
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::create_dir(directory.path().join("endpoints")).expect("a directory");
-    fs::write(directory.path().join("endpoints/all.json"), CATALOGUE).expect("a file");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(directory.path().join("endpoints")).expect("the directory can be created");
+    fs::write(directory.path().join("endpoints/all.json"), CATALOGUE)
+        .expect("the file can be written");
     let toml = worker_toml(&there, &refusing);
-    fs::write(directory.path().join("worker.toml"), toml).expect("a file");
+    fs::write(directory.path().join("worker.toml"), toml).expect("the file can be written");
     let started = Instant::now();
     let output = check("worker", directory.path(), &[]);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());

@@ -66,7 +66,7 @@ async fn published_messages(fleet: &Fleet) -> f64 {
     let mut sum = 0.0;
     for server in &fleet.nats.servers {
         let connections = get_json(&format!("{}/connz", server.monitoring())).await;
-        let connections = connections.expect("the monitoring of the server");
+        let connections = connections.expect("the server answers with its connections");
         for connection in connections["connections"].as_array().expect("a list") {
             sum += connection["in_msgs"].as_f64().expect("a number");
         }
@@ -165,7 +165,7 @@ async fn nats(fleet: &Fleet) -> async_nats::Client {
     let options = ConnectOptions::new()
         .add_root_certificates(fleet.certs.ca.clone())
         .request_timeout(Some(Duration::from_mins(1)));
-    options.connect(fleet.nats.urls()[0].as_str()).await.expect("a connection")
+    options.connect(fleet.nats.urls()[0].as_str()).await.expect("the connection succeeds")
 }
 
 async fn fleet(worker_toml: &str) -> Fleet {

@@ -259,7 +259,7 @@ fn server() -> Option<(tokio::runtime::Runtime, SqlServer)> {
 fn setting(name: &str, default: u32) -> u32 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the settings of a benchmark are not configuration of fjord"
+        reason = "the settings of a benchmark are not part of fjord's configuration"
     )]
     let text = std::env::var(name).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(default)

@@ -118,7 +118,7 @@ impl StalledGateway {
         }
         let unsent = r#"fjord_gateway_controls_unsent_total{reason="deny"}"#;
         let (gateway, worker) = (&self.fleet.gateways[0], &mut self.worker);
-        eventually_some("NATS reads nothing more", SOON, async || {
+        eventually_some("NATS no longer reads", SOON, async || {
             for call in calls {
                 reply_with(worker, call, "progress").await;
             }

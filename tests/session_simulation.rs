@@ -45,7 +45,7 @@ fn check(faults: Faults) -> RunReport {
     let mut total = RunReport::default();
     for seed in runs() {
         let report = World::new(seed, faults, Guards::default()).run();
-        assert_eq!(report.violation, None, "seed {seed}: FJORD_SIM_SEED={seed} runs it again");
+        assert_eq!(report.violation, None, "seed {seed}: FJORD_SIM_SEED={seed} repeats the run");
         total.add(&report);
     }
     total
@@ -55,7 +55,7 @@ fn check(faults: Faults) -> RunReport {
 fn without_faults_every_request_is_answered_and_executed_once() {
     let total = check(Faults::NONE);
     assert_eq!(total.answered_200, total.requests, "{total:?}");
-    assert_eq!(total.executions, total.requests, "each is executed once: {total:?}");
+    assert_eq!(total.executions, total.requests, "each request is executed once: {total:?}");
     assert!(total.streamed * 4 > total.requests, "many answers stream: {total:?}");
 }
 
@@ -79,7 +79,7 @@ fn every_request_is_answered_when_the_network_stalls() {
 #[test]
 fn most_requests_are_answered_despite_all_faults() {
     let total = check(Faults::ALL);
-    assert!(total.answered_200 * 2 > total.requests, "most are answered: {total:?}");
+    assert!(total.answered_200 * 2 > total.requests, "most requests are answered: {total:?}");
     assert!(
         total.cut_off > 0 && total.streamed > total.cut_off,
         "some answers are cut off: {total:?}"
@@ -186,7 +186,7 @@ fn a_refused_request_is_not_sent_again_after_its_client_has_disconnected() {
     let mut step = session(Execution::AtMostOnce);
     let control = Subject::new("fjord.w.q.1.j.1").unwrap();
     let replied = |reply| SessionEvent::Reply { attempt: 1, reply: Ok(reply) };
-    assert_eq!(step(START).len(), 1, "it is sent");
+    assert_eq!(step(START).len(), 1, "the request is sent");
     let claimed = step(replied(Reply::Claim { control: control.clone() }));
     let grant = SessionAction::Tell { to: control.clone(), control: Control::Grant };
     assert_eq!(claimed, [grant]);

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 pub(crate) fn target_directory() -> PathBuf {
     // target/debug/deps/fjord-… and target/debug/examples/demo are at the same depth.
     let executable = std::env::current_exe().expect("this executable has a path");
-    executable.ancestors().nth(3).expect("built by cargo").to_owned()
+    executable.ancestors().nth(3).expect("cargo built the executable").to_owned()
 }
 
 /// Returns the path of the fjord executable of this build.
@@ -40,5 +40,5 @@ pub(crate) fn fjord_binary() -> PathBuf {
     }
     // Cargo does not set the variable for examples, which are in target/debug/examples.
     let executable = std::env::current_exe().expect("this executable has a path");
-    executable.ancestors().nth(2).expect("built by cargo").join("fjord")
+    executable.ancestors().nth(2).expect("cargo built the executable").join("fjord")
 }

@@ -20,14 +20,14 @@ fn shipped(file: &str) -> PathBuf {
 }
 
 fn text(file: &str) -> String {
-    fs::read_to_string(shipped(file)).expect("a shipped file")
+    fs::read_to_string(shipped(file)).expect("the shipped file can be read")
 }
 
 fn systemd_analyze() -> Option<PathBuf> {
     find(
         "systemd-analyze",
         "systemd",
-        "the units, by systemd-analyze",
+        "the check of the units with systemd-analyze",
         "Debian: apt-get install systemd",
     )
 }
@@ -38,11 +38,13 @@ fn units(directory: &Path) -> Vec<PathBuf> {
     let lifecycle = shipped("systemd/fjord-lifecycle");
     let write = |name: &str, from: &str| {
         let text = text(from);
-        let text = text.replace("/usr/bin/fjord", binary.to_str().expect("a path"));
-        let text =
-            text.replace("/usr/libexec/fjord/lifecycle", lifecycle.to_str().expect("a path"));
+        let text = text.replace("/usr/bin/fjord", binary.to_str().expect("the path is UTF-8"));
+        let text = text.replace(
+            "/usr/libexec/fjord/lifecycle",
+            lifecycle.to_str().expect("the path is UTF-8"),
+        );
         let file = directory.join(name);
-        fs::write(&file, text).expect("a file");
+        fs::write(&file, text).expect("the file can be written");
         file
     };
     let role = |name: &str| write(&format!("fjord@{name}.service"), "systemd/fjord@.service");
@@ -56,9 +58,9 @@ fn units(directory: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn systemd_analyze_reports_nothing_about_the_units() {
     let Some(tool) = systemd_analyze() else { return };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     for unit in units(directory.path()) {
-        let path = unit.to_str().expect("a path");
+        let path = unit.to_str().expect("the path is UTF-8");
         // systemd-analyze exits with 0 even if it reports problems.
         assert_eq!(run(&tool, &["verify", "--man=no", path], LIMIT).await, "");
     }
@@ -67,14 +69,14 @@ async fn systemd_analyze_reports_nothing_about_the_units() {
 #[test]
 fn the_exposure_of_the_unit_does_not_grow() {
     let Some(tool) = systemd_analyze() else { return };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     for unit in units(directory.path()).iter().take(2) {
         let threshold = format!("--threshold={EXPOSURE_MAX}");
         let output = Command::new(&tool)
             .args(["security", "--no-pager", "--offline=true", &threshold])
             .arg(unit)
             .output()
-            .expect("the tool was found before");
+            .expect("the tool can be run");
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text.lines().rfind(|line| line.contains("exposure")).unwrap_or_default();
         println!("{last}");
@@ -101,8 +103,10 @@ fn the_unit_is_consistent_with_fjord_and_valid_on_every_systemd() {
     // systemd 219 treats unknown groups as an empty allow list and rejects `strict`.
     assert!(value(&unit, "SystemCallFilter").starts_with('~'));
     assert!(!unit.contains("@system-service"));
-    let full = unit.find("ProtectSystem=full").expect("a value for systemd 219");
-    assert!(full < unit.find("ProtectSystem=strict").expect("a value for newer versions"));
+    let full = unit.find("ProtectSystem=full").expect("the unit has a value for systemd 219");
+    assert!(
+        full < unit.find("ProtectSystem=strict").expect("the unit has a value for newer versions")
+    );
 }
 
 /// A list of names with their values.
@@ -141,11 +145,12 @@ fn settings_in_user_data_are_valid() {
         let user_data = text(&format!("config/ec2/{role}.yaml"));
         let (variables, files) = settings(&user_data);
         assert!(!variables.is_empty() && (role == "gateway" || files.len() == 2), "{files:?}");
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, text: &str| {
             let file = directory.path().join(name);
-            fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
-            fs::write(file, text).expect("a file");
+            fs::create_dir_all(file.parent().expect("the directory can be created"))
+                .expect("a directory");
+            fs::write(file, text).expect("the file can be written");
         };
         let catalogue =
             r#"{ "a": { "route": "GET /v1/a", "procedure": "r.a", "auth": "public" } }"#;
@@ -164,7 +169,7 @@ fn settings_in_user_data_are_valid() {
         ] {
             write(name, "x");
         }
-        let home = directory.path().to_str().expect("a path");
+        let home = directory.path().to_str().expect("the path is UTF-8");
         let here =
             variables.into_iter().map(|(name, value)| (name, value.replace("/etc/fjord", home)));
         let mut check = Command::new(fjord_binary());
@@ -188,16 +193,16 @@ async fn a_terminating_host_is_drained_before_the_lifecycle_action_completes() {
     if find("curl", "curl", what, "Debian: apt-get install curl").is_none() {
         return;
     }
-    let home = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("a temporary directory");
     let commands = home.path().join("bin");
-    fs::create_dir(&commands).expect("a directory");
+    fs::create_dir(&commands).expect("the directory can be created");
     let log = home.path().join("log");
     for name in ["systemctl", "aws"] {
         let file = commands.join(name);
         fs::write(&file, format!("#!/bin/sh\necho {name} \"$@\" >> '{}'\n", log.display()))
-            .expect("a file");
+            .expect("the file can be written");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&file, mode).expect("our own file");
+        fs::set_permissions(&file, mode).expect("the permissions can be changed");
     }
     let port = super::support::ports::pick();
     let mut metadata = Command::new(python);

@@ -79,14 +79,14 @@ async fn a_cluster_forwards_messages_between_servers() {
     let options = NatsOptions::default();
     let mut cluster = NatsCluster::start(directory.path(), &certs, &options, 3).await;
     let urls = cluster.urls();
-    let reader = connect(&urls[0], &certs, None).await.expect("a connection");
+    let reader = connect(&urls[0], &certs, None).await.expect("the connection succeeds");
     let mut messages = reader.subscribe("greetings").await.expect("a subscription");
-    reader.flush().await.expect("a flush");
+    reader.flush().await.expect("the connection is open");
     cluster.servers[1].kill();
     cluster.servers[1].restart().await;
     cluster.wait_for_routes(&cluster.servers[1]).await;
     for url in &urls[1..] {
-        let writer = connect(url, &certs, None).await.expect("a connection");
+        let writer = connect(url, &certs, None).await.expect("the connection succeeds");
         // A subscription is propagated to other servers shortly after it is confirmed.
         eventually_some("a message through another server", SOON, async || {
             writer.publish("greetings", "hello".into()).await.ok()?;
@@ -101,7 +101,7 @@ async fn a_stopped_server_forwards_nothing_until_it_continues() {
     let (directory, certs) = home();
     let options = NatsOptions { has_tls: false, ..NatsOptions::default() };
     let mut server = NatsServer::start(directory.path(), &certs, &options).await;
-    let client = connect(&server.url(), &certs, None).await.expect("a connection");
+    let client = connect(&server.url(), &certs, None).await.expect("the connection succeeds");
     let mut messages = client.subscribe("echo").await.expect("a subscription");
     server.process().pause();
     client.publish("echo", "hello".into()).await.expect("the message is queued");
@@ -133,8 +133,9 @@ async fn a_run_to_be_killed() {
     let mut command = Command::new("sleep");
     command.arg("1000");
     let sleeper = Process::start("sleeper", command, &file.with_extension("log"));
-    fs::write(file.with_extension("new"), sleeper.pid().to_string()).expect("a file");
-    fs::rename(file.with_extension("new"), file).expect("a file");
+    fs::write(file.with_extension("new"), sleeper.pid().to_string())
+        .expect("the file can be written");
+    fs::rename(file.with_extension("new"), file).expect("the file can be renamed");
     std::future::pending::<()>().await;
 }
 

@@ -49,7 +49,7 @@ async fn long_nghttp2_gets_every_response() {
 
 async fn nghttp2(scale: &Scale) {
     let hint = "on Debian, apt-get install nghttp2-client";
-    let tool = |name| find(name, "nghttp2", "HTTP/2 by nghttp2's clients", hint);
+    let tool = |name| find(name, "nghttp2", "HTTP/2 with nghttp2's clients", hint);
     let (Some(h2load), Some(nghttp)) = (tool("h2load"), tool("nghttp")) else { return };
     let fleet = fleet().await;
     let echo = url(&fleet, "/v1/echo/a?text=hello");
@@ -60,9 +60,9 @@ async fn nghttp2(scale: &Scale) {
         assert!(output.contains(&format!("{number} succeeded, 0 failed, 0 errored")), "{output}");
         assert!(output.contains(&format!("status codes: {number} 2xx")), "{protocol:?}: {output}");
     }
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let body = directory.path().join("body.json");
-    std::fs::write(&body, r#"{"note": "ok"}"#).expect("a file");
+    std::fs::write(&body, r#"{"note": "ok"}"#).expect("the file can be written");
     let body = body.to_str().expect("a path");
     let keep = url(&fleet, "/v1/keep/1");
     let (put, json) = (":method: PUT", "content-type: application/json");
@@ -110,7 +110,7 @@ async fn long_slowhttptest_does_not_affect_other_clients() {
 
 async fn slowhttptest(scale: &Scale) {
     let hint = "on Debian, apt-get install slowhttptest";
-    let what = "slow headers, bodies and reading by slowhttptest";
+    let what = "slow headers, bodies and reading with slowhttptest";
     let Some(tool) = find("slowhttptest", "slowhttptest", what, hint) else { return };
     let fleet = fleet().await;
     let (connections, seconds) = (scale.connections.to_string(), scale.seconds.to_string());
@@ -146,12 +146,12 @@ async fn slowhttptest(scale: &Scale) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sslyze_finds_a_modern_server() {
-    let what = "TLS policy by sslyze";
-    let hint = "`make sslyze` gets it";
+    let what = "the TLS policy with sslyze";
+    let hint = "`make sslyze` installs it";
     let Some(sslyze) = find("sslyze", "sslyze/bin", what, hint) else { return };
     let fleet = fleet().await;
     let target = format!("localhost:{}", fleet.gateways[0].https().port());
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let found = scan(&sslyze, &target, &directory.path().join("found.json")).await;
     let result = |scan: &str| {
         let scanned = &found[scan];

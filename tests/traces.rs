@@ -39,7 +39,7 @@ fn with_traceparent(client: &Client, flags: &str) -> Client {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes it");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
         text
     })
 }
@@ -82,7 +82,8 @@ async fn a_request_is_one_trace_from_the_client_to_the_procedure() {
     let certs = Certs::new(home.path());
     let collector = TraceCollector::start(Some(&certs)).await;
     let headers = home.path().join("headers");
-    std::fs::write(&headers, "x-collector-key=sesame\nx-tenant=fjord\n").expect("a file");
+    std::fs::write(&headers, "x-collector-key=sesame\nx-tenant=fjord\n")
+        .expect("the file can be written");
     let keys = format!(
         "headers_file = '{}'\n[traces.tls]\nca = '{}'",
         headers.display(),
@@ -168,7 +169,7 @@ async fn failed_spans_have_the_outcome_as_their_error() {
     // A client error does not make the span an error, and the path of an unknown route is not recorded.
     client.get(&format!("/v1/{CANARY}")).await.is(404);
     let spans = wait_for_spans(&collector, 9).await;
-    let lost = spans.last().expect("nine");
+    let lost = spans.last().expect("the trace has nine spans");
     let summary = (lost.span.name.as_str(), lost.attribute("fjord.outcome"), error_of(lost));
     assert_eq!(summary, ("GET", "no_route".to_owned(), None), "{lost:#?}");
     assert_eq!(lost.attribute("http.route"), "");
@@ -313,7 +314,9 @@ async fn without_an_endpoint_nothing_is_recorded_or_sent() {
     send_quick_requests(&with_traceparent(&fleet.client(), "01"), 5).await;
     for node in fleet.gateways.iter().chain(&fleet.workers) {
         let url = format!("http://{}/metrics", node.admin());
-        let text = super::support::client::get_text(&url).await.expect("metrics");
+        let text = super::support::client::get_text(&url)
+            .await
+            .expect("the process answers with its metrics");
         assert!(!text.contains("fjord_trace_"), "metrics of traces exist");
     }
     // A batch of spans is exported sooner than this.

@@ -38,6 +38,6 @@ async fn simultaneous_requests_to_an_unserved_queue_respect_the_limit() {
     }
     let shed = r#"fjord_gateway_requests_shed_total{reason="queue"}"#;
     let counted = fleet.gateways[0].metric(shed).await;
-    let expected = u32::try_from(REQUESTS - waited).expect("a small number");
+    let expected = u32::try_from(REQUESTS - waited).expect("the number fits u32");
     assert!((counted - f64::from(expected)).abs() < 0.5, "{counted} counted, {expected} shed");
 }

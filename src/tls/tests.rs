@@ -157,7 +157,7 @@ async fn a_certificate_is_selected_by_server_name() {
     }
     let unknown = connect(&tls, test_ca.client(None), "unknown.test").await;
     let refusal = format!("{:?}", unknown.client.unwrap_err());
-    assert!(refusal.contains("a.test"), "the first certificate serves: {refusal}");
+    assert!(refusal.contains("a.test"), "the first certificate is still used: {refusal}");
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn changed_files_are_reloaded() {
     };
     let watching = tls.clone().watch(Duration::from_millis(5), stop.clone());
     let both = async { tokio::join!(watching, noticed) };
-    tokio::time::timeout(10 * SECOND, both).await.expect("the change was not noticed");
+    tokio::time::timeout(10 * SECOND, both).await.expect("the change is noticed in time");
     let handshake = connect(&tls, test_ca.client(None), "a.test").await;
     assert_eq!(handshake.server_names(), ["a.test", "new.test"]);
 }

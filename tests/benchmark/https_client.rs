@@ -33,7 +33,7 @@ const H2_CONNECTIONS: usize = 4;
 /// Returns a TLS configuration that trusts one authority.
 fn connector(ca: &Path, http: BenchHttp) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_file(ca).expect("the authority's certificate");
+    let certificate = CertificateDer::from_pem_file(ca).expect("the CA certificate can be read");
     roots.add(certificate).expect("a certificate");
     let mut config =
         rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -59,7 +59,7 @@ impl HttpsConnector {
 
     async fn stream(&self) -> TokioIo<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await.expect("the server listens");
-        stream.set_nodelay(true).expect("a socket");
+        stream.set_nodelay(true).expect("the socket option can be set");
         let name = self.address.ip().into();
         TokioIo::new(self.connector.connect(name, stream).await.expect("a handshake"))
     }

@@ -47,7 +47,7 @@ impl HttpsReference {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("listening {}", listener.local_addr().expect("an address"));
         while let Ok((stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).expect("a socket");
+            stream.set_nodelay(true).expect("the socket option can be set");
             drop(Tasks::new().spawn(serve(acceptor.clone(), stream)));
         }
     }
@@ -91,11 +91,14 @@ impl NatsReference {
         let client = connect(&self.url, self.ca).await;
         let group = "bench".to_owned();
         let mut requests = client.queue_subscribe(SUBJECT, group).await.expect("a subscription");
-        client.flush().await.expect("a connection");
+        client.flush().await.expect("the connection is open");
         println!("listening");
         while let Some(message) = requests.next().await {
             if let Some(reply) = message.reply {
-                client.publish(reply, Bytes::from_static(&BODY)).await.expect("a connection");
+                client
+                    .publish(reply, Bytes::from_static(&BODY))
+                    .await
+                    .expect("the connection is open");
             }
         }
     }
@@ -104,5 +107,5 @@ impl NatsReference {
 /// Connects to NATS with the client library's defaults.
 pub(crate) async fn connect(url: &str, ca: PathBuf) -> async_nats::Client {
     let options = ConnectOptions::new().add_root_certificates(ca).require_tls(true);
-    options.connect(url).await.expect("a connection")
+    options.connect(url).await.expect("the connection succeeds")
 }

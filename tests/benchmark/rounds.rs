@@ -45,7 +45,7 @@ pub(crate) async fn idle(processes: &BenchProcesses, plan: &Plan) -> BTreeMap<St
         ("gateway", BenchTarget::Fjord(BenchHttp::H1)),
         ("https", BenchTarget::Https(BenchHttp::H1)),
     ] {
-        let pid = processes.pids(target).first().copied().expect("its process");
+        let pid = processes.pids(target).first().copied().expect("the target has a process");
         let mut figures = vec![process_usage::resident_kib(pid)];
         for number in IDLE.into_iter().filter(|_| plan.idle) {
             let idle = processes.hold_idle(target, number).await;
@@ -54,8 +54,11 @@ pub(crate) async fn idle(processes: &BenchProcesses, plan: &Plan) -> BTreeMap<St
         }
         found.insert(name.to_owned(), figures);
     }
-    let worker =
-        processes.pids(BenchTarget::Fjord(BenchHttp::H1)).get(1).copied().expect("the worker");
+    let worker = processes
+        .pids(BenchTarget::Fjord(BenchHttp::H1))
+        .get(1)
+        .copied()
+        .expect("the worker has a process");
     found.insert("worker".to_owned(), vec![process_usage::resident_kib(worker)]);
     found
 }

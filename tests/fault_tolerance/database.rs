@@ -72,7 +72,7 @@ fn reconcile_with(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_served_again_after_a_database_outage() {
-    let endpoint = fake_server().await.fake.expect("the fake server");
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
     let mut fleet = fleet_on(&endpoint).await;
     let connects = || endpoint.state.connects.load(Ordering::Acquire);
     let answers = answers_under_load(&mut fleet, async |fleet, load, _, _| {
@@ -126,7 +126,7 @@ async fn restarting_the_database_makes_at_most_the_running_calls_fail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeatable_call_is_repeated_after_a_broken_connection() {
-    let endpoint = fake_server().await.fake.expect("the fake server");
+    let endpoint = fake_server().await.fake.expect("this is the fake server");
     let fleet = fleet_on(&endpoint).await;
     let client = fleet.client();
     let runs = || endpoint.state.runs("ledger.write");

@@ -56,7 +56,7 @@ async fn request_large_answers(fleet: &Fleet, times: usize) -> usize {
         .collect();
     let mut good = 0;
     for caller in callers {
-        good += caller.await.expect("a caller");
+        good += caller.await.expect("the caller does not panic");
     }
     good
 }
@@ -71,7 +71,7 @@ async fn a_killed_server_causes_one_reconnect_per_process() {
     let good = request_large_answers(&fleet, 10).await;
     assert!(good + CALLERS >= 10 * CALLERS, "{good} succeeded: only requests in flight may fail");
     let count = reconnects(&fleet.gateways).await + reconnects(&fleet.workers).await;
-    let processes = f64::from(u8::try_from(WORKERS + 1).expect("a few"));
+    let processes = f64::from(u8::try_from(WORKERS + 1).expect("the number fits u8"));
     assert!((0.5..=processes + 1.5).contains(&count), "{count} reconnects");
 }
 
@@ -106,7 +106,7 @@ async fn answers_lost_during_a_reconnect_are_requested_again() {
     fleet.nats.servers[number].kill();
     let mut good = 0;
     for call in calls {
-        good += usize::from(call.await.expect("a caller").status == 200);
+        good += usize::from(call.await.expect("the caller does not panic").status == 200);
     }
     assert!(good >= 11, "{good} of 12 succeeded");
 }
@@ -140,7 +140,7 @@ async fn replies_to_a_killed_gateway_are_not_protocol_violations() {
     })
     .await;
     for call in calls {
-        call.await.expect("a caller");
+        call.await.expect("the caller does not panic");
     }
     let malformed = worker.metric("fjord_worker_malformed_messages_total").await;
     assert!(malformed < 0.5, "{malformed} messages were counted as malformed");

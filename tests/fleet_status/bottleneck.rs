@@ -116,7 +116,7 @@ async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Va
     );
     near("wait p99, s", &slow["wait_p99_seconds"], wait.await, 0.3);
     let needed = run_status("slots needed", &of("queue:fjord_slots_needed:now")).await;
-    near("slots needed, a fifth free", &slow["slots_needed"], needed / 0.8, 0.25);
+    near("slots needed, with a fifth free", &slow["slots_needed"], needed / 0.8, 0.25);
     near("slots", &slow["limit"], run_status("slots", &of("queue:fjord_slots:sum")).await, 0.0);
     let workers = run_status("workers", &of("queue:fjord_workers:count")).await;
     near("workers", &slow["workers"], workers, 0.0);
@@ -149,7 +149,7 @@ async fn a_saturated_queue_is_named_as_the_bottleneck_and_prometheus_agrees() {
     let (gateways, workers, concurrency) = (2, WORKERS as usize, LIMIT as usize);
     let options = FleetOptions { gateways, workers, concurrency, ..FleetOptions::default() };
     let fleet = Fleet::start(options).await;
-    let executable = prometheus::server("the bottleneck by PromQL");
+    let executable = prometheus::server("the bottleneck with PromQL");
     let prometheus = match executable {
         Some(executable) => {
             let nodes = fleet.gateways.iter().chain(&fleet.workers);

@@ -30,8 +30,8 @@ async fn an_endpoint_can_be_called_without_a_gateway() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("200 application/json (ok, 1 attempt, "), "{stderr}");
     assert!(stderr.contains("\n  queue_wait ") && stderr.contains("\n  sql "), "{stderr}");
-    let body: Value = serde_json::from_slice(&output.stdout).expect("the answer");
-    assert_eq!(fleet.ledger(), [body["request_id"].as_str().expect("its id")]);
+    let body: Value = serde_json::from_slice(&output.stdout).expect("the output is JSON");
+    assert_eq!(fleet.ledger(), [body["request_id"].as_str().expect("the request has an id")]);
 
     let output = call(&fleet, &["strict", "ms=20000"]);
     assert_eq!(output.status.code(), Some(1));

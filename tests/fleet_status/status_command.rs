@@ -33,9 +33,9 @@ async fn an_idle_fleet_has_no_bottleneck_and_watch_ends_with_its_reader() {
     let mut command =
         status(fleet.gateways[0].directory(), &["--watch", "--json", "--interval", "1"]);
     let mut watching = command.stdout(Stdio::piped()).spawn().expect("fjord runs");
-    let mut lines = BufReader::new(watching.stdout.take().expect("its output")).lines();
+    let mut lines = BufReader::new(watching.stdout.take().expect("the output is piped")).lines();
     for _ in 0..2 {
-        let line = lines.next().expect("another line").expect("text");
+        let line = lines.next().expect("another line").expect("the line is UTF-8");
         let view: Value = serde_json::from_str(&line).expect("a JSON document");
         assert_eq!(view["bottleneck"]["kind"], "none");
         assert_eq!(view["processes"].as_array().map(Vec::len), Some(2));
@@ -46,12 +46,13 @@ async fn an_idle_fleet_has_no_bottleneck_and_watch_ends_with_its_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_fleet_is_an_error() {
-    let home = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("a temporary directory");
     let file = home.path().join("fjord.toml");
     let write = |port: u16| {
         let servers =
             format!("servers = ['nats://127.0.0.1:{port}']\ninsecure_plain_text = true\n");
-        std::fs::write(&file, format!("[messaging.nats]\n{servers}")).expect("a file");
+        std::fs::write(&file, format!("[messaging.nats]\n{servers}"))
+            .expect("the file can be written");
     };
     write(ports::pick());
     let output = run(home.path(), &[]);
@@ -69,7 +70,8 @@ async fn an_unreachable_fleet_is_an_error() {
     let stderr = text(&output.stderr);
     assert!(stderr.contains("no reply on fjord.status"), "{stderr}");
 
-    std::fs::write(&file, "[messaging.nats]\nmonitoring = ['nats-1:8222']\n").expect("a file");
+    std::fs::write(&file, "[messaging.nats]\nmonitoring = ['nats-1:8222']\n")
+        .expect("the file can be written");
     let output = run(home.path(), &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("messaging.nats.monitoring"), "{}", text(&output.stderr));

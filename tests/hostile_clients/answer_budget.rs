@@ -28,7 +28,9 @@ fn options_with_slow_readers() -> FleetOptions {
 async fn send_request(fleet: &Fleet, method: &str) -> RawClient {
     let address = fleet.gateways[0].https();
     let mut client = RawClient::connect(address, &fleet.certs, &["http/1.1"]).await;
-    SockRef::from(client.tcp()).set_recv_buffer_size(64 * 1024).expect("a socket");
+    SockRef::from(client.tcp())
+        .set_recv_buffer_size(64 * 1024)
+        .expect("the socket option can be set");
     let head = format!(
         "{method} /v1/foreign/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Length: 0\r\n\r\n"

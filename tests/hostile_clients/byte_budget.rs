@@ -90,12 +90,15 @@ async fn three_connections_with_a_hundred_bodies_each_take_no_more_than_their_sh
     let shed = r#"fjord_gateway_requests_shed_total{reason="buffered_bytes"}"#;
     assert!(gateway.metric(shed).await >= 200.0);
     all_bytes_released(gateway).await;
-    let after =
-        eventually_some("memory returns to the system", Duration::from_secs(30), async || {
+    let after = eventually_some(
+        "the memory is returned to the kernel",
+        Duration::from_secs(30),
+        async || {
             let now = status(gateway, "VmRSS");
             (now < before + 16 * MIB).then_some(now)
-        })
-        .await;
+        },
+    )
+    .await;
     let [before, peak, after] = [before, peak, after].map(|bytes| bytes / MIB);
     println!(
         "MEMORY of 300 bodies of 0.9 MB: {before} MiB before, {peak} at the peak, {after} after"
@@ -173,7 +176,8 @@ pub(super) async fn reserves(gateway: &FjordProcess, bytes: usize) {
     let expected = format!("fjord_gateway_buffered_bytes {bytes}");
     eventually_some(&expected, Duration::from_secs(10), async || {
         let reserved = gateway.metric("fjord_gateway_buffered_bytes ").await;
-        ((reserved - f64::from(u32::try_from(bytes).expect("a few MB"))).abs() < 0.5).then_some(())
+        ((reserved - f64::from(u32::try_from(bytes).expect("the number fits u32"))).abs() < 0.5)
+            .then_some(())
     })
     .await;
 }

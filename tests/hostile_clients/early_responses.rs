@@ -117,7 +117,7 @@ async fn a_lingering_connection_counts_against_the_limit() {
         let mut sent = 0;
         while writer.write_all(&chunk).await.is_ok() {
             sent += chunk.len();
-            assert!(sent < 200_000_000, "the gateway never stops reading");
+            assert!(sent < 200_000_000, "the gateway must stop reading");
         }
         sent
     };

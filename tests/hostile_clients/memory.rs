@@ -75,9 +75,11 @@ impl MemoryUse {
 }
 
 fn socket_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/net/sockstat").expect("Linux");
-    let line = text.lines().find(|line| line.starts_with("TCP:")).expect("the line");
-    let pages: u64 = line.rsplit(' ').next().expect("a line of words").parse().expect("a number");
+    let text = fs::read_to_string("/proc/net/sockstat").expect("the file exists on Linux");
+    let line =
+        text.lines().find(|line| line.starts_with("TCP:")).expect("the file has the line TCP:");
+    let pages: u64 =
+        line.rsplit(' ').next().expect("the line has words").parse().expect("a number");
     pages * 4096
 }
 
@@ -141,7 +143,9 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
     let mut stalled = Vec::new();
     for _ in 0..clients {
         let mut client = RawClient::connect(gateway.https(), &fleet.certs, &["http/1.1"]).await;
-        SockRef::from(client.tcp()).set_recv_buffer_size(4096).expect("a socket");
+        SockRef::from(client.tcp())
+            .set_recv_buffer_size(4096)
+            .expect("the socket option can be set");
         let request = "GET /v1/flow?rows=8192 HTTP/1.1\r\nHost: localhost\r\n\r\n";
         client.send(request.as_bytes()).await.expect("the request is sent");
         stalled.push(client);
@@ -152,7 +156,7 @@ async fn attack_with_stalled_readers(fleet: &Fleet, clients: usize) {
         let connections = gateway.metric("fjord_gateway_connections ").await;
         let (sockets, _) = unsent_data(port);
         assert!(
-            f64::from(u32::try_from(sockets).expect("a few")) < connections + 0.5,
+            f64::from(u32::try_from(sockets).expect("the number fits u32")) < connections + 0.5,
             "{sockets} sockets have unsent data, {connections} connections are open"
         );
         (connections < 0.5).then_some(())

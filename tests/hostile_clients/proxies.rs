@@ -74,7 +74,7 @@ async fn proxy_protocol_is_accepted_from_trusted_proxies_only() {
     );
     assert_eq!(seen(&listener, "127.0.0.3", b"", "").await, "127.0.0.3");
     for (why, listener, from, first) in [
-        ("a stranger's header", &listener, "127.0.0.3", FROM_192_0_2_7),
+        ("a header from an untrusted client", &listener, "127.0.0.3", FROM_192_0_2_7),
         ("no header", &listener, PROXY, b""),
         ("version 1", &listener, PROXY, b"PROXY TCP4 192.0.2.7 198.51.100.1 4660 443\r\n"),
         ("a header twice", &listener, PROXY, &[FROM_192_0_2_7, FROM_192_0_2_8].concat()),

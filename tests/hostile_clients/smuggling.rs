@@ -24,9 +24,9 @@ const LENGTHS: &[SmugglingCase] = &[
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
         BOTH_ANSWERED,
-        "a good one",
+        "a valid request",
     ),
-    ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", BOTH_ANSWERED, "a good one without a body"),
+    ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", BOTH_ANSWERED, "a valid request without a body"),
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         REJECTED,
@@ -183,7 +183,7 @@ const CODINGS: &[SmugglingCase] = &[
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX0\r\n\r\n",
         REJECTED,
-        "no CRLF behind a chunk",
+        "no CRLF after a chunk",
     ),
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 50\r\nHost: evil.test\r\n\r\n",
@@ -196,11 +196,15 @@ const HEADS: &[SmugglingCase] = &[
     (
         "\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         BOTH_ANSWERED,
-        "RFC 9112 2.2: an empty line before is ignored",
+        "RFC 9112 2.2: an empty line before the request is ignored",
     ),
-    ("GET / HTTP/1.1\nHost: localhost\n\n", REJECTED, "RFC 9112 2.2: LF may end a line; not here"),
+    (
+        "GET / HTTP/1.1\nHost: localhost\n\n",
+        REJECTED,
+        "RFC 9112 2.2: a recipient may accept LF as a line end; fjord does not",
+    ),
     ("\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "LF alone before a request"),
-    ("GET / HTTP/1.1\r\nHost: localhost\nA: b\r\n\r\n", REJECTED, "LF alone behind a header"),
+    ("GET / HTTP/1.1\r\nHost: localhost\nA: b\r\n\r\n", REJECTED, "LF alone after a header"),
     ("GET / HTTP/1.1\r\nHost: localhost\r\n\n", REJECTED, "LF alone at the end of a head"),
     ("GET /a#b HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "RFC 9112 3.2: no fragment"),
     ("GET /# HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "no fragment"),
@@ -219,7 +223,7 @@ const HEADS: &[SmugglingCase] = &[
     (
         "GET / HTTP/1.1\r\nHost: localhost\r\nContent_Length: 5\r\n\r\n",
         REJECTED,
-        "an underscore: others read a dash",
+        "an underscore, which other servers read as a dash",
     ),
     ("GET / HTTP/1.1\r\n\r\n", REJECTED, "RFC 9112 3.2: no Host"),
     (
@@ -253,12 +257,20 @@ const HEADS: &[SmugglingCase] = &[
         &[501],
         "RFC 9110 9.1: methods are case-sensitive",
     ),
-    ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", REJECTED, "no endpoint is the server itself"),
+    (
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        REJECTED,
+        "the server itself is not an endpoint",
+    ),
     ("CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n", &[501], "no tunnels"),
     ("GET /\r\n\r\n", REJECTED, "HTTP/0.9"),
     ("GET / HTTP/1.2\r\nHost: localhost\r\n\r\n", REJECTED, "no such version"),
-    ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", REJECTED, "not in this form"),
-    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[], "HTTP/2 that was not agreed on: closed"),
+    ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", REJECTED, "HTTP/2 has a different form"),
+    (
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &[],
+        "HTTP/2 without negotiation: the connection is closed",
+    ),
     (
         "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
         BOTH_ANSWERED,
@@ -268,7 +280,7 @@ const HEADS: &[SmugglingCase] = &[
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
         &[100, 200, 200],
-        "RFC 9110 10.1.1: a 100 may also come where the body is there",
+        "RFC 9110 10.1.1: a 100 may be sent even if the body has arrived",
     ),
     (
         "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n",

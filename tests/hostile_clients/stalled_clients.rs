@@ -52,7 +52,7 @@ async fn disconnected_clients_leave_no_data_in_send_buffers() {
             }
             clients.push(client);
         }
-        eventually("all have unsent data", || unsent_data(port).0 == CLIENTS).await;
+        eventually("all connections have unsent data", || unsent_data(port).0 == CLIENTS).await;
         let (_, unsent) = unsent_data(port);
         // TCP_NOTSENT_LOWAT limits the unsent data to a socket buffer and one or two segments.
         assert!(unsent < CLIENTS as u64 * 512 * 1024, "{unsent} bytes");

@@ -17,7 +17,7 @@ async fn a_client_that_disconnects_stops_the_call() {
     for (http, left) in super::BOTH.into_iter().zip([1.0, 2.0]) {
         let client = client(&fleet, http);
         let mut response = begin(&client, SLOW).await;
-        response.chunk().await.expect("a chunk").expect("a chunk");
+        response.chunk().await.expect("the body can be read").expect("a chunk");
         drop((response, client));
         wait_until_idle(&fleet.workers[0]).await;
         let cancelled = r#"fjord_worker_calls_total{queue="flow",outcome="cancelled"}"#;
@@ -35,7 +35,7 @@ async fn an_at_most_once_call_runs_to_its_end_without_its_client() {
     let client = client(&fleet, HttpVersion::One);
     let path = "/v1/flow?rows=5000&pause_at=4000&ms=500";
     let mut response = client.request(Method::POST, path).send().await.expect("response headers");
-    response.chunk().await.expect("a chunk").expect("a chunk");
+    response.chunk().await.expect("the body can be read").expect("a chunk");
     drop((response, client));
     let ok = r#"fjord_worker_calls_total{queue="flow-once",outcome="ok"}"#;
     reaches(&fleet.workers[0], ok, 1.0).await;

@@ -16,15 +16,17 @@ const GROWTH_LATE_BYTES_MAX: u64 = 12 << 20;
 /// Returns a value of `/proc/<pid>/status` in bytes.
 pub(crate) fn status(node: &FjordProcess, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", node.process.pid()))
-        .expect("the status of a process");
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
+        .expect("the process is running");
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)).expect("the file has this line");
     let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB");
     kib.parse::<u64>().expect("a number") * 1024
 }
 
 /// Resets the peak of resident memory (`clear_refs` in proc(5)). Returns the resident memory.
 pub(crate) fn reset_peak(node: &FjordProcess) -> u64 {
-    fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5").expect("a child process");
+    fs::write(format!("/proc/{}/clear_refs", node.process.pid()), "5")
+        .expect("the child process is running");
     status(node, "VmRSS")
 }
 

@@ -91,7 +91,9 @@ async fn scraped_metrics_are_documented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_accepts_the_exposition() {
-    let Some(promtool) = prometheus::promtool("the check of /metrics") else { return };
+    let Some(promtool) = prometheus::promtool("the check of /metrics with promtool") else {
+        return;
+    };
     let fleet = busy().await;
     for node in [&fleet.gateways[0], &fleet.workers[0]] {
         let complaints = prometheus::run(&promtool, &["check", "metrics"], &scrape(node).await);

@@ -61,7 +61,7 @@ fn assert_near(what: &str, prometheus: f64, generator: f64, tolerance: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_and_the_load_generator_agree() {
-    let Some(executable) = prometheus::server("throughput and saturation by PromQL") else {
+    let Some(executable) = prometheus::server("throughput and saturation with PromQL") else {
         return;
     };
     let fleet = Fleet::start(FleetOptions { concurrency: LIMIT, ..FleetOptions::default() }).await;
@@ -98,12 +98,12 @@ async fn prometheus_and_the_load_generator_agree() {
     let seen: Vec<LedgerAnswer> = answers.iter().filter(in_window).cloned().collect();
     let throughput = number(seen.len()) / WINDOW.as_secs_f64();
     assert_near("throughput, 1/s", rate, throughput, RATE_TOLERANCE);
-    // The average number of concurrent requests, by Little's law. Those that exceed the slots waited.
+    // The average number of concurrent requests, by Little's law. Requests in excess of the slots waited.
     let concurrent =
         seen.iter().map(|answer| answer.took.as_secs_f64()).sum::<f64>() / WINDOW.as_secs_f64();
     let slots = number(2 * LIMIT);
     println!(
-        "saturation: {full:.3} of the time full, {used:.2} of {slots} slots used, {waiting:.1} wait"
+        "saturation: full for {full:.3} of the time, {used:.2} of {slots} slots in use, {waiting:.1} requests waiting"
     );
     assert!(concurrent > slots, "the generator does not saturate the slots: {concurrent}");
     assert!(full > 0.7 && used > 0.7 * slots, "both queues are saturated");
@@ -133,5 +133,5 @@ async fn prometheus_and_the_load_generator_agree() {
     println!("p99, s: Prometheus {p99:.4}, load generator {experienced:.4}");
     assert!(are_close(p99, experienced), "p99: {p99} is not near {experienced}");
     let (bad, good) = prometheus.rules().await.expect("the rules");
-    assert!(bad.is_empty() && good >= 34, "{good} rules were evaluated, not these: {bad:?}");
+    assert!(bad.is_empty() && good >= 34, "{good} rules were evaluated; these failed: {bad:?}");
 }

@@ -31,7 +31,8 @@ const TICKS: f64 = 100.0;
 
 /// Scrapes with as little client code as possible, because in production that cost is borne by Prometheus.
 async fn scrape(admin: SocketAddr) -> usize {
-    let mut stream = TcpStream::connect(admin).await.expect("the admin listener");
+    let mut stream =
+        TcpStream::connect(admin).await.expect("the admin listener accepts connections");
     let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("the request is sent");
     let mut text = Vec::with_capacity(1 << 20);
@@ -41,9 +42,10 @@ async fn scrape(admin: SocketAddr) -> usize {
 
 /// Returns the processor time of a process, in seconds.
 fn used(node: &FjordProcess) -> f64 {
-    let stat =
-        fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).expect("the command runs");
-    let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", node.process.pid()))
+        .expect("the process is running");
+    let fields =
+        stat.rsplit(')').next().expect("the line has fields after the name").split_whitespace();
     let times = fields.skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
     times.sum::<f64>() / TICKS
 }
@@ -92,7 +94,7 @@ async fn bench_scrape() {
     }
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
-        caller.await.expect("a caller does not panic");
+        caller.await.expect("the caller does not panic");
     }
     // Each block has two rounds of each kind that are close together in time.
     let blocks = rates[0].chunks(2).zip(rates[1].chunks(2));

@@ -78,26 +78,35 @@ fn every_alert_has_a_case_in_which_it_fires() {
 
 /// The counters that no rule uses, each with the reason.
 const NO_ALERT: &[(Metric, &str)] = &[
-    (names::GATEWAY_RESUBMISSIONS, "the request was answered; what it cost is FjordLongWait's"),
+    (names::GATEWAY_RESUBMISSIONS, "the request was answered; FjordLongWait covers its delay"),
     (names::GATEWAY_LATE_REPLIES, "its request has an outcome, which FjordErrors counts"),
     (
         names::GATEWAY_CONTROLS_UNSENT,
-        "the worker's timers do it; a stalled link is FjordLinkUnsteady's",
+        "a result of the worker's timers; FjordLinkUnsteady covers a stalled link",
     ),
     (names::GATEWAY_COMPRESSED, "good news"),
-    (names::GATEWAY_HEALTH_CHECKS, "what makes a gateway not ready has alerts of its own"),
+    (
+        names::GATEWAY_HEALTH_CHECKS,
+        "the causes of a gateway that is not ready have their own alerts",
+    ),
     (names::ADMIN_CONNECTIONS_EVICTED, "the newer connection was served"),
-    (names::WORKER_REFUSALS, "busy is how load is spread; the others have alerts of their causes"),
-    (names::WORKER_OFFERS, "how slots are given away"),
-    (names::WORKER_UNSENT, "the gateway's timers do it; a stalled link is FjordLinkUnsteady's"),
-    (names::WORKER_RESENT, "a call that lacks its answer has an outcome, which FjordErrors counts"),
-    (names::BACKEND_DISCARDED, "the pool makes another; what it costs is FjordPoolWait's"),
-    (names::BACKEND_CANCELS, "its callers left or their time was over, which their outcomes say"),
-    (names::AUTH_FAILURES, "the callers' own"),
-    (names::AUTH_FAILURES_LIMITED, "the callers' own; a warning in the log names the address"),
-    (names::RATE_LIMITED, "the callers' own"),
+    (
+        names::WORKER_REFUSALS,
+        "busy refusals distribute the load; the causes of the others have their own alerts",
+    ),
+    (names::WORKER_OFFERS, "offers are how slots are assigned"),
+    (
+        names::WORKER_UNSENT,
+        "a result of the gateway's timers; FjordLinkUnsteady covers a stalled link",
+    ),
+    (names::WORKER_RESENT, "a call without its answer has an outcome, which FjordErrors counts"),
+    (names::BACKEND_DISCARDED, "the pool opens another connection; FjordPoolWait covers the delay"),
+    (names::BACKEND_CANCELS, "the callers disconnected or timed out, which their outcomes show"),
+    (names::AUTH_FAILURES, "caused by the callers"),
+    (names::AUTH_FAILURES_LIMITED, "caused by the callers; a warning in the log names the address"),
+    (names::RATE_LIMITED, "caused by the callers"),
     (names::LOG_REPEATS, "its first line is in the log, and its requests have outcomes"),
-    (names::TRACE_EXPORTS, "FjordTracesLost counts what was in them"),
+    (names::TRACE_EXPORTS, "FjordTracesLost covers their spans"),
 ];
 
 #[test]
@@ -129,6 +138,6 @@ fn promtool_accepts_the_rules_and_their_tests() {
     let text = format!("groups:\n- name: dashboard\n  rules:\n{}", rules.collect::<String>());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("dashboard.yml");
-    fs::write(&file, text).expect("a file");
+    fs::write(&file, text).expect("the file can be written");
     run(&["check", "rules"], &file);
 }

@@ -68,7 +68,7 @@ async fn a_user_for_each_queue_suffices() {
         })
         .collect();
     for caller in callers {
-        assert_eq!(caller.await.expect("a caller"), 200);
+        assert_eq!(caller.await.expect("the caller does not panic"), 200);
     }
     // The gateway sends one cancel to all workers of the queue, and one to the worker that runs the call.
     for wait in [50, 700] {
@@ -90,8 +90,8 @@ async fn a_user_for_each_queue_suffices() {
     .await;
     fleet.nats.servers[0].restart().await;
     fleet.wait_for_nats_routes().await;
-    drop(response.await.expect("an answer"));
-    eventually_some("everything goes on", SOON, async || {
+    drop(response.await.expect("the task does not panic"));
+    eventually_some("all clients are still served", SOON, async || {
         (client.get("/v1/reports?ms=1").await.status == 200).then_some(())
     })
     .await;
@@ -112,16 +112,22 @@ impl HostileWorker {
     async fn join(fleet: &Fleet) -> Self {
         let (client, _errors) = user(fleet, "worker-reports").await;
         let group = "reports".to_owned();
-        let requests =
-            client.queue_subscribe("fjord.q.reports", group).await.expect("a permitted subject");
-        let direct = client.subscribe("fjord.w.reports.*.>").await.expect("a permitted subject");
-        client.flush().await.expect("a connection");
+        let requests = client
+            .queue_subscribe("fjord.q.reports", group)
+            .await
+            .expect("the account permits the subject");
+        let direct =
+            client.subscribe("fjord.w.reports.*.>").await.expect("the account permits the subject");
+        client.flush().await.expect("the connection is open");
         Self { client, requests, direct }
     }
 
     /// Receives a request of the worker's own queue, whose reply subject reveals the form of other reply subjects.
     async fn request(&mut self) -> Message {
-        timeout(SOON, self.requests.next()).await.expect("within the limit").expect("a request")
+        timeout(SOON, self.requests.next())
+            .await
+            .expect("a message arrives in time")
+            .expect("a request")
     }
 
     async fn publish(&self, to: &str, named: &str, headers: &[(&str, &str)]) {
@@ -133,12 +139,13 @@ impl HostileWorker {
         let published =
             self.client.publish_with_reply_and_headers(to, named, written, "<b>".into());
         published.await.expect("the request is sent");
-        self.client.flush().await.expect("a connection");
+        self.client.flush().await.expect("the connection is open");
     }
 
     /// Sends a message to every likely reply subject, in each form that the worker's own reply subject suggests.
     async fn guess(&self, own_subject: &str, named: &str, headers: &[(&str, &str)]) {
-        let (base, tail) = own_subject.split_once(".r.").expect("a reply subject of a gateway");
+        let (base, tail) =
+            own_subject.split_once(".r.").expect("the reply subject has the form of a gateway");
         let numbers: Vec<&str> = tail.split('.').collect();
         let request: u64 = numbers[1].parse().expect("a number");
         for (queue, near) in (0..20_u64).flat_map(|queue| (0..6).map(move |near| (queue, near))) {
@@ -202,11 +209,11 @@ async fn the_answer_of_another_queues_call_cannot_be_forged() {
     let named = format!("fjord.w.reports.{HOSTILE}.j.1");
     hostile.guess(&own_subject, &named, FINAL).await;
     // The genuine reply subject is valid only for its own request.
-    let paid = payment.await.expect("an answer");
+    let paid = payment.await.expect("the task does not panic");
     assert_eq!(paid.is(200).header("content-type"), "application/json");
     wait_for_rejection(&fleet, "token", HOSTILE).await;
     hostile.publish(&own_subject, &named, FINAL).await;
-    report.await.expect("an answer").is(201);
+    report.await.expect("the task does not panic").is(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +225,7 @@ async fn an_invented_offer_does_not_obtain_another_queues_request() {
     let first = send_payment(&fleet, 1_500);
     wait_until_running(&fleet).await;
     let second = send_payment(&fleet, 0);
-    eventually_some("the second waits", SOON, async || {
+    eventually_some("the second request waits", SOON, async || {
         let waits = r#"fjord_gateway_requests_waiting{queue="payments"}"#;
         (fleet.gateways[0].metric(waits).await > 0.5).then_some(())
     })
@@ -230,15 +237,15 @@ async fn an_invented_offer_does_not_obtain_another_queues_request() {
     let others = format!("fjord.w.payments.{HOSTILE}.o.1");
     hostile.publish(&own_subject, &others, &[("Fjord-Reply", "offer")]).await;
     wait_for_rejection(&fleet, "subject", &others).await;
-    first.await.expect("an answer").is(200);
-    second.await.expect("an answer").is(200);
+    first.await.expect("the task does not panic").is(200);
+    second.await.expect("the task does not panic").is(200);
     while let Ok(Some(message)) = timeout(Duration::from_millis(300), hostile.direct.next()).await {
         let headers = message.headers.unwrap_or_default();
         let control = headers.get("Fjord-Control").map(ToString::to_string);
-        assert_eq!(control.as_deref(), Some("decline"), "a request came: {:?}", message.payload);
+        assert_eq!(control.as_deref(), Some("decline"), "a request arrived: {:?}", message.payload);
     }
     hostile.publish(&own_subject, &direct, FINAL).await;
-    report.await.expect("an answer").is(201);
+    report.await.expect("the task does not panic").is(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,12 +259,15 @@ async fn another_queues_offers_requests_and_controls_cannot_be_received() {
         is_refused(&errors, "subscription", subject).await;
     }
     kept.push(
-        client.queue_subscribe("fjord.q.payments", "payments".to_owned()).await.expect("sent"),
+        client
+            .queue_subscribe("fjord.q.payments", "payments".to_owned())
+            .await
+            .expect("the subscription is sent"),
     );
     is_refused(&errors, "subscription", "fjord.q.payments").await;
     let payments: Vec<_> = (0..4).map(|_| send_payment(&fleet, 50)).collect();
     for payment in payments {
-        payment.await.expect("an answer").is(200);
+        payment.await.expect("the task does not panic").is(200);
     }
     for mut subscription in kept {
         let heard = timeout(Duration::from_millis(50), subscription.next()).await;
@@ -270,11 +280,13 @@ async fn a_worker_cannot_have_another_workers_call_cancelled() {
     let fleet = fleet(1).await;
     // The hostile worker learns the other worker's control subject from an observer that is permitted to receive grants.
     let (watcher, _errors) = user(&fleet, "worker").await;
-    let mut grants = watcher.subscribe("fjord.w.*.*.>").await.expect("a permitted subject");
-    watcher.flush().await.expect("a connection");
+    let mut grants =
+        watcher.subscribe("fjord.w.*.*.>").await.expect("the account permits the subject");
+    watcher.flush().await.expect("the connection is open");
     let mut hostile = HostileWorker::join(&fleet).await;
     let payment = send_payment(&fleet, 2_500);
-    let grant = timeout(SOON, grants.next()).await.expect("within the limit").expect("a grant");
+    let grant =
+        timeout(SOON, grants.next()).await.expect("a message arrives in time").expect("a grant");
     // In each kind of reply, the hostile worker passes off the other call's control subject as its own. Then the client of its
     // own request disconnects.
     let client = fleet.client();
@@ -288,8 +300,8 @@ async fn a_worker_cannot_have_another_workers_call_cancelled() {
     }
     let part = [("Fjord-Reply", "part"), ("Fjord-Part", "1"), ("Fjord-Status", "200")];
     hostile.publish(&own_subject, &grant.subject, &part).await;
-    assert!(response.await.expect("a client"), "the client has disconnected");
-    payment.await.expect("an answer").is(200);
+    assert!(response.await.expect("the task does not panic"), "the client has disconnected");
+    payment.await.expect("the task does not panic").is(200);
     wait_for_rejection(&fleet, "subject", &grant.subject).await;
     assert!(rejected(&fleet, "subject").await > 4.5, "every reply is rejected");
 }
@@ -316,5 +328,5 @@ async fn an_attempt_belongs_to_the_first_worker_that_replies() {
     assert!(rejected(&fleet, "worker").await > 3.5, "every reply is rejected");
     let answer = [("Fjord-Reply", "final"), ("Fjord-Status", "202")];
     hostile.publish(&own_subject, "fjord.w.reports.first.j.1", &answer).await;
-    report.await.expect("an answer").is(202);
+    report.await.expect("the task does not panic").is(202);
 }

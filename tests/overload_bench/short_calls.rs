@@ -32,15 +32,22 @@ struct RequestCost {
 }
 
 fn as_f64(number: usize) -> f64 {
-    u32::try_from(number).expect("a small number").into()
+    u32::try_from(number).expect("the number fits u32").into()
 }
 
 /// Returns the CPU time that both roles have used, in seconds.
 fn cpu_seconds(fleet: &Fleet) -> f64 {
     let seconds = |pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split(' ').collect();
-        let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
+        let stat =
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .expect("the line has fields after the name")
+            .split(' ')
+            .collect();
+        let ticks =
+            |index: usize| fields[index].parse::<f64>().expect("the field is a number of ticks");
         (ticks(12) + ticks(13)) / TICKS
     };
     let nodes = fleet.gateways.iter().chain(&fleet.workers);

@@ -191,7 +191,7 @@ impl World {
     fn check_step(&mut self) {
         let violation = self.workers.iter().find_map(SimulatedWorker::violation);
         if self.queue.wait_queue.len() > WAITING_MAX {
-            self.violation = Some("more requests wait than may".to_owned());
+            self.violation = Some("more requests wait than the limit allows".to_owned());
         }
         self.violation = self.violation.take().or(violation);
     }

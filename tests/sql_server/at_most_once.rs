@@ -23,7 +23,7 @@ use crate::support::tds::FakeState;
 const SHORT: Duration = Duration::from_millis(300);
 
 fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("the fake server").state
+    &server.fake.as_ref().expect("this is the fake server").state
 }
 
 async fn run(caller: &ProcedureCaller, script: &str) -> Result<CallAnswer, CallError> {
@@ -100,15 +100,19 @@ async fn a_real_deadlock_leaves_one_execution() {
         for transaction in [Transaction::None, Transaction::Committed] {
             let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
             let mut other = direct(&server.config).await;
-            execute(&mut other, "DELETE FROM fjord_test.audit").await.expect("an empty table");
+            execute(&mut other, "DELETE FROM fjord_test.audit")
+                .await
+                .expect("the table can be emptied");
             // The connection with the lower priority becomes the victim.
             let _unsupported_by_babelfish = execute(&mut other, "SET DEADLOCK_PRIORITY HIGH").await;
             let hold = "BEGIN TRANSACTION; UPDATE fjord_test.locks SET n = n + 1 WHERE id = 2";
-            execute(&mut other, hold).await.expect("the second row");
+            execute(&mut other, hold).await.expect("the second row can be updated");
             let cross_lock = async {
                 wait_for_lock(&server).await;
                 let cross = "UPDATE fjord_test.locks SET n = n + 1 WHERE id = 1; COMMIT";
-                execute(&mut other, cross).await.expect("the first row without a deadlock");
+                execute(&mut other, cross)
+                    .await
+                    .expect("the first row can be updated without a deadlock");
             };
             let (ended, ()) = tokio::join!(caller.call("deadlocks", &[]), cross_lock);
             if transaction == Transaction::None {
@@ -123,7 +127,7 @@ async fn a_real_deadlock_leaves_one_execution() {
                 assert_eq!(error.kind, SentErrorKind::Server { number: 1205, class });
                 assert!(!error.is_rolled_back);
             } else {
-                assert_eq!(ended.expect("a retry").restarts, 1);
+                assert_eq!(ended.expect("the retry succeeds").restarts, 1);
             }
             let count = "SELECT CAST(COUNT(*) AS int) FROM fjord_test.audit WHERE who = 'a'";
             let row = other.simple_query(count).await.expect("a count").into_row().await;
@@ -142,7 +146,7 @@ async fn execute(client: &mut DirectClient, sql: &str) -> tiberius::Result<()> {
 /// Waits until the first row is locked.
 async fn wait_for_lock(server: &SqlServer) {
     let mut client = direct(&server.config).await;
-    execute(&mut client, "SET LOCK_TIMEOUT 50").await.expect("a limit");
+    execute(&mut client, "SET LOCK_TIMEOUT 50").await.expect("the lock timeout can be set");
     let probe = "UPDATE fjord_test.locks SET n = n WHERE id = 1";
     let limit = Instant::now() + SOON;
     while execute(&mut client, probe).await.is_ok() {
@@ -157,7 +161,7 @@ async fn a_replaced_procedure_runs_once() {
             let server = fake_server().await;
             let caller = ProcedureCaller::new(&server);
             let arguments = [int("number", number), text("procedure", procedure)];
-            caller.call("replaced", &arguments).await.expect("an answer");
+            caller.call("replaced", &arguments).await.expect("the call succeeds");
             state(&server).is_changed.store(true, Ordering::Release);
             let error = sent_error(caller.call("replaced", &arguments).await);
             let number = u32::try_from(number).expect("a number");
@@ -212,7 +216,7 @@ async fn a_sent_call_that_gets_no_connection_for_its_retry_is_not_reported_as_no
     let (cancel, arguments) = (Cancel::new(), [text("script", "INSERT sent; THROW 1205")]);
     let running = caller.call_within(Duration::from_secs(1), &cancel, "runs", &arguments);
     let (ended, held) = tokio::join!(running, holding);
-    held.expect("the connection");
+    held.expect("the connection stays open");
     let class = ServerErrorClass::Deadlock;
     assert_eq!(sent_error(ended), SentErrorKind::Server { number: 1205, class });
 }

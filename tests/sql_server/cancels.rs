@@ -30,7 +30,7 @@ const SLOW_MS: i64 = 30_000;
 const STOPPED: Duration = Duration::from_millis(500);
 
 fn state(server: &SqlServer) -> Arc<FakeState> {
-    Arc::clone(&server.fake.as_ref().expect("the fake server").state)
+    Arc::clone(&server.fake.as_ref().expect("this is the fake server").state)
 }
 
 fn attentions(server: &SqlServer) -> usize {
@@ -54,11 +54,12 @@ async fn cancelled_after(
 /// Asserts that the next calls get their own answers. Returns the id of their connection.
 async fn next_connection(caller: &ProcedureCaller, server: &SqlServer) -> OwnedCell {
     for status in [-7, 8, 9] {
-        let answer = caller.call("returns", &[int("status", status)]).await.expect("an answer");
+        let answer =
+            caller.call("returns", &[int("status", status)]).await.expect("the call succeeds");
         assert_eq!(i64::from(answer.result.return_status), status, "{}", server.name);
         assert!(answer.sets.is_empty(), "{}", server.name);
     }
-    caller.call("process", &[]).await.expect("an id").cell().clone()
+    caller.call("process", &[]).await.expect("the call succeeds").cell().clone()
 }
 
 #[tokio::test]
@@ -67,9 +68,14 @@ async fn a_short_call_runs_to_its_end_after_its_client_disconnects() {
         let caller = ProcedureCaller::new(&server);
         let before = next_connection(&caller, &server).await;
         // The first call also reads the signature.
-        caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
+        caller.call("slow", &[int("ms", 1)]).await.expect("the call succeeds");
         let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 80)])).await;
-        assert_eq!(*answer.expect("the answer").cell(), OwnedCell::Int(1), "{}", server.name);
+        assert_eq!(
+            *answer.expect("the call succeeds").cell(),
+            OwnedCell::Int(1),
+            "{}",
+            server.name
+        );
         assert_eq!(before, next_connection(&caller, &server).await, "{}", server.name);
         if server.fake.is_some() {
             assert_eq!((attentions(&server), state(&server).logins()), (0, 1));
@@ -125,7 +131,7 @@ async fn an_open_transaction_of_a_cancelled_call_is_rolled_back_at_once() {
     let error = sent_error(caller.call_within(SHORT, &Cancel::new(), "begins", &begins).await);
     assert_eq!(error, SentErrorKind::TimedOut);
     assert_eq!(state(&server).rollbacks.load(Ordering::Acquire), 1);
-    let open = caller.call("transactions", &[]).await.expect("a count");
+    let open = caller.call("transactions", &[]).await.expect("the call succeeds");
     assert_eq!(*open.cell(), OwnedCell::Int(0));
     assert_eq!(state(&server).logins(), 1);
 }
@@ -216,7 +222,7 @@ async fn the_cost_of_a_connection_is_measured() {
     let server = fake_server().await;
     state(&server).login_ms.store(900, Ordering::Release);
     let caller = ProcedureCaller::new(&server);
-    caller.call("nothing", &[]).await.expect("a connection");
+    caller.call("nothing", &[]).await.expect("the call succeeds");
     // The call takes longer than the minimum cost (250 ms), but not as long as a login.
     let answer = cancelled_after(&caller, YOUNG, ("slow", &[int("ms", 600)])).await;
     assert!(answer.is_ok(), "{answer:?}");
@@ -227,7 +233,7 @@ async fn the_cost_of_a_connection_is_measured() {
 async fn a_closed_backend_ends_its_calls_at_once() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        caller.call("nothing", &[]).await.expect("a connection");
+        caller.call("nothing", &[]).await.expect("the call succeeds");
         let running = caller.clone();
         let mut call =
             Tasks::new().spawn(async move { running.call("slow", &[int("ms", SLOW_MS)]).await });
@@ -253,7 +259,7 @@ async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
         let columns: Arc<[_]> = Arc::new([("name".into(), ParameterType::String)]);
         let rows = vec![vec![ParameterValue::Null]];
         let names = [Argument { columns, ..given("names", ParameterValue::Table(rows)) }];
-        caller.call("names", &names).await.expect("an answer");
+        caller.call("names", &names).await.expect("the call succeeds");
         let before = next_connection(&caller, &server).await;
         state(&server).batch_ms.store(100, Ordering::Release);
         let cancel = Cancel::new();
@@ -266,7 +272,8 @@ async fn a_call_that_is_cancelled_during_its_preparation_is_never_sent() {
         assert_eq!(unsent_error(ended), BackendErrorKind::Cancelled, "{transaction:?} {batches}");
         assert_eq!(state(&server).runs("fjord_test.names"), 1, "{transaction:?} {batches}");
         state(&server).batch_ms.store(0, Ordering::Release);
-        let open = ProcedureCaller::call(&caller, "transactions", &[]).await.expect("a count");
+        let open =
+            ProcedureCaller::call(&caller, "transactions", &[]).await.expect("the call succeeds");
         let count = if transaction == Transaction::None { 0 } else { 2 };
         assert_eq!(*open.cell(), OwnedCell::Int(count), "{transaction:?} {batches}");
         assert_eq!(before, next_connection(&caller, &server).await, "{transaction:?} {batches}");
@@ -293,11 +300,11 @@ async fn a_slow_roll_back_is_abandoned_with_its_connection() {
     };
     let calling = caller.call_within(10 * LONG, &cancel, "runs", &script);
     let both = timeout(LONG, async { tokio::join!(calling, disconnect).0 }).await;
-    let Err(CallError::Sent(error)) = both.expect("a result before the server answers") else {
+    let Err(CallError::Sent(error)) = both.expect("the call ends before the server answers") else {
         panic!("expected an error of a call that was sent")
     };
     assert!(!error.is_rolled_back, "{error:?}");
     state(&server).batch_ms.store(0, Ordering::Release);
-    caller.call("nothing", &[]).await.expect("another connection");
+    caller.call("nothing", &[]).await.expect("the call succeeds");
     assert_eq!(state(&server).logins(), 2);
 }

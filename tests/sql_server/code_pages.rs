@@ -20,7 +20,7 @@ use crate::support::tds::{FakeState, PASSWORD};
 const UTF_8: &str = "code varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL, kana varchar(5) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL";
 
 fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("the fake server").state
+    &server.fake.as_ref().expect("this is the fake server").state
 }
 
 fn text_cell(text: &str) -> OwnedCell {
@@ -47,7 +47,7 @@ fn bad(argument: &str, cell: Option<(usize, &str)>, reason: &str) -> BadArgument
 
 /// Returns the id of the connection that serves the next call.
 async fn process(caller: &ProcedureCaller) -> OwnedCell {
-    caller.call("process", &[]).await.expect("a process").cell().clone()
+    caller.call("process", &[]).await.expect("the call succeeds").cell().clone()
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_parameter_has_the_code_page_of_its_database() {
         let server = fake_server().await;
         state(&server).code_page.store(page, Ordering::Release);
         let caller = ProcedureCaller::new(&server);
-        let answer = caller.call("narrow", &[text("v", fits)]).await.expect("it fits");
+        let answer = caller.call("narrow", &[text("v", fits)]).await.expect("the call succeeds");
         assert_eq!(*answer.cell(), text_cell(fits), "{page}");
         let error = unsent_error(caller.call("narrow", &[text("v", wrong)]).await);
         assert_eq!(error, BackendErrorKind::Arguments(vec![bad("v", None, reason)]), "{page}");
@@ -150,7 +150,8 @@ async fn a_table_of_text_is_not_sent_while_the_kind_of_server_is_unknown() {
         }
         caller.call("nothing", &[]).await.expect("a call without such a table");
         state(&server).probe_error.store(0, Ordering::Release);
-        let answer = caller.call("codes", &[codes(&[["é€", "a"]])]).await.expect("codes");
+        let answer =
+            caller.call("codes", &[codes(&[["é€", "a"]])]).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[text_cell("é€"), text_cell("a")]]]);
         assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.codes")), (1, 1));
     }
@@ -162,7 +163,7 @@ async fn text_that_the_driver_would_change_is_not_sent_to_babelfish() {
     state(&server).is_babelfish.store(true, Ordering::Release);
     state(&server).recreate_type("code_list", UTF_8);
     let caller = ProcedureCaller::new(&server);
-    let answer = caller.call("codes", &[codes(&[["abc", "a"]])]).await.expect("codes");
+    let answer = caller.call("codes", &[codes(&[["abc", "a"]])]).await.expect("the call succeeds");
     assert_eq!(answer.sets, [[[text_cell("abc"), text_cell("a")]]]);
     let error = unsent_error(caller.call("codes", &[codes(&[["é", "a"]])]).await);
     let reason = "text of code page 65001 in a table must be ASCII on this server";
@@ -178,7 +179,10 @@ async fn a_table_can_contain_text_that_the_driver_cannot_write() {
     let rows = [["é€", "Ω√éab", "日本€", "ｶﾅab"], ["", "", "", "日本"]];
     for transaction in [Transaction::None, Transaction::Committed] {
         let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
-        let answer = caller.call("pages", &[table("pages", columns, &rows)]).await.expect("pages");
+        let answer = caller
+            .call("pages", &[table("pages", columns, &rows)])
+            .await
+            .expect("the call succeeds");
         let expected = rows.map(|row| row.map(text_cell).to_vec());
         assert_eq!(answer.sets, [expected]);
     }
@@ -246,13 +250,13 @@ async fn a_cell_is_checked_against_the_changed_column() {
         let rows = vec![vec![ParameterValue::Text("x".repeat(length).into())]];
         Argument { columns, ..given("names", ParameterValue::Table(rows)) }
     };
-    caller.call("names", &[names(100)]).await.expect("it fits");
+    caller.call("names", &[names(100)]).await.expect("the call succeeds");
     state(&server).recreate_type("name_list", "name nvarchar(10) NULL");
     let error = unsent_error(caller.call("names", &[names(100)]).await);
     let expected = bad("names", Some((0, "name")), "longer than nvarchar(10)");
     assert_eq!(error, BackendErrorKind::Arguments(vec![expected]));
     let logins = state(&server).logins();
-    caller.call("names", &[names(10)]).await.expect("it fits");
+    caller.call("names", &[names(10)]).await.expect("the call succeeds");
     assert_eq!((state(&server).logins(), state(&server).runs("fjord_test.names")), (logins, 2));
 }
 
@@ -274,7 +278,7 @@ async fn a_column_that_the_driver_cannot_read_is_an_error() {
     let caller = ProcedureCaller::new(&server);
     let error = sent_error(caller.call("oem", &[]).await);
     assert!(matches!(error, SentErrorKind::Undecodable(_)), "{error}");
-    caller.call("nothing", &[]).await.expect("another connection");
+    caller.call("nothing", &[]).await.expect("the call succeeds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,7 +294,7 @@ async fn a_problem_document_names_every_bad_cell_by_the_callers_names() {
     }"#;
     let server = fake_server().await;
     state(&server).code_page.store(20127, Ordering::Release);
-    let fake = server.fake.as_ref().expect("the fake server");
+    let fake = server.fake.as_ref().expect("this is the fake server");
     let worker_toml = format!(
         "[worker.queues.codes]\ndatabase = 'sql'\n\
          [procedures.databases.sql]\nbackend = 'mssql'\n\

@@ -18,11 +18,11 @@ const SLOW_MS: i64 = 8000;
 async fn the_connection_of_a_dropped_call_is_not_used_again() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        let before = caller.call("process", &[]).await.expect("an id");
+        let before = caller.call("process", &[]).await.expect("the call succeeds");
         let slow = [int("ms", SLOW_MS)];
         let dropped = timeout(SHORT, caller.call("slow", &slow)).await;
         assert!(dropped.is_err(), "{}", server.name);
-        let after = caller.call("process", &[]).await.expect("an id");
+        let after = caller.call("process", &[]).await.expect("the call succeeds");
         assert_ne!(before.cell(), after.cell(), "{}", server.name);
     }
 }
@@ -31,16 +31,16 @@ async fn the_connection_of_a_dropped_call_is_not_used_again() {
 async fn a_connection_is_reset_between_calls() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        let first = caller.call("process", &[]).await.expect("an id");
-        caller.call("remembers", &[text("v", "secret")]).await.expect("an answer");
-        let recalled = caller.call("recalls", &[]).await.expect("an answer");
+        let first = caller.call("process", &[]).await.expect("the call succeeds");
+        caller.call("remembers", &[text("v", "secret")]).await.expect("the call succeeds");
+        let recalled = caller.call("recalls", &[]).await.expect("the call succeeds");
         let nothing = [OwnedCell::Null, OwnedCell::Text("NoLock".to_owned())];
         assert_eq!(recalled.sets, [[nothing]], "{}: not reset", server.name);
         let error = sent_error(caller.call("leaves_open", &[]).await);
         assert!(matches!(error, SentErrorKind::User { number: 50409, .. }), "{error}");
-        let open = caller.call("transactions", &[]).await.expect("a count");
+        let open = caller.call("transactions", &[]).await.expect("the call succeeds");
         assert_eq!(*open.cell(), OwnedCell::Int(0), "{}: a transaction is open", server.name);
-        let last = caller.call("process", &[]).await.expect("an id");
+        let last = caller.call("process", &[]).await.expect("the call succeeds");
         assert_eq!(first.cell(), last.cell(), "{}: another connection", server.name);
     }
 }
@@ -55,7 +55,7 @@ impl RowSink for CellCounter {
     }
 
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), SinkError> {
-        self.0 += u64::try_from(cells.len()).expect("few");
+        self.0 += u64::try_from(cells.len()).expect("the number of cells fits u64");
         Ok(())
     }
 
@@ -87,7 +87,11 @@ fn a_result_is_never_completely_in_memory() {
                 may_repeat: false,
                 transaction: Transaction::None,
             };
-            caller.backend.call(call, &mut counter, &Cancel::new()).await.expect("rows");
+            caller
+                .backend
+                .call(call, &mut counter, &Cancel::new())
+                .await
+                .expect("the call succeeds");
             counter.0
         };
         runtime.block_on(call(1));

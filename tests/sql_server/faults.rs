@@ -25,7 +25,7 @@ use crate::support::tds::{FakeSqlServer, FakeState};
 const SHORT: Duration = Duration::from_millis(300);
 
 fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("the fake server").state
+    &server.fake.as_ref().expect("this is the fake server").state
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_repeatable_call_is_retried_once_after_its_connection_is_lost() {
 async fn a_connection_lost_while_idle_does_not_fail_a_call() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
-    caller.call("nothing", &[]).await.expect("a connection");
+    caller.call("nothing", &[]).await.expect("the call succeeds");
     state(&server).close_connections();
     eventually(SOON, TICK, || state(&server).connections.load(Ordering::Acquire) == 0).await;
     assert!(caller.call("nothing", &[]).await.is_ok());
@@ -87,10 +87,10 @@ async fn a_server_that_ignores_a_cancel_does_not_block_the_call() {
 async fn a_fatal_error_closes_the_connection() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
-    let before = caller.call("process", &[]).await.expect("an id");
+    let before = caller.call("process", &[]).await.expect("the call succeeds");
     let error = sent_error(caller.call("raises", &[int("number", 823), int("class", 24)]).await);
     assert_eq!(error, SentErrorKind::Lost);
-    let after = caller.call("process", &[]).await.expect("an id");
+    let after = caller.call("process", &[]).await.expect("the call succeeds");
     assert_ne!(before.cell(), after.cell());
 }
 
@@ -159,7 +159,7 @@ async fn a_repeatable_call_is_retried_with_the_changed_signature() {
 #[tokio::test]
 async fn a_type_without_a_json_representation_is_returned_as_bytes() {
     let server = fake_server().await;
-    let answer = ProcedureCaller::new(&server).call("shape", &[]).await.expect("bytes");
+    let answer = ProcedureCaller::new(&server).call("shape", &[]).await.expect("the call succeeds");
     assert_eq!(*answer.cell(), OwnedCell::Binary(vec![1, 2, 3]));
 }
 
@@ -167,8 +167,10 @@ async fn a_type_without_a_json_representation_is_returned_as_bytes() {
 async fn a_server_without_sys_parameters_is_queried_with_the_other_view() {
     let server = fake_server().await;
     state(&server).lacks_parameters_view.store(true, Ordering::Release);
-    let answer =
-        ProcedureCaller::new(&server).call("returns", &[int("status", 4)]).await.expect("a call");
+    let answer = ProcedureCaller::new(&server)
+        .call("returns", &[int("status", 4)])
+        .await
+        .expect("the call succeeds");
     assert_eq!(answer.result.return_status, 4);
 }
 
@@ -180,7 +182,7 @@ async fn a_server_that_refuses_untyped_nulls_gets_statements_from_the_first_call
     let caller = ProcedureCaller::new(&server);
     let arguments = [given("a", ParameterValue::Null), given("b", ParameterValue::Null)];
     for _ in 0..2 {
-        let answer = caller.call("defaults", &arguments).await.expect("NULLs");
+        let answer = caller.call("defaults", &arguments).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]]);
     }
     assert_eq!(state(&server).statements.load(Ordering::Acquire), 2);
@@ -246,19 +248,19 @@ async fn a_redirect_is_followed_and_a_loop_is_an_error() {
 #[tokio::test]
 async fn a_new_authority_is_used_from_the_next_connection_on() {
     let mut server = fake_server().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("authority.pem");
     let stranger = Certs::new(&directory.path().join("stranger"));
-    std::fs::copy(&stranger.ca, &file).expect("a file");
-    let right = server.fake.as_ref().expect("the fake server").ca.clone();
+    std::fs::copy(&stranger.ca, &file).expect("the file can be copied");
+    let right = server.fake.as_ref().expect("this is the fake server").ca.clone();
     let ca = Some(file.clone());
     server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
     let caller = ProcedureCaller::new(&server);
     assert_eq!(unsent_error(caller.call("nothing", &[]).await), BackendErrorKind::Unavailable);
     // An invalid file is ignored.
-    std::fs::write(&file, "no certificate").expect("a file");
+    std::fs::write(&file, "no certificate").expect("the file can be written");
     assert!(caller.backend.ping().await.is_err());
-    std::fs::copy(right, &file).expect("a file");
+    std::fs::copy(right, &file).expect("the file can be copied");
     eventually_some("an answer", SOON, async || caller.backend.ping().await.ok()).await;
     assert!(caller.call("nothing", &[]).await.is_ok());
 }
@@ -266,20 +268,20 @@ async fn a_new_authority_is_used_from_the_next_connection_on() {
 #[tokio::test]
 async fn read_only_queues_have_their_own_connections() {
     let server = fake_server().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let sets = ["read.application_intent=read-only", "write.concurrency=2"];
     let sources = Sources {
         directory: Some(directory.path().to_owned()),
         sets: sets.map(|set| format!("worker.queues.{set}")).into(),
         ..Sources::default()
     };
-    let config = Config::load(&sources).expect("a configuration").config;
+    let config = Config::load(&sources).expect("the configuration is valid").config;
     let procedures = ProceduresConfig {
         databases: [("default".to_owned(), DatabaseConfig::Mssql(server.config.clone()))].into(),
     };
     let tasks = Tasks::new();
-    let databases =
-        Databases::open(&databases::configs(&procedures, &config.worker), &tasks).expect("both");
+    let databases = Databases::open(&databases::configs(&procedures, &config.worker), &tasks)
+        .expect("both databases can be opened");
     for name in ["read", "write"] {
         let queue = QueueName::new(name).expect("a name");
         let limits = config.worker.queue(&queue).expect("a queue");
@@ -302,7 +304,7 @@ async fn read_only_queues_have_their_own_connections() {
 #[tokio::test]
 async fn an_unknown_authority_and_an_unencrypted_server_are_refused() {
     let mut server = fake_server().await;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let ca = Some(Certs::new(directory.path()).ca.clone());
     let right = server.config.clone();
     server.config.encryption = MssqlEncryption::Required(ClientTlsConfig { ca, identity: None });
@@ -326,7 +328,7 @@ async fn a_locked_procedure_does_not_delay_the_verification_of_others() {
     const MANY: usize = 40;
     let mut server = fake_server().await;
     server.config.connect_timeout = Duration::from_millis(300);
-    let state = &server.fake.as_ref().expect("the fake server").state;
+    let state = &server.fake.as_ref().expect("this is the fake server").state;
     state.locked.lock().expect("not poisoned").push("fjord_test.numbered_7".to_owned());
     let caller = ProcedureCaller::new(&server);
     let expected = |number| ExpectedProcedure {

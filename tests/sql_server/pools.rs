@@ -24,7 +24,7 @@ use crate::support::tds::FakeState;
 const SHORT: Duration = Duration::from_millis(300);
 
 fn state(server: &SqlServer) -> Arc<FakeState> {
-    Arc::clone(&server.fake.as_ref().expect("the fake server").state)
+    Arc::clone(&server.fake.as_ref().expect("this is the fake server").state)
 }
 
 /// Calls the procedure whose executions the fake server records in order.
@@ -57,7 +57,7 @@ async fn many_queues_share_their_connections_without_further_logins() {
             let caller = caller.with_queue(&format!("queue-{}", number % 20));
             tasks.spawn(async move {
                 for _ in 0..100 {
-                    caller.call("returns", &[int("status", 1)]).await.expect("an answer");
+                    caller.call("returns", &[int("status", 1)]).await.expect("the call succeeds");
                 }
             })
         })
@@ -124,7 +124,7 @@ async fn a_connection_whose_waiter_gave_up_goes_to_the_next_call() {
 async fn waiters_are_served_by_open_connections_if_no_more_can_be_opened() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
-    caller.call("nothing", &[]).await.expect("a connection");
+    caller.call("nothing", &[]).await.expect("the call succeeds");
     state(&server).login_error.store(18456, Ordering::Release);
     let first = caller.clone();
     let busy = Tasks::new().spawn(async move { first.call("slow", &[int("ms", 300)]).await });
@@ -177,7 +177,7 @@ async fn the_connections_of_all_queues_are_limited() {
         server.config.connections_max = 2;
         let caller = ProcedureCaller::new(&server);
         // This call reads the signature, so that the two later calls start at the same time.
-        caller.call("slow", &[int("ms", 1)]).await.expect("an answer");
+        caller.call("slow", &[int("ms", 1)]).await.expect("the call succeeds");
         let tasks = Tasks::new();
         let mut busy = Vec::new();
         for queue in ["one", "two"] {
@@ -214,7 +214,8 @@ async fn a_dba_sees_the_application_name_of_the_queue() {
         for (queue, expected) in
             [("horse-get", "fjord"), ("census", own), ("unknown", "fjord"), ("report", own)]
         {
-            let answer = caller.with_queue(queue).call("application", &[]).await.expect("a name");
+            let answer =
+                caller.with_queue(queue).call("application", &[]).await.expect("the call succeeds");
             let name = OwnedCell::Text(expected.to_owned());
             assert_eq!(*answer.cell(), name, "{}: {queue}", server.name);
         }
@@ -284,7 +285,7 @@ async fn a_waiter_that_gets_a_closed_connection_keeps_its_place() {
     state(&server).closes_after_login.store(2, Ordering::Release);
     state(&server).close_connections();
     for ended in join_all(calls).await {
-        ended.expect("an answer");
+        ended.expect("the call succeeds");
     }
     sent_error(busy.await.expect("no panic"));
     assert_eq!(*state(&server).ledger.lock().expect("not poisoned"), ["warm", "0", "1", "2", "3"]);
@@ -316,7 +317,7 @@ async fn one_of_many_calls_reads_an_unknown_signature() {
     assert!(took < SHORT, "{took:?}");
     assert!(left.is_ok() || matches!(left, Err(CallError::NotSent(_))), "{left:?}");
     for answer in all {
-        assert_eq!(answer.expect("an answer").result.return_status, 1);
+        assert_eq!(answer.expect("the call succeeds").result.return_status, 1);
     }
     assert!(reads() <= 2, "{} reads", reads());
 }
@@ -338,7 +339,7 @@ async fn one_of_many_calls_looks_for_a_missing_procedure() {
     // Later calls look for the procedure again and find it.
     state(&server).dropped.lock().expect("not poisoned").clear();
     for answer in join_all((0..64).map(|_| caller.call("returns", &status))).await {
-        answer.expect("an answer");
+        answer.expect("the call succeeds");
     }
     assert_eq!(reads(), 2);
 }

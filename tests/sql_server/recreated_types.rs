@@ -20,7 +20,7 @@ const MORE: &str =
 const LESS: &str = "code varchar(5) NULL";
 
 fn state(server: &SqlServer) -> &FakeState {
-    &server.fake.as_ref().expect("the fake server").state
+    &server.fake.as_ref().expect("this is the fake server").state
 }
 
 fn text_cell(text: &str) -> OwnedCell {
@@ -85,10 +85,14 @@ async fn text_is_checked_against_the_new_code_page() {
     for (columns, fits) in [(ORIGINAL, true), (UTF_8, true), (WESTERN, false), (UTF_8, true)] {
         state(&server).recreate_type("code_list", columns);
         // ASCII fits the old columns, so this call detects the new type. Refused text does not.
-        caller.call("codes", &[codes(["a", "a"])]).await.expect("ASCII");
+        caller.call("codes", &[codes(["a", "a"])]).await.expect("the call succeeds");
         let result = caller.call("codes", &[codes(["é", "日"])]).await;
         if fits {
-            assert_eq!(rows(&result.expect("it fits")), [["é", "日"].map(text_cell)], "{columns}");
+            assert_eq!(
+                rows(&result.expect("the call succeeds")),
+                [["é", "日"].map(text_cell)],
+                "{columns}"
+            );
         } else {
             let BackendErrorKind::Arguments(bad) = unsent_error(result) else {
                 panic!("{columns}")
@@ -115,7 +119,7 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
         for transaction in [Transaction::None, Transaction::Committed] {
             let caller = ProcedureCaller { transaction, ..ProcedureCaller::new(&server) };
             state(&server).recreate_type("code_list", ORIGINAL);
-            caller.call("codes", &[codes(["abc", "a"])]).await.expect("codes");
+            caller.call("codes", &[codes(["abc", "a"])]).await.expect("the call succeeds");
             let (ran, logins) = (state(&server).runs("fjord_test.codes"), state(&server).logins());
             state(&server).recreate_type("code_list", LESS);
             for _ in 0..2 {
@@ -128,7 +132,7 @@ async fn a_removed_column_is_a_mismatch_and_costs_no_connection() {
             assert_eq!(state(&server).runs("fjord_test.codes"), ran);
             // A call that does not use the removed column succeeds.
             let less = texts("codes", &["code"], &["abc"]);
-            let answer = caller.call("codes", &[less]).await.expect("codes");
+            let answer = caller.call("codes", &[less]).await.expect("the call succeeds");
             assert_eq!(rows(&answer), [[text_cell("abc"), OwnedCell::Null]]);
             assert_eq!(state(&server).logins(), logins, "{}", server.name);
         }
@@ -147,7 +151,7 @@ async fn a_type_without_narrow_text_is_checked_too() {
             "name nvarchar(9) NULL, id int NULL",
         ] {
             state(&server).recreate_type("name_list", columns);
-            let answer = caller.call("names", &[name()]).await.expect("names");
+            let answer = caller.call("names", &[name()]).await.expect("the call succeeds");
             assert_eq!(rows(&answer), [[text_cell("Ā")]], "{}: {columns}", server.name);
         }
         state(&server).recreate_type("name_list", "id int NULL");
@@ -162,7 +166,7 @@ async fn a_type_without_narrow_text_is_checked_too() {
 async fn a_type_recreated_during_a_call_fails_one_call() {
     let server = fake_server().await;
     let caller = ProcedureCaller::new(&server);
-    caller.call("codes", &[codes(["abc", "a"])]).await.expect("codes");
+    caller.call("codes", &[codes(["abc", "a"])]).await.expect("the call succeeds");
     *state(&server).recreate_later.lock().expect("not poisoned") = Some(("code_list", MORE));
     let error = sent_error(caller.call("codes", &[codes(["abc", "a"])]).await);
     assert_eq!(error, SentErrorKind::Server { number: 500, class: ServerErrorClass::Other });

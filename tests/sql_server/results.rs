@@ -26,10 +26,10 @@ fn text_cell(text: &str) -> OwnedCell {
 async fn the_default_applies_to_an_absent_argument_and_not_to_null() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        let answer = caller.call("defaults", &[]).await.expect("defaults");
+        let answer = caller.call("defaults", &[]).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[OwnedCell::Int(7), text_cell("seven")]]], "{}", server.name);
         let nulls = [given("a", ParameterValue::Null), given("B", ParameterValue::Null)];
-        let answer = caller.call("defaults", &nulls).await.expect("NULLs");
+        let answer = caller.call("defaults", &nulls).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[OwnedCell::Null, OwnedCell::Null]]], "{}", server.name);
     }
 }
@@ -40,10 +40,10 @@ async fn the_return_status_is_signed() {
         let caller = ProcedureCaller::new(&server);
         for status in [0, -5, 404, i32::MIN + 1, i32::MAX] {
             let answer = caller.call("returns", &[int("status", status.into())]).await;
-            let result = answer.expect("a status").result;
+            let result = answer.expect("the call succeeds").result;
             assert_eq!(result.return_status, status, "{}", server.name);
         }
-        let answer = caller.call("nothing", &[]).await.expect("nothing");
+        let answer = caller.call("nothing", &[]).await.expect("the call succeeds");
         assert!(answer.sets.is_empty(), "{}", server.name);
     }
 }
@@ -52,7 +52,7 @@ async fn the_return_status_is_signed() {
 async fn output_parameters_are_not_truncated() {
     for server in servers().await {
         let caller = ProcedureCaller::new(&server);
-        let answer = caller.call("outputs", &[int("given", 41)]).await.expect("outputs");
+        let answer = caller.call("outputs", &[int("given", 41)]).await.expect("the call succeeds");
         assert_eq!(*answer.output("given"), OwnedCell::Int(42), "{}", server.name);
         assert!(*answer.output("text") == text_cell(&"ab".repeat(5000)), "{}", server.name);
         let amount = OwnedCell::Number("1234567890123456.7890".to_owned());
@@ -66,7 +66,8 @@ async fn output_parameters_are_not_truncated() {
 #[tokio::test]
 async fn every_result_set_is_returned_with_its_column_names() {
     for server in servers().await {
-        let answer = ProcedureCaller::new(&server).call("sets", &[]).await.expect("sets");
+        let answer =
+            ProcedureCaller::new(&server).call("sets", &[]).await.expect("the call succeeds");
         let names: [&[&str]; 3] = [&["a", "a"], &["id", "name"], &[""]];
         if server.fake.is_some() {
             assert_eq!(answer.columns, names);
@@ -79,8 +80,10 @@ async fn every_result_set_is_returned_with_its_column_names() {
 #[tokio::test]
 async fn rows_are_returned_in_order() {
     for server in servers().await {
-        let answer =
-            ProcedureCaller::new(&server).call("many", &[int("count", 5000)]).await.expect("rows");
+        let answer = ProcedureCaller::new(&server)
+            .call("many", &[int("count", 5000)])
+            .await
+            .expect("the call succeeds");
         let cells = answer.sets.first().expect("a set").iter().flatten();
         assert!(
             cells.eq((0..5000).map(OwnedCell::Int).collect::<Vec<_>>().iter()),
@@ -111,7 +114,7 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
             tokio::select! {
                 biased;
                 piece = progress.chunks.receive() => pieces.extend_from_slice(&piece),
-                ended = &mut call => break drop(ended.expect("a result")),
+                ended = &mut call => break drop(ended.expect("the call succeeds")),
             }
         }
         pieces.extend_from_slice(&progress.chunks.try_receive().unwrap_or_default());
@@ -128,8 +131,10 @@ async fn rows_stay_in_the_database_until_the_client_reads_them() {
 #[tokio::test]
 async fn the_rows_of_for_json_text_can_be_joined() {
     for server in servers().await {
-        let answer =
-            ProcedureCaller::new(&server).call("json", &[int("count", 500)]).await.expect("JSON");
+        let answer = ProcedureCaller::new(&server)
+            .call("json", &[int("count", 500)])
+            .await
+            .expect("the call succeeds");
         let parts = answer.sets.first().expect("a set").iter().flatten().map(|cell| match cell {
             OwnedCell::Text(text) => text.as_str(),
             other => panic!("{other:?}"),
@@ -172,7 +177,8 @@ async fn a_table_is_passed_by_column_name() {
         let first = vec![OwnedCell::Int(1), text_cell("o'ne; --"), price, OwnedCell::Null];
         let second = vec![OwnedCell::Int(2), OwnedCell::Null, OwnedCell::Null, OwnedCell::Null];
         assert_eq!(answer.sets, [[first, second]], "{}", server.name);
-        let none = caller.call("lists", &[things(&columns, vec![])]).await.expect("no rows");
+        let none =
+            caller.call("lists", &[things(&columns, vec![])]).await.expect("the call succeeds");
         assert_eq!(none.sets, [Vec::<Vec<OwnedCell>>::new()], "{}", server.name);
 
         let unknown = things(&[("colour", ParameterType::String)], vec![vec![word("red")]]);
@@ -201,7 +207,8 @@ async fn hostile_text_in_a_table_is_data() {
         let rows =
             vec![vec![ParameterValue::Text(hostile.to_owned().into())], vec![ParameterValue::Null]];
         let names = Argument { columns, ..given("names", ParameterValue::Table(rows)) };
-        let answer = ProcedureCaller::new(&server).call("names", &[names]).await.expect("names");
+        let answer =
+            ProcedureCaller::new(&server).call("names", &[names]).await.expect("the call succeeds");
         assert_eq!(answer.sets, [[[text_cell(hostile)], [OwnedCell::Null]]], "{}", server.name);
     }
 }
@@ -334,7 +341,7 @@ async fn the_procedures_of_many_queues_are_verified_with_few_queries() {
             assert_eq!(fake.state.logins.lock().expect("not poisoned").len(), 1);
         }
         // The call uses the signature that was read with the others.
-        let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("an answer");
+        let answer = caller.call("echo_int", &[int("v", 7)]).await.expect("the call succeeds");
         assert_eq!(*answer.output("out"), OwnedCell::Int(7), "{}", server.name);
     }
 }

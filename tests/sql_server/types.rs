@@ -232,7 +232,8 @@ async fn five_megabytes_are_passed_and_returned() {
         let answer = caller.call("echo_nvarchar_max", &[text("v", &long)]).await;
         let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", server.name));
         assert!(*answer.cell() == text_cell(&long), "{}: text changed", server.name);
-        let bytes: Vec<u8> = (0..BYTES).map(|n| u8::try_from(n % 251).expect("a byte")).collect();
+        let bytes: Vec<u8> =
+            (0..BYTES).map(|n| u8::try_from(n % 251).expect("the remainder fits u8")).collect();
         let answer = caller.call("echo_varbinary_max", &[given("v", binary(&bytes))]).await;
         let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", server.name));
         assert!(*answer.cell() == OwnedCell::Binary(bytes), "{}: bytes changed", server.name);

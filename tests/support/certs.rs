@@ -72,10 +72,10 @@ impl Certs {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "fjord throwaway authority");
         set_validity(&mut params, false);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a CA certificate");
+        let key = KeyPair::generate().expect("the key can be generated");
+        let certificate = params.self_signed(&key).expect("the CA certificate can be signed");
         let ca = directory.join("ca.pem");
-        fs::write(&ca, certificate.pem()).expect("a file");
+        fs::write(&ca, certificate.pem()).expect("the file can be written");
         let issuer = Issuer::new(params, key);
         let server = sign(&issuer, directory, "server", Leaf::LOCAL);
         let client = Leaf { dns: &["fjord-test"], addresses: &[], ..Leaf::LOCAL };
@@ -89,15 +89,15 @@ impl Certs {
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> rustls::ServerConfig {
         let chain = CertificateDer::pem_file_iter(&self.server.certificate).expect("a file");
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-        let key = PrivateKeyDer::from_pem_file(&self.server.key).expect("a key");
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("the file contains certificates");
+        let key = PrivateKeyDer::from_pem_file(&self.server.key).expect("the key can be generated");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
-            .expect("versions of TLS")
+            .expect("the TLS versions are supported")
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .expect("a certificate with its key")
+            .expect("the key belongs to the certificate")
     }
 
     /// Issues a certificate into `<name>.pem` and `<name>.key`, replacing existing files.
@@ -110,33 +110,37 @@ fn sign(issuer: &Issuer<'_, KeyPair>, directory: &Path, name: &str, leaf: Leaf<'
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     for dns in leaf.dns {
-        params.subject_alt_names.push(SanType::DnsName((*dns).try_into().expect("ASCII")));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName((*dns).try_into().expect("the name is ASCII")));
     }
     for address in leaf.addresses {
-        params.subject_alt_names.push(SanType::IpAddress(address.parse().expect("an address")));
+        params.subject_alt_names.push(SanType::IpAddress(address.parse().expect("an IP address")));
     }
     for uri in leaf.uris {
-        params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ASCII")));
+        params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("the name is ASCII")));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // NATS servers in a cluster use the same certificate as server and as client of each other.
+    // NATS servers in a cluster use the same certificate both as a server and as a client.
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, leaf.is_expired);
     if let Some(lifetime) = leaf.lifetime {
-        let now = u64::try_from(chrono::Utc::now().timestamp()).expect("after 1970");
+        let now = u64::try_from(chrono::Utc::now().timestamp())
+            .expect("the clock is set to a time after 1970");
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now) + lifetime;
     }
-    let key = KeyPair::generate().expect("a key");
-    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    let key = KeyPair::generate().expect("the key can be generated");
+    let certificate = params.signed_by(&key, issuer).expect("the certificate can be signed");
     let files = PemFiles {
         certificate: directory.join(format!("{name}.pem")),
         key: directory.join(format!("{name}.key")),
     };
-    fs::write(&files.certificate, certificate.pem()).expect("a file");
-    fs::write(&files.key, key.serialize_pem()).expect("a file");
-    fs::set_permissions(&files.key, Permissions::from_mode(0o600)).expect("our own file");
+    fs::write(&files.certificate, certificate.pem()).expect("the file can be written");
+    fs::write(&files.key, key.serialize_pem()).expect("the file can be written");
+    fs::set_permissions(&files.key, Permissions::from_mode(0o600))
+        .expect("the permissions of the key file can be changed");
     files
 }
 

@@ -46,7 +46,7 @@ impl Client {
     /// Creates a client that trusts the authority and sends to `gateway`.
     pub(crate) fn new(gateway: SocketAddr, certs: &Certs, options: ClientOptions<'_>) -> Self {
         install_provider();
-        let ca = fs::read(&certs.ca).expect("the authority's certificate");
+        let ca = fs::read(&certs.ca).expect("the CA certificate can be read");
         let ca = reqwest::Certificate::from_pem(&ca).expect("PEM");
         let mut builder = reqwest::Client::builder()
             .tls_certs_only([ca])
@@ -59,8 +59,8 @@ impl Client {
             HttpVersion::Two => builder.http2_prior_knowledge(),
         };
         if let Some(files) = options.identity {
-            let mut pem = fs::read(&files.key).expect("a key");
-            pem.extend(fs::read(&files.certificate).expect("a certificate"));
+            let mut pem = fs::read(&files.key).expect("the key file can be read");
+            pem.extend(fs::read(&files.certificate).expect("the certificate file can be read"));
             builder = builder.identity(reqwest::Identity::from_pem(&pem).expect("PEM"));
         }
         Self {
@@ -78,7 +78,7 @@ impl Client {
     /// Returns a client that adds a header to each request.
     pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut headers = self.headers.clone();
-        headers.insert(name, value.parse().expect("a header's value"));
+        headers.insert(name, value.parse().expect("the header value is valid"));
         Self { headers, ..self.clone() }
     }
 

@@ -26,7 +26,7 @@ pub(crate) async fn run(tool: &Path, arguments: &[&str], limit: Duration) -> Str
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(limit, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{} runs for {limit:?}", tool.display()));
-    let output = output.expect("the tool was found before");
+    let output = output.expect("the tool can be run");
     let bytes = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&bytes).into_owned()
 }

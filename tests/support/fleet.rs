@@ -158,7 +158,7 @@ impl FjordProcess {
     /// Returns the sum of all samples of `/metrics` whose lines start with `start`.
     pub(crate) async fn metric(&self, start: &str) -> f64 {
         let text = get_text(&format!("http://{}/metrics", self.admin())).await;
-        let text = text.expect("metrics");
+        let text = text.expect("the process answers with its metrics");
         let lines = text.lines().filter(|line| line.starts_with(start));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
@@ -179,7 +179,7 @@ impl FjordProcess {
     /// Kills the process and starts it again with the same files. Its listeners get new ports.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        fs::remove_file(self.directory.join("log")).expect("its log");
+        fs::remove_file(self.directory.join("log")).expect("the log file can be removed");
         *self = Self::start(self.role, &self.directory);
     }
 
@@ -270,7 +270,7 @@ impl Fleet {
             self.options.worker_toml,
         );
         self.workers.push(self.started("worker", &directory, &text));
-        self.workers.last_mut().expect("just added")
+        self.workers.last_mut().expect("a process was just added")
     }
 
     /// Adds a gateway.
@@ -288,7 +288,7 @@ impl Fleet {
             self.options.gateway_toml,
         );
         self.gateways.push(self.started("gateway", &directory, &text));
-        self.gateways.last_mut().expect("just added")
+        self.gateways.last_mut().expect("a process was just added")
     }
 
     /// Returns the request ids in all workers' ledgers, one for each committed execution.
@@ -297,10 +297,11 @@ impl Fleet {
         for number in 0..self.workers.len() {
             let file = self.home.path().join(format!("worker-{number}/ledger.db"));
             let ledger = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY);
-            let ledger = ledger.expect("the worker's ledger");
-            let mut query = ledger.prepare("SELECT request_id FROM ledger").expect("the table");
-            let rows = query.query_map([], |row| row.get(0)).expect("its rows");
-            lines.extend(rows.map(|row| row.expect("a row")));
+            let ledger = ledger.expect("the ledger can be opened");
+            let mut query =
+                ledger.prepare("SELECT request_id FROM ledger").expect("the ledger table exists");
+            let rows = query.query_map([], |row| row.get(0)).expect("the ledger can be queried");
+            lines.extend(rows.map(|row| row.expect("the row can be read")));
         }
         lines
     }
@@ -320,21 +321,21 @@ impl Fleet {
     fn write_catalogue(&self) {
         let own = self.home.path().join("catalogue");
         for directory in ["endpoints", "procedures"] {
-            fs::create_dir_all(own.join(directory)).expect("a directory");
+            fs::create_dir_all(own.join(directory)).expect("the directory can be created");
         }
-        fs::write(own.join("endpoints/ledger.json"), ENDPOINTS).expect("a file");
+        fs::write(own.join("endpoints/ledger.json"), ENDPOINTS).expect("the file can be written");
         if let Some((name, text)) = self.options.catalogue {
-            fs::write(own.join("endpoints").join(name), text).expect("a file");
+            fs::write(own.join("endpoints").join(name), text).expect("the file can be written");
         }
-        fs::write(own.join("schema.sql"), SCHEMA).expect("a file");
+        fs::write(own.join("schema.sql"), SCHEMA).expect("the file can be written");
         for (name, text) in PROCEDURES {
-            fs::write(own.join("procedures").join(name), text).expect("a file");
+            fs::write(own.join("procedures").join(name), text).expect("the file can be written");
         }
     }
 
     fn started(&self, role: &'static str, directory: &Path, text: &str) -> FjordProcess {
-        fs::create_dir_all(directory).expect("a directory");
-        fs::write(directory.join(format!("{role}.toml")), text).expect("a file");
+        fs::create_dir_all(directory).expect("the directory can be created");
+        fs::write(directory.join(format!("{role}.toml")), text).expect("the file can be written");
         FjordProcess::start_with(role, directory, &self.options.environment)
     }
 

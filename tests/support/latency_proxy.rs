@@ -37,7 +37,7 @@ impl LatencyProxy {
 async fn connect(near: TcpStream, target: SocketAddr, one_way: Duration) {
     let Ok(far) = TcpStream::connect(target).await else { return };
     for stream in [&near, &far] {
-        stream.set_nodelay(true).expect("a socket");
+        stream.set_nodelay(true).expect("the socket option can be set");
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     tokio::join!(forward(near_read, far_write, one_way), forward(far_read, near_write, one_way));

@@ -111,7 +111,7 @@ impl LedgerLoad {
     pub(crate) async fn stop(self) -> Vec<LedgerAnswer> {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
-            caller.await.expect("a caller does not panic");
+            caller.await.expect("the caller does not panic");
         }
         let mut answers = self.answers.lock().unwrap();
         std::mem::take(&mut *answers)

@@ -80,7 +80,7 @@ fn config(host: String, port: u16, encryption: MssqlEncryption) -> MssqlConfig {
 pub(crate) fn real() -> Option<MssqlConfig> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "what a machine has is not configuration of fjord"
+        reason = "the test server is not part of fjord's configuration"
     )]
     let text = std::env::var(VARIABLE).ok()?;
     let value = |names: &[&str]| {
@@ -88,12 +88,13 @@ pub(crate) fn real() -> Option<MssqlConfig> {
         let found = parts.find(|(key, _)| names.contains(&key.trim().to_lowercase().as_str()));
         found.map(|(_, value)| value.trim().to_owned())
     };
-    let server = value(&["server", "data source"]).expect("a server in the connection string");
+    let server = value(&["server", "data source"]).expect("the connection string has a server");
     let server = server.strip_prefix("tcp:").unwrap_or(&server).to_owned();
     let (host, port) = server.split_once(',').unwrap_or((&server, "1433"));
-    let database = value(&["database", "initial catalog"]).expect("a database");
-    let user = value(&["user id", "uid", "user"]).expect("a user");
-    let password = value(&["password", "pwd"]).expect("a password");
+    let database =
+        value(&["database", "initial catalog"]).expect("the connection string has a database");
+    let user = value(&["user id", "uid", "user"]).expect("the connection string has a user");
+    let password = value(&["password", "pwd"]).expect("the connection string has a password");
     let trusts_any = value(&["trustservercertificate"])
         .is_some_and(|word| matches!(word.to_lowercase().as_str(), "true" | "yes"));
     let encryption = if trusts_any {
@@ -101,7 +102,7 @@ pub(crate) fn real() -> Option<MssqlConfig> {
     } else {
         MssqlEncryption::Required(ClientTlsConfig::default())
     };
-    let port = port.trim().parse().expect("a port");
+    let port = port.trim().parse().expect("the port is a number");
     let config = config(host.to_owned(), port, encryption);
     Some(MssqlConfig { database, user, password: Secret::new(password), ..config })
 }
@@ -115,7 +116,9 @@ pub(crate) type UnencryptedClient = tiberius::Client<tokio_util::compat::Compat<
 /// Opens a connection directly with the driver.
 pub(crate) async fn direct(config: &MssqlConfig) -> DirectClient {
     let (driver, tcp) = dialled(config).await;
-    Box::pin(tiberius::Client::connect(driver, tcp.compat_write())).await.expect("a login")
+    Box::pin(tiberius::Client::connect(driver, tcp.compat_write()))
+        .await
+        .expect("the login succeeds")
 }
 
 /// Opens a connection without TLS. Returns `None` if the server refuses it.
@@ -134,8 +137,10 @@ async fn dialled(config: &MssqlConfig) -> (tiberius::Config, tokio::net::TcpStre
     driver.trust_cert();
     let auth = tiberius::AuthMethod::sql_server(&config.user, config.password.expose());
     driver.authentication(auth);
-    let tcp = tokio::net::TcpStream::connect(driver.get_addr()).await.expect("a server");
-    tcp.set_nodelay(true).expect("a socket");
+    let tcp = tokio::net::TcpStream::connect(driver.get_addr())
+        .await
+        .expect("the server accepts connections");
+    tcp.set_nodelay(true).expect("the socket option can be set");
     (driver, tcp)
 }
 
@@ -152,8 +157,8 @@ async fn create_objects(config: &MssqlConfig) -> bool {
         .filter(|batch| !batch.is_empty())
         .collect();
     for (kind, query) in LEFT_BEHIND {
-        let names = client.simple_query(query).await.expect("an answer");
-        let names = names.into_first_result().await.expect("names");
+        let names = client.simple_query(query).await.expect("the query succeeds");
+        let names = names.into_first_result().await.expect("the query returns names");
         let names: Vec<_> = names.iter().filter_map(|row| row.get::<&str, _>(0)).collect();
         for name in names {
             let drop = format!("DROP {kind} fjord_test.[{name}]");
@@ -167,8 +172,9 @@ async fn create_objects(config: &MssqlConfig) -> bool {
             panic!("{error}: {batch}");
         }
     }
-    let version = client.simple_query("SELECT @@VERSION").await.expect("a version");
-    let version = version.into_row().await.expect("a version").expect("a row");
+    let version =
+        client.simple_query("SELECT @@VERSION").await.expect("the query returns the version");
+    let version = version.into_row().await.expect("the query returns the version").expect("a row");
     version.get::<&str, _>(0).is_some_and(|text| text.contains("Babelfish"))
 }
 

@@ -132,9 +132,9 @@ impl NatsServer {
 
     /// Replaces text in the server's configuration file. The change takes effect with `reload` or `restart`.
     pub(crate) fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(&self.command.1).expect("its configuration");
+        let text = fs::read_to_string(&self.command.1).expect("the configuration can be read");
         assert!(text.contains(from), "{from:?} is not in the configuration");
-        fs::write(&self.command.1, text.replace(from, to)).expect("a file");
+        fs::write(&self.command.1, text.replace(from, to)).expect("the file can be written");
     }
 
     /// Sends SIGHUP and waits until the server has reloaded its configuration.
@@ -246,10 +246,10 @@ async fn start_all(
             .iter()
             .map(|own| {
                 let home = directory.join(format!("nats-{}", own.client));
-                fs::create_dir_all(&home).expect("a directory for the server");
+                fs::create_dir_all(&home).expect("the directory can be created");
                 let file = home.join("nats.conf");
                 fs::write(&file, configuration::render(&home, certs, options, (*own, &ports)))
-                    .expect("a file");
+                    .expect("the file can be written");
                 let log = home.join("log");
                 let process = run(&executable, &file, &log);
                 let command = (executable.clone(), file);
@@ -277,7 +277,7 @@ async fn start_all(
 
 fn run(executable: &Path, configuration: &Path, log: &Path) -> Process {
     for old in ports_files(configuration) {
-        fs::remove_file(old).expect("our own file");
+        fs::remove_file(old).expect("the old file can be removed");
     }
     let mut command = Command::new(executable);
     command.arg("-c").arg(configuration);
@@ -297,8 +297,8 @@ async fn is_ready(process: &mut Process, configuration: &Path) -> bool {
 }
 
 fn ports_files(configuration: &Path) -> Vec<PathBuf> {
-    let home = configuration.parent().expect("a file in a directory");
-    let entries = fs::read_dir(home).expect("our own directory");
+    let home = configuration.parent().expect("the file has a directory");
+    let entries = fs::read_dir(home).expect("the directory can be read");
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.filter(|path| path.extension().is_some_and(|e| e == "ports")).collect()
 }

@@ -53,7 +53,7 @@ impl Process {
     /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("our own child");
+            self.ended = self.child.try_wait().expect("the child process can be polled");
             if self.ended.is_some() {
                 process_guard::forget(self.child.id());
             }
@@ -70,7 +70,8 @@ impl Process {
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.is_running() {
             let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-            kill_process(pid.expect("a process number"), signal).expect("our own child");
+            kill_process(pid.expect("the process number is not 0"), signal)
+                .expect("the child process can be signalled");
         }
     }
 
@@ -111,8 +112,8 @@ impl Process {
     /// Kills the process (SIGKILL) and waits until it has ended.
     pub(crate) fn kill(&mut self) {
         if self.is_running() {
-            self.child.kill().expect("our own child");
-            self.ended = Some(self.child.wait().expect("our own child"));
+            self.child.kill().expect("the child process can be killed");
+            self.ended = Some(self.child.wait().expect("the child process can be waited for"));
             process_guard::forget(self.child.id());
         }
     }

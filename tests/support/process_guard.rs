@@ -38,7 +38,7 @@ fn send(verb: char, pid: u32) {
     let pipe = PIPE.get_or_init(|| Mutex::new(start()));
     // A poisoned lock is harmless, because every thread writes whole lines.
     let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
-    writeln!(pipe, "{verb} {pid}").expect("the shell reads");
+    writeln!(pipe, "{verb} {pid}").expect("the shell accepts the line");
 }
 
 #[expect(

@@ -42,7 +42,7 @@ fn find(name: &str, what: &str) -> Option<PathBuf> {
         version.is_ok_and(|answer| answer.status.success())
     });
     if found.is_none() {
-        println!("SKIPPED: {what}: no {name}; `make prometheus` gets it");
+        println!("SKIPPED: {what}: no {name}; `make prometheus` installs it");
     }
     found
 }
@@ -55,8 +55,8 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the tool was found before");
-    let written = child.stdin.take().expect("piped").write_all(input.as_bytes());
+        .expect("the tool can be run");
+    let written = child.stdin.take().expect("the output is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the task ends");
     let text = format!(
         "{}{}",
@@ -93,9 +93,10 @@ impl Prometheus {
         let home = tempfile::tempdir().expect("a temporary directory");
         let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/alerts");
         for name in ["capacity.yml", "alerts.yml"] {
-            let text = fs::read_to_string(shipped.join(name)).expect("a shipped file");
+            let text =
+                fs::read_to_string(shipped.join(name)).expect("the shipped file can be read");
             let text = paces.iter().fold(text, |text, (minutes, pace)| text.replace(minutes, pace));
-            fs::write(home.path().join(name), text).expect("a file");
+            fs::write(home.path().join(name), text).expect("the file can be written");
         }
         let list: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
         let file = home.path().join("prometheus.yml");
@@ -105,7 +106,7 @@ impl Prometheus {
              - job_name: fjord\n  static_configs: [{{ targets: [{}] }}]\n",
             list.join(", "),
         );
-        fs::write(&file, text).expect("a file");
+        fs::write(&file, text).expect("the file can be written");
         let port = ports::pick();
         let mut command = Command::new(executable);
         command
@@ -125,7 +126,7 @@ impl Prometheus {
 
     /// Returns the single value of an expression, at `at` or now; `None` if it has no value.
     pub(crate) async fn value(&self, expression: &str, at: Option<SystemTime>) -> Option<f64> {
-        let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
+        let mut url = reqwest::Url::parse(&self.api("query")).expect("the URL is valid");
         url.query_pairs_mut().append_pair("query", expression);
         if let Some(since) = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
             url.query_pairs_mut().append_pair("time", &format!("{:.3}", since.as_secs_f64()));
@@ -138,7 +139,7 @@ impl Prometheus {
 
     /// Returns the number of series of an expression, or `None` if Prometheus rejects the query.
     pub(crate) async fn series(&self, expression: &str) -> Option<usize> {
-        let mut url = reqwest::Url::parse(&self.api("query")).expect("a URL");
+        let mut url = reqwest::Url::parse(&self.api("query")).expect("the URL is valid");
         url.query_pairs_mut().append_pair("query", expression);
         Some(get_json(url.as_str()).await?["data"]["result"].as_array()?.len())
     }

@@ -20,14 +20,22 @@ pub(crate) struct PseudoTerminal {
 impl PseudoTerminal {
     /// Starts a command on a new pseudo-terminal.
     pub(crate) fn start(mut command: Command) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&ours).expect("our own terminal");
-        unlockpt(&ours).expect("our own terminal");
-        let name = ptsname(&ours, Vec::new()).expect("a name").into_string().expect("ASCII");
-        let theirs = OpenOptions::new().read(true).write(true).open(name).expect("its other end");
-        let errors = theirs.try_clone().expect("a second handle");
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
+            .expect("a pseudo-terminal can be opened");
+        grantpt(&ours).expect("the pseudo-terminal can be prepared");
+        unlockpt(&ours).expect("the pseudo-terminal can be prepared");
+        let name = ptsname(&ours, Vec::new())
+            .expect("the pseudo-terminal has a name")
+            .into_string()
+            .expect("the name is ASCII");
+        let theirs = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name)
+            .expect("the other end can be opened");
+        let errors = theirs.try_clone().expect("the handle can be duplicated");
         command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
-        let child = command.spawn().expect("it starts");
+        let child = command.spawn().expect("the command starts");
         process_guard::watch(child.id());
         // `command` holds the other end open. Reads would not end while it exists.
         drop(command);
@@ -56,7 +64,7 @@ impl Drop for PseudoTerminal {
     fn drop(&mut self) {
         // The process may have ended already.
         self.child.kill().ok();
-        self.child.wait().expect("our own child");
+        self.child.wait().expect("the child process can be waited for");
         process_guard::forget(self.child.id());
     }
 }

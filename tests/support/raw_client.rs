@@ -37,23 +37,28 @@ impl RawClient {
     ) -> Self {
         install_provider();
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(&certs.ca).expect("the authority's certificate");
-        roots.add(ca).expect("a CA certificate");
+        let ca = CertificateDer::from_pem_file(&certs.ca).expect("the CA certificate can be read");
+        roots.add(ca).expect("the CA certificate is valid");
         let builder = ClientConfig::builder().with_root_certificates(roots);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(files) => {
-                let chain = CertificateDer::pem_file_iter(&files.certificate).expect("a file");
-                let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-                let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
-                builder.with_client_auth_cert(chain, key).expect("a certificate with its key")
+                let chain = CertificateDer::pem_file_iter(&files.certificate)
+                    .expect("the PEM file can be read");
+                let chain =
+                    chain.collect::<Result<Vec<_>, _>>().expect("the file contains certificates");
+                let key =
+                    PrivateKeyDer::from_pem_file(&files.key).expect("the file contains a key");
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .expect("the key belongs to the certificate")
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let tcp = TcpStream::connect(gateway).await.expect("the gateway listens");
-        let name = ServerName::try_from("localhost").expect("a name");
+        let name = ServerName::try_from("localhost").expect("the server name is valid");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-        Self { stream: stream.expect("a handshake") }
+        Self { stream: stream.expect("the TLS handshake succeeds") }
     }
 
     /// Returns the TLS stream, for use with an HTTP library.

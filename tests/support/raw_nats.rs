@@ -39,9 +39,9 @@ impl RawNatsClient {
                 ["PING"] => self.write(b"PONG\r\n").await,
                 // Subject, subscription id, reply subject, header bytes, total bytes.
                 ["HMSG", _, _, reply, _, bytes] => {
-                    let bytes: usize = bytes.parse().expect("a number");
+                    let bytes: usize = bytes.parse().expect("the size is a number");
                     let mut payload = vec![0; bytes + 2];
-                    self.stream.read_exact(&mut payload).await.expect("a message");
+                    self.stream.read_exact(&mut payload).await.expect("the message can be read");
                     return RawNatsMessage { reply: reply.to_owned() };
                 }
                 _ => assert!(!line.starts_with("-ERR"), "{line}"),
@@ -64,7 +64,7 @@ impl RawNatsClient {
     ) {
         let mut head = "NATS/1.0\r\n".to_owned();
         for (name, value) in headers {
-            write!(head, "{name}: {value}\r\n").expect("a text");
+            write!(head, "{name}: {value}\r\n").expect("writing to a String cannot fail");
         }
         head.push_str("\r\n");
         let (before, all) = (head.len(), head.len() + payload.len());
@@ -74,12 +74,12 @@ impl RawNatsClient {
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        let count = self.stream.read_line(&mut line).await.expect("a line");
+        let count = self.stream.read_line(&mut line).await.expect("the line can be read");
         assert!(count > 0, "the server has closed the connection");
         line.trim_end().to_owned()
     }
 
     async fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("the server reads");
+        self.stream.write_all(bytes).await.expect("the server accepts the bytes");
     }
 }

@@ -24,7 +24,7 @@ impl StallingProxy {
     /// Starts a proxy in front of `target`, which need not listen yet.
     pub(crate) fn start(target: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(RECEIVE_BYTES).expect("a socket");
+        socket.set_recv_buffer_size(RECEIVE_BYTES).expect("the socket option can be set");
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listener = socket.listen(CONNECTIONS_MAX).expect("a free port");
         let address = listener.local_addr().expect("its address");

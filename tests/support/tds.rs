@@ -134,8 +134,8 @@ pub(crate) struct FakeState {
 
 impl FakeState {
     fn parameter(&self, procedure: &str, name: &str) -> Declared {
-        let parameters = self.schema.procedure(procedure).expect("a procedure");
-        let found = parameters.iter().find(|one| one.name == name).expect("a parameter");
+        let parameters = self.schema.procedure(procedure).expect("the procedure exists");
+        let found = parameters.iter().find(|one| one.name == name).expect("the parameter exists");
         let page = self.code_page.load(Ordering::Acquire);
         let collation = found.declared.collation.or(Some(Collation::for_page(page)));
         Declared { collation, ..found.declared.clone() }
@@ -164,7 +164,7 @@ impl FakeState {
             Some(place) => place + self.schema.table_types.len(),
             None => place(&self.schema.table_types)?,
         };
-        Some(1000 + i64::try_from(place).expect("few"))
+        Some(1000 + i64::try_from(place).expect("the index fits i64"))
     }
 
     /// Returns the name and the object id of a table type.
@@ -176,7 +176,7 @@ impl FakeState {
 
     /// Converts arguments to the types of a procedure's parameters.
     fn stored(&self, procedure: &str, given: Vec<Given>) -> Vec<Given> {
-        let parameters = self.schema.procedure(procedure).expect("a procedure");
+        let parameters = self.schema.procedure(procedure).expect("the procedure exists");
         let one = |given: Given| {
             // A replaced procedure has other parameter names.
             if !parameters.iter().any(|one| one.name == given.name) {
@@ -212,10 +212,10 @@ impl FakeSqlServer {
 
     /// Starts a server on this port.
     pub(crate) async fn start_on(port: u16) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a temporary directory");
         let certs = Certs::new(directory.path());
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+        let address = listener.local_addr().expect("the listener has an address");
         let mut schema = Schema::read(schema::SQL);
         let ours = Schema::read(procedures::ONLY_HERE);
         schema.procedures.extend(ours.procedures);
@@ -276,7 +276,7 @@ impl FakeSqlServer {
 
     /// Starts the server again on the same port, with the same state.
     pub(crate) async fn start_again(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("its port");
+        let listener = TcpListener::bind(self.address).await.expect("the port is free again");
         self.stop = Cancel::new();
         let accepting = accept(listener, Arc::clone(&self.state), self.stop.clone());
         self.accepting = Tasks::new().spawn(accepting);

@@ -172,7 +172,8 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/v1/traces"));
     assert_eq!(parts.headers["content-type"], "application/x-protobuf");
     let Ok(body) = body.collect().await else { return response };
-    let export = ExportTraceServiceRequest::decode(body.to_bytes()).expect("OTLP");
+    let export =
+        ExportTraceServiceRequest::decode(body.to_bytes()).expect("the body is an OTLP export");
     let mut spans = state.spans.lock().unwrap();
     for resource_spans in export.resource_spans {
         let resource = resource_spans.resource.expect("a resource");

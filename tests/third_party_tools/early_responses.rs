@@ -36,7 +36,7 @@ async fn fleet() -> Fleet {
 fn body(directory: &TempDir, bytes: usize) -> PathBuf {
     let file = directory.path().join(format!("{bytes}.json"));
     let text = format!(r#"{{"note": "{}"}}"#, "x".repeat(bytes.saturating_sub(12)));
-    std::fs::write(&file, text).expect("a file");
+    std::fs::write(&file, text).expect("the file can be written");
     file
 }
 
@@ -49,7 +49,7 @@ struct Nginx {
 
 impl Nginx {
     async fn start(tool: &Path, fleet: &Fleet) -> Self {
-        let directory = TempDir::new().expect("a directory");
+        let directory = TempDir::new().expect("a temporary directory");
         let home = directory.path().display();
         let port = ports::pick();
         let text = format!(
@@ -64,7 +64,7 @@ impl Nginx {
             fleet.gateways[0].https().port(),
         );
         let config = directory.path().join("nginx.conf");
-        std::fs::write(&config, text).expect("a file");
+        std::fs::write(&config, text).expect("the file can be written");
         let mut command = Command::new(tool);
         command.arg("-p").arg(directory.path()).arg("-e").arg(directory.path().join("errors"));
         command.arg("-c").arg(&config);
@@ -150,7 +150,7 @@ async fn curl_gets_early_responses() {
     let hint = "on Debian, apt-get install curl";
     let Some(curl) = find("curl", "curl", "early answers at curl", hint) else { return };
     let fleet = fleet().await;
-    let directory = TempDir::new().expect("a directory");
+    let directory = TempDir::new().expect("a temporary directory");
     let url = super::url(&fleet, "/v1/guarded");
     let (right, wrong) = (format!("x-api-key: {KEY}"), "x-api-key: wrong");
     for (key, bytes, status) in [

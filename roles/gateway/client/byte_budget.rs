@@ -317,11 +317,11 @@ mod tests {
         let mut second = budget.enter(client(2)).unwrap();
         assert_eq!(second.reach(MIB + 1), Err(NoRoom));
         second.reach(MIB).unwrap();
-        assert!(budget.enter(client(3)).is_err(), "nothing is left for anybody");
+        assert!(budget.enter(client(3)).is_err(), "no client can reserve more");
         drop(first);
         assert!(budget.enter(client(1)).is_ok());
         drop(second);
-        assert_eq!(held(&budget), (0, 0), "nothing stays behind");
+        assert_eq!(held(&budget), (0, 0), "all bytes are released");
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         let mut other = budget.enter(client(2)).unwrap();
         other.grow_within_half(MIB / 2).unwrap();
         let mut third = budget.enter(client(3)).unwrap();
-        assert_eq!(third.grow_within_half(1), Err(NoRoom), "half of all is taken");
+        assert_eq!(third.grow_within_half(1), Err(NoRoom), "half of the budget is reserved");
         third.reach(MIB).unwrap();
         assert_eq!(held(&budget), (2 * MIB, 3));
     }
@@ -362,9 +362,9 @@ mod tests {
         room.add(3 * MIB / 4);
         let small = room.another().holding(Bytes::from_static(b"small"));
         let answer = room.holding(vec![0; MIB / 2].into());
-        assert_eq!(held(&budget), (MIB / 2, 1), "no more than what is there");
+        assert_eq!(held(&budget), (MIB / 2, 1), "the reservation shrinks to the bytes in memory");
         let more = budget.nothing(client(1)).holding(vec![0; MIB].into());
-        assert_eq!(held(&budget), (3 * MIB / 2, 1), "past the bound: it is there");
+        assert_eq!(held(&budget), (3 * MIB / 2, 1), "bytes in memory count even beyond the limit");
         assert_eq!(budget.nothing(client(2)).keep(vec![0; MIB / 2].into()), Err(NoRoom));
         assert!(budget.enter(client(2)).is_err());
         let piece = answer.slice(..10);

@@ -93,6 +93,6 @@ mod tests {
         assert!((9..=10).contains(&share), "20 % of 50 requests, got {share}");
         let later = start + Duration::from_secs(3);
         let floor = (0..1000).filter(|_| budget.withdraw(later)).count();
-        assert_eq!(floor, 3, "one a second");
+        assert_eq!(floor, 3, "one per second");
     }
 }

@@ -224,7 +224,7 @@ mod tests {
             let documentation = Documentation::new(&catalogue(ONE), access).unwrap();
             let Some(DocumentationPage::Public(page)) = documentation.page(&Method::GET, "/docs")
             else {
-                panic!("the page is the same for everybody")
+                panic!("the page is the same for every caller")
             };
             let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(policy.starts_with("default-src 'none'"), "{policy}");

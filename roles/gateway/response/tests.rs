@@ -155,7 +155,7 @@ async fn an_encoded_chunk_is_counted_until_it_is_sent() {
         assert_eq!(
             (chunk.len(), budget.held()),
             (length, length),
-            "the chunk it was made of is freed"
+            "the chunk from which it was copied is freed"
         );
         drop(chunk);
         assert_eq!(budget.held(), 0);

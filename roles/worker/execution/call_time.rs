@@ -79,7 +79,7 @@ mod tests {
         assert!(!time.admit(Duration::from_millis(999)));
         let time = CallTime::default();
         time.record_at_least(Duration::from_secs(3));
-        assert!(time.admit(Duration::ZERO), "no call has run to its end yet");
+        assert!(time.admit(Duration::ZERO), "no call has ended yet");
         time.record(Duration::from_secs(1));
         for _ in 0..100 {
             time.record_at_least(Duration::from_secs(3));

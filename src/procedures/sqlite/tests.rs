@@ -73,14 +73,14 @@ impl Stable {
 fn sent(error: CallError) -> SentError {
     match error {
         CallError::Sent(error) => error,
-        CallError::NotSent(error) => panic!("nothing ran: {error}"),
+        CallError::NotSent(error) => panic!("the call was not sent: {error}"),
     }
 }
 
 #[track_caller]
 fn unsent(error: CallError) -> BackendErrorKind {
     match error {
-        CallError::Sent(error) => panic!("it ran: {error}"),
+        CallError::Sent(error) => panic!("the call was sent: {error}"),
         CallError::NotSent(error) => error.kind,
     }
 }

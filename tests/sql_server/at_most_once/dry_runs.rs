@@ -26,7 +26,7 @@ async fn a_dry_run_changes_nothing_and_retries_a_deadlock_victim() {
     }
     for number in [1205, 3960] {
         let answer = run(&caller, &format!("INSERT dry; THROW {number} - 2")).await;
-        assert_eq!(answer.expect("the third attempt").restarts, 2);
+        assert_eq!(answer.expect("the third attempt succeeds").restarts, 2);
     }
     let error = sent(run(&caller, "INSERT dry; THROW 50422").await);
     assert!(error.is_rolled_back);
@@ -146,7 +146,7 @@ async fn a_dry_run_is_rolled_back_or_fails_on_every_server() {
         let count = async |word: &str| {
             let plain = ProcedureCaller { transaction: Transaction::None, ..caller.clone() };
             let answer = plain.call("kept_count", &[text("word", word)]).await;
-            answer.expect("a count").cell().clone()
+            answer.expect("the call succeeds").cell().clone()
         };
         for _ in 0..2 {
             let answer = keeps("dry", 0, 0).await.expect("a dry run");
@@ -164,7 +164,7 @@ async fn a_dry_run_is_rolled_back_or_fails_on_every_server() {
         }
         let committing = ProcedureCaller { transaction: Transaction::Committed, ..caller.clone() };
         let arguments = [text("word", "real"), int("commits", 0), int("begins", 0)];
-        committing.call("keeps", &arguments).await.expect("a commit");
+        committing.call("keeps", &arguments).await.expect("the call succeeds");
         assert_eq!(count("real").await, OwnedCell::Int(1), "{}", server.name);
     }
 }

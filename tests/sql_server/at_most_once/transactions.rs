@@ -105,7 +105,7 @@ const CATALOGUE: &str = r#"{
 }"#;
 
 pub(super) async fn fleet_on(server: &SqlServer) -> Fleet {
-    let endpoint = server.fake.as_ref().expect("the fake server");
+    let endpoint = server.fake.as_ref().expect("this is the fake server");
     let worker_toml = format!(
         "[worker.queues.whole]\ndatabase = 'sql'\n\
          [procedures.databases.sql]\nbackend = 'mssql'\n\

@@ -90,8 +90,9 @@ fn shipped(home: &Path, certs: &Certs, own: NatsPorts, all: &[NatsPorts]) -> Str
     let users =
         ["GATEWAY", "WORKER_PAYMENTS", "WORKER_REPORTS", "WORKER", "OPERATOR", "CALLER", "SYSTEM"];
     let secrets = users.map(|user| format!("{user}_PASSWORD: \"{SHIPPED_PASSWORD}\"\n")).concat();
-    fs::write(home.join("node.conf"), node).expect("a file");
-    fs::write(home.join("secrets.conf"), secrets).expect("a file");
-    fs::copy(shipped.join("accounts.conf"), home.join("accounts.conf")).expect("what is shipped");
-    fs::read_to_string(shipped.join("nats-server.conf")).expect("what is shipped")
+    fs::write(home.join("node.conf"), node).expect("the file can be written");
+    fs::write(home.join("secrets.conf"), secrets).expect("the file can be written");
+    fs::copy(shipped.join("accounts.conf"), home.join("accounts.conf"))
+        .expect("the file can be copied");
+    fs::read_to_string(shipped.join("nats-server.conf")).expect("the shipped file can be read")
 }

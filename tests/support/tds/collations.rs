@@ -37,7 +37,7 @@ impl Collation {
     }
 
     pub(crate) fn named(name: &str) -> &'static Self {
-        ALL.iter().find(|one| one.name == name).expect("a collation of the fake server")
+        ALL.iter().find(|one| one.name == name).expect("the fake server has this collation")
     }
 
     /// Returns the collation of a code page, or the default.
@@ -46,7 +46,7 @@ impl Collation {
     }
 
     pub(crate) fn from_wire(wire: &[u8]) -> &'static Self {
-        ALL.iter().find(|one| one.wire == wire).expect("a collation of the fake server")
+        ALL.iter().find(|one| one.wire == wire).expect("the fake server has this collation")
     }
 
     fn encoding(&self) -> &'static Encoding {
@@ -66,7 +66,9 @@ impl Collation {
     fn encode_char(&self, c: char) -> Vec<u8> {
         if self.page == 437 && !c.is_ascii() {
             let place = DECODING_TABLE_CP437.iter().position(|one| *one == c);
-            return vec![place.map_or(b'?', |place| u8::try_from(place + 128).expect("a byte"))];
+            return vec![place.map_or(b'?', |place| {
+                u8::try_from(place + 128).expect("the index fits the upper half of a byte")
+            })];
         }
         let mut bytes = Vec::with_capacity(16);
         let (result, _) = self

@@ -121,7 +121,7 @@ pub(super) fn batch(
     }
     if commits && count == 2 {
         let committed = transaction.commit(&state.audit).and(transaction.commit(&state.audit));
-        committed.expect("two transactions");
+        committed.expect("two transactions are open");
     } else if transaction.roll_back().is_ok() {
         state.rollbacks.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     }
@@ -187,22 +187,27 @@ fn statements(
                 Ok(())
             }
             ["RAISE", number] => {
-                reply.error(number.parse().expect("a number"), 16, "raised", "runs");
+                reply.error(number.parse().expect("the script has a number"), 16, "raised", "runs");
                 Ok(())
             }
             ["ROLLBACK"] => transaction.roll_back(),
             ["ROW", number] => {
-                reply.single("n", "int", Sql::Int(number.parse().expect("a number")));
+                reply.single(
+                    "n",
+                    "int",
+                    Sql::Int(number.parse().expect("the script has a number")),
+                );
                 Ok(())
             }
             ["DROP"] => return FakeResult::Dropped,
             ["THROW", number, rest @ ..] => {
-                let times: i64 =
-                    rest.get(1).map_or(i64::MAX, |times| times.parse().expect("times"));
+                let times: i64 = rest
+                    .get(1)
+                    .map_or(i64::MAX, |times| times.parse().expect("the script has a count"));
                 if run > times {
                     continue;
                 }
-                let number = number.parse().expect("a number");
+                let number = number.parse().expect("the script has a number");
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
                 if matches!(number, 1205 | 3960) || aborts {

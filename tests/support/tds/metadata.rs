@@ -55,14 +55,14 @@ pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], repl
 fn procedure_name(given: &Given) -> String {
     match &given.value {
         Sql::Text(name) => name.replace(['[', ']'], ""),
-        other => panic!("{other:?} is no procedure's name"),
+        other => panic!("{other:?} is not a procedure name"),
     }
 }
 
 fn parameters_of(state: &FakeState, names: &[String], reply: &mut TdsReply) {
     reply.columns(&PARAMETER_COLUMNS.map(|kind| ("", kind)));
     for (place, name) in names.iter().enumerate() {
-        let place = Sql::Int(i64::try_from(place).expect("few"));
+        let place = Sql::Int(i64::try_from(place).expect("the index fits i64"));
         for row in parameter_rows(state, name) {
             let row = std::iter::once(place.clone()).chain(row);
             let row: Vec<_> = PARAMETER_COLUMNS.into_iter().zip(row).collect();
@@ -71,7 +71,7 @@ fn parameters_of(state: &FakeState, names: &[String], reply: &mut TdsReply) {
     }
 }
 
-/// Returns a procedure's rows without the first column.
+/// Returns the parameter rows of a procedure, without the first column.
 fn parameter_rows(state: &FakeState, name: &str) -> Vec<[Sql; 12]> {
     let is_dropped = state.dropped.lock().expect("not poisoned").iter().any(|one| one == name);
     let Some(parameters) = state.schema.procedure(name).filter(|_| !is_dropped) else {
@@ -128,7 +128,7 @@ fn columns_of(state: &FakeState, values: &[Given], reply: &mut TdsReply) {
     ];
     reply.columns(&TYPES.map(|kind| ("", kind)));
     for given in values {
-        let Sql::Int(id) = given.value else { panic!("a table type's id") };
+        let Sql::Int(id) = given.value else { panic!("expected the id of a table type") };
         let Some((name, object)) = state.table_type(id) else { continue };
         for one in state.columns(name) {
             let (length, precision, scale) = one.declared.described();
@@ -158,15 +158,15 @@ pub(super) fn checked_table_columns(
     reply: &mut TdsReply,
 ) {
     let between = |from: &str, to: &str| {
-        let after = check.split_once(from).expect("a check").1;
-        after.split_once(to).expect("a check").0.to_owned()
+        let after = check.split_once(from).expect("the query checks the type").1;
+        after.split_once(to).expect("the query checks the type").0.to_owned()
     };
     let now = state.type_id(&between("TYPE_ID(N'", "')"));
     let now = now.and_then(|id| state.table_type(id)).map(|(_, object)| object);
     if now == between("type_table_object_id = ", ")").parse().ok() {
         table_columns(state, rest, reply);
     } else {
-        let number = between("THROW ", ",").parse().expect("a number");
+        let number = between("THROW ", ",").parse().expect("THROW has an error number");
         reply.error(number, 16, "the table type was recreated", "");
     }
 }
@@ -174,15 +174,17 @@ pub(super) fn checked_table_columns(
 /// Answers `type;SELECT TOP 0 columns FROM @P` with the types of the columns or of their casts.
 pub(super) fn table_columns(state: &FakeState, rest: &str, reply: &mut TdsReply) {
     state.column_reads.fetch_add(1, Ordering::AcqRel);
-    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("a query for columns");
+    let (name, select) = rest.split_once(";SELECT TOP 0 ").expect("the query selects columns");
     let columns = state.columns(name);
-    let selected = select.strip_suffix(" FROM @P").expect("of the variable");
+    let selected = select.strip_suffix(" FROM @P").expect("the query selects from @P");
     let types: Option<Vec<Declared>> = if selected == "*" {
         Some(columns.iter().map(|one| one.declared.clone()).collect())
     } else {
         let all = selected.split(", ").map(|one| {
             if let Some(cast) = one.strip_prefix("CAST(") {
-                return Some(Declared::parse(cast.split_once(" AS ").expect("a type").1));
+                return Some(Declared::parse(
+                    cast.split_once(" AS ").expect("the query casts to a type").1,
+                ));
             }
             let name = unquoted(one);
             let found = columns.iter().find(|column| column.name == name);
@@ -194,7 +196,7 @@ pub(super) fn table_columns(state: &FakeState, rest: &str, reply: &mut TdsReply)
         reply.error(207, 16, "Invalid column name.", "");
         return;
     };
-    let count = u16::try_from(types.len()).expect("few");
+    let count = u16::try_from(types.len()).expect("the number of columns fits u16");
     reply.0.extend_from_slice(&[0x81]);
     reply.0.extend_from_slice(&count.to_le_bytes());
     for declared in types {

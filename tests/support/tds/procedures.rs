@@ -135,7 +135,7 @@ pub(crate) fn run(
             DONE
         }
         "returns" => {
-            let status = i32::try_from(arguments.int("@status")).expect("a status");
+            let status = i32::try_from(arguments.int("@status")).expect("the status fits i32");
             FakeResult::Returned(status, Vec::new())
         }
         "nothing" => DONE,
@@ -234,12 +234,12 @@ fn sets(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> Fak
             for n in 0..arguments.int("@count") {
                 let comma = if n == 0 { "" } else { "," };
                 write!(whole, "{comma}{{\"n\":{n},\"name\":\"a \\\"quoted\\\" name\"}}")
-                    .expect("text");
+                    .expect("writing to a String cannot fail");
             }
             whole.push(']');
             reply.columns(&[("JSON_F52E2B61-18A1-11d1-B105-00805F49916B", "nvarchar(max)")]);
             for part in whole.as_bytes().chunks(JSON_ROW_CHARS) {
-                let part = std::str::from_utf8(part).expect("ASCII");
+                let part = std::str::from_utf8(part).expect("the part is ASCII");
                 reply.row(&[("nvarchar(max)", text(part))]);
             }
         }
@@ -301,7 +301,7 @@ fn tables(
 fn errors(name: &str, arguments: &GivenArguments<'_>, reply: &mut TdsReply) -> FakeResult {
     match name {
         "throws" => {
-            let number = u32::try_from(arguments.int("@number")).expect("a number");
+            let number = u32::try_from(arguments.int("@number")).expect("the number fits u32");
             let number = if matches!(number, 50404 | 50001) { number } else { 50000 };
             FakeResult::Raised(number, 16, arguments.text("@message"))
         }
@@ -330,7 +330,7 @@ fn audited(
     let script = match name {
         "runs" => arguments.text("@script"),
         "keeps" => {
-            let times = |name| usize::try_from(arguments.int(name)).expect("a count");
+            let times = |name| usize::try_from(arguments.int(name)).expect("the count fits usize");
             let (commits, begins) = ("; COMMIT".repeat(times("@commits")), times("@begins"));
             format!(
                 "INSERT {}{commits}{}; ROW 1",
@@ -386,7 +386,9 @@ fn fault(state: &FakeState, name: &str, arguments: &GivenArguments<'_>) -> Optio
             state.refuses_connections.fetch_or(leaves, Ordering::AcqRel);
             FakeResult::Dropped
         }
-        "cuts" => FakeResult::Cut(usize::try_from(arguments.int("@at")).expect("a length")),
+        "cuts" => {
+            FakeResult::Cut(usize::try_from(arguments.int("@at")).expect("the length fits usize"))
+        }
         "stalls" => FakeResult::Stalled,
         "answers_late" => {
             FakeResult::AnswersLate(matches!(arguments.get("@together"), Some(Sql::Int(1))))
@@ -395,13 +397,13 @@ fn fault(state: &FakeState, name: &str, arguments: &GivenArguments<'_>) -> Optio
             let after = Duration::from_millis(arguments.int("@after").unsigned_abs());
             FakeResult::Acknowledges(
                 after,
-                usize::try_from(arguments.int("@times")).expect("a count"),
+                usize::try_from(arguments.int("@times")).expect("the count fits usize"),
             )
         }
         "streams" => FakeResult::Streams,
         "raises" => {
-            let number = u32::try_from(arguments.int("@number")).expect("a number");
-            let class = u8::try_from(arguments.int("@class")).expect("a class");
+            let number = u32::try_from(arguments.int("@number")).expect("the number fits u32");
+            let class = u8::try_from(arguments.int("@class")).expect("the class fits u8");
             FakeResult::Raised(number, class, "secret of the database".into())
         }
         "babbles" => FakeResult::Cut(usize::MAX),

@@ -14,7 +14,7 @@ impl TdsReply {
     /// Writes the columns of a result set.
     pub(crate) fn columns(&mut self, columns: &[(&str, &str)]) -> &mut Self {
         self.0.put_u8(0x81);
-        self.0.put_u16_le(u16::try_from(columns.len()).expect("few columns"));
+        self.0.put_u16_le(u16::try_from(columns.len()).expect("the number of columns fits u16"));
         for (name, kind) in columns {
             self.0.put_u32_le(0);
             self.0.put_u16_le(0x0001);
@@ -69,7 +69,7 @@ impl TdsReply {
         write_us_varchar(&mut place, host);
         let mut body = BytesMut::new();
         body.put_u8(20);
-        body.put_u16_le(u16::try_from(place.len()).expect("a short name"));
+        body.put_u16_le(u16::try_from(place.len()).expect("the length of the name fits u16"));
         body.put_slice(&place);
         body.put_u16_le(0);
         self.token(0xe3, &body)
@@ -125,7 +125,7 @@ impl TdsReply {
 
     fn token(&mut self, token: u8, body: &[u8]) -> &mut Self {
         self.0.put_u8(token);
-        self.0.put_u16_le(u16::try_from(body.len()).expect("a short token"));
+        self.0.put_u16_le(u16::try_from(body.len()).expect("the length of the token fits u16"));
         self.0.put_slice(body);
         self
     }

@@ -44,7 +44,8 @@ impl TdsLogin {
         let text = |at: usize| {
             let offset = usize::from(u16::from_le_bytes([payload[at], payload[at + 1]]));
             let length = usize::from(u16::from_le_bytes([payload[at + 2], payload[at + 3]]));
-            read_utf16_string(&mut payload.slice(offset..), length).expect("a text of the login")
+            read_utf16_string(&mut payload.slice(offset..), length)
+                .expect("the login has this text")
         };
         // MS-TDS 2.2.6.4: type flags at 26, then offset and length of host, user, password and application.
         Self { user: text(40), application: text(48), is_read_only: payload[26] & 0x20 != 0 }
@@ -55,7 +56,7 @@ impl TdsRequest {
     pub(crate) fn batch(mut payload: Bytes) -> Self {
         skip_headers(&mut payload);
         let length = payload.len() / 2;
-        Self::Batch(read_utf16_string(&mut payload, length).expect("UTF-16"))
+        Self::Batch(read_utf16_string(&mut payload, length).expect("the batch is UTF-16"))
     }
 
     pub(crate) fn call(mut payload: Bytes, state: &FakeState) -> Self {
@@ -63,7 +64,7 @@ impl TdsRequest {
         let is_number = payload[..2] == [0xff, 0xff];
         let name = if is_number {
             payload.advance(2);
-            assert_eq!(payload.get_u16_le(), EXECUTE_SQL, "the only number that is asked for");
+            assert_eq!(payload.get_u16_le(), EXECUTE_SQL, "no other number is queried");
             None
         } else {
             read_us_varchar(&mut payload)
@@ -87,7 +88,7 @@ impl TdsRequest {
 
 impl Given {
     fn read(from: &mut Bytes, state: &FakeState) -> Self {
-        let name = read_b_varchar(from).expect("a name");
+        let name = read_b_varchar(from).expect("the request has a name");
         let flags = from.get_u8();
         let is_untyped = from[0] == 0x1f;
         let value = if from[0] == 0xf3 { read_table(from, state) } else { read(from) };
@@ -101,8 +102,8 @@ fn read_table(from: &mut Bytes, state: &FakeState) -> Sql {
     let _database = read_b_varchar(from);
     let name = format!(
         "{}.{}",
-        read_b_varchar(from).expect("a schema"),
-        read_b_varchar(from).expect("a name")
+        read_b_varchar(from).expect("the request has a schema"),
+        read_b_varchar(from).expect("the request has a name")
     );
     let columns = state.columns(&name);
     let count = from.get_u16_le();
@@ -126,7 +127,7 @@ fn read_table(from: &mut Bytes, state: &FakeState) -> Sql {
 
 fn skip_headers(payload: &mut Bytes) {
     let length = u32::from_le_bytes([payload[0], payload[1], payload[2], payload[3]]);
-    payload.advance(usize::try_from(length).expect("a length"));
+    payload.advance(usize::try_from(length).expect("the length fits usize"));
 }
 
 /// Parses a call in a statement: the procedure's name, the arguments and the OUTPUT parameters.
@@ -136,34 +137,37 @@ pub(crate) fn called(
     schema: &Schema,
 ) -> (String, Vec<Given>, Vec<Declaration>) {
     let value = |word: &str| match word.strip_prefix("@P") {
-        Some(number) => values[number.parse::<usize>().expect("a number") - 1].value.clone(),
+        Some(number) => {
+            values[number.parse::<usize>().expect("the placeholder has a number") - 1].value.clone()
+        }
         None => Sql::Null,
     };
-    let exec = text.split("EXEC @fjord_return = ").nth(1).expect("a call");
-    let exec = exec.split(';').next().expect("one statement");
+    let exec = text.split("EXEC @fjord_return = ").nth(1).expect("the batch has a call");
+    let exec = exec.split(';').next().expect("the call ends with a semicolon");
     let (name, arguments) = exec.split_once(' ').unwrap_or((exec, ""));
     let name = name.replace(['[', ']'], "");
-    let declared = schema.procedure(&name).expect("a procedure");
+    let declared = schema.procedure(&name).expect("the procedure exists");
     let mut given = Vec::new();
     let mut outputs = Vec::new();
     for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {
-        let (parameter, word) = argument.trim().split_once(" = ").expect("an argument");
+        let (parameter, word) = argument.trim().split_once(" = ").expect("the call has arguments");
         let variable = word.strip_suffix(" OUTPUT");
         let word = match variable {
             // A declaration has the form `@fjord_0 type = @P1`.
             Some(variable) => {
                 let declaration =
-                    text.split(&format!("{variable} ")).nth(1).expect("a declaration");
-                let value = declaration.split(" = ").nth(1).expect("a value");
-                value.split([',', ';']).next().expect("a word").trim()
+                    text.split(&format!("{variable} ")).nth(1).expect("the variable is declared");
+                let value = declaration.split(" = ").nth(1).expect("the variable has a value");
+                value.split([',', ';']).next().expect("the value has a word").trim()
             }
             None => word,
         };
         if let Some(variable) = variable {
-            let one = declared.iter().find(|one| one.name == parameter).expect("a parameter");
+            let one =
+                declared.iter().find(|one| one.name == parameter).expect("the parameter exists");
             let mut one = one.clone();
             if let Some(cast) = text.split(&format!("CAST({variable} AS ")).nth(1) {
-                let wide = Declared::parse(cast.split("))").next().expect("a type"));
+                let wide = Declared::parse(cast.split("))").next().expect("CAST has a type"));
                 // A value from `char` keeps its trailing blanks.
                 let name = if one.declared.name == "char" { "nchar".to_owned() } else { wide.name };
                 one.declared = Declared { name, ..wide };

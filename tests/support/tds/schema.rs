@@ -28,13 +28,17 @@ impl Schema {
         let mut schema = Self::default();
         for line in sql.lines() {
             if let Some(rest) = line.strip_prefix("CREATE PROCEDURE ") {
-                let (name, rest) = rest.split_once(' ').expect("a name");
+                let (name, rest) = rest.split_once(' ').expect("the declaration has a name");
                 let parameters = format!(" {rest} ");
-                let parameters = parameters.split_once(" AS ").expect("parameters, then AS").0;
+                let parameters = parameters
+                    .split_once(" AS ")
+                    .expect("the declaration has AS after its parameters")
+                    .0;
                 schema.procedures.insert(name.to_owned(), declarations(parameters));
             } else if let Some(rest) = line.strip_prefix("CREATE TYPE ") {
-                let (name, rest) = rest.split_once(" AS TABLE (").expect("a table type");
-                let columns = rest.strip_suffix(')').expect("columns in parentheses");
+                let (name, rest) =
+                    rest.split_once(" AS TABLE (").expect("the declaration has a table type");
+                let columns = rest.strip_suffix(')').expect("the columns are in parentheses");
                 schema.table_types.push((name.to_owned(), declarations(columns)));
             }
         }
@@ -64,16 +68,16 @@ pub(super) fn declarations(text: &str) -> Vec<Declaration> {
         if c == ',' && depth == 0 {
             parts.push(String::new());
         } else {
-            parts.last_mut().expect("one part").push(c);
+            parts.last_mut().expect("the list has a part").push(c);
         }
     }
     parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(declaration).collect()
 }
 
 fn declaration(text: &str) -> Declaration {
-    let (name, rest) = text.split_once(' ').expect("a name and a type");
+    let (name, rest) = text.split_once(' ').expect("the declaration has a name and a type");
     let is_output = rest.ends_with(" OUTPUT");
-    let kind = rest.split(" = ").next().expect("a type");
+    let kind = rest.split(" = ").next().expect("the declaration has a type");
     let kind =
         kind.trim_end_matches(" OUTPUT").trim_end_matches(" READONLY").trim_end_matches(" NULL");
     Declaration { name: unquoted(name), declared: Declared::parse(kind), is_output }

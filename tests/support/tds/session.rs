@@ -287,7 +287,7 @@ fn results(
     reply: &mut TdsReply,
 ) {
     reply.0.extend_from_slice(&[0x81]);
-    let count = u16::try_from(outputs.len() + 1).expect("few");
+    let count = u16::try_from(outputs.len() + 1).expect("the number of outputs fits u16");
     reply.0.extend_from_slice(&count.to_le_bytes());
     let status_type = Declared::parse("int");
     let types = std::iter::once(("fjord return", &status_type))

@@ -56,7 +56,8 @@ pub(crate) async fn write_message<S: AsyncWrite + Unpin>(
         let is_last = payload.is_empty();
         let status =
             if is_last && is_end { PacketStatus::END_OF_MESSAGE } else { PacketStatus::NORMAL };
-        let length = u16::try_from(part.len() + PACKET_HEADER_SIZE).expect("a packet's length");
+        let length = u16::try_from(part.len() + PACKET_HEADER_SIZE)
+            .expect("the length of a packet fits u16");
         PacketHeader::new(kind, status, length).with_packet_id(id).encode(&mut packets);
         id = id.wrapping_add(1);
         packets.extend_from_slice(&part);

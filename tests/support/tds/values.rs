@@ -138,7 +138,7 @@ impl Declared {
         }
         let mut plain = BytesMut::new();
         self.write_short(value, &wire, &mut plain);
-        into.put_u8(u8::try_from(plain.len()).expect("a short value"));
+        into.put_u8(u8::try_from(plain.len()).expect("the length fits a byte"));
         into.put_slice(&plain);
     }
 
@@ -184,11 +184,13 @@ impl Declared {
             Sql::Decimal(number, scale) if wire.type_id == 0x6e => {
                 let scaled = rescale(*number, *scale, 4);
                 if length == 4 {
-                    into.put_i32_le(i32::try_from(scaled).expect("smallmoney"));
+                    into.put_i32_le(i32::try_from(scaled).expect("the value fits smallmoney"));
                 } else {
-                    let scaled = i64::try_from(scaled).expect("money");
-                    into.put_i32_le(i32::try_from(scaled >> 32).expect("half"));
-                    into.put_u32_le(u32::try_from(scaled & 0xffff_ffff).expect("half"));
+                    let scaled = i64::try_from(scaled).expect("the value fits money");
+                    into.put_i32_le(i32::try_from(scaled >> 32).expect("the half fits 32 bits"));
+                    into.put_u32_le(
+                        u32::try_from(scaled & 0xffff_ffff).expect("the half fits 32 bits"),
+                    );
                 }
             }
             Sql::Decimal(number, scale) => {
@@ -226,15 +228,15 @@ fn write_long(bytes: Option<&[u8]>, is_long: bool, into: &mut BytesMut) {
         None if is_long => into.put_u64_le(u64::MAX),
         None => into.put_u16_le(u16::MAX),
         Some(bytes) if is_long => {
-            into.put_u64_le(u64::try_from(bytes.len()).expect("a length"));
+            into.put_u64_le(u64::try_from(bytes.len()).expect("the length fits its field"));
             for chunk in bytes.chunks(30_000) {
-                into.put_u32_le(u32::try_from(chunk.len()).expect("a length"));
+                into.put_u32_le(u32::try_from(chunk.len()).expect("the length fits its field"));
                 into.put_slice(chunk);
             }
             into.put_u32_le(0);
         }
         Some(bytes) => {
-            into.put_u16_le(u16::try_from(bytes.len()).expect("a length"));
+            into.put_u16_le(u16::try_from(bytes.len()).expect("the length fits its field"));
             into.put_slice(bytes);
         }
     }
@@ -337,7 +339,7 @@ impl WireType {
                 let mut wide = [0; 16];
                 wide[..bytes.len()].copy_from_slice(&bytes);
                 Sql::Decimal(
-                    sign * i128::try_from(u128::from_le_bytes(wide)).expect("38 digits"),
+                    sign * i128::try_from(u128::from_le_bytes(wide)).expect("38 digits fit i128"),
                     self.scale,
                 )
             }
@@ -363,7 +365,7 @@ impl WireType {
             0xe7 | 0xef | 0xf1 => {
                 let units: Vec<u16> =
                     bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
-                let text = String::from_utf16(&units).expect("UTF-16");
+                let text = String::from_utf16(&units).expect("the text is UTF-16");
                 Sql::Text(text.trim_start_matches('\u{feff}').to_owned())
             }
             other => panic!("type {other:#x}"),
@@ -372,7 +374,7 @@ impl WireType {
 }
 
 fn days(bytes: &mut Bytes) -> u32 {
-    u32::try_from(bytes.get_uint_le(3)).expect("three bytes")
+    u32::try_from(bytes.get_uint_le(3)).expect("three bytes fit u32")
 }
 
 fn read_chunks(from: &mut Bytes) -> Option<Bytes> {
@@ -381,7 +383,7 @@ fn read_chunks(from: &mut Bytes) -> Option<Bytes> {
     }
     let mut whole = BytesMut::new();
     loop {
-        let length = usize::try_from(from.get_u32_le()).expect("a length");
+        let length = usize::try_from(from.get_u32_le()).expect("the length fits its field");
         if length == 0 {
             return Some(whole.freeze());
         }

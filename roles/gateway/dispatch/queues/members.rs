@@ -236,9 +236,13 @@ mod tests {
         for second in 0..8 {
             let at = now + GROUP_PAUSE + GROUP_TRIAL_INTERVAL * second;
             members.record_reply(direct("a"), at);
-            assert_eq!(members.choose_recipient(at), Recipient::GroupTrial, "one is a trial");
+            assert_eq!(
+                members.choose_recipient(at),
+                Recipient::GroupTrial,
+                "one request is sent as a trial"
+            );
             let next = members.choose_recipient(at);
-            assert_eq!(next, Recipient::Member(direct("a")), "and no other");
+            assert_eq!(next, Recipient::Member(direct("a")), "and no other request is");
             assert_eq!(members.record_group_reply(), second == 7);
         }
         assert!(!members.is_suspected());

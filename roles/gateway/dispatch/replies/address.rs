@@ -77,7 +77,7 @@ mod tests {
         let (tokens, others) = (AddressTokens::new(), AddressTokens::new());
         let token = tokens.token(ADDRESS);
         assert_eq!(token, tokens.token(ADDRESS));
-        assert_ne!(token, others.token(ADDRESS), "another process has another key");
+        assert_ne!(token, others.token(ADDRESS), "each process has its own key");
         for other in [
             ReplyAddress { queue: 4, ..ADDRESS },
             ReplyAddress { request: 18, ..ADDRESS },

@@ -362,7 +362,7 @@ mod tests {
             "nothing is overdue while a request runs"
         );
         activity.record_read();
-        assert_eq!(overdue(&activity).await, (Overdue::Head, 17 * SECOND), "one has begun");
+        assert_eq!(overdue(&activity).await, (Overdue::Head, 17 * SECOND), "one head has begun");
         activity.record_read();
         let found = overdue(&activity).await;
         assert_eq!(found, (Overdue::Head, 17 * SECOND), "more bytes do not begin another head");

@@ -144,7 +144,7 @@ fn consent_is_requested_before_a_slot_is_free() {
     assert_eq!(slots.consent_denied(1, now).map(|offer| offer.to), Some(subject(6)));
     slots.drain();
     let late = slots.consent_granted(at_most_once(5, now));
-    assert_eq!(late, SlotDecision::Refuse(RefusalReason::Draining, 5), "it never starts");
+    assert_eq!(late, SlotDecision::Refuse(RefusalReason::Draining, 5), "the call never starts");
     assert_eq!(slots.committed(), 1, "only the offer is left");
 }
 

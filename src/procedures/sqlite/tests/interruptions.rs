@@ -160,7 +160,7 @@ async fn a_ping_of_a_busy_database_succeeds_at_once() {
         let started = Instant::now();
         let answer = tokio::time::timeout(Duration::from_secs(5), stable.backend.ping()).await;
         cancel.cancel();
-        answer.expect("an answer before a call ends").unwrap();
+        answer.expect("the call is answered before it ends").unwrap();
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     };
     let (ended, ()) = tokio::join!(calls, ping);

@@ -101,7 +101,7 @@ fn a_request_that_would_wait_too_long_or_finds_the_queue_full_is_rejected() {
     assert_eq!(
         queue.admit(Duration::from_secs(9), 4, start),
         QueueAdmission::Reject,
-        "four may wait"
+        "four requests can wait"
     );
     for second in 1..=10 {
         let now = start + Duration::from_secs(second);
@@ -114,7 +114,7 @@ fn a_request_that_would_wait_too_long_or_finds_the_queue_full_is_rejected() {
     assert_eq!(
         queue.admit(Duration::from_secs(1), 4, now),
         QueueAdmission::Reject,
-        "3 s at that pace"
+        "3 s at that rate"
     );
 }
 
@@ -136,5 +136,5 @@ fn a_full_queue_evicts_the_youngest_waiter() {
     assert_eq!(queue.len(), 2, "the youngest was evicted");
     queue.leave(id);
     assert_eq!(next(&mut second_messages), "head");
-    assert_eq!(queue.join(None, WaitReason::Busy, second, 0), None, "no request may wait");
+    assert_eq!(queue.join(None, WaitReason::Busy, second, 0), None, "no request can wait");
 }

@@ -99,7 +99,7 @@ mod tests {
         drop(second);
         yield_now().await;
         assert_eq!(runs_after_a_wake().await, 3);
-        assert_eq!(runs_after_a_wake().await, 4, "one request again");
+        assert_eq!(runs_after_a_wake().await, 4, "with one request again, it does not yield");
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ async fn only_a_response_without_a_request_is_held_back() {
         drop(request);
         fixture.write(RESPONSE).await;
         fixture.flush().await;
-        assert!(fixture.gate.is_within_response(), "its body is still to come");
+        assert!(fixture.gate.is_within_response(), "its body has not been sent yet");
         let (start, rest) = BODY.split_at(9);
         fixture.write(start).await;
         drop(response);
