@@ -69,7 +69,9 @@ async fn all_procedures_of_sql_server_become_a_valid_catalogue() {
     // A second import finds no new procedures, and does not overwrite the file.
     let again = fjord(directory.path(), &["import", "--auth", "public"]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(text(&again.stderr).contains("skipped: fjord_test.lists: it is in the catalogue"));
+    assert!(
+        text(&again.stderr).contains("skipped: fjord_test.lists: it is already in the catalogue")
+    );
     fs::write(&file, "{}").expect("the file can be written");
     let over = fjord(directory.path(), &to_file);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
