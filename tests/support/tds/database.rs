@@ -187,27 +187,22 @@ fn statements(
                 Ok(())
             }
             ["RAISE", number] => {
-                reply.error(number.parse().expect("the script has a number"), 16, "raised", "runs");
+                reply.error(number.parse().expect("a number"), 16, "raised", "runs");
                 Ok(())
             }
             ["ROLLBACK"] => transaction.roll_back(),
             ["ROW", number] => {
-                reply.single(
-                    "n",
-                    "int",
-                    Sql::Int(number.parse().expect("the script has a number")),
-                );
+                reply.single("n", "int", Sql::Int(number.parse().expect("a number")));
                 Ok(())
             }
             ["DROP"] => return FakeResult::Dropped,
             ["THROW", number, rest @ ..] => {
-                let times: i64 = rest
-                    .get(1)
-                    .map_or(i64::MAX, |times| times.parse().expect("the script has a count"));
+                let times: i64 =
+                    rest.get(1).map_or(i64::MAX, |times| times.parse().expect("a count"));
                 if run > times {
                     continue;
                 }
-                let number = number.parse().expect("the script has a number");
+                let number = number.parse().expect("a number");
                 let procedure = rest.first().copied().unwrap_or("runs");
                 let procedure = if procedure == "-" { "" } else { procedure };
                 if matches!(number, 1205 | 3960) || aborts {
