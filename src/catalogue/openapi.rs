@@ -198,7 +198,7 @@ fn problem_schema() -> Json {
             "request_id": { "type": "string" },
             "effect": {
                 "type": "string", "enum": ["not-executed", "executed", "unknown"],
-                "description": "What the client may conclude about the procedure." },
+                "description": "What the client can conclude about the execution of the procedure." },
             "errors": {
                 "type": "array", "description": "Every violation of an invalid request.",
                 "items": {

@@ -100,8 +100,8 @@ fn check_gateway(config: &Config, relations: &mut Relations<'_>) {
     if lost_after >= attempt.1 {
         let (found, limit) = (lost_after.display(), attempt.1.display());
         let expected = format!(
-            "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: expected less than {} ({limit}) for \
-             these, found {found}",
+            "a worker counts as lost after {PROGRESS_MISSED_MAX} intervals: this time must be shorter than {} \
+             ({limit}), but is {found}",
             attempt.0
         );
         relations.diagnostics.error(
@@ -204,7 +204,8 @@ fn check_databases(config: &Config, relations: &mut Relations<'_>) {
     }
 }
 
-/// Checks that each pool can have a connection. Each intent has a pool for every program name.
+/// Checks that each pool can have a connection. There is one pool for each pair of application
+/// intent and application name.
 fn check_pools(config: &Config, relations: &mut Relations<'_>) {
     for (name, database) in &config.procedures.databases {
         let DatabaseConfig::Mssql(mssql) = database else { continue };

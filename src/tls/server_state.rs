@@ -146,8 +146,8 @@ impl ResolvesServerCert for CertificateResolver {
         let is_supported =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let named = candidates.and_then(|keys| keys.iter().find(is_supported));
-        // If the client supports no key, returning one makes rustls send `handshake_failure`
-        // instead of `access_denied` (RFC 8446 §4.4.2.2).
+        // If the client supports none of the keys, a key is returned anyway: rustls then sends
+        // `handshake_failure` instead of `access_denied` (RFC 8446 §4.4.2.2).
         named.or_else(|| self.all.iter().find(is_supported)).or(self.all.first()).cloned()
     }
 }

@@ -81,7 +81,7 @@ impl RunningJobs {
         let claim = self.lock().jobs.get_mut(&id).and_then(|job| job.consent.take());
         // The send fails if the claim has just timed out; the job has then refused the request.
         if claim.is_some_and(|claim| claim.send(consent).is_err()) {
-            tracing::debug!(?id, "the answer to a claim came too late");
+            tracing::debug!(?id, "the answer to a claim arrived too late");
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let job = jobs.add(0, None);
         jobs.consent(job.id, Consent::Granted);
         let mut claim = job.watch_consent();
-        assert!(claim.try_recv().is_err(), "the first answer came before the claim");
+        assert!(claim.try_recv().is_err(), "the first answer arrived before the claim");
         jobs.consent(job.id, Consent::Denied);
         assert_eq!(claim.try_recv(), Ok(Consent::Denied));
     }

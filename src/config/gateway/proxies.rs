@@ -1,4 +1,4 @@
-//! The load balancers and proxies trusted to report their client's address.
+//! The load balancers and proxies that are trusted to report their clients' addresses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::config::settings::SettingsTable;
 
 const KEY: &str = "trusted_proxies";
 
-/// The proxies trusted to report their client's address.
+/// The proxies that are trusted to report their clients' addresses.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
     /// The addresses of the trusted proxies.

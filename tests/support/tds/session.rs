@@ -163,7 +163,7 @@ async fn is_cancelled(
 /// Waits for a cancel.
 async fn attention(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<()> {
     let message = read_message(stream).await?;
-    assert_eq!(message.kind, PacketType::Attention, "nothing else comes while a call runs");
+    assert_eq!(message.kind, PacketType::Attention, "nothing else arrives while a call runs");
     state.attentions.fetch_add(1, Ordering::AcqRel);
     Ok(())
 }

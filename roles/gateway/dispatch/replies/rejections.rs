@@ -57,7 +57,7 @@ impl RejectionCounter {
                 reason = why.as_str(),
                 queue = queue.unwrap_or("unknown"),
                 worker = named.map_or("unnamed", Subject::as_str),
-                "dropping a reply: its sender may not reply to this request"
+                "dropping a reply: its sender is not permitted to reply to this request"
             );
         }
     }

@@ -350,7 +350,7 @@ mod tests {
             (activity.until_overdue(SECOND, 10 * SECOND).await, start.elapsed())
         };
         let activity = Arc::new(Activity::new());
-        assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing came");
+        assert_eq!(overdue(&activity).await, (Overdue::Head, SECOND), "nothing arrived");
         let running = activity.begin_request(true);
         let (found, ()) = tokio::join!(overdue(&activity), async {
             tokio::time::sleep(5 * SECOND).await;

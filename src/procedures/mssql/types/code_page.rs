@@ -9,7 +9,7 @@ use encoding_rs::{
 use oem_cp::OEMCPHashMap;
 use oem_cp::code_table::{ENCODING_TABLE_CP437, ENCODING_TABLE_CP850};
 
-/// The buffer size for a character in any encoding, including the library's spare bytes.
+/// The size of a buffer that holds any encoded character, plus the extra bytes that the encoder requires.
 const CHAR_BYTES_MAX: usize = 16;
 
 /// A code page, identified by its number.

@@ -25,7 +25,7 @@ const KEYS_MAX: usize = 100;
 const RSA_BYTES_MIN: usize = 256;
 
 /// The error for a key set that contains a secret key. The whole set is rejected.
-const SECRET: &str = "a secret key; only public keys belong here";
+const SECRET: &str = "expected a public key, found a secret key";
 
 /// The party that maintains a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

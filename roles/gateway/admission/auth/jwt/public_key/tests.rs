@@ -134,8 +134,8 @@ fn the_error_of_an_invalid_key_has_its_index_and_not_its_text() {
         let error = jwks(&[p256().into(), with(&changes)]).unwrap_err();
         assert!(error.contains(expected), "{changes}: {error}");
     };
-    check(json!({"kid": "b", "d": "c2VjcmV0"}), "keys[1]: a secret key");
-    check(json!({"kid": "b", "kty": "oct", "k": "c2VjcmV0"}), "keys[1]: a secret key");
+    check(json!({"kid": "b", "d": "c2VjcmV0"}), "keys[1]: expected a public key");
+    check(json!({"kid": "b", "kty": "oct", "k": "c2VjcmV0"}), "keys[1]: expected a public key");
     check(json!({"kid": "b", "x": "AAAA"}), "keys[1]: not a key for");
     check(json!({"kid": "b", "x": "="}), "keys[1]: expected base64url");
     check(json!({"kid": "b", "y": null}), "keys[1]: expected a string \"y\"");
