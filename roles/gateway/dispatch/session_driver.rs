@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::catalogue::EndpointId;
 use crate::config::gateway::SessionConfig;
 use crate::envelope::{Control, Reply};
 use crate::message::Subject;
+use crate::problem::Effect;
 use crate::telemetry::{counter, names};
 
 use super::message::{AttemptReply, QueueSignal, SessionMessage};
@@ -241,17 +243,20 @@ impl SessionDriver {
                 SessionMessage::Signal(_) => {}
             }
         }
-        let status = match end {
-            SessionEnd::Problem(kind) => kind.status().as_u16(),
-            _ => 0,
+        let problem = match end {
+            SessionEnd::Problem(kind) => Some(kind.definition()),
+            _ => None,
         };
-        if status == 504 {
+        let was_not_executed = problem.is_some_and(|problem| problem.effect == Effect::NotExecuted);
+        let status = problem.map(|problem| problem.status);
+        if status == Some(StatusCode::GATEWAY_TIMEOUT) && !was_not_executed {
             // The call takes longer than this, by an unknown amount.
             let duration = now.saturating_duration_since(self.session.sent_at());
             self.queue.timing.record_answer(&self.endpoint, duration);
         }
-        let was_not_executed = status == 503;
-        let retry_after = was_not_executed.then(|| self.queue.wait_queue.retry_after(now));
+        // A request that is too large (413) would fail again.
+        let may_retry = was_not_executed && status.is_some_and(|status| status.is_server_error());
+        let retry_after = may_retry.then(|| self.queue.wait_queue.retry_after(now));
         let wait_end = if was_not_executed { now } else { self.session.sent_at() };
         let queue_wait = wait_end.saturating_duration_since(self.started_at);
         self.queue.metrics.wait.record(queue_wait.as_secs_f64());
@@ -361,3 +366,6 @@ impl SessionDriver {
 pub(super) fn count_rejection(limit: &str) {
     counter(&names::GATEWAY_SHED, &[(names::REASON, limit.to_owned())]).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

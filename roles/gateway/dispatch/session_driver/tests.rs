@@ -1,0 +1,66 @@
+//! Tests of what a session's end means for its queue.
+
+use super::*;
+use crate::catalogue::{Execution, OnDisconnect, QueueName};
+use crate::problem::ProblemKind;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// More samples than an estimate requires.
+const SESSIONS: u32 = 64;
+
+fn options() -> SessionOptions {
+    SessionOptions {
+        execution: Execution::AtLeastOnce,
+        on_disconnect: OnDisconnect::Cancel,
+        timeout: SECOND * 10,
+        session: SECOND * 10,
+        attempts: 1,
+        accept_timeout: SECOND,
+        silence: SECOND * 3,
+        answer_bytes_max: 1024,
+        keeps_answer: false,
+        window: 0,
+    }
+}
+
+/// Ends many sessions with this problem after a second; returns the answer time that the queue
+/// expects then, and the last session.
+fn end_with(kind: ProblemKind) -> (Duration, ClosedSession) {
+    let prefix = Subject::new("test").unwrap();
+    let queue = GatewayQueue::new(0, &QueueName::new("q").unwrap(), &prefix).unwrap();
+    let (queue, endpoint) = (Arc::new(queue), EndpointId::new("e").unwrap());
+    let start = Instant::now();
+    let end_one = || {
+        let (sender, mut messages) = mpsc::channel(8);
+        let (queue, id) = (Arc::clone(&queue), endpoint.clone());
+        let mut driver = SessionDriver::new(queue, id, options(), sender, start);
+        driver.close(&SessionEnd::Problem(kind), &mut messages, start + SECOND)
+    };
+    let mut closed = end_one();
+    for _ in 1..SESSIONS {
+        closed = end_one();
+    }
+    (queue.timing.needs(&endpoint).answer, closed)
+}
+
+#[test]
+fn a_request_that_expired_unexecuted_says_nothing_about_the_answer_time() {
+    let (answer_time, closed) = end_with(ProblemKind::Expired);
+    assert_eq!(answer_time, Duration::ZERO);
+    assert_eq!((closed.queue_wait, closed.exchange), (SECOND, Duration::ZERO));
+    assert!(closed.retry_after.is_some(), "the client may send it again");
+}
+
+#[test]
+fn a_call_that_timed_out_raises_the_expected_answer_time() {
+    let (answer_time, closed) = end_with(ProblemKind::AttemptTimedOut);
+    assert_eq!(answer_time, SECOND);
+    assert_eq!((closed.queue_wait, closed.exchange), (Duration::ZERO, SECOND));
+    assert_eq!(closed.retry_after, None, "it may have been executed");
+}
+
+#[test]
+fn a_request_that_is_too_large_has_no_retry_after() {
+    let (_, closed) = end_with(ProblemKind::BodyTooLarge);
+    assert_eq!((closed.retry_after, closed.queue_wait), (None, SECOND));
+}
