@@ -5,12 +5,14 @@
 //! serves requests in order of arrival, whatever the order of refusals.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::message::Subject;
@@ -61,7 +63,8 @@ pub struct WaitQueue {
 struct State {
     last_id: u64,
     waiters: BTreeMap<WaiterId, mpsc::Sender<SessionMessage>>,
-    /// The waiters whose reply subject no worker knows, so that none will offer them a slot.
+    /// The waiters whose reply subject no worker knows, so that none will offer them a slot, and a
+    /// head whose channel was full when it was to be notified. Replies let them try the group.
     unregistered: BTreeSet<WaiterId>,
     /// The waiter that was last notified that it is the head.
     notified_head: Option<WaiterId>,
@@ -127,29 +130,19 @@ impl WaitQueue {
             state.last_id += 1;
             WaiterId(state.last_id)
         });
-        if state.waiters.len() >= waiting_max && !state.waiters.contains_key(&id) {
-            let (youngest, signals) = state.waiters.pop_last()?;
-            if youngest < id || waiting_max == 0 {
-                state.waiters.insert(youngest, signals);
-                return None;
-            }
-            state.unregistered.remove(&youngest);
-            if state.notified_head == Some(youngest) {
-                state.notified_head = None;
-            }
-            // A session that misses the signal ends at its deadline.
-            drop(signals.try_send(SessionMessage::Signal(QueueSignal::QueueFull)));
+        let is_full = state.waiters.len() >= waiting_max && !state.waiters.contains_key(&id);
+        if is_full && (waiting_max == 0 || !state.evict_younger_than(id)) {
+            return None;
         }
         if reason == WaitReason::NoWorkers || reason == WaitReason::BusDown {
             state.unregistered.insert(id);
-            self.has_unregistered.store(true, Ordering::Relaxed);
         }
         if state.notified_head == Some(id) {
             state.notified_head = None;
         }
         state.waiters.insert(id, signals);
-        self.publish_length(&state);
         state.notify_head();
+        self.publish(&state);
         Some(id)
     }
 
@@ -157,35 +150,24 @@ impl WaitQueue {
     pub fn leave(&self, id: WaiterId) {
         let mut state = self.lock();
         state.remove(id);
-        self.publish_length(&state);
         state.notify_head();
+        self.publish(&state);
     }
 
-    /// Removes the oldest waiter and passes an offered slot to it.
+    /// Removes the oldest waiter and passes an offered slot to it. A waiter whose channel is full
+    /// keeps its position, and the next one gets the slot.
     ///
     /// # Errors
     /// The slot if no request waits. The caller must then decline the offer.
     pub fn offer(&self, slot: Subject, now: Instant) -> Result<(), Subject> {
         let mut state = self.lock();
-        let mut signal = SessionMessage::Signal(QueueSignal::SlotOffered(slot));
-        while let Some((id, signals)) = state.waiters.pop_first() {
-            state.unregistered.remove(&id);
-            match signals.try_send(signal) {
-                Ok(()) => {
-                    state.record_dequeue(now);
-                    self.publish_length(&state);
-                    state.notify_head();
-                    return Ok(());
-                }
-                // The session is ending, or its channel is full: the next waiter gets the slot.
-                Err(error) => signal = error.into_inner(),
-            }
+        let offered = state.pass_to_oldest(slot);
+        if offered.is_ok() {
+            state.record_dequeue(now);
         }
-        self.publish_length(&state);
-        match signal {
-            SessionMessage::Signal(QueueSignal::SlotOffered(slot)) => Err(slot),
-            SessionMessage::Signal(_) | SessionMessage::Reply(_) => Ok(()),
-        }
+        state.notify_head();
+        self.publish(&state);
+        offered
     }
 
     /// Handles a reply from a member: lets some of the unregistered waiters send their requests to
@@ -195,14 +177,8 @@ impl WaitQueue {
             return;
         }
         let mut state = self.lock();
-        for _ in 0..WAKE_PER_REPLY {
-            let Some(id) = state.unregistered.pop_first() else { break };
-            if let Some(signals) = state.waiters.get(&id) {
-                // A session with a full channel has messages to handle anyway.
-                drop(signals.try_send(SessionMessage::Signal(QueueSignal::TryGroup)));
-            }
-        }
-        self.has_unregistered.store(!state.unregistered.is_empty(), Ordering::Relaxed);
+        state.wake_unregistered();
+        self.publish(&state);
     }
 
     /// Records that a waiter got a slot by sending its request to the group.
@@ -225,7 +201,8 @@ impl WaitQueue {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge; bounded by waiting_max")]
-    fn publish_length(&self, state: &State) {
+    fn publish(&self, state: &State) {
+        self.has_unregistered.store(!state.unregistered.is_empty(), Ordering::Relaxed);
         self.length.store(state.waiters.len(), Ordering::Relaxed);
         self.length_metric.set(state.waiters.len() as f64);
     }
@@ -236,6 +213,64 @@ impl WaitQueue {
 }
 
 impl State {
+    /// Passes a slot to the oldest waiter that can receive it; returns the slot if none can.
+    fn pass_to_oldest(&mut self, slot: Subject) -> Result<(), Subject> {
+        let mut slot = Some(slot);
+        let mut removed = Vec::new();
+        for (id, signals) in &self.waiters {
+            match (signals.try_reserve(), slot.take()) {
+                (Ok(permit), Some(slot)) => {
+                    permit.send(SessionMessage::Signal(QueueSignal::SlotOffered(slot)));
+                    removed.push(*id);
+                    break;
+                }
+                (Err(TrySendError::Closed(())), unused) => {
+                    removed.push(*id);
+                    slot = unused;
+                }
+                (_, unused) => slot = unused,
+            }
+        }
+        for id in removed {
+            self.remove(id);
+        }
+        slot.map_or(Ok(()), Err)
+    }
+
+    /// Evicts the youngest waiter that is younger than `id` and can receive the signal.
+    fn evict_younger_than(&mut self, id: WaiterId) -> bool {
+        let younger = (Bound::Excluded(id), Bound::Unbounded);
+        let mut youngest_first = self.waiters.range(younger).rev();
+        let evicted = youngest_first
+            .find(|(_, signals)| !finds_full(signals, QueueSignal::QueueFull))
+            .map(|(id, _)| *id);
+        if let Some(evicted) = evicted {
+            self.remove(evicted);
+            if self.notified_head == Some(evicted) {
+                self.notified_head = None;
+            }
+        }
+        evicted.is_some()
+    }
+
+    /// Lets the oldest unregistered waiters try the group.
+    fn wake_unregistered(&mut self) {
+        let mut woken = Vec::new();
+        for id in &self.unregistered {
+            // A waiter whose channel is full is woken by a later reply.
+            let signals = self.waiters.get(id);
+            if signals.is_none_or(|signals| !finds_full(signals, QueueSignal::TryGroup)) {
+                woken.push(*id);
+            }
+            if woken.len() >= WAKE_PER_REPLY {
+                break;
+            }
+        }
+        for id in woken {
+            self.unregistered.remove(&id);
+        }
+    }
+
     fn remove(&mut self, id: WaiterId) {
         self.waiters.remove(&id);
         self.unregistered.remove(&id);
@@ -275,15 +310,24 @@ impl State {
         while let Some((id, signals)) = self.waiters.first_key_value() {
             let id = *id;
             if !signals.is_closed() {
-                let is_notified = self.notified_head == Some(id)
-                    || signals.try_send(SessionMessage::Signal(QueueSignal::Head)).is_ok();
+                let is_notified =
+                    self.notified_head == Some(id) || !finds_full(signals, QueueSignal::Head);
                 self.notified_head = is_notified.then_some(id);
+                if !is_notified {
+                    // The reply that makes room in its channel lets it try the group.
+                    self.unregistered.insert(id);
+                }
                 return;
             }
             debug_assert!(false, "a session leaves the queue before it ends");
             self.remove(id);
         }
     }
+}
+
+/// Sends a signal to a waiter; returns whether its channel is full.
+fn finds_full(signals: &mpsc::Sender<SessionMessage>, signal: QueueSignal) -> bool {
+    matches!(signals.try_send(SessionMessage::Signal(signal)), Err(TrySendError::Full(_)))
 }
 
 #[cfg(test)]

@@ -138,3 +138,58 @@ fn a_full_queue_evicts_the_youngest_waiter() {
     assert_eq!(next(&mut second_messages), "head");
     assert_eq!(queue.join(None, WaitReason::Busy, second, 0), None, "no request can wait");
 }
+
+/// Returns a channel that has room for nothing, and its receiver.
+fn full_channel() -> (mpsc::Sender<SessionMessage>, mpsc::Receiver<SessionMessage>) {
+    let (sender, receiver) = mpsc::channel(1);
+    sender.try_send(SessionMessage::Signal(QueueSignal::TryGroup)).unwrap();
+    (sender, receiver)
+}
+
+#[test]
+fn a_waiter_whose_channel_is_full_keeps_its_position_when_a_slot_is_offered() {
+    let (queue, now) = (queue(), Instant::now());
+    let (full, mut full_messages) = full_channel();
+    let (second, mut second_messages) = mpsc::channel(8);
+    let id = queue.join(None, WaitReason::Busy, full, MANY).unwrap();
+    queue.join(None, WaitReason::Busy, second, MANY).unwrap();
+    assert_eq!(queue.offer(offer(1), now), Ok(()));
+    assert_eq!(next(&mut second_messages), "w.o.1");
+    assert!(queue.is_head(id));
+    assert_eq!(queue.offer(offer(2), now), Err(offer(2)), "no waiter can receive it");
+    assert_eq!(queue.len(), 1);
+    assert_eq!(next(&mut full_messages), "try group");
+    assert_eq!(queue.offer(offer(3), now), Ok(()));
+    assert_eq!(next(&mut full_messages), "w.o.3");
+}
+
+#[test]
+fn a_head_whose_channel_was_full_tries_the_group_after_a_later_reply() {
+    let queue = queue();
+    let (full, mut messages) = full_channel();
+    queue.join(None, WaitReason::Busy, full, MANY).unwrap();
+    queue.on_member_reply();
+    assert_eq!(next(&mut messages), "try group", "this one filled the channel");
+    assert_eq!(next(&mut messages), "nothing");
+    queue.on_member_reply();
+    assert_eq!(next(&mut messages), "try group");
+    queue.on_member_reply();
+    assert_eq!(next(&mut messages), "nothing", "it is woken once");
+}
+
+#[test]
+fn a_waiter_that_cannot_receive_the_signal_is_not_evicted() {
+    let queue = queue();
+    let (first, _first_messages) = mpsc::channel(8);
+    let (second, mut second_messages) = mpsc::channel(8);
+    let id = queue.join(None, WaitReason::Busy, first.clone(), 2).unwrap();
+    queue.leave(id);
+    queue.join(None, WaitReason::Busy, second, 2).unwrap();
+    let (full, _full_messages) = full_channel();
+    let youngest = queue.join(None, WaitReason::Busy, full, 2).unwrap();
+    assert_eq!(queue.join(Some(id), WaitReason::Busy, first, 2), Some(id));
+    assert_eq!(next(&mut second_messages), "head");
+    assert_eq!(next(&mut second_messages), "full");
+    queue.leave(id);
+    assert!(queue.is_head(youngest));
+}
