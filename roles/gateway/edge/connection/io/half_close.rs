@@ -58,7 +58,10 @@ impl HalfClosed {
             }
             if may_write && now >= self.probe_at {
                 self.probe_at = now + PROBE_INTERVAL;
-                self.unsent = INTERIM;
+                // The rest of an earlier one must precede anything else.
+                if self.unsent.is_empty() {
+                    self.unsent = INTERIM;
+                }
                 if let Poll::Ready(Err(error)) = self.poll_finish_interim(io, context) {
                     return Poll::Ready(error);
                 }
@@ -79,5 +82,61 @@ impl HalfClosed {
             let _flushed = Pin::new(&mut *io).poll_flush(context)?;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A stream to a client that stops reading.
+    struct SlowClient {
+        room: usize,
+        received: Vec<u8>,
+    }
+
+    impl AsyncWrite for SlowClient {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let written = self.room.min(bytes.len());
+            self.room -= written;
+            self.received.extend_from_slice(&bytes[..written]);
+            if written == 0 { Poll::Pending } else { Poll::Ready(Ok(written)) }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl TcpBased for SlowClient {
+        fn socket(&self) -> Option<&TcpStream> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partly_written_interim_response_is_completed_before_the_next_begins() {
+        let mut client = SlowClient { room: 5, received: Vec::new() };
+        let mut half_closed = HalfClosed::new();
+        let left = poll_fn(|context| half_closed.poll_left(&mut client, context, true));
+        assert!(timeout(PROBE_AFTER * 2, left).await.is_err());
+        assert_eq!(client.received, INTERIM[..5]);
+        client.room = INTERIM.len();
+        let left = poll_fn(|context| half_closed.poll_left(&mut client, context, true));
+        assert!(timeout(PROBE_INTERVAL, left).await.is_err());
+        assert_eq!(client.received, INTERIM);
     }
 }
