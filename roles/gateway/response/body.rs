@@ -1,9 +1,9 @@
 //! The body of a response: complete, or received from a worker while it is sent.
 
 use std::fmt::Debug;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::{io, mem};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -22,6 +22,10 @@ pub enum ResponseBody {
     Streamed(StreamedBody),
 }
 
+/// The maximum number of bytes that are encoded before other tasks get their turn. Encoding them
+/// takes a few milliseconds at most.
+const ENCODED_BYTES_MAX: usize = 128 * 1024;
+
 /// A body that is received from a worker while it is sent to the client.
 #[derive(Debug)]
 pub struct StreamedBody {
@@ -31,9 +35,31 @@ pub struct StreamedBody {
     is_complete: bool,
     ended: Cancel,
     /// The encoder that compresses the body, if any.
-    encoder: Option<Box<dyn BodyEncoder>>,
+    encoder: Option<Box<ChunkEncoder>>,
     /// The reservation for the memory of the encoder and of its output.
     reservation: Option<Reservation>,
+}
+
+/// Encodes large chunks piece by piece.
+#[derive(Debug)]
+struct ChunkEncoder {
+    encoder: Box<dyn BodyEncoder>,
+    /// The rest of a chunk, which is still to be encoded.
+    unencoded: Bytes,
+    /// Whether other tasks have had their turn since the last piece was encoded.
+    has_yielded: bool,
+}
+
+impl ChunkEncoder {
+    fn encode_next(&mut self) -> io::Result<Bytes> {
+        self.has_yielded = false;
+        let piece = self.unencoded.split_to(self.unencoded.len().min(ENCODED_BYTES_MAX));
+        if self.unencoded.is_empty() {
+            // An empty rest would keep the chunk's memory reserved.
+            self.unencoded = Bytes::new();
+        }
+        self.encoder.encode(&piece)
+    }
 }
 
 /// Encodes a body chunk by chunk.
@@ -95,7 +121,8 @@ impl StreamedBody {
     /// Encodes the body with `encoder`.
     #[must_use]
     pub fn encoded(self, encoder: Box<dyn BodyEncoder>) -> Self {
-        Self { encoder: Some(encoder), ..self }
+        let encoder = ChunkEncoder { encoder, unencoded: Bytes::new(), has_yielded: false };
+        Self { encoder: Some(Box::new(encoder)), ..self }
     }
 
     /// Counts the bytes that the encoder has produced.
@@ -115,6 +142,16 @@ impl StreamedBody {
         &self.ended
     }
 
+    /// Encodes the next piece of a chunk, which counts as consumed once all of it is encoded.
+    fn encode_next(&mut self) -> Option<Result<Frame<Bytes>, Truncated>> {
+        let encoder = self.encoder.as_mut()?;
+        let result = encoder.encode_next();
+        if encoder.unencoded.is_empty() {
+            self.consumed.send_modify(|chunks| *chunks += 1);
+        }
+        Some(self.count_encoded(result))
+    }
+
     fn poll_chunk(
         &mut self,
         context: &mut Context<'_>,
@@ -122,18 +159,29 @@ impl StreamedBody {
         if self.is_complete {
             return Poll::Ready(None);
         }
-        match ready!(self.chunks.poll_recv(context)) {
-            Some(StreamChunk::Bytes(bytes)) => {
-                self.consumed.send_modify(|chunks| *chunks += 1);
-                let Some(encoder) = &mut self.encoder else {
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                };
-                let result = encoder.encode(&bytes);
-                Poll::Ready(Some(self.count_encoded(result)))
+        if let Some(encoder) = &mut self.encoder
+            && !encoder.unencoded.is_empty()
+        {
+            if !mem::replace(&mut encoder.has_yielded, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            return Poll::Ready(self.encode_next());
+        }
+        match ready!(self.chunks.poll_recv(context)) {
+            Some(StreamChunk::Bytes(bytes)) => match &mut self.encoder {
+                Some(encoder) if !bytes.is_empty() => {
+                    encoder.unencoded = bytes;
+                    Poll::Ready(self.encode_next())
+                }
+                _ => {
+                    self.consumed.send_modify(|chunks| *chunks += 1);
+                    Poll::Ready(Some(Ok(Frame::data(bytes))))
+                }
+            },
             Some(StreamChunk::End) => {
                 self.is_complete = true;
-                let last = self.encoder.take().map(BodyEncoder::finish);
+                let last = self.encoder.take().map(|encoder| encoder.encoder.finish());
                 Poll::Ready(last.map(|last| self.count_encoded(last)))
             }
             None => Poll::Ready(Some(Err(Truncated))),
@@ -176,7 +224,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         match self.get_mut() {
             Self::Whole(body) => {
-                let body = std::mem::take(body);
+                let body = mem::take(body);
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
             Self::Streamed(body) => body.poll_chunk(context),

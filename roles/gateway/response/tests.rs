@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Request;
 use http_body_util::BodyExt;
 
@@ -135,6 +136,21 @@ impl BodyEncoder for Same {
 
     fn finish(self: Box<Self>) -> std::io::Result<Bytes> {
         Ok(Bytes::from(vec![b'x'; 20_000]))
+    }
+}
+
+#[tokio::test]
+async fn other_tasks_run_while_a_large_chunk_is_encoded() {
+    let (sender, chunks) = tokio::sync::mpsc::channel(2);
+    sender.try_send(StreamChunk::Bytes(vec![b'x'; 300_000].into())).unwrap();
+    let consumed = tokio::sync::watch::Sender::new(0);
+    let seen = consumed.subscribe();
+    let body = StreamedBody::new(chunks, consumed, Cancel::new(), None).encoded(Box::new(Same));
+    let mut body = ResponseBody::Streamed(body);
+    for (length, chunks) in [(131_072, 0), (131_072, 0), (37_856, 1)] {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((frame.len(), *seen.borrow()), (length, chunks));
+        assert!(body.frame().now_or_never().is_none(), "it yields");
     }
 }
 
