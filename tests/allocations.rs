@@ -28,6 +28,7 @@ use fjord::roles::gateway::snapshot::Snapshot;
 use fjord::roles::worker::HandlerContext;
 use fjord::roles::worker::execution::executor::Executor;
 use fjord::roles::worker::execution::handlers;
+use fjord::roles::worker::execution::recent_replies::RecentReplies;
 use fjord::roles::worker::execution::reply_sender::ReplySender;
 use fjord::roles::worker::intake::membership::GroupMembership;
 use fjord::roles::worker::intake::queue::{Queue, ServedEndpoint};
@@ -103,7 +104,9 @@ async fn gateway(config: &Config, tasks: &Tasks) -> SocketAddr {
 async fn worker(config: &Config, tasks: &Tasks) {
     let transport = connect(config).await;
     let replies = ReplySender::new(Arc::clone(&transport));
-    let (executor, _requests) = Executor::new(replies, config.worker.clone(), tasks.clone());
+    let recent = RecentReplies::new(config.messaging.transport.reconnect_time_max());
+    let (executor, _requests) =
+        Executor::new(replies, recent, config.worker.clone(), tasks.clone());
     let directory = &config.catalogue.directory;
     let catalogue =
         fjord::catalogue::load(directory, &config.catalogue.defaults).expect("a valid catalogue");

@@ -22,6 +22,7 @@ use crate::telemetry::{counter, names};
 
 use super::execution::executor::Executor;
 use super::execution::procedure::failure_log;
+use super::execution::recent_replies::RecentReplies;
 use super::execution::reply_sender::ReplySender;
 use super::execution::resend::Resender;
 use super::intake::membership::GroupMembership;
@@ -101,8 +102,9 @@ impl WorkerProcess {
         let transport = connect(&config).await?;
         readiness.follow(transport.link(), &tasks);
         let replies = ReplySender::new(Arc::clone(&transport));
+        let recent = RecentReplies::new(config.messaging.transport.reconnect_time_max());
         let (executor, resend_requests) =
-            Executor::new(replies, config.worker.clone(), tasks.clone());
+            Executor::new(replies, recent, config.worker.clone(), tasks.clone());
         let executor = Arc::new(executor);
         let queues: Arc<[_]> = queues::create(&config, &catalogue, &databases, &executor)?.into();
         round_trip::follow(&transport, &queues, &config.worker, &tasks);

@@ -130,6 +130,8 @@ pub const PROGRESS_MISSED_MAX: u32 = 3;
 pub const NATS_CONNECT_TIMEOUT: Limit<Duration> = time(s(2), ms(100), s(60));
 /// `messaging.nats.ping_interval`.
 pub const NATS_PING_INTERVAL: Limit<Duration> = time(s(5), ms(100), s(120));
+/// The number of ping intervals after which a connection without an answer counts as dead.
+pub const NATS_SILENT_PINGS: u32 = 2;
 /// `messaging.nats.reconnect_delay_max`.
 pub const NATS_RECONNECT_DELAY_MAX: Limit<Duration> = time(s(4), ms(10), s(60));
 /// `messaging.nats.subscription_messages_max`.

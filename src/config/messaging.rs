@@ -101,6 +101,18 @@ fn read_subject(table: &mut SettingsTable<'_>, name: &str, default: &str) -> Opt
     subject.or_else(|_| Subject::new(default)).ok()
 }
 
+impl TransportConfig {
+    /// Returns the longest time from the loss of a connection until another one is made, if a
+    /// server can be reached. Messages sent until the loss is noticed may be lost.
+    #[must_use]
+    pub fn reconnect_time_max(&self) -> Duration {
+        let Self::Nats(nats) = self;
+        nats.ping_interval * limits::NATS_SILENT_PINGS
+            + nats.reconnect_delay_max
+            + nats.connect_timeout
+    }
+}
+
 impl NatsConfig {
     fn read(table: &mut SettingsTable<'_>, role: Option<Role>) -> Option<Self> {
         let servers = read_servers(table, role);

@@ -96,6 +96,7 @@ impl Executor {
     #[must_use]
     pub fn new(
         replies: ReplySender,
+        recent: RecentReplies,
         config: WorkerConfig,
         tasks: Tasks,
     ) -> (Self, mpsc::Receiver<JobId>) {
@@ -105,7 +106,7 @@ impl Executor {
             jobs: Arc::default(),
             tasks,
             config,
-            recent: Arc::default(),
+            recent: Arc::new(recent),
             resend,
             throttle: Arc::default(),
         };

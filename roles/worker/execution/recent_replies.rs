@@ -11,9 +11,6 @@ use crate::message::Subject;
 
 use super::running_jobs::JobId;
 
-/// How long a reply is remembered. A dead connection is detected within two ping intervals, which
-/// are 10 s by default, and replies can be written to it until then.
-const AGE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of remembered replies.
 const REPLIES_MAX: usize = 1024;
 /// Maximum total size of the remembered replies, in bytes.
@@ -21,8 +18,11 @@ const BYTES_MAX: usize = 8 << 20;
 
 /// The most recently sent parts and finals, oldest first. Gateways request replies that they
 /// missed.
-#[derive(Debug, Default)]
-pub struct RecentReplies(Mutex<State>);
+#[derive(Debug)]
+pub struct RecentReplies {
+    age_max: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,19 +39,26 @@ struct SentReply {
 }
 
 impl RecentReplies {
+    /// Creates an empty memory. Replies are forgotten after `age_max`, which must be the longest
+    /// time until a lost connection has been replaced: replies may be written to it until then.
+    #[must_use]
+    pub fn new(age_max: Duration) -> Self {
+        Self { age_max, state: Mutex::default() }
+    }
+
     /// Remembers a part or the final of a job after it was passed to the transport.
     pub fn add(&self, job: JobId, reply: Reply, to: Subject, now: Instant) {
         let mut state = self.lock();
         state.bytes += reply.body_bytes();
         state.replies.push_back(SentReply { sent_at: now, job, to, reply });
-        state.forget_old(now);
+        state.forget_old(now, self.age_max);
     }
 
     /// Returns the jobs whose final has been sent, each with the subject that it was sent to.
     #[must_use]
     pub fn finished_jobs(&self, now: Instant) -> Vec<(JobId, Subject)> {
         let mut state = self.lock();
-        state.forget_old(now);
+        state.forget_old(now, self.age_max);
         let finals = state.replies.iter().filter(|sent| matches!(sent.reply, Reply::Final(_)));
         finals.map(|sent| (sent.job, sent.to.clone())).collect()
     }
@@ -74,21 +81,21 @@ impl RecentReplies {
     #[must_use]
     pub fn of_job(&self, job: JobId, now: Instant) -> Vec<(Reply, Subject)> {
         let mut state = self.lock();
-        state.forget_old(now);
+        state.forget_old(now, self.age_max);
         let of_job = state.replies.iter().filter(|sent| sent.job == job);
         of_job.map(|sent| (sent.reply.clone(), sent.to.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn forget_old(&mut self, now: Instant) {
+    fn forget_old(&mut self, now: Instant, age_max: Duration) {
         while let Some(oldest) = self.replies.front() {
             let is_full = self.replies.len() > REPLIES_MAX || self.bytes > BYTES_MAX;
-            if !is_full && now.saturating_duration_since(oldest.sent_at) <= AGE_MAX {
+            if !is_full && now.saturating_duration_since(oldest.sent_at) <= age_max {
                 break;
             }
             if let Some(forgotten) = self.replies.pop_front() {
@@ -105,6 +112,7 @@ mod tests {
     use crate::outcome::Outcome;
 
     const QUEUE: usize = 3;
+    const AGE_MAX: Duration = Duration::from_secs(10);
 
     fn answer(bytes: usize) -> Reply {
         Reply::Final(Final::whole(200, "text/plain", vec![0; bytes].into(), Outcome::Ok))
@@ -121,14 +129,14 @@ mod tests {
     #[test]
     fn replies_are_remembered_within_their_age_and_size() {
         let (start, to) = (Instant::now(), Subject::new("inbox.1").unwrap());
-        let recent = RecentReplies::default();
+        let recent = RecentReplies::new(AGE_MAX);
         for (number, at) in [(1, start), (2, start + AGE_MAX), (3, start + AGE_MAX + AGE_MAX)] {
             recent.add(job(number), answer(1), to.clone(), at);
         }
         let now = start + AGE_MAX + AGE_MAX;
         let jobs: Vec<_> = recent.finished_jobs(now).into_iter().map(|(job, _)| job).collect();
         assert_eq!(numbers(&jobs), [2, 3]);
-        let recent = RecentReplies::default();
+        let recent = RecentReplies::new(AGE_MAX);
         for number in 0..20 {
             recent.add(job(number), answer(1 << 20), to.clone(), start);
         }
@@ -138,7 +146,7 @@ mod tests {
     #[test]
     fn a_job_is_found_by_its_reply_subject_and_its_answer_includes_the_parts() {
         let (now, to) = (Instant::now(), Subject::new("inbox.r.1.17.1.99").unwrap());
-        let recent = RecentReplies::default();
+        let recent = RecentReplies::new(AGE_MAX);
         let part = Reply::Part { number: 1, bytes: "a".into(), head: None, control: None };
         recent.add(job(7), part, to.clone(), now);
         recent.add(job(7), answer(1), to, now);

@@ -12,6 +12,7 @@ use super::connection_state::ConnectionState;
 use super::probe::LinkProbes;
 use super::round_trip::RoundTripMeter;
 use super::subscription_handle::SubscriptionHandle;
+use crate::config::limits::NATS_SILENT_PINGS;
 use crate::config::messaging::NatsConfig;
 use crate::lifecycle::Cancel;
 use crate::messaging::{LinkState, TransportError};
@@ -19,8 +20,6 @@ use crate::telemetry::{counter, gauge, names};
 
 /// The number of probes per ping interval.
 const PROBES_PER_PING: u32 = 4;
-/// The number of ping intervals after which a link without an answer counts as dead.
-const SILENT_PINGS: u32 = 2;
 /// The longest random pause before leaving a stopping server, which closes connections after 10 s.
 const LEAVE_SPREAD: Duration = Duration::from_secs(2);
 /// The first pause before a refused subscription is retried. The server logs each attempt.
@@ -125,7 +124,7 @@ impl NatsShared {
             if connections != proved {
                 last = Instant::now();
             }
-            let limit = last + ping_interval * SILENT_PINGS;
+            let limit = last + ping_interval * NATS_SILENT_PINGS;
             self.lock_round_trip().sent(Instant::now());
             let answer = tokio::select! {
                 answer = timeout_at(limit, client.round_trip(&self.probes)) => answer,
