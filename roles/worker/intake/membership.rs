@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::WorkerConfig;
 use crate::config::limits::OFFER_EXPIRY_INTERVAL;
 use crate::lifecycle::Cancel;
+use crate::message::Message;
 use crate::messaging::{self, Link, LinkState, Subscription, Transport, TransportError};
 use crate::procedures::databases::Verification;
 use crate::roles::worker::observation::readiness::QueueReadiness;
@@ -193,13 +194,16 @@ impl GroupMembership {
             tracing::warn!(%queue, %error, "could not leave the queue group cleanly");
         }
         let end = Instant::now() + self.leave_timeout;
-        while self.refuse_until_silent(&mut subscription).await {
+        let arrive = |message| self.queue.arrive(message);
+        while read_until_silent(&mut subscription, self.config.leave_idle, end, arrive).await {
             let left = end.saturating_duration_since(Instant::now());
             let mut flushed = pin!(self.transport.flush_within(left));
+            let mut ended = pin!(sleep_until(end));
             let mut is_silent = true;
             let flushed = loop {
                 tokio::select! {
                     biased;
+                    () = &mut ended => break Err(TransportError::TimedOut),
                     message = subscription.next() => match message {
                         Some(message) => {
                             is_silent = false;
@@ -221,15 +225,6 @@ impl GroupMembership {
         }
     }
 
-    /// Refuses messages until none arrives for a while; returns `false` at the end of the stream.
-    async fn refuse_until_silent(&self, subscription: &mut Box<dyn Subscription>) -> bool {
-        while let Ok(message) = timeout(self.config.leave_idle, subscription.next()).await {
-            let Some(message) = message else { return false };
-            self.queue.arrive(message);
-        }
-        true
-    }
-
     fn report(&self, state: Result<(), String>) {
         report(&self.queue, &self.readiness, state);
     }
@@ -240,6 +235,23 @@ impl GroupMembership {
             () = sleep(duration) => {}
         }
     }
+}
+
+/// Reads messages until none has arrived for `idle`, or until `end`. Returns `false` at the end of
+/// the stream.
+async fn read_until_silent(
+    messages: &mut (impl Stream<Item = Message> + Unpin),
+    idle: Duration,
+    end: Instant,
+    mut arrive: impl FnMut(Message),
+) -> bool {
+    while Instant::now() < end
+        && let Ok(message) = timeout(idle, messages.next()).await
+    {
+        let Some(message) = message else { return false };
+        arrive(message);
+    }
+    true
 }
 
 fn report(queue: &Queue, readiness: &QueueReadiness, state: Result<(), String>) {
@@ -289,5 +301,26 @@ async fn unfit(verification: &mut Option<watch::Receiver<Verification>>) {
     };
     if !is_unfit {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Subject;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn reading_ends_in_time_although_messages_keep_arriving() {
+        let subject = Subject::new("q").unwrap();
+        let mut endless = Box::pin(futures_util::stream::repeat(subject).then(async |subject| {
+            tokio::task::yield_now().await;
+            Message::to(subject)
+        }));
+        let mut arrived = 0_u64;
+        let read = read_until_silent(&mut endless, SHORT, Instant::now() + SHORT, |_| arrived += 1);
+        assert!(timeout(SHORT * 100, read).await.unwrap());
+        assert!(arrived > 0);
     }
 }

@@ -115,7 +115,7 @@ impl<W> Slots<W> {
         if let Some(reason) = self.closed() {
             return SlotDecision::Refuse(reason, request.work);
         }
-        if !self.has_room(request.bytes) {
+        if !self.has_room(request.bytes, request.needs_consent) {
             if let Some(reply) = &request.reply {
                 self.offers.remember(reply);
             }
@@ -186,7 +186,7 @@ impl<W> Slots<W> {
 
     /// Offers free capacity, if there is any, to the caller that was refused first.
     pub fn offer(&mut self, now: Instant) -> Option<Offer> {
-        if !self.offers.has_refused() || !self.has_room(0) || !self.is_open() {
+        if !self.offers.has_refused() || !self.has_room(0, false) || !self.is_open() {
             return None;
         }
         self.offers.make(now, self.latency.offer_timeout())
@@ -314,12 +314,15 @@ impl<W> Slots<W> {
         answered.is_some_and(|offer| offer.is_open)
     }
 
-    /// Returns whether another request of `bytes` bytes fits into the slots or the backlog.
-    fn has_room(&self, bytes: usize) -> bool {
+    /// Returns whether another request of `bytes` bytes fits into the slots or the backlog. Only a
+    /// request that runs at once needs no memory; a single one always fits.
+    fn has_room(&self, bytes: usize, needs_consent: bool) -> bool {
         let committed = self.committed();
-        committed < self.limit
-            || (committed < self.limit + self.latency.backlog_max(self.limit)
-                && self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX)
+        let is_small = self.backlog_bytes == 0 || self.backlog_bytes + bytes <= BACKLOG_BYTES_MAX;
+        if committed < self.limit {
+            return is_small || !needs_consent;
+        }
+        is_small && committed < self.limit + self.latency.backlog_max(self.limit)
     }
 
     /// Returns the reason why no request is accepted; `None` if requests are accepted.

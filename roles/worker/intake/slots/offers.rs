@@ -1,6 +1,6 @@
 //! The callers that a queue has refused, oldest first, and the slots that it has offered to them.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -44,6 +44,9 @@ struct OfferTimer {
 pub(super) struct Offers {
     last_id: u64,
     open: BTreeMap<OfferId, OfferTimer>,
+    /// The open offers by expiry. The timeout follows the measured round trip, so a later offer may
+    /// expire earlier.
+    expiries: BTreeSet<(Instant, OfferId)>,
     expired: VecDeque<(OfferId, Instant)>,
     /// Callers without an offer, oldest first, each at most once.
     refused: VecDeque<Subject>,
@@ -57,6 +60,7 @@ impl Offers {
         Self {
             last_id: 0,
             open: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             expired: VecDeque::new(),
             refused: VecDeque::new(),
             known: HashSet::new(),
@@ -110,13 +114,16 @@ impl Offers {
         self.known.remove(&to);
         self.last_id += 1;
         let id = OfferId(self.last_id);
-        self.open.insert(id, OfferTimer { made_at: now, expires_at: now + timeout });
+        let expires_at = now + timeout;
+        self.open.insert(id, OfferTimer { made_at: now, expires_at });
+        self.expiries.insert((expires_at, id));
         Some(Offer { id, to })
     }
 
     /// Ends and returns an answered offer; `None` if it was answered before or is too old.
     pub(super) fn answer(&mut self, id: OfferId) -> Option<AnsweredOffer> {
         if let Some(timer) = self.open.remove(&id) {
+            self.expiries.remove(&(timer.expires_at, id));
             return Some(AnsweredOffer { made_at: timer.made_at, is_open: true });
         }
         let index = self.expired.iter().position(|(expired, _)| *expired == id)?;
@@ -127,10 +134,11 @@ impl Offers {
     /// Ends the offers that were not answered in time; returns their number.
     pub(super) fn expire(&mut self, now: Instant) -> usize {
         let mut count = 0;
-        while let Some(entry) = self.open.first_entry()
-            && entry.get().expires_at <= now
+        while let Some((expires_at, id)) = self.expiries.first().copied()
+            && expires_at <= now
         {
-            let (id, timer) = entry.remove_entry();
+            self.expiries.pop_first();
+            let Some(timer) = self.open.remove(&id) else { continue };
             if self.expired.len() >= EXPIRED_MAX {
                 self.expired.pop_front();
             }
@@ -142,7 +150,6 @@ impl Offers {
 
     /// Returns when the next offer expires.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        // Later offers have higher ids, so the first offer is the oldest.
-        self.open.first_key_value().map(|(_, timer)| timer.expires_at)
+        self.expiries.first().map(|(expires_at, _)| *expires_at)
     }
 }

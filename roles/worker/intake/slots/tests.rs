@@ -122,6 +122,19 @@ fn the_backlog_is_bounded_in_bytes() {
 }
 
 #[test]
+fn claims_for_free_slots_are_bounded_in_bytes() {
+    let now = Instant::now();
+    let mut slots = slots(4);
+    let claim = |bytes| SlotRequest { bytes, ..at_most_once(0, now) };
+    let busy = SlotDecision::Refuse(RefusalReason::Busy, 0);
+    let oversized = BACKLOG_BYTES_MAX + 1;
+    assert_eq!(slots.arrive(claim(oversized)), SlotDecision::Claim(0), "a single one always fits");
+    assert_eq!(slots.arrive(claim(1)), busy);
+    assert_eq!(slots.arrive(anonymous(now)), SlotDecision::Run(0), "it occupies no memory");
+    assert_eq!(slots.consent_denied(oversized, now).map(|offer| offer.to), Some(subject(0)));
+}
+
+#[test]
 fn consent_is_requested_before_a_slot_is_free() {
     let now = Instant::now();
     let mut slots = slots(1);
@@ -161,6 +174,28 @@ fn a_late_answer_to_an_offer_still_measures_the_round_trip() {
     assert_eq!(accepted, SlotDecision::Run(1), "the request takes any free slot");
     assert_eq!(slots.latency.round_trip(), Duration::from_millis(800));
     assert_eq!(slots.latency.offer_timeout(), Duration::from_millis(2400));
+}
+
+#[test]
+fn an_offer_expires_before_an_earlier_one_with_a_longer_timeout() {
+    let now = Instant::now();
+    let mut slots = slots(2);
+    for _ in 0..2 {
+        assert_eq!(slots.arrive(anonymous(now)), SlotDecision::Run(0));
+    }
+    for n in 1..=2 {
+        assert_eq!(slots.arrive(request(n, now)), SlotDecision::Refuse(RefusalReason::Busy, n));
+    }
+    slots.latency.record_round_trip(Duration::from_secs(1));
+    let long = slots.latency.offer_timeout();
+    assert!(slots.finish(now, None).offer.is_some());
+    slots.latency.record_round_trip(Duration::ZERO);
+    let short = slots.latency.offer_timeout();
+    assert!(short < long, "{short:?}");
+    assert!(slots.finish(now, None).offer.is_some());
+    assert_eq!(slots.next_expiry(), Some(now + short));
+    assert_eq!(slots.expire(now + short).offers_expired, 1);
+    assert_eq!(slots.next_expiry(), Some(now + long));
 }
 
 /// Creates slots with one running call and one request in the backlog.
