@@ -135,10 +135,12 @@ fn sent_errors() -> Vec<(SentErrorKind, ProblemKind, Outcome, Option<&'static st
         (user(50600), internal, Outcome::SqlUser, None),
         (user(u32::MAX), internal, Outcome::SqlUser, None),
         (server(C::Conflict), ProblemKind::Conflict, Outcome::SqlConflict, None),
+        (server(C::SnapshotConflict), ProblemKind::Conflict, Outcome::SqlConflict, None),
         (server(C::BadValue), ProblemKind::Refused(400), Outcome::SqlBadValue, None),
         (server(C::Mismatch), internal, Outcome::SqlMismatch, None),
         (server(C::Permission), internal, Outcome::SqlPermission, None),
         (server(C::Deadlock), internal, Outcome::SqlDeadlock, None),
+        (server(C::Transient), internal, Outcome::SqlError, None),
         (server(C::Other), internal, Outcome::SqlError, None),
         (
             K::Server { number: 2067, class: C::Conflict },
