@@ -82,9 +82,6 @@ impl Router {
     /// Looks up a method and an undecoded path, without the query.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> RouteLookup {
-        if *method == Method::OPTIONS && path == "*" {
-            return RouteLookup::Options { allow: self.allow(|_| true) };
-        }
         let path = match uri::decode_path(path) {
             Ok(path) => path,
             Err(expected) => {
@@ -210,7 +207,6 @@ mod tests {
         check("HEAD /v1/x/of/y", "405 PUT, OPTIONS");
         check("OPTIONS /v1/horses", "options GET, HEAD, POST, OPTIONS");
         check("OPTIONS /v1/x/of/y", "options PUT, OPTIONS");
-        check("OPTIONS *", "options GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         check("OPTIONS /nothing", "none");
     }
 

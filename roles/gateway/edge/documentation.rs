@@ -75,6 +75,12 @@ impl Documentation {
     /// Creates the documentation of a catalogue, unless the configuration disables it.
     #[must_use]
     pub fn new(catalogue: &Arc<Catalogue>, access: DocumentationAccess) -> Option<Self> {
+        let documents = || CallerDocuments::new(Arc::clone(catalogue));
+        let document = match access {
+            DocumentationAccess::Off => return None,
+            DocumentationAccess::Public => OpenApiDocument::Public(documents().complete()),
+            DocumentationAccess::Authenticated => OpenApiDocument::PerCaller(Box::new(documents())),
+        };
         let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
         let policy = format!(
             "default-src 'none'; connect-src 'self'; style-src 'sha256-{}'; script-src 'sha256-{}'; \
@@ -86,12 +92,6 @@ impl Documentation {
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>API</title>\
              <style>{STYLE}</style><body><main></main><script>{SCRIPT}</script></body></html>"
         );
-        let documents = CallerDocuments::new(Arc::clone(catalogue));
-        let document = match access {
-            DocumentationAccess::Off => return None,
-            DocumentationAccess::Public => OpenApiDocument::Public(documents.complete()),
-            DocumentationAccess::Authenticated => OpenApiDocument::PerCaller(Box::new(documents)),
-        };
         // Never fails: base64 and fixed text form a valid header value.
         let policy = HeaderValue::try_from(policy)
             .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

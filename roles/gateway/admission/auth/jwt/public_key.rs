@@ -23,6 +23,11 @@ pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 const KEYS_MAX: usize = 100;
 /// The minimum length of an RSA modulus, in bytes (2048 bits).
 const RSA_BYTES_MIN: usize = 256;
+/// The maximum length of an RSA modulus, in bytes (8192 bits). No token verifies with a longer one.
+const RSA_BYTES_MAX: usize = 1024;
+
+/// The maximum public exponent of an RSA key. No token verifies with a larger one.
+const RSA_EXPONENT_MAX: u64 = (1 << 33) - 1;
 
 /// The error for a key set that contains a secret key. The whole set is rejected.
 const SECRET: &str = "expected a public key, found a secret key";
@@ -220,8 +225,19 @@ fn bytes(text: &str) -> Result<Vec<u8>, String> {
 fn rsa(modulus: &str, exponent: &str) -> Result<DecodingKey, String> {
     let (modulus, exponent) = (bytes(modulus)?, bytes(exponent)?);
     let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-    if significant < RSA_BYTES_MIN || exponent.last().is_none_or(|byte| byte % 2 == 0) {
-        return Err("expected an RSA key of 2048 bits or more".to_owned());
+    if !(RSA_BYTES_MIN..=RSA_BYTES_MAX).contains(&significant) {
+        return Err("expected an RSA key of 2048 to 8192 bits".to_owned());
+    }
+    if modulus.last().is_none_or(|byte| byte % 2 == 0) {
+        return Err("expected an odd \"n\"".to_owned());
+    }
+    let exponent_value = exponent.iter().try_fold(0_u64, |value, byte| {
+        (value <= RSA_EXPONENT_MAX).then_some(value << 8 | u64::from(*byte))
+    });
+    if !exponent_value
+        .is_some_and(|value| (3..=RSA_EXPONENT_MAX).contains(&value) && value % 2 == 1)
+    {
+        return Err("expected an odd \"e\" from 3 to 2^33 - 1".to_owned());
     }
     Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
 }
@@ -247,7 +263,7 @@ fn checked(key: DecodingKey, algorithm: Algorithm) -> Result<DecodingKey, String
     };
     match parsed {
         Ok(_) => Ok(key),
-        Err(_) => Err(format!("not a key for {} (RSA: 2048 bits or more)", name(algorithm))),
+        Err(_) => Err(format!("not a key for {} (RSA: 2048 to 8192 bits)", name(algorithm))),
     }
 }
 
@@ -267,7 +283,7 @@ fn from_pem(text: &str, allowed: &[Algorithm]) -> Result<PublicKey, String> {
     let mut usable = allowed.iter().filter(|each| each.family() == key.family());
     let found = usable.find_map(|each| Some((*each, checked(key.clone(), *each).ok()?)));
     let (algorithm, key) = found
-        .ok_or_else(|| format!("not a key for {} (RSA: 2048 bits or more)", names(allowed)))?;
+        .ok_or_else(|| format!("not a key for {} (RSA: 2048 to 8192 bits)", names(allowed)))?;
     Ok(PublicKey { id: None, algorithm, key })
 }
 

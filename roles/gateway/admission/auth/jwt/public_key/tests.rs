@@ -147,11 +147,17 @@ fn the_error_of_an_invalid_key_has_its_index_and_not_its_text() {
         jwks(&[jwk]).map(|keys| keys.len())
     };
     assert_eq!(rsa(&[0xff; 256], "AQAB"), Ok(1));
-    for (n, e) in [(&[0xff; 255][..], "AQAB"), (&[0xff; 256], ""), (&[0xff; 256], "Ag")] {
-        assert!(rsa(n, e).unwrap_err().contains("2048 bits"), "{e}");
-    }
+    assert_eq!(rsa(&[0xff; 1024], "AQAB"), Ok(1));
+    assert_eq!(rsa(&[0xff; 256], "AAAAAAAAAAAAAQAB"), Ok(1), "leading zeros are allowed");
     let padded = [vec![0; 128], vec![0xff; 128]].concat();
-    assert!(rsa(&padded, "AQAB").unwrap_err().contains("2048 bits"));
+    for n in [&[0xff; 255][..], &[0xff; 1025], &padded] {
+        assert!(rsa(n, "AQAB").unwrap_err().contains("2048 to 8192 bits"));
+    }
+    let even = [vec![0xff; 255], vec![0]].concat();
+    assert!(rsa(&even, "AQAB").unwrap_err().contains("odd \"n\""));
+    for e in ["", "AA", "AQ", "Ag", "AgAAAAE", "AQAAAAAAAAAB"] {
+        assert!(rsa(&[0xff; 256], e).unwrap_err().contains("odd \"e\""), "{e}");
+    }
 }
 
 #[test]
