@@ -7,6 +7,7 @@ use fjord::lifecycle::Tasks;
 use rustix::process::Signal;
 
 use super::support::certs::Leaf;
+use super::support::client::get_text;
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
@@ -103,6 +104,18 @@ async fn a_reload_applies_a_new_catalogue_and_rejects_an_invalid_one() {
     for word in ["added.json", "added", "rout"] {
         assert!(line.contains(word), "{word} is missing in {line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_registers_the_metrics_of_new_queues() {
+    let mut fleet = Fleet::start(FleetOptions::default()).await;
+    let added = ADDED.replace(r#""queue": "echo""#, r#""queue": "fresh""#);
+    fs::write(fleet.catalogue().join("added.json"), added).unwrap();
+    reloads(&mut fleet, "ok").await;
+    let metrics = format!("http://{}/metrics", fleet.gateways[0].admin());
+    let metrics = get_text(&metrics).await.expect("metrics");
+    let arrivals = r#"fjord_gateway_queue_arrivals_total{queue="fresh"} 0"#;
+    assert!(metrics.lines().any(|line| line == arrivals), "a rate counts the first request");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,18 +9,18 @@ use crate::endpoint_call::{EndpointCall, EndpointCallResult};
 use crate::future::BoxFuture;
 use crate::lifecycle::Tasks;
 use crate::messaging::TransportError;
-use crate::problem::{Problem, ProblemKind};
 
 use super::client::ClientNetwork;
 use super::client::byte_budget::ByteBudget;
 use super::dispatch::session::SessionEnd;
-use super::dispatch::{AnswerMemory, Dispatched, Dispatcher};
+use super::dispatch::{AnswerMemory, Dispatcher};
 use super::observation::phases::{RequestPhase, RequestPhases};
 
-/// How long an interrupted call may take to send its cancel to the worker.
-const CANCEL_LIMIT: Duration = Duration::from_secs(2);
+/// How long the messages at the end of a call may take to be sent.
+const LAST_MESSAGES_LIMIT: Duration = Duration::from_secs(2);
 
-/// Dispatches one call and waits for its answer. Ctrl-C has the effect of a client's disconnect.
+/// Dispatches one call and waits for its answer. Ctrl-C has the effect of a client's disconnect: a
+/// granted call with `on_disconnect = finish` continues, and its answer is returned if it is fast.
 ///
 /// # Errors
 /// `TransportError` if the subscription to replies fails.
@@ -35,17 +35,16 @@ pub fn execute(
         let started_at = Instant::now();
         let client = ClientNetwork::new(Ipv4Addr::LOCALHOST.into(), 0);
         let memory = AnswerMemory::new(true, ByteBudget::unbounded().nothing(client));
-        let completed = tokio::select! {
-            answer = dispatcher.dispatch(&endpoint, request, memory) => Some(answer),
-            _ = tokio::signal::ctrl_c() => None,
+        let interrupted = async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         };
         // The request has no window, so its answer never streams.
-        let Some(Dispatched::Complete(result)) = completed else {
-            let _all_ended = tasks.wait(CANCEL_LIMIT).await;
-            let answer = Err(Problem::new(ProblemKind::Cancelled));
-            let (duration, phases) = (started_at.elapsed(), Vec::new());
-            return Ok(EndpointCallResult { answer, attempts: 0, duration, phases });
-        };
+        let result = dispatcher.dispatch_until(&endpoint, request, memory, interrupted).await;
+        let duration = started_at.elapsed();
+        // A worker whose claim or offer came too late must get an answer.
+        let _all_ended = tasks.wait(LAST_MESSAGES_LIMIT).await;
         let mut phases = RequestPhases::default();
         phases.set(RequestPhase::QueueWait, result.queue_wait);
         if let SessionEnd::Answer(answer) = &result.end {
@@ -53,7 +52,7 @@ pub fn execute(
         }
         let attempts = result.attempts;
         let answer = result.into_answer().map_err(|failure| failure.problem);
-        let (duration, phases) = (started_at.elapsed(), phases.passed().collect());
+        let phases = phases.passed().collect();
         Ok(EndpointCallResult { answer, attempts, duration, phases })
     })
 }

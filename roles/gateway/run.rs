@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::{Admin, ProcessHealth, Readiness};
+use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::messaging::TransportConfig;
 use crate::config::{Config, Sources};
@@ -26,6 +27,7 @@ use crate::roles::gateway::edge::connection::HttpService;
 use crate::roles::gateway::edge::health_check::HealthCheck;
 use crate::roles::gateway::edge::listener::Listener;
 use crate::roles::gateway::edge::listener::RunningListener;
+use crate::roles::gateway::observation::request_log;
 use crate::roles::gateway::pipeline::Pipeline;
 use crate::roles::gateway::report;
 use crate::roles::gateway::snapshot::Snapshot;
@@ -134,6 +136,7 @@ impl RunningGateway {
                 let (tasks, stop) = (&self.tasks, &self.stop);
                 let old = Some(&old.authenticator);
                 snapshot.authenticator.fetch_issuer_keys(old, &self.readiness, tasks, stop);
+                let queues = queue_names(&snapshot);
                 let snapshot = Arc::new(snapshot);
                 let store_snapshot = || self.pipeline.snapshot.store(snapshot);
                 match files {
@@ -143,8 +146,9 @@ impl RunningGateway {
                 }
                 self.pipeline.in_flight.set_limit(config.gateway.http.requests_in_flight_max);
                 self.pipeline.bytes.set(&config.gateway.http);
-                self.pipeline.dispatcher.reload(config.gateway.session.clone());
+                self.pipeline.dispatcher.reload(config.gateway.session.clone(), &queues);
                 self.listener.reload(&config.gateway);
+                request_log::forget_endpoints();
                 crate::roles::apply_log_filter(&config.log);
                 self.config = config;
                 tracing::info!("configuration reloaded");
@@ -184,6 +188,13 @@ impl RunningGateway {
     }
 }
 
+/// Returns the queues of a catalogue. They are created before their first requests, so that their
+/// metrics start at zero and rates count those requests.
+fn queue_names(snapshot: &Snapshot) -> Vec<QueueName> {
+    let endpoints = snapshot.catalogue.endpoints().iter();
+    endpoints.map(|endpoint| endpoint.queue.clone()).collect()
+}
+
 async fn connect(config: &Config) -> Result<Arc<dyn Transport>, RunError> {
     let TransportConfig::Nats(nats) = &config.messaging.transport;
     messaging::nats::connect(nats, "fjord gateway")
@@ -198,10 +209,7 @@ async fn pipeline(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<Pipeline, RunError> {
-    // Queues created at startup have metrics that start at zero, so rates count the first request.
-    let queues: Vec<_> =
-        snapshot.catalogue.endpoints().iter().map(|endpoint| endpoint.queue.clone()).collect();
-    let dispatcher = Dispatcher::start(config, &queues, transport, tasks)
+    let dispatcher = Dispatcher::start(config, &queue_names(&snapshot), transport, tasks)
         .await
         .map_err(|error| RunError::system("cannot subscribe to replies", error))?;
     let in_flight = gauge(&names::GATEWAY_IN_FLIGHT, &[]);

@@ -1,16 +1,23 @@
 //! `fjord call` prints the response that a client of the gateway would receive.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::support::eventually::{SOON, eventually_some};
 use crate::support::fjord_binary;
 use crate::support::fleet::{Fleet, FleetOptions};
 
-fn call(fleet: &Fleet, arguments: &[&str]) -> Output {
+fn command(fleet: &Fleet, arguments: &[&str]) -> Command {
     let mut command = Command::new(fjord_binary());
     command.arg("call").arg("--config").arg(fleet.gateways[0].directory());
-    command.args(arguments).output().expect("fjord runs")
+    command.args(arguments);
+    command
+}
+
+fn call(fleet: &Fleet, arguments: &[&str]) -> Output {
+    command(fleet, arguments).output().expect("fjord runs")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,4 +55,29 @@ async fn an_endpoint_can_be_called_without_a_gateway() {
     let output = call(&fleet, &["strict"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("503 ") && stderr.contains("no_workers"), "{stderr}");
+}
+
+/// The call is granted, and a disconnect does not cancel it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_call_reports_its_attempt_and_what_is_known_of_it() {
+    let fleet = Fleet::start(FleetOptions::default()).await;
+    let running = async || fleet.workers[0].metric("fjord_worker_running").await;
+    for (ms, status) in [("ms=2000", 200), ("ms=9000", 504)] {
+        let mut called = command(&fleet, &["slow-once", ms, "--json"]);
+        let called = called.stdout(Stdio::piped()).spawn().expect("fjord runs");
+        eventually_some("the call runs", SOON, async || (running().await > 0.5).then_some(()))
+            .await;
+        kill_process(Pid::from_child(&called), Signal::INT).expect("it runs");
+        let output = called.wait_with_output().expect("it ends");
+        let called: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        assert_eq!(
+            (&called["status"], &called["attempts"]),
+            (&status.into(), &1.into()),
+            "{called}"
+        );
+        if status == 504 {
+            assert_eq!(called["body"]["type"], "urn:fjord:problem:outcome-unknown");
+            assert!(running().await > 0.5, "the call continues");
+        }
+    }
 }

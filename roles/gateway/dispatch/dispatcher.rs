@@ -1,10 +1,11 @@
 //! Dispatches requests to the workers of their queues.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::catalogue::{Endpoint, OnDisconnect, QueueName};
 use crate::config::Config;
@@ -23,11 +24,14 @@ use super::queues::{GatewayQueue, QueueRegistry};
 use super::replies::{ReplyRouter, recovery};
 use super::retry_budget::RetryBudget;
 use super::services::DispatchServices;
-use super::session::SessionOptions;
-use super::session_driver::{SessionDriver, count_rejection};
+use super::session::{SessionEnd, SessionOptions};
+use super::session_driver::{DriverEvent, SessionDriver, count_rejection};
 use super::session_task::{AnswerMemory, SessionGuard, SessionParts, SessionProgress, SessionTask};
 use super::stream_driver::{StreamDriver, StreamingAnswer};
 use super::worker_monitor;
+
+/// How long `dispatch_until` waits for the end of a session after its disconnect.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Dispatches requests to workers.
 #[derive(Debug)]
@@ -56,8 +60,7 @@ struct AdmittedSession {
 }
 
 impl Dispatcher {
-    /// Subscribes to replies and starts the background tasks. Further queues are created
-    /// when the first request for them arrives.
+    /// Subscribes to replies and starts the background tasks.
     ///
     /// # Errors
     /// `TransportError` if the subscription fails.
@@ -119,6 +122,31 @@ impl Dispatcher {
         }
     }
 
+    /// Dispatches one request without streaming its answer. The end of `disconnect` has the effect
+    /// of a client's disconnect, but the result is still returned, if it is known soon.
+    pub async fn dispatch_until(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        memory: AnswerMemory,
+        disconnect: impl Future<Output = ()>,
+    ) -> DispatchResult {
+        let AdmittedSession { mut task, may_try_group } =
+            match self.create_session(endpoint, request, memory) {
+                Ok(admitted) => admitted,
+                Err(result) => return *result,
+            };
+        let end = tokio::select! {
+            end = task.run_to_end(DriverEvent::Start { may_try_group }) => Some(end),
+            () = disconnect => {
+                let end = task.run_to_end(DriverEvent::ClientGone);
+                timeout(DISCONNECT_LIMIT, end).await.ok()
+            }
+        };
+        // A call that continues on its worker may still have an effect.
+        task.finish(end.unwrap_or(SessionEnd::Problem(ProblemKind::OutcomeUnknown)))
+    }
+
     /// Admits a request to its queue and registers it for replies.
     ///
     /// # Errors
@@ -171,8 +199,13 @@ impl Dispatcher {
         &self.services.transport
     }
 
-    /// Replaces the configuration. Sessions that have started keep their options.
-    pub fn reload(&self, config: SessionConfig) {
+    /// Replaces the configuration, and creates the queues that are new in the catalogue. Sessions
+    /// that have started keep their options.
+    pub fn reload(&self, config: SessionConfig, queue_names: &[QueueName]) {
+        for name in queue_names {
+            let created = self.queues.get_or_create(name);
+            debug_assert!(created.is_ok(), "a checked queue name forms a subject");
+        }
         self.services.retry_budget.set_limits(config.retry_percent, config.retry_floor);
         self.services.config.store(Arc::new(config));
     }

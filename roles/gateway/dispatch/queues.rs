@@ -69,7 +69,7 @@ impl fmt::Debug for GatewayQueueMetrics {
     }
 }
 
-/// All queues of this process: those of the catalogue at startup, and later ones on first use.
+/// All queues of this process: those of every catalogue that it has loaded.
 #[derive(Debug)]
 pub struct QueueRegistry {
     prefix: Subject,

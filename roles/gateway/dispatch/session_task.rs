@@ -146,7 +146,8 @@ impl SessionTask {
         self.run_to_end(event).await
     }
 
-    async fn run_to_end(&mut self, event: DriverEvent) -> SessionEnd {
+    /// Handles an event and runs the session to its end. Discards an answer that streams.
+    pub(super) async fn run_to_end(&mut self, event: DriverEvent) -> SessionEnd {
         let mut event = event;
         loop {
             match self.run(event).await {

@@ -29,7 +29,7 @@ mod request_metrics;
 mod request_span;
 
 use client_address::ClientAddress;
-pub(in crate::roles::gateway) use request_metrics::count;
+pub(in crate::roles::gateway) use request_metrics::{count, forget_endpoints};
 
 /// The header with the trace and parent span of a client's request (W3C Trace Context).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -26,9 +27,25 @@ struct RequestCounter {
     counter: Counter,
 }
 
+/// The metrics of each endpoint of a catalogue.
+#[derive(Default)]
+struct CatalogueMetrics {
+    /// The number of catalogues loaded before this one.
+    catalogue: u64,
+    endpoints: HashMap<EndpointId, EndpointMetrics>,
+}
+
+/// The number of catalogues that a reload has replaced.
+static CATALOGUE: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
     /// The metrics of each endpoint. The catalogue limits their number.
-    static METRICS: RefCell<HashMap<EndpointId, EndpointMetrics>> = RefCell::default();
+    static METRICS: RefCell<CatalogueMetrics> = RefCell::default();
+}
+
+/// Lets every thread forget the endpoints of the old catalogue, some of which may be removed.
+pub(in crate::roles::gateway) fn forget_endpoints() {
+    CATALOGUE.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Counts a request to an endpoint and records its duration.
@@ -43,12 +60,16 @@ pub(super) fn record(
         return duration_histogram(NONE).record(duration.as_secs_f64());
     };
     METRICS.with_borrow_mut(|all| {
-        if let Some(metrics) = all.get_mut(id) {
+        let catalogue = CATALOGUE.load(Ordering::Relaxed);
+        if all.catalogue != catalogue {
+            *all = CatalogueMetrics { catalogue, ..CatalogueMetrics::default() };
+        }
+        if let Some(metrics) = all.endpoints.get_mut(id) {
             return metrics.record(id, status, outcome, duration);
         }
         let new =
             || EndpointMetrics { duration: duration_histogram(id.as_str()), requests: Vec::new() };
-        all.entry(id.clone()).or_insert_with(new).record(id, status, outcome, duration);
+        all.endpoints.entry(id.clone()).or_insert_with(new).record(id, status, outcome, duration);
     });
 }
 
@@ -87,4 +108,21 @@ fn request_counter(endpoint: &str, status: StatusCode, outcome: Outcome) -> Coun
 
 fn duration_histogram(endpoint: &str) -> Histogram {
     histogram(&names::GATEWAY_REQUEST_DURATION, &[(names::ENDPOINT, endpoint.to_owned())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoints_of_an_old_catalogue_are_forgotten() {
+        let record_of = |id: &str| {
+            let id = EndpointId::new(id).unwrap();
+            record(Some(&id), StatusCode::OK, Outcome::Ok, Duration::ZERO);
+            METRICS.with_borrow(|all| all.endpoints.len())
+        };
+        assert_eq!((record_of("old"), record_of("kept")), (1, 2));
+        forget_endpoints();
+        assert_eq!(record_of("kept"), 1);
+    }
 }
