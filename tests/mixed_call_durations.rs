@@ -46,8 +46,8 @@ async fn short_calls_use_the_other_worker_while_a_long_call_runs() {
         let longest = caller.await.expect("the caller does not panic");
         assert!(longest < Duration::from_millis(900), "a short call took {longest:?}");
     }
-    let unheard = r#"fjord_gateway_resubmissions_total{reason="unheard"}"#;
-    assert!(fleet.gateways[0].metric(unheard).await < 0.5, "no call was treated as lost");
+    let no_reply = r#"fjord_gateway_resubmissions_total{reason="no_reply"}"#;
+    assert!(fleet.gateways[0].metric(no_reply).await < 0.5, "no call was treated as lost");
     let busy = r#"fjord_worker_refusals_total{queue="slow",reason="busy"}"#;
     assert!(fleet.workers[0].metric(busy).await > 0.5, "requests had to wait for slots");
 }

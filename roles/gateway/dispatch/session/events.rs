@@ -154,7 +154,7 @@ impl ResubmitReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused(reason) => reason.as_str(),
-            Self::NoReply => "unheard",
+            Self::NoReply => "no_reply",
             Self::WorkerLost => "lost",
         }
     }
