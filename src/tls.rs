@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 mod client;
 mod client_certificate;
 mod dial;
+mod file_version;
 mod names;
 mod pem;
 mod reload;

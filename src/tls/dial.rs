@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::reload::{FileVersion, version};
+use super::file_version::{FileVersion, version};
 use super::{TlsError, client_config, trust_any};
 use crate::config::tls::ClientTlsConfig;
 

@@ -12,8 +12,8 @@ use crate::config::auth::san;
 
 use super::{TlsError, TlsErrorKind};
 
-/// The maximum number of names that are used from a certificate.
-const NAMES_MAX: usize = 64;
+/// The maximum number of names that are used from a client's certificate, which a peer chooses.
+const CLIENT_NAMES_MAX: usize = 64;
 
 /// The error for a certificate that cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ pub(super) fn check_not_expired(
 
 /// Returns the lower-case DNS names of a certificate, by which server certificates are selected.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    alternative_names(certificate, |name| match name {
+    alternative_names(certificate, usize::MAX, |name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,
     })
@@ -57,7 +57,7 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 /// Names of different kinds are never equal: an authority constrained to the DNS names of one
 /// domain can still put any URI into a certificate.
 pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    alternative_names(certificate, |name| match name {
+    alternative_names(certificate, CLIENT_NAMES_MAX, |name| match name {
         GeneralName::URI(name) => san::canonical(san::SanKind::Uri, name),
         GeneralName::DNSName(name) => san::canonical(san::SanKind::Dns, name),
         GeneralName::RFC822Name(name) => san::canonical(san::SanKind::Email, name),
@@ -67,12 +67,13 @@ pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 
 fn alternative_names(
     certificate: &CertificateDer<'_>,
+    names_max: usize,
     pick: impl Fn(&GeneralName<'_>) -> Option<String>,
 ) -> Vec<String> {
     let Ok(parsed) = parse(certificate) else { return Vec::new() };
     match parsed.subject_alternative_name() {
         Ok(Some(extension)) => {
-            extension.value.general_names.iter().filter_map(pick).take(NAMES_MAX).collect()
+            extension.value.general_names.iter().filter_map(pick).take(names_max).collect()
         }
         _ => Vec::new(),
     }

@@ -1,8 +1,7 @@
-//! Reads PEM files of limited size, and warns about keys that other users can read.
+//! Reads PEM files of limited size.
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +16,6 @@ use super::{TlsError, TlsErrorKind, names, provider};
 
 /// The maximum size of a file in bytes. A bundle of all public CAs is a quarter of this size.
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// The permission bits of users who are neither the owner nor in the group.
-const MODE_OTHERS: u32 = 0o007;
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |error| TlsError::caused_by(file, TlsErrorKind::Unreadable, error);
@@ -45,20 +42,7 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(file)?;
-    warn_if_others_can_read(file);
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsError::new(file, TlsErrorKind::NoKey))
-}
-
-fn warn_if_others_can_read(file: &Path) {
-    let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
-    if mode & MODE_OTHERS != 0 {
-        let mode = format!("{:04o}", mode & 0o7777);
-        tracing::warn!(
-            file = %file.display(),
-            mode,
-            "other users can read the private key; expected mode 0640 or stricter"
-        );
-    }
 }
 
 /// Reads a chain and its key, which must be valid and match. The leaf must not have expired.

@@ -1,22 +1,17 @@
 //! Replaces certificates while connections stay open. Invalid files change nothing.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::config::tls::{ClientAuth, ServerTlsConfig};
+use crate::config::tls::ServerTlsConfig;
 use crate::lifecycle::Cancel;
 use crate::telemetry::{self, names};
 
+use super::file_version::server_versions;
 use super::{PreparedReload, ServerTls, TlsError};
 
 /// How often the files are checked for changes. A change is used once the files have stayed the
 /// same for one interval, so that a certificate is not read before its key has been replaced.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Identifies a version of a file; `None` while the file is missing.
-pub(super) type FileVersion = Option<(SystemTime, u64, u64)>;
 
 impl ServerTls {
     /// Reads the given files, or the current ones again, and uses them if they are valid. Returns
@@ -47,8 +42,9 @@ impl ServerTls {
     /// Compares modification time, inode and size. Unlike a watch on an inode, this detects atomic
     /// renames and replaced links on every file system.
     pub async fn watch(self, interval: Duration, stop: Cancel) {
-        let mut loaded = versions(&self.files());
-        let mut before = loaded.clone();
+        let (_, mut before) = self.files_and_versions();
+        // Files that cannot be used are not read again until they change.
+        let mut unusable = None;
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -56,10 +52,10 @@ impl ServerTls {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let now = versions(&self.files());
-            if now != loaded && now == before {
-                let _is_valid = self.reload(None);
-                loaded.clone_from(&now);
+            let (files, loaded) = self.files_and_versions();
+            let now = server_versions(&files);
+            if now != loaded && now == before && unusable.as_ref() != Some(&now) {
+                unusable = (!self.reload(None)).then(|| now.clone());
             }
             before = now;
         }
@@ -79,18 +75,4 @@ impl PreparedReload<'_> {
 
 fn count(result: &str) {
     telemetry::counter(&names::TLS_RELOADS, &[(names::RESULT, result.to_owned())]).increment(1);
-}
-
-fn versions(files: &ServerTlsConfig) -> Vec<FileVersion> {
-    let pairs = files.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    let ca = match &files.client_auth {
-        ClientAuth::Off => None,
-        ClientAuth::Optional { ca } | ClientAuth::Required { ca } => Some(ca),
-    };
-    pairs.chain(ca).map(|file| version(file)).collect()
-}
-
-pub(super) fn version(file: &Path) -> FileVersion {
-    let metadata = fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }

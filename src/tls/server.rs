@@ -14,6 +14,7 @@ use crate::config::tls::{ClientAuth, ServerTlsConfig};
 
 use super::TlsError;
 use super::client_certificate::ClientCertificate;
+use super::file_version::FileVersion;
 use super::server_state::{HTTP2, ServerTlsState};
 
 /// The TLS configuration of a listener. Cheap to clone; a reload takes effect in all clones.
@@ -71,6 +72,13 @@ impl ServerTls {
     #[must_use]
     pub fn files(&self) -> ServerTlsConfig {
         self.current.load().files.clone()
+    }
+
+    /// Returns the settings that name the files in use, and the versions of these files. A file that
+    /// was changed while it was read has another version by now.
+    pub(super) fn files_and_versions(&self) -> (ServerTlsConfig, Vec<FileVersion>) {
+        let current = self.current.load();
+        (current.files.clone(), current.versions.clone())
     }
 
     /// Returns the maximum duration of a handshake.

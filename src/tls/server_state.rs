@@ -15,6 +15,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use crate::config::tls::{ClientAuth, ServerTlsConfig};
 use crate::telemetry::{self, names as metric_names};
 
+use super::file_version::{FileVersion, server_versions};
 use super::{TlsError, TlsErrorKind, names, pem, provider};
 
 /// The name of HTTP/2 in ALPN (RFC 9113 §3.1).
@@ -26,6 +27,8 @@ const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 #[derive(Debug)]
 pub(super) struct ServerTlsState {
     pub(super) files: ServerTlsConfig,
+    /// The versions of the files, as they were before the files were read.
+    pub(super) versions: Vec<FileVersion>,
     pub(super) config: Arc<ServerConfig>,
     /// Verifies client certificates; `None` if the listener does not ask for any.
     pub(super) client_verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -36,6 +39,7 @@ pub(super) struct ServerTlsState {
 impl ServerTlsState {
     /// Reads all files, checks that they fit together, and reports when the certificates expire.
     pub(super) fn load(files: &ServerTlsConfig, generation: u64) -> Result<Self, TlsError> {
+        let file_versions = server_versions(files);
         let (resolver, expiries) = CertificateResolver::load(files)?;
         let first = expiries.first().map_or(Path::new(""), |(file, _)| file.as_path());
         let unusable = |error| TlsError::caused_by(first, TlsErrorKind::Unusable, error);
@@ -64,7 +68,7 @@ impl ServerTlsState {
         }
         report(&expiries);
         let (files, config) = (files.clone(), Arc::new(config));
-        Ok(Self { files, config, client_verifier, generation })
+        Ok(Self { files, versions: file_versions, config, client_verifier, generation })
     }
 }
 

@@ -155,6 +155,12 @@ async fn a_certificate_is_selected_by_server_name() {
         let handshake = connect(&tls, test_ca.client(None), name).await;
         assert_eq!(handshake.server_names()[0], expected, "{name}");
     }
+    let many: Vec<String> = (0..100).map(|number| format!("n{number}.test")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let certificates = vec![test_ca.certificate("a", &["a.test"]), test_ca.certificate("m", &many)];
+    let with_many = ServerTls::load(&server(certificates)).unwrap();
+    let last = connect(&with_many, test_ca.client(None), "n99.test").await;
+    assert_eq!(last.server_names(), many);
     let unknown = connect(&tls, test_ca.client(None), "unknown.test").await;
     let refusal = format!("{:?}", unknown.client.unwrap_err());
     assert!(refusal.contains("a.test"), "the first certificate is still used: {refusal}");
@@ -280,10 +286,9 @@ async fn changed_files_are_reloaded() {
     let tls = ServerTls::load(&server(vec![files])).unwrap();
     let before = tls.current();
     let stop = Cancel::new();
+    // This change precedes the watch.
+    test_ca.certificate("a", &["a.test", "new.test"]);
     let noticed = async {
-        // Lets the watch record the versions of the files before they change.
-        tokio::task::yield_now().await;
-        test_ca.certificate("a", &["a.test", "new.test"]);
         let mut ticks = tokio::time::interval(Duration::from_millis(2));
         while Arc::ptr_eq(&tls.current(), &before) {
             ticks.tick().await;

@@ -9,6 +9,9 @@ use crate::config::{Secret, limits};
 /// The value that is shown instead of a secret.
 const REDACTED: &str = "\"[secret]\"";
 
+/// The permission bits of users who are neither the owner nor in the group.
+const MODE_OTHERS: u32 = 0o007;
+
 impl SettingsTable<'_> {
     /// Returns a path, resolved against the configuration directory.
     pub(in crate::config) fn get_path(&mut self, name: &str) -> Option<PathBuf> {
@@ -35,7 +38,7 @@ impl SettingsTable<'_> {
         Some(path)
     }
 
-    /// Returns the path of a secret file. Warns if every user can read it.
+    /// Returns the path of a secret file. Warns if every user can access it.
     pub(in crate::config) fn get_secret_file(&mut self, name: &str) -> Option<PathBuf> {
         let path = self.get_file(name)?;
         self.check_mode(name, &path);
@@ -136,10 +139,11 @@ impl SettingsTable<'_> {
 
     fn check_mode(&self, name: &str, path: &Path) {
         use std::os::unix::fs::PermissionsExt;
-        let readable_by_others = |mode: u32| mode & 0o004 != 0;
-        let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
-        if self.checks_files && mode.is_ok_and(readable_by_others) {
-            self.warn(name, &format!("{}: every user of this host can read it", path.display()));
+        let Ok(metadata) = std::fs::metadata(path) else { return };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if self.checks_files && mode & MODE_OTHERS != 0 {
+            let text = "every user of this host can access it; expected mode 0640 or stricter";
+            self.warn(name, &format!("{}: its mode is {mode:04o}: {text}", path.display()));
         }
     }
 }
