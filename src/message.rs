@@ -91,6 +91,7 @@ impl Headers {
             return Err(HeaderError);
         }
         let HeaderSource::Built(built) = &mut self.0 else { return Err(HeaderError) };
+        debug_assert!(built.iter().all(|(known, _)| *known != name), "{name} is added twice");
         if built.capacity() == 0 {
             built.reserve(HEADERS_USUAL);
         }

@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use fjord::config::messaging::TransportConfig;
+use fjord::config::{Config, Sources};
+use fjord::messaging::{self, TransportError, nats};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::support::certs::Certs;
 use super::support::client::{Client, get_json};
 use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{FjordProcess, Fleet, FleetOptions};
@@ -100,9 +104,7 @@ async fn no_message_ends_a_client_permanently() {
     let kinds =
         ["fjord.status", "$SRV.PING", "fjord.q.echo", "fjord.w.", "fjord.repeat", "_INBOX."];
     for kind in kinds {
-        let Some(subject) = targets.iter().find(|subject| subject.starts_with(kind)) else {
-            continue;
-        };
+        let subject = targets.iter().find(|subject| subject.starts_with(kind)).expect(kind);
         let subject = subject.replace('>', "1.2.3").replace('*', "x");
         for headers in POISONS {
             let before =
@@ -368,4 +370,26 @@ async fn a_process_that_was_never_connected_ends_at_once() {
             "a process that sent nothing need not wait for a flush"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_fails_once_the_link_is_lost_and_not_only_at_its_timeout() {
+    let home = tempfile::tempdir().expect("a directory");
+    let certs = Certs::new(&home.path().join("certs"));
+    let options = NatsOptions { has_tls: false, ..NatsOptions::default() };
+    let mut server = NatsServer::start(home.path(), &certs, &options).await;
+    let directory = home.path().join("config");
+    std::fs::create_dir(&directory).expect("a directory");
+    let keys = "insecure_plain_text = true\nping_interval = '1s'\noperation_timeout = '60s'\n";
+    let text = format!("[messaging.nats]\nservers = ['{}']\n{keys}", server.url());
+    std::fs::write(directory.join("fjord.toml"), text).expect("a file");
+    let sources = Sources { directory: Some(directory), ..Sources::default() };
+    let config = Config::load(&sources).expect("a valid configuration").config;
+    let TransportConfig::Nats(settings) = &config.messaging.transport;
+    let transport = nats::connect(settings, "flush").await.expect("a transport");
+    messaging::wait_until_up(&mut transport.link()).await.expect("a connection");
+    server.process().pause();
+    let flushed = tokio::time::timeout(SOON, transport.flush()).await;
+    assert!(matches!(flushed, Ok(Err(TransportError::Disconnected))), "{flushed:?}");
+    server.process().resume();
 }

@@ -231,7 +231,19 @@ impl Transport for Nats {
             if !self.shared.client.load().is_connected() {
                 return Err(TransportError::Disconnected);
             }
-            self.flush_until(Instant::now() + self.shared.config.operation_timeout).await
+            let mut link = self.shared.state.link();
+            let before = *link.borrow_and_update();
+            // A link that is not proven yet cannot be lost: it comes up with another epoch.
+            let is_proven = before.state != LinkState::Down;
+            let lost = link.wait_for(|link| {
+                is_proven && (link.state == LinkState::Down || link.epoch != before.epoch)
+            });
+            let end = Instant::now() + self.shared.config.operation_timeout;
+            tokio::select! {
+                flushed = self.flush_until(end) => flushed,
+                // The probe was lost with the connection.
+                Ok(_) = lost => Err(TransportError::Disconnected),
+            }
         })
     }
 
