@@ -141,6 +141,14 @@ fn each_issuer_has_its_own_table() {
 }
 
 #[test]
+fn plain_text_is_an_error_for_keys_that_are_not_fetched() {
+    let text = "[auth.jwt.a]\nissuer = 'https://a'\naudiences = ['x']\nkeys = 'k'\n\
+                insecure_plain_text = true\n";
+    let found = errors(None, text).join("\n");
+    assert!(found.contains("auth.jwt.a.insecure_plain_text: expected either keys or"), "{found}");
+}
+
+#[test]
 fn a_worker_needs_queues_servers_and_a_complete_database() {
     let text = r#"
         [procedures.databases.default]

@@ -1,5 +1,6 @@
 //! `[worker]`: the queues that a worker serves.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -101,16 +102,24 @@ impl WorkerConfig {
     }
 
     /// Returns the settings of a queue, or `None` if this worker does not serve it. An exact name
-    /// takes precedence; otherwise, the pattern with the most characters other than `*` applies.
+    /// takes precedence; otherwise, the pattern with the most characters other than `*` applies, then
+    /// the one with the most before its first `*`, then the first one in alphabetical order.
     #[must_use]
     pub fn queue(&self, queue: &QueueName) -> Option<&QueueConfig> {
         let name = queue.as_str();
         self.queues.get(name).or_else(|| {
             let matching = self.queues.iter().filter(|(pattern, _)| matches_pattern(pattern, name));
-            let literals = |pattern: &str| pattern.bytes().filter(|byte| *byte != b'*').count();
-            matching.max_by_key(|(pattern, _)| literals(pattern)).map(|(_, config)| config)
+            let best = matching.max_by(|(a, _), (b, _)| precedence(a).cmp(&precedence(b)));
+            best.map(|(_, config)| config)
         })
     }
+}
+
+/// Returns the precedence of a pattern among those that match a queue.
+fn precedence(pattern: &str) -> (usize, usize, Reverse<&str>) {
+    let literals = pattern.bytes().filter(|byte| *byte != b'*').count();
+    let start = pattern.split('*').next().map_or(0, str::len);
+    (literals, start, Reverse(pattern))
 }
 
 /// Reads a program name, and checks that it fits into the login message.
@@ -189,6 +198,11 @@ mod tests {
             "horse-search*" = { concurrency = 3 }
             "*-transfer" = { concurrency = 4 }
             horse-get = { concurrency = 5 }
+            "a*" = { concurrency = 6 }
+            "*z" = { concurrency = 7 }
+            "*m*" = { concurrency = 8 }
+            "*b*c" = { concurrency = 9 }
+            "*c*b*" = { concurrency = 10 }
             "#,
         );
         let concurrency = |name| {
@@ -200,5 +214,8 @@ mod tests {
         assert_eq!(concurrency("horse-search-all"), Some(3));
         assert_eq!(concurrency("horse-transfer"), Some(4));
         assert_eq!(concurrency("horse-get"), Some(5));
+        assert_eq!(concurrency("a-m-z"), Some(6), "the one with the longest beginning");
+        assert_eq!(concurrency("xmz"), Some(8), "the first in alphabetical order");
+        assert_eq!(concurrency("xcbc"), Some(9));
     }
 }

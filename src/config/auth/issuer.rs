@@ -180,8 +180,15 @@ impl KeySource {
             age_max: table.get_limited("keys_age_max", limits::JWT_KEYS_AGE_MAX),
         };
         if let Some(file) = file {
-            for key in ["keys_url", "keys_url_ca", "keys_refresh", "keys_cooldown", "keys_age_max"]
-            {
+            let of_fetched_keys = [
+                "keys_url",
+                "keys_url_ca",
+                "keys_refresh",
+                "keys_cooldown",
+                "keys_age_max",
+                "insecure_plain_text",
+            ];
+            for key in of_fetched_keys {
                 if table.has(key) {
                     table.error(key, "expected either keys or fetched keys, found both".to_owned());
                 }

@@ -40,8 +40,9 @@ impl SettingValue for String {
     }
 
     fn to_toml(&self) -> String {
-        // Every escape sequence that `serde_json` writes is also valid in TOML.
-        serde_json::Value::from(self.as_str()).to_string()
+        // Every escape sequence that `serde_json` writes is also valid in TOML. It does not escape
+        // U+007F, which TOML requires.
+        serde_json::Value::from(self.as_str()).to_string().replace('\u{7f}', "\\u007f")
     }
 }
 
@@ -208,6 +209,7 @@ mod tests {
     #[test]
     fn values_are_formatted_as_toml() {
         assert_eq!("a\"b\n".to_owned().to_toml(), r#""a\"b\n""#);
+        assert_eq!("\u{7f}".to_owned().to_toml(), r#""\u007f""#);
         assert_eq!(ByteCount(32 << 20).to_toml(), "\"32MiB\"");
         assert_eq!(ByteCount(1000).to_toml(), "1000");
         assert_eq!(Duration::from_millis(250).to_toml(), "\"250ms\"");
