@@ -96,7 +96,7 @@ async fn a_nats_server_that_refuses_the_connection_is_an_error() {
     assert_eq!(output.status.code(), Some(2));
     assert_one_line_has(
         &lines_with_prefix(&output, "error"),
-        &["refused", "Publish to", "fjord.w."],
+        &["refused", "Publish to", "fjord.w.echo."],
     );
     assert_one_line_has(&lines_with_prefix(&output, "warning"), &["does not allow every queue"]);
 }

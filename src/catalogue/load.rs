@@ -83,13 +83,19 @@ fn file_error(file: &Path, expected: String) -> CatalogueError {
     CatalogueError { file, endpoint: None, key: String::new(), expected }
 }
 
+/// Returns whether a file in the catalogue's directory is part of the catalogue.
+#[must_use]
+pub fn is_catalogue_file(path: &Path) -> bool {
+    // Editors and package managers leave hidden files behind.
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !is_hidden && path.extension().is_some_and(|extension| extension == "json")
+}
+
 fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        // Editors and package managers leave hidden files behind.
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && path.extension().is_some_and(|extension| extension == "json") {
+        if is_catalogue_file(&path) {
             files.push(path);
         }
     }

@@ -7,9 +7,11 @@ pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(ToString::to_string).collect();
     let rows = || std::iter::once(&headings).chain(rows);
     let mut widths = vec![0; headings.len()];
-    // A shorter row ends with a message, so its cells do not widen the columns.
-    for row in rows().filter(|row| row.len() == headings.len()) {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    for row in rows() {
+        // A shorter row ends with a message, which does not widen its column.
+        let is_short = row.len() < headings.len();
+        let columns = row.len() - usize::from(is_short && !row.is_empty());
+        for (width, cell) in widths.iter_mut().zip(row).take(columns) {
             *width = (*width).max(cell.chars().count());
         }
     }
@@ -24,4 +26,21 @@ pub(super) fn text(headings: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_short_row_begins_at_its_column() {
+        let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rows = [row(&["a", "1", "2"]), row(&["a long name", "a message that is long"])];
+        let expected = "\
+name         x  y
+a            1  2
+a long name  a message that is long
+";
+        assert_eq!(text(&["name", "x", "y"], &rows), expected);
+    }
 }

@@ -1,10 +1,12 @@
 //! Checks every NATS server for a role: connection, TLS, credentials, sizes, permissions.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::findings::{CheckResults, CheckedRole, LIMIT};
+use crate::catalogue::QueueName;
 use crate::cli::Role;
 use crate::config::limits;
 use crate::config::messaging::{NatsConfig, TransportConfig};
@@ -64,17 +66,17 @@ fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
         Role::Gateway => {
             trial.publish.extend([
                 queue,
-                prefix.join(format_args!("{WORKERS_TOKEN}.{unused}.{unused}.j.0"))?,
                 prefix.join(format_args!("cancel.{unused}"))?,
                 prefix.join(format_args!("{REPEAT_TOKEN}.{unused}"))?,
             ]);
+            for queue in queues(role) {
+                let job = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}.j.0"))?;
+                trial.publish.push(job);
+            }
         }
         Role::Worker => {
             trial.join.push(queue);
-            let mut queues: Vec<_> = role.endpoints().map(|endpoint| &endpoint.queue).collect();
-            queues.sort();
-            queues.dedup();
-            for queue in queues {
+            for queue in queues(role) {
                 let own = prefix.join(format_args!("{WORKERS_TOKEN}.{queue}.{unused}"))?;
                 trial.subscribe.extend([
                     own.all_below(),
@@ -87,6 +89,11 @@ fn trial(role: &CheckedRole, unused: &str) -> Result<Trial, SubjectError> {
     Ok(trial)
 }
 
+/// Returns the queues of a role, each once.
+fn queues(role: &CheckedRole) -> BTreeSet<&QueueName> {
+    role.endpoints().map(|endpoint| &endpoint.queue).collect()
+}
+
 fn evaluate(
     role: &CheckedRole,
     place: &str,
@@ -96,9 +103,7 @@ fn evaluate(
 ) {
     for refusal in &result.refused {
         // The account might permit each queue by name, and therefore refuse the unused name.
-        if refusal.contains(&format!(".q.{unused}"))
-            || refusal.contains(&format!(".cancel.{unused}"))
-        {
+        if is_of_queue(refusal, unused) {
             let text = "the account does not allow every queue; whether it allows the configured ones was not tested";
             results.warnings.push(format!("{place}: {text}"));
         } else {
@@ -120,6 +125,12 @@ fn evaluate(
             )
         }));
     }
+}
+
+/// Returns whether the server refused a subject of the whole queue `name`.
+fn is_of_queue(refusal: &str, name: &str) -> bool {
+    let mut tokens = ["q", "cancel", REPEAT_TOKEN].into_iter();
+    tokens.any(|token| refusal.contains(&format!(".{token}.{name}")))
 }
 
 /// Warns about timeouts that are too short for the round trip and will therefore be replaced with longer ones.
@@ -152,4 +163,17 @@ fn check_timeouts(
 
 fn in_millis(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_of_an_unused_queue_is_recognized() {
+        for subject in ["f.q.u", "f.cancel.u", "f.repeat.u"] {
+            assert!(is_of_queue(&format!("Permissions Violation for \"{subject}\""), "u"));
+        }
+        assert!(!is_of_queue("Permissions Violation for \"f.w.horse-get.u.j.0\"", "u"));
+    }
 }

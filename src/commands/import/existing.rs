@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::catalogue::load::is_catalogue_file;
 use crate::catalogue::route::{Segment, segments};
 use crate::catalogue::{self, CatalogueError};
 use crate::config::CatalogueConfig;
@@ -55,11 +56,12 @@ impl ExistingEndpoints {
     }
 }
 
-/// Returns whether the catalogue's directory does not exist or contains no `*.json` file.
+/// Returns whether the catalogue's directory does not exist or contains no file of a catalogue.
 fn has_no_file(directory: &Path) -> bool {
-    let is_json = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|end| end == "json");
     match fs::read_dir(directory) {
-        Ok(mut entries) => !entries.any(|entry| entry.is_ok_and(|entry| is_json(&entry))),
+        Ok(mut entries) => {
+            !entries.any(|entry| entry.is_ok_and(|entry| is_catalogue_file(&entry.path())))
+        }
         Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
@@ -76,4 +78,19 @@ fn without_names(route: &str) -> String {
         });
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_only_a_hidden_file_has_no_catalogue() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(".x.json"), "{").unwrap();
+        assert!(has_no_file(directory.path()));
+        fs::write(directory.path().join("x.json"), "{}").unwrap();
+        assert!(!has_no_file(directory.path()));
+        assert!(has_no_file(&directory.path().join("missing")));
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn find(
         .or_else(|| saturated(processes, queues))
         .or_else(|| full_gateway(processes))
         .or_else(|| slow_consumers(nats))
-        .or_else(|| connections(processes))
+        .or_else(|| connections(processes.iter()))
         .unwrap_or_else(|| nothing(queues))
 }
 
@@ -94,7 +94,10 @@ fn saturated(processes: &[ProcessView], queues: &[QueueView]) -> Option<Bottlene
         a.waiting.cmp(&b.waiting).then(a.saturated.total_cmp(&b.saturated))
     };
     let queue = queues.iter().filter(is_saturated).max_by(worst)?;
-    if let Some(found) = connections(processes) {
+    let serves = |process: &&ProcessView| {
+        process.is_cut || process.queues.iter().any(|served| served.name == queue.name)
+    };
+    if let Some(found) = connections(processes.iter().filter(serves)) {
         return Some(found);
     }
     let needed = queue.slots_needed.map_or_else(String::new, |needed| {
@@ -141,8 +144,8 @@ fn slow_consumers(nats: &[NatsServerView]) -> Option<Bottleneck> {
 
 /// Returns the database with the longest wait for a connection. Additional slots would not help, because their calls would
 /// wait for the same connections.
-fn connections(processes: &[ProcessView]) -> Option<Bottleneck> {
-    let waits = processes.iter().filter_map(|process| {
+fn connections<'a>(processes: impl Iterator<Item = &'a ProcessView>) -> Option<Bottleneck> {
+    let waits = processes.filter_map(|process| {
         let call = process.rates.times.mean()?;
         let waits = process.databases.iter().filter_map(|database| {
             let wait = database.wait_seconds?;
@@ -178,7 +181,7 @@ fn nothing(queues: &[QueueView]) -> Bottleneck {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{CallRates, DatabaseView};
+    use super::super::view::{CallRates, DatabaseView, WorkerQueueView};
     use super::*;
     use crate::telemetry::Distribution;
 
@@ -193,7 +196,12 @@ mod tests {
     fn worker(is_up: bool, wait: f64) -> ProcessView {
         let database = DatabaseView { name: "default".to_owned(), is_up, wait_seconds: Some(wait) };
         let rates = queue("", 0.0, 0).rates;
-        ProcessView { databases: vec![database], rates, ..ProcessView::default() }
+        let queues = ["a", "b"].map(served).into();
+        ProcessView { queues, databases: vec![database], rates, ..ProcessView::default() }
+    }
+
+    fn served(name: &str) -> WorkerQueueView {
+        WorkerQueueView { name: name.to_owned(), ..WorkerQueueView::default() }
     }
 
     fn bottleneck(processes: &[ProcessView], queues: &[QueueView]) -> (BottleneckKind, String) {
@@ -219,6 +227,9 @@ mod tests {
         );
         let waits = worker(true, 0.15);
         assert_eq!(bottleneck(&[waits], &both), named(BottleneckKind::Connections, "default"));
+        // This worker does not serve the saturated queue.
+        let other = ProcessView { queues: vec![served("c")], ..worker(true, 0.15) };
+        assert_eq!(bottleneck(&[other], &both), named(BottleneckKind::Queue, "b"));
         let alone = QueueView { workers: 0, waiting: 1, ..queue("c", 0.0, 0) };
         let [a, b] = both;
         assert_eq!(

@@ -43,7 +43,7 @@ pub(super) struct CallRates {
 }
 
 /// A queue in one worker.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct WorkerQueueView {
     pub(super) name: String,
     pub(super) limit: u64,
