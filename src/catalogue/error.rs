@@ -51,7 +51,9 @@ impl EndpointErrors<'_> {
     /// Adds an error for a missing key, unless the key already has an error because its value could not be read.
     pub(super) fn add_missing(&mut self, key: impl Into<String>, expected: &str) {
         let key = key.into();
-        let is_own = |error: &&CatalogueError| error.endpoint.as_deref() == self.endpoint;
+        let is_own = |error: &&CatalogueError| {
+            error.file == self.file && error.endpoint.as_deref() == self.endpoint
+        };
         // The errors of this endpoint are the last ones in the list.
         if !self.list.iter().rev().take_while(is_own).any(|error| error.key == key) {
             self.add(key, format!("missing: {expected}"));

@@ -131,6 +131,15 @@ fn ids_and_routes_are_unique_across_files() {
 }
 
 #[test]
+fn a_missing_key_is_reported_for_each_file_with_the_endpoint() {
+    let files = [("a.json", r#"{"e": {"route": 5}}"#), ("b.json", r#"{"e": {}}"#)];
+    let found = parse(&files, &defaults()).unwrap_err();
+    let routes = found.iter().filter(|error| error.key == "route");
+    let files: Vec<_> = routes.map(|error| error.file.as_str()).collect();
+    assert_eq!(files, ["a.json", "b.json"], "{found:?}");
+}
+
+#[test]
 fn endpoint_keys_are_validated() {
     check(r#"{"route":"POST /e","auth":"public"}"#, "procedure: missing");
     check(&with(r#""route":"GET /f""#), "route: given more than once");

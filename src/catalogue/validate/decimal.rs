@@ -119,19 +119,27 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
     })
 }
 
+/// Returns whether a number has at most 38 digits. The zero of `0.5` is not one of them.
+fn fits(whole: &str, fraction: &str) -> bool {
+    let is_counted = whole != "0" || fraction.is_empty();
+    usize::from(is_counted) * whole.len() + fraction.len() <= DECIMAL_DIGITS_MAX
+}
+
 /// Returns a decimal without an exponent and with all its digits. Returns `None` if the text is not a number, if its mantissa
-/// or the result has more than 38 digits, or if its exponent is not between -38 and 38.
+/// or the result has more than 38 digits, or if its exponent is not between -38 and 38 and it is not 0.
 #[must_use]
 pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;
     if parts.exponent == 0 && !text.contains(['e', 'E']) {
-        let digits = parts.whole.len() + parts.fraction.len();
-        return (digits <= DECIMAL_DIGITS_MAX).then_some(Cow::Borrowed(text));
+        return fits(parts.whole, parts.fraction).then_some(Cow::Borrowed(text));
+    }
+    if !fits(parts.whole, parts.fraction) {
+        return None;
     }
     let limit = i64::try_from(DECIMAL_DIGITS_MAX).ok()?;
-    if parts.exponent.abs() > limit || parts.whole.len() + parts.fraction.len() > DECIMAL_DIGITS_MAX
-    {
-        return None;
+    if parts.exponent.abs() > limit {
+        let zero = if parts.negative { "-0" } else { "0" };
+        return parts.is_zero().then_some(Cow::Borrowed(zero));
     }
     let point = i64::try_from(parts.whole.len()).ok()? + parts.exponent;
     let mut whole = String::new();
@@ -147,7 +155,7 @@ pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     }
     let whole = whole.trim_start_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
-    if whole.len() + fraction.len() > DECIMAL_DIGITS_MAX {
+    if !fits(whole, &fraction) {
         return None;
     }
     let sign = if parts.negative { "-" } else { "" };
@@ -212,6 +220,14 @@ mod tests {
         );
         check("999999999999999999999999999999999999999", None);
         check("1e38", None);
+        check("1e-38", Some("0.00000000000000000000000000000000000001"));
+        check("1e-39", None);
+        check("0e39", Some("0"));
+        check("-0.0e-99", Some("-0"));
+        check("0.999999999999999999999999999999999999999", None);
+        let all_behind_the_point = "-0.99999999999999999999999999999999999999";
+        check(all_behind_the_point, Some(all_behind_the_point));
+        check("10.0000000000000000000000000000000000001", None);
         check("1e-9999999", None);
         check("abc", None);
     }
