@@ -68,8 +68,16 @@ fn divide(connections_max: usize, pools: &mut [PoolConfig]) {
         let share = pool.concurrency.saturating_mul(connections_max) / needed.max(1);
         pool.connections_max = share.clamp(1, pool.concurrency.max(1));
     }
-    let given: usize = pools.iter().map(|pool| pool.connections_max).sum();
-    // The largest pool absorbs the rounding error.
+    let given = |pools: &[PoolConfig]| pools.iter().map(|pool| pool.connections_max).sum::<usize>();
+    // The largest shares pay for pools whose share is less than one connection.
+    for _ in connections_max..given(pools) {
+        let larger = pools.iter_mut().filter(|pool| pool.connections_max > 1);
+        if let Some(largest) = larger.max_by_key(|pool| pool.connections_max) {
+            largest.connections_max -= 1;
+        }
+    }
+    let given = given(pools);
+    // The largest pool gets what rounding has left over.
     if let Some(largest) = pools.iter_mut().max_by_key(|pool| pool.concurrency) {
         let fair = (largest.connections_max + connections_max).saturating_sub(given);
         largest.connections_max = fair.clamp(1, largest.concurrency.max(1));
@@ -128,6 +136,8 @@ mod tests {
         check(10, &[320, 2], &[9, 1]);
         check(10, &[10, 10, 10], &[3, 3, 4]);
         check(3, &[100, 1, 1], &[1, 1, 1]);
+        check(6, &[30, 30, 1, 1, 1, 1], &[1, 1, 1, 1, 1, 1]);
+        check(8, &[30, 30, 1, 1, 1, 1], &[2, 2, 1, 1, 1, 1]);
         check(512, &[10_000], &[512]);
         check(512, &[], &[]);
     }

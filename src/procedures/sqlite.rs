@@ -119,11 +119,15 @@ impl Manager for ConnectionManager {
         connection: &mut SqliteConnection,
         _: &Metrics,
     ) -> RecycleResult<BackendError> {
-        if connection.is_broken || !connection.handle.is_autocommit() {
-            self.count_discarded("unclean");
-            return Err(RecycleError::message("a transaction is open"));
-        }
-        Ok(())
+        let (reason, message) = if connection.is_broken {
+            ("broken", "the connection is broken")
+        } else if !connection.handle.is_autocommit() {
+            ("unclean", "a transaction is open")
+        } else {
+            return Ok(());
+        };
+        self.count_discarded(reason);
+        Err(RecycleError::message(message))
     }
 }
 

@@ -175,6 +175,18 @@ async fn a_server_without_sys_parameters_is_queried_with_the_other_view() {
 }
 
 #[tokio::test]
+async fn a_lock_timeout_does_not_replace_the_view_for_later_queries() {
+    let server = fake_server().await;
+    state(&server).locks_parameters_view.store(true, Ordering::Release);
+    let caller = ProcedureCaller::new(&server);
+    let answer = caller.call("returns", &[int("status", 4)]).await.expect("a call");
+    assert_eq!(answer.result.return_status, 4);
+    assert_eq!(state(&server).fallback_reads.load(Ordering::Acquire), 1);
+    caller.call("shape", &[]).await.expect("bytes");
+    assert_eq!(state(&server).fallback_reads.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_untyped_nulls_gets_statements_from_the_first_call_on() {
     let server = fake_server().await;
     state(&server).is_babelfish.store(true, Ordering::Release);

@@ -66,6 +66,10 @@ pub(crate) struct FakeState {
     pub(crate) redirect: Mutex<Option<SocketAddr>>,
     /// Whether `sys.parameters` is missing, as on Babelfish.
     pub(crate) lacks_parameters_view: AtomicBool,
+    /// Whether the next query of `sys.parameters` fails with a lock timeout.
+    pub(crate) locks_parameters_view: AtomicBool,
+    /// The number of queries of `sys.all_parameters`.
+    pub(crate) fallback_reads: AtomicUsize,
     /// Whether the server identifies itself as Babelfish.
     pub(crate) is_babelfish: AtomicBool,
     /// The code page of the database's collation.
@@ -229,6 +233,8 @@ impl FakeSqlServer {
             refuses_readers: AtomicBool::new(false),
             redirect: Mutex::default(),
             lacks_parameters_view: AtomicBool::new(false),
+            locks_parameters_view: AtomicBool::new(false),
+            fallback_reads: AtomicUsize::new(0),
             is_babelfish: AtomicBool::new(false),
             code_page: AtomicI64::new(1252),
             recreated: Mutex::default(),

@@ -62,8 +62,10 @@ impl VerifiedQueues {
         receiver
     }
 
+    /// Returns the number of queues whose receiver was not dropped.
     pub(super) fn count(&self) -> usize {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().filter(|entry| !entry.verification.is_closed()).count()
     }
 
     /// Removes queues whose receiver was dropped, and returns those that have not passed.
@@ -92,7 +94,7 @@ pub(super) struct Verifier {
     /// Whether the database answers; `None` before the first ping.
     pub(super) is_up: watch::Receiver<Option<bool>>,
     pub(super) queues: Arc<VerifiedQueues>,
-    /// The causes of the previous round, which are not logged again.
+    /// The causes of the previous round that were logged, which are not logged again.
     pub(super) logged: BTreeSet<String>,
 }
 
@@ -145,7 +147,8 @@ impl Verifier {
         checks.iter().all(|check| check.failure.is_none() && check.pending == 0)
     }
 
-    /// Logs each new cause of failure, and logs once when no cause remains.
+    /// Logs each new cause of failure, `LINES_MAX` of them at most, and logs once when no cause
+    /// remains. The next rounds log the others.
     fn log(&mut self, checks: &[QueueCheck]) {
         let mut causes: BTreeMap<(bool, String), Vec<String>> = BTreeMap::new();
         for check in checks {
@@ -154,15 +157,19 @@ impl Verifier {
             }
         }
         let database = self.database.as_str();
-        let mut fresh = 0_usize;
+        let (mut fresh, mut logged) = (0_usize, BTreeSet::new());
         for ((is_mismatch, cause), queues) in &causes {
             if self.logged.contains(cause) {
+                logged.insert(cause.clone());
                 continue;
             }
             fresh += 1;
+            if fresh > LINES_MAX {
+                continue;
+            }
+            logged.insert(cause.clone());
             let (count, named) = (queues.len(), named(queues));
             match is_mismatch {
-                _ if fresh > LINES_MAX => {}
                 true => tracing::error!(
                     database,
                     queues = count,
@@ -190,7 +197,7 @@ impl Verifier {
         if causes.is_empty() && !self.logged.is_empty() {
             tracing::info!(database, "every queue matches its database now");
         }
-        self.logged = causes.into_keys().map(|(_, cause)| cause).collect();
+        self.logged = logged;
     }
 }
 
@@ -259,5 +266,46 @@ fn named(queues: &[String]) -> String {
     match queues.len().saturating_sub(NAMED_MAX) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::procedures::SqliteConfig;
+    use crate::procedures::sqlite;
+
+    #[tokio::test]
+    async fn causes_beyond_the_maximum_are_logged_in_later_rounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = SqliteConfig {
+            file: directory.path().join("database"),
+            schema: None,
+            procedures: directory.path().to_owned(),
+            connections_max: 1,
+        };
+        let queues = Arc::new(VerifiedQueues::default());
+        let mut receivers = Vec::new();
+        for number in 0..LINES_MAX + 4 {
+            receivers.push(queues.add(QueueName::new(&format!("q{number}")).unwrap(), Vec::new()));
+        }
+        let mut verifier = Verifier {
+            database: "d".to_owned(),
+            backend: sqlite::connect(&config, "d").unwrap(),
+            is_up: watch::channel(None).1,
+            queues: Arc::clone(&queues),
+            logged: BTreeSet::new(),
+        };
+        let fail = |queue: Arc<VerifiedQueue>| {
+            let failure = Some(BackendError::mismatch("a.b", queue.name.to_string()));
+            QueueCheck { failure, ..QueueCheck::new(queue) }
+        };
+        let checks: Vec<_> = queues.unverified().into_iter().map(fail).collect();
+        verifier.log(&checks);
+        assert_eq!(verifier.logged.len(), LINES_MAX);
+        verifier.log(&checks);
+        assert_eq!(verifier.logged.len(), LINES_MAX + 4);
+        receivers.truncate(3);
+        assert_eq!(queues.count(), 3, "the others have no receiver");
     }
 }

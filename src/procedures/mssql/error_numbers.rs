@@ -24,6 +24,9 @@ const UNKNOWN_DATA_TYPE: u32 = 8009;
 /// "Trying to pass a table-valued parameter with … column(s)": the table type was just recreated.
 const OTHER_COLUMNS: u32 = 500;
 
+/// "Invalid object name": a query names a table or view that does not exist.
+const UNKNOWN_OBJECT: u32 = 208;
+
 /// Returns the class of an error number.
 fn class_of(number: u32) -> ServerErrorClass {
     match number {
@@ -132,6 +135,11 @@ pub(super) fn transaction_ended() -> SentError {
 /// Returns whether the server refused the call because of an untyped NULL.
 pub(super) fn refuses_untyped_null(token: &TokenError) -> bool {
     token.code() == UNKNOWN_DATA_TYPE
+}
+
+/// Returns whether a query failed because a view does not exist on this server.
+pub(super) fn is_unknown_object(token: &TokenError) -> bool {
+    matches!(token.code(), UNKNOWN_OBJECT | BABELFISH_UNMAPPED)
 }
 
 /// Returns whether the procedure's parameters may have changed since they were read.

@@ -1,5 +1,8 @@
 //! Describes the procedures of a directory for `fjord import`.
 
+use std::io;
+use std::path::Path;
+
 use tokio::time::Instant;
 
 use super::Sqlite;
@@ -19,7 +22,7 @@ impl Sqlite {
         deadline: Instant,
     ) -> Result<Vec<ProcedureDescription>, BackendError> {
         let mut descriptions = Vec::new();
-        for name in self.names()?.into_iter().filter(|name| matches_pattern(pattern, name)) {
+        for name in self.names().await?.into_iter().filter(|name| matches_pattern(pattern, name)) {
             let parameters = match ProcedureName::new(&name) {
                 Ok(procedure) => match self.procedure(&procedure, deadline, &self.closing).await {
                     Ok(procedure) => Ok(parameters(&procedure)),
@@ -32,17 +35,24 @@ impl Sqlite {
         Ok(descriptions)
     }
 
-    fn names(&self) -> Result<Vec<String>, BackendError> {
-        let unavailable = |error| BackendError::caused_by(BackendErrorKind::Unavailable, error);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(unavailable)? {
-            let name = entry.map_err(unavailable)?.file_name();
-            let name = name.to_string_lossy();
-            names.extend(name.strip_suffix(".sql").map(ToOwned::to_owned));
-        }
-        names.sort();
-        Ok(names)
+    async fn names(&self) -> Result<Vec<String>, BackendError> {
+        let directory = self.directory.clone();
+        tokio::task::spawn_blocking(move || names(&directory))
+            .await
+            .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))?
+            .map_err(|error| BackendError::caused_by(BackendErrorKind::Unavailable, error))
     }
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        names.extend(name.strip_suffix(".sql").map(ToOwned::to_owned));
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn parameters(procedure: &super::procedure::SqliteProcedure) -> Vec<ParameterDescription> {

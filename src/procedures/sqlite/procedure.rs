@@ -144,10 +144,11 @@ impl SqliteProcedure {
                 list(&given)
             ));
         }
-        for output in
-            expected.outputs.iter().filter(|output| !self.variables.contains(output.as_str()))
-        {
-            let sets = list(&self.variables.iter().map(String::as_str).collect());
+        // The RETURN status is not an output.
+        let outputs: BTreeSet<&str> =
+            self.variables.iter().map(String::as_str).filter(|name| *name != RETURN).collect();
+        for output in expected.outputs.iter().filter(|output| !outputs.contains(output.as_str())) {
+            let sets = list(&outputs);
             differences
                 .push(format!("the catalogue returns @{output}, but the procedure sets {sets}"));
         }

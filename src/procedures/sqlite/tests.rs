@@ -395,6 +395,7 @@ async fn verify(stable: &Stable, expected: ExpectedProcedure) -> Result<(), Back
 async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
     let stable = Stable::new(&[
         ("good", "SELECT @a AS a, @b AS b; SELECT 1 AS \"@out\""),
+        ("status", "SELECT 1 AS \"@out\"; SELECT 2 AS \"@return\""),
         ("typo", "SELECT nam FROM horse"),
         ("mixed", "SELECT 1 AS a, 2 AS \"@b\""),
         ("positional", "SELECT ?"),
@@ -415,6 +416,10 @@ async fn a_mismatch_names_what_catalogue_and_procedure_declare() {
         (
             expected("good", &["a", "b"], &["id"]),
             "the catalogue returns @id, but the procedure sets @out",
+        ),
+        (
+            expected("status", &[], &["return"]),
+            "the catalogue returns @return, but the procedure sets @out",
         ),
         (expected("typo", &[], &[]), "no such column: nam"),
         (expected("mixed", &[], &[]), "a statement has both columns and @variables"),

@@ -40,6 +40,14 @@ pub(super) async fn answer(state: &FakeState, text: &str, values: &[Given], repl
             .done_procedure(true);
         return;
     }
+    if text.contains("sys.parameters") && state.locks_parameters_view.swap(false, Ordering::AcqRel)
+    {
+        reply.error(1222, 16, "Lock request time out period exceeded.", "").done_procedure(true);
+        return;
+    }
+    if text.contains("sys.all_parameters") {
+        state.fallback_reads.fetch_add(1, Ordering::AcqRel);
+    }
     if text.contains("sys.table_types") {
         columns_of(state, values, reply);
     } else {

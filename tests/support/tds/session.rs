@@ -62,7 +62,7 @@ async fn login(stream: &mut ServerTlsStream, state: &FakeState) -> io::Result<Op
     sleep(Duration::from_millis(state.login_ms.load(Ordering::Acquire))).await;
     let error = state.login_error.load(Ordering::Acquire);
     if error != 0 {
-        send(stream, reply.error(error, 14, "TdsLogin failed.", "").done(true)).await?;
+        send(stream, reply.error(error, 14, "Login failed.", "").done(true)).await?;
         return Ok(None);
     }
     if login.is_read_only && state.refuses_readers.load(Ordering::Acquire) {

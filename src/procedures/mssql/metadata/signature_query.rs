@@ -10,6 +10,7 @@ use tiberius::{ColumnData, Row, ToSql, error::Error};
 use super::signature::{Signature, SqlParameter, SqlParameterType};
 use super::table_query::TableQuery;
 use crate::catalogue::ProcedureName;
+use crate::procedures::mssql::error_numbers;
 use crate::procedures::mssql::tds::TdsClient;
 use crate::procedures::mssql::types::{CodePage, SqlType, TypeDescription};
 
@@ -85,14 +86,22 @@ async fn parameter_rows(
     let name = |one: &ProcedureName| format!("[{}].[{}]", one.schema(), one.procedure());
     let names: Vec<String> = procedures.iter().map(name).collect();
     let [view, fallback] = VIEWS.map(|view| parameters_query(view, procedures.len()));
-    if !lacks_parameters_view.load(Ordering::Relaxed) {
-        match rows(client, &view, &names).await {
-            Err(Error::Server(_)) => {}
-            result => return result,
-        }
+    if lacks_parameters_view.load(Ordering::Relaxed) {
+        return rows(client, &fallback, &names).await;
     }
+    let refusal = match rows(client, &view, &names).await {
+        Err(Error::Server(refusal)) => refusal,
+        result => return result,
+    };
     let found = rows(client, &fallback, &names).await?;
-    lacks_parameters_view.store(true, Ordering::Relaxed);
+    let number = refusal.code();
+    if error_numbers::is_unknown_object(&refusal) {
+        lacks_parameters_view.store(true, Ordering::Relaxed);
+        let [view, fallback] = VIEWS;
+        tracing::info!(number, "the server has no {view}: {fallback} is queried instead");
+    } else {
+        tracing::debug!(number, "a query for parameters failed, another one was answered");
+    }
     Ok(found)
 }
 

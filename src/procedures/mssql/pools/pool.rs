@@ -216,8 +216,12 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, mut connection: TdsConnection) {
         let now = Instant::now();
         connection.returned = now;
+        // A connection that was returned without a query proves nothing.
+        let has_answered = !connection.stream.is_unused();
         let mut state = self.lock();
-        state.last_answer = Some(now);
+        if has_answered {
+            state.last_answer = Some(now);
+        }
         let reason = if state.is_closed {
             "shutdown"
         } else if now >= connection.retires {
@@ -261,8 +265,9 @@ impl Pool {
         }
         self.record(&state);
         drop(state);
-        for _ in closed {
-            self.factory.count_discarded("idle");
+        for connection in closed {
+            let is_old = now >= connection.retires;
+            self.factory.count_discarded(if is_old { "age" } else { "idle" });
         }
         let _can_serve = self.grow();
     }
@@ -287,7 +292,7 @@ impl Pool {
         state.idle.is_empty() && state.open >= state.connections_max
     }
 
-    /// Returns the time at which a connection was last returned.
+    /// Returns the time at which a connection was last returned after the server had answered.
     pub(super) fn last_answer(&self) -> Option<Instant> {
         self.lock().last_answer
     }
