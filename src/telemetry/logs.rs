@@ -217,20 +217,26 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Escapes every ASCII control character except the final line break, so that no event can forge a
-/// second line or control the reader's terminal.
+/// Escapes every control character and line separator except the final line break, so that no
+/// event can forge a second line or control the reader's terminal.
 fn escape_controls(line: Vec<u8>) -> Vec<u8> {
     let text = line.strip_suffix(b"\n").unwrap_or(&line);
-    if text.len() < line.len() && !text.iter().any(u8::is_ascii_control) {
+    let is_suspect = |byte: &u8| byte.is_ascii_control() || !byte.is_ascii();
+    if text.len() < line.len() && !text.iter().any(is_suspect) {
         return line;
     }
     let mut escaped = Vec::with_capacity(line.len());
-    for byte in text {
-        if byte.is_ascii_control() {
-            escaped.extend(byte.escape_ascii());
-        } else {
-            escaped.push(*byte);
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match u8::try_from(character) {
+                Ok(byte) if byte.is_ascii_control() => escaped.extend(byte.escape_ascii()),
+                _ if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
+                    escaped.extend(character.escape_unicode().map(|ascii| ascii as u8));
+                }
+                _ => escaped.extend(character.encode_utf8(&mut [0; 4]).bytes()),
+            }
         }
+        escaped.extend(chunk.invalid().escape_ascii());
     }
     escaped.push(b'\n');
     escaped
@@ -292,6 +298,10 @@ mod tests {
     fn an_event_cannot_forge_a_second_line() {
         assert_eq!(escape_controls(b"a\nb\x1b[2J\r\n".to_vec()), b"a\\nb\\x1b[2J\\r\n");
         assert_eq!(escape_controls("é\n".into()), "é\n".as_bytes());
+        let others = "a\u{9b}2J\u{85}b\u{2028}c\u{2029}\u{a0}“\n";
+        let escaped = "a\\u{9b}2J\\u{85}b\\u{2028}c\\u{2029}\u{a0}“\n";
+        assert_eq!(escape_controls(others.into()), escaped.as_bytes());
+        assert_eq!(escape_controls(b"\x9b\n".to_vec()), b"\\x9b\n");
     }
 
     #[test]
