@@ -258,7 +258,7 @@ async fn a_worker_whose_catalogue_has_no_dry_run_executes_nothing() {
         1,
         "{log}"
     );
-    let malformed = fleet.workers[0].metric("fjord_worker_malformed_total").await;
+    let malformed = fleet.workers[0].metric("fjord_worker_malformed_messages_total").await;
     assert!(malformed.abs() < 0.1, "{malformed}");
     assert!(fleet.ledger().is_empty());
 }

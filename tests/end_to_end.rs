@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::json;
 
 use super::support::client::{ClientOptions, HttpVersion};
-use super::support::eventually::{SOON, TICK, eventually, eventually_some};
+use super::support::eventually::{SOON, eventually_some};
 use super::support::fleet::{Fleet, FleetOptions};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +84,6 @@ async fn sigterm_lets_requests_in_flight_finish_and_exits_with_zero() {
     let mut fleet = Fleet::start(FleetOptions::default()).await;
     let client = fleet.client();
     let slow = Tasks::new().spawn(async move { client.get("/v1/slow?ms=1500").await });
-    eventually(SOON, TICK, || fleet.workers[0].process.is_running()).await;
     eventually_some("the call runs", SOON, async || {
         (fleet.workers[0].metric(r#"fjord_worker_running{queue="slow"}"#).await > 0.5).then_some(())
     })

@@ -32,7 +32,7 @@ async fn both_roles_answer_the_nats_service_api() {
     let mut ids: Vec<_> = processes.iter().map(|endpoint| endpoint["id"].to_string()).collect();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 3, "endpoint process has its own id");
+    assert_eq!(ids.len(), 3, "each process has its own id");
 
     let workers = query(&fleet, 2, "$SRV.STATS.fjord-worker");
     let of = |worker: &Value, name: &str| -> Value {

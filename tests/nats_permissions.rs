@@ -189,13 +189,14 @@ async fn each_role_can_do_nothing_else() {
     for (name, publish, subscribe) in USERS {
         let (client, server_errors) = user(&fleet, name).await;
         for subject in publish.iter().chain(&common) {
-            client.publish((*subject).to_owned(), "x".into()).await.expect("the request is sent");
+            client.publish((*subject).to_owned(), "x".into()).await.expect("the client accepts it");
             is_refused(&server_errors, "publish", subject).await;
         }
         let mut subscriptions = Vec::new();
         for subject in subscribe.iter().chain(&common).chain(&[">"]) {
-            subscriptions
-                .push(client.subscribe((*subject).to_owned()).await.expect("the request is sent"));
+            subscriptions.push(
+                client.subscribe((*subject).to_owned()).await.expect("the client accepts it"),
+            );
             is_refused(&server_errors, "subscription", subject).await;
         }
     }

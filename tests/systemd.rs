@@ -223,7 +223,7 @@ async fn a_terminating_host_is_drained_before_the_lifecycle_action_completes() {
         .output();
     let output = tokio::time::timeout(LIMIT, output)
         .await
-        .expect("the task ends")
+        .expect("the process ends")
         .expect("the command runs");
     assert!(output.status.success(), "{output:?}");
     assert!(metadata.is_running());

@@ -197,6 +197,7 @@ impl LoadGenerator {
         }
         times.sort_unstable();
         let answers = times.len();
+        assert!(answers > 0, "no request was answered: {failures} failed");
         let at = |thousandths: usize| {
             times.get(answers * thousandths / 1000).copied().unwrap_or_default()
         };

@@ -82,10 +82,9 @@ impl BenchReport {
         for ((concurrency, target), samples) in &self.closed {
             row(&format!("{:<8} {concurrency:>4}", target.name()), *target, samples);
         }
-        println!(
-            "\nAt {:.0} requests/s, latency from when each was due",
-            self.rate.unwrap_or(f64::NAN)
-        );
+        if let Some(rate) = self.rate {
+            println!("\nAt {rate:.0} requests/s, latency from when each was due");
+        }
         for (target, samples) in &self.open {
             row(target.name(), *target, samples);
         }
@@ -111,11 +110,14 @@ impl BenchReport {
         }
         println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
         for http in [BenchHttp::H1, BenchHttp::H2] {
-            println!("{http:?}: {:.0} us", self.added(http));
+            let added = self.added(http);
+            if !added.is_nan() {
+                println!("{http:?}: {added:.0} us");
+            }
         }
         println!("\nResident memory");
         for (name, values) in &self.idle {
-            let idle = values.first().copied().unwrap_or(f64::NAN);
+            let Some(idle) = values.first() else { continue };
             print!("{name:<8} idle {:.1} MiB", idle / 1024.0);
             for (number, kib) in IDLE.iter().zip(values.iter().skip(1)) {
                 let each = (kib - idle) / f64::from(u32::try_from(*number).unwrap_or(u32::MAX));
@@ -126,16 +128,16 @@ impl BenchReport {
         for (concurrency, target) in
             [(256, BenchTarget::Fjord(BenchHttp::H1)), (256, BenchTarget::Https(BenchHttp::H1))]
         {
-            let samples = self.closed.get(&(concurrency, target)).map_or(&[][..], Vec::as_slice);
-            let first = |index: usize| {
-                median(samples, |s| s.resident_kib.get(index).copied().unwrap_or(f64::NAN) / 1024.0)
-            };
-            println!(
-                "{} at {concurrency}: {:.1} MiB, second {:.1} MiB",
-                target.name(),
-                first(0),
-                first(1)
-            );
+            let Some(samples) = self.closed.get(&(concurrency, target)) else { continue };
+            print!("{} at {concurrency}:", target.name());
+            let measured = samples.first().map_or(0, |sample| sample.resident_kib.len());
+            for (index, process) in processes(target).iter().take(measured).enumerate() {
+                let kib = median(samples, |sample| {
+                    sample.resident_kib.get(index).copied().unwrap_or_default()
+                });
+                print!(" {process} {:.1} MiB", kib / 1024.0);
+            }
+            println!();
         }
     }
 

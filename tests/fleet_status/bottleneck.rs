@@ -64,7 +64,7 @@ fn run_status(fleet: &Fleet) -> (String, Value) {
     let mut page = status(fleet.gateways[0].directory(), &arguments);
     let page = page.stdout(Stdio::piped()).spawn().expect("fjord runs");
     let document = status(fleet.workers[0].directory(), &arguments).arg("--json").output();
-    let page = text(&page.wait_with_output().expect("the task ends").stdout);
+    let page = text(&page.wait_with_output().expect("the process ends").stdout);
     let document = document.expect("fjord runs");
     let view = serde_json::from_slice(&document.stdout);
     (page, view.unwrap_or_else(|_| panic!("no JSON document: {}", text(&document.stderr))))
@@ -95,7 +95,7 @@ fn check_view(view: &Value) -> &Value {
 
 /// Compares the values with Prometheus, both with the shipped rules and with the underlying metrics.
 async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Value) {
-    let run_status = async |name: &str, of_queue: &str| {
+    let query = async |name: &str, of_queue: &str| {
         let value = prometheus.value(of_queue, Some(moment)).await;
         let value = value.unwrap_or_else(|| panic!("{of_queue} has no value"));
         println!("{name}: {of_queue} = {value:.3}");
@@ -103,26 +103,26 @@ async fn check_prometheus(prometheus: &Prometheus, moment: SystemTime, slow: &Va
     };
     let of = |rule: &str| format!("{rule}{{queue=\"slow\"}}");
     let rate = format!("sum(rate({}[10s]))", of("fjord_worker_calls_total"));
-    near("calls/s", &slow["calls_per_second"], run_status("throughput", &rate).await, 0.2);
-    let arrivals = run_status("arrivals", &of("queue:fjord_arrivals:rate2m")).await;
+    near("calls/s", &slow["calls_per_second"], query("throughput", &rate).await, 0.2);
+    let arrivals = query("arrivals", &of("queue:fjord_arrivals:rate2m")).await;
     near("arrivals/s", &slow["arrivals_per_second"], arrivals, 0.2);
-    let used = run_status("slots in use", &of("queue:fjord_slots_used:ratio2m")).await;
+    let used = query("slots in use", &of("queue:fjord_slots_used:ratio2m")).await;
     near("utilisation", &slow["utilization"], used, 0.15);
-    let full = run_status("saturation", &of("queue:fjord_saturated:ratio5m")).await;
+    let full = query("saturation", &of("queue:fjord_saturated:ratio5m")).await;
     near("saturated", &slow["saturated"], full, 0.15);
-    let wait = run_status(
+    let wait = query(
         "wait, p99",
         "histogram_quantile(0.99, sum by (le) (rate(fjord_gateway_queue_wait_seconds_bucket{queue=\"slow\"}[10s])))",
     );
     near("wait p99, s", &slow["wait_p99_seconds"], wait.await, 0.3);
-    let needed = run_status("slots needed", &of("queue:fjord_slots_needed:now")).await;
+    let needed = query("slots needed", &of("queue:fjord_slots_needed:now")).await;
     near("slots needed, with a fifth free", &slow["slots_needed"], needed / 0.8, 0.25);
-    near("slots", &slow["limit"], run_status("slots", &of("queue:fjord_slots:sum")).await, 0.0);
-    let workers = run_status("workers", &of("queue:fjord_workers:count")).await;
+    near("slots", &slow["limit"], query("slots", &of("queue:fjord_slots:sum")).await, 0.0);
+    let workers = query("workers", &of("queue:fjord_workers:count")).await;
     near("workers", &slow["workers"], workers, 0.0);
-    let at_p95 = run_status("workers needed", &of("queue:fjord_workers_needed:p95_1h")).await;
+    let at_p95 = query("workers needed", &of("queue:fjord_workers_needed:p95_1h")).await;
     assert!((4.0..=6.0).contains(&at_p95), "the load needs more than three workers");
-    let headroom = run_status("headroom", &of("queue:fjord_workers_headroom:p95_1h")).await;
+    let headroom = query("headroom", &of("queue:fjord_workers_headroom:p95_1h")).await;
     assert!(
         (headroom - (workers - at_p95)).abs() < 0.5,
         "the headroom is the number of missing workers"

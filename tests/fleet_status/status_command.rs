@@ -41,7 +41,7 @@ async fn an_idle_fleet_has_no_bottleneck_and_watch_ends_with_its_reader() {
         assert_eq!(view["processes"].as_array().map(Vec::len), Some(2));
     }
     drop(lines);
-    assert!(watching.wait().expect("the task ends").success(), "the reader has closed the pipe");
+    assert!(watching.wait().expect("the process ends").success(), "the reader has closed the pipe");
 }
 
 #[tokio::test(flavor = "multi_thread")]

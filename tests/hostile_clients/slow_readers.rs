@@ -100,7 +100,7 @@ async fn read(client: &mut SlowStream, most: usize) -> usize {
     let mut bytes = Vec::new();
     let mut some = client.take(most as u64);
     // A reset also ends the connection.
-    drop(timeout(VERY_LONG, some.read_to_end(&mut bytes)).await.expect("the task ends"));
+    drop(timeout(VERY_LONG, some.read_to_end(&mut bytes)).await.expect("the connection ends"));
     bytes.len()
 }
 
@@ -138,7 +138,7 @@ async fn pipeline<IO: AsyncRead + AsyncWrite + Unpin>(mut client: IO) -> Vec<Raw
     client.write_all(&get("/next", "Connection: close\r\n")).await.unwrap();
     client.flush().await.unwrap();
     // A reset also ends the connection.
-    drop(timeout(VERY_LONG, client.read_to_end(&mut bytes)).await.expect("the task ends"));
+    drop(timeout(VERY_LONG, client.read_to_end(&mut bytes)).await.expect("the connection ends"));
     RawResponse::parse_all(&bytes)
 }
 
@@ -177,7 +177,7 @@ async fn a_slow_reader_gets_all_of_a_large_answer_over_http2() {
         }
         count
     };
-    assert_eq!(timeout(VERY_LONG, reading).await.expect("the task ends"), SLOW);
+    assert_eq!(timeout(VERY_LONG, reading).await.expect("the connection ends"), SLOW);
 }
 
 #[tokio::test]

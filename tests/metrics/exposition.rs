@@ -113,7 +113,7 @@ async fn send_unique(client: &Client, number: usize) {
         _ => format!("/v1/slow/{number}"),
     };
     let request = client.request(method, &path).header("x-request-id", format!("id-{number}"));
-    let request = request.header(format!("x-send_unique-{number}"), number);
+    let request = request.header(format!("x-unique-{number}"), number);
     send(request.bearer_auth(format!("token-{number}")).header("x-api-key", number)).await;
 }
 

@@ -138,7 +138,7 @@ impl HostileWorker {
         let (to, named) = (to.to_owned(), named.to_owned());
         let published =
             self.client.publish_with_reply_and_headers(to, named, written, "<b>".into());
-        published.await.expect("the request is sent");
+        published.await.expect("the client accepts it");
         self.client.flush().await.expect("the connection is open");
     }
 
@@ -255,7 +255,7 @@ async fn another_queues_offers_requests_and_controls_cannot_be_received() {
     let mut kept = Vec::new();
     for subject in ["fjord.w.*.>", "fjord.w.payments.>", "fjord.cancel.payments", "fjord.repeat.*"]
     {
-        kept.push(client.subscribe(subject).await.expect("the request is sent"));
+        kept.push(client.subscribe(subject).await.expect("the client accepts it"));
         is_refused(&errors, "subscription", subject).await;
     }
     kept.push(

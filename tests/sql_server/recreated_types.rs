@@ -199,7 +199,7 @@ async fn a_recreated_type_is_detected_on_every_server() {
                 direct.simple_query(batch).await.expect(batch).into_results().await.expect(batch);
             }
             for _ in 0..2 {
-                let answer = caller.call("remade", &[names()]).await;
+                let answer = caller.call("recreated", &[names()]).await;
                 let answer = answer.unwrap_or_else(|e| panic!("{columns}: {e:?}"));
                 assert_eq!(rows(&answer), [[text_cell("abc")]], "{columns}");
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use fjord::telemetry::names::{self, MetricKind};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -115,6 +116,7 @@ pub(crate) struct FjordProcess {
     pub(crate) process: Process,
     role: &'static str,
     directory: PathBuf,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl FjordProcess {
@@ -132,7 +134,8 @@ impl FjordProcess {
         command.arg("--role").arg(role).arg("--config").arg(directory);
         command.envs(environment.iter().map(|(name, value)| (*name, value)));
         let process = Process::start(role, command, &directory.join("log"));
-        Self { process, role, directory: directory.to_owned() }
+        let (directory, environment) = (directory.to_owned(), environment.to_vec());
+        Self { process, role, directory, environment }
     }
 
     /// Returns the role of the process.
@@ -155,11 +158,17 @@ impl FjordProcess {
         &self.directory
     }
 
-    /// Returns the sum of all samples of `/metrics` whose lines start with `start`.
+    /// Returns the sum of all samples of `/metrics` whose lines start with `start`: the name of a
+    /// metric, and possibly labels.
     pub(crate) async fn metric(&self, start: &str) -> f64 {
+        let name = start.split(['{', ' ']).next().unwrap_or_default();
+        assert!(is_metric(name), "no metric is called {name}");
         let text = get_text(&format!("http://{}/metrics", self.admin())).await;
         let text = text.expect("the process answers with its metrics");
-        let lines = text.lines().filter(|line| line.starts_with(start));
+        let lines = text.lines().filter(|line| {
+            let is_of_name = line.split(['{', ' ']).next() == Some(name);
+            is_of_name && line.starts_with(start)
+        });
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
@@ -176,11 +185,12 @@ impl FjordProcess {
         .await;
     }
 
-    /// Kills the process and starts it again with the same files. Its listeners get new ports.
+    /// Kills the process and starts it again with the same files and environment. Its
+    /// listeners get new ports.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         fs::remove_file(self.directory.join("log")).expect("the log file can be removed");
-        *self = Self::start(self.role, &self.directory);
+        *self = Self::start_with(self.role, &self.directory, &self.environment);
     }
 
     /// Sends SIGTERM and waits until the process has ended.
@@ -197,6 +207,15 @@ impl FjordProcess {
         });
         listening.next_back()?["address"].as_str()?.parse().ok()
     }
+}
+
+/// Returns whether a sample in `/metrics` can have this name.
+fn is_metric(name: &str) -> bool {
+    names::ALL.iter().any(|metric| match name.strip_prefix(metric.name) {
+        Some("") => metric.kind != MetricKind::Histogram,
+        Some("_sum" | "_count" | "_bucket") => metric.kind == MetricKind::Histogram,
+        _ => false,
+    })
 }
 
 impl Fleet {

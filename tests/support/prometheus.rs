@@ -57,7 +57,7 @@ pub(crate) fn run(tool: &PathBuf, arguments: &[&str], input: &str) -> Result<Str
         .spawn()
         .expect("the tool can be run");
     let written = child.stdin.take().expect("the output is piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("the task ends");
+    let output = child.wait_with_output().expect("the process ends");
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),

@@ -15,7 +15,7 @@ pub(crate) struct RawNatsClient {
 /// A received message.
 #[derive(Debug)]
 pub(crate) struct RawNatsMessage {
-    /// The reply subject.
+    /// The reply subject; empty if there is none.
     pub(crate) reply: String,
 }
 
@@ -37,16 +37,24 @@ impl RawNatsClient {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["PING"] => self.write(b"PONG\r\n").await,
+                ["PONG" | "+OK"] | ["INFO", ..] => {}
                 // Subject, subscription id, reply subject, header bytes, total bytes.
-                ["HMSG", _, _, reply, _, bytes] => {
-                    let bytes: usize = bytes.parse().expect("the size is a number");
-                    let mut payload = vec![0; bytes + 2];
-                    self.stream.read_exact(&mut payload).await.expect("the message can be read");
-                    return RawNatsMessage { reply: reply.to_owned() };
+                ["HMSG", _, _, reply, _, bytes] | ["MSG", _, _, reply, bytes] => {
+                    return self.message(reply, bytes).await;
                 }
-                _ => assert!(!line.starts_with("-ERR"), "{line}"),
+                ["HMSG", _, _, _, bytes] | ["MSG", _, _, bytes] => {
+                    return self.message("", bytes).await;
+                }
+                _ => panic!("{line}"),
             }
         }
+    }
+
+    async fn message(&mut self, reply: &str, bytes: &str) -> RawNatsMessage {
+        let bytes: usize = bytes.parse().expect("the size is a number");
+        let mut payload = vec![0; bytes + 2];
+        self.stream.read_exact(&mut payload).await.expect("the message can be read");
+        RawNatsMessage { reply: reply.to_owned() }
     }
 
     /// Publishes a message.
