@@ -1,7 +1,7 @@
 //! Measures several targets in turn, so that drift affects all of them. Each target runs in its own
 //! processes, whose CPU time the system reports. The targets are fjord's gateway and worker; the
 //! floor, which is requests and replies over NATS alone; the ceiling, which is an HTTPS server
-//! alone; and optionally a gateway and a worker in Go.
+//! alone; and optionally another build of fjord, and a gateway and a worker in Go.
 
 use std::path::PathBuf;
 
@@ -52,6 +52,15 @@ pub(crate) struct Plan {
     /// Whether to measure idle connections.
     #[arg(long, env = "FJORD_BENCH_IDLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) idle: bool,
+    /// The fjord executable. By default it is the one that was built in the same profile as the benchmark.
+    #[arg(long, env = "FJORD_BENCH_EXECUTABLE")]
+    pub(crate) executable: Option<PathBuf>,
+    /// The executable of another build of fjord, which is measured in the same rounds if it is given.
+    #[arg(long, env = "FJORD_BENCH_BASE")]
+    pub(crate) base: Option<PathBuf>,
+    /// The number of calls that the worker runs at a time.
+    #[arg(long, env = "FJORD_BENCH_SLOTS", default_value_t = 1024)]
+    pub(crate) slots: usize,
     /// The executable of the gateway and worker in Go, built from `benchmark/go`. They are measured only if it is given.
     #[arg(long, env = "FJORD_BENCH_GO")]
     pub(crate) go: Option<PathBuf>,
@@ -63,7 +72,7 @@ pub(crate) struct Plan {
 /// Runs the benchmark, prints the results and writes them.
 pub(crate) async fn run(plan: Plan) {
     let mut report = BenchReport::default();
-    let processes = BenchProcesses::start(plan.go.as_deref()).await;
+    let processes = BenchProcesses::start(&plan).await;
     report.go_version = processes.go_version();
     report.idle = rounds::idle(&processes, &plan).await;
     for round in 1..=plan.rounds {

@@ -130,7 +130,10 @@ impl SizedFleet {
     fn cpu(&self, samples: &[LoadSample]) -> [f64; 2] {
         let (gateways, workers) = (self.fleet.gateways.len(), self.fleet.workers.len());
         let sum = |skip: usize, take: usize| {
-            median(samples, |sample| sample.cpu.iter().skip(skip).take(take).sum::<f64>() * 1000.0)
+            let cpu = |sample: &LoadSample| {
+                sample.usage.iter().skip(skip).take(take).map(|usage| usage.cpu()).sum::<f64>()
+            };
+            median(samples, |sample| cpu(sample) * 1000.0)
         };
         [sum(0, gateways), sum(gateways, workers)]
     }

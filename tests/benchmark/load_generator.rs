@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, mpsc};
 use crate::support::eventually::for_a_while;
 
 use super::https_client::{BenchConnection, BenchHttp, HttpsConnector};
-use super::{ID_BYTES, REQUEST_BYTES, process_usage, reference_servers};
+use super::process_usage::{self, ProcessUsage};
+use super::{ID_BYTES, REQUEST_BYTES, reference_servers};
 
 /// The maximum number of scheduled requests that are not sent yet.
 const SCHEDULED_MAX: usize = 1 << 16;
@@ -58,8 +59,8 @@ pub(crate) struct LoadSample {
     pub(crate) per_second: f64,
     /// The latency in microseconds: median, 99th and 99.9th percentile.
     pub(crate) micros: [u32; 3],
-    /// The CPU seconds per 1,000 requests of each measured process, and then of the load generator.
-    pub(crate) cpu: Vec<f64>,
+    /// The usage per 1,000 requests of each measured process, and then of the load generator.
+    pub(crate) usage: Vec<ProcessUsage>,
     /// The resident memory of each measured process under this load, in KiB.
     pub(crate) resident_kib: Vec<f64>,
 }
@@ -181,12 +182,12 @@ impl LoadGenerator {
         let drivers: Vec<_> = drivers.collect();
         for_a_while(warm_up).await;
         let pids: Vec<u32> = self.pid.iter().copied().chain([std::process::id()]).collect();
-        let used = |pids: &[u32]| pids.iter().map(|pid| process_usage::cpu_seconds(*pid)).collect();
-        let (before, start): (Vec<f64>, _) = (used(&pids), Instant::now());
+        let used = |pids: &[u32]| pids.iter().map(|pid| ProcessUsage::of_process(*pid)).collect();
+        let (before, start): (Vec<ProcessUsage>, _) = (used(&pids), Instant::now());
         meter.measuring.store(true, Ordering::Relaxed);
         for_a_while(measured).await;
         meter.measuring.store(false, Ordering::Relaxed);
-        let (after, took): (Vec<f64>, _) = (used(&pids), start.elapsed().as_secs_f64());
+        let (after, took): (Vec<ProcessUsage>, _) = (used(&pids), start.elapsed().as_secs_f64());
         let resident_kib = self.pid.iter().map(|pid| process_usage::resident_kib(*pid)).collect();
         meter.stop.store(true, Ordering::Relaxed);
         let (mut times, mut failures) = (Vec::new(), 0);
@@ -201,13 +202,14 @@ impl LoadGenerator {
         let at = |thousandths: usize| {
             times.get(answers * thousandths / 1000).copied().unwrap_or_default()
         };
+        assert!(answers > 0, "no request succeeded, {failures} failed");
         let per_thousand = 1000.0 / answers as f64;
         LoadSample {
             answers: answers as u64,
             failures,
             per_second: answers as f64 / took,
             micros: [at(500), at(990), at(999)],
-            cpu: after.iter().zip(&before).map(|(a, b)| (a - b) * per_thousand).collect(),
+            usage: after.iter().zip(&before).map(|(a, b)| (*a - *b).scaled(per_thousand)).collect(),
             resident_kib,
         }
     }

@@ -13,6 +13,7 @@ use crate::support::nats::NatsServer;
 use crate::support::process::Process;
 use crate::support::process_guard;
 
+use super::Plan;
 use super::https_client::BenchHttp;
 use super::load_generator::LoadSample;
 
@@ -26,6 +27,8 @@ pub(crate) const GATEWAY: &str = "header_timeout = '30m'\nconnections_max = 2000
 pub(crate) enum BenchTarget {
     /// HTTPS through a gateway, NATS and a worker of fjord.
     Fjord(BenchHttp),
+    /// The same with another build of fjord.
+    Base(BenchHttp),
     /// NATS alone.
     Nats,
     /// HTTPS alone.
@@ -40,6 +43,8 @@ impl BenchTarget {
         match self {
             Self::Fjord(BenchHttp::H1) => "fjord h1",
             Self::Fjord(BenchHttp::H2) => "fjord h2",
+            Self::Base(BenchHttp::H1) => "base h1",
+            Self::Base(BenchHttp::H2) => "base h2",
             Self::Nats => "nats",
             Self::Https(BenchHttp::H1) => "https h1",
             Self::Https(BenchHttp::H2) => "https h2",
@@ -52,6 +57,7 @@ impl BenchTarget {
 /// The running processes of all targets.
 pub(crate) struct BenchProcesses {
     fleet: Fleet,
+    base: Option<Fleet>,
     https: (Process, SocketAddr),
     responder: Process,
     go: Option<GoPeer>,
@@ -88,14 +94,22 @@ impl GoPeer {
 
 impl BenchProcesses {
     /// Starts all targets.
-    pub(crate) async fn start(go: Option<&Path>) -> Self {
-        let fleet = Fleet::start(FleetOptions {
-            concurrency: 1024,
+    pub(crate) async fn start(plan: &Plan) -> Self {
+        let options = FleetOptions {
+            concurrency: plan.slots,
             queues: "echo",
             gateway_toml: GATEWAY.to_owned(),
+            executable: plan.executable.clone(),
             ..FleetOptions::default()
-        })
-        .await;
+        };
+        let base = match &plan.base {
+            Some(_) => {
+                let options = FleetOptions { executable: plan.base.clone(), ..options.clone() };
+                Some(Fleet::start(options).await)
+            }
+            None => None,
+        };
+        let fleet = Fleet::start(options).await;
         let home = tempfile::tempdir().expect("a temporary directory");
         let files = &fleet.certs.server;
         let mut command = this("https");
@@ -107,11 +121,11 @@ impl BenchProcesses {
         command.arg("--ca").arg(&fleet.certs.ca);
         let responder = Process::start("responder", command, &home.path().join("responder"));
         wait_for_line(&responder, "listening").await;
-        let go = match go {
+        let go = match &plan.go {
             Some(peer) => Some(GoPeer::start(peer, &fleet, home.path()).await),
             None => None,
         };
-        Self { fleet, https: (https, address), responder, go, home }
+        Self { fleet, base, https: (https, address), responder, go, home }
     }
 
     /// Returns the versions of Go and of its NATS client library, if Go is measured.
@@ -121,11 +135,12 @@ impl BenchProcesses {
 
     /// Returns the targets, in the order of measurement.
     pub(crate) fn targets(&self) -> impl Iterator<Item = BenchTarget> + use<> {
-        let go = self.go.is_some();
+        let (base, go) = (self.base.is_some(), self.go.is_some());
         let with_version = move |http| {
             let others = [BenchTarget::Nats, BenchTarget::Https(http)];
+            let base = base.then_some(BenchTarget::Base(http));
             let go = go.then_some(BenchTarget::Go(http));
-            [BenchTarget::Fjord(http)].into_iter().chain(others).chain(go)
+            [BenchTarget::Fjord(http)].into_iter().chain(base).chain(go).chain(others)
         };
         with_version(BenchHttp::H1)
             .chain(with_version(BenchHttp::H2).filter(|target| *target != BenchTarget::Nats))
@@ -134,15 +149,12 @@ impl BenchProcesses {
     /// Returns the process ids of a target: the gateway, the worker and the NATS server; the
     /// responder and the NATS server; or the HTTPS server.
     pub(crate) fn pids(&self, target: BenchTarget) -> Vec<u32> {
-        let nats = self.fleet.nats.servers.first().map(NatsServer::pid);
+        let fleet = self.fleet_of(target);
+        let nats = fleet.nats.servers.first().map(NatsServer::pid);
         let first = match target {
-            BenchTarget::Fjord(_) => self
-                .fleet
-                .gateways
-                .iter()
-                .chain(&self.fleet.workers)
-                .map(|n| n.process.pid())
-                .collect(),
+            BenchTarget::Fjord(_) | BenchTarget::Base(_) => {
+                fleet.gateways.iter().chain(&fleet.workers).map(|n| n.process.pid()).collect()
+            }
             BenchTarget::Nats => vec![self.responder.pid()],
             BenchTarget::Https(_) => return vec![self.https.0.pid()],
             BenchTarget::Go(_) => {
@@ -152,9 +164,19 @@ impl BenchProcesses {
         first.into_iter().chain(nats).collect()
     }
 
+    /// Returns the fleet whose NATS server a target uses.
+    fn fleet_of(&self, target: BenchTarget) -> &Fleet {
+        match (target, &self.base) {
+            (BenchTarget::Base(_), Some(base)) => base,
+            _ => &self.fleet,
+        }
+    }
+
     fn address(&self, target: BenchTarget) -> Option<SocketAddr> {
         match target {
-            BenchTarget::Fjord(_) => self.fleet.gateways.first().map(FjordProcess::https),
+            BenchTarget::Fjord(_) | BenchTarget::Base(_) => {
+                self.fleet_of(target).gateways.first().map(FjordProcess::https)
+            }
             BenchTarget::Nats => None,
             BenchTarget::Https(_) => Some(self.https.1),
             BenchTarget::Go(_) => self.go.as_ref().map(|go| go.address),
@@ -172,12 +194,13 @@ impl BenchProcesses {
         let is_http2 = matches!(
             target,
             BenchTarget::Fjord(BenchHttp::H2)
+                | BenchTarget::Base(BenchHttp::H2)
                 | BenchTarget::Https(BenchHttp::H2)
                 | BenchTarget::Go(BenchHttp::H2)
         );
         let https = self.address(target);
         ask(&LoadOptions {
-            ca: &self.fleet.certs.ca,
+            ca: &self.fleet_of(target).certs.ca,
             https: https.into_iter().collect(),
             nats: self.fleet.nats.urls().into_iter().next().filter(|_| https.is_none()),
             http: if is_http2 { BenchHttp::H2 } else { BenchHttp::H1 },

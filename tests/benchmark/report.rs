@@ -1,13 +1,14 @@
-//! Reports the results: medians over the rounds as tables, and all samples as JSON.
+//! Reports the results: medians over the rounds as tables, and ratios between targets of the same round.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-
+use super::IDLE;
 use super::https_client::BenchHttp;
 use super::load_generator::LoadSample;
 use super::processes::BenchTarget;
-use super::{IDLE, Plan};
+
+mod json;
+mod ratios;
 
 /// The results of the benchmark.
 #[derive(Default)]
@@ -31,10 +32,10 @@ pub(crate) fn median(samples: &[LoadSample], value: impl Fn(&LoadSample) -> f64)
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Returns the names of a target's processes, in the order of `LoadSample::cpu`.
+/// Returns the names of a target's processes, in the order of `LoadSample::usage`.
 fn processes(target: BenchTarget) -> &'static [&'static str] {
     match target {
-        BenchTarget::Fjord(_) | BenchTarget::Go(_) => {
+        BenchTarget::Fjord(_) | BenchTarget::Base(_) | BenchTarget::Go(_) => {
             &["gateway", "worker", "nats-server", "caller"]
         }
         BenchTarget::Nats => &["responder", "nats-server", "requester"],
@@ -44,7 +45,7 @@ fn processes(target: BenchTarget) -> &'static [&'static str] {
 
 /// Returns the CPU time per request of one process, in microseconds.
 fn cpu(samples: &[LoadSample], index: usize) -> f64 {
-    median(samples, |sample| sample.cpu.get(index).copied().unwrap_or(f64::NAN) * 1000.0)
+    median(samples, |sample| sample.usage.get(index).map_or(f64::NAN, |usage| usage.cpu()) * 1000.0)
 }
 
 fn row(name: &str, target: BenchTarget, samples: &[LoadSample]) {
@@ -52,72 +53,83 @@ fn row(name: &str, target: BenchTarget, samples: &[LoadSample]) {
         median(samples, |sample| sample.micros.get(index).copied().unwrap_or_default().into())
     };
     let failures: u64 = samples.iter().map(|sample| sample.failures).sum();
-    let cpus: Vec<String> = processes(target)
-        .iter()
-        .enumerate()
-        .map(|(index, process)| format!("{process} {:.1}", cpu(samples, index)))
-        .collect();
     println!(
-        "{name:<14} {:>8.0}/s  p50 {:>6.0}  p99 {:>6.0}  p99.9 {:>6.0} us  failed {failures}  cpu: {}",
+        "{name:<14} {:>8.0}/s  p50 {:>6.0}  p99 {:>6.0}  p99.9 {:>6.0} us  failed {failures}",
         median(samples, |sample| sample.per_second),
         micros(0),
         micros(1),
-        micros(2),
-        cpus.join(", ")
+        micros(2)
     );
+    for (index, process) in processes(target).iter().enumerate() {
+        let usage = |value: fn(&super::process_usage::ProcessUsage) -> f64| {
+            median(samples, |sample| sample.usage.get(index).map_or(f64::NAN, value))
+        };
+        println!(
+            "    {process:<12} {:>6.1} us = {:>5.1} user + {:>5.1} kernel   waits {:.3}  preemptions {:.3}",
+            cpu(samples, index),
+            usage(|usage| usage.user * 1000.0),
+            usage(|usage| usage.kernel * 1000.0),
+            usage(|usage| usage.waits / 1000.0),
+            usage(|usage| usage.preemptions / 1000.0),
+        );
+    }
 }
 
 impl BenchReport {
     /// Returns the capacity of a target in requests per second.
     pub(crate) fn capacity(&self, target: BenchTarget, concurrency: usize) -> f64 {
-        let samples = self.closed.get(&(concurrency, target));
-        median(samples.map_or(&[], Vec::as_slice), |sample| sample.per_second)
+        median(self.samples(concurrency, target), |sample| sample.per_second)
     }
 
     /// Prints the tables.
     pub(crate) fn print(&self) {
-        println!(
-            "\nClosed loop. cpu: microseconds per request (= CPU seconds per 1,000 requests x 1,000)"
-        );
+        self.print_go();
+        self.print_base();
+        println!("\nClosed loop. CPU time, waits and preemptions are per request.");
         for ((concurrency, target), samples) in &self.closed {
             row(&format!("{:<8} {concurrency:>4}", target.name()), *target, samples);
         }
         if let Some(rate) = self.rate {
-            println!("\nAt {rate:.0} requests/s, latency from when each was due");
+            println!(
+                "\nAt {rate:.0} requests/s. Latency from the time at which a request was scheduled."
+            );
         }
         for (target, samples) in &self.open {
             row(target.name(), *target, samples);
         }
+        self.print_hops();
+        self.print_memory();
+    }
+
+    /// Prints the comparison with the cost of both network hops alone.
+    fn print_hops(&self) {
         println!(
-            "\nfjord's processor time, as a multiple of what NATS and TLS cost alone (reach: 1.35)"
+            "\nCompared with HTTPS alone and NATS alone: CPU time (goal 1.35), capacity (goal 0.6)"
         );
-        for ((concurrency, http), [gateway, worker]) in self.ratios() {
-            println!("{http:?} {concurrency:>4}: gateway {gateway:.2}, worker {worker:.2}");
-        }
-        println!(
-            "\nWhat fjord reaches of what HTTPS and NATS allow one after the other (reach: 0.6)"
-        );
-        for ((concurrency, http), share) in self.shares() {
-            println!("{http:?} {concurrency:>4}: {share:.2}");
-        }
-        if let Some(version) = &self.go_version {
-            println!(
-                "\nWhat {version} takes, as a multiple of fjord's processor time (reach: 1.5)"
+        for (concurrency, http) in self.combinations() {
+            let fjord = self.samples(concurrency, BenchTarget::Fjord(http));
+            let nats = self.samples(concurrency, BenchTarget::Nats);
+            let https = self.samples(concurrency, BenchTarget::Https(http));
+            let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
+            let worker = cpu(fjord, 1) / cpu(nats, 0);
+            // The capacity at which a request would take as long as one over HTTPS and then one over NATS.
+            let time = |target| 1.0 / self.capacity(target, concurrency);
+            let allowed = 1.0 / (time(BenchTarget::Https(http)) + time(BenchTarget::Nats));
+            let capacity = self.capacity(BenchTarget::Fjord(http), concurrency) / allowed;
+            print!(
+                "{http:?} {concurrency:>4}: gateway {gateway:.2}, worker {worker:.2}, capacity {capacity:.2}"
             );
-        }
-        for ((concurrency, http), times) in self.of_go() {
-            println!("{http:?} {concurrency:>4}: both roles {times:.2}");
-        }
-        println!("\nWhat fjord adds at concurrency 1 to the p50 of HTTPS and NATS (reach: 60 us)");
-        for http in [BenchHttp::H1, BenchHttp::H2] {
-            let added = self.added(http);
-            if !added.is_nan() {
-                println!("{http:?}: {added:.0} us");
+            if concurrency == 1 {
+                print!(", p50 + {:.0} us (goal 50)", self.added(http));
             }
+            println!();
         }
+    }
+
+    fn print_memory(&self) {
         println!("\nResident memory");
         for (name, values) in &self.idle {
-            let Some(idle) = values.first() else { continue };
+            let idle = values.first().copied().unwrap_or(f64::NAN);
             print!("{name:<8} idle {:.1} MiB", idle / 1024.0);
             for (number, kib) in IDLE.iter().zip(values.iter().skip(1)) {
                 let each = (kib - idle) / f64::from(u32::try_from(*number).unwrap_or(u32::MAX));
@@ -125,101 +137,24 @@ impl BenchReport {
             }
             println!();
         }
-        for (concurrency, target) in
-            [(256, BenchTarget::Fjord(BenchHttp::H1)), (256, BenchTarget::Https(BenchHttp::H1))]
-        {
-            let Some(samples) = self.closed.get(&(concurrency, target)) else { continue };
-            print!("{} at {concurrency}:", target.name());
+        let busiest = self.combinations().into_iter().max();
+        for target in [BenchTarget::Fjord(BenchHttp::H1), BenchTarget::Https(BenchHttp::H1)] {
+            let Some((concurrency, _)) = busiest else { return };
+            let samples = self.samples(concurrency, target);
             let measured = samples.first().map_or(0, |sample| sample.resident_kib.len());
-            for (index, process) in processes(target).iter().take(measured).enumerate() {
-                let kib = median(samples, |sample| {
-                    sample.resident_kib.get(index).copied().unwrap_or_default()
-                });
+            print!("{} with {concurrency} callers:", target.name());
+            for (index, process) in processes(target).iter().enumerate().take(measured) {
+                let kib =
+                    median(samples, |s| s.resident_kib.get(index).copied().unwrap_or(f64::NAN));
                 print!(" {process} {:.1} MiB", kib / 1024.0);
             }
             println!();
         }
     }
 
-    /// Returns the CPU time of gateway and worker as multiples of that of the reference servers.
-    fn ratios(&self) -> BTreeMap<(usize, BenchHttp), [f64; 2]> {
-        let mut found = BTreeMap::new();
-        for ((concurrency, target), fjord) in &self.closed {
-            let BenchTarget::Fjord(http) = *target else { continue };
-            let of =
-                |target| self.closed.get(&(*concurrency, target)).map_or(&[][..], Vec::as_slice);
-            let (nats, https) = (of(BenchTarget::Nats), of(BenchTarget::Https(http)));
-            let gateway = cpu(fjord, 0) / (cpu(https, 0) + cpu(nats, 2));
-            found.insert((*concurrency, http), [gateway, cpu(fjord, 1) / cpu(nats, 0)]);
-        }
-        found
-    }
-
-    /// Returns fjord's capacity as a share of the capacity at which a request would cost as much as
-    /// one over HTTPS alone plus one over NATS alone, on the same cores.
-    fn shares(&self) -> BTreeMap<(usize, BenchHttp), f64> {
-        let found = self.closed.keys().filter_map(|(concurrency, target)| {
-            let BenchTarget::Fjord(http) = *target else { return None };
-            let each = |target| 1.0 / self.capacity(target, *concurrency);
-            let allowed = 1.0 / (each(BenchTarget::Https(http)) + each(BenchTarget::Nats));
-            Some(((*concurrency, http), self.capacity(*target, *concurrency) / allowed))
-        });
-        found.collect()
-    }
-
-    /// Returns the CPU time of both Go processes as a multiple of fjord's, if Go is measured.
-    fn of_go(&self) -> BTreeMap<(usize, BenchHttp), f64> {
-        let both = |samples: &[LoadSample]| cpu(samples, 0) + cpu(samples, 1);
-        let found = self.closed.iter().filter_map(|((concurrency, target), go)| {
-            let BenchTarget::Go(http) = *target else { return None };
-            let fjord = self.closed.get(&(*concurrency, BenchTarget::Fjord(http)))?;
-            Some(((*concurrency, http), both(go) / both(fjord)))
-        });
-        found.collect()
-    }
-
     /// Returns the latency that fjord adds to HTTPS and NATS at concurrency 1, in microseconds.
     fn added(&self, http: BenchHttp) -> f64 {
-        let half = |target| {
-            let samples = self.closed.get(&(1, target)).map_or(&[][..], Vec::as_slice);
-            median(samples, |sample| sample.micros[0].into())
-        };
+        let half = |target| median(self.samples(1, target), |sample| sample.micros[0].into());
         half(BenchTarget::Fjord(http)) - half(BenchTarget::Https(http)) - half(BenchTarget::Nats)
-    }
-
-    /// Returns all samples as JSON.
-    pub(crate) fn json(&self, plan: &Plan) -> Value {
-        let closed: Vec<Value> = self
-            .closed
-            .iter()
-            .map(|((concurrency, target), samples)| {
-                json!({ "target": target.name(), "concurrency": concurrency,
-                        "processes": processes(*target), "samples": samples })
-            })
-            .collect();
-        let open: Vec<Value> = self
-            .open
-            .iter()
-            .map(|(target, samples)| {
-                json!({ "target": target.name(), "processes": processes(*target), "samples": samples })
-            })
-            .collect();
-        let ratios: Vec<Value> = self
-            .ratios()
-            .into_iter()
-            .map(|((concurrency, http), [gateway, worker])| {
-                json!({ "concurrency": concurrency, "http": http, "gateway": gateway, "worker": worker })
-            })
-            .collect();
-        let shares: Vec<Value> = self
-            .shares()
-            .into_iter()
-            .map(|((concurrency, http), share)| {
-                json!({ "concurrency": concurrency, "http": http, "of_allowed": share })
-            })
-            .collect();
-        let added = json!({ "h1": self.added(BenchHttp::H1), "h2": self.added(BenchHttp::H2) });
-        json!({ "capacity": shares, "p50_added_micros": added, "go": self.go_version, "rounds": plan.rounds, "seconds": plan.seconds, "rate": self.rate,
-                "closed": closed, "open": open, "ratios": ratios, "resident_kib": self.idle })
     }
 }

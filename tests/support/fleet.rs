@@ -69,6 +69,8 @@ pub(crate) struct FleetOptions {
     pub(crate) worker_toml: String,
     /// Additional environment variables of every process.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// The executable, if not the one that was built with the tests.
+    pub(crate) executable: Option<PathBuf>,
 }
 
 impl Default for FleetOptions {
@@ -91,6 +93,7 @@ impl Default for FleetOptions {
             gateway_toml: String::new(),
             worker_toml: String::new(),
             environment: Vec::new(),
+            executable: None,
         }
     }
 }
@@ -122,15 +125,16 @@ pub(crate) struct FjordProcess {
 impl FjordProcess {
     /// Starts fjord with this role and configuration directory.
     pub(crate) fn start(role: &'static str, directory: &Path) -> Self {
-        Self::start_with(role, directory, &[])
+        Self::start_with(role, directory, &[], &super::fjord_binary())
     }
 
     fn start_with(
         role: &'static str,
         directory: &Path,
         environment: &[(&'static str, String)],
+        executable: &Path,
     ) -> Self {
-        let mut command = Command::new(super::fjord_binary());
+        let mut command = Command::new(executable);
         command.arg("--role").arg(role).arg("--config").arg(directory);
         command.envs(environment.iter().map(|(name, value)| (*name, value)));
         let process = Process::start(role, command, &directory.join("log"));
@@ -355,7 +359,9 @@ impl Fleet {
     fn started(&self, role: &'static str, directory: &Path, text: &str) -> FjordProcess {
         fs::create_dir_all(directory).expect("the directory can be created");
         fs::write(directory.join(format!("{role}.toml")), text).expect("the file can be written");
-        FjordProcess::start_with(role, directory, &self.options.environment)
+        let built = super::fjord_binary();
+        let executable = self.options.executable.as_deref().unwrap_or(&built);
+        FjordProcess::start_with(role, directory, &self.options.environment, executable)
     }
 
     /// Returns the configuration that both roles share. `user` is the process's user in the shipped
