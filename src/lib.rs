@@ -19,6 +19,7 @@ pub mod messaging;
 pub mod outcome;
 pub mod problem;
 pub mod procedures;
+pub mod quality_value;
 pub mod telemetry;
 pub mod tls;
 pub mod units;

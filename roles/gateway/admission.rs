@@ -6,7 +6,6 @@ pub(in crate::roles::gateway) mod cors;
 pub mod idempotency_key;
 pub mod parameters;
 pub(in crate::roles::gateway) mod prefer;
-pub(in crate::roles::gateway) mod quality_value;
 pub mod rate_limit;
 pub mod router;
 pub(in crate::roles::gateway) mod two_generation_cache;

@@ -2,6 +2,8 @@
 
 use std::fmt::{Result, Write};
 
+use crate::quality_value;
+
 use super::distribution::Distribution;
 use super::names::Metric;
 use super::registry::LabelValue;
@@ -20,16 +22,15 @@ impl Format {
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         let quality_of = |media_type: &str| {
-            let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
+            let ranges = accept.split(',').map(|range| range.split(';'));
             let qualities = ranges.filter_map(|mut range| {
-                (range.next()?.eq_ignore_ascii_case(media_type)).then_some(())?;
-                let quality = range.find_map(|parameter| parameter.strip_prefix("q="));
-                quality.map_or(Some(1.0), |quality| quality.parse().ok())
+                (range.next()?.trim().eq_ignore_ascii_case(media_type)).then_some(())?;
+                quality_value::from_parameters(range)
             });
-            qualities.fold(0.0, f64::max)
+            qualities.max().unwrap_or(0)
         };
         let open = quality_of("application/openmetrics-text");
-        if open > 0.0 && open >= quality_of("text/plain") { Self::OpenMetrics } else { Self::Text }
+        if open > 0 && open >= quality_of("text/plain") { Self::OpenMetrics } else { Self::Text }
     }
 
     /// Returns the media type.

@@ -5,12 +5,12 @@ use futures_util::future::join_all;
 
 use super::test_listener::{RawResponse, TestListener};
 
-mod corpus;
+mod fragments;
 
 /// The request that follows each case on its connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// The bytes of a request, the expected statuses of all responses, and the reason.
+/// A request or a fragment of one, the expected statuses of all responses, and the reason.
 type SmugglingCase = (&'static str, &'static [u16], &'static str);
 
 /// The statuses if both the case and the next request are answered.

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 
-use super::quality_value;
+use crate::quality_value;
 
 /// Returns whether the client accepts `application/json`. A client that sends no `Accept` accepts everything.
 #[must_use]

@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 
 use crate::config::gateway::Coding;
-use crate::roles::gateway::admission::quality_value;
+use crate::quality_value;
 
 /// The content codings that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,8 @@
 
 /// Returns the weight that the parameters of an element contain, in thousandths: 1000 if there is no `q`, and `None` if `q` is
 /// invalid.
-pub(in crate::roles::gateway) fn from_parameters<'a>(
-    parameters: impl Iterator<Item = &'a str>,
-) -> Option<u16> {
+#[must_use]
+pub fn from_parameters<'a>(parameters: impl Iterator<Item = &'a str>) -> Option<u16> {
     parameters
         .filter_map(|parameter| parameter.split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))

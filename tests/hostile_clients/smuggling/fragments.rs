@@ -1,12 +1,9 @@
-//! More smuggling cases: framing headers, chunks and request lines.
+//! Smuggling cases as fragments: framing headers, chunks and request lines, each completed to a request.
 
-use super::{ANSWERED_AND_CLOSED, BOTH_ANSWERED, REJECTED, check_all};
-
-/// A fragment of a request, the expected statuses of all responses, and the reason.
-type RequestFragment = (&'static str, &'static [u16], &'static str);
+use super::{ANSWERED_AND_CLOSED, BOTH_ANSWERED, REJECTED, SmugglingCase, check_all};
 
 /// Header lines and bodies that follow a valid request line and Host.
-const FRAMINGS: &[RequestFragment] = &[
+const FRAMINGS: &[SmugglingCase] = &[
     ("Content-Length:5\r\n\r\nhello", BOTH_ANSWERED, "RFC 9112 5: no space is needed"),
     (
         "Content-Length:\t5\t\r\n\r\nhello",
@@ -74,7 +71,7 @@ const FRAMINGS: &[RequestFragment] = &[
 ];
 
 /// Bodies of requests with `Transfer-Encoding: chunked`.
-const CHUNKS: &[RequestFragment] = &[
+const CHUNKS: &[SmugglingCase] = &[
     ("05\r\nhello\r\n0\r\n\r\n", BOTH_ANSWERED, "RFC 9112 7.1: leading zeros"),
     ("5\r\nhello\r\n000\r\n\r\n", BOTH_ANSWERED, "RFC 9112 7.1: several zeros are the last chunk"),
     ("A\r\n0123456789\r\n0\r\n\r\n", BOTH_ANSWERED, "upper case"),
@@ -116,7 +113,7 @@ const CHUNKS: &[RequestFragment] = &[
 ];
 
 /// Whole requests.
-const LINES: &[RequestFragment] = &[
+const LINES: &[SmugglingCase] = &[
     ("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", ANSWERED_AND_CLOSED, "RFC 9112 9.3: 1.0 closes"),
     (
         "GET / HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n",
