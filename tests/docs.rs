@@ -108,7 +108,7 @@ fn every_page_is_in_the_index() {
     }
 }
 
-/// Returns the modules of a directory that a text does not mention as `name.rs`, `name` or `name/`.
+/// Returns the modules of a directory that `text` does not mention as `name.rs`, `name` or `name/`.
 fn unmentioned(directory: &str, text: &str) -> Vec<String> {
     let names = names(&root().join(directory)).into_iter();
     let modules: BTreeSet<String> =

@@ -1,6 +1,6 @@
-//! Promise: whatever fails, no request gets a wrong response, and no at-most-once request is executed twice. Each test
-//! injects faults into a fleet of real processes with a cluster of three NATS servers under steady load, and then
-//! compares all responses with the ledger of executions.
+//! Promise: whatever fails, every request gets a response, no response contradicts what was executed, and no at-most-once
+//! request is executed twice. Each test injects faults into a fleet of real processes and three NATS servers under steady
+//! load, and then compares all responses with the ledger of executions.
 
 use std::time::Duration;
 

@@ -196,7 +196,7 @@ fn own_status(number: u32) -> Option<u16> {
     STATUS_NUMBERS.contains(&number).then_some(status)
 }
 
-/// Maps an error of the database itself. The client never gets its message.
+/// Maps a database error. The client never gets its message.
 fn map_server_error(
     job: &Job,
     error: &SentError,

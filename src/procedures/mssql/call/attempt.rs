@@ -31,7 +31,7 @@ pub(super) struct AttemptContext<'a> {
 /// The step at which an attempt failed.
 #[derive(Debug)]
 pub(super) enum FailedStep {
-    /// The call of the procedure.
+    /// The call to the procedure.
     Call(ExecutionError),
     /// The end of the transaction around the call.
     TransactionEnd(ExecutionError),
