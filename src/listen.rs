@@ -105,7 +105,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether this is an error of the accepted connection, which accept(2) reports too.
+/// Returns whether this is an error of the accepted connection, which accept(2) also reports.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

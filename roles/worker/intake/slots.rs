@@ -3,7 +3,7 @@
 //!
 //! A backlog of accepted requests keeps the slots busy for one round trip (`latency.rs`).
 //!
-//! The time is passed in, so that the simulation in `tests/` runs the same code as the worker.
+//! The time is passed in, so that the simulation in `tests/` can run this code.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub struct FreedSlot<W> {
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// Offers to send in place of the expired ones.
+    /// New offers to send, because the expired ones freed their slots.
     pub offers: Vec<Offer>,
     /// Requests to refuse because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,
@@ -193,7 +193,7 @@ impl<W> Slots<W> {
         self.offers.make(now, self.latency.offer_timeout())
     }
 
-    /// Frees an offered slot that the gateway does not need; returns an offer for the next caller.
+    /// Frees an offered slot that the gateway does not need. Returns an offer for the next caller.
     pub fn decline(&mut self, id: OfferId, now: Instant) -> Option<Offer> {
         if self.offer_answered(id, now) { self.offer(now) } else { None }
     }
@@ -307,7 +307,7 @@ impl<W> Slots<W> {
         self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
     }
 
-    /// Records the answer to an offer; returns whether the slot was still reserved.
+    /// Records the answer to an offer. Returns whether the slot was still reserved.
     fn offer_answered(&mut self, id: OfferId, now: Instant) -> bool {
         let answered = self.offers.answer(id);
         if let Some(offer) = answered {

@@ -115,7 +115,7 @@ impl WaitQueue {
     }
 
     /// Adds a waiter. With `old_id`, it returns to the position that it had before it sent its
-    /// request to the group. If the queue is full, evicts the youngest waiter; returns `None` if
+    /// request to the group. If the queue is full, evicts the youngest waiter. Returns `None` if
     /// that is this waiter.
     #[must_use]
     pub fn join(
