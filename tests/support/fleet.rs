@@ -112,7 +112,7 @@ pub(crate) struct Fleet {
 /// A fjord process.
 #[derive(Debug)]
 pub(crate) struct FjordProcess {
-    /// The process. Used to send signals and to read its log.
+    /// The process. Tests send signals to it and read its log.
     pub(crate) process: Process,
     role: &'static str,
     directory: PathBuf,
