@@ -23,6 +23,9 @@ RPM_BINARY := $(TARGET)/$(RPM_TARGET)/dist/fjord
 PYTHON := $(TARGET)/python/bin/python
 # Where cargo-deny stores its advisory database.
 ADVISORY_DB := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
+# Filters that select every property test: the modules with a `proptest! {` block, and a test that calls `proptest!(…)`.
+PROPERTY_TESTS = arbitrary_header_bytes $(shell grep -rl --include='*.rs' 'proptest! {' src roles tests | sort | \
+  sed -e 's,^src/,,' -e 's,^tests/,,' -e 's,\.rs$$,,' -e 's,/tests$$,,' -e 's,/,::,g' -e 's,$$,::,')
 # Fault tests start clusters of real processes, which compete for the processor if more tests run at once.
 TEST_THREADS ?= 2
 
@@ -48,7 +51,7 @@ snapshots: ## Updates the snapshots of external interfaces; review them like cod
 test-hostile: nats-server sslyze ## Runs third-party attack tools and random input for several minutes
 	$(CARGO) build --locked --bin fjord
 	$(CARGO) test --locked --test fjord -- --nocapture --include-ignored --test-threads 1 third_party_tools hostile_clients
-	PROPTEST_CASES=20000 $(CARGO) test --locked -- --test-threads 2 arbitrary_input forged_tokens params:: router:: proxied:: encoding::
+	PROPTEST_CASES=20000 $(CARGO) test --locked --lib --test fjord -- --test-threads 2 $(PROPERTY_TESTS)
 
 soak: nats-server ## Random faults for SOAK_SECONDS (300), then compares every response with the ledger
 	FJORD_SOAK_SECONDS=$${SOAK_SECONDS:-300} $(CARGO) test --locked --test fjord -- --nocapture --ignored soak

@@ -63,7 +63,7 @@ pub fn run(command: &Command, sources: &Sources, call_endpoint: CallFunction) ->
 /// Prints lines, each after `label` and a colon.
 ///
 /// # Errors
-/// The system's error if the output cannot be written.
+/// An I/O error if the output cannot be written.
 pub fn print_lines(
     err: &mut impl Write,
     label: &str,

@@ -10,7 +10,7 @@ use crate::future::BoxFuture;
 use crate::messaging::{Transport, TransportError};
 use crate::problem::Problem;
 
-/// A checked request for one endpoint, with everything needed to dispatch it.
+/// A checked request for one endpoint, with all data that is needed to dispatch it.
 #[derive(Debug)]
 pub struct EndpointCall {
     /// The endpoint.

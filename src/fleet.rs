@@ -43,7 +43,7 @@ pub struct Identity {
     started_at: Instant,
 }
 
-/// Returns the name of this host; empty if the system does not provide it.
+/// Returns the name of this host; empty if the kernel does not provide it.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned()

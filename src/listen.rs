@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// The maximum number of connections that the system queues before they are accepted.
+/// The maximum number of connections that the kernel queues before they are accepted.
 const BACKLOG: u32 = 1024;
 /// The first pause after a failure to accept a connection. Each further failure doubles the pause.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -64,7 +64,7 @@ impl Acceptor {
         self.address
     }
 
-    /// Waits for the next connection. Pauses while the system lacks file descriptors or memory.
+    /// Waits for the next connection. Pauses while the kernel lacks file descriptors or memory.
     ///
     /// Cancel safe: no connection is lost.
     pub async fn next(&mut self) -> (TcpStream, SocketAddr) {
@@ -105,7 +105,7 @@ impl Acceptor {
     }
 }
 
-/// Returns whether this is an error of the accepted connection, which accept(2) reports too.
+/// Returns whether this is an error of the accepted connection, which accept(2) also reports.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -15,7 +15,7 @@ use fjord::telemetry::logs::Logs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The interval at which a task frees memory. The allocator returns free memory to the system after a delay of one second, but
+/// The interval at which a task frees memory. The allocator returns free memory to the kernel after a delay of one second, but
 /// only while other memory is being freed. Without this task, an idle process would keep all memory of an earlier burst.
 const PURGE_INTERVAL: Duration = Duration::from_secs(5);
 /// The size of the allocation that the task frees. It must be larger than the allocations that the allocator caches. Its pages

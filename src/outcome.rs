@@ -34,10 +34,10 @@ outcomes! {
 
     BadRequest "bad_request", "the request violates the rules of the endpoint or of HTTP";
     Unauthorized "unauthorized", "the credentials are missing or invalid";
-    Forbidden "forbidden", "the credentials are valid, but do not permit this";
+    Forbidden "forbidden", "the credentials are valid, but the caller may not call this endpoint";
     NoRoute "no_route", "no endpoint has this path";
     MethodNotAllowed "method_not_allowed", "the path has other methods";
-    NotImplemented "not_implemented", "no path has this method";
+    NotImplemented "not_implemented", "no path supports this method";
     NotAcceptable "not_acceptable", "the caller accepts no JSON";
     RequestTimeout "request_timeout", "the body did not arrive in time";
     BodyTooLarge "body_too_large", "the body is larger than the endpoint or NATS allows";
@@ -49,10 +49,10 @@ outcomes! {
     RateLimited "rate_limited", "the caller exceeds its rate limit";
     ClientGone "client_gone", "the client disconnected before the response";
 
-    Shed "shed", "refused at once: too many requests wait or are in flight";
+    Shed "shed", "refused at once, because too many requests are waiting or in flight";
     Busy "busy", "every worker was busy for as long as the request could wait";
     NoWorkers "no_workers", "no worker serves the queue";
-    BusDown "bus_down", "not connected to NATS";
+    BusDown "bus_down", "the process is not connected to NATS";
     BackendDown "backend_down", "the database cannot be reached";
     PoolTimeout "pool_timeout", "no database connection was free in time";
     Draining "draining", "this process is about to stop";
@@ -68,12 +68,12 @@ outcomes! {
     SqlBadValue "sql_bad_value", "a value did not fit the database";
     BadArgument "bad_argument", "an argument does not fit its SQL type";
 
-    SqlDeadlock "sql_deadlock", "chosen as deadlock victim, even after the retries";
+    SqlDeadlock "sql_deadlock", "the call was chosen as a deadlock victim, even after the retries";
     SqlTimeout "sql_timeout", "the call ran past its deadline and was stopped";
     SqlLost "sql_lost", "the connection broke during the call";
-    SqlMismatch "sql_mismatch", "catalogue and database disagree about the procedure";
+    SqlMismatch "sql_mismatch", "the procedure in the database does not match the catalogue";
     SqlPermission "sql_permission", "the login lacks a permission that the procedure needs";
-    SqlError "sql_error", "any other error of the database";
+    SqlError "sql_error", "any other database error";
     SqlUndecodable "sql_undecodable", "the result cannot be read";
     AnswerTooLarge "answer_too_large", "the answer is larger than its limit";
     AnswerShape "answer_shape", "the result does not have the shape that the endpoint declares";
@@ -85,10 +85,10 @@ outcomes! {
     BadAnswer "bad_answer", "a worker's answer cannot be forwarded";
     BadMessage "bad_message", "a worker received a message that violates the protocol or the catalogue";
     Panic "panic", "a bug in fjord caused a panic, which was caught";
-    Internal "internal", "an error of fjord or of its configuration";
+    Internal "internal", "an error in fjord or in its configuration";
 
     ServiceError "service_error", "an error of a NATS service (ADR-32)";
-    Other "other", "an outcome of a third-party worker that is not in this table";
+    Other "other", "a third-party worker reported an outcome that is not in this table";
 }
 
 impl Outcome {

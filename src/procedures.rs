@@ -104,7 +104,7 @@ impl ExpectedProcedure {
     }
 }
 
-/// One call of a procedure.
+/// One call to a procedure.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// The queue of the request. It selects the pool, whose application name is visible to the DBA.

@@ -1,5 +1,5 @@
 //! Measures several targets in turn, so that drift affects all of them. Each target runs in its own
-//! processes, whose CPU time the system reports. The targets are fjord's gateway and worker; the
+//! processes, whose CPU time the kernel reports. The targets are fjord's gateway and worker; the
 //! floor, which is requests and replies over NATS alone; the ceiling, which is an HTTPS server
 //! alone; and optionally another build of fjord, and a gateway and a worker in Go.
 

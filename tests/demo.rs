@@ -131,7 +131,7 @@ async fn stop(signals: &mut Signals) {
     while signals.next().await != Signal::Stop {}
 }
 
-/// Waits until one of the processes has ended by itself, and returns its name.
+/// Waits until one of the processes has ended on its own, and returns its name.
 async fn died(nats: &mut NatsServer, worker: &mut Process, gateway: &mut Process) -> &'static str {
     let found = poll(FOREVER, Duration::from_millis(200), async || {
         let running = [
@@ -200,7 +200,7 @@ impl Demo {
         Process::start(role, command, &log)
     }
 
-    /// Runs the demo until a process ends by itself. Returns the error.
+    /// Runs the demo until a process ends on its own. Returns the error.
     async fn serve(
         &self,
         token: &str,

@@ -31,7 +31,7 @@ fn read(page: &Path) -> String {
     fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
 }
 
-/// Returns the names in a directory, sorted.
+/// Returns the sorted names in a directory.
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).expect("the directory can be read");
     entries
@@ -108,7 +108,7 @@ fn every_page_is_in_the_index() {
     }
 }
 
-/// Returns the modules of a directory that a text does not mention as `name.rs`, `name` or `name/`.
+/// Returns the modules of a directory that `text` does not mention as `name.rs`, `name` or `name/`.
 fn unmentioned(directory: &str, text: &str) -> Vec<String> {
     let names = names(&root().join(directory)).into_iter();
     let modules: BTreeSet<String> =

@@ -1,5 +1,5 @@
-//! Promise: whatever fails, every request gets exactly one correct response, and no at-most-once request is executed
-//! twice. Each test injects one fault into a fleet of real processes on a cluster of three NATS servers under steady
+//! Promise: whatever fails, every request gets a response, no response contradicts what was executed, and no at-most-once
+//! request is executed twice. Each test injects faults into a fleet of real processes and three NATS servers under steady
 //! load, and then compares all responses with the ledger of executions.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ mod database;
 mod faulty_worker;
 mod reconnects;
 
-/// The number of responses to wait for before and after a fault.
+/// The minimum number of responses to wait for before and after a fault.
 const ANSWERS: usize = 150;
 
 fn options(gateways: usize, workers: usize) -> FleetOptions {
@@ -83,7 +83,8 @@ async fn killing_a_worker_loses_no_response() {
             fleet.workers[worker].ready().await;
         })
         .await;
-    // The outcome of a call that ran on the killed worker may be unknown: at most one call for each concurrent caller.
+    // The outcome of the calls that ran on the killed worker may be unknown. There is at most one such call for each of
+    // the 12 concurrent callers.
     reconciliation.no_request_lost().failures_at_most(12);
 }
 

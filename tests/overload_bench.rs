@@ -185,7 +185,7 @@ async fn bench_overload() {
     let offering = fleet("").await;
     let client =
         offering.client_with(ClientOptions { http: HttpVersion::Two, ..ClientOptions::default() });
-    // These workers make no offers: the callers retry blindly, so an offer would only reserve a slot that nobody uses.
+    // These workers make no offers: the callers retry blindly, so an offer would only reserve a slot that is not used.
     let plain = fleet("[worker]\nrefused_max = 0\n").await;
     let nats = nats(&plain).await;
     for _ in 0..ROUNDS {

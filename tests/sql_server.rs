@@ -196,7 +196,7 @@ fn text(name: &str, text: &str) -> Argument {
     given(name, ParameterValue::Text(text.to_owned().into()))
 }
 
-/// Returns the error of a call that was sent.
+/// Returns the error for a call that was sent.
 #[track_caller]
 fn sent_error(result: Result<CallAnswer, CallError>) -> SentErrorKind {
     match result {
@@ -205,7 +205,7 @@ fn sent_error(result: Result<CallAnswer, CallError>) -> SentErrorKind {
     }
 }
 
-/// Returns the error of a call that was not sent.
+/// Returns the error for a call that was not sent.
 #[track_caller]
 fn unsent_error(result: Result<CallAnswer, CallError>) -> BackendErrorKind {
     match result {

@@ -71,7 +71,7 @@ impl CorsSettings {
     }
 }
 
-/// Returns whether a text is an origin as a browser serializes it (RFC 6454 §6.2).
+/// Returns whether a string is an origin as a browser serializes it (RFC 6454 §6.2).
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
     let default_port = match scheme {

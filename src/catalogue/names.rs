@@ -64,7 +64,7 @@ token_name! {
     QueueName
 }
 
-/// Returns whether a text is a valid name: a single NATS subject token of letters, digits, `-` and `_`, at most 64 bytes.
+/// Returns whether a string is a valid name: a single NATS subject token of letters, digits, `-` and `_`, at most 64 bytes.
 #[must_use]
 pub fn is_token(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
@@ -83,7 +83,7 @@ impl ProcedureName {
     /// Validates `schema.procedure`.
     ///
     /// # Errors
-    /// `NameError` if the text is not two plain identifiers joined by a dot.
+    /// `NameError` if the string is not two plain identifiers joined by a dot.
     pub fn new(name: &str) -> Result<Self, NameError> {
         const EXPECTED: NameError = NameError(
             "expected schema.procedure, each a letter or '_' and then letters, digits, '_', '$', '#' or '@'",
@@ -127,7 +127,7 @@ impl fmt::Debug for ProcedureName {
     }
 }
 
-/// Returns whether a text is a plain SQL identifier. It cannot inject SQL, but can be a reserved word, which needs quoting.
+/// Returns whether a string is a plain SQL identifier. It cannot inject SQL, but can be a reserved word, which needs quoting.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();

@@ -44,7 +44,7 @@ impl LogConfig {
     }
 }
 
-/// Returns whether a text is a log filter: levels and `target=level`, separated by commas.
+/// Returns whether a string is a log filter: levels and `target=level`, separated by commas.
 ///
 /// `tracing`'s own parser reads a misspelt level such as `wran` as a target and silences everything
 /// else, so a target without a level is invalid here.

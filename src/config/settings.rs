@@ -187,7 +187,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Reads this table, whose keys are names chosen by the operator and whose values are tables.
-    /// Records one error with the text `expected` if any value is not a table.
+    /// Records one error with the message `expected` if any value is not a table.
     pub(super) fn own_named_tables<R>(
         &mut self,
         expected: &str,

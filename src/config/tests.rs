@@ -33,7 +33,7 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Returns the errors of a configuration of one file, with the directory's name replaced.
+/// Returns the errors of a one-file configuration, with the directory's name replaced.
 fn errors(role: Option<Role>, text: &str) -> Vec<String> {
     let directory = written(&[("fjord.toml", text)]);
     let prefix = format!("{}/", directory.path().display());

@@ -62,7 +62,7 @@ impl Request {
     /// Encodes everything except the payload as headers.
     ///
     /// # Errors
-    /// `HeaderError` if a text contains a control character, which the gateway prevents.
+    /// `HeaderError` if a value contains a control character, which the gateway prevents.
     pub fn headers(&self) -> Result<Headers, HeaderError> {
         let mut encoded = Headers::default();
         encoded.push(headers::ENDPOINT, self.endpoint.as_str())?;

@@ -21,7 +21,7 @@ pub struct WorkerId {
 
 impl WorkerId {
     /// Extracts the id from a control subject. Returns `None` unless the subject is below
-    /// `workers`, the prefix of a queue's workers: nobody else may subscribe below it.
+    /// `workers`, the prefix of the subjects of a queue's workers. Only they may subscribe below it.
     #[must_use]
     pub fn parse(control: &Subject, workers: &Subject) -> Option<Self> {
         let text = control.as_str();

@@ -44,7 +44,7 @@ pub struct Report {
 pub struct QueueReport {
     /// The name.
     pub name: String,
-    /// The number of finished calls of a worker, or of answered requests of a gateway.
+    /// The number of calls that a worker has finished, or of requests that a gateway has answered.
     pub calls: u64,
     /// The number of those calls or requests that failed.
     pub errors: u64,

@@ -25,7 +25,7 @@ impl Signals {
     /// Installs the handlers. From then on, the signals no longer end the process by themselves.
     ///
     /// # Errors
-    /// The system's error.
+    /// The operating system's error.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

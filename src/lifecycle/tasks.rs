@@ -1,4 +1,4 @@
-//! Tracked tasks, so that a drain can wait for them.
+//! Tracks tasks so that a drain can wait for them.
 
 use std::future::Future;
 use std::time::Duration;

@@ -17,7 +17,7 @@ impl Subject {
     /// Checks a subject, which must not contain wildcards.
     ///
     /// # Errors
-    /// `SubjectError` if the text is too long, has an empty token or a wildcard, or contains
+    /// `SubjectError` if the string is too long, has an empty token or a wildcard, or contains
     /// anything but graphic ASCII characters.
     pub fn new(text: &str) -> Result<Self, SubjectError> {
         let is_valid = text.len() <= Self::BYTES_MAX

@@ -20,11 +20,11 @@ pub struct Link {
 pub enum LinkState {
     /// The link is connected.
     Up,
-    /// The link is not connected or not yet proven by a probe. The transport reconnects by itself.
+    /// The link is not connected or not yet proven by a probe. The transport reconnects on its own.
     Down,
     /// The server refuses a subscription that the process needs, so messages to it are lost.
     Deaf,
-    /// The server is about to stop (lame duck mode). The transport reconnects by itself.
+    /// The server is about to stop (lame duck mode). The transport reconnects on its own.
     Leaving,
 }
 

@@ -48,7 +48,7 @@ pub enum ProblemKind {
     HeadersTooLarge,
     /// The procedure rejected the request, with a status from the catalogue or the SQL error.
     Refused(u16),
-    /// An error of fjord or of its configuration.
+    /// An error in fjord or in its configuration.
     Internal,
     /// The answer of a worker or of the database cannot be forwarded.
     BadAnswer,

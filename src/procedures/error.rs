@@ -159,7 +159,7 @@ pub enum ServerErrorClass {
     /// A temporary lack of memory, locks or capacity: 500 if the call was sent. A retry can
     /// succeed.
     Transient,
-    /// Everything else: 500.
+    /// All other errors: 500.
     Other,
 }
 

@@ -145,7 +145,7 @@ pub(super) fn is_sampled_at_random() -> bool {
     RECORDER.get().is_some_and(|recorder| rand::random::<u64>() >> 8 < recorder.sampled_below)
 }
 
-/// Returns whose `sampled` flag decides; the default if this process records nothing.
+/// Returns which callers decide with their `sampled` flag. Returns the default if this process records nothing.
 pub(super) fn parent_sampling() -> ParentSampling {
     RECORDER.get().map(|recorder| recorder.parent_sampling).unwrap_or_default()
 }

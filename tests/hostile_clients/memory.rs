@@ -1,4 +1,4 @@
-//! The memory of the gateway and of the system before an attack on the byte limits, at its peak,
+//! The memory of the gateway and of the kernel before an attack on the byte limits, at its peak,
 //! and 30 s after it.
 
 use std::fs;
@@ -100,7 +100,7 @@ async fn measure(name: &str, session_keys: &str, attack: impl AsyncFnOnce(&Fleet
     let fleet = Fleet::start(options).await;
     let gateway = &fleet.gateways[0];
     fleet.client().get("/v1/flow?rows=3000").await.is(200);
-    // The system counts the FIN of a closed connection as unsent until the client has acknowledged it.
+    // The kernel counts the FIN of a closed connection as unsent until the client has acknowledged it.
     eventually_some("the first connection is closed", SOON, async || {
         let connections = gateway.metric("fjord_gateway_connections ").await;
         (connections < 0.5 && unsent_data(gateway.https().port()) == (0, 0)).then_some(())

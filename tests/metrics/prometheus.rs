@@ -17,7 +17,7 @@ use crate::support::random::SeededRandom;
 const WINDOW: Duration = Duration::from_secs(10);
 /// The tolerance of a rate: one scrape at each end of the window.
 const RATE_TOLERANCE: f64 = 0.2;
-/// The maximum number of concurrent calls of a queue. The load generator has three times as many callers per queue.
+/// The maximum number of concurrent calls per queue. The load generator has three times as many callers per queue.
 const LIMIT: usize = 2;
 const REFUSED: usize = 40;
 

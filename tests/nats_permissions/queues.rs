@@ -1,5 +1,5 @@
 //! Promise: with the shipped NATS configuration and a separate user for each queue, a worker that may serve one queue can do
-//! its work and cannot affect calls of another queue.
+//! its work and cannot affect the calls of another queue.
 
 use std::time::Duration;
 

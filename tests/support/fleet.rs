@@ -17,7 +17,7 @@ use super::latency_proxy::LatencyProxy;
 use super::nats::{NatsCluster, NatsOptions, SHIPPED_PASSWORD};
 use super::process::Process;
 
-/// The tests' catalogue. Its procedures write to a ledger, so that executions can be counted.
+/// The tests' catalogue. Two of its procedures write to a ledger, so that executions can be counted.
 const ENDPOINTS: &str = include_str!("ledger/endpoints.json");
 const SCHEMA: &str = include_str!("ledger/schema.sql");
 const PROCEDURES: [(&str, &str); 6] = [
@@ -51,7 +51,7 @@ pub(crate) struct FleetOptions {
     pub(crate) gateways: usize,
     /// The number of workers.
     pub(crate) workers: usize,
-    /// The maximum number of concurrent calls of each of a worker's queues.
+    /// The maximum number of concurrent calls per queue of a worker.
     pub(crate) concurrency: usize,
     /// The pattern of the queues that workers serve.
     pub(crate) queues: &'static str,
@@ -115,7 +115,7 @@ pub(crate) struct Fleet {
 /// A fjord process.
 #[derive(Debug)]
 pub(crate) struct FjordProcess {
-    /// The process, for signals and its log.
+    /// The process. Tests send signals to it and read its log.
     pub(crate) process: Process,
     role: &'static str,
     directory: PathBuf,

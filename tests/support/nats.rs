@@ -109,7 +109,7 @@ impl NatsServer {
         format!("http://127.0.0.1:{}", self.ports.monitoring)
     }
 
-    /// Returns the process, for signals and its log.
+    /// Returns the process. Tests send signals to it and read its log.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
     }

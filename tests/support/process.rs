@@ -118,7 +118,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process ends by itself. Panics after `limit`.
+    /// Waits until the process ends on its own. Panics after `limit`.
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
         match poll(limit, TICK, async || self.ended()).await {
             Some(status) => status,

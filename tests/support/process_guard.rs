@@ -29,7 +29,7 @@ pub(crate) fn watch(pid: u32) {
     send('+', pid);
 }
 
-/// Removes a process whose exit status has been collected, because the system can reuse its id.
+/// Removes a process whose exit status has been collected, because the kernel can reuse its id.
 pub(crate) fn forget(pid: u32) {
     send('-', pid);
 }

@@ -28,7 +28,7 @@ impl RawClient {
         Self::connect_as(gateway, certs, alpn, None).await
     }
 
-    /// Connects with a client certificate.
+    /// Connects like `connect`, with a client certificate if `identity` is given.
     pub(crate) async fn connect_as(
         gateway: SocketAddr,
         certs: &Certs,

@@ -84,7 +84,7 @@ pub(crate) struct FakeState {
     pub(crate) refuses_untyped_null: AtomicBool,
     /// Whether the procedure `changed` has been replaced.
     pub(crate) is_changed: AtomicBool,
-    /// The error number of a call of the replaced `changed` with its old parameters.
+    /// The error number of a call to the replaced `changed` with its old parameters.
     pub(crate) changed_error: AtomicU32,
     /// Whether new connections are closed at once.
     pub(crate) refuses_connections: AtomicBool,
@@ -124,7 +124,7 @@ pub(crate) struct FakeState {
     pub(crate) statements: AtomicUsize,
     /// The number of open connections.
     pub(crate) connections: AtomicI64,
-    /// The request ids of the calls of `ledger.write`, recorded when a call starts.
+    /// The request ids of the calls to `ledger.write`, recorded when a call starts.
     pub(crate) ledger: Mutex<Vec<String>>,
     /// The committed rows of the audit table.
     pub(crate) audit: database::Audit,

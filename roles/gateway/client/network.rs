@@ -1,11 +1,12 @@
-//! The network that per-client limits count as one client.
+//! The networks that per-client limits treat as one client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A client, as per-client limits count it: an IPv4 address or an IPv6 prefix.
+/// The unit to which per-client limits apply: an IPv4 address or an IPv6 prefix.
 ///
-/// Limits on single IPv6 addresses would be useless: the smallest network has 2^64 of them.
+/// Limits on single IPv6 addresses would be useless: a client can use every address of its network,
+/// usually 2^64 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 

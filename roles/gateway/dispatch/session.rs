@@ -1,6 +1,7 @@
-//! One request's life in the gateway: a state machine that turns events and the time into actions.
+//! The session of a request: a state machine that takes events and the current time, and returns
+//! actions.
 //!
-//! A session does no I/O and reads no clock, so that the simulation in `tests/` runs the same code.
+//! A session does no I/O and reads no clock, so that the simulation in `tests/` can run this code.
 //! `session_driver.rs` connects a session to its queue; `session_task.rs` carries out its actions.
 
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct SessionOptions {
     pub window: u32,
 }
 
-/// The time that an attempt needs, estimated from earlier calls of the same endpoint.
+/// The time that an attempt needs, estimated from earlier calls to the same endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptNeeds {
     /// The time until the first reply to the attempt.
@@ -85,10 +86,10 @@ pub struct Session {
     needs: AttemptNeeds,
     wait_reason: WaitReason,
     attempts: Attempts,
-    /// The permission to execute an at-most-once request. A session grants it once, and again only
-    /// if the worker that got it reports that it never started.
+    /// The permission to execute an at-most-once request. The session grants it once, and again only
+    /// if the worker reports that the granted job never started.
     grant: Option<Grant>,
-    /// The answer that is being streamed. From then on, other attempts cannot answer the request.
+    /// The answer that is being streamed. While it is set, replies to other attempts are not used.
     stream: Option<AnswerStream>,
     /// Whether the client has disconnected and the session continues only to let the call finish.
     client_left: bool,
@@ -157,7 +158,8 @@ impl Session {
         self.is_waiting() && self.wait_reason == WaitReason::BusDown
     }
 
-    /// Returns when the latest attempt was sent. The request waited until then.
+    /// Returns when the latest attempt was sent. The time before that counts as queue wait, even if
+    /// an earlier attempt was sent and got no reply.
     #[must_use]
     pub fn sent_at(&self) -> Instant {
         self.sent_at
@@ -187,7 +189,7 @@ impl Session {
         self.attempts.made()
     }
 
-    /// Handles one event. After its end, the session only answers claims and offers.
+    /// Handles one event. After its end, the session only denies claims and declines offers.
     pub fn step(&mut self, event: SessionEvent, context: &mut StepContext<'_>) {
         if self.has_ended() {
             return self.step_after_end(event, context);
@@ -226,8 +228,8 @@ impl Session {
         }
     }
 
-    /// Answers workers after the end of the session: an offered slot must not stay reserved, and a
-    /// claim must not stay unanswered.
+    /// Handles an event after the end of the session. Declines offers, so that no slot stays reserved,
+    /// and denies claims. A repeated claim of the granted job gets no answer.
     fn step_after_end(&self, event: SessionEvent, context: &mut StepContext<'_>) {
         match event {
             SessionEvent::SlotOffered(to)
@@ -274,7 +276,7 @@ impl Session {
         context.actions.push(SessionAction::Publish { attempt, to, budget });
     }
 
-    /// Handles a full wait queue or byte budget. If an attempt may have been executed, the session
+    /// Handles a full wait queue or an exhausted byte budget. If an attempt may have been executed, the session
     /// still waits for its answer; otherwise it ends.
     fn overloaded(&mut self, context: &mut StepContext<'_>) {
         if self.attempts.none_open() {

@@ -326,7 +326,7 @@ impl SessionTask {
     }
 }
 
-/// Waits for an event from the client of a streaming answer, forever if `chunks` is `None`.
+/// Waits for an event from the client of a streaming answer. Waits forever without `chunks`.
 async fn next_body_event(chunks: Option<&mut BodySender>) -> BodyEvent {
     match chunks {
         Some(chunks) => chunks.next_event().await,

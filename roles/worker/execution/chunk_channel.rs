@@ -118,7 +118,7 @@ impl ChunkChannel {
         }
     }
 
-    /// Closes the channel: further chunks are dropped.
+    /// Closes the channel. A chunk that was sent and not yet received is dropped, as are further chunks.
     pub fn close(&self) {
         *self.state() = State::Closed;
         self.demanded.notify_one();

@@ -38,7 +38,7 @@ impl SendThrottle {
         sleep_until(self.reserve(bytes, Instant::now())).await;
     }
 
-    /// Reserves time for the bytes; returns when they may be sent.
+    /// Reserves time for the bytes. Returns when they may be sent.
     fn reserve(&self, bytes: usize, now: Instant) -> Instant {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = free.map_or(now, |free| free.max(now));

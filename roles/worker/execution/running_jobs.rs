@@ -26,7 +26,7 @@ pub enum Consent {
     Denied,
 }
 
-/// All jobs that run, claim, or wait for a slot after their claim.
+/// All jobs that are running, waiting for consent, or waiting for a slot after consent.
 #[derive(Debug, Default)]
 pub struct RunningJobs {
     state: Mutex<State>,

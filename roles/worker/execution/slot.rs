@@ -25,7 +25,7 @@ pub trait SlotQueue: Debug + Send + Sync {
     /// at its gateway.
     fn release_slot(self: Arc<Self>, outcome: Outcome, took: Duration, more: Option<Subject>);
 
-    /// Removes a job from the backlog; returns whether it was there.
+    /// Removes a job from the backlog. Returns whether it was there.
     fn leave_backlog(&self, reply: &Subject) -> bool;
 
     /// Returns how long a claim waits for its grant.

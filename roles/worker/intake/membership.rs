@@ -82,7 +82,7 @@ impl GroupMembership {
         }
     }
 
-    /// Waits until the database has the procedures; returns `false` if the worker stops first.
+    /// Waits until the database has the procedures. Returns `false` if the worker stops first.
     async fn wait_until_fit(&mut self) -> bool {
         while !self.stop.is_cancelled() {
             let Some(verification) = &mut self.verification else { return true };

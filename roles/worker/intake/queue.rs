@@ -157,7 +157,7 @@ impl Queue {
         }
     }
 
-    /// Sets the measured round trip to the NATS server; returns the round trip to gateways.
+    /// Sets the measured round trip to the NATS server. Returns the round trip to gateways.
     pub fn set_link_round_trip(&self, link: Duration) -> Duration {
         self.slots.update(|slots, _| {
             slots.latency.set_link_round_trip(link);

@@ -42,7 +42,8 @@ impl<W> SlotPool<W> {
         result
     }
 
-    /// Returns the current usage and the totals of `Load::totals`.
+    /// Returns the current usage, the total slot time, and the total time during which all slots were
+    /// in use.
     pub(super) fn usage(&self) -> (SlotUsage, Duration, Duration) {
         let mut state = self.lock();
         let State { slots, load } = &mut *state;

@@ -3,7 +3,7 @@
 //!
 //! A backlog of accepted requests keeps the slots busy for one round trip (`latency.rs`).
 //!
-//! The time is passed in, so that the simulation in `tests/` runs the same code as the worker.
+//! The time is passed in, so that the simulation in `tests/` can run this code.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub use offers::{Offer, OfferId};
 
 use offers::Offers;
 
-/// Limit on the total size, in bytes, of the requests that claim or wait.
+/// Limit on the total size, in bytes, of the requests that are waiting for consent or for a slot.
 pub const BACKLOG_BYTES_MAX: usize = 8 << 20;
 
 /// The decision about a request.
@@ -51,7 +51,7 @@ pub struct FreedSlot<W> {
 pub struct ExpiredWaits<W> {
     /// The number of offers that were not answered in time.
     pub offers_expired: usize,
-    /// Offers to send in place of the expired ones.
+    /// New offers to send, because the expired ones freed their slots.
     pub offers: Vec<Offer>,
     /// Requests to refuse because they have waited in the backlog for too long.
     pub evicted: Vec<SlotRequest<W>>,
@@ -81,9 +81,9 @@ pub struct Slots<W> {
     running: usize,
     /// The number of requests that are waiting for their gateway's consent.
     claiming: usize,
-    /// Requests that are waiting for a slot, oldest first, for up to `backlog_wait_max`.
+    /// Requests that are waiting for a slot, oldest first. Each waits for at most `backlog_wait_max`.
     backlog: VecDeque<SlotRequest<W>>,
-    /// The total size of all requests that claim or wait.
+    /// The total size of all requests that are waiting for consent or for a slot.
     backlog_bytes: usize,
     is_draining: bool,
     is_available: bool,
@@ -146,7 +146,8 @@ impl<W> Slots<W> {
         }
     }
 
-    /// Removes a claim of `bytes` bytes that was not granted; returns an offer of its capacity.
+    /// Removes a request of `bytes` bytes whose claim was not granted. Returns an offer to send, if a
+    /// refused caller can now get a slot.
     pub fn consent_denied(&mut self, bytes: usize, now: Instant) -> Option<Offer> {
         self.end_claim(bytes);
         self.offer(now)
@@ -154,9 +155,9 @@ impl<W> Slots<W> {
 
     /// Frees the slot of a call that has ended.
     ///
-    /// `more` is the call's reply subject if further requests are waiting at its gateway. They may
-    /// have been sent only to workers that stay busy and do not know about this slot. So if no
-    /// caller was refused here, the slot is offered to that gateway.
+    /// `more` is the call's reply subject if further requests are waiting at its gateway. Possibly
+    /// only other workers have refused them, which are still busy and do not know about this slot. If
+    /// this worker has refused no caller, the slot is therefore offered to that gateway.
     pub fn finish(&mut self, now: Instant, more: Option<Subject>) -> FreedSlot<W> {
         debug_assert!(self.running > 0, "finish without a running call");
         self.running = self.running.saturating_sub(1);
@@ -192,7 +193,7 @@ impl<W> Slots<W> {
         self.offers.make(now, self.latency.offer_timeout())
     }
 
-    /// Frees an offered slot that the gateway does not need; returns an offer for the next caller.
+    /// Frees an offered slot that the gateway does not need. Returns an offer for the next caller.
     pub fn decline(&mut self, id: OfferId, now: Instant) -> Option<Offer> {
         if self.offer_answered(id, now) { self.offer(now) } else { None }
     }
@@ -271,7 +272,8 @@ impl<W> Slots<W> {
         self.backlog.len()
     }
 
-    /// Returns the number of requests that run, claim or wait, plus the number of open offers.
+    /// Returns the number of requests that are running or waiting for consent or for a slot, plus the
+    /// number of open offers.
     #[must_use]
     pub fn committed(&self) -> usize {
         self.running + self.claiming + self.backlog.len() + self.offers.open_count()
@@ -305,7 +307,7 @@ impl<W> Slots<W> {
         self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
     }
 
-    /// Records the answer to an offer; returns whether the slot was still reserved.
+    /// Records the answer to an offer. Returns whether the slot was still reserved.
     fn offer_answered(&mut self, id: OfferId, now: Instant) -> bool {
         let answered = self.offers.answer(id);
         if let Some(offer) = answered {

@@ -128,7 +128,7 @@ struct TimeCounter {
 }
 
 impl TimeCounter {
-    /// Adds a duration; returns the whole seconds that have not been returned yet.
+    /// Adds a duration. Returns the whole seconds that have not been returned yet.
     fn add(&mut self, time: Duration) -> u64 {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.micros = self.micros.saturating_add(micros);

@@ -7,7 +7,7 @@ use super::fixture::defaults;
 use super::*;
 use crate::catalogue::{Auth, Execution, ParameterValue};
 
-/// Returns the errors of a catalogue of one file, formatted.
+/// Returns the formatted errors of a one-file catalogue.
 fn errors(text: &str) -> Vec<String> {
     match parse(&[("a.json", text)], &defaults()) {
         Ok(_) => Vec::new(),
@@ -28,7 +28,7 @@ fn with(keys: &str) -> String {
     format!(r#"{{"route":"POST /e","procedure":"a.b","auth":"public",{keys}}}"#)
 }
 
-/// Returns an endpoint with a parameter `p` in the body that has `keys`.
+/// Returns an endpoint with a body parameter `p` that has `keys`.
 fn with_parameter(keys: &str) -> String {
     with(&format!(r#""parameters":{{"p":{{"in":"body",{keys}}}}}"#))
 }

@@ -84,7 +84,7 @@ impl DecimalParts<'_> {
     }
 }
 
-/// Returns whether a text is a number according to JSON's grammar.
+/// Returns whether a string is a number according to JSON's grammar.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
     split(text).is_some()
@@ -125,8 +125,8 @@ fn fits(whole: &str, fraction: &str) -> bool {
     usize::from(is_counted) * whole.len() + fraction.len() <= DECIMAL_DIGITS_MAX
 }
 
-/// Returns a decimal without an exponent and with all its digits. Returns `None` if the text is not a number, if its mantissa
-/// or the result has more than 38 digits, or if its exponent is not between -38 and 38 and it is not 0.
+/// Returns a decimal without an exponent and with all its digits. Returns `None` if the string is not a number, if its mantissa
+/// or the result has more than 38 digits, or if it is not 0 and its exponent is not between -38 and 38.
 #[must_use]
 pub fn without_exponent(text: &str) -> Option<Cow<'_, str>> {
     let parts = split(text)?;

@@ -12,20 +12,20 @@ const FRACTION_DIGITS_MAX: usize = 9;
 /// The largest offset from UTC that SQL Server's `datetimeoffset` can store, in minutes.
 const OFFSET_MINUTES_MAX: u32 = 14 * 60;
 
-/// Returns whether a text is an existing date `YYYY-MM-DD` in the years 0001 to 9999.
+/// Returns whether a string is an existing date `YYYY-MM-DD` in the years 0001 to 9999.
 #[must_use]
 pub fn is_date(text: &str) -> bool {
     read_date(text).is_some_and(str::is_empty)
 }
 
-/// Returns whether a text is a time `HH:MM:SS`, optionally with a fraction of up to nine digits. Leap seconds are invalid,
+/// Returns whether a string is a time `HH:MM:SS`, optionally with a fraction of up to nine digits. Leap seconds are invalid,
 /// because SQL Server cannot store them.
 #[must_use]
 pub fn is_time(text: &str) -> bool {
     read_time(text).is_some_and(str::is_empty)
 }
 
-/// Returns an RFC 3339 date and time with `T` and `Z` in upper case, or `None` if the text is invalid.
+/// Returns an RFC 3339 date and time with `T` and `Z` in upper case, or `None` if the string is invalid.
 #[must_use]
 pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     let rest = read_date(text)?;
@@ -45,7 +45,7 @@ pub fn datetime(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(text))
 }
 
-/// Returns a UUID in lower case, or `None` if the text is not a UUID.
+/// Returns a UUID in lower case, or `None` if the string is not a UUID.
 #[must_use]
 pub fn uuid(text: &str) -> Option<Cow<'_, str>> {
     let well_formed = text.len() == 36

@@ -15,7 +15,7 @@ use crate::messaging::{self, Transport};
 
 /// Longest wait for the connection, and for the replies to each request.
 const LIMIT: Duration = Duration::from_secs(3);
-/// The text shown in place of the servers' names if none can be queried.
+/// The text to show instead of the servers' names if none can be queried.
 const EVERY: &str = "all servers, queried with messaging.nats.system";
 
 /// The reply of a server.

@@ -221,7 +221,7 @@ impl KeySource {
     }
 }
 
-/// Returns whether a text is an `https://` URL (or `http://` if `is_insecure`) without credentials.
+/// Returns whether a string is an `https://` URL (or `http://` if `is_insecure`) without credentials.
 #[must_use]
 pub fn is_url(text: &str, is_insecure: bool) -> bool {
     http::Uri::try_from(text).is_ok_and(|uri| {

@@ -30,7 +30,7 @@ struct State {
     entries: BTreeMap<u64, SubscriptionEntry>,
     /// The subscriptions that are being retried.
     batch: Option<RetryBatch>,
-    /// The number of new refusals since the last call of `may_have_missed_refusals`.
+    /// The number of new refusals since the last call to `may_have_missed_refusals`.
     refusals: usize,
 }
 
@@ -132,7 +132,7 @@ impl Subscriptions {
         is_new
     }
 
-    /// Returns whether so many refusals arrived since the last call that others may have been lost.
+    /// Returns whether refusals may have been lost, because too many have arrived since the last call.
     pub(super) fn may_have_missed_refusals(&self) -> bool {
         std::mem::take(&mut self.lock().refusals) >= CERTAIN_REFUSALS_MAX
     }

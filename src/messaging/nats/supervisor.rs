@@ -114,7 +114,7 @@ impl NatsShared {
                 _ = ticks.tick() => false,
                 () = self.state.changed.notified() => true,
             };
-            // The client reconnects by itself. The event of a new connection arrives shortly before
+            // The client reconnects on its own. The event of a new connection arrives shortly before
             // the client's state changes.
             if !is_event && !client.is_connected() {
                 last = Instant::now();

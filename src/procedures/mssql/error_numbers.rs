@@ -125,7 +125,7 @@ pub(super) fn ends_transaction(token: &TokenError) -> bool {
     TRANSACTION_ENDED.contains(&token.code())
 }
 
-/// Returns the error of a procedure that ended the worker's transaction.
+/// Returns the error for a procedure that ended the worker's transaction.
 pub(super) fn transaction_ended() -> SentError {
     let [number, ..] = TRANSACTION_ENDED;
     let kind = SentErrorKind::Server { number, class: ServerErrorClass::Other };

@@ -84,7 +84,7 @@ impl Mssql {
         procedures: Vec<ProcedureName>,
         deadline: Instant,
     ) -> Result<Vec<ProcedureName>, FailedRead> {
-        // The read waits in line with the calls of queues that are already served, and until the
+        // The read waits in line with the calls from queues that are already served, and until the
         // deadline, because a new attempt would start at the end of the line.
         let mut lease = match self.pools.lease_any(deadline).await {
             Ok(lease) => lease,

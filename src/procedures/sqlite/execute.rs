@@ -82,7 +82,7 @@ fn transact(
             .map_err(|error| error_codes::while_preparing(&task.name, error))?;
         prepared.push((statement, ready));
     }
-    // A single read is a transaction by itself.
+    // A single read is a transaction of its own.
     let is_single_read = prepared.len() == 1 && !task.procedure.writes;
     if !is_single_read {
         begin(connection, task.procedure.writes)?;

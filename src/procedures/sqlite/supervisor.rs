@@ -53,7 +53,7 @@ enum Interruption {
 }
 
 impl Interruption {
-    /// Returns the error of a call that was interrupted before its first statement.
+    /// Returns the error for a call that was interrupted before its first statement.
     fn before_running(self) -> BackendErrorKind {
         match self {
             Self::TimedOut => BackendErrorKind::TimedOut,
@@ -61,7 +61,7 @@ impl Interruption {
         }
     }
 
-    /// Returns the error of a call that was interrupted while it ran.
+    /// Returns the error for a call that was interrupted while it ran.
     fn while_running(self) -> SentErrorKind {
         match self {
             Self::TimedOut => SentErrorKind::TimedOut,

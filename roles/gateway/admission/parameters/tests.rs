@@ -1,4 +1,4 @@
-//! Tests with requests that violate each kind of rule.
+//! Tests with valid requests, and with requests that violate each kind of rule.
 
 use std::net::Ipv4Addr;
 
@@ -71,7 +71,8 @@ fn send_to(router: &Router, sent: &Sent<'_>) -> Result<String, Problem> {
     Ok(String::from_utf8(payload.to_vec()).unwrap())
 }
 
-/// Returns the payload of a request, or its violations as `place:name` or `place:pointer`.
+/// Returns the payload of a request, its violations as `place:name` or `place:pointer`, or the
+/// status of a rejection without violations.
 fn outcome(sent: Result<String, Problem>) -> String {
     match sent {
         Ok(payload) => payload,
@@ -102,7 +103,7 @@ fn post(body: impl AsRef<[u8]>) -> String {
     }))
 }
 
-/// Returns the result for a body with `s` and one other member.
+/// Returns the outcome of a body with `s` and the members in `text`. The payload is without `s`.
 fn member(text: &str) -> String {
     let outcome = post(format!(r#"{{"s":"x",{text}}}"#));
     outcome.replace(r#"{"s":"x","#, "{")

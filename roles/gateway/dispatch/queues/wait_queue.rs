@@ -1,7 +1,7 @@
 //! The requests of one queue that wait for a slot, oldest first.
 //!
 //! A worker that refuses a request remembers its reply subject and offers a slot there once one is
-//! free. The offer goes to the oldest waiter, which need not be the refused request. A gateway thus
+//! free. The offer goes to the oldest waiter, not necessarily to the refused request. A gateway thus
 //! serves requests in order of arrival, whatever the order of refusals.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -115,7 +115,7 @@ impl WaitQueue {
     }
 
     /// Adds a waiter. With `old_id`, it returns to the position that it had before it sent its
-    /// request to the group. If the queue is full, evicts the youngest waiter; returns `None` if
+    /// request to the group. If the queue is full, evicts the youngest waiter. Returns `None` if
     /// that is this waiter.
     #[must_use]
     pub fn join(

@@ -22,7 +22,8 @@ impl Grant {
 }
 
 impl Session {
-    /// Answers a claim. An at-most-once request gets one grant, repeated if its claim is repeated.
+    /// Answers a claim. An at-most-once request gets one grant. If the claim is repeated, so is the
+    /// grant.
     pub(super) fn on_claim(
         &mut self,
         attempt: u32,

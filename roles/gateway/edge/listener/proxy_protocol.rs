@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 /// The size of the fixed part of a header: signature, version, command, family and length.
 const START_BYTES: usize = 16;
-/// The maximum size of the variable part (addresses and TLVs). Headers are designed to fit in a TCP
-/// segment of 536 bytes, and load balancers send fewer bytes.
+/// The maximum size of the variable part (addresses and TLVs). The specification intends a whole
+/// header to fit in a TCP segment of 536 bytes, so this leaves a large margin.
 const REST_BYTES_MAX: usize = 2048;
 
 /// The reason why a header could not be read.

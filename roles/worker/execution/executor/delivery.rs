@@ -33,7 +33,7 @@ impl JobTask {
         self.deliver(Reply::Final(answer), reply).await;
     }
 
-    /// Sends a reply and remembers it; returns whether it was sent.
+    /// Sends a reply and remembers it. Returns whether it was sent.
     ///
     /// Not an `async fn`, whose future would contain the reply twice: as argument and variable.
     fn deliver(&self, reply: Reply, to: &Subject) -> impl Future<Output = bool> {

@@ -80,7 +80,7 @@ fn with_status(
     SentCallResult::Problem { problem: Problem { detail, effect, ..Problem::new(kind) }, outcome }
 }
 
-/// Maps an error of a call that was not sent to the database. The procedure certainly did not run.
+/// Maps the error of a call that was not sent to the database. The procedure certainly did not run.
 fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
     // The gateway rejects `not-executed` with a status of 500 or more (`reply::effect`).
     let reported = |problem: Problem, outcome| {
@@ -127,7 +127,7 @@ fn map_unsent(job: &Job, error: &BackendError) -> JobResult {
     result
 }
 
-/// Maps an error of a call that was sent to the database. The result is never a refusal.
+/// Maps the error of a call that was sent to the database. The result is never a refusal.
 fn map_sent(job: &Job, error: &SentError) -> SentCallResult {
     match &error.kind {
         SentErrorKind::User { number, message } => map_user_error(job, error, *number, message),
@@ -196,7 +196,7 @@ fn own_status(number: u32) -> Option<u16> {
     STATUS_NUMBERS.contains(&number).then_some(status)
 }
 
-/// Maps an error of the database itself. The client never gets its message.
+/// Maps a database error. The client never gets its message.
 fn map_server_error(
     job: &Job,
     error: &SentError,

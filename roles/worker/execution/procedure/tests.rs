@@ -75,7 +75,7 @@ impl DemoRegister {
         }
     }
 
-    /// Runs a request with the handler that its endpoint names; returns the final.
+    /// Runs a request with the handler that its endpoint names. Returns the final.
     async fn call_raw(&self, id: &str, payload: &[u8]) -> Final {
         let endpoint = Arc::clone(self.catalogue.get(&EndpointId::new(id).unwrap()).unwrap());
         let database = Some(Database::new("default", Arc::clone(&self.backend)));

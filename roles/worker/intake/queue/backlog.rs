@@ -73,7 +73,7 @@ impl Queue {
         next
     }
 
-    /// Cancels a request or job in the backlog; returns whether it was there.
+    /// Cancels a request or job in the backlog. Returns whether it was there.
     pub fn cancel(&self, reply: &Subject) -> bool {
         let cancelled = self.slots.update(|slots, _| slots.cancel(reply));
         if let Some(SlotRequest { work: QueuedWork::Request(request), .. }) = &cancelled {

@@ -131,7 +131,7 @@ impl Offers {
         Some(AnsweredOffer { made_at, is_open: false })
     }
 
-    /// Ends the offers that were not answered in time; returns their number.
+    /// Ends the offers that were not answered in time. Returns their number.
     pub(super) fn expire(&mut self, now: Instant) -> usize {
         let mut count = 0;
         while let Some((expires_at, id)) = self.expiries.first().copied()

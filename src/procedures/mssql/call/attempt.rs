@@ -31,7 +31,7 @@ pub(super) struct AttemptContext<'a> {
 /// The step at which an attempt failed.
 #[derive(Debug)]
 pub(super) enum FailedStep {
-    /// The call of the procedure.
+    /// The call to the procedure.
     Call(ExecutionError),
     /// The end of the transaction around the call.
     TransactionEnd(ExecutionError),
@@ -265,7 +265,7 @@ impl Mssql {
         }
     }
 
-    /// Returns the error of a procedure that does not exist.
+    /// Returns the error for a procedure that does not exist.
     pub(super) fn missing(&self, call: &Call<'_>) -> BackendError {
         BackendError::mismatch(call.procedure.as_str(), self.missing_text())
     }

@@ -14,7 +14,7 @@ use crate::procedures::{
     BackendError, ProcedureResult, RowSink, SentError, SentErrorKind, SinkError,
 };
 
-/// An error of a call. Its kind determines whether the connection can be kept.
+/// The error of a call. Its kind determines whether the connection can be kept.
 #[derive(Debug)]
 pub(super) enum ExecutionError {
     /// The server returned an error, and its answer was read to the end.

@@ -109,7 +109,7 @@ impl StopCause {
         }
     }
 
-    /// Returns the error of a call that was not sent.
+    /// Returns the error for a call that was not sent.
     pub(super) fn before_sending(self) -> BackendErrorKind {
         match self {
             Self::TimedOut => BackendErrorKind::TimedOut,
@@ -117,7 +117,7 @@ impl StopCause {
         }
     }
 
-    /// Returns the error of a call that was sent.
+    /// Returns the error for a call that was sent.
     pub(super) fn after_sending(self) -> SentErrorKind {
         match self {
             Self::TimedOut => SentErrorKind::TimedOut,

@@ -13,7 +13,7 @@ use crate::procedures::mssql::tds::BatchRewrite;
 use crate::procedures::mssql::types::SqlType;
 
 /// The error number with which the replacement reports a recreated table type. It occurs only
-/// before the call is sent, so it cannot be mistaken for an error of the procedure.
+/// before the call is sent, so it cannot be mistaken for an error that the procedure raised.
 const TYPE_CHANGED: u32 = 50_000;
 
 /// The replacements for the driver's column query of one table type.
